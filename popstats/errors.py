@@ -1,0 +1,30 @@
+"""Every error of both packages, under one base class.
+
+An error says what was expected, what came, where (file, column, first rows) and what to do.
+"""
+
+__all__ = ["ConvergenceError", "FitError", "PlanError", "PopstatsError", "PopulationError", "RunFolderError"]
+
+
+class PopstatsError(Exception):
+    """Base class: catch this to catch everything that popstats or generate raise on purpose."""
+
+
+class PopulationError(PopstatsError):
+    """A table of subnetworks that cannot be read as a population."""
+
+
+class PlanError(PopstatsError):
+    """A plan (TOML) that cannot be carried out: unknown key, impossible regime, wrong type."""
+
+
+class RunFolderError(PopstatsError):
+    """A run folder that cannot be continued, read or written."""
+
+
+class FitError(PopstatsError):
+    """A model that cannot be fitted to this population as asked."""
+
+
+class ConvergenceError(FitError):
+    """A fit that its own diagnostics reject, where the caller asked for one that they accept."""
