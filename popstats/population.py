@@ -1,0 +1,416 @@
+"""A population: one original network and the subnetworks pruned from it, one row a training."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from popstats import spaces
+from popstats.columns import COLUMNS, footer, read_footer
+from popstats.errors import PopulationError
+from popstats.validation import check_table, rename_columns
+
+__all__ = ["Original", "Population", "load_population", "populations"]
+
+#: Columns that tell recipes apart where the table has no recipe_id: same widths, retrained the same way.
+RECIPE_SETTINGS = ("retraining", "epochs", "learning_rate", "batch_size", "weight_decay", "augmentation", "criterion")
+
+
+@dataclass(frozen=True)
+class Original:
+    """The trained network that is pruned.
+
+    Parameters
+    ----------
+    macs : int
+        Multiply-accumulates of convolutions and linear layers for one input.
+    params : int
+        Number of parameters.
+    accuracy : float
+        Test accuracy in percent. Its own noise is common to every accuracy drop of the population.
+    """
+
+    macs: int
+    params: int
+    accuracy: float
+
+    def __post_init__(self) -> None:
+        if not (self.macs > 0 and self.params > 0):
+            raise PopulationError(
+                f"original: expected positive macs and params, got macs={self.macs!r}, params={self.params!r}"
+            )
+        if not 0.0 <= self.accuracy <= 100.0:
+            raise PopulationError(f"original: expected an accuracy in percent (0 to 100), got {self.accuracy!r}")
+        if self.accuracy <= 1.0:
+            raise PopulationError(
+                f"original: accuracy {self.accuracy!r} looks like a fraction; popstats reads percent: multiply it by 100"
+            )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Population:
+    """Subnetworks of one original network, checked and ready to fit.
+
+    Make one with `load_population` or `Population.from_frame`.
+
+    Attributes
+    ----------
+    name : str
+        Name of the population.
+    original : Original
+        The network they were pruned from.
+    table : pandas.DataFrame
+        The rows whose training finished, in popstats's columns; extra columns of a foreign table are kept.
+    failed : pandas.DataFrame
+        The rows whose training failed, with their reasons.
+    metadata : dict
+        Plan, original and provenance from the file's footer; empty for a foreign table.
+    notes : tuple of str
+        What a reader should know about the table; the report repeats them.
+    """
+
+    name: str
+    original: Original
+    table: pd.DataFrame
+    failed: pd.DataFrame
+    metadata: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    width_columns: tuple[str, ...] = ()
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        original: Original | None = None,
+        columns: Mapping[str, str] | None = None,
+        widths: Sequence[str] = (),
+        accuracy_kind: str | None = None,
+        name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        where: str = "the frame",
+    ) -> Population:
+        """Make a population from a table of subnetworks.
+
+        Parameters
+        ----------
+        frame : pandas.DataFrame
+            One row a training (replicates are rows that share a recipe). Not modified.
+        original : Original, optional
+            The original network's three numbers; needed unless the table has the columns
+            original_macs, original_params and original_accuracy.
+        columns : mapping of str to str, optional
+            popstats's column name -> the table's own, e.g. ``{"macs": "flops", "recipe_id": "arch"}``.
+        widths : sequence of str, optional
+            Columns that hold the width (channels kept, or a number proportional to it), one a group.
+            Rows with equal widths are replicates unless a recipe_id says otherwise.
+        accuracy_kind : {"last", "best_test", "best_val", "unknown"}, optional
+            Which epoch's accuracy the table holds; the report repeats it. Default "unknown".
+        name : str, optional
+            Name of the population.
+
+        Returns
+        -------
+        Population
+
+        Raises
+        ------
+        PopulationError
+            If a needed column is absent, a value is illegal, or the table holds two populations.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"flops": [50, 60], "params": [40, 30], "accuracy": [90.0, 91.0]})
+        >>> original = Original(macs=100, params=100, accuracy=92.0)
+        >>> population = Population.from_frame(frame, original=original, columns={"macs": "flops"})
+        >>> population.frame["accuracy_drop"].tolist()
+        [2.0, 1.0]
+        """
+        table = rename_columns(frame, columns or {}, where).reset_index(drop=True)
+        if original is not None:
+            table = table.assign(
+                original_macs=original.macs, original_params=original.params, original_accuracy=original.accuracy
+            )
+        if absent := [w for w in widths if w not in table.columns]:
+            raise PopulationError(f"widths: {where} has no column {absent}; it has: {', '.join(map(str, table.columns))}")
+        if accuracy_kind is not None or "accuracy_kind" not in table:
+            table = table.assign(accuracy_kind=accuracy_kind or "unknown")
+        check_table(table, where)
+        return cls._checked(table, name, dict(metadata or {}), tuple(widths))
+
+    @classmethod
+    def _checked(
+        cls, table: pd.DataFrame, name: str | None, metadata: dict[str, Any], widths: tuple[str, ...]
+    ) -> Population:
+        failed = (
+            (table["status"] == "failed").to_numpy() if "status" in table else np.zeros(len(table), dtype=bool)
+        )
+        done = table[~failed].reset_index(drop=True)
+        if done.empty:
+            raise PopulationError(f"no training of this population finished: all {len(table)} rows have status 'failed'")
+        first = done.iloc[0]
+        original = Original(int(first.original_macs), int(first.original_params), float(first.original_accuracy))
+        return cls(
+            name=name or _name_in(done),
+            original=original,
+            table=done,
+            failed=table[failed].reset_index(drop=True),
+            metadata=metadata,
+            notes=_notes(done, widths),
+            width_columns=widths,
+        )
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The table with what follows from it.
+
+        Added columns: `macs_reduction`, `params_reduction` (fractions), `mcb`, `log_mcb` (exact parameters),
+        `parameter_bucket` (parameters), `accuracy_drop` (percentage points; negative is better than the
+        original) and `regime` (label of the regime on the population's own axis).
+        """
+        table, whole = self.table, self.original
+        mcb = spaces.mean_computation_budget(table["macs"], table["params"], whole.macs, whole.params)
+        extended = table.assign(
+            macs_reduction=spaces.reduction(table["macs"], whole.macs),
+            params_reduction=spaces.reduction(table["params"], whole.params),
+            mcb=mcb,
+            log_mcb=np.log(mcb),
+            parameter_bucket=spaces.parameter_bucket(table["params"], whole.params),
+            accuracy_drop=whole.accuracy - table["accuracy"],
+        )
+        regimes = spaces.assign_regimes(extended, self.regime_axis)
+        labels = np.array([*regimes.labels, None], dtype=object)
+        return extended.assign(regime=labels[regimes.index])
+
+    @property
+    def regime_axis(self) -> spaces.Axis:
+        """The axis its plan fixed; "macs" for foreign tables and for plans that fixed both."""
+        axes = self.table["regime_axis"].dropna().unique() if "regime_axis" in self.table else []
+        return "params" if list(axes) == ["params"] else "macs"
+
+    @cached_property
+    def recipe(self) -> npt.NDArray[np.int64]:
+        """Recipe number of each row, shape (n,): rows that share it are replicates with different seeds."""
+        keys = self._recipe_keys()
+        if not keys:
+            return np.arange(len(self.table), dtype=np.int64)
+        codes = self.table.groupby(keys, sort=False, dropna=False).ngroup()
+        return codes.to_numpy(dtype=np.int64)
+
+    def _recipe_keys(self) -> list[Any]:
+        if "recipe_id" in self.table and self.table["recipe_id"].notna().all():
+            return ["recipe_id"]
+        settings = [name for name in RECIPE_SETTINGS if name in self.table]
+        if self.width_columns:
+            return [*self.width_columns, *settings]
+        if "widths" in self.table:
+            return [self.table["widths"].map(lambda w: None if w is None else tuple(w)), *settings]
+        return []
+
+    @cached_property
+    def group_names(self) -> tuple[str, ...]:
+        """Names of the dependency groups, in the order of the columns of `widths`; empty without widths."""
+        if self.width_columns:
+            return self.width_columns
+        if self.widths is None:
+            return ()
+        names = self.table["group_names"].iloc[0] if "group_names" in self.table else None
+        return tuple(f"group {g + 1}" for g in range(self.widths.shape[1])) if names is None else tuple(names)
+
+    @cached_property
+    def widths(self) -> npt.NDArray[np.float64] | None:
+        """Channels kept, shape (n, groups); None where the table has no widths."""
+        if self.width_columns:
+            return self.table[list(self.width_columns)].to_numpy(dtype=np.float64)
+        if "widths" not in self.table or self.table["widths"].isna().any():
+            return None
+        lengths = self.table["widths"].map(len)
+        if lengths.nunique() != 1:
+            raise PopulationError(
+                f"column widths: expected one length for all rows, got {sorted(lengths.unique().tolist())}; "
+                "a population has one original network and so one list of groups"
+            )
+        return np.array(self.table["widths"].tolist(), dtype=np.float64)
+
+    @property
+    def has_replicates(self) -> bool:
+        """Whether any recipe was trained with more than one seed."""
+        return bool(np.bincount(self.recipe).max() > 1)
+
+    def where(self, **conditions: Any) -> Population:
+        """Return the subnetworks whose columns equal the given values.
+
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"macs": [5, 6], "params": [4, 3], "accuracy": [90.0, 91.0], "seed": [0, 1]})
+        >>> population = Population.from_frame(frame, original=Original(macs=9, params=9, accuracy=92.0))
+        >>> len(population.where(seed=1))
+        1
+        """
+        keep = np.ones(len(self.table), dtype=bool)
+        for name, value in conditions.items():
+            if name not in self.frame:
+                raise PopulationError(f"where: no column {name!r}; there are: {', '.join(self.frame.columns)}")
+            keep &= (self.frame[name] == value).to_numpy()
+        return self.select(keep)
+
+    def select(self, keep: npt.NDArray[Any]) -> Population:
+        """Return the subnetworks picked by a boolean mask or by row numbers, shape (n,) or (m,)."""
+        rows = np.flatnonzero(keep) if np.asarray(keep).dtype == bool else np.asarray(keep)
+        if rows.size == 0:
+            raise PopulationError(f"{self.name}: no subnetwork is left after this selection of {len(self)}")
+        table = self.table.iloc[rows].reset_index(drop=True)
+        return Population(self.name, self.original, table, self.failed, self.metadata, self.notes, self.width_columns)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the population as Parquet with its metadata in the footer; returns the path."""
+        whole = pd.concat([self.table, self.failed], ignore_index=True) if len(self.failed) else self.table
+        arrow = pa.Table.from_pandas(whole, preserve_index=False)
+        metadata = {**self.metadata, "population": self.name}
+        target = Path(path)
+        pq.write_table(arrow.replace_schema_metadata(footer(metadata)), target)
+        return target
+
+    def __repr__(self) -> str:
+        reductions = self.frame["macs_reduction"]
+        return (
+            f"<Population {self.name!r}: {len(self):,} trainings of {self.recipe.max() + 1:,} recipes"
+            f"{f', {len(self.failed)} failed' if len(self.failed) else ''}; MACs reduction "
+            f"{reductions.min():.0%} to {reductions.max():.0%}; original {self.original.accuracy:.2f} %, "
+            f"{self.original.macs:,} MACs, {self.original.params:,} parameters>"
+        )
+
+    def _repr_html_(self) -> str:
+        summary = self.frame.groupby("regime")[["macs_reduction", "mcb", "accuracy_drop"]].agg(["count", "median"])
+        table = summary.droplevel(1, axis=1).iloc[:, [0, 1, 3, 5]]
+        table.columns = ["n", "MACs reduction", "mCB", "accuracy drop (points)"]
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>{table.to_html(float_format=lambda v: f'{v:.3g}')}"
+
+
+def _name_in(table: pd.DataFrame) -> str:
+    names = table["population"].dropna().unique() if "population" in table else []
+    return str(names[0]) if len(names) else "population"
+
+
+def _notes(table: pd.DataFrame, widths: tuple[str, ...]) -> tuple[str, ...]:
+    notes = []
+    kinds = sorted(table["accuracy_kind"].dropna().unique())
+    if "best_test" in kinds:
+        notes.append(
+            "Accuracies are the best over epochs on the test images, which selects on the test set: they are "
+            "optimistic, by more for noisier trainings."
+        )
+    if "unknown" in kinds:
+        notes.append("The table does not say which epoch's accuracy it holds (accuracy_kind).")
+    scalar = [c for c in table.columns if c not in ("widths", "group_names", "ratios_requested", "ratios_achieved")]
+    copies = int(table.duplicated(subset=scalar).sum()) if "subnetwork_id" not in table else 0
+    if copies:
+        notes.append(
+            f"{copies:,} rows are exact copies of other rows. They count as separate trainings; if they are not, "
+            "drop them (frame.drop_duplicates()), or every interval is too narrow."
+        )
+    return tuple(notes)
+
+
+def populations() -> list[str]:
+    """Return the names of the populations shipped with the package.
+
+    >>> isinstance(populations(), list)
+    True
+    """
+    return sorted(path.stem for path in _shipped_folder().glob("*.parquet"))
+
+
+def load_population(source: str | Path, **from_frame: Any) -> Population:
+    """Load a population.
+
+    Parameters
+    ----------
+    source : str or Path
+        The name of a shipped population (see `populations()`), a .parquet or .csv file, or a run folder of
+        `generate` (which holds population.parquet).
+    **from_frame
+        Passed on to `Population.from_frame`: `original`, `columns`, `widths`, `accuracy_kind`, `name`.
+
+    Returns
+    -------
+    Population
+
+    Raises
+    ------
+    PopulationError
+        If nothing is there, the file is damaged, or the table fails a check.
+    """
+    path = _resolve(source)
+    if path.suffix == ".csv":
+        frame, metadata = _read_csv(path), {}
+    else:
+        frame, metadata = _read_parquet(path)
+    settings = {"name": metadata.get("population") or path.stem, "metadata": metadata, "where": path.name}
+    return Population.from_frame(frame, **{**settings, **from_frame})
+
+
+def _shipped_folder() -> Path:
+    installed = Path(__file__).parent / "shipped"
+    return installed if installed.is_dir() else Path(__file__).parents[1] / "data"
+
+
+def _resolve(source: str | Path) -> Path:
+    path = Path(source)
+    if path.is_dir():
+        table = path / "population.parquet"
+        if not table.is_file():
+            raise PopulationError(
+                f"{path}: a folder without population.parquet; expected a run folder of generate "
+                "(`python -m generate.population --out FOLDER` makes one)"
+            )
+        return table
+    if path.is_file():
+        if path.suffix not in (".parquet", ".csv"):
+            raise PopulationError(f"{path}: expected a .parquet or .csv file, or a run folder")
+        return path
+    shipped = _shipped_folder() / f"{source}.parquet"
+    if shipped.is_file():
+        return shipped
+    raise PopulationError(
+        f"{source}: no such file or folder, and no shipped population of that name; shipped: "
+        f"{', '.join(populations()) or 'none'}"
+    )
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise PopulationError(f"{path}: cannot be read as CSV ({error})") from error
+
+
+def _read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise PopulationError(
+            f"{path}: cannot be read as Parquet ({error}); the file is damaged or was cut short. If a run folder "
+            "made it, run the same generate command again: it rebuilds the table from the finished trainings"
+        ) from error
+    known = {c.name: c.type for c in COLUMNS}
+    fields = [pa.field(f.name, known.get(f.name, f.type)) for f in table.schema]
+    metadata = read_footer(table.schema)
+    try:
+        table = table.replace_schema_metadata(None).cast(pa.schema(fields))
+    except pa.ArrowInvalid as error:
+        raise PopulationError(f"{path}: a column does not hold its declared type ({error})") from error
+    return table.to_pandas(), metadata
