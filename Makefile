@@ -1,0 +1,74 @@
+# Every target does its own set-up: a virtual environment in .venv, the install, then the work.
+# Nothing but Python 3.12 or newer has to be there. Another interpreter: make demo PYTHON=/path/to/python3.13
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint bench calibrate reports readme
+
+# The versions in constraints.txt are tested on 3.13, so it goes first.
+PYTHON ?=
+CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.13 python3 python3.14 python3.12 python)
+CAN_MAKE_VENV := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 12))
+
+RUN := .venv/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check --no-input --quiet install
+# One thread a worker: two workers fill two cores, and sums come out the same on every run.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
+DEMO := runs/digits
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+install: .venv/installed-all ## everything: both packages, Ray, the developers' tools
+
+demo: .venv/installed-demo ## make a population on the digits, then its report (minutes on two cores)
+	@$(RUN) -m generate.population --out $(DEMO)
+	@$(RUN) -m popstats report $(DEMO) -o $(DEMO)/report.html
+	@echo $(CURDIR)/$(DEMO)/report.html
+
+test: .venv/installed-all ## the default test suite, on two workers
+	@$(PYTEST) -n 2 --benchmark-disable
+
+lint: .venv/installed-all ## ruff (rules and format) and mypy --strict
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check --quiet .
+	@$(RUN) -m mypy
+
+bench: .venv/installed-all ## the benchmarks of design numbers; prints figures
+	@$(PYTEST) -m benchmark -s tests/benchmarks
+
+calibrate: .venv/installed-all ## error rates of the verdicts on simulated truths (long)
+	@$(RUN) -m popstats calibrate
+
+reports: .venv/installed-all ## the report of every shipped population, into reports/
+	@for table in data/*.parquet; do \
+	  name=$$(basename "$$table" .parquet); \
+	  mkdir -p "reports/$$name"; \
+	  $(RUN) -m popstats report "$$name" -o "reports/$$name/report.html" || exit 1; \
+	done
+
+readme: .venv/installed-all ## rewrite the README's column table from popstats/columns.py
+	@$(RUN) tools/column_table.py
+
+# A stamp a set of extras, so that a second run installs nothing; the full set serves the demo too.
+.venv/installed-all: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing popstats, generate and the developers' tools into .venv (a few minutes the first time)"
+	@$(PIP) --editable '.[generate,ray,dev]' --constraint constraints.txt
+	@touch .venv/installed-demo $@
+
+.venv/installed-demo: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing popstats and generate into .venv (a few minutes the first time)"
+	@$(PIP) --editable '.[generate]' --constraint constraints.txt
+	@touch $@
+
+.venv/bin/python:
+	@for candidate in $(CANDIDATES); do \
+	  if $$candidate -c '$(CAN_MAKE_VENV)' 2>/dev/null; then chosen=$$candidate; break; fi; \
+	  seen="$$seen, $$candidate is $$($$candidate --version 2>/dev/null | grep . || echo absent)"; \
+	done; \
+	if [ -z "$$chosen" ]; then \
+	  echo "popstats needs Python 3.12 or newer with its venv module (Debian: python3-venv)$$seen." \
+	    "Name one that fits: make PYTHON=/path/to/python3.13" >&2; \
+	  exit 1; \
+	fi; \
+	$$chosen -m venv --clear .venv
