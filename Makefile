@@ -7,7 +7,8 @@ SHELL := /bin/sh
 
 # The versions in constraints.txt are tested on 3.13, so it goes first.
 PYTHON ?=
-CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.13 python3 python3.14 python3.12 python)
+CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.13 python3 python3.14 python3.12 python \
+  /usr/local/bin/python3 /usr/bin/python3)
 CAN_MAKE_VENV := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 12))
 
 RUN := .venv/bin/python
@@ -64,10 +65,10 @@ readme: .venv/installed-all ## rewrite the README's column table from popstats/c
 .venv/bin/python:
 	@for candidate in $(CANDIDATES); do \
 	  if $$candidate -c '$(CAN_MAKE_VENV)' 2>/dev/null; then chosen=$$candidate; break; fi; \
-	  seen="$$seen, $$candidate is $$($$candidate --version 2>/dev/null | grep . || echo absent)"; \
+	  seen="$${seen:+$$seen, }$$candidate is $$($$candidate --version 2>/dev/null | grep . || echo absent)"; \
 	done; \
 	if [ -z "$$chosen" ]; then \
-	  echo "popstats needs Python 3.12 or newer with its venv module (Debian: python3-venv)$$seen." \
+	  echo "popstats needs Python 3.12 or newer with its venv module (Debian: python3-venv); here $$seen." \
 	    "Name one that fits: make PYTHON=/path/to/python3.13" >&2; \
 	  exit 1; \
 	fi; \
