@@ -1,0 +1,319 @@
+r"""The additive width law: the accuracy drop as a sum of one curve a dependency group, in its log-width.
+
+.. math:: \mathrm{drop}_i = \alpha + \sum_g b_g (\ell_{ig} - \bar\ell_g) + q_g (\ell_{ig} - \bar\ell_g)^2 + e_i,
+          \qquad \ell_{ig} = \log(w_{ig} / w_g^{\mathrm{original}})
+
+per pruning regime and over all regimes together. The quadratic term is the diminishing return: without it a
+group could be widened for ever at the same gain. An elasticity, -b_g, is the accuracy that a wider group buys
+on average over the recipes it was fitted to.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from popstats.errors import FitError
+from popstats.inference.cost_form import CostForm, first_rows, original_widths, recover_cost
+from popstats.inference.cross_products import recipe_table
+from popstats.inference.optimum import INTERVAL_MASS
+from popstats.inference.ridge import (
+    Ridge,
+    assign_folds,
+    fit_ridge,
+    held_out_losses,
+    weighted_cross_products,
+)
+from popstats.population import Population
+from popstats.spaces import Axis, Regimes, assign_regimes
+
+__all__ = ["POOLED", "WidthLaw", "distance_terms", "log_width_terms", "width_law"]
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Label of the law over all regimes together.
+POOLED = "all"
+#: Elasticities are given for a group that is wider by this share.
+WIDER = 0.10
+#: Fewer recipes than this a regime and the regime has no law of its own.
+MINIMUM_RECIPES = 20
+_DRAWS = 2000
+
+
+def log_width_terms(log_widths: FloatArray, centre: FloatArray) -> FloatArray:
+    """Return centred log-widths and their squares, shape (n, G) -> (n, 2 G)."""
+    distance = log_widths - centre
+    return np.hstack([distance, distance**2])
+
+
+def distance_terms(reduction: FloatArray) -> FloatArray:
+    """Return level, c and c^2 of the reductions in one regime, shape (n,) -> (n, 1 to 3).
+
+    c is centred and scaled; terms that these reductions cannot tell apart are left out.
+    """
+    spread = reduction.std()
+    level = np.ones((reduction.size, 1))
+    if spread < 1e-9:
+        return level
+    c = (reduction - reduction.mean()) / spread
+    if np.unique(reduction).size < 3:
+        return np.column_stack([level, c])
+    return np.column_stack([level, c, c**2])
+
+
+@dataclass(frozen=True)
+class _Law:
+    """The law of one regime: where it is centred, its posterior, and how well it predicts."""
+
+    label: str
+    n_recipes: int
+    centre: FloatArray
+    widths: FloatArray
+    posterior: Ridge
+    r2: float
+    ceiling: float
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class WidthLaw:
+    """What each group's width buys.
+
+    Attributes
+    ----------
+    groups : tuple of str
+        Dependency groups.
+    labels : tuple of str
+        Regimes that have a law, and "all" for the law over all of them.
+    elasticities : pandas.DataFrame
+        One row a regime and group: `regime`, `group`, `points` (accuracy points that a 10 % wider group buys,
+        with `lower`, `upper`: 90 % equal-tailed interval), `macs_percent` (what those 10 % cost, in percent of
+        the original's MACs; NaN where the costs cannot be recovered from the table), `points_per_percent_macs`
+        with `per_macs_lower`, `per_macs_upper`.
+    fit : pandas.DataFrame
+        One row a regime: `regime`, `n_recipes`, `r2` (cross-validated share of the variance between single
+        trainings of the regime that the law predicts), `ceiling` (what is left after the seeds' own noise; NaN
+        without replicates) and `share_of_ceiling`.
+    """
+
+    groups: tuple[str, ...]
+    labels: tuple[str, ...]
+    elasticities: pd.DataFrame
+    fit: pd.DataFrame
+    original_accuracy: float
+    full_widths: FloatArray
+    macs: CostForm | None
+    params: CostForm | None
+    seed: int
+    _laws: Mapping[str, _Law]
+
+    def predict(self, widths: npt.ArrayLike, regime: str = POOLED) -> pd.DataFrame:
+        """Predict the accuracy drop of any recipes.
+
+        Parameters
+        ----------
+        widths : array_like, shape (n, G)
+            Channels kept, groups in the order of `groups`.
+        regime : str
+            Which law: a label of `labels`. A regime's own law holds inside that regime only.
+
+        Returns
+        -------
+        pandas.DataFrame
+            `drop` (percentage points), `lower`, `upper` (90 % interval of the expected drop), `recipe_lower`,
+            `recipe_upper` (90 % interval of one training of that recipe).
+        """
+        law = self._law(regime)
+        columns = self._columns(law, widths)
+        drawn, sigma = law.posterior.draw(_DRAWS, np.random.default_rng(self.seed))
+        expected = columns @ drawn.T
+        single = expected + sigma * np.random.default_rng(self.seed + 1).standard_normal(expected.shape)
+        low, high = np.quantile(expected, _tails(), axis=1)
+        single_low, single_high = np.quantile(single, _tails(), axis=1)
+        return pd.DataFrame(
+            {
+                "drop": columns @ law.posterior.mean,
+                "lower": low,
+                "upper": high,
+                "recipe_lower": single_low,
+                "recipe_upper": single_high,
+            }
+        )
+
+    def expected_drop(self, widths: npt.ArrayLike, regime: str = POOLED) -> FloatArray:
+        """Return the posterior mean of the drop alone (points), shape (n, G) -> (n,): fast."""
+        law = self._law(regime)
+        return np.asarray(self._columns(law, widths) @ law.posterior.mean)
+
+    def draw_drop(self, widths: npt.ArrayLike, regime: str, draws: int) -> FloatArray:
+        """Return posterior draws of the expected drop (points), shape (n, G) -> (draws, n)."""
+        law = self._law(regime)
+        drawn, _ = law.posterior.draw(draws, np.random.default_rng(self.seed))
+        return np.asarray(drawn @ self._columns(law, widths).T)
+
+    def _law(self, regime: str) -> _Law:
+        if regime not in self._laws:
+            raise FitError(f"width law: no regime {regime!r}; there are: {', '.join(self.labels)}")
+        return self._laws[regime]
+
+    def _columns(self, law: _Law, widths: npt.ArrayLike) -> FloatArray:
+        given = np.atleast_2d(np.asarray(widths, dtype=np.float64))
+        if given.shape[1] != len(self.groups):
+            raise FitError(f"width law: expected {len(self.groups)} widths a recipe, got {given.shape[1]}")
+        if (given <= 0).any():
+            raise FitError("width law: expected positive widths (every group keeps at least one channel)")
+        terms = log_width_terms(np.log(given / self.full_widths), law.centre)
+        return np.column_stack([np.ones(len(given)), terms])
+
+    def __repr__(self) -> str:
+        best = self.fit.iloc[-1]
+        return (
+            f"<WidthLaw of {len(self.groups)} groups in {len(self.labels) - 1} regimes and over all; over all it "
+            f"predicts {best.r2:.0%} of the variance of single trainings"
+            f"{'' if np.isnan(best.ceiling) else f' ({best.share_of_ceiling:.0%} of the noise ceiling)'}>"
+        )
+
+    def _repr_html_(self) -> str:
+        shown = self.elasticities[self.elasticities["regime"] == POOLED].drop(columns="regime")
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>{shown.to_html(index=False, float_format=lambda v: f'{v:.3g}')}"
+
+
+def width_law(
+    population: Population,
+    *,
+    regime_axis: Axis = "macs",
+    regimes: Sequence[float] | Mapping[float, float] | None = None,
+    seed: int = 0,
+) -> WidthLaw:
+    """Fit the additive law in log-widths, per regime and over all regimes.
+
+    Parameters
+    ----------
+    population : Population
+        With widths.
+    regime_axis, regimes
+        As in `popstats.fit`.
+    seed : int
+        Of the folds and of the draws behind the intervals.
+
+    Returns
+    -------
+    WidthLaw
+
+    Raises
+    ------
+    FitError
+        If the table has no widths, or no regime has 20 recipes.
+
+    Notes
+    -----
+    Where a regime is narrow, its recipes cost the same and their log-widths cannot all grow together: each
+    elasticity is then partly the prior's, its interval says so, and the law over all regimes is the one to use.
+    """
+    full = original_widths(population)
+    if full is None or population.widths is None:
+        raise FitError(
+            f"{population.name}: the table has no widths, which the width law needs; name the columns that hold "
+            "them: Population.from_frame(..., widths=[...])"
+        )
+    assigned = assign_regimes(population.frame, regime_axis, regimes)
+    recipes = recipe_table(population, assigned)
+    widths = population.widths[first_rows(population)]
+    laws = _all_laws(recipes, np.log(widths / full), widths, assigned, seed)
+    macs = recover_cost(population, "macs")
+    tables = [_elasticities(law, population, macs, seed) for law in laws]
+    return WidthLaw(
+        groups=population.group_names,
+        labels=tuple(law.label for law in laws),
+        elasticities=pd.concat(tables, ignore_index=True),
+        fit=pd.DataFrame([_fit_row(law) for law in laws]),
+        original_accuracy=population.original.accuracy,
+        full_widths=full,
+        macs=macs,
+        params=recover_cost(population, "params"),
+        seed=seed,
+        _laws={law.label: law for law in laws},
+    )
+
+
+def _all_laws(
+    recipes: pd.DataFrame, log_widths: FloatArray, widths: FloatArray, assigned: Regimes, seed: int
+) -> list[_Law]:
+    member = recipes["regime"].to_numpy()
+    sets = [(label, member == k) for k, label in enumerate(assigned.labels)] + [(POOLED, member >= 0)]
+    laws = [
+        _one_law(label, recipes[keep], log_widths[keep], widths[keep], seed)
+        for label, keep in sets
+        if keep.sum() >= MINIMUM_RECIPES
+    ]
+    if not laws:
+        raise FitError(
+            f"width law: no regime has {MINIMUM_RECIPES} recipes (the population has {len(recipes)} in all)"
+        )
+    return laws
+
+
+def _one_law(label: str, recipes: pd.DataFrame, log_widths: FloatArray, widths: FloatArray, seed: int) -> _Law:
+    drop, runs = recipes["drop"].to_numpy(), recipes["runs"].to_numpy()
+    centre = log_widths.mean(axis=0)
+    columns = np.column_stack([np.ones(len(recipes)), log_width_terms(log_widths, centre)])
+    losses = held_out_losses(columns, drop, runs, assign_folds(len(recipes), seed), free=1)
+    within, df = recipes["within"].sum(), runs.sum() - runs.size
+    total = float((runs * (drop - np.average(drop, weights=runs)) ** 2).sum() + within)
+    noise = float(within / df * runs.sum()) if df > 0 else float("nan")
+    return _Law(
+        label=label,
+        n_recipes=len(recipes),
+        centre=centre,
+        widths=np.exp(np.log(widths).mean(axis=0)),
+        posterior=fit_ridge(weighted_cross_products(columns, drop, runs), len(recipes), free=1),
+        r2=1.0 - float((runs * losses).sum() + within) / total if total > 0 else float("nan"),
+        ceiling=1.0 - noise / total if total > 0 else float("nan"),
+    )
+
+
+def _fit_row(law: _Law) -> dict[str, object]:
+    return {
+        "regime": law.label,
+        "n_recipes": law.n_recipes,
+        "r2": law.r2,
+        "ceiling": law.ceiling,
+        "share_of_ceiling": law.r2 / law.ceiling if law.ceiling > 0 else float("nan"),
+    }
+
+
+def _elasticities(law: _Law, population: Population, macs: CostForm | None, seed: int) -> pd.DataFrame:
+    drawn, _ = law.posterior.draw(_DRAWS, np.random.default_rng(seed))
+    size = law.centre.size
+    bought = -drawn[:, 1 : size + 1] * np.log1p(WIDER)
+    lower, upper = np.quantile(bought, _tails(), axis=0)
+    points = -law.posterior.mean[1 : size + 1] * np.log1p(WIDER)
+    cost = _cost_of_wider(law, population, macs)
+    return pd.DataFrame(
+        {
+            "regime": law.label,
+            "group": population.group_names,
+            "points": points,
+            "lower": lower,
+            "upper": upper,
+            "macs_percent": cost,
+            "points_per_percent_macs": points / cost,
+            "per_macs_lower": lower / cost,
+            "per_macs_upper": upper / cost,
+        }
+    )
+
+
+def _cost_of_wider(law: _Law, population: Population, macs: CostForm | None) -> FloatArray:
+    if macs is None:
+        return np.full(law.centre.size, np.nan)
+    slope = macs.log_width_slope(law.widths)[0] * np.log1p(WIDER)
+    return np.asarray(100.0 * slope / population.original.macs)
+
+
+def _tails() -> tuple[float, float]:
+    return (1.0 - INTERVAL_MASS) / 2.0, (1.0 + INTERVAL_MASS) / 2.0
