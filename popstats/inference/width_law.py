@@ -21,7 +21,7 @@ import pandas as pd
 from popstats.errors import FitError
 from popstats.inference.cost_form import CostForm, first_rows, original_widths, recover_cost
 from popstats.inference.cross_products import recipe_table
-from popstats.inference.optimum import INTERVAL_MASS
+from popstats.inference.optimum import interval
 from popstats.inference.ridge import (
     Ridge,
     assign_folds,
@@ -132,8 +132,8 @@ class WidthLaw:
         drawn, sigma = law.posterior.draw(_DRAWS, np.random.default_rng(self.seed))
         expected = columns @ drawn.T
         single = expected + sigma * np.random.default_rng(self.seed + 1).standard_normal(expected.shape)
-        low, high = np.quantile(expected, _tails(), axis=1)
-        single_low, single_high = np.quantile(single, _tails(), axis=1)
+        low, high = interval(expected.T)
+        single_low, single_high = interval(single.T)
         return pd.DataFrame(
             {
                 "drop": columns @ law.posterior.mean,
@@ -290,7 +290,7 @@ def _elasticities(law: _Law, population: Population, macs: CostForm | None, seed
     drawn, _ = law.posterior.draw(_DRAWS, np.random.default_rng(seed))
     size = law.centre.size
     bought = -drawn[:, 1 : size + 1] * np.log1p(WIDER)
-    lower, upper = np.quantile(bought, _tails(), axis=0)
+    lower, upper = interval(bought)
     points = -law.posterior.mean[1 : size + 1] * np.log1p(WIDER)
     cost = _cost_of_wider(law, population, macs)
     return pd.DataFrame(
@@ -314,6 +314,3 @@ def _cost_of_wider(law: _Law, population: Population, macs: CostForm | None) -> 
     slope = macs.log_width_slope(law.widths)[0] * np.log1p(WIDER)
     return np.asarray(100.0 * slope / population.original.macs)
 
-
-def _tails() -> tuple[float, float]:
-    return (1.0 - INTERVAL_MASS) / 2.0, (1.0 + INTERVAL_MASS) / 2.0

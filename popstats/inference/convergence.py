@@ -1,0 +1,119 @@
+"""Whether a fit may be believed: its diagnostics, with the thresholds and the reasons in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from popstats.errors import ConvergenceError
+from popstats.inference.cross_products import RegimeData
+from popstats.inference.draws import Draws
+
+__all__ = ["Convergence", "check_draws"]
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Vehtari et al. (2021), doi:10.1214/20-BA1221.
+MAXIMUM_R_HAT = 1.01
+MINIMUM_ESS = 400.0
+#: Betancourt (2016), arXiv:1604.00695.
+MINIMUM_E_BFMI = 0.3
+#: Posterior mass that the exact method's grid may cut off.
+MAXIMUM_EDGE = 0.01
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """The verdict of a fit's own diagnostics.
+
+    Attributes
+    ----------
+    ok : bool
+        Whether every check passed.
+    reasons : tuple of str
+        What failed, in words; empty if `ok`.
+    table : pandas.DataFrame
+        One row a parameter: r_hat (below 1.01), ess_bulk and ess_tail (above 400), by name and regime.
+        For `method="exact"`: the posterior mass at the grid's edge (below 0.01).
+    """
+
+    ok: bool
+    reasons: tuple[str, ...]
+    table: pd.DataFrame
+
+    def require(self) -> None:
+        """Raise ConvergenceError unless every check passed."""
+        if not self.ok:
+            raise ConvergenceError(
+                "the fit's own diagnostics reject it: " + "; ".join(self.reasons)
+                + ". Try more draws (draws=, tune=), or method='exact', which has nothing to converge"
+            )  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"<Convergence: {'ok' if self.ok else 'not ok: ' + '; '.join(self.reasons)}>"
+
+
+def check_draws(draws: Draws, regimes: Sequence[RegimeData], outcomes: dict[str, FloatArray]) -> Convergence:
+    """Check draws of the hyperparameters and of the outcomes that verdicts are read off.
+
+    Parameters
+    ----------
+    draws : Draws
+    regimes : sequence of RegimeData
+        The fitted regimes, in the order of the draws.
+    outcomes : dict of numpy.ndarray, shape (chains, draws, K)
+        Further quantities to check, by name (optimum, limit, ...).
+    """
+    if not draws.statistics:
+        return _check_grid(draws, regimes)
+    table = _diagnose({"length_scale": draws.length_scale, "amplitude": draws.amplitude, "noise": draws.noise, **outcomes}, regimes)  # fmt: skip
+    reasons = []
+    if (worst := float(table["r_hat"].max())) > MAXIMUM_R_HAT:
+        reasons.append(f"R-hat up to {worst:.3f} (must be under {MAXIMUM_R_HAT})")
+    for kind in ("ess_bulk", "ess_tail"):
+        if (least := float(table[kind].min())) < MINIMUM_ESS:
+            reasons.append(f"{kind.replace('_', ' ').replace('ess', 'ESS')} down to {least:.0f} (must be over {MINIMUM_ESS:.0f})")
+    if divergences := int(draws.statistics["diverging"].sum()):
+        reasons.append(f"{divergences} divergent transitions")
+    if (energy := _e_bfmi(draws.statistics["energy"])) < MINIMUM_E_BFMI:
+        reasons.append(f"E-BFMI {energy:.2f} (must be over {MINIMUM_E_BFMI})")
+    return Convergence(not reasons, tuple(reasons), table)
+
+
+def _check_grid(draws: Draws, regimes: Sequence[RegimeData]) -> Convergence:
+    table = pd.DataFrame({"regime": [r.label for r in regimes], "edge_probability": draws.edge_probability})
+    cut = table[table["edge_probability"] > MAXIMUM_EDGE]
+    reasons = tuple(
+        f"regime {row.regime}: {row.edge_probability:.0%} of the posterior lies at the edge of the amplitude grid"
+        for row in cut.itertuples()
+    )
+    return Convergence(not reasons, reasons, table)
+
+
+def _diagnose(quantities: dict[str, FloatArray], regimes: Sequence[RegimeData]) -> pd.DataFrame:
+    from arviz_stats.base import array_stats
+
+    rows = []
+    for name, values in quantities.items():
+        for k, regime in enumerate(regimes):
+            chains = np.ascontiguousarray(values[:, :, k])
+            if not np.isfinite(chains).all() or chains.std() == 0.0:
+                continue  # a regret outside the observed range, or a constant: nothing to diagnose
+            rows.append(
+                (
+                    name,
+                    regime.label,
+                    float(array_stats.rhat(chains, chain_axis=0, draw_axis=1)),
+                    float(array_stats.ess(chains, chain_axis=0, draw_axis=1, method="bulk")),
+                    float(array_stats.ess(chains, chain_axis=0, draw_axis=1, method="tail")),
+                )
+            )
+    return pd.DataFrame(rows, columns=["quantity", "regime", "r_hat", "ess_bulk", "ess_tail"])
+
+
+def _e_bfmi(energy: FloatArray) -> float:
+    return float(((np.diff(energy, axis=1) ** 2).mean(axis=1) / energy.var(axis=1)).min())

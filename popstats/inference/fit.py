@@ -1,0 +1,439 @@
+"""`popstats.fit`: from a population to joint draws of its curves, and the object that carries them."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from popstats.errors import FitError
+from popstats.inference.convergence import Convergence, check_draws
+from popstats.inference.cross_products import RegimeData, prepare_regimes, recipe_table
+from popstats.inference.curves import BASIS_SIZE, FIXED_TERMS
+from popstats.inference.draws import Draws, curve_in_points, from_regimes, prior_curves
+from popstats.inference.exact import draw_regime
+from popstats.inference.optimum import GRID_SIZE, INTERVAL_MASS, OptimumDraws, interval, read_optimum
+from popstats.inference.priors import Priors
+from popstats.inference.variance import SpreadChange, estimate_spread_change, precision_weights
+from popstats.population import Population
+from popstats.spaces import Axis, Regimes, assign_regimes
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["Fit", "Settings", "fit"]
+
+FloatArray = npt.NDArray[np.float64]
+Method = Literal["nuts", "exact"]
+
+#: Draws that the weights for a changing spread are estimated with, before the fit proper.
+_PILOT_DRAWS = 200
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a fit was asked for; saved with it.
+
+    Attributes
+    ----------
+    regime_axis, regimes, curve, noise, method, seed, draws, tune, chains
+        The arguments of `popstats.fit`.
+    """
+
+    regime_axis: Axis = "macs"
+    regimes: tuple[float, ...] | dict[float, float] | None = None
+    curve: str = "smooth"
+    noise: str = "normal"
+    method: Method = "nuts"
+    seed: int = 0
+    draws: int = 500
+    tune: int = 400
+    chains: int = 4
+
+    def __post_init__(self) -> None:
+        legal = {"regime_axis": ("macs", "params"), "curve": ("smooth",), "noise": ("normal",), "method": ("nuts", "exact")}
+        for name, choices in legal.items():
+            if getattr(self, name) not in choices:
+                raise FitError(f"{name}: expected {' or '.join(map(repr, choices))}, got {getattr(self, name)!r}")
+        for name in ("draws", "tune", "chains"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise FitError(f"{name}: expected a positive whole number, got {getattr(self, name)!r}")
+
+
+def fit(
+    population: Population,
+    regime_axis: Axis | None = None,
+    regimes: Sequence[float] | Mapping[float, float] | None = None,
+    *,
+    curve: str = "smooth",
+    noise: str = "normal",
+    method: Method = "nuts",
+    seed: int = 0,
+    draws: int = 500,
+    tune: int = 400,
+    chains: int = 4,
+    priors: Priors | None = None,
+    progress: bool | None = None,
+) -> Fit:
+    r"""Fit curves of accuracy drop over mCB, one a pruning regime.
+
+    .. math:: \mathrm{drop}_{ij} = \mathrm{level}_k + b_k c + d_k c^2 + f_k(\log \mathrm{mCB}_i)
+              + \mathrm{recipe}_i + \mathrm{run}_{ij}
+
+    for recipe i of regime k and seed j, with c the reduction minus the regime's centre and f_k a
+    Matern-5/2 Gaussian process on a fixed basis.
+
+    Parameters
+    ----------
+    population : Population
+        From `load_population` or `Population.from_frame`.
+    regime_axis : {"macs", "params"}, optional
+        The reduction that defines a regime; default: the axis of the population's plan, else "macs".
+    regimes : sequence of float or mapping, optional
+        Centres (fractions removed), or centre -> half-width. Default: the plan's regimes where the table
+        has them, else bins of ten points of reduction.
+    curve : {"smooth"}
+        Curve whose minimum the verdicts read.
+    noise : {"normal"}
+        Distribution of recipes and runs about the curve.
+    method : {"nuts", "exact"}
+        "nuts": PyMC and nutpie, hyperparameters partially pooled over regimes. "exact": regimes
+        independent, hyperparameters on a grid, everything else in closed form; well under a second.
+    seed : int
+        Same seed, same draws.
+    draws, tune, chains : int
+        Of NUTS; the exact method gives chains x draws independent draws.
+    priors : Priors, optional
+        See `popstats.inference.priors.Priors`.
+    progress : bool, optional
+        Say what is being done; default: only on a terminal or in a notebook.
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    FitError
+        If an argument is not legal.
+    PopulationError
+        If no row falls into the regimes asked for.
+    """
+    started = time.perf_counter()
+    axis = regime_axis or population.regime_axis
+    settings = Settings(axis, _frozen(regimes), curve, noise, method, seed, draws, tune, chains)
+    priors = priors or Priors()
+    assigned = assign_regimes(population.frame, axis, regimes)
+    recipes = recipe_table(population, assigned)
+    data, changes = _weighted_regimes(recipes, assigned, priors, seed)
+    result = _draw([r for r in data if r.fitted], settings, priors, progress)
+    return Fit(population, data, settings, priors, result, changes, time.perf_counter() - started)
+
+
+def _frozen(regimes: Sequence[float] | Mapping[float, float] | None) -> tuple[float, ...] | dict[float, float] | None:
+    if regimes is None:
+        return None
+    return dict(regimes) if isinstance(regimes, Mapping) else tuple(float(r) for r in regimes)
+
+
+def _weighted_regimes(
+    recipes: pd.DataFrame, assigned: Regimes, priors: Priors, seed: int
+) -> tuple[tuple[RegimeData, ...], tuple[SpreadChange | None, ...]]:
+    """Prepare the regimes; where the spread about a pilot fit changes over the range, weight and prepare again."""
+    data = prepare_regimes(recipes, assigned)
+    members, weights = recipes["regime"].to_numpy(), np.ones(len(recipes))
+    changes: list[SpreadChange | None] = []
+    for k, regime in enumerate(data):
+        change = None
+        if regime.fitted:
+            rows = recipes[members == k]
+            pilot = draw_regime(regime, priors, _PILOT_DRAWS, np.random.default_rng([seed, k, 1]))
+            change = estimate_spread_change(rows, regime, pilot.coefficients.mean(axis=0))
+            weights[members == k] = precision_weights(rows, regime, change)
+        changes.append(change)
+    if any(c is not None and c.matters for c in changes):
+        data = prepare_regimes(recipes, assigned, weights)
+    return data, tuple(changes)
+
+
+def _draw(fitted: list[RegimeData], settings: Settings, priors: Priors, progress: bool | None) -> Draws:
+    if settings.method == "nuts" and fitted:
+        from popstats.inference.models import sample_nuts
+
+        return sample_nuts(
+            fitted, priors, seed=settings.seed, draws=settings.draws, tune=settings.tune, chains=settings.chains, progress=progress
+        )  # fmt: skip
+    size = settings.draws * settings.chains
+    independent = [draw_regime(r, priors, size, np.random.default_rng([settings.seed, k])) for k, r in enumerate(fitted)]
+    return from_regimes(independent, FIXED_TERMS + BASIS_SIZE)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Fit:
+    """Posterior draws of the curves of one population, and what can be read off them.
+
+    Attributes
+    ----------
+    population : Population
+    regimes : tuple of RegimeData
+        All regimes, those too small to fit included (`regime.fitted`, `regime.reason`).
+    settings : Settings
+        The arguments of `popstats.fit`.
+    prior_settings : Priors
+    draws : Draws
+        Over the fitted regimes, in the order of `fitted`.
+    spread_changes : tuple of SpreadChange or None
+        Per regime: how the residual spread changes over the range (weighted where it `matters`).
+    seconds : float
+        Wall time of the fit.
+    """
+
+    population: Population
+    regimes: tuple[RegimeData, ...]
+    settings: Settings
+    prior_settings: Priors
+    draws: Draws
+    spread_changes: tuple[SpreadChange | None, ...]
+    seconds: float
+
+    @property
+    def regime_axis(self) -> Axis:
+        """The reduction that defines a regime."""
+        return self.settings.regime_axis
+
+    @cached_property
+    def fitted(self) -> tuple[RegimeData, ...]:
+        """The regimes that were fitted."""
+        return tuple(r for r in self.regimes if r.fitted)
+
+    @cached_property
+    def grid(self) -> FloatArray:
+        """log mCB over each fitted regime's observed range, shape (K, GRID_SIZE)."""
+        return np.array([r.curve_scale.grid(GRID_SIZE) for r in self.fitted]).reshape(len(self.fitted), GRID_SIZE)
+
+    @cached_property
+    def expected_drop(self) -> FloatArray:
+        """Draws of the expected drop at the regime's centre, percentage points, shape (S, K, GRID_SIZE)."""
+        flat = self.draws.flat_coefficients
+        curves = [curve_in_points(r, flat[:, k], self.grid[k]) for k, r in enumerate(self.fitted)]
+        return np.stack(curves, axis=1) if curves else np.zeros((flat.shape[0], 0, GRID_SIZE))
+
+    @cached_property
+    def optimum_draws(self) -> tuple[OptimumDraws, ...]:
+        """Optimum, limit, near-optimal range and regret of each fitted regime, draw by draw."""
+        return tuple(read_optimum(self.grid[k], self.expected_drop[:, k]) for k in range(len(self.fitted)))
+
+    @cached_property
+    def prior_drop(self) -> FloatArray:
+        """Curves drawn from the prior around an arbitrary level, points, shape (draws, K, GRID_SIZE)."""
+        curves = [prior_curves(r, self.prior_settings, self.grid[k], self.settings.seed) for k, r in enumerate(self.fitted)]
+        return np.stack(curves, axis=1) if curves else np.zeros((0, 0, GRID_SIZE))
+
+    @property
+    def priors(self) -> pd.DataFrame:
+        """The priors: name, distribution, unit, reason."""
+        return self.prior_settings.describe()
+
+    @cached_property
+    def convergence(self) -> Convergence:
+        """Whether the fit may be believed: `.ok`, `.reasons`, `.table`."""
+        shape = self.draws.noise.shape
+        outcomes = {
+            name: np.stack([getattr(o, field) for o in self.optimum_draws], axis=1).reshape(shape)
+            for name, field in (("optimum", "log_mcb"), ("limit", "limit"))
+        } if self.fitted else {}  # fmt: skip
+        return check_draws(self.draws, self.fitted, outcomes)
+
+    def optima(self) -> pd.DataFrame:
+        """Return what was found in each regime; all intervals 90 %, equal-tailed.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a regime: regime, target (fraction removed), n (trainings), n_recipes; mcb (median of the
+            argmin) with mcb_lower, mcb_upper; near_lower and near_upper, the near-optimal range (medians of its
+            ends: mCB values within 0.05 points of the minimum), each with its own interval
+            (near_lower_lower, ...); limit (points) with limit_lower, limit_upper; regret_at_original (points;
+            NaN where mCB = 1 was not observed) with its interval; p_interior (probability that the minimum lies
+            inside the observed range); observed_lower, observed_upper (mCB); recipe_sd and seed_sd (points; NaN
+            without replicates), residual_sd (points, one training), seed_share; reason (why a regime has none).
+        """
+        rows = [self._optimum_row(r) for r in self.regimes]
+        return pd.DataFrame(rows)
+
+    def _optimum_row(self, regime: RegimeData) -> dict[str, Any]:
+        row: dict[str, Any] = {"regime": regime.label, "target": regime.target, "n": regime.n, "n_recipes": regime.n_recipes}
+        names = ("mcb", "near_lower", "near_upper", "limit", "regret_at_original")
+        if not regime.fitted:
+            blank = {f"{n}{e}": np.nan for n in names for e in ("", "_lower", "_upper")}
+            rest = dict.fromkeys(
+                ("p_interior", "observed_lower", "observed_upper", "recipe_sd", "seed_sd", "residual_sd", "seed_share"), np.nan
+            )
+            return {**row, **blank, **rest, "reason": regime.reason}
+        optimum = self.optimum_draws[self.fitted.index(regime)]
+        values = (
+            np.exp(optimum.log_mcb), np.exp(optimum.near_lower), np.exp(optimum.near_upper), optimum.limit,
+            optimum.regret_at_original,
+        )  # fmt: skip
+        for name, draws in zip(names, values, strict=True):
+            low, high = interval(draws)
+            row |= {name: float(np.median(draws)), f"{name}_lower": float(low), f"{name}_upper": float(high)}
+        return {**row, "p_interior": float(optimum.interior.mean()), **self._spread(regime), "reason": ""}
+
+    def _spread(self, regime: RegimeData) -> dict[str, float]:
+        k = self.fitted.index(regime)
+        low, high = np.exp(regime.observed)
+        noise = regime.scale * self.draws.noise[:, :, k]
+        share = self.draws.seed_share[:, :, k]
+        replicated = regime.cross_products is not None and regime.cross_products.has_replicates
+        return {
+            "observed_lower": float(low),
+            "observed_upper": float(high),
+            "recipe_sd": float(np.median(noise * np.sqrt(1 - share))) if replicated else np.nan,
+            "seed_sd": float(np.median(noise * np.sqrt(share))) if replicated else np.nan,
+            "residual_sd": float(np.median(noise)),
+            "seed_share": float(np.median(share)) if replicated else np.nan,
+        }
+
+    def curve(self) -> pd.DataFrame:
+        """Return the expected drop over mCB: regime, mcb, drop (median, points), lower, upper (90 %)."""
+        parts = []
+        for k, regime in enumerate(self.fitted):
+            low, high = interval(self.expected_drop[:, k])
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "regime": regime.label,
+                        "mcb": np.exp(self.grid[k]),
+                        "drop": np.median(self.expected_drop[:, k], axis=0),
+                        "lower": low,
+                        "upper": high,
+                    }
+                )
+            )
+        columns = ["regime", "mcb", "drop", "lower", "upper"]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+    def predict(self, mcb: npt.ArrayLike, regime: float | str, reduction: float | None = None) -> pd.DataFrame:
+        """Predict the accuracy drop of subnetworks with the given mCB.
+
+        Parameters
+        ----------
+        mcb : array_like, shape (m,)
+            Inside the regime's observed range.
+        regime : float or str
+            Centre or label of a fitted regime.
+        reduction : float, optional
+            The subnetworks' reduction on the fit's axis, inside the regime; default: the regime's centre.
+
+        Returns
+        -------
+        pandas.DataFrame
+            mcb; drop, lower, upper: expected drop with its 90 % interval, points; training_lower,
+            training_upper: 90 % interval for one new training (recipe and seed noise included).
+
+        Raises
+        ------
+        FitError
+            If the regime was not fitted, or a value lies outside what was observed.
+        """
+        k = self._index_of(regime)
+        data = self.fitted[k]
+        log_mcb = np.log(np.atleast_1d(np.asarray(mcb, dtype=np.float64)))
+        low, high = data.observed
+        if not ((log_mcb >= low - 1e-12) & (log_mcb <= high + 1e-12)).all():
+            raise FitError(
+                f"predict: mCB outside the observed range of regime {data.label} ({np.exp(low):.3f} to {np.exp(high):.3f}); "
+                "nothing may be claimed there"
+            )
+        distance = 0.0 if reduction is None else reduction - data.target
+        if abs(distance) > data.half_width + 1e-12:
+            raise FitError(
+                f"predict: reduction {reduction} lies outside regime {data.label} "
+                f"({data.target - data.half_width:.3f} to {data.target + data.half_width:.3f})"
+            )
+        drop = curve_in_points(data, self.draws.flat_coefficients[:, k], log_mcb, distance)
+        rng = np.random.default_rng([self.settings.seed, k, 2])
+        noise = data.scale * self.draws.noise[:, :, k].reshape(-1, 1)
+        (lower, upper), (t_lower, t_upper) = interval(drop), interval(drop + noise * rng.standard_normal(drop.shape))
+        return pd.DataFrame(
+            {
+                "mcb": np.exp(log_mcb),
+                "drop": np.median(drop, axis=0),
+                "lower": lower,
+                "upper": upper,
+                "training_lower": t_lower,
+                "training_upper": t_upper,
+            }
+        )
+
+    def _index_of(self, regime: float | str) -> int:
+        for k, data in enumerate(self.fitted):
+            if regime == data.label or (not isinstance(regime, str) and abs(float(regime) - data.target) < 1e-6):
+                return k
+        raise FitError(
+            f"regime {regime!r} was not fitted; fitted: {', '.join(r.label for r in self.fitted) or 'none'}"
+        )
+
+    @cached_property
+    def posterior(self) -> xr.DataTree:
+        """The draws as an ArviZ-style DataTree: groups posterior, sample_stats, constant_data."""
+        from popstats.inference.storage import posterior_tree
+
+        return posterior_tree(self)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the fit, its population included, as one netCDF file; `Fit.load` gives it back exactly."""
+        from popstats.inference.storage import save_fit
+
+        return save_fit(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Fit:
+        """Read a fit that `save` wrote.
+
+        Raises
+        ------
+        FitError
+            If the file is not such a fit, or another version wrote it.
+        """
+        from popstats.inference.storage import load_fit
+
+        return load_fit(Path(path))
+
+    def summary(self) -> pd.DataFrame:
+        """Return the hyperparameters of each fitted regime: medians and 90 % intervals in users' units."""
+        rows = []
+        for k, regime in enumerate(self.fitted):
+            low, high = regime.observed
+            for name, values, unit in (
+                ("length_scale", self.draws.length_scale[:, :, k] * (high - low) / 2, "log mCB"),
+                ("amplitude", self.draws.amplitude[:, :, k] * regime.scale, "points"),
+                ("noise", self.draws.noise[:, :, k] * regime.scale, "points"),
+                ("seed_share", self.draws.seed_share[:, :, k], "fraction of variance"),
+            ):
+                lower, upper = interval(values.ravel())
+                rows.append((regime.label, name, float(np.median(values)), float(lower), float(upper), unit))
+        return pd.DataFrame(rows, columns=["regime", "parameter", "median", "lower", "upper", "unit"])
+
+    def __repr__(self) -> str:
+        state = "diagnostics ok" if self.convergence.ok else f"REJECTED by its diagnostics: {'; '.join(self.convergence.reasons)}"
+        return (
+            f"<Fit of {self.population.name!r}: {len(self.fitted)} of {len(self.regimes)} regimes on the {self.regime_axis} "
+            f"axis, {sum(r.n for r in self.fitted):,} trainings, method {self.settings.method}, {self.seconds:.2f} s, {state}>"
+        )
+
+    def _repr_html_(self) -> str:
+        shown = self.optima()[
+            ["regime", "n", "near_lower", "near_upper", "mcb", "mcb_lower", "mcb_upper", "limit", "limit_lower", "limit_upper", "p_interior"]
+        ]  # fmt: skip
+        mass = f"{INTERVAL_MASS:.0%} equal-tailed intervals"
+        return f"<p>{html.escape(repr(self)[1:-1])}; {mass}</p>{shown.to_html(index=False, float_format=lambda v: f'{v:.3g}')}"

@@ -1,0 +1,81 @@
+"""Whether the spread about the curve changes over the range, and the weights that allow for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from popstats.inference.cross_products import RegimeData
+from popstats.inference.curves import KEPT_RANGE, design_matrix
+
+__all__ = ["SPREAD_CHANGE", "SpreadChange", "estimate_spread_change", "precision_weights"]
+
+FloatArray = npt.NDArray[np.float64]
+
+#: From this ratio of residual standard deviations between the ends of the observed range on, rows are weighted.
+SPREAD_CHANGE = 1.5
+#: ... if the change is also this many standard errors away from none.
+SIGNIFICANCE = 2.5
+# Mean and standard deviation of the log of a chi-square variable with one degree of freedom.
+_LOG_CHI2_MEAN, _LOG_CHI2_SD = -1.2704, 2.2214
+
+
+@dataclass(frozen=True)
+class SpreadChange:
+    """How the residual spread changes over one regime's observed range.
+
+    Attributes
+    ----------
+    slope : float
+        Change of the log standard deviation a half-range of log mCB.
+    standard_error : float
+        Of the slope.
+    """
+
+    slope: float
+    standard_error: float
+
+    @property
+    def ratio(self) -> float:
+        """Larger over smaller residual standard deviation at the ends of the observed range."""
+        return float(np.exp(2.0 * abs(self.slope)))
+
+    @property
+    def matters(self) -> bool:
+        """Whether rows should be weighted."""
+        return self.ratio > SPREAD_CHANGE and abs(self.slope) > SIGNIFICANCE * self.standard_error
+
+
+def estimate_spread_change(recipes: pd.DataFrame, regime: RegimeData, coefficients: FloatArray) -> SpreadChange:
+    """Regress the log squared residuals of a regime's recipes on u (Harvey 1976, doi:10.2307/1913974).
+
+    Parameters
+    ----------
+    recipes : pandas.DataFrame
+        The regime's rows of `recipe_table`.
+    regime : RegimeData
+        A fitted regime.
+    coefficients : numpy.ndarray, shape (p,)
+        Posterior mean of the coefficients, in units of the regime's scale.
+    """
+    unit = regime.curve_scale.to_unit(recipes["log_mcb"])
+    kept = np.abs(unit) <= KEPT_RANGE
+    distance = (recipes["reduction"].to_numpy() - regime.target) / (regime.half_width or 1.0)
+    fitted = regime.centre + regime.scale * design_matrix(unit[kept], distance[kept]) @ coefficients
+    residual = recipes["drop"].to_numpy()[kept] - fitted
+    squared = np.log(np.maximum(residual**2, (1e-3 * regime.scale) ** 2)) - _LOG_CHI2_MEAN
+    u = unit[kept] - unit[kept].mean()
+    total = float((u**2).sum())
+    return SpreadChange(float(u @ squared) / total / 2.0, _LOG_CHI2_SD / np.sqrt(total) / 2.0)
+
+
+def precision_weights(recipes: pd.DataFrame, regime: RegimeData, change: SpreadChange) -> FloatArray:
+    """Return each recipe's relative precision, mean 1 over the regime; all ones where the change is small."""
+    if not change.matters:
+        return np.ones(len(recipes))
+    unit = np.clip(regime.curve_scale.to_unit(recipes["log_mcb"]), -KEPT_RANGE, KEPT_RANGE)
+    weight = np.exp(-2.0 * change.slope * unit)
+    return np.asarray(weight / weight.mean())
