@@ -1,0 +1,283 @@
+"""Image sets: one uint8 tensor a split, a fixed split into training, validation and test images.
+
+`digits` is scikit-learn's and needs no download. torchvision is imported only where one of its sets is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from generate.plan import ImagesPlan
+from popstats.errors import PlanError
+
+__all__ = ["DIGITS_TRAIN", "ImageSet", "Split", "check_images", "load_images"]
+
+DIGITS_TRAIN = 700
+DIGITS_VALIDATION = 100
+# One of 997 test images is 0.1 points: the mean over nine one-pixel shifts of each makes the accuracy finer than recipes differ.
+DIGITS_SHIFT = 1
+LARGEST_VALIDATION = 5000
+TORCHVISION_SETS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "fashion-mnist": "FashionMNIST", "mnist": "MNIST"}
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+IMAGE_FOLDER_SIZE = 224
+# Share of the shorter side that a centre crop keeps, as in the usual ImageNet evaluation (224 of 256).
+CENTRE_SHARE = 224 / 256
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and labels of one split.
+
+    Parameters
+    ----------
+    images : Tensor
+        uint8, shape (n, channels, height, width).
+    labels : Tensor
+        int64, shape (n,).
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> Split:
+        """Return the split on `device`."""
+        return Split(self.images.to(device), self.labels.to(device))
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images and labels in order, `size` at a time."""
+        yield from zip(self.images.split(size), self.labels.split(size), strict=True)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A named set of images in three fixed splits.
+
+    Parameters
+    ----------
+    name : str
+        As in the plan.
+    train, validation, test : Split
+        `accuracy` is measured on test, `accuracy_val` on validation.
+    classes : int
+        Number of classes.
+    mean, std : tuple of float
+        Per channel, in units of the full range 0 to 1, of the training images.
+    test_shift : int
+        Test accuracy is the mean over all shifts of up to this many pixels; 0 for the images as they are.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    test_shift: int = 0
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image."""
+        channels, height, width = self.train.images.shape[1:]
+        return int(channels), int(height), int(width)
+
+    @property
+    def input_size(self) -> str:
+        """The input shape as the table's column holds it, such as 1x8x8."""
+        return "x".join(map(str, self.input_shape))
+
+    def to(self, device: torch.device) -> ImageSet:
+        """Return the set on `device`."""
+        return replace(
+            self, train=self.train.to(device), validation=self.validation.to(device), test=self.test.to(device)
+        )
+
+
+def load_images(plan: ImagesPlan) -> ImageSet:
+    """Load the plan's images into memory, on the CPU.
+
+    Raises
+    ------
+    PlanError
+        If the set is unknown, its files are missing, or it cannot be downloaded.
+    """
+    kind, _, argument = plan.name.partition(":")
+    if plan.name == "digits":
+        return _digits(plan)
+    if plan.name in TORCHVISION_SETS:
+        return _torchvision_set(plan)
+    if kind == "image-folder" and argument:
+        return _image_folder(plan, Path(argument).expanduser())
+    if argument:
+        return _factory(plan, kind, argument)
+    legal = ", ".join(("digits", *TORCHVISION_SETS, "image-folder:PATH", "module:factory"))
+    raise PlanError(f"images.name: unknown image set {plan.name!r}. Legal: {legal}.")
+
+
+def check_images(images: ImageSet, where: str) -> None:
+    """Refuse a set that no network can be trained on.
+
+    Raises
+    ------
+    PlanError
+        If a split is empty, labels lie outside the classes, or images are no uint8.
+    """
+    for name, split in (("training", images.train), ("validation", images.validation), ("test", images.test)):
+        if len(split) == 0 or len(split.images) != len(split.labels):
+            raise PlanError(f"{where}: {len(split.images)} {name} images and {len(split)} labels; expected equally many, at least one.")
+        if split.images.dtype != torch.uint8 or split.images.dim() != 4:
+            raise PlanError(f"{where}: expected {name} images as uint8 (n, channels, height, width), got {split.images.dtype} {tuple(split.images.shape)}.")
+        if int(split.labels.min()) < 0 or int(split.labels.max()) >= images.classes:
+            raise PlanError(f"{where}: {name} labels run from {int(split.labels.min())} to {int(split.labels.max())}; expected 0 to {images.classes - 1}.")
+
+
+def _hashed_order(name: str, count: int) -> list[int]:
+    """Return a fixed shuffle of range(count): the same on every machine and with every library version."""
+    return sorted(range(count), key=lambda i: hashlib.sha256(f"{name}-{i}".encode()).digest())
+
+
+def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel on the scale 0 to 1, from at most 10,000 images."""
+    sample = images[:10_000].to(torch.float64) / 255
+    mean, std = sample.mean((0, 2, 3)), sample.std((0, 2, 3)).clamp_min(1e-3)
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _assemble(plan: ImagesPlan, train: Split, test: Split, classes: int, test_shift: int = 0) -> ImageSet:
+    """Hold back validation images from the training images and measure the statistics of the rest."""
+    held_back = min(LARGEST_VALIDATION, max(1, len(train) // 10)) if plan.validation is None else plan.validation
+    if not 0 < held_back < len(train):
+        raise PlanError(f"images.validation: expected 1 to {len(train) - 1} of {len(train)} training images, got {held_back}.")
+    order = torch.tensor(_hashed_order(plan.name, len(train)))
+    kept = order[held_back:] if plan.limit is None else order[held_back:][: plan.limit]
+    training = Split(train.images[kept].contiguous(), train.labels[kept])
+    validation = Split(train.images[order[:held_back]].contiguous(), train.labels[order[:held_back]])
+    mean, std = _statistics(training.images)
+    images = ImageSet(plan.name, training, validation, test, classes, mean, std, test_shift)
+    check_images(images, f"images {plan.name}")
+    return images
+
+
+def _digits(plan: ImagesPlan) -> ImageSet:
+    """scikit-learn's 1,797 scans of 8x8 pixels with 17 grey levels: 700 to train, 100 to validate, 997 to test."""
+    from sklearn.datasets import load_digits
+
+    scans = load_digits()
+    pixels = torch.from_numpy(np.asarray(scans.images * 15, dtype=np.uint8)).unsqueeze(1)
+    labels = torch.from_numpy(np.asarray(scans.target, dtype=np.int64))
+    order = torch.tensor(_hashed_order("digits-split", len(labels)))
+    first, rest = order[: DIGITS_TRAIN + DIGITS_VALIDATION], order[DIGITS_TRAIN + DIGITS_VALIDATION :]
+    held_back = DIGITS_VALIDATION if plan.validation is None else plan.validation
+    return _assemble(
+        replace(plan, validation=held_back),
+        Split(pixels[first], labels[first]),
+        Split(pixels[rest], labels[rest]),
+        classes=10,
+        test_shift=DIGITS_SHIFT,
+    )
+
+
+def _torchvision_set(plan: ImagesPlan) -> ImageSet:
+    try:
+        from torchvision import datasets
+    except ImportError as error:
+        raise PlanError(f"images.name: {plan.name} needs torchvision. Install it with: pip install torchvision") from error
+    factory = getattr(datasets, TORCHVISION_SETS[plan.name])
+    folder = Path(plan.folder).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        train, test = (factory(str(folder), train=part, download=True) for part in (True, False))
+    except (OSError, RuntimeError) as error:
+        raise PlanError(
+            f"images.name: {plan.name} is neither in {folder} nor could it be downloaded ({error}). "
+            "Put it there, set images.folder to where it lies, or use digits, which needs no download."
+        ) from error
+    return _assemble(plan, _from_arrays(train), _from_arrays(test), classes=len(train.classes))
+
+
+def _from_arrays(dataset: Any) -> Split:
+    """Take a torchvision set's raw pixels, grey (n, h, w) or colour (n, h, w, 3), as one tensor."""
+    pixels = torch.as_tensor(np.asarray(dataset.data))
+    images = pixels.unsqueeze(1) if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2).contiguous()
+    return Split(images, torch.as_tensor(np.asarray(dataset.targets), dtype=torch.int64))
+
+
+def _image_folder(plan: ImagesPlan, folder: Path) -> ImageSet:
+    """Read train/CLASS/* and test/CLASS/* (or val/CLASS/*), as ImageNet is usually laid out."""
+    testing = next((folder / name for name in ("test", "val") if (folder / name).is_dir()), None)
+    if not (folder / "train").is_dir() or testing is None:
+        raise PlanError(f"images.name: expected {folder}/train/CLASS/* and {folder}/test/CLASS/* (or val), but they are not there.")
+    classes = sorted(entry.name for entry in (folder / "train").iterdir() if entry.is_dir())
+    if len(classes) < 2:
+        raise PlanError(f"images.name: expected at least two class folders in {folder}/train, found {len(classes)}.")
+    size = plan.size or IMAGE_FOLDER_SIZE
+    splits = [_read_split(part, classes, size, plan) for part in (folder / "train", testing)]
+    return _assemble(plan, splits[0], splits[1], classes=len(classes))
+
+
+def _read_split(folder: Path, classes: list[str], size: int, plan: ImagesPlan) -> Split:
+    """Decode every image of a split, in threads, straight into one tensor."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    files = [
+        (path, label)
+        for label, name in enumerate(classes)
+        for path in sorted((folder / name).glob("*"))
+        if path.suffix.lower() in IMAGE_ENDINGS
+    ]
+    if plan.limit is not None:
+        # Twice the limit leaves enough after the validation images are held back; evenly spaced keeps the classes balanced.
+        files = files[:: max(1, len(files) // (2 * plan.limit))]
+    if not files:
+        raise PlanError(f"images.name: no images ({', '.join(IMAGE_ENDINGS)}) in {folder}/CLASS/.")
+    images = torch.empty((len(files), 3, size, size), dtype=torch.uint8)
+
+    def read(position: int) -> None:
+        images[position] = _read_image(files[position][0], size)
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(read, range(len(files))))
+    return Split(images, torch.tensor([label for _, label in files]))
+
+
+def _read_image(path: Path, size: int) -> Tensor:
+    """Decode one image to (3, size, size): shorter side resized, centre cropped; untouched where it has that size."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as opened:
+            picture = opened.convert("RGB")
+    except (OSError, UnidentifiedImageError) as error:
+        raise PlanError(f"images.name: {path} cannot be read as an image ({error}). Remove or replace it.") from error
+    if picture.size != (size, size):
+        shorter = round(size / CENTRE_SHARE)
+        scale = shorter / min(picture.size)
+        width, height = (max(size, round(side * scale)) for side in picture.size)
+        left, top = (width - size) // 2, (height - size) // 2
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+def _factory(plan: ImagesPlan, module: str, name: str) -> ImageSet:
+    """Call a user's `module:factory`, which returns an ImageSet."""
+    try:
+        factory: Callable[[], ImageSet] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise PlanError(f"images.name: {plan.name} cannot be imported ({error}). Expected module:factory on the Python path.") from error
+    images = factory()
+    if not isinstance(images, ImageSet):
+        raise PlanError(f"images.name: {plan.name} returned {type(images).__name__}; expected generate.images.ImageSet.")
+    check_images(images, f"images {plan.name}")
+    return replace(images, name=plan.name)

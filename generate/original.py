@@ -1,0 +1,202 @@
+"""The original network: trained here, taken from torchvision or read from a file; measured and named by its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from generate.images import ImageSet
+from generate.networks import build_network
+from generate.plan import Plan
+from generate.training import check_learned, evaluate, fresh_weights, memory_format, train, training_epochs
+from popstats.errors import PlanError
+
+__all__ = ["OriginalNumbers", "load_weights", "make_original", "measure_original", "weights_bytes", "weights_id"]
+
+
+@dataclass(frozen=True)
+class OriginalNumbers:
+    """What is known of the original network.
+
+    Parameters
+    ----------
+    original_id : str
+        sha256 of its weights.
+    network, dataset, input_size, source : str
+        What it is, and where its weights come from.
+    macs, params : int
+        Its costs.
+    accuracy, accuracy_val : float
+        Percent, on the test and the validation images.
+    test_loss : float
+        Mean cross-entropy (nats).
+    n_test : int
+        Test images behind `accuracy`.
+    epochs : float
+        Passes over the training images; 0 where it was not trained here.
+    seconds : float
+        Time that its training took.
+    """
+
+    original_id: str
+    network: str
+    dataset: str
+    input_size: str
+    source: str
+    macs: int
+    params: int
+    accuracy: float
+    accuracy_val: float
+    test_loss: float
+    n_test: int
+    epochs: float
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+def make_original(plan: Plan, images: ImageSet, *, macs: int, device: torch.device) -> nn.Module:
+    """Return the original network, trained or loaded, on the CPU and in evaluation mode.
+
+    Raises
+    ------
+    PlanError
+        If its weights cannot be found or do not fit, or it guesses.
+    """
+    network = _build(plan, images)
+    if plan.original.source == "train":
+        fresh_weights(network, plan.original.seed)
+        network.to(device)
+        train(network, images, plan.original.training, macs=macs, seed=plan.original.seed, device=device)
+    return network.to("cpu").to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload, no-any-return]
+
+
+def measure_original(
+    plan: Plan, network: nn.Module, images: ImageSet, *, costs: tuple[int, int], device: torch.device, started: float
+) -> OriginalNumbers:
+    """Measure the original network.
+
+    Parameters
+    ----------
+    costs : tuple of int
+        Its MACs and parameters.
+    started : float
+        `time.monotonic()` when its making began.
+
+    Raises
+    ------
+    DivergenceError
+        If it guesses.
+    """
+    network = network.to(device).to(memory_format=memory_format(device))  # type: ignore[call-overload]
+    test = evaluate(network, images, images.test, device=device, shift=images.test_shift)
+    validation = evaluate(network, images, images.validation, device=device, shift=images.test_shift)
+    check_learned(test, images.classes)
+    trained = plan.original.source == "train"
+    network = network.to("cpu").to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return OriginalNumbers(
+        original_id=weights_id(network.state_dict()),
+        network=plan.network.name,
+        dataset=images.name,
+        input_size=images.input_size,
+        source=plan.original.source,
+        macs=costs[0],
+        params=costs[1],
+        accuracy=test.accuracy,
+        accuracy_val=validation.accuracy,
+        test_loss=test.loss,
+        n_test=test.n,
+        epochs=training_epochs(plan.original.training, costs[0], len(images.train)) if trained else 0.0,
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def weights_id(weights: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of named weights: names, types, shapes and bytes, in the order of names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)};".encode())
+        digest.update(plain.view(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+    return digest.hexdigest()
+
+
+def weights_bytes(network: nn.Module, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return a network's weights as safetensors."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    return save(plain, metadata=dict(metadata or {}))
+
+
+def load_weights(network: nn.Module, content: bytes, where: str) -> None:
+    """Load safetensors into `network`, in place.
+
+    Raises
+    ------
+    PlanError
+        If the content is damaged or belongs to another architecture.
+    """
+    try:
+        network.load_state_dict(load(content))
+    except (SafetensorError, RuntimeError) as error:
+        raise PlanError(f"{where}: these weights do not fit the network ({error}).") from error
+
+
+def _build(plan: Plan, images: ImageSet) -> nn.Module:
+    kind, _, argument = plan.original.source.partition(":")
+    if kind == "torchvision" and argument:
+        return _from_torchvision(plan, images, argument)
+    network = build_network(
+        plan.network.name, classes=images.classes, input_shape=images.input_shape, width=plan.network.width
+    )
+    if plan.original.source != "train":
+        load_weights(network, _read_weights(Path(plan.original.source).expanduser()), f"original.source: {plan.original.source}")
+    return network
+
+
+def _read_weights(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PlanError(
+            f"original.source: expected train, torchvision:WEIGHTS or the path of a .safetensors file; {path} cannot be read ({error.strerror})."
+        ) from error
+
+
+def _from_torchvision(plan: Plan, images: ImageSet, weights: str) -> nn.Module:
+    """Load one of torchvision's trained networks, such as torchvision:IMAGENET1K_V2."""
+    try:
+        from torchvision import models
+    except ImportError as error:
+        raise PlanError("original.source: torchvision is not installed. Install it with: pip install torchvision") from error
+    options = {"aux_logits": False} if plan.network.name in ("googlenet", "inception_v3") else {}
+    try:
+        chosen = models.get_model_weights(plan.network.name)[weights]
+        network = cast(nn.Module, models.get_model(plan.network.name, weights=chosen))
+    except (KeyError, ValueError) as error:
+        raise PlanError(f"original.source: torchvision has no weights {weights!r} for {plan.network.name!r} ({error}).") from error
+    except OSError as error:
+        raise PlanError(
+            f"original.source: the weights {weights!r} could not be downloaded ({error}). Save them as .safetensors and give that path."
+        ) from error
+    for name, value in options.items():
+        setattr(network, name, value)
+    return _without_auxiliary_heads(network)
+
+
+def _without_auxiliary_heads(network: nn.Module) -> nn.Module:
+    """Drop the heads that only training uses: they are no part of the network's cost, and cannot be traced."""
+    for name in ("aux1", "aux2", "AuxLogits"):
+        if hasattr(network, name):
+            setattr(network, name, None)
+    return network

@@ -1,0 +1,439 @@
+"""A plan: everything that decides what a population holds, read from TOML into frozen dataclasses.
+
+An unknown key is an error that lists the legal ones; a value of the wrong type or out of range is an error
+that says where it stands. Whether a regime can be reached at all is checked later, against the network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from popstats.errors import PlanError
+
+__all__ = [
+    "CRITERIA",
+    "DEFAULT_PLAN",
+    "TECHNIQUES",
+    "ImagesPlan",
+    "NetworkPlan",
+    "OriginalPlan",
+    "Plan",
+    "RecipePlan",
+    "TrainingSettings",
+    "only_adds",
+    "plan_from_dict",
+    "read_plan",
+]
+
+DEFAULT_PLAN = Path(__file__).parent / "plans" / "digits.toml"
+TECHNIQUES = ("fine-tune", "lr-rewind", "scratch")
+CRITERIA = ("l1", "l2", "bn_scale", "fpgm", "taylor", "random")
+AXES = ("macs", "params", "both")
+SCHEDULES = ("constant", "one-cycle", "cosine", "steps")
+PRECISIONS = ("float32", "bfloat16")
+KEEP_WEIGHTS = ("none", "best", "all")
+
+# He et al. fine-tune at a small constant rate; a tenth of the peak is the usual choice (Liu et al. 2019, arXiv 1810.05270).
+FINE_TUNE_DIVISOR = 10
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """One training: its budget, its learning rate and its regularisation.
+
+    Parameters
+    ----------
+    epochs : float
+        Passes over the training images; may be fractional. Ignored where `training_macs` is given.
+    training_macs : float, optional
+        Budget in multiply-accumulates, 3 x MACs x images seen: narrow networks then get more epochs.
+    learning_rate : float
+        Peak learning rate of SGD with Nesterov momentum.
+    schedule : str
+        constant | one-cycle (linear up over `warm_up`, linear down to 0) | cosine | steps (a tenth at 50 % and 75 %).
+    warm_up : float
+        Share of the steps over which the rate rises linearly from 0 (not used by `constant`).
+    batch_size : int
+        Images a step.
+    momentum, weight_decay : float
+        Of SGD; weight decay is not applied to batch norm and biases.
+    label_smoothing : float
+        Probability mass spread over all classes.
+    augmentation : str
+        Steps joined by "+": flip, shiftN, cropN (N pixels of padding), cutoutN; "none" for none.
+    precision : str
+        float32 | bfloat16 (weights stay float32).
+    """
+
+    epochs: float = 15.0
+    training_macs: float | None = None
+    learning_rate: float = 0.1
+    schedule: str = "one-cycle"
+    warm_up: float = 0.2
+    batch_size: int = 128
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    augmentation: str = "none"
+    precision: str = "float32"
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that differ from the defaults: what a subnetwork's identity is made from."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name) != f.default}
+
+
+@dataclass(frozen=True)
+class NetworkPlan:
+    """Which architecture is pruned.
+
+    Parameters
+    ----------
+    name : str
+        cifar_resnet8 | 20 | 32 | 56 | 110, a torchvision name, or "module:factory".
+    width : int, optional
+        Channels of a CIFAR ResNet's first stage (16).
+    keep : tuple of str
+        Layers whose channels are never removed.
+    """
+
+    name: str = "cifar_resnet8"
+    width: int | None = None
+    keep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImagesPlan:
+    """Which images it is trained and tested on.
+
+    Parameters
+    ----------
+    name : str
+        digits | cifar10 | cifar100 | fashion-mnist | mnist | image-folder:PATH | module:factory.
+    folder : str
+        Where torchvision's downloads lie or go (default: ~/.cache/popstats).
+    size : int, optional
+        Height and width that the images of an image folder are resized to (pixels).
+    validation : int, optional
+        Training images held back for `accuracy_val`; default a tenth, at most 5,000.
+    limit : int, optional
+        Use at most this many training images (for trials).
+    """
+
+    name: str = "digits"
+    folder: str = "~/.cache/popstats"
+    size: int | None = None
+    validation: int | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class OriginalPlan:
+    """Where the original network's weights come from.
+
+    Parameters
+    ----------
+    source : str
+        train | torchvision:WEIGHTS | PATH.safetensors.
+    seed : int
+        Seed of its training.
+    training : TrainingSettings
+        How it is trained; with other sources, the schedule that lr-rewind and scratch replay.
+    """
+
+    source: str = "train"
+    seed: int = 0
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+
+@dataclass(frozen=True)
+class RecipePlan:
+    """One block of recipes: the same number in each of its regimes, each trained with each technique and seed.
+
+    Parameters
+    ----------
+    regimes : tuple of float
+        Target reductions, each in (0, 1).
+    count : int
+        Recipes a regime.
+    axis : str
+        macs | params | both: which reduction the regimes fix.
+    space : str
+        random | stratified | std:LOW-HIGH | refined:FILE.
+    seeds : int
+        Trainings of each recipe, with seeds 0, 1, ...
+    retraining : tuple of str
+        Techniques: fine-tune, lr-rewind, scratch.
+    criterion : str
+        Filter score: l1 | l2 | bn_scale | fpgm | taylor | random.
+    mcb_range : float
+        `stratified` spreads over mean computation budgets between 1/mcb_range and mcb_range.
+    """
+
+    regimes: tuple[float, ...]
+    count: int
+    axis: str = "macs"
+    space: str = "stratified"
+    seeds: int = 1
+    retraining: tuple[str, ...] = ("fine-tune",)
+    criterion: str = "l1"
+    mcb_range: float = 2.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a population holds. Two plans that are equal make the same trainings.
+
+    Parameters
+    ----------
+    name : str
+        Name of the population.
+    recipes : tuple of RecipePlan
+        Which recipes are drawn, and how often each is trained.
+    network, images, original : NetworkPlan, ImagesPlan, OriginalPlan
+        What is pruned, on which images, and where its weights come from.
+    retraining : dict of TrainingSettings
+        Settings of each technique that the recipes use; keys left out are the original's.
+    seed : int
+        Seed of the recipes.
+    keep_weights : str
+        none | best (of each regime) | all: which trained weights the run folder keeps.
+    gpus_per_training : float
+        Share of a GPU that one training takes with the `ray` executor.
+    description : str
+        A sentence on what the plan is for.
+    """
+
+    name: str
+    recipes: tuple[RecipePlan, ...]
+    network: NetworkPlan = field(default_factory=NetworkPlan)
+    images: ImagesPlan = field(default_factory=ImagesPlan)
+    original: OriginalPlan = field(default_factory=OriginalPlan)
+    retraining: dict[str, TrainingSettings] = field(default_factory=dict)
+    seed: int = 0
+    keep_weights: str = "none"
+    gpus_per_training: float = 1.0
+    description: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the resolved plan as plain JSON values, every default spelled out."""
+        return dict(json.loads(json.dumps(dataclasses.asdict(self))))
+
+
+def read_plan(path: Path | str) -> Plan:
+    """Read and check a plan.
+
+    Parameters
+    ----------
+    path : path
+        A TOML file.
+
+    Raises
+    ------
+    PlanError
+        If the file is missing or no TOML, a key is unknown, or a value is of the wrong type or out of range.
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PlanError(f"There is no plan at {path}. Give the path of a .toml file; the shipped ones lie in {DEFAULT_PLAN.parent}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PlanError(f"{path} is not valid TOML: {error}.") from error
+    return plan_from_dict(_absolute_files(table, path.parent), where=str(path))
+
+
+def plan_from_dict(table: Mapping[str, Any], where: str = "plan") -> Plan:
+    """Build and check a plan from nested plain values, as TOML or a stored population's footer holds them.
+
+    Raises
+    ------
+    PlanError
+        As `read_plan`.
+    """
+    table = dict(table)
+    retraining = table.pop("retraining", {})
+    plan = _build(Plan, table, where)
+    used = {technique for block in plan.recipes for technique in block.retraining}
+    settings = {name: _technique_settings(name, retraining, plan, where) for name in sorted(used | set(retraining))}
+    plan = dataclasses.replace(plan, retraining=settings)
+    _check_plan(plan, where)
+    return plan
+
+
+def only_adds(old: Plan, new: Plan) -> bool:
+    """Whether `new` asks for everything that `old` does, and at most for more recipes, regimes, seeds or techniques."""
+    rest = {"recipes": (), "retraining": {}, "description": "", "keep_weights": "none", "gpus_per_training": 1.0}
+    if dataclasses.replace(old, **rest) != dataclasses.replace(new, **rest):
+        return False
+    if any(new.retraining.get(name) != settings for name, settings in old.retraining.items()):
+        return False
+    return len(new.recipes) >= len(old.recipes) and all(map(_block_only_adds, old.recipes, new.recipes))
+
+
+def _block_only_adds(old: RecipePlan, new: RecipePlan) -> bool:
+    grown = dataclasses.replace(old, regimes=new.regimes, count=new.count, seeds=new.seeds, retraining=new.retraining)
+    return (
+        grown == new
+        and new.count >= old.count
+        and new.seeds >= old.seeds
+        and set(new.regimes) >= set(old.regimes)
+        and set(new.retraining) >= set(old.retraining)
+    )
+
+
+def _absolute_files(table: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Resolve paths in a plan file relative to that file, so that the plan means the same from everywhere."""
+    for block in table.get("recipes", []):
+        space = block.get("space", "") if isinstance(block, dict) else ""
+        if isinstance(space, str) and space.startswith("refined:"):
+            block["space"] = f"refined:{(folder / Path(space.removeprefix('refined:')).expanduser()).resolve()}"
+    return table
+
+
+def _technique_settings(name: str, tables: Mapping[str, Any], plan: Plan, where: str) -> TrainingSettings:
+    if name not in TECHNIQUES:
+        raise PlanError(f"{where}, [retraining]: unknown technique {name!r}{_did_you_mean(name, TECHNIQUES)}.")
+    base = plan.original.training
+    inherited: dict[str, Any] = dataclasses.asdict(base)
+    if name == "fine-tune":
+        inherited |= {"schedule": "constant", "learning_rate": base.learning_rate / FINE_TUNE_DIVISOR}
+    given = tables.get(name, {})
+    if not isinstance(given, Mapping):
+        raise PlanError(f"{where}, [retraining.{name}]: expected a table of settings, got {given!r}.")
+    return _build(TrainingSettings, inherited | dict(given), f"{where}, [retraining.{name}]")
+
+
+def _build[T](cls: type[T], table: Mapping[str, Any], where: str) -> T:
+    """Build one dataclass from a table, checking keys and types and descending into nested dataclasses."""
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in table:
+        if key not in fields:
+            raise PlanError(f"{where}: unknown key {key!r}{_did_you_mean(key, tuple(fields))}.")
+    hints = typing.get_type_hints(cls)
+    values = {key: _convert(hints[key], value, f"{where}, {key}") for key, value in table.items()}
+    missing = [
+        f.name
+        for f in fields.values()
+        if f.name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise PlanError(f"{where}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. {_legal(tuple(fields))}.")
+    return cls(**values)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Return `value` as the type that the field declares, or say what was expected."""
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return _build(typing.cast("type[Any]", hint), value, where)
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return None if value is None else _convert(typing.get_args(hint)[0], value, where)
+    if typing.get_origin(hint) is tuple and isinstance(value, (list, tuple)):
+        item = typing.get_args(hint)[0]
+        return tuple(_convert(item, entry, f"{where}[{i}]") for i, entry in enumerate(value))
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    if hint in (int, str, bool) and type(value) is hint:
+        return value
+    expected = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "true or false"}.get(hint, "a list or table")
+    raise PlanError(f"{where}: expected {expected}, got {value!r}.")
+
+
+def _did_you_mean(key: str, legal: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(key, legal, n=1)
+    return (f". Did you mean {close[0]!r}? " if close else ". ") + _legal(legal)
+
+
+def _legal(legal: tuple[str, ...]) -> str:
+    return "Legal keys: " + ", ".join(legal)
+
+
+def _check_plan(plan: Plan, where: str) -> None:
+    _one_of(plan.keep_weights, KEEP_WEIGHTS, f"{where}, keep_weights")
+    _at_least(plan.seed, 0, f"{where}, seed")
+    _at_least(plan.original.seed, 0, f"{where}, original.seed")
+    _positive(plan.gpus_per_training, f"{where}, gpus_per_training")
+    if not plan.name:
+        raise PlanError(f"{where}, name: expected a name for the population, got an empty text.")
+    if not plan.recipes:
+        raise PlanError(f"{where}: no recipes. Add at least one [[recipes]] block with regimes and count.")
+    _check_training(plan.original.training, f"{where}, original.training")
+    for name, settings in plan.retraining.items():
+        _check_training(settings, f"{where}, retraining.{name}")
+    for number, block in enumerate(plan.recipes):
+        _check_recipes(block, f"{where}, recipes[{number}]")
+
+
+def _check_recipes(block: RecipePlan, where: str) -> None:
+    _one_of(block.axis, AXES, f"{where}, axis")
+    _one_of(block.criterion, CRITERIA, f"{where}, criterion")
+    _check_space(block.space, f"{where}, space")
+    for technique in block.retraining:
+        _one_of(technique, TECHNIQUES, f"{where}, retraining")
+    if not block.regimes or not block.retraining:
+        raise PlanError(f"{where}: expected at least one regime and one retraining technique, got none.")
+    for target in block.regimes:
+        if not 0 < target < 1:
+            raise PlanError(f"{where}, regimes: a regime is a reduction between 0 and 1 (0.5 removes half), got {target:g}.")
+    if len(set(block.regimes)) < len(block.regimes) or len(set(block.retraining)) < len(block.retraining):
+        raise PlanError(f"{where}: regimes and retraining techniques must not repeat; got {block.regimes} and {block.retraining}.")
+    _at_least(block.count, 1, f"{where}, count")
+    _at_least(block.seeds, 1, f"{where}, seeds")
+    if block.mcb_range <= 1:
+        raise PlanError(f"{where}, mcb_range: expected more than 1 (2 spreads mCB over 1/2 to 2), got {block.mcb_range:g}.")
+
+
+def _check_space(space: str, where: str) -> None:
+    kind, _, argument = space.partition(":")
+    if (kind in ("random", "stratified") and not argument) or (kind == "refined" and argument):
+        return
+    if kind == "std" and _is_band(argument):
+        return
+    raise PlanError(f"{where}: expected random, stratified, std:LOW-HIGH (such as std:0.05-0.15) or refined:FILE, got {space!r}.")
+
+
+def _is_band(argument: str) -> bool:
+    ends = argument.split("-")
+    if len(ends) != 2 or not all(end.replace(".", "", 1).isdigit() for end in ends):
+        return False
+    return 0 <= float(ends[0]) < float(ends[1]) <= 1
+
+
+def _check_training(settings: TrainingSettings, where: str) -> None:
+    _one_of(settings.schedule, SCHEDULES, f"{where}, schedule")
+    _one_of(settings.precision, PRECISIONS, f"{where}, precision")
+    _positive(settings.epochs, f"{where}, epochs")
+    _positive(settings.learning_rate, f"{where}, learning_rate")
+    if settings.training_macs is not None:
+        _positive(settings.training_macs, f"{where}, training_macs")
+    _at_least(settings.batch_size, 2, f"{where}, batch_size")
+    _at_least(settings.weight_decay, 0, f"{where}, weight_decay")
+    for name in ("warm_up", "momentum", "label_smoothing"):
+        if not 0 <= getattr(settings, name) < 1:
+            raise PlanError(f"{where}, {name}: expected 0 to 1 (1 excluded), got {getattr(settings, name):g}.")
+
+
+def _one_of(value: str, legal: tuple[str, ...], where: str) -> None:
+    if value not in legal:
+        close = difflib.get_close_matches(value, legal, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise PlanError(f"{where}: expected {' | '.join(legal)}, got {value!r}.{hint}")
+
+
+def _at_least(value: float, least: float, where: str) -> None:
+    if value < least:
+        raise PlanError(f"{where}: expected at least {least:g}, got {value:g}.")
+
+
+def _positive(value: float, where: str) -> None:
+    if value <= 0:
+        raise PlanError(f"{where}: expected a number above 0, got {value:g}.")

@@ -1,0 +1,209 @@
+"""The command that makes a population: `python -m generate.population [PLAN.toml] [--out DIR] ...`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from generate.plan import DEFAULT_PLAN, Plan, read_plan
+from popstats.errors import PlanError, PopstatsError
+
+if TYPE_CHECKING:
+    import torch
+
+    from generate.executors import Event
+    from generate.original import OriginalNumbers
+    from generate.progress import Clock, Display
+    from generate.run_folder import Claims, RunFolder
+
+__all__ = ["main"]
+
+RUNS = Path("runs")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status: 0 complete, 1 error, 3 stopped before the end."""
+    options = _parser().parse_args(arguments)
+    previous = signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        return _run(options)
+    except PopstatsError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped. Everything finished is kept; the same command goes on from there.", file=sys.stderr)
+        return 3
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _as_interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m generate.population",
+        description="Make a population of pruned, retrained subnetworks. Run it again to continue; nothing finished is lost.",
+    )
+    parser.add_argument("plan", nargs="?", type=Path, metavar="PLAN.toml", help="what to make; default: digits, a few minutes on two cores")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="run folder; default: runs/NAME")
+    parser.add_argument("--workers", type=_positive, metavar="N", help="worker processes; default: one a core, or four a GPU")
+    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="where to train; default: auto")
+    parser.add_argument("--executor", choices=("local", "ray"), default="local", help="who trains; default: local")
+    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="start no training after this time")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and how long it would take")
+    parser.add_argument("--status", action="store_true", help="say how far the run folder is; changes nothing")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
+    return value
+
+
+def _run(options: argparse.Namespace) -> int:
+    plan, source, path = _plan_and_folder(options)
+    if options.status:
+        from generate.status import print_status
+
+        return print_status(path)
+    device = _device(options.device)
+    if options.dry_run:
+        from generate.dry_run import print_dry_run
+
+        return print_dry_run(plan, device, options.workers)
+    return _make(plan, source, path, device, options)
+
+
+def _plan_and_folder(options: argparse.Namespace) -> tuple[Plan, str, Path]:
+    """Return the plan, its TOML and the run folder; without a plan, the folder's own, or digits."""
+    file = options.plan
+    if file is None and options.out is not None and (options.out / "plan.toml").exists():
+        file = options.out / "plan.toml"
+    file = file or DEFAULT_PLAN
+    plan = read_plan(file)
+    return plan, file.read_text(encoding="utf-8"), options.out or RUNS / plan.name
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    from generate.provenance import choose_device
+
+    try:
+        device = choose_device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise PlanError(f"--device: {name!r} cannot be used here ({reason}). Use auto or cpu.") from error
+    if name == "auto" and device.type == "cpu":
+        print("No GPU found: everything runs on the CPU.", flush=True)
+    return device
+
+
+def _make(plan: Plan, source: str, path: Path, device: torch.device, options: argparse.Namespace) -> int:
+    import torch
+
+    from generate.preparation import prepare, survey
+    from generate.run_folder import Claims, RunFolder
+
+    # The original is trained with one thread too, so that it is the same whatever the number of cores.
+    torch.set_num_threads(1)
+    deadline = math.inf if options.time_limit is None else time.time() + options.time_limit
+    surveyed = survey(plan)
+    surveyed.worklist(original_id="")
+    folder = RunFolder(path)
+    folder.create()
+    claims = Claims(folder)
+    print(f"Preparing {path}: the original network and the recipes.", flush=True)
+    with claims.preparation():
+        folder.sweep()
+        original, trainings = prepare(folder, surveyed, source, device)
+    print(
+        f"Original {original.network} on {original.dataset}: {original.accuracy:.2f} %, "
+        f"{original.macs:,} MACs, {original.params:,} parameters.",
+        flush=True,
+    )
+    workers = options.workers
+    del surveyed
+    _train(folder, claims, plan, original, len(trainings), device, workers, deadline, options.executor)
+    return _finish(folder, plan, original, len(trainings), deadline)
+
+
+def _train(
+    folder: RunFolder,
+    claims: Claims,
+    plan: Plan,
+    original: OriginalNumbers,
+    total: int,
+    device: torch.device,
+    workers: int | None,
+    deadline: float,
+    executor: str,
+) -> None:
+    """Train what is missing; whatever stops it, the rows that are there are compacted."""
+    from generate.executors import default_workers, run_local, worker_devices
+    from generate.preparation import metadata
+    from generate.progress import Clock, display_for
+
+    clock = Clock(total, len(folder.finished()))
+    try:
+        if clock.finished < total:
+            with display_for(clock) as display:
+                report = _reporter(folder, plan, display, clock)
+                if executor == "ray":
+                    from generate.ray_executor import run_ray
+
+                    run_ray(folder, claims, workers=workers, device=device, deadline=deadline, report=report)
+                else:
+                    devices = worker_devices(device, min(workers or default_workers(device), total - clock.finished))
+                    run_local(folder, claims, devices=devices, deadline=deadline, report=report)
+    finally:
+        folder.compact(metadata(plan, original))
+
+
+def _reporter(folder: RunFolder, plan: Plan, display: Display, clock: Clock):  # type: ignore[no-untyped-def]
+    """Return what executors tell their events to."""
+
+    def report(event: Event) -> None:
+        if event.kind == "broken":
+            display.note(event.message)
+            return
+        display.update(event, len(folder.finished()))
+
+    return report
+
+
+def _finish(folder: RunFolder, plan: Plan, original: OriginalNumbers, total: int, deadline: float) -> int:
+    """Say what there is and what to do next."""
+    rows = folder.read_rows()
+    failed = sum(row["status"] == "failed" for row in rows)
+    print(f"{len(rows)} of {total} trainings finished ({failed} failed): {folder.population_path}")
+    if len(rows) < total:
+        why = "The time limit is reached" if time.time() >= deadline else "Stopped"
+        print(f"{why}; {total - len(rows)} trainings are left. The same command goes on from here.")
+        return 3
+    print("Next:")
+    print(f"  {_python()} -m popstats report {folder.path} -o {folder.path / 'report.html'}")
+    return 0
+
+
+def _python() -> str:
+    """Return how this Python was called, as short as it can be."""
+    relative = os.path.relpath(sys.executable)
+    return relative if len(relative) < len(sys.executable) else sys.executable
+
+
+if __name__ == "__main__":
+    sys.exit(main())

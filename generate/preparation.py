@@ -1,0 +1,176 @@
+"""Everything between a plan and its first training: checked in one go, so that nothing fails hours later."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from generate.costs import CostModel, derive_costs
+from generate.groups import find_groups
+from generate.images import ImageSet, load_images
+from generate.networks import build_network
+from generate.original import OriginalNumbers, make_original, measure_original, weights_bytes
+from generate.plan import Plan
+from generate.provenance import code_version, hardware
+from generate.run_folder import RunFolder
+from generate.subnetworks import Workbench, open_workbench, rebuild_original
+from generate.training import parse_augmentation
+from generate.worklist import Training, make_worklist
+from popstats.errors import PlanError, RunFolderError
+
+__all__ = ["Survey", "metadata", "prepare", "reopen", "survey"]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a plan means for its network and images, before anything is trained.
+
+    Parameters
+    ----------
+    plan : Plan
+        The plan.
+    images : ImageSet
+        Its images, on the CPU.
+    network : nn.Module
+        The architecture, untrained.
+    costs : CostModel
+        Its groups and exact costs.
+    """
+
+    plan: Plan
+    images: ImageSet
+    network: nn.Module
+    costs: CostModel
+
+    def worklist(self, original_id: str, existing: tuple[Training, ...] = ()) -> tuple[Training, ...]:
+        """Return the plan's trainings.
+
+        Raises
+        ------
+        PlanError
+            If a regime holds no recipe.
+        """
+        return make_worklist(
+            self.plan,
+            self.costs,
+            original_id=original_id,
+            dataset=self.images.name,
+            input_size=self.images.input_size,
+            existing=existing,
+        )
+
+
+def survey(plan: Plan) -> Survey:
+    """Load the images, build the network, find its groups and derive its costs.
+
+    Raises
+    ------
+    PlanError
+        If any of these is impossible.
+    """
+    for settings in (plan.original.training, *plan.retraining.values()):
+        parse_augmentation(settings.augmentation)
+    images = load_images(plan.images)
+    network = build_network(
+        plan.network.name, classes=images.classes, input_shape=images.input_shape, width=plan.network.width
+    ).eval()
+    groups = find_groups(network, images.input_shape, plan.network.keep)
+    return Survey(plan, images, network, derive_costs(network, images.input_shape, groups))
+
+
+def prepare(folder: RunFolder, surveyed: Survey, source: str, device: torch.device) -> tuple[OriginalNumbers, tuple[Training, ...]]:
+    """Bring the folder to where trainings can start: plan adopted, original network there, worklist drawn.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Created; the caller holds the preparation lock.
+    surveyed : Survey
+        Of the plan.
+    source : str
+        The plan's TOML, to be kept beside its results.
+    device : torch.device
+        Where the original network is trained.
+
+    Raises
+    ------
+    PlanError, RunFolderError
+        If the plan cannot be carried out here.
+    """
+    # Drawn once before the original exists: an impossible regime is refused before anything is trained or written.
+    planned = surveyed.worklist(original_id="")
+    changed = folder.adopt_plan(surveyed.plan, source)
+    original = _original(folder, surveyed, device)
+    held = folder.read_worklist()
+    if held and not changed:
+        return original, held
+    trainings = surveyed.worklist(original.original_id, existing=held)
+    folder.check_space(len(planned), _kept_bytes(folder, surveyed.plan))
+    folder.write_worklist(trainings)
+    return original, trainings
+
+
+def _kept_bytes(folder: RunFolder, plan: Plan) -> int:
+    return folder.weights_path.stat().st_size if plan.keep_weights == "all" else 0
+
+
+def _original(folder: RunFolder, surveyed: Survey, device: torch.device) -> OriginalNumbers:
+    present = folder.read_original()
+    if present is not None:
+        return OriginalNumbers(**present)
+    started = time.monotonic()
+    costs = (surveyed.costs.original_macs, surveyed.costs.original_params)
+    network = make_original(surveyed.plan, surveyed.images, macs=costs[0], device=device)
+    _check_classes(network, surveyed.images)
+    numbers = measure_original(surveyed.plan, network, surveyed.images, costs=costs, device=device, started=started)
+    folder.write_original(weights_bytes(network), numbers.as_dict())
+    return numbers
+
+
+@torch.no_grad()
+def _check_classes(network: nn.Module, images: ImageSet) -> None:
+    outputs = network.eval()(torch.zeros(1, *images.input_shape))
+    if outputs.shape != (1, images.classes):
+        raise PlanError(
+            f"original.source: the network tells {outputs.shape[-1]} classes apart, but {images.name} has {images.classes}. "
+            "Take weights that were trained on these classes, or original.source = \"train\"."
+        )
+
+
+def reopen(folder: RunFolder, device: torch.device) -> Workbench:
+    """Open the workbench of a prepared folder, as each worker does.
+
+    Raises
+    ------
+    RunFolderError
+        If the folder is not prepared.
+    """
+    plan, numbers = folder.read_plan(), folder.read_original()
+    if plan is None or numbers is None:
+        raise RunFolderError(f"{folder.path} holds no plan or no original network. Run `python -m generate.population` on it first.")
+    return assemble(plan, load_images(plan.images), folder.weights_path.read_bytes(), OriginalNumbers(**numbers), device)
+
+
+def assemble(plan: Plan, images: ImageSet, weights: bytes, original: OriginalNumbers, device: torch.device) -> Workbench:
+    """Build a workbench from its parts, on this machine or on another one."""
+    network = rebuild_original(plan, images, weights, "the original network's weights")
+    groups = find_groups(network, images.input_shape, plan.network.keep)
+    return open_workbench(plan, images, network, original, groups, device)
+
+
+def metadata(plan: Plan, original: OriginalNumbers) -> dict[str, Any]:
+    """Return what the population's footer holds."""
+    return {
+        "population": plan.name,
+        "plan": plan.as_dict(),
+        "original": original.as_dict(),
+        "provenance": {
+            "code_version": code_version(),
+            "torch_version": str(torch.__version__),
+            "hardware": hardware(),
+        },
+    }

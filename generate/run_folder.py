@@ -1,0 +1,294 @@
+"""The run folder: what a population has so far, safe against being killed at any moment.
+
+plan.toml        the plan as given            plan.json      the plan resolved
+original/        weights and numbers          worklist.json  every training, with its place in the plan
+rows/            one file a finished training weights/       trained weights, where the plan keeps them
+claims           byte-range locks             population.parquet  the rows, compacted
+
+A row is written to a temporary name, flushed to the disk and renamed, so it is there whole or not at all. A
+training is claimed by a lock on one byte of `claims` that the system releases when its process ends, however
+it ends: there are no stale claims.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from generate.plan import Plan, only_adds, plan_from_dict
+from generate.worklist import Training
+from popstats import columns
+from popstats.errors import RunFolderError
+
+__all__ = ["Claims", "RunFolder", "explain", "write_whole"]
+
+POPULATION = "population.parquet"
+# Byte 0 of the lock file guards the preparation of the folder; training i is byte i + 1.
+PREPARATION = 0
+# Rough size of one row file and of its share of the table (bytes), to tell a full disk before the first training.
+ROW_BYTES = 8192
+
+
+def explain(error: OSError, path: Path) -> RunFolderError:
+    """Turn a refusal of the file system into a sentence."""
+    reasons = {
+        errno.ENOSPC: "the disk is full. Free some space and run the same command again; everything finished is kept",
+        errno.EDQUOT: "the disk quota is used up. Free some space and run the same command again; everything finished is kept",
+        errno.EROFS: "it lies on a read-only file system. Choose another folder with --out",
+        errno.EACCES: "it may not be written to. Change its permissions or choose another folder with --out",
+        errno.EPERM: "it may not be written to. Change its permissions or choose another folder with --out",
+        errno.ENOENT: "it has disappeared. Was the run folder deleted?",
+    }
+    return RunFolderError(f"{path}: {reasons.get(error.errno or 0, str(error))}.")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, even if the machine stops.
+
+    Raises
+    ------
+    RunFolderError
+        If the disk is full or the folder cannot be written to.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise explain(error, path) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder that holds one population in the making.
+
+    Parameters
+    ----------
+    path : Path
+        The folder; `create` makes it.
+    """
+
+    path: Path
+
+    @property
+    def weights_path(self) -> Path:
+        """The original network's weights."""
+        return self.path / "original" / "weights.safetensors"
+
+    @property
+    def population_path(self) -> Path:
+        """The compacted table."""
+        return self.path / POPULATION
+
+    def trained_weights(self, subnetwork_id: str) -> Path:
+        """Where the weights of one trained subnetwork lie, if they are kept."""
+        return self.path / "weights" / f"{subnetwork_id}.safetensors"
+
+    def create(self) -> None:
+        """Make the folder and its parts, and check that they can be written to.
+
+        Raises
+        ------
+        RunFolderError
+            If they cannot, or a file is in the way.
+        """
+        try:
+            for part in ("original", "rows", "weights"):
+                (self.path / part).mkdir(parents=True, exist_ok=True)
+            (self.path / "claims").touch()
+        except (FileExistsError, NotADirectoryError) as error:
+            raise RunFolderError(f"{self.path}: expected a folder, but {error.filename} is a file. Choose another --out.") from error
+        except OSError as error:
+            raise explain(error, self.path) from error
+        probe = self.path / "rows" / f".probe.{os.getpid()}"
+        write_whole(probe, b"")
+        probe.unlink()
+
+    def check_space(self, trainings: int, weights_bytes: int) -> None:
+        """Refuse a folder whose disk has no room for the rows (and kept weights) that are still to come."""
+        needed = trainings * (ROW_BYTES + weights_bytes)
+        free = shutil.disk_usage(self.path).free
+        if free < needed:
+            raise RunFolderError(
+                f"{self.path}: {free / 1e6:,.0f} MB are free, but about {needed / 1e6:,.0f} MB are needed. "
+                'Free some space, choose another --out, or set keep_weights = "none".'
+            )
+
+    def read_plan(self) -> Plan | None:
+        """Return the plan that the folder was made with, or None for a new folder."""
+        content = self._read_json("plan.json")
+        return None if content is None else plan_from_dict(content, where=str(self.path / "plan.json"))
+
+    def adopt_plan(self, plan: Plan, source: str) -> bool:
+        """Make `plan` the folder's; return whether it differs from the one before.
+
+        Raises
+        ------
+        RunFolderError
+            If the folder holds another plan and the new one does more than to add recipes.
+        """
+        present = self.read_plan()
+        if present == plan:
+            return False
+        if present is not None and not only_adds(present, plan):
+            raise RunFolderError(
+                f"{self.path} was made with another plan ({_differences(present, plan)}). A plan may only grow on an existing "
+                "folder: more recipes, regimes, seeds or techniques. Choose a new --out, or go back to the folder's plan.toml."
+            )
+        write_whole(self.path / "plan.toml", source.encode())
+        write_whole(self.path / "plan.json", _json_bytes(plan.as_dict()))
+        return True
+
+    def read_original(self) -> dict[str, Any] | None:
+        """Return the original network's numbers, or None while it is not there."""
+        return self._read_json("original/numbers.json") if self.weights_path.exists() else None
+
+    def write_original(self, weights: bytes, numbers: Mapping[str, Any]) -> None:
+        """Store the original network; its numbers come last, so that they are there only with its weights."""
+        write_whole(self.weights_path, weights)
+        write_whole(self.path / "original" / "numbers.json", _json_bytes(numbers))
+
+    def read_worklist(self) -> tuple[Training, ...]:
+        """Return the trainings in plan order; empty for a new folder."""
+        content = self._read_json("worklist.json") or {"trainings": []}
+        return tuple(Training.from_dict(values) for values in content["trainings"])
+
+    def write_worklist(self, trainings: Sequence[Training]) -> None:
+        """Store the trainings."""
+        write_whole(self.path / "worklist.json", _json_bytes({"trainings": [t.as_dict() for t in trainings]}))
+
+    def _read_json(self, name: str) -> dict[str, Any] | None:
+        path = self.path / name
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise RunFolderError(f"{path} is damaged ({error}). Restore it, or start a new folder with --out.") from error
+
+    def _row_path(self, index: int) -> Path:
+        return self.path / "rows" / f"{index:07d}.json"
+
+    def is_finished(self, index: int) -> bool:
+        """Whether the training at `index` has its row."""
+        return self._row_path(index).exists()
+
+    def finished(self) -> set[int]:
+        """Return the indices of all finished trainings, failed ones included."""
+        try:
+            names = os.listdir(self.path / "rows")
+        except FileNotFoundError as error:
+            raise RunFolderError(f"{self.path} is no run folder: it has no rows/.") from error
+        return {int(name.removesuffix(".json")) for name in names if name.endswith(".json") and not name.startswith(".")}
+
+    def write_row(self, index: int, row: Mapping[str, Any]) -> None:
+        """Store the row of one finished training."""
+        write_whole(self._row_path(index), _json_bytes(row))
+
+    def read_rows(self) -> list[dict[str, Any]]:
+        """Return the finished rows in plan order."""
+        return [self.read_row(index) for index in sorted(self.finished())]
+
+    def read_row(self, index: int) -> dict[str, Any]:
+        """Return one finished row."""
+        return dict(json.loads(self._row_path(index).read_bytes()))
+
+    def compact(self, metadata: Mapping[str, Any]) -> int:
+        """Write all finished rows as population.parquet, in plan order; return their number."""
+        rows = self.read_rows()
+        table = pa.Table.from_pylist(rows, schema=columns.schema(metadata))
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        write_whole(self.population_path, sink.getvalue().to_pybytes())
+        return len(rows)
+
+    def sweep(self) -> None:
+        """Remove temporary files of processes that were killed while writing. Only while no other process writes."""
+        for leftover in self.path.glob("**/.*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+
+class Claims:
+    """This process's locks on the trainings of a run folder.
+
+    POSIX drops all locks of a process on a file when it closes any descriptor of that file: hold one
+    `Claims` a process and folder.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._file = open(folder.path / "claims", "r+b")  # noqa: SIM115 - held for the life of the process
+
+    def close(self) -> None:
+        """Release everything."""
+        self._file.close()
+
+    @contextmanager
+    def claim(self, index: int) -> Iterator[bool]:
+        """Try to claim the training at `index`; yields whether it is ours."""
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, index + 1)
+        except BlockingIOError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, index + 1)
+
+    @contextmanager
+    def preparation(self) -> Iterator[None]:
+        """Wait until no other process prepares the folder, and keep others from doing so."""
+        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, PREPARATION)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, PREPARATION)
+
+
+def claimed(folder: RunFolder, indices: Sequence[int]) -> list[int]:
+    """Return those of `indices` that some process is training now. Writes nothing."""
+    running = []
+    with open(folder.path / "claims", "rb") as file:
+        for index in indices:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, index + 1)
+            except BlockingIOError:
+                running.append(index)
+            else:
+                fcntl.lockf(file, fcntl.LOCK_UN, 1, index + 1)
+    return running
+
+
+def _json_bytes(content: Mapping[str, Any]) -> bytes:
+    # NaN is no JSON: a row that held one could not be read elsewhere.
+    return json.dumps(content, allow_nan=False).encode()
+
+
+def _differences(present: Plan, plan: Plan) -> str:
+    """Name the parts of the plan that differ."""
+    old, new = present.as_dict(), plan.as_dict()
+    return ", ".join(key for key in old if old[key] != new[key])

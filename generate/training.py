@@ -1,0 +1,256 @@
+"""One training loop: everything is passed in, the device and the seed are explicit, nothing global is touched."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from generate.augmentation import parse_augmentation, shift_views
+from generate.images import ImageSet, Split
+from generate.plan import TrainingSettings
+from popstats.errors import PopstatsError
+
+__all__ = [
+    "DivergenceError",
+    "Evaluation",
+    "evaluate",
+    "fresh_weights",
+    "learning_rates",
+    "memory_format",
+    "recalibrate",
+    "train",
+    "training_epochs",
+]
+
+# One training step costs about three forward passes: forward, gradient of inputs, gradient of weights.
+PASSES_PER_STEP = 3
+EVALUATION_BATCH = 1024
+# `steps` schedule: the rate falls to a tenth at 50 % and 75 % of the training (He et al. 2016, arXiv 1512.03385, CIFAR).
+STEPS_AT = (0.5, 0.75)
+# With n test images, accuracies up to chance + 2 standard errors cannot be told from guessing.
+CHANCE_ERRORS = 2.0
+
+
+class DivergenceError(PopstatsError):
+    """A training that ended nowhere: its loss is no number, or its network guesses. Recorded as a failed row."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a network does on a split.
+
+    Parameters
+    ----------
+    accuracy : float
+        Percent.
+    loss : float
+        Mean cross-entropy (nats).
+    n : int
+        Images behind it (shifts of one image count once).
+    """
+
+    accuracy: float
+    loss: float
+    n: int
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """Return the layout of activations: channels-last on GPUs and with AVX-512, else contiguous.
+
+    On AVX2 a 1x1 stride-2 convolution with fewer than 8 input channels corrupts memory in channels-last
+    (oneDNN issue 6035), which cut networks do have.
+    """
+    if device.type == "cuda" or "AVX512" in torch.backends.cpu.get_cpu_capability():
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def training_epochs(settings: TrainingSettings, macs: int, images: int) -> float:
+    """Return the passes over `images` training images that the budget buys for a network of `macs`."""
+    if settings.training_macs is None:
+        return settings.epochs
+    return settings.training_macs / (PASSES_PER_STEP * macs * images)
+
+
+def learning_rates(settings: TrainingSettings, steps: int) -> list[float]:
+    """Return the learning rate of each step, shape (steps,)."""
+    return [settings.learning_rate * _rate_share(settings, (step + 0.5) / steps) for step in range(steps)]
+
+
+def _rate_share(settings: TrainingSettings, progress: float) -> float:
+    """Share of the peak rate at `progress` (0 to 1) through the training."""
+    if settings.schedule == "constant":
+        return 1.0
+    if progress < settings.warm_up:
+        return progress / settings.warm_up
+    if settings.schedule == "steps":
+        return 0.1 ** sum(progress >= at for at in STEPS_AT)
+    rest = (progress - settings.warm_up) / (1 - settings.warm_up)
+    return 1 - rest if settings.schedule == "one-cycle" else 0.5 * (1 + math.cos(math.pi * rest))
+
+
+def train(
+    network: nn.Module, images: ImageSet, settings: TrainingSettings, *, macs: int, seed: int, device: torch.device
+) -> None:
+    """Train `network` in place.
+
+    Parameters
+    ----------
+    network : nn.Module
+        On `device`; its weights are where the training starts.
+    images : ImageSet
+        Moved to `device` batch by batch where it is not there already.
+    settings : TrainingSettings
+        Budget, rate, regularisation and augmentation.
+    macs : int
+        The network's MACs, for budgets in MACs.
+    seed : int
+        Seed of the order of images and of the augmentation.
+    device : torch.device
+        Where to train.
+
+    Raises
+    ------
+    DivergenceError
+        If the loss stops being a number.
+    """
+    batch_size = min(settings.batch_size, len(images.train))
+    per_epoch = max(1, len(images.train) // batch_size)
+    steps = max(1, round(training_epochs(settings, macs, len(images.train)) * per_epoch))
+    rates = learning_rates(settings, steps)
+    optimizer = _optimizer(network, settings, device)
+    network.to(memory_format=memory_format(device)).train()  # type: ignore[call-overload]
+    loss = torch.zeros((), device=device)
+    for step, (batch, labels) in enumerate(_endless_batches(images, settings, batch_size, seed, device)):
+        if step == steps:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = rates[step]
+        loss = _step(network, optimizer, batch, labels, settings)
+        # Reading the loss waits for the device: once an epoch is enough to stop a hopeless training early.
+        if (step + 1) % per_epoch == 0 and not math.isfinite(loss.item()):
+            raise DivergenceError(f"the loss is {loss.item()} after epoch {(step + 1) // per_epoch}")
+    if not math.isfinite(loss.item()):
+        raise DivergenceError(f"the loss is {loss.item()} at the end")
+
+
+def _step(
+    network: nn.Module, optimizer: torch.optim.Optimizer, batch: Tensor, labels: Tensor, settings: TrainingSettings
+) -> Tensor:
+    with torch.autocast(batch.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        outputs = network(batch)
+    loss = functional.cross_entropy(outputs.float(), labels, label_smoothing=settings.label_smoothing)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return loss.detach()
+
+
+def _optimizer(network: nn.Module, settings: TrainingSettings, device: torch.device) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum; no weight decay on batch norm, biases and other vectors."""
+    matrices = [p for p in network.parameters() if p.dim() > 1]
+    vectors = [p for p in network.parameters() if p.dim() <= 1]
+    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.SGD(
+        [group for group in groups if group["params"]],
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        nesterov=settings.momentum > 0,
+        fused=device.type in ("cpu", "cuda"),
+    )
+
+
+def _endless_batches(
+    images: ImageSet, settings: TrainingSettings, batch_size: int, seed: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield normalised, augmented batches for ever, each epoch in a new order; the last short batch is dropped."""
+    split, steps = images.train, parse_augmentation(settings.augmentation)
+    generator = torch.Generator(device).manual_seed(seed)
+    order_generator = torch.Generator(split.images.device).manual_seed(seed)
+    while True:
+        order = torch.randperm(len(split), device=split.images.device, generator=order_generator)
+        for chosen in order[: len(order) // batch_size * batch_size].split(batch_size):
+            batch = _normalise(split.images[chosen].to(device, non_blocking=True), images)
+            for augment in steps:
+                batch = augment(batch, generator)
+            yield batch.contiguous(memory_format=memory_format(device)), split.labels[chosen].to(device)
+
+
+def _normalise(batch: Tensor, images: ImageSet) -> Tensor:
+    """Return uint8 pixels as float32 with mean 0 and standard deviation 1 per channel."""
+    mean = torch.tensor(images.mean, device=batch.device).view(1, -1, 1, 1) * 255
+    std = torch.tensor(images.std, device=batch.device).view(1, -1, 1, 1) * 255
+    return (batch.float() - mean) / std
+
+
+@torch.inference_mode()
+def evaluate(network: nn.Module, images: ImageSet, split: Split, *, device: torch.device, shift: int = 0) -> Evaluation:
+    """Return accuracy and loss of `network` on `split`, averaged over all shifts of up to `shift` pixels.
+
+    The images are padded after normalisation, so that shifted-in pixels look the same as in training.
+    """
+    network.eval()
+    correct = torch.zeros((), device=device, dtype=torch.int64)
+    loss = torch.zeros((), device=device, dtype=torch.float64)
+    views = (2 * shift + 1) ** 2
+    for pixels, labels in split.batches(max(1, EVALUATION_BATCH // views)):
+        batch = shift_views(_normalise(pixels.to(device), images), shift)
+        outputs = network(batch.contiguous(memory_format=memory_format(device))).float()
+        targets = labels.to(device).repeat(views)
+        correct += (outputs.argmax(1) == targets).sum()
+        loss += functional.cross_entropy(outputs, targets, reduction="sum").double()
+    total = views * len(split)
+    return Evaluation(100 * correct.item() / total, loss.item() / total, len(split))
+
+
+def check_learned(evaluation: Evaluation, classes: int) -> None:
+    """Refuse a network that guesses.
+
+    Raises
+    ------
+    DivergenceError
+        If the loss is no number or the accuracy is within two standard errors of chance.
+    """
+    chance = 1 / classes
+    threshold = 100 * (chance + CHANCE_ERRORS * math.sqrt(chance * (1 - chance) / evaluation.n))
+    if not math.isfinite(evaluation.loss):
+        raise DivergenceError(f"the test loss is {evaluation.loss}")
+    if evaluation.accuracy <= threshold:
+        raise DivergenceError(f"the accuracy at the end, {evaluation.accuracy:.2f} %, is no better than chance ({threshold:.2f} %)")
+
+
+@torch.no_grad()
+def recalibrate(network: nn.Module, images: ImageSet, *, device: torch.device) -> None:
+    """Re-estimate the running statistics of batch norm in place, on the training images as they are."""
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    network.train()
+    for pixels, _ in images.train.batches(EVALUATION_BATCH):
+        if len(pixels) > 1:
+            network(_normalise(pixels.to(device), images).contiguous(memory_format=memory_format(device)))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
+
+
+@torch.no_grad()
+def fresh_weights(network: nn.Module, seed: int) -> None:
+    """Draw new weights in place, scaled to the network's own widths; parameters of no standard layer are kept.
+
+    Convolutions are drawn as in He et al. 2015 (arXiv 1502.01852), everything else as torch does by default.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in network.modules():
+            if callable(getattr(module, "reset_parameters", None)):
+                module.reset_parameters()  # type: ignore[operator]
+            if isinstance(module, nn.modules.conv._ConvNd):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
