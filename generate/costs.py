@@ -1,0 +1,238 @@
+"""Exact costs of recipes: MACs and parameters as quadratic forms in the widths of the groups.
+
+Every layer's input and output channels are affine in the widths, so its MACs and parameters are products of two
+affine functions. The forms are added up once per network; a million recipes are then a matrix product.
+1 MAC is one multiply-accumulate of a convolution or linear layer, for one input (1 "FLOP" of the papers).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from generate.groups import Group, IntArray, is_depthwise, on_meta_device
+from popstats.errors import PlanError
+
+__all__ = ["CostModel", "QuadraticForm", "derive_costs"]
+
+ROWS_AT_ONCE = 2048
+"""Recipes in one block: block and product stay in a core's second-level cache, and memory stays flat."""
+
+EXACT_BELOW = 2**53
+"""Whole numbers up to here are exact in float64; every partial sum of a form is below its value at full width."""
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class QuadraticForm:
+    """A cost as constant + linear @ u + u @ pairs @ u, in units u = widths / steps.
+
+    Parameters
+    ----------
+    constant : int
+        What no group touches.
+    linear : numpy.ndarray of int, shape (G,)
+        Per unit of each group.
+    pairs : numpy.ndarray of int, shape (G, G)
+        Upper triangular: per product of two groups' units.
+    """
+
+    constant: int
+    linear: IntArray
+    pairs: IntArray
+
+    def at(self, units: FloatArray) -> IntArray:
+        """Return the cost of each row of `units`, shape (n, G), as integers, shape (n,)."""
+        inner = units @ self.pairs.T.astype(np.float64)
+        inner += self.linear
+        total = np.einsum("ng,ng->n", units, inner) + self.constant
+        return cast(IntArray, total.astype(np.int64))
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Exact MACs and parameters of every recipe of one network.
+
+    Parameters
+    ----------
+    groups : tuple of Group
+        The prunable groups, in the order of the columns of every width matrix.
+    macs_form, params_form : QuadraticForm
+        The costs in units of the groups' steps.
+    """
+
+    groups: tuple[Group, ...]
+    macs_form: QuadraticForm
+    params_form: QuadraticForm
+
+    @property
+    def full_widths(self) -> IntArray:
+        """Widths of the original network, shape (G,)."""
+        return np.array([group.width for group in self.groups], dtype=np.int64)
+
+    @property
+    def steps(self) -> IntArray:
+        """Smallest change of each width, shape (G,)."""
+        return np.array([group.step for group in self.groups], dtype=np.int64)
+
+    @property
+    def original_macs(self) -> int:
+        """MACs of the original network (F0)."""
+        return int(self.macs(self.full_widths)[0])
+
+    @property
+    def original_params(self) -> int:
+        """Parameters of the original network (P0)."""
+        return int(self.params(self.full_widths)[0])
+
+    def macs(self, widths: ArrayLike) -> IntArray:
+        """Return the MACs of each recipe.
+
+        Parameters
+        ----------
+        widths : array_like of int, shape (n, G) or (G,)
+            Channels kept in each group.
+
+        Returns
+        -------
+        numpy.ndarray of int, shape (n,)
+            Multiply-accumulates for one input.
+        """
+        return np.concatenate([self.macs_form.at(units) for units in self._blocks(widths)])
+
+    def params(self, widths: ArrayLike) -> IntArray:
+        """Return the number of parameters of each recipe, shape (n,), for widths of shape (n, G) or (G,)."""
+        return np.concatenate([self.params_form.at(units) for units in self._blocks(widths)])
+
+    def _blocks(self, widths: ArrayLike) -> Iterator[FloatArray]:
+        rows = np.atleast_2d(np.asarray(widths))
+        if rows.shape[1] != len(self.groups):
+            raise PlanError(f"widths: expected {len(self.groups)} columns, one a group, got {rows.shape[1]}.")
+        for start in range(0, max(len(rows), 1), ROWS_AT_ONCE):
+            yield rows[start : start + ROWS_AT_ONCE] / self.steps
+
+
+@dataclass(frozen=True)
+class _Affine:
+    """Channels of one side of one layer: constant + per_unit @ u."""
+
+    constant: int
+    per_unit: IntArray
+
+
+def derive_costs(network: nn.Module, input_shape: tuple[int, int, int], groups: Sequence[Group]) -> CostModel:
+    """Return the exact cost model of `network` for inputs of `input_shape` (channels, height, width).
+
+    Raises
+    ------
+    PlanError
+        If a layer's channels are no affine function of the widths, or a cost is too large to be exact.
+    """
+    shell = on_meta_device(network)
+    positions = _count_positions(shell, input_shape)
+    width = len(groups) + 1
+    macs, params = np.zeros((width, width), np.int64), np.zeros((width, width), np.int64)
+    for name, module in shell.named_modules():
+        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+            product, biases = _layer_forms(name, module, groups)
+            macs += positions.get(name, 0) * product
+            params += product + biases
+        else:
+            params += _channelwise_form(name, module, groups)
+    model = CostModel(tuple(groups), _as_form(macs), _as_form(params))
+    _check_exact(model)
+    return model
+
+
+def _count_positions(shell: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, int]:
+    """Return how often each layer's kernel is applied to one input, over all its calls."""
+    counts: dict[str, int] = {}
+
+    def record(name: str, channels: int, output: Tensor) -> None:
+        counts[name] = counts.get(name, 0) + output.numel() // channels
+
+    hooks = []
+    for name, module in shell.named_modules():
+        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+            channels = _sides(module)[1]
+            hooks.append(
+                module.register_forward_hook(lambda _m, _i, out, n=name, c=channels: record(n, c, out))
+            )
+    with torch.no_grad():
+        shell(torch.zeros(1, *input_shape, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    return counts
+
+
+def _sides(module: nn.Module) -> tuple[int, int]:
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    assert isinstance(module, nn.modules.conv._ConvNd)
+    return module.in_channels, module.out_channels
+
+
+def _layer_forms(name: str, module: nn.Module, groups: Sequence[Group]) -> tuple[IntArray, IntArray]:
+    """Return the weights, and the biases, of one layer as augmented forms, shape (G + 1, G + 1)."""
+    channels_in, channels_out = _sides(module)
+    outputs = _affine(name, "out", channels_out, groups)
+    biases = _outer(outputs, _one(groups)) * int(module.bias is not None)
+    kernel = math.prod(getattr(module, "kernel_size", ()))
+    if is_depthwise(module):
+        return kernel * _outer(outputs, _one(groups)), biases
+    inputs = _affine(name, "in", channels_in, groups)
+    # Widths are multiples of the step, and a grouped convolution's step of its groups: the division is exact.
+    return kernel * _outer(outputs, inputs) // int(getattr(module, "groups", 1)), biases
+
+
+def _channelwise_form(name: str, module: nn.Module, groups: Sequence[Group]) -> IntArray:
+    """Return the parameters that a module holds itself, a fixed number for each of its channels."""
+    total = np.zeros((len(groups) + 1, len(groups) + 1), np.int64)
+    for parameter_name, parameter in module.named_parameters(recurse=False):
+        layer = f"{name}.{parameter_name}".lstrip(".")
+        owner = name if any(m.layer == name for group in groups for m in group.members) else layer
+        channels = _affine(owner, "out", parameter.numel(), groups)
+        total += _outer(channels, _one(groups))
+    return total
+
+
+def _affine(layer: str, side: str, channels: int, groups: Sequence[Group]) -> _Affine:
+    per_unit = np.zeros(len(groups), np.int64)
+    for place, group in enumerate(groups):
+        per_unit[place] = group.step * sum(
+            m.multiplicity for m in group.members if m.layer == layer and m.side == side
+        )
+    units = np.array([group.width // group.step for group in groups], dtype=np.int64)
+    return _Affine(channels - int(per_unit @ units), per_unit)
+
+
+def _one(groups: Sequence[Group]) -> _Affine:
+    return _Affine(1, np.zeros(len(groups), np.int64))
+
+
+def _outer(left: _Affine, right: _Affine) -> IntArray:
+    product = np.outer(
+        np.concatenate([[left.constant], left.per_unit]), np.concatenate([[right.constant], right.per_unit])
+    )
+    return cast(IntArray, product)
+
+
+def _as_form(augmented: IntArray) -> QuadraticForm:
+    folded = np.triu(augmented) + np.tril(augmented, -1).T
+    return QuadraticForm(int(folded[0, 0]), folded[0, 1:], folded[1:, 1:])
+
+
+def _check_exact(model: CostModel) -> None:
+    for form in (model.macs_form, model.params_form):
+        if form.constant < 0 or (form.linear < 0).any() or (form.pairs < 0).any():
+            raise PlanError("costs: a layer has fewer channels than its groups drive; the network cannot be costed.")
+    if max(model.original_macs, model.original_params) >= EXACT_BELOW:
+        raise PlanError(f"costs: {model.original_macs} MACs are too many to be counted exactly (2^53 or more).")
