@@ -33,7 +33,26 @@ _HOMES = {
     "FitError": "popstats.errors",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0604
+__all__ = [
+    "ConvergenceError",
+    "Fit",
+    "FitError",
+    "Original",
+    "PlanError",
+    "PopstatsError",
+    "Population",
+    "PopulationError",
+    "RefinedSpace",
+    "compare",
+    "fit",
+    "judge",
+    "load_population",
+    "populations",
+    "refine",
+    "simulate_population",
+    "width_law",
+    "write_report",
+]
 
 if TYPE_CHECKING:
     from popstats.errors import ConvergenceError, FitError, PlanError, PopstatsError, PopulationError

@@ -23,7 +23,15 @@ from popstats.validation import check_table, rename_columns
 __all__ = ["Original", "Population", "load_population", "populations"]
 
 #: Columns that tell recipes apart where the table has no recipe_id: same widths, retrained the same way.
-RECIPE_SETTINGS = ("retraining", "epochs", "learning_rate", "batch_size", "weight_decay", "augmentation", "criterion")
+RECIPE_SETTINGS = (
+    "retraining",
+    "epochs",
+    "learning_rate",
+    "batch_size",
+    "weight_decay",
+    "augmentation",
+    "criterion",
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,9 @@ class Original:
                 f"original: expected positive macs and params, got macs={self.macs!r}, params={self.params!r}"
             )
         if not 0.0 <= self.accuracy <= 100.0:
-            raise PopulationError(f"original: expected an accuracy in percent (0 to 100), got {self.accuracy!r}")
+            raise PopulationError(
+                f"original: expected an accuracy in percent (0 to 100), got {self.accuracy!r}"
+            )
         if self.accuracy <= 1.0:
             raise PopulationError(
                 f"original: accuracy {self.accuracy!r} looks like a fraction; popstats reads percent: multiply it by 100"
@@ -140,10 +150,14 @@ class Population:
         table = rename_columns(frame, columns or {}, where).reset_index(drop=True)
         if original is not None:
             table = table.assign(
-                original_macs=original.macs, original_params=original.params, original_accuracy=original.accuracy
+                original_macs=original.macs,
+                original_params=original.params,
+                original_accuracy=original.accuracy,
             )
         if absent := [w for w in widths if w not in table.columns]:
-            raise PopulationError(f"widths: {where} has no column {absent}; it has: {', '.join(map(str, table.columns))}")
+            raise PopulationError(
+                f"widths: {where} has no column {absent}; it has: {', '.join(map(str, table.columns))}"
+            )
         if accuracy_kind is not None or "accuracy_kind" not in table:
             table = table.assign(accuracy_kind=accuracy_kind or "unknown")
         check_table(table, where)
@@ -154,13 +168,19 @@ class Population:
         cls, table: pd.DataFrame, name: str | None, metadata: dict[str, Any], widths: tuple[str, ...]
     ) -> Population:
         failed = (
-            (table["status"] == "failed").to_numpy() if "status" in table else np.zeros(len(table), dtype=bool)
+            (table["status"] == "failed").to_numpy()
+            if "status" in table
+            else np.zeros(len(table), dtype=bool)
         )
         done = table[~failed].reset_index(drop=True)
         if done.empty:
-            raise PopulationError(f"no training of this population finished: all {len(table)} rows have status 'failed'")
+            raise PopulationError(
+                f"no training of this population finished: all {len(table)} rows have status 'failed'"
+            )
         first = done.iloc[0]
-        original = Original(int(first.original_macs), int(first.original_params), float(first.original_accuracy))
+        original = Original(
+            int(first.original_macs), int(first.original_params), float(first.original_accuracy)
+        )
         return cls(
             name=name or _name_in(done),
             original=original,
@@ -263,7 +283,9 @@ class Population:
         keep = np.ones(len(self.table), dtype=bool)
         for name, value in conditions.items():
             if name not in self.frame:
-                raise PopulationError(f"where: no column {name!r}; there are: {', '.join(self.frame.columns)}")
+                raise PopulationError(
+                    f"where: no column {name!r}; there are: {', '.join(self.frame.columns)}"
+                )
             keep &= (self.frame[name] == value).to_numpy()
         return self.select(keep)
 
@@ -273,7 +295,9 @@ class Population:
         if rows.size == 0:
             raise PopulationError(f"{self.name}: no subnetwork is left after this selection of {len(self)}")
         table = self.table.iloc[rows].reset_index(drop=True)
-        return Population(self.name, self.original, table, self.failed, self.metadata, self.notes, self.width_columns)
+        return Population(
+            self.name, self.original, table, self.failed, self.metadata, self.notes, self.width_columns
+        )
 
     def save(self, path: str | Path) -> Path:
         """Write the population as Parquet with its metadata in the footer; returns the path."""
@@ -294,7 +318,9 @@ class Population:
         )
 
     def _repr_html_(self) -> str:
-        summary = self.frame.groupby("regime")[["macs_reduction", "mcb", "accuracy_drop"]].agg(["count", "median"])
+        summary = self.frame.groupby("regime")[["macs_reduction", "mcb", "accuracy_drop"]].agg(
+            ["count", "median"]
+        )
         table = summary.droplevel(1, axis=1).iloc[:, [0, 1, 3, 5]]
         table.columns = ["n", "MACs reduction", "mCB", "accuracy drop (points)"]
         return f"<p>{html.escape(repr(self)[1:-1])}</p>{table.to_html(float_format=lambda v: f'{v:.3g}')}"
@@ -315,7 +341,9 @@ def _notes(table: pd.DataFrame, widths: tuple[str, ...]) -> tuple[str, ...]:
         )
     if "unknown" in kinds:
         notes.append("The table does not say which epoch's accuracy it holds (accuracy_kind).")
-    scalar = [c for c in table.columns if c not in ("widths", "group_names", "ratios_requested", "ratios_achieved")]
+    scalar = [
+        c for c in table.columns if c not in ("widths", "group_names", "ratios_requested", "ratios_achieved")
+    ]
     copies = int(table.duplicated(subset=scalar).sum()) if "subnetwork_id" not in table else 0
     if copies:
         notes.append(

@@ -223,6 +223,4 @@ def _half_widths(centres: Sequence[float]) -> dict[float, float]:
     ordered = sorted({float(c) for c in centres})
     gaps = np.diff(ordered)
     widest = BIN_WIDTH / 2
-    return {
-        c: float(min([widest, *(gaps[max(i - 1, 0) : i + 1] / 2)])) for i, c in enumerate(ordered)
-    }
+    return {c: float(min([widest, *(gaps[max(i - 1, 0) : i + 1] / 2)])) for i, c in enumerate(ordered)}

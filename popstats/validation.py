@@ -17,7 +17,15 @@ from popstats.errors import PopulationError
 __all__ = ["check_table", "rename_columns"]
 
 #: Columns that must hold one value in a population: two values are two populations.
-ONE_VALUE = ("population", "original_id", "network", "dataset", "original_macs", "original_params", "original_accuracy")
+ONE_VALUE = (
+    "population",
+    "original_id",
+    "network",
+    "dataset",
+    "original_macs",
+    "original_params",
+    "original_accuracy",
+)
 _SHOWN_ROWS = 5
 
 
@@ -209,4 +217,3 @@ _CHECKS: Iterable[Callable[[pd.DataFrame, str], None]] = (
     _is_smaller_than_original,
     _costs_agree_in_recipes,
 )
-

@@ -1,0 +1,1 @@
+"""From rows to draws: cross-products, curves, the exact and the sampled posterior, diagnostics."""

@@ -76,7 +76,9 @@ def check_draws(draws: Draws, regimes: Sequence[RegimeData], outcomes: dict[str,
         reasons.append(f"R-hat up to {worst:.3f} (must be under {MAXIMUM_R_HAT})")
     for kind in ("ess_bulk", "ess_tail"):
         if (least := float(table[kind].min())) < MINIMUM_ESS:
-            reasons.append(f"{kind.replace('_', ' ').replace('ess', 'ESS')} down to {least:.0f} (must be over {MINIMUM_ESS:.0f})")
+            reasons.append(
+                f"{kind.replace('_', ' ').replace('ess', 'ESS')} down to {least:.0f} (must be over {MINIMUM_ESS:.0f})"
+            )
     if divergences := int(draws.statistics["diverging"].sum()):
         reasons.append(f"{divergences} divergent transitions")
     if (energy := _e_bfmi(draws.statistics["energy"])) < MINIMUM_E_BFMI:

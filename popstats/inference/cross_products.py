@@ -217,7 +217,9 @@ def _accumulate(
     y = (recipes["drop"].to_numpy() - centre) / spread
     runs = recipes["runs"].to_numpy()
     replicates, stratum = np.unique(runs, return_inverse=True)
-    xx, xy, yy, count = zip(*(_sums(unit, c, y, weight, stratum == s, fixed) for s in range(replicates.size)), strict=True)
+    xx, xy, yy, count = zip(
+        *(_sums(unit, c, y, weight, stratum == s, fixed) for s in range(replicates.size)), strict=True
+    )
     products = CrossProducts(
         replicates=replicates,
         count=np.array(count),
@@ -231,7 +233,12 @@ def _accumulate(
 
 
 def _sums(
-    unit: FloatArray, c: FloatArray, y: FloatArray, weight: FloatArray, keep: npt.NDArray[np.bool_], fixed: tuple[bool, ...]
+    unit: FloatArray,
+    c: FloatArray,
+    y: FloatArray,
+    weight: FloatArray,
+    keep: npt.NDArray[np.bool_],
+    fixed: tuple[bool, ...],
 ) -> tuple[FloatArray, FloatArray, float, float]:
     rows = np.flatnonzero(keep)
     size = design_matrix(np.zeros(1), np.zeros(1)).shape[1]

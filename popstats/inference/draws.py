@@ -70,7 +70,9 @@ def from_regimes(draws: list[HyperDraws], basis_columns: int) -> Draws:
     )
 
 
-def curve_in_points(regime: RegimeData, coefficients: FloatArray, log_mcb: FloatArray, distance: float = 0.0) -> FloatArray:
+def curve_in_points(
+    regime: RegimeData, coefficients: FloatArray, log_mcb: FloatArray, distance: float = 0.0
+) -> FloatArray:
     """Return the expected drop in percentage points, shape (S, G).
 
     Parameters
@@ -92,7 +94,9 @@ def curve_in_points(regime: RegimeData, coefficients: FloatArray, log_mcb: Float
 def prior_curves(regime: RegimeData, priors: Priors, log_mcb: FloatArray, seed: int) -> FloatArray:
     """Return curves drawn from the prior, points around an arbitrary level, shape (PRIOR_DRAWS, G)."""
     rng = np.random.default_rng([seed, 977])
-    length = np.exp(np.log(priors.length_scale[0]) + priors.length_scale[1] * rng.standard_normal(PRIOR_DRAWS))
+    length = np.exp(
+        np.log(priors.length_scale[0]) + priors.length_scale[1] * rng.standard_normal(PRIOR_DRAWS)
+    )
     amplitude = np.exp(np.log(priors.amplitude[0]) + priors.amplitude[1] * rng.standard_normal(PRIOR_DRAWS))
     spread = amplitude[:, None] * np.exp(0.5 * log_spectral_density(length))
     weights = spread * rng.standard_normal(spread.shape)

@@ -203,7 +203,9 @@ def _grid(
     squared = (_RATIOS**2)[:, None]
     shrunk = 1.0 + squared * projected.eigenvalues[:, :, None, :]
     log_shrunk = np.log(shrunk).sum(axis=-1)
-    misfit = projected.residual[:, None, None] - (squared * projected.rotated[:, :, None, :] ** 2 / shrunk).sum(-1)
+    misfit = projected.residual[:, None, None] - (
+        squared * projected.rotated[:, :, None, :] ** 2 / shrunk
+    ).sum(-1)
     misfit = np.maximum(misfit, 1e-12 * projected.residual[:, None, None])
     log_share = np.zeros_like(shares)
     if products.has_replicates:
@@ -233,7 +235,9 @@ def _coefficients(
     gain = ratio[:, None] ** 2 / (1.0 + ratio[:, None] ** 2 * projected.eigenvalues[r, length])
     normal = rng.standard_normal(gain.shape)
     rotated = gain * projected.rotated[r, length] + noise[:, None] * np.sqrt(gain) * normal
-    basis = projected.root_density[length] * np.einsum("sij,sj->si", projected.eigenvectors[r, length], rotated)
+    basis = projected.root_density[length] * np.einsum(
+        "sij,sj->si", projected.eigenvectors[r, length], rotated
+    )
     inverse = np.linalg.inv(projected.fixed)
     root = np.linalg.cholesky(inverse)
     remainder = projected.fixed_y[r] - np.einsum("sfi,si->sf", projected.fixed_basis[r], basis)

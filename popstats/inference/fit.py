@@ -59,10 +59,17 @@ class Settings:
     chains: int = 4
 
     def __post_init__(self) -> None:
-        legal = {"regime_axis": ("macs", "params"), "curve": ("smooth",), "noise": ("normal",), "method": ("nuts", "exact")}
+        legal = {
+            "regime_axis": ("macs", "params"),
+            "curve": ("smooth",),
+            "noise": ("normal",),
+            "method": ("nuts", "exact"),
+        }
         for name, choices in legal.items():
             if getattr(self, name) not in choices:
-                raise FitError(f"{name}: expected {' or '.join(map(repr, choices))}, got {getattr(self, name)!r}")
+                raise FitError(
+                    f"{name}: expected {' or '.join(map(repr, choices))}, got {getattr(self, name)!r}"
+                )
         for name in ("draws", "tune", "chains"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise FitError(f"{name}: expected a positive whole number, got {getattr(self, name)!r}")
@@ -133,18 +140,20 @@ def fit(
     priors = priors or Priors()
     assigned = assign_regimes(population.frame, axis, regimes)
     recipes = recipe_table(population, assigned)
-    data, changes = _weighted_regimes(recipes, assigned, priors, seed)
+    data, changes = weighted_regimes(recipes, assigned, priors, seed)
     result = _draw([r for r in data if r.fitted], settings, priors, progress)
     return Fit(population, data, settings, priors, result, changes, time.perf_counter() - started)
 
 
-def _frozen(regimes: Sequence[float] | Mapping[float, float] | None) -> tuple[float, ...] | dict[float, float] | None:
+def _frozen(
+    regimes: Sequence[float] | Mapping[float, float] | None,
+) -> tuple[float, ...] | dict[float, float] | None:
     if regimes is None:
         return None
     return dict(regimes) if isinstance(regimes, Mapping) else tuple(float(r) for r in regimes)
 
 
-def _weighted_regimes(
+def weighted_regimes(
     recipes: pd.DataFrame, assigned: Regimes, priors: Priors, seed: int
 ) -> tuple[tuple[RegimeData, ...], tuple[SpreadChange | None, ...]]:
     """Prepare the regimes; where the spread about a pilot fit changes over the range, weight and prepare again."""
@@ -172,7 +181,9 @@ def _draw(fitted: list[RegimeData], settings: Settings, priors: Priors, progress
             fitted, priors, seed=settings.seed, draws=settings.draws, tune=settings.tune, chains=settings.chains, progress=progress
         )  # fmt: skip
     size = settings.draws * settings.chains
-    independent = [draw_regime(r, priors, size, np.random.default_rng([settings.seed, k])) for k, r in enumerate(fitted)]
+    independent = [
+        draw_regime(r, priors, size, np.random.default_rng([settings.seed, k])) for k, r in enumerate(fitted)
+    ]
     return from_regimes(independent, FIXED_TERMS + BASIS_SIZE)
 
 
@@ -216,8 +227,10 @@ class Fit:
 
     @cached_property
     def grid(self) -> FloatArray:
-        """log mCB over each fitted regime's observed range, shape (K, GRID_SIZE)."""
-        return np.array([r.curve_scale.grid(GRID_SIZE) for r in self.fitted]).reshape(len(self.fitted), GRID_SIZE)
+        """Values of log mCB over each fitted regime's observed range, shape (K, GRID_SIZE)."""
+        return np.array([r.curve_scale.grid(GRID_SIZE) for r in self.fitted]).reshape(
+            len(self.fitted), GRID_SIZE
+        )
 
     @cached_property
     def expected_drop(self) -> FloatArray:
@@ -234,7 +247,10 @@ class Fit:
     @cached_property
     def prior_drop(self) -> FloatArray:
         """Curves drawn from the prior around an arbitrary level, points, shape (draws, K, GRID_SIZE)."""
-        curves = [prior_curves(r, self.prior_settings, self.grid[k], self.settings.seed) for k, r in enumerate(self.fitted)]
+        curves = [
+            prior_curves(r, self.prior_settings, self.grid[k], self.settings.seed)
+            for k, r in enumerate(self.fitted)
+        ]
         return np.stack(curves, axis=1) if curves else np.zeros((0, 0, GRID_SIZE))
 
     @property
@@ -270,12 +286,26 @@ class Fit:
         return pd.DataFrame(rows)
 
     def _optimum_row(self, regime: RegimeData) -> dict[str, Any]:
-        row: dict[str, Any] = {"regime": regime.label, "target": regime.target, "n": regime.n, "n_recipes": regime.n_recipes}
+        row: dict[str, Any] = {
+            "regime": regime.label,
+            "target": regime.target,
+            "n": regime.n,
+            "n_recipes": regime.n_recipes,
+        }
         names = ("mcb", "near_lower", "near_upper", "limit", "regret_at_original")
         if not regime.fitted:
             blank = {f"{n}{e}": np.nan for n in names for e in ("", "_lower", "_upper")}
             rest = dict.fromkeys(
-                ("p_interior", "observed_lower", "observed_upper", "recipe_sd", "seed_sd", "residual_sd", "seed_share"), np.nan
+                (
+                    "p_interior",
+                    "observed_lower",
+                    "observed_upper",
+                    "recipe_sd",
+                    "seed_sd",
+                    "residual_sd",
+                    "seed_share",
+                ),
+                np.nan,
             )
             return {**row, **blank, **rest, "reason": regime.reason}
         optimum = self.optimum_draws[self.fitted.index(regime)]
@@ -322,7 +352,9 @@ class Fit:
         columns = ["regime", "mcb", "drop", "lower", "upper"]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
-    def predict(self, mcb: npt.ArrayLike, regime: float | str, reduction: float | None = None) -> pd.DataFrame:
+    def predict(
+        self, mcb: npt.ArrayLike, regime: float | str, reduction: float | None = None
+    ) -> pd.DataFrame:
         """Predict the accuracy drop of subnetworks with the given mCB.
 
         Parameters
@@ -363,7 +395,10 @@ class Fit:
         drop = curve_in_points(data, self.draws.flat_coefficients[:, k], log_mcb, distance)
         rng = np.random.default_rng([self.settings.seed, k, 2])
         noise = data.scale * self.draws.noise[:, :, k].reshape(-1, 1)
-        (lower, upper), (t_lower, t_upper) = interval(drop), interval(drop + noise * rng.standard_normal(drop.shape))
+        (lower, upper), (t_lower, t_upper) = (
+            interval(drop),
+            interval(drop + noise * rng.standard_normal(drop.shape)),
+        )
         return pd.DataFrame(
             {
                 "mcb": np.exp(log_mcb),
@@ -377,7 +412,9 @@ class Fit:
 
     def _index_of(self, regime: float | str) -> int:
         for k, data in enumerate(self.fitted):
-            if regime == data.label or (not isinstance(regime, str) and abs(float(regime) - data.target) < 1e-6):
+            if regime == data.label or (
+                not isinstance(regime, str) and abs(float(regime) - data.target) < 1e-6
+            ):
                 return k
         raise FitError(
             f"regime {regime!r} was not fitted; fitted: {', '.join(r.label for r in self.fitted) or 'none'}"
@@ -425,7 +462,11 @@ class Fit:
         return pd.DataFrame(rows, columns=["regime", "parameter", "median", "lower", "upper", "unit"])
 
     def __repr__(self) -> str:
-        state = "diagnostics ok" if self.convergence.ok else f"REJECTED by its diagnostics: {'; '.join(self.convergence.reasons)}"
+        state = (
+            "diagnostics ok"
+            if self.convergence.ok
+            else f"REJECTED by its diagnostics: {'; '.join(self.convergence.reasons)}"
+        )
         return (
             f"<Fit of {self.population.name!r}: {len(self.fitted)} of {len(self.regimes)} regimes on the {self.regime_axis} "
             f"axis, {sum(r.n for r in self.fitted):,} trainings, method {self.settings.method}, {self.seconds:.2f} s, {state}>"

@@ -100,24 +100,26 @@ def load_fit(path: Path) -> Fit:
         raise FitError(f"{path}: a netCDF file, but not one that Fit.save wrote")
     description = json.loads(tree.attrs["popstats"])
     if description["format"] != FORMAT:
-        raise FitError(f"{path}: format {description['format']}, this version reads {FORMAT}; fit the population again")
+        raise FitError(
+            f"{path}: format {description['format']}, this version reads {FORMAT}; fit the population again"
+        )
     return _rebuild(tree, description)
 
 
 def _rebuild(tree: xr.DataTree, description: dict[str, Any]) -> Fit:
-    from popstats.inference.fit import Fit, Settings, _weighted_regimes
     from popstats.inference.cross_products import recipe_table
+    from popstats.inference.fit import Fit, Settings, weighted_regimes
 
     population = _population(tree["population"].to_numpy(), tuple(description["width_columns"]))
     stored = description["settings"]
     if "regime_widths" in description:
-        stored["regimes"] = {centre: half for centre, half in description["regime_widths"]}
+        stored["regimes"] = dict(description["regime_widths"])
     elif stored["regimes"] is not None:
         stored["regimes"] = tuple(stored["regimes"])
     settings = Settings(**stored)
     priors = Priors(**{k: tuple(v) if isinstance(v, list) else v for k, v in description["priors"].items()})
     assigned = assign_regimes(population.frame, settings.regime_axis, settings.regimes)
-    regimes, changes = _weighted_regimes(recipe_table(population, assigned), assigned, priors, settings.seed)
+    regimes, changes = weighted_regimes(recipe_table(population, assigned), assigned, priors, settings.seed)
     return Fit(population, regimes, settings, priors, _draws(tree), changes, description["seconds"])
 
 

@@ -49,7 +49,9 @@ class SpreadChange:
         return self.ratio > SPREAD_CHANGE and abs(self.slope) > SIGNIFICANCE * self.standard_error
 
 
-def estimate_spread_change(recipes: pd.DataFrame, regime: RegimeData, coefficients: FloatArray) -> SpreadChange:
+def estimate_spread_change(
+    recipes: pd.DataFrame, regime: RegimeData, coefficients: FloatArray
+) -> SpreadChange:
     """Regress the log squared residuals of a regime's recipes on u (Harvey 1976, doi:10.2307/1913974).
 
     Parameters
