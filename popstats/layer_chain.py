@@ -22,9 +22,9 @@ IMAGE_CHANNELS, CLASSES, KERNEL = 3, 10, 9
 #: Spread of the recipes' log widths around their common shift: log mCB then spreads by about +-0.5.
 WIDTH_SPREAD = 0.6
 #: Recipes drawn for each one kept: those nearest to the regime's MACs after rounding to whole channels.
-DRAWN_PER_KEPT = 8
-#: Halvings of the interval in which the common shift is sought; 2^-40 of a log width is below rounding.
-_BISECTIONS = 40
+DRAWN_PER_KEPT = 2
+#: Halvings of the interval in which the common shift is sought; 15 * 2^-24 of a log width is below rounding.
+_BISECTIONS = 24
 #: Reference recipes behind the expected drop given mCB, and the degree of the polynomial through them.
 _REFERENCE, _DEGREE = 20_000, 8
 
@@ -74,19 +74,20 @@ class LayerChain:
         return int(self.params(self.full_widths[None, :])[0])
 
     def macs(self, widths: npt.NDArray[np.number]) -> FloatArray:
-        """MACs of one input, shape (n,), for widths of shape (n, G); real widths interpolate."""
+        """Return the MACs of one input, shape (n,), for widths of shape (n, G); real widths interpolate."""
         positions = [layer.positions for layer in self.layers]
         return self._cost(widths, np.array([*positions, 1], dtype=np.float64))
 
     def params(self, widths: npt.NDArray[np.number]) -> FloatArray:
-        """Weights, shape (n,), for widths of shape (n, G)."""
+        """Return the number of weights, shape (n,), for widths of shape (n, G)."""
         return self._cost(widths, np.ones(len(self.layers) + 1))
 
     def _cost(self, widths: npt.NDArray[np.number], factor: FloatArray) -> FloatArray:
         rows = len(widths)
         channels = np.hstack([np.full((rows, 1), IMAGE_CHANNELS), widths, np.full((rows, 1), CLASSES)])
         kernels = np.array([*[KERNEL] * len(self.layers), 1], dtype=np.float64)
-        return (channels[:, :-1] * channels[:, 1:]) @ (kernels * factor)
+        cost: FloatArray = (channels[:, :-1] * channels[:, 1:]) @ (kernels * factor)
+        return cost
 
 
 def sample_widths(chain: LayerChain, target: float, n: int, rng: np.random.Generator) -> IntArray:
@@ -119,21 +120,24 @@ def sample_widths(chain: LayerChain, target: float, n: int, rng: np.random.Gener
 
 
 def _shifted(chain: LayerChain, direction: FloatArray, shift: FloatArray) -> FloatArray:
-    return chain.full_widths * np.exp(np.minimum(direction + shift[:, None], 0.0))
+    kept: FloatArray = np.exp(np.minimum(direction + shift[:, None], 0.0))
+    return chain.full_widths * kept
 
 
 def additive_drop(chain: LayerChain, widths: IntArray, rise: float) -> FloatArray:
-    """Expected drop of each recipe, points, shape (n,): rise x importance x (l + l^2), l = -log(width / full).
+    """Return the expected drop of each recipe, points, shape (n,).
 
+    The sum over layers of rise x importance x (l + l^2), where l = -log(width / full width).
     Wider is better with diminishing returns in every layer, and layers do not interact.
     """
-    narrowing = -np.log(widths / chain.full_widths)
+    narrowing: FloatArray = -np.log(widths / chain.full_widths)
     importance = np.array([layer.importance for layer in chain.layers])
-    return rise * ((narrowing + narrowing**2) @ importance)
+    drop: FloatArray = (narrowing + narrowing**2) @ (rise * importance)
+    return drop
 
 
 def additive_curve(chain: LayerChain, target: float, rise: float) -> Callable[[FloatArray], FloatArray]:
-    """Expected drop as a function of log mCB over the recipes of one regime, at the regime's centre.
+    """Return the expected drop as a function of log mCB over the recipes of one regime, at its centre.
 
     Found from many recipes, because it follows from the recipes' distribution and not from a formula.
     """

@@ -38,13 +38,13 @@ HALF_RANGE = 0.5
 REACH = 1.2
 #: MACs of a regime's recipes scatter by this share of the target around it.
 MACS_JITTER = 0.005
-#: Recipes stay this far (log mCB) above the feasible end, log(1 - reduction), where no parameter is left to cut.
+#: Recipes stay this far (log mCB) above the feasible end, log(1 - reduction), where every parameter is kept.
 MARGIN = 0.01
 #: The observed range of log mCB: its central 95 %.
 OBSERVED = (0.025, 0.975)
 #: Name in the column `network`: of costs alone, and of the chain of layers.
 NETWORKS = ("simulated", "simulated-chain")
-#: Expected drop at the optimum grows with log(1 / (1 - reduction)), points; with the reduction inside a regime.
+#: Expected drop at the optimum, points: grows with -log(1 - reduction), and with the reduction inside a regime.
 LEVEL, LEVEL_PER_LOG, DROP_PER_REDUCTION = 0.3, 1.5, 10.0
 #: Degrees of freedom of the heavy-tailed noise: the fewest whose variance exists.
 HEAVY_FREEDOM = 3
@@ -104,7 +104,8 @@ def simulate_population(
     seed : int
         The same arguments and seed give the same population.
     centre : float
-        log mCB around which the recipes of each regime scatter (by about +-0.5).
+        log mCB around which the recipes of each regime scatter (by about +-0.5); for "additive-widths" it
+        follows from the widths.
 
     Returns
     -------
@@ -191,7 +192,7 @@ def _draw(
     high = centre + REACH * HALF_RANGE
     if high - low < HALF_RANGE:
         raise PopulationError(
-            f"centre: at a MACs reduction of {target:g} no recipe has a log mCB below {np.log1p(-target):.2f} "
+            f"centre: at a MACs reduction of {target:g} no log mCB lies below {np.log1p(-target):.2f} "
             f"(it would need more parameters than the original); {centre:g} leaves no room"
         )
     middle, half = (low + high) / 2.0, (high - low) / 2.0 / REACH
@@ -251,15 +252,14 @@ def _chain_recipes(
 def _noise(kind: str, deviation: float, position: FloatArray, rng: np.random.Generator) -> FloatArray:
     size = position.shape
     if kind == "heavy":
-        return (
-            deviation * rng.standard_t(HEAVY_FREEDOM, size) / np.sqrt(HEAVY_FREEDOM / (HEAVY_FREEDOM - 2.0))
-        )
+        spread = float(np.sqrt(HEAVY_FREEDOM / (HEAVY_FREEDOM - 2.0)))
+        return rng.standard_t(HEAVY_FREEDOM, size) * (deviation / spread)
     if kind == "skewed":
-        return deviation * (rng.exponential(1.0, size) - 1.0)
+        return (rng.exponential(1.0, size) - 1.0) * deviation
+    shape = rng.normal(size=size)
     if kind == "growing":
-        slope = (GROWTH - 1.0) / (GROWTH + 1.0)
-        return deviation * (1.0 + slope * np.clip(position, -1.0, 1.0)) * rng.normal(size=size)
-    return deviation * rng.normal(size=size)
+        shape *= 1.0 + (GROWTH - 1.0) / (GROWTH + 1.0) * np.clip(position, -1.0, 1.0)
+    return shape * deviation
 
 
 def _train(
@@ -275,7 +275,7 @@ def _train(
     drop = recipes.expected + _noise(noise_kind, noise, recipes.position, rng)
     drops = drop[:, None] + seed_noise * rng.normal(size=(n, seeds))
     recipe = np.repeat(np.arange(n), seeds)
-    label = regimeregime_label(target)
+    label = regime_label(target)
     columns = {
         "recipe_id": [f"{label}-{number:05d}" for number in recipe],
         "network": NETWORKS[recipes.widths is not None],
@@ -291,7 +291,8 @@ def _train(
     if recipes.widths is None:
         return frame
     names = [f"conv{layer}" for layer in range(1, recipes.widths.shape[1] + 1)]
-    return frame.assign(widths=recipes.widths[recipe].tolist(), group_names=[names] * len(frame))
+    widths = pd.Series(recipes.widths[recipe].tolist(), index=frame.index)
+    return frame.assign(widths=widths, group_names=pd.Series([names] * len(frame), index=frame.index))
 
 
 def _observed(frame: pd.DataFrame, original: Original) -> tuple[float, float]:

@@ -39,8 +39,9 @@ def _narrow(u: FloatArray, rise: float) -> FloatArray:
 
 
 def _w(u: FloatArray, rise: float) -> FloatArray:
-    # Two valleys at u = -0.7 and 0.7 with a bump of height `rise` between; the tilt makes the left one deeper.
-    return rise * (4.0 * (u**2 - 0.5) ** 2 + 0.15 * (u + np.sqrt(0.5)))
+    # Valleys at u = -0.7 and 0.7, a bump of height `rise` between; the tilt makes the left one deeper.
+    tilted: FloatArray = 4.0 * (u**2 - 0.5) ** 2 + 0.15 * (u + np.sqrt(0.5))
+    return rise * tilted
 
 
 def _flat(u: FloatArray, rise: float) -> FloatArray:
@@ -170,5 +171,5 @@ def answer(
         rise_lower=float(drop[0]) - limit,
         rise_upper=float(drop[-1]) - limit,
         interior=0 < best < _GRID - 1,
-        regret_at_original=None if original is None else original - limit,
+        regret_at_original=None if original is None else max(original - limit, 0.0),
     )
