@@ -12,6 +12,7 @@ import pandas as pd
 from popstats.errors import ConvergenceError
 from popstats.inference.cross_products import RegimeData
 from popstats.inference.draws import Draws
+from popstats.inference.optimum import INTERVAL_MASS
 
 __all__ = ["Convergence", "check_draws"]
 
@@ -70,7 +71,8 @@ def check_draws(draws: Draws, regimes: Sequence[RegimeData], outcomes: dict[str,
     """
     if not draws.statistics:
         return _check_grid(draws, regimes)
-    table = _diagnose({"length_scale": draws.length_scale, "amplitude": draws.amplitude, "noise": draws.noise, **outcomes}, regimes)  # fmt: skip
+    parameters = {name: getattr(draws, name) for name in ("length_scale", "amplitude", "noise")}
+    table = _diagnose(parameters | outcomes, regimes)
     reasons = []
     if (worst := float(table["r_hat"].max())) > MAXIMUM_R_HAT:
         reasons.append(f"R-hat up to {worst:.3f} (must be under {MAXIMUM_R_HAT})")
@@ -99,21 +101,17 @@ def _check_grid(draws: Draws, regimes: Sequence[RegimeData]) -> Convergence:
 def _diagnose(quantities: dict[str, FloatArray], regimes: Sequence[RegimeData]) -> pd.DataFrame:
     from arviz_stats.base import array_stats
 
+    tail = ((1.0 - INTERVAL_MASS) / 2.0, (1.0 + INTERVAL_MASS) / 2.0)
     rows = []
     for name, values in quantities.items():
-        for k, regime in enumerate(regimes):
-            chains = np.ascontiguousarray(values[:, :, k])
-            if not np.isfinite(chains).all() or chains.std() == 0.0:
-                continue  # a regret outside the observed range, or a constant: nothing to diagnose
-            rows.append(
-                (
-                    name,
-                    regime.label,
-                    float(array_stats.rhat(chains, chain_axis=0, draw_axis=1)),
-                    float(array_stats.ess(chains, chain_axis=0, draw_axis=1, method="bulk")),
-                    float(array_stats.ess(chains, chain_axis=0, draw_axis=1, method="tail")),
-                )
-            )
+        # Constant over all draws (an optimum that always lies on the edge): nothing to diagnose.
+        varying = [k for k in range(len(regimes)) if np.ptp(values[:, :, k]) > 0.0]
+        chains = np.ascontiguousarray(np.moveaxis(values[:, :, varying], 2, 0))
+        axes = {"chain_axis": 1, "draw_axis": 2}
+        r_hat = array_stats.rhat(chains, **axes)
+        bulk = array_stats.ess(chains, **axes, method="bulk")
+        ends = array_stats.ess(chains, **axes, method="tail", prob=tail)
+        rows += [(name, regimes[k].label, float(r_hat[i]), float(bulk[i]), float(ends[i])) for i, k in enumerate(varying)]
     return pd.DataFrame(rows, columns=["quantity", "regime", "r_hat", "ess_bulk", "ess_tail"])
 
 

@@ -31,8 +31,8 @@ class Priors:
         Standard deviation of one training about the curve, in units of s. Near s when the curve explains
         little, a small part of it when it explains nearly all.
     pooling : float
-        Standard deviation between regimes of each log parameter, as a half-normal scale: regimes of one
-        population resemble each other but need not. Only `method="nuts"` with three or more regimes pools.
+        Share of each log parameter's prior variance that is common to the regimes, in (0, 1): regimes of one
+        population resemble each other but need not. Only `method="nuts"` pools.
 
     Notes
     -----
@@ -43,13 +43,15 @@ class Priors:
     length_scale: tuple[float, float] = (0.8, 0.5)
     amplitude: tuple[float, float] = (0.5, 0.9)
     noise: tuple[float, float] = (0.8, 0.7)
-    pooling: float = 0.4
+    pooling: float = 0.3
 
     def __post_init__(self) -> None:
         for item in fields(self):
             values = getattr(self, item.name)
             if min(values if isinstance(values, tuple) else (values,)) <= 0:
                 raise FitError(f"priors: {item.name} must be positive, got {values!r}")
+        if self.pooling >= 1.0:
+            raise FitError(f"priors: pooling is a share, expected a value in (0, 1), got {self.pooling!r}")
 
     def describe(self) -> pd.DataFrame:
         """Return one row a prior: name, distribution, unit, reason."""
@@ -61,7 +63,7 @@ class Priors:
             ("noise", _log_normal(self.noise), "s", "what the curve leaves over, seeds included"),
             ("seed_share", "Uniform(0, 1)", "share of one training's variance", "replicates decide"),
             ("level, MACs terms", "flat", "percentage points", "integrated out exactly"),
-            ("pooling", f"HalfNormal({self.pooling:g})", "log", "regimes resemble each other (nuts, 3 regimes or more)"),
+            ("pooling", f"{self.pooling:g} of the variance common", "log", "regimes resemble each other (nuts, 3 regimes or more)"),
         ]  # fmt: skip
         return pd.DataFrame(rows, columns=["prior", "distribution", "unit", "reason"])
 
