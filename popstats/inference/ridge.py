@@ -152,7 +152,10 @@ def held_out_losses(
     free : int
         Number of leading columns without shrinkage.
     """
-    parts = [weighted_cross_products(columns[fold == k], y[fold == k], weight[fold == k]) for k in range(fold.max() + 1)]
+    parts = [
+        weighted_cross_products(columns[fold == k], y[fold == k], weight[fold == k])
+        for k in range(fold.max() + 1)
+    ]
     total = np.sum(parts, axis=0)
     sizes = np.bincount(fold)
     losses = np.empty(y.size)

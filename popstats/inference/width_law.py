@@ -257,7 +257,9 @@ def _all_laws(
     return laws
 
 
-def _one_law(label: str, recipes: pd.DataFrame, log_widths: FloatArray, widths: FloatArray, seed: int) -> _Law:
+def _one_law(
+    label: str, recipes: pd.DataFrame, log_widths: FloatArray, widths: FloatArray, seed: int
+) -> _Law:
     drop, runs = recipes["drop"].to_numpy(), recipes["runs"].to_numpy()
     centre = log_widths.mean(axis=0)
     columns = np.column_stack([np.ones(len(recipes)), log_width_terms(log_widths, centre)])
@@ -313,4 +315,3 @@ def _cost_of_wider(law: _Law, population: Population, macs: CostForm | None) -> 
         return np.full(law.centre.size, np.nan)
     slope = macs.log_width_slope(law.widths)[0] * np.log1p(WIDER)
     return np.asarray(100.0 * slope / population.original.macs)
-

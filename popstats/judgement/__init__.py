@@ -1,0 +1,1 @@
+"""From draws to words: verdicts on the conjectures, companions beside them, and the next space to sample."""

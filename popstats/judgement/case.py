@@ -1,0 +1,261 @@
+"""What all claims share: the fit being judged, its regimes' readings, and the making of a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from popstats.inference.cross_products import RegimeData
+from popstats.inference.fit import Fit
+from popstats.inference.optimum import OptimumDraws, interval, read_optimum
+from popstats.judgement.explained import Explained, what_explains
+from popstats.judgement.readings import SecondRegion, has_optimum, second_region
+from popstats.judgement.verdicts import Thresholds, Verdict, decide
+
+__all__ = ["ALL", "Case", "Effect", "Reading", "more_recipes", "number", "percent", "span"]
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+#: Regime label of a verdict over all regimes.
+ALL = "all"
+#: Recipes that the proposed plan lines ask for.
+PROPOSED_COUNT = 200
+_AXIS_WORDS = {"macs": "MACs reduction", "params": "parameter reduction"}
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """One fitted regime, read off its draws and off draws from its prior.
+
+    Attributes
+    ----------
+    data : RegimeData
+    grid : numpy.ndarray, shape (G,)
+        log mCB.
+    drop, prior_drop : numpy.ndarray, shapes (S, G)
+        Draws of the expected drop, points (the prior's around an arbitrary level).
+    near : float
+        Height of the near-optimal range, points.
+    """
+
+    data: RegimeData
+    grid: FloatArray
+    drop: FloatArray
+    prior_drop: FloatArray
+    near: float
+
+    @property
+    def label(self) -> str:
+        """Label of the regime."""
+        return self.data.label
+
+    @cached_property
+    def optimum(self) -> OptimumDraws:
+        """The optimum, draw by draw."""
+        return read_optimum(self.grid, self.drop, self.near)
+
+    @cached_property
+    def prior(self) -> OptimumDraws:
+        """The optimum under the prior."""
+        return read_optimum(self.grid, self.prior_drop, self.near)
+
+    def second(self, bump: float) -> SecondRegion:
+        """Return the second good region beside the optimum."""
+        return second_region(self.grid, self.drop, bump)
+
+    @property
+    def observed(self) -> tuple[float, float]:
+        """Observed range, mCB."""
+        low, high = np.exp(self.data.observed)
+        return float(low), float(high)
+
+
+@dataclass(frozen=True, eq=False)
+class Effect:
+    """What a claim is about, as draws.
+
+    Attributes
+    ----------
+    holds : numpy.ndarray of bool, shape (S,)
+        Whether the claim holds, draw by draw.
+    prior_probability : float
+        Of the claim under the prior; NaN where there is none.
+    size : numpy.ndarray, shape (S,)
+        The quantity shown, in `unit`.
+    unit : str
+    negligible : str
+        What counts as no effect, in words.
+    inside_negligible : bool
+        Whether the whole 90 % interval of the effect lies there.
+    """
+
+    holds: BoolArray
+    prior_probability: float
+    size: FloatArray
+    unit: str
+    negligible: str
+    inside_negligible: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A fit on trial.
+
+    Attributes
+    ----------
+    fit : Fit
+    thresholds : Thresholds
+    given : Explained or None
+        What explains the drop, where the caller has it already.
+    """
+
+    fit: Fit
+    thresholds: Thresholds
+    given: Explained | None = None
+
+    @cached_property
+    def readings(self) -> tuple[Reading, ...]:
+        """The fitted regimes."""
+        fit, near = self.fit, self.thresholds.near
+        return tuple(
+            Reading(r, fit.grid[k], fit.expected_drop[:, k], fit.prior_drop[:, k], near)
+            for k, r in enumerate(fit.fitted)
+        )
+
+    @cached_property
+    def with_optimum(self) -> tuple[Reading, ...]:
+        """The regimes in which C3a is supported."""
+        return tuple(r for r in self.readings if self.has_optimum(r) == "supported") if self.usable else ()
+
+    def has_optimum(self, reading: Reading) -> str:
+        """Return the outcome of C3a in a regime."""
+        rise = self.thresholds.rise
+        holds = has_optimum(reading.optimum, rise).mean()
+        prior = has_optimum(reading.prior, rise).mean()
+        return decide(float(holds), float(prior), False, self.thresholds)
+
+    @cached_property
+    def explained(self) -> Explained:
+        """What explains the drop, on the fit's own regimes."""
+        settings = self.fit.settings
+        return self.given or what_explains(
+            self.fit.population,
+            regime_axis=settings.regime_axis,
+            regimes=settings.regimes,
+            seed=settings.seed,
+        )
+
+    @property
+    def usable(self) -> bool:
+        """Whether the fit's own diagnostics accept it."""
+        return self.fit.convergence.ok
+
+    @property
+    def rejection(self) -> str:
+        """Why verdicts that hang on the fit cannot be given."""
+        return "the fit's own diagnostics reject it: " + "; ".join(self.fit.convergence.reasons)
+
+    def at(self, regime: RegimeData) -> str:
+        """Return the regime in words: "At 75 % MACs reduction"."""
+        return f"At {100 * regime.target:.4g} % {_AXIS_WORDS[self.fit.regime_axis]}"
+
+    def unfitted(self) -> Iterator[RegimeData]:
+        """The regimes with too little to fit a curve to."""
+        return (r for r in self.fit.regimes if not r.fitted)
+
+    def verdict(
+        self, conjecture: str, regime: RegimeData | None, effect: Effect, words: dict[str, str]
+    ) -> Verdict:
+        """Decide on a claim and put it into words.
+
+        Parameters
+        ----------
+        regime : RegimeData or None
+            None: over all regimes.
+        effect : Effect
+        words : dict of str to str
+            A sentence for each of supported, refuted, undecided; "because" adds to the reason, "remedy" says
+            what would decide.
+        """
+        probability = float(np.mean(effect.holds))
+        outcome = decide(probability, effect.prior_probability, effect.inside_negligible, self.thresholds)
+        lower, upper = interval(effect.size)
+        return Verdict(
+            conjecture=conjecture,
+            regime=ALL if regime is None else regime.label,
+            outcome=outcome,
+            probability=probability,
+            prior_probability=effect.prior_probability,
+            estimate=float(np.median(effect.size)),
+            lower=float(lower),
+            upper=float(upper),
+            unit=effect.unit,
+            observed_range=self._range(regime),
+            thresholds=self.thresholds,
+            negligible_region=effect.negligible,
+            reason=_reason(outcome, probability, effect, self.thresholds) + words.get("because", ""),
+            sentence=words[outcome],
+            remedy=words.get("remedy", "") if outcome == "undecided" else "",
+        )
+
+    def not_assessable(
+        self, conjecture: str, regime: RegimeData | None, reason: str, remedy: str = "", where: str = ""
+    ) -> Verdict:
+        """Say that a claim cannot be assessed, why, and what would change that."""
+        nan = float("nan")
+        place = where or ("Over all regimes" if regime is None else self.at(regime))
+        return Verdict(
+            conjecture, ALL if regime is None else regime.label, "not assessable", nan, nan, nan, nan, nan, "",
+            self._range(regime), self.thresholds, "", reason, f"{place} {conjecture} cannot be assessed: {reason}.",
+            remedy,
+        )  # fmt: skip
+
+    def _range(self, regime: RegimeData | None) -> tuple[float, float]:
+        if regime is None or not regime.fitted:
+            return float("nan"), float("nan")
+        low, high = np.exp(regime.observed)
+        return float(low), float(high)
+
+
+def _reason(outcome: str, probability: float, effect: Effect, limits: Thresholds) -> str:
+    prior = "" if np.isnan(effect.prior_probability) else f", before the data {effect.prior_probability:.2f}"
+    shown = f"probability of the claim {probability:.3f}{prior}"
+    if outcome == "supported":
+        return f"{shown}; at least {limits.supported:g} supports"
+    if outcome == "refuted" and effect.inside_negligible:
+        return f"the whole 90 % interval is negligible ({effect.negligible}); {shown}"
+    if outcome == "refuted":
+        return f"{shown}; at most {limits.refuted:g}, also at even prior odds, refutes"
+    return f"{shown}; neither {limits.supported:g} nor {limits.refuted:g} at even prior odds is reached"
+
+
+def span(draws: FloatArray, digits: int = 2) -> str:
+    """Return "median (90 % interval low to high)"."""
+    low, high = interval(draws)
+    return (
+        f"{number(np.median(draws), digits)} (90 % interval {number(low, digits)} to {number(high, digits)})"
+    )
+
+
+def number(value: float | np.floating, digits: int = 2) -> str:
+    """Return a number with fixed digits and no negative zero."""
+    text = f"{float(value):.{digits}f}"
+    return text.lstrip("-") if float(text) == 0.0 else text
+
+
+def percent(share: float) -> str:
+    """Return a fraction as percent: "5 %"."""
+    return f"{100 * share:.3g} %"
+
+
+def more_recipes(regime: RegimeData, count: int = PROPOSED_COUNT, space: str = "stratified") -> str:
+    """Return the plan lines of a population that would tell."""
+    return (
+        f'[[recipes]]\naxis = "{regime.axis}"\nregimes = [{regime.target:g}]\n'
+        f'space = "{space}"\ncount = {count}'
+    )

@@ -1,0 +1,405 @@
+"""Classical tests and curves shown beside the Bayesian answer, never instead of it.
+
+All act on plain arrays: `x` is log mCB, `y` the accuracy drop in percentage points, so a U shape is an optimum.
+None of them decides a verdict: the quadratic of the U-test calls steep-then-flat curves U-shaped, and the
+two-lines test, which assumes no form, still finds 7 to 32 % false U shapes on saturating truths.
+
+References
+----------
+Lind and Mehlum (2010), doi:10.1111/j.1468-0084.2009.00569.x; Sasabuchi (1980), doi:10.1093/biomet/67.2.429;
+Fieller (1954), doi:10.1111/j.2517-6161.1954.tb00159.x; Simonsohn (2018), doi:10.1177/2515245918805755;
+MacKinnon and White (1985), doi:10.1016/0304-4076(85)90158-7; Koenker and Bassett (1978), doi:10.2307/1913643.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize, stats
+
+from popstats.errors import FitError
+from popstats.inference.optimum import INTERVAL_MASS
+
+__all__ = [
+    "AsymmetricOptimum",
+    "LowerEnvelope",
+    "QuadraticOptimum",
+    "TwoLines",
+    "UTest",
+    "asymmetric_optimum",
+    "lower_envelope",
+    "quadratic_optimum",
+    "two_lines",
+    "u_test",
+    "u_test_from_estimates",
+]
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Fewest points for any of the companions.
+MINIMUM_POINTS = 10
+#: The two-lines test looks for its break point in the middle of the data (Simonsohn 2018).
+MIDDLE = (0.10, 0.90)
+#: Interior knots of the curve that the two-lines test and the lower envelope use.
+KNOTS = 6
+#: Share of networks below the lower envelope: the design's winning subnetworks.
+ENVELOPE = 0.05
+#: More points than this are thinned before a quantile regression, which is iterative.
+ENVELOPE_POINTS = 4000
+
+
+@dataclass(frozen=True)
+class UTest:
+    """Lind-Mehlum test of a U shape on [low, high].
+
+    Attributes
+    ----------
+    extreme : float
+        Argmin of the quadratic.
+    extreme_lower, extreme_upper : float
+        Fieller's interval of the extreme point; infinite ends where it is unbounded.
+    slope_low, slope_high : float
+        Slopes at the ends of the range.
+    t_low, t_high : float
+        Their t values.
+    p_value : float
+        One-sided: the larger of the two p values (intersection-union). Small: a U shape, *if* the curve is a
+        quadratic.
+    """
+
+    extreme: float
+    extreme_lower: float
+    extreme_upper: float
+    slope_low: float
+    slope_high: float
+    t_low: float
+    t_high: float
+    p_value: float
+
+
+@dataclass(frozen=True)
+class TwoLines:
+    """Simonsohn's two-lines test of a U shape.
+
+    Attributes
+    ----------
+    break_point : float
+        Set by the Robin Hood algorithm.
+    slope_left, slope_right : float
+        Average slopes on the two sides.
+    z_left, z_right : float
+        With HC3 standard errors.
+    p_left, p_right : float
+        Two-sided p values.
+    u_shaped : bool
+        Left slope negative, right slope positive, both with p < 0.05.
+    """
+
+    break_point: float
+    slope_left: float
+    slope_right: float
+    z_left: float
+    z_right: float
+    p_left: float
+    p_right: float
+    u_shaped: bool
+
+
+@dataclass(frozen=True)
+class QuadraticOptimum:
+    """Vertex of a quadratic with its delta-method interval (90 %); NaN where the parabola opens downwards."""
+
+    log_mcb: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class AsymmetricOptimum:
+    """Vertex of a parabola whose two sides bend differently.
+
+    Attributes
+    ----------
+    log_mcb : float
+        Argmin; NaN where the fitted curve has none.
+    lower, upper : float
+        90 % profile interval.
+    bend_left, bend_right : float
+        Points per squared unit of log mCB on either side.
+    """
+
+    log_mcb: float
+    lower: float
+    upper: float
+    bend_left: float
+    bend_right: float
+
+
+@dataclass(frozen=True, eq=False)
+class LowerEnvelope:
+    """Quantile regression of the best networks' drop over log mCB.
+
+    Attributes
+    ----------
+    quantile : float
+        Share of networks below the curve.
+    log_mcb, drop : numpy.ndarray, shape (G,)
+        The curve.
+    optimum : float
+        Its argmin, log mCB.
+    """
+
+    quantile: float
+    log_mcb: FloatArray
+    drop: FloatArray
+    optimum: float
+
+
+def u_test(x: npt.ArrayLike, y: npt.ArrayLike, low: float | None = None, high: float | None = None) -> UTest:
+    """Test for a U shape with a quadratic (Lind and Mehlum 2010).
+
+    Parameters
+    ----------
+    x, y : array_like, shape (n,)
+        log mCB and accuracy drop (points).
+    low, high : float, optional
+        Range on which the shape is claimed; default the range of x.
+    """
+    x, y = _checked(x, y)
+    centre = float(x.mean())
+    design = np.column_stack([np.ones_like(x), x - centre, (x - centre) ** 2])
+    beta, covariance = _least_squares(design, y)
+    lowest, highest = (x.min() if low is None else low), (x.max() if high is None else high)
+    found = u_test_from_estimates(
+        beta[1], beta[2], covariance[1:, 1:], float(lowest) - centre, float(highest) - centre, x.size - 3
+    )
+    moved = {name: getattr(found, name) + centre for name in ("extreme", "extreme_lower", "extreme_upper")}
+    return UTest(**{**vars(found), **moved})
+
+
+def u_test_from_estimates(
+    linear: float, quadratic: float, covariance: npt.ArrayLike, low: float, high: float, df: float
+) -> UTest:
+    """Test for a U shape given the coefficients of x and x^2 alone.
+
+    Parameters
+    ----------
+    linear, quadratic : float
+        Coefficients of x and x^2.
+    covariance : array_like, shape (2, 2)
+        Of the two coefficients.
+    low, high : float
+        Range on which the shape is claimed.
+    df : float
+        Residual degrees of freedom.
+    """
+    covariance = np.asarray(covariance, dtype=np.float64)
+    slopes, errors = zip(*(_slope(linear, quadratic, covariance, at) for at in (low, high)), strict=True)
+    t_low, t_high = slopes[0] / errors[0], slopes[1] / errors[1]
+    p_value = max(stats.t.cdf(t_low, df), stats.t.sf(t_high, df))
+    lower, upper = _fieller(linear, quadratic, covariance, df)
+    return UTest(
+        extreme=-linear / (2.0 * quadratic),
+        extreme_lower=lower,
+        extreme_upper=upper,
+        slope_low=slopes[0],
+        slope_high=slopes[1],
+        t_low=t_low,
+        t_high=t_high,
+        p_value=float(p_value),
+    )
+
+
+def _slope(linear: float, quadratic: float, covariance: FloatArray, at: float) -> tuple[float, float]:
+    direction = np.array([1.0, 2.0 * at])
+    return linear + 2.0 * quadratic * at, float(np.sqrt(direction @ covariance @ direction))
+
+
+def _fieller(linear: float, quadratic: float, covariance: FloatArray, df: float) -> tuple[float, float]:
+    """Return the values at which the slope's t is within the quantile: roots of a quadratic in the argmin."""
+    t2 = stats.t.ppf((1.0 + INTERVAL_MASS) / 2.0, df) ** 2
+    a = 4.0 * (quadratic**2 - t2 * covariance[1, 1])
+    b = 4.0 * (linear * quadratic - t2 * covariance[0, 1])
+    c = linear**2 - t2 * covariance[0, 0]
+    discriminant = b**2 - 4.0 * a * c
+    if a <= 0 or discriminant <= 0:
+        return -np.inf, np.inf
+    root = np.sqrt(discriminant)
+    return float((-b - root) / (2.0 * a)), float((-b + root) / (2.0 * a))
+
+
+def two_lines(x: npt.ArrayLike, y: npt.ArrayLike) -> TwoLines:
+    """Test for a U shape with two lines (Simonsohn 2018).
+
+    The break point is first put in the middle of the flat bottom of a smooth curve (where the curve's lower
+    band reaches its minimum), then moved by the Robin Hood algorithm: towards the side whose line is the more
+    significant, so that the weaker side gets more of the data.
+
+    Parameters
+    ----------
+    x, y : array_like, shape (n,)
+        log mCB and accuracy drop (points).
+    """
+    x, y = _checked(x, y)
+    flat = _flat_bottom(x, y)
+    first = _interrupted(x, y, float(np.median(flat)))
+    left, right = abs(first.z_left), abs(first.z_right)
+    share = right / (left + right) if left + right > 0 else 0.5
+    return _interrupted(x, y, float(np.quantile(flat, share)))
+
+
+def _flat_bottom(x: FloatArray, y: FloatArray) -> FloatArray:
+    """Return the x of the points whose smooth curve is within a standard error of its minimum."""
+    design = _spline(x, x)
+    beta, covariance = _least_squares(design, y)
+    error = np.sqrt(np.einsum("ij,jk,ik->i", design, covariance, design, optimize=True))
+    curve = design @ beta
+    low, high = np.quantile(x, MIDDLE)
+    middle = (x >= low) & (x <= high)
+    flat = middle & (curve - error <= curve[middle].min())
+    return np.asarray(x[flat])
+
+
+def _interrupted(x: FloatArray, y: FloatArray, at: float) -> TwoLines:
+    """Fit one line a side. The point at the break belongs to the side whose slope is being estimated."""
+    slopes, scores = [], []
+    for side, after in ((0, x > at), (1, x >= at)):
+        left, right = np.where(after, 0.0, x - at), np.where(after, x - at, 0.0)
+        design = np.column_stack([np.ones_like(x), left, right, after.astype(np.float64)])
+        beta, covariance = _least_squares(design, y, robust=True)
+        slopes.append(float(beta[1 + side]))
+        scores.append(float(beta[1 + side] / np.sqrt(max(covariance[1 + side, 1 + side], 1e-300))))
+    p_left, p_right = (float(2.0 * stats.norm.sf(abs(z))) for z in scores)
+    u_shaped = slopes[0] < 0 < slopes[1] and max(p_left, p_right) < 0.05
+    return TwoLines(at, slopes[0], slopes[1], scores[0], scores[1], p_left, p_right, u_shaped)
+
+
+def quadratic_optimum(x: npt.ArrayLike, y: npt.ArrayLike) -> QuadraticOptimum:
+    """Return the vertex of a quadratic fitted by least squares, with its delta-method interval.
+
+    Where the two sides of the truth bend differently the vertex is off by many of its own standard errors:
+    compare with the smooth curve's optimum before using it.
+    """
+    x, y = _checked(x, y)
+    centre = x.mean()
+    d = x - centre
+    beta, covariance = _least_squares(np.column_stack([np.ones_like(d), d, d**2]), y)
+    if beta[2] <= 0:
+        return QuadraticOptimum(float("nan"), float("nan"), float("nan"))
+    vertex = -beta[1] / (2.0 * beta[2])
+    gradient = np.array([-1.0 / (2.0 * beta[2]), beta[1] / (2.0 * beta[2] ** 2)])
+    half = stats.norm.ppf((1.0 + INTERVAL_MASS) / 2.0) * np.sqrt(gradient @ covariance[1:, 1:] @ gradient)
+    return QuadraticOptimum(
+        float(centre + vertex), float(centre + vertex - half), float(centre + vertex + half)
+    )
+
+
+def asymmetric_optimum(x: npt.ArrayLike, y: npt.ArrayLike) -> AsymmetricOptimum:
+    """Return the vertex of two half-parabolas that meet at it, by profile least squares.
+
+    y = level + bend_left (x - v)^2 left of v, level + bend_right (x - v)^2 right of it.
+    """
+    x, y = _checked(x, y)
+    low, high = np.quantile(x, (0.025, 0.975))
+    grid = np.linspace(low, high, 101)
+    errors = np.array([_half_parabolas(x, y, v)[1] for v in grid])
+    best = int(errors.argmin())
+    inner = (grid[max(best - 1, 0)], grid[min(best + 1, grid.size - 1)])
+    vertex = float(
+        optimize.minimize_scalar(lambda v: _half_parabolas(x, y, v)[1], bounds=inner, method="bounded").x
+    )
+    (_, left, right), least = _half_parabolas(x, y, vertex)
+    if left <= 0 or right <= 0:
+        nan = float("nan")
+        return AsymmetricOptimum(nan, nan, nan, float(left), float(right))
+    level = least * (1.0 + stats.f.ppf(INTERVAL_MASS, 1, x.size - 4) / (x.size - 4))
+    inside = grid[errors <= level]
+    lower, upper = (inside.min(), inside.max()) if inside.size else (vertex, vertex)
+    return AsymmetricOptimum(
+        vertex, min(float(lower), vertex), max(float(upper), vertex), float(left), float(right)
+    )
+
+
+def _half_parabolas(x: FloatArray, y: FloatArray, vertex: float) -> tuple[FloatArray, float]:
+    d = x - vertex
+    squares = d**2
+    design = np.column_stack([np.ones_like(d), squares * (d < 0), squares * (d >= 0)])
+    beta = np.linalg.lstsq(design, y, rcond=None)[0]
+    return beta, float(((y - design @ beta) ** 2).sum())
+
+
+def lower_envelope(
+    x: npt.ArrayLike, y: npt.ArrayLike, quantile: float = ENVELOPE, seed: int = 0
+) -> LowerEnvelope:
+    """Return the quantile regression of the best networks on a cubic spline in log mCB (statsmodels).
+
+    More than 4,000 points are thinned at random first.
+
+    Raises
+    ------
+    FitError
+        With fewer than 10 points below the curve to be drawn, it would follow single networks.
+    """
+    x, y = _checked(x, y)
+    if x.size * quantile < MINIMUM_POINTS:
+        raise FitError(
+            f"lower envelope: expected at least {int(np.ceil(MINIMUM_POINTS / quantile))} networks for the "
+            f"{quantile:.0%} quantile, got {x.size}; ask for a larger quantile"
+        )
+    keep = np.random.default_rng(seed).permutation(x.size)[:ENVELOPE_POINTS]
+    grid = np.linspace(*np.quantile(x, (0.025, 0.975)), 101)
+    beta = _quantile_regression(_spline(x[keep], x), y[keep], quantile)
+    curve = _spline(grid, x) @ beta
+    return LowerEnvelope(quantile, grid, curve, float(grid[curve.argmin()]))
+
+
+def _quantile_regression(design: FloatArray, y: FloatArray, quantile: float) -> FloatArray:
+    from statsmodels.regression.quantile_regression import QuantReg
+    from statsmodels.tools.sm_exceptions import IterationLimitWarning
+
+    with warnings.catch_warnings():
+        # The last digits of the iteration do not matter for a picture; its result is a descent step away.
+        warnings.simplefilter("ignore", IterationLimitWarning)
+        return np.asarray(QuantReg(y, design).fit(q=quantile, p_tol=1e-4).params)
+
+
+def _spline(at: FloatArray, data: FloatArray) -> FloatArray:
+    """Natural cubic spline through `KNOTS` quantiles of `data`, evaluated at `at`; shape (n, KNOTS)."""
+    knots = np.unique(np.quantile(data, np.linspace(0.02, 0.98, KNOTS)))
+    centre, scale = knots.mean(), np.ptp(knots) or 1.0
+    t, k = (at - centre) / scale, (knots - centre) / scale
+    if k.size < 3:
+        return np.column_stack([np.ones_like(t), t])
+    cubes = np.clip(t[:, None] - k[None, :], 0.0, None) ** 3
+    last = (cubes[:, -2] - cubes[:, -1]) / (k[-1] - k[-2])
+    bends = [(cubes[:, j] - cubes[:, -1]) / (k[-1] - k[j]) - last for j in range(k.size - 2)]
+    return np.column_stack([np.ones_like(t), t, *bends])
+
+
+def _least_squares(design: FloatArray, y: FloatArray, robust: bool = False) -> tuple[FloatArray, FloatArray]:
+    """Return coefficients and their covariance: classical, or HC3 (MacKinnon and White 1985)."""
+    inverse = np.linalg.pinv(design.T @ design)
+    beta = inverse @ (design.T @ y)
+    residual = y - design @ beta
+    if not robust:
+        variance = float(residual @ residual) / max(y.size - design.shape[1], 1)
+        return beta, inverse * variance
+    leverage = np.einsum("ij,jk,ik->i", design, inverse, design, optimize=True)
+    # A point that a line passes through whatever its value has no residual to scale up.
+    weight = (residual / np.clip(1.0 - leverage, 1e-6, None)) ** 2
+    return beta, inverse @ ((design * weight[:, None]).T @ design) @ inverse
+
+
+def _checked(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if a.shape != b.shape or a.ndim != 1:
+        raise FitError(f"companions: expected two equally long arrays, got shapes {a.shape} and {b.shape}")
+    if a.size < MINIMUM_POINTS or np.ptp(a) == 0.0:
+        raise FitError(
+            f"companions: expected at least {MINIMUM_POINTS} networks with different mCB, got {a.size} "
+            f"over a range of {np.ptp(a) if a.size else 0:g}"
+        )
+    return a, b

@@ -1,0 +1,64 @@
+"""`popstats.judge`: every conjecture of Network Pruning Spaces, judged on one fit."""
+
+from __future__ import annotations
+
+from popstats.inference.fit import Fit, fit
+from popstats.judgement.case import Case
+from popstats.judgement.explained import Explained
+from popstats.judgement.optimum_claims import judge_cost_optimum, judge_optimum, judge_original_ratio
+from popstats.judgement.space_claims import judge_widths_beyond
+from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdict, Verdicts
+
+__all__ = ["judge"]
+
+
+def judge(fitted: Fit, *, explained: Explained | None = None, **thresholds: float) -> Verdicts:
+    """Judge the conjectures.
+
+    Parameters
+    ----------
+    fitted : Fit
+        From `popstats.fit`.
+    explained : Explained, optional
+        From `popstats.judgement.explained.what_explains` on the same regimes, to save computing it again.
+    **thresholds : float
+        Any field of `Thresholds`, e.g. ``rise=0.2``; the defaults are the design's.
+
+    Returns
+    -------
+    Verdicts
+        In the order C1, C2, C3a, ... M1, and inside a conjecture by regime. What the data cannot answer is
+        "not assessable", with the reason and what would answer it; nothing is raised for want of data.
+
+    Raises
+    ------
+    PopstatsError
+        If a threshold is unknown or not positive.
+
+    Notes
+    -----
+    C1 speaks of regimes of equal MACs, C2 of equal parameters. The one that the fit is not about is judged on
+    a second fit of the same table on the other axis (method "exact").
+    """
+    limits = Thresholds.of(thresholds)
+    case = Case(fitted, limits, explained)
+    verdicts: list[Verdict] = [
+        *judge_cost_optimum(case),
+        *judge_cost_optimum(_on_the_other_axis(case)),
+        *judge_optimum(case),
+        *judge_original_ratio(case),
+        *judge_widths_beyond(case),
+    ]
+    order = list(CLAIMS)
+    return Verdicts(sorted(verdicts, key=lambda v: order.index(v.conjecture)))
+
+
+def _on_the_other_axis(case: Case) -> Case:
+    other = fit(
+        case.fit.population,
+        regime_axis="params" if case.fit.regime_axis == "macs" else "macs",
+        method="exact",
+        seed=case.fit.settings.seed,
+        priors=case.fit.prior_settings,
+    )
+    return Case(other, case.thresholds)

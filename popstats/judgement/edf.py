@@ -1,0 +1,217 @@
+"""Empirical distribution functions of the accuracy drop, and comparisons of two spaces.
+
+F(e) is the share of a population with a drop of at most e points: a better space lies further left. Two
+spaces are compared at equal cost: their rows are weighted so that both have one histogram of MACs.
+
+References
+----------
+Radosavovic et al. (2019), arXiv:1905.13214 (EDFs of network populations, normalised by complexity);
+Rubin (1981), doi:10.1214/aos/1176345338 (the Bayesian bootstrap).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from popstats.errors import FitError
+from popstats.inference.optimum import interval
+
+__all__ = ["Edf", "SpaceDifference", "compare_spaces", "cost_weights", "edf"]
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Bins of the common histogram of MACs.
+COST_BINS = 8
+BOOTSTRAP = 500
+#: Points at which an EDF is kept: enough for any picture.
+GRID = 128
+
+
+@dataclass(frozen=True, eq=False)
+class Edf:
+    """An EDF with its band.
+
+    Attributes
+    ----------
+    drop : numpy.ndarray, shape (G,)
+        Accuracy drop, points.
+    share, lower, upper : numpy.ndarray, shape (G,)
+        Share of the population at or below it, with a 90 % pointwise band (Bayesian bootstrap over recipes).
+    n, n_recipes : int
+        Trainings and recipes behind it.
+    """
+
+    drop: FloatArray
+    share: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+    n: int
+    n_recipes: int
+
+
+@dataclass(frozen=True, eq=False)
+class SpaceDifference:
+    """How much better the first of two spaces is.
+
+    Attributes
+    ----------
+    points : float
+        Area between the EDFs: mean drop of the second space minus the first's, points; positive: the first
+        space is better. At equal MACs where the costs were given.
+    lower, upper : float
+        90 % interval (Bayesian bootstrap over recipes).
+    probability : float
+        That the first space is better.
+    ks, ks_p_value : float
+        Two-sample Kolmogorov-Smirnov statistic of the recipes' mean drops, unweighted, and its p value.
+    n_recipes : (int, int)
+        Recipes of the two spaces that share a cost bin with the other.
+    draws : numpy.ndarray, shape (B,)
+        Bootstrap draws of `points`.
+    """
+
+    points: float
+    lower: float
+    upper: float
+    probability: float
+    ks: float
+    ks_p_value: float
+    n_recipes: tuple[int, int]
+    draws: FloatArray
+
+
+def edf(
+    drop: npt.ArrayLike,
+    *,
+    recipe: npt.ArrayLike | None = None,
+    weights: npt.ArrayLike | None = None,
+    grid: npt.ArrayLike | None = None,
+    seed: int = 0,
+) -> Edf:
+    """Return the EDF of accuracy drops with its bootstrap band.
+
+    Parameters
+    ----------
+    drop : array_like, shape (n,)
+        Percentage points.
+    recipe : array_like of int, shape (n,), optional
+        Recipe of each row; recipes, not rows, are resampled.
+    weights : array_like, shape (n,), optional
+        From `cost_weights`; default equal.
+    grid : array_like, optional
+        Drops at which to evaluate; default 128 points over the data.
+    """
+    values = np.asarray(drop, dtype=np.float64)
+    if values.size == 0:
+        raise FitError("edf: expected at least one accuracy drop, got none")
+    code = _codes(recipe, values.size)
+    weight = np.ones(values.size) if weights is None else np.asarray(weights, dtype=np.float64)
+    points = (
+        np.linspace(values.min(), values.max(), GRID) if grid is None else np.asarray(grid, dtype=np.float64)
+    )
+    order = np.argsort(values, kind="stable")
+    position = np.searchsorted(values[order], points, side="right")
+
+    def shares(w: FloatArray) -> FloatArray:
+        cumulative = np.concatenate([[0.0], np.cumsum(w[order])])
+        return np.asarray(cumulative[position] / cumulative[-1])
+
+    rng = np.random.default_rng(seed)
+    draws = np.array(
+        [shares(weight * rng.standard_exponential(code.max() + 1)[code]) for _ in range(BOOTSTRAP)]
+    )
+    lower, upper = interval(draws)
+    return Edf(points, shares(weight), lower, upper, values.size, int(np.unique(code).size))
+
+
+def cost_weights(
+    first: npt.ArrayLike, second: npt.ArrayLike, bins: int = COST_BINS
+) -> tuple[FloatArray, FloatArray]:
+    """Return weights under which two spaces have one histogram of costs.
+
+    Parameters
+    ----------
+    first, second : array_like, shapes (n,), (m,)
+        MACs of the two spaces' rows.
+    bins : int
+        Equally filled bins of both spaces together.
+
+    Returns
+    -------
+    (numpy.ndarray, numpy.ndarray), shapes (n,), (m,)
+        Each sums to 1; rows in a bin that the other space does not reach get 0.
+
+    Raises
+    ------
+    FitError
+        If the two spaces share no bin: then their costs differ so much that nothing can be compared.
+    """
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    edges = np.unique(np.quantile(np.concatenate([a, b]), np.linspace(0, 1, bins + 1)))[1:-1]
+    in_a, in_b = np.searchsorted(edges, a, side="right"), np.searchsorted(edges, b, side="right")
+    count_a, count_b = (np.bincount(i, minlength=edges.size + 1).astype(np.float64) for i in (in_a, in_b))
+    shared = np.minimum(count_a, count_b)
+    if shared.sum() == 0:
+        raise FitError(
+            f"cost_weights: the spaces share no cost: {a.min():,.0f} to {a.max():,.0f} against {b.min():,.0f} to "
+            f"{b.max():,.0f} MACs; compare spaces inside one pruning regime"
+        )
+    target = shared / shared.sum()
+    return (target / np.maximum(count_a, 1.0))[in_a], (target / np.maximum(count_b, 1.0))[in_b]
+
+
+def compare_spaces(
+    first: npt.ArrayLike,
+    second: npt.ArrayLike,
+    *,
+    costs: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    seed: int = 0,
+) -> SpaceDifference:
+    """Compare two spaces by the area between their EDFs, at equal cost.
+
+    Parameters
+    ----------
+    first, second : array_like, shapes (n,), (m,)
+        Mean accuracy drop of each recipe (points).
+    costs : pair of array_like, optional
+        MACs of the recipes; both spaces are weighted to one histogram of them.
+    """
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if min(a.size, b.size) < 2:
+        raise FitError(
+            f"compare_spaces: expected two recipes or more in each space, got {a.size} and {b.size}"
+        )
+    w_a, w_b = (
+        (np.full(a.size, 1.0 / a.size), np.full(b.size, 1.0 / b.size))
+        if costs is None
+        else cost_weights(*costs)
+    )
+    rng = np.random.default_rng(seed)
+    draws = _bootstrap_mean(b, w_b, rng) - _bootstrap_mean(a, w_a, rng)
+    lower, upper = interval(draws)
+    ks = stats.ks_2samp(a, b)
+    return SpaceDifference(
+        points=float(b @ w_b / w_b.sum() - a @ w_a / w_a.sum()),
+        lower=float(lower),
+        upper=float(upper),
+        probability=float((draws > 0).mean()),
+        ks=float(ks.statistic),
+        ks_p_value=float(ks.pvalue),
+        n_recipes=(int((w_a > 0).sum()), int((w_b > 0).sum())),
+        draws=draws,
+    )
+
+
+def _bootstrap_mean(values: FloatArray, weight: FloatArray, rng: np.random.Generator) -> FloatArray:
+    weights = rng.standard_exponential((BOOTSTRAP, values.size)) * weight
+    return np.asarray((weights @ values) / weights.sum(axis=1))
+
+
+def _codes(recipe: npt.ArrayLike | None, n: int) -> npt.NDArray[np.int64]:
+    if recipe is None:
+        return np.arange(n, dtype=np.int64)
+    return np.unique(np.asarray(recipe), return_inverse=True)[1].astype(np.int64)

@@ -1,0 +1,235 @@
+"""What explains the drop: how much of it mCB, parameters, STD and the layers' widths predict, beyond MACs.
+
+Every share is cross-validated by recipe and measured against the same baseline (the regime's level and its
+MACs terms), next to the ceiling that the seeds' own noise sets. The difference that conjecture M1 asks about
+is paired: both models predict the same held-out recipes.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from popstats.inference.cost_form import first_rows, original_widths
+from popstats.inference.cross_products import recipe_table
+from popstats.inference.optimum import interval
+from popstats.inference.ridge import assign_folds, held_out_losses
+from popstats.inference.width_law import distance_terms, log_width_terms
+from popstats.population import Population
+from popstats.spaces import Axis, assign_regimes
+
+__all__ = ["MINIMUM_RECIPES", "Explained", "WidthsBeyond", "ratio_std", "what_explains"]
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Fewer recipes than this in a regime and ten folds predict next to nothing.
+MINIMUM_RECIPES = 30
+#: Bayesian bootstrap draws over recipes.
+BOOTSTRAP = 500
+#: What is compared, in the order of the table: name -> the features in it.
+MODELS: Mapping[str, tuple[str, ...]] = {
+    "mCB": ("log_mcb",),
+    "parameters": ("log_params",),
+    "STD": ("ratio_std",),
+    "mCB + STD": ("log_mcb", "ratio_std"),
+    "log-widths": ("log_widths",),
+    "log-widths + mCB": ("log_widths", "log_mcb"),
+}
+CEILING = "retraining-noise ceiling"
+
+
+@dataclass(frozen=True, eq=False)
+class WidthsBeyond:
+    """What mCB adds to the additive law in log-widths, in one regime (conjecture M1).
+
+    Attributes
+    ----------
+    regime : str
+    n_recipes : int
+    gain : float
+        Rise of cross-validated R^2 beyond MACs when mCB is added to the log-widths.
+    draws : numpy.ndarray, shape (B,)
+        Bayesian bootstrap draws of it over recipes.
+    share_of_ceiling : float
+        R^2 of the log-widths alone as a share of the retraining-noise ceiling; NaN without replicates.
+    """
+
+    regime: str
+    n_recipes: int
+    gain: float
+    draws: FloatArray
+    share_of_ceiling: float
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Explained:
+    """What explains the drop.
+
+    Attributes
+    ----------
+    frame : pandas.DataFrame
+        One row a regime and model: `regime`, `model`, `n_recipes`, `r2` (share of the variance of single
+        trainings left by MACs that the model predicts on held-out recipes; negative: it predicts worse than
+        MACs alone), `lower`, `upper` (90 %, over recipes). The row "retraining-noise ceiling" is what a model
+        that knew every recipe's true mean would reach.
+    widths_beyond : dict of str to WidthsBeyond
+        M1's quantity by regime; empty without widths.
+    """
+
+    frame: pd.DataFrame
+    widths_beyond: Mapping[str, WidthsBeyond]
+
+    def __repr__(self) -> str:
+        return (
+            f"<Explained: {self.frame['model'].nunique()} models in {self.frame['regime'].nunique()} regimes>"
+        )
+
+    def _repr_html_(self) -> str:
+        if self.frame.empty:
+            return html.escape(repr(self))
+        table = self.frame.pivot(index="model", columns="regime", values="r2")
+        order = [m for m in [*MODELS, CEILING] if m in table.index]
+        return str(table.loc[order].to_html(float_format=lambda v: f"{v:.3f}"))
+
+
+def ratio_std(population: Population) -> FloatArray | None:
+    """Return the standard deviation of the achieved ratios over groups, one a row; None without widths.
+
+    From the column `ratio_std` where the table has it, else from the widths and the original's.
+    """
+    table = population.table
+    if "ratio_std" in table and table["ratio_std"].notna().all():
+        return table["ratio_std"].to_numpy(dtype=np.float64)
+    full = original_widths(population)
+    if full is None or population.widths is None:
+        return None
+    return np.asarray((1.0 - population.widths / full).std(axis=1))
+
+
+def what_explains(
+    population: Population,
+    *,
+    regime_axis: Axis = "macs",
+    regimes: Sequence[float] | Mapping[float, float] | None = None,
+    seed: int = 0,
+) -> Explained:
+    """Measure what explains the accuracy drop in each regime, beyond MACs.
+
+    Parameters
+    ----------
+    population : Population
+        Without widths only mCB and parameters (and STD, where the table has ratio_std) are compared.
+    regime_axis, regimes
+        As in `popstats.fit`.
+    seed : int
+        Of the folds and the bootstrap.
+
+    Returns
+    -------
+    Explained
+        Regimes with fewer than 30 recipes are left out.
+    """
+    assigned = assign_regimes(population.frame, regime_axis, regimes)
+    recipes = recipe_table(population, assigned)
+    features = _features(population, recipes)
+    rows: list[dict[str, object]] = []
+    beyond: dict[str, WidthsBeyond] = {}
+    for k, label in enumerate(assigned.labels):
+        keep = recipes["regime"].to_numpy() == k
+        if keep.sum() < MINIMUM_RECIPES:
+            continue
+        members = {name: values[keep] for name, values in features.items()}
+        scored = _Scores.of(recipes[keep], members, seed)
+        rows += scored.rows(label)
+        if "log_widths" in features:
+            beyond[label] = scored.widths_beyond(label)
+    columns = ["regime", "model", "n_recipes", "r2", "lower", "upper"]
+    return Explained(pd.DataFrame(rows, columns=columns), beyond)
+
+
+def _features(population: Population, recipes: pd.DataFrame) -> dict[str, FloatArray]:
+    first = first_rows(population)
+    features = {
+        "log_mcb": recipes["log_mcb"].to_numpy()[:, None],
+        "log_params": np.log1p(-population.frame["params_reduction"].to_numpy()[first])[:, None],
+    }
+    spread, full = ratio_std(population), original_widths(population)
+    if spread is not None:
+        features["ratio_std"] = spread[first][:, None]
+    if full is not None and population.widths is not None:
+        features["log_widths"] = np.log(population.widths[first] / full)
+    return features
+
+
+@dataclass(frozen=True, eq=False)
+class _Scores:
+    """Held-out losses of every model in one regime, and the bootstrap weights that compare them."""
+
+    baseline: FloatArray
+    losses: Mapping[str, FloatArray]
+    within: FloatArray
+    seed_variance: float
+    runs: FloatArray
+    bootstrap: FloatArray
+
+    @classmethod
+    def of(cls, recipes: pd.DataFrame, features: Mapping[str, FloatArray], seed: int) -> _Scores:
+        drop, runs = recipes["drop"].to_numpy(), recipes["runs"].to_numpy()
+        fold = assign_folds(drop.size, seed)
+        base = distance_terms(recipes["reduction"].to_numpy())
+
+        def losses(names: tuple[str, ...]) -> FloatArray:
+            terms = [log_width_terms(features[n], features[n].mean(axis=0)) for n in names]
+            return runs * held_out_losses(np.hstack([base, *terms]), drop, runs, fold, free=base.shape[1])
+
+        within = recipes["within"].to_numpy()
+        df = runs.sum() - runs.size
+        return cls(
+            baseline=losses(()),
+            losses={m: losses(names) for m, names in MODELS.items() if set(names) <= set(features)},
+            within=within,
+            seed_variance=float(within.sum() / df) if df > 0 else float("nan"),
+            runs=runs,
+            bootstrap=np.random.default_rng(seed).standard_exponential((BOOTSTRAP, drop.size)),
+        )
+
+    def share(self, explained: FloatArray) -> tuple[float, FloatArray]:
+        """Return sum(explained) over the baseline's squared errors of single trainings: value and draws."""
+        whole = self.baseline + self.within
+        point = float(explained.sum() / whole.sum())
+        draws = (self.bootstrap @ explained) / (self.bootstrap @ whole)
+        return point, np.asarray(draws)
+
+    def ceiling(self) -> FloatArray:
+        """What knowing every recipe's true mean would explain, one term a recipe."""
+        return self.baseline + self.within - self.runs * self.seed_variance
+
+    def rows(self, label: str) -> list[dict[str, object]]:
+        named = {name: self.baseline - loss for name, loss in self.losses.items()}
+        if np.isfinite(self.seed_variance):
+            named[CEILING] = self.ceiling()
+        return [self._row(label, name, explained) for name, explained in named.items()]
+
+    def _row(self, label: str, name: str, explained: FloatArray) -> dict[str, object]:
+        point, draws = self.share(explained)
+        lower, upper = interval(draws)
+        return {
+            "regime": label,
+            "model": name,
+            "n_recipes": self.runs.size,
+            "r2": point,
+            "lower": float(lower),
+            "upper": float(upper),
+        }
+
+    def widths_beyond(self, label: str) -> WidthsBeyond:
+        gain, draws = self.share(self.losses["log-widths"] - self.losses["log-widths + mCB"])
+        alone = self.share(self.baseline - self.losses["log-widths"])[0]
+        ceiling = self.share(self.ceiling())[0]
+        share = alone / ceiling if ceiling > 0 else float("nan")
+        return WidthsBeyond(label, self.runs.size, gain, draws, share)

@@ -1,0 +1,218 @@
+"""C1, C2, C3a and C3c: is there an optimum, where, and is it the original's ratio."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from popstats.inference.cross_products import RegimeData
+from popstats.inference.optimum import interval
+from popstats.judgement.case import Case, Effect, Reading, more_recipes, number, percent, span
+from popstats.judgement.readings import curve_height, has_optimum, least_rise
+from popstats.judgement.verdicts import Verdict, decide
+
+__all__ = ["judge_cost_optimum", "judge_optimum", "judge_original_ratio", "widths_clause"]
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Conjecture that speaks of an optimal cost on the axis that the regime leaves free.
+COST_CONJECTURE = {"macs": "C1", "params": "C2"}
+#: Probability of a second good region from which the wording changes.
+SECOND_REGION = 0.5
+
+
+def judge_optimum(case: Case) -> list[Verdict]:
+    """Judge C3a in every regime: there is an optimal mCB."""
+    return _per_regime(case, "C3a", _optimum)
+
+
+def judge_cost_optimum(case: Case) -> list[Verdict]:
+    """Judge C1 (regimes of equal MACs) or C2 (regimes of equal parameters) in every regime.
+
+    At equal MACs the parameter bucket and mCB are one quantity in two units, so C1 stands or falls with C3a
+    (and C2 with C3a at equal parameters).
+    """
+    return _per_regime(case, COST_CONJECTURE[case.fit.regime_axis], _cost_optimum)
+
+
+def judge_original_ratio(case: Case) -> list[Verdict]:
+    """Judge C3c in every regime: the optimum is practically the original's ratio."""
+    return _per_regime(case, "C3c", _original_ratio)
+
+
+def _per_regime(case: Case, conjecture: str, judge_one: object) -> list[Verdict]:
+    if not case.usable:
+        return [case.not_assessable(conjecture, r, case.rejection) for r in case.fit.regimes]
+    fitted = {r.label: r for r in case.readings}
+    assert callable(judge_one)
+    return [
+        judge_one(case, fitted[r.label])
+        if r.fitted
+        else case.not_assessable(conjecture, r, r.reason, more_recipes(r))
+        for r in case.fit.regimes
+    ]
+
+
+def _optimum_effect(case: Case, reading: Reading, size: FloatArray, unit: str) -> Effect:
+    rise = case.thresholds.rise
+    _, highest = interval(curve_height(reading.drop))
+    return Effect(
+        holds=has_optimum(reading.optimum, rise),
+        prior_probability=float(has_optimum(reading.prior, rise).mean()),
+        size=size,
+        unit=unit,
+        negligible=f"the curve rises and falls by no more than {rise:g} points over the observed range",
+        inside_negligible=bool(highest < rise),
+    )
+
+
+def _optimum(case: Case, reading: Reading) -> Verdict:
+    effect = _optimum_effect(case, reading, np.exp(reading.optimum.log_mcb), "mCB")
+    at, low_high = case.at(reading.data), _range_words(reading)
+    words = {
+        "supported": f"{at} {_good_regions(case, reading)}{widths_clause(case, reading.data)}.",
+        "refuted": f"{at} there is no best mCB inside the observed range, {low_high}: {_shape(case, reading)}.",
+        "undecided": (
+            f"{at} it is undecided whether there is a best mCB inside the observed range, {low_high}: the lower "
+            f"end of the curve lies {span(least_rise(reading.optimum))} points above the minimum, and more than "
+            f"{case.thresholds.rise:g} is asked for."
+        ),
+        "remedy": more_recipes(reading.data, 2 * reading.data.n_recipes),
+    }
+    return case.verdict("C3a", reading.data, effect, words)
+
+
+def _good_regions(case: Case, reading: Reading) -> str:
+    best = span(np.exp(reading.optimum.log_mcb))
+    rise = number(np.median(least_rise(reading.optimum)))
+    second = reading.second(case.thresholds.rise)
+    if second.probability > SECOND_REGION:
+        return (
+            f"there is more than one good region of mCB: around {best} and around "
+            f"{number(np.exp(second.log_mcb))}, both inside the observed range, {_range_words(reading)}"
+        )
+    near = f"{_median(np.exp(reading.optimum.near_lower))} to {_median(np.exp(reading.optimum.near_upper))}"
+    return (
+        f"there is a best mCB: {best}; anything from {near} is within {case.thresholds.near:g} points of it, and "
+        f"both ends of the observed range, {_range_words(reading)}, lie at least {rise} points above it"
+    )
+
+
+def widths_clause(case: Case, regime: RegimeData) -> str:
+    """Return the clause that M1 adds to a supported optimum, starting with a comma or semicolon."""
+    beyond = case.explained.widths_beyond.get(regime.label)
+    if beyond is None:
+        return (
+            "; whether it is more than an additive effect of the layers' widths cannot be told without widths"
+        )
+    gain = case.thresholds.gain
+    outcome = decide(float((beyond.draws > gain).mean()), float("nan"), False, case.thresholds)
+    if outcome == "refuted":
+        return ", as any additive effect of the layers' widths would produce"
+    if outcome == "supported":
+        return (
+            f"; this is more than an additive effect of the layers' widths: mCB adds {number(beyond.gain, 3)} "
+            "of R^2 to it"
+        )
+    return "; whether it is more than an additive effect of the layers' widths is undecided"
+
+
+def _shape(case: Case, reading: Reading) -> str:
+    height = curve_height(reading.drop)
+    if interval(height)[1] < case.thresholds.rise:
+        return f"the expected drop changes by only {span(height)} points over it"
+    lower, upper = np.median(reading.optimum.rise_lower), np.median(reading.optimum.rise_upper)
+    end, other = ("low", "high") if lower < upper else ("high", "low")
+    least = number(min(lower, upper))
+    return (
+        f"towards its {end} end the expected drop lies only {least} points above its smallest value, towards its "
+        f"{other} end {number(max(lower, upper))}"
+    )
+
+
+def _cost_optimum(case: Case, reading: Reading) -> Verdict:
+    kept = 1.0 - reading.data.target
+    mcb = np.exp(reading.optimum.log_mcb)
+    on_macs = case.fit.regime_axis == "macs"
+    share = 100.0 * (kept / mcb if on_macs else kept * mcb)
+    what, equal = ("parameters", "MACs") if on_macs else ("MACs", "parameters")
+    effect = _optimum_effect(case, reading, share, f"% of the original's {what}")
+    at, twin = case.at(reading.data), f"(at equal {equal} this is C3a in another unit)"
+    whole = case.fit.population.original.params if on_macs else case.fit.population.original.macs
+    count = f"{np.median(share) / 100.0 * whole:,.0f}"
+    name = "an optimal parameter bucket" if on_macs else "an optimal MACs count"
+    words = {
+        "supported": f"{at} there is {name}: {span(share, 1)} % of the original's {what}, about {count} {twin}.",
+        "refuted": f"{at} there is no {name[3:]} inside the observed range: {_shape(case, reading)} {twin}.",
+        "undecided": f"{at} it is undecided whether there is {name} {twin}.",
+        "remedy": more_recipes(reading.data, 2 * reading.data.n_recipes),
+    }
+    return case.verdict(COST_CONJECTURE[case.fit.regime_axis], reading.data, effect, words)
+
+
+def _original_ratio(case: Case, reading: Reading) -> Verdict:
+    if reason := _why_not_ratio(case, reading):
+        return case.not_assessable("C3c", reading.data, reason)
+    limit = case.thresholds.regret
+    regret, prior = reading.optimum.regret_at_original, reading.prior.regret_at_original
+    given = has_optimum(reading.prior, case.thresholds.rise)
+    effect = Effect(
+        holds=regret < limit,
+        prior_probability=float((prior[given] < limit).mean()) if given.any() else float("nan"),
+        size=regret,
+        unit="percentage points",
+        negligible=f"the regret of mCB = 1 is under {limit:g} points",
+    )
+    at, cost = case.at(reading.data), f"{span(regret)} points against the best mCB"
+    words = {
+        "supported": f"{at} the original's ratio (mCB = 1) is practically the best: it costs {cost}.",
+        "refuted": f"{at} the original's ratio (mCB = 1) is not the best: it costs {cost}.",
+        "undecided": (
+            f"{at} it is undecided whether the original's ratio (mCB = 1) is practically the best: it costs "
+            f"{cost}, and under {limit:g} is asked for."
+        ),
+        "because": f"; {percent(_outside(case, reading))} of the networks lie outside the band {_band(case)}",
+        "remedy": more_recipes(reading.data, 2 * reading.data.n_recipes),
+    }
+    return case.verdict("C3c", reading.data, effect, words)
+
+
+def _why_not_ratio(case: Case, reading: Reading) -> str:
+    limits = case.thresholds
+    if case.has_optimum(reading) != "supported":
+        return "it needs a supported C3a, an optimum to compare with the original's ratio"
+    # At equal MACs mCB = F / P cannot fall below F (P is at most 1); at equal parameters not rise above 1 / P.
+    if 1.0 - reading.data.target > 1.0 / limits.band:
+        side = "below" if case.fit.regime_axis == "macs" else "above"
+        bound = 1.0 - reading.data.target if side == "below" else 1.0 / (1.0 - reading.data.target)
+        return f"no network {side} mCB {bound:.2f} exists at this reduction, so the band {_band(case)} is not passed"
+    if not reading.observed[0] <= 1.0 <= reading.observed[1]:
+        return f"mCB = 1 lies outside the observed range, {_range_words(reading)}"
+    outside = _outside(case, reading)
+    if outside < limits.outside_band:
+        return (
+            f"only {percent(outside)} of the networks lie outside the band {_band(case)}, and {percent(limits.outside_band)} "
+            "are needed to tell it from the rest"
+        )
+    return ""
+
+
+def _outside(case: Case, reading: Reading) -> float:
+    """Share of the regime's networks outside the band around the original's ratio."""
+    frame = case.fit.population.frame
+    reduction = frame[f"{case.fit.regime_axis}_reduction"].to_numpy()
+    # The regime's rows: within its half-width of the centre.
+    member = np.abs(reduction - reading.data.target) <= reading.data.half_width + 1e-9
+    return float((np.abs(frame["log_mcb"].to_numpy()[member]) > np.log(case.thresholds.band)).mean())
+
+
+def _band(case: Case) -> str:
+    return f"{number(1.0 / case.thresholds.band)} to {number(case.thresholds.band)}"
+
+
+def _range_words(reading: Reading) -> str:
+    return f"{number(reading.observed[0])} to {number(reading.observed[1])}"
+
+
+def _median(draws: FloatArray) -> str:
+    return number(np.median(draws))

@@ -1,0 +1,133 @@
+"""What verdicts need of draws: pure functions, one number (or truth value) a draw, testable by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from popstats.inference.optimum import OptimumDraws
+
+__all__ = [
+    "SecondRegion",
+    "curve_height",
+    "has_optimum",
+    "least_rise",
+    "leave_one_out_gain",
+    "optimum_trend",
+    "second_region",
+]
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+def least_rise(optimum: OptimumDraws) -> FloatArray:
+    """Return how far the lower of the two ends lies above the minimum, points, shape (S,)."""
+    return np.minimum(optimum.rise_lower, optimum.rise_upper)
+
+
+def has_optimum(optimum: OptimumDraws, rise: float) -> BoolArray:
+    """Return whether the minimum is interior and both ends lie more than `rise` points above it, (S,)."""
+    return np.asarray(optimum.interior & (least_rise(optimum) > rise))
+
+
+def curve_height(drop: FloatArray) -> FloatArray:
+    """Return each curve's highest minus lowest value over the observed range, points, (S, G) -> (S,)."""
+    return np.asarray(np.ptp(drop, axis=1))
+
+
+@dataclass(frozen=True, eq=False)
+class SecondRegion:
+    """A second good region beside the optimum.
+
+    Attributes
+    ----------
+    probability : float
+        Share of draws that have one.
+    log_mcb : float
+        Where it lies (median over those draws); NaN if none has one.
+    """
+
+    probability: float
+    log_mcb: float
+
+
+def second_region(grid: FloatArray, drop: FloatArray, bump: float) -> SecondRegion:
+    """Look for a second minimum, as good within `bump` points, behind a bump of more than `bump` points.
+
+    Parameters
+    ----------
+    grid : numpy.ndarray, shape (G,)
+        log mCB.
+    drop : numpy.ndarray, shape (S, G)
+        Draws of the expected drop, points.
+    bump : float
+        Least height above both minima, and largest difference between them.
+    """
+    position = drop.argmin(axis=1)
+    limit = drop.min(axis=1)
+    found = np.full(drop.shape[0], np.nan)
+    best = np.full(drop.shape[0], np.inf)
+    for side in (1, -1):
+        values, start = (drop, position) if side > 0 else (drop[:, ::-1], grid.size - 1 - position)
+        after = np.arange(grid.size)[None, :] >= start[:, None]
+        wall = np.maximum.accumulate(np.where(after, values, -np.inf), axis=1)
+        good = after & (wall - values > bump) & (values - limit[:, None] <= bump)
+        lowest = np.where(good, values, np.inf)
+        where = lowest.argmin(axis=1)
+        least = lowest[np.arange(drop.shape[0]), where]
+        better = least < best
+        best = np.where(better, least, best)
+        found = np.where(better, grid[where if side > 0 else grid.size - 1 - where], found)
+    have = np.isfinite(best)
+    return SecondRegion(float(have.mean()), float(np.median(found[have])) if have.any() else float("nan"))
+
+
+def optimum_trend(log_mcb: FloatArray, aggressiveness: FloatArray) -> FloatArray:
+    """Return the change of the optimum from the mildest to the most aggressive regime, log mCB, (S,).
+
+    A line through the regimes' optima in each draw; regimes count by the inverse of their variance over draws.
+
+    Parameters
+    ----------
+    log_mcb : numpy.ndarray, shape (S, K)
+        Draws of the optima.
+    aggressiveness : numpy.ndarray, shape (K,)
+        -log(1 - reduction) of the regimes.
+    """
+    weight = 1.0 / np.maximum(log_mcb.var(axis=0), 1e-8)
+    weight = weight / weight.sum()
+    distance = aggressiveness - weight @ aggressiveness
+    slope = (log_mcb * (weight * distance)).sum(axis=1) / (weight @ distance**2)
+    return np.asarray(slope * np.ptp(aggressiveness))
+
+
+def leave_one_out_gain(limit: FloatArray, log_mcb: FloatArray, aggressiveness: FloatArray) -> FloatArray:
+    """Return how much knowing the optimal mCB lowers the error of a left-out regime's limit, points, (S,).
+
+    Root mean squared leave-one-regime-out error of limit ~ 1 + a, minus that of limit ~ 1 + a + log mCB.
+
+    Parameters
+    ----------
+    limit, log_mcb : numpy.ndarray, shape (S, K)
+        Joint draws of the limits (points) and the optima.
+    aggressiveness : numpy.ndarray, shape (K,)
+        log(1 - reduction) of the regimes.
+    """
+    base = np.broadcast_to(
+        np.stack([np.ones_like(aggressiveness), aggressiveness], axis=-1), (*limit.shape, 2)
+    )
+    full = np.concatenate([base, log_mcb[..., None]], axis=-1)
+    return _leave_one_out_error(base, limit) - _leave_one_out_error(full, limit)
+
+
+def _leave_one_out_error(design: FloatArray, y: FloatArray) -> FloatArray:
+    inverse = np.linalg.pinv(np.einsum("ski,skj->sij", design, design))
+    beta = np.einsum("sij,skj,sk->si", inverse, design, y)
+    leverage = np.einsum("ski,sij,skj->sk", design, inverse, design)
+    residual = y - np.einsum("ski,si->sk", design, beta)
+    # Leave-one-out residuals of least squares; a regime with leverage 1 cannot be predicted from the others.
+    left_out = residual / np.clip(1.0 - leverage, 1e-6, None)
+    return np.asarray(np.sqrt((left_out**2).mean(axis=1)))

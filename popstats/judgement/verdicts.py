@@ -1,0 +1,295 @@
+"""What a verdict is, and the one rule that makes it."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Literal, overload
+
+import pandas as pd
+
+from popstats.errors import PopstatsError
+
+__all__ = ["CLAIMS", "Outcome", "Thresholds", "Verdict", "Verdicts", "decide", "reset_odds"]
+
+Outcome = Literal["supported", "refuted", "undecided", "not assessable"]
+
+#: What each conjecture claims, in a line; the order of the report.
+CLAIMS: dict[str, str] = {
+    "C1": "At a given MACs reduction there is an optimal parameter bucket",
+    "C2": "At a given parameter reduction there is an optimal MACs count",
+    "C3a": "There is an optimal mean computation budget (mCB)",
+    "C3b": "The winning subnetworks lie near the optimal mCB",
+    "C3c": "The optimal mCB is practically the original network's",
+    "C3d": "The optimal mCB rises with more aggressive pruning",
+    "C4": "The limit of accuracy is predictable from the optimal mCB",
+    "S1": "Low-STD spaces beat high-STD spaces",
+    "R1": "The retraining technique does not move the optimum",
+    "M1": "mCB explains something that the layers' widths do not",
+}
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Every number that a verdict depends on; each is an argument of `popstats.judge`.
+
+    Parameters
+    ----------
+    supported : float
+        A claim is supported from this posterior probability on.
+    refuted : float
+        ... and refuted down from this one.
+    rise : float
+        C1 to C3a: both ends of the observed range lie more than this many points above the minimum.
+    near : float
+        Points above the minimum that still count as near-optimal.
+    regret : float
+        C3c, R1: choosing another mCB costs less than this many points.
+    band : float
+        C3c: the described band around the original's ratio, as a factor.
+    outside_band : float
+        C3c: least share of networks outside the band.
+    winners : float
+        C3b: share of networks that count as winners.
+    nearest : float
+        C3b: share of networks that count as near the optimum.
+    lift : float
+        C3b: the nearest hold more than this many times their share of the winners.
+    trend : float
+        C3d: the optimal mCB changes by more than this factor.
+    trend_regimes : int
+        C3d: least number of regimes with C3a supported.
+    limit_regimes : int
+        C4: least number of regimes.
+    std_points : float
+        S1: the mean drops differ by more than this many points.
+    gain : float
+        M1: cross-validated R^2 beyond MACs rises by more than this.
+    """
+
+    supported: float = 0.95
+    refuted: float = 0.05
+    rise: float = 0.10
+    near: float = 0.05
+    regret: float = 0.10
+    band: float = 1.25
+    outside_band: float = 0.20
+    winners: float = 0.05
+    nearest: float = 0.20
+    lift: float = 1.25
+    trend: float = 1.05
+    trend_regimes: int = 4
+    limit_regimes: int = 6
+    std_points: float = 0.05
+    gain: float = 0.01
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            if not getattr(self, item.name) > 0:
+                raise PopstatsError(
+                    f"judge: threshold {item.name} must be positive, got {getattr(self, item.name)!r}"
+                )
+        if not self.refuted < self.supported < 1.0:
+            raise PopstatsError(
+                f"judge: expected refuted < supported < 1, got {self.refuted!r} and {self.supported!r}"
+            )
+
+    @classmethod
+    def of(cls, changed: dict[str, float]) -> Thresholds:
+        """Return the defaults with some values changed.
+
+        Raises
+        ------
+        PopstatsError
+            If a name is not a threshold.
+        """
+        known = [f.name for f in fields(cls)]
+        if unknown := sorted(set(changed) - set(known)):
+            raise PopstatsError(f"judge: unknown threshold {unknown}; legal names: {', '.join(known)}")
+        return cls(**{name: type(getattr(cls, name))(value) for name, value in changed.items()})
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One conjecture in one regime.
+
+    Attributes
+    ----------
+    conjecture : str
+        C1, C2, C3a to C3d, C4, S1, R1, M1.
+    regime : str
+        Label of the regime; "all" for a verdict over all regimes.
+    outcome : {"supported", "refuted", "undecided", "not assessable"}
+    probability : float
+        Posterior probability of the claim with its negligible region; NaN if not assessable.
+    prior_probability : float
+        Of the same claim before the data, by simulation from the prior; NaN where the probability comes from
+        a bootstrap, which has none.
+    estimate, lower, upper : float
+        The quantity that the claim is about, with its 90 % equal-tailed interval, in `unit`.
+    unit : str
+    observed_range : (float, float)
+        mCB between which anything is claimed (2.5 to 97.5 % of the regime's networks).
+    thresholds : Thresholds
+        What the verdict was made with.
+    negligible_region : str
+        What counts as no effect, in words.
+    reason : str
+        Why this outcome.
+    sentence : str
+        The verdict for a report, in plain words with numbers and units.
+    remedy : str
+        For verdicts without an answer: what would give one, with the lines of a plan where a population could.
+    """
+
+    conjecture: str
+    regime: str
+    outcome: Outcome
+    probability: float
+    prior_probability: float
+    estimate: float
+    lower: float
+    upper: float
+    unit: str
+    observed_range: tuple[float, float]
+    thresholds: Thresholds
+    negligible_region: str
+    reason: str
+    sentence: str
+    remedy: str = ""
+
+    @property
+    def claim(self) -> str:
+        """The conjecture in a line."""
+        return CLAIMS[self.conjecture]
+
+
+class Verdicts(Sequence[Verdict]):
+    """The verdicts of one fit: a sequence of `Verdict` that displays itself as a table.
+
+    Parameters
+    ----------
+    items : sequence of Verdict
+    """
+
+    def __init__(self, items: Sequence[Verdict]) -> None:
+        self._items = tuple(items)
+
+    @overload
+    def __getitem__(self, index: int) -> Verdict: ...
+    @overload
+    def __getitem__(self, index: slice) -> Verdicts: ...
+    def __getitem__(self, index: int | slice) -> Verdict | Verdicts:
+        return Verdicts(self._items[index]) if isinstance(index, slice) else self._items[index]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Verdict]:
+        return iter(self._items)
+
+    def of(self, conjecture: str, regime: str | None = None) -> Verdicts:
+        """Return the verdicts on one conjecture, optionally in one regime."""
+        kept = [v for v in self if v.conjecture == conjecture and regime in (None, v.regime)]
+        return Verdicts(kept)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row a verdict: conjecture, regime, outcome, probability, estimate, lower, upper, reason, ..."""
+        first = [
+            "conjecture",
+            "regime",
+            "outcome",
+            "probability",
+            "estimate",
+            "lower",
+            "upper",
+            "unit",
+            "reason",
+        ]
+        rest = [f.name for f in fields(Verdict) if f.name not in [*first, "thresholds"]]
+        rows = [{f.name: getattr(v, f.name) for f in fields(Verdict)} for v in self]
+        return pd.DataFrame(rows, columns=[*first, *rest])
+
+    def to_records(self) -> list[dict[str, object]]:
+        """Return plain values for JSON: NaN and infinite numbers become None."""
+        return [{k: _plain(v) for k, v in asdict(verdict).items()} for verdict in self]
+
+    def __repr__(self) -> str:
+        lines = [f"{v.conjecture:<4}{v.regime:<7}{v.outcome:<15}{v.sentence}" for v in self]
+        return "\n".join([f"<Verdicts: {len(self)}>", *lines])
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f"<tr><th scope='row'>{html.escape(v.conjecture)}</th><td>{html.escape(v.regime)}</td>"
+            f"<td><strong>{html.escape(v.outcome)}</strong></td><td>{html.escape(v.sentence)}</td></tr>"
+            for v in self
+        )
+        head = "<tr><th>conjecture</th><th>regime</th><th>verdict</th><th>in words</th></tr>"
+        return f"<table><thead>{head}</thead><tbody>{cells}</tbody></table>"
+
+
+def decide(
+    probability: float,
+    prior_probability: float,
+    inside_negligible: bool,
+    thresholds: Thresholds | None = None,
+) -> Outcome:
+    """Return the outcome for a claim: the one rule of all verdicts.
+
+    Parameters
+    ----------
+    probability : float
+        Posterior probability that the claim, with its negligible region, holds.
+    prior_probability : float
+        Its probability under the prior; NaN where there is no prior (a bootstrap).
+    inside_negligible : bool
+        Whether the whole 90 % interval of the effect lies in the negligible region.
+    thresholds : Thresholds, optional
+
+    Returns
+    -------
+    str
+        "supported", "refuted" or "undecided". NaN is undecided.
+
+    Notes
+    -----
+    A low probability refutes only if it stays low after the prior odds of the claim are set to 1:1: what the
+    prior held against the claim is no evidence.
+
+    >>> decide(0.97, 0.2, False), decide(0.03, 0.2, False), decide(0.01, 0.2, False), decide(0.3, 0.2, True)
+    ('supported', 'undecided', 'refuted', 'refuted')
+    """
+    limits = thresholds or Thresholds()
+    if math.isnan(probability):
+        return "undecided"
+    if probability >= limits.supported:
+        return "supported"
+    low = probability <= limits.refuted and reset_odds(probability, prior_probability) <= limits.refuted
+    return "refuted" if low or inside_negligible else "undecided"
+
+
+def reset_odds(probability: float, prior_probability: float) -> float:
+    """Return the posterior probability had the prior odds been 1:1.
+
+    >>> round(reset_odds(0.05, 0.2), 3), reset_odds(0.3, float("nan"))
+    (0.174, 0.3)
+    """
+    if math.isnan(prior_probability) or probability in (0.0, 1.0):
+        return probability
+    # A prior that excludes the claim, or is sure of it, cannot be reset: simulation error of 2,000 draws.
+    prior = min(max(prior_probability, 5e-4), 1.0 - 5e-4)
+    odds = probability / (1.0 - probability) / (prior / (1.0 - prior))
+    return odds / (1.0 + odds)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return value
