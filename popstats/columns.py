@@ -87,7 +87,7 @@ class Column:
 
 
 _text, _real, _whole = pa.string(), pa.float64(), pa.int64()
-_percent = {"unit": "%", "minimum": 0.0, "maximum": 100.0}
+_percent: dict[str, Any] = {"unit": "%", "minimum": 0.0, "maximum": 100.0}
 
 
 def _c(station: str, name: str, kind: pa.DataType, unit: str, meaning: str, **legal: Any) -> Column:

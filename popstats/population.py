@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from popstats import spaces
-from popstats.columns import COLUMNS, footer, read_footer
+from popstats.columns import COLUMNS, REQUIRED, SCHEMA_VERSION, column, footer, read_footer
 from popstats.errors import PopulationError
-from popstats.validation import check_table, rename_columns
+from popstats.validation import (
+    check_recipes,
+    check_table,
+    check_widths,
+    failed_rows,
+    is_single_value,
+    rename_columns,
+)
 
 __all__ = ["Original", "Population", "load_population", "populations"]
 
@@ -41,18 +50,22 @@ class Original:
     Parameters
     ----------
     macs : int
-        Multiply-accumulates of convolutions and linear layers for one input.
+        Multiply-accumulates of convolutions and linear layers for one input, in the unit of the table.
     params : int
-        Number of parameters.
+        Number of parameters, in the unit of the table.
     accuracy : float
         Test accuracy in percent. Its own noise is common to every accuracy drop of the population.
     """
 
-    macs: int
-    params: int
+    macs: float
+    params: float
     accuracy: float
 
     def __post_init__(self) -> None:
+        for name in ("macs", "params", "accuracy"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or isinstance(value, bool):
+                raise PopulationError(f"original: expected a number for {name}, got {value!r}")
         if not (self.macs > 0 and self.params > 0):
             raise PopulationError(
                 f"original: expected positive macs and params, got macs={self.macs!r}, params={self.params!r}"
@@ -147,6 +160,10 @@ class Population:
         >>> population.frame["accuracy_drop"].tolist()
         [2.0, 1.0]
         """
+        if not isinstance(frame, pd.DataFrame):
+            raise PopulationError(
+                f"expected a pandas DataFrame, got {type(frame).__name__}; popstats.load_population reads files"
+            )
         table = rename_columns(frame, columns or {}, where).reset_index(drop=True)
         if original is not None:
             table = table.assign(
@@ -154,33 +171,29 @@ class Population:
                 original_params=original.params,
                 original_accuracy=original.accuracy,
             )
-        if absent := [w for w in widths if w not in table.columns]:
-            raise PopulationError(
-                f"widths: {where} has no column {absent}; it has: {', '.join(map(str, table.columns))}"
-            )
         if accuracy_kind is not None or "accuracy_kind" not in table:
             table = table.assign(accuracy_kind=accuracy_kind or "unknown")
         check_table(table, where)
-        return cls._checked(table, name, dict(metadata or {}), tuple(widths))
+        check_widths(table, widths, where)
+        population = cls._checked(table, name, dict(metadata or {}), tuple(widths))
+        check_recipes(population.table, population.recipe, where)
+        return population
 
     @classmethod
     def _checked(
         cls, table: pd.DataFrame, name: str | None, metadata: dict[str, Any], widths: tuple[str, ...]
     ) -> Population:
-        failed = (
-            (table["status"] == "failed").to_numpy()
-            if "status" in table
-            else np.zeros(len(table), dtype=bool)
-        )
+        failed = failed_rows(table)
         done = table[~failed].reset_index(drop=True)
         if done.empty:
             raise PopulationError(
                 f"no training of this population finished: all {len(table)} rows have status 'failed'"
             )
-        first = done.iloc[0]
-        original = Original(
-            int(first.original_macs), int(first.original_params), float(first.original_accuracy)
+        done = done.assign(**{name: _plain_numbers(done[name]) for name in REQUIRED})
+        macs, params, accuracy = (
+            done[f"original_{name}"].iloc[0].item() for name in ("macs", "params", "accuracy")
         )
+        original = Original(macs, params, accuracy)
         return cls(
             name=name or _name_in(done),
             original=original,
@@ -219,8 +232,8 @@ class Population:
     @property
     def regime_axis(self) -> spaces.Axis:
         """The axis its plan fixed; "macs" for foreign tables and for plans that fixed both."""
-        axes = self.table["regime_axis"].dropna().unique() if "regime_axis" in self.table else []
-        return "params" if list(axes) == ["params"] else "macs"
+        axes = set(self.table["regime_axis"].dropna()) if "regime_axis" in self.table else set()
+        return "params" if axes == {"params"} else "macs"
 
     @cached_property
     def recipe(self) -> npt.NDArray[np.int64]:
@@ -229,7 +242,7 @@ class Population:
         if not keys:
             return np.arange(len(self.table), dtype=np.int64)
         codes = self.table.groupby(keys, sort=False, dropna=False).ngroup()
-        return codes.to_numpy(dtype=np.int64)
+        return np.asarray(codes, dtype=np.int64)
 
     def _recipe_keys(self) -> list[Any]:
         if "recipe_id" in self.table and self.table["recipe_id"].notna().all():
@@ -249,7 +262,9 @@ class Population:
         if self.widths is None:
             return ()
         names = self.table["group_names"].iloc[0] if "group_names" in self.table else None
-        return tuple(f"group {g + 1}" for g in range(self.widths.shape[1])) if names is None else tuple(names)
+        if isinstance(names, list | tuple | np.ndarray) and len(names) == self.widths.shape[1]:
+            return tuple(map(str, names))
+        return tuple(f"group {g + 1}" for g in range(self.widths.shape[1]))
 
     @cached_property
     def widths(self) -> npt.NDArray[np.float64] | None:
@@ -258,12 +273,6 @@ class Population:
             return self.table[list(self.width_columns)].to_numpy(dtype=np.float64)
         if "widths" not in self.table or self.table["widths"].isna().any():
             return None
-        lengths = self.table["widths"].map(len)
-        if lengths.nunique() != 1:
-            raise PopulationError(
-                f"column widths: expected one length for all rows, got {sorted(lengths.unique().tolist())}; "
-                "a population has one original network and so one list of groups"
-            )
         return np.array(self.table["widths"].tolist(), dtype=np.float64)
 
     @property
@@ -286,7 +295,7 @@ class Population:
                 raise PopulationError(
                     f"where: no column {name!r}; there are: {', '.join(self.frame.columns)}"
                 )
-            keep &= (self.frame[name] == value).to_numpy()
+            keep &= (self.frame[name] == value).to_numpy(dtype=bool, na_value=False)
         return self.select(keep)
 
     def select(self, keep: npt.NDArray[Any]) -> Population:
@@ -303,10 +312,11 @@ class Population:
         """Write the population as Parquet with its metadata in the footer; returns the path."""
         whole = pd.concat([self.table, self.failed], ignore_index=True) if len(self.failed) else self.table
         arrow = pa.Table.from_pandas(whole, preserve_index=False)
-        metadata = {**self.metadata, "population": self.name}
+        metadata = {**self.metadata, "population": self.name, "width_columns": self.width_columns}
         target = Path(path)
-        pq.write_table(arrow.replace_schema_metadata(footer(metadata)), target)
-        return target
+        unfinished = target.with_name(f"{target.name}.unfinished")
+        pq.write_table(arrow.replace_schema_metadata(footer(metadata)), unfinished)
+        return unfinished.replace(target)
 
     def __repr__(self) -> str:
         reductions = self.frame["macs_reduction"]
@@ -314,7 +324,7 @@ class Population:
             f"<Population {self.name!r}: {len(self):,} trainings of {self.recipe.max() + 1:,} recipes"
             f"{f', {len(self.failed)} failed' if len(self.failed) else ''}; MACs reduction "
             f"{reductions.min():.0%} to {reductions.max():.0%}; original {self.original.accuracy:.2f} %, "
-            f"{self.original.macs:,} MACs, {self.original.params:,} parameters>"
+            f"{self.original.macs:,.10g} MACs, {self.original.params:,.10g} parameters>"
         )
 
     def _repr_html_(self) -> str:
@@ -327,8 +337,16 @@ class Population:
 
 
 def _name_in(table: pd.DataFrame) -> str:
-    names = table["population"].dropna().unique() if "population" in table else []
-    return str(names[0]) if len(names) else "population"
+    names = table["population"].dropna().tolist() if "population" in table else []
+    return str(names[0]) if names else "population"
+
+
+def _plain_numbers(values: pd.Series) -> npt.NDArray[Any]:
+    """Return a required column as plain int64 where every value is whole, else as float64."""
+    numbers = values.to_numpy(dtype=np.float64)
+    if column(str(values.name)).type != pa.int64() or (numbers != np.rint(numbers)).any():
+        return numbers
+    return values.to_numpy(dtype=np.int64)
 
 
 def _notes(table: pd.DataFrame, widths: tuple[str, ...]) -> tuple[str, ...]:
@@ -341,9 +359,7 @@ def _notes(table: pd.DataFrame, widths: tuple[str, ...]) -> tuple[str, ...]:
         )
     if "unknown" in kinds:
         notes.append("The table does not say which epoch's accuracy it holds (accuracy_kind).")
-    scalar = [
-        c for c in table.columns if c not in ("widths", "group_names", "ratios_requested", "ratios_achieved")
-    ]
+    scalar = [c for c in table.columns if table[c].dtype != object or table[c].map(is_single_value).all()]
     copies = int(table.duplicated(subset=scalar).sum()) if "subnetwork_id" not in table else 0
     if copies:
         notes.append(
@@ -383,11 +399,13 @@ def load_population(source: str | Path, **from_frame: Any) -> Population:
         If nothing is there, the file is damaged, or the table fails a check.
     """
     path = _resolve(source)
-    if path.suffix == ".csv":
-        frame, metadata = _read_csv(path), {}
-    else:
-        frame, metadata = _read_parquet(path)
-    settings = {"name": metadata.get("population") or path.stem, "metadata": metadata, "where": path.name}
+    frame, metadata = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
+    settings = {
+        "name": metadata.get("population") or path.stem,
+        "widths": metadata.get("width_columns", ()),
+        "metadata": metadata,
+        "where": path.name,
+    }
     return Population.from_frame(frame, **{**settings, **from_frame})
 
 
@@ -419,11 +437,22 @@ def _resolve(source: str | Path) -> Path:
     )
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_csv(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     try:
-        return pd.read_csv(path)
+        frame = pd.read_csv(path, low_memory=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise PopulationError(f"{path}: cannot be read as CSV ({error})") from error
+    lists = [c.name for c in COLUMNS if pa.types.is_list(c.type) and c.name in frame]
+    return frame.assign(**{name: _parse_lists(frame[name], path) for name in lists}), {}
+
+
+def _parse_lists(texts: pd.Series, path: Path) -> pd.Series:
+    try:
+        return texts.map(ast.literal_eval, na_action="ignore")
+    except (ValueError, SyntaxError) as error:
+        raise PopulationError(
+            f"{path}: column {texts.name} must hold lists such as [16, 32], got {texts.dropna().iloc[0]!r} first"
+        ) from error
 
 
 def _read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -434,11 +463,11 @@ def _read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
             f"{path}: cannot be read as Parquet ({error}); the file is damaged or was cut short. If a run folder "
             "made it, run the same generate command again: it rebuilds the table from the finished trainings"
         ) from error
-    known = {c.name: c.type for c in COLUMNS}
-    fields = [pa.field(f.name, known.get(f.name, f.type)) for f in table.schema]
     metadata = read_footer(table.schema)
-    try:
-        table = table.replace_schema_metadata(None).cast(pa.schema(fields))
-    except pa.ArrowInvalid as error:
-        raise PopulationError(f"{path}: a column does not hold its declared type ({error})") from error
-    return table.to_pandas(), metadata
+    version = metadata.get("schema_version", SCHEMA_VERSION)
+    if version > SCHEMA_VERSION:
+        raise PopulationError(
+            f"{path}: written in version {version} of the table, and this popstats reads up to {SCHEMA_VERSION}; "
+            "update popstats"
+        )
+    return table.replace_schema_metadata(None).to_pandas(), metadata

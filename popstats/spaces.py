@@ -63,6 +63,11 @@ def parameter_bucket(
     numpy.ndarray
         Parameters; bucket centres lie at (0.5, 1.5, 2.5, ...) widths.
 
+    Raises
+    ------
+    PopulationError
+        If the width is no fraction in (0, 1].
+
     >>> float(parameter_bucket(513, 1000, width=0.02))
     510.0
     """
@@ -70,11 +75,12 @@ def parameter_bucket(
     if width is None:
         return count
     if not 0.0 < width <= 1.0:
-        raise ValueError(f"bucket width: expected a fraction of the original in (0, 1], got {width!r}")
+        raise PopulationError(f"bucket width: expected a fraction of the original in (0, 1], got {width!r}")
     size = width * np.asarray(original_params, dtype=np.float64)
     # The original itself belongs to the topmost bucket, not to an empty one above it.
     index = np.minimum(np.floor(count / size), np.ceil(1.0 / width) - 1.0)
-    return (index + 0.5) * size
+    centre: FloatArray = (index + 0.5) * size
+    return centre
 
 
 def mean_computation_budget(
@@ -200,7 +206,7 @@ def _bins(axis: Axis, reductions: FloatArray) -> Regimes:
     # 0.30000000000000004 / 0.1 must land in the bin that starts at 0.3, and 1.0 in the last one.
     cell = np.clip(np.floor(reductions / BIN_WIDTH + 1e-9), 0, last).astype(np.int64)
     occupied, index = np.unique(cell, return_inverse=True)
-    centres = ((occupied + 0.5) * BIN_WIDTH).round(TARGET_DIGITS)
+    centres: FloatArray = ((occupied + 0.5) * BIN_WIDTH).round(TARGET_DIGITS).astype(np.float64)
     return Regimes(axis, centres, index.astype(np.int64), "bins")
 
 

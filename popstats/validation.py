@@ -6,15 +6,17 @@ the first draw; nothing is repaired silently.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from popstats.columns import COLUMNS, REQUIRED, Column
 from popstats.errors import PopulationError
 
-__all__ = ["check_table", "rename_columns"]
+__all__ = ["check_recipes", "check_table", "check_widths", "failed_rows", "is_single_value", "rename_columns"]
 
 #: Columns that must hold one value in a population: two values are two populations.
 ONE_VALUE = (
@@ -43,6 +45,59 @@ def check_table(frame: pd.DataFrame, where: str) -> None:
         check(frame, where)
 
 
+def check_widths(frame: pd.DataFrame, names: Sequence[str], where: str) -> None:
+    """Raise PopulationError unless each named column holds a positive number in every row.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+    names : sequence of str
+        The columns that hold widths, one a group.
+    where : str
+        What to call the table in messages.
+    """
+    if isinstance(names, str):
+        raise PopulationError(
+            f"widths: expected a list of columns, one a group, e.g. [{names!r}]; got {names!r}"
+        )
+    if absent := [name for name in names if name not in frame.columns]:
+        raise PopulationError(f"widths: {where} has no column {absent}; it has: {_names(frame)}")
+    for name in names:
+        bad = ~(pd.to_numeric(frame[name], errors="coerce") > 0).to_numpy(dtype=bool, na_value=False)
+        if bad.any():
+            raise PopulationError(
+                f"{where}: column {name} must hold widths, numbers > 0; got {frame[name][bad].iloc[0]!r} in "
+                f"{_rows(frame, bad)}"
+            )
+
+
+def check_recipes(frame: pd.DataFrame, recipe: npt.NDArray[np.int64], where: str) -> None:
+    """Raise PopulationError if rows of one recipe, numbered by `recipe` (shape (n,)), differ in cost."""
+    for name in ("macs", "params"):
+        spread = frame.groupby(recipe)[name].agg(["min", "max"])
+        bad = spread["min"] != spread["max"]
+        if bad.any():
+            first = spread[bad].iloc[0]
+            raise PopulationError(
+                f"{where}: {name} differs between rows of one recipe, in {int(bad.sum())} recipes; the first, "
+                f"{_rows(frame, recipe == bad.idxmax())}, runs from {first['min']:,.10g} to {first['max']:,.10g}. "
+                "Rows that share a recipe_id, or all their widths and settings, are replicates of one subnetwork "
+                "and must cost the same"
+            )
+
+
+def failed_rows(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Return which rows are trainings that failed, shape (n,)."""
+    if "status" not in frame:
+        return np.zeros(len(frame), dtype=bool)
+    return (frame["status"] == "failed").to_numpy(dtype=bool, na_value=False)
+
+
+def is_single_value(value: object) -> bool:
+    """Return whether a cell holds one value, which can be compared and counted, and not a list or the like."""
+    return isinstance(value, Hashable) and not isinstance(value, tuple)
+
+
 def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.DataFrame:
     """Return the frame with foreign names replaced: `columns` maps popstats's name to the table's own.
 
@@ -59,6 +114,8 @@ def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str], where: str) 
         )
     if absent := sorted(set(columns.values()) - set(frame.columns)):
         raise PopulationError(f"columns: {where} has no column {absent}; it has: {_names(frame)}")
+    if len(set(columns.values())) < len(columns):
+        raise PopulationError(f"columns: two names are given one column of {where}: {dict(columns)}")
     # A second column of the target name would be shadowed silently: the user's mapping wins, the old one goes.
     clash = [k for k, v in columns.items() if k != v and k in frame.columns and k not in columns.values()]
     return frame.drop(columns=clash).rename(columns={v: k for k, v in columns.items()})
@@ -68,7 +125,7 @@ def _names(frame: pd.DataFrame) -> str:
     return ", ".join(map(str, frame.columns))
 
 
-def _rows(frame: pd.DataFrame, bad: pd.Series | np.ndarray) -> str:  # type: ignore[type-arg]
+def _rows(frame: pd.DataFrame, bad: npt.ArrayLike) -> str:
     labels = frame.index[np.asarray(bad)]
     shown = ", ".join(map(str, labels[:_SHOWN_ROWS]))
     return f"row {shown}" if len(labels) == 1 else f"{len(labels)} rows, the first: {shown}"
@@ -90,6 +147,15 @@ def _has_needed(frame: pd.DataFrame, where: str) -> None:
     )
 
 
+def _names_are_unique(frame: pd.DataFrame, where: str) -> None:
+    if frame.columns.nlevels > 1:
+        raise PopulationError(
+            f"{where} has column names of {frame.columns.nlevels} levels; popstats reads one"
+        )
+    if twice := frame.columns[frame.columns.duplicated()].tolist():
+        raise PopulationError(f"{where} has more than one column named {twice}; rename or drop the others")
+
+
 def _has_rows(frame: pd.DataFrame, where: str) -> None:
     if len(frame) == 0:
         raise PopulationError(f"{where} has no rows")
@@ -97,15 +163,67 @@ def _has_rows(frame: pd.DataFrame, where: str) -> None:
 
 def _is_numeric(frame: pd.DataFrame, where: str) -> None:
     for name in REQUIRED:
-        if not pd.api.types.is_numeric_dtype(frame[name]) or pd.api.types.is_bool_dtype(frame[name]):
+        values = frame[name]
+        if not _holds_numbers(values):
             raise PopulationError(
-                f"{where}: column {name} must hold numbers, got {frame[name].dtype}; first values: "
-                f"{frame[name].head(3).tolist()}"
+                f"{where}: column {name} must hold numbers, got {values.dtype}; first values: "
+                f"{values.head(3).tolist()}"
             )
 
 
+def _holds_numbers(values: pd.Series) -> bool:
+    kind = values.dtype
+    real = pd.api.types.is_integer_dtype(kind) or pd.api.types.is_float_dtype(kind)
+    return real and not isinstance(kind, pd.SparseDtype)
+
+
+def _texts_are_single_values(frame: pd.DataFrame, where: str) -> None:
+    for declared in COLUMNS:
+        if declared.type != pa.string() or declared.name not in frame:
+            continue
+        values = frame[declared.name]
+        if values.dtype == object and not values.map(is_single_value).all():
+            first = values[~values.map(is_single_value)].iloc[0]
+            raise PopulationError(f"{where}: column {declared.name} must hold text, got {first!r}")
+
+
+def _lists_are_lists(frame: pd.DataFrame, where: str) -> None:
+    for declared in COLUMNS:
+        if not pa.types.is_list(declared.type) or declared.name not in frame:
+            continue
+        values = frame[declared.name].dropna()
+        bad = ~values.map(lambda value: isinstance(value, list | tuple | np.ndarray)).to_numpy(dtype=bool)
+        if bad.any():
+            raise PopulationError(
+                f"{where}: column {declared.name} must hold lists, one entry a group; got {values[bad].iloc[0]!r} in "
+                f"{_rows(values.to_frame(), bad)}"
+            )
+
+
+def _widths_are_numbers(frame: pd.DataFrame, where: str) -> None:
+    done = _done(frame)
+    if "widths" not in done or done["widths"].isna().any() or done.empty:
+        return
+    lengths = sorted(set(done["widths"].map(len)))
+    if len(lengths) > 1:
+        raise PopulationError(
+            f"{where}: column widths must hold lists of one length, got {lengths}; a population has one original "
+            "network and so one list of groups"
+        )
+    try:
+        widths = np.array(done["widths"].tolist(), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise PopulationError(f"{where}: column widths must hold lists of numbers ({error})") from error
+    bad = ~(widths > 0).all(axis=tuple(range(1, widths.ndim)))
+    if bad.any() or widths.ndim != 2:
+        raise PopulationError(
+            f"{where}: column widths must hold lists of numbers > 0; see {_rows(done, bad)}"
+        )
+
+
 def _done(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame[frame["status"] != "failed"] if "status" in frame else frame
+    failed = failed_rows(frame)
+    return frame[~failed] if failed.any() else frame
 
 
 def _is_finite(frame: pd.DataFrame, where: str) -> None:
@@ -129,7 +247,7 @@ def _is_legal(frame: pd.DataFrame, where: str) -> None:
 def _check_column(declared: Column, frame: pd.DataFrame, where: str) -> None:
     values = frame[declared.name]
     if declared.choices:
-        bad = values.notna() & ~values.isin(list(declared.choices))
+        bad = (values.notna() & ~values.isin(list(declared.choices))).to_numpy(dtype=bool)
     elif declared.above is not None or declared.minimum is not None:
         bad = _outside(declared, values, where)
     else:
@@ -142,18 +260,20 @@ def _check_column(declared: Column, frame: pd.DataFrame, where: str) -> None:
         )
 
 
-def _outside(declared: Column, values: pd.Series, where: str) -> pd.Series:  # type: ignore[type-arg]
-    if not pd.api.types.is_numeric_dtype(values):
-        if values.isna().all():
-            return values.notna()
+def _outside(declared: Column, values: pd.Series, where: str) -> npt.NDArray[np.bool_]:
+    if values.isna().all():
+        return np.zeros(len(values), dtype=bool)
+    if not _holds_numbers(values):
         raise PopulationError(f"{where}: column {declared.name} must hold numbers, got {values.dtype}")
-    bad = pd.Series(False, index=values.index)
+    # Missing values compare as legal: a column that is not required may have gaps.
+    numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    bad = np.zeros(len(numbers), dtype=bool)
     if declared.above is not None:
-        bad |= values <= declared.above
+        bad |= numbers <= declared.above
     if declared.minimum is not None:
-        bad |= values < declared.minimum
+        bad |= numbers < declared.minimum
     if declared.maximum is not None:
-        bad |= values > declared.maximum
+        bad |= numbers > declared.maximum
     return bad
 
 
@@ -185,35 +305,22 @@ def _is_smaller_than_original(frame: pd.DataFrame, where: str) -> None:
             row = done[bad].iloc[0]
             raise PopulationError(
                 f"{where}: {name} is larger than the original network's in {_rows(done, bad)} "
-                f"({row[name]:,.0f} against {row[f'original_{name}']:,.0f}); a subnetwork cannot cost more than the "
+                f"({row[name]:,.10g} against {row[f'original_{name}']:,.10g}); a subnetwork cannot cost more than the "
                 "network it was cut from: check original= and the unit of the column"
             )
 
 
-def _costs_agree_in_recipes(frame: pd.DataFrame, where: str) -> None:
-    if "recipe_id" not in frame.columns:
-        return
-    done = _done(frame)
-    for name in ("macs", "params"):
-        spread = done.groupby("recipe_id", sort=False, dropna=False)[name].agg(["min", "max"])
-        bad = spread["min"] != spread["max"]
-        if bad.any():
-            recipe = spread.index[bad][0]
-            raise PopulationError(
-                f"{where}: {name} differs between rows of one recipe ({int(bad.sum())} recipes, the first: {recipe}: "
-                f"{spread['min'][bad].iloc[0]:,.0f} to {spread['max'][bad].iloc[0]:,.0f}); rows that share a "
-                "recipe_id are replicates of one subnetwork and must cost the same"
-            )
-
-
 _CHECKS: Iterable[Callable[[pd.DataFrame, str], None]] = (
+    _names_are_unique,
     _has_rows,
     _has_needed,
     _is_numeric,
+    _texts_are_single_values,
+    _lists_are_lists,
+    _widths_are_numbers,
     _is_finite,
     _is_percent,
     _is_legal,
     _is_one_population,
     _is_smaller_than_original,
-    _costs_agree_in_recipes,
 )
