@@ -111,7 +111,10 @@ def _diagnose(quantities: dict[str, FloatArray], regimes: Sequence[RegimeData]) 
         r_hat = array_stats.rhat(chains, **axes)
         bulk = array_stats.ess(chains, **axes, method="bulk")
         ends = array_stats.ess(chains, **axes, method="tail", prob=tail)
-        rows += [(name, regimes[k].label, float(r_hat[i]), float(bulk[i]), float(ends[i])) for i, k in enumerate(varying)]
+        rows += [
+            (name, regimes[k].label, float(r_hat[i]), float(bulk[i]), float(ends[i]))
+            for i, k in enumerate(varying)
+        ]
     return pd.DataFrame(rows, columns=["quantity", "regime", "r_hat", "ess_bulk", "ess_tail"])
 
 

@@ -179,7 +179,8 @@ def _regime(recipes: pd.DataFrame, weight: FloatArray, regimes: Regimes, k: int)
     half_width = float(np.abs(distance).max()) if len(inside) else 0.0
     centre = float(inside["drop"].mean()) if len(inside) else float("nan")
     spread = float(inside["drop"].std(ddof=0)) if len(inside) else float("nan")
-    products, fixed = None, (True, False, False)
+    products: CrossProducts | None = None
+    fixed: tuple[bool, ...] = (True, False, False)
     if not reason:
         c = distance / half_width if half_width > 0 else distance
         products, fixed = _accumulate(inside, weight, scale.to_unit(inside["log_mcb"]), c, centre, spread)

@@ -77,16 +77,16 @@ class CurveScale:
 
     def to_unit(self, log_mcb: npt.ArrayLike) -> FloatArray:
         """Return u for log mCB."""
-        return (np.asarray(log_mcb, dtype=np.float64) - self.centre) / self.half_range
+        return np.asarray((np.asarray(log_mcb, dtype=np.float64) - self.centre) / self.half_range)
 
     def grid(self, size: int) -> FloatArray:
         """Return `size` equally spaced values of log mCB over the observed range."""
-        return np.linspace(*self.observed, size)
+        return np.linspace(*self.observed, size, dtype=np.float64)
 
 
 def frequencies() -> FloatArray:
     """Return the angular frequencies of the basis, shape (BASIS_SIZE,), per half-range."""
-    return np.arange(1, BASIS_SIZE + 1) * np.pi / (2.0 * BOUNDARY)
+    return np.asarray(np.arange(1, BASIS_SIZE + 1) * np.pi / (2.0 * BOUNDARY), dtype=np.float64)
 
 
 def basis(unit: npt.ArrayLike) -> FloatArray:
@@ -101,7 +101,7 @@ def basis(unit: npt.ArrayLike) -> FloatArray:
     values[1] = twice_cosine * values[0]
     for j in range(2, BASIS_SIZE):
         values[j] = twice_cosine * values[j - 1] - values[j - 2]
-    return values.T / np.sqrt(BOUNDARY)
+    return np.asarray(values.T / np.sqrt(BOUNDARY))
 
 
 def design_matrix(unit: FloatArray, distance: FloatArray) -> FloatArray:
@@ -132,4 +132,4 @@ def log_spectral_density(length_scale: npt.ArrayLike) -> FloatArray:
     """
     length = np.asarray(length_scale, dtype=np.float64)[..., None]
     constant = np.log(400.0 * np.sqrt(5.0) / 3.0)
-    return constant - 5.0 * np.log(length) - 3.0 * np.log(5.0 / length**2 + frequencies() ** 2)
+    return np.asarray(constant - 5.0 * np.log(length) - 3.0 * np.log(5.0 / length**2 + frequencies() ** 2))

@@ -120,7 +120,7 @@ def draw_regime(regime: RegimeData, priors: Priors, size: int, rng: np.random.Ge
 
 def _length_grid(priors: Priors) -> FloatArray:
     median, spread = priors.length_scale
-    return np.exp(np.log(median) + spread * np.linspace(-2.4, 2.4, _LENGTHS))
+    return np.asarray(np.exp(np.log(median) + spread * np.linspace(-2.4, 2.4, _LENGTHS)))
 
 
 def _edge_probability(weight: FloatArray) -> float:
@@ -224,7 +224,7 @@ def _grid(
 
 
 def _normal(log_value: FloatArray, pair: tuple[float, float]) -> FloatArray:
-    return -0.5 * ((log_value - np.log(pair[0])) / pair[1]) ** 2
+    return np.asarray(-0.5 * ((log_value - np.log(pair[0])) / pair[1]) ** 2)
 
 
 def _coefficients(

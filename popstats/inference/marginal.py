@@ -19,23 +19,51 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytensor.tensor as pt
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_and_cache_key
 
 
-__all__ = ["MarginalLogDensity", "marginal_log_density"]
+__all__ = ["MarginalLogDensity", "marginal_log_density", "pack"]
 
 
-def _density(
-    log_variance: Any, log_noise: Any, share: Any, replicates: Any, count: Any, xx: Any, xy: Any, yy: Any,
-    within: Any, within_df: Any, fixed: Any,
-) -> Any:  # fmt: skip
+def pack(*arrays: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the data of all regimes as one vector, after the number of strata.
+
+    Parameters
+    ----------
+    *arrays : numpy.ndarray
+        replicates (K, S), count (K, S), xx (K, S, p, p), xy (K, S, p), yy (K, S), within (K,), within_df (K,),
+        fixed (K, 3). One vector, because every shared array costs nutpie a second of compiling.
+    """
+    strata = np.array([arrays[0].shape[1]], dtype=np.float64)
+    return np.concatenate([strata, *(a.ravel() for a in arrays)])
+
+
+def _density(log_variance: Any, log_noise: Any, share: Any, packed: Any) -> Any:
     """Value and gradients; plain loops, because numba compiles them once and fast."""
     regimes, m = log_variance.shape
-    strata, p = xx.shape[1], xx.shape[2]
-    f = p - m
+    f = 3
+    p = f + m
+    strata = int(packed[0])
+    start = 1
+    replicates = packed[start : start + regimes * strata].reshape((regimes, strata))
+    start += regimes * strata
+    count = packed[start : start + regimes * strata].reshape((regimes, strata))
+    start += regimes * strata
+    xx = packed[start : start + regimes * strata * p * p].reshape((regimes, strata, p, p))
+    start += regimes * strata * p * p
+    xy = packed[start : start + regimes * strata * p].reshape((regimes, strata, p))
+    start += regimes * strata * p
+    yy = packed[start : start + regimes * strata].reshape((regimes, strata))
+    start += regimes * strata
+    within = packed[start : start + regimes]
+    start += regimes
+    within_df = packed[start : start + regimes]
+    start += regimes
+    fixed = packed[start : start + regimes * f].reshape((regimes, f))
     value = 0.0
     grad_variance = np.zeros((regimes, m))
     grad_noise = np.zeros(regimes)
@@ -56,7 +84,7 @@ def _density(
                     for j in range(i + 1):
                         a[i, j] += xx[k, s, i, j] / v
         for i in range(f):
-            if not fixed[k, i]:
+            if fixed[k, i] == 0.0:
                 a[i, i] += 1.0
         for j in range(m):
             a[f + j, f + j] += np.exp(-log_variance[k, j])
@@ -119,7 +147,7 @@ def _density(
 
 
 class MarginalLogDensity(Op):  # type: ignore[misc]
-    """Inputs: log prior variances (K, m), log noise (K,), seed share (K,), then the data; see the module."""
+    """Inputs: log prior variances (K, m), log noise (K,), seed share (K,), packed data; see `pack`."""
 
     __props__ = ()
 
@@ -154,7 +182,7 @@ class MarginalLogDensity(Op):  # type: ignore[misc]
         return [[i < 3] * 4 for i in range(len(node.inputs))]
 
 
-@register_funcify_and_cache_key(MarginalLogDensity)
+@register_funcify_and_cache_key(MarginalLogDensity)  # type: ignore[untyped-decorator]
 def _compiled(op: MarginalLogDensity, **kwargs: Any) -> Any:
     # PyTensor keeps the compiled function on disk under this key. The source is part of it: a key made of the
     # operation's properties alone would keep serving the code of an earlier version.
@@ -164,5 +192,3 @@ def _compiled(op: MarginalLogDensity, **kwargs: Any) -> Any:
 def marginal_log_density(*inputs: Any) -> Any:
     """Return the log marginal likelihood as a PyTensor scalar; inputs as in `MarginalLogDensity`."""
     return MarginalLogDensity()(*inputs)[0]
-
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from popstats.inference.cross_products import RegimeData
-from popstats.inference.curves import BASIS_SIZE, FIXED_TERMS, frequencies
+from popstats.inference.curves import BASIS_SIZE, FIXED_TERMS, frequencies, log_spectral_density
 from popstats.inference.draws import Draws
-from popstats.inference.marginal import marginal_log_density
+from popstats.inference.marginal import marginal_log_density, pack
 from popstats.inference.priors import Priors
 
 __all__ = ["build_model", "sample_nuts"]
@@ -38,8 +39,17 @@ class _Padded:
     fixed: FloatArray  # (K, FIXED_TERMS)
 
     def arrays(self) -> tuple[FloatArray, ...]:
-        """In the order of `MarginalLogDensity`'s inputs."""
-        return (self.replicates, self.count, self.xx, self.xy, self.yy, self.within, self.within_df, self.fixed)
+        """In the order of `marginal.pack`."""
+        return (
+            self.replicates,
+            self.count,
+            self.xx,
+            self.xy,
+            self.yy,
+            self.within,
+            self.within_df,
+            self.fixed,
+        )
 
 
 def _pad(regimes: Sequence[RegimeData]) -> _Padded:
@@ -65,7 +75,7 @@ def _pad(regimes: Sequence[RegimeData]) -> _Padded:
     )
 
 
-def build_model(regimes: Sequence[RegimeData], priors: Priors) -> pm.Model:
+def build_model(size: int, replicated: tuple[int, ...], priors: Priors) -> pm.Model:
     """Return the PyMC model of the hyperparameters, coefficients integrated out.
 
     Free variables, all on the log scale and in units of the regime's scale: `log_length_scale`,
@@ -75,39 +85,49 @@ def build_model(regimes: Sequence[RegimeData], priors: Priors) -> pm.Model:
 
     Parameters
     ----------
-    regimes : sequence of RegimeData
-        Fitted regimes, at least one.
+    size : int
+        Number of regimes K, at least one.
+    replicated : tuple of int
+        The regimes with replicates.
     priors : Priors
+
+    Returns
+    -------
+    pymc.Model
+        With the data container `packed` (see `marginal.pack`), empty: the same graph, compiled once, serves
+        any number of rows.
     """
-    data = _pad(regimes)
-    replicated = np.flatnonzero(data.within_df > 0)
     medians = np.log([priors.length_scale[0], priors.amplitude[0], priors.noise[0]])
     spreads = np.array([priors.length_scale[1], priors.amplitude[1], priors.noise[1]])
-    size = len(regimes)
     with pm.Model() as model:
-        containers = [pm.Data(name, array) for name, array in zip(_NAMES, data.arrays(), strict=True)]
+        packed = pm.Data("packed", np.zeros(1))
         common = pm.Normal("common", medians, spreads * np.sqrt(priors.pooling), shape=3)
         own = spreads * np.sqrt(1.0 - priors.pooling)
         log_length = pm.Normal("log_length_scale", common[0], own[0], shape=size)
         log_amplitude = pm.Normal("log_amplitude", common[1], own[1], shape=size)
         log_noise = pm.Normal("log_noise", common[2], own[2], shape=size)
         share: Any = pt.zeros(size)
-        if replicated.size:
-            logit = pm.Logistic("logit_seed_share", 0.0, 1.0, shape=replicated.size)
-            share = pt.set_subtensor(share[replicated], pm.math.sigmoid(logit))
+        if replicated:
+            logit = pm.Logistic("logit_seed_share", 0.0, 1.0, shape=len(replicated))
+            share = pt.set_subtensor(share[list(replicated)], pm.math.sigmoid(logit))
         log_variance = _log_variance(log_length, log_amplitude)
-        pm.Potential("data", marginal_log_density(log_variance, log_noise, share, *containers))
+        pm.Potential("data", marginal_log_density(log_variance, log_noise, share, packed))
     return model
 
 
-_NAMES = ("replicates", "count", "xx", "xy", "yy", "within", "within_df", "fixed")
+@lru_cache(maxsize=8)
+def _compile(size: int, replicated: tuple[int, ...], priors: Priors) -> Any:
+    # Keyed by all that the graph depends on; the data arrive afterwards, through the container.
+    return nutpie.compile_pymc_model(build_model(size, replicated, priors))
 
 
 def _log_variance(log_length: Any, log_amplitude: Any) -> Any:
     """Log prior variance of each basis coefficient, (K, m); `curves.log_spectral_density` in PyTensor."""
     constant = np.log(400.0 * np.sqrt(5.0) / 3.0)
     inverse_squared = 5.0 * pt.exp(-2.0 * log_length)[:, None]
-    density = constant - 5.0 * log_length[:, None] - 3.0 * pt.log(inverse_squared + frequencies()[None, :] ** 2)
+    density = (
+        constant - 5.0 * log_length[:, None] - 3.0 * pt.log(inverse_squared + frequencies()[None, :] ** 2)
+    )
     return 2.0 * log_amplitude[:, None] + density
 
 
@@ -138,20 +158,23 @@ def sample_nuts(
     Draws
     """
     speak = sys.stderr.isatty() if progress is None else progress
-    _say(speak, "compiling the model")
-    compiled = nutpie.compile_pymc_model(build_model(regimes, priors))
+    data = _pad(regimes)
+    replicated = tuple(int(k) for k in np.flatnonzero(data.within_df > 0))
+    _say(speak, "compiling the model (seconds; once per number of regimes)")
+    compiled = _compile(len(regimes), replicated, priors).with_data(packed=pack(*data.arrays()))
     _say(speak, f"sampling {chains} chains")
     trace = nutpie.sample(compiled, draws=draws, tune=tune, chains=chains, seed=seed, progress_bar=False)
     posterior, statistics = trace["posterior"], trace["sample_stats"]
     share = np.zeros((chains, draws, len(regimes)))
-    replicated = [k for k, r in enumerate(regimes) if r.cross_products is not None and r.cross_products.has_replicates]
     if replicated:
-        share[:, :, replicated] = 1.0 / (1.0 + np.exp(-posterior["logit_seed_share"].to_numpy()))
-    hyper = {name: np.exp(posterior[f"log_{name}"].to_numpy()) for name in ("length_scale", "amplitude", "noise")}
+        share[:, :, list(replicated)] = 1.0 / (1.0 + np.exp(-posterior["logit_seed_share"].to_numpy()))
+    hyper = {
+        name: np.exp(posterior[f"log_{name}"].to_numpy()) for name in ("length_scale", "amplitude", "noise")
+    }
     return Draws(
         **hyper,
         seed_share=share,
-        coefficients=_draw_coefficients(_pad(regimes), hyper, share, np.random.default_rng([seed, 5])),
+        coefficients=_draw_coefficients(data, hyper, share, np.random.default_rng([seed, 5])),
         statistics={
             "diverging": statistics["diverging"].to_numpy().astype(np.float64),
             "energy": statistics["energy"].to_numpy(),
@@ -169,8 +192,6 @@ def _draw_coefficients(
     data: _Padded, hyper: dict[str, FloatArray], share: FloatArray, rng: np.random.Generator
 ) -> FloatArray:
     """Return exact conditional draws of the coefficients, shape (chains, draws, K, p)."""
-    from popstats.inference.curves import log_spectral_density
-
     shape = share.shape
     out = np.empty((*shape, FIXED_TERMS + BASIS_SIZE))
     for k in range(shape[2]):
@@ -187,5 +208,7 @@ def _draw_coefficients(
         root = np.linalg.cholesky(precision)
         normal = rng.standard_normal(target.shape)
         half = np.linalg.solve(root, target[..., None])[..., 0] + normal
-        out[:, :, k] = np.linalg.solve(root.transpose(0, 2, 1), half[..., None])[..., 0].reshape(*shape[:2], -1)
+        out[:, :, k] = np.linalg.solve(root.transpose(0, 2, 1), half[..., None])[..., 0].reshape(
+            *shape[:2], -1
+        )
     return out

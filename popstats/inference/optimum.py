@@ -106,7 +106,7 @@ def value_at(grid: FloatArray, drop: FloatArray, log_mcb: float) -> FloatArray:
         return np.full(drop.shape[0], np.nan)
     right = int(np.clip(np.searchsorted(grid, log_mcb), 1, grid.size - 1))
     share = (log_mcb - grid[right - 1]) / (grid[right] - grid[right - 1])
-    return (1.0 - share) * drop[:, right - 1] + share * drop[:, right]
+    return np.asarray((1.0 - share) * drop[:, right - 1] + share * drop[:, right])
 
 
 def _parabolic_minimum(

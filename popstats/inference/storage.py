@@ -117,10 +117,15 @@ def _rebuild(tree: xr.DataTree, description: dict[str, Any]) -> Fit:
     elif stored["regimes"] is not None:
         stored["regimes"] = tuple(stored["regimes"])
     settings = Settings(**stored)
-    priors = Priors(**{k: tuple(v) if isinstance(v, list) else v for k, v in description["priors"].items()})
+    priors = Priors(**_tuples(description["priors"]))
     assigned = assign_regimes(population.frame, settings.regime_axis, settings.regimes)
     regimes, changes = weighted_regimes(recipe_table(population, assigned), assigned, priors, settings.seed)
     return Fit(population, regimes, settings, priors, _draws(tree), changes, description["seconds"])
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    # JSON has no tuples.
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
 def _population(content: Any, width_columns: tuple[str, ...]) -> Population:
