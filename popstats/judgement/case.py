@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from popstats.inference.cross_products import RegimeData
 from popstats.inference.fit import Fit
-from popstats.inference.optimum import OptimumDraws, interval, read_optimum
+from popstats.inference.optimum import NEAR_OPTIMAL_POINTS, OptimumDraws, interval, read_optimum
 from popstats.judgement.explained import Explained, what_explains
 from popstats.judgement.readings import SecondRegion, has_optimum, second_region
 from popstats.judgement.verdicts import Thresholds, Verdict, decide
@@ -39,6 +39,8 @@ class Reading:
         log mCB.
     drop, prior_drop : numpy.ndarray, shapes (S, G)
         Draws of the expected drop, points (the prior's around an arbitrary level).
+    optimum : OptimumDraws
+        The optimum, draw by draw.
     near : float
         Height of the near-optimal range, points.
     """
@@ -47,17 +49,13 @@ class Reading:
     grid: FloatArray
     drop: FloatArray
     prior_drop: FloatArray
+    optimum: OptimumDraws
     near: float
 
     @property
     def label(self) -> str:
         """Label of the regime."""
         return self.data.label
-
-    @cached_property
-    def optimum(self) -> OptimumDraws:
-        """The optimum, draw by draw."""
-        return read_optimum(self.grid, self.drop, self.near)
 
     @cached_property
     def prior(self) -> OptimumDraws:
@@ -123,9 +121,14 @@ class Case:
         """The fitted regimes."""
         fit, near = self.fit, self.thresholds.near
         return tuple(
-            Reading(r, fit.grid[k], fit.expected_drop[:, k], fit.prior_drop[:, k], near)
+            Reading(r, fit.grid[k], fit.expected_drop[:, k], fit.prior_drop[:, k], self._optimum(k), near)
             for k, r in enumerate(fit.fitted)
         )
+
+    def _optimum(self, k: int) -> OptimumDraws:
+        if self.thresholds.near == NEAR_OPTIMAL_POINTS:
+            return self.fit.optimum_draws[k]
+        return read_optimum(self.fit.grid[k], self.fit.expected_drop[:, k], self.thresholds.near)
 
     @cached_property
     def with_optimum(self) -> tuple[Reading, ...]:
@@ -165,7 +168,7 @@ class Case:
         return f"At {100 * regime.target:.4g} % {_AXIS_WORDS[self.fit.regime_axis]}"
 
     def unfitted(self) -> Iterator[RegimeData]:
-        """The regimes with too little to fit a curve to."""
+        """Return the regimes with too little to fit a curve to."""
         return (r for r in self.fit.regimes if not r.fitted)
 
     def verdict(
@@ -242,9 +245,9 @@ def span(draws: FloatArray, digits: int = 2) -> str:
     )
 
 
-def number(value: float | np.floating, digits: int = 2) -> str:
+def number(value: npt.ArrayLike, digits: int = 2) -> str:
     """Return a number with fixed digits and no negative zero."""
-    text = f"{float(value):.{digits}f}"
+    text = f"{float(np.asarray(value)):.{digits}f}"
     return text.lstrip("-") if float(text) == 0.0 else text
 
 

@@ -350,7 +350,7 @@ def lower_envelope(
             f"{quantile:.0%} quantile, got {x.size}; ask for a larger quantile"
         )
     keep = np.random.default_rng(seed).permutation(x.size)[:ENVELOPE_POINTS]
-    grid = np.linspace(*np.quantile(x, (0.025, 0.975)), 101)
+    grid = np.linspace(float(np.quantile(x, 0.025)), float(np.quantile(x, 0.975)), 101)
     beta = _quantile_regression(_spline(x[keep], x), y[keep], quantile)
     curve = _spline(grid, x) @ beta
     return LowerEnvelope(quantile, grid, curve, float(grid[curve.argmin()]))

@@ -6,8 +6,10 @@ from popstats.inference.fit import Fit, fit
 from popstats.judgement.case import Case
 from popstats.judgement.explained import Explained
 from popstats.judgement.optimum_claims import judge_cost_optimum, judge_optimum, judge_original_ratio
-from popstats.judgement.space_claims import judge_widths_beyond
+from popstats.judgement.space_claims import judge_retraining, judge_std_spaces, judge_widths_beyond
+from popstats.judgement.trend_claims import judge_limit, judge_trend
 from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdict, Verdicts
+from popstats.judgement.winners import judge_winners
 
 __all__ = ["judge"]
 
@@ -46,7 +48,12 @@ def judge(fitted: Fit, *, explained: Explained | None = None, **thresholds: floa
         *judge_cost_optimum(case),
         *judge_cost_optimum(_on_the_other_axis(case)),
         *judge_optimum(case),
+        *judge_winners(case),
         *judge_original_ratio(case),
+        judge_trend(case),
+        judge_limit(case),
+        *judge_std_spaces(case),
+        *judge_retraining(case),
         *judge_widths_beyond(case),
     ]
     order = list(CLAIMS)

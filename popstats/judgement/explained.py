@@ -41,6 +41,8 @@ MODELS: Mapping[str, tuple[str, ...]] = {
     "log-widths + mCB": ("log_widths", "log_mcb"),
 }
 CEILING = "retraining-noise ceiling"
+#: The two models whose difference M1 asks about.
+GAIN = ("log-widths", "log-widths + mCB")
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,9 +147,10 @@ def what_explains(
             continue
         members = {name: values[keep] for name, values in features.items()}
         scored = _Scores.of(recipes[keep], members, seed)
-        rows += scored.rows(label)
+        shares = scored.shares()
+        rows += _rows(label, int(keep.sum()), *shares)
         if "log_widths" in features:
-            beyond[label] = scored.widths_beyond(label)
+            beyond[label] = _widths_beyond(label, int(keep.sum()), *shares)
     columns = ["regime", "model", "n_recipes", "r2", "lower", "upper"]
     return Explained(pd.DataFrame(rows, columns=columns), beyond)
 
@@ -198,38 +201,45 @@ class _Scores:
             bootstrap=np.random.default_rng(seed).standard_exponential((BOOTSTRAP, drop.size)),
         )
 
-    def share(self, explained: FloatArray) -> tuple[float, FloatArray]:
-        """Return sum(explained) over the baseline's squared errors of single trainings: value and draws."""
-        whole = self.baseline + self.within
-        point = float(explained.sum() / whole.sum())
-        draws = (self.bootstrap @ explained) / (self.bootstrap @ whole)
-        return point, np.asarray(draws)
+    def shares(self) -> tuple[list[str], FloatArray, FloatArray]:
+        """Return names, values (M,) and draws (B, M) of what each model explains of single trainings' variance.
 
-    def ceiling(self) -> FloatArray:
-        """What knowing every recipe's true mean would explain, one term a recipe."""
-        return self.baseline + self.within - self.runs * self.seed_variance
-
-    def rows(self, label: str) -> list[dict[str, object]]:
+        The last column is the gain of mCB over the log-widths alone, where there are widths.
+        """
         named = {name: self.baseline - loss for name, loss in self.losses.items()}
         if np.isfinite(self.seed_variance):
-            named[CEILING] = self.ceiling()
-        return [self._row(label, name, explained) for name, explained in named.items()]
+            # What knowing every recipe's true mean would explain.
+            named[CEILING] = self.baseline + self.within - self.runs * self.seed_variance
+        if GAIN[1] in named:
+            named["gain"] = named[GAIN[1]] - named[GAIN[0]]
+        whole = self.baseline + self.within
+        stacked = np.column_stack([*named.values(), whole])
+        total, drawn = stacked.sum(axis=0), self.bootstrap @ stacked
+        return list(named), total[:-1] / total[-1], drawn[:, :-1] / drawn[:, -1:]
 
-    def _row(self, label: str, name: str, explained: FloatArray) -> dict[str, object]:
-        point, draws = self.share(explained)
-        lower, upper = interval(draws)
-        return {
+
+def _rows(
+    label: str, n_recipes: int, names: list[str], point: FloatArray, draws: FloatArray
+) -> list[dict[str, object]]:
+    lower, upper = interval(draws)
+    return [
+        {
             "regime": label,
             "model": name,
-            "n_recipes": self.runs.size,
-            "r2": point,
-            "lower": float(lower),
-            "upper": float(upper),
+            "n_recipes": n_recipes,
+            "r2": float(point[i]),
+            "lower": float(lower[i]),
+            "upper": float(upper[i]),
         }
+        for i, name in enumerate(names)
+        if name != "gain"
+    ]
 
-    def widths_beyond(self, label: str) -> WidthsBeyond:
-        gain, draws = self.share(self.losses["log-widths"] - self.losses["log-widths + mCB"])
-        alone = self.share(self.baseline - self.losses["log-widths"])[0]
-        ceiling = self.share(self.ceiling())[0]
-        share = alone / ceiling if ceiling > 0 else float("nan")
-        return WidthsBeyond(label, self.runs.size, gain, draws, share)
+
+def _widths_beyond(
+    label: str, n_recipes: int, names: list[str], point: FloatArray, draws: FloatArray
+) -> WidthsBeyond:
+    value = dict(zip(names, point.tolist(), strict=True))
+    ceiling = value.get(CEILING, float("nan"))
+    share = value[GAIN[0]] / ceiling if ceiling > 0 else float("nan")
+    return WidthsBeyond(label, n_recipes, value["gain"], draws[:, names.index("gain")], share)

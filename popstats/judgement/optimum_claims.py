@@ -191,8 +191,8 @@ def _why_not_ratio(case: Case, reading: Reading) -> str:
     outside = _outside(case, reading)
     if outside < limits.outside_band:
         return (
-            f"only {percent(outside)} of the networks lie outside the band {_band(case)}, and {percent(limits.outside_band)} "
-            "are needed to tell it from the rest"
+            f"only {percent(outside)} of the networks lie outside the band {_band(case)}, and "
+            f"{percent(limits.outside_band)} are needed to tell it from the rest"
         )
     return ""
 

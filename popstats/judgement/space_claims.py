@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from popstats.inference.cross_products import RegimeData
-from popstats.judgement.case import Case, Effect, more_recipes, percent, span
-from popstats.judgement.explained import MINIMUM_RECIPES, WidthsBeyond
-from popstats.judgement.verdicts import Verdict
+from dataclasses import dataclass
+from itertools import combinations
 
-__all__ = ["judge_widths_beyond"]
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from popstats.errors import FitError
+from popstats.inference.cost_form import first_rows
+from popstats.inference.cross_products import RegimeData, recipe_table
+from popstats.inference.fit import Fit, fit
+from popstats.judgement.case import Case, Effect, Reading, more_recipes, percent, span
+from popstats.judgement.edf import SpaceDifference, compare_spaces
+from popstats.judgement.explained import MINIMUM_RECIPES, WidthsBeyond, ratio_std
+from popstats.judgement.verdicts import Verdict
+from popstats.spaces import assign_regimes
+
+__all__ = ["judge_retraining", "judge_std_spaces", "judge_widths_beyond", "std_halves"]
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+#: The low-STD and the high-STD space: the outer thirds of a regime's recipes.
+OUTER = 1.0 / 3.0
 
 
 def judge_widths_beyond(case: Case) -> list[Verdict]:
@@ -33,10 +51,11 @@ def _widths_beyond(case: Case, regime: RegimeData) -> Verdict:
         negligible=f"adding mCB raises R^2 by at most {gain:g}",
     )
     at, rise = case.at(regime), f"cross-validated R^2 changes by {span(beyond.draws, 4)}"
+    law = "an additive law in the layers' widths"
     words = {
-        "supported": f"{at} mCB explains something that an additive law in the layers' widths does not: {rise}.",
-        "refuted": f"{at} mCB explains nothing that an additive law in the layers' widths does not: {rise}{_reach(beyond)}.",
-        "undecided": f"{at} it is undecided whether mCB explains more than an additive law in the widths: {rise}.",
+        "supported": f"{at} mCB explains something that {law} does not: {rise}{_reach(beyond)}.",
+        "refuted": f"{at} mCB explains nothing that {law} does not: {rise}{_reach(beyond)}.",
+        "undecided": f"{at} it is undecided whether mCB explains something that {law} does not: {rise}.",
         "remedy": more_recipes(regime, 2 * regime.n_recipes),
     }
     return case.verdict("M1", regime, effect, words)
@@ -46,3 +65,216 @@ def _reach(beyond: WidthsBeyond) -> str:
     if not beyond.share_of_ceiling > 0:
         return ""
     return f"; the widths alone reach {percent(beyond.share_of_ceiling)} of what the seeds' own noise allows"
+
+
+def judge_std_spaces(case: Case) -> list[Verdict]:
+    """Judge S1 in every regime: low-STD spaces beat high-STD spaces."""
+    spread = ratio_std(case.fit.population)
+    if spread is None:
+        reason = "the table has neither widths nor the column ratio_std"
+        return [
+            case.not_assessable(
+                "S1", None, reason, "name the width columns: Population.from_frame(..., widths=[...])"
+            )
+        ]
+    population, settings = case.fit.population, case.fit.settings
+    assigned = assign_regimes(population.frame, settings.regime_axis, settings.regimes)
+    first = first_rows(population)
+    recipes = recipe_table(population, assigned).assign(
+        std=spread[first], cost=population.table["macs"].to_numpy()[first]
+    )
+    found = [_compare_std(case, r, recipes[recipes["regime"] == k]) for k, r in enumerate(case.fit.regimes)]
+    verdicts = [v if isinstance(v, Verdict) else _std_verdict(case, v) for v in found]
+    compared = [v for v in found if not isinstance(v, Verdict)]
+    return [*verdicts, _std_overall(case, compared)] if len(compared) > 1 else verdicts
+
+
+def std_halves(std: FloatArray) -> tuple[BoolArray, BoolArray]:
+    """Return the low-STD and the high-STD space: the outer thirds, shape (n,) each."""
+    low, high = np.quantile(std, [OUTER, 1.0 - OUTER])
+    return std <= low, std >= high
+
+
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """The two STD spaces of one regime: their difference, and the STD at which they end and begin."""
+
+    regime: RegimeData
+    difference: SpaceDifference
+    bounds: tuple[float, float]
+
+
+def _compare_std(case: Case, regime: RegimeData, recipes: pd.DataFrame) -> Verdict | _Compared:
+    if len(recipes) < MINIMUM_RECIPES:
+        reason = f"{len(recipes)} recipes; two spaces to compare need {MINIMUM_RECIPES}"
+        return case.not_assessable("S1", regime, reason, more_recipes(regime))
+    low, high = std_halves(recipes["std"].to_numpy())
+    bounds = float(recipes["std"][low].max()), float(recipes["std"][high].min())
+    if bounds[0] >= bounds[1]:
+        return case.not_assessable(
+            "S1", regime, "all recipes have practically the same STD", more_recipes(regime)
+        )
+    drop, cost = recipes["drop"].to_numpy(), recipes["cost"].to_numpy()
+    try:
+        found = compare_spaces(
+            drop[low], drop[high], costs=(cost[low], cost[high]), seed=case.fit.settings.seed
+        )
+    except FitError as error:
+        return case.not_assessable("S1", regime, str(error), more_recipes(regime))
+    return _Compared(regime, found, bounds)
+
+
+def _std_verdict(case: Case, compared: _Compared) -> Verdict:
+    found, (low, high) = compared.difference, compared.bounds
+    effect = _std_effect(case, found.draws)
+    by = (
+        f"at equal MACs the mean drop of recipes with STD up to {low:.2f} is {span(found.draws)} points smaller "
+        f"than that of recipes with STD from {high:.2f}"
+    )
+    words = _std_words(case.at(compared.regime), by)
+    words["because"] = f"; EDFs: Kolmogorov-Smirnov {found.ks:.2f}, p = {found.ks_p_value:.2g}"
+    words["remedy"] = more_recipes(compared.regime, 2 * compared.regime.n_recipes)
+    return case.verdict("S1", compared.regime, effect, words)
+
+
+def _std_overall(case: Case, compared: list[_Compared]) -> Verdict:
+    """Judge S1 over all regimes: the mean advantage, and how it changes from the mildest to the hardest regime."""
+    draws = np.stack([c.difference.draws for c in compared], axis=1)
+    first, last = (f"{100 * c.regime.target:.4g} %" for c in (compared[0], compared[-1]))
+    by = (
+        f"on average over {len(compared)} regimes their mean drop is {span(draws.mean(axis=1))} points smaller; "
+        f"from {first} to {last} reduction the advantage goes from {number(np.median(draws[:, 0]))} to "
+        f"{number(np.median(draws[:, -1]))} points, a change of {span(draws[:, -1] - draws[:, 0])}"
+    )
+    words = _std_words("Over all regimes", by)
+    return case.verdict("S1", None, _std_effect(case, draws.mean(axis=1)), words)
+
+
+def _std_effect(case: Case, draws: FloatArray) -> Effect:
+    least = case.thresholds.std_points
+    lower, upper = interval(draws)
+    return Effect(
+        holds=draws > least,
+        prior_probability=float("nan"),
+        size=draws,
+        unit="percentage points",
+        negligible=f"the mean drops differ by at most {least:g} points",
+        inside_negligible=bool(-least <= lower and upper <= least),
+    )
+
+
+def _std_words(place: str, by: str) -> dict[str, str]:
+    return {
+        "supported": f"{place} low-STD spaces beat high-STD spaces: {by}.",
+        "refuted": f"{place} low-STD spaces do not beat high-STD spaces: {by}.",
+        "undecided": f"{place} it is undecided whether low-STD spaces beat high-STD spaces: {by}.",
+    }
+
+
+def judge_retraining(case: Case) -> list[Verdict]:
+    """Judge R1 in every regime that was retrained in more than one way: the optimum does not move."""
+    population = case.fit.population
+    counts = (
+        population.table["retraining"].value_counts()
+        if "retraining" in population.table
+        else pd.Series(dtype=int)
+    )
+    if len(counts) < 2:
+        had = f"only {counts.index[0]!r}" if len(counts) else "no column retraining"
+        remedy = '[[recipes]]\nregimes = [0.7, 0.8]\ncount = 200\nretraining = ["fine-tune", "scratch"]'
+        return [
+            case.not_assessable(
+                "R1", None, f"it needs two retraining techniques, and the table has {had}", remedy
+            )
+        ]
+    settings = case.fit.settings
+    member = assign_regimes(population.frame, settings.regime_axis, settings.regimes).index >= 0
+    present = population.table["retraining"][member].dropna().unique()
+    cases = {str(name): _technique(case, str(name)) for name in present}
+    return [_moved(case, cases, regime) for regime in case.fit.regimes]
+
+
+def _technique(case: Case, name: str) -> Case:
+    settings = case.fit.settings
+    fitted: Fit = fit(
+        case.fit.population.where(retraining=name),
+        regime_axis=settings.regime_axis,
+        regimes=settings.regimes,
+        method="exact",
+        seed=settings.seed,
+        priors=case.fit.prior_settings,
+    )
+    return Case(fitted, case.thresholds)
+
+
+def _moved(case: Case, cases: dict[str, Case], regime: RegimeData) -> Verdict:
+    found = {name: _reading(c, regime) for name, c in cases.items()}
+    both = {name: r for name, r in found.items() if r is not None}
+    if len(both) < 2:
+        reason = f"fewer than two techniques have enough recipes here ({', '.join(both) or 'none'})"
+        return case.not_assessable(
+            "R1", regime, reason, more_recipes(regime) + '\nretraining = ["fine-tune", "scratch"]'
+        )
+    if not any(cases[name].has_optimum(r) == "supported" for name, r in both.items()):
+        return case.not_assessable(
+            "R1",
+            regime,
+            "C3a is not supported for any of the techniques alone, so there is no optimum to move",
+        )
+    posterior = [exchange_regret(a.grid, a.drop, b.grid, b.drop) for a, b in combinations(both.values(), 2)]
+    prior = [
+        exchange_regret(a.grid, a.prior_drop, b.grid, b.prior_drop) for a, b in combinations(both.values(), 2)
+    ]
+    return _moved_verdict(case, regime, both, np.max(posterior, axis=0), np.max(prior, axis=0))
+
+
+def _moved_verdict(
+    case: Case, regime: RegimeData, both: dict[str, Reading], regret: FloatArray, prior: FloatArray
+) -> Verdict:
+    limit = case.thresholds.regret
+    effect = Effect(
+        holds=regret < limit,
+        prior_probability=float((prior < limit).mean()),
+        size=regret,
+        unit="percentage points",
+        negligible=f"using one technique's optimum for another costs under {limit:g} points",
+    )
+    where = "; ".join(f"{name}: {span(np.exp(r.optimum.log_mcb))}" for name, r in both.items())
+    at, cost = case.at(regime), f"using one's best mCB for the other costs {span(regret)} points ({where})"
+    words = {
+        "supported": f"{at} the retraining technique does not move the optimum: {cost}.",
+        "refuted": f"{at} the retraining technique moves the optimum: {cost}.",
+        "undecided": f"{at} it is undecided whether the retraining technique moves the optimum: {cost}.",
+        "remedy": more_recipes(regime) + "\nretraining = [" + ", ".join(f'"{n}"' for n in both) + "]",
+    }
+    return case.verdict("R1", regime, effect, words)
+
+
+def exchange_regret(
+    grid_a: FloatArray, drop_a: FloatArray, grid_b: FloatArray, drop_b: FloatArray
+) -> FloatArray:
+    """Return the larger cost of using one curve's optimum on the other, points, shape (S,).
+
+    Parameters
+    ----------
+    grid_a, grid_b : numpy.ndarray, shape (G,)
+        log mCB of the two regimes' observed ranges; an optimum outside the other's is moved to its end.
+    drop_a, drop_b : numpy.ndarray, shape (S, G)
+        Draws of the two curves; draw by draw, as the two fits are independent.
+    """
+    size = min(len(drop_a), len(drop_b))
+    return np.maximum(
+        _regret(grid_a, drop_a[:size], grid_b[drop_b[:size].argmin(axis=1)]),
+        _regret(grid_b, drop_b[:size], grid_a[drop_a[:size].argmin(axis=1)]),
+    )
+
+
+def _regret(grid: FloatArray, drop: FloatArray, at: FloatArray) -> FloatArray:
+    index = np.rint(np.interp(at, grid, np.arange(grid.size))).astype(np.int64)
+    return np.asarray(drop[np.arange(len(drop)), index] - drop.min(axis=1))
+
+
+def _reading(case: Case, regime: RegimeData) -> Reading | None:
+    if not case.usable:
+        return None
+    return next((r for r in case.readings if abs(r.data.target - regime.target) < 1e-9), None)

@@ -1,0 +1,107 @@
+"""C3d and C4: what the optima say when the regimes are read together."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from popstats.inference.optimum import interval
+from popstats.judgement.case import Case, Effect, Reading, number, span
+from popstats.judgement.readings import leave_one_out_gain, optimum_trend
+from popstats.judgement.verdicts import Verdict
+
+__all__ = ["judge_limit", "judge_trend"]
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Simulations of C4's prior probability: what a predictor that knows nothing would reach by luck.
+LUCK = 4000
+_REGIMES = "regimes = [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]"
+
+
+def judge_trend(case: Case) -> Verdict:
+    """Judge C3d over all regimes: the optimal mCB rises with more aggressive pruning."""
+    if not case.usable:
+        return case.not_assessable("C3d", None, case.rejection)
+    limits, readings = case.thresholds, case.with_optimum
+    if len(readings) < limits.trend_regimes:
+        labels = ", ".join(r.label for r in readings) or "none"
+        reason = f"it needs {limits.trend_regimes} regimes with C3a supported, and there are {len(readings)} ({labels})"
+        return case.not_assessable(
+            "C3d", None, reason, f"more recipes in more regimes, e.g.\n[[recipes]]\n{_REGIMES}\ncount = 200"
+        )
+    steps = _aggressiveness(readings)
+    change = optimum_trend(np.stack([r.optimum.log_mcb for r in readings], axis=1), steps)
+    prior = optimum_trend(np.stack([r.prior.log_mcb for r in readings], axis=1), steps)
+    least = float(np.log(limits.trend))
+    lower, upper = interval(change)
+    effect = Effect(
+        holds=change > least,
+        prior_probability=float((prior > least).mean()),
+        size=np.exp(change),
+        unit="factor",
+        negligible=f"the optimal mCB changes by no more than a factor of {limits.trend:g}",
+        inside_negligible=bool(-least <= lower and upper <= least),
+    )
+    over = f"from {100 * readings[0].data.target:.4g} to {100 * readings[-1].data.target:.4g} % reduction"
+    by = f"{over} it changes by a factor of {span(np.exp(change))} ({len(readings)} regimes)"
+    words = {
+        "supported": f"The best mCB rises with more aggressive pruning: {by}.",
+        "refuted": f"The best mCB does not rise with more aggressive pruning: {by}.",
+        "undecided": f"It is undecided whether the best mCB rises with more aggressive pruning: {by}.",
+        "remedy": f"more recipes in these regimes: {', '.join(r.label for r in readings)}",
+    }
+    return case.verdict("C3d", None, effect, words)
+
+
+def judge_limit(case: Case) -> Verdict:
+    """Judge C4 over all regimes: the limit is predictable from the optimal mCB."""
+    if not case.usable:
+        return case.not_assessable("C4", None, case.rejection)
+    limits, readings = case.thresholds, case.readings
+    if len(readings) < limits.limit_regimes:
+        reason = f"it needs {limits.limit_regimes} fitted regimes, and there are {len(readings)}"
+        return case.not_assessable("C4", None, reason, f"[[recipes]]\n{_REGIMES}\ncount = 200")
+    steps = -_aggressiveness(readings)
+    limit = np.stack([r.optimum.limit for r in readings], axis=1)
+    log_mcb = np.stack([r.optimum.log_mcb for r in readings], axis=1)
+    gain = leave_one_out_gain(limit, log_mcb, steps)
+    effect = Effect(
+        holds=gain > 0,
+        prior_probability=_luck(steps, case.fit.settings.seed),
+        size=gain,
+        unit="percentage points of error",
+        negligible="none: any lower error counts",
+    )
+    constant = _constant_error(limit)
+    error = (
+        f"the error on a left-out regime's limit falls by {span(gain, 3)} points when the best mCB is added to "
+        f"log(1 - reduction), over {len(readings)} regimes; a constant alone errs by {number(constant, 3)} points"
+    )
+    words = {
+        "supported": f"The best mCB predicts the limit: {error}.",
+        "refuted": f"The best mCB does not help to predict the limit: {error}.",
+        "undecided": f"It is undecided whether the best mCB predicts the limit: {error}.",
+        "remedy": f"more regimes:\n[[recipes]]\n{_REGIMES}\ncount = 200",
+    }
+    return case.verdict("C4", None, effect, words)
+
+
+def _aggressiveness(readings: tuple[Reading, ...]) -> FloatArray:
+    return -np.log1p(-np.array([r.data.target for r in readings]))
+
+
+def _luck(steps: FloatArray, seed: int) -> float:
+    """Return how often a predictor without information lowers the error: the prior probability of the claim."""
+    rng = np.random.default_rng([seed, 41])
+    shape = (LUCK, steps.size)
+    return float(
+        (leave_one_out_gain(rng.standard_normal(shape), rng.standard_normal(shape), steps) > 0).mean()
+    )
+
+
+def _constant_error(limit: FloatArray) -> float:
+    """Return the leave-one-out error of predicting each regime's limit by the others' mean, points."""
+    middle = np.median(limit, axis=0)
+    left_out = (middle - middle.mean()) * middle.size / (middle.size - 1)
+    return float(np.sqrt((left_out**2).mean()))
