@@ -13,7 +13,8 @@ from popstats.errors import FitError
 from popstats.inference.cost_form import first_rows
 from popstats.inference.cross_products import RegimeData, recipe_table
 from popstats.inference.fit import Fit, fit
-from popstats.judgement.case import Case, Effect, Reading, more_recipes, percent, span
+from popstats.inference.optimum import interval
+from popstats.judgement.case import Case, Effect, Reading, more_recipes, number, percent, span
 from popstats.judgement.edf import SpaceDifference, compare_spaces
 from popstats.judgement.explained import MINIMUM_RECIPES, WidthsBeyond, ratio_std
 from popstats.judgement.verdicts import Verdict
