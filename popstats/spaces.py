@@ -213,7 +213,7 @@ def _bins(axis: Axis, reductions: FloatArray) -> Regimes:
 def _given(axis: Axis, reductions: FloatArray, regimes: Sequence[float] | Mapping[float, float]) -> Regimes:
     widths = dict(regimes) if isinstance(regimes, Mapping) else _half_widths(regimes)
     centres = np.array(sorted(widths), dtype=np.float64)
-    if centres.size == 0 or centres.min() <= 0.0 or centres.max() >= 1.0:
+    if centres.size == 0 or not ((centres > 0.0) & (centres < 1.0)).all():
         raise PopulationError(
             f"regimes: expected centres strictly between 0 and 1 (fractions removed), got {list(centres)}"
         )

@@ -66,7 +66,7 @@ def check_widths(frame: pd.DataFrame, names: Sequence[str], where: str) -> None:
         bad = ~(pd.to_numeric(frame[name], errors="coerce") > 0).to_numpy(dtype=bool, na_value=False)
         if bad.any():
             raise PopulationError(
-                f"{where}: column {name} must hold widths, numbers > 0; got {frame[name][bad].iloc[0]!r} in "
+                f"{where}: column {name} must hold widths, numbers > 0; got {frame[name][bad].tolist()[0]!r} in "
                 f"{_rows(frame, bad)}"
             )
 
@@ -104,8 +104,10 @@ def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str], where: str) 
     Raises
     ------
     PopulationError
-        If a name on the right is not in the table, or one on the left is no column that popstats reads.
+        If a name on the right is not in the table, one on the left is no column that popstats reads, or
+        two columns of the table have one name.
     """
+    _names_are_unique(frame, where)
     known = {c.name for c in COLUMNS}
     if unknown := sorted(set(columns) - known):
         raise PopulationError(
@@ -253,7 +255,7 @@ def _check_column(declared: Column, frame: pd.DataFrame, where: str) -> None:
     else:
         return
     if bad.any():
-        first = values[bad].iloc[0]
+        first = values[bad].tolist()[0]
         raise PopulationError(
             f"{where}: column {declared.name} must be {declared.legal}"
             f"{' ' + declared.unit if declared.unit else ''}; got {first!r} in {_rows(frame, bad)}"
@@ -311,7 +313,6 @@ def _is_smaller_than_original(frame: pd.DataFrame, where: str) -> None:
 
 
 _CHECKS: Iterable[Callable[[pd.DataFrame, str], None]] = (
-    _names_are_unique,
     _has_rows,
     _has_needed,
     _is_numeric,
