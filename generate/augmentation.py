@@ -36,7 +36,10 @@ def _parse_step(step: str, text: str) -> Augment:
         return partial(shift, pixels=pixels)
     if name == "cutout" and pixels:
         return partial(cutout, pixels=pixels)
-    raise PlanError(f"augmentation: unknown step {step!r} in {text!r}. Legal steps, joined by +: flip, shiftN, cropN, cutoutN (N pixels); or none.")
+    raise PlanError(
+        f"augmentation: unknown step {step!r} in {text!r}. Legal steps, joined by +: flip, shiftN, "
+        "cropN, cutoutN (N pixels); or none."
+    )
 
 
 def flip(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -70,8 +73,10 @@ def cutout(images: Tensor, generator: torch.Generator, pixels: int) -> Tensor:
 
 
 def shift_views(images: Tensor, pixels: int) -> Tensor:
-    """Return every shift of up to `pixels` of every image, shape ((2 pixels + 1)^2 n, channels, height, width), shift-major."""
+    """Return every shift of up to `pixels` of every image, shape ((2 pixels + 1)^2 n, channels, height, width)."""
     _, _, height, width = images.shape
     padded = functional.pad(images, (pixels,) * 4)
     steps = range(2 * pixels + 1)
-    return torch.cat([padded[:, :, top : top + height, left : left + width] for top in steps for left in steps])
+    return torch.cat(
+        [padded[:, :, top : top + height, left : left + width] for top in steps for left in steps]
+    )

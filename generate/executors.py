@@ -1,4 +1,4 @@
-"""Who trains: worker processes on this machine. (`ray_executor` does the same on a cluster.)
+"""Who trains: worker processes on this machine (`ray_executor` does the same on a cluster).
 
 Workers share nothing but the run folder. Each claims trainings by byte-range locks and writes its own rows, so
 that any of them, and the parent, may die at any moment; a worker ends when its parent does.
@@ -139,7 +139,9 @@ class _Crew:
 
     def step(self) -> None:
         """Wait for something to happen and deal with it."""
-        ready = wait([w.connection for w in self.workers] + [w.process.sentinel for w in self.workers], POLL_SECONDS)
+        ready = wait(
+            [w.connection for w in self.workers] + [w.process.sentinel for w in self.workers], POLL_SECONDS
+        )
         for worker in list(self.workers):
             self._read(worker)
             if worker.process.sentinel in ready:
@@ -168,7 +170,8 @@ class _Crew:
     def _check_failures(self, event: Event) -> None:
         if self.finished == self.failures == FIRST_FAILURES:
             raise RunFolderError(
-                f"{self.folder.path}: the first {FIRST_FAILURES} trainings of this run all failed, the last one because: {event.message}. "
+                f"{self.folder.path}: the first {FIRST_FAILURES} trainings of this run all failed, the "
+                f"last one because: {event.message}. "
                 "Check the plan's retraining settings."
             )
 
@@ -182,13 +185,19 @@ class _Crew:
         self.deaths_in_a_row += 1
         if self.deaths_in_a_row >= DEATHS_WITHOUT_PROGRESS:
             raise RunFolderError(
-                f"{self.folder.path}: workers end again and again before they finish anything (the last one {_ending(worker.process.exitcode)}). "
+                f"{self.folder.path}: workers end again and again before they finish anything (the "
+                f"last one {_ending(worker.process.exitcode)}). "
                 "Is there enough memory? Try fewer --workers."
             )
         if worker.training >= 0:
             self.deaths[worker.training] += 1
             if self.deaths[worker.training] >= DEATHS_OF_A_TRAINING:
-                self.given_up.append((worker.training, f"its worker {_ending(worker.process.exitcode)}, {DEATHS_OF_A_TRAINING} times"))
+                self.given_up.append(
+                    (
+                        worker.training,
+                        f"its worker {_ending(worker.process.exitcode)}, {DEATHS_OF_A_TRAINING} times",
+                    )
+                )
         self.start(worker.device)
 
 
@@ -242,7 +251,11 @@ def _step_or_stop(crew: _Crew) -> None:
     except KeyboardInterrupt:
         if crew.stopping:
             raise
-        crew.report(Event("broken", message="stopping after the trainings in progress; press Ctrl-C again to drop them"))
+        crew.report(
+            Event(
+                "broken", message="stopping after the trainings in progress; press Ctrl-C again to drop them"
+            )
+        )
         crew.stop()
 
 
@@ -275,7 +288,9 @@ def _work(folder_path: str, device: str, connection: Connection, deadline: float
         connection.send(Event("broken", message=str(error)))
     except Exception as error:
         trace = "".join(traceback.format_exception(error))
-        connection.send(Event("broken", message=f"A worker met an error that it has no sentence for:\n{trace}"))
+        connection.send(
+            Event("broken", message=f"A worker met an error that it has no sentence for:\n{trace}")
+        )
 
 
 def _end_with_parent() -> None:

@@ -23,10 +23,16 @@ __all__ = ["DIGITS_TRAIN", "ImageSet", "Split", "check_images", "load_images"]
 
 DIGITS_TRAIN = 700
 DIGITS_VALIDATION = 100
-# One of 997 test images is 0.1 points: the mean over nine one-pixel shifts of each makes the accuracy finer than recipes differ.
+# One of 997 test images is 0.1 points, about as much as recipes differ: the mean over nine one-pixel
+# shifts of each image is finer.
 DIGITS_SHIFT = 1
 LARGEST_VALIDATION = 5000
-TORCHVISION_SETS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "fashion-mnist": "FashionMNIST", "mnist": "MNIST"}
+TORCHVISION_SETS = {
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+    "fashion-mnist": "FashionMNIST",
+    "mnist": "MNIST",
+}
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 IMAGE_FOLDER_SIZE = 224
 # Share of the shorter side that a centre crop keeps, as in the usual ImageNet evaluation (224 of 256).
@@ -57,7 +63,7 @@ class Split:
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images and labels in order, `size` at a time."""
-        yield from zip(self.images.split(size), self.labels.split(size), strict=True)
+        yield from zip(torch.split(self.images, size), torch.split(self.labels, size), strict=True)
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,10 @@ class ImageSet:
     def to(self, device: torch.device) -> ImageSet:
         """Return the set on `device`."""
         return replace(
-            self, train=self.train.to(device), validation=self.validation.to(device), test=self.test.to(device)
+            self,
+            train=self.train.to(device),
+            validation=self.validation.to(device),
+            test=self.test.to(device),
         )
 
 
@@ -136,11 +145,20 @@ def check_images(images: ImageSet, where: str) -> None:
     """
     for name, split in (("training", images.train), ("validation", images.validation), ("test", images.test)):
         if len(split) == 0 or len(split.images) != len(split.labels):
-            raise PlanError(f"{where}: {len(split.images)} {name} images and {len(split)} labels; expected equally many, at least one.")
+            raise PlanError(
+                f"{where}: {len(split.images)} {name} images and {len(split)} labels; expected equally "
+                "many, at least one."
+            )
         if split.images.dtype != torch.uint8 or split.images.dim() != 4:
-            raise PlanError(f"{where}: expected {name} images as uint8 (n, channels, height, width), got {split.images.dtype} {tuple(split.images.shape)}.")
+            raise PlanError(
+                f"{where}: expected {name} images as uint8 (n, channels, height, width), got "
+                f"{split.images.dtype} {tuple(split.images.shape)}."
+            )
         if int(split.labels.min()) < 0 or int(split.labels.max()) >= images.classes:
-            raise PlanError(f"{where}: {name} labels run from {int(split.labels.min())} to {int(split.labels.max())}; expected 0 to {images.classes - 1}.")
+            raise PlanError(
+                f"{where}: {name} labels run from {int(split.labels.min())} to "
+                f"{int(split.labels.max())}; expected 0 to {images.classes - 1}."
+            )
 
 
 def _hashed_order(name: str, count: int) -> list[int]:
@@ -157,9 +175,14 @@ def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 def _assemble(plan: ImagesPlan, train: Split, test: Split, classes: int, test_shift: int = 0) -> ImageSet:
     """Hold back validation images from the training images and measure the statistics of the rest."""
-    held_back = min(LARGEST_VALIDATION, max(1, len(train) // 10)) if plan.validation is None else plan.validation
+    held_back = (
+        min(LARGEST_VALIDATION, max(1, len(train) // 10)) if plan.validation is None else plan.validation
+    )
     if not 0 < held_back < len(train):
-        raise PlanError(f"images.validation: expected 1 to {len(train) - 1} of {len(train)} training images, got {held_back}.")
+        raise PlanError(
+            f"images.validation: expected 1 to {len(train) - 1} of {len(train)} training images, got "
+            f"{held_back}."
+        )
     order = torch.tensor(_hashed_order(plan.name, len(train)))
     kept = order[held_back:] if plan.limit is None else order[held_back:][: plan.limit]
     training = Split(train.images[kept].contiguous(), train.labels[kept])
@@ -193,7 +216,9 @@ def _torchvision_set(plan: ImagesPlan) -> ImageSet:
     try:
         from torchvision import datasets
     except ImportError as error:
-        raise PlanError(f"images.name: {plan.name} needs torchvision. Install it with: pip install torchvision") from error
+        raise PlanError(
+            f"images.name: {plan.name} needs torchvision. Install it with: pip install torchvision"
+        ) from error
     factory = getattr(datasets, TORCHVISION_SETS[plan.name])
     folder = Path(plan.folder).expanduser()
     try:
@@ -218,10 +243,15 @@ def _image_folder(plan: ImagesPlan, folder: Path) -> ImageSet:
     """Read train/CLASS/* and test/CLASS/* (or val/CLASS/*), as ImageNet is usually laid out."""
     testing = next((folder / name for name in ("test", "val") if (folder / name).is_dir()), None)
     if not (folder / "train").is_dir() or testing is None:
-        raise PlanError(f"images.name: expected {folder}/train/CLASS/* and {folder}/test/CLASS/* (or val), but they are not there.")
+        raise PlanError(
+            f"images.name: expected {folder}/train/CLASS/* and {folder}/test/CLASS/* (or val), but "
+            "they are not there."
+        )
     classes = sorted(entry.name for entry in (folder / "train").iterdir() if entry.is_dir())
     if len(classes) < 2:
-        raise PlanError(f"images.name: expected at least two class folders in {folder}/train, found {len(classes)}.")
+        raise PlanError(
+            f"images.name: expected at least two class folders in {folder}/train, found {len(classes)}."
+        )
     size = plan.size or IMAGE_FOLDER_SIZE
     splits = [_read_split(part, classes, size, plan) for part in (folder / "train", testing)]
     return _assemble(plan, splits[0], splits[1], classes=len(classes))
@@ -260,13 +290,17 @@ def _read_image(path: Path, size: int) -> Tensor:
         with Image.open(path) as opened:
             picture = opened.convert("RGB")
     except (OSError, UnidentifiedImageError) as error:
-        raise PlanError(f"images.name: {path} cannot be read as an image ({error}). Remove or replace it.") from error
+        raise PlanError(
+            f"images.name: {path} cannot be read as an image ({error}). Remove or replace it."
+        ) from error
     if picture.size != (size, size):
         shorter = round(size / CENTRE_SHARE)
         scale = shorter / min(picture.size)
         width, height = (max(size, round(side * scale)) for side in picture.size)
         left, top = (width - size) // 2, (height - size) // 2
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR).crop(
+            (left, top, left + size, top + size)
+        )
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
@@ -275,9 +309,14 @@ def _factory(plan: ImagesPlan, module: str, name: str) -> ImageSet:
     try:
         factory: Callable[[], ImageSet] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise PlanError(f"images.name: {plan.name} cannot be imported ({error}). Expected module:factory on the Python path.") from error
+        raise PlanError(
+            f"images.name: {plan.name} cannot be imported ({error}). Expected module:factory on the "
+            "Python path."
+        ) from error
     images = factory()
     if not isinstance(images, ImageSet):
-        raise PlanError(f"images.name: {plan.name} returned {type(images).__name__}; expected generate.images.ImageSet.")
+        raise PlanError(
+            f"images.name: {plan.name} returned {type(images).__name__}; expected generate.images.ImageSet."
+        )
     check_images(images, f"images {plan.name}")
     return replace(images, name=plan.name)

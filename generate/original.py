@@ -20,7 +20,14 @@ from generate.plan import Plan
 from generate.training import check_learned, evaluate, fresh_weights, memory_format, train, training_epochs
 from popstats.errors import PlanError
 
-__all__ = ["OriginalNumbers", "load_weights", "make_original", "measure_original", "weights_bytes", "weights_id"]
+__all__ = [
+    "OriginalNumbers",
+    "load_weights",
+    "make_original",
+    "measure_original",
+    "weights_bytes",
+    "weights_id",
+]
 
 
 @dataclass(frozen=True)
@@ -79,11 +86,17 @@ def make_original(plan: Plan, images: ImageSet, *, macs: int, device: torch.devi
         fresh_weights(network, plan.original.seed)
         network.to(device)
         train(network, images, plan.original.training, macs=macs, seed=plan.original.seed, device=device)
-    return network.to("cpu").to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload, no-any-return]
+    return network.to("cpu").to(memory_format=torch.contiguous_format).eval()
 
 
 def measure_original(
-    plan: Plan, network: nn.Module, images: ImageSet, *, costs: tuple[int, int], device: torch.device, started: float
+    plan: Plan,
+    network: nn.Module,
+    images: ImageSet,
+    *,
+    costs: tuple[int, int],
+    device: torch.device,
+    started: float,
 ) -> OriginalNumbers:
     """Measure the original network.
 
@@ -99,12 +112,12 @@ def measure_original(
     DivergenceError
         If it guesses.
     """
-    network = network.to(device).to(memory_format=memory_format(device))  # type: ignore[call-overload]
+    network = network.to(device).to(memory_format=memory_format(device))
     test = evaluate(network, images, images.test, device=device, shift=images.test_shift)
     validation = evaluate(network, images, images.validation, device=device, shift=images.test_shift)
     check_learned(test, images.classes)
     trained = plan.original.source == "train"
-    network = network.to("cpu").to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    network = network.to("cpu").to(memory_format=torch.contiguous_format)
     return OriginalNumbers(
         original_id=weights_id(network.state_dict()),
         network=plan.network.name,
@@ -160,7 +173,11 @@ def _build(plan: Plan, images: ImageSet) -> nn.Module:
         plan.network.name, classes=images.classes, input_shape=images.input_shape, width=plan.network.width
     )
     if plan.original.source != "train":
-        load_weights(network, _read_weights(Path(plan.original.source).expanduser()), f"original.source: {plan.original.source}")
+        load_weights(
+            network,
+            _read_weights(Path(plan.original.source).expanduser()),
+            f"original.source: {plan.original.source}",
+        )
     return network
 
 
@@ -169,7 +186,8 @@ def _read_weights(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise PlanError(
-            f"original.source: expected train, torchvision:WEIGHTS or the path of a .safetensors file; {path} cannot be read ({error.strerror})."
+            "original.source: expected train, torchvision:WEIGHTS or the path of a .safetensors file; "
+            f"{path} cannot be read ({error.strerror})."
         ) from error
 
 
@@ -178,16 +196,21 @@ def _from_torchvision(plan: Plan, images: ImageSet, weights: str) -> nn.Module:
     try:
         from torchvision import models
     except ImportError as error:
-        raise PlanError("original.source: torchvision is not installed. Install it with: pip install torchvision") from error
+        raise PlanError(
+            "original.source: torchvision is not installed. Install it with: pip install torchvision"
+        ) from error
     options = {"aux_logits": False} if plan.network.name in ("googlenet", "inception_v3") else {}
     try:
         chosen = models.get_model_weights(plan.network.name)[weights]
         network = cast(nn.Module, models.get_model(plan.network.name, weights=chosen))
     except (KeyError, ValueError) as error:
-        raise PlanError(f"original.source: torchvision has no weights {weights!r} for {plan.network.name!r} ({error}).") from error
+        raise PlanError(
+            f"original.source: torchvision has no weights {weights!r} for {plan.network.name!r} ({error})."
+        ) from error
     except OSError as error:
         raise PlanError(
-            f"original.source: the weights {weights!r} could not be downloaded ({error}). Save them as .safetensors and give that path."
+            f"original.source: the weights {weights!r} could not be downloaded ({error}). Save them as "
+            ".safetensors and give that path."
         ) from error
     for name, value in options.items():
         setattr(network, name, value)

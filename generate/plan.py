@@ -89,7 +89,11 @@ class TrainingSettings:
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that differ from the defaults: what a subnetwork's identity is made from."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name) != f.default}
+        return {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if getattr(self, f.name) != f.default
+        }
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,8 @@ class RecipePlan:
         Filter score: l1 | l2 | bn_scale | fpgm | taylor | random.
     mcb_range : float
         `stratified` spreads over mean computation budgets between 1/mcb_range and mcb_range.
+    round_to : int
+        Widths are multiples of this (or the full width), and at least this.
     """
 
     regimes: tuple[float, ...]
@@ -187,6 +193,7 @@ class RecipePlan:
     retraining: tuple[str, ...] = ("fine-tune",)
     criterion: str = "l1"
     mcb_range: float = 2.0
+    round_to: int = 1
 
 
 @dataclass(frozen=True)
@@ -246,7 +253,10 @@ def read_plan(path: Path | str) -> Plan:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise PlanError(f"There is no plan at {path}. Give the path of a .toml file; the shipped ones lie in {DEFAULT_PLAN.parent}.") from None
+        raise PlanError(
+            f"There is no plan at {path}. Give the path of a .toml file; the shipped ones lie in "
+            f"{DEFAULT_PLAN.parent}."
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PlanError(f"{path} is not valid TOML: {error}.") from error
     return plan_from_dict(_absolute_files(table, path.parent), where=str(path))
@@ -264,7 +274,9 @@ def plan_from_dict(table: Mapping[str, Any], where: str = "plan") -> Plan:
     retraining = table.pop("retraining", {})
     plan = _build(Plan, table, where)
     used = {technique for block in plan.recipes for technique in block.retraining}
-    settings = {name: _technique_settings(name, retraining, plan, where) for name in sorted(used | set(retraining))}
+    settings = {
+        name: _technique_settings(name, retraining, plan, where) for name in sorted(used | set(retraining))
+    }
     plan = dataclasses.replace(plan, retraining=settings)
     _check_plan(plan, where)
     return plan
@@ -272,16 +284,22 @@ def plan_from_dict(table: Mapping[str, Any], where: str = "plan") -> Plan:
 
 def only_adds(old: Plan, new: Plan) -> bool:
     """Whether `new` asks for everything that `old` does, and at most for more recipes, regimes, seeds or techniques."""
-    rest = {"recipes": (), "retraining": {}, "description": "", "keep_weights": "none", "gpus_per_training": 1.0}
-    if dataclasses.replace(old, **rest) != dataclasses.replace(new, **rest):
+    if _fixed_parts(old) != _fixed_parts(new):
         return False
     if any(new.retraining.get(name) != settings for name, settings in old.retraining.items()):
         return False
     return len(new.recipes) >= len(old.recipes) and all(map(_block_only_adds, old.recipes, new.recipes))
 
 
+def _fixed_parts(plan: Plan) -> tuple[object, ...]:
+    """Return what may not change on an existing run folder."""
+    return plan.name, plan.network, plan.images, plan.original, plan.seed
+
+
 def _block_only_adds(old: RecipePlan, new: RecipePlan) -> bool:
-    grown = dataclasses.replace(old, regimes=new.regimes, count=new.count, seeds=new.seeds, retraining=new.retraining)
+    grown = dataclasses.replace(
+        old, regimes=new.regimes, count=new.count, seeds=new.seeds, retraining=new.retraining
+    )
     return (
         grown == new
         and new.count >= old.count
@@ -296,13 +314,17 @@ def _absolute_files(table: dict[str, Any], folder: Path) -> dict[str, Any]:
     for block in table.get("recipes", []):
         space = block.get("space", "") if isinstance(block, dict) else ""
         if isinstance(space, str) and space.startswith("refined:"):
-            block["space"] = f"refined:{(folder / Path(space.removeprefix('refined:')).expanduser()).resolve()}"
+            block["space"] = (
+                f"refined:{(folder / Path(space.removeprefix('refined:')).expanduser()).resolve()}"
+            )
     return table
 
 
 def _technique_settings(name: str, tables: Mapping[str, Any], plan: Plan, where: str) -> TrainingSettings:
     if name not in TECHNIQUES:
-        raise PlanError(f"{where}, [retraining]: unknown technique {name!r}{_did_you_mean(name, TECHNIQUES)}.")
+        raise PlanError(
+            f"{where}, [retraining]: unknown technique {name!r}{_did_you_mean(name, TECHNIQUES)}."
+        )
     base = plan.original.training
     inherited: dict[str, Any] = dataclasses.asdict(base)
     if name == "fine-tune":
@@ -324,10 +346,15 @@ def _build[T](cls: type[T], table: Mapping[str, Any], where: str) -> T:
     missing = [
         f.name
         for f in fields.values()
-        if f.name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if f.name not in values
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
     ]
     if missing:
-        raise PlanError(f"{where}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. {_legal(tuple(fields))}.")
+        raise PlanError(
+            f"{where}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. "
+            f"{_legal(tuple(fields))}."
+        )
     return cls(**values)
 
 
@@ -340,11 +367,18 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if typing.get_origin(hint) is tuple and isinstance(value, (list, tuple)):
         item = typing.get_args(hint)[0]
         return tuple(_convert(item, entry, f"{where}[{i}]") for i, entry in enumerate(value))
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+    if (
+        hint is float
+        and isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    ):
         return float(value)
     if hint in (int, str, bool) and type(value) is hint:
         return value
-    expected = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "true or false"}.get(hint, "a list or table")
+    expected = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "true or false"}.get(
+        hint, "a list or table"
+    )
     raise PlanError(f"{where}: expected {expected}, got {value!r}.")
 
 
@@ -383,13 +417,23 @@ def _check_recipes(block: RecipePlan, where: str) -> None:
         raise PlanError(f"{where}: expected at least one regime and one retraining technique, got none.")
     for target in block.regimes:
         if not 0 < target < 1:
-            raise PlanError(f"{where}, regimes: a regime is a reduction between 0 and 1 (0.5 removes half), got {target:g}.")
+            raise PlanError(
+                f"{where}, regimes: a regime is a reduction between 0 and 1 (0.5 removes half), got "
+                f"{target:g}."
+            )
     if len(set(block.regimes)) < len(block.regimes) or len(set(block.retraining)) < len(block.retraining):
-        raise PlanError(f"{where}: regimes and retraining techniques must not repeat; got {block.regimes} and {block.retraining}.")
+        raise PlanError(
+            f"{where}: regimes and retraining techniques must not repeat; got {block.regimes} and "
+            f"{block.retraining}."
+        )
     _at_least(block.count, 1, f"{where}, count")
     _at_least(block.seeds, 1, f"{where}, seeds")
+    _at_least(block.round_to, 1, f"{where}, round_to")
     if block.mcb_range <= 1:
-        raise PlanError(f"{where}, mcb_range: expected more than 1 (2 spreads mCB over 1/2 to 2), got {block.mcb_range:g}.")
+        raise PlanError(
+            f"{where}, mcb_range: expected more than 1 (2 spreads mCB over 1/2 to 2), got "
+            f"{block.mcb_range:g}."
+        )
 
 
 def _check_space(space: str, where: str) -> None:
@@ -398,7 +442,10 @@ def _check_space(space: str, where: str) -> None:
         return
     if kind == "std" and _is_band(argument):
         return
-    raise PlanError(f"{where}: expected random, stratified, std:LOW-HIGH (such as std:0.05-0.15) or refined:FILE, got {space!r}.")
+    raise PlanError(
+        f"{where}: expected random, stratified, std:LOW-HIGH (such as std:0.05-0.15) or refined:FILE, "
+        f"got {space!r}."
+    )
 
 
 def _is_band(argument: str) -> bool:
@@ -419,7 +466,9 @@ def _check_training(settings: TrainingSettings, where: str) -> None:
     _at_least(settings.weight_decay, 0, f"{where}, weight_decay")
     for name in ("warm_up", "momentum", "label_smoothing"):
         if not 0 <= getattr(settings, name) < 1:
-            raise PlanError(f"{where}, {name}: expected 0 to 1 (1 excluded), got {getattr(settings, name):g}.")
+            raise PlanError(
+                f"{where}, {name}: expected 0 to 1 (1 excluded), got {getattr(settings, name):g}."
+            )
 
 
 def _one_of(value: str, legal: tuple[str, ...], where: str) -> None:

@@ -52,16 +52,34 @@ def _as_interrupt(number: int, frame: FrameType | None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m generate.population",
-        description="Make a population of pruned, retrained subnetworks. Run it again to continue; nothing finished is lost.",
+        description="Make a population of pruned, retrained subnetworks. Run again, it continues; nothing is lost.",
     )
-    parser.add_argument("plan", nargs="?", type=Path, metavar="PLAN.toml", help="what to make; default: digits, a few minutes on two cores")
+    parser.add_argument(
+        "plan",
+        nargs="?",
+        type=Path,
+        metavar="PLAN.toml",
+        help="what to make; default: digits, a few minutes on two cores",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="run folder; default: runs/NAME")
-    parser.add_argument("--workers", type=_positive, metavar="N", help="worker processes; default: one a core, or four a GPU")
-    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="where to train; default: auto")
-    parser.add_argument("--executor", choices=("local", "ray"), default="local", help="who trains; default: local")
-    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="start no training after this time")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and how long it would take")
-    parser.add_argument("--status", action="store_true", help="say how far the run folder is; changes nothing")
+    parser.add_argument(
+        "--workers", type=_positive, metavar="N", help="worker processes; default: one a core, or four a GPU"
+    )
+    parser.add_argument(
+        "--device", default="auto", metavar="auto|cpu|cuda", help="where to train; default: auto"
+    )
+    parser.add_argument(
+        "--executor", choices=("local", "ray"), default="local", help="who trains; default: local"
+    )
+    parser.add_argument(
+        "--time-limit", type=float, metavar="SECONDS", help="start no training after this time"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be done, and how long it would take"
+    )
+    parser.add_argument(
+        "--status", action="store_true", help="say how far the run folder is; changes nothing"
+    )
     return parser
 
 
@@ -167,7 +185,9 @@ def _train(
 
                     run_ray(folder, claims, workers=workers, device=device, deadline=deadline, report=report)
                 else:
-                    devices = worker_devices(device, min(workers or default_workers(device), total - clock.finished))
+                    devices = worker_devices(
+                        device, min(workers or default_workers(device), total - clock.finished)
+                    )
                     run_local(folder, claims, devices=devices, deadline=deadline, report=report)
     finally:
         folder.compact(metadata(plan, original))

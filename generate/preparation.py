@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from generate.augmentation import parse_augmentation
 from generate.costs import CostModel, derive_costs
 from generate.groups import find_groups
 from generate.images import ImageSet, load_images
@@ -18,7 +19,6 @@ from generate.plan import Plan
 from generate.provenance import code_version, hardware
 from generate.run_folder import RunFolder
 from generate.subnetworks import Workbench, open_workbench, rebuild_original
-from generate.training import parse_augmentation
 from generate.worklist import Training, make_worklist
 from popstats.errors import PlanError, RunFolderError
 
@@ -82,7 +82,9 @@ def survey(plan: Plan) -> Survey:
     return Survey(plan, images, network, derive_costs(network, images.input_shape, groups))
 
 
-def prepare(folder: RunFolder, surveyed: Survey, source: str, device: torch.device) -> tuple[OriginalNumbers, tuple[Training, ...]]:
+def prepare(
+    folder: RunFolder, surveyed: Survey, source: str, device: torch.device
+) -> tuple[OriginalNumbers, tuple[Training, ...]]:
     """Bring the folder to where trainings can start: plan adopted, original network there, worklist drawn.
 
     Parameters
@@ -126,7 +128,9 @@ def _original(folder: RunFolder, surveyed: Survey, device: torch.device) -> Orig
     costs = (surveyed.costs.original_macs, surveyed.costs.original_params)
     network = make_original(surveyed.plan, surveyed.images, macs=costs[0], device=device)
     _check_classes(network, surveyed.images)
-    numbers = measure_original(surveyed.plan, network, surveyed.images, costs=costs, device=device, started=started)
+    numbers = measure_original(
+        surveyed.plan, network, surveyed.images, costs=costs, device=device, started=started
+    )
     folder.write_original(weights_bytes(network), numbers.as_dict())
     return numbers
 
@@ -136,8 +140,9 @@ def _check_classes(network: nn.Module, images: ImageSet) -> None:
     outputs = network.eval()(torch.zeros(1, *images.input_shape))
     if outputs.shape != (1, images.classes):
         raise PlanError(
-            f"original.source: the network tells {outputs.shape[-1]} classes apart, but {images.name} has {images.classes}. "
-            "Take weights that were trained on these classes, or original.source = \"train\"."
+            f"original.source: the network tells {outputs.shape[-1]} classes apart, but {images.name} "
+            f"has {images.classes}. "
+            'Take weights that were trained on these classes, or original.source = "train".'
         )
 
 
@@ -151,11 +156,18 @@ def reopen(folder: RunFolder, device: torch.device) -> Workbench:
     """
     plan, numbers = folder.read_plan(), folder.read_original()
     if plan is None or numbers is None:
-        raise RunFolderError(f"{folder.path} holds no plan or no original network. Run `python -m generate.population` on it first.")
-    return assemble(plan, load_images(plan.images), folder.weights_path.read_bytes(), OriginalNumbers(**numbers), device)
+        raise RunFolderError(
+            f"{folder.path} holds no plan or no original network. Run `python -m generate.population` "
+            "on it first."
+        )
+    return assemble(
+        plan, load_images(plan.images), folder.weights_path.read_bytes(), OriginalNumbers(**numbers), device
+    )
 
 
-def assemble(plan: Plan, images: ImageSet, weights: bytes, original: OriginalNumbers, device: torch.device) -> Workbench:
+def assemble(
+    plan: Plan, images: ImageSet, weights: bytes, original: OriginalNumbers, device: torch.device
+) -> Workbench:
     """Build a workbench from its parts, on this machine or on another one."""
     network = rebuild_original(plan, images, weights, "the original network's weights")
     groups = find_groups(network, images.input_shape, plan.network.keep)

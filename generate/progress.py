@@ -67,9 +67,12 @@ class Display(Protocol):
     """Shows a run's progress; the only one who writes to the terminal meanwhile."""
 
     def __enter__(self) -> Self: ...
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
     def update(self, event: Event, finished: int) -> None:
         """Show an event; `finished` counts everything in the folder, other processes' work included."""
+
     def note(self, text: str) -> None:
         """Show a sentence."""
 
@@ -84,7 +87,9 @@ class PlainDisplay:
         self.note(self._clock.line())
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.note(self._clock.line())
 
     def update(self, event: Event, finished: int) -> None:
@@ -109,14 +114,20 @@ class BarDisplay:
         from rich.progress import BarColumn, Progress, TextColumn
 
         self._clock = clock
-        self._bar = Progress(TextColumn("[progress.percentage]{task.percentage:>3.0f} %"), BarColumn(), TextColumn("{task.description}"))
+        self._bar = Progress(
+            TextColumn("[progress.percentage]{task.percentage:>3.0f} %"),
+            BarColumn(),
+            TextColumn("{task.description}"),
+        )
         self._task = self._bar.add_task(clock.line(), total=clock.total, completed=clock.finished)
 
     def __enter__(self) -> Self:
         self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bar.stop()
 
     def update(self, event: Event, finished: int) -> None:

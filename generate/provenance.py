@@ -37,7 +37,9 @@ def provenance_of(device: torch.device) -> Provenance:
     """Return the provenance of trainings on `device` in this process."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     layout = "channels_last" if memory_format(device) is torch.channels_last else "contiguous"
-    return Provenance(code_version(), str(torch.__version__), name, torch.backends.cpu.get_cpu_capability(), layout)
+    return Provenance(
+        code_version(), str(torch.__version__), name, torch.backends.cpu.get_cpu_capability(), layout
+    )
 
 
 def choose_device(name: str) -> torch.device:
@@ -61,7 +63,10 @@ def code_version() -> str:
     if not (checkout / ".git").exists():
         return version
     asked = subprocess.run(
-        ["git", "-C", str(checkout), "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=False
+        ["git", "-C", str(checkout), "rev-parse", "--short=10", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return f"{version}+{asked.stdout.strip()}" if asked.returncode == 0 else version
 

@@ -44,7 +44,7 @@ def explain(error: OSError, path: Path) -> RunFolderError:
     """Turn a refusal of the file system into a sentence."""
     reasons = {
         errno.ENOSPC: "the disk is full. Free some space and run the same command again; everything finished is kept",
-        errno.EDQUOT: "the disk quota is used up. Free some space and run the same command again; everything finished is kept",
+        errno.EDQUOT: "the disk quota is used up. Free some space and run the same command again; finished rows are kept",
         errno.EROFS: "it lies on a read-only file system. Choose another folder with --out",
         errno.EACCES: "it may not be written to. Change its permissions or choose another folder with --out",
         errno.EPERM: "it may not be written to. Change its permissions or choose another folder with --out",
@@ -121,7 +121,9 @@ class RunFolder:
                 (self.path / part).mkdir(parents=True, exist_ok=True)
             (self.path / "claims").touch()
         except (FileExistsError, NotADirectoryError) as error:
-            raise RunFolderError(f"{self.path}: expected a folder, but {error.filename} is a file. Choose another --out.") from error
+            raise RunFolderError(
+                f"{self.path}: expected a folder, but {error.filename} is a file. Choose another --out."
+            ) from error
         except OSError as error:
             raise explain(error, self.path) from error
         probe = self.path / "rows" / f".probe.{os.getpid()}"
@@ -156,8 +158,10 @@ class RunFolder:
             return False
         if present is not None and not only_adds(present, plan):
             raise RunFolderError(
-                f"{self.path} was made with another plan ({_differences(present, plan)}). A plan may only grow on an existing "
-                "folder: more recipes, regimes, seeds or techniques. Choose a new --out, or go back to the folder's plan.toml."
+                f"{self.path} was made with another plan ({_differences(present, plan)}). A plan may "
+                "only grow on an existing "
+                "folder: more recipes, regimes, seeds or techniques. Choose a new --out, or go back "
+                "to the folder's plan.toml."
             )
         write_whole(self.path / "plan.toml", source.encode())
         write_whole(self.path / "plan.json", _json_bytes(plan.as_dict()))
@@ -188,7 +192,9 @@ class RunFolder:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise RunFolderError(f"{path} is damaged ({error}). Restore it, or start a new folder with --out.") from error
+            raise RunFolderError(
+                f"{path} is damaged ({error}). Restore it, or start a new folder with --out."
+            ) from error
 
     def _row_path(self, index: int) -> Path:
         return self.path / "rows" / f"{index:07d}.json"
@@ -203,7 +209,11 @@ class RunFolder:
             names = os.listdir(self.path / "rows")
         except FileNotFoundError as error:
             raise RunFolderError(f"{self.path} is no run folder: it has no rows/.") from error
-        return {int(name.removesuffix(".json")) for name in names if name.endswith(".json") and not name.startswith(".")}
+        return {
+            int(name.removesuffix(".json"))
+            for name in names
+            if name.endswith(".json") and not name.startswith(".")
+        }
 
     def write_row(self, index: int, row: Mapping[str, Any]) -> None:
         """Store the row of one finished training."""
@@ -233,7 +243,7 @@ class RunFolder:
 
 
 class Claims:
-    """This process's locks on the trainings of a run folder.
+    """Locks of one process on the trainings of a run folder.
 
     POSIX drops all locks of a process on a file when it closes any descriptor of that file: hold one
     `Claims` a process and folder.

@@ -32,7 +32,14 @@ from generate.training import (
 )
 from generate.worklist import Training
 
-__all__ = ["Workbench", "cut_network", "known_columns", "open_workbench", "rebuild_original", "train_subnetwork"]
+__all__ = [
+    "Workbench",
+    "cut_network",
+    "known_columns",
+    "open_workbench",
+    "rebuild_original",
+    "train_subnetwork",
+]
 
 
 @dataclass(frozen=True)
@@ -70,12 +77,19 @@ class Workbench:
 
 
 def open_workbench(
-    plan: Plan, images: ImageSet, network: nn.Module, original: OriginalNumbers, groups: tuple[Group, ...], device: torch.device
+    plan: Plan,
+    images: ImageSet,
+    network: nn.Module,
+    original: OriginalNumbers,
+    groups: tuple[Group, ...],
+    device: torch.device,
 ) -> Workbench:
     """Score the filters and put the images where trainings run."""
     criteria = sorted({block.criterion for block in plan.recipes})
     scores = {name: score_filters(network, images.input_shape, groups, name) for name in criteria}
-    return Workbench(plan, _resident(images, device), network, original, groups, scores, device, provenance_of(device))
+    return Workbench(
+        plan, _resident(images, device), network, original, groups, scores, device, provenance_of(device)
+    )
 
 
 def _resident(images: ImageSet, device: torch.device) -> ImageSet:
@@ -109,7 +123,7 @@ def train_subnetwork(bench: Workbench, training: Training) -> tuple[dict[str, An
     row = known_columns(bench, training)
     started = time.monotonic()
     try:
-        network = cut_network(bench, training).to(bench.device).to(memory_format=memory_format(bench.device))  # type: ignore[call-overload]
+        network = cut_network(bench, training).to(bench.device).to(memory_format=memory_format(bench.device))
         row |= _results(bench, training, network)
     except (DivergenceError, RuntimeError, ValueError) as error:
         # Recorded as the row's reason: one recipe that cannot be trained must not stop thousands that can.

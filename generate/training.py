@@ -95,7 +95,13 @@ def _rate_share(settings: TrainingSettings, progress: float) -> float:
 
 
 def train(
-    network: nn.Module, images: ImageSet, settings: TrainingSettings, *, macs: int, seed: int, device: torch.device
+    network: nn.Module,
+    images: ImageSet,
+    settings: TrainingSettings,
+    *,
+    macs: int,
+    seed: int,
+    device: torch.device,
 ) -> None:
     """Train `network` in place.
 
@@ -124,7 +130,7 @@ def train(
     steps = max(1, round(training_epochs(settings, macs, len(images.train)) * per_epoch))
     rates = learning_rates(settings, steps)
     optimizer = _optimizer(network, settings, device)
-    network.to(memory_format=memory_format(device)).train()  # type: ignore[call-overload]
+    network.to(memory_format=memory_format(device)).train()
     loss = torch.zeros((), device=device)
     for step, (batch, labels) in enumerate(_endless_batches(images, settings, batch_size, seed, device)):
         if step == steps:
@@ -140,7 +146,11 @@ def train(
 
 
 def _step(
-    network: nn.Module, optimizer: torch.optim.Optimizer, batch: Tensor, labels: Tensor, settings: TrainingSettings
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Tensor,
+    labels: Tensor,
+    settings: TrainingSettings,
 ) -> Tensor:
     with torch.autocast(batch.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
         outputs = network(batch)
@@ -155,7 +165,10 @@ def _optimizer(network: nn.Module, settings: TrainingSettings, device: torch.dev
     """SGD with Nesterov momentum; no weight decay on batch norm, biases and other vectors."""
     matrices = [p for p in network.parameters() if p.dim() > 1]
     vectors = [p for p in network.parameters() if p.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     return torch.optim.SGD(
         [group for group in groups if group["params"]],
         lr=settings.learning_rate,
@@ -174,7 +187,7 @@ def _endless_batches(
     order_generator = torch.Generator(split.images.device).manual_seed(seed)
     while True:
         order = torch.randperm(len(split), device=split.images.device, generator=order_generator)
-        for chosen in order[: len(order) // batch_size * batch_size].split(batch_size):
+        for chosen in torch.split(order[: len(order) // batch_size * batch_size], batch_size):
             batch = _normalise(split.images[chosen].to(device, non_blocking=True), images)
             for augment in steps:
                 batch = augment(batch, generator)
@@ -189,7 +202,9 @@ def _normalise(batch: Tensor, images: ImageSet) -> Tensor:
 
 
 @torch.inference_mode()
-def evaluate(network: nn.Module, images: ImageSet, split: Split, *, device: torch.device, shift: int = 0) -> Evaluation:
+def evaluate(
+    network: nn.Module, images: ImageSet, split: Split, *, device: torch.device, shift: int = 0
+) -> Evaluation:
     """Return accuracy and loss of `network` on `split`, averaged over all shifts of up to `shift` pixels.
 
     The images are padded after normalisation, so that shifted-in pixels look the same as in training.
@@ -221,13 +236,20 @@ def check_learned(evaluation: Evaluation, classes: int) -> None:
     if not math.isfinite(evaluation.loss):
         raise DivergenceError(f"the test loss is {evaluation.loss}")
     if evaluation.accuracy <= threshold:
-        raise DivergenceError(f"the accuracy at the end, {evaluation.accuracy:.2f} %, is no better than chance ({threshold:.2f} %)")
+        raise DivergenceError(
+            f"the accuracy at the end, {evaluation.accuracy:.2f} %, is no better than chance "
+            f"({threshold:.2f} %)"
+        )
 
 
 @torch.no_grad()
 def recalibrate(network: nn.Module, images: ImageSet, *, device: torch.device) -> None:
     """Re-estimate the running statistics of batch norm in place, on the training images as they are."""
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    norms = [
+        m
+        for m in network.modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
+    ]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

@@ -151,7 +151,9 @@ def make_worklist(
             held = _held_recipes(existing, number, target)
             drawn = _draw(plan, number, target, costs, held)
             for place, recipe in enumerate(drawn):
-                trainings = _trainings_of(plan, block, number, target, recipe, costs, (original_id, dataset, input_size))
+                trainings = _trainings_of(
+                    plan, block, number, target, recipe, costs, (original_id, dataset, input_size)
+                )
                 new = [training for training in trainings if training.subnetwork_id not in taken]
                 taken.update(training.subnetwork_id for training in new)
                 keyed += [((place + 0.5) / len(drawn), training) for training in new]
@@ -188,7 +190,14 @@ def _draw(plan: Plan, number: int, target: float, costs: CostModel, held: list[_
             break
         rng = np.random.default_rng([plan.seed, number, round(target * 1e6), len(held), attempt])
         drawn = sample_recipes(
-            block.space, costs, axis=block.axis, target=target, count=missing, rng=rng, mcb_range=math.log(block.mcb_range)
+            block.space,
+            costs,
+            axis=block.axis,
+            target=target,
+            count=missing,
+            rng=rng,
+            mcb_range=math.log(block.mcb_range),
+            round_to=block.round_to,
         )
         for recipe in _each(drawn):
             found.setdefault(recipe.widths, recipe)
@@ -220,7 +229,11 @@ def _trainings_of(
     names = [group.name for group in costs.groups]
     for technique in block.retraining:
         identity = recipe_identity(
-            *place, dict(zip(names, recipe.widths, strict=True)), technique, block.criterion, plan.retraining[technique]
+            *place,
+            dict(zip(names, recipe.widths, strict=True)),
+            technique,
+            block.criterion,
+            plan.retraining[technique],
         )
         for seed in range(block.seeds):
             yield Training(

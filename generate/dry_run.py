@@ -1,0 +1,156 @@
+"""The pre-flight: what a plan would make, where its regimes lie, and about how long it takes. Writes nothing."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import numpy as np
+import torch
+
+from generate.costs import CostModel
+from generate.executors import default_workers
+from generate.plan import Plan
+from generate.preparation import Survey, survey
+from generate.progress import duration
+from generate.training import evaluate, fresh_weights, train, training_epochs
+from generate.worklist import Training
+
+__all__ = ["estimated_seconds", "print_dry_run"]
+
+# Trainings timed for the estimate, spread over the plan's range of MACs, and the steps that are timed of each.
+TIMED = 3
+TIMED_STEPS = 12
+TIMED_TEST_IMAGES = 256
+
+
+def print_dry_run(plan: Plan, device: torch.device, workers: int | None) -> int:
+    """Print the plan's groups, regimes, number of trainings and estimated time."""
+    torch.set_num_threads(1)
+    surveyed = survey(plan)
+    trainings = surveyed.worklist(original_id="")
+    _print_groups(plan, surveyed)
+    _print_regimes(surveyed.costs, trainings)
+    count = min(workers or default_workers(device), len(trainings))
+    seconds = estimated_seconds(surveyed, trainings, device) / count
+    print(
+        f"{len(trainings)} trainings with {count} workers on {device}: about {duration(seconds)}, "
+        "after the original network."
+    )
+    return 0
+
+
+def _print_groups(plan: Plan, surveyed: Survey) -> None:
+    costs, images = surveyed.costs, surveyed.images
+    print(
+        f"{plan.name}: {plan.network.name} on {images.name} ({images.input_size}; {len(images.train)} "
+        "training, "
+        f"{len(images.validation)} validation, {len(images.test)} test images)"
+    )
+    print(
+        f"{costs.original_macs:,} MACs, {costs.original_params:,} parameters, {len(costs.groups)} "
+        "dependency groups:"
+    )
+    for group in costs.groups:
+        tied = f" with {', '.join(group.layers[1:])}" if len(group.layers) > 1 else ""
+        print(f"  {group.width:>5}  {group.name}{tied}")
+
+
+def _print_regimes(costs: CostModel, trainings: tuple[Training, ...]) -> None:
+    """Print each regime's recipes: their number, the range of costs and mCB, and which group mCB is confounded with."""
+    regimes: dict[tuple[str, float, str], list[Training]] = {}
+    for training in trainings:
+        regimes.setdefault((training.axis, training.target, training.space), []).append(training)
+    print(
+        f"{'regime':>12} {'space':<12} {'trainings':>9} {'recipes':>8} {'MACs left':>15} "
+        f"{'parameters left':>16} {'mCB':>12}  closest group"
+    )
+    for (axis, target, space), held in sorted(regimes.items()):
+        widths = np.unique(np.array([training.widths for training in held]), axis=0)
+        macs = costs.macs(widths) / costs.original_macs
+        params = costs.params(widths) / costs.original_params
+        mcb = macs / params
+        ranges = " ".join(f"{low:>7.1%}..{high:<6.1%}" for low, high in (_ends(macs), _ends(params)))
+        print(
+            f"{axis:>6} {target:>5.2f} {space:<12.12} {len(held):>9} {len(widths):>8} {ranges} "
+            f"{mcb.min():>5.2f}..{mcb.max():<5.2f}  "
+            f"{_confounder(costs, widths, np.log(mcb))}"
+        )
+    techniques = Counter(training.technique for training in trainings)
+    print("Retraining: " + ", ".join(f"{name} {count}" for name, count in sorted(techniques.items())))
+
+
+def _ends(values: np.ndarray) -> tuple[float, float]:
+    return float(values.min()), float(values.max())
+
+
+def _confounder(costs: CostModel, widths: np.ndarray, log_mcb: np.ndarray) -> str:
+    """Name the group whose width goes along with mCB most: its effect cannot be told from mCB's."""
+    correlations = {
+        group.name: float(np.corrcoef(widths[:, place], log_mcb)[0, 1])
+        for place, group in enumerate(costs.groups)
+        if len(widths) > 2 and np.ptp(widths[:, place]) > 0 and np.ptp(log_mcb) > 0
+    }
+    if not correlations:
+        return "-"
+    name = max(correlations, key=lambda key: abs(correlations[key]))
+    return f"{name} (correlation {correlations[name]:+.2f})"
+
+
+def estimated_seconds(surveyed: Survey, trainings: tuple[Training, ...], device: torch.device) -> float:
+    """Return the seconds that all trainings take on one worker, from timing a few steps of a few widths."""
+    by_macs = sorted(trainings, key=lambda training: training.macs)
+    chosen = [
+        by_macs[round(share * (len(by_macs) - 1))]
+        for share in np.linspace(0.1, 0.9, min(TIMED, len(by_macs)))
+    ]
+    timed = {training.macs: _time_one(surveyed, training, device) for training in chosen}
+    macs = sorted(timed)
+    steps = np.interp([t.macs for t in trainings], macs, [timed[m][0] for m in macs])
+    tests = np.interp([t.macs for t in trainings], macs, [timed[m][1] for m in macs])
+    return float(
+        sum(
+            _steps(surveyed, t) * s + _evaluations(t) * e
+            for t, s, e in zip(trainings, steps, tests, strict=True)
+        )
+    )
+
+
+def _steps(surveyed: Survey, training: Training) -> float:
+    settings = surveyed.plan.retraining[training.technique]
+    images = len(surveyed.images.train)
+    return training_epochs(settings, training.macs, images) * max(1, images // settings.batch_size)
+
+
+def _evaluations(training: Training) -> int:
+    """Return the passes over the test images: after training, and twice before it unless from scratch."""
+    return 1 if training.technique == "scratch" else 3
+
+
+def _time_one(surveyed: Survey, training: Training, device: torch.device) -> tuple[float, float]:
+    """Return the seconds of one step and of one pass over the test images."""
+    import dataclasses
+
+    from generate.cut import choose_filters, cut
+
+    images = surveyed.images
+    scores = {group.name: torch.ones(group.width) for group in surveyed.costs.groups}
+    kept = choose_filters(scores, surveyed.costs.groups, training.widths)
+    network = cut(surveyed.network, images.input_shape, surveyed.costs.groups, kept)
+    fresh_weights(network, 0)
+    network.to(device)
+    settings = surveyed.plan.retraining[training.technique]
+    share = TIMED_STEPS / max(1, len(images.train) // settings.batch_size)
+    short = dataclasses.replace(settings, epochs=share, training_macs=None)
+    for _ in range(2):  # the first pass warms up
+        started = time.perf_counter()
+        train(network, images, short, macs=training.macs, seed=0, device=device)
+        step = (time.perf_counter() - started) / TIMED_STEPS
+    sample = dataclasses.replace(
+        images.test,
+        images=images.test.images[:TIMED_TEST_IMAGES],
+        labels=images.test.labels[:TIMED_TEST_IMAGES],
+    )
+    started = time.perf_counter()
+    evaluate(network, images, sample, device=device, shift=images.test_shift)
+    return step, (time.perf_counter() - started) * len(images.test) / len(sample)
