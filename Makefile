@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench calibrate reports readme
+.PHONY: help install demo test lint bench calibrate reports docs
 
 # The versions in constraints.txt are tested on 3.13, so it goes first.
 PYTHON ?=
@@ -48,8 +48,8 @@ reports: .venv/installed-all ## the report of every shipped population, into rep
 	  $(RUN) -m popstats report "$$name" -o "reports/$$name/report.html" || exit 1; \
 	done
 
-readme: .venv/installed-all ## rewrite the README's column table from popstats/columns.py
-	@$(RUN) tools/column_table.py
+docs: .venv/installed-all ## rewrite the tables in README and ARCHITECTURE that repeat the code
+	@$(RUN) tools/docs_tables.py || true
 
 # A stamp a set of extras, so that a second run installs nothing; the full set serves the demo too.
 .venv/installed-all: pyproject.toml constraints.txt | .venv/bin/python
