@@ -1,0 +1,1 @@
+"""From a fit and its verdicts to a page that opens offline."""

@@ -1,0 +1,191 @@
+"""The verdicts as a reader meets them, and the paragraph at the top."""
+
+from __future__ import annotations
+
+import math
+
+from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdict
+from popstats.report.content import Claim, VerdictRow
+from popstats.report.evidence import AXIS_WORDS, Evidence
+from popstats.report.words import count, interval_words, join_words, number, plural, regime_name
+
+__all__ = ["answer", "claims", "facts", "threshold_words"]
+
+_OUTCOMES: tuple[Outcome, ...] = ("supported", "refuted", "undecided", "not assessable")
+#: Conjectures whose regimes fix parameters whatever the axis of the fit, and the reverse.
+_OWN_AXIS = {"C1": "macs", "C2": "params"}
+
+
+def claims(evidence: Evidence) -> tuple[Claim, ...]:
+    """Return every conjecture that was judged, the main ones first as the design orders them."""
+    judged = [(c, [v for v in evidence.verdicts if v.conjecture == c]) for c in CLAIMS]
+    return tuple(_claim(evidence, c, verdicts) for c, verdicts in judged if verdicts)
+
+
+def _claim(evidence: Evidence, conjecture: str, verdicts: list[Verdict]) -> Claim:
+    axis = AXIS_WORDS[_OWN_AXIS.get(conjecture, evidence.fit.regime_axis)]
+    negligible = next((v.negligible_region for v in verdicts if v.negligible_region), "")
+    return Claim(
+        conjecture=conjecture,
+        claim=CLAIMS[conjecture],
+        summary=_summary(verdicts, axis),
+        negligible_region=negligible,
+        rows=tuple(_row(v) for v in verdicts),
+    )
+
+
+def _summary(verdicts: list[Verdict], axis: str) -> str:
+    if len(verdicts) == 1:
+        return verdicts[0].sentence
+    parts = []
+    for outcome in _OUTCOMES:
+        regimes = [regime_name(v.regime) for v in verdicts if v.outcome == outcome]
+        if len(regimes) == len(verdicts):
+            return f"{outcome.capitalize()} in all {len(regimes)} regimes."
+        if regimes:
+            parts.append(f"{outcome} at {join_words(regimes)}")
+    return f"By {axis} removed: {'; '.join(parts)}."
+
+
+def _row(verdict: Verdict) -> VerdictRow:
+    def finite(value: float) -> float | None:
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+
+    return VerdictRow(
+        regime=verdict.regime,
+        outcome=verdict.outcome,
+        probability=finite(verdict.probability),
+        prior_probability=finite(verdict.prior_probability),
+        estimate=finite(verdict.estimate),
+        lower=finite(verdict.lower),
+        upper=finite(verdict.upper),
+        unit=verdict.unit,
+        sentence=verdict.sentence,
+        reason=verdict.reason,
+        remedy=verdict.remedy,
+    )
+
+
+def answer(evidence: Evidence) -> tuple[str, ...]:
+    """Return the paragraph at the top, a sentence an entry."""
+    sentences = [_is_there_one(evidence)]
+    if evidence.fit.fitted:
+        sentences += [_original_ratio(evidence), _widths(evidence), _limit(evidence)]
+    sentences.append(_trust(evidence))
+    return tuple(s for s in sentences if s)
+
+
+def _regimes(evidence: Evidence, labels: list[str]) -> str:
+    if len(labels) == len(evidence.fit.regimes) > 1:
+        return "in every regime"
+    return f"at {join_words([regime_name(r) for r in labels])}"
+
+
+def _is_there_one(evidence: Evidence) -> str:
+    if not evidence.fit.fitted:
+        return (
+            f"No regime of this population has enough networks to fit a curve to ({evidence.fit.regimes[0].reason}); "
+            "nothing is claimed about the best FLOPs-to-parameters ratio."
+        )
+    supported, refuted = (evidence.regimes_where("C3a", o) for o in ("supported", "refuted"))
+    if not supported:
+        extra = f"; there is none {_regimes(evidence, refuted)}" if refuted else ""
+        return (
+            "No pruning regime shows beyond doubt that some FLOPs-to-parameters ratio (mCB) is best inside the range "
+            f"that was observed{extra}."
+        )
+    ranges = [
+        f"{interval_words(r.near_lower, r.near_upper)} at {regime_name(r.regime)}"
+        for r in (evidence.optima.loc[label] for label in supported)
+    ]
+    removed = f" of {evidence.axis_words} removed"
+    extra = f"; there is none {_regimes(evidence, refuted)}" if refuted else ""
+    return (
+        "There is a best FLOPs-to-parameters ratio (mCB, relative to the original network's) "
+        f"{_regimes(evidence, supported)}{removed}{extra}. Good values, within "
+        f"{evidence.verdicts[0].thresholds.near:g} points of the best: {join_words(ranges)}."
+    )
+
+
+def _original_ratio(evidence: Evidence) -> str:
+    supported, refuted = (evidence.regimes_where("C3c", o) for o in ("supported", "refuted"))
+    parts = []
+    if supported:
+        worst = evidence.optima.loc[supported, "regret_at_original"].max()
+        parts.append(
+            f"keeping the original's ratio is practically the best {_regimes(evidence, supported)} "
+            f"(it costs {number(worst)} points or less)"
+        )
+    if refuted:
+        costs = [number(evidence.optima.loc[r].regret_at_original) for r in refuted]
+        parts.append(f"it is not {_regimes(evidence, refuted)}, where it costs {join_words(costs)} points")
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _widths(evidence: Evidence) -> str:
+    refuted, supported = (evidence.regimes_where("M1", o) for o in ("refuted", "supported"))
+    if supported:
+        return f"mCB explains something that the layers' widths do not {_regimes(evidence, supported)}."
+    if refuted:
+        return (
+            "mCB is no cause of its own, though: an additive law in the layers' widths predicts the drop at least as well, and "
+            "adding mCB to it changes nothing."
+            if evidence.regimes_where("C3a", "supported")
+            else "The layers' widths explain the drop: adding mCB to an additive law in them changes nothing."
+        )
+    return ""
+
+
+def _limit(evidence: Evidence) -> str:
+    optima = evidence.optima.loc[[r.label for r in evidence.fit.fitted]]
+    first, last = optima.iloc[0], optima.iloc[-1]
+    if len(optima) == 1:
+        return f"At {regime_name(first.regime)} removed the smallest expected drop is {number(first.limit)} points."
+    return (
+        f"The smallest expected drop goes from {number(first.limit)} points at {regime_name(first.regime)} removed to "
+        f"{number(last.limit)} points at {regime_name(last.regime)}."
+    )
+
+
+def _trust(evidence: Evidence) -> str:
+    if evidence.fit.convergence.ok:
+        return ""
+    return "The fit's own diagnostics reject it, so no verdict that hangs on it is given: " + "; ".join(evidence.fit.convergence.reasons) + "."  # fmt: skip
+
+
+def facts(evidence: Evidence) -> tuple[tuple[str, str], ...]:
+    """Return the population's sizes, for the line under the title."""
+    population = evidence.fit.population
+    original = population.original
+    return (
+        ("trainings", count(len(population))),
+        ("networks", count(population.recipe.max() + 1)),
+        ("regimes fitted", f"{len(evidence.fit.fitted)} of {len(evidence.fit.regimes)}"),
+        ("original accuracy", f"{number(original.accuracy)} %"),
+        ("original MACs", _short(original.macs)),
+        ("original parameters", _short(original.params)),
+    )
+
+
+def _short(value: int) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {letter}"
+    return count(value)
+
+
+def threshold_words(limits: Thresholds) -> str:
+    """Return what the verdicts were made with."""
+    return (
+        f"Supported: probability of the claim at least {limits.supported:g}. Refuted: at most {limits.refuted:g}, also after its odds "
+        f"before the data are set to 1:1, or the whole interval is negligible. A best mCB must lie more than {limits.rise:g} "
+        f"points below both ends of the observed range; “practically the best” means under {limits.regret:g} points away; near-optimal "
+        f"means within {limits.near:g} points."
+    )
+
+
+def unfitted_words(evidence: Evidence) -> list[str]:
+    """Return a line a regime that was not fitted."""
+    missing = [r for r in evidence.fit.regimes if not r.fitted]
+    return [f"{regime_name(r.label)} removed: not fitted, {r.reason} ({plural(r.n, 'training')})." for r in missing]

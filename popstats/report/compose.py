@@ -1,0 +1,75 @@
+"""From a fit to the frozen content of its report."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from popstats.inference.fit import Fit
+from popstats.inference.optimum import INTERVAL_MASS
+from popstats.judgement.verdicts import Verdicts
+from popstats.report.answer import answer, claims, facts, threshold_words
+from popstats.report.content import FORMAT, Figure, ReportContent
+from popstats.report.evidence import Evidence
+from popstats.report.figures import drop_figure, limit_figure, near_figure
+from popstats.report.more_figures import edf_figure, elasticity_figure, explained_figure
+from popstats.report.sections import alerts, card_section, companion_section, diagnostic_section, provenance_section
+
+__all__ = ["report_content"]
+
+
+def report_content(
+    fit: Fit,
+    verdicts: Verdicts | None = None,
+    *,
+    command: str | None = None,
+    created: str | None = None,
+) -> ReportContent:
+    """Compute everything that the report of a fit says.
+
+    Parameters
+    ----------
+    fit : Fit
+    verdicts : Verdicts, optional
+        From `popstats.judge`; judged here unless given.
+    command : str, optional
+        The command line that the reader can repeat.
+    created : str, optional
+        When, for the foot of the page; default now (UTC).
+    """
+    evidence = Evidence(fit, verdicts)
+    judged = evidence.verdicts
+    companions = companion_section(evidence)
+    sections = (
+        *((companions,) if companions is not None else ()),
+        diagnostic_section(evidence),
+        card_section(evidence),
+        provenance_section(evidence, command),
+    )
+    return ReportContent(
+        format=FORMAT,
+        title=fit.population.name,
+        answer=answer(evidence),
+        facts=facts(evidence),
+        axis_words=evidence.axis_words,
+        interval_mass=INTERVAL_MASS,
+        thresholds=threshold_words(judged[0].thresholds) if len(judged) else "",
+        alerts=alerts(evidence),
+        claims=claims(evidence),
+        figures=_figures(evidence),
+        sections=sections,
+        created=created or datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _figures(evidence: Evidence) -> tuple[Figure, ...]:
+    """Return the figures in the report's order; those that need a curve only where one was fitted."""
+    fitted = bool(evidence.fit.fitted)
+    drawn = (
+        drop_figure(evidence) if fitted else None,
+        near_figure(evidence) if fitted else None,
+        explained_figure(evidence),
+        limit_figure(evidence) if fitted else None,
+        edf_figure(evidence),
+        elasticity_figure(evidence),
+    )
+    return tuple(figure for figure in drawn if figure is not None)

@@ -1,0 +1,128 @@
+"""What a report draws on beside the fit: each network's place, the spaces, the laws; computed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from popstats.inference.cross_products import RegimeData, recipe_table
+from popstats.inference.curves import FIXED_TERMS, KEPT_RANGE
+from popstats.inference.fit import Fit
+from popstats.inference.width_law import MINIMUM_RECIPES, WidthLaw, width_law
+from popstats.judgement.conjectures import judge
+from popstats.judgement.explained import Explained, ratio_std, what_explains
+from popstats.judgement.verdicts import Verdicts
+from popstats.spaces import assign_regimes
+
+__all__ = ["AXIS_WORDS", "Evidence"]
+
+FloatArray = npt.NDArray[np.float64]
+
+#: What a regime removes, in words.
+AXIS_WORDS = {"macs": "MACs", "params": "parameters"}
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """A fit, its verdicts and what else the figures need.
+
+    Attributes
+    ----------
+    fit : Fit
+    given : Verdicts or None
+        Verdicts that the caller has already.
+    """
+
+    fit: Fit
+    given: Verdicts | None = None
+
+    @property
+    def axis_words(self) -> str:
+        """What a regime removes: "MACs" or "parameters"."""
+        return AXIS_WORDS[self.fit.regime_axis]
+
+    @cached_property
+    def verdicts(self) -> Verdicts:
+        """The verdicts, judged here unless given."""
+        return self.given if self.given is not None else judge(self.fit, explained=self.explained)
+
+    def outcome(self, conjecture: str, regime: str) -> str:
+        """Return the outcome of a conjecture in a regime; "" where it was not judged."""
+        found = [v.outcome for v in self.verdicts if v.conjecture == conjecture and v.regime == regime]
+        return found[0] if found else ""
+
+    def regimes_where(self, conjecture: str, outcome: str) -> list[str]:
+        """Return the labels of the regimes in which a conjecture has an outcome."""
+        return [v.regime for v in self.verdicts if v.conjecture == conjecture and v.outcome == outcome]
+
+    @cached_property
+    def optima(self) -> pd.DataFrame:
+        """`fit.optima()`, indexed by regime."""
+        return self.fit.optima().set_index("regime", drop=False)
+
+    @cached_property
+    def explained(self) -> Explained:
+        """What explains the drop, on the fit's regimes."""
+        settings = self.fit.settings
+        return what_explains(
+            self.fit.population,
+            regime_axis=settings.regime_axis,
+            regimes=settings.regimes,
+            seed=settings.seed,
+        )
+
+    @cached_property
+    def law(self) -> WidthLaw | None:
+        """The width law; None where the table has no widths or no regime has enough recipes."""
+        settings, sizes = self.fit.settings, [r.n_recipes for r in self.fit.regimes]
+        if self.fit.population.widths is None or sum(sizes) < MINIMUM_RECIPES:
+            return None
+        return width_law(
+            self.fit.population, regime_axis=settings.regime_axis, regimes=settings.regimes, seed=settings.seed
+        )
+
+    @cached_property
+    def networks(self) -> pd.DataFrame:
+        """One row a network (recipe): regime label, mcb, drop (points, mean over its trainings), runs, macs.
+
+        `adjusted` is the drop at the regime's centre, by the fit's own MACs terms; NaN for networks that the
+        fit leaves out. `ratio_std` where the table has it.
+        """
+        fit = self.fit
+        assigned = assign_regimes(fit.population.frame, fit.regime_axis, fit.settings.regimes)
+        table = recipe_table(fit.population, assigned)
+        code = fit.population.recipe
+        first = np.unique(code, return_index=True)[1]
+        labels = np.array([*assigned.labels, ""], dtype=object)
+        spread = ratio_std(fit.population)
+        networks = pd.DataFrame(
+            {
+                "regime": labels[table["regime"]],
+                "mcb": np.exp(table["log_mcb"]),
+                "drop": table["drop"],
+                "runs": table["runs"].astype(int),
+                "macs": fit.population.frame["macs"].to_numpy()[first],
+                "ratio_std": np.nan if spread is None else spread[first],
+                "adjusted": np.nan,
+            }
+        )
+        for k, regime in enumerate(fit.fitted):
+            rows = (networks["regime"] == regime.label).to_numpy()
+            networks.loc[rows, "adjusted"] = self._at_centre(k, regime, table[rows])
+        return networks
+
+    def _at_centre(self, k: int, regime: RegimeData, rows: pd.DataFrame) -> FloatArray:
+        mean = self.fit.draws.flat_coefficients[:, k, 1:FIXED_TERMS].mean(axis=0)
+        c = (rows["reduction"].to_numpy() - regime.target) / (regime.half_width or 1.0)
+        unit = regime.curve_scale.to_unit(rows["log_mcb"])
+        shifted = rows["drop"].to_numpy() - regime.scale * (mean[0] * c + mean[1] * c**2)
+        return np.where(np.abs(unit) <= KEPT_RANGE, shifted, np.nan)
+
+    def of_regime(self, label: str) -> pd.DataFrame:
+        """Return the networks of one regime that are in its fit."""
+        networks = self.networks
+        return networks[(networks["regime"] == label) & networks["adjusted"].notna()]

@@ -1,0 +1,201 @@
+"""`popstats.write_report`: one HTML file that opens offline, and its content as JSON beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from popstats.inference.fit import Fit
+from popstats.judgement.verdicts import Verdicts
+from popstats.report.charts import draw
+from popstats.report.compose import report_content
+from popstats.report.content import Cell, ReportContent, Table, VerdictRow
+from popstats.report.theme import DARK, LIGHT, OUTCOME_GLYPHS, Palette, color_rules
+from popstats.report.words import MISSING, count, interval_words, number, percent, probability, regime_name
+
+__all__ = ["render", "write_report"]
+
+_NUMBER_LIKE = re.compile(r"^[−–<>]? ?[\d.,]*( ?%|-fold.*)?( to [−\d.,]+| \(.*\))*( %)?$")
+
+
+def write_report(
+    fit: Fit,
+    path: str | Path,
+    *,
+    verdicts: Verdicts | None = None,
+    command: str | None = None,
+) -> Path:
+    """Write the report of a fit: one HTML file, and its content as JSON beside it.
+
+    Parameters
+    ----------
+    fit : Fit
+        From `popstats.fit`.
+    path : str or Path
+        Where the page goes; PATH.json goes beside it.
+    verdicts : Verdicts, optional
+        From `popstats.judge`; judged here unless given.
+    command : str, optional
+        The command line that made it, for the reader to repeat.
+
+    Returns
+    -------
+    Path
+        The page. Nothing half-written is left if anything fails.
+    """
+    return write_content(report_content(fit, verdicts, command=command), path)
+
+
+def write_content(content: ReportContent, path: str | Path) -> Path:
+    """Write a report whose content is already known: the page at `path`, the content at PATH.json."""
+    target = Path(path)
+    sidecar = target.with_name(f"{target.name}.json")
+    page = render(content, sidecar=sidecar.name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _write(sidecar, content.to_json())
+    _write(target, page)
+    return target
+
+
+def _write(path: Path, text: str) -> None:
+    """Write to a temporary file of the same folder and rename it, so that `path` is always whole."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def render(content: ReportContent, *, sidecar: str = "") -> str:
+    """Return the page of a report's content as HTML."""
+    environment = _environment()
+    return environment.get_template("report.html.j2").render(
+        content=content,
+        sidecar=sidecar,
+        specifications=_inside_script(json.dumps(_specifications(content), separators=(",", ":"), allow_nan=False)),
+        bundle=vega_bundle(),
+        style=_style(environment),
+        script=_source(environment, "report.js"),
+        glyphs=OUTCOME_GLYPHS,
+        marks=_MARKS,
+    )
+
+
+def _specifications(content: ReportContent) -> dict[str, dict[str, Any]]:
+    return {
+        f"{i}-{j}": draw(panel.chart, {name: table.frame for name, table in panel.data.items()}, panel.alt)
+        for i, figure in enumerate(content.figures)
+        for j, panel in enumerate(figure.panels)
+    }
+
+
+def _inside_script(text: str) -> str:
+    """Escape JSON so that no text of a table can end the script element that holds it."""
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def vega_bundle() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script.
+
+    Bundling takes seconds, so it is kept in the user's cache folder, a file a version.
+    """
+    version = f"{vl_convert.__version__}-{vl_convert.get_vegalite_versions()[-1]}"
+    cached = _cache_folder() / f"vega-bundle-{version}.js"
+    if cached.is_file():
+        return cached.read_text(encoding="utf-8")
+    bundle = str(vl_convert.javascript_bundle())
+    if os.access(_existing_parent(cached), os.W_OK):
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        _write(cached, bundle)
+    return bundle
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "popstats"
+
+
+def _existing_parent(path: Path) -> Path:
+    return next(parent for parent in path.parents if parent.exists())
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("popstats.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {
+        "cell": _cell,
+        "count": count,
+        "estimate": lambda row: number(row.estimate, _decimals(row)),
+        "numeric": _numeric_columns,
+        "percentage": percent,
+        "probability": probability,
+        "regime": regime_name,
+        "span": lambda row: MISSING if row.lower is None or row.upper is None else interval_words(row.lower, row.upper, _decimals(row)),
+    }  # fmt: skip
+    return environment
+
+
+def _source(environment: Environment, name: str) -> str:
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
+
+
+def _style(environment: Environment) -> str:
+    def properties(palette: Palette) -> str:
+        return " ".join(f"--chart-{name}: {value};" for name, value in vars(palette).items())
+
+    source = _source(environment, "report.css")
+    parts = {"CHART_LIGHT": properties(LIGHT), "CHART_DARK": properties(DARK), "CHART_RULES": color_rules()}
+    for name, text in parts.items():
+        source = source.replace(name, text)
+    return source
+
+
+def _cell(value: Cell) -> str:
+    if value is None:
+        return MISSING
+    return number(value, 3) if isinstance(value, float) else str(value)
+
+
+def _numeric_columns(table: Table) -> list[bool]:
+    """Return for each column whether all its cells read as numbers; the first holds the row's name."""
+    columns = list(zip(*table.rows, strict=True)) if table.rows else [()] * len(table.columns)
+    return [i > 0 and all(_NUMBER_LIKE.match(_cell(v)) for v in cells) for i, cells in enumerate(columns)]
+
+
+def _decimals(row: VerdictRow) -> int:
+    """Return how many decimals an estimate needs for its interval to be seen."""
+    if row.lower is None or row.upper is None:
+        return 2
+    width = row.upper - row.lower
+    return 4 if width < 0.01 else 1 if width >= 2 else 2
+
+
+def _mark(inner: str) -> str:
+    return f'<svg width="26" height="14" viewBox="0 0 26 14" aria-hidden="true" class="chart-mark">{inner}</svg>'
+
+
+#: The marks of the charts, drawn small for the legends on the page.
+_MARKS = {
+    "curve": _mark('<rect y="3" width="26" height="8" fill="var(--chart-band)" opacity=".4"/><path d="M0 7h26" stroke="var(--chart-curve)" stroke-width="2.4"/>'),
+    "near": _mark('<rect y="1" width="26" height="12" fill="var(--chart-near)" opacity=".5"/>'),
+    "observed": _mark('<path d="M5 7h16" stroke="var(--chart-line)" stroke-width="9" stroke-linecap="round"/>'),
+    "optimum": _mark('<path d="M2 7h22" stroke="var(--chart-ink)" stroke-width="2"/><path d="M13 2l4.5 5-4.5 5-4.5-5z" fill="var(--chart-ink)"/>'),
+    "open": _mark('<path d="M2 7h22" stroke="var(--chart-ink)" stroke-width="1.6"/><path d="M13 2l4.5 5-4.5 5-4.5-5z" fill="var(--card)" stroke="var(--chart-ink)" stroke-width="1.6"/>'),
+    "winner": _mark('<path d="M13 2l5 9H8z" fill="var(--chart-winner)"/>'),
+    "point": _mark('<circle cx="13" cy="7" r="2.6" fill="var(--chart-points)"/>'),
+    "original": _mark('<path d="M0 7h26" stroke="var(--chart-original)" stroke-width="1.4" stroke-dasharray="5 4"/>'),
+    "first": _mark('<path d="M0 7h26" stroke="var(--chart-curve)" stroke-width="2.4"/>'),
+    "second": _mark('<path d="M0 7h26" stroke="var(--chart-second)" stroke-width="2.4" stroke-dasharray="6 3"/>'),
+}  # fmt: skip

@@ -1,0 +1,102 @@
+"""Numbers as a reader wants them: percent, points, intervals, counts, lists."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+__all__ = ["count", "interval_words", "join_words", "number", "percent", "plural", "probability", "regime_name"]
+
+#: Printed where there is no number.
+MISSING = "–"
+_MINUS = "−"
+
+
+def number(value: float, decimals: int = 2) -> str:
+    """Return a number with a true minus sign; a dash where it is missing.
+
+    >>> number(1.2345), number(-0.5, 1), number(float("nan"))
+    ('1.23', '−0.5', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return MISSING
+    text = f"{abs(value):,.{decimals}f}"
+    negative = value < 0 and any(digit in text for digit in "123456789")
+    return f"{_MINUS}{text}" if negative else text
+
+
+def interval_words(lower: float, upper: float, decimals: int = 2) -> str:
+    """Return an interval in words.
+
+    >>> interval_words(-0.1, 0.25)
+    '−0.10 to 0.25'
+    """
+    if not (math.isfinite(lower) and math.isfinite(upper)):
+        return MISSING
+    return f"{number(lower, decimals)} to {number(upper, decimals)}"
+
+
+def percent(fraction: float, decimals: int | None = None) -> str:
+    """Return a fraction in percent, with as many decimals as it needs (at most one) unless told.
+
+    >>> percent(0.75), percent(0.875), percent(0.1234, 2)
+    ('75 %', '87.5 %', '12.34 %')
+    """
+    if not math.isfinite(fraction):
+        return MISSING
+    places = decimals if decimals is not None else int(abs(100 * fraction - round(100 * fraction)) > 0.01)
+    return f"{number(100 * fraction, places)} %"
+
+
+def probability(value: float) -> str:
+    """Return a probability with two decimals that never rounds to certainty.
+
+    >>> probability(0.97), probability(0.9999), probability(0.0)
+    ('0.97', '> 0.99', '< 0.01')
+    """
+    if not math.isfinite(value):
+        return MISSING
+    if value > 0.99:
+        return "> 0.99"
+    return "< 0.01" if value < 0.01 else f"{value:.2f}"
+
+
+def count(value: float) -> str:
+    """Return a whole number with thousands separators.
+
+    >>> count(49152)
+    '49,152'
+    """
+    return f"{int(value):,}"
+
+
+def plural(value: int, singular: str, several: str | None = None) -> str:
+    """Return a count with its noun.
+
+    >>> plural(1, "regime"), plural(3, "regime")
+    ('1 regime', '3 regimes')
+    """
+    return f"{count(value)} {singular if value == 1 else several or singular + 's'}"
+
+
+def join_words(items: Sequence[str], last: str = "and") -> str:
+    """Return a list in words.
+
+    >>> join_words(["a", "b", "c"])
+    'a, b and c'
+    """
+    if len(items) < 2:
+        return "".join(items)
+    return f"{', '.join(items[:-1])} {last} {items[-1]}"
+
+
+def regime_name(label: str) -> str:
+    """Return a regime's label as a percentage removed; other labels stay.
+
+    >>> regime_name("0.75"), regime_name("0.875"), regime_name("all")
+    ('75 %', '87.5 %', 'all')
+    """
+    try:
+        return percent(float(label))
+    except ValueError:
+        return label
