@@ -22,6 +22,7 @@ from scipy import optimize, stats
 
 from popstats.errors import FitError
 from popstats.inference.optimum import INTERVAL_MASS
+from popstats.inference.splines import natural_spline
 
 __all__ = [
     "AsymmetricOptimum",
@@ -43,8 +44,6 @@ FloatArray = npt.NDArray[np.float64]
 MINIMUM_POINTS = 10
 #: The two-lines test looks for its break point in the middle of the data (Simonsohn 2018).
 MIDDLE = (0.10, 0.90)
-#: Interior knots of the curve that the two-lines test and the lower envelope use.
-KNOTS = 6
 #: Share of networks below the lower envelope: the design's winning subnetworks.
 ENVELOPE = 0.05
 #: More points than this are thinned before a quantile regression, which is iterative.
@@ -253,7 +252,7 @@ def two_lines(x: npt.ArrayLike, y: npt.ArrayLike) -> TwoLines:
 
 def _flat_bottom(x: FloatArray, y: FloatArray) -> FloatArray:
     """Return the x of the points whose smooth curve is within a standard error of its minimum."""
-    design = _spline(x, x)
+    design = natural_spline(x, x)
     beta, covariance = _least_squares(design, y)
     error = np.sqrt(np.einsum("ij,jk,ik->i", design, covariance, design, optimize=True))
     curve = design @ beta
@@ -316,10 +315,19 @@ def asymmetric_optimum(x: npt.ArrayLike, y: npt.ArrayLike) -> AsymmetricOptimum:
         nan = float("nan")
         return AsymmetricOptimum(nan, nan, nan, float(left), float(right))
     level = least * (1.0 + stats.f.ppf(INTERVAL_MASS, 1, x.size - 4) / (x.size - 4))
-    inside = grid[errors <= level]
-    lower, upper = (inside.min(), inside.max()) if inside.size else (vertex, vertex)
+    outside = grid[errors > level]
+
+    def above(v: float) -> float:
+        return _half_parabolas(x, y, v)[1] - level
+
+    lower = max(outside[outside < vertex], default=None)
+    upper = min(outside[outside > vertex], default=None)
     return AsymmetricOptimum(
-        vertex, min(float(lower), vertex), max(float(upper), vertex), float(left), float(right)
+        log_mcb=vertex,
+        lower=float(low) if lower is None else float(optimize.brentq(above, lower, vertex)),
+        upper=float(high) if upper is None else float(optimize.brentq(above, vertex, upper)),
+        bend_left=float(left),
+        bend_right=float(right),
     )
 
 
@@ -351,8 +359,8 @@ def lower_envelope(
         )
     keep = np.random.default_rng(seed).permutation(x.size)[:ENVELOPE_POINTS]
     grid = np.linspace(float(np.quantile(x, 0.025)), float(np.quantile(x, 0.975)), 101)
-    beta = _quantile_regression(_spline(x[keep], x), y[keep], quantile)
-    curve = _spline(grid, x) @ beta
+    beta = _quantile_regression(natural_spline(x[keep], x), y[keep], quantile)
+    curve = natural_spline(grid, x) @ beta
     return LowerEnvelope(quantile, grid, curve, float(grid[curve.argmin()]))
 
 
@@ -364,19 +372,6 @@ def _quantile_regression(design: FloatArray, y: FloatArray, quantile: float) -> 
         # The last digits of the iteration do not matter for a picture; its result is a descent step away.
         warnings.simplefilter("ignore", IterationLimitWarning)
         return np.asarray(QuantReg(y, design).fit(q=quantile, p_tol=1e-4).params)
-
-
-def _spline(at: FloatArray, data: FloatArray) -> FloatArray:
-    """Natural cubic spline through `KNOTS` quantiles of `data`, evaluated at `at`; shape (n, KNOTS)."""
-    knots = np.unique(np.quantile(data, np.linspace(0.02, 0.98, KNOTS)))
-    centre, scale = knots.mean(), np.ptp(knots) or 1.0
-    t, k = (at - centre) / scale, (knots - centre) / scale
-    if k.size < 3:
-        return np.column_stack([np.ones_like(t), t])
-    cubes = np.clip(t[:, None] - k[None, :], 0.0, None) ** 3
-    last = (cubes[:, -2] - cubes[:, -1]) / (k[-1] - k[-2])
-    bends = [(cubes[:, j] - cubes[:, -1]) / (k[-1] - k[j]) - last for j in range(k.size - 2)]
-    return np.column_stack([np.ones_like(t), t, *bends])
 
 
 def _least_squares(design: FloatArray, y: FloatArray, robust: bool = False) -> tuple[FloatArray, FloatArray]:

@@ -19,6 +19,7 @@ from popstats.inference.cost_form import first_rows, original_widths
 from popstats.inference.cross_products import recipe_table
 from popstats.inference.optimum import interval
 from popstats.inference.ridge import assign_folds, held_out_losses
+from popstats.inference.splines import natural_spline
 from popstats.inference.width_law import distance_terms, log_width_terms
 from popstats.population import Population
 from popstats.spaces import Axis, assign_regimes
@@ -169,6 +170,13 @@ def _features(population: Population, recipes: pd.DataFrame) -> dict[str, FloatA
     return features
 
 
+def _terms(feature: FloatArray) -> FloatArray:
+    """Return the columns of one feature: a free curve of a single number, the additive law of the log-widths."""
+    if feature.shape[1] == 1:
+        return natural_spline(feature[:, 0], feature[:, 0])[:, 1:]
+    return log_width_terms(feature, feature.mean(axis=0))
+
+
 @dataclass(frozen=True, eq=False)
 class _Scores:
     """Held-out losses of every model in one regime, and the bootstrap weights that compare them."""
@@ -187,7 +195,7 @@ class _Scores:
         base = distance_terms(recipes["reduction"].to_numpy())
 
         def losses(names: tuple[str, ...]) -> FloatArray:
-            terms = [log_width_terms(features[n], features[n].mean(axis=0)) for n in names]
+            terms = [_terms(features[n]) for n in names]
             return runs * held_out_losses(np.hstack([base, *terms]), drop, runs, fold, free=base.shape[1])
 
         within = recipes["within"].to_numpy()

@@ -129,8 +129,8 @@ def _std_verdict(case: Case, compared: _Compared) -> Verdict:
     found, (low, high) = compared.difference, compared.bounds
     effect = _std_effect(case, found.draws)
     by = (
-        f"at equal MACs the mean drop of recipes with STD up to {low:.2f} is {span(found.draws)} points smaller "
-        f"than that of recipes with STD from {high:.2f}"
+        f"at equal MACs recipes with STD up to {low:.2f} are {_better(found.draws)} than recipes with STD from "
+        f"{high:.2f} in their mean drop"
     )
     words = _std_words(case.at(compared.regime), by)
     words["because"] = f"; EDFs: Kolmogorov-Smirnov {found.ks:.2f}, p = {found.ks_p_value:.2g}"
@@ -143,12 +143,18 @@ def _std_overall(case: Case, compared: list[_Compared]) -> Verdict:
     draws = np.stack([c.difference.draws for c in compared], axis=1)
     first, last = (f"{100 * c.regime.target:.4g} %" for c in (compared[0], compared[-1]))
     by = (
-        f"on average over {len(compared)} regimes their mean drop is {span(draws.mean(axis=1))} points smaller; "
+        f"on average over {len(compared)} regimes their mean drop is {_better(draws.mean(axis=1))}; "
         f"from {first} to {last} reduction the advantage goes from {number(np.median(draws[:, 0]))} to "
         f"{number(np.median(draws[:, -1]))} points, a change of {span(draws[:, -1] - draws[:, 0])}"
     )
     words = _std_words("Over all regimes", by)
     return case.verdict("S1", None, _std_effect(case, draws.mean(axis=1)), words)
+
+
+def _better(draws: FloatArray) -> str:
+    """Return "better by ... points" or "worse by ... points", without a minus sign to puzzle over."""
+    worse = np.median(draws) < 0
+    return f"{'worse' if worse else 'better'} by {span(-draws if worse else draws)} points"
 
 
 def _std_effect(case: Case, draws: FloatArray) -> Effect:

@@ -14,6 +14,9 @@ from popstats.errors import PopstatsError
 
 __all__ = ["CLAIMS", "Outcome", "Thresholds", "Verdict", "Verdicts", "decide", "reset_odds"]
 
+#: Probabilities are means over draws; a limit met up to rounding is met.
+_ROUNDING = 1e-12
+
 Outcome = Literal["supported", "refuted", "undecided", "not assessable"]
 
 #: What each conjecture claims, in a line; the order of the report.
@@ -267,7 +270,8 @@ def decide(
         return "undecided"
     if probability >= limits.supported:
         return "supported"
-    low = probability <= limits.refuted and reset_odds(probability, prior_probability) <= limits.refuted
+    least = limits.refuted + _ROUNDING
+    low = probability <= least and reset_odds(probability, prior_probability) <= least
     return "refuted" if low or inside_negligible else "undecided"
 
 

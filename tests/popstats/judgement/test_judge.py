@@ -1,0 +1,236 @@
+"""`judge` on populations with a known truth, on small ones, and on a real table where it is there."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import popstats
+from popstats.errors import PopstatsError
+from popstats.inference.convergence import Convergence
+from popstats.inference.fit import Fit
+from popstats.judgement.explained import CEILING, what_explains
+from popstats.judgement.verdicts import CLAIMS, Verdicts
+
+REAL = Path(__file__).parents[4] / "shared" / "data" / "channel_bench_mobilenet.parquet"
+
+
+def _judged(truth: str, **settings: object) -> Verdicts:
+    population = popstats.simulate_population(truth, **{"regimes": (0.6, 0.8), "n": 400, **settings})  # type: ignore[arg-type]
+    return popstats.judge(popstats.fit(population, method="exact"))
+
+
+@pytest.fixture(scope="module")
+def quadratic() -> Verdicts:
+    return _judged("quadratic", rise=0.5, n=600)
+
+
+@pytest.fixture(scope="module")
+def additive() -> Verdicts:
+    return _judged("additive-widths", rise=1.0, seeds=2, seed_noise=0.1, noise=0.02)
+
+
+def test_every_conjecture_gets_a_verdict_in_order(quadratic: Verdicts) -> None:
+    order = [v.conjecture for v in quadratic]
+    assert list(dict.fromkeys(order)) == list(CLAIMS)
+    assert order == sorted(order, key=list(CLAIMS).index)
+
+
+def test_a_clear_optimum_at_the_originals_ratio(quadratic: Verdicts) -> None:
+    for conjecture in ("C1", "C3a", "C3c"):
+        assert {v.outcome for v in quadratic.of(conjecture)} == {"supported"}, conjecture
+    for verdict in quadratic.of("C3a"):
+        assert verdict.lower < 1.0 < verdict.upper
+        assert "there is a best mCB" in verdict.sentence
+        assert verdict.prior_probability < 0.5
+
+
+def test_c1_is_c3a_in_another_unit(quadratic: Verdicts) -> None:
+    for bucket, mcb, target in zip(quadratic.of("C1"), quadratic.of("C3a"), (0.6, 0.8), strict=True):
+        assert bucket.probability == mcb.probability
+        assert bucket.estimate == pytest.approx(100.0 * (1.0 - target) / mcb.estimate, rel=1e-6)
+        assert "C3a in another unit" in bucket.sentence
+
+
+def test_winners_lie_near_a_true_optimum(quadratic: Verdicts) -> None:
+    for verdict in quadratic.of("C3b"):
+        assert verdict.estimate > 1.25
+        assert "the curve alone implies" in verdict.sentence
+
+
+@pytest.mark.parametrize("truth", ["flat", "linear"])
+def test_no_optimum_where_there_is_none(truth: str) -> None:
+    judged = _judged(truth, n=800)
+    assert {v.outcome for v in judged.of("C3a")} == {"refuted"}
+    assert all("no best mCB" in v.sentence for v in judged.of("C3a"))
+    assert {v.outcome for v in judged.of("C3c")} == {"not assessable"}
+
+
+def test_a_w_is_called_more_than_one_good_region() -> None:
+    judged = _judged("w", n=1500, rise=0.35)
+    assert all(
+        "more than one good region" in v.sentence for v in judged.of("C3a") if v.outcome == "supported"
+    )
+    assert any(v.outcome == "supported" for v in judged.of("C3a"))
+
+
+def test_additive_widths_refute_m1_and_word_the_optimum(additive: Verdicts) -> None:
+    assert {v.outcome for v in additive.of("M1")} == {"refuted"}
+    supported = [v for v in additive.of("C3a") if v.outcome == "supported"]
+    assert supported
+    assert all("as any additive effect of the layers' widths would produce" in v.sentence for v in supported)
+
+
+def test_an_mcb_mechanism_beyond_the_widths_supports_m1() -> None:
+    population = popstats.simulate_population(
+        "additive-widths", regimes=(0.6,), n=400, rise=0.3, noise=0.02, seed=3
+    )
+    # Add what no sum over layers can produce: a narrow valley of mCB.
+    x = population.frame["log_mcb"].to_numpy()
+    valley = 1.0 * (1.0 - np.exp(-((x / 0.15) ** 2)))
+    frame = population.table.assign(accuracy=population.table["accuracy"] - valley)
+    judged = popstats.judge(popstats.fit(popstats.Population.from_frame(frame), method="exact"))
+    assert judged.of("M1")[0].outcome == "supported"
+    assert judged.of("C3a")[0].outcome == "supported"
+    assert "more than an additive effect of the layers' widths" in judged.of("C3a")[0].sentence
+
+
+def test_a_rising_optimum_is_seen_over_regimes() -> None:
+    def moving(log_mcb: np.ndarray, target: float) -> np.ndarray:
+        return 2.0 * (log_mcb + 0.2 * np.log1p(-target) + 0.25) ** 2
+
+    regimes = (0.5, 0.6, 0.7, 0.8, 0.85)
+    population = popstats.simulate_population(moving, regimes=regimes, n=500, noise=0.1)
+    judged = popstats.judge(popstats.fit(population, method="exact"))
+    trend = judged.of("C3d")[0]
+    assert trend.outcome == "supported"
+    assert trend.lower < (0.5 / 0.15) ** 0.2 < trend.upper
+    assert "5" in judged.of("C4")[0].reason
+
+
+def test_two_techniques_with_one_optimum_and_with_two() -> None:
+    def drop_at(centre: float) -> object:
+        return lambda log_mcb, target: 3.0 * (log_mcb - centre) ** 2
+
+    def judged(other: float) -> Verdicts:
+        tables = [
+            popstats.simulate_population(drop_at(c), regimes=(0.7,), n=300, noise=0.1, seed=s).table.assign(  # type: ignore[arg-type]
+                retraining=name, recipe_id=lambda t, name=name: t["recipe_id"] + name, population="two"
+            )
+            for c, s, name in ((0.0, 0, "fine-tune"), (other, 1, "scratch"))
+        ]
+        population = popstats.Population.from_frame(pd.concat(tables, ignore_index=True))
+        return popstats.judge(popstats.fit(population, method="exact"))
+
+    assert judged(0.0).of("R1")[0].outcome == "supported"
+    moved = judged(0.35).of("R1")[0]
+    assert moved.outcome == "refuted"
+    assert "fine-tune" in moved.sentence
+    assert "scratch" in moved.sentence
+
+
+def test_four_rows_are_not_assessable_and_say_what_would_tell() -> None:
+    judged = _judged("quadratic", regimes=(0.5,), n=4)
+    assert {v.outcome for v in judged} == {"not assessable"}
+    c3a = judged.of("C3a")[0]
+    assert "4 recipes" in c3a.reason
+    assert "[[recipes]]" in c3a.remedy
+    assert "regimes = [0.5]" in c3a.remedy
+
+
+def test_a_regime_that_cannot_pass_the_band_says_so() -> None:
+    judged = _judged("quadratic", regimes=(0.15,), n=400, rise=2.0, noise=0.05, centre=0.3)
+    verdict = judged.of("C3c")[0]
+    assert verdict.outcome == "not assessable"
+    assert "0.85" in verdict.reason
+
+
+def test_a_fit_that_its_diagnostics_reject_supports_nothing() -> None:
+    fitted = popstats.fit(popstats.simulate_population("quadratic", regimes=(0.6,), n=200), method="exact")
+    rejected = replace(fitted)
+    bad = Convergence(False, ("R-hat up to 1.200 (must be under 1.01)",), pd.DataFrame())
+    rejected.__dict__["convergence"] = bad
+    judged = popstats.judge(rejected)
+    for conjecture in ("C1", "C3a", "C3c", "C3d", "C4"):
+        verdict = judged.of(conjecture)[0]
+        assert verdict.outcome == "not assessable"
+        assert "R-hat" in verdict.reason
+
+
+def test_thresholds_are_arguments_and_kept_with_the_verdict() -> None:
+    fitted = popstats.fit(
+        popstats.simulate_population("quadratic", regimes=(0.6,), n=600, rise=0.4), method="exact"
+    )
+    assert popstats.judge(fitted).of("C3a")[0].outcome == "supported"
+    strict = popstats.judge(fitted, rise=1.0).of("C3a")[0]
+    assert strict.outcome == "refuted"
+    assert strict.thresholds.rise == 1.0
+    with pytest.raises(PopstatsError, match="unknown threshold"):
+        popstats.judge(fitted, height=1.0)
+
+
+def test_params_axis_judges_c2_from_the_fit_itself() -> None:
+    population = popstats.simulate_population("quadratic", regimes=(0.5, 0.7), n=300)
+    fitted = popstats.fit(population, regime_axis="params", regimes=[0.5, 0.7], method="exact")
+    judged = popstats.judge(fitted)
+    assert [v.regime for v in judged.of("C2")] == ["0.50", "0.70"]
+    assert all("parameter reduction" in v.sentence for v in judged.of("C2"))
+
+
+def test_no_widths_leaves_m1_and_s1_open_with_a_remedy(quadratic: Verdicts) -> None:
+    for conjecture in ("M1", "S1"):
+        verdict = quadratic.of(conjecture)[0]
+        assert verdict.outcome == "not assessable"
+        assert "widths=[...]" in verdict.remedy
+
+
+def test_what_explains_knows_the_mechanism() -> None:
+    population = popstats.simulate_population(
+        "additive-widths", regimes=(0.7,), n=400, rise=1.0, noise=0.0, seeds=3, seed_noise=0.1
+    )
+    share = what_explains(population).frame.set_index("model")["r2"]
+    assert share["log-widths"] > 0.97 * share[CEILING]
+    assert share["mCB"] < share["log-widths"]
+    assert abs(share["log-widths + mCB"] - share["log-widths"]) < 0.005
+
+
+@pytest.fixture(scope="module")
+def real() -> Fit:
+    if not REAL.is_file():
+        pytest.skip("the shared Channel-Bench table is not here")
+    table = pd.read_parquet(REAL)
+    whole = table[table["recipe"] == "4444444"].iloc[0]
+    widths = [f"keep{i}" for i in range(1, 8)]
+    runs = table.melt(
+        id_vars=["recipe", "flops", "params", *widths],
+        value_vars=["acc_run1", "acc_run2", "acc_run3"],
+        value_name="best_accuracy",
+    )
+    population = popstats.Population.from_frame(
+        runs,
+        original=popstats.Original(int(whole["flops"]), int(whole["params"]), float(whole["accuracy"])),
+        columns={"macs": "flops", "accuracy": "best_accuracy"},
+        widths=widths,
+        accuracy_kind="best_test",
+    )
+    return popstats.fit(population, method="exact")
+
+
+def test_the_real_table_supports_an_optimum_where_it_has_one(real: Fit) -> None:
+    judged = popstats.judge(real)
+    for regime in ("0.75", "0.85"):
+        verdict = judged.of("C3a", regime)[0]
+        assert verdict.outcome == "supported"
+        assert 0.85 < verdict.estimate < 1.15
+        assert "as any additive effect of the layers' widths would produce" in verdict.sentence
+        assert judged.of("M1", regime)[0].outcome == "refuted"
+    for regime in ("0.05", "0.15", "0.25", "0.35", "0.45"):
+        assert judged.of("C3a", regime)[0].outcome != "supported"
+
+
+def test_widths_reach_the_noise_ceiling_on_the_real_table(real: Fit) -> None:
+    fitted = popstats.width_law(real.population).fit.set_index("regime")
+    large = fitted[fitted["n_recipes"] > 400]
+    assert large["share_of_ceiling"].between(0.88, 1.01).all()
