@@ -36,15 +36,15 @@ __all__ = [
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Number of basis functions: the highest frequency, m * pi / (2 L) = 12.6, follows a curve that falls to a
+#: Number of basis functions: the highest frequency, m * pi / (2 L) = 17, follows a curve that falls to a
 #: third within a tenth of the observed range (a truth exp(-8 s) needs 0.125).
-BASIS_SIZE = 16
+BASIS_SIZE = 20
 #: Half-width L of the basis's domain in units of the half-range; outside the kept rows, as
 #: Riutort-Mayol et al. ask, so that the forced zeros at the ends do not bend the curve.
-BOUNDARY = 2.0
+BOUNDARY = 1.8
 #: Rows further than this from the centre (half-ranges) are left out of the fit, and counted: a few far
 #: rows would otherwise decide the basis's domain.
-KEPT_RANGE = 1.5
+KEPT_RANGE = 1.4
 #: The observed range: where anything may be claimed.
 OBSERVED_QUANTILES = (0.025, 0.975)
 #: Columns of the design matrix before the basis: level, c and c^2 (c: distance from the regime's centre).

@@ -30,7 +30,7 @@ __all__ = ["HyperDraws", "draw_regime"]
 FloatArray = npt.NDArray[np.float64]
 
 _LENGTHS = 16
-_RATIOS = np.exp(np.linspace(np.log(0.01), np.log(300.0), 42))
+_RATIOS = np.exp(np.linspace(np.log(0.01), np.log(3000.0), 48))
 _NOISES = np.linspace(-4.0, 4.0, 11)
 _SHARES = 9
 _SHARE_LIMIT = 7.0  # logit; shares from 0.1 % to 99.9 %

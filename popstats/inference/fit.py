@@ -34,6 +34,11 @@ __all__ = ["Fit", "Settings", "fit"]
 FloatArray = npt.NDArray[np.float64]
 Method = Literal["nuts", "exact"]
 
+#: Columns of `Fit.optima()` that a notebook shows.
+_SHOWN = (
+    "regime", "n", "near_lower", "near_upper", "mcb", "mcb_lower", "mcb_upper", "limit", "limit_lower",
+    "limit_upper", "p_interior",
+)  # fmt: skip
 #: Draws that the weights for a changing spread are estimated with, before the fit proper.
 _PILOT_DRAWS = 200
 
@@ -177,9 +182,8 @@ def _draw(fitted: list[RegimeData], settings: Settings, priors: Priors, progress
     if settings.method == "nuts" and fitted:
         from popstats.inference.models import sample_nuts
 
-        return sample_nuts(
-            fitted, priors, seed=settings.seed, draws=settings.draws, tune=settings.tune, chains=settings.chains, progress=progress
-        )  # fmt: skip
+        size = {"draws": settings.draws, "tune": settings.tune, "chains": settings.chains}
+        return sample_nuts(fitted, priors, seed=settings.seed, progress=progress, **size)
     size = settings.draws * settings.chains
     independent = [
         draw_regime(r, priors, size, np.random.default_rng([settings.seed, k])) for k, r in enumerate(fitted)
@@ -462,19 +466,14 @@ class Fit:
         return pd.DataFrame(rows, columns=["regime", "parameter", "median", "lower", "upper", "unit"])
 
     def __repr__(self) -> str:
-        state = (
-            "diagnostics ok"
-            if self.convergence.ok
-            else f"REJECTED by its diagnostics: {'; '.join(self.convergence.reasons)}"
-        )
+        checks = self.convergence
+        state = "diagnostics ok" if checks.ok else f"REJECTED by its diagnostics: {'; '.join(checks.reasons)}"
         return (
-            f"<Fit of {self.population.name!r}: {len(self.fitted)} of {len(self.regimes)} regimes on the {self.regime_axis} "
-            f"axis, {sum(r.n for r in self.fitted):,} trainings, method {self.settings.method}, {self.seconds:.2f} s, {state}>"
+            f"<Fit of {self.population.name!r}: {len(self.fitted)} of {len(self.regimes)} regimes on the "
+            f"{self.regime_axis} axis, {sum(r.n for r in self.fitted):,} trainings, method {self.settings.method}, "
+            f"{self.seconds:.2f} s, {state}>"
         )
 
     def _repr_html_(self) -> str:
-        shown = self.optima()[
-            ["regime", "n", "near_lower", "near_upper", "mcb", "mcb_lower", "mcb_upper", "limit", "limit_lower", "limit_upper", "p_interior"]
-        ]  # fmt: skip
-        mass = f"{INTERVAL_MASS:.0%} equal-tailed intervals"
-        return f"<p>{html.escape(repr(self)[1:-1])}; {mass}</p>{shown.to_html(index=False, float_format=lambda v: f'{v:.3g}')}"
+        table = self.optima()[list(_SHOWN)].to_html(index=False, float_format=lambda v: f"{v:.3g}")
+        return f"<p>{html.escape(repr(self)[1:-1])}; {INTERVAL_MASS:.0%} equal-tailed intervals</p>{table}"

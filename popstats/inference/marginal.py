@@ -25,7 +25,6 @@ from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_and_cache_key
 
-
 __all__ = ["MarginalLogDensity", "marginal_log_density", "pack"]
 
 
@@ -162,7 +161,7 @@ class MarginalLogDensity(Op):  # type: ignore[misc]
         for storage, result in zip(output_storage, _density(*inputs), strict=True):
             storage[0] = np.asarray(result)
 
-    def infer_shape(self, fgraph: Any, node: Apply, shapes: list[Any]) -> list[Any]:
+    def infer_shape(self, node: Apply, shapes: list[Any]) -> list[Any]:
         """Shapes of the outputs follow from the first three inputs."""
         return [(), *shapes[:3]]
 

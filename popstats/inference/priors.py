@@ -22,8 +22,8 @@ class Priors:
     Parameters
     ----------
     length_scale : (float, float)
-        Length scale of the curve, in halves of the observed range. 0.8 lets a curve turn once or twice
-        within the range; its 95 % interval, 0.3 to 2.1, spans steep bends and near-straight lines.
+        Length scale of the curve, in halves of the observed range. 0.7 lets a curve turn once or twice
+        within the range; its 95 % interval, 0.2 to 2.3, spans steep bends and near-straight lines.
     amplitude : (float, float)
         Standard deviation of the curve, in units of s. From a twelfth of the spread of the drops (nothing
         to see) to three times as much.
@@ -40,7 +40,7 @@ class Priors:
     of the variance of one training that is seed noise is uniform on (0, 1).
     """
 
-    length_scale: tuple[float, float] = (0.8, 0.5)
+    length_scale: tuple[float, float] = (0.7, 0.6)
     amplitude: tuple[float, float] = (0.5, 0.9)
     noise: tuple[float, float] = (0.8, 0.7)
     pooling: float = 0.3
@@ -63,7 +63,7 @@ class Priors:
             ("noise", _log_normal(self.noise), "s", "what the curve leaves over, seeds included"),
             ("seed_share", "Uniform(0, 1)", "share of one training's variance", "replicates decide"),
             ("level, MACs terms", "flat", "percentage points", "integrated out exactly"),
-            ("pooling", f"{self.pooling:g} of the variance common", "log", "regimes resemble each other (nuts, 3 regimes or more)"),
+            ("pooling", f"{self.pooling:g} of the variance common", "log", "regimes resemble each other (nuts only)"),
         ]  # fmt: skip
         return pd.DataFrame(rows, columns=["prior", "distribution", "unit", "reason"])
 

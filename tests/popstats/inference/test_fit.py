@@ -1,0 +1,121 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+import popstats
+from popstats.errors import ConvergenceError, FitError
+from popstats.inference.convergence import Convergence
+from popstats.inference.priors import Priors
+from popstats.simulate import simulate_population
+
+REGIMES = {0.5: 0.05, 0.8: 0.05}
+
+
+@pytest.fixture(scope="module")
+def fit():
+    population = simulate_population("asymmetric", regimes=[0.5, 0.8], n=300, noise=0.1, seed=11)
+    return popstats.fit(population, regimes=REGIMES, method="exact", seed=5)
+
+
+def test_recovers_the_truth(fit):
+    optima = fit.optima().set_index("regime")
+    for label, answer in fit.population.metadata["truth"]["regimes"].items():
+        row = optima.loc[label]
+        assert row.mcb_lower - 0.05 < answer["mcb"] < row.mcb_upper + 0.05
+        assert row.limit == pytest.approx(answer["limit"], abs=0.06)
+        assert row.near_lower == pytest.approx(answer["near_lower"], abs=0.06)
+        assert row.near_upper == pytest.approx(answer["near_upper"], abs=0.12)
+        assert row.p_interior > 0.95
+
+
+def test_curve_and_predict_agree(fit):
+    curve = fit.curve()
+    half = curve[curve["regime"] == "0.50"]
+    point = half.iloc[80]
+    predicted = fit.predict([point["mcb"]], regime=0.5)
+    assert predicted["drop"].iloc[0] == pytest.approx(point["drop"], abs=1e-9)
+    assert predicted["training_lower"].iloc[0] < predicted["lower"].iloc[0]
+
+
+def test_predict_refuses_what_was_not_observed(fit):
+    with pytest.raises(FitError, match="outside the observed range"):
+        fit.predict([9.0], regime=0.5)
+    with pytest.raises(FitError, match="lies outside regime"):
+        fit.predict([1.0], regime=0.5, reduction=0.7)
+    with pytest.raises(FitError, match="was not fitted; fitted: 0.50, 0.80"):
+        fit.predict([1.0], regime=0.3)
+
+
+def test_saved_fit_is_the_same_fit(fit, tmp_path):
+    loaded = popstats.Fit.load(fit.save(tmp_path / "fit.nc"))
+    pd.testing.assert_frame_equal(loaded.optima(), fit.optima())
+    assert np.array_equal(loaded.expected_drop, fit.expected_drop)
+    assert loaded.settings == fit.settings
+    assert loaded.prior_settings == fit.prior_settings
+    assert loaded.population.name == fit.population.name
+
+
+def test_load_says_what_is_wrong(tmp_path):
+    (tmp_path / "no.nc").write_text("not netCDF")
+    with pytest.raises(FitError, match="cannot be read as a saved fit"):
+        popstats.Fit.load(tmp_path / "no.nc")
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("method", "mcmc"), ("noise", "cauchy"), ("curve", "wiggly"), ("draws", 0), ("regime_axis", "flops")],
+)
+def test_illegal_arguments_are_named(fit, argument, value):
+    with pytest.raises(popstats.PopstatsError, match=argument):
+        popstats.fit(fit.population, **{argument: value})
+
+
+def test_four_rows_are_not_a_crash():
+    original = popstats.Original(macs=100, params=100, accuracy=93.0)
+    frame = pd.DataFrame(
+        {"macs": [50, 50, 51, 49], "params": [40, 50, 60, 55], "accuracy": [90.0, 91, 90, 92]}
+    )
+    for method in ("exact", "nuts"):
+        fit = popstats.fit(popstats.Population.from_frame(frame, original=original), method=method)
+        assert len(fit.fitted) == 0
+        assert fit.convergence.ok
+        assert fit.optima()["reason"].str.contains("recipes").all()
+        assert fit.curve().empty
+        assert "0 of" in repr(fit)
+
+
+def test_a_collapsed_network_does_not_break_the_fit(fit):
+    table = fit.population.table.copy()
+    table.loc[0, "accuracy"] = 10.0
+    population = popstats.Population.from_frame(table)
+    found = popstats.fit(population, regimes=REGIMES, method="exact").optima()
+    assert np.isfinite(found[["mcb_lower", "mcb_upper", "limit_lower", "limit_upper"]]).all(axis=None)
+
+
+def test_spread_that_grows_is_weighted_and_said():
+    population = simulate_population(regimes=[0.5], n=1500, noise_kind="growing", noise=0.2, seed=3)
+    fit = popstats.fit(population, regimes={0.5: 0.05}, method="exact")
+    (change,) = fit.spread_changes
+    assert change.matters
+    assert 1.5 < change.ratio < 4.5
+    steady = simulate_population(regimes=[0.5], n=1500, noise=0.2, seed=3)
+    assert not popstats.fit(steady, regimes={0.5: 0.05}, method="exact").spread_changes[0].matters
+
+
+def test_rejected_fit_says_so(fit):
+    rejected = Convergence(False, ("R-hat up to 1.20 (must be under 1.01)",), pd.DataFrame())
+    with pytest.raises(ConvergenceError, match="R-hat up to"):
+        rejected.require()
+    fit.convergence.require()
+
+
+def test_priors_are_checked_and_described(fit):
+    with pytest.raises(FitError, match="amplitude must be positive"):
+        Priors(amplitude=(0.0, 1.0))
+    assert {"prior", "distribution", "unit", "reason"} == set(fit.priors.columns)
+
+
+def test_displays_in_a_notebook(fit):
+    assert "near_lower" in fit._repr_html_()
+    assert set(fit.summary()["parameter"]) == {"length_scale", "amplitude", "noise", "seed_share"}
+    assert set(fit.posterior["posterior"].dims) == {"chain", "draw", "regime", "coefficient"}
