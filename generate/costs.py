@@ -1,15 +1,17 @@
 """Exact costs of recipes: MACs and parameters as quadratic forms in the widths of the groups.
 
-Every layer's input and output channels are affine in the widths, so its MACs and parameters are products of two
-affine functions. The forms are added up once per network; a million recipes are then a matrix product.
+Every layer's input and output channels are affine in the widths, so its MACs and parameters are products of
+two affine functions. The forms are added up once per network; a million recipes are then a matrix product.
 1 MAC is one multiply-accumulate of a convolution or linear layer, for one input (1 "FLOP" of the papers).
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -17,7 +19,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from generate.groups import Group, IntArray, is_depthwise, on_meta_device
+from generate.groups import Group
+from generate.slicing import remove_filters
+from generate.wiring import Convolution, IntArray, is_depthwise, on_meta_device
 from popstats.errors import PlanError
 
 __all__ = ["CostModel", "QuadraticForm", "derive_costs"]
@@ -26,7 +30,7 @@ ROWS_AT_ONCE = 2048
 """Recipes in one block: block and product stay in a core's second-level cache, and memory stays flat."""
 
 EXACT_BELOW = 2**53
-"""Whole numbers up to here are exact in float64; every partial sum of a form is below its value at full width."""
+"""Whole numbers up to here are exact in float64, and no partial sum of a form exceeds its value at full width."""
 
 FloatArray = NDArray[np.float64]
 
@@ -141,31 +145,32 @@ def derive_costs(network: nn.Module, input_shape: tuple[int, int, int], groups: 
     width = len(groups) + 1
     macs, params = np.zeros((width, width), np.int64), np.zeros((width, width), np.int64)
     for name, module in shell.named_modules():
-        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+        if isinstance(module, nn.Linear | Convolution):
             product, biases = _layer_forms(name, module, groups)
             macs += positions.get(name, 0) * product
             params += product + biases
         else:
             params += _channelwise_form(name, module, groups)
     model = CostModel(tuple(groups), _as_form(macs), _as_form(params))
-    _check_exact(model)
+    _check_exact(model, type(network).__name__)
+    _check_on_a_cut(model, shell, input_shape)
     return model
 
 
 def _count_positions(shell: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, int]:
     """Return how often each layer's kernel is applied to one input, over all its calls."""
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
 
-    def record(name: str, channels: int, output: Tensor) -> None:
-        counts[name] = counts.get(name, 0) + output.numel() // channels
+    def record(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        transposed = getattr(module, "transposed", False)
+        channels_in, channels_out = _sides(module)
+        counts[name] += inputs[0].numel() // channels_in if transposed else output.numel() // channels_out
 
-    hooks = []
-    for name, module in shell.named_modules():
-        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
-            channels = _sides(module)[1]
-            hooks.append(
-                module.register_forward_hook(lambda _m, _i, out, n=name, c=channels: record(n, c, out))
-            )
+    hooks = [
+        module.register_forward_hook(partial(record, name))
+        for name, module in shell.named_modules()
+        if isinstance(module, nn.Linear | Convolution)
+    ]
     with torch.no_grad():
         shell(torch.zeros(1, *input_shape, device="meta"))
     for hook in hooks:
@@ -173,11 +178,48 @@ def _count_positions(shell: nn.Module, input_shape: tuple[int, int, int]) -> dic
     return counts
 
 
+def _check_on_a_cut(model: CostModel, shell: nn.Module, input_shape: tuple[int, int, int]) -> None:
+    """Cut the shell to half of every group, run it, and compare its costs with the forms.
+
+    A network that does something with its channels which the groups do not know fails here, before anything is
+    trained.
+    """
+    name = type(shell).__name__
+    widths = (model.full_widths // model.steps + 1) // 2 * model.steps
+    remove_filters(shell, model.groups, _first_of_each_block(model.groups, widths))
+    try:
+        positions = _count_positions(shell, input_shape)
+    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+        raise PlanError(
+            f"network {name} does not run any more once its groups are cut to half: {error}. "
+            "Protect the layers in question with `keep`."
+        ) from error
+    macs = sum(positions[key] * _weights(module) for key, module in shell.named_modules() if key in positions)
+    params = sum(parameter.numel() for parameter in shell.parameters())
+    if (macs, params) != (model.macs(widths)[0], model.params(widths)[0]):
+        raise PlanError(
+            f"network {name}: cut to half it has {macs} MACs and {params} parameters, where its groups say "
+            f"{model.macs(widths)[0]} and {model.params(widths)[0]}. It cannot be costed, so it is refused."
+        )
+
+
+def _first_of_each_block(groups: Sequence[Group], widths: IntArray) -> dict[str, IntArray]:
+    kept = {}
+    for group, width in zip(groups, widths.tolist(), strict=True):
+        by_block = np.argsort(group.blocks, kind="stable").reshape(group.step, -1)
+        kept[group.name] = by_block[:, : width // group.step].ravel()
+    return kept
+
+
+def _weights(module: nn.Module) -> int:
+    return cast(Tensor, module.weight).numel()
+
+
 def _sides(module: nn.Module) -> tuple[int, int]:
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features
-    assert isinstance(module, nn.modules.conv._ConvNd)
-    return module.in_channels, module.out_channels
+    convolution = cast(Convolution, module)
+    return convolution.in_channels, convolution.out_channels
 
 
 def _layer_forms(name: str, module: nn.Module, groups: Sequence[Group]) -> tuple[IntArray, IntArray]:
@@ -230,9 +272,9 @@ def _as_form(augmented: IntArray) -> QuadraticForm:
     return QuadraticForm(int(folded[0, 0]), folded[0, 1:], folded[1:, 1:])
 
 
-def _check_exact(model: CostModel) -> None:
+def _check_exact(model: CostModel, name: str) -> None:
     for form in (model.macs_form, model.params_form):
         if form.constant < 0 or (form.linear < 0).any() or (form.pairs < 0).any():
-            raise PlanError("costs: a layer has fewer channels than its groups drive; the network cannot be costed.")
+            raise PlanError(f"network {name}: a layer has fewer channels than its groups drive; it is refused.")
     if max(model.original_macs, model.original_params) >= EXACT_BELOW:
-        raise PlanError(f"costs: {model.original_macs} MACs are too many to be counted exactly (2^53 or more).")
+        raise PlanError(f"network {name}: {model.original_macs} MACs are too many to count exactly (2^53).")

@@ -10,7 +10,7 @@ import numpy as np
 
 from generate.costs import CostModel, FloatArray
 from generate.geometry import Geometry, SingleArray
-from generate.groups import IntArray
+from generate.wiring import IntArray
 from generate.recipe_spaces import RecipeSpace, make_space
 from generate.rounding import round_widths
 from popstats.errors import PlanError

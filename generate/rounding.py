@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from generate.costs import QuadraticForm
 from generate.geometry import Geometry, SingleArray
-from generate.groups import IntArray
+from generate.wiring import IntArray
 
 __all__ = ["Budget", "round_widths"]
 

@@ -5,8 +5,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from generate.costs import derive_costs
 from generate.cut import choose_filters, cut
-from generate.groups import find_groups, on_meta_device
+from generate.groups import find_groups
 from generate.networks import build_network
+from generate.wiring import on_meta_device
 
 IMAGENET = ((3, 224, 224), 1000)
 CIFAR = ((3, 32, 32), 10)
