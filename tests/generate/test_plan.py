@@ -1,0 +1,127 @@
+"""Plans: what is read, what is refused, and what a plan's identity is made from."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from generate.plan import DEFAULT_PLAN, TrainingSettings, only_adds, plan_from_dict, read_plan
+from generate.worklist import recipe_identity, subnetwork_identity
+from popstats.errors import PlanError
+
+SMALL = {"name": "small", "recipes": [{"regimes": [0.5], "count": 3}]}
+
+
+def with_recipes(**changes):
+    return {**SMALL, "recipes": [{**SMALL["recipes"][0], **changes}]}
+
+
+@pytest.mark.parametrize("path", sorted(DEFAULT_PLAN.parent.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_plan_is_legal_and_says_what_it_is_for(path: Path):
+    plan = read_plan(path)
+    assert plan.description
+    assert plan_from_dict(plan.as_dict()) == plan
+
+
+def test_an_unknown_key_is_refused_with_the_legal_ones():
+    with pytest.raises(PlanError, match=r"unknown key 'regime'.*Did you mean 'regimes'.*Legal keys: regimes, count"):
+        plan_from_dict(with_recipes(regime=[0.5]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"regimes": [1.5]}, "between 0 and 1"),
+        ({"regimes": [0.0]}, "between 0 and 1"),
+        ({"regimes": []}, "at least one regime"),
+        ({"regimes": [0.5, 0.5]}, "must not repeat"),
+        ({"count": 0}, "at least 1"),
+        ({"count": 2.5}, "expected a whole number, got 2.5"),
+        ({"count": True}, "expected a whole number"),
+        ({"axis": "flops"}, r"expected macs \| params \| both, got 'flops'"),
+        ({"space": "std:0.3-0.1"}, "std:LOW-HIGH"),
+        ({"space": "stratfied"}, "random, stratified"),
+        ({"criterion": "L1"}, "l1"),
+        ({"retraining": ["finetune"]}, "Did you mean 'fine-tune'"),
+        ({"mcb_range": 1.0}, "more than 1"),
+    ],
+)
+def test_impossible_recipes_are_refused_with_the_reason(changes, message):
+    with pytest.raises(PlanError, match=message):
+        plan_from_dict(with_recipes(**changes))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "above 0"),
+        ({"momentum": 1.0}, "0 to 1"),
+        ({"schedule": "cyclic"}, "one-cycle"),
+        ({"lr": 0.1}, "unknown key 'lr'"),
+    ],
+)
+def test_impossible_training_settings_are_refused(settings, message):
+    with pytest.raises(PlanError, match=message):
+        plan_from_dict({**SMALL, "original": {"training": settings}})
+
+
+def test_a_missing_file_and_broken_toml_are_sentences(tmp_path):
+    with pytest.raises(PlanError, match="There is no plan at"):
+        read_plan(tmp_path / "absent.toml")
+    (tmp_path / "broken.toml").write_text("name = ")
+    with pytest.raises(PlanError, match="not valid TOML"):
+        read_plan(tmp_path / "broken.toml")
+
+
+def test_fine_tuning_inherits_the_original_at_a_tenth_of_its_rate():
+    table = {**SMALL, "original": {"training": {"learning_rate": 0.1, "weight_decay": 1e-3}}}
+    settings = plan_from_dict(table).retraining["fine-tune"]
+    assert settings == TrainingSettings(learning_rate=0.01, schedule="constant", weight_decay=1e-3)
+
+
+def test_refined_spaces_are_found_relative_to_the_plan(tmp_path):
+    (tmp_path / "p.toml").write_text('name = "p"\n[[recipes]]\nregimes = [0.5]\ncount = 2\nspace = "refined:space.toml"\n')
+    assert read_plan(tmp_path / "p.toml").recipes[0].space == f"refined:{tmp_path / 'space.toml'}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "grows"),
+    [
+        ({"count": 5}, True),
+        ({"regimes": [0.5, 0.7]}, True),
+        ({"seeds": 2}, True),
+        ({"retraining": ["fine-tune", "scratch"]}, True),
+        ({"count": 2}, False),
+        ({"regimes": [0.7]}, False),
+        ({"space": "random"}, False),
+    ],
+)
+def test_a_plan_may_only_grow(changes, grows):
+    assert only_adds(plan_from_dict(SMALL), plan_from_dict(with_recipes(**changes))) is grows
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"network": {"width": 8}}, {"images": {"validation": 50}}])
+def test_other_changes_are_no_growth(change):
+    assert not only_adds(plan_from_dict(SMALL), plan_from_dict({**SMALL, **change}))
+
+
+def test_the_identity_of_a_training_is_pinned():
+    """These hashes name rows in published tables: if one changes, resumed runs would train everything again."""
+    settings = TrainingSettings(epochs=8, learning_rate=0.02, schedule="constant", augmentation="shift1")
+    identity = recipe_identity("ab" * 32, "digits", "1x8x8", {"b": 4, "a": 2}, "fine-tune", "l1", settings)
+    assert subnetwork_identity(identity) == "2f6b1946c12fc87b9b3810ce8c4257bcd7145d613f7abfb2c6df26a27bb15c33"
+    assert subnetwork_identity(identity, seed=0) == "6205d8b56e92f1ddcd984d505929b1668db8f8d7f79691f4cfbff1feafca7325"
+
+
+def test_default_settings_do_not_enter_the_identity():
+    assert TrainingSettings().identity() == {}
+    assert dataclasses.replace(TrainingSettings(), batch_size=64).identity() == {"batch_size": 64}
+
+
+def test_the_filter_score_matters_only_where_weights_are_kept():
+    def identity(technique, criterion):
+        widths = {"a": 2}
+        return recipe_identity("0", "digits", "1x8x8", widths, technique, criterion, TrainingSettings())
+
+    assert identity("scratch", "l1") == identity("scratch", "random")
+    assert identity("fine-tune", "l1") != identity("fine-tune", "random")
