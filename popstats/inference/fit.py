@@ -182,8 +182,8 @@ def _draw(fitted: list[RegimeData], settings: Settings, priors: Priors, progress
     if settings.method == "nuts" and fitted:
         from popstats.inference.models import sample_nuts
 
-        size = {"draws": settings.draws, "tune": settings.tune, "chains": settings.chains}
-        return sample_nuts(fitted, priors, seed=settings.seed, progress=progress, **size)
+        lengths = {"draws": settings.draws, "tune": settings.tune, "chains": settings.chains}
+        return sample_nuts(fitted, priors, seed=settings.seed, progress=progress, **lengths)
     size = settings.draws * settings.chains
     independent = [
         draw_regime(r, priors, size, np.random.default_rng([settings.seed, k])) for k, r in enumerate(fitted)

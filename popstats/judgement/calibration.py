@@ -212,7 +212,7 @@ def _score_regime(answer: dict[str, Any], optimum: OptimumDraws, outcome: str) -
         "near_upper": np.exp(optimum.near_upper),
         "limit": optimum.limit,
     }
-    covered: dict[str, Any] = {name: np.nan for name in _SCORED}
+    covered: dict[str, Any] = dict.fromkeys(_SCORED, np.nan)
     # Where the truth is flat, an optimum is a convention (the first grid point), not something to cover.
     if claim:
         covered = {name: _covers(values, answer[name]) for name, values in draws.items()}

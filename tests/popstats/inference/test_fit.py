@@ -42,7 +42,7 @@ def test_predict_refuses_what_was_not_observed(fit):
         fit.predict([9.0], regime=0.5)
     with pytest.raises(FitError, match="lies outside regime"):
         fit.predict([1.0], regime=0.5, reduction=0.7)
-    with pytest.raises(FitError, match="was not fitted; fitted: 0.50, 0.80"):
+    with pytest.raises(FitError, match=r"was not fitted; fitted: 0\.50, 0\.80"):
         fit.predict([1.0], regime=0.3)
 
 
