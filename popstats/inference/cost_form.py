@@ -57,14 +57,14 @@ def first_rows(population: Population) -> npt.NDArray[np.int64]:
     return np.unique(population.recipe, return_index=True)[1].astype(np.int64)
 
 
-def original_widths(population: Population) -> FloatArray | None:
-    """Return the original's widths, shape (G,).
+def original_widths(population: Population) -> FloatArray:
+    """Return the original's widths, shape (G,); empty without widths.
 
     From the achieved ratios where the table has them, else the widest of each group in the table.
     """
     widths = population.widths
     if widths is None:
-        return None
+        return np.zeros(0)
     table = population.table
     if "ratios_achieved" not in table or table["ratios_achieved"].isna().any():
         return np.asarray(widths.max(axis=0))

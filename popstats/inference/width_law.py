@@ -32,7 +32,7 @@ from popstats.inference.ridge import (
 from popstats.population import Population
 from popstats.spaces import Axis, Regimes, assign_regimes
 
-__all__ = ["POOLED", "WidthLaw", "distance_terms", "log_width_terms", "width_law"]
+__all__ = ["POOLED", "WidthLaw", "distance_terms", "known_widths", "log_width_terms", "width_law"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -182,6 +182,22 @@ class WidthLaw:
         return f"<p>{html.escape(repr(self)[1:-1])}</p>{shown.to_html(index=False, float_format=lambda v: f'{v:.3g}')}"
 
 
+def known_widths(population: Population) -> FloatArray:
+    """Return the widths of every row, shape (n, G).
+
+    Raises
+    ------
+    FitError
+        If the table has none.
+    """
+    if population.widths is None:
+        raise FitError(
+            f"{population.name}: the table has no widths, which the width law needs; name the columns that hold "
+            "them: Population.from_frame(..., widths=[...])"
+        )
+    return population.widths
+
+
 def width_law(
     population: Population,
     *,
@@ -214,15 +230,11 @@ def width_law(
     Where a regime is narrow, its recipes cost the same and their log-widths cannot all grow together: each
     elasticity is then partly the prior's, its interval says so, and the law over all regimes is the one to use.
     """
+    every = known_widths(population)
     full = original_widths(population)
-    if full is None or population.widths is None:
-        raise FitError(
-            f"{population.name}: the table has no widths, which the width law needs; name the columns that hold "
-            "them: Population.from_frame(..., widths=[...])"
-        )
     assigned = assign_regimes(population.frame, regime_axis, regimes)
     recipes = recipe_table(population, assigned)
-    widths = population.widths[first_rows(population)]
+    widths = every[first_rows(population)]
     laws = _all_laws(recipes, np.log(widths / full), widths, assigned, seed)
     macs = recover_cost(population, "macs")
     tables = [_elasticities(law, population, macs, seed) for law in laws]

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from popstats.errors import FitError
 from popstats.inference.optimum import interval
@@ -193,7 +192,10 @@ def compare_spaces(
     rng = np.random.default_rng(seed)
     draws = _bootstrap_mean(b, w_b, rng) - _bootstrap_mean(a, w_a, rng)
     lower, upper = interval(draws)
-    ks = stats.ks_2samp(a, b)
+    # Imported here: scipy.stats takes longer to import than most fits take to run.
+    from scipy.stats import ks_2samp
+
+    ks = ks_2samp(a, b)
     return SpaceDifference(
         points=float(b @ w_b / w_b.sum() - a @ w_a / w_a.sum()),
         lower=float(lower),

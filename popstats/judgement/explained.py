@@ -108,10 +108,9 @@ def ratio_std(population: Population) -> FloatArray | None:
     table = population.table
     if "ratio_std" in table and table["ratio_std"].notna().all():
         return table["ratio_std"].to_numpy(dtype=np.float64)
-    full = original_widths(population)
-    if full is None or population.widths is None:
+    if population.widths is None:
         return None
-    return np.asarray((1.0 - population.widths / full).std(axis=1))
+    return np.asarray((1.0 - population.widths / original_widths(population)).std(axis=1))
 
 
 def what_explains(
@@ -162,11 +161,11 @@ def _features(population: Population, recipes: pd.DataFrame) -> dict[str, FloatA
         "log_mcb": recipes["log_mcb"].to_numpy()[:, None],
         "log_params": np.log1p(-population.frame["params_reduction"].to_numpy()[first])[:, None],
     }
-    spread, full = ratio_std(population), original_widths(population)
+    spread = ratio_std(population)
     if spread is not None:
         features["ratio_std"] = spread[first][:, None]
-    if full is not None and population.widths is not None:
-        features["log_widths"] = np.log(population.widths[first] / full)
+    if population.widths is not None:
+        features["log_widths"] = np.log(population.widths[first] / original_widths(population))
     return features
 
 

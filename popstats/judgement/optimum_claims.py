@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -40,11 +42,10 @@ def judge_original_ratio(case: Case) -> list[Verdict]:
     return _per_regime(case, "C3c", _original_ratio)
 
 
-def _per_regime(case: Case, conjecture: str, judge_one: object) -> list[Verdict]:
+def _per_regime(case: Case, conjecture: str, judge_one: Callable[[Case, Reading], Verdict]) -> list[Verdict]:
     if not case.usable:
         return [case.not_assessable(conjecture, r, case.rejection) for r in case.fit.regimes]
     fitted = {r.label: r for r in case.readings}
-    assert callable(judge_one)
     return [
         judge_one(case, fitted[r.label])
         if r.fitted

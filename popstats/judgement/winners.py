@@ -7,19 +7,15 @@ network can win by being the one that the curve bent towards.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
-from popstats.inference.cross_products import prepare_regimes, recipe_table
-from popstats.inference.draws import curve_in_points
-from popstats.inference.exact import draw_regime
-from popstats.inference.optimum import GRID_SIZE
+from popstats.inference.cross_products import recipe_table
 from popstats.inference.width_law import distance_terms
 from popstats.judgement.case import Case, Effect, Reading, more_recipes, number, percent, span
+from popstats.judgement.mix_sensitivity import mean_optimum
 from popstats.judgement.verdicts import Verdict
 from popstats.spaces import Regimes, assign_regimes
 
@@ -30,8 +26,6 @@ BoolArray = npt.NDArray[np.bool_]
 
 #: Random halvings of a regime; the counts are averaged over them.
 SPLITS = 4
-#: Draws for the optimum of a half: only the mean curve is used.
-HALF_DRAWS = 100
 #: Fewer recipes than this hold too few winners in either half.
 MINIMUM_RECIPES = 60
 #: Weight of the prior for the share of winners near the optimum, in winners; its mean is the nearest's share.
@@ -112,14 +106,15 @@ def cross_fit(case: Case, recipes: pd.DataFrame, assigned: Regimes, rng: np.rand
     recipes : pandas.DataFrame
         One regime's rows of `recipe_table`.
     """
-    find = partial(_half_optimum, case, assigned)
     log_mcb, adjusted = recipes["log_mcb"].to_numpy(), adjusted_drop(recipes)
+    # A half's optimum is read off its mean curve, for which means of recipes are enough.
+    plain = recipes.assign(runs=1.0, within=0.0)
     shares = case.thresholds.winners, case.thresholds.nearest
     near, winners = 0, 0
     for _ in range(SPLITS):
         first = rng.permutation(len(recipes)) < len(recipes) // 2
         for fitted, judged in ((first, ~first), (~first, first)):
-            optimum = find(recipes[fitted], rng)
+            optimum = mean_optimum(case.fit, plain[fitted], assigned)
             if optimum is not None:
                 found, of = count_near(log_mcb[judged], adjusted[judged], optimum, *shares)
                 near, winners = near + found, winners + of
@@ -149,7 +144,7 @@ def lift_draws(counted: CrossFit, nearest: float, rng: np.random.Generator) -> F
     """Return posterior draws of the lift, shape (S,): a beta posterior for the winners' share near the optimum."""
     near = PRIOR_WINNERS * nearest + counted.near
     far = PRIOR_WINNERS * (1.0 - nearest) + counted.winners - counted.near
-    return np.asarray(stats.beta.rvs(near, far, size=_DRAWS, random_state=rng) / nearest)
+    return np.asarray(rng.beta(near, far, size=_DRAWS) / nearest)
 
 
 def implied_lift(
@@ -190,15 +185,3 @@ def _implied(case: Case, reading: Reading, recipes: pd.DataFrame) -> float:
         np.random.default_rng([case.fit.settings.seed, 34]),
     )
     return implied_lift(log_mcb, expected, spread, optimum, limits.winners, limits.nearest, rng)
-
-
-def _half_optimum(
-    case: Case, assigned: Regimes, half: pd.DataFrame, rng: np.random.Generator
-) -> float | None:
-    data = prepare_regimes(half, assigned)[int(half["regime"].iloc[0])]
-    if not data.fitted:
-        return None
-    grid = data.curve_scale.grid(GRID_SIZE)
-    drawn = draw_regime(data, case.fit.prior_settings, HALF_DRAWS, rng)
-    curve = curve_in_points(data, drawn.coefficients, grid).mean(axis=0)
-    return float(grid[curve.argmin()])

@@ -1,0 +1,289 @@
+"""`popstats.refine`: from a fit to the space from which the next recipes should be drawn."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from popstats.errors import FitError
+from popstats.inference.cost_form import CostForm, first_rows
+from popstats.inference.cross_products import recipe_table
+from popstats.inference.fit import Fit
+from popstats.inference.optimum import interval
+from popstats.inference.width_law import POOLED, WidthLaw, known_widths, width_law
+from popstats.judgement.case import Case, Reading
+from popstats.judgement.edf import compare_spaces
+from popstats.judgement.explained import ratio_std
+from popstats.judgement.space_claims import judge_std_spaces, std_halves
+from popstats.judgement.verdicts import Thresholds
+from popstats.judgement.width_search import WidthBands, near_best_bands
+from popstats.spaces import Axis, assign_regimes
+
+__all__ = ["RefinedSpace", "refine"]
+
+FloatArray = npt.NDArray[np.float64]
+Kind = Literal["mcb", "widths"]
+
+#: Fewer recipes than this inside the refined STD band give no estimate of what the band adds.
+_LEAST_INSIDE = 10
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RefinedSpace:
+    """A part of a recipe space that is expected to be better than the whole.
+
+    Attributes
+    ----------
+    kind : {"mcb", "widths"}
+    axis : {"macs", "params"}
+        The reduction that its recipes meet.
+    target : float
+        That reduction, a fraction.
+    regime : str
+        Label of the regime that it was read from.
+    mcb : (float, float) or None
+        Range of mCB (kind "mcb").
+    std : (float, float) or None
+        Band of the standard deviation of the ratios over groups, where low-STD spaces beat high-STD ones.
+    widths : mapping of str to (float, float)
+        Range of the kept share of each group's width (kind "widths").
+    share_kept : float
+        Share of the regime's recipes that lie inside.
+    n_recipes : int
+        Recipes of the regime.
+    gain, gain_lower, gain_upper : float
+        Expected gain in accuracy points over as many recipes drawn like the population's, with its 90 % interval.
+    """
+
+    kind: Kind
+    axis: Axis
+    target: float
+    regime: str
+    mcb: tuple[float, float] | None
+    std: tuple[float, float] | None
+    share_kept: float
+    n_recipes: int
+    gain: float
+    gain_lower: float
+    gain_upper: float
+    widths: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def to_toml(self, path: str | Path) -> Path:
+        """Write the space to a file that a plan reads as ``space = "refined:FILE"``; returns the path."""
+        target = Path(path)
+        target.write_text(self._toml(), encoding="utf-8")
+        return target
+
+    def _toml(self) -> str:
+        lines = [
+            f"# {line}"
+            for line in ("A refined recipe space, written by popstats.refine.", *self._words().split("\n"))
+        ]
+        lines += [
+            "[refined]",
+            f"axis = {json.dumps(self.axis)}",
+            f"target = {self.target!r}",
+            f"kind = {json.dumps(self.kind)}",
+        ]
+        lines += [
+            f"{name} = {_pair(value)}" for name, value in (("mcb", self.mcb), ("std", self.std)) if value
+        ]
+        if self.widths:
+            lines += ["", "[refined.widths]"]
+            lines += [f"{json.dumps(group)} = {_pair(band)}" for group, band in self.widths.items()]
+        return "\n".join(lines) + "\n"
+
+    def _words(self) -> str:
+        where = f"{100 * self.target:.4g} % {'MACs' if self.axis == 'macs' else 'parameter'} reduction"
+        parts = [f"mCB {self.mcb[0]:.3f} to {self.mcb[1]:.3f}"] if self.mcb else []
+        parts += [f"STD {self.std[0]:.3f} to {self.std[1]:.3f}"] if self.std else []
+        parts += [f"a band of widths for each of {len(self.widths)} groups"] if self.widths else []
+        return (
+            f"At {where}: {', '.join(parts)}. It keeps {self.share_kept:.1%} of {self.n_recipes:,} recipes and is "
+            f"expected to gain {self.gain:.2f} points on average (90 % interval {self.gain_lower:.2f} to "
+            f"{self.gain_upper:.2f}) over as many recipes of the whole space."
+        )
+
+    def __repr__(self) -> str:
+        return f"<RefinedSpace by {self.kind}: {self._words()}>"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th>{html.escape(g)}</th><td>{low:.1%} to {high:.1%}</td></tr>"
+            for g, (low, high) in self.widths.items()
+        )
+        table = f"<table><tr><th>group</th><th>width kept</th></tr>{rows}</table>" if rows else ""
+        return f"<p>{html.escape(self._words())}</p>{table}"
+
+
+def refine(fit: Fit, regime: float | str, by: Kind = "mcb") -> RefinedSpace:
+    """Propose the space for the next recipes.
+
+    Parameters
+    ----------
+    fit : Fit
+    regime : float or str
+        Centre or label of a fitted regime.
+    by : {"mcb", "widths"}
+        "mcb": the near-optimal range of mCB, and the low-STD band where S1 is supported in the regime.
+        "widths": for each group the band of widths of the recipes that the width law predicts within 0.05
+        points of its best, on the exact costs' budget and inside the widths that the table has seen.
+
+    Returns
+    -------
+    RefinedSpace
+
+    Raises
+    ------
+    FitError
+        If the regime was not fitted, or, for "widths", if the table has no widths or their costs cannot be
+        recovered from it.
+    """
+    if by not in ("mcb", "widths"):
+        raise FitError(f"refine: by: expected 'mcb' or 'widths', got {by!r}")
+    case = Case(fit, Thresholds())
+    reading = case.readings[_index(fit, regime)]
+    return _by_mcb(case, reading) if by == "mcb" else _by_widths(case, reading)
+
+
+def _index(fit: Fit, regime: float | str) -> int:
+    for k, data in enumerate(fit.fitted):
+        if regime == data.label or (not isinstance(regime, str) and abs(float(regime) - data.target) < 1e-6):
+            return k
+    fitted = ", ".join(r.label for r in fit.fitted) or "none"
+    raise FitError(f"refine: regime {regime!r} was not fitted; fitted: {fitted}")
+
+
+def _members(case: Case, reading: Reading) -> pd.DataFrame:
+    """Return the regime's recipes with their number in the population, MACs and STD."""
+    population, settings = case.fit.population, case.fit.settings
+    assigned = assign_regimes(population.frame, settings.regime_axis, settings.regimes)
+    first = first_rows(population)
+    recipes = recipe_table(population, assigned).assign(
+        row=first, macs=population.table["macs"].to_numpy()[first]
+    )
+    spread = ratio_std(population)
+    if spread is not None:
+        recipes["std"] = spread[first]
+    return recipes[recipes["regime"] == assigned.labels.index(reading.label)]
+
+
+def _by_mcb(case: Case, reading: Reading) -> RefinedSpace:
+    recipes = _members(case, reading)
+    low, high = float(np.median(reading.optimum.near_lower)), float(np.median(reading.optimum.near_upper))
+    log_mcb = recipes["log_mcb"].to_numpy()
+    inside = (log_mcb >= low) & (log_mcb <= high)
+    place = np.clip(log_mcb, reading.grid[0], reading.grid[-1])
+    cell = np.rint(np.interp(place, reading.grid, np.arange(reading.grid.size))).astype(np.int64)
+    gain = _mean_over(reading.drop, cell) - _mean_over(reading.drop, cell[inside])
+    std = _low_std_band(case, reading, recipes)
+    if std is not None:
+        low_std = inside & (recipes["std"].to_numpy() <= std[1])
+        gain = gain + _std_gain(recipes, inside, low_std, case.fit.settings.seed, gain.size)
+        inside = low_std
+    mcb = float(np.exp(low)), float(np.exp(high))
+    return _space("mcb", case, reading, inside, gain, mcb=mcb, std=std)
+
+
+def _mean_over(drop: FloatArray, cell: npt.NDArray[np.int64]) -> FloatArray:
+    """Average each draw's curve over recipes given by their grid cells, shape (S,)."""
+    counts = np.bincount(cell, minlength=drop.shape[1])
+    return np.asarray(drop @ counts / max(int(counts.sum()), 1))
+
+
+def _low_std_band(case: Case, reading: Reading, recipes: pd.DataFrame) -> tuple[float, float] | None:
+    verdicts = [v for v in judge_std_spaces(case) if v.regime == reading.label]
+    if not verdicts or verdicts[0].outcome != "supported":
+        return None
+    std = recipes["std"].to_numpy()
+    low, _ = std_halves(std)
+    return float(std.min()), float(std[low].max())
+
+
+def _std_gain(
+    recipes: pd.DataFrame,
+    inside: npt.NDArray[np.bool_],
+    low_std: npt.NDArray[np.bool_],
+    seed: int,
+    draws: int,
+) -> FloatArray:
+    """Return what the STD band adds inside the mCB range, as draws; zeros where too few recipes tell."""
+    if low_std.sum() < _LEAST_INSIDE:
+        return np.zeros(draws)
+    drop = recipes["drop"].to_numpy()
+    found = compare_spaces(drop[low_std], drop[inside], seed=seed)
+    return np.random.default_rng(seed).choice(found.draws, size=draws)
+
+
+def _by_widths(case: Case, reading: Reading) -> RefinedSpace:
+    fit, recipes = case.fit, _members(case, reading)
+    law = width_law(
+        fit.population, regime_axis=fit.regime_axis, regimes=fit.settings.regimes, seed=fit.settings.seed
+    )
+    cost = _cost(fit, law)
+    label = reading.label if reading.label in law.labels else POOLED
+    widths = known_widths(fit.population)[recipes["row"].to_numpy()]
+    whole = fit.population.original.macs if fit.regime_axis == "macs" else fit.population.original.params
+    bands = near_best_bands(
+        law, label, cost, budget=(1.0 - reading.data.target) * whole, seen=widths, near=case.thresholds.near
+    )
+    share = widths / law.full_widths
+    inside = ((share >= bands.low) & (share <= bands.high)).all(axis=1)
+    gain = _law_gain(law, label, widths, bands, draws=len(reading.drop))
+    named = {g: (float(a), float(b)) for g, a, b in zip(law.groups, bands.low, bands.high, strict=True)}
+    return _space("widths", case, reading, inside, gain, widths=named)
+
+
+def _cost(fit: Fit, law: WidthLaw) -> CostForm:
+    cost = law.macs if fit.regime_axis == "macs" else law.params
+    if cost is None:
+        raise FitError(
+            "refine: by='widths' needs the costs of recipes that the table does not hold, and they do not follow "
+            "from its widths (too few recipes, or widths that do not fix the cost); use by='mcb'"
+        )
+    return cost
+
+
+def _law_gain(law: WidthLaw, label: str, widths: FloatArray, bands: WidthBands, draws: int) -> FloatArray:
+    before = law.draw_drop(widths, label, draws).mean(axis=1)
+    return before - law.draw_drop(bands.examples * law.full_widths, label, draws).mean(axis=1)
+
+
+def _space(
+    kind: Kind,
+    case: Case,
+    reading: Reading,
+    inside: npt.NDArray[np.bool_],
+    gain: FloatArray,
+    *,
+    mcb: tuple[float, float] | None = None,
+    std: tuple[float, float] | None = None,
+    widths: Mapping[str, tuple[float, float]] | None = None,
+) -> RefinedSpace:
+    lower, upper = interval(gain)
+    return RefinedSpace(
+        kind=kind,
+        axis=case.fit.regime_axis,
+        target=reading.data.target,
+        regime=reading.label,
+        mcb=mcb,
+        std=std,
+        share_kept=float(inside.mean()),
+        n_recipes=int(inside.size),
+        gain=float(np.median(gain)),
+        gain_lower=float(lower),
+        gain_upper=float(upper),
+        widths=widths or {},
+    )
+
+
+def _pair(values: tuple[float, float]) -> str:
+    return f"[{values[0]:.6g}, {values[1]:.6g}]"

@@ -1,0 +1,108 @@
+"""Refined spaces: read off known truths, written in the format that plans read, and really better."""
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import popstats
+from popstats.errors import FitError
+from popstats.inference.fit import Fit
+from popstats.judgement.mix_sensitivity import mix_sensitivity
+from popstats.judgement.width_search import onto_budget
+from popstats.layer_chain import LayerChain, additive_drop
+
+
+@pytest.fixture(scope="module")
+def by_mcb() -> Fit:
+    population = popstats.simulate_population("quadratic", regimes=(0.6,), n=800, rise=0.8)
+    return popstats.fit(population, method="exact")
+
+
+@pytest.fixture(scope="module")
+def chain() -> Fit:
+    population = popstats.simulate_population(
+        "additive-widths", regimes=(0.6, 0.8), n=500, rise=0.5, noise=0.05
+    )
+    return popstats.fit(population, method="exact")
+
+
+def test_the_mcb_range_is_the_true_near_optimal_one(by_mcb: Fit) -> None:
+    space = popstats.refine(by_mcb, 0.6)
+    answer = by_mcb.population.metadata["truth"]["regimes"]["0.60"]
+    assert space.mcb is not None
+    assert space.mcb == pytest.approx((answer["near_lower"], answer["near_upper"]), rel=0.06)
+    log_mcb = by_mcb.population.frame["log_mcb"]
+    assert space.share_kept == pytest.approx(np.mean(np.abs(log_mcb) < np.log(space.mcb[1])), abs=0.05)
+
+
+def test_the_gain_is_the_true_difference_of_means(by_mcb: Fit) -> None:
+    space = popstats.refine(by_mcb, 0.6)
+    log_mcb = by_mcb.population.frame["log_mcb"].to_numpy()
+    assert space.mcb is not None
+    truth = 0.8 * (log_mcb / 0.5) ** 2
+    inside = (log_mcb > np.log(space.mcb[0])) & (log_mcb < np.log(space.mcb[1]))
+    expected = truth.mean() - truth[inside].mean()
+    assert space.gain_lower - 0.02 < expected < space.gain_upper + 0.02
+
+
+def test_the_toml_round_trip(by_mcb: Fit, chain: Fit, tmp_path: Path) -> None:
+    space = popstats.refine(by_mcb, "0.60")
+    read = tomllib.loads(space.to_toml(tmp_path / "mcb.toml").read_text())["refined"]
+    assert (read["axis"], read["target"], read["kind"]) == ("macs", 0.6, "mcb")
+    assert tuple(read["mcb"]) == pytest.approx(space.mcb, rel=1e-5)
+    widths = popstats.refine(chain, 0.6, by="widths")
+    read = tomllib.loads(widths.to_toml(tmp_path / "widths.toml").read_text())["refined"]
+    assert list(read["widths"]) == list(chain.population.group_names)
+    assert all(0.0 < low <= high <= 1.0 for low, high in read["widths"].values())
+
+
+def test_widths_bands_hold_recipes_that_are_really_better(chain: Fit) -> None:
+    space = popstats.refine(chain, 0.6, by="widths")
+    layers, rng = LayerChain(), np.random.default_rng(0)
+    full = np.array([layer.width for layer in layers.layers], dtype=float)
+    low, high = np.array(list(space.widths.values())).T
+    inside = np.rint(rng.uniform(low, high, size=(4000, full.size)) * full)
+    # Recipes of the bands at the regime's own budget, within two percent of it.
+    inside = inside[np.abs(layers.macs(inside) / layers.original_macs / 0.4 - 1.0) < 0.02]
+    assert len(inside) > 50
+    table = chain.population.frame
+    random = np.array(table.loc[table["regime"] == "0.60", "widths"].tolist())
+    gained = additive_drop(layers, random, 0.5).mean() - additive_drop(layers, inside, 0.5).mean()
+    assert gained > 0
+    assert gained == pytest.approx(space.gain, abs=0.1)
+
+
+def test_shifting_onto_the_budget_meets_it() -> None:
+    population = popstats.simulate_population("additive-widths", regimes=(0.6,), n=100)
+    law = popstats.width_law(population)
+    assert law.macs is not None
+    shares = np.random.default_rng(1).normal(-0.5, 0.4, size=(50, 6))
+    budget = 0.4 * population.original.macs
+    moved = onto_budget(shares, law.macs, law.full_widths, budget, np.full(6, -3.0), np.zeros(6))
+    np.testing.assert_allclose(law.macs.cost(np.exp(moved) * law.full_widths), budget, rtol=1e-6)
+
+
+def test_it_says_what_it_cannot_do(by_mcb: Fit) -> None:
+    with pytest.raises(FitError, match=r"not fitted; fitted: 0\.60"):
+        popstats.refine(by_mcb, 0.7)
+    with pytest.raises(FitError, match="no widths"):
+        popstats.refine(by_mcb, 0.6, by="widths")
+    with pytest.raises(FitError, match="'mcb' or 'widths'"):
+        popstats.refine(by_mcb, 0.6, by="luck")  # type: ignore[arg-type]
+
+
+def test_it_displays_itself(chain: Fit) -> None:
+    space = popstats.refine(chain, 0.8, by="widths")
+    assert "90 % interval" in repr(space)
+    assert "<table>" in space._repr_html_()
+
+
+def test_mix_sensitivity_spans_the_optimum(chain: Fit, by_mcb: Fit) -> None:
+    found = mix_sensitivity(chain)
+    assert found is not None
+    assert len(found.frame) == 2 * 6 * 2
+    assert (found.ranges["lower"] <= found.ranges["mcb"]).all()
+    assert (found.ranges["mcb"] <= found.ranges["upper"]).all()
+    assert mix_sensitivity(by_mcb) is None
