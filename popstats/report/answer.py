@@ -7,6 +7,7 @@ import math
 from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdict
 from popstats.report.content import Claim, VerdictRow
 from popstats.report.evidence import AXIS_WORDS, Evidence
+from popstats.report.figures import limit_sentence
 from popstats.report.words import count, interval_words, join_words, number, plural, regime_name
 
 __all__ = ["answer", "claims", "facts", "threshold_words"]
@@ -70,7 +71,7 @@ def answer(evidence: Evidence) -> tuple[str, ...]:
     """Return the paragraph at the top, a sentence an entry."""
     sentences = [_is_there_one(evidence)]
     if evidence.fit.fitted:
-        sentences += [_original_ratio(evidence), _widths(evidence), _limit(evidence)]
+        sentences += [_original_ratio(evidence), _widths(evidence), limit_sentence(evidence)]
     sentences.append(_trust(evidence))
     return tuple(s for s in sentences if s)
 
@@ -127,25 +128,12 @@ def _widths(evidence: Evidence) -> str:
     refuted, supported = (evidence.regimes_where("M1", o) for o in ("refuted", "supported"))
     if supported:
         return f"mCB explains something that the layers' widths do not {_regimes(evidence, supported)}."
-    if refuted:
-        return (
-            "mCB is no cause of its own, though: an additive law in the layers' widths predicts the drop at least as well, and "
-            "adding mCB to it changes nothing."
-            if evidence.regimes_where("C3a", "supported")
-            else "The layers' widths explain the drop: adding mCB to an additive law in them changes nothing."
-        )
-    return ""
-
-
-def _limit(evidence: Evidence) -> str:
-    optima = evidence.optima.loc[[r.label for r in evidence.fit.fitted]]
-    first, last = optima.iloc[0], optima.iloc[-1]
-    if len(optima) == 1:
-        return f"At {regime_name(first.regime)} removed the smallest expected drop is {number(first.limit)} points."
-    return (
-        f"The smallest expected drop goes from {number(first.limit)} points at {regime_name(first.regime)} removed to "
-        f"{number(last.limit)} points at {regime_name(last.regime)}."
-    )
+    if not refuted:
+        return ""
+    finding = "adding mCB to an additive law in the layers' widths predicts the drop no better"
+    if evidence.regimes_where("C3a", "supported"):
+        return f"This is what any additive effect of the layers' widths would produce: {finding}."
+    return f"{finding[0].upper()}{finding[1:]}."
 
 
 def _trust(evidence: Evidence) -> str:

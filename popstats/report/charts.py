@@ -1,6 +1,7 @@
 """Tidy frames in, Altair charts out; nothing is computed here.
 
-Every function takes the tables of a `Panel` as frames. Widths follow the page ("container").
+A chart names its tables and takes from them only what its axes need (ends, names); `draw` puts the rows into
+the specification. Widths follow the page ("container").
 """
 
 from __future__ import annotations
@@ -10,18 +11,21 @@ from typing import Any
 
 import altair as alt
 import pandas as pd
+from altair.utils.schemapi import debug_mode
 
-from popstats.report.theme import LIGHT, altair_config
+from popstats.report.theme import LIGHT, MODEL_MARKS, SPACE_MARKS, altair_config
 
 __all__ = ["CHARTS", "draw"]
 
-PANEL_HEIGHT = 210
+PANEL_HEIGHT = 200
 ROW_HEIGHT = 30
 #: Ratios that are round on a log scale; those inside the range become ticks.
-MCB_TICKS = [0.125, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 8.0]
-MCB_TITLE = "mCB, FLOPs-to-parameters ratio (original = 1)"
+FEW_TICKS = (0.125, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 8.0)
+MANY_TICKS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0, 4.0, 5.0, 8.0)
+MCB_TITLE = "mCB (original = 1)"
 DROP_TITLE = "accuracy drop, points"
 _C = LIGHT
+_DASHES = [5, 4]
 
 
 def draw(chart: str, frames: dict[str, pd.DataFrame], alt_text: str) -> dict[str, Any]:
@@ -36,143 +40,164 @@ def draw(chart: str, frames: dict[str, pd.DataFrame], alt_text: str) -> dict[str
     alt_text : str
         The chart's description.
     """
-    drawn = CHARTS[chart](**frames).properties(description=alt_text).configure(**altair_config())
-    specification: dict[str, Any] = drawn.to_dict()
+    # Checking every node against the schema takes most of the time of a report; the tests do it instead.
+    with debug_mode(False):
+        drawn = CHARTS[chart](**frames).properties(description=alt_text).configure(**altair_config())
+        specification: dict[str, Any] = drawn.to_dict(validate=False)
+    specification["datasets"] = {name: frame.to_dict("records") for name, frame in frames.items() if name != "frame"}
     return specification
 
 
-def _mcb_axis(low: float, high: float, title: str | None = MCB_TITLE) -> alt.X:
-    ticks = [t for t in MCB_TICKS if low <= t <= high]
-    return alt.X("mcb:Q", title=title, scale=alt.Scale(type="log", domain=[low, high], nice=False),
-                 axis=alt.Axis(values=ticks, format="~g", grid=True))  # fmt: skip
+def _rows(name: str) -> alt.Chart:
+    return alt.Chart(alt.NamedData(name=name))
 
 
-def drop_over_mcb(points: pd.DataFrame, curve: pd.DataFrame, optimum: pd.DataFrame, frame: pd.DataFrame) -> alt.LayerChart:
+def _mcb(frame: pd.DataFrame, ticks: tuple[float, ...], field: str = "mcb") -> alt.X:
+    low, high = frame.iloc[0].x_lower, frame.iloc[0].x_upper
+    axis = alt.Axis(values=[t for t in ticks if low <= t <= high], format="~g")
+    scale = alt.Scale(type="log", domain=[low, high], nice=False)
+    return alt.X(f"{field}:Q", title=MCB_TITLE, scale=scale, axis=axis)
+
+
+def _at_original(x: alt.X) -> alt.Chart:
+    return _rows("original").mark_rule(color=_C.original, strokeDash=_DASHES, strokeWidth=1.2, clip=True).encode(x=x)
+
+
+def _tips(*names: tuple[str, str], digits: int = 2) -> list[alt.Tooltip]:
+    return [alt.Tooltip(f"{name}:Q", format=f".{digits}f", title=title) for name, title in names]
+
+
+_OPTIMUM_TIPS = (("mcb", "lowest at mCB"), ("lower", "90 % from"), ("upper", "to"), ("near_lower", "near-optimal from"),
+                 ("near_upper", "to mCB"), ("drop", "smallest drop, points"))  # fmt: skip
+_INTERVAL_TIPS = (("lower", "90 % from"), ("upper", "to"))
+
+
+def drop_over_mcb(
+    points: pd.DataFrame, curve: pd.DataFrame, optimum: pd.DataFrame, original: pd.DataFrame, frame: pd.DataFrame
+) -> alt.LayerChart:
     """One regime: networks, expected drop with its band, near-optimal range, optimum, the original's ratio."""
-    edge = frame.iloc[0]
-    x = _mcb_axis(edge.x_lower, edge.x_upper, title=None)
+    edge, clear = frame.iloc[0], bool(optimum.iloc[0].clear)
+    x, x_only = _mcb(frame, FEW_TICKS), {"title": MCB_TITLE}
     scale = alt.Scale(domain=[edge.y_lower, edge.y_upper], nice=False)
-    y = alt.Y("drop:Q", title=None, scale=scale, axis=alt.Axis(tickCount=5))
-    tips = [alt.Tooltip("mcb:Q", format=".3f", title="mCB"), alt.Tooltip("drop:Q", format=".2f", title="drop, points")]
-    base = alt.Chart(curve)
-    near = alt.Chart(optimum).mark_rect(color=_C.near, opacity=0.28, clip=True).encode(
-        x=alt.X("near_lower:Q", title=None), x2="near_upper:Q")  # fmt: skip
-    original = alt.Chart(pd.DataFrame({"mcb": [1.0]})).mark_rule(color=_C.original, strokeDash=[5, 4], strokeWidth=1.2, clip=True).encode(x=x)  # fmt: skip
-    dots = alt.Chart(points).transform_filter("datum.winner == 'no'").mark_circle(size=11, color=_C.points, opacity=0.5, clip=True).encode(
-        x=x, y=y, tooltip=tips)  # fmt: skip
-    winners = alt.Chart(points).transform_filter("datum.winner == 'yes'").mark_point(
-        shape="triangle-up", size=26, filled=True, color=_C.winner, opacity=0.85, clip=True).encode(
-        x=x, y=y, tooltip=[alt.Tooltip("winner:N", title="among the best 5 %"), *tips])  # fmt: skip
-    band = base.mark_area(color=_C.band, opacity=0.4, clip=True).encode(x=x, y=alt.Y("lower:Q", title=None, scale=scale), y2="upper:Q")
-    line = base.mark_line(color=_C.curve, strokeWidth=2.4, clip=True).encode(
-        x=x, y=y, tooltip=[*tips, alt.Tooltip("lower:Q", format=".2f"), alt.Tooltip("upper:Q", format=".2f")])  # fmt: skip
-    best = alt.Chart(optimum)
-    span = best.mark_rule(color=_C.ink, strokeWidth=2, clip=True).encode(x=alt.X("lower:Q", title=None), x2="upper:Q", y=y)
-    spot = best.mark_point(shape="diamond", size=90, filled=True, color=_C.ink, stroke="white", strokeWidth=1, clip=True).encode(
-        x=x, y=y, tooltip=_optimum_tips())  # fmt: skip
-    return alt.layer(near, original, dots, winners, band, line, span, spot).properties(width="container", height=PANEL_HEIGHT)
+    y = alt.Y("drop:Q", title=DROP_TITLE, scale=scale, axis=alt.Axis(tickCount=5))
+    tips = _tips(("mcb", "mCB"), ("drop", "drop, points"))
+    near = _rows("optimum").mark_rect(color=_C.near, opacity=0.28, clip=True).encode(
+        x=alt.X("near_lower:Q", **x_only), x2="near_upper:Q")  # fmt: skip
+    others = _rows("points").transform_filter("!datum.winner").mark_circle(size=11, color=_C.points, opacity=0.5, clip=True)
+    winners = _rows("points").transform_filter("datum.winner").mark_point(
+        shape="triangle-up", size=24, filled=True, color=_C.winner, opacity=0.8, clip=True)  # fmt: skip
+    band = _rows("curve").mark_area(color=_C.band, opacity=0.4, clip=True).encode(
+        x=x, y=alt.Y("lower:Q", title=DROP_TITLE, scale=scale), y2="upper:Q")  # fmt: skip
+    line = _rows("curve").mark_line(color=_C.curve, strokeWidth=2.4, clip=True)
+    span = _rows("optimum").mark_rule(color=_C.ink, strokeWidth=2 if clear else 1.2, clip=True).encode(
+        x=alt.X("lower:Q", **x_only), x2="upper:Q", y=y)  # fmt: skip
+    spot = _rows("optimum").mark_point(
+        shape="diamond", size=80, filled=True, fill=_C.ink if clear else "white", stroke=_C.ink, strokeWidth=1.4, opacity=1, clip=True)  # fmt: skip
+    return alt.layer(
+        near,
+        _at_original(x),
+        others.encode(x=x, y=y, tooltip=tips),
+        winners.encode(x=x, y=y, tooltip=tips),
+        band,
+        line.encode(x=x, y=y, tooltip=[*tips, *_tips(*_INTERVAL_TIPS)]),
+        span,
+        spot.encode(x=x, y=y, tooltip=_tips(*_OPTIMUM_TIPS)),
+    ).properties(width="container", height=PANEL_HEIGHT)
 
 
-def _optimum_tips() -> list[alt.Tooltip]:
-    names = {"mcb": "optimal mCB", "lower": "90 % from", "upper": "to", "near_lower": "near-optimal from",
-             "near_upper": "to mCB", "drop": "drop there, points"}  # fmt: skip
-    return [alt.Tooltip(f"{name}:Q", format=".2f", title=title) for name, title in names.items()]
-
-
-def near_optimal_ranges(ranges: pd.DataFrame, frame: pd.DataFrame) -> alt.LayerChart:
+def near_optimal_ranges(ranges: pd.DataFrame, original: pd.DataFrame, frame: pd.DataFrame) -> alt.LayerChart:
     """All regimes: observed range, near-optimal range, optimum with its interval."""
-    edge = frame.iloc[0]
-    x = _mcb_axis(edge.x_lower, edge.x_upper)
+    x = _mcb(frame, MANY_TICKS)
     y = alt.Y("regime:N", sort=None, title=None, axis=alt.Axis(grid=False))
-    base = alt.Chart(ranges)
-    observed = base.mark_rule(color=_C.line, strokeWidth=9, strokeCap="round").encode(
-        x=alt.X("observed_lower:Q", title=None), x2="observed_upper:Q", y=y)  # fmt: skip
-    near = base.mark_rule(color=_C.near, strokeWidth=9, strokeCap="round").encode(
-        x=alt.X("near_lower:Q", title=None), x2="near_upper:Q", y=y, tooltip=["regime:N", *_optimum_tips()])  # fmt: skip
-    original = alt.Chart(pd.DataFrame({"mcb": [1.0]})).mark_rule(color=_C.original, strokeDash=[5, 4], strokeWidth=1.2).encode(x=x)
-    span = base.mark_rule(color=_C.ink, strokeWidth=1.6).encode(x=alt.X("lower:Q", title=None), x2="upper:Q", y=y)
-    spot = base.mark_point(shape="diamond", size=85, strokeWidth=1.6, opacity=1).encode(
-        x=x, y=y, stroke=alt.value(_C.ink),
-        fill=alt.condition("datum.clear == 'yes'", alt.value(_C.ink), alt.value("white")),
-        tooltip=["regime:N", *_optimum_tips()])  # fmt: skip
-    return alt.layer(observed, near, original, span, spot).properties(width="container", height=ROW_HEIGHT * len(ranges))
+    tips = [alt.Tooltip("regime:N", title="removed"), *_tips(*_OPTIMUM_TIPS)]
+    wide: dict[str, Any] = {"strokeWidth": 9, "strokeCap": "round"}
 
+    def bar(low: str, high: str, **mark: Any) -> alt.Chart:
+        return _rows("ranges").mark_rule(**mark).encode(x=alt.X(f"{low}:Q", title=MCB_TITLE), x2=f"{high}:Q", y=y, tooltip=tips)
 
-_MODEL_MARKS = (
-    ("retraining-noise ceiling", _C.muted, [2, 3], "cross"),
-    ("log-widths + mCB", _C.second, [1, 0], "triangle-up"),
-    ("log-widths", _C.curve, [6, 3], "circle"),
-    ("mCB + STD", _C.fourth, [8, 3, 2, 3], "square"),
-    ("mCB", _C.third, [1, 0], "diamond"),
-    ("STD", _C.winner, [3, 3], "triangle-down"),
-    ("parameters", _C.points, [4, 2], "stroke"),
-)
+    def spot(clear: bool) -> alt.Chart:
+        mark: dict[str, Any] = {"shape": "diamond", "size": 85, "filled": True, "fill": _C.ink if clear else "white"}
+        chosen = _rows("ranges").transform_filter("datum.clear" if clear else "!datum.clear")
+        return chosen.mark_point(**mark, stroke=_C.ink, strokeWidth=1.6, opacity=1).encode(x=x, y=y, tooltip=tips)
+
+    return alt.layer(
+        bar("observed_lower", "observed_upper", color=_C.line, **wide),
+        bar("near_lower", "near_upper", color=_C.near, **wide),
+        _at_original(x),
+        bar("lower", "upper", color=_C.ink, strokeWidth=1.6),
+        spot(True),
+        spot(False),
+    ).properties(width="container", height=ROW_HEIGHT * len(ranges))
 
 
 def what_explains(shares: pd.DataFrame) -> alt.LayerChart:
     """Share of the drop's variance that each description of a network predicts, over regimes."""
-    known = [m for m in _MODEL_MARKS if m[0] in set(shares["model"])]
-    names = [m[0] for m in known]
-    legend = alt.Legend(columns=3, labelLimit=170)
-    color = alt.Color("model:N", scale=alt.Scale(domain=names, range=[m[1] for m in known]), legend=legend)
-    shape = alt.Shape("model:N", scale=alt.Scale(domain=names, range=[m[3] for m in known]), legend=legend)
-    dash = alt.StrokeDash("model:N", scale=alt.Scale(domain=names, range=[m[2] for m in known]), legend=legend)
+    known = {name: mark for name, mark in MODEL_MARKS.items() if name in set(shares["model"])}
+
+    def by(attribute: str) -> Any:
+        return alt.Scale(domain=list(known), range=[getattr(mark, attribute) for mark in known.values()])
+
+    color = alt.Color("model:N", scale=by("color"), legend=None)
     x = alt.X("regime:N", sort=None, title="removed", axis=alt.Axis(labelAngle=0), scale=alt.Scale(type="point", padding=0.4))
-    y = alt.Y("r2:Q", title="share of variance predicted (R²)", axis=alt.Axis(format=".0%", tickCount=5),
-              scale=alt.Scale(domainMin=min(0.0, float(shares["r2"].min())), nice=True))  # fmt: skip
-    tips = ["model:N", "regime:N", *(alt.Tooltip(f"{c}:Q", format=".3f", title=t) for c, t in (("r2", "R²"), ("lower", "90 % from"), ("upper", "to")))]  # fmt: skip
-    base = alt.Chart(shares).encode(x=x)
+    title = "share of variance predicted (R²)"
+    y = alt.Y("r2:Q", title=title, axis=alt.Axis(format=".0%", tickCount=5))
+    tips = [alt.Tooltip("model:N"), alt.Tooltip("regime:N", title="removed"), *_tips(("r2", "R²"), *_INTERVAL_TIPS, digits=3)]
+    base = _rows("shares").encode(x=x)
     return alt.layer(
-        base.mark_rule(strokeWidth=1, opacity=0.5).encode(y=alt.Y("lower:Q", title=None), y2="upper:Q", color=color),
-        base.mark_line(strokeWidth=1.8).encode(y=y, color=color, strokeDash=dash),
-        base.mark_point(size=46, strokeWidth=1.6, fill="white", opacity=1).encode(y=y, color=color, shape=shape, tooltip=tips),
-    ).properties(width="container", height=300)
+        base.mark_rule(strokeWidth=1, opacity=0.45).encode(y=alt.Y("lower:Q", title=title), y2="upper:Q", color=color),
+        base.mark_line(strokeWidth=1.8).encode(y=y, color=color, strokeDash=alt.StrokeDash("model:N", scale=by("dash"), legend=None)),
+        base.mark_point(size=46, strokeWidth=1.6, filled=False, opacity=1).encode(
+            y=y, color=color, shape=alt.Shape("model:N", scale=by("shape"), legend=None), tooltip=tips),
+    ).properties(width="container", height=320)  # fmt: skip
 
 
-def limits(limits: pd.DataFrame) -> alt.LayerChart:
+def limits(limits: pd.DataFrame, original: pd.DataFrame) -> alt.LayerChart:
     """The smallest expected drop over regimes, with its interval."""
-    x = alt.X("target:Q", title="removed", axis=alt.Axis(format=".0%", tickCount=8),
-              scale=alt.Scale(domain=[0, 1]))  # fmt: skip
-    y = alt.Y("limit:Q", title="smallest expected drop, points", scale=alt.Scale(zero=False, nice=True))
-    base = alt.Chart(limits).encode(x=x)
-    tips = ["regime:N", *(alt.Tooltip(f"{c}:Q", format=".2f", title=t) for c, t in (("limit", "drop, points"), ("lower", "90 % from"), ("upper", "to")))]  # fmt: skip
-    zero = alt.Chart(pd.DataFrame({"limit": [0.0]})).mark_rule(color=_C.original, strokeDash=[5, 4]).encode(y=y)
+    title = "smallest expected drop, points"
+    x = alt.X("target:Q", title="removed", axis=alt.Axis(format=".0%", tickCount=6), scale=alt.Scale(domain=[0, 1]))
+    y = alt.Y("limit:Q", title=title, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=6))
+    tips = [alt.Tooltip("regime:N", title="removed"), *_tips(("limit", "drop, points"), *_INTERVAL_TIPS)]
+    base = _rows("limits").encode(x=x)
     return alt.layer(
-        zero,
+        _rows("original").mark_rule(color=_C.original, strokeDash=_DASHES).encode(y=y),
         base.mark_line(color=_C.curve, strokeWidth=1.4, opacity=0.5).encode(y=y),
-        base.mark_rule(color=_C.curve, strokeWidth=2.4).encode(y=alt.Y("lower:Q", title=None), y2="upper:Q"),
-        base.mark_point(shape="diamond", size=70, filled=True, color=_C.ink, opacity=1).encode(y=y, tooltip=tips),
+        base.mark_rule(color=_C.curve, strokeWidth=2.4).encode(y=alt.Y("lower:Q", title=title), y2="upper:Q"),
+        *(
+            base.transform_filter(chosen)
+            .mark_point(shape="diamond", size=70, filled=True, fill=fill, stroke=_C.ink, strokeWidth=1.4, opacity=1)
+            .encode(y=y, tooltip=tips)
+            for chosen, fill in (("datum.inside", _C.ink), ("!datum.inside", "white"))
+        ),
     ).properties(width="container", height=260)
 
 
 def edfs(shares: pd.DataFrame, frame: pd.DataFrame) -> alt.LayerChart:
     """Share of networks at or below each drop, one line a space, with bands."""
-    edge = frame.iloc[0]
-    spaces = list(dict.fromkeys(shares["space"]))
-    colors = [_C.curve, _C.second, _C.third, _C.fourth][: len(spaces)]
-    color = alt.Color("space:N", scale=alt.Scale(domain=spaces, range=colors), legend=None)
-    dash = alt.StrokeDash("space:N", scale=alt.Scale(domain=spaces, range=[[1, 0], [6, 3], [2, 2], [8, 3, 2, 3]][: len(spaces)]), legend=None)  # fmt: skip
-    x = alt.X("drop:Q", title=None, scale=alt.Scale(domain=[edge.x_lower, edge.x_upper], nice=False), axis=alt.Axis(tickCount=5))
-    y = alt.Y("share:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".0%", tickCount=5))
-    base = alt.Chart(shares).encode(x=x)
-    tips = ["space:N", alt.Tooltip("drop:Q", format=".2f", title="drop, points"), alt.Tooltip("share:Q", format=".0%", title="at or below it")]  # fmt: skip
+    edge, spaces = frame.iloc[0], list(dict.fromkeys(shares["space"]))
+    marks = SPACE_MARKS[: len(spaces)]
+    color = alt.Color("space:N", scale=alt.Scale(domain=spaces, range=[m.color for m in marks]), legend=None)
+    dash = alt.StrokeDash("space:N", scale=alt.Scale(domain=spaces, range=[m.dash for m in marks]), legend=None)
+    x = alt.X("drop:Q", title=DROP_TITLE, scale=alt.Scale(domain=[edge.x_lower, edge.x_upper], nice=False), axis=alt.Axis(tickCount=5))
+    scale = alt.Scale(domain=[0, 1])
+    y = alt.Y("share:Q", title="share of networks", scale=scale, axis=alt.Axis(format=".0%", tickCount=5))
+    base = _rows("shares").encode(x=x)
+    tips = [alt.Tooltip("space:N"), *_tips(("drop", "drop, points")), alt.Tooltip("share:Q", format=".0%", title="at or below it")]
     return alt.layer(
-        base.mark_area(opacity=0.22, clip=True).encode(y=alt.Y("lower:Q", title=None), y2="upper:Q", color=color),
+        base.mark_area(opacity=0.22, clip=True).encode(y=alt.Y("lower:Q", title="share of networks", scale=scale), y2="upper:Q", color=color),
         base.mark_line(strokeWidth=2, clip=True).encode(y=y, color=color, strokeDash=dash, tooltip=tips),
-    ).properties(width="container", height=PANEL_HEIGHT - 30)
+    ).properties(width="container", height=PANEL_HEIGHT - 20)  # fmt: skip
 
 
-def elasticities(groups: pd.DataFrame, frame: pd.DataFrame) -> alt.LayerChart:
+def elasticities(groups: pd.DataFrame, original: pd.DataFrame, frame: pd.DataFrame) -> alt.LayerChart:
     """What widening each group buys, with intervals."""
     title = str(frame.iloc[0].title)
-    y = alt.Y("group:N", sort=None, title=None, axis=alt.Axis(grid=False, labelLimit=160))
-    x = alt.X("points:Q", title=title, axis=alt.Axis(tickCount=5, format="~g"))
-    tips = ["group:N", *(alt.Tooltip(f"{c}:Q", format=".3f", title=t) for c, t in (("points", "points"), ("lower", "90 % from"), ("upper", "to")))]  # fmt: skip
-    base = alt.Chart(groups).encode(y=y)
-    zero = alt.Chart(pd.DataFrame({"points": [0.0]})).mark_rule(color=_C.original, strokeDash=[5, 4]).encode(x=x)
+    y = alt.Y("group:N", sort=None, title=None, axis=alt.Axis(grid=False, labelLimit=130))
+    x = alt.X("points:Q", title=title, axis=alt.Axis(tickCount=4, format="~g"))
+    tips = [alt.Tooltip("group:N"), *_tips(("points", title), *_INTERVAL_TIPS, digits=3)]
+    base = _rows("groups").encode(y=y)
     return alt.layer(
-        zero,
-        base.mark_rule(color=_C.curve, strokeWidth=2.4).encode(x=alt.X("lower:Q", title=None), x2="upper:Q"),
+        _rows("original").mark_rule(color=_C.original, strokeDash=_DASHES).encode(x=x),
+        base.mark_rule(color=_C.curve, strokeWidth=2.4).encode(x=alt.X("lower:Q", title=title), x2="upper:Q"),
         base.mark_point(shape="diamond", size=60, filled=True, color=_C.ink, opacity=1).encode(x=x, tooltip=tips),
     ).properties(width="container", height=max(120, 26 * len(groups)))
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from popstats.inference.cost_form import first_rows
 from popstats.inference.cross_products import RegimeData, recipe_table
 from popstats.inference.curves import FIXED_TERMS, KEPT_RANGE
 from popstats.inference.fit import Fit
@@ -65,6 +66,18 @@ class Evidence:
         return self.fit.optima().set_index("regime", drop=False)
 
     @cached_property
+    def curve(self) -> pd.DataFrame:
+        """`fit.curve()`."""
+        return self.fit.curve()
+
+    @cached_property
+    def extrapolated(self) -> list[str]:
+        """The fitted regimes whose centre lies outside the reductions of their networks."""
+        reductions = self.networks.groupby("regime")["reduction"].agg(["min", "max"])
+        ends = {str(label): (low, high) for label, low, high in reductions.itertuples()}
+        return [r.label for r in self.fit.fitted if not ends[r.label][0] <= r.target <= ends[r.label][1]]
+
+    @cached_property
     def explained(self) -> Explained:
         """What explains the drop, on the fit's regimes."""
         settings = self.fit.settings
@@ -87,7 +100,8 @@ class Evidence:
 
     @cached_property
     def networks(self) -> pd.DataFrame:
-        """One row a network (recipe): regime label, mcb, drop (points, mean over its trainings), runs, macs.
+        """One row a network (recipe): regime label, mcb, reduction, drop (points, mean over its
+        trainings), runs, macs.
 
         `adjusted` is the drop at the regime's centre, by the fit's own MACs terms; NaN for networks that the
         fit leaves out. `ratio_std` where the table has it.
@@ -95,8 +109,7 @@ class Evidence:
         fit = self.fit
         assigned = assign_regimes(fit.population.frame, fit.regime_axis, fit.settings.regimes)
         table = recipe_table(fit.population, assigned)
-        code = fit.population.recipe
-        first = np.unique(code, return_index=True)[1]
+        first = first_rows(fit.population)
         labels = np.array([*assigned.labels, ""], dtype=object)
         spread = ratio_std(fit.population)
         networks = pd.DataFrame(
@@ -104,6 +117,7 @@ class Evidence:
                 "regime": labels[table["regime"]],
                 "mcb": np.exp(table["log_mcb"]),
                 "drop": table["drop"],
+                "reduction": table["reduction"],
                 "runs": table["runs"].astype(int),
                 "macs": fit.population.frame["macs"].to_numpy()[first],
                 "ratio_std": np.nan if spread is None else spread[first],

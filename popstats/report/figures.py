@@ -11,7 +11,7 @@ from popstats.report.content import Figure, Panel, Table
 from popstats.report.evidence import Evidence
 from popstats.report.words import count, interval_words, join_words, number, percent, plural, regime_name
 
-__all__ = ["drop_figure", "limit_figure", "near_figure"]
+__all__ = ["drop_figure", "limit_figure", "limit_sentence", "near_figure"]
 
 #: Most networks drawn in a panel; of them at most this many winners.
 MOST_POINTS, MOST_WINNERS = 250, 50
@@ -21,6 +21,8 @@ WINNERS = 0.05
 CURVE_STEP = 4
 #: Share of the drawn networks at either end that may lie outside the drawn drops.
 CLIPPED = 0.01
+#: Where the original network stands on the mCB axis.
+ORIGINAL = Table(("mcb",), ((1.0,),))
 MASS_WORDS = f"{INTERVAL_MASS:.0%}".replace("%", " %")
 INTERVALS = f"Intervals hold {MASS_WORDS} of the probability, with equal tails."
 
@@ -43,7 +45,8 @@ def drop_figure(evidence: Evidence) -> Figure:
         legend=(
             ("curve", f"expected drop, with its {MASS_WORDS} band"),
             ("near", f"near-optimal range: within {NEAR_OPTIMAL_POINTS:g} points of the minimum"),
-            ("optimum", "optimum, with its interval"),
+            ("optimum", "best mCB, with its interval"),
+            ("open", "lowest point where none is supported"),
             ("winner", "among the best 5 % of its regime"),
             ("point", "another network (mean of its trainings)"),
             ("original", "the original network's ratio"),
@@ -57,11 +60,11 @@ def _drop_panel(evidence: Evidence, regime: RegimeData, span: tuple[float, float
     row = evidence.optima.loc[regime.label]
     networks = evidence.of_regime(regime.label)
     points = _thinned(networks, seed=evidence.fit.settings.seed)
-    curve = evidence.fit.curve()
+    curve = evidence.curve
     curve = curve[curve["regime"] == regime.label].iloc[::CURVE_STEP].drop(columns="regime")
     optimum = pd.DataFrame([{
         "mcb": row.mcb, "lower": row.mcb_lower, "upper": row.mcb_upper, "drop": row.limit,
-        "near_lower": row.near_lower, "near_upper": row.near_upper,
+        "near_lower": row.near_lower, "near_upper": row.near_upper, "clear": evidence.outcome("C3a", regime.label) == "supported",
     }])  # fmt: skip
     low, high = _drop_span(points["drop"], curve)
     frame = pd.DataFrame([{"x_lower": span[0], "x_upper": span[1], "y_lower": low, "y_upper": high}])
@@ -79,6 +82,7 @@ def _drop_panel(evidence: Evidence, regime: RegimeData, span: tuple[float, float
             "points": Table.of(points),
             "curve": Table.of(curve),
             "optimum": Table.of(optimum),
+            "original": ORIGINAL,
             "frame": Table.of(frame),
         },
     )
@@ -94,7 +98,7 @@ def _thinned(networks: pd.DataFrame, seed: int) -> pd.DataFrame:
     rows = np.sort(np.concatenate([best, rest]))
     shown = networks.iloc[rows]
     return pd.DataFrame({
-        "mcb": shown["mcb"].round(4), "drop": shown["adjusted"].round(3), "winner": np.where(winner[rows], "yes", "no"),
+        "mcb": shown["mcb"].round(4), "drop": shown["adjusted"].round(3), "winner": winner[rows],
     })  # fmt: skip
 
 
@@ -159,7 +163,7 @@ def near_figure(evidence: Evidence) -> Figure:
         "mcb": optima["mcb"], "lower": optima["mcb_lower"], "upper": optima["mcb_upper"], "drop": optima["limit"],
         "near_lower": optima["near_lower"], "near_upper": optima["near_upper"],
         "observed_lower": optima["observed_lower"], "observed_upper": optima["observed_upper"],
-        "clear": ["yes" if evidence.outcome("C3a", r) == "supported" else "no" for r in fitted],
+        "clear": [evidence.outcome("C3a", r) == "supported" for r in fitted],
     })  # fmt: skip
     low, high = _mcb_span(evidence)
     panel = Panel(
@@ -167,7 +171,7 @@ def near_figure(evidence: Evidence) -> Figure:
         alt="Near-optimal mCB by regime: " + "; ".join(
             f"{regime_name(r.regime)} removed, {interval_words(r.near_lower, r.near_upper)}" for r in optima.itertuples()
         ) + ".",
-        data={"ranges": Table.of(ranges), "frame": Table.of(pd.DataFrame([{"x_lower": low, "x_upper": high}]))},
+        data={"ranges": Table.of(ranges), "original": ORIGINAL, "frame": Table.of(pd.DataFrame([{"x_lower": low, "x_upper": high}]))},
     )  # fmt: skip
     return Figure(
         key="near",
@@ -180,10 +184,10 @@ def near_figure(evidence: Evidence) -> Figure:
         n=sum(r.n for r in evidence.fit.fitted),
         interval_mass=INTERVAL_MASS,
         legend=(
-            ("near", "near-optimal range"),
+            ("near bar", "near-optimal range"),
             ("observed", "observed range"),
-            ("optimum", "optimum where one is supported, with its interval"),
-            ("open", "lowest point of the curve elsewhere"),
+            ("optimum", "best mCB, with its interval"),
+            ("open", "lowest point where none is supported"),
             ("original", "the original network's ratio"),
         ),
         panels=(panel,),
@@ -221,27 +225,24 @@ def _near_table(optima: pd.DataFrame) -> Table:
 def limit_figure(evidence: Evidence) -> Figure:
     """The smallest expected drop over regimes."""
     optima = evidence.optima.loc[[r.label for r in evidence.fit.fitted]]
+    inside = [r not in evidence.extrapolated for r in optima["regime"]]
     data = pd.DataFrame({
-        "regime": [regime_name(r) for r in optima["regime"]], "target": optima["target"],
+        "regime": [regime_name(r) for r in optima["regime"]], "target": optima["target"], "inside": inside,
         "limit": optima["limit"], "lower": optima["limit_lower"], "upper": optima["limit_upper"],
     })  # fmt: skip
-    first, last = optima.iloc[0], optima.iloc[-1]
     accuracy = evidence.fit.population.original.accuracy
-    sentence = (
-        f"With the best mCB the expected drop goes from {number(first.limit)} points at {regime_name(first.regime)} removed to "
-        f"{number(last.limit)} points at {regime_name(last.regime)}"
-        if len(optima) > 1
-        else f"With the best mCB the expected drop at {regime_name(first.regime)} removed is {number(first.limit)} points"
-    )
-    panel = Panel("", "", "", "limits", sentence + ".", {"limits": Table.of(data)})
+    sentence = limit_sentence(evidence) or "Every regime's centre lies outside its networks: the limits are extrapolated."
+    original = Table(("limit",), ((0.0,),))
+    panel = Panel("", "", "", "limits", sentence, {"limits": Table.of(data), "original": original})
     rows = tuple(
-        (regime_name(r.regime), number(r.limit), interval_words(r.limit_lower, r.limit_upper), number(accuracy - r.limit))
+        (regime_name(r.regime), number(r.limit), interval_words(r.limit_lower, r.limit_upper), number(accuracy - r.limit),
+         "" if r.regime not in evidence.extrapolated else "extrapolated")
         for r in optima.itertuples()
-    )
+    )  # fmt: skip
     return Figure(
         key="limits",
         heading="The limit: what the best networks keep",
-        sentence=sentence + ".",
+        sentence=sentence,
         caption=(
             f"The smallest expected drop in each regime, by {evidence.axis_words} removed; the line only joins the regimes. "
             f"The dashed line is the original's accuracy, {percent(accuracy / 100, 2)}, whose own noise is common to all drops. "
@@ -249,7 +250,25 @@ def limit_figure(evidence: Evidence) -> Figure:
         ),
         n=sum(r.n for r in evidence.fit.fitted),
         interval_mass=INTERVAL_MASS,
-        legend=(("optimum", "smallest expected drop, with its interval"), ("original", "the original network")),
+        legend=(
+            ("limit", "smallest expected drop, with its interval"),
+            *((("limit open", "extrapolated: no network at the regime's centre"),) if not all(inside) else ()),
+            ("original", "the original network"),
+        ),
         panels=(panel,),
-        table=Table(("removed", "smallest drop, points", MASS_WORDS, "accuracy, %"), rows),
+        table=Table(("removed", "smallest drop, points", MASS_WORDS, "accuracy, %", ""), rows),
+    )
+
+
+def limit_sentence(evidence: Evidence) -> str:
+    """Return how the limit changes over the regimes whose centre was observed; "" if none was."""
+    labels = [r.label for r in evidence.fit.fitted if r.label not in evidence.extrapolated]
+    if not labels:
+        return ""
+    first, last = evidence.optima.loc[labels[0]], evidence.optima.loc[labels[-1]]
+    if len(labels) == 1:
+        return f"At {regime_name(first.regime)} removed the smallest expected drop is {number(first.limit)} points."
+    return (
+        f"The smallest expected drop goes from {number(first.limit)} points at {regime_name(first.regime)} removed to "
+        f"{number(last.limit)} points at {regime_name(last.regime)}."
     )

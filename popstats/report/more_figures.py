@@ -5,22 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from popstats.errors import FitError
 from popstats.inference.optimum import INTERVAL_MASS
 from popstats.inference.width_law import POOLED
-from popstats.judgement.edf import compare_spaces, cost_weights, edf
+from popstats.judgement.edf import cost_weights, edf
 from popstats.judgement.explained import CEILING, MODELS
+from popstats.judgement.case import ALL
+from popstats.judgement.space_claims import std_halves
+from popstats.judgement.verdicts import Verdict
 from popstats.report.content import Figure, Panel, Table
 from popstats.report.evidence import Evidence
 from popstats.report.figures import INTERVALS, MASS_WORDS
-from popstats.report.words import count, interval_words, number, percent, plural, regime_name
+from popstats.report.theme import MODEL_MARKS
+from popstats.report.words import count, interval_words, join_words, number, percent, probability, regime_name
 
 __all__ = ["edf_figure", "elasticity_figure", "explained_figure"]
 
 #: Points of an EDF that are drawn.
 EDF_POINTS = 61
-#: Share of the networks, by STD, in the low and in the high space.
-STD_SHARE = 1 / 3
 #: Fewer networks than this and a space has no EDF.
 MINIMUM_NETWORKS = 10
 
@@ -36,6 +37,7 @@ def explained_figure(evidence: Evidence) -> Figure | None:
     order = [m for m in [*MODELS, CEILING] if m in wide.columns]
     rows = tuple((regime_name(str(r)), *(number(v, 3) for v in wide.loc[r, order])) for r in wide.index)
     n = sum(r.n for r in evidence.fit.regimes if r.label in set(frame["regime"]))
+    most = set(frame["model"])
     return Figure(
         key="explained",
         heading="What explains the drop",
@@ -48,7 +50,7 @@ def explained_figure(evidence: Evidence) -> Figure | None:
         ),
         n=n,
         interval_mass=INTERVAL_MASS,
-        legend=(),
+        legend=tuple((name, name) for name in MODEL_MARKS if name in most),
         panels=(Panel("", "", "", "what_explains", sentence, {"shares": Table.of(shares)}),),
         table=Table(("removed", *order), rows),
     )  # fmt: skip
@@ -56,7 +58,7 @@ def explained_figure(evidence: Evidence) -> Figure | None:
 
 def _explained_sentence(frame: pd.DataFrame) -> str:
     most = frame.groupby("model")["r2"].agg(["min", "max"])
-    mcb = f"mCB alone predicts {_range(most.loc['mCB'])} of what {'' if len(frame) else ''}the regime leaves open".replace("  ", " ")
+    mcb = f"mCB alone predicts {_range(most.loc['mCB'])} of the variance between trainings of a regime"
     if "log-widths" not in most.index:
         return f"{mcb}; the table has no widths to compare it with."
     wide = frame.pivot(index="regime", columns="model", values="r2")
@@ -78,61 +80,65 @@ def edf_figure(evidence: Evidence) -> Figure | None:
 
 
 def _std_edfs(evidence: Evidence) -> Figure | None:
-    drawn = [p for r in evidence.fit.fitted if (p := _std_panel(evidence, r.label)) is not None]
-    if not drawn:
+    panels = [p for r in evidence.fit.regimes if (p := _std_panel(evidence, r.label)) is not None]
+    if not panels:
         return _regime_edfs(evidence)
-    better = [row for _, row in drawn if row[5] == "low STD"]
-    worse = [row for _, row in drawn if row[5] == "high STD"]
-    sentence = (
-        f"Pruned evenly (low STD), networks of equal MACs drop less in {len(better)} of {plural(len(drawn), 'regime')} "
-        f"and more in {len(worse)}"
-    )  # fmt: skip
-    columns = ("removed", "networks, low STD", "networks, high STD", "low STD better by, points", MASS_WORDS, "better beyond doubt", "KS")
+    judged = [v for v in evidence.verdicts if v.conjecture == "S1" and v.outcome != "not assessable"]
+    rows = tuple(
+        (regime_name(v.regime), number(v.estimate), interval_words(v.lower, v.upper), probability(v.probability), v.outcome)
+        for v in judged
+    )
     return Figure(
         key="edfs",
         heading="Even or uneven pruning",
-        sentence=sentence + ".",
+        sentence=_std_sentence(judged),
         caption=(
-            "Share of networks whose drop (points, across) is at most the value: further left is better. Low and high STD "
-            "are the third of each regime's networks whose pruning ratios differ least and most between groups; both are weighted to one histogram of "
-            f"MACs. Bands: Bayesian bootstrap over networks. {INTERVALS}"
+            "Share of networks whose drop is at most the value: further left is better. Low and high STD are the thirds of each "
+            "regime's networks whose pruning ratios differ least and most between layer groups; both are weighted to one "
+            f"histogram of MACs. Bands: Bayesian bootstrap over networks. {INTERVALS}"
         ),
         n=sum(r.n for r in evidence.fit.fitted),
         interval_mass=INTERVAL_MASS,
-        legend=(("first", "low STD: pruned evenly"), ("second", "high STD: pruned unevenly")),
-        panels=tuple(panel for panel, _ in drawn),
-        table=Table(columns, tuple(row for _, row in drawn)),
-    )  # fmt: skip
+        legend=(("space 0", "low STD: pruned evenly"), ("space 1", "high STD: pruned unevenly")),
+        panels=tuple(panels),
+        table=Table(("removed", "low STD better by, points", MASS_WORDS, "probability", "verdict on S1"), rows),
+    )
 
 
-def _std_panel(evidence: Evidence, label: str) -> tuple[Panel, tuple[str, ...]] | None:
-    networks = evidence.of_regime(label)
-    low_end, high_end = networks["ratio_std"].quantile([STD_SHARE, 1 - STD_SHARE])
-    low, high = networks[networks["ratio_std"] <= low_end], networks[networks["ratio_std"] >= high_end]
-    if min(len(low), len(high)) < MINIMUM_NETWORKS or low_end == high_end:
+def _std_sentence(judged: list[Verdict]) -> str:
+    regimes = [v for v in judged if v.regime != ALL]
+    better = [regime_name(v.regime) for v in regimes if v.lower > 0]
+    worse = [regime_name(v.regime) for v in regimes if v.upper < 0]
+    if not better and not worse:
+        return "At equal MACs, networks pruned evenly over their layers (low STD) and unevenly do not differ beyond doubt."
+    parts = [
+        f"drop {how} than those pruned unevenly at {join_words(where)}" for how, where in (("less", better), ("more", worse)) if where
+    ]
+    return f"At equal MACs, networks pruned evenly over their layers (low STD) {' and '.join(parts)} removed."
+
+
+def _std_panel(evidence: Evidence, label: str) -> Panel | None:
+    """Draw a regime's two spaces; None where S1 could not compare them either."""
+    networks = evidence.networks[evidence.networks["regime"] == label]
+    verdict = next((v for v in evidence.verdicts if (v.conjecture, v.regime) == ("S1", label)), None)
+    if verdict is None or verdict.outcome == "not assessable":
         return None
-    try:
-        weights = cost_weights(low["macs"], high["macs"])
-    except FitError:  # the two spaces cost so different amounts that nothing can be compared
-        return None
+    spaces = [networks[mask] for mask in std_halves(networks["ratio_std"].to_numpy())]
+    weights = cost_weights(spaces[0]["macs"], spaces[1]["macs"])
     grid = _drop_grid(networks["drop"])
     parts = [
         _edf_rows(name, space["drop"], grid, weight, evidence.fit.settings.seed)
-        for name, space, weight in (("low STD", low, weights[0]), ("high STD", high, weights[1]))
+        for name, space, weight in zip(("low STD", "high STD"), spaces, weights, strict=True)
     ]
-    gap = compare_spaces(low["drop"], high["drop"], costs=(low["macs"], high["macs"]), seed=evidence.fit.settings.seed)
-    verdict = "low STD" if gap.lower > 0 else "high STD" if gap.upper < 0 else "neither"
-    row = (regime_name(label), count(len(low)), count(len(high)), number(gap.points), interval_words(gap.lower, gap.upper), verdict, number(gap.ks))  # fmt: skip
-    words = f"low STD {'better' if gap.points > 0 else 'worse'} by {number(abs(gap.points))} points"
-    panel = Panel(
+    words = f"low STD {'better' if verdict.estimate > 0 else 'worse'} by {number(abs(verdict.estimate))} points"
+    return Panel(
         title=f"{regime_name(label)} removed",
-        note=f"{words} ({interval_words(gap.lower, gap.upper)})",
-        outcome=evidence.outcome("S1", label),
+        note=words,
+        outcome=verdict.outcome,
         chart="edfs",
         alt=f"Shares of networks by drop at {regime_name(label)} of {evidence.axis_words} removed: {words}.",
         data={"shares": Table.of(pd.concat(parts)), "frame": _edge(grid)},
     )
-    return panel, row
 
 
 def _regime_edfs(evidence: Evidence) -> Figure | None:
@@ -163,12 +169,12 @@ def _regime_edfs(evidence: Evidence) -> Figure | None:
         heading="How the drops are spread",
         sentence=f"The median drop runs from {rows[0][3]} points at {rows[0][0]} removed to {rows[-1][3]} at {rows[-1][0]}.",
         caption=(
-            "Share of networks whose drop (points, across) is at most the value: further left is better. The table has no widths, so "
+            "Share of networks whose drop is at most the value: further left is better. The table has no widths, so "
             f"evenly and unevenly pruned networks cannot be told apart. {INTERVALS}"
         ),
         n=len(evidence.fit.population),
         interval_mass=INTERVAL_MASS,
-        legend=(("first", "all networks of the regime"),),
+        legend=(("space 0", "all networks of the regime"),),
         panels=tuple(panels),
         table=Table(("removed", "networks", "best 5 %, points", "median", "worst 5 %"), tuple(rows)),
     )  # fmt: skip
@@ -196,10 +202,10 @@ def elasticity_figure(evidence: Evidence) -> Figure | None:
     table = evidence.law.elasticities
     pooled = table[table["regime"] == POOLED]
     per_macs = pooled["points_per_percent_macs"].notna().all()
-    panels = [_elasticity_panel(pooled, "points", "lower", "upper", "points that a 10 % wider group buys")]
+    panels = [_elasticity_panel(pooled, "points", "lower", "upper", "For 10 % more width", "accuracy points")]
     if per_macs:
         names = ("points_per_percent_macs", "per_macs_lower", "per_macs_upper")
-        panels.append(_elasticity_panel(pooled, *names, "points per 1 % of the original's MACs spent"))
+        panels.append(_elasticity_panel(pooled, *names, "For 1 % of the original's MACs", "accuracy points"))
     best = pooled.loc[pooled["points_per_percent_macs" if per_macs else "points"].idxmax()]
     least = pooled.loc[pooled["points_per_percent_macs" if per_macs else "points"].idxmin()]
     fitted = evidence.law.fit[evidence.law.fit["regime"] == POOLED].iloc[0]
@@ -231,11 +237,11 @@ def elasticity_figure(evidence: Evidence) -> Figure | None:
     )
 
 
-def _elasticity_panel(pooled: pd.DataFrame, value: str, lower: str, upper: str, title: str) -> Panel:
+def _elasticity_panel(pooled: pd.DataFrame, value: str, lower: str, upper: str, heading: str, title: str) -> Panel:
     data = pd.DataFrame({
         "group": pooled["group"].astype(str), "points": pooled[value], "lower": pooled[lower], "upper": pooled[upper],
     })  # fmt: skip
     described = ", ".join(f"{g} {number(v, 3)}" for g, v in zip(data["group"], data["points"], strict=True))
-    return Panel("", "", "", "elasticities", f"{title[0].upper()}{title[1:]}: {described}.", {
-        "groups": Table.of(data), "frame": Table.of(pd.DataFrame([{"title": title}])),
+    return Panel(heading, "", "", "elasticities", f"Accuracy points that a wider group buys. {heading}: {described}.", {
+        "groups": Table.of(data), "original": Table(("points",), ((0.0,),)), "frame": Table.of(pd.DataFrame([{"title": title}])),
     })  # fmt: skip

@@ -11,14 +11,15 @@ from typing import Any
 
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from popstats.inference.fit import Fit
 from popstats.judgement.verdicts import Verdicts
 from popstats.report.charts import draw
 from popstats.report.compose import report_content
 from popstats.report.content import Cell, ReportContent, Table, VerdictRow
-from popstats.report.theme import DARK, LIGHT, OUTCOME_GLYPHS, Palette, color_rules
-from popstats.report.words import MISSING, count, interval_words, number, percent, probability, regime_name
+from popstats.report.theme import DARK, LEGEND_MARKS, LIGHT, OUTCOME_GLYPHS, Palette, color_rules
+from popstats.report.words import MISSING, count, interval_words, number, percent, probability, regime_name, typeset
 
 __all__ = ["render", "write_report"]
 
@@ -88,7 +89,7 @@ def render(content: ReportContent, *, sidecar: str = "") -> str:
         style=_style(environment),
         script=_source(environment, "report.js"),
         glyphs=OUTCOME_GLYPHS,
-        marks=_MARKS,
+        marks=LEGEND_MARKS,
     )
 
 
@@ -131,10 +132,12 @@ def _existing_parent(path: Path) -> Path:
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("popstats.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("popstats.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        finalize=_typeset,
     )
     environment.filters |= {
         "cell": _cell,
+        "verbatim": escape,
         "count": count,
         "estimate": lambda row: number(row.estimate, _decimals(row)),
         "numeric": _numeric_columns,
@@ -144,6 +147,11 @@ def _environment() -> Environment:
         "span": lambda row: MISSING if row.lower is None or row.upper is None else interval_words(row.lower, row.upper, _decimals(row)),
     }  # fmt: skip
     return environment
+
+
+def _typeset(value: Any) -> Any:
+    """Set plain text in type; what is marked safe, code included, stays as it is."""
+    return typeset(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _source(environment: Environment, name: str) -> str:
@@ -180,22 +188,3 @@ def _decimals(row: VerdictRow) -> int:
         return 2
     width = row.upper - row.lower
     return 4 if width < 0.01 else 1 if width >= 2 else 2
-
-
-def _mark(inner: str) -> str:
-    return f'<svg width="26" height="14" viewBox="0 0 26 14" aria-hidden="true" class="chart-mark">{inner}</svg>'
-
-
-#: The marks of the charts, drawn small for the legends on the page.
-_MARKS = {
-    "curve": _mark('<rect y="3" width="26" height="8" fill="var(--chart-band)" opacity=".4"/><path d="M0 7h26" stroke="var(--chart-curve)" stroke-width="2.4"/>'),
-    "near": _mark('<rect y="1" width="26" height="12" fill="var(--chart-near)" opacity=".5"/>'),
-    "observed": _mark('<path d="M5 7h16" stroke="var(--chart-line)" stroke-width="9" stroke-linecap="round"/>'),
-    "optimum": _mark('<path d="M2 7h22" stroke="var(--chart-ink)" stroke-width="2"/><path d="M13 2l4.5 5-4.5 5-4.5-5z" fill="var(--chart-ink)"/>'),
-    "open": _mark('<path d="M2 7h22" stroke="var(--chart-ink)" stroke-width="1.6"/><path d="M13 2l4.5 5-4.5 5-4.5-5z" fill="var(--card)" stroke="var(--chart-ink)" stroke-width="1.6"/>'),
-    "winner": _mark('<path d="M13 2l5 9H8z" fill="var(--chart-winner)"/>'),
-    "point": _mark('<circle cx="13" cy="7" r="2.6" fill="var(--chart-points)"/>'),
-    "original": _mark('<path d="M0 7h26" stroke="var(--chart-original)" stroke-width="1.4" stroke-dasharray="5 4"/>'),
-    "first": _mark('<path d="M0 7h26" stroke="var(--chart-curve)" stroke-width="2.4"/>'),
-    "second": _mark('<path d="M0 7h26" stroke="var(--chart-second)" stroke-width="2.4" stroke-dasharray="6 3"/>'),
-}  # fmt: skip

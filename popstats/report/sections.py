@@ -38,6 +38,10 @@ def alerts(evidence: Evidence) -> tuple[Alert, ...]:
     if changing:
         where = join_words([regime_name(r) for r in changing])
         found.append(Alert("note", f"The spread about the curve changes more than 1.5-fold over the observed range at {where}; networks are weighted accordingly."))  # fmt: skip
+    ends = evidence.networks.groupby("regime")["reduction"].agg(["min", "max"])
+    for label in evidence.extrapolated:
+        low, high = (percent(float(v), 1) for v in ends.loc[label])
+        found.append(Alert("warn", f"At {regime_name(label)} removed the regime's centre lies outside its networks ({low} to {high}): its drops are extrapolated."))  # fmt: skip
     few = [regime_name(r.label) for r in fit.fitted if r.n_recipes < FEW_NETWORKS]
     if few:
         found.append(Alert("note", f"Fewer than {FEW_NETWORKS} networks at {join_words(few)}: expect “undecided” there."))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
-__all__ = ["count", "interval_words", "join_words", "number", "percent", "plural", "probability", "regime_name"]
+__all__ = ["count", "interval_words", "join_words", "number", "percent", "plural", "probability", "regime_name", "typeset"]
 
 #: Printed where there is no number.
 MISSING = "–"
@@ -88,6 +89,15 @@ def join_words(items: Sequence[str], last: str = "and") -> str:
     if len(items) < 2:
         return "".join(items)
     return f"{', '.join(items[:-1])} {last} {items[-1]}"
+
+
+def typeset(text: str) -> str:
+    """Return text with a true minus sign before numbers and no line break before a percent sign.
+
+    >>> typeset("-0.5 at 75 %").replace(chr(160), "~")
+    '−0.5 at 75~%'
+    """
+    return re.sub(r"(?<=\d) %", "\u00a0%", re.sub(r"(?<![\w-])-(?=\d)", _MINUS, text))
 
 
 def regime_name(label: str) -> str:
