@@ -14,11 +14,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from popstats.inference.curves import FIXED_TERMS, KEPT_RANGE, CurveScale, design_matrix
+from popstats.inference.curves import COLUMNS, FIXED_TERMS, KEPT_RANGE, CurveScale, design_matrix
 from popstats.population import Population
 from popstats.spaces import Regimes
 
-__all__ = ["MINIMUM_RECIPES", "CrossProducts", "RegimeData", "prepare_regimes", "recipe_table"]
+__all__ = [
+    "MINIMUM_RECIPES",
+    "CrossProducts",
+    "RegimeData",
+    "StandardRows",
+    "prepare_regimes",
+    "recipe_table",
+    "standard_rows",
+]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -174,7 +182,7 @@ def _regime(recipes: pd.DataFrame, weight: FloatArray, regimes: Regimes, k: int)
     scale = CurveScale.from_log_mcb(log_mcb) if len(recipes) else CurveScale(0.0, 0.0)
     reason = _why_not(recipes, scale)
     kept = np.ones(len(recipes), dtype=bool) if reason else np.abs(scale.to_unit(log_mcb)) <= KEPT_RANGE
-    inside, weight = recipes[kept], weight[kept]
+    inside = recipes[kept]
     distance = inside["reduction"].to_numpy() - target
     half_width = float(np.abs(distance).max()) if len(inside) else 0.0
     centre = float(inside["drop"].mean()) if len(inside) else float("nan")
@@ -182,8 +190,8 @@ def _regime(recipes: pd.DataFrame, weight: FloatArray, regimes: Regimes, k: int)
     products: CrossProducts | None = None
     fixed: tuple[bool, ...] = (True, False, False)
     if not reason:
-        c = distance / half_width if half_width > 0 else distance
-        products, fixed = _accumulate(inside, weight, scale.to_unit(inside["log_mcb"]), c, centre, spread)
+        rows = _standardise(inside, weight[kept], scale, distance / (half_width or 1.0), centre, spread)
+        products, fixed = _accumulate(rows)
     return RegimeData(
         label=label,
         target=target,
@@ -211,48 +219,104 @@ def _why_not(recipes: pd.DataFrame, scale: CurveScale) -> str:
     return ""
 
 
-def _accumulate(
-    recipes: pd.DataFrame, weight: FloatArray, unit: FloatArray, c: FloatArray, centre: float, spread: float
-) -> tuple[CrossProducts, tuple[bool, ...]]:
-    fixed = _distinguishable(c)
-    y = (recipes["drop"].to_numpy() - centre) / spread
-    runs = recipes["runs"].to_numpy()
-    replicates, stratum = np.unique(runs, return_inverse=True)
-    xx, xy, yy, count = zip(
-        *(_sums(unit, c, y, weight, stratum == s, fixed) for s in range(replicates.size)), strict=True
+@dataclass(frozen=True)
+class StandardRows:
+    """The recipes of one regime in the units of the model; all shapes (n,).
+
+    Attributes
+    ----------
+    unit : numpy.ndarray
+        log mCB in half-ranges from the centre.
+    distance : numpy.ndarray
+        Reduction minus the regime's centre, in half-widths of the regime.
+    drop : numpy.ndarray
+        Mean drop, centred, in units of the regime's scale.
+    runs : numpy.ndarray
+        Replicates.
+    within : numpy.ndarray
+        Squared deviations of the runs from their mean, in units of scale^2.
+    weight : numpy.ndarray
+        Relative precision.
+    """
+
+    unit: FloatArray
+    distance: FloatArray
+    drop: FloatArray
+    runs: FloatArray
+    within: FloatArray
+    weight: FloatArray
+
+
+def standard_rows(
+    recipes: pd.DataFrame, regime: RegimeData, weight: FloatArray | None = None
+) -> StandardRows:
+    """Return the recipes that are in the fit of `regime`, in the model's units.
+
+    Parameters
+    ----------
+    recipes : pandas.DataFrame
+        The regime's rows of `recipe_table`.
+    regime : RegimeData
+        A fitted regime.
+    weight : numpy.ndarray, shape (len(recipes),), optional
+        Relative precision; ones by default.
+    """
+    kept = np.abs(regime.curve_scale.to_unit(recipes["log_mcb"])) <= KEPT_RANGE
+    inside = recipes[kept]
+    c = (inside["reduction"].to_numpy() - regime.target) / (regime.half_width or 1.0)
+    weights = np.ones(len(inside)) if weight is None else weight[kept]
+    return _standardise(inside, weights, regime.curve_scale, c, regime.centre, regime.scale)
+
+
+def _standardise(
+    inside: pd.DataFrame,
+    weight: FloatArray,
+    scale: CurveScale,
+    distance: FloatArray,
+    centre: float,
+    spread: float,
+) -> StandardRows:
+    return StandardRows(
+        unit=scale.to_unit(inside["log_mcb"]),
+        distance=distance,
+        drop=(inside["drop"].to_numpy() - centre) / spread,
+        runs=inside["runs"].to_numpy(),
+        within=inside["within"].to_numpy() / spread**2,
+        weight=weight,
     )
+
+
+def _accumulate(rows: StandardRows) -> tuple[CrossProducts, tuple[bool, ...]]:
+    fixed = _distinguishable(rows.distance)
+    replicates, stratum = np.unique(rows.runs, return_inverse=True)
+    sums = [_sums(rows, np.flatnonzero(stratum == s), fixed) for s in range(replicates.size)]
+    xx, xy, yy, count = zip(*sums, strict=True)
     products = CrossProducts(
         replicates=replicates,
         count=np.array(count),
         xx=np.array(xx),
         xy=np.array(xy),
         yy=np.array(yy),
-        within=float((weight * recipes["within"].to_numpy()).sum() / spread**2),
-        within_df=int(runs.sum() - runs.size),
+        within=float(rows.weight @ rows.within),
+        within_df=int(rows.runs.sum() - rows.runs.size),
     )
     return products, fixed
 
 
 def _sums(
-    unit: FloatArray,
-    c: FloatArray,
-    y: FloatArray,
-    weight: FloatArray,
-    keep: npt.NDArray[np.bool_],
-    fixed: tuple[bool, ...],
+    rows: StandardRows, members: npt.NDArray[np.intp], fixed: tuple[bool, ...]
 ) -> tuple[FloatArray, FloatArray, float, float]:
-    rows = np.flatnonzero(keep)
-    size = design_matrix(np.zeros(1), np.zeros(1)).shape[1]
-    xx, xy = np.zeros((size, size)), np.zeros(size)
-    mask = np.ones(size)
+    xx, xy = np.zeros((COLUMNS, COLUMNS)), np.zeros(COLUMNS)
+    mask = np.ones(COLUMNS)
     mask[:FIXED_TERMS] = fixed
-    for start in range(0, rows.size, _BLOCK):
-        block = rows[start : start + _BLOCK]
-        x = design_matrix(unit[block], c[block]) * mask
-        weighted = x * weight[block, None]
+    for start in range(0, members.size, _BLOCK):
+        block = members[start : start + _BLOCK]
+        x = design_matrix(rows.unit[block], rows.distance[block]) * mask
+        weighted = x * rows.weight[block, None]
         xx += weighted.T @ x
-        xy += weighted.T @ y[block]
-    return xx, xy, float((weight[rows] * y[rows] ** 2).sum()), float(rows.size)
+        xy += weighted.T @ rows.drop[block]
+    y, weight = rows.drop[members], rows.weight[members]
+    return xx, xy, float(weight @ y**2), float(members.size)
 
 
 def _distinguishable(c: FloatArray) -> tuple[bool, ...]:

@@ -24,6 +24,7 @@ import numpy.typing as npt
 __all__ = [
     "BASIS_SIZE",
     "BOUNDARY",
+    "COLUMNS",
     "FIXED_TERMS",
     "KEPT_RANGE",
     "OBSERVED_QUANTILES",
@@ -49,6 +50,8 @@ KEPT_RANGE = 1.4
 OBSERVED_QUANTILES = (0.025, 0.975)
 #: Columns of the design matrix before the basis: level, c and c^2 (c: distance from the regime's centre).
 FIXED_TERMS = 3
+#: All columns of the design matrix.
+COLUMNS = FIXED_TERMS + BASIS_SIZE
 
 
 @dataclass(frozen=True)

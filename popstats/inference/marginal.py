@@ -14,16 +14,12 @@ decompositions takes numba many seconds to compile, and this one is cached on di
 
 from __future__ import annotations
 
-import inspect
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pytensor.tensor as pt
-from pytensor.graph.basic import Apply
-from pytensor.graph.op import Op
-from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_and_cache_key
+
+from popstats.inference.density_op import DensityOp
 
 __all__ = ["MarginalLogDensity", "marginal_log_density", "pack"]
 
@@ -145,47 +141,10 @@ def _density(log_variance: Any, log_noise: Any, share: Any, packed: Any) -> Any:
     return np.asarray(value), grad_variance, grad_noise, grad_share
 
 
-class MarginalLogDensity(Op):  # type: ignore[misc]
+class MarginalLogDensity(DensityOp):
     """Inputs: log prior variances (K, m), log noise (K,), seed share (K,), packed data; see `pack`."""
 
-    __props__ = ()
-
-    def make_node(self, *inputs: Any) -> Apply:
-        """Return the node: value (), gradients for the first three inputs."""
-        tensors = [pt.as_tensor_variable(x) for x in inputs]
-        outputs = [pt.dscalar(), pt.dmatrix(), pt.dvector(), pt.dvector()]
-        return Apply(self, tensors, outputs)
-
-    def perform(self, node: Apply, inputs: list[Any], output_storage: list[Any]) -> None:
-        """Evaluate in plain Python; only for debugging and for tests of the compiled version."""
-        for storage, result in zip(output_storage, _density(*inputs), strict=True):
-            storage[0] = np.asarray(result)
-
-    def infer_shape(self, node: Apply, shapes: list[Any]) -> list[Any]:
-        """Shapes of the outputs follow from the first three inputs."""
-        return [(), *shapes[:3]]
-
-    def pullback(self, inputs: list[Any], outputs: list[Any], cotangents: list[Any]) -> list[Any]:
-        """Chain rule for the value; the gradients' own derivatives are not defined."""
-        from pytensor.gradient import DisconnectedType, disconnected_type
-
-        if not all(isinstance(c.type, DisconnectedType) for c in cotangents[1:]):
-            raise NotImplementedError("second derivatives of the marginal log density are not available")
-        through = [cotangents[0] * gradient for gradient in outputs[1:]]
-        return [*through, *(disconnected_type() for _ in inputs[3:])]
-
-    L_op = pullback
-
-    def connection_pattern(self, node: Apply) -> list[list[bool]]:
-        """Only the first three inputs are differentiated."""
-        return [[i < 3] * 4 for i in range(len(node.inputs))]
-
-
-@register_funcify_and_cache_key(MarginalLogDensity)  # type: ignore[untyped-decorator]
-def _compiled(op: MarginalLogDensity, **kwargs: Any) -> Any:
-    # PyTensor keeps the compiled function on disk under this key. The source is part of it: a key made of the
-    # operation's properties alone would keep serving the code of an earlier version.
-    return numba_njit(_density), sha256(inspect.getsource(_density).encode()).hexdigest()
+    density = staticmethod(_density)
 
 
 def marginal_log_density(*inputs: Any) -> Any:

@@ -20,7 +20,7 @@ from popstats.inference.draws import Draws
 from popstats.inference.marginal import marginal_log_density, pack
 from popstats.inference.priors import Priors
 
-__all__ = ["build_model", "sample_nuts"]
+__all__ = ["build_model", "hyperparameters", "log_prior_variance", "sample_nuts", "sampler_statistics", "say"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -97,20 +97,14 @@ def build_model(size: int, replicated: tuple[int, ...], priors: Priors) -> pm.Mo
         With the data container `packed` (see `marginal.pack`), empty: the same graph, compiled once, serves
         any number of rows.
     """
-    medians = np.log([priors.length_scale[0], priors.amplitude[0], priors.noise[0]])
-    spreads = np.array([priors.length_scale[1], priors.amplitude[1], priors.noise[1]])
     with pm.Model() as model:
         packed = pm.Data("packed", np.zeros(1))
-        common = pm.Normal("common", medians, spreads * np.sqrt(priors.pooling), shape=3)
-        own = spreads * np.sqrt(1.0 - priors.pooling)
-        log_length = pm.Normal("log_length_scale", common[0], own[0], shape=size)
-        log_amplitude = pm.Normal("log_amplitude", common[1], own[1], shape=size)
-        log_noise = pm.Normal("log_noise", common[2], own[2], shape=size)
+        log_length, log_amplitude, log_noise = hyperparameters(size, priors)
         share: Any = pt.zeros(size)
         if replicated:
             logit = pm.Logistic("logit_seed_share", 0.0, 1.0, shape=len(replicated))
             share = pt.set_subtensor(share[list(replicated)], pm.math.sigmoid(logit))
-        log_variance = _log_variance(log_length, log_amplitude)
+        log_variance = log_prior_variance(log_length, log_amplitude)
         pm.Potential("data", marginal_log_density(log_variance, log_noise, share, packed))
     return model
 
@@ -121,7 +115,17 @@ def _compile(size: int, replicated: tuple[int, ...], priors: Priors) -> Any:
     return nutpie.compile_pymc_model(build_model(size, replicated, priors))
 
 
-def _log_variance(log_length: Any, log_amplitude: Any) -> Any:
+def hyperparameters(size: int, priors: Priors) -> tuple[Any, Any, Any]:
+    """Add log length scales, amplitudes and noises of `size` regimes to the model in context, each (K,)."""
+    medians = np.log([priors.length_scale[0], priors.amplitude[0], priors.noise[0]])
+    spreads = np.array([priors.length_scale[1], priors.amplitude[1], priors.noise[1]])
+    common = pm.Normal("common", medians, spreads * np.sqrt(priors.pooling), shape=3)
+    own = spreads * np.sqrt(1.0 - priors.pooling)
+    names = ("log_length_scale", "log_amplitude", "log_noise")
+    return tuple(pm.Normal(name, common[i], own[i], shape=size) for i, name in enumerate(names))
+
+
+def log_prior_variance(log_length: Any, log_amplitude: Any) -> Any:
     """Log prior variance of each basis coefficient, (K, m); `curves.log_spectral_density` in PyTensor."""
     constant = np.log(400.0 * np.sqrt(5.0) / 3.0)
     inverse_squared = 5.0 * pt.exp(-2.0 * log_length)[:, None]
@@ -157,14 +161,13 @@ def sample_nuts(
     -------
     Draws
     """
-    speak = sys.stderr.isatty() if progress is None else progress
     data = _pad(regimes)
     replicated = tuple(int(k) for k in np.flatnonzero(data.within_df > 0))
-    _say(speak, "compiling the model (seconds; once per number of regimes)")
+    say(progress, "compiling the model (seconds; once per number of regimes)")
     compiled = _compile(len(regimes), replicated, priors).with_data(packed=pack(*data.arrays()))
-    _say(speak, f"sampling {chains} chains")
+    say(progress, f"sampling {chains} chains")
     trace = nutpie.sample(compiled, draws=draws, tune=tune, chains=chains, seed=seed, progress_bar=False)
-    posterior, statistics = trace["posterior"], trace["sample_stats"]
+    posterior = trace["posterior"]
     share = np.zeros((chains, draws, len(regimes)))
     if replicated:
         share[:, :, list(replicated)] = 1.0 / (1.0 + np.exp(-posterior["logit_seed_share"].to_numpy()))
@@ -175,16 +178,20 @@ def sample_nuts(
         **hyper,
         seed_share=share,
         coefficients=_draw_coefficients(data, hyper, share, np.random.default_rng([seed, 5])),
-        statistics={
-            "diverging": statistics["diverging"].to_numpy().astype(np.float64),
-            "energy": statistics["energy"].to_numpy(),
-        },
+        statistics=sampler_statistics(trace),
         edge_probability=np.zeros(len(regimes)),
     )
 
 
-def _say(speak: bool, what: str) -> None:
-    if speak:
+def sampler_statistics(trace: Any) -> dict[str, FloatArray]:
+    """Return what the diagnostics need of nutpie's statistics, each (chains, draws)."""
+    statistics = trace["sample_stats"]
+    return {name: statistics[name].to_numpy().astype(np.float64) for name in ("diverging", "energy")}
+
+
+def say(progress: bool | None, what: str) -> None:
+    """Say on standard error what is being done; by default only on a terminal."""
+    if sys.stderr.isatty() if progress is None else progress:
         print(f"popstats: {what} ...", file=sys.stderr, flush=True)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from popstats.inference.cross_products import RegimeData
+from popstats.inference.cross_products import RegimeData, standard_rows
 from popstats.inference.curves import KEPT_RANGE, design_matrix
 
 __all__ = ["SPREAD_CHANGE", "SpreadChange", "estimate_spread_change", "precision_weights"]
@@ -21,6 +21,8 @@ SPREAD_CHANGE = 1.5
 SIGNIFICANCE = 2.5
 # Mean and standard deviation of the log of a chi-square variable with one degree of freedom.
 _LOG_CHI2_MEAN, _LOG_CHI2_SD = -1.2704, 2.2214
+# Residuals are cut off here (in units of the regime's scale): a single one of 0 must not decide the slope.
+_SMALLEST = 1e-3
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,10 @@ def estimate_spread_change(
     coefficients : numpy.ndarray, shape (p,)
         Posterior mean of the coefficients, in units of the regime's scale.
     """
-    unit = regime.curve_scale.to_unit(recipes["log_mcb"])
-    kept = np.abs(unit) <= KEPT_RANGE
-    distance = (recipes["reduction"].to_numpy() - regime.target) / (regime.half_width or 1.0)
-    fitted = regime.centre + regime.scale * design_matrix(unit[kept], distance[kept]) @ coefficients
-    residual = recipes["drop"].to_numpy()[kept] - fitted
-    squared = np.log(np.maximum(residual**2, (1e-3 * regime.scale) ** 2)) - _LOG_CHI2_MEAN
-    u = unit[kept] - unit[kept].mean()
+    rows = standard_rows(recipes, regime)
+    residual = rows.drop - design_matrix(rows.unit, rows.distance) @ coefficients
+    squared = np.log(np.maximum(residual**2, _SMALLEST**2)) - _LOG_CHI2_MEAN
+    u = rows.unit - rows.unit.mean()
     total = float((u**2).sum())
     return SpreadChange(float(u @ squared) / total / 2.0, _LOG_CHI2_SD / np.sqrt(total) / 2.0)
 

@@ -149,11 +149,11 @@ class WidthLaw:
         law = self._law(regime)
         return np.asarray(self._columns(law, widths) @ law.posterior.mean)
 
-    def draw_drop(self, widths: npt.ArrayLike, regime: str, draws: int) -> FloatArray:
-        """Return posterior draws of the expected drop (points), shape (n, G) -> (draws, n)."""
+    def draw_mean_drop(self, widths: npt.ArrayLike, regime: str, draws: int) -> FloatArray:
+        """Return posterior draws of the mean expected drop of these recipes (points), (n, G) -> (draws,)."""
         law = self._law(regime)
         drawn, _ = law.posterior.draw(draws, np.random.default_rng(self.seed))
-        return np.asarray(drawn @ self._columns(law, widths).T)
+        return np.asarray(drawn @ self._columns(law, widths).mean(axis=0))
 
     def _law(self, regime: str) -> _Law:
         if regime not in self._laws:

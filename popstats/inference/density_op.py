@@ -1,0 +1,68 @@
+"""A PyTensor operation around a numba function that returns a log density and its gradients.
+
+Batched linear algebra and row-by-row likelihoods written as graphs take numba many seconds to compile; as
+one operation they take one, and PyTensor keeps the result on disk.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any, ClassVar
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.gradient import DisconnectedType, disconnected_type
+from pytensor.graph.basic import Apply
+from pytensor.graph.op import Op
+from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_and_cache_key
+
+__all__ = ["DensityOp"]
+
+
+class DensityOp(Op):  # type: ignore[misc]
+    """Inputs: three arrays (matrix, vector, vector) and the packed data; outputs: value, three gradients.
+
+    Subclasses set `density`, a function in numba's subset of Python, and `parts`, the functions it calls.
+    """
+
+    __props__ = ()
+    density: ClassVar[Callable[..., Any]]
+    parts: ClassVar[tuple[Callable[..., Any], ...]] = ()
+
+    def make_node(self, *inputs: Any) -> Apply:
+        """Return the node: value (), gradients for the first three inputs."""
+        outputs = [pt.dscalar(), pt.dmatrix(), pt.dvector(), pt.dvector()]
+        return Apply(self, [pt.as_tensor_variable(x) for x in inputs], outputs)
+
+    def perform(self, node: Apply, inputs: list[Any], output_storage: list[Any]) -> None:
+        """Evaluate in plain Python; for debugging."""
+        for storage, result in zip(output_storage, type(self).density(*inputs), strict=True):
+            storage[0] = np.asarray(result)
+
+    def infer_shape(self, node: Apply, shapes: list[Any]) -> list[Any]:
+        """Shapes of the outputs follow from the first three inputs."""
+        return [(), *shapes[:3]]
+
+    def pullback(self, inputs: list[Any], outputs: list[Any], cotangents: list[Any]) -> list[Any]:
+        """Chain rule for the value; the gradients' own derivatives are not defined."""
+        if not all(isinstance(c.type, DisconnectedType) for c in cotangents[1:]):
+            raise NotImplementedError("second derivatives of this log density are not available")
+        through = [cotangents[0] * gradient for gradient in outputs[1:]]
+        return [*through, *(disconnected_type() for _ in inputs[3:])]
+
+    L_op = pullback
+
+    def connection_pattern(self, node: Apply) -> list[list[bool]]:
+        """Only the first three inputs are differentiated."""
+        return [[i < 3] * 4 for i in range(len(node.inputs))]
+
+
+@register_funcify_and_cache_key(DensityOp)  # type: ignore[untyped-decorator]
+def _compiled(op: DensityOp, **kwargs: Any) -> Any:
+    # PyTensor keeps the compiled function on disk under this key. The source is part of it: a key made of the
+    # operation's properties alone would keep serving the code of an earlier version.
+    functions = (type(op).density, *type(op).parts)
+    source = "".join(inspect.getsource(getattr(f, "py_func", f)) for f in functions)
+    return numba_njit(type(op).density), sha256(source.encode()).hexdigest()
