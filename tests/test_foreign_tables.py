@@ -1,0 +1,114 @@
+"""Real tables of other people, as a newcomer would bring them; skipped where the tables are not at hand."""
+
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import popstats
+
+ROOT = Path(__file__).resolve().parents[1]
+TABLES = ROOT.parent / "shared" / "data"
+MOBILENET = TABLES / "channel_bench_mobilenet.parquet"
+NNI = TABLES / "nni_pruner_comparison.csv"
+
+mobilenet = pytest.mark.skipif(not MOBILENET.is_file(), reason=f"{MOBILENET.name} is not at hand")
+nni = pytest.mark.skipif(not NNI.is_file(), reason=f"{NNI.name} is not at hand")
+
+
+def readme_examples():
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def channel_bench():
+    table = pd.read_parquet(MOBILENET)
+    widths = [f"keep{group}" for group in range(1, 8)]
+    original = table[table["recipe"] == "4444444"].iloc[0]
+    runs = table.melt(
+        id_vars=["recipe", *widths, "flops", "params"],
+        value_vars=["acc_run1", "acc_run2", "acc_run3"],
+        value_name="test_accuracy",
+    )
+    return popstats.Population.from_frame(
+        runs,
+        original=popstats.Original(original["flops"], original["params"], original["accuracy"]),
+        columns={"macs": "flops", "accuracy": "test_accuracy", "recipe_id": "recipe"},
+        widths=widths,
+        accuracy_kind="best_test",
+    )
+
+
+@pytest.fixture(scope="module")
+def channel_bench_fit(channel_bench):
+    return popstats.fit(channel_bench, method="exact")
+
+
+@mobilenet
+def test_channel_bench_is_read_as_what_it_is(channel_bench):
+    assert (len(channel_bench), channel_bench.recipe.max() + 1) == (3 * 16_384, 16_384)
+    assert channel_bench.original.params == 1_804_170
+    assert "selects on the test set" in channel_bench.notes[0]
+    original = channel_bench.frame[channel_bench.frame["recipe_id"] == "4444444"]
+    assert (original["mcb"] == 1.0).all()
+    assert original["accuracy_drop"].mean() == pytest.approx(0.0, abs=1e-4)
+
+
+@mobilenet
+def test_channel_bench_has_an_optimal_mcb_where_pruning_is_aggressive(channel_bench_fit):
+    optima = channel_bench_fit.optima().set_index("regime")
+    for regime in ("0.75", "0.85"):
+        assert 0.85 < optima.loc[regime, "mcb"] < 1.15
+        assert optima.loc[regime, "near_lower"] < optima.loc[regime, "mcb"] < optima.loc[regime, "near_upper"]
+    verdicts = popstats.judge(channel_bench_fit).frame
+    outcome = verdicts[verdicts["conjecture"] == "C3a"].set_index("regime")["outcome"]
+    assert (outcome[["0.75", "0.85"]] == "supported").all()
+    assert "supported" not in set(outcome[["0.05", "0.15", "0.25", "0.35", "0.45"]])
+    widths_beyond = verdicts[(verdicts["conjecture"] == "M1") & (verdicts["outcome"] != "not assessable")]
+    assert (widths_beyond["outcome"] == "refuted").all()
+
+
+@nni
+def test_nni_resnet18_goes_through_with_its_collapsed_network(tmp_path):
+    table = pd.read_csv(NNI)
+    resnet18 = table[table["model"] == "resnet18"]
+    population = popstats.Population.from_frame(
+        resnet18,
+        original=popstats.Original(macs=556_651_530, params=11_173_962, accuracy=94.33),
+        columns={"macs": "flops", "recipe_id": "recipe"},
+        name="nni-resnet18",
+    )
+    assert len(population) == len(resnet18)
+    fit = popstats.fit(population, method="exact")
+    verdicts = popstats.judge(fit).frame
+    assert set(verdicts["conjecture"]) >= {"C1", "C3a", "C3c", "M1"}
+    assert (verdicts.loc[verdicts["conjecture"] == "M1", "outcome"] == "not assessable").all()
+    page = popstats.write_report(fit, tmp_path / "report.html")
+    assert "nni-resnet18" in page.read_text()
+
+
+@nni
+def test_several_networks_in_one_table_are_refused():
+    with pytest.raises(popstats.PopulationError, match="more than one population: column network"):
+        popstats.load_population(
+            NNI,
+            original=popstats.Original(macs=1_304_694_794, params=23_520_842, accuracy=94.88),
+            columns={"macs": "flops", "network": "model"},
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_readmes_examples_run_as_they_stand(number, tmp_path, monkeypatch):
+    example = readme_examples()[number]
+    if "digits-resnet8" in example and "digits-resnet8" not in popstats.populations():
+        pytest.skip("digits-resnet8 is not shipped yet")
+    if MOBILENET.name in example:
+        if not MOBILENET.is_file():
+            pytest.skip(f"{MOBILENET.name} is not at hand")
+        os.symlink(MOBILENET, tmp_path / MOBILENET.name)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, f"README.md, example {number + 1}", "exec"), {})
+    assert list(tmp_path.glob("*.html"))
