@@ -15,6 +15,7 @@ RUN := .venv/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check --no-input --quiet install
 # One thread a worker: two workers fill two cores, and sums come out the same on every run.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
+CODE := popstats generate tests tools
 DEMO := runs/digits
 
 help: ## this list
@@ -31,8 +32,8 @@ test: .venv/installed-all ## the default test suite, on two workers
 	@$(PYTEST) -n 2 --benchmark-disable
 
 lint: .venv/installed-all ## ruff (rules and format) and mypy --strict
-	@.venv/bin/ruff check .
-	@.venv/bin/ruff format --check --quiet .
+	@.venv/bin/ruff check $(CODE)
+	@.venv/bin/ruff format --check $(CODE)
 	@$(RUN) -m mypy
 
 bench: .venv/installed-all ## the benchmarks of design numbers; prints figures
