@@ -42,10 +42,10 @@ bench: .venv/installed-all ## the benchmarks of design numbers; prints figures
 	@$(PYTEST) -m benchmark -s tests/benchmarks
 
 calibrate: .venv/installed-all ## error rates of the verdicts on simulated truths (long)
-	@$(RUN) -m popstats calibrate
+	@$(RUN) -m popstats calibrate --workers 2 -o data/calibration.json
 
 reports: .venv/installed-all ## the report of every shipped population, into reports/
-	@for table in data/*.parquet; do \
+	@for table in data/*.parquet; do [ -e "$$table" ] || continue; \
 	  name=$$(basename "$$table" .parquet); \
 	  mkdir -p "reports/$$name"; \
 	  $(RUN) -m popstats report "$$name" -o "reports/$$name/report.html" $(WRITTEN) || exit 1; \
