@@ -29,7 +29,16 @@ from generate.subnetworks import Workbench, train_subnetwork
 from generate.worklist import Training
 from popstats.errors import PopstatsError, RunFolderError
 
-__all__ = ["Event", "Report", "default_workers", "failed_row", "run_local", "worker_devices"]
+__all__ = [
+    "Event",
+    "Report",
+    "check_first_failures",
+    "default_workers",
+    "event_of",
+    "failed_row",
+    "run_local",
+    "worker_devices",
+]
 
 # A training that takes its worker down with it this often is recorded as failed.
 DEATHS_OF_A_TRAINING = 3
@@ -86,6 +95,21 @@ def worker_devices(device: torch.device, workers: int) -> list[str]:
 def failed_row(row: dict[str, Any], reason: str) -> dict[str, Any]:
     """Return `row` as that of a failed training."""
     return row | {"status": "failed", "error": reason, "seconds": 0.0}
+
+
+def check_first_failures(folder: RunFolder, finished: int, failures: int, reason: str) -> None:
+    """Stop a run whose first trainings all failed.
+
+    Raises
+    ------
+    RunFolderError
+        With the last one's reason.
+    """
+    if finished == failures == FIRST_FAILURES:
+        raise RunFolderError(
+            f"{folder.path}: the first {FIRST_FAILURES} trainings of this run all failed, the last one because: "
+            f"{reason}. Check the plan's retraining settings."
+        )
 
 
 @dataclass
@@ -164,16 +188,8 @@ class _Crew:
             self.deaths_in_a_row = 0
             self.finished += 1
             self.failures += event.kind == "failed"
-            self._check_failures(event)
+            check_first_failures(self.folder, self.finished, self.failures, event.message)
         self.report(event)
-
-    def _check_failures(self, event: Event) -> None:
-        if self.finished == self.failures == FIRST_FAILURES:
-            raise RunFolderError(
-                f"{self.folder.path}: the first {FIRST_FAILURES} trainings of this run all failed, the "
-                f"last one because: {event.message}. "
-                "Check the plan's retraining settings."
-            )
 
     def _bury(self, worker: _Worker) -> None:
         """Replace a worker that died; one that ended by itself has found nothing left to do."""
@@ -339,11 +355,12 @@ def _train_if_free(
         if network is not None and bench.plan.keep_weights != "none":
             write_whole(folder.trained_weights(training.subnetwork_id), weights_bytes(network))
         folder.write_row(training.index, row)
-    connection.send(_event_of(training.index, row))
+    connection.send(event_of(training.index, row))
     return True
 
 
-def _event_of(index: int, row: dict[str, Any]) -> Event:
+def event_of(index: int, row: dict[str, Any]) -> Event:
+    """Return what a finished row means for the display."""
     if row["status"] == "failed":
         return Event("failed", index, seconds=row["seconds"], message=row["error"])
     return Event("done", index, accuracy=row["accuracy"], seconds=row["seconds"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -21,12 +23,14 @@ if TYPE_CHECKING:
 
     from generate.executors import Event
     from generate.original import OriginalNumbers
-    from generate.progress import Clock, Display
+    from generate.progress import Display
     from generate.run_folder import Claims, RunFolder
 
 __all__ = ["main"]
 
 RUNS = Path("runs")
+# keep_weights = "best": trainings between two looks at whose weights can go.
+DROP_EVERY = 50
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -130,7 +134,27 @@ def _device(name: str) -> torch.device:
     return device
 
 
+@dataclass(frozen=True)
+class _Run:
+    """A prepared run folder and how it is to be filled."""
+
+    folder: RunFolder
+    claims: Claims
+    plan: Plan
+    original: OriginalNumbers
+    total: int
+    deadline: float
+
+
 def _make(plan: Plan, source: str, path: Path, device: torch.device, options: argparse.Namespace) -> int:
+    deadline = math.inf if options.time_limit is None else time.time() + options.time_limit
+    run = _prepare(plan, source, path, device, deadline)
+    _train(run, device, options.workers, options.executor)
+    return _finish(run)
+
+
+def _prepare(plan: Plan, source: str, path: Path, device: torch.device, deadline: float) -> _Run:
+    """Check everything, then bring the folder to where trainings can start."""
     import torch
 
     from generate.preparation import prepare, survey
@@ -138,8 +162,8 @@ def _make(plan: Plan, source: str, path: Path, device: torch.device, options: ar
 
     # The original is trained with one thread too, so that it is the same whatever the number of cores.
     torch.set_num_threads(1)
-    deadline = math.inf if options.time_limit is None else time.time() + options.time_limit
     surveyed = survey(plan)
+    # Drawn once before anything is written: an impossible regime leaves no folder behind.
     surveyed.worklist(original_id="")
     folder = RunFolder(path)
     folder.create()
@@ -153,69 +177,71 @@ def _make(plan: Plan, source: str, path: Path, device: torch.device, options: ar
         f"{original.macs:,} MACs, {original.params:,} parameters.",
         flush=True,
     )
-    workers = options.workers
-    del surveyed
-    _train(folder, claims, plan, original, len(trainings), device, workers, deadline, options.executor)
-    return _finish(folder, plan, original, len(trainings), deadline)
+    return _Run(folder, claims, plan, original, len(trainings), deadline)
 
 
-def _train(
-    folder: RunFolder,
-    claims: Claims,
-    plan: Plan,
-    original: OriginalNumbers,
-    total: int,
-    device: torch.device,
-    workers: int | None,
-    deadline: float,
-    executor: str,
-) -> None:
+def _train(run: _Run, device: torch.device, workers: int | None, executor: str) -> None:
     """Train what is missing; whatever stops it, the rows that are there are compacted."""
-    from generate.executors import default_workers, run_local, worker_devices
     from generate.preparation import metadata
     from generate.progress import Clock, display_for
 
-    clock = Clock(total, len(folder.finished()))
+    clock = Clock(run.total, len(run.folder.finished()))
     try:
-        if clock.finished < total:
+        if clock.finished < run.total:
             with display_for(clock) as display:
-                report = _reporter(folder, plan, display, clock)
-                if executor == "ray":
-                    from generate.ray_executor import run_ray
-
-                    run_ray(folder, claims, workers=workers, device=device, deadline=deadline, report=report)
-                else:
-                    devices = worker_devices(
-                        device, min(workers or default_workers(device), total - clock.finished)
-                    )
-                    run_local(folder, claims, devices=devices, deadline=deadline, report=report)
+                _execute(run, device, workers, executor, _reporter(run.folder, run.plan, display))
     finally:
-        folder.compact(metadata(plan, original))
+        if run.plan.keep_weights == "best":
+            run.folder.drop_beaten_weights()
+        run.folder.compact(metadata(run.plan, run.original))
 
 
-def _reporter(folder: RunFolder, plan: Plan, display: Display, clock: Clock):  # type: ignore[no-untyped-def]
+def _execute(
+    run: _Run, device: torch.device, workers: int | None, executor: str, report: Callable[[Event], None]
+) -> None:
+    if executor == "ray":
+        from generate.ray_executor import run_ray
+
+        run_ray(run.folder, run.claims, workers=workers, device=device, deadline=run.deadline, report=report)
+        return
+    from generate.executors import default_workers, run_local, worker_devices
+
+    count = min(workers or default_workers(device), run.total - len(run.folder.finished()))
+    run_local(
+        run.folder,
+        run.claims,
+        devices=worker_devices(device, max(1, count)),
+        deadline=run.deadline,
+        report=report,
+    )
+
+
+def _reporter(folder: RunFolder, plan: Plan, display: Display) -> Callable[[Event], None]:
     """Return what executors tell their events to."""
+    since_dropping = itertools.count(1)
 
     def report(event: Event) -> None:
         if event.kind == "broken":
             display.note(event.message)
             return
         display.update(event, len(folder.finished()))
+        if plan.keep_weights == "best" and event.kind == "done" and next(since_dropping) % DROP_EVERY == 0:
+            folder.drop_beaten_weights()
 
     return report
 
 
-def _finish(folder: RunFolder, plan: Plan, original: OriginalNumbers, total: int, deadline: float) -> int:
+def _finish(run: _Run) -> int:
     """Say what there is and what to do next."""
-    rows = folder.read_rows()
+    rows = run.folder.read_rows()
     failed = sum(row["status"] == "failed" for row in rows)
-    print(f"{len(rows)} of {total} trainings finished ({failed} failed): {folder.population_path}")
-    if len(rows) < total:
-        why = "The time limit is reached" if time.time() >= deadline else "Stopped"
-        print(f"{why}; {total - len(rows)} trainings are left. The same command goes on from here.")
+    print(f"{len(rows)} of {run.total} trainings finished ({failed} failed): {run.folder.population_path}")
+    if len(rows) < run.total:
+        why = "The time limit is reached" if time.time() >= run.deadline else "Stopped"
+        print(f"{why}; {run.total - len(rows)} trainings are left. The same command goes on from here.")
         return 3
     print("Next:")
-    print(f"  {_python()} -m popstats report {folder.path} -o {folder.path / 'report.html'}")
+    print(f"  {_python()} -m popstats report {run.folder.path} -o {run.folder.path / 'report.html'}")
     return 0
 
 

@@ -103,15 +103,13 @@ def prepare(
     PlanError, RunFolderError
         If the plan cannot be carried out here.
     """
-    # Drawn once before the original exists: an impossible regime is refused before anything is trained or written.
-    planned = surveyed.worklist(original_id="")
     changed = folder.adopt_plan(surveyed.plan, source)
     original = _original(folder, surveyed, device)
     held = folder.read_worklist()
     if held and not changed:
         return original, held
     trainings = surveyed.worklist(original.original_id, existing=held)
-    folder.check_space(len(planned), _kept_bytes(folder, surveyed.plan))
+    folder.check_space(len(trainings), _kept_bytes(folder, surveyed.plan))
     folder.write_worklist(trainings)
     return original, trainings
 

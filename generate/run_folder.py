@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ __all__ = ["Claims", "RunFolder", "explain", "write_whole"]
 POPULATION = "population.parquet"
 # Byte 0 of the lock file guards the preparation of the folder; training i is byte i + 1.
 PREPARATION = 0
+LEFTOVER_SECONDS = 3600.0
 # Rough size of one row file and of its share of the table (bytes), to tell a full disk before the first training.
 ROW_BYTES = 8192
 
@@ -227,6 +229,20 @@ class RunFolder:
         """Return one finished row."""
         return dict(json.loads(self._row_path(index).read_bytes()))
 
+    def drop_beaten_weights(self) -> None:
+        """Keep the trained weights of each regime's and technique's best subnetwork only."""
+        best: dict[tuple[str, float, str], dict[str, Any]] = {}
+        rows = [row for row in self.read_rows() if row["status"] == "done"]
+        for row in rows:
+            place = (row["regime_axis"], row["regime_target"], row["retraining"])
+            if place not in best or row["accuracy"] > best[place]["accuracy"]:
+                best[place] = row
+        kept = {row["subnetwork_id"] for row in best.values()}
+        # Weights without a row belong to a training whose row is about to be written.
+        for row in rows:
+            if row["subnetwork_id"] not in kept:
+                self.trained_weights(row["subnetwork_id"]).unlink(missing_ok=True)
+
     def compact(self, metadata: Mapping[str, Any]) -> int:
         """Write all finished rows as population.parquet, in plan order; return their number."""
         rows = self.read_rows()
@@ -237,9 +253,10 @@ class RunFolder:
         return len(rows)
 
     def sweep(self) -> None:
-        """Remove temporary files of processes that were killed while writing. Only while no other process writes."""
+        """Remove temporary files of processes that were killed while writing; young ones may be in use."""
         for leftover in self.path.glob("**/.*.tmp"):
-            leftover.unlink(missing_ok=True)
+            if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
+                leftover.unlink(missing_ok=True)
 
 
 class Claims:

@@ -1,0 +1,211 @@
+"""Take one subnetwork out of a run: `python -m generate.export RUN SUBNETWORK_ID --format safetensors`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from generate.original import load_weights, weights_bytes
+from generate.preparation import reopen
+from generate.run_folder import RunFolder, explain, write_whole
+from generate.subnetworks import Workbench, cut_network, train_subnetwork
+from generate.training import evaluate, memory_format
+from generate.worklist import Training
+from popstats.errors import PopstatsError, RunFolderError
+
+__all__ = ["export_subnetwork", "main"]
+
+FORMATS = ("safetensors", "torchscript", "onnx")
+ENDINGS = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}
+# Retrained or not, an exported network must reach its row's accuracy; other processors sum in another order.
+TOLERANCE_POINTS = 0.05
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m generate.export",
+        description="Rebuild one subnetwork of a run, check its accuracy and save it.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument(
+        "subnetwork_id", metavar="SUBNETWORK_ID", help="from the table; its first characters will do"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="safetensors")
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="default: RUN/exports/ID.ENDING")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=TOLERANCE_POINTS,
+        metavar="POINTS",
+        help="largest deviation from the row's accuracy",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        print(
+            export_subnetwork(
+                options.run, options.subnetwork_id, options.format, options.out, options.tolerance
+            )
+        )
+    except PopstatsError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def export_subnetwork(
+    run: Path,
+    subnetwork_id: str,
+    kind: str = "safetensors",
+    out: Path | None = None,
+    tolerance: float = TOLERANCE_POINTS,
+) -> Path:
+    """Rebuild one subnetwork, check its accuracy against its row, and save it.
+
+    Parameters
+    ----------
+    run : Path
+        A run folder.
+    subnetwork_id : str
+        Its id, or enough of its first characters.
+    kind : str
+        safetensors (with the widths in the file's metadata) | torchscript | onnx.
+    out : Path, optional
+        Where to write.
+    tolerance : float
+        Largest deviation from the row's accuracy (percentage points).
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    RunFolderError
+        If there is no such subnetwork, its training failed, its accuracy is not reached, or it cannot be written.
+    """
+    folder = RunFolder(run)
+    training, row = _find(folder, subnetwork_id)
+    # One thread, as in the workers: the same sums in the same order.
+    torch.set_num_threads(1)
+    bench = reopen(folder, torch.device("cpu"))
+    network = _trained_network(folder, bench, training)
+    _check_accuracy(bench, network, row, tolerance)
+    path = out or run / "exports" / f"{training.subnetwork_id}{ENDINGS[kind]}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain(error, path.parent) from error
+    _save(bench, network, row, kind, path)
+    return path
+
+
+def _find(folder: RunFolder, subnetwork_id: str) -> tuple[Training, dict[str, Any]]:
+    found = [
+        training for training in folder.read_worklist() if training.subnetwork_id.startswith(subnetwork_id)
+    ]
+    if len(found) != 1:
+        what = "no subnetwork" if not found else f"{len(found)} subnetworks"
+        raise RunFolderError(
+            f"{folder.path} has {what} whose id begins with {subnetwork_id!r}; expected one. The ids "
+            "are in the table's column subnetwork_id."
+        )
+    training = found[0]
+    if not folder.is_finished(training.index):
+        raise RunFolderError(
+            f"{folder.path}: {training.subnetwork_id} is not trained yet. Continue the run first."
+        )
+    row = folder.read_row(training.index)
+    if row["status"] == "failed":
+        raise RunFolderError(
+            f"{folder.path}: the training of {training.subnetwork_id} failed ({row['error']}); there "
+            "is nothing to export."
+        )
+    return training, row
+
+
+def _trained_network(folder: RunFolder, bench: Workbench, training: Training) -> nn.Module:
+    """Load the kept weights, or train again from recipe and seed where none were kept."""
+    path = folder.trained_weights(training.subnetwork_id)
+    if path.exists():
+        network = cut_network(bench, training)
+        load_weights(network, path.read_bytes(), str(path))
+        return network.to(memory_format=memory_format(bench.device)).eval()
+    print(
+        "The weights were not kept (keep_weights in the plan): training again from recipe and seed.",
+        flush=True,
+    )
+    row, trained = train_subnetwork(bench, training)
+    if trained is None:
+        raise RunFolderError(f"{training.subnetwork_id}: training it again failed ({row['error']}).")
+    return trained.eval()
+
+
+def _check_accuracy(bench: Workbench, network: nn.Module, row: dict[str, Any], tolerance: float) -> None:
+    images = bench.images
+    reached = evaluate(network, images, images.test, device=bench.device, shift=images.test_shift).accuracy
+    if abs(reached - row["accuracy"]) > tolerance:
+        raise RunFolderError(
+            f"{row['subnetwork_id']}: reaches {reached:.3f} % here, but its row says "
+            f"{row['accuracy']:.3f} % (trained on {row['device']}, "
+            f"{row['cpu_capability']}, torch {row['torch_version']}). Nothing was written. Export on "
+            "the kind of machine that trained it, "
+            'keep weights in the plan (keep_weights = "all"), or allow for seed noise with --tolerance.'
+        )
+
+
+def _save(bench: Workbench, network: nn.Module, row: dict[str, Any], kind: str, path: Path) -> None:
+    network = network.to("cpu").to(memory_format=torch.contiguous_format).eval()
+    if kind == "safetensors":
+        write_whole(path, weights_bytes(network, _card(bench, row)))
+        return
+    example = torch.zeros(1, *bench.images.input_shape)
+    if kind == "torchscript":
+        write_whole(path, _torchscript(network, example))
+        return
+    _save_onnx(network, example, path)
+
+
+def _card(bench: Workbench, row: dict[str, Any]) -> dict[str, str]:
+    """Return what someone needs to rebuild and feed the network, for the file's metadata."""
+    names = ("subnetwork_id", "network", "dataset", "input_size", "accuracy", "macs", "params")
+    widths = dict(zip(row["group_names"], row["widths"], strict=True))
+    card = {name: row[name] for name in names} | {
+        "widths": widths,
+        "mean": bench.images.mean,
+        "std": bench.images.std,
+    }
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in card.items()}
+
+
+def _torchscript(network: nn.Module, example: torch.Tensor) -> bytes:
+    buffer = io.BytesIO()
+    with torch.no_grad():
+        torch.jit.save(torch.jit.trace(network, example), buffer)  # type: ignore[no-untyped-call]
+    return buffer.getvalue()
+
+
+def _save_onnx(network: nn.Module, example: torch.Tensor, path: Path) -> None:
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise RunFolderError(
+            f"--format onnx needs {' and '.join(missing)}. Install with: pip install onnx onnxscript"
+        )
+    batch = torch.export.Dim("batch")
+    torch.onnx.export(
+        network, (example,), str(path), dynamo=True, dynamic_shapes=({0: batch},), verbose=False
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

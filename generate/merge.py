@@ -1,0 +1,132 @@
+"""Join populations of one original network: `python -m generate.merge A B -o C`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from generate.run_folder import POPULATION, write_whole
+from popstats import columns
+from popstats.errors import PopstatsError, PopulationError
+
+__all__ = ["main", "merge_populations"]
+
+# The original's fields that must agree: everything that accuracy drops are measured against.
+SAME = ("original_id", "network", "dataset", "input_size", "macs", "params", "accuracy")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m generate.merge",
+        description="Join populations of one original network into one table.",
+    )
+    parser.add_argument(
+        "sources", nargs="+", type=Path, metavar="SOURCE", help="run folders or population.parquet files"
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="FILE", help="where to write; a .parquet file"
+    )
+    parser.add_argument("--name", help="name of the joined population; default: the names joined by +")
+    options = parser.parse_args(arguments)
+    try:
+        table = merge_populations(options.sources, name=options.name)
+        _write(table, options.out)
+    except PopstatsError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    print(f"{table.num_rows} rows of {len(options.sources)} populations: {options.out}")
+    return 0
+
+
+def merge_populations(sources: Sequence[Path], name: str | None = None) -> pa.Table:
+    """Return the rows of all sources, each subnetwork once, with a footer that holds all plans.
+
+    Parameters
+    ----------
+    sources : sequence of Path
+        Run folders or Parquet files written by this package.
+    name : str, optional
+        Name of the joined population.
+
+    Raises
+    ------
+    PopulationError
+        If a source cannot be read, or the populations belong to different original networks.
+    """
+    tables = [_read(source) for source in sources]
+    footers = [columns.read_footer(table.schema) for table in tables]
+    _check_same_original(sources, footers)
+    name = name or "+".join(dict.fromkeys(str(footer["population"]) for footer in footers))
+    rows = _distinct([row for table in tables for row in table.to_pylist()])
+    metadata = {
+        "population": name,
+        "plan": {"merged": [footer["plan"] for footer in footers]},
+        "original": footers[0]["original"],
+        "provenance": {"merged": [footer["provenance"] for footer in footers]},
+    }
+    return pa.Table.from_pylist([row | {"population": name} for row in rows], schema=columns.schema(metadata))
+
+
+def _read(source: Path) -> pa.Table:
+    path = source / POPULATION if source.is_dir() else source
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise PopulationError(
+            f"{path} cannot be read as a population ({error}). Expected a run folder or a .parquet file."
+        ) from error
+    footer = columns.read_footer(table.schema)
+    missing = [key for key in ("population", "plan", "original", "provenance") if key not in footer]
+    if missing:
+        raise PopulationError(
+            f"{path}: its footer lacks {', '.join(missing)}. Only tables written by generate can be merged."
+        )
+    return table
+
+
+def _check_same_original(sources: Sequence[Path], footers: Sequence[Mapping[str, Any]]) -> None:
+    first = footers[0]["original"]
+    for source, footer in zip(sources[1:], footers[1:], strict=True):
+        differing = [key for key in SAME if footer["original"].get(key) != first.get(key)]
+        if differing:
+            key = differing[0]
+            raise PopulationError(
+                f"{source} belongs to another original network than {sources[0]}: {key} is "
+                f"{footer['original'].get(key)!r}, "
+                f"not {first.get(key)!r}. Accuracy drops are measured against one original; merge only "
+                "populations that share it."
+            )
+
+
+def _distinct(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Keep each subnetwork once, the first one that is done."""
+    chosen: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        present = chosen.get(row["subnetwork_id"])
+        if present is None or (present["status"] == "failed" and row["status"] == "done"):
+            chosen[row["subnetwork_id"]] = row
+    return list(chosen.values())
+
+
+def _write(table: pa.Table, out: Path) -> None:
+    path = out / POPULATION if out.suffix != ".parquet" else out
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PopulationError(
+            f"{path.parent} cannot be made ({error.strerror}). Choose another -o."
+        ) from error
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_whole(path, sink.getvalue().to_pybytes())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
