@@ -12,7 +12,7 @@ CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.13 python3 python3.14 python3.12 
 CAN_MAKE_VENV := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 12))
 
 RUN := .venv/bin/python
-PIP := $(RUN) -m pip --disable-pip-version-check --no-input --quiet install
+PIP := $(RUN) -m pip --disable-pip-version-check --no-input --quiet --quiet install
 # One thread a worker: two workers fill two cores, and sums come out the same on every run.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 CODE := popstats generate tests tools
