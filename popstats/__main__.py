@@ -45,6 +45,10 @@ examples:
 exit status: 0 done; 2 bad input; 3 the fit was rejected by its own diagnostics (output is written all the same)"""
 
 
+Command = Callable[[argparse.Namespace], int]
+Parsers = list[argparse.ArgumentParser]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -74,32 +78,46 @@ def _parser() -> argparse.ArgumentParser:
     json_only, table, fitting = _json_options(), _table_options(), _fit_options()
     both = [json_only, table, fitting]
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str, parents: list[argparse.ArgumentParser]) -> argparse.ArgumentParser:  # fmt: skip
-        made = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", parents=parents)
+    def command(name: str, run: Command, text: str, parents: Parsers) -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", parents=parents
+        )
         made.set_defaults(run=run)
         return made
 
     command("list", _list, "name the shipped populations", [json_only])
-    check = command("check", _check, "read a table, check every value, and say what is in it", [json_only, table])
+    check = command(
+        "check", _check, "read a table, check every value, and say what is in it", [json_only, table]
+    )
     fit = command("fit", _fit, "fit the curves and print the best mCB of every regime", both)
     judge = command("judge", _judge, "judge the conjectures", both)
     report = command("report", _report, "write the report, one HTML file that opens offline", both)
     refine = command("refine", _refine, "propose the recipe space for the next run of generate", both)
     compare = command("compare", _compare, "compare how well two models predict (PSIS-LOO)", both)
     simulate = command("simulate", _simulate, "make a population whose truth is known", [json_only])
-    calibrate = command("calibrate", _calibrate, "measure the verdicts' error rates on simulated truths", [json_only])
+    calibrate = command(
+        "calibrate", _calibrate, "measure the verdicts' error rates on simulated truths", [json_only]
+    )
 
     what = "shipped name, run folder, .parquet or .csv"
     check.add_argument("population", metavar="POP", help=what)
     for made in (fit, judge, refine):
         made.add_argument("population", metavar="POP", help=f"{what}, or a fit that `fit -o` saved (.nc)")
-    report.add_argument("population", metavar="POP", nargs="+", help=f"{what}, or a saved fit (.nc); two or more are compared")
-    compare.add_argument("population", metavar="FIT", nargs=2, help="two fits of the same table, saved by `fit -o` (.nc)")
+    report.add_argument(
+        "population", metavar="POP", nargs="+", help=f"{what}, or a saved fit (.nc); two or more are compared"
+    )
+    compare.add_argument(
+        "population", metavar="FIT", nargs=2, help="two fits of the same table, saved by `fit -o` (.nc)"
+    )
     fit.add_argument("-o", "--output", type=Path, metavar="FILE.nc", help="save the fit")
-    report.add_argument("-o", "--output", type=Path, metavar="FILE.html", required=True, help="where the page goes")
+    report.add_argument(
+        "-o", "--output", type=Path, metavar="FILE.html", required=True, help="where the page goes"
+    )
     refine.add_argument("-o", "--output", type=Path, metavar="FILE.toml", help="save the space for a plan")
     refine.add_argument("--regime", required=True, metavar="R", help="the regime's centre, e.g. 0.75")
-    refine.add_argument("--by", choices=("mcb", "widths"), default="mcb", help="what bounds the space (default: mcb)")
+    refine.add_argument(
+        "--by", choices=("mcb", "widths"), default="mcb", help="what bounds the space (default: mcb)"
+    )
     _simulate_options(simulate)
     _calibrate_options(calibrate)
     return parser
@@ -114,12 +132,26 @@ def _json_options() -> argparse.ArgumentParser:
 def _table_options() -> argparse.ArgumentParser:
     parent = argparse.ArgumentParser(add_help=False)
     group = parent.add_argument_group("tables made elsewhere")
-    group.add_argument("--original-macs", type=int, metavar="N", help="the original network's multiply-accumulates")
+    group.add_argument(
+        "--original-macs", type=int, metavar="N", help="the original network's multiply-accumulates"
+    )
     group.add_argument("--original-params", type=int, metavar="N", help="... its parameters")
     group.add_argument("--original-accuracy", type=float, metavar="PERCENT", help="... its test accuracy")
-    group.add_argument("--column", action="append", default=[], metavar="OURS=THEIRS", help="a column's name in the table, e.g. macs=flops (repeat)")
-    group.add_argument("--widths", default="", metavar="A,B,...", help="columns that hold the layer groups' widths")
-    group.add_argument("--accuracy-kind", choices=("last", "best_test", "best_val", "unknown"), help="which epoch's accuracy the table holds")
+    group.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        help="a column's name in the table, e.g. macs=flops (repeat)",
+    )
+    group.add_argument(
+        "--widths", default="", metavar="A,B,...", help="columns that hold the layer groups' widths"
+    )
+    group.add_argument(
+        "--accuracy-kind",
+        choices=("last", "best_test", "best_val", "unknown"),
+        help="which epoch's accuracy the table holds",
+    )
     group.add_argument("--name", help="the population's name")
     return parent  # fmt: skip
 
@@ -127,31 +159,73 @@ def _table_options() -> argparse.ArgumentParser:
 def _fit_options() -> argparse.ArgumentParser:
     parent = argparse.ArgumentParser(add_help=False)
     group = parent.add_argument_group("fit")
-    group.add_argument("--axis", choices=("macs", "params"), help="the reduction that defines a regime (default: the plan's, else macs)")
-    group.add_argument("--regimes", type=_fractions, metavar="R,R,...", help="centres, e.g. 0.5,0.7 (default: the plan's, else ten-point bins)")
-    group.add_argument("--method", choices=("nuts", "exact"), default="nuts", help="nuts: regimes learn from each other; exact: under a second (default: nuts)")
-    group.add_argument("--noise", default="normal", metavar="KIND", help="distribution about the curve (default: normal)")
+    group.add_argument(
+        "--axis",
+        choices=("macs", "params"),
+        help="the reduction that defines a regime (default: the plan's, else macs)",
+    )
+    group.add_argument(
+        "--regimes",
+        type=_fractions,
+        metavar="R,R,...",
+        help="centres, e.g. 0.5,0.7 (default: the plan's, else ten-point bins)",
+    )
+    group.add_argument(
+        "--method",
+        choices=("nuts", "exact"),
+        default="nuts",
+        help="nuts: regimes learn from each other; exact: under a second (default: nuts)",
+    )
+    group.add_argument(
+        "--noise", default="normal", metavar="KIND", help="distribution about the curve (default: normal)"
+    )
     group.add_argument("--seed", type=int, default=0, help="same seed, same draws (default: 0)")
     return parent  # fmt: skip
 
 
 def _simulate_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--truth", default="quadratic", help="name of the true curve (default: quadratic); a wrong one lists them")
-    parser.add_argument("--regimes", type=_fractions, default=[0.5, 0.7, 0.85], metavar="R,R,...", help="centres (default: 0.5,0.7,0.85)")
+    parser.add_argument(
+        "--truth",
+        default="quadratic",
+        help="name of the true curve (default: quadratic); a wrong one lists them",
+    )
+    parser.add_argument(
+        "--regimes",
+        type=_fractions,
+        default=[0.5, 0.7, 0.85],
+        metavar="R,R,...",
+        help="centres (default: 0.5,0.7,0.85)",
+    )
     parser.add_argument("--n", type=int, default=100, help="networks a regime (default: 100)")
-    parser.add_argument("--rise", type=float, default=0.4, metavar="POINTS", help="height of the curve at the range's ends (default: 0.4)")
-    parser.add_argument("--noise", type=float, default=0.15, metavar="POINTS", help="standard deviation about it (default: 0.15)")
+    parser.add_argument(
+        "--rise",
+        type=float,
+        default=0.4,
+        metavar="POINTS",
+        help="height of the curve at the range's ends (default: 0.4)",
+    )
+    parser.add_argument(
+        "--noise",
+        type=float,
+        default=0.15,
+        metavar="POINTS",
+        help="standard deviation about it (default: 0.15)",
+    )
     parser.add_argument("--seeds", type=int, default=1, help="trainings a network (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same population (default: 0)")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.parquet", required=True, help="where it goes")  # fmt: skip
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.parquet", required=True, help="where")
 
 
 def _calibrate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="a few truths, 30 regimes each (under a minute)")
-    parser.add_argument("--method", choices=("exact", "nuts"), default="exact", help="of the fits (default: exact)")
+    parser.add_argument(
+        "--method", choices=("exact", "nuts"), default="exact", help="of the fits (default: exact)"
+    )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same table (default: 0)")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="save the table, for the reports")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE.json", help="save the table, for the reports"
+    )
 
 
 def _fractions(text: str) -> list[float]:
@@ -208,14 +282,14 @@ def _optima_text(optima: pd.DataFrame) -> str:
     """Return the optima as a table: mCB and points, intervals 90 %."""
     import pandas as pd
 
-    from popstats.report.words import interval_words, number, regime_name
+    from popstats.report.words import interval_words, regime_name, with_interval
 
     table = pd.DataFrame({
         "removed": [regime_name(r) for r in optima["regime"]],
         "trainings": optima["n"],
         "near-optimal mCB": [interval_words(*v) for v in optima[["near_lower", "near_upper"]].to_numpy()],
-        "lowest at mCB (90 %)": [f"{number(v[0])} ({interval_words(v[1], v[2])})" for v in optima[["mcb", "mcb_lower", "mcb_upper"]].to_numpy()],
-        "drop there, points (90 %)": [f"{number(v[0])} ({interval_words(v[1], v[2])})" for v in optima[["limit", "limit_lower", "limit_upper"]].to_numpy()],
+        "lowest at mCB (90 %)": [with_interval(*v) for v in optima[["mcb", "mcb_lower", "mcb_upper"]].to_numpy()],
+        "drop, points (90 %)": [with_interval(*v) for v in optima[["limit", "limit_lower", "limit_upper"]].to_numpy()],
         "": optima["reason"],
     })  # fmt: skip
     return str(table.to_string(index=False))
@@ -238,7 +312,12 @@ def _report(options: argparse.Namespace) -> int:
         raise PopstatsError("report: expected one population; a comparison of several is not written yet")
     fit = _fitted(options, options.population[0])
     path = write_report(fit, options.output, command=options.command_line)
-    found = {"report": str(path), "content": f"{path}.json", "ok": fit.convergence.ok, "reasons": list(fit.convergence.reasons)}
+    found = {
+        "report": str(path),
+        "content": f"{path}.json",
+        "ok": fit.convergence.ok,
+        "reasons": list(fit.convergence.reasons),
+    }
     _say(options, found, str(path))
     return _status(fit)
 
@@ -250,7 +329,11 @@ def _refine(options: argparse.Namespace) -> int:
     space = refine(fit, regime=_regime(options.regime), by=options.by)
     if options.output:
         space.to_toml(options.output)
-    _say(options, vars(space), f"{repr(space)[1:-1]}{f'{chr(10)}Saved: {options.output}' if options.output else ''}")
+    _say(
+        options,
+        vars(space),
+        f"{repr(space)[1:-1]}{f'{chr(10)}Saved: {options.output}' if options.output else ''}",
+    )
     return _status(fit)
 
 
@@ -279,7 +362,10 @@ def _simulate(options: argparse.Namespace) -> int:
     )  # fmt: skip
     path = population.save(options.output)
     truth = population.metadata["truth"]
-    lines = [f"regime {label}: best mCB {answer['mcb']:.3f}, drop {answer['limit']:.2f} points" for label, answer in truth["regimes"].items()]  # fmt: skip
+    lines = [
+        f"regime {label}: best mCB {answer['mcb']:.3f}, drop {answer['limit']:.2f} points"
+        for label, answer in truth["regimes"].items()
+    ]
     _say(options, {"population": str(path), "truth": truth}, "\n".join([*lines, str(path)]))
     return DONE
 
@@ -291,7 +377,18 @@ def _calibrate(options: argparse.Namespace) -> int:
     found = calibrate(size["settings"], size["repetitions"], options.method, options.seed, options.workers)
     if options.output:
         found.to_json(options.output)
-    shown = ["truth", "n", "rise", "regimes", "coverage_mcb", "coverage_limit", "supported", "refuted", "false_supported", "false_refuted"]
+    shown = [
+        "truth",
+        "n",
+        "rise",
+        "regimes",
+        "coverage_mcb",
+        "coverage_limit",
+        "supported",
+        "refuted",
+        "false_supported",
+        "false_refuted",
+    ]
     text = found.table[shown].to_string(index=False, float_format=lambda v: f"{v:.2f}", na_rep="-")
     _say(options, found.table.to_dict("records"), f"{text}\n{repr(found)[1:-1]}")
     return DONE
@@ -301,7 +398,11 @@ def _population(options: argparse.Namespace, source: str) -> Population:
     from popstats.population import load_population
 
     settings: dict[str, Any] = {"columns": _columns(options.column), "original": _original(options)}
-    settings |= {"widths": [w for w in options.widths.split(",") if w], "accuracy_kind": options.accuracy_kind, "name": options.name}
+    settings |= {
+        "widths": [w for w in options.widths.split(",") if w],
+        "accuracy_kind": options.accuracy_kind,
+        "name": options.name,
+    }
     return load_population(source, **{key: value for key, value in settings.items() if value})
 
 
@@ -320,7 +421,9 @@ def _original(options: argparse.Namespace) -> Any:
     if len(absent) == len(given):
         return None
     if absent:
-        raise PopstatsError(f"expected all three numbers of the original network; missing: {', '.join(absent)}")
+        raise PopstatsError(
+            f"expected all three numbers of the original network; missing: {', '.join(absent)}"
+        )
     return Original(**given)
 
 
@@ -331,10 +434,15 @@ def _fitted(options: argparse.Namespace, source: str) -> Fit:
     if Path(source).suffix == ".nc":
         return Fit.load(source)
     population = _population(options, source)
-    quiet = False if options.json else None
     return fit(
-        population, options.axis, options.regimes, method=options.method, noise=options.noise, seed=options.seed, progress=quiet
-    )  # fmt: skip
+        population,
+        options.axis,
+        options.regimes,
+        method=options.method,
+        noise=options.noise,
+        seed=options.seed,
+        progress=False if options.json else None,
+    )
 
 
 def _status(fit: Fit) -> int:

@@ -8,7 +8,7 @@ from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdict
 from popstats.report.content import Claim, VerdictRow
 from popstats.report.evidence import AXIS_WORDS, Evidence
 from popstats.report.figures import limit_sentence
-from popstats.report.words import count, interval_words, join_words, number, plural, regime_name
+from popstats.report.words import count, interval_words, join_words, number, regime_name
 
 __all__ = ["answer", "claims", "facts", "threshold_words"]
 
@@ -69,10 +69,12 @@ def _row(verdict: Verdict) -> VerdictRow:
 
 def answer(evidence: Evidence) -> tuple[str, ...]:
     """Return the paragraph at the top, a sentence an entry."""
+    if not evidence.fit.convergence.ok:
+        reasons = "; ".join(evidence.fit.convergence.reasons)
+        return (f"The fit's own diagnostics reject it, so no verdict that hangs on it is given: {reasons}.",)
     sentences = [_is_there_one(evidence)]
     if evidence.fit.fitted:
         sentences += [_original_ratio(evidence), _widths(evidence), limit_sentence(evidence)]
-    sentences.append(_trust(evidence))
     return tuple(s for s in sentences if s)
 
 
@@ -88,6 +90,8 @@ def _is_there_one(evidence: Evidence) -> str:
             f"No regime of this population has enough networks to fit a curve to ({evidence.fit.regimes[0].reason}); "
             "nothing is claimed about the best FLOPs-to-parameters ratio."
         )
+    if not any(v.conjecture == "C3a" for v in evidence.verdicts):
+        return "Whether there is a best FLOPs-to-parameters ratio (mCB) was not judged."
     supported, refuted = (evidence.regimes_where("C3a", o) for o in ("supported", "refuted"))
     if not supported:
         extra = f"; there is none {_regimes(evidence, refuted)}" if refuted else ""
@@ -97,7 +101,7 @@ def _is_there_one(evidence: Evidence) -> str:
         )
     ranges = [
         f"{interval_words(r.near_lower, r.near_upper)} at {regime_name(r.regime)}"
-        for r in (evidence.optima.loc[label] for label in supported)
+        for r in (evidence.optima[label] for label in supported)
     ]
     removed = f" of {evidence.axis_words} removed"
     extra = f"; there is none {_regimes(evidence, refuted)}" if refuted else ""
@@ -112,13 +116,13 @@ def _original_ratio(evidence: Evidence) -> str:
     supported, refuted = (evidence.regimes_where("C3c", o) for o in ("supported", "refuted"))
     parts = []
     if supported:
-        worst = evidence.optima.loc[supported, "regret_at_original"].max()
+        worst = max(evidence.optima[r].regret_at_original for r in supported)
         parts.append(
             f"keeping the original's ratio is practically the best {_regimes(evidence, supported)} "
             f"(it costs {number(worst)} points or less)"
         )
     if refuted:
-        costs = [number(evidence.optima.loc[r].regret_at_original) for r in refuted]
+        costs = [number(evidence.optima[r].regret_at_original) for r in refuted]
         parts.append(f"it is not {_regimes(evidence, refuted)}, where it costs {join_words(costs)} points")
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}." if text else ""
@@ -136,19 +140,13 @@ def _widths(evidence: Evidence) -> str:
     return f"{finding[0].upper()}{finding[1:]}."
 
 
-def _trust(evidence: Evidence) -> str:
-    if evidence.fit.convergence.ok:
-        return ""
-    return "The fit's own diagnostics reject it, so no verdict that hangs on it is given: " + "; ".join(evidence.fit.convergence.reasons) + "."  # fmt: skip
-
-
 def facts(evidence: Evidence) -> tuple[tuple[str, str], ...]:
     """Return the population's sizes, for the line under the title."""
     population = evidence.fit.population
     original = population.original
     return (
         ("trainings", count(len(population))),
-        ("networks", count(population.recipe.max() + 1)),
+        ("networks", count(int(population.recipe.max()) + 1)),
         ("regimes fitted", f"{len(evidence.fit.fitted)} of {len(evidence.fit.regimes)}"),
         ("original accuracy", f"{number(original.accuracy)} %"),
         ("original MACs", _short(original.macs)),
@@ -156,7 +154,7 @@ def facts(evidence: Evidence) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _short(value: int) -> str:
+def _short(value: float) -> str:
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g} {letter}"
@@ -166,14 +164,8 @@ def _short(value: int) -> str:
 def threshold_words(limits: Thresholds) -> str:
     """Return what the verdicts were made with."""
     return (
-        f"Supported: probability of the claim at least {limits.supported:g}. Refuted: at most {limits.refuted:g}, also after its odds "
-        f"before the data are set to 1:1, or the whole interval is negligible. A best mCB must lie more than {limits.rise:g} "
-        f"points below both ends of the observed range; “practically the best” means under {limits.regret:g} points away; near-optimal "
-        f"means within {limits.near:g} points."
+        f"Supported: probability of the claim at least {limits.supported:g}. Refuted: at most {limits.refuted:g}, also "
+        "after its odds before the data are set to 1:1, or the whole interval is negligible. A best mCB must lie more "
+        f"than {limits.rise:g} points below both ends of the observed range; “practically” means under {limits.regret:g} "
+        f"points away; near-optimal means within {limits.near:g} points."
     )
-
-
-def unfitted_words(evidence: Evidence) -> list[str]:
-    """Return a line a regime that was not fitted."""
-    missing = [r for r in evidence.fit.regimes if not r.fitted]
-    return [f"{regime_name(r.label)} removed: not fitted, {r.reason} ({plural(r.n, 'training')})." for r in missing]

@@ -21,7 +21,28 @@ PANEL_HEIGHT = 200
 ROW_HEIGHT = 30
 #: Ratios that are round on a log scale; those inside the range become ticks.
 FEW_TICKS = (0.125, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 8.0)
-MANY_TICKS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0, 4.0, 5.0, 8.0)
+MANY_TICKS = (
+    0.1,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.9,
+    1.0,
+    1.2,
+    1.4,
+    1.6,
+    1.8,
+    2.0,
+    2.5,
+    3.0,
+    4.0,
+    5.0,
+    8.0,
+)
 MCB_TITLE = "mCB (original = 1)"
 DROP_TITLE = "accuracy drop, points"
 _C = LIGHT
@@ -44,11 +65,13 @@ def draw(chart: str, frames: dict[str, pd.DataFrame], alt_text: str) -> dict[str
     with debug_mode(False):
         drawn = CHARTS[chart](**frames).properties(description=alt_text).configure(**altair_config())
         specification: dict[str, Any] = drawn.to_dict(validate=False)
-    specification["datasets"] = {name: frame.to_dict("records") for name, frame in frames.items() if name != "frame"}
+    specification["datasets"] = {
+        name: frame.to_dict("records") for name, frame in frames.items() if name != "frame"
+    }
     return specification
 
 
-def _rows(name: str) -> alt.Chart:
+def _rows(name: str) -> Any:
     return alt.Chart(alt.NamedData(name=name))
 
 
@@ -59,8 +82,12 @@ def _mcb(frame: pd.DataFrame, ticks: tuple[float, ...], field: str = "mcb") -> a
     return alt.X(f"{field}:Q", title=MCB_TITLE, scale=scale, axis=axis)
 
 
-def _at_original(x: alt.X) -> alt.Chart:
-    return _rows("original").mark_rule(color=_C.original, strokeDash=_DASHES, strokeWidth=1.2, clip=True).encode(x=x)
+def _at_original(x: alt.X) -> Any:
+    return (
+        _rows("original")
+        .mark_rule(color=_C.original, strokeDash=_DASHES, strokeWidth=1.2, clip=True)
+        .encode(x=x)
+    )
 
 
 def _tips(*names: tuple[str, str], digits: int = 2) -> list[alt.Tooltip]:
@@ -73,26 +100,35 @@ _INTERVAL_TIPS = (("lower", "90 % from"), ("upper", "to"))
 
 
 def drop_over_mcb(
-    points: pd.DataFrame, curve: pd.DataFrame, optimum: pd.DataFrame, original: pd.DataFrame, frame: pd.DataFrame
-) -> alt.LayerChart:
+    points: pd.DataFrame,
+    curve: pd.DataFrame,
+    optimum: pd.DataFrame,
+    original: pd.DataFrame,
+    frame: pd.DataFrame,
+) -> Any:
     """One regime: networks, expected drop with its band, near-optimal range, optimum, the original's ratio."""
     edge, clear = frame.iloc[0], bool(optimum.iloc[0].clear)
-    x, x_only = _mcb(frame, FEW_TICKS), {"title": MCB_TITLE}
+    x = _mcb(frame, FEW_TICKS)
     scale = alt.Scale(domain=[edge.y_lower, edge.y_upper], nice=False)
     y = alt.Y("drop:Q", title=DROP_TITLE, scale=scale, axis=alt.Axis(tickCount=5))
     tips = _tips(("mcb", "mCB"), ("drop", "drop, points"))
     near = _rows("optimum").mark_rect(color=_C.near, opacity=0.28, clip=True).encode(
-        x=alt.X("near_lower:Q", **x_only), x2="near_upper:Q")  # fmt: skip
-    others = _rows("points").transform_filter("!datum.winner").mark_circle(size=11, color=_C.points, opacity=0.5, clip=True)
+        x=alt.X("near_lower:Q", title=MCB_TITLE), x2="near_upper:Q")  # fmt: skip
+    others = (
+        _rows("points")
+        .transform_filter("!datum.winner")
+        .mark_circle(size=11, color=_C.points, opacity=0.5, clip=True)
+    )
     winners = _rows("points").transform_filter("datum.winner").mark_point(
         shape="triangle-up", size=24, filled=True, color=_C.winner, opacity=0.8, clip=True)  # fmt: skip
     band = _rows("curve").mark_area(color=_C.band, opacity=0.4, clip=True).encode(
         x=x, y=alt.Y("lower:Q", title=DROP_TITLE, scale=scale), y2="upper:Q")  # fmt: skip
     line = _rows("curve").mark_line(color=_C.curve, strokeWidth=2.4, clip=True)
     span = _rows("optimum").mark_rule(color=_C.ink, strokeWidth=2 if clear else 1.2, clip=True).encode(
-        x=alt.X("lower:Q", **x_only), x2="upper:Q", y=y)  # fmt: skip
+        x=alt.X("lower:Q", title=MCB_TITLE), x2="upper:Q", y=y)  # fmt: skip
     spot = _rows("optimum").mark_point(
-        shape="diamond", size=80, filled=True, fill=_C.ink if clear else "white", stroke=_C.ink, strokeWidth=1.4, opacity=1, clip=True)  # fmt: skip
+        shape="diamond", size=80, filled=True, fill=_C.ink if clear else "white", stroke=_C.ink, strokeWidth=1.4,
+        opacity=1, clip=True)  # fmt: skip
     return alt.layer(
         near,
         _at_original(x),
@@ -105,20 +141,31 @@ def drop_over_mcb(
     ).properties(width="container", height=PANEL_HEIGHT)
 
 
-def near_optimal_ranges(ranges: pd.DataFrame, original: pd.DataFrame, frame: pd.DataFrame) -> alt.LayerChart:
+def near_optimal_ranges(ranges: pd.DataFrame, original: pd.DataFrame, frame: pd.DataFrame) -> Any:
     """All regimes: observed range, near-optimal range, optimum with its interval."""
     x = _mcb(frame, MANY_TICKS)
     y = alt.Y("regime:N", sort=None, title=None, axis=alt.Axis(grid=False))
     tips = [alt.Tooltip("regime:N", title="removed"), *_tips(*_OPTIMUM_TIPS)]
     wide: dict[str, Any] = {"strokeWidth": 9, "strokeCap": "round"}
 
-    def bar(low: str, high: str, **mark: Any) -> alt.Chart:
-        return _rows("ranges").mark_rule(**mark).encode(x=alt.X(f"{low}:Q", title=MCB_TITLE), x2=f"{high}:Q", y=y, tooltip=tips)
+    def bar(low: str, high: str, **mark: Any) -> Any:
+        return (
+            _rows("ranges")
+            .mark_rule(**mark)
+            .encode(x=alt.X(f"{low}:Q", title=MCB_TITLE), x2=f"{high}:Q", y=y, tooltip=tips)
+        )
 
-    def spot(clear: bool) -> alt.Chart:
-        mark: dict[str, Any] = {"shape": "diamond", "size": 85, "filled": True, "fill": _C.ink if clear else "white"}
+    def spot(clear: bool) -> Any:
+        mark: dict[str, Any] = {
+            "shape": "diamond",
+            "size": 85,
+            "filled": True,
+            "fill": _C.ink if clear else "white",
+        }
         chosen = _rows("ranges").transform_filter("datum.clear" if clear else "!datum.clear")
-        return chosen.mark_point(**mark, stroke=_C.ink, strokeWidth=1.6, opacity=1).encode(x=x, y=y, tooltip=tips)
+        return chosen.mark_point(**mark, stroke=_C.ink, strokeWidth=1.6, opacity=1).encode(
+            x=x, y=y, tooltip=tips
+        )
 
     return alt.layer(
         bar("observed_lower", "observed_upper", color=_C.line, **wide),
@@ -130,7 +177,7 @@ def near_optimal_ranges(ranges: pd.DataFrame, original: pd.DataFrame, frame: pd.
     ).properties(width="container", height=ROW_HEIGHT * len(ranges))
 
 
-def what_explains(shares: pd.DataFrame) -> alt.LayerChart:
+def what_explains(shares: pd.DataFrame) -> Any:
     """Share of the drop's variance that each description of a network predicts, over regimes."""
     known = {name: mark for name, mark in MODEL_MARKS.items() if name in set(shares["model"])}
 
@@ -138,23 +185,36 @@ def what_explains(shares: pd.DataFrame) -> alt.LayerChart:
         return alt.Scale(domain=list(known), range=[getattr(mark, attribute) for mark in known.values()])
 
     color = alt.Color("model:N", scale=by("color"), legend=None)
-    x = alt.X("regime:N", sort=None, title="removed", axis=alt.Axis(labelAngle=0), scale=alt.Scale(type="point", padding=0.4))
+    x = alt.X(
+        "regime:N",
+        sort=None,
+        title="removed",
+        axis=alt.Axis(labelAngle=0),
+        scale=alt.Scale(type="point", padding=0.4),
+    )
     title = "share of variance predicted (R²)"
     y = alt.Y("r2:Q", title=title, axis=alt.Axis(format=".0%", tickCount=5))
-    tips = [alt.Tooltip("model:N"), alt.Tooltip("regime:N", title="removed"), *_tips(("r2", "R²"), *_INTERVAL_TIPS, digits=3)]
+    tips = [
+        alt.Tooltip("model:N"),
+        alt.Tooltip("regime:N", title="removed"),
+        *_tips(("r2", "R²"), *_INTERVAL_TIPS, digits=3),
+    ]
     base = _rows("shares").encode(x=x)
     return alt.layer(
         base.mark_rule(strokeWidth=1, opacity=0.45).encode(y=alt.Y("lower:Q", title=title), y2="upper:Q", color=color),
-        base.mark_line(strokeWidth=1.8).encode(y=y, color=color, strokeDash=alt.StrokeDash("model:N", scale=by("dash"), legend=None)),
+        base.mark_line(strokeWidth=1.8).encode(
+            y=y, color=color, strokeDash=alt.StrokeDash("model:N", scale=by("dash"), legend=None)),
         base.mark_point(size=46, strokeWidth=1.6, filled=False, opacity=1).encode(
             y=y, color=color, shape=alt.Shape("model:N", scale=by("shape"), legend=None), tooltip=tips),
     ).properties(width="container", height=320)  # fmt: skip
 
 
-def limits(limits: pd.DataFrame, original: pd.DataFrame) -> alt.LayerChart:
-    """The smallest expected drop over regimes, with its interval."""
+def limits(limits: pd.DataFrame, original: pd.DataFrame) -> Any:
+    """Draw the smallest expected drop over regimes, with its interval."""
     title = "smallest expected drop, points"
-    x = alt.X("target:Q", title="removed", axis=alt.Axis(format=".0%", tickCount=6), scale=alt.Scale(domain=[0, 1]))
+    x = alt.X(
+        "target:Q", title="removed", axis=alt.Axis(format=".0%", tickCount=6), scale=alt.Scale(domain=[0, 1])
+    )
     y = alt.Y("limit:Q", title=title, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=6))
     tips = [alt.Tooltip("regime:N", title="removed"), *_tips(("limit", "drop, points"), *_INTERVAL_TIPS)]
     base = _rows("limits").encode(x=x)
@@ -164,32 +224,46 @@ def limits(limits: pd.DataFrame, original: pd.DataFrame) -> alt.LayerChart:
         base.mark_rule(color=_C.curve, strokeWidth=2.4).encode(y=alt.Y("lower:Q", title=title), y2="upper:Q"),
         *(
             base.transform_filter(chosen)
-            .mark_point(shape="diamond", size=70, filled=True, fill=fill, stroke=_C.ink, strokeWidth=1.4, opacity=1)
+            .mark_point(
+                shape="diamond", size=70, filled=True, fill=fill, stroke=_C.ink, strokeWidth=1.4, opacity=1
+            )
             .encode(y=y, tooltip=tips)
             for chosen, fill in (("datum.inside", _C.ink), ("!datum.inside", "white"))
         ),
     ).properties(width="container", height=260)
 
 
-def edfs(shares: pd.DataFrame, frame: pd.DataFrame) -> alt.LayerChart:
+def edfs(shares: pd.DataFrame, frame: pd.DataFrame) -> Any:
     """Share of networks at or below each drop, one line a space, with bands."""
     edge, spaces = frame.iloc[0], list(dict.fromkeys(shares["space"]))
     marks = SPACE_MARKS[: len(spaces)]
     color = alt.Color("space:N", scale=alt.Scale(domain=spaces, range=[m.color for m in marks]), legend=None)
-    dash = alt.StrokeDash("space:N", scale=alt.Scale(domain=spaces, range=[m.dash for m in marks]), legend=None)
-    x = alt.X("drop:Q", title=DROP_TITLE, scale=alt.Scale(domain=[edge.x_lower, edge.x_upper], nice=False), axis=alt.Axis(tickCount=5))
+    dash = alt.StrokeDash(
+        "space:N", scale=alt.Scale(domain=spaces, range=[m.dash for m in marks]), legend=None
+    )
+    x = alt.X(
+        "drop:Q",
+        title=DROP_TITLE,
+        scale=alt.Scale(domain=[edge.x_lower, edge.x_upper], nice=False),
+        axis=alt.Axis(tickCount=5),
+    )
     scale = alt.Scale(domain=[0, 1])
     y = alt.Y("share:Q", title="share of networks", scale=scale, axis=alt.Axis(format=".0%", tickCount=5))
     base = _rows("shares").encode(x=x)
-    tips = [alt.Tooltip("space:N"), *_tips(("drop", "drop, points")), alt.Tooltip("share:Q", format=".0%", title="at or below it")]
+    tips = [
+        alt.Tooltip("space:N"),
+        *_tips(("drop", "drop, points")),
+        alt.Tooltip("share:Q", format=".0%", title="at or below it"),
+    ]
     return alt.layer(
-        base.mark_area(opacity=0.22, clip=True).encode(y=alt.Y("lower:Q", title="share of networks", scale=scale), y2="upper:Q", color=color),
+        base.mark_area(opacity=0.22, clip=True).encode(
+            y=alt.Y("lower:Q", title="share of networks", scale=scale), y2="upper:Q", color=color),
         base.mark_line(strokeWidth=2, clip=True).encode(y=y, color=color, strokeDash=dash, tooltip=tips),
     ).properties(width="container", height=PANEL_HEIGHT - 20)  # fmt: skip
 
 
-def elasticities(groups: pd.DataFrame, original: pd.DataFrame, frame: pd.DataFrame) -> alt.LayerChart:
-    """What widening each group buys, with intervals."""
+def elasticities(groups: pd.DataFrame, original: pd.DataFrame, frame: pd.DataFrame) -> Any:
+    """Draw what widening each group buys, with intervals."""
     title = str(frame.iloc[0].title)
     y = alt.Y("group:N", sort=None, title=None, axis=alt.Axis(grid=False, labelLimit=130))
     x = alt.X("points:Q", title=title, axis=alt.Axis(tickCount=4, format="~g"))
@@ -198,12 +272,14 @@ def elasticities(groups: pd.DataFrame, original: pd.DataFrame, frame: pd.DataFra
     return alt.layer(
         _rows("original").mark_rule(color=_C.original, strokeDash=_DASHES).encode(x=x),
         base.mark_rule(color=_C.curve, strokeWidth=2.4).encode(x=alt.X("lower:Q", title=title), x2="upper:Q"),
-        base.mark_point(shape="diamond", size=60, filled=True, color=_C.ink, opacity=1).encode(x=x, tooltip=tips),
+        base.mark_point(shape="diamond", size=60, filled=True, color=_C.ink, opacity=1).encode(
+            x=x, tooltip=tips
+        ),
     ).properties(width="container", height=max(120, 26 * len(groups)))
 
 
 #: What a panel may ask for.
-CHARTS: dict[str, Callable[..., alt.LayerChart]] = {
+CHARTS: dict[str, Callable[..., Any]] = {
     "drop_over_mcb": drop_over_mcb,
     "near_optimal_ranges": near_optimal_ranges,
     "what_explains": what_explains,

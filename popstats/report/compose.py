@@ -8,11 +8,12 @@ from popstats.inference.fit import Fit
 from popstats.inference.optimum import INTERVAL_MASS
 from popstats.judgement.verdicts import Verdicts
 from popstats.report.answer import answer, claims, facts, threshold_words
+from popstats.report.card import card_section, provenance_section
 from popstats.report.content import FORMAT, Figure, ReportContent
 from popstats.report.evidence import Evidence
 from popstats.report.figures import drop_figure, limit_figure, near_figure
 from popstats.report.more_figures import edf_figure, elasticity_figure, explained_figure
-from popstats.report.sections import alerts, card_section, companion_section, diagnostic_section, provenance_section
+from popstats.report.sections import alerts, calibration_section, companion_section, diagnostic_section
 
 __all__ = ["report_content"]
 
@@ -38,10 +39,10 @@ def report_content(
     """
     evidence = Evidence(fit, verdicts)
     judged = evidence.verdicts
-    companions = companion_section(evidence)
     sections = (
-        *((companions,) if companions is not None else ()),
+        companion_section(evidence),
         diagnostic_section(evidence),
+        calibration_section(),
         card_section(evidence),
         provenance_section(evidence, command),
     )
@@ -56,7 +57,7 @@ def report_content(
         alerts=alerts(evidence),
         claims=claims(evidence),
         figures=_figures(evidence),
-        sections=sections,
+        sections=tuple(section for section in sections if section is not None),
         created=created or datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 

@@ -19,7 +19,18 @@ import pandas as pd
 
 from popstats.errors import PopstatsError
 
-__all__ = ["FORMAT", "Alert", "Cell", "Claim", "Figure", "Panel", "ReportContent", "Section", "Table", "VerdictRow"]
+__all__ = [
+    "FORMAT",
+    "Alert",
+    "Cell",
+    "Claim",
+    "Figure",
+    "Panel",
+    "ReportContent",
+    "Section",
+    "Table",
+    "VerdictRow",
+]
 
 #: Version of the JSON layout.
 FORMAT = 1
@@ -235,7 +246,9 @@ class ReportContent:
         value = json.loads(text)
         found = value.get("format") if isinstance(value, dict) else None
         if found != FORMAT:
-            raise PopstatsError(f"report content: expected format {FORMAT}, got {found!r}; write the report again")
+            raise PopstatsError(
+                f"report content: expected format {FORMAT}, got {found!r}; write the report again"
+            )
         content: ReportContent = _thaw(cls, value)
         return content
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +17,21 @@ from popstats.inference.fit import Fit
 from popstats.inference.width_law import MINIMUM_RECIPES, WidthLaw, width_law
 from popstats.judgement.conjectures import judge
 from popstats.judgement.explained import Explained, ratio_std, what_explains
-from popstats.judgement.verdicts import Verdicts
+from popstats.judgement.mix_sensitivity import mix_sensitivity
+from popstats.judgement.verdicts import Verdict, Verdicts
 from popstats.spaces import assign_regimes
 
-__all__ = ["AXIS_WORDS", "Evidence"]
+__all__ = ["AXIS_WORDS", "Evidence", "rows_of"]
 
 FloatArray = npt.NDArray[np.float64]
 
 #: What a regime removes, in words.
 AXIS_WORDS = {"macs": "MACs", "params": "parameters"}
+
+
+def rows_of(frame: pd.DataFrame) -> list[Any]:
+    """Return a frame's rows as named tuples."""
+    return list(frame.itertuples(index=False))
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,19 +58,33 @@ class Evidence:
         """The verdicts, judged here unless given."""
         return self.given if self.given is not None else judge(self.fit, explained=self.explained)
 
+    def verdict(self, conjecture: str, regime: str) -> Verdict | None:
+        """Return the verdict on a conjecture in a regime; None where it was not judged."""
+        return next((v for v in self.verdicts if (v.conjecture, v.regime) == (conjecture, regime)), None)
+
     def outcome(self, conjecture: str, regime: str) -> str:
         """Return the outcome of a conjecture in a regime; "" where it was not judged."""
-        found = [v.outcome for v in self.verdicts if v.conjecture == conjecture and v.regime == regime]
-        return found[0] if found else ""
+        verdict = self.verdict(conjecture, regime)
+        return "" if verdict is None else verdict.outcome
 
     def regimes_where(self, conjecture: str, outcome: str) -> list[str]:
         """Return the labels of the regimes in which a conjecture has an outcome."""
         return [v.regime for v in self.verdicts if v.conjecture == conjecture and v.outcome == outcome]
 
     @cached_property
-    def optima(self) -> pd.DataFrame:
-        """`fit.optima()`, indexed by regime."""
-        return self.fit.optima().set_index("regime", drop=False)
+    def optima(self) -> dict[str, Any]:
+        """The rows of `fit.optima()` by regime; those not fitted have a `reason`."""
+        return {row.regime: row for row in rows_of(self.fit.optima())}
+
+    @property
+    def fitted_optima(self) -> list[Any]:
+        """The rows of `fit.optima()` of the fitted regimes."""
+        return [self.optima[r.label] for r in self.fit.fitted]
+
+    @property
+    def n_fitted(self) -> int:
+        """Trainings in the fitted regimes."""
+        return sum(r.n for r in self.fit.fitted)
 
     @cached_property
     def curve(self) -> pd.DataFrame:
@@ -71,10 +92,15 @@ class Evidence:
         return self.fit.curve()
 
     @cached_property
+    def reductions(self) -> dict[str, tuple[float, float]]:
+        """Smallest and largest reduction of each regime's networks."""
+        ends = self.networks.groupby("regime")["reduction"].agg(["min", "max"]).reset_index()
+        return {str(row.regime): (float(row.min), float(row.max)) for row in rows_of(ends)}
+
+    @cached_property
     def extrapolated(self) -> list[str]:
         """The fitted regimes whose centre lies outside the reductions of their networks."""
-        reductions = self.networks.groupby("regime")["reduction"].agg(["min", "max"])
-        ends = {str(label): (low, high) for label, low, high in reductions.itertuples()}
+        ends = self.reductions
         return [r.label for r in self.fit.fitted if not ends[r.label][0] <= r.target <= ends[r.label][1]]
 
     @cached_property
@@ -90,34 +116,42 @@ class Evidence:
 
     @cached_property
     def law(self) -> WidthLaw | None:
-        """The width law; None where the table has no widths or no regime has enough recipes."""
+        """The width law; None where the table has no widths or no regime has enough networks."""
         settings, sizes = self.fit.settings, [r.n_recipes for r in self.fit.regimes]
         if self.fit.population.widths is None or sum(sizes) < MINIMUM_RECIPES:
             return None
         return width_law(
-            self.fit.population, regime_axis=settings.regime_axis, regimes=settings.regimes, seed=settings.seed
+            self.fit.population,
+            regime_axis=settings.regime_axis,
+            regimes=settings.regimes,
+            seed=settings.seed,
         )
 
     @cached_property
-    def networks(self) -> pd.DataFrame:
-        """One row a network (recipe): regime label, mcb, reduction, drop (points, mean over its
-        trainings), runs, macs.
+    def mixes(self) -> dict[str, tuple[float, float]]:
+        """Range of each regime's best mCB when a group's narrowest or widest quarter is left out."""
+        found = mix_sensitivity(self.fit)
+        return {} if found is None else {r.regime: (r.lower, r.upper) for r in rows_of(found.ranges)}
 
-        `adjusted` is the drop at the regime's centre, by the fit's own MACs terms; NaN for networks that the
-        fit leaves out. `ratio_std` where the table has it.
+    @cached_property
+    def networks(self) -> pd.DataFrame:
+        """One row a network (recipe), in the order of the recipes' numbers.
+
+        Columns: regime (label), mcb, reduction, drop (points, mean over its trainings), runs, macs, ratio_std
+        (NaN where unknown), and `adjusted`: the drop at the regime's centre by the fit's own MACs terms, NaN
+        for networks that the fit leaves out.
         """
         fit = self.fit
         assigned = assign_regimes(fit.population.frame, fit.regime_axis, fit.settings.regimes)
-        table = recipe_table(fit.population, assigned)
-        first = first_rows(fit.population)
+        table, first = recipe_table(fit.population, assigned), first_rows(fit.population)
         labels = np.array([*assigned.labels, ""], dtype=object)
         spread = ratio_std(fit.population)
         networks = pd.DataFrame(
             {
-                "regime": labels[table["regime"]],
+                "regime": labels[table["regime"].to_numpy()],
                 "mcb": np.exp(table["log_mcb"]),
-                "drop": table["drop"],
                 "reduction": table["reduction"],
+                "drop": table["drop"],
                 "runs": table["runs"].astype(int),
                 "macs": fit.population.frame["macs"].to_numpy()[first],
                 "ratio_std": np.nan if spread is None else spread[first],

@@ -1,4 +1,4 @@
-"""What each figure shows: tidy tables for the charts, the sentence they support, how to read them."""
+"""The figures about mCB: tidy tables for the charts, the sentence they support, how to read them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,19 @@ from popstats.inference.cross_products import RegimeData
 from popstats.inference.optimum import INTERVAL_MASS, NEAR_OPTIMAL_POINTS
 from popstats.report.content import Figure, Panel, Table
 from popstats.report.evidence import Evidence
-from popstats.report.words import count, interval_words, join_words, number, percent, plural, regime_name
+from popstats.report.words import (
+    MISSING,
+    count,
+    interval_words,
+    join_words,
+    number,
+    percent,
+    plural,
+    regime_name,
+    with_interval,
+)
 
-__all__ = ["drop_figure", "limit_figure", "limit_sentence", "near_figure"]
+__all__ = ["INTERVALS", "MASS_WORDS", "drop_figure", "limit_figure", "limit_sentence", "near_figure"]
 
 #: Most networks drawn in a panel; of them at most this many winners.
 MOST_POINTS, MOST_WINNERS = 250, 50
@@ -23,67 +33,74 @@ CURVE_STEP = 4
 CLIPPED = 0.01
 #: Where the original network stands on the mCB axis.
 ORIGINAL = Table(("mcb",), ((1.0,),))
-MASS_WORDS = f"{INTERVAL_MASS:.0%}".replace("%", " %")
+MASS_WORDS = percent(INTERVAL_MASS)
 INTERVALS = f"Intervals hold {MASS_WORDS} of the probability, with equal tails."
 
 
 def drop_figure(evidence: Evidence) -> Figure:
-    """Accuracy drop against mCB, one panel a regime."""
+    """Return accuracy drop against mCB, one panel a regime."""
     span = _mcb_span(evidence)
-    panels = tuple(_drop_panel(evidence, regime, span) for regime in evidence.fit.fitted)
     return Figure(
         key="drop",
         heading="Accuracy drop against mCB",
         sentence=_optimum_sentence(evidence),
         caption=(
-            f"One panel a pruning regime; mCB on a log scale, drops on each regime's own scale. Drops are those at the "
-            f"regime's centre: the effect of pruning a little more or less inside a regime is taken out. The curve spans "
-            f"the observed range, 2.5 to 97.5 % of the networks; nothing is claimed outside it. {INTERVALS}"
+            "One panel a pruning regime; mCB on a log scale, drops on each regime's own scale. Drops are those at "
+            "the regime's centre: the effect of pruning a little more or less inside a regime is taken out. The "
+            "curve spans the observed range, 2.5 to 97.5 % of the networks; nothing is claimed outside it. "
+            f"{INTERVALS}"
         ),
-        n=sum(r.n for r in evidence.fit.fitted),
+        n=evidence.n_fitted,
         interval_mass=INTERVAL_MASS,
         legend=(
             ("curve", f"expected drop, with its {MASS_WORDS} band"),
             ("near", f"near-optimal range: within {NEAR_OPTIMAL_POINTS:g} points of the minimum"),
             ("optimum", "best mCB, with its interval"),
             ("open", "lowest point where none is supported"),
-            ("winner", "among the best 5 % of its regime"),
+            ("winner", f"among the best {percent(WINNERS)} of its regime"),
             ("point", "another network (mean of its trainings)"),
             ("original", "the original network's ratio"),
         ),
-        panels=panels,
+        panels=tuple(_drop_panel(evidence, regime, span) for regime in evidence.fit.fitted),
         table=_optima_table(evidence),
-    )  # fmt: skip
+    )
 
 
 def _drop_panel(evidence: Evidence, regime: RegimeData, span: tuple[float, float]) -> Panel:
-    row = evidence.optima.loc[regime.label]
-    networks = evidence.of_regime(regime.label)
-    points = _thinned(networks, seed=evidence.fit.settings.seed)
-    curve = evidence.curve
-    curve = curve[curve["regime"] == regime.label].iloc[::CURVE_STEP].drop(columns="regime")
-    optimum = pd.DataFrame([{
-        "mcb": row.mcb, "lower": row.mcb_lower, "upper": row.mcb_upper, "drop": row.limit,
-        "near_lower": row.near_lower, "near_upper": row.near_upper, "clear": evidence.outcome("C3a", regime.label) == "supported",
-    }])  # fmt: skip
+    row, where = (
+        evidence.optima[regime.label],
+        f"{regime_name(regime.label)} of {evidence.axis_words} removed",
+    )
+    points = _thinned(evidence.of_regime(regime.label), seed=evidence.fit.settings.seed)
+    curve = evidence.curve[evidence.curve["regime"] == regime.label].iloc[::CURVE_STEP].drop(columns="regime")
+    outcome = evidence.outcome("C3a", regime.label)
+    optimum = {
+        "mcb": row.mcb,
+        "lower": row.mcb_lower,
+        "upper": row.mcb_upper,
+        "drop": row.limit,
+        "near_lower": row.near_lower,
+        "near_upper": row.near_upper,
+        "clear": outcome == "supported",
+    }
     low, high = _drop_span(points["drop"], curve)
-    frame = pd.DataFrame([{"x_lower": span[0], "x_upper": span[1], "y_lower": low, "y_upper": high}])
+    frame = {"x_lower": span[0], "x_upper": span[1], "y_lower": low, "y_upper": high}
     return Panel(
-        title=f"{regime_name(regime.label)} of {evidence.axis_words} removed",
+        title=where,
         note=f"{count(len(points))} of {plural(regime.n_recipes, 'network')} shown, {plural(regime.n, 'training')}",
-        outcome=evidence.outcome("C3a", regime.label),
+        outcome=outcome,
         chart="drop_over_mcb",
         alt=(
-            f"Accuracy drop against mCB at {regime_name(regime.label)} of {evidence.axis_words} removed: smallest near mCB "
-            f"{number(row.mcb)}, {number(row.limit)} points; near-optimal from {number(row.near_lower)} to "
-            f"{number(row.near_upper)}; observed from {number(row.observed_lower)} to {number(row.observed_upper)}."
+            f"Accuracy drop against mCB at {where}: smallest near mCB {number(row.mcb)}, {number(row.limit)} points; "
+            f"near-optimal from {interval_words(row.near_lower, row.near_upper)}; observed from "
+            f"{interval_words(row.observed_lower, row.observed_upper)}."
         ),
         data={
             "points": Table.of(points),
             "curve": Table.of(curve),
-            "optimum": Table.of(optimum),
+            "optimum": Table.of(pd.DataFrame([optimum])),
             "original": ORIGINAL,
-            "frame": Table.of(frame),
+            "frame": Table.of(pd.DataFrame([frame])),
         },
     )
 
@@ -97,9 +114,9 @@ def _thinned(networks: pd.DataFrame, seed: int) -> pd.DataFrame:
     rest = rng.permutation(np.flatnonzero(~winner))[: MOST_POINTS - best.size]
     rows = np.sort(np.concatenate([best, rest]))
     shown = networks.iloc[rows]
-    return pd.DataFrame({
-        "mcb": shown["mcb"].round(4), "drop": shown["adjusted"].round(3), "winner": winner[rows],
-    })  # fmt: skip
+    return pd.DataFrame(
+        {"mcb": shown["mcb"].round(4), "drop": shown["adjusted"].round(3), "winner": winner[rows]}
+    )
 
 
 def _drop_span(drops: pd.Series, curve: pd.DataFrame) -> tuple[float, float]:
@@ -111,77 +128,83 @@ def _drop_span(drops: pd.Series, curve: pd.DataFrame) -> tuple[float, float]:
 
 def _mcb_span(evidence: Evidence) -> tuple[float, float]:
     """Return the mCB values that every panel shows: all observed ranges and 1, with a margin."""
-    if not evidence.fit.fitted:
-        return 0.5, 2.0
     ends = np.array([r.observed for r in evidence.fit.fitted])
-    low, high = min(ends.min(), 0.0), max(ends.max(), 0.0)
+    low, high = min(float(ends.min()), 0.0), max(float(ends.max()), 0.0)
     margin = 0.08 * max(high - low, 0.1)
     return float(np.exp(low - margin)), float(np.exp(high + margin))
 
 
 def _optimum_sentence(evidence: Evidence) -> str:
-    supported = evidence.regimes_where("C3a", "supported")
-    fitted = len(evidence.fit.fitted)
+    supported, fitted = evidence.regimes_where("C3a", "supported"), len(evidence.fit.fitted)
     if not supported:
         return (
-            f"In none of {plural(fitted, 'fitted regime')} is there a best mCB beyond doubt: either the curve is "
-            "flat, falls to an end of the observed range, or too little is known."
+            f"In none of {plural(fitted, 'fitted regime')} is there a best mCB beyond doubt: the curve is flat, falls "
+            "to an end of the observed range, or too little is known."
         )
-    places = [f"{number(evidence.optima.loc[r].mcb)} at {regime_name(r)}" for r in supported if r in evidence.optima.index]
     where = "the one fitted regime" if fitted == 1 else f"{len(supported)} of {fitted} regimes"
+    places = [f"{number(evidence.optima[r].mcb)} at {regime_name(r)}" for r in supported]
     return f"In {where} the drop has a clear minimum inside the observed range: {join_words(places)}."
 
 
 def _optima_table(evidence: Evidence) -> Table:
-    rows = []
-    for row in evidence.optima.itertuples():
-        if row.reason:
-            rows.append((regime_name(row.regime), count(row.n_recipes), *("–",) * 4, row.reason))
-            continue
-        rows.append((
+    rows = [
+        (regime_name(row.regime), count(row.n_recipes), *(MISSING,) * 4, row.reason)
+        if row.reason
+        else (
             regime_name(row.regime),
             count(row.n_recipes),
             interval_words(row.near_lower, row.near_upper),
-            f"{number(row.mcb)} ({interval_words(row.mcb_lower, row.mcb_upper)})",
-            f"{number(row.limit)} ({interval_words(row.limit_lower, row.limit_upper)})",
-            f"{number(row.regret_at_original)} ({interval_words(row.regret_at_original_lower, row.regret_at_original_upper)})",
+            with_interval(row.mcb, row.mcb_lower, row.mcb_upper),
+            with_interval(row.limit, row.limit_lower, row.limit_upper),
+            with_interval(row.regret_at_original, row.regret_at_original_lower, row.regret_at_original_upper),
             interval_words(row.observed_lower, row.observed_upper),
-        ))  # fmt: skip
+        )
+        for row in evidence.optima.values()
+    ]
     columns = (
-        "removed", "networks", "near-optimal mCB", f"optimum ({MASS_WORDS})", f"drop there, points ({MASS_WORDS})",
-        f"cost of mCB = 1, points ({MASS_WORDS})", "observed mCB",
-    )  # fmt: skip
+        "removed",
+        "networks",
+        "near-optimal mCB",
+        f"lowest at mCB ({MASS_WORDS})",
+        f"drop there, points ({MASS_WORDS})",
+        f"cost of mCB = 1, points ({MASS_WORDS})",
+        "observed mCB",
+    )
     return Table(columns, tuple(rows))
 
 
 def near_figure(evidence: Evidence) -> Figure:
-    """Near-optimal ranges over regimes."""
-    fitted = [r.label for r in evidence.fit.fitted]
-    optima = evidence.optima.loc[fitted]
-    ranges = pd.DataFrame({
-        "regime": [regime_name(r) for r in fitted],
-        "mcb": optima["mcb"], "lower": optima["mcb_lower"], "upper": optima["mcb_upper"], "drop": optima["limit"],
-        "near_lower": optima["near_lower"], "near_upper": optima["near_upper"],
-        "observed_lower": optima["observed_lower"], "observed_upper": optima["observed_upper"],
-        "clear": [evidence.outcome("C3a", r) == "supported" for r in fitted],
-    })  # fmt: skip
+    """Return the near-optimal ranges over regimes."""
+    optima = evidence.fitted_optima
+    names = ("mcb", "near_lower", "near_upper", "observed_lower", "observed_upper")
+    renamed = {"lower": "mcb_lower", "upper": "mcb_upper", "drop": "limit"} | {name: name for name in names}
+    ranges = pd.DataFrame(
+        [{ours: getattr(row, theirs) for ours, theirs in renamed.items()} for row in optima]
+    )
+    ranges["regime"] = [regime_name(row.regime) for row in optima]
+    ranges["clear"] = [evidence.outcome("C3a", row.regime) == "supported" for row in optima]
     low, high = _mcb_span(evidence)
+    described = [
+        f"{regime_name(r.regime)} removed, {interval_words(r.near_lower, r.near_upper)}" for r in optima
+    ]
     panel = Panel(
-        title="", note="", outcome="", chart="near_optimal_ranges",
-        alt="Near-optimal mCB by regime: " + "; ".join(
-            f"{regime_name(r.regime)} removed, {interval_words(r.near_lower, r.near_upper)}" for r in optima.itertuples()
-        ) + ".",
-        data={"ranges": Table.of(ranges), "original": ORIGINAL, "frame": Table.of(pd.DataFrame([{"x_lower": low, "x_upper": high}]))},
-    )  # fmt: skip
+        title="",
+        note="",
+        outcome="",
+        chart="near_optimal_ranges",
+        alt=f"Near-optimal mCB by regime: {'; '.join(described)}.",
+        data={
+            "ranges": Table.of(ranges),
+            "original": ORIGINAL,
+            "frame": Table.of(pd.DataFrame([{"x_lower": low, "x_upper": high}])),
+        },
+    )
     return Figure(
         key="near",
         heading="How much room there is around the best mCB",
-        sentence=_near_sentence(evidence, optima),
-        caption=(
-            f"By {evidence.axis_words} removed. The near-optimal range holds every mCB whose expected drop is within "
-            f"{NEAR_OPTIMAL_POINTS:g} points of the minimum; it is known more reliably than the optimum itself. {INTERVALS}"
-        ),
-        n=sum(r.n for r in evidence.fit.fitted),
+        sentence=_near_sentence(evidence),
+        caption=_near_caption(evidence),
+        n=evidence.n_fitted,
         interval_mass=INTERVAL_MASS,
         legend=(
             ("near bar", "near-optimal range"),
@@ -191,84 +214,126 @@ def near_figure(evidence: Evidence) -> Figure:
             ("original", "the original network's ratio"),
         ),
         panels=(panel,),
-        table=_near_table(optima),
-    )  # fmt: skip
-
-
-def _near_sentence(evidence: Evidence, optima: pd.DataFrame) -> str:
-    holds = optima[(optima["near_lower"] <= 1.0) & (optima["near_upper"] >= 1.0)]
-    regret = optima["regret_at_original"].dropna()
-    first = (
-        f"The original's own ratio lies inside the near-optimal range in {len(holds)} of {plural(len(optima), 'regime')}"
+        table=_near_table(evidence),
     )
-    if regret.empty:
-        return first + "."
-    worst = optima.loc[regret.idxmax()]
+
+
+def _near_sentence(evidence: Evidence) -> str:
+    optima = evidence.fitted_optima
+    holds = [row for row in optima if row.near_lower <= 1.0 <= row.near_upper]
+    first = f"The original's own ratio lies inside the near-optimal range in {len(holds)} of {plural(len(optima), 'regime')}"
+    known = [row for row in optima if np.isfinite(row.regret_at_original)]
+    if not known:
+        return f"{first}."
+    worst = max(known, key=lambda row: float(row.regret_at_original))
     return f"{first}; keeping it costs at most {number(worst.regret_at_original)} points (at {regime_name(worst.regime)})."
 
 
-def _near_table(optima: pd.DataFrame) -> Table:
+def _near_caption(evidence: Evidence) -> str:
+    mixes = (
+        " The mix of recipes matters: the last column of the table says where the lowest point goes when the "
+        "networks with the narrowest, or widest, quarter of any one layer group are left out; no interval allows "
+        "for that."
+        if evidence.mixes
+        else ""
+    )
+    return (
+        f"By {evidence.axis_words} removed. The near-optimal range holds every mCB whose expected drop is within "
+        f"{NEAR_OPTIMAL_POINTS:g} points of the minimum; it is known more reliably than the best mCB itself. "
+        f"{INTERVALS}{mixes}"
+    )
+
+
+def _near_table(evidence: Evidence) -> Table:
     rows = [
         (
             regime_name(r.regime),
-            f"{number(r.near_lower)} ({interval_words(r.near_lower_lower, r.near_lower_upper)})",
-            f"{number(r.near_upper)} ({interval_words(r.near_upper_lower, r.near_upper_upper)})",
-            f"{number(r.mcb)} ({interval_words(r.mcb_lower, r.mcb_upper)})",
+            with_interval(r.near_lower, r.near_lower_lower, r.near_lower_upper),
+            with_interval(r.near_upper, r.near_upper_lower, r.near_upper_upper),
+            with_interval(r.mcb, r.mcb_lower, r.mcb_upper),
             interval_words(r.observed_lower, r.observed_upper),
+            interval_words(*evidence.mixes[r.regime]) if r.regime in evidence.mixes else MISSING,
         )
-        for r in optima.itertuples()
+        for r in evidence.fitted_optima
     ]
-    columns = ("removed", f"near-optimal from ({MASS_WORDS})", f"to ({MASS_WORDS})", f"optimum ({MASS_WORDS})", "observed mCB")
+    columns = (
+        "removed",
+        f"near-optimal from ({MASS_WORDS})",
+        f"to ({MASS_WORDS})",
+        f"lowest at mCB ({MASS_WORDS})",
+        "observed mCB",
+        "lowest at, other mixes of recipes",
+    )
     return Table(columns, tuple(rows))
 
 
 def limit_figure(evidence: Evidence) -> Figure:
-    """The smallest expected drop over regimes."""
-    optima = evidence.optima.loc[[r.label for r in evidence.fit.fitted]]
-    inside = [r not in evidence.extrapolated for r in optima["regime"]]
-    data = pd.DataFrame({
-        "regime": [regime_name(r) for r in optima["regime"]], "target": optima["target"], "inside": inside,
-        "limit": optima["limit"], "lower": optima["limit_lower"], "upper": optima["limit_upper"],
-    })  # fmt: skip
-    accuracy = evidence.fit.population.original.accuracy
-    sentence = limit_sentence(evidence) or "Every regime's centre lies outside its networks: the limits are extrapolated."
-    original = Table(("limit",), ((0.0,),))
-    panel = Panel("", "", "", "limits", sentence, {"limits": Table.of(data), "original": original})
-    rows = tuple(
-        (regime_name(r.regime), number(r.limit), interval_words(r.limit_lower, r.limit_upper), number(accuracy - r.limit),
-         "" if r.regime not in evidence.extrapolated else "extrapolated")
-        for r in optima.itertuples()
-    )  # fmt: skip
+    """Return the smallest expected drop over regimes."""
+    optima, accuracy = evidence.fitted_optima, evidence.fit.population.original.accuracy
+    data = pd.DataFrame(
+        [
+            {
+                "regime": regime_name(r.regime),
+                "target": r.target,
+                "inside": r.regime not in evidence.extrapolated,
+                "limit": r.limit,
+                "lower": r.limit_lower,
+                "upper": r.limit_upper,
+            }
+            for r in optima
+        ]
+    )
+    sentence = (
+        limit_sentence(evidence)
+        or "No regime has networks on both sides of its centre: the limits are extrapolated."
+    )
+    panel = Panel(
+        "", "", "", "limits", sentence, {"limits": Table.of(data), "original": Table(("limit",), ((0.0,),))}
+    )
+    rows = [
+        (
+            regime_name(r.regime),
+            with_interval(r.limit, r.limit_lower, r.limit_upper),
+            number(accuracy - r.limit),
+            "extrapolated" if r.regime in evidence.extrapolated else "",
+        )
+        for r in optima
+    ]
     return Figure(
         key="limits",
         heading="The limit: what the best networks keep",
         sentence=sentence,
         caption=(
             f"The smallest expected drop in each regime, by {evidence.axis_words} removed; the line only joins the regimes. "
-            f"The dashed line is the original's accuracy, {percent(accuracy / 100, 2)}, whose own noise is common to all drops. "
-            f"{INTERVALS}"
+            f"The dashed line is the original's accuracy, {percent(accuracy / 100, 2)}, whose own noise is common to all "
+            f"drops. {INTERVALS}"
         ),
-        n=sum(r.n for r in evidence.fit.fitted),
+        n=evidence.n_fitted,
         interval_mass=INTERVAL_MASS,
         legend=(
             ("limit", "smallest expected drop, with its interval"),
-            *((("limit open", "extrapolated: no network at the regime's centre"),) if not all(inside) else ()),
+            *(
+                (("limit open", "extrapolated: no networks on both sides of the centre"),)
+                if evidence.extrapolated
+                else ()
+            ),
             ("original", "the original network"),
         ),
         panels=(panel,),
-        table=Table(("removed", "smallest drop, points", MASS_WORDS, "accuracy, %", ""), rows),
+        table=Table(("removed", f"smallest drop, points ({MASS_WORDS})", "accuracy, %", ""), tuple(rows)),
     )
 
 
 def limit_sentence(evidence: Evidence) -> str:
     """Return how the limit changes over the regimes whose centre was observed; "" if none was."""
-    labels = [r.label for r in evidence.fit.fitted if r.label not in evidence.extrapolated]
-    if not labels:
+    known = [row for row in evidence.fitted_optima if row.regime not in evidence.extrapolated]
+    if not known:
         return ""
-    first, last = evidence.optima.loc[labels[0]], evidence.optima.loc[labels[-1]]
-    if len(labels) == 1:
-        return f"At {regime_name(first.regime)} removed the smallest expected drop is {number(first.limit)} points."
+    first, last = known[0], known[-1]
+    start = f"{number(first.limit)} points"
+    if len(known) == 1:
+        return f"At {regime_name(first.regime)} removed the smallest expected drop is {start}."
     return (
-        f"The smallest expected drop goes from {number(first.limit)} points at {regime_name(first.regime)} removed to "
+        f"The smallest expected drop goes from {start} at {regime_name(first.regime)} removed to "
         f"{number(last.limit)} points at {regime_name(last.regime)}."
     )

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,16 @@ from popstats.report.charts import draw
 from popstats.report.compose import report_content
 from popstats.report.content import Cell, ReportContent, Table, VerdictRow
 from popstats.report.theme import DARK, LEGEND_MARKS, LIGHT, OUTCOME_GLYPHS, Palette, color_rules
-from popstats.report.words import MISSING, count, interval_words, number, percent, probability, regime_name, typeset
+from popstats.report.words import (
+    MISSING,
+    count,
+    interval_words,
+    number,
+    percent,
+    probability,
+    regime_name,
+    typeset,
+)
 
 __all__ = ["render", "write_report"]
 
@@ -84,7 +94,9 @@ def render(content: ReportContent, *, sidecar: str = "") -> str:
     return environment.get_template("report.html.j2").render(
         content=content,
         sidecar=sidecar,
-        specifications=_inside_script(json.dumps(_specifications(content), separators=(",", ":"), allow_nan=False)),
+        specifications=_inside_script(
+            json.dumps(_specifications(content), separators=(",", ":"), allow_nan=False)
+        ),
         bundle=vega_bundle(),
         style=_style(environment),
         script=_source(environment, "report.js"),
@@ -111,11 +123,11 @@ def vega_bundle() -> str:
 
     Bundling takes seconds, so it is kept in the user's cache folder, a file a version.
     """
-    version = f"{vl_convert.__version__}-{vl_convert.get_vegalite_versions()[-1]}"
-    cached = _cache_folder() / f"vega-bundle-{version}.js"
+    name = f"{version('vl-convert-python')}-{vl_convert.get_vegalite_versions()[-1]}"
+    cached = _cache_folder() / f"vega-bundle-{name}.js"
     if cached.is_file():
         return cached.read_text(encoding="utf-8")
-    bundle = str(vl_convert.javascript_bundle())
+    bundle = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
     if os.access(_existing_parent(cached), os.W_OK):
         cached.parent.mkdir(parents=True, exist_ok=True)
         _write(cached, bundle)
@@ -132,7 +144,10 @@ def _existing_parent(path: Path) -> Path:
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("popstats.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader("popstats.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
         finalize=_typeset,
     )
     environment.filters |= {
@@ -144,7 +159,7 @@ def _environment() -> Environment:
         "percentage": percent,
         "probability": probability,
         "regime": regime_name,
-        "span": lambda row: MISSING if row.lower is None or row.upper is None else interval_words(row.lower, row.upper, _decimals(row)),
+        "span": _span,
     }  # fmt: skip
     return environment
 
@@ -180,6 +195,12 @@ def _numeric_columns(table: Table) -> list[bool]:
     """Return for each column whether all its cells read as numbers; the first holds the row's name."""
     columns = list(zip(*table.rows, strict=True)) if table.rows else [()] * len(table.columns)
     return [i > 0 and all(_NUMBER_LIKE.match(_cell(v)) for v in cells) for i, cells in enumerate(columns)]
+
+
+def _span(row: VerdictRow) -> str:
+    if row.lower is None or row.upper is None:
+        return MISSING
+    return interval_words(row.lower, row.upper, _decimals(row))
 
 
 def _decimals(row: VerdictRow) -> int:

@@ -14,7 +14,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["DARK", "LIGHT", "MODEL_MARKS", "OUTCOME_GLYPHS", "SPACE_MARKS", "LEGEND_MARKS", "Mark", "Palette", "altair_config", "color_rules", "legend_mark"]
+__all__ = [
+    "DARK",
+    "LEGEND_MARKS",
+    "LIGHT",
+    "MODEL_MARKS",
+    "OUTCOME_GLYPHS",
+    "SPACE_MARKS",
+    "Mark",
+    "Palette",
+    "altair_config",
+    "color_rules",
+    "legend_mark",
+]
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Liberation Sans', sans-serif"
 
@@ -140,7 +152,9 @@ _SHAPES = {
 def legend_mark(mark: Mark) -> str:
     """Return a series' mark as a small SVG for a legend on the page."""
     dash = ",".join(map(str, mark.dash))
-    line = f'<path d="M0 7h28" stroke="{mark.color}" stroke-width="1.8" stroke-dasharray="{dash}" fill="none"/>'
+    line = (
+        f'<path d="M0 7h28" stroke="{mark.color}" stroke-width="1.8" stroke-dasharray="{dash}" fill="none"/>'
+    )
     shape = _SHAPES[mark.shape].format(f'fill="none" stroke="{mark.color}" stroke-width="1.6"')
     return f'<svg width="28" height="14" viewBox="0 0 28 14" aria-hidden="true">{line}{shape}</svg>'
 

@@ -6,7 +6,18 @@ import math
 import re
 from collections.abc import Sequence
 
-__all__ = ["count", "interval_words", "join_words", "number", "percent", "plural", "probability", "regime_name", "typeset"]
+__all__ = [
+    "count",
+    "interval_words",
+    "join_words",
+    "number",
+    "percent",
+    "plural",
+    "probability",
+    "regime_name",
+    "typeset",
+    "with_interval",
+]
 
 #: Printed where there is no number.
 MISSING = "–"
@@ -35,6 +46,15 @@ def interval_words(lower: float, upper: float, decimals: int = 2) -> str:
     if not (math.isfinite(lower) and math.isfinite(upper)):
         return MISSING
     return f"{number(lower, decimals)} to {number(upper, decimals)}"
+
+
+def with_interval(value: float, lower: float, upper: float, decimals: int = 2) -> str:
+    """Return a number with its interval.
+
+    >>> with_interval(1.0, 0.9, 1.25)
+    '1.00 (0.90 to 1.25)'
+    """
+    return f"{number(value, decimals)} ({interval_words(lower, upper, decimals)})"
 
 
 def percent(fraction: float, decimals: int | None = None) -> str:
