@@ -31,6 +31,8 @@ from popstats.validation import (
 
 __all__ = ["Original", "Population", "load_population", "populations"]
 
+#: A training that ends below this share of the original's accuracy has collapsed: it is no matter of recipes.
+COLLAPSED = 0.5
 #: Columns that tell recipes apart where the table has no recipe_id: same widths, retrained the same way.
 RECIPE_SETTINGS = (
     "retraining",
@@ -365,6 +367,13 @@ def _notes(table: pd.DataFrame, widths: tuple[str, ...]) -> tuple[str, ...]:
         notes.append(
             f"{copies:,} rows are exact copies of other rows. They count as separate trainings; if they are not, "
             "drop them (frame.drop_duplicates()), or every interval is too narrow."
+        )
+    collapsed = table["accuracy"] < COLLAPSED * table["original_accuracy"]
+    if collapsed.any():
+        notes.append(
+            f"{int(collapsed.sum()):,} of {len(table):,} trainings ended below half of the original's accuracy "
+            f"(lowest: {table['accuracy'].min():.2f} %). With normal noise a few such outliers widen every interval of "
+            'their regime; popstats.fit(population, noise="student") withstands them.'
         )
     return tuple(notes)
 

@@ -116,6 +116,15 @@ def test_exact_copies_are_said_and_kept():
     )
 
 
+def test_collapsed_networks_are_said():
+    found = Population.from_frame(
+        table(accuracy=[94.0, 93.0, 10.0, 96.0]), original=ORIGINAL, accuracy_kind="last"
+    )
+    assert found.notes[0].startswith(
+        "1 of 4 trainings ended below half of the original's accuracy (lowest: 10.00 %)"
+    )
+
+
 def test_lists_in_extra_columns_do_not_hide_copies():
     frame = pd.concat([table(tags=[[1]] * 4), table(tags=[[2]] * 4)])
     assert "4 rows are exact copies" in Population.from_frame(frame, original=ORIGINAL).notes[-1]

@@ -1,0 +1,123 @@
+"""Populations that nobody hopes for go all the way to a report: a clear word each, never a crash or a blank number."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import popstats
+
+ORIGINAL = popstats.Original(macs=1_000_000, params=100_000, accuracy=95.0)
+
+
+def networks(n, seed=0, reduction=0.55, **columns):
+    """Return a table of `n` networks of one regime, their mCB spread over about 0.6 to 1.6."""
+    rng = np.random.default_rng(seed)
+    macs = np.rint(1e6 * (1.0 - reduction) * (1.0 + rng.uniform(-0.004, 0.004, n)))
+    log_mcb = rng.uniform(-0.5, 0.5, n)
+    params = np.rint(1e5 * macs / 1e6 / np.exp(log_mcb))
+    accuracy = 93.0 - 1.6 * log_mcb**2 + rng.normal(0.0, 0.15, n)
+    frame = {"macs": macs.astype(int), "params": params.astype(int), "accuracy": accuracy}
+    return pd.DataFrame({**frame, **columns})
+
+
+def four_rows():
+    return networks(4)
+
+
+def one_row():
+    return networks(1)
+
+
+def constant_drop():
+    return networks(60, accuracy=93.0)
+
+
+def constant_mcb():
+    return networks(60, macs=450_000, params=45_000)
+
+
+def two_values_of_mcb():
+    return networks(60, macs=450_000, params=np.repeat([40_000, 60_000], 30))
+
+
+def one_collapsed_network():
+    return networks(80).assign(accuracy=lambda t: t["accuracy"].where(t.index != 7, 10.0))
+
+
+def every_row_twice():
+    return pd.concat([networks(60)] * 2)
+
+
+def one_recipe_many_times():
+    return networks(20_000, macs=450_000, params=45_000, recipe_id="the one")
+
+
+def one_regime_full_and_one_with_four():
+    return pd.concat([networks(80), networks(4, seed=1, reduction=0.75)])
+
+
+def originals_only():
+    return networks(40, macs=1_000_000, params=100_000)
+
+
+def far_from_the_originals_ratio():
+    return networks(80).assign(params=lambda t: t["params"] // 20)
+
+
+ODD = [
+    four_rows,
+    one_row,
+    constant_drop,
+    constant_mcb,
+    two_values_of_mcb,
+    one_collapsed_network,
+    every_row_twice,
+    one_recipe_many_times,
+    one_regime_full_and_one_with_four,
+    originals_only,
+    far_from_the_originals_ratio,
+]
+
+
+@pytest.fixture(scope="module", params=ODD, ids=lambda make: make.__name__)
+def fit(request):
+    population = popstats.Population.from_frame(
+        request.param(), original=ORIGINAL, name=request.param.__name__
+    )
+    return popstats.fit(population, method="exact")
+
+
+def test_regimes_are_fitted_with_finite_numbers_or_say_why_not(fit):
+    optima = fit.optima()
+    fitted = optima[optima["reason"] == ""]
+    assert np.isfinite(fitted[["mcb", "near_lower", "near_upper", "limit", "p_interior"]]).all(axis=None)
+    assert (fitted["mcb_lower"] <= fitted["mcb_upper"]).all()
+    assert repr(fit)
+
+
+def test_verdicts_have_a_probability_or_a_reason(fit):
+    verdicts = popstats.judge(fit).frame
+    assert (verdicts["reason"].str.len() > 10).all()
+    judged = verdicts[verdicts["outcome"] != "not assessable"]
+    assert judged["probability"].between(0.0, 1.0).all()
+
+
+@pytest.mark.parametrize("make", [one_row, constant_drop, one_collapsed_network, one_recipe_many_times])
+def test_the_report_is_written(make, tmp_path):
+    population = popstats.Population.from_frame(make(), original=ORIGINAL, name=make.__name__)
+    page = popstats.write_report(popstats.fit(population, method="exact"), tmp_path / "report.html")
+    assert make.__name__ in page.read_text()
+
+
+@pytest.mark.parametrize("make", [four_rows, one_row, constant_mcb, one_recipe_many_times, originals_only])
+def test_what_cannot_tell_is_not_assessable(make):
+    population = popstats.Population.from_frame(make(), original=ORIGINAL)
+    verdicts = popstats.judge(popstats.fit(population, method="exact")).frame
+    assert set(verdicts.loc[verdicts["conjecture"] == "C3a", "outcome"]) == {"not assessable"}
+
+
+def test_one_collapsed_network_is_said_and_decides_nothing():
+    population = popstats.Population.from_frame(one_collapsed_network(), original=ORIGINAL)
+    assert any("below half of the original's accuracy" in note for note in population.notes)
+    verdicts = popstats.judge(popstats.fit(population, method="exact")).frame
+    assert set(verdicts.loc[verdicts["conjecture"] == "C3a", "outcome"]) == {"undecided"}
