@@ -163,6 +163,16 @@ class Case:
         """Why verdicts that hang on the fit cannot be given."""
         return "the fit's own diagnostics reject it: " + "; ".join(self.fit.convergence.reasons)
 
+    @cached_property
+    def mixture(self) -> str:
+        """What to add to a reason where networks retrained in different ways are judged together."""
+        table = self.fit.population.table
+        techniques = sorted(table["retraining"].dropna().unique()) if "retraining" in table else []
+        if len(techniques) < 2:
+            return ""
+        one = f"population.where(retraining={techniques[0]!r})"
+        return f"; networks retrained by {' and '.join(techniques)} are judged together, {one} picks one"
+
     def at(self, regime: RegimeData) -> str:
         """Return the regime in words: "At 75 % MACs reduction"."""
         return f"At {100 * regime.target:.4g} % {_AXIS_WORDS[self.fit.regime_axis]}"

@@ -75,9 +75,10 @@ def _optimum(case: Case, reading: Reading) -> Verdict:
         "refuted": f"{at} there is no best mCB inside the observed range, {low_high}: {_shape(case, reading)}.",
         "undecided": (
             f"{at} it is undecided whether there is a best mCB inside the observed range, {low_high}: the lower "
-            f"end of the curve lies {span(least_rise(reading.optimum))} points above the minimum, and more than "
-            f"{case.thresholds.rise:g} is asked for."
+            f"of the curve's two ends lies {span(least_rise(reading.optimum))} points above its minimum, and more "
+            f"than {case.thresholds.rise:g} is asked for."
         ),
+        "because": case.mixture,
         "remedy": more_recipes(reading.data, 2 * reading.data.n_recipes),
     }
     return case.verdict("C3a", reading.data, effect, words)

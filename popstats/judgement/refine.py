@@ -34,6 +34,7 @@ Kind = Literal["mcb", "widths"]
 
 #: Fewer recipes than this inside the refined STD band give no estimate of what the band adds.
 _LEAST_INSIDE = 10
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -235,11 +236,23 @@ def _by_widths(case: Case, reading: Reading) -> RefinedSpace:
     bands = near_best_bands(
         law, label, cost, budget=(1.0 - reading.data.target) * whole, seen=widths, near=case.thresholds.near
     )
+    low, high = _whole_channels(bands, law.full_widths, widths)
     share = widths / law.full_widths
-    inside = ((share >= bands.low) & (share <= bands.high)).all(axis=1)
+    inside = ((share >= low - _ROUNDING) & (share <= high + _ROUNDING)).all(axis=1)
     gain = _law_gain(law, label, widths, bands, draws=len(reading.drop))
-    named = {g: (float(a), float(b)) for g, a, b in zip(law.groups, bands.low, bands.high, strict=True)}
+    named = {g: (float(a), float(b)) for g, a, b in zip(law.groups, low, high, strict=True)}
     return _space("widths", case, reading, inside, gain, widths=named)
+
+
+def _whole_channels(bands: WidthBands, full: FloatArray, seen: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Widen each band to whole channels, so that thin groups keep a width to choose from.
+
+    Tables whose widths are no whole numbers (fractions of the original's) keep their bands.
+    """
+    if not np.array_equal(seen, np.rint(seen)) or (full <= 1.0).any():
+        return bands.low, bands.high
+    low = np.maximum(np.floor(bands.low * full + _ROUNDING), 1.0) / full
+    return low, np.ceil(bands.high * full - _ROUNDING) / full
 
 
 def _cost(fit: Fit, law: WidthLaw) -> CostForm:
@@ -253,8 +266,8 @@ def _cost(fit: Fit, law: WidthLaw) -> CostForm:
 
 
 def _law_gain(law: WidthLaw, label: str, widths: FloatArray, bands: WidthBands, draws: int) -> FloatArray:
-    before = law.draw_drop(widths, label, draws).mean(axis=1)
-    return before - law.draw_drop(bands.examples * law.full_widths, label, draws).mean(axis=1)
+    before = law.draw_mean_drop(widths, label, draws)
+    return before - law.draw_mean_drop(bands.examples * law.full_widths, label, draws)
 
 
 def _space(
