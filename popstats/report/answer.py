@@ -80,7 +80,7 @@ def answer(evidence: Evidence) -> tuple[str, ...]:
 
 def _regimes(evidence: Evidence, labels: list[str]) -> str:
     if len(labels) == len(evidence.fit.regimes) > 1:
-        return "in every regime"
+        return "in every pruning regime"
     return f"at {join_words([regime_name(r) for r in labels])}"
 
 
@@ -103,11 +103,12 @@ def _is_there_one(evidence: Evidence) -> str:
         f"{interval_words(r.near_lower, r.near_upper)} at {regime_name(r.regime)}"
         for r in (evidence.optima[label] for label in supported)
     ]
-    removed = f" of {evidence.axis_words} removed"
+    where = _regimes(evidence, supported)
+    removed = "" if where.startswith("in") else f" of {evidence.axis_words} removed"
     extra = f"; there is none {_regimes(evidence, refuted)}" if refuted else ""
     return (
         "There is a best FLOPs-to-parameters ratio (mCB, relative to the original network's) "
-        f"{_regimes(evidence, supported)}{removed}{extra}. Good values, within "
+        f"{where}{removed}{extra}. Good values, within "
         f"{evidence.verdicts[0].thresholds.near:g} points of the best: {join_words(ranges)}."
     )
 

@@ -55,8 +55,8 @@ def explained_figure(evidence: Evidence) -> Figure | None:
         heading="What explains the drop",
         sentence=sentence,
         caption=(
-            f"By {evidence.axis_words} removed: the share of single trainings' variance, beyond what "
-            f"{evidence.axis_words} explain, that each description of a network predicts for networks it has not seen (tenfold "
+            f"By {evidence.axis_words} removed: the share of single trainings' variance, beyond what {evidence.axis_words} "
+            "explain, that each description of a network predicts for networks it has not seen (tenfold "
             "cross-validation by network). “log-widths” is an additive law in the layers' widths. The ceiling is what "
             "a model that knew every network's true mean would reach; it needs networks trained with several seeds. "
             f"{INTERVALS}"

@@ -1,0 +1,146 @@
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import popstats
+from popstats.errors import PopstatsError
+from popstats.inference.optimum import INTERVAL_MASS
+from popstats.judgement.verdicts import Verdicts
+from popstats.report.compose import report_content
+from popstats.report.content import ReportContent, Table
+from popstats.report.figures import MOST_POINTS
+
+GOLDEN = Path(__file__).with_name("golden_content.json")
+#: Parts that change with the machine or the installed versions.
+VOLATILE = ("provenance",)
+
+
+def test_the_content_survives_json_unchanged(content, tmp_path):
+    path = tmp_path / "report.html.json"
+    path.write_text(content.to_json(), encoding="utf-8")
+    assert ReportContent.load(path) == content
+
+
+def test_content_of_another_version_is_refused(content):
+    with pytest.raises(PopstatsError, match="expected format 1, got 0"):
+        ReportContent.from_json(replace(content, format=0).to_json())
+
+
+def test_tables_hold_no_nan_and_keep_their_columns():
+    table = Table.of(popstats.simulate_population(n=20).frame[["mcb", "accuracy_drop"]].assign(empty=np.nan))
+    assert table.columns == ("mcb", "accuracy_drop", "empty")
+    assert all(row[2] is None for row in table.rows)
+
+
+def test_every_figure_carries_n_mass_sentence_caption_and_table(content):
+    keys = [figure.key for figure in content.figures]
+    assert keys == ["drop", "near", "explained", "limits", "edfs", "elasticities"]
+    for figure in content.figures:
+        assert figure.n > 0
+        assert figure.interval_mass == INTERVAL_MASS
+        assert figure.sentence.endswith(".")
+        assert "90 %" in figure.caption
+        assert figure.table.rows
+        assert all(panel.alt for panel in figure.panels)
+
+
+def test_panels_show_a_bounded_number_of_networks_and_mark_the_winners(fitted, content):
+    for regime, panel in zip(fitted.fitted, content.figures[0].panels, strict=True):
+        points = panel.data["points"].frame
+        assert len(points) <= MOST_POINTS
+        assert points["winner"].sum() == np.ceil(0.05 * regime.n_recipes)
+        assert points.loc[points["winner"], "drop"].max() <= points.loc[~points["winner"], "drop"].min()
+
+
+def test_the_numbers_of_the_page_are_those_of_the_fit(fitted, content):
+    optima = fitted.optima()
+    ranges = content.figures[1].panels[0].data["ranges"].frame
+    np.testing.assert_allclose(ranges["near_lower"], optima["near_lower"], rtol=1e-5)
+    np.testing.assert_allclose(ranges["mcb"], optima["mcb"], rtol=1e-5)
+    limits = content.figures[3].panels[0].data["limits"].frame
+    np.testing.assert_allclose(limits["upper"], optima["limit_upper"], rtol=1e-5)
+
+
+def test_verdicts_are_repeated_word_for_word(fitted, content):
+    verdicts = popstats.judge(fitted)
+    told = [(c.conjecture, r.regime, r.outcome, r.sentence) for c in content.claims for r in c.rows]
+    assert told == [(v.conjecture, v.regime, v.outcome, v.sentence) for v in verdicts]
+
+
+def test_a_supported_optimum_of_an_additive_truth_is_credited_to_the_widths(content):
+    assert "There is a best FLOPs-to-parameters ratio" in content.answer[0]
+    assert any("any additive effect of the layers' widths would produce" in s for s in content.answer)
+
+
+def test_four_rows_make_a_report_that_says_why_there_is_nothing(fitted):
+    few = popstats.fit(fitted.population.select(np.arange(4)), method="exact")
+    told = report_content(few)
+    assert told.answer[0].startswith("No regime of this population has enough networks")
+    assert all(row.outcome == "not assessable" for claim in told.claims for row in claim.rows)
+    assert not [f for f in told.figures if f.key in ("drop", "near", "limits")]
+
+
+def test_without_verdicts_the_pictures_remain(fitted):
+    told = report_content(fitted, Verdicts([]))
+    assert told.claims == ()
+    assert "was not judged" in told.answer[0]
+    assert told.figures[0].key == "drop"
+
+
+def test_a_rejected_fit_says_so_first(fitted):
+    edge = np.ones_like(fitted.draws.edge_probability)
+    told = report_content(replace(fitted, draws=replace(fitted.draws, edge_probability=edge)))
+    assert told.answer[0].startswith("The fit's own diagnostics reject it")
+    assert told.alerts[0].level == "reject"
+    assert {row.outcome for row in told.claims[2].rows} == {"not assessable"}
+
+
+def test_a_centre_outside_its_networks_is_called_extrapolated(fitted):
+    moved = popstats.fit(fitted.population, regimes={0.44: 0.05, 0.6: 0.05}, method="exact", draws=100)
+    told = report_content(moved)
+    assert [a.text for a in told.alerts if "extrapolated" in a.text and "44 %" in a.text]
+    assert told.figures[3].table.rows[0][-1] == "extrapolated"
+
+
+def test_the_content_is_what_it_was(content):
+    """Compare with the stored content: words exactly, numbers to a few percent.
+
+    After an intended change: delete the file, run this test once, read the difference, commit the new file.
+    """
+    found = _comparable(content)
+    if not GOLDEN.exists():
+        GOLDEN.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert _differences(json.loads(GOLDEN.read_text(encoding="utf-8")), found, "content") == []
+
+
+def _comparable(content: ReportContent) -> dict[str, Any]:
+    value = json.loads(content.to_json())
+    value["sections"] = [s for s in value["sections"] if s["key"] not in VOLATILE]
+    for figure in value["figures"]:
+        for panel in figure["panels"]:
+            panel["data"] = {
+                name: {"columns": t["columns"], "rows": t["rows"][:2]} for name, t in panel["data"].items()
+            }
+    return value
+
+
+def _differences(old: Any, new: Any, where: str) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
+        return [d for key in old for d in _differences(old[key], new[key], f"{where}.{key}")]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [
+            d
+            for i, pair in enumerate(zip(old, new, strict=True))
+            for d in _differences(*pair, f"{where}[{i}]")
+        ]
+    if isinstance(old, str) and isinstance(new, str):
+        same = re.sub(r"[\d.,]+", "#", old) == re.sub(r"[\d.,]+", "#", new)
+        return [] if same else [f"{where}: {old!r} became {new!r}"]
+    if isinstance(old, int | float) and isinstance(new, int | float):
+        return [] if old == pytest.approx(new, rel=0.05, abs=0.02) else [f"{where}: {old} became {new}"]
+    return [] if old == new else [f"{where}: {old!r} became {new!r}"]

@@ -1,0 +1,172 @@
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import altair as alt
+import pytest
+
+import popstats
+from popstats.report.charts import CHARTS, draw
+from popstats.report.content import Panel, ReportContent
+from popstats.report.page import render, write_content
+from popstats.report.theme import DARK, LIGHT, MODEL_MARKS, SPACE_MARKS, color_rules
+from popstats.report.words import interval_words, number, percent, probability, regime_name, typeset
+
+HOSTILE = (
+    "<script>window.hacked = true</script> & \"quotes\" </script><img src=x onerror='window.hacked=true'>"
+)
+
+
+class Headings(HTMLParser):
+    """Collect headings, tables, details and ids."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.ids = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.ids += [value for name, value in attrs if name == "id"]
+
+
+@pytest.fixture(scope="module")
+def page(content) -> str:
+    return render(content, sidecar="report.html.json")
+
+
+def specifications(content: ReportContent):
+    for figure in content.figures:
+        for panel in figure.panels:
+            frames = {name: table.frame for name, table in panel.data.items()}
+            yield panel, frames, draw(panel.chart, frames, panel.alt)
+
+
+def test_the_report_and_its_content_are_written(fitted, tmp_path):
+    path = popstats.write_report(fitted, tmp_path / "new folder" / "report.html")
+    assert path.stat().st_size < 3_000_000
+    assert ReportContent.load(f"{path}.json").title == fitted.population.name
+    assert sorted(p.name for p in path.parent.iterdir()) == ["report.html", "report.html.json"]
+
+
+def test_a_failed_figure_fails_the_report_and_leaves_the_old_one(content, tmp_path):
+    path = tmp_path / "report.html"
+    write_content(content, path)
+    before = path.read_bytes(), (tmp_path / "report.html.json").read_bytes()
+    broken = replace(content.figures[0], panels=(Panel("", "", "", "no such chart", "", {}),))
+    with pytest.raises(KeyError, match="no such chart"):
+        write_content(replace(content, figures=(broken,), title="changed"), path)
+    assert (path.read_bytes(), (tmp_path / "report.html.json").read_bytes()) == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_page_asks_the_network_for_nothing(page):
+    head = page[: page.index('<script type="application/json"')]
+    assert not re.search(r"(src|href)=[\"']?(https?:)?//", head)
+    assert "@import" not in head
+    assert "url(" not in head
+
+
+def test_text_of_tables_is_escaped_everywhere(content):
+    page = render(replace(content, title=HOSTILE))
+    assert "<script>window.hacked" not in page
+    assert "<img src=x" not in page
+    assert "&lt;script&gt;window.hacked" in page
+
+
+def test_text_inside_the_charts_cannot_end_their_script(content):
+    panel = replace(content.figures[0].panels[0], alt=HOSTILE, title=HOSTILE)
+    page = render(replace(content, figures=(replace(content.figures[0], panels=(panel,)),)))
+    inside = re.search(r'<script type="application/json" id="charts">(.*?)</script>', page, re.DOTALL)
+    assert inside is not None
+    assert json.loads(inside[1])["0-0"]["description"] == HOSTILE
+
+
+def test_the_page_has_one_title_ordered_sections_and_a_table_a_figure(content, page):
+    found = Headings()
+    found.feed(page[: page.index('<script type="application/json"')])
+    assert found.tags.count("h1") == 1
+    sections = [f.key for f in content.figures] + [s.key for s in content.sections]
+    positions = [found.ids.index(key) for key in ["verdicts", *sections]]
+    assert positions == sorted(positions)
+    assert found.tags.count("figure") == len(content.figures)
+    assert found.tags.count("figcaption") == len(content.figures)
+    assert len(found.ids) == len(set(found.ids))
+    assert page.count('role="img"') == sum(len(f.panels) for f in content.figures)
+
+
+def test_every_chart_is_legal_vega_lite_and_holds_its_tables(content):
+    drawn = set()
+    for panel, frames, specification in specifications(content):
+        alt.Chart.from_dict(specification)
+        drawn.add(panel.chart)
+        assert specification["description"] == panel.alt
+        assert specification["width"] == "container"
+        assert {n: len(rows) for n, rows in specification["datasets"].items()} == {
+            n: len(frame) for n, frame in frames.items() if n != "frame"
+        }
+    assert drawn == set(CHARTS)
+
+
+def test_nothing_is_computed_in_a_chart(content):
+    for _, _, specification in specifications(content):
+        text = json.dumps(specification)
+        assert not re.search(r'"(aggregate|bin|calculate|window|density|regression|loess)"', text)
+
+
+def test_drop_panels_show_curve_band_range_optimum_and_the_original(content):
+    _panel, _frames, specification = next(specifications(content))
+    layers = [(layer["data"]["name"], layer["mark"]["type"]) for layer in specification["layer"]]
+    assert layers == [
+        ("optimum", "rect"), ("original", "rule"), ("points", "circle"), ("points", "point"),
+        ("curve", "area"), ("curve", "line"), ("optimum", "rule"), ("optimum", "point"),
+    ]  # fmt: skip
+    assert specification["datasets"]["original"] == [{"mcb": 1.0}]
+    assert specification["layer"][1]["encoding"]["x"]["scale"]["type"] == "log"
+
+
+def test_series_differ_in_dash_or_shape_and_not_only_in_colour():
+    for marks in (list(MODEL_MARKS.values()), list(SPACE_MARKS)):
+        assert len({(m.dash, m.shape) for m in marks}) == len(marks)
+
+
+def test_each_colour_is_mapped_once_and_text_colours_can_be_read():
+    for palette, paper in ((LIGHT, "#fbfbfa"), (DARK, "#12171e")):
+        assert len(set(vars(palette).values())) == len(vars(palette))
+        for name in ("ink", "muted", "curve", "winner", "second", "third", "fourth", "original"):
+            assert contrast(getattr(palette, name), paper) >= 3.0
+        assert contrast(palette.muted, paper) >= 4.5
+    rules = color_rules()
+    assert all(f'[fill="{value}"]' in rules for value in vars(LIGHT).values())
+
+
+def contrast(first: str, second: str) -> float:
+    """Return the contrast ratio of WCAG 2.1."""
+
+    def luminance(color: str) -> float:
+        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (number(-0.004), "0.00"),
+        (number(1234.5, 1), "1,234.5"),
+        (number(float("nan")), "–"),
+        (interval_words(float("nan"), 1.0), "–"),
+        (percent(0.5), "50 %"),
+        (percent(0.125), "12.5 %"),
+        (probability(0.999), "> 0.99"),
+        (probability(0.05), "0.05"),
+        (regime_name("0.875"), "87.5 %"),
+        (regime_name("all"), "all"),
+        (typeset("ResNet-20 lost -0.5 points, 5 - 3"), "ResNet-20 lost −0.5 points, 5 - 3"),
+    ],
+)
+def test_numbers_in_words(found, expected):
+    assert found == expected

@@ -1,0 +1,106 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import popstats
+from popstats.__main__ import BAD_INPUT, DONE, REJECTED, main
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tables") / "population.parquet"
+    assert main(["simulate", "--n", "60", "--regimes", "0.5,0.8", "-o", str(path)]) == DONE
+    return path
+
+
+@pytest.fixture(scope="module")
+def saved(table, tmp_path_factory):
+    path = tmp_path_factory.mktemp("fits") / "fit.nc"
+    assert main(["fit", str(table), "--method", "exact", "-o", str(path)]) == DONE
+    return path
+
+
+def test_list_names_the_shipped_populations(capsys):
+    assert main(["list", "--json"]) == DONE
+    assert json.loads(capsys.readouterr().out) == popstats.populations()
+
+
+def test_check_counts_what_is_in_a_table(table, capsys):
+    assert main(["check", str(table), "--json"]) == DONE
+    found = json.loads(capsys.readouterr().out)
+    assert found["trainings"] == 120
+    assert found["regimes"] == {"0.50": 60, "0.80": 60}
+
+
+def test_fit_prints_the_optima_as_python_gives_them(table, capsys):
+    assert main(["fit", str(table), "--method", "exact", "--json"]) == DONE
+    found = json.loads(capsys.readouterr().out)
+    expected = popstats.fit(popstats.load_population(table), method="exact").optima()
+    np.testing.assert_allclose([row["mcb"] for row in found["optima"]], expected["mcb"])
+    assert found["ok"]
+
+
+def test_judge_reads_a_saved_fit(saved, capsys):
+    assert main(["judge", str(saved), "--json"]) == DONE
+    found = json.loads(capsys.readouterr().out)
+    assert {v["conjecture"] for v in found} >= {"C1", "C3a", "C3c", "M1"}
+
+
+def test_report_prints_its_path_and_tells_its_own_command(saved, tmp_path, capsys):
+    path = tmp_path / "report.html"
+    assert main(["report", str(saved), "-o", str(path)]) == DONE
+    assert capsys.readouterr().out.strip() == str(path)
+    assert f"python -m popstats report {saved} -o {path}" in path.read_text(encoding="utf-8")
+
+
+def test_a_foreign_csv_with_its_own_names(tmp_path, capsys):
+    frame = popstats.simulate_population(n=40).table.rename(columns={"macs": "flops"})
+    frame[["flops", "params", "accuracy"]].to_csv(tmp_path / "mine.csv", index=False)
+    original = ["--original-macs", "125747840", "--original-params", "855770", "--original-accuracy", "93.0"]
+    command = ["check", str(tmp_path / "mine.csv"), "--column", "macs=flops", *original, "--json"]
+    assert main(command) == DONE
+    assert json.loads(capsys.readouterr().out)["trainings"] == 120
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["check", "no-such-table"], "no shipped population of that name"),
+        (["check", "{table}", "--column", "flops"], "expected OURS=THEIRS"),
+        (["check", "{table}", "--original-macs", "5"], "missing: --original-params, --original-accuracy"),
+        (["fit", "{table}", "--method", "exact", "--regimes", "1.5"], "strictly between 0 and 1"),
+        (["fit", "{table}", "--noise", "cauchy"], "noise"),
+        (["simulate", "--truth", "nonsense", "-o", "x.parquet"], "expected one of quadratic"),
+    ],
+)
+def test_bad_input_is_told_in_a_sentence_and_exits_with_2(arguments, told, table, capsys):
+    assert main([a.format(table=table) for a in arguments]) == BAD_INPUT
+    error = capsys.readouterr().err
+    assert error.startswith("Error: ")
+    assert told in error
+
+
+def test_a_rejected_fit_exits_with_3_and_writes_all_the_same(saved, tmp_path, capsys):
+    fit = popstats.Fit.load(saved)
+    edge = np.ones_like(fit.draws.edge_probability)
+    rejected = replace(fit, draws=replace(fit.draws, edge_probability=edge)).save(tmp_path / "rejected.nc")
+    assert main(["report", str(rejected), "-o", str(tmp_path / "report.html")]) == REJECTED
+    assert "diagnostics reject it" in capsys.readouterr().err
+    assert "diagnostics reject it" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_refine_writes_what_a_plan_reads(saved, tmp_path):
+    path = tmp_path / "refined.toml"
+    assert main(["refine", str(saved), "--regime", "0.8", "-o", str(path)]) == DONE
+    assert "[refined]" in path.read_text(encoding="utf-8")
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == DONE
+    text = capsys.readouterr().out
+    assert "examples:" in text
+    assert "exit status" in text
