@@ -66,3 +66,14 @@ def test_tested_versions_hold_names_and_versions_only():
         assert line.startswith("#") or re.fullmatch(r'[\w.-]+==[\w.]+(; python_version >= "3\.13")?', line), (
             line
         )
+
+
+def test_the_readmes_plan_is_a_legal_plan(tmp_path):
+    from generate.plan import read_plan
+
+    examples = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert examples
+    for example in examples:
+        path = tmp_path / "plan.toml"
+        path.write_text(example)
+        assert read_plan(path).name == "mine"
