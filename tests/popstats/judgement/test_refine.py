@@ -95,6 +95,7 @@ def test_it_says_what_it_cannot_do(by_mcb: Fit) -> None:
 
 def test_it_displays_itself(chain: Fit) -> None:
     space = popstats.refine(chain, 0.8, by="widths")
+    assert isinstance(space, popstats.RefinedSpace)
     assert "90 % interval" in repr(space)
     assert "<table>" in space._repr_html_()
 
