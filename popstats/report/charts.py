@@ -228,7 +228,9 @@ def limits(limits: pd.DataFrame, original: pd.DataFrame) -> Any:
                 shape="diamond", size=70, filled=True, fill=fill, stroke=_C.ink, strokeWidth=1.4, opacity=1
             )
             .encode(y=y, tooltip=tips)
+            # A layer without rows would have no extent, which Vega warns of.
             for chosen, fill in (("datum.inside", _C.ink), ("!datum.inside", "white"))
+            if (limits["inside"] == (fill == _C.ink)).any()
         ),
     ).properties(width="container", height=260)
 
