@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import math
 import os
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from generate.executors import Event
     from generate.original import OriginalNumbers
+    from generate.preparation import Survey
     from generate.progress import Display
     from generate.run_folder import Claims, RunFolder
 
@@ -147,18 +149,22 @@ class _Run:
 
 
 def _make(plan: Plan, source: str, path: Path, device: torch.device, options: argparse.Namespace) -> int:
+    from generate.run_folder import Claims
+
     deadline = math.inf if options.time_limit is None else time.time() + options.time_limit
-    run = _prepare(plan, source, path, device, deadline)
-    _train(run, device, options.workers, options.executor)
+    surveyed, folder = _check(plan, path)
+    with contextlib.closing(Claims(folder)) as claims:
+        run = _prepare(surveyed, source, folder, claims, device, deadline)
+        _train(run, device, options.workers, options.executor)
     return _finish(run)
 
 
-def _prepare(plan: Plan, source: str, path: Path, device: torch.device, deadline: float) -> _Run:
-    """Check everything, then bring the folder to where trainings can start."""
+def _check(plan: Plan, path: Path) -> tuple[Survey, RunFolder]:
+    """Check everything that can be checked before anything is trained, and make the folder."""
     import torch
 
-    from generate.preparation import prepare, survey
-    from generate.run_folder import Claims, RunFolder
+    from generate.preparation import survey
+    from generate.run_folder import RunFolder
 
     # The original is trained with one thread too, so that it is the same whatever the number of cores.
     torch.set_num_threads(1)
@@ -167,8 +173,16 @@ def _prepare(plan: Plan, source: str, path: Path, device: torch.device, deadline
     surveyed.worklist(original_id="")
     folder = RunFolder(path)
     folder.create()
-    claims = Claims(folder)
-    print(f"Preparing {path}: the original network and the recipes.", flush=True)
+    return surveyed, folder
+
+
+def _prepare(
+    surveyed: Survey, source: str, folder: RunFolder, claims: Claims, device: torch.device, deadline: float
+) -> _Run:
+    """Bring the folder to where trainings can start."""
+    from generate.preparation import prepare
+
+    print(f"Preparing {folder.path}: the original network and the recipes.", flush=True)
     with claims.preparation():
         folder.sweep()
         original, trainings = prepare(folder, surveyed, source, device)
@@ -177,7 +191,7 @@ def _prepare(plan: Plan, source: str, path: Path, device: torch.device, deadline
         f"{original.macs:,} MACs, {original.params:,} parameters.",
         flush=True,
     )
-    return _Run(folder, claims, plan, original, len(trainings), deadline)
+    return _Run(folder, claims, surveyed.plan, original, len(trainings), deadline)
 
 
 def _train(run: _Run, device: torch.device, workers: int | None, executor: str) -> None:

@@ -1,0 +1,62 @@
+"""A plan small enough for tests, and its population made in one piece."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+TINY = """
+name = "tiny"
+[network]
+width = 8
+[images]
+limit = 100
+[original.training]
+epochs = 30
+batch_size = 25
+augmentation = "shift1"
+[retraining.fine-tune]
+epochs = 4
+learning_rate = 0.05
+schedule = "one-cycle"
+[[recipes]]
+regimes = [0.4, 0.7]
+count = 3
+round_to = 2
+seeds = 2
+"""
+
+# What differs between two runs of one plan: how long it took, and when.
+CLOCKS = ("seconds", "started_at")
+
+
+def command(folder: Path, *options: str, plan: Path | None = None) -> list[str]:
+    named = [] if plan is None else [str(plan)]
+    return [sys.executable, "-m", "generate.population", *named, "--out", str(folder), "--device", "cpu", *options]
+
+
+def run(folder: Path, *options: str, plan: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(folder, *options, plan=plan), capture_output=True, text=True, timeout=300, check=False)
+
+
+def rows(path: Path) -> list[dict]:
+    """The population's rows in order, without clocks."""
+    return pq.read_table(path).drop_columns(list(CLOCKS)).to_pylist()
+
+
+@pytest.fixture(scope="session")
+def tiny_plan(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("plan") / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, tiny_plan) -> Path:
+    """A run folder of the tiny plan, made undisturbed by one worker."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    done = run(folder, "--workers", "1", plan=tiny_plan)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder

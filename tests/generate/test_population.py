@@ -1,0 +1,194 @@
+"""The command, end to end on a tiny plan: complete, continued, killed, shared by two, and refused."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from generate.population import main
+from generate.run_folder import RunFolder
+from popstats import columns
+from tests.generate.conftest import TINY, command, rows, run
+
+PATIENCE = 120.0
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def start(folder: Path, plan: Path, *options: str) -> subprocess.Popen[bytes]:
+    output = subprocess.DEVNULL
+    return subprocess.Popen(command(folder, *options, plan=plan), stdout=output, stderr=output, start_new_session=True)
+
+
+def workers(parent: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    try:
+        children = psutil.Process(parent.pid).children()
+        return [child for child in children if any("spawn_main" in part for part in child.cmdline())]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def finished(folder: Path) -> int:
+    return len(RunFolder(folder).finished()) if (folder / "rows").is_dir() else 0
+
+
+def kill_and_check_no_orphans(parent: subprocess.Popen[bytes]) -> None:
+    children = psutil.Process(parent.pid).children(recursive=True)
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive
+
+
+def test_the_population_holds_the_whole_contract(tiny_run):
+    table = pq.read_table(tiny_run / "population.parquet")
+    assert table.schema.equals(columns.schema())
+    footer = columns.read_footer(table.schema)
+    assert set(footer) == {"schema_version", "population", "plan", "original", "provenance"}
+    assert footer["plan"]["recipes"][0]["regimes"] == [0.4, 0.7]
+    frame = table.to_pylist()
+    assert len(frame) == 12
+    assert len({row["subnetwork_id"] for row in frame}) == 12
+    assert len({row["recipe_id"] for row in frame}) == 6
+    for row in frame:
+        reduction = 1 - row["macs"] / row["original_macs"]
+        assert row["status"] == "done"
+        assert abs(reduction - row["regime_target"]) < 0.01
+        assert row["original_accuracy"] == footer["original"]["accuracy"]
+        assert row["training_macs"] == 3 * row["macs"] * 4 * 100
+        assert all(row[column.name] is not None for column in columns.COLUMNS)
+
+
+def test_killed_workers_and_parents_lose_nothing(tmp_path, tiny_plan, tiny_run):
+    """Two workers, one killed, then the parent; continued, the table equals the undisturbed one of one worker."""
+    folder = tmp_path / "run"
+    parent = start(folder, tiny_plan, "--workers", "2")
+    wait_until(lambda: finished(folder) >= 1)
+    workers(parent)[0].kill()
+    wait_until(lambda: finished(folder) >= 4)
+    before = {path.name: path.read_bytes() for path in (folder / "rows").glob("*.json")}
+    kill_and_check_no_orphans(parent)
+    done = run(folder, "--workers", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all((folder / "rows" / name).read_bytes() == content for name, content in before.items())
+    assert rows(folder / "population.parquet") == rows(tiny_run / "population.parquet")
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments(tmp_path, tiny_run):
+    """SIGKILL of workers, of the parent, and of both of two parents on one folder, at random moments."""
+    plan = tmp_path / "tiny.toml"
+    plan.write_text(TINY.replace("count = 3", "count = 12").replace("epochs = 4", "epochs = 12"))
+    undisturbed = tmp_path / "undisturbed"
+    assert run(undisturbed, "--workers", "2", plan=plan).returncode == 0
+    folder = tmp_path / "run"
+    chance = random.Random(0)
+    parents: list[subprocess.Popen[bytes]] = []
+    for number in range(20):
+        parents = [parent for parent in parents if parent.poll() is None]
+        while len(parents) < 1 + number % 2:
+            parents.append(start(folder, plan, "--workers", "2"))
+        time.sleep(chance.uniform(0.5, 14.0))
+        victims = [workers(parents[0]), [], []][number % 3]
+        if victims:
+            chance.choice(victims).kill()
+            continue
+        for parent in parents[: 1 + number % 2]:
+            if parent.poll() is None:
+                kill_and_check_no_orphans(parent)
+    for parent in parents:
+        if parent.poll() is None:
+            kill_and_check_no_orphans(parent)
+    print(f"{finished(folder)} of 48 rows before the last run")
+    assert run(folder, "--workers", "2", plan=plan).returncode == 0
+    assert rows(folder / "population.parquet") == rows(undisturbed / "population.parquet")
+
+
+@pytest.mark.slow
+def test_two_commands_on_one_folder_share_the_work(tmp_path, tiny_plan, tiny_run):
+    folder = tmp_path / "run"
+    both = [start(folder, tiny_plan, "--workers", "1") for _ in range(2)]
+    assert [process.wait(PATIENCE) for process in both] == [0, 0]
+    assert rows(folder / "population.parquet") == rows(tiny_run / "population.parquet")
+
+
+def test_a_complete_folder_needs_no_training(tiny_run, capsys):
+    before = (tiny_run / "rows" / "0000000.json").stat().st_mtime_ns
+    assert main(["--out", str(tiny_run), "--device", "cpu"]) == 0
+    assert (tiny_run / "rows" / "0000000.json").stat().st_mtime_ns == before
+    assert f"-m popstats report {tiny_run}" in capsys.readouterr().out
+
+
+def test_status_reads_only(tiny_run, capsys):
+    before = sorted((path, path.stat().st_mtime_ns) for path in tiny_run.rglob("*"))
+    assert main(["--out", str(tiny_run), "--status"]) == 0
+    out = capsys.readouterr().out
+    assert "12 of 12 trainings done, 0 failed, 0 running, 0 left" in out
+    assert "macs  0.40  fine-tune" in out
+    assert sorted((path, path.stat().st_mtime_ns) for path in tiny_run.rglob("*")) == before
+
+
+def test_a_dry_run_writes_nothing(tmp_path, tiny_plan, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([str(tiny_plan), "--dry-run", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "12 trainings with" in out
+    assert "193,344 MACs" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_time_limit_stops_between_trainings_and_says_what_is_left(tmp_path, tiny_plan, capsys):
+    assert main([str(tiny_plan), "--out", str(tmp_path / "run"), "--time-limit", "0", "--device", "cpu"]) == 3
+    out = capsys.readouterr().out
+    assert "The time limit is reached; 12 trainings are left" in out
+    assert pq.read_table(tmp_path / "run" / "population.parquet").num_rows == 0
+
+
+def test_a_changed_plan_is_refused(tmp_path, tiny_run, capsys):
+    changed = tmp_path / "changed.toml"
+    changed.write_text(TINY.replace("epochs = 4", "epochs = 5"))
+    assert main([str(changed), "--out", str(tiny_run), "--device", "cpu"]) == 1
+    assert "was made with another plan" in capsys.readouterr().err
+
+
+def test_an_impossible_regime_is_refused_before_anything_is_written(tmp_path, capsys):
+    plan = tmp_path / "plan.toml"
+    plan.write_text(TINY.replace("[0.4, 0.7]", "[0.4, 0.9999]"))
+    assert main([str(plan), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 1
+    assert capsys.readouterr().err.startswith("Error: ")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_a_sentence(tmp_path, tiny_plan, capsys):
+    tmp_path.chmod(0o500)
+    assert main([str(tiny_plan), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 1
+    assert "may not be written to" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_is_finished(tmp_path, tiny_plan):
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        command(folder, "--workers", "2", plan=tiny_plan),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    wait_until(lambda: finished(folder) >= 1)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 3, err
+    assert "stopping after the trainings in progress" in out
+    assert "Traceback" not in err
+    assert pq.read_table(folder / "population.parquet").num_rows == finished(folder) >= 1

@@ -1,0 +1,135 @@
+"""The run folder: whole files, claims, plans that may only grow, and refusals in sentences."""
+
+import errno
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+from generate.plan import plan_from_dict
+from generate.run_folder import Claims, RunFolder, claimed, explain, write_whole
+from popstats import columns
+from popstats.errors import RunFolderError
+
+SMALL = {"name": "small", "recipes": [{"regimes": [0.5], "count": 3}]}
+
+
+@pytest.fixture
+def folder(tmp_path) -> RunFolder:
+    made = RunFolder(tmp_path / "run")
+    made.create()
+    return made
+
+
+def row(index: int, **changes):
+    values = {"subnetwork_id": f"s{index}", "recipe_id": f"r{index}", "status": "done", "macs": 10 * index, "accuracy": 90.0}
+    return {**values, "regime_axis": "macs", "regime_target": 0.5, "retraining": "scratch", **changes}
+
+
+def test_rows_come_back_in_plan_order_and_in_the_declared_schema(folder):
+    for index in (2, 0, 1):
+        folder.write_row(index, row(index))
+    assert folder.finished() == {0, 1, 2}
+    assert folder.compact({"population": "small"}) == 3
+    table = pq.read_table(folder.population_path)
+    assert table.schema.names == [column.name for column in columns.COLUMNS]
+    assert table["macs"].to_pylist() == [0, 10, 20]
+    assert columns.read_footer(table.schema)["population"] == "small"
+
+
+def test_a_half_written_row_is_no_row(folder):
+    (folder.path / "rows" / ".0000003.json.99.tmp").write_bytes(b'{"subnetw')
+    assert folder.finished() == set()
+
+
+def test_a_row_that_is_no_number_is_not_written(folder):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        folder.write_row(0, row(0, accuracy=float("nan")))
+    assert folder.finished() == set()
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from generate.run_folder import Claims, RunFolder
+with Claims(RunFolder(Path(sys.argv[1]))).claim(int(sys.argv[2])) as mine:
+    print(mine, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_claim_holds_against_other_processes_and_dies_with_its_owner(folder):
+    claims = Claims(folder)
+    owner = subprocess.Popen([sys.executable, "-c", HOLD, str(folder.path), "3"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert owner.stdout.readline() == "True\n"
+        with claims.claim(3) as mine:
+            assert not mine
+        with claims.claim(4) as mine:
+            assert mine
+        assert claimed(folder, [2, 3, 4]) == [3]
+    finally:
+        owner.kill()
+        owner.wait()
+        owner.stdout.close()
+    with claims.claim(3) as mine:
+        assert mine
+    claims.close()
+
+
+def test_a_plan_may_grow_but_not_change(folder):
+    plan = plan_from_dict(SMALL)
+    assert folder.adopt_plan(plan, "source")
+    assert not folder.adopt_plan(plan, "source")
+    assert folder.read_plan() == plan
+    grown = plan_from_dict({**SMALL, "recipes": [{"regimes": [0.5, 0.7], "count": 3}]})
+    assert folder.adopt_plan(grown, "source 2")
+    with pytest.raises(RunFolderError, match=r"another plan \(.*network\).*may only grow"):
+        folder.adopt_plan(plan_from_dict({**SMALL, "network": {"width": 8}}), "source 3")
+    assert folder.read_plan() == grown
+    assert (folder.path / "plan.toml").read_text() == "source 2"
+
+
+def test_a_file_in_the_way_is_a_sentence(tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(RunFolderError, match="expected a folder"):
+        RunFolder(tmp_path / "taken").create()
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "may not be written")]
+)
+def test_refusals_of_the_file_system_are_sentences(tmp_path, number, words):
+    assert words in str(explain(OSError(number, ""), tmp_path))
+
+
+def test_a_full_disk_leaves_the_old_file_whole(folder, monkeypatch):
+    """/dev/full refuses every byte, as a full disk does."""
+    write_whole(folder.path / "kept.json", b"old")
+    real_open = open
+    monkeypatch.setattr("builtins.open", lambda path, *rest, **named: real_open("/dev/full", *rest, **named))
+    with pytest.raises(RunFolderError, match="the disk is full"):
+        write_whole(folder.path / "kept.json", b"new")
+    monkeypatch.undo()
+    assert (folder.path / "kept.json").read_bytes() == b"old"
+
+
+def test_too_small_a_disk_is_refused_beforehand(folder):
+    with pytest.raises(RunFolderError, match="are free, but about"):
+        folder.check_space(trainings=10**9, weights_bytes=10**9)
+
+
+def test_damaged_files_are_sentences(folder):
+    (folder.path / "worklist.json").write_text("{")
+    with pytest.raises(RunFolderError, match=r"worklist.json is damaged"):
+        folder.read_worklist()
+
+
+def test_only_the_best_weights_of_each_regime_stay(folder):
+    for index, accuracy in enumerate((90.0, 92.0, 91.0)):
+        folder.write_row(index, row(index, accuracy=accuracy))
+        folder.trained_weights(f"s{index}").write_bytes(b"weights")
+    folder.trained_weights("s9").write_bytes(b"weights of a training whose row is still to come")
+    folder.drop_beaten_weights()
+    assert sorted(path.stem for path in (folder.path / "weights").iterdir()) == ["s1", "s9"]
