@@ -126,3 +126,16 @@ def test_the_report_command_writes_one_offline_page(run):
     assert page.stat().st_size < 3_000_000
     assert "<script src=" not in text
     assert json.loads(Path(f"{page}.json").read_text())["title"] == "tiny"
+
+
+def test_the_refined_space_is_read_by_the_next_plan(fit, tmp_path):
+    space = popstats.refine(fit, regime=0.5)
+    assert isinstance(space, popstats.RefinedSpace)
+    file = space.to_toml(tmp_path / "refined.toml")
+    first_block = PLAN.split("[[recipes]]")[0].replace("tiny", "next")
+    block = f'[[recipes]]\nregimes = [0.5]\ncount = 4\nspace = "refined:{file}"\n'
+    plan = tmp_path / "next.toml"
+    plan.write_text(first_block + block)
+    said = command("generate.population", plan, "--dry-run", "--device", "cpu")
+    assert "refined:" in said
+    assert "4 trainings" in said
