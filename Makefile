@@ -42,7 +42,7 @@ bench: .venv/installed-all ## the benchmarks of design numbers; prints figures
 	@$(PYTEST) -m benchmark -s tests/benchmarks
 
 calibrate: .venv/installed-all ## error rates of the verdicts on simulated truths (long)
-	@$(RUN) -m popstats calibrate --workers 2 -o data/calibration.json
+	@$(RUN) -m popstats calibrate --workers 2 -o popstats/judgement/calibration.json
 
 reports: .venv/installed-all ## the report of every shipped population, into reports/
 	@for table in data/*.parquet; do [ -e "$$table" ] || continue; \
