@@ -9,6 +9,7 @@ import pytest
 
 TINY = """
 name = "tiny"
+description = "For tests."
 [network]
 width = 8
 [images]
