@@ -18,6 +18,11 @@ import pyarrow.parquet as pq
 from popstats import columns
 from popstats.errors import PopstatsError, PopulationError
 
+HEADINGS = (
+    "axis", "regime", "space", "retraining", "trainings", "recipes", "mCB",
+    "drop: median", "drop: best recipe", "seed noise (sd)", "its share of variance",
+)  # fmt: skip
+
 __all__ = ["card", "main", "seed_noise_share"]
 
 
@@ -90,9 +95,8 @@ def _settings(settings: Mapping[str, Any]) -> str:
 def _regime_table(rows: list[dict[str, Any]]) -> list[str]:
     """One line a regime, space and technique; drops in percentage points."""
     lines = [
-        "| axis | regime | space | retraining | trainings | recipes | mCB | drop: median | best "
-        "recipe | seed noise (sd) | share of variance |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        f"| {' | '.join(HEADINGS)} |",
+        "|" + "---|" * len(HEADINGS),
     ]
     places: dict[tuple[str, float, str, str], list[dict[str, Any]]] = {}
     for row in rows:
