@@ -89,7 +89,8 @@ def _settings(settings: Mapping[str, Any]) -> str:
         if settings["training_macs"] is None
         else f"{settings['training_macs']:.3g} training MACs"
     )
-    return f"{budget}, rate {settings['learning_rate']:g} ({settings['schedule']}), batches of {settings['batch_size']}, {settings['augmentation']}"
+    rate = f"rate {settings['learning_rate']:g} ({settings['schedule']})"
+    return f"{budget}, {rate}, batches of {settings['batch_size']}, {settings['augmentation']}"
 
 
 def _regime_table(rows: list[dict[str, Any]]) -> list[str]:
