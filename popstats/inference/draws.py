@@ -34,6 +34,8 @@ class Draws:
         Sampler statistics (diverging, energy); empty for `method="exact"`.
     edge_probability : numpy.ndarray, shape (K,)
         Posterior mass at the edge of the exact method's grid; zeros for `nuts`.
+    shape : numpy.ndarray, shape (chains, draws, K), or None
+        Degrees of freedom (noise "student") or mean of the exponential (noise "frontier").
     """
 
     length_scale: FloatArray
@@ -43,6 +45,7 @@ class Draws:
     coefficients: FloatArray
     statistics: dict[str, FloatArray]
     edge_probability: FloatArray
+    shape: FloatArray | None = None
 
     @property
     def flat_coefficients(self) -> FloatArray:

@@ -16,8 +16,14 @@ import pandas as pd
 
 from popstats.errors import FitError
 from popstats.inference.convergence import Convergence, check_draws
-from popstats.inference.cross_products import RegimeData, prepare_regimes, recipe_table
-from popstats.inference.curves import BASIS_SIZE, FIXED_TERMS
+from popstats.inference.cross_products import (
+    RegimeData,
+    StandardRows,
+    prepare_regimes,
+    recipe_table,
+    standard_rows,
+)
+from popstats.inference.curves import COLUMNS
 from popstats.inference.draws import Draws, curve_in_points, from_regimes, prior_curves
 from popstats.inference.exact import draw_regime
 from popstats.inference.optimum import GRID_SIZE, INTERVAL_MASS, OptimumDraws, interval, read_optimum
@@ -67,7 +73,7 @@ class Settings:
         legal = {
             "regime_axis": ("macs", "params"),
             "curve": ("smooth",),
-            "noise": ("normal",),
+            "noise": ("normal", "student", "frontier"),
             "method": ("nuts", "exact"),
         }
         for name, choices in legal.items():
@@ -75,6 +81,8 @@ class Settings:
                 raise FitError(
                     f"{name}: expected {' or '.join(map(repr, choices))}, got {getattr(self, name)!r}"
                 )
+        if self.noise != "normal" and self.method == "exact":
+            raise FitError(f"noise={self.noise!r} has no closed form: use method='nuts'")
         for name in ("draws", "tune", "chains"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise FitError(f"{name}: expected a positive whole number, got {getattr(self, name)!r}")
@@ -114,8 +122,10 @@ def fit(
         has them, else bins of ten points of reduction.
     curve : {"smooth"}
         Curve whose minimum the verdicts read.
-    noise : {"normal"}
-        Distribution of recipes and runs about the curve.
+    noise : {"normal", "student", "frontier"}
+        Distribution of recipes and runs about the curve. "student": heavy tails, for collapsed networks.
+        "frontier": normal plus exponential, the curve's lower edge as what is attainable; the expected drop,
+        which verdicts read, includes the mean excess. The last two see every row and take longer.
     method : {"nuts", "exact"}
         "nuts": PyMC and nutpie, hyperparameters partially pooled over regimes. "exact": regimes
         independent, hyperparameters on a grid, everything else in closed form; well under a second.
@@ -146,7 +156,7 @@ def fit(
     assigned = assign_regimes(population.frame, axis, regimes)
     recipes = recipe_table(population, assigned)
     data, changes = weighted_regimes(recipes, assigned, priors, seed)
-    result = _draw([r for r in data if r.fitted], settings, priors, progress)
+    result = _draw(recipes, data, changes, settings, priors, progress)
     return Fit(population, data, settings, priors, result, changes, time.perf_counter() - started)
 
 
@@ -178,17 +188,49 @@ def weighted_regimes(
     return data, tuple(changes)
 
 
-def _draw(fitted: list[RegimeData], settings: Settings, priors: Priors, progress: bool | None) -> Draws:
-    if settings.method == "nuts" and fitted:
+def _draw(
+    recipes: pd.DataFrame,
+    data: tuple[RegimeData, ...],
+    changes: tuple[SpreadChange | None, ...],
+    settings: Settings,
+    priors: Priors,
+    progress: bool | None,
+) -> Draws:
+    fitted = [r for r in data if r.fitted]
+    lengths = {"draws": settings.draws, "tune": settings.tune, "chains": settings.chains}
+    if settings.method == "exact" or not fitted:
+        return _draw_exact(fitted, settings, priors)
+    if settings.noise == "normal":
         from popstats.inference.models import sample_nuts
 
-        lengths = {"draws": settings.draws, "tune": settings.tune, "chains": settings.chains}
         return sample_nuts(fitted, priors, seed=settings.seed, progress=progress, **lengths)
+    from popstats.inference.row_models import sample_rows
+
+    rows = _rows(recipes, data, changes)
+    normal = _draw_exact(fitted, settings, priors)
+    return sample_rows(
+        settings.noise, fitted, rows, normal, priors, seed=settings.seed, progress=progress, **lengths
+    )
+
+
+def _draw_exact(fitted: list[RegimeData], settings: Settings, priors: Priors) -> Draws:
     size = settings.draws * settings.chains
-    independent = [
-        draw_regime(r, priors, size, np.random.default_rng([settings.seed, k])) for k, r in enumerate(fitted)
-    ]
-    return from_regimes(independent, FIXED_TERMS + BASIS_SIZE)
+    streams = [np.random.default_rng([settings.seed, k]) for k in range(len(fitted))]
+    return from_regimes(
+        [draw_regime(r, priors, size, rng) for r, rng in zip(fitted, streams, strict=True)], COLUMNS
+    )
+
+
+def _rows(
+    recipes: pd.DataFrame, data: tuple[RegimeData, ...], changes: tuple[SpreadChange | None, ...]
+) -> list[StandardRows]:
+    members = recipes["regime"].to_numpy()
+    found = []
+    for k, (regime, change) in enumerate(zip(data, changes, strict=True)):
+        if regime.fitted and change is not None:
+            mine = recipes[members == k]
+            found.append(standard_rows(mine, regime, precision_weights(mine, regime, change)))
+    return found
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -240,8 +282,16 @@ class Fit:
     def expected_drop(self) -> FloatArray:
         """Draws of the expected drop at the regime's centre, percentage points, shape (S, K, GRID_SIZE)."""
         flat = self.draws.flat_coefficients
-        curves = [curve_in_points(r, flat[:, k], self.grid[k]) for k, r in enumerate(self.fitted)]
+        curves = [
+            curve_in_points(r, flat[:, k], self.grid[k]) + self._excess(k) for k, r in enumerate(self.fitted)
+        ]
         return np.stack(curves, axis=1) if curves else np.zeros((flat.shape[0], 0, GRID_SIZE))
+
+    def _excess(self, k: int) -> FloatArray:
+        """Mean distance of trainings from the curve, points, shape (S, 1): 0 unless the curve is a frontier."""
+        if self.settings.noise != "frontier" or self.draws.shape is None:
+            return np.zeros((self.draws.flat_coefficients.shape[0], 1))
+        return np.asarray(self.fitted[k].scale * self.draws.shape[:, :, k].reshape(-1, 1))
 
     @cached_property
     def optimum_draws(self) -> tuple[OptimumDraws, ...]:
@@ -412,6 +462,20 @@ class Fit:
                 "training_lower": t_lower,
                 "training_upper": t_upper,
             }
+        )
+
+    def _training_noise(self, k: int, shape: tuple[int, ...]) -> FloatArray:
+        """Draw deviations of single trainings from their expected drop, points."""
+        rng = np.random.default_rng([self.settings.seed, k, 2])
+        scale = self.fitted[k].scale * self.draws.noise[:, :, k].reshape(-1, 1)
+        if self.draws.shape is None:
+            return np.asarray(scale * rng.standard_normal(shape))
+        extra = self.draws.shape[:, :, k].reshape(-1, 1)
+        if self.settings.noise == "student":
+            return np.asarray(scale * rng.standard_t(extra, shape))
+        excess = self.fitted[k].scale * extra
+        return np.asarray(
+            scale * rng.standard_normal(shape) + excess * (rng.standard_exponential(shape) - 1.0)
         )
 
     def _index_of(self, regime: float | str) -> int:

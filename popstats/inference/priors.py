@@ -30,6 +30,8 @@ class Priors:
     noise : (float, float)
         Standard deviation of one training about the curve, in units of s. Near s when the curve explains
         little, a small part of it when it explains nearly all.
+    excess : (float, float)
+        Mean of the exponential part of `noise="frontier"`, in units of s.
     pooling : float
         Share of each log parameter's prior variance that is common to the regimes, in (0, 1): regimes of one
         population resemble each other but need not. Only `method="nuts"` pools.
@@ -43,6 +45,7 @@ class Priors:
     length_scale: tuple[float, float] = (0.7, 0.6)
     amplitude: tuple[float, float] = (0.5, 0.9)
     noise: tuple[float, float] = (0.8, 0.7)
+    excess: tuple[float, float] = (0.5, 1.0)
     pooling: float = 0.3
 
     def __post_init__(self) -> None:
@@ -61,6 +64,8 @@ class Priors:
             ("amplitude", _log_normal(self.amplitude), "s, the spread of the recipes' drops in the regime",
              "from nothing to see to the whole spread"),
             ("noise", _log_normal(self.noise), "s", "what the curve leaves over, seeds included"),
+            ("excess", _log_normal(self.excess), "s", "mean distance from the frontier (noise='frontier')"),
+            ("degrees of freedom", "Gamma(2, 0.1)", "", "from heavy tails to nearly normal (noise='student')"),
             ("seed_share", "Uniform(0, 1)", "share of one training's variance", "replicates decide"),
             ("level, MACs terms", "flat", "percentage points", "integrated out exactly"),
             ("pooling", f"{self.pooling:g} of the variance common", "log", "regimes resemble each other (nuts only)"),

@@ -44,6 +44,8 @@ def posterior_tree(fit: Fit) -> xr.DataTree:
     dims = ("chain", "draw", "regime")
     variables: dict[str, Any] = {name: (dims, getattr(fit.draws, name)) for name in _DRAWS}
     variables["coefficients"] = ((*dims, "coefficient"), fit.draws.coefficients)
+    if fit.draws.shape is not None:
+        variables["shape"] = (dims, fit.draws.shape)
     shape = fit.draws.noise.shape
     if fit.fitted:
         optimum = np.stack([o.log_mcb for o in fit.optimum_draws], axis=1).reshape(shape)
@@ -143,4 +145,5 @@ def _draws(tree: xr.DataTree) -> Draws:
         coefficients=posterior["coefficients"].to_numpy(),
         statistics={str(name): statistics[name].to_numpy() for name in statistics},
         edge_probability=tree["edge_probability"].to_numpy(),
+        shape=posterior["shape"].to_numpy() if "shape" in posterior else None,
     )

@@ -1,0 +1,143 @@
+"""The PyMC model for noise that is not normal: Student-t, or a frontier (normal plus exponential).
+
+The likelihood does not reduce to cross-products, so every row enters every step. Coefficients are sampled
+too, whitened by the exact posterior under normal noise: in those coordinates NUTS needs few steps.
+
+The curve's length scale and amplitude are set to their posterior medians under normal noise (empirical
+Bayes). Sampled together with the coefficients they form funnels in twenty dimensions: centred, non-centred
+and partially centred versions all gave fewer than 150 effective draws out of 2,000.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import nutpie
+import pymc as pm
+import pytensor.tensor as pt
+
+from popstats.inference.cross_products import RegimeData, StandardRows
+from popstats.inference.curves import COLUMNS, FIXED_TERMS, design_matrix, log_spectral_density
+from popstats.inference.draws import Draws
+from popstats.inference.models import sampler_statistics, say
+from popstats.inference.priors import Priors
+from popstats.inference.row_density import RowLogDensity, pack_rows
+
+__all__ = ["sample_rows"]
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Whitening:
+    """Coefficients = centre + root @ z, regime by regime: the exact posterior under normal noise."""
+
+    centre: FloatArray  # (K, p)
+    root: FloatArray  # (K, p, p)
+    precision: FloatArray  # (K, m) prior precision of the basis coefficients
+
+    @classmethod
+    def of(cls, normal: Draws, length_scale: FloatArray, amplitude: FloatArray) -> _Whitening:
+        flat = normal.flat_coefficients
+        jitter = 1e-9 * np.eye(COLUMNS)
+        roots = [np.linalg.cholesky(np.cov(flat[:, k].T) + jitter) for k in range(flat.shape[1])]
+        precision = np.exp(-log_spectral_density(length_scale)) / amplitude[:, None] ** 2
+        return cls(flat.mean(axis=0), np.array(roots), precision)
+
+
+def sample_rows(
+    noise: str,
+    regimes: Sequence[RegimeData],
+    rows: Sequence[StandardRows],
+    normal: Draws,
+    priors: Priors,
+    *,
+    seed: int,
+    draws: int,
+    tune: int,
+    chains: int,
+    progress: bool | None = None,
+) -> Draws:
+    """Sample coefficients and hyperparameters under `noise`.
+
+    Parameters
+    ----------
+    noise : {"student", "frontier"}
+    regimes : sequence of RegimeData
+        Fitted regimes.
+    rows : sequence of StandardRows
+        Their recipes.
+    normal : Draws
+        Exact draws under normal noise: they whiten the coefficients, and their median seed share (which
+        replicates decide, whatever the tails) sets how much a recipe's replicates narrow its noise.
+    priors : Priors
+    seed, draws, tune, chains : int
+    progress : bool, optional
+
+    Returns
+    -------
+    Draws
+        With `shape`: degrees of freedom, or mean of the exponential in units of the regime's scale.
+    """
+    share = np.median(normal.seed_share, axis=(0, 1))
+    length_scale, amplitude = np.median(normal.length_scale, (0, 1)), np.median(normal.amplitude, (0, 1))
+    whitening = _Whitening.of(normal, length_scale, amplitude)
+    packed = _pack(noise, rows, share, np.array([r.fixed for r in regimes], dtype=np.float64))
+    say(progress, f"compiling the {noise} model (seconds)")
+    compiled = nutpie.compile_pymc_model(_build(noise, len(regimes), whitening, packed, priors))
+    say(progress, f"sampling {chains} chains over {sum(r.drop.size for r in rows):,} recipes")
+    trace = nutpie.sample(compiled, draws=draws, tune=tune, chains=chains, seed=seed, progress_bar=False)
+    posterior = trace["posterior"]
+    z = posterior["z"].to_numpy()
+    return Draws(
+        length_scale=np.broadcast_to(length_scale, z.shape[:3]).copy(),
+        amplitude=np.broadcast_to(amplitude, z.shape[:3]).copy(),
+        noise=np.exp(posterior["log_noise"].to_numpy()),
+        seed_share=np.broadcast_to(share, z.shape[:3]).copy(),
+        coefficients=whitening.centre + np.einsum("kij,cdkj->cdki", whitening.root, z),
+        statistics=sampler_statistics(trace),
+        edge_probability=np.zeros(len(regimes)),
+        shape=np.exp(posterior["log_shape"].to_numpy()),
+    )
+
+
+def _pack(noise: str, rows: Sequence[StandardRows], share: FloatArray, fixed: FloatArray) -> FloatArray:
+    designs = []
+    for k, r in enumerate(rows):
+        mask = np.ones(COLUMNS)
+        mask[:FIXED_TERMS] = fixed[k]
+        designs.append(design_matrix(r.unit, r.distance) * mask)
+    starts = np.cumsum([0, *(r.drop.size for r in rows)]).astype(np.float64)
+    relative = [np.sqrt((1.0 - s + s / r.runs) / r.weight) for r, s in zip(rows, share.tolist(), strict=True)]
+    drop = np.concatenate([r.drop for r in rows])
+    return pack_rows(noise, starts, np.concatenate(designs), drop, np.concatenate(relative))
+
+
+def _build(noise: str, size: int, whitening: _Whitening, packed: FloatArray, priors: Priors) -> pm.Model:
+    with pm.Model() as model:
+        common = pm.Normal("common", np.log(priors.noise[0]), priors.noise[1] * np.sqrt(priors.pooling))
+        own = priors.noise[1] * np.sqrt(1.0 - priors.pooling)
+        log_noise = pm.Normal("log_noise", common, own, shape=size)
+        log_shape = _log_shape(noise, size, priors)
+        # The likelihood places the coefficients; this wide prior only keeps terms proper that a regime lacks.
+        z = pm.Normal("z", 0.0, 100.0, shape=(size, COLUMNS))
+        centre, root = pm.Data("centre", whitening.centre), pm.Data("root", whitening.root)
+        coefficients = centre + (root * z[:, None, :]).sum(axis=2)
+        precision = pm.Data("precision", whitening.precision)
+        pm.Potential("curve", -0.5 * (precision * coefficients[:, FIXED_TERMS:] ** 2).sum())
+        rows = pm.Data("rows", packed)
+        pm.Potential("data", RowLogDensity()(coefficients, log_noise, log_shape, rows)[0])
+    return model
+
+
+def _log_shape(noise: str, size: int, priors: Priors) -> Any:
+    if noise == "frontier":
+        return pm.Normal("log_shape", np.log(priors.excess[0]), priors.excess[1], shape=size)
+    # Gamma(2, 0.1) on the degrees of freedom (Juarez and Steel 2010, doi:10.1198/jbes.2009.07145), on the log scale.
+    log_shape = pm.Flat("log_shape", shape=size, initval=np.full(size, np.log(10.0)))
+    pm.Potential("degrees_of_freedom", (2.0 * log_shape - 0.1 * pt.exp(log_shape)).sum())
+    return log_shape
