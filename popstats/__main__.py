@@ -306,20 +306,16 @@ def _judge(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from popstats.report.page import write_report
+    from popstats.report.page import write_comparison, write_report
 
-    if len(options.population) > 1:
-        raise PopstatsError("report: expected one population; a comparison of several is not written yet")
-    fit = _fitted(options, options.population[0])
-    path = write_report(fit, options.output, command=options.command_line)
-    found = {
-        "report": str(path),
-        "content": f"{path}.json",
-        "ok": fit.convergence.ok,
-        "reasons": list(fit.convergence.reasons),
-    }
-    _say(options, found, str(path))
-    return _status(fit)
+    fits = [_fitted(options, source) for source in options.population]
+    if len(fits) == 1:
+        path = write_report(fits[0], options.output, command=options.command_line)
+    else:
+        path = write_comparison(fits, options.output, command=options.command_line)
+    ok = all(fit.convergence.ok for fit in fits)
+    _say(options, {"report": str(path), "content": f"{path}.json", "ok": ok}, str(path))
+    return max(_status(fit) for fit in fits)
 
 
 def _refine(options: argparse.Namespace) -> int:

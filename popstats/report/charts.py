@@ -264,11 +264,11 @@ def edfs(shares: pd.DataFrame, frame: pd.DataFrame) -> Any:
     ).properties(width="container", height=PANEL_HEIGHT - 20)  # fmt: skip
 
 
-def elasticities(groups: pd.DataFrame, original: pd.DataFrame, frame: pd.DataFrame) -> Any:
-    """Draw what widening each group buys, with intervals."""
+def dot_intervals(groups: pd.DataFrame, original: pd.DataFrame, frame: pd.DataFrame) -> Any:
+    """Draw one quantity of several groups, with intervals and the value that means nothing."""
     title = str(frame.iloc[0].title)
     y = alt.Y("group:N", sort=None, title=None, axis=alt.Axis(grid=False, labelLimit=130))
-    x = alt.X("points:Q", title=title, axis=alt.Axis(tickCount=4, format="~g"))
+    x = alt.X("points:Q", title=title, axis=alt.Axis(tickCount=4, format="~g"), scale=alt.Scale(zero=False))
     tips = [alt.Tooltip("group:N"), *_tips(("points", title), *_INTERVAL_TIPS, digits=3)]
     base = _rows("groups").encode(y=y)
     return alt.layer(
@@ -287,5 +287,5 @@ CHARTS: dict[str, Callable[..., Any]] = {
     "what_explains": what_explains,
     "limits": limits,
     "edfs": edfs,
-    "elasticities": elasticities,
+    "dot_intervals": dot_intervals,
 }

@@ -48,6 +48,7 @@ def report_content(
     )
     return ReportContent(
         format=FORMAT,
+        kind="Population report",
         title=fit.population.name,
         answer=answer(evidence),
         facts=facts(evidence),

@@ -130,7 +130,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class VerdictRow:
-    """One verdict, in plain values; None where there is no number."""
+    """One verdict, in plain values; None where there is no number. `population` only in comparisons."""
 
     regime: str
     outcome: str
@@ -143,6 +143,7 @@ class VerdictRow:
     sentence: str
     reason: str
     remedy: str
+    population: str = ""
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,8 @@ class ReportContent:
     ----------
     format : int
         Version of this layout.
+    kind : str
+        What it is, above the title.
     title : str
         The population's name.
     answer : tuple of str
@@ -218,6 +221,7 @@ class ReportContent:
     """
 
     format: int
+    kind: str
     title: str
     answer: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from popstats.inference.cross_products import RegimeData
@@ -21,7 +24,17 @@ from popstats.report.words import (
     with_interval,
 )
 
-__all__ = ["INTERVALS", "MASS_WORDS", "drop_figure", "limit_figure", "limit_sentence", "near_figure"]
+__all__ = [
+    "INTERVALS",
+    "MASS_WORDS",
+    "drop_figure",
+    "limit_figure",
+    "limit_sentence",
+    "near_figure",
+    "ranges_panel",
+]
+
+FloatArray = npt.NDArray[np.float64]
 
 #: Most networks drawn in a panel; of them at most this many winners.
 MOST_POINTS, MOST_WINNERS = 250, 50
@@ -39,7 +52,7 @@ INTERVALS = f"Intervals hold {MASS_WORDS} of the probability, with equal tails."
 
 def drop_figure(evidence: Evidence) -> Figure:
     """Return accuracy drop against mCB, one panel a regime."""
-    span = _mcb_span(evidence)
+    span = _mcb_span(np.array([r.observed for r in evidence.fit.fitted]))
     return Figure(
         key="drop",
         heading="Accuracy drop against mCB",
@@ -126,10 +139,9 @@ def _drop_span(drops: pd.Series, curve: pd.DataFrame) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _mcb_span(evidence: Evidence) -> tuple[float, float]:
-    """Return the mCB values that every panel shows: all observed ranges and 1, with a margin."""
-    ends = np.array([r.observed for r in evidence.fit.fitted])
-    low, high = min(float(ends.min()), 0.0), max(float(ends.max()), 0.0)
+def _mcb_span(observed: FloatArray) -> tuple[float, float]:
+    """Return the mCB values that every panel shows: all observed ranges (log mCB) and 1, with a margin."""
+    low, high = min(float(observed.min()), 0.0), max(float(observed.max()), 0.0)
     margin = 0.08 * max(high - low, 0.1)
     return float(np.exp(low - margin)), float(np.exp(high + margin))
 
@@ -176,29 +188,8 @@ def _optima_table(evidence: Evidence) -> Table:
 def near_figure(evidence: Evidence) -> Figure:
     """Return the near-optimal ranges over regimes."""
     optima = evidence.fitted_optima
-    names = ("mcb", "near_lower", "near_upper", "observed_lower", "observed_upper")
-    renamed = {"lower": "mcb_lower", "upper": "mcb_upper", "drop": "limit"} | {name: name for name in names}
-    ranges = pd.DataFrame(
-        [{ours: getattr(row, theirs) for ours, theirs in renamed.items()} for row in optima]
-    )
-    ranges["regime"] = [regime_name(row.regime) for row in optima]
-    ranges["clear"] = [evidence.outcome("C3a", row.regime) == "supported" for row in optima]
-    low, high = _mcb_span(evidence)
-    described = [
-        f"{regime_name(r.regime)} removed, {interval_words(r.near_lower, r.near_upper)}" for r in optima
-    ]
-    panel = Panel(
-        title="",
-        note="",
-        outcome="",
-        chart="near_optimal_ranges",
-        alt=f"Near-optimal mCB by regime: {'; '.join(described)}.",
-        data={
-            "ranges": Table.of(ranges),
-            "original": ORIGINAL,
-            "frame": Table.of(pd.DataFrame([{"x_lower": low, "x_upper": high}])),
-        },
-    )
+    labels = [regime_name(row.regime) for row in optima]
+    clear = [evidence.outcome("C3a", row.regime) == "supported" for row in optima]
     return Figure(
         key="near",
         heading="How much room there is around the best mCB",
@@ -213,8 +204,45 @@ def near_figure(evidence: Evidence) -> Figure:
             ("open", "lowest point where none is supported"),
             ("original", "the original network's ratio"),
         ),
-        panels=(panel,),
+        panels=(ranges_panel(optima, labels, clear),),
         table=_near_table(evidence),
+    )
+
+
+def ranges_panel(optima: list[Any], labels: list[str], clear: list[bool]) -> Panel:
+    """Return the picture of near-optimal ranges, one row a regime.
+
+    Parameters
+    ----------
+    optima : list of row
+        Of `fit.optima()`.
+    labels : list of str
+        What each row is called.
+    clear : list of bool
+        Whether C3a is supported there.
+    """
+    names = ("mcb", "near_lower", "near_upper", "observed_lower", "observed_upper")
+    renamed = {"lower": "mcb_lower", "upper": "mcb_upper", "drop": "limit"} | {name: name for name in names}
+    ranges = pd.DataFrame(
+        [{ours: getattr(row, theirs) for ours, theirs in renamed.items()} for row in optima]
+    )
+    ends = np.log([(row.observed_lower, row.observed_upper) for row in optima])
+    low, high = _mcb_span(ends)
+    described = [
+        f"{label}, {interval_words(row.near_lower, row.near_upper)}"
+        for label, row in zip(labels, optima, strict=True)
+    ]
+    return Panel(
+        title="",
+        note="",
+        outcome="",
+        chart="near_optimal_ranges",
+        alt=f"Near-optimal mCB by regime: {'; '.join(described)}.",
+        data={
+            "ranges": Table.of(ranges.assign(regime=labels, clear=clear)),
+            "original": ORIGINAL,
+            "frame": Table.of(pd.DataFrame([{"x_lower": low, "x_upper": high}])),
+        },
     )
 
 

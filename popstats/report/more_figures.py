@@ -275,7 +275,7 @@ def _elasticity_panel(pooled: pd.DataFrame, names: tuple[str, str, str], heading
         title=heading,
         note="",
         outcome="",
-        chart="elasticities",
+        chart="dot_intervals",
         alt=f"Accuracy points that a wider group buys. {heading}: {described}.",
         data={
             "groups": Table.of(data),

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from markupsafe import Markup, escape
 from popstats.inference.fit import Fit
 from popstats.judgement.verdicts import Verdicts
 from popstats.report.charts import draw
+from popstats.report.comparison import comparison_content
 from popstats.report.compose import report_content
 from popstats.report.content import Cell, ReportContent, Table, VerdictRow
 from popstats.report.theme import DARK, LEGEND_MARKS, LIGHT, OUTCOME_GLYPHS, Palette, color_rules
@@ -31,7 +33,7 @@ from popstats.report.words import (
     typeset,
 )
 
-__all__ = ["render", "write_report"]
+__all__ = ["render", "write_comparison", "write_content", "write_report"]
 
 _NUMBER_LIKE = re.compile(r"^[−–<>]? ?[\d.,]*( ?%|-fold.*)?( to [−\d.,]+| \(.*\))*( %)?$")
 
@@ -62,6 +64,21 @@ def write_report(
         The page. Nothing half-written is left if anything fails.
     """
     return write_content(report_content(fit, verdicts, command=command), path)
+
+
+def write_comparison(fits: Sequence[Fit], path: str | Path, *, command: str | None = None) -> Path:
+    """Write the comparison of two or more fits, in the same two files.
+
+    Parameters
+    ----------
+    fits : sequence of Fit
+        On one regime axis; the others are compared with the first.
+    path : str or Path
+        Where the page goes.
+    command : str, optional
+        The command line that made it.
+    """
+    return write_content(comparison_content(fits, command=command), path)
 
 
 def write_content(content: ReportContent, path: str | Path) -> Path:
@@ -151,6 +168,7 @@ def _environment() -> Environment:
         finalize=_typeset,
     )
     environment.filters |= {
+        "by_population": _by_population,
         "cell": _cell,
         "verbatim": escape,
         "count": count,
@@ -201,6 +219,12 @@ def _span(row: VerdictRow) -> str:
     if row.lower is None or row.upper is None:
         return MISSING
     return interval_words(row.lower, row.upper, _decimals(row))
+
+
+def _by_population(rows: Sequence[VerdictRow]) -> list[tuple[str, list[VerdictRow]]]:
+    """Return the verdicts of each population, in their order; of one population under an empty name."""
+    names = dict.fromkeys(row.population for row in rows)
+    return [(name, [row for row in rows if row.population == name]) for name in names]
 
 
 def _decimals(row: VerdictRow) -> int:

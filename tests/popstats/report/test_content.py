@@ -11,6 +11,7 @@ import popstats
 from popstats.errors import PopstatsError
 from popstats.inference.optimum import INTERVAL_MASS
 from popstats.judgement.verdicts import Verdicts
+from popstats.report.comparison import comparison_content
 from popstats.report.compose import report_content
 from popstats.report.content import ReportContent, Table
 from popstats.report.figures import MOST_POINTS
@@ -144,3 +145,30 @@ def _differences(old: Any, new: Any, where: str) -> list[str]:
     if isinstance(old, int | float) and isinstance(new, int | float):
         return [] if old == pytest.approx(new, rel=0.05, abs=0.02) else [f"{where}: {old} became {new}"]
     return [] if old == new else [f"{where}: {old!r} became {new!r}"]
+
+
+def test_a_comparison_finds_the_difference_that_was_simulated():
+    fits = [
+        popstats.fit(
+            popstats.simulate_population("quadratic", regimes=(0.5, 0.8), n=300, centre=centre, seed=seed),
+            method="exact",
+            draws=200,
+        )
+        for centre, seed in ((0.0, 1), (0.3, 2))
+    ]
+    told = comparison_content(fits, created="now")
+    table = {(row[0], row[1]): row[2] for row in told.figures[1].table.rows}
+    for regime in ("50 %", "80 %"):
+        ratio = float(table[regime, "Best mCB"].split(" ")[0])
+        assert ratio == pytest.approx(np.exp(0.3), rel=0.1)
+    assert {row.population for claim in told.claims for row in claim.rows} == {
+        "simulated-quadratic (1)",
+        "simulated-quadratic (2)",
+    }
+    assert ReportContent.from_json(told.to_json()) == told
+
+
+def test_fits_on_different_axes_cannot_be_compared(fitted):
+    other = popstats.fit(fitted.population, regime_axis="params", method="exact", draws=50)
+    with pytest.raises(PopstatsError, match="on one regime axis, got 2 on: macs, params"):
+        comparison_content([fitted, other])
