@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import cast
+from functools import cached_property, partial
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from popstats.errors import PlanError
 
 __all__ = ["CostModel", "QuadraticForm", "derive_costs"]
 
-ROWS_AT_ONCE = 2048
+ROWS_AT_ONCE = 1024
 """Recipes in one block: block and product stay in a core's second-level cache, and memory stays flat."""
 
 EXACT_BELOW = 2**53
@@ -53,12 +53,18 @@ class QuadraticForm:
     linear: IntArray
     pairs: IntArray
 
-    def at(self, units: FloatArray) -> IntArray:
-        """Return the cost of each row of `units`, shape (n, G), as integers, shape (n,)."""
-        inner = units @ self.pairs.T.astype(np.float64)
-        inner += self.linear
-        total = np.einsum("ng,ng->n", units, inner) + self.constant
-        return cast(IntArray, total.astype(np.int64))
+    def at(self, units: FloatArray) -> FloatArray:
+        """Return the cost of each row of `units`, shape (n, G), as whole numbers in float64, shape (n,)."""
+        products = np.einsum("ng,ng->n", units, units @ self._pairs)
+        return cast(FloatArray, products + units @ self._linear + self.constant)
+
+    @cached_property
+    def _pairs(self) -> FloatArray:
+        return self.pairs.astype(np.float64)
+
+    @cached_property
+    def _linear(self) -> FloatArray:
+        return self.linear.astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -77,22 +83,22 @@ class CostModel:
     macs_form: QuadraticForm
     params_form: QuadraticForm
 
-    @property
+    @cached_property
     def full_widths(self) -> IntArray:
         """Widths of the original network, shape (G,)."""
         return np.array([group.width for group in self.groups], dtype=np.int64)
 
-    @property
+    @cached_property
     def steps(self) -> IntArray:
         """Smallest change of each width, shape (G,)."""
         return np.array([group.step for group in self.groups], dtype=np.int64)
 
-    @property
+    @cached_property
     def original_macs(self) -> int:
         """MACs of the original network (F0)."""
         return int(self.macs(self.full_widths)[0])
 
-    @property
+    @cached_property
     def original_params(self) -> int:
         """Parameters of the original network (P0)."""
         return int(self.params(self.full_widths)[0])
@@ -110,18 +116,35 @@ class CostModel:
         numpy.ndarray of int, shape (n,)
             Multiply-accumulates for one input.
         """
-        return np.concatenate([self.macs_form.at(units) for units in self._blocks(widths)])
+        return cast(IntArray, self._evaluate(widths, (self.macs_form,))[0])
 
     def params(self, widths: ArrayLike) -> IntArray:
         """Return the number of parameters of each recipe, shape (n,), for widths of shape (n, G) or (G,)."""
-        return np.concatenate([self.params_form.at(units) for units in self._blocks(widths)])
+        return cast(IntArray, self._evaluate(widths, (self.params_form,))[0])
 
-    def _blocks(self, widths: ArrayLike) -> Iterator[FloatArray]:
+    def both(self, widths: ArrayLike) -> tuple[IntArray, IntArray]:
+        """Return MACs and parameters of each recipe in one pass, each of shape (n,)."""
+        macs, params = self._evaluate(widths, (self.macs_form, self.params_form))
+        return macs, params
+
+    def _evaluate(self, widths: ArrayLike, forms: tuple[QuadraticForm, ...]) -> IntArray:
         rows = np.atleast_2d(np.asarray(widths))
         if rows.shape[1] != len(self.groups):
             raise PlanError(f"widths: expected {len(self.groups)} columns, one a group, got {rows.shape[1]}.")
-        for start in range(0, max(len(rows), 1), ROWS_AT_ONCE):
-            yield rows[start : start + ROWS_AT_ONCE] / self.steps
+        costs = np.empty((len(forms), len(rows)))
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            here = slice(start, start + ROWS_AT_ONCE)
+            units = self._units(rows[here])
+            for place, form in enumerate(forms):
+                costs[place, here] = form.at(units)
+        return costs.astype(np.int64)
+
+    def _units(self, widths: NDArray[Any]) -> FloatArray:
+        return widths / self.steps if self._has_steps else widths.astype(np.float64)
+
+    @cached_property
+    def _has_steps(self) -> bool:
+        return bool((self.steps > 1).any())
 
 
 @dataclass(frozen=True)

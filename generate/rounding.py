@@ -4,75 +4,81 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from generate.costs import QuadraticForm
-from generate.geometry import Geometry, SingleArray
+from generate.costs import FloatArray
+from generate.geometry import BoolArray, Budget, Geometry, SingleArray
 from generate.wiring import IntArray
 
-__all__ = ["Budget", "round_widths"]
+__all__ = ["Rounded", "round_widths"]
 
 REPAIR_STEPS = 48
 
-BoolArray = NDArray[np.bool_]
-
 
 @dataclass(frozen=True)
-class Budget:
-    """A cost that every recipe of a regime must have.
+class Rounded:
+    """Whole widths with their exact costs.
 
     Parameters
     ----------
-    axis : {"macs", "params"}
-        Which cost.
-    share : float
-        Its target as a share of the original's: 1 - reduction.
+    widths : numpy.ndarray of int, shape (n, G)
+        Channels kept in each group.
+    macs, params : numpy.ndarray of int, shape (n,)
+        Exact costs.
+    miss : numpy.ndarray, shape (n,)
+        Largest distance from a budget, as a share of the original's cost.
     """
 
-    axis: Literal["macs", "params"]
-    share: float
+    widths: IntArray
+    macs: IntArray
+    params: IntArray
+    miss: FloatArray
 
 
 def round_widths(
     geometry: Geometry,
     budgets: Sequence[Budget],
     kept: SingleArray,
+    solved: BoolArray,
     tolerance: float,
     rng: np.random.Generator,
-) -> tuple[IntArray, BoolArray]:
-    """Return whole widths near the kept fractions, shape (n, G), and which rows meet every budget, shape (n,).
+) -> Rounded:
+    """Return whole widths near the kept fractions, repaired where rounding pushed `solved` rows off a budget.
 
-    Rows that rounding pushed off a budget are moved one unit of one group at a time: any step that meets the
-    budgets, chosen at random so that no group is favoured, else the step that comes nearest.
+    A repair moves one unit of one group at a time: any step that meets the budgets, chosen at random so that no
+    group is favoured, else the step that comes nearest.
     """
-    full, units = geometry.costs.full_widths, geometry.units
-    whole = np.rint(kept * (full / units).astype(np.float32)).astype(np.int64) * units
-    widths = np.clip(whole, units, full)
-    misses = _misses(geometry, budgets, widths)
-    active = np.flatnonzero((np.abs(misses) > tolerance).any(axis=1))
-    for _ in range(REPAIR_STEPS):
+    widths = _nearest(geometry, kept)
+    macs, params = geometry.costs.both(widths)
+    misses = _misses(geometry, budgets, macs, params)
+    active = np.flatnonzero((np.abs(misses) > tolerance).any(axis=1) & solved)
+    for _ in range(REPAIR_STEPS if len(active) else 0):
+        widths[active] = _one_step(geometry, budgets, widths[active], misses[active], tolerance, rng)
+        macs[active], params[active] = geometry.costs.both(widths[active])
+        misses[active] = _misses(geometry, budgets, macs[active], params[active])
+        active = active[(np.abs(misses[active]) > tolerance).any(axis=1)]
         if not len(active):
             break
-        widths[active] = _one_step(geometry, budgets, widths[active], misses[active], tolerance, rng)
-        misses[active] = _misses(geometry, budgets, widths[active])
-        active = active[(np.abs(misses[active]) > tolerance).any(axis=1)]
-    return widths, (np.abs(misses) <= tolerance).all(axis=1)
+    return Rounded(widths, macs, params, np.abs(misses).max(axis=1))
 
 
-def _misses(geometry: Geometry, budgets: Sequence[Budget], widths: IntArray) -> NDArray[np.float64]:
+def _nearest(geometry: Geometry, kept: SingleArray) -> IntArray:
+    whole = kept * (geometry.costs.full_widths / geometry.units).astype(np.float32)
+    widths = np.rint(whole, out=whole).astype(np.int64)
+    if geometry.is_plain:
+        return widths
+    widths *= geometry.units
+    return np.clip(widths, geometry.smallest, geometry.largest, out=widths)
+
+
+def _misses(
+    geometry: Geometry, budgets: Sequence[Budget], macs: IntArray, params: IntArray
+) -> NDArray[np.float64]:
     """Return cost minus target as a share of the original's cost, shape (n, budgets)."""
-    counted = [_cost(geometry, budget, widths) for budget in budgets]
-    return np.stack(counted, axis=1)
-
-
-def _cost(geometry: Geometry, budget: Budget, widths: IntArray) -> NDArray[np.float64]:
-    costs = geometry.costs
-    if budget.axis == "macs":
-        return costs.macs(widths) / costs.original_macs - budget.share
-    return costs.params(widths) / costs.original_params - budget.share
+    shares = {"macs": macs / geometry.costs.original_macs, "params": params / geometry.costs.original_params}
+    return np.stack([shares[budget.axis] - budget.share for budget in budgets], axis=1)
 
 
 def _one_step(
@@ -83,13 +89,10 @@ def _one_step(
     tolerance: float,
     rng: np.random.Generator,
 ) -> IntArray:
-    full, units = geometry.costs.full_widths, geometry.units
-    up = np.minimum(widths + units, full) - widths
-    down = np.maximum((widths - 1) // units * units, units) - widths
-    changes = np.concatenate([up, down], axis=1)
+    changes = _possible_changes(geometry, widths)
     distance = np.zeros(changes.shape)
     for place, budget in enumerate(budgets):
-        after = misses[:, place, None] + _change(geometry, budget, widths, up, down)
+        after = misses[:, place, None] + _cost_of(geometry, budget, widths, changes)
         distance = np.maximum(distance, np.abs(after))
     distance[changes == 0] = np.inf
     good = distance <= tolerance
@@ -97,17 +100,27 @@ def _one_step(
     best = distance.argmin(axis=1)
     rows = np.arange(len(widths))
     stepped = widths.copy()
-    stepped[rows, best % len(full)] += changes[rows, best]
+    stepped[rows, best % widths.shape[1]] += changes[rows, best]
     return stepped
 
 
-def _change(
-    geometry: Geometry, budget: Budget, widths: IntArray, up: IntArray, down: IntArray
-) -> NDArray[np.float64]:
-    """Return how much each single step changes a cost, as a share of the original's, shape (n, 2 G)."""
+def _possible_changes(geometry: Geometry, widths: IntArray) -> IntArray:
+    """Return one unit up, then one unit down, of each group, shape (n, 2 G); 0 where there is no room."""
+    units = geometry.units
+    up = np.minimum(widths // units * units + units, geometry.largest) - widths
+    down = np.maximum((widths - 1) // units * units, geometry.smallest) - widths
+    return np.concatenate([np.maximum(up, 0), np.minimum(down, 0)], axis=1)
+
+
+def _cost_of(geometry: Geometry, budget: Budget, widths: IntArray, changes: IntArray) -> NDArray[np.float64]:
+    """Return what each single change adds to a cost, as a share of the original's, shape (n, 2 G)."""
     costs = geometry.costs
-    form: QuadraticForm = costs.macs_form if budget.axis == "macs" else costs.params_form
-    original = costs.original_macs if budget.axis == "macs" else costs.original_params
+    form, original = (
+        (costs.macs_form, costs.original_macs)
+        if budget.axis == "macs"
+        else (costs.params_form, costs.original_params)
+    )
     slope = form.linear + (widths / costs.steps) @ (form.pairs + form.pairs.T).astype(np.float64)
-    parts = [step / costs.steps * slope + (step / costs.steps) ** 2 * np.diag(form.pairs) for step in (up, down)]
-    return np.concatenate(parts, axis=1) / original
+    units = changes / np.tile(costs.steps, 2)
+    bent = units**2 * np.tile(np.diag(form.pairs), 2)
+    return (units * np.tile(slope, 2) + bent) / original
