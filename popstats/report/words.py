@@ -112,12 +112,13 @@ def join_words(items: Sequence[str], last: str = "and") -> str:
 
 
 def typeset(text: str) -> str:
-    """Return text with a true minus sign before numbers and no line break before a percent sign.
+    """Return text with a true minus sign before numbers, R², and no line break before a percent sign.
 
     >>> typeset("-0.5 at 75 %").replace(chr(160), "~")
     '−0.5 at 75~%'
     """
-    return re.sub(r"(?<=\d) %", "\u00a0%", re.sub(r"(?<![\w-])-(?=\d)", _MINUS, text))
+    signed = re.sub(r"(?<![\w-])-(?=\d)", _MINUS, text).replace("R^2", "R²")
+    return re.sub(r"(?<=\d) %", "\u00a0%", signed)
 
 
 def regime_name(label: str) -> str:

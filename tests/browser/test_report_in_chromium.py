@@ -82,6 +82,18 @@ def test_nothing_scrolls_sideways_on_a_phone(phone, opened):
     assert outside == []
 
 
+@pytest.mark.parametrize("width", [720, 820, 1000])
+def test_nothing_scrolls_sideways_on_screens_between(wide, width):
+    wide.page.set_viewport_size({"width": width, "height": 900})
+    wide.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    found = wide.page.evaluate("document.documentElement.scrollWidth")
+    wide.page.evaluate(
+        "document.querySelectorAll('details').forEach(d => d.open = d.matches('#claim-C3a > *'))"
+    )
+    wide.page.set_viewport_size(WIDE)
+    assert found <= width
+
+
 def test_charts_follow_the_width_of_a_phone(phone):
     widths = phone.page.evaluate(
         "Array.from(document.querySelectorAll('[data-chart] svg.marks'), s => s.getBoundingClientRect().width)"
