@@ -20,7 +20,7 @@ _HOMES = {
     "simulate_population": "popstats.simulate",
     "fit": "popstats.inference.fit",
     "Fit": "popstats.inference.fit",
-    "compare": "popstats.inference.convergence",
+    "compare": "popstats.inference.comparison",
     "width_law": "popstats.inference.width_law",
     "judge": "popstats.judgement.conjectures",
     "refine": "popstats.judgement.refine",
@@ -56,7 +56,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from popstats.errors import ConvergenceError, FitError, PlanError, PopstatsError, PopulationError
-    from popstats.inference.convergence import compare
+    from popstats.inference.comparison import compare
     from popstats.inference.fit import Fit, fit
     from popstats.inference.width_law import width_law
     from popstats.judgement.conjectures import judge
