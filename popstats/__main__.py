@@ -177,7 +177,10 @@ def _fit_options() -> argparse.ArgumentParser:
         help="nuts: regimes learn from each other; exact: under a second (default: nuts)",
     )
     group.add_argument(
-        "--noise", default="normal", metavar="KIND", help="distribution about the curve (default: normal)"
+        "--noise",
+        default="normal",
+        metavar="KIND",
+        help="distribution about the curve: normal, student or frontier (default: normal)",
     )
     group.add_argument("--seed", type=int, default=0, help="same seed, same draws (default: 0)")
     return parent  # fmt: skip
@@ -341,12 +344,14 @@ def _regime(text: str) -> float | str:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from popstats.inference.convergence import compare
+    from popstats.inference.comparison import compare
 
-    fits = [_fitted(options, source) for source in options.population]
-    found = compare(*fits)
-    _say(options, getattr(found, "frame", found), str(found))
-    return max(_status(fit) for fit in fits)
+    first, second = (_fitted(options, source) for source in options.population)
+    found = compare(first, second)
+    table = found.frame.to_string(index=False, float_format=lambda v: f"{v:.2f}")
+    value = {"sentence": found.sentence, "difference": found.difference, "difference_se": found.difference_se}
+    _say(options, {**value, "fits": found.frame}, f"{table}\n{found.sentence}")
+    return max(_status(first), _status(second))
 
 
 def _simulate(options: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from popstats.judgement.case import ALL
 from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdict
 from popstats.report.content import Claim, VerdictRow
 from popstats.report.evidence import AXIS_WORDS, Evidence
@@ -38,14 +39,20 @@ def _claim(evidence: Evidence, conjecture: str, verdicts: list[Verdict]) -> Clai
 def _summary(verdicts: list[Verdict], axis: str) -> str:
     if len(verdicts) == 1:
         return verdicts[0].sentence
+    over_all = [f" Over all regimes: {v.outcome}." for v in verdicts if v.regime == ALL]
+    each = [v for v in verdicts if v.regime != ALL]
     parts = []
     for outcome in _OUTCOMES:
-        regimes = [regime_name(v.regime) for v in verdicts if v.outcome == outcome]
-        if len(regimes) == len(verdicts):
-            return f"{outcome.capitalize()} in all {len(regimes)} regimes."
+        regimes = [regime_name(v.regime) for v in each if v.outcome == outcome]
+        if len(regimes) == len(each):
+            return f"{outcome.capitalize()} in {_every(len(regimes))}.{''.join(over_all)}"
         if regimes:
             parts.append(f"{outcome} at {join_words(regimes)}")
-    return f"By {axis} removed: {'; '.join(parts)}."
+    return f"By {axis} removed: {'; '.join(parts)}.{''.join(over_all)}"
+
+
+def _every(count: int) -> str:
+    return "the one regime" if count == 1 else f"all {count} regimes"
 
 
 def _row(verdict: Verdict) -> VerdictRow:

@@ -91,6 +91,17 @@ def test_a_rejected_fit_exits_with_3_and_writes_all_the_same(saved, tmp_path, ca
     assert "diagnostics reject it" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+def test_compare_says_what_may_be_concluded(saved, table, tmp_path, capsys):
+    other = tmp_path / "other.nc"
+    assert main(["fit", str(table), "--method", "exact", "--seed", "1", "-o", str(other)]) == DONE
+    capsys.readouterr()
+    assert main(["compare", str(saved), str(other), "--json"]) == DONE
+    found = json.loads(capsys.readouterr().out)
+    assert abs(found["difference"]) < 1.0
+    assert len(found["fits"]) == 2
+    assert found["sentence"].endswith(".")
+
+
 def test_refine_writes_what_a_plan_reads(saved, tmp_path):
     path = tmp_path / "refined.toml"
     assert main(["refine", str(saved), "--regime", "0.8", "-o", str(path)]) == DONE
