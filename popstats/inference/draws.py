@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from popstats.inference.cross_products import RegimeData
-from popstats.inference.curves import basis, design_matrix, log_spectral_density
+from popstats.inference.curves import basis, design_matrix, log_basis_variance
 from popstats.inference.exact import HyperDraws
 from popstats.inference.priors import Priors
 
@@ -101,6 +101,6 @@ def prior_curves(regime: RegimeData, priors: Priors, log_mcb: FloatArray, seed: 
         np.log(priors.length_scale[0]) + priors.length_scale[1] * rng.standard_normal(PRIOR_DRAWS)
     )
     amplitude = np.exp(np.log(priors.amplitude[0]) + priors.amplitude[1] * rng.standard_normal(PRIOR_DRAWS))
-    spread = amplitude[:, None] * np.exp(0.5 * log_spectral_density(length))
+    spread = amplitude[:, None] * np.exp(0.5 * log_basis_variance(length))
     weights = spread * rng.standard_normal(spread.shape)
     return np.asarray(regime.scale * (weights @ basis(regime.curve_scale.to_unit(log_mcb)).T))

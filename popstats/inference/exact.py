@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from popstats.inference.cross_products import CrossProducts, RegimeData
-from popstats.inference.curves import FIXED_TERMS, log_spectral_density
+from popstats.inference.curves import FIXED_TERMS, log_basis_variance
 from popstats.inference.priors import Priors
 
 __all__ = ["HyperDraws", "draw_regime"]
@@ -171,7 +171,7 @@ def _project(
     zz = xx[:, f:, f:] - np.einsum("rfi,rfj->rij", fz, solved[:, :, :-1])
     zy = xy[:, f:] - np.einsum("rfi,rf->ri", fz, solved[:, :, -1])
     residual = yy - np.einsum("rf,rf->r", xy[:, :f], solved[:, :, -1])
-    root = np.exp(0.5 * log_spectral_density(lengths))
+    root = np.exp(0.5 * log_basis_variance(lengths))
     values, vectors = _eigensystems(zz, root, products, relative)
     rotated = np.einsum("rlji,lj,rj->rli", vectors, root, zy)
     log_determinant = (products.count * np.log(relative)).sum(axis=1) + np.linalg.slogdet(ff)[1]

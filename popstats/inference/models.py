@@ -15,7 +15,7 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from popstats.inference.cross_products import RegimeData
-from popstats.inference.curves import BASIS_SIZE, FIXED_TERMS, frequencies, log_spectral_density
+from popstats.inference.curves import COLUMNS, FIXED_TERMS, frequencies, log_basis_variance
 from popstats.inference.draws import Draws
 from popstats.inference.marginal import marginal_log_density, pack
 from popstats.inference.priors import Priors
@@ -126,13 +126,14 @@ def hyperparameters(size: int, priors: Priors) -> tuple[Any, Any, Any]:
 
 
 def log_prior_variance(log_length: Any, log_amplitude: Any) -> Any:
-    """Log prior variance of each basis coefficient, (K, m); `curves.log_spectral_density` in PyTensor."""
+    """Log prior variance of each basis coefficient, (K, m); `curves.log_basis_variance` in PyTensor."""
     constant = np.log(400.0 * np.sqrt(5.0) / 3.0)
     inverse_squared = 5.0 * pt.exp(-2.0 * log_length)[:, None]
     density = (
         constant - 5.0 * log_length[:, None] - 3.0 * pt.log(inverse_squared + frequencies()[None, :] ** 2)
     )
-    return 2.0 * log_amplitude[:, None] + density
+    line = pt.zeros_like(log_length)[:, None]
+    return 2.0 * log_amplitude[:, None] + pt.concatenate([density, line], axis=1)
 
 
 def sample_nuts(
@@ -200,7 +201,7 @@ def _draw_coefficients(
 ) -> FloatArray:
     """Return exact conditional draws of the coefficients, shape (chains, draws, K, p)."""
     shape = share.shape
-    out = np.empty((*shape, FIXED_TERMS + BASIS_SIZE))
+    out = np.empty((*shape, COLUMNS))
     for k in range(shape[2]):
         length, amplitude = hyper["length_scale"][:, :, k].ravel(), hyper["amplitude"][:, :, k].ravel()
         noise, rho = hyper["noise"][:, :, k].ravel(), share[:, :, k].ravel()
@@ -209,7 +210,7 @@ def _draw_coefficients(
         target = np.einsum("ds,si->di", 1.0 / variance, data.xy[k])
         diagonal = np.zeros_like(target)
         diagonal[:, :FIXED_TERMS] = 1.0 - data.fixed[k]
-        diagonal[:, FIXED_TERMS:] = np.exp(-log_spectral_density(length)) / amplitude[:, None] ** 2
+        diagonal[:, FIXED_TERMS:] = np.exp(-log_basis_variance(length)) / amplitude[:, None] ** 2
         index = np.arange(diagonal.shape[1])
         precision[:, index, index] += diagonal
         root = np.linalg.cholesky(precision)

@@ -21,7 +21,7 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from popstats.inference.cross_products import RegimeData, StandardRows
-from popstats.inference.curves import COLUMNS, FIXED_TERMS, design_matrix, log_spectral_density
+from popstats.inference.curves import COLUMNS, FIXED_TERMS, design_matrix, log_basis_variance
 from popstats.inference.draws import Draws
 from popstats.inference.models import sampler_statistics, say
 from popstats.inference.priors import Priors
@@ -45,7 +45,7 @@ class _Whitening:
         flat = normal.flat_coefficients
         jitter = 1e-9 * np.eye(COLUMNS)
         roots = [np.linalg.cholesky(np.cov(flat[:, k].T) + jitter) for k in range(flat.shape[1])]
-        precision = np.exp(-log_spectral_density(length_scale)) / amplitude[:, None] ** 2
+        precision = np.exp(-log_basis_variance(length_scale)) / amplitude[:, None] ** 2
         return cls(flat.mean(axis=0), np.array(roots), precision)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from popstats.inference.cross_products import prepare_regimes, recipe_table
-from popstats.inference.curves import FIXED_TERMS, basis, log_spectral_density
+from popstats.inference.curves import FIXED_TERMS, basis, log_basis_variance
 from popstats.inference.exact import _RATIOS, _grid, _length_grid, _project, draw_regime
 from popstats.inference.priors import Priors
 from popstats.simulate import simulate_population
@@ -29,7 +29,7 @@ def direct_log_likelihood(population, assigned, regime, length, amplitude, noise
     c = (recipes["reduction"].to_numpy() - regime.target) / regime.half_width
     y = (recipes["drop"].to_numpy() - regime.centre) / regime.scale
     fixed = np.column_stack([np.ones_like(c), c, c**2]) * 1e3
-    curve = basis(unit) * np.exp(0.5 * log_spectral_density(length)) * amplitude
+    curve = basis(unit) * np.exp(0.5 * log_basis_variance(length)) * amplitude
     runs = recipes["runs"].to_numpy()
     variance = noise**2 * (1 - share + share / runs)
     covariance = np.diag(variance) + curve @ curve.T + fixed @ fixed.T
@@ -72,7 +72,7 @@ def test_coefficients_given_one_cell_have_the_regression_posterior():
     # Posterior mean of the coefficients at the average hyperparameters, by ridge regression.
     noise, amplitude, length = (np.median(v) for v in (draws.noise, draws.amplitude, draws.length_scale))
     diagonal = np.zeros(products.xy.shape[1])
-    diagonal[FIXED_TERMS:] = noise**2 / (amplitude**2 * np.exp(log_spectral_density(length)))
+    diagonal[FIXED_TERMS:] = noise**2 / (amplitude**2 * np.exp(log_basis_variance(length)))
     mean = np.linalg.solve(products.xx[0] + np.diag(diagonal), products.xy[0])
     unit = np.linspace(-0.9, 0.9, 9)
     design = np.column_stack([np.ones(9), np.zeros((9, 2)), basis(unit)])

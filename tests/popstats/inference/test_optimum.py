@@ -51,3 +51,19 @@ def test_value_between_grid_points_is_linear():
 def test_interval_holds_its_mass():
     low, high = interval(np.arange(1001.0))
     assert (low, high) == pytest.approx((50.0, 950.0))
+
+
+def wiggles(rng, size):
+    return 0.06 * np.cos(np.outer(rng.uniform(5, 15, size), GRID) + rng.uniform(0, 6.3, (size, 1)))
+
+
+def test_limit_is_corrected_for_the_bias_of_a_minimum():
+    # An estimate is the truth plus a wiggle, a draw the estimate plus another: both look for their own dip.
+    rng = np.random.default_rng(0)
+    truth = 1.0 + GRID**2
+    estimates = truth + wiggles(rng, 300)
+    draws = [estimate + wiggles(rng, 200) for estimate in estimates]
+    plain = np.mean([d.min(axis=1).mean() for d in draws])
+    corrected = np.mean([read_optimum(GRID, d).limit.mean() for d in draws])
+    assert plain < 0.94
+    assert abs(corrected - 1.0) < 0.4 * abs(plain - 1.0)
