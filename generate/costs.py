@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from generate.groups import Group
 from generate.slicing import remove_filters
-from generate.wiring import Convolution, IntArray, is_depthwise, on_meta_device
+from generate.wiring import Convolution, IntArray, blank_input, is_depthwise, on_meta_device
 from popstats.errors import PlanError
 
 __all__ = ["CostModel", "QuadraticForm", "derive_costs"]
@@ -195,7 +195,7 @@ def _count_positions(shell: nn.Module, input_shape: tuple[int, int, int]) -> dic
         if isinstance(module, nn.Linear | Convolution)
     ]
     with torch.no_grad():
-        shell(torch.zeros(1, *input_shape, device="meta"))
+        shell(blank_input(shell, input_shape))
     for hook in hooks:
         hook.remove()
     return counts

@@ -27,6 +27,7 @@ __all__ = [
     "IntArray",
     "Member",
     "Side",
+    "blank_input",
     "find_bundles",
     "is_depthwise",
     "on_meta_device",
@@ -116,6 +117,12 @@ def on_meta_device(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network, memo).eval()
 
 
+def blank_input(network: nn.Module, input_shape: tuple[int, int, int]) -> Tensor:
+    """Return one input without values, of the type of the network's parameters, shape (1, *input_shape)."""
+    kind = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+    return torch.zeros(1, *input_shape, device="meta", dtype=kind)
+
+
 def is_depthwise(module: nn.Module) -> bool:
     """Return whether `module` is a convolution whose every output channel sees its own input channel only."""
     if not isinstance(module, Convolution):
@@ -156,7 +163,7 @@ def _refuse_what_has_no_filters(shell: nn.Module, input_shape: tuple[int, int, i
     operations = _Operations()
     try:
         with torch.no_grad(), operations:
-            output = shell(torch.zeros(1, *input_shape, device="meta"))
+            output = shell(blank_input(shell, input_shape))
     except (RuntimeError, ValueError, IndexError, AssertionError) as error:
         shape = "x".join(map(str, input_shape))
         raise PlanError(f"network {name} cannot take one input of {shape}: {error}") from error
@@ -181,10 +188,12 @@ class _SettledNodes(dict[Any, Any]):
 
 
 def _trace(shell: nn.Module, input_shape: tuple[int, int, int]) -> Any:
-    image = torch.zeros(1, *input_shape, device="meta")
     with torch.enable_grad():
         graph = tp.DependencyGraph().build_dependency(
-            shell, image, unwrapped_parameters=_loose_parameters(shell), verbose=False
+            shell,
+            blank_input(shell, input_shape),
+            unwrapped_parameters=_loose_parameters(shell),
+            verbose=False,
         )
     graph.module2node = _SettledNodes(graph.module2node)
     return graph
