@@ -251,7 +251,7 @@ def run_local(
     crew = _Crew(folder, deadline, report)
     trainings = folder.read_worklist()
     try:
-        for device in devices:
+        for device in devices if time.time() < deadline else ():
             crew.start(device)
         while crew.workers:
             _step_or_stop(crew)

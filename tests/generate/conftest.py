@@ -15,8 +15,8 @@ width = 8
 [images]
 limit = 100
 [original.training]
-epochs = 30
-batch_size = 25
+epochs = 20
+batch_size = 20
 augmentation = "shift1"
 [retraining.fine-tune]
 epochs = 4
@@ -29,17 +29,29 @@ round_to = 2
 seeds = 2
 """
 
-# What differs between two runs of one plan: how long it took, and when.
-CLOCKS = ("seconds", "started_at")
+# What may differ between two runs of one plan: how long it took, when, and at which commit of the checkout.
+CLOCKS = ("seconds", "started_at", "code_version")
 
 
 def command(folder: Path, *options: str, plan: Path | None = None) -> list[str]:
     named = [] if plan is None else [str(plan)]
-    return [sys.executable, "-m", "generate.population", *named, "--out", str(folder), "--device", "cpu", *options]
+    return [
+        sys.executable,
+        "-m",
+        "generate.population",
+        *named,
+        "--out",
+        str(folder),
+        "--device",
+        "cpu",
+        *options,
+    ]
 
 
 def run(folder: Path, *options: str, plan: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(folder, *options, plan=plan), capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command(folder, *options, plan=plan), capture_output=True, text=True, timeout=400, check=False
+    )
 
 
 def rows(path: Path) -> list[dict]:
