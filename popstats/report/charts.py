@@ -63,8 +63,8 @@ def draw(chart: str, frames: dict[str, pd.DataFrame], alt_text: str) -> dict[str
     """
     # Checking every node against the schema takes most of the time of a report; the tests do it instead.
     with debug_mode(False):
-        drawn = CHARTS[chart](**frames).properties(description=alt_text).configure(**altair_config())
-        specification: dict[str, Any] = drawn.to_dict(validate=False)
+        specification: dict[str, Any] = CHARTS[chart](**frames).to_dict(validate=False)
+    specification |= {"description": alt_text, "config": altair_config()}
     specification["datasets"] = {
         name: frame.to_dict("records") for name, frame in frames.items() if name != "frame"
     }
@@ -138,7 +138,9 @@ def drop_over_mcb(
         line.encode(x=x, y=y, tooltip=[*tips, *_tips(*_INTERVAL_TIPS)]),
         span,
         spot.encode(x=x, y=y, tooltip=_tips(*_OPTIMUM_TIPS)),
-    ).properties(width="container", height=PANEL_HEIGHT)
+        width="container",
+        height=PANEL_HEIGHT,
+    )
 
 
 def near_optimal_ranges(ranges: pd.DataFrame, original: pd.DataFrame, frame: pd.DataFrame) -> Any:
@@ -174,7 +176,9 @@ def near_optimal_ranges(ranges: pd.DataFrame, original: pd.DataFrame, frame: pd.
         bar("lower", "upper", color=_C.ink, strokeWidth=1.6),
         spot(True),
         spot(False),
-    ).properties(width="container", height=ROW_HEIGHT * len(ranges))
+        width="container",
+        height=ROW_HEIGHT * len(ranges),
+    )
 
 
 def what_explains(shares: pd.DataFrame) -> Any:
@@ -206,7 +210,9 @@ def what_explains(shares: pd.DataFrame) -> Any:
             y=y, color=color, strokeDash=alt.StrokeDash("model:N", scale=by("dash"), legend=None)),
         base.mark_point(size=46, strokeWidth=1.6, filled=False, opacity=1).encode(
             y=y, color=color, shape=alt.Shape("model:N", scale=by("shape"), legend=None), tooltip=tips),
-    ).properties(width="container", height=320)  # fmt: skip
+        width="container",
+        height=320,
+    )  # fmt: skip
 
 
 def limits(limits: pd.DataFrame, original: pd.DataFrame) -> Any:
@@ -232,7 +238,9 @@ def limits(limits: pd.DataFrame, original: pd.DataFrame) -> Any:
             for chosen, fill in (("datum.inside", _C.ink), ("!datum.inside", "white"))
             if (limits["inside"] == (fill == _C.ink)).any()
         ),
-    ).properties(width="container", height=260)
+        width="container",
+        height=260,
+    )
 
 
 def edfs(shares: pd.DataFrame, frame: pd.DataFrame) -> Any:
@@ -261,7 +269,9 @@ def edfs(shares: pd.DataFrame, frame: pd.DataFrame) -> Any:
         base.mark_area(opacity=0.22, clip=True).encode(
             y=alt.Y("lower:Q", title="share of networks", scale=scale), y2="upper:Q", color=color),
         base.mark_line(strokeWidth=2, clip=True).encode(y=y, color=color, strokeDash=dash, tooltip=tips),
-    ).properties(width="container", height=PANEL_HEIGHT - 20)  # fmt: skip
+        width="container",
+        height=PANEL_HEIGHT - 20,
+    )  # fmt: skip
 
 
 def dot_intervals(groups: pd.DataFrame, original: pd.DataFrame, frame: pd.DataFrame) -> Any:
@@ -277,7 +287,9 @@ def dot_intervals(groups: pd.DataFrame, original: pd.DataFrame, frame: pd.DataFr
         base.mark_point(shape="diamond", size=60, filled=True, color=_C.ink, opacity=1).encode(
             x=x, tooltip=tips
         ),
-    ).properties(width="container", height=max(120, 26 * len(groups)))
+        width="container",
+        height=max(120, 26 * len(groups)),
+    )
 
 
 #: What a panel may ask for.
