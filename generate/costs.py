@@ -127,6 +127,15 @@ class CostModel:
         macs, params = self._evaluate(widths, (self.macs_form, self.params_form))
         return macs, params
 
+    def shares(self) -> tuple[FloatArray, FloatArray]:
+        """Return the shares of MACs, and of parameters, that each group's filters take part in, each (G,).
+
+        What lies between two groups counts for both, so that the shares add up to more than 1.
+        """
+        without = np.where(np.eye(len(self.groups), dtype=bool), 0, self.full_widths)
+        macs, params = self.both(without)
+        return 1 - macs / self.original_macs, 1 - params / self.original_params
+
     def _evaluate(self, widths: ArrayLike, forms: tuple[QuadraticForm, ...]) -> IntArray:
         rows = np.atleast_2d(np.asarray(widths))
         if rows.shape[1] != len(self.groups):
@@ -301,3 +310,9 @@ def _check_exact(model: CostModel, name: str) -> None:
             raise PlanError(f"network {name}: a layer has fewer channels than its groups drive; it is refused.")
     if max(model.original_macs, model.original_params) >= EXACT_BELOW:
         raise PlanError(f"network {name}: {model.original_macs} MACs are too many to count exactly (2^53).")
+
+
+if __name__ == "__main__":
+    from generate.cost_report import main
+
+    raise SystemExit(main())

@@ -1,0 +1,214 @@
+"""What a network costs and what pruning it can reach, on the command line: `python -m generate.costs NETWORK`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from generate.costs import CostModel, derive_costs
+from generate.feasibility import FeasibleRange, feasible_range
+from generate.groups import find_groups
+from generate.networks import build_network, parse_input_shape
+from popstats.errors import PlanError, PopstatsError
+
+__all__ = ["CostReport", "cost_report", "main"]
+
+MAP_REDUCTIONS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+CHART_SUFFIXES = (".html", ".json", ".png", ".svg", ".pdf")
+LAYERS_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class CostReport:
+    """The costs of one network and the feasible map of MACs against parameters.
+
+    Parameters
+    ----------
+    network : str
+        Name, as `generate.networks.build_network` takes it.
+    input_shape : tuple of int
+        Channels, height and width of one input.
+    costs : CostModel
+        Exact costs.
+    feasible : tuple of (float, FeasibleRange)
+        For MACs reductions that can be reached: what recipes there reach.
+    """
+
+    network: str
+    input_shape: tuple[int, int, int]
+    costs: CostModel
+    feasible: tuple[tuple[float, FeasibleRange], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-serialisable values; shares are fractions of the original's cost."""
+        return {
+            "network": self.network,
+            "input": "x".join(map(str, self.input_shape)),
+            "macs": self.costs.original_macs,
+            "params": self.costs.original_params,
+            "groups": self._groups(),
+            "feasible": [self._point(reduction, found) for reduction, found in self.feasible],
+        }
+
+    def as_text(self) -> str:
+        """Return the report as lines for a terminal."""
+        costs = self.costs
+        lines = [
+            f"{self.network} on {'x'.join(map(str, self.input_shape))}: {costs.original_macs:,} MACs, "
+            f"{costs.original_params:,} parameters, {len(costs.groups)} groups that can be pruned.",
+            "",
+            "Shares are those of the costs that a group's filters take part in; a layer between two groups",
+            "counts for both. Widths are multiples of the step.",
+            "",
+            *self._group_lines(),
+            "",
+            "What recipes of a MACs reduction can reach:",
+            "",
+            *self._map_lines(),
+        ]
+        return "\n".join(lines)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        macs, params = self.costs.shares()
+        return [
+            {
+                "name": group.name,
+                "width": group.width,
+                "step": group.step,
+                "layers": list(group.layers),
+                "macs_share": round(float(macs[place]), 6),
+                "params_share": round(float(params[place]), 6),
+            }
+            for place, group in enumerate(self.costs.groups)
+        ]
+
+    def _point(self, reduction: float, found: FeasibleRange) -> dict[str, Any]:
+        return {
+            "macs_reduction": reduction,
+            "macs": found.macs[0],
+            "params": list(found.params),
+            "mcb": [round(end, 6) for end in found.mcb],
+            "std": [round(end, 6) for end in found.std],
+        }
+
+    def _group_lines(self) -> list[str]:
+        longest = max(len(group.name) for group in self.costs.groups)
+        lines = [f"{'group':<{longest}}  width  step    MACs  params  ties together"]
+        for group in self._groups():
+            shares = f"{group['macs_share']:7.2%} {group['params_share']:7.2%}"
+            name = f"{group['name']:<{longest}}"
+            lines.append(f"{name} {group['width']:6} {group['step']:5} {shares}  {_some(group['layers'])}")
+        return lines
+
+    def _map_lines(self) -> list[str]:
+        lines = ["MACs less    parameters left (share)         mCB             STD"]
+        for reduction, found in self.feasible:
+            low, high = (count / self.costs.original_params for count in found.params)
+            shares = f"{low:7.2%} to {high:7.2%}"
+            mcb = f"{found.mcb[0]:6.3f} to {found.mcb[1]:6.3f}"
+            lines.append(f"{reduction:9.0%}    {shares}     {mcb}    {found.std[0]:.3f} to {found.std[1]:.3f}")
+        return lines
+
+
+def _some(layers: Sequence[str]) -> str:
+    rest = len(layers) - LAYERS_SHOWN
+    return ", ".join(layers[:LAYERS_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def cost_report(
+    name: str, *, input_shape: tuple[int, int, int], classes: int, keep: Sequence[str] = ()
+) -> CostReport:
+    """Return the report on a network by name.
+
+    Raises
+    ------
+    PlanError
+        If there is no such network or groups of filters cannot describe it.
+    """
+    network = build_network(name, classes=classes, input_shape=input_shape)
+    costs = derive_costs(network, input_shape, find_groups(network, input_shape, keep))
+    smallest = costs.macs(costs.steps)[0] / costs.original_macs
+    reachable = [reduction for reduction in MAP_REDUCTIONS if 1 - reduction > smallest]
+    found = tuple((reduction, feasible_range(costs, "macs", reduction)) for reduction in reachable)
+    return CostReport(name, input_shape, costs, found)
+
+
+def write_chart(report: CostReport, path: Path) -> None:
+    """Write the feasible map of MACs against parameters as a picture; the suffix chooses the format.
+
+    Raises
+    ------
+    PlanError
+        If altair is not installed or the suffix is none that it writes.
+    """
+    try:
+        import altair
+    except ImportError as error:
+        raise PlanError("--chart needs altair, which is not installed: pip install altair") from error
+    if path.suffix not in CHART_SUFFIXES:
+        raise PlanError(f"--chart {path}: expected a name ending in {', '.join(CHART_SUFFIXES)}.")
+    _chart(report, altair).save(str(path))
+
+
+def _chart(report: CostReport, altair: Any) -> Any:
+    points = [
+        {
+            "macs": 1 - reduction,
+            "lowest": found.params[0] / report.costs.original_params,
+            "highest": found.params[1] / report.costs.original_params,
+        }
+        for reduction, found in report.feasible
+    ]
+    points.insert(0, {"macs": 1.0, "lowest": 1.0, "highest": 1.0})
+    x = altair.X("macs:Q", title="MACs left (share of the original's)", axis=altair.Axis(format="%"))
+    y = altair.Y("lowest:Q", title="parameters left (share of the original's)", axis=altair.Axis(format="%"))
+    band = altair.Chart(altair.Data(values=points)).mark_area(opacity=0.4).encode(x=x, y=y, y2="highest:Q")
+    diagonal = [{"macs": end, "lowest": end} for end in (0.0, 1.0)]
+    line = altair.Chart(altair.Data(values=diagonal)).mark_line(strokeDash=[4, 4], color="black").encode(x=x, y=y)
+    title = f"What pruning {report.network} can reach (dashed: mCB = 1)"
+    return altair.layer(band, line).properties(title=title, width=480, height=360)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except PopstatsError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m generate.costs",
+        description="Groups, exact MACs and parameters of a network, and what pruning it can reach.",
+    )
+    parser.add_argument("network", metavar="NETWORK", help="cifar_resnet20, a torchvision name, module:factory")
+    parser.add_argument("--input", metavar="CxHxW", help="size of one input (3x224x224; 3x32x32 for cifar_*)")
+    parser.add_argument("--classes", type=int, help="number of classes (1000; 10 for cifar_*)")
+    parser.add_argument("--keep", action="append", default=[], metavar="LAYER", help="a layer to protect")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="write the feasible map as a picture")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    small = options.network.startswith("cifar_")
+    shape = parse_input_shape(options.input or ("3x32x32" if small else _usual_input(options.network)))
+    classes = options.classes or (10 if small else 1000)
+    report = cost_report(options.network, input_shape=shape, classes=classes, keep=options.keep)
+    print(json.dumps(report.as_dict(), indent=2) if options.json else report.as_text())
+    if options.chart is not None:
+        write_chart(report, options.chart)
+    return 0
+
+
+def _usual_input(network: str) -> str:
+    # Inception's own preprocessing; its last stages do not fit smaller maps.
+    return "3x299x299" if network == "inception_v3" else "3x224x224"

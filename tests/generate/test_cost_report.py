@@ -1,0 +1,68 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from generate.cost_report import cost_report, main, write_chart
+from popstats.errors import PlanError
+
+DIGITS = (1, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def report():
+    return cost_report("cifar_resnet8", input_shape=DIGITS, classes=10)
+
+
+def test_json_holds_costs_groups_and_the_feasible_map(capsys):
+    assert main(["cifar_resnet56", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert (content["macs"], content["params"]) == (125_747_840, 855_770)
+    assert len(content["groups"]) == 30
+    assert content["groups"][0]["name"] == "conv1"
+    half = next(point for point in content["feasible"] if point["macs_reduction"] == 0.5)
+    assert half["params"][0] < half["params"][1] < content["params"]
+    assert half["mcb"][0] == pytest.approx(0.5 / (half["params"][1] / content["params"]), rel=1e-3)
+
+
+def test_shares_are_what_vanishes_with_the_group(report):
+    stem = report.as_dict()["groups"][0]
+    convolutions = {"conv1": 9 * 16 * 64, "conv1 of stage 1": 9 * 16 * 16 * 64, "conv2 of stage 1": 9 * 16 * 16 * 64}
+    onward = {"conv1 of stage 2": 9 * 16 * 32 * 16, "its shortcut": 16 * 32 * 16}
+    touched = sum(convolutions.values()) + sum(onward.values())
+    assert stem["macs_share"] == pytest.approx(touched / report.costs.original_macs, abs=1e-6)
+
+
+def test_text_names_every_group(report):
+    text = report.as_text()
+    assert "763,520 MACs, 77,754 parameters, 6 groups" in text
+    assert all(group.name in text for group in report.costs.groups)
+
+
+def test_chart_is_written(report, tmp_path):
+    write_chart(report, tmp_path / "map.json")
+    chart = json.loads((tmp_path / "map.json").read_text())
+    points = chart["layer"][0]["data"]["values"]
+    assert points[0] == {"macs": 1.0, "lowest": 1.0, "highest": 1.0}
+    assert all(0 < point["lowest"] <= point["highest"] <= 1 for point in points)
+    with pytest.raises(PlanError, match="name ending in"):
+        write_chart(report, tmp_path / "map.doc")
+
+
+def test_a_missing_altair_is_a_sentence(report, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "altair", None)
+    with pytest.raises(PlanError, match="pip install altair"):
+        write_chart(report, tmp_path / "map.html")
+
+
+def test_errors_are_sentences_with_a_status(capsys):
+    assert main(["vit_b_16"]) == 1
+    assert "Error: network VisionTransformer cannot be pruned" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_runs_as_a_module():
+    command = [sys.executable, "-W", "error", "-m", "generate.costs", "cifar_resnet8", "--input", "1x8x8"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("cifar_resnet8 on 1x8x8: 763,520 MACs")
