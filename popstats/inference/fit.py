@@ -35,6 +35,8 @@ from popstats.spaces import Axis, Regimes, assign_regimes
 if TYPE_CHECKING:
     import xarray as xr
 
+    from popstats.inference.predictive import PredictiveChecks
+
 __all__ = ["Fit", "Settings", "fit"]
 
 FloatArray = npt.NDArray[np.float64]
@@ -321,6 +323,13 @@ class Fit:
             for name, field in (("optimum", "log_mcb"), ("limit", "limit"))
         } if self.fitted else {}  # fmt: skip
         return check_draws(self.draws, self.fitted, outcomes)
+
+    @cached_property
+    def predictive_checks(self) -> PredictiveChecks:
+        """Posterior predictive checks and LOO-PIT values of each regime: `.frame`, `.alerts`."""
+        from popstats.inference.predictive import check_predictions
+
+        return check_predictions(self)
 
     def optima(self) -> pd.DataFrame:
         """Return what was found in each regime; all intervals 90 %, equal-tailed.
