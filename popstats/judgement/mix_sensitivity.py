@@ -6,7 +6,7 @@ wider or narrower, moves the optimum more than the interval says; this is by how
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,10 +48,16 @@ class MixSensitivity:
     ranges: pd.DataFrame
 
 
-def mix_sensitivity(fit: Fit) -> MixSensitivity | None:
+def mix_sensitivity(fit: Fit, regimes: Collection[str] | None = None) -> MixSensitivity | None:
     """Refit each regime with one group's narrowest, or widest, quarter left out; None without widths.
 
     The optima are those of posterior mean curves (method "exact"), inside the observed range that is left.
+
+    Parameters
+    ----------
+    fit : Fit
+    regimes : collection of str, optional
+        Labels of the regimes to refit; default all.
     """
     population, settings = fit.population, fit.settings
     if population.widths is None:
@@ -62,6 +68,8 @@ def mix_sensitivity(fit: Fit) -> MixSensitivity | None:
     widths = population.widths[first_rows(population)]
     rows, ranges = [], []
     for k, regime in enumerate(fit.regimes):
+        if regimes is not None and regime.label not in regimes:
+            continue
         members = np.flatnonzero(recipes["regime"].to_numpy() == k)
         whole = mean_optimum(fit, recipes.iloc[members], assigned) if regime.fitted else None
         if whole is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,12 +14,14 @@ from popstats.inference.cost_form import first_rows
 from popstats.inference.cross_products import RegimeData, recipe_table
 from popstats.inference.curves import FIXED_TERMS, KEPT_RANGE
 from popstats.inference.fit import Fit
+from popstats.inference.fit import fit as refit
 from popstats.inference.width_law import MINIMUM_RECIPES, WidthLaw, width_law
+from popstats.judgement.case import Case
 from popstats.judgement.conjectures import judge
 from popstats.judgement.explained import Explained, ratio_std, what_explains
 from popstats.judgement.mix_sensitivity import mix_sensitivity
-from popstats.judgement.verdicts import Verdict, Verdicts
-from popstats.spaces import assign_regimes
+from popstats.judgement.verdicts import Thresholds, Verdict, Verdicts
+from popstats.spaces import assign_regimes, parameter_bucket
 
 __all__ = ["AXIS_WORDS", "Evidence", "rows_of"]
 
@@ -27,6 +29,10 @@ FloatArray = npt.NDArray[np.float64]
 
 #: What a regime removes, in words.
 AXIS_WORDS = {"macs": "MACs", "params": "parameters"}
+
+
+#: Draws a chain of the fit that only checks whether parameter buckets change a verdict.
+_CHECK_DRAWS = 250
 
 
 def rows_of(frame: pd.DataFrame) -> list[Any]:
@@ -129,9 +135,33 @@ class Evidence:
 
     @cached_property
     def mixes(self) -> dict[str, tuple[float, float]]:
-        """Range of each regime's best mCB when a group's narrowest or widest quarter is left out."""
-        found = mix_sensitivity(self.fit)
+        """Range of each supported best mCB when a group's narrowest or widest quarter is left out."""
+        found = mix_sensitivity(self.fit, self.regimes_where("C3a", "supported"))
         return {} if found is None else {r.regime: (r.lower, r.upper) for r in rows_of(found.ranges)}
+
+    @cached_property
+    def bucketed(self) -> dict[str, str]:
+        """Outcome of C3a by regime when mCB is computed from parameter buckets instead of exact counts.
+
+        Empty where regimes fix the parameters themselves, or the fit was rejected.
+        """
+        fit = self.fit
+        if fit.regime_axis != "macs" or not fit.convergence.ok:
+            return {}
+        buckets = parameter_bucket(fit.population.table["params"], fit.population.original.params)
+        table = fit.population.table.assign(params=np.maximum(buckets.round(), 1).astype(np.int64))
+        again = refit(
+            replace(fit.population, table=table),
+            regime_axis=fit.regime_axis,
+            regimes=fit.settings.regimes,
+            method="exact",
+            seed=fit.settings.seed,
+            draws=_CHECK_DRAWS,
+            priors=fit.prior_settings,
+        )
+        limits = self.verdicts[0].thresholds if len(self.verdicts) else Thresholds()
+        case = Case(again, limits)
+        return {reading.label: case.has_optimum(reading) for reading in case.readings}
 
     @cached_property
     def networks(self) -> pd.DataFrame:

@@ -259,8 +259,8 @@ def _near_sentence(evidence: Evidence) -> str:
 
 def _near_caption(evidence: Evidence) -> str:
     mixes = (
-        " The mix of recipes matters: the last column of the table says where the lowest point goes when the "
-        "networks with the narrowest, or widest, quarter of any one layer group are left out; no interval allows "
+        " The mix of recipes matters: the last column of the table says where a supported best mCB goes when "
+        "the networks with the narrowest, or widest, quarter of any one layer group are left out; no interval allows "
         "for that."
         if evidence.mixes
         else ""
@@ -290,7 +290,7 @@ def _near_table(evidence: Evidence) -> Table:
         f"to ({MASS_WORDS})",
         f"lowest at mCB ({MASS_WORDS})",
         "observed mCB",
-        "lowest at, other mixes of recipes",
+        "best mCB over other mixes of recipes",
     )
     return Table(columns, tuple(rows))
 

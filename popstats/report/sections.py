@@ -31,6 +31,7 @@ from popstats.report.words import (
     regime_name,
     with_interval,
 )
+from popstats.spaces import BUCKET_WIDTH
 
 __all__ = ["alerts", "calibration_section", "companion_section", "diagnostic_section"]
 
@@ -135,9 +136,27 @@ def companion_section(evidence: Evidence) -> Section | None:
             "more than the quadratic's own interval, a quadratic is the wrong curve and its interval is not printed. "
             "The U-test (Lind and Mehlum) presumes a quadratic; the two-lines test (Simonsohn) asks for a falling line, "
             "then a rising one.",
+            *_bucket_words(evidence),
         ),
         tables=(("Lowest point, mCB, by method", Table(columns, tuple(found))),),
     )
+
+
+def _bucket_words(evidence: Evidence) -> list[str]:
+    """Say whether the paper's parameter buckets, instead of exact counts, change a verdict."""
+    judged = {r: o for r, o in evidence.bucketed.items() if evidence.outcome("C3a", r)}
+    if not judged:
+        return []
+    changed = [
+        f"{regime_name(r)} ({evidence.outcome('C3a', r)} becomes {outcome})"
+        for r, outcome in judged.items()
+        if outcome != evidence.outcome("C3a", r)
+    ]
+    verdict = f"changes at {join_words(changed)}" if changed else "is the same in every regime"
+    return [
+        f"Models here use exact parameter counts. With counts rounded to buckets of {percent(BUCKET_WIDTH)} of the "
+        f"original's, as mCB is defined in the paper, the verdict on C3a {verdict}."
+    ]
 
 
 def _companions(evidence: Evidence, regime: RegimeData) -> tuple[str, ...]:
