@@ -1,0 +1,62 @@
+"""Joining populations."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from generate.merge import main, merge_populations
+from popstats import columns
+from popstats.errors import PopulationError
+
+
+def part(path, source, keep, name="part", **original):
+    """Write some rows of a population as another one."""
+    table = pq.read_table(source / "population.parquet")
+    footer = columns.read_footer(table.schema)
+    footer |= {"population": name, "original": footer["original"] | original}
+    rows = [row | {"population": name} for row in table.to_pylist()[keep]]
+    pq.write_table(pa.Table.from_pylist(rows, schema=columns.schema(footer)), path)
+    return path
+
+
+def test_each_subnetwork_is_kept_once(tmp_path, tiny_run):
+    first = part(tmp_path / "a.parquet", tiny_run, slice(0, 8), "a")
+    second = part(tmp_path / "b.parquet", tiny_run, slice(5, 12), "b")
+    merged = merge_populations([first, second])
+    assert merged.num_rows == 12
+    assert set(merged["population"].to_pylist()) == {"a+b"}
+    footer = columns.read_footer(merged.schema)
+    assert len(footer["plan"]["merged"]) == 2
+    assert footer["original"]["network"] == "cifar_resnet8"
+
+
+def test_the_command_takes_run_folders(tmp_path, tiny_run, capsys):
+    assert main([str(tiny_run), str(tiny_run), "-o", str(tmp_path / "c")]) == 0
+    assert pq.read_table(tmp_path / "c" / "population.parquet").num_rows == 12
+    assert "12 rows of 2 populations" in capsys.readouterr().out
+
+
+def test_another_original_is_refused(tmp_path, tiny_run):
+    other = part(tmp_path / "b.parquet", tiny_run, slice(0, 3), original_id="ffff")
+    with pytest.raises(PopulationError, match=r"another original network.*original_id is 'ffff'"):
+        merge_populations([tiny_run, other])
+
+
+def test_foreign_and_missing_tables_are_sentences(tmp_path):
+    pq.write_table(pa.table({"macs": [1]}), tmp_path / "foreign.parquet")
+    with pytest.raises(PopulationError, match="footer lacks population, plan"):
+        merge_populations([tmp_path / "foreign.parquet"])
+    with pytest.raises(PopulationError, match="cannot be read"):
+        merge_populations([tmp_path / "absent"])
+
+
+def test_a_done_row_wins_over_a_failed_one(tmp_path, tiny_run):
+    table = pq.read_table(tiny_run / "population.parquet")
+    rows = table.to_pylist()
+    rows[0] |= {"status": "failed", "error": "lost", "accuracy": None}
+    failed = tmp_path / "failed.parquet"
+    schema = columns.schema(json.loads(table.schema.metadata[columns.METADATA_KEY]))
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), failed)
+    assert merge_populations([failed, tiny_run])["status"].to_pylist() == ["done"] * 12

@@ -1,0 +1,80 @@
+"""From a training to its row: what it starts from, what it measures, and how it fails."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from generate.cut import choose_filters, cut
+from generate.preparation import reopen
+from generate.run_folder import RunFolder
+from generate.subnetworks import Workbench, cut_network, train_subnetwork
+from generate.training import evaluate, recalibrate
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def bench(tiny_run) -> Workbench:
+    torch.set_num_threads(1)
+    return reopen(RunFolder(tiny_run), CPU)
+
+
+@pytest.fixture(scope="module")
+def training(tiny_run):
+    return RunFolder(tiny_run).read_worklist()[0]
+
+
+def weights(network) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+
+def test_a_training_repeated_in_this_process_gives_the_row_to_the_last_digit(bench, training, tiny_run):
+    row, network = train_subnetwork(bench, training)
+    stored = RunFolder(tiny_run).read_row(training.index)
+    timeless = [name for name in stored if name not in ("seconds", "started_at", "code_version")]
+    assert {name: row[name] for name in timeless} == {name: stored[name] for name in timeless}
+    assert sum(parameter.numel() for parameter in network.parameters()) == training.params
+
+
+def test_fine_tuning_starts_from_the_originals_weights_and_scratch_from_fresh_ones(bench, training):
+    kept = choose_filters(bench.scores["l1"], bench.groups, np.array(training.widths))
+    as_cut = cut(bench.network, bench.images.input_shape, bench.groups, kept)
+    assert torch.equal(weights(cut_network(bench, training)), weights(as_cut))
+    scratch = dataclasses.replace(training, technique="scratch")
+    fresh = [weights(cut_network(bench, scratch)) for _ in range(2)]
+    assert torch.equal(fresh[0], fresh[1])
+    assert fresh[0].shape == weights(as_cut).shape
+    assert not torch.equal(fresh[0], weights(as_cut))
+
+
+def test_accuracies_before_retraining_are_those_of_the_cut_network(bench, training, tiny_run):
+    stored = RunFolder(tiny_run).read_row(training.index)
+    network = cut_network(bench, training).to(memory_format=torch.channels_last)
+    images = bench.images
+    assert evaluate(network, images, images.test, device=CPU, shift=1).accuracy == stored["accuracy_pruned"]
+    recalibrate(network, images, device=CPU)
+    assert (
+        evaluate(network, images, images.test, device=CPU, shift=1).accuracy
+        == stored["accuracy_recalibrated"]
+    )
+
+
+def test_the_original_is_never_changed(bench, training):
+    before = weights(bench.network).clone()
+    train_subnetwork(bench, training)
+    assert torch.equal(before, weights(bench.network))
+
+
+def test_a_diverged_training_is_a_failed_row_with_its_reason(bench, training):
+    wild = dataclasses.replace(bench.plan.retraining["fine-tune"], learning_rate=1e30)
+    diverging = dataclasses.replace(
+        bench, plan=dataclasses.replace(bench.plan, retraining={"fine-tune": wild})
+    )
+    row, network = train_subnetwork(diverging, training)
+    assert network is None
+    assert row["status"] == "failed"
+    assert "loss is" in row["error"]
+    assert row["macs"] == training.macs
+    assert "accuracy" not in row
