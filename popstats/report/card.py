@@ -53,7 +53,8 @@ def card_section(evidence: Evidence) -> Section:
         paragraphs=(
             "One MAC is one multiply-accumulate of a convolution or linear layer (the papers' FLOP). mCB is the MACs "
             "kept over the parameters kept, both as fractions of the original: 1 is the original's ratio, above 1 the "
-            "network spends more MACs a parameter.",
+            "network spends more MACs a parameter. A network is one recipe, a width for every layer group; its trainings "
+            "differ in their seed.",
         ),
         tables=(("Population card", Table(("what", "value"), tuple(rows))),),
     )
