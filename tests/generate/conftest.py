@@ -1,5 +1,7 @@
 """A plan small enough for tests, and its population made in one piece."""
 
+import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -60,16 +62,28 @@ def rows(path: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="session")
-def tiny_plan(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("plan") / "tiny.toml"
+def shared_folder(tmp_path_factory) -> Path:
+    """A folder that all processes of a parallel test session share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_plan(shared_folder) -> Path:
+    path = shared_folder / "tiny.toml"
     path.write_text(TINY)
     return path
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory, tiny_plan) -> Path:
-    """A run folder of the tiny plan, made undisturbed by one worker."""
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
-    done = run(folder, "--workers", "1", plan=tiny_plan)
-    assert done.returncode == 0, done.stdout + done.stderr
+def tiny_run(shared_folder, tiny_plan) -> Path:
+    """A run folder of the tiny plan, made undisturbed by one worker, once a session."""
+    folder = shared_folder / "tiny"
+    with open(shared_folder / "lock", "w") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        if not (folder / "population.parquet").exists():
+            done = run(folder, "--workers", "1", plan=tiny_plan)
+            assert done.returncode == 0, done.stdout + done.stderr
     return folder

@@ -158,13 +158,15 @@ def test_a_complete_folder_needs_no_training(tiny_run, capsys):
     assert f"-m popstats report {tiny_run}" in capsys.readouterr().out
 
 
-def test_status_reads_only(tiny_run, capsys):
-    before = sorted((path, path.stat().st_mtime_ns) for path in tiny_run.rglob("*"))
-    assert main(["--out", str(tiny_run), "--status"]) == 0
+def test_status_reads_only(tmp_path, tiny_run, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run, folder)
+    before = sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
+    assert main(["--out", str(folder), "--status"]) == 0
     out = capsys.readouterr().out
     assert "12 of 12 trainings done, 0 failed, 0 running, 0 left" in out
     assert "macs  0.40  fine-tune" in out
-    assert sorted((path, path.stat().st_mtime_ns) for path in tiny_run.rglob("*")) == before
+    assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == before
 
 
 def test_a_dry_run_writes_nothing(tmp_path, tiny_plan, monkeypatch, capsys):
