@@ -93,11 +93,12 @@ class RecipeSpace(ABC):
         With even directions alone, the STD that a few heavily pruned groups make is hardly ever reached.
         """
         direction = self.uniform(count, rng)
-        kind = rng.integers(3, size=count, dtype=np.int8)
-        skewed = np.flatnonzero(kind)
-        direction[skewed] **= 3
-        direction -= np.float32(0.5)
-        direction[kind == 2] *= -1
+        for kind, rows in zip(rng.permutation(3), np.array_split(direction, 3), strict=True):
+            if kind > 0:
+                rows *= rows * rows
+            rows -= np.float32(0.5)
+            if kind == 2:
+                np.negative(rows, out=rows)
         return direction
 
     def onto_budgets(self, start: SingleArray) -> tuple[SingleArray, BoolArray]:
