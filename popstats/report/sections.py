@@ -214,8 +214,6 @@ def diagnostic_section(evidence: Evidence) -> Section:
         key="diagnostics",
         heading="Diagnostics",
         sentence=_diagnosis(evidence),
-        if fit.convergence.ok
-        else "The fit's own diagnostics reject it.",
         paragraphs=(f"{method} {INTERVALS}",),
         tables=tuple((caption, table) for caption, table in tables if table.rows),
     )
@@ -224,7 +222,11 @@ def diagnostic_section(evidence: Evidence) -> Section:
 def _diagnosis(evidence: Evidence) -> str:
     if not evidence.fit.fitted:
         return "No regime was fitted, so there is nothing to diagnose."
-    return "The fit passes its own diagnostics." if evidence.fit.convergence.ok else "The fit's own diagnostics reject it."
+    return (
+        "The fit passes its own diagnostics."
+        if evidence.fit.convergence.ok
+        else "The fit's own diagnostics reject it."
+    )
 
 
 def _checks(table: pd.DataFrame) -> Table:
