@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from popstats.inference.predictive import PredictiveChecks
+    from popstats.inference.sensitivity import Sensitivity
 
 __all__ = ["Fit", "Settings", "fit"]
 
@@ -330,6 +331,13 @@ class Fit:
         from popstats.inference.predictive import check_predictions
 
         return check_predictions(self)
+
+    @cached_property
+    def prior_sensitivity(self) -> Sensitivity:
+        """How much each regime's results lean on the priors, by power scaling: `.frame`, `.sentence`."""
+        from popstats.inference.sensitivity import power_scale
+
+        return power_scale(self)
 
     def optima(self) -> pd.DataFrame:
         """Return what was found in each regime; all intervals 90 %, equal-tailed.
