@@ -22,19 +22,21 @@ __all__ = ["DensityOp"]
 
 
 class DensityOp(Op):  # type: ignore[misc]
-    """Inputs: three arrays (matrix, vector, vector) and the packed data; outputs: value, three gradients.
+    """Inputs: arrays to differentiate by, then the packed data; outputs: value (), then the gradients.
 
-    Subclasses set `density`, a function in numba's subset of Python, and `parts`, the functions it calls.
+    Subclasses set `density`, a function in numba's subset of Python, `parts`, the functions it calls, and
+    `differentiable`, how many of its leading inputs it returns gradients for.
     """
 
     __props__ = ()
     density: ClassVar[Callable[..., Any]]
     parts: ClassVar[tuple[Callable[..., Any], ...]] = ()
+    differentiable: ClassVar[int]
 
     def make_node(self, *inputs: Any) -> Apply:
-        """Return the node: value (), gradients for the first three inputs."""
-        outputs = [pt.dscalar(), pt.dmatrix(), pt.dvector(), pt.dvector()]
-        return Apply(self, [pt.as_tensor_variable(x) for x in inputs], outputs)
+        """Return the node."""
+        tensors = [pt.as_tensor_variable(x) for x in inputs]
+        return Apply(self, tensors, [pt.dscalar(), *(x.type() for x in tensors[: self.differentiable])])
 
     def perform(self, node: Apply, inputs: list[Any], output_storage: list[Any]) -> None:
         """Evaluate in plain Python; for debugging."""
@@ -42,21 +44,21 @@ class DensityOp(Op):  # type: ignore[misc]
             storage[0] = np.asarray(result)
 
     def infer_shape(self, node: Apply, shapes: list[Any]) -> list[Any]:
-        """Shapes of the outputs follow from the first three inputs."""
-        return [(), *shapes[:3]]
+        """Gradients have the shapes of what they are taken by."""
+        return [(), *shapes[: self.differentiable]]
 
     def pullback(self, inputs: list[Any], outputs: list[Any], cotangents: list[Any]) -> list[Any]:
         """Chain rule for the value; the gradients' own derivatives are not defined."""
         if not all(isinstance(c.type, DisconnectedType) for c in cotangents[1:]):
             raise NotImplementedError("second derivatives of this log density are not available")
         through = [cotangents[0] * gradient for gradient in outputs[1:]]
-        return [*through, *(disconnected_type() for _ in inputs[3:])]
+        return [*through, *(disconnected_type() for _ in inputs[self.differentiable :])]
 
     L_op = pullback
 
     def connection_pattern(self, node: Apply) -> list[list[bool]]:
-        """Only the first three inputs are differentiated."""
-        return [[i < 3] * 4 for i in range(len(node.inputs))]
+        """Only the leading inputs are differentiated."""
+        return [[i < self.differentiable] * len(node.outputs) for i in range(len(node.inputs))]
 
 
 @register_funcify_and_cache_key(DensityOp)  # type: ignore[untyped-decorator]

@@ -8,145 +8,196 @@ With coefficients integrated out (fixed terms under flat priors), regime k contr
 .. math:: A = D^{-1} + \sum_s G_s/v_s, \quad b = \sum_s h_s/v_s, \quad v_s = \sigma^2(1-\rho+\rho/r_s),
 
 over strata s of recipes with r_s replicates (cross-products G, h, q, count n), W and nu the squared
-deviations of runs about their recipes. Written as one operation because a graph of batched Cholesky
-decompositions takes numba many seconds to compile, and this one is cached on disk by PyTensor.
+deviations of runs about their recipes; D follows from length scale and amplitude (`curves`). It is one
+operation because a graph of batched Cholesky decompositions takes numba many seconds to compile.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
+from popstats.inference.cross_products import RegimeData
+from popstats.inference.curves import FIXED_TERMS, frequencies
 from popstats.inference.density_op import DensityOp
 
-__all__ = ["MarginalLogDensity", "marginal_log_density", "pack"]
+__all__ = ["MarginalLogDensity", "log_density", "pack"]
+
+FloatArray = npt.NDArray[np.float64]
 
 
-def pack(*arrays: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the data of all regimes as one vector, after the number of strata.
+def pack(regimes: Sequence[RegimeData]) -> FloatArray:
+    """Return the data of all regimes as one vector: every shared array costs nutpie a second of compiling.
+
+    Layout: number of strata, number of sines, their frequencies; then for each regime replicates, count, y'y
+    (S each), X'y (S, p), X'X (S, p, p), within, its degrees of freedom, which fixed terms are there (3).
+    Strata that a regime lacks have count 0.
 
     Parameters
     ----------
-    *arrays : numpy.ndarray
-        replicates (K, S), count (K, S), xx (K, S, p, p), xy (K, S, p), yy (K, S), within (K,), within_df (K,),
-        fixed (K, 3). One vector, because every shared array costs nutpie a second of compiling.
+    regimes : sequence of RegimeData
+        Fitted regimes.
     """
-    strata = np.array([arrays[0].shape[1]], dtype=np.float64)
-    return np.concatenate([strata, *(a.ravel() for a in arrays)])
+    products = [r.cross_products for r in regimes if r.cross_products is not None]
+    strata = max(c.count.size for c in products)
+
+    def padded(array: FloatArray, fill: float = 0.0) -> FloatArray:
+        out = np.full((strata, *array.shape[1:]), fill)
+        out[: array.shape[0]] = array
+        return out.ravel()
+
+    omega = frequencies()
+    parts = [np.array([strata, omega.size], dtype=np.float64), omega]
+    for regime, c in zip(regimes, products, strict=True):
+        parts += [padded(c.replicates, 1.0), padded(c.count), padded(c.yy), padded(c.xy), padded(c.xx)]
+        parts += [np.array([c.within, c.within_df, *regime.fixed], dtype=np.float64)]
+    return np.concatenate(parts)
 
 
-def _density(log_variance: Any, log_noise: Any, share: Any, packed: Any) -> Any:
-    """Value and gradients; plain loops, because numba compiles them once and fast."""
-    regimes, m = log_variance.shape
-    f = 3
-    p = f + m
-    strata = int(packed[0])
-    start = 1
-    replicates = packed[start : start + regimes * strata].reshape((regimes, strata))
-    start += regimes * strata
-    count = packed[start : start + regimes * strata].reshape((regimes, strata))
-    start += regimes * strata
-    xx = packed[start : start + regimes * strata * p * p].reshape((regimes, strata, p, p))
-    start += regimes * strata * p * p
-    xy = packed[start : start + regimes * strata * p].reshape((regimes, strata, p))
-    start += regimes * strata * p
-    yy = packed[start : start + regimes * strata].reshape((regimes, strata))
-    start += regimes * strata
-    within = packed[start : start + regimes]
-    start += regimes
-    within_df = packed[start : start + regimes]
-    start += regimes
-    fixed = packed[start : start + regimes * f].reshape((regimes, f))
-    value = 0.0
-    grad_variance = np.zeros((regimes, m))
-    grad_noise = np.zeros(regimes)
-    grad_share = np.zeros(regimes)
-    a, root, inverse, covariance = np.zeros((p, p)), np.zeros((p, p)), np.zeros((p, p)), np.zeros((p, p))
-    b, beta = np.zeros(p), np.zeros(p)
-    for k in range(regimes):
-        squared = np.exp(2.0 * log_noise[k])
-        total = 0.0
-        a[:, :] = 0.0
-        b[:] = 0.0
-        for s in range(strata):
-            if count[k, s] > 0:
-                v = squared * (1.0 - share[k] + share[k] / replicates[k, s])
-                total += count[k, s] * np.log(v) + yy[k, s] / v
-                for i in range(p):
-                    b[i] += xy[k, s, i] / v
-                    for j in range(i + 1):
-                        a[i, j] += xx[k, s, i, j] / v
-        for i in range(f):
-            if fixed[k, i] == 0.0:
-                a[i, i] += 1.0
-        for j in range(m):
-            a[f + j, f + j] += np.exp(-log_variance[k, j])
-            total += log_variance[k, j]
-        # Cholesky A = L L', and L^-1.
-        for i in range(p):
-            for j in range(i + 1):
-                t = a[i, j]
-                for q in range(j):
-                    t -= root[i, q] * root[j, q]
-                if i == j:
-                    root[i, i] = np.sqrt(t)
-                else:
-                    root[i, j] = t / root[j, j]
-        for j in range(p):
-            inverse[j, j] = 1.0 / root[j, j]
-            for i in range(j + 1, p):
-                t = 0.0
-                for q in range(j, i):
-                    t -= root[i, q] * inverse[q, j]
-                inverse[i, j] = t / root[i, i]
-        for i in range(p):
-            for j in range(i + 1):
-                t = 0.0
-                for q in range(i, p):
-                    t += inverse[q, i] * inverse[q, j]
-                covariance[i, j] = t
-                covariance[j, i] = t
-        for i in range(p):
+@numba.njit(cache=True)
+def _invert(a: Any, covariance: Any) -> float:
+    """Write the inverse of the symmetric positive definite `a` (lower triangle) and return log |a|."""
+    p = a.shape[0]
+    root, inverse = np.zeros((p, p)), np.zeros((p, p))
+    log_determinant = 0.0
+    for i in range(p):
+        for j in range(i + 1):
+            t = a[i, j]
+            for q in range(j):
+                t -= root[i, q] * root[j, q]
+            root[i, j] = np.sqrt(t) if i == j else t / root[j, j]
+        log_determinant += 2.0 * np.log(root[i, i])
+    for j in range(p):
+        inverse[j, j] = 1.0 / root[j, j]
+        for i in range(j + 1, p):
             t = 0.0
-            for j in range(p):
-                t += covariance[i, j] * b[j]
-            beta[i] = t
-            total += 2.0 * np.log(root[i, i]) - t * b[i]
-        for j in range(m):
-            second_moment = covariance[f + j, f + j] + beta[f + j] ** 2
-            grad_variance[k, j] = -0.5 * (1.0 - second_moment * np.exp(-log_variance[k, j]))
-        for s in range(strata):
-            if count[k, s] > 0:
-                relative = 1.0 - share[k] + share[k] / replicates[k, s]
-                v = squared * relative
-                misfit = yy[k, s]
-                for i in range(p):
-                    misfit -= 2.0 * beta[i] * xy[k, s, i]
-                    t = 0.0
-                    for j in range(p):
-                        t += (covariance[i, j] + beta[i] * beta[j]) * xx[k, s, i, j]
-                    misfit += t
-                slope = -0.5 * (count[k, s] - misfit / v)
-                grad_noise[k] += 2.0 * slope
-                grad_share[k] += slope * (1.0 / replicates[k, s] - 1.0) / relative
-        if within_df[k] > 0:
-            run = share[k] * squared
-            total += within_df[k] * np.log(run) + within[k] / run
-            slope = -0.5 * (within_df[k] - within[k] / run)
-            grad_noise[k] += 2.0 * slope
-            grad_share[k] += slope / share[k]
-        value -= 0.5 * total
-    return np.asarray(value), grad_variance, grad_noise, grad_share
+            for q in range(j, i):
+                t -= root[i, q] * inverse[q, j]
+            inverse[i, j] = t / root[i, i]
+    for i in range(p):
+        for j in range(i + 1):
+            t = 0.0
+            for q in range(i, p):
+                t += inverse[q, i] * inverse[q, j]
+            covariance[i, j] = t
+            covariance[j, i] = t
+    return log_determinant
+
+
+@numba.njit(cache=True)
+def _misfit(beta: Any, covariance: Any, xx: Any, xy: Any, yy: float) -> float:
+    """Return the expected sum of squared residuals of one stratum under the coefficients' posterior."""
+    total = yy
+    for i in range(beta.size):
+        total -= 2.0 * beta[i] * xy[i]
+        for j in range(beta.size):
+            total += (covariance[i, j] + beta[i] * beta[j]) * xx[i, j]
+    return total
+
+
+@numba.njit(cache=True)
+def _precision(log_variance: Any, fixed: Any, variance: Any, count: Any, xx: Any, xy: Any) -> Any:
+    """Return A and b of the module's formula."""
+    m, p = log_variance.size, xx.shape[1]
+    a, b = np.zeros((p, p)), np.zeros(p)
+    for s in range(count.size):
+        if count[s] > 0:
+            for i in range(p):
+                b[i] += xy[s, i] / variance[s]
+                for j in range(i + 1):
+                    a[i, j] += xx[s, i, j] / variance[s]
+    for i in range(p - m):
+        if fixed[i] == 0.0:
+            a[i, i] += 1.0
+    for j in range(m):
+        a[p - m + j, p - m + j] += np.exp(-log_variance[j])
+    return a, b
+
+
+@numba.njit(cache=True)
+def _regime(log_variance: Any, log_noise: float, share: float, block: Any, strata: int) -> Any:
+    """Return one regime's log density and its derivatives by log_variance (m,), log noise and seed share."""
+    m = log_variance.size
+    p = m + FIXED_TERMS
+    replicates, count, yy = block[:strata], block[strata : 2 * strata], block[2 * strata : 3 * strata]
+    start = 3 * strata
+    xy = block[start : start + strata * p].reshape((strata, p))
+    start += strata * p
+    xx = block[start : start + strata * p * p].reshape((strata, p, p))
+    within, within_df = block[start + strata * p * p], block[start + strata * p * p + 1]
+    fixed = block[start + strata * p * p + 2 :]
+    squared = np.exp(2.0 * log_noise)
+    relative = 1.0 - share + share / replicates
+    a, b = _precision(log_variance, fixed, squared * relative, count, xx, xy)
+    covariance = np.zeros((p, p))
+    total = _invert(a, covariance)
+    beta = covariance @ b
+    total += log_variance.sum() - b @ beta
+    moments = np.diag(covariance)[FIXED_TERMS:] + beta[FIXED_TERMS:] ** 2
+    by_variance = -0.5 * (1.0 - moments * np.exp(-log_variance))
+    by_noise, by_share = 0.0, 0.0
+    for s in range(strata):
+        if count[s] > 0:
+            v = squared * relative[s]
+            total += count[s] * np.log(v) + yy[s] / v
+            slope = -0.5 * (count[s] - _misfit(beta, covariance, xx[s], xy[s], yy[s]) / v)
+            by_noise += 2.0 * slope
+            by_share += slope * (1.0 / replicates[s] - 1.0) / relative[s]
+    if within_df > 0:
+        run = share * squared
+        total += within_df * np.log(run) + within / run
+        slope = -0.5 * (within_df - within / run)
+        by_noise += 2.0 * slope
+        by_share += slope / share
+    return -0.5 * total, by_variance, by_noise, by_share
+
+
+def log_density(log_hyper: Any, logit_share: Any, packed: Any) -> Any:
+    """Return the log marginal likelihood of all regimes and its gradients.
+
+    Parameters
+    ----------
+    log_hyper : numpy.ndarray, shape (3, K)
+        Log length scale (half-ranges), log amplitude and log noise (units of each regime's scale).
+    logit_share : numpy.ndarray, shape (K,)
+        Logit of the seed share; without effect where a regime has no replicates.
+    packed : numpy.ndarray
+        From `pack`.
+    """
+    regimes = log_hyper.shape[1]
+    strata, sines = int(packed[0]), int(packed[1])
+    squared_frequency = packed[2 : 2 + sines] ** 2
+    size = (packed.size - 2 - sines) // regimes
+    log_variance = np.zeros(sines + 1)
+    value = 0.0
+    by_hyper, by_share = np.zeros((3, regimes)), np.zeros(regimes)
+    for k in range(regimes):
+        bend = 5.0 * np.exp(-2.0 * log_hyper[0, k])
+        log_variance[:sines] = np.log(400.0 * np.sqrt(5.0) / 3.0) - 5.0 * log_hyper[0, k]
+        log_variance[:sines] -= 3.0 * np.log(bend + squared_frequency)
+        log_variance[sines] = 0.0
+        log_variance += 2.0 * log_hyper[1, k]
+        share = 1.0 / (1.0 + np.exp(-logit_share[k]))
+        start = 2 + sines + k * size
+        v, by_variance, by_noise, s = _regime(
+            log_variance, log_hyper[2, k], share, packed[start : start + size], strata
+        )
+        value += v
+        by_length = -5.0 + 6.0 * bend / (bend + squared_frequency)
+        by_hyper[0, k] = (by_variance[:sines] * by_length).sum()
+        by_hyper[1, k] = 2.0 * by_variance.sum()
+        by_hyper[2, k] = by_noise
+        by_share[k] = s * share * (1.0 - share)
+    return np.asarray(value), by_hyper, by_share
 
 
 class MarginalLogDensity(DensityOp):
-    """Inputs: log prior variances (K, m), log noise (K,), seed share (K,), packed data; see `pack`."""
+    """`log_density` in a PyTensor graph."""
 
-    density = staticmethod(_density)
-
-
-def marginal_log_density(*inputs: Any) -> Any:
-    """Return the log marginal likelihood as a PyTensor scalar; inputs as in `MarginalLogDensity`."""
-    return MarginalLogDensity()(*inputs)[0]
+    density = staticmethod(log_density)
+    parts = (_regime, _precision, _misfit, _invert)
+    differentiable = 2

@@ -150,3 +150,4 @@ class RowLogDensity(DensityOp):
 
     density = staticmethod(log_density)
     parts = (_frontier, _student, _student_shape, _log_erfcx)
+    differentiable = 3
