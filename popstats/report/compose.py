@@ -13,7 +13,13 @@ from popstats.report.content import FORMAT, Figure, ReportContent
 from popstats.report.evidence import Evidence
 from popstats.report.figures import drop_figure, limit_figure, near_figure
 from popstats.report.more_figures import edf_figure, elasticity_figure, explained_figure
-from popstats.report.sections import alerts, calibration_section, companion_section, diagnostic_section
+from popstats.report.sections import (
+    alerts,
+    calibration_section,
+    companion_section,
+    diagnostic_section,
+    shipped_calibration,
+)
 
 __all__ = ["report_content"]
 
@@ -42,7 +48,7 @@ def report_content(
     sections = (
         companion_section(evidence),
         diagnostic_section(evidence),
-        calibration_section(),
+        calibration_section(shipped_calibration()),
         card_section(evidence),
         provenance_section(evidence, command),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,7 +34,7 @@ from popstats.report.words import (
 )
 from popstats.spaces import BUCKET_WIDTH
 
-__all__ = ["alerts", "calibration_section", "companion_section", "diagnostic_section"]
+__all__ = ["alerts", "calibration_section", "companion_section", "diagnostic_section", "shipped_calibration"]
 
 #: A regime with fewer networks than this gets an alert: most of its verdicts will be "undecided".
 FEW_NETWORKS = 50
@@ -285,12 +286,16 @@ def _prior_probabilities(evidence: Evidence) -> Table:
     return Table(("claim", "removed", "probability before the data", "after"), tuple(rows))
 
 
-def calibration_section() -> Section | None:
-    """Return how often these very rules err on simulated truths; None where no calibration is shipped."""
+def shipped_calibration() -> dict[str, Any] | None:
+    """Return the calibration that is shipped with the package, as `Calibration.to_json` wrote it; None if none is."""
     stored = files("popstats.judgement").joinpath("calibration.json")
-    if not stored.is_file():
+    return json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else None
+
+
+def calibration_section(content: dict[str, Any] | None) -> Section | None:
+    """Return how often these very rules err on simulated truths; None without a calibration."""
+    if content is None:
         return None
-    content = json.loads(stored.read_text(encoding="utf-8"))
     table = pd.DataFrame(content["rows"])
     sizes = [_calibration_row(int(n), table[table["n"] == n]) for n in sorted(table["n"].unique())]
     worst = table[["false_supported", "false_refuted"]].max()
@@ -316,7 +321,7 @@ def calibration_section() -> Section | None:
             f"{len(table)} kinds of truth, size and noise, {count(int(table['regimes'].max()))} simulated regimes each, "
             f"method {content['method']}. Found: share of verdicts “supported” where a quadratic of that rise at noise "
             f"0.15 is the truth. Covered: share of {MASS_WORDS} intervals that hold the truth. "
-            "`python -m popstats calibrate` makes this table again.",
+            "The command “python -m popstats calibrate” makes this table again.",
         ),
         tables=(("Error rates of the verdict on C3a", Table(columns, tuple(sizes))),),
     )
@@ -329,7 +334,8 @@ def _calibration_row(n: int, rows: pd.DataFrame) -> tuple[str, ...]:
     def coverage(*columns: str) -> str:
         values = rows[list(columns)].to_numpy(dtype=float).ravel()
         values = values[np.isfinite(values)]
-        return MISSING if values.size == 0 else f"{percent(values.min(), 0)} to {percent(values.max(), 0)}"
+        ends = [percent(float(v), 0) for v in (values.min(), values.max())] if values.size else [MISSING]
+        return " to ".join(dict.fromkeys(ends))
 
     plain = rows[(rows["truth"] == "quadratic") & (rows["noise_kind"] == "normal") & (rows["seeds"] == 1)]
     return (

@@ -10,11 +10,14 @@ import pytest
 import popstats
 from popstats.errors import PopstatsError
 from popstats.inference.optimum import INTERVAL_MASS
+from popstats.judgement.calibration import Setting, calibrate
 from popstats.judgement.verdicts import Verdicts
 from popstats.report.comparison import comparison_content
 from popstats.report.compose import report_content
 from popstats.report.content import ReportContent, Table
 from popstats.report.figures import MOST_POINTS
+from popstats.report.sections import calibration_section
+from popstats.report.words import percent
 
 GOLDEN = Path(__file__).with_name("golden_content.json")
 #: Parts that change with the machine or the installed versions.
@@ -172,3 +175,17 @@ def test_fits_on_different_axes_cannot_be_compared(fitted):
     other = popstats.fit(fitted.population, regime_axis="params", method="exact", draws=50)
     with pytest.raises(PopstatsError, match="on one regime axis, got 2 on: macs, params"):
         comparison_content([fitted, other])
+
+
+def test_the_rules_error_rates_are_read_from_a_calibration(tmp_path):
+    chosen = (Setting("flat", 30), Setting("quadratic", 30), Setting("quadratic", 30, rise=0.2))
+    found = calibrate(chosen, repetitions=3)
+    content = json.loads(found.to_json(tmp_path / "calibration.json").read_text())
+    section = calibration_section(content)
+    assert section is not None
+    row = dict(zip(section.tables[0][1].columns, section.tables[0][1].rows[0], strict=True))
+    shares = found.table.set_index("rise")["supported"]
+    assert row["networks a regime"] == "30"
+    assert row["found: a rise of 0.2 points"] == percent(float(shares[0.2]), 0)
+    assert "3 kinds of truth, size and noise, 3 simulated regimes each" in section.paragraphs[0]
+    assert calibration_section(None) is None
