@@ -1,0 +1,98 @@
+"""Speed of `popstats.fit`: cold and warm, against the number of rows, against plain PyMC on the rows."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import popstats
+from popstats.inference.curves import FIXED_TERMS, design_matrix, log_basis_variance
+from popstats.simulate import simulate_population
+
+REGIMES = tuple(np.round(np.arange(0.15, 0.95, 0.1), 2))
+NETWORKS = 16_384
+HALF_WIDTHS = dict.fromkeys(REGIMES, 0.05)
+
+pytestmark = pytest.mark.benchmark
+
+
+def population(rows):
+    return simulate_population("asymmetric", regimes=REGIMES, n=-(-rows // len(REGIMES)), seed=1)
+
+
+def seconds(work):
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+@pytest.mark.parametrize("method", ["exact", "nuts"])
+def test_cold_process(method, tmp_path, capsys):
+    path = population(NETWORKS).save(tmp_path / "population.parquet")
+    code = (
+        f"import popstats; p = popstats.load_population({str(path)!r});"
+        f"f = popstats.fit(p, method={method!r}); f.optima(); assert f.convergence.ok, f.convergence"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)  # the first run may fill PyTensor's cache
+    cold = min(seconds(lambda: subprocess.run([sys.executable, "-c", code], check=True)) for _ in range(3))
+    with capsys.disabled():
+        print(f"\nfit, {NETWORKS:,} networks, cold process, {method}: {cold:.2f} s (best of 3)")
+
+
+@pytest.mark.parametrize("method", ["exact", "nuts"])
+def test_warm_and_a_million_rows(method, capsys):
+    small, large = population(NETWORKS), population(1_000_000)
+    for p in (small, large):
+        _ = p.frame, p.recipe
+    popstats.fit(small, regimes=HALF_WIDTHS, method=method)
+    times = [
+        min(seconds(lambda p=p: popstats.fit(p, regimes=HALF_WIDTHS, method=method)) for _ in range(3))
+        for p in (small, large)
+    ]
+    with capsys.disabled():
+        print(
+            f"\nfit, warm, {method}: {times[0]:.2f} s for {len(small):,} rows, {times[1]:.2f} s for {len(large):,}"
+        )
+
+
+def test_against_plain_pymc_on_the_rows(capsys):
+    """Time to 1,000 effective draws of the noise and of the curve in one regime, ours against row by row."""
+    import arviz_stats
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    p = simulate_population("asymmetric", regimes=[0.7], n=2000, seed=1)
+    popstats.fit(p, regimes={0.7: 0.05})
+    started = time.perf_counter()
+    fit = popstats.fit(p, regimes={0.7: 0.05})
+    ours = time.perf_counter() - started
+    ours_ess = fit.convergence.table["ess_bulk"].min()
+    (regime,) = fit.fitted
+    frame = p.frame
+    unit = regime.curve_scale.to_unit(frame["log_mcb"])
+    x = design_matrix(unit, (frame["macs_reduction"].to_numpy() - regime.target) / regime.half_width)
+    y = (frame["accuracy_drop"].to_numpy() - regime.centre) / regime.scale
+    with pm.Model():
+        length = pm.LogNormal("length", np.log(0.7), 0.6)
+        amplitude, noise = (
+            pm.LogNormal("amplitude", np.log(0.5), 0.9),
+            pm.LogNormal("noise", np.log(0.8), 0.7),
+        )
+        fixed = pm.Normal("fixed", 0, 10, shape=FIXED_TERMS)
+        z = pm.Normal("z", 0, 1, shape=x.shape[1] - FIXED_TERMS)
+        reference = log_basis_variance(np.array(0.7))
+        spread = amplitude * pt.exp(0.5 * reference) * length**0
+        mean = x[:, :FIXED_TERMS] @ fixed + x[:, FIXED_TERMS:] @ (spread * z)
+        pm.Normal("y", mean, noise, observed=y)
+        started = time.perf_counter()
+        trace = pm.sample(500, tune=500, chains=4, cores=2, random_seed=1, progressbar=False)
+        plain = time.perf_counter() - started
+    ess = arviz_stats.summary(trace, kind="diagnostics", round_to="none")["ess_bulk"].astype(float).min()
+    per_thousand = ours / ours_ess * 1000, plain / ess * 1000
+    with capsys.disabled():
+        print(
+            f"\n1,000 effective draws, 2,000 rows, one regime: ours {per_thousand[0]:.2f} s, plain pm.sample "
+            f"{per_thousand[1]:.2f} s, ratio {per_thousand[1] / per_thousand[0]:.0f}"
+        )
