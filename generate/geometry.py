@@ -217,8 +217,13 @@ class Geometry:
         return free
 
     def solve_both(
-        self, macs: SingleArray, params: SingleArray, start: SingleArray, tolerance: tuple[float, float]
-    ) -> tuple[SingleArray, BoolArray]:
+        self,
+        macs: SingleArray,
+        params: SingleArray,
+        start: SingleArray,
+        tolerance: tuple[float, float],
+        guess: SingleArray | None = None,
+    ) -> tuple[SingleArray, BoolArray, SingleArray]:
         """Move `start` along a common shift and the tilt until both surfaces meet their targets.
 
         Parameters
@@ -229,6 +234,8 @@ class Geometry:
             Kept fractions to start from; their differences are what makes recipes differ.
         tolerance : tuple of float
             Largest distance of the logarithm of MACs, and of parameters, from its target.
+        guess : numpy.ndarray, shape (n, 2), optional
+            Where along shift and tilt to begin.
 
         Returns
         -------
@@ -236,10 +243,13 @@ class Geometry:
             Kept fractions.
         solved : numpy.ndarray of bool, shape (n,)
             Where both targets are met.
+        place : numpy.ndarray, shape (n, 2)
+            How far each row went along shift and tilt.
         """
         goal = np.log(np.stack([macs, params], axis=1))
-        kept, solved = self.clip(start.copy()), np.zeros(len(start), dtype=bool)
-        place, active = np.zeros((len(start), 2), dtype=np.float32), np.arange(len(start))
+        place = np.zeros((len(start), 2), dtype=np.float32) if guess is None else guess.copy()
+        kept = self.clip(start + place @ self._directions.T)
+        solved, active = np.zeros(len(start), dtype=bool), np.arange(len(start))
         for _ in range(NEWTON_STEPS):
             step, miss = self._newton_step(kept[active], goal[active])
             solved[active] = (np.abs(miss) <= np.array(tolerance, dtype=np.float32)).all(axis=1)
@@ -249,7 +259,7 @@ class Geometry:
                 break
             place[active] += step[open_rows]
             kept[active] = self.clip(start[active] + place[active] @ self._directions.T)
-        return kept, solved
+        return kept, solved, place
 
     @cached_property
     def _directions(self) -> SingleArray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ MCB_DRIFT = 0.005
 
 AMPLITUDES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 """Spreads of the random direction tried by the pilot; 8 sends nearly every group to one of its ends."""
+
+_BETWEEN_AMPLITUDES = [(low + high) / 2 for low, high in pairwise(AMPLITUDES)]
 
 PILOT_BINS, PILOT_ROWS = 12, 48
 CALMER = 0.8
@@ -106,7 +109,8 @@ class RecipeSpace(ABC):
         if len(self.budgets) == 1:
             return self.geometry.shift_onto(self.budgets[0], start), np.ones(len(start), dtype=bool)
         shares = [np.full(len(start), budget.share, dtype=np.float32) for budget in self.budgets]
-        return self.geometry.solve_both(shares[0], shares[1], start, (COST_MISS, COST_MISS))
+        kept, solved, _ = self.geometry.solve_both(shares[0], shares[1], start, (COST_MISS, COST_MISS))
+        return kept, solved
 
 
 @dataclass(frozen=True)
@@ -223,7 +227,11 @@ class StratifiedSpace(RecipeSpace):
     ) -> tuple[SingleArray, BoolArray]:
         """Return kept fractions at the requested log mCB, their spread set by the requested place."""
         calmer = np.float32(CALMER ** max(attempt % REDRAW_EVERY - BOLD_ATTEMPTS, 0))
-        return self._solve(requests[:, 0], self._amplitude(requests) * calmer, rng)
+        bins = self._bins(requests[:, 0])
+        amplitude = self._amplitude(bins, requests[:, 1]) * calmer
+        guess = self._pilot.places[bins, np.searchsorted(_BETWEEN_AMPLITUDES, amplitude)]
+        kept, solved, _ = self._solve(requests[:, 0], amplitude, rng, guess)
+        return kept, solved
 
     def holds(self, requests: SingleArray, rounded: Rounded, attempt: int) -> BoolArray:
         """Return where log mCB is still near the one asked for, and the STD in its band, if there is one."""
@@ -238,41 +246,64 @@ class StratifiedSpace(RecipeSpace):
         return near
 
     def _solve(
-        self, log_mcb: SingleArray, amplitude: SingleArray, rng: np.random.Generator
-    ) -> tuple[SingleArray, BoolArray]:
+        self,
+        log_mcb: SingleArray,
+        amplitude: SingleArray,
+        rng: np.random.Generator,
+        guess: SingleArray | None = None,
+    ) -> tuple[SingleArray, BoolArray, SingleArray]:
         start = self.directions(len(log_mcb), rng)
         start *= amplitude[:, None]
         start += np.float32(0.5)
-        if len(self.budgets) == 2:
-            return self.onto_budgets(start)
-        fixed = np.full(len(log_mcb), self.budgets[0].share, dtype=np.float32)
+        shares = [np.full(len(log_mcb), budget.share, dtype=np.float32) for budget in self.budgets]
+        solve = self.geometry.solve_both
+        if len(shares) == 2:
+            return solve(shares[0], shares[1], start, (COST_MISS, COST_MISS), guess)
         if self.budgets[0].axis == "macs":
-            return self.geometry.solve_both(fixed, fixed * np.exp(-log_mcb), start, (COST_MISS, OTHER_MISS))
-        return self.geometry.solve_both(fixed * np.exp(log_mcb), fixed, start, (OTHER_MISS, COST_MISS))
+            return solve(shares[0], shares[0] * np.exp(-log_mcb), start, (COST_MISS, OTHER_MISS), guess)
+        return solve(shares[0] * np.exp(log_mcb), shares[0], start, (OTHER_MISS, COST_MISS), guess)
 
-    def _amplitude(self, requests: SingleArray) -> SingleArray:
-        """Return the amplitude that, by the pilot, gives the STD at the requested place of what is reachable."""
+    def _bins(self, log_mcb: SingleArray) -> NDArray[np.int64]:
         low, high = self.log_mcb
-        place = (requests[:, 0] - low) / max(high - low, 1e-6) * PILOT_BINS
-        bins = np.clip(place.astype(np.int64), 0, PILOT_BINS - 1)
-        amplitude = np.empty(len(requests), dtype=np.float32)
-        for number, spreads in enumerate(self._pilot):
+        place = (log_mcb - low) / max(high - low, 1e-6) * PILOT_BINS
+        return np.clip(place.astype(np.int64), 0, PILOT_BINS - 1)
+
+    def _amplitude(self, bins: NDArray[np.int64], place: SingleArray) -> SingleArray:
+        """Return the amplitude that, by the pilot, gives the STD at this place of what is reachable."""
+        amplitude = np.empty(len(bins), dtype=np.float32)
+        for number, spreads in enumerate(self._pilot.std):
             here = np.flatnonzero(bins == number)
             ends = np.clip(self.std or (0, 1), spreads[0], spreads[-1])
-            wanted = ends[0] + requests[here, 1] * (ends[1] - ends[0])
-            amplitude[here] = np.interp(wanted, spreads, AMPLITUDES)
+            amplitude[here] = np.interp(ends[0] + place[here] * (ends[1] - ends[0]), spreads, AMPLITUDES)
         return amplitude
 
     @cached_property
-    def _pilot(self) -> NDArray[np.float64]:
-        """Median STD reached at each amplitude, by bin of log mCB, shape (bins, amplitudes), never falling."""
+    def _pilot(self) -> _Pilot:
+        """What a few thousand recipes show about this space; its random numbers are always the same."""
         low, high = self.log_mcb
         centres = low + (high - low) * (np.arange(PILOT_BINS) + 0.5) / PILOT_BINS
         log_mcb, amplitude = np.meshgrid(np.repeat(centres, PILOT_ROWS), AMPLITUDES, indexing="ij")
         rows = log_mcb.ravel().astype(np.float32), amplitude.ravel().astype(np.float32)
-        kept, solved = self._solve(*rows, np.random.default_rng(0))
-        std = np.where(solved, kept.std(axis=1), np.nan).reshape(PILOT_BINS, PILOT_ROWS, len(AMPLITUDES))
-        return _never_falling(std)
+        kept, solved, place = self._solve(*rows, np.random.default_rng(0))
+        shape = (PILOT_BINS, PILOT_ROWS, len(AMPLITUDES))
+        std = np.where(solved, kept.std(axis=1), np.nan).reshape(shape)
+        return _Pilot(_never_falling(std), np.median(place.reshape(*shape, 2), axis=1))
+
+
+@dataclass(frozen=True)
+class _Pilot:
+    """Medians of trial recipes, by bin of log mCB and amplitude of the random direction.
+
+    Parameters
+    ----------
+    std : numpy.ndarray, shape (bins, amplitudes)
+        STD reached; it never falls with the amplitude.
+    places : numpy.ndarray, shape (bins, amplitudes, 2)
+        How far along shift and tilt the budget lay: the first guess for the next ones.
+    """
+
+    std: NDArray[np.float64]
+    places: SingleArray
 
 
 def _never_falling(std: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -54,8 +54,8 @@ MCB_RANGE = math.log(2)
 ROWS_AT_ONCE = 2048
 ROWS_OF_A_BLOCK = 16_384
 REDRAWS = 100
-FRUITLESS_REDRAWS = 10
-"""So many places in a row without one new recipe mean that there is none."""
+FRUITLESS_REDRAWS, HOPELESS_REDRAWS = 10, 2
+"""So many places in a row without one new recipe mean that there is none; fewer if there has never been any."""
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,7 @@ class _Collected:
                 if not len(open_rows):
                     return self.count
             fruitless = fruitless + 1 if len(open_rows) == before else 0
-            if fruitless == FRUITLESS_REDRAWS:
+            if fruitless == (FRUITLESS_REDRAWS if before < self.count else HOPELESS_REDRAWS):
                 break
             requests[open_rows] = self.space.again(requests[open_rows], redraw, self.rng)
         return self.count - len(open_rows)
