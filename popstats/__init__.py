@@ -21,6 +21,7 @@ _HOMES = {
     "fit": "popstats.inference.fit",
     "Fit": "popstats.inference.fit",
     "compare": "popstats.inference.comparison",
+    "plan_size": "popstats.inference.planning",
     "width_law": "popstats.inference.width_law",
     "judge": "popstats.judgement.conjectures",
     "refine": "popstats.judgement.refine",
@@ -47,6 +48,7 @@ __all__ = [
     "fit",
     "judge",
     "load_population",
+    "plan_size",
     "populations",
     "refine",
     "simulate_population",
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from popstats.errors import ConvergenceError, FitError, PlanError, PopstatsError, PopulationError
     from popstats.inference.comparison import compare
     from popstats.inference.fit import Fit, fit
+    from popstats.inference.planning import plan_size
     from popstats.inference.width_law import width_law
     from popstats.judgement.conjectures import judge
     from popstats.judgement.refine import RefinedSpace, refine
