@@ -10,17 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from generate.costs import CostModel, derive_costs
 from generate.feasibility import FeasibleRange, feasible_range
 from generate.groups import find_groups
 from generate.networks import build_network, parse_input_shape
+from generate.recipes import MCB_RANGE, mcb_correlations, sample_recipes
 from popstats.errors import PlanError, PopstatsError
 
-__all__ = ["CostReport", "cost_report", "main"]
+__all__ = ["CostReport", "cost_report", "group_lines", "main", "regime_lines", "write_chart"]
 
 MAP_REDUCTIONS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 CHART_SUFFIXES = (".html", ".json", ".png", ".svg", ".pdf")
-LAYERS_SHOWN = 3
+LAYERS_SHOWN, GROUPS_SHOWN = 3, 3
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class CostReport:
             "input": "x".join(map(str, self.input_shape)),
             "macs": self.costs.original_macs,
             "params": self.costs.original_params,
-            "groups": self._groups(),
+            "groups": _groups(self.costs),
             "feasible": [self._point(reduction, found) for reduction, found in self.feasible],
         }
 
@@ -65,27 +68,13 @@ class CostReport:
             "Shares are those of the costs that a group's filters take part in; a layer between two groups",
             "counts for both. Widths are multiples of the step.",
             "",
-            *self._group_lines(),
+            *group_lines(costs),
             "",
             "What recipes of a MACs reduction can reach:",
             "",
             *self._map_lines(),
         ]
         return "\n".join(lines)
-
-    def _groups(self) -> list[dict[str, Any]]:
-        macs, params = self.costs.shares()
-        return [
-            {
-                "name": group.name,
-                "width": group.width,
-                "step": group.step,
-                "layers": list(group.layers),
-                "macs_share": round(float(macs[place]), 6),
-                "params_share": round(float(params[place]), 6),
-            }
-            for place, group in enumerate(self.costs.groups)
-        ]
 
     def _point(self, reduction: float, found: FeasibleRange) -> dict[str, Any]:
         return {
@@ -96,15 +85,6 @@ class CostReport:
             "std": [round(end, 6) for end in found.std],
         }
 
-    def _group_lines(self) -> list[str]:
-        longest = max(len(group.name) for group in self.costs.groups)
-        lines = [f"{'group':<{longest}}  width  step    MACs  params  ties together"]
-        for group in self._groups():
-            shares = f"{group['macs_share']:7.2%} {group['params_share']:7.2%}"
-            name = f"{group['name']:<{longest}}"
-            lines.append(f"{name} {group['width']:6} {group['step']:5} {shares}  {_some(group['layers'])}")
-        return lines
-
     def _map_lines(self) -> list[str]:
         lines = ["MACs less    parameters left (share)         mCB             STD"]
         for reduction, found in self.feasible:
@@ -113,6 +93,77 @@ class CostReport:
             mcb = f"{found.mcb[0]:6.3f} to {found.mcb[1]:6.3f}"
             lines.append(f"{reduction:9.0%}    {shares}     {mcb}    {found.std[0]:.3f} to {found.std[1]:.3f}")
         return lines
+
+
+def group_lines(costs: CostModel) -> list[str]:
+    """Return a table of the groups for a terminal: width, step, shares of the costs, the layers they tie."""
+    longest = max(len(group.name) for group in costs.groups)
+    lines = [f"{'group':<{longest}}  width  step    MACs  params  ties together"]
+    for group in _groups(costs):
+        shares = f"{group['macs_share']:7.2%} {group['params_share']:7.2%}"
+        name = f"{group['name']:<{longest}}"
+        lines.append(f"{name} {group['width']:6} {group['step']:5} {shares}  {_some(group['layers'])}")
+    return lines
+
+
+def regime_lines(
+    costs: CostModel,
+    space: str,
+    *,
+    axis: str,
+    target: float,
+    mcb_range: float = MCB_RANGE,
+    round_to: int = 1,
+    count: int = 1000,
+) -> list[str]:
+    """Return what one regime of a space holds, for a dry run: feasible ranges, and what mCB is confounded with.
+
+    Parameters
+    ----------
+    costs : CostModel
+        The network's costs.
+    space, axis, target, mcb_range, round_to
+        As in `generate.recipes.sample_recipes`.
+    count : int
+        Recipes drawn to estimate the correlations.
+
+    Raises
+    ------
+    PlanError
+        If the space is empty.
+    """
+    found = feasible_range(costs, axis, target, round_to)
+    drawn = sample_recipes(
+        space,
+        costs,
+        axis=axis,
+        target=target,
+        count=count,
+        rng=np.random.default_rng(0),
+        mcb_range=mcb_range,
+        round_to=round_to,
+    )
+    strongest = mcb_correlations(drawn, costs)[:GROUPS_SHOWN]
+    named = ", ".join(f"{name} {value:+.2f}" for name, value in strongest)
+    return [
+        f"{axis} -{target:.0%}: {found}",
+        f"    log mCB goes with the widths of {named} (correlation over {count} {space} recipes)",
+    ]
+
+
+def _groups(costs: CostModel) -> list[dict[str, Any]]:
+    macs, params = costs.shares()
+    return [
+        {
+            "name": group.name,
+            "width": group.width,
+            "step": group.step,
+            "layers": list(group.layers),
+            "macs_share": round(float(macs[place]), 6),
+            "params_share": round(float(params[place]), 6),
+        }
+        for place, group in enumerate(costs.groups)
+    ]
 
 
 def _some(layers: Sequence[str]) -> str:

@@ -38,6 +38,9 @@ IntArray = NDArray[np.int64]
 Side = Literal["in", "out"]
 Convolution = nn.modules.conv._ConvNd
 
+ATTENTION = "it has attention, whose heads tie channels together in other ways than filters do"
+SHUFFLE = "it reorders channels by reshaping them (channel shuffle)"
+
 _CHANNEL_CARRIERS = (
     Convolution,
     nn.Linear,
@@ -148,14 +151,16 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         if name in ("bmm", "baddbmm") or "attention" in name:
-            self.reason = "it has attention, whose heads tie channels together in other ways than filters do"
-        if "channel_shuffle" in name or (name in ("view", "reshape") and _splits_channels(args[0], result)):
-            self.reason = "it reorders channels by reshaping them (channel shuffle)"
+            self.reason = ATTENTION
+        elif not self.reason and (name == "native_channel_shuffle" or _splits_channels(name, args, result)):
+            self.reason = SHUFFLE
         return result
 
 
-def _splits_channels(before: Tensor, after: Tensor) -> bool:
-    return before.dim() == 4 and after.dim() > 4 and before.shape[1] != after.shape[1]
+def _splits_channels(name: str, args: tuple[Any, ...], result: Any) -> bool:
+    if name not in ("view", "reshape", "_unsafe_view"):
+        return False
+    return bool(args[0].dim() == 4 and result.dim() > 4 and args[0].shape[1] != result.shape[1])
 
 
 def _refuse_what_has_no_filters(shell: nn.Module, input_shape: tuple[int, int, int]) -> None:
