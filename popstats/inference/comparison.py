@@ -110,6 +110,7 @@ def compare(first: Fit | Mapping[str, Fit], second: Fit | None = None) -> Compar
     points = {name: fitted_points(fit) for name, fit in fits.items()}
     for a, b in pairwise(fits):
         _require_same_recipes(a, points[a], b, points[b], fits)
+    _require_draws(fits)
     scores = {name: _leave_one_out(fit, points[name]) for name, fit in fits.items()}
     ordered = sorted(scores, key=lambda name: -scores[name].elpd.sum())
     frame = pd.DataFrame([_row(name, scores[name], scores[ordered[0]]) for name in ordered])
@@ -133,10 +134,13 @@ def _named(first: Fit | Mapping[str, Fit], second: Fit | None) -> dict[str, Fit]
             "compare: expected two fits, or a mapping of names to at least two fits; "
             f"got {', '.join(f'{name}: {type(fit).__name__}' for name, fit in fits.items()) or 'nothing'}"
         )
+    return fits
+
+
+def _require_draws(fits: dict[str, Fit]) -> None:
     for name, fit in fits.items():
         if (size := fit.draws.flat_coefficients.shape[0]) < MINIMUM_DRAWS:
             raise FitError(f"compare: fit {name!r} has {size} draws, it needs at least {MINIMUM_DRAWS}")
-    return fits
 
 
 def _names(first: Fit, second: Fit) -> tuple[str, str]:

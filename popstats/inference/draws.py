@@ -50,7 +50,8 @@ class Draws:
     @property
     def flat_coefficients(self) -> FloatArray:
         """Coefficients with chains joined, shape (S, K, p)."""
-        return self.coefficients.reshape(-1, *self.coefficients.shape[2:])
+        chains, draws = self.coefficients.shape[:2]
+        return self.coefficients.reshape(chains * draws, *self.coefficients.shape[2:])
 
 
 def from_regimes(draws: list[HyperDraws], basis_columns: int) -> Draws:

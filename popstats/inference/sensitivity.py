@@ -51,6 +51,9 @@ _QUANTITIES = {
     "near_upper": ("near_upper", "upper end of the near-optimal range"),
     "limit": ("limit", "limit"),
 }
+_COLUMNS = [
+    "regime", "quantity", "prior", "likelihood", "median_change", "lower_change", "upper_change", "diagnosis",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +121,8 @@ def power_scale(fit: Fit) -> Sensitivity:
     This is a local measure: a prior so strong that the data cannot move it at all does not move by being scaled
     either, and goes unnoticed. `fit.priors` shows what was assumed.
     """
+    if not fit.fitted:
+        return Sensitivity(pd.DataFrame(columns=_COLUMNS), ())
     rows_matter = fit.settings.noise != "normal"
     picked = thinned(fit, DRAWS_OF_ROWS if rows_matter else DRAWS)
     log_prior, rows = _log_prior(fit, picked), []
@@ -133,7 +138,7 @@ def power_scale(fit: Fit) -> Sensitivity:
             rows.append(
                 {"regime": regime.label, "quantity": name, **_measure(values, log_prior[:, k], likelihood)}
             )
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows, columns=_COLUMNS)
     return Sensitivity(frame, tuple(_alerts(frame)))
 
 

@@ -152,3 +152,22 @@ def test_a_regime_that_breaks_the_trend_is_said(fit):
     checks = popstats.fit(population, regimes=dict.fromkeys(TARGETS, 0.04), method="exact").predictive_checks
     assert checks.limits.set_index("regime").loc["0.70", "surprise"] < 0.02
     assert isinstance(checks.limits, pd.DataFrame)
+
+
+def test_regimes_too_small_to_fit_are_left_out():
+    population = simulate_population(regimes=[0.5], n=5)
+    empty = popstats.fit(population, regimes={0.5: 0.05}, method="exact")
+    assert empty.predictive_checks.frame.empty
+    assert empty.predictive_checks.ok
+    assert empty.prior_sensitivity.sentence == "No regime was fitted."
+    with pytest.raises(popstats.FitError, match="has a fitted regime"):
+        popstats.compare(empty, empty)
+
+
+def test_the_smallest_regime_and_hardly_any_noise():
+    for settings in ({"n": 10}, {"n": 60, "noise": 1e-4}):
+        fit = fit_of(targets=(0.6,), **settings)
+        numbers = fit.predictive_checks.frame.select_dtypes("number")
+        assert np.isfinite(numbers).all(axis=None)
+        assert np.isfinite(fit.prior_sensitivity.frame.select_dtypes("number")).all(axis=None)
+        assert np.isfinite(popstats.compare(fit, fit).frame.select_dtypes("number")).all(axis=None)
