@@ -20,6 +20,7 @@ from generate.networks import build_network
 
 DIGITS = (1, 8, 8)
 SMALL = (3, 64, 64)
+LARGER = (3, 96, 96)
 FAMILIES = [
     "resnet18",
     "mobilenet_v3_small",
@@ -119,20 +120,21 @@ def layer_norm_2d_as_layer_norm_masked(network, groups, kept):
 
 
 def check_family(name, recipes):
-    check_network(trained_lookalike(name, SMALL), recipes)
+    shape = LARGER if name == "inception_v3" else SMALL
+    check_network(trained_lookalike(name, shape), shape, recipes)
 
 
-def check_network(network, recipes):
-    groups = find_groups(network, SMALL)
-    costs = derive_costs(network, SMALL, groups)
+def check_network(network, shape, recipes):
+    groups = find_groups(network, shape)
+    costs = derive_costs(network, shape, groups)
     rng = np.random.default_rng(0)
     units = costs.full_widths // costs.steps
     outputs = []
     for _ in range(recipes):
         widths = rng.integers(1, units + 1) * costs.steps
         scores = {group.name: torch.from_numpy(rng.random(group.width)) for group in groups}
-        outputs.append(assert_cut_equals_masked(network, SMALL, groups, scores, widths))
-    assert not torch.equal(outputs[0], network(torch.zeros(2, *SMALL, dtype=torch.float64)))
+        outputs.append(assert_cut_equals_masked(network, shape, groups, scores, widths))
+    assert not torch.equal(outputs[0], network(torch.zeros(2, *shape, dtype=torch.float64)))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -153,7 +155,7 @@ def test_a_flattened_map_is_cut_channel_by_channel(norm):
         nn.PReLU(),
         nn.Linear(30, 10),
     )
-    check_network(network.double().eval(), recipes=3)
+    check_network(network.double().eval(), SMALL, recipes=3)
 
 
 @pytest.mark.slow
