@@ -111,3 +111,16 @@ def test_names_come_from_what_differs(fit):
     found = popstats.compare(fit, student)
     assert set(found.frame["fit"]) == {"normal", "student"}
     assert found.difference == pytest.approx(0.0, abs=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("noise", "kind"), [("student", "heavy"), ("frontier", "skewed")])
+def test_the_noise_that_made_the_data_predicts_best(noise, kind):
+    population = simulate_population(regimes=[0.5, 0.7], n=300, noise_kind=kind, seed=1)
+    fits = {name: popstats.fit(population, regimes=REGIMES, noise=name, seed=2) for name in ("normal", noise)}
+    found = popstats.compare(fits)
+    assert found.frame["fit"].iloc[0] == noise
+    assert found.difference > 2 * found.difference_se
+    assert found.frame["share_bad_k"].max() < 0.02
+    assert any(f"noise='{noise}'" in alert for alert in fits["normal"].predictive_checks.alerts)
+    assert not any("try noise=" in alert for alert in fits[noise].predictive_checks.alerts)
