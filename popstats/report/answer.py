@@ -139,7 +139,10 @@ def _original_ratio(evidence: Evidence) -> str:
 def _widths(evidence: Evidence) -> str:
     refuted, supported = (evidence.regimes_where("M1", o) for o in ("refuted", "supported"))
     if supported:
-        return f"mCB explains something that the layers' widths do not {_regimes(evidence, supported)}."
+        nothing = f", and nothing {_regimes(evidence, refuted)}" if refuted else ""
+        return (
+            f"mCB explains something that the layers' widths do not {_regimes(evidence, supported)}{nothing}."
+        )
     if not refuted:
         return ""
     finding = "adding mCB to an additive law in the layers' widths predicts the drop no better"

@@ -97,7 +97,7 @@ def _some(items: list[str], most: int = 8) -> str:
 def provenance_section(evidence: Evidence, command: str | None) -> Section:
     """Return where the report comes from and how to make it again."""
     settings, metadata = evidence.fit.settings, evidence.fit.population.metadata
-    stored = [(str(key), _flat(value)) for key, value in metadata.items() if key != "truth"]
+    stored = [row for key, value in metadata.items() if key != "truth" for row in _flat(str(key), value)]
     tables = [("Fit and versions", Table(("what", "value"), tuple(_fit_rows(evidence))))]
     if stored:
         tables.append(("Stored with the table", Table(("what", "value"), tuple(stored))))
@@ -131,9 +131,14 @@ def _fit_rows(evidence: Evidence) -> list[tuple[str, str]]:
     ]
 
 
-def _flat(value: Any) -> str:
+def _flat(name: str, value: Any) -> list[tuple[str, str]]:
+    """Return a nested value as rows, one a leaf: "plan, training, epochs"."""
+    if isinstance(value, dict):
+        return [row for key, item in value.items() for row in _flat(f"{name}, {key.replace('_', ' ')}", item)]
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return [row for i, item in enumerate(value, 1) for row in _flat(f"{name} {i}", item)]
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
+    return [(name, text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…")]
 
 
 def _command(evidence: Evidence) -> str:

@@ -181,7 +181,7 @@ def near_optimal_ranges(ranges: pd.DataFrame, original: pd.DataFrame, frame: pd.
     )
 
 
-def what_explains(shares: pd.DataFrame) -> Any:
+def what_explains(shares: pd.DataFrame, frame: pd.DataFrame) -> Any:
     """Share of the drop's variance that each description of a network predicts, over regimes."""
     known = {name: mark for name, mark in MODEL_MARKS.items() if name in set(shares["model"])}
 
@@ -197,7 +197,8 @@ def what_explains(shares: pd.DataFrame) -> Any:
         scale=alt.Scale(type="point", padding=0.4),
     )
     title = "share of variance predicted (R²)"
-    y = alt.Y("r2:Q", title=title, axis=alt.Axis(format=".0%", tickCount=5))
+    scale = alt.Scale(domain=[frame.iloc[0].y_lower, frame.iloc[0].y_upper], nice=True)
+    y = alt.Y("r2:Q", title=title, axis=alt.Axis(format=".0%", tickCount=5), scale=scale)
     tips = [
         alt.Tooltip("model:N"),
         alt.Tooltip("regime:N", title="removed"),
@@ -205,10 +206,11 @@ def what_explains(shares: pd.DataFrame) -> Any:
     ]
     base = _rows("shares").encode(x=x)
     return alt.layer(
-        base.mark_rule(strokeWidth=1, opacity=0.45).encode(y=alt.Y("lower:Q", title=title), y2="upper:Q", color=color),
-        base.mark_line(strokeWidth=1.8).encode(
+        base.mark_rule(strokeWidth=1, opacity=0.45, clip=True).encode(
+            y=alt.Y("lower:Q", title=title, scale=scale), y2="upper:Q", color=color),
+        base.mark_line(strokeWidth=1.8, clip=True).encode(
             y=y, color=color, strokeDash=alt.StrokeDash("model:N", scale=by("dash"), legend=None)),
-        base.mark_point(size=46, strokeWidth=1.6, filled=False, opacity=1).encode(
+        base.mark_point(size=46, strokeWidth=1.6, filled=False, opacity=1, clip=True).encode(
             y=y, color=color, shape=alt.Shape("model:N", scale=by("shape"), legend=None), tooltip=tips),
         width="container",
         height=320,

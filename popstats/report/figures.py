@@ -27,6 +27,7 @@ from popstats.report.words import (
 __all__ = [
     "INTERVALS",
     "MASS_WORDS",
+    "drop_ends",
     "drop_figure",
     "limit_figure",
     "limit_sentence",
@@ -42,8 +43,10 @@ MOST_POINTS, MOST_WINNERS = 250, 50
 WINNERS = 0.05
 #: Every how many grid points the curve is drawn.
 CURVE_STEP = 4
-#: Share of the drawn networks at either end that may lie outside the drawn drops.
+#: Share of the networks at either end that may lie outside the drawn drops.
 CLIPPED = 0.01
+#: Drops further than this many interquartile ranges above the third quartile lie outside the picture.
+OUTER_FENCE = 3.0
 #: Where the original network stands on the mCB axis.
 ORIGINAL = Table(("mcb",), ((1.0,),))
 MASS_WORDS = percent(INTERVAL_MASS)
@@ -59,8 +62,8 @@ def drop_figure(evidence: Evidence) -> Figure:
         sentence=_optimum_sentence(evidence),
         caption=(
             "One panel a pruning regime; mCB on a log scale, drops on each regime's own scale. Drops are those at "
-            "the regime's centre: the effect of pruning a little more or less inside a regime is taken out. The "
-            "curve spans the observed range, 2.5 to 97.5 % of the networks; nothing is claimed outside it. "
+            "the regime's centre: the effect of pruning a little more or less inside a regime is taken out. Far "
+            "outliers lie above the picture and are counted over it. The curve spans the observed range, 2.5 to 97.5 % of the networks; nothing is claimed outside it. "
             f"{INTERVALS}"
         ),
         n=evidence.n_fitted,
@@ -100,7 +103,7 @@ def _drop_panel(evidence: Evidence, regime: RegimeData, span: tuple[float, float
     frame = {"x_lower": span[0], "x_upper": span[1], "y_lower": low, "y_upper": high}
     return Panel(
         title=where,
-        note=f"{count(len(points))} of {plural(regime.n_recipes, 'network')} shown, {plural(regime.n, 'training')}",
+        note=_shown_words(points, regime, high),
         outcome=outcome,
         chart="drop_over_mcb",
         alt=(
@@ -132,11 +135,28 @@ def _thinned(networks: pd.DataFrame, seed: int) -> pd.DataFrame:
     )
 
 
+def drop_ends(drops: pd.Series) -> tuple[float, float]:
+    """Return the drops between which a picture is drawn: nearly all networks, but no far outliers.
+
+    A few collapsed networks would otherwise press all others into a line (Tukey's outer fence,
+    doi:10.2307/2683468).
+    """
+    low, first, third, high = (float(drops.quantile(q)) for q in (CLIPPED, 0.25, 0.75, 1.0 - CLIPPED))
+    return low, min(high, third + OUTER_FENCE * (third - first))
+
+
 def _drop_span(drops: pd.Series, curve: pd.DataFrame) -> tuple[float, float]:
-    low = min(float(drops.quantile(CLIPPED)), float(curve["lower"].min()))
-    high = max(float(drops.quantile(1.0 - CLIPPED)), float(curve["upper"].max()))
+    low, high = drop_ends(drops)
+    low, high = min(low, float(curve["lower"].min())), max(high, float(curve["upper"].max()))
     margin = 0.06 * (high - low)
     return low - margin, high + margin
+
+
+def _shown_words(points: pd.DataFrame, regime: RegimeData, high: float) -> str:
+    above = int((points["drop"] > high).sum())
+    outside = f", {above} above the picture" if above else ""
+    some = f"{count(len(points))} of " if len(points) < regime.n_recipes else ""
+    return f"{some}{plural(regime.n_recipes, 'network')}{outside}; {plural(regime.n, 'training')}"
 
 
 def _mcb_span(observed: FloatArray) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from popstats.judgement.space_claims import std_halves
 from popstats.judgement.verdicts import Verdict
 from popstats.report.content import Figure, Panel, Table
 from popstats.report.evidence import Evidence, rows_of
-from popstats.report.figures import INTERVALS, MASS_WORDS
+from popstats.report.figures import INTERVALS, MASS_WORDS, drop_ends
 from popstats.report.theme import MODEL_MARKS
 from popstats.report.words import (
     count,
@@ -34,6 +34,8 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Points of an EDF that are drawn.
 EDF_POINTS = 61
+#: Shares of variance below this are cut off in the picture.
+LOWEST_R2 = -0.2
 #: Fewer networks than this and a regime has no EDF.
 MINIMUM_NETWORKS = 10
 
@@ -64,12 +66,19 @@ def explained_figure(evidence: Evidence) -> Figure | None:
         n=sum(r.n for r in evidence.fit.regimes if r.label in regimes),
         interval_mass=INTERVAL_MASS,
         legend=tuple((name, name) for name in MODEL_MARKS if name in models),
-        panels=(Panel("", "", "", "what_explains", sentence, {"shares": Table.of(shares)}),),
+        panels=(Panel("", "", "", "what_explains", sentence, _explained_data(shares)),),
         table=Table(
             ("removed", *order),
             tuple((regime_name(r), *(number(r2[r, m], 3) for m in order)) for r in regimes),
         ),
     )
+
+
+def _explained_data(shares: pd.DataFrame) -> dict[str, Table]:
+    """Return the chart's tables; intervals that reach far below 0 (worse than nothing) are cut."""
+    low = max(min(0.0, float(shares["lower"].min())), LOWEST_R2, min(0.0, 1.1 * float(shares["r2"].min())))
+    frame = Table(("y_lower", "y_upper"), ((low, float(shares["upper"].max())),))
+    return {"shares": Table.of(shares), "frame": frame}
 
 
 def _explained_sentence(r2: dict[tuple[str, str], float], regimes: list[str], models: set[str]) -> str:
@@ -204,7 +213,7 @@ def _regime_panel(evidence: Evidence, label: str, drops: pd.Series, median: str)
 
 
 def _drop_grid(drops: pd.Series) -> FloatArray:
-    low, high = float(drops.quantile(0.002)), float(drops.quantile(0.99))
+    low, high = drop_ends(drops)
     return np.linspace(low, max(high, low + 1e-3), EDF_POINTS)
 
 

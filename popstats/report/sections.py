@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from popstats.inference.cross_products import RegimeData
 from popstats.judgement.companions import (
@@ -38,6 +39,8 @@ __all__ = ["alerts", "calibration_section", "companion_section", "diagnostic_sec
 
 #: A regime with fewer networks than this gets an alert: most of its verdicts will be "undecided".
 FEW_NETWORKS = 50
+#: Spread over robust spread from which a regime gets an alert: a normal sample of 20 hardly reaches it.
+HEAVY_TAILS = 2.0
 
 
 def alerts(evidence: Evidence) -> tuple[Alert, ...]:
@@ -47,7 +50,12 @@ def alerts(evidence: Evidence) -> tuple[Alert, ...]:
         Alert("reject", f"Diagnostics reject the fit: {reason}.") for reason in fit.convergence.reasons
     ]
     warnings = [*_unfitted(evidence), *_extrapolated(evidence), *fit.population.notes, *_failed(evidence)]
-    notes = [*_changing_spread(evidence), *_few_networks(evidence), *_no_replicates(evidence)]
+    notes = [
+        *_outliers(evidence),
+        *_changing_spread(evidence),
+        *_few_networks(evidence),
+        *_no_replicates(evidence),
+    ]
     return (
         *rejections,
         *(Alert("warn", text) for text in warnings),
@@ -79,6 +87,33 @@ def _failed(evidence: Evidence) -> list[str]:
         if failed
         else []
     )
+
+
+def _outliers(evidence: Evidence) -> list[str]:
+    """Name the regimes whose spread is made by a few far networks, where the noise model is the normal one."""
+    if evidence.fit.settings.noise != "normal":
+        return []
+    found = {r.label: _tail_ratio(evidence, r) for r in evidence.fit.fitted if r.n_recipes >= MINIMUM_POINTS}
+    heavy = [regime_name(label) for label, ratio in found.items() if ratio > HEAVY_TAILS]
+    return (
+        [
+            f"A few networks drop far more than the others at {join_words(heavy)}, which widens every interval there; "
+            "noise “student” lets them count less."
+        ]
+        if heavy
+        else []
+    )
+
+
+def _tail_ratio(evidence: Evidence, regime: RegimeData) -> float:
+    """Return the standard deviation about the curve over its robust estimate; 1 for normal noise."""
+    networks, curve = (
+        evidence.of_regime(regime.label),
+        evidence.curve[evidence.curve["regime"] == regime.label],
+    )
+    residual = networks["adjusted"] - np.interp(networks["mcb"], curve["mcb"], curve["drop"])
+    robust = stats.median_abs_deviation(residual, scale="normal")
+    return float(residual.std() / robust) if robust > 0 else 1.0
 
 
 def _changing_spread(evidence: Evidence) -> list[str]:
@@ -166,14 +201,15 @@ def _companions(evidence: Evidence, regime: RegimeData) -> tuple[str, ...]:
     quadratic, halves, lines = quadratic_optimum(x, y), asymmetric_optimum(x, y), two_lines(x, y)
     vertex, low, high = (float(np.exp(v)) for v in (quadratic.log_mcb, quadratic.lower, quadratic.upper))
     wrong = not low <= row.mcb <= high
+    inside = row.observed_lower <= vertex <= row.observed_upper
     parabola = f"{number(vertex)} (misspecified)" if wrong else with_interval(vertex, low, high)
     tip, tip_low, tip_high = (float(np.exp(v)) for v in (halves.log_mcb, halves.lower, halves.upper))
     supported = evidence.outcome("C3a", regime.label) == "supported"
     return (
         regime_name(regime.label),
         with_interval(row.mcb, row.mcb_lower, row.mcb_upper),
-        MISSING if np.isnan(vertex) else parabola,
-        MISSING if np.isnan(tip) else with_interval(tip, tip_low, tip_high),
+        parabola if inside else "none inside",
+        "none inside" if np.isnan(tip) else with_interval(tip, tip_low, tip_high),
         _p_value(u_test(x, y).p_value),
         "U" if lines.u_shaped else "no U",
         _remarks(lines, supported, quadratic_wrong=supported and wrong),
