@@ -103,14 +103,14 @@ def prepare(
     PlanError, RunFolderError
         If the plan cannot be carried out here.
     """
-    changed = folder.adopt_plan(surveyed.plan, source)
+    folder.adopt_plan(surveyed.plan, source)
     original = _original(folder, surveyed, device)
     held = folder.read_worklist()
-    if held and not changed:
+    if folder.has_worklist_of(surveyed.plan):
         return original, held
     trainings = surveyed.worklist(original.original_id, existing=held)
     folder.check_space(len(trainings), _kept_bytes(folder, surveyed.plan))
-    folder.write_worklist(trainings)
+    folder.write_worklist(surveyed.plan, trainings)
     return original, trainings
 
 

@@ -147,8 +147,8 @@ class RunFolder:
         content = self._read_json("plan.json")
         return None if content is None else plan_from_dict(content, where=str(self.path / "plan.json"))
 
-    def adopt_plan(self, plan: Plan, source: str) -> bool:
-        """Make `plan` the folder's; return whether it differs from the one before.
+    def adopt_plan(self, plan: Plan, source: str) -> None:
+        """Make `plan` the folder's.
 
         Raises
         ------
@@ -157,7 +157,7 @@ class RunFolder:
         """
         present = self.read_plan()
         if present == plan:
-            return False
+            return
         if present is not None and not only_adds(present, plan):
             raise RunFolderError(
                 f"{self.path} was made with another plan ({_differences(present, plan)}). A plan may "
@@ -167,7 +167,6 @@ class RunFolder:
             )
         write_whole(self.path / "plan.toml", source.encode())
         write_whole(self.path / "plan.json", _json_bytes(plan.as_dict()))
-        return True
 
     def read_original(self) -> dict[str, Any] | None:
         """Return the original network's numbers, or None while it is not there."""
@@ -183,9 +182,15 @@ class RunFolder:
         content = self._read_json("worklist.json") or {"trainings": []}
         return tuple(Training.from_dict(values) for values in content["trainings"])
 
-    def write_worklist(self, trainings: Sequence[Training]) -> None:
-        """Store the trainings."""
-        write_whole(self.path / "worklist.json", _json_bytes({"trainings": [t.as_dict() for t in trainings]}))
+    def has_worklist_of(self, plan: Plan) -> bool:
+        """Whether the stored worklist was drawn for the plan's recipes; a kill may have come between the two."""
+        content = self._read_json("worklist.json") or {}
+        return bool(content.get("recipes") == plan.as_dict()["recipes"])
+
+    def write_worklist(self, plan: Plan, trainings: Sequence[Training]) -> None:
+        """Store the trainings, with what they were drawn for."""
+        content = {"recipes": plan.as_dict()["recipes"], "trainings": [t.as_dict() for t in trainings]}
+        write_whole(self.path / "worklist.json", _json_bytes(content))
 
     def _read_json(self, name: str) -> dict[str, Any] | None:
         path = self.path / name

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -149,12 +150,12 @@ def make_worklist(
     for number, block in enumerate(plan.recipes):
         for target in block.regimes:
             held = _held_recipes(existing, number, target)
-            drawn = _draw(plan, number, target, costs, held)
+            new_of = partial(
+                _new_trainings, plan, block, number, target, costs, (original_id, dataset, input_size), taken
+            )
+            drawn = _draw(plan, number, target, costs, held, new_of)
             for place, recipe in enumerate(drawn):
-                trainings = _trainings_of(
-                    plan, block, number, target, recipe, costs, (original_id, dataset, input_size)
-                )
-                new = [training for training in trainings if training.subnetwork_id not in taken]
+                new = new_of(recipe)
                 taken.update(training.subnetwork_id for training in new)
                 keyed += [((place + 0.5) / len(drawn), training) for training in new]
     keyed.sort(key=lambda entry: entry[0])
@@ -180,8 +181,18 @@ def _held_recipes(existing: Iterable[Training], block: int, target: float) -> li
     return list(found.values())
 
 
-def _draw(plan: Plan, number: int, target: float, costs: CostModel, held: list[_Recipe]) -> list[_Recipe]:
-    """Return the block's count of different recipes in one regime (fewer if the space has no more)."""
+def _draw(
+    plan: Plan,
+    number: int,
+    target: float,
+    costs: CostModel,
+    held: list[_Recipe],
+    new_of: Callable[[_Recipe], list[Training]],
+) -> list[_Recipe]:
+    """Return the block's count of different recipes in one regime (fewer if the space has no more).
+
+    A recipe that another block trains in just the same way does not count.
+    """
     block = plan.recipes[number]
     found = {recipe.widths: recipe for recipe in held}
     for attempt in range(REDRAWS):
@@ -200,10 +211,9 @@ def _draw(plan: Plan, number: int, target: float, costs: CostModel, held: list[_
             round_to=block.round_to,
         )
         for recipe in _each(drawn):
-            found.setdefault(recipe.widths, recipe)
-    # Recipes come stratified from the sampler, in order: shuffled, every prefix of a run covers the whole space.
-    order = np.random.default_rng([plan.seed, number, round(target * 1e6)]).permutation(len(found))
-    return [list(found.values())[i] for i in order]
+            if new_of(recipe):
+                found.setdefault(recipe.widths, recipe)
+    return list(found.values())
 
 
 def _each(drawn: Recipes) -> Iterable[_Recipe]:
@@ -214,6 +224,21 @@ def _each(drawn: Recipes) -> Iterable[_Recipe]:
             int(drawn.macs[row]),
             int(drawn.params[row]),
         )
+
+
+def _new_trainings(
+    plan: Plan,
+    block: RecipePlan,
+    number: int,
+    target: float,
+    costs: CostModel,
+    place: tuple[str, str, str],
+    taken: Set[str],
+    recipe: _Recipe,
+) -> list[Training]:
+    """Return a recipe's trainings that nothing else in the plan asks for."""
+    wanted = _trainings_of(plan, block, number, target, recipe, costs, place)
+    return [training for training in wanted if training.subnetwork_id not in taken]
 
 
 def _trainings_of(

@@ -23,7 +23,13 @@ def folder(tmp_path) -> RunFolder:
 
 
 def row(index: int, **changes):
-    values = {"subnetwork_id": f"s{index}", "recipe_id": f"r{index}", "status": "done", "macs": 10 * index, "accuracy": 90.0}
+    values = {
+        "subnetwork_id": f"s{index}",
+        "recipe_id": f"r{index}",
+        "status": "done",
+        "macs": 10 * index,
+        "accuracy": 90.0,
+    }
     return {**values, "regime_axis": "macs", "regime_target": 0.5, "retraining": "scratch", **changes}
 
 
@@ -61,7 +67,9 @@ with Claims(RunFolder(Path(sys.argv[1]))).claim(int(sys.argv[2])) as mine:
 
 def test_a_claim_holds_against_other_processes_and_dies_with_its_owner(folder):
     claims = Claims(folder)
-    owner = subprocess.Popen([sys.executable, "-c", HOLD, str(folder.path), "3"], stdout=subprocess.PIPE, text=True)
+    owner = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder.path), "3"], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert owner.stdout.readline() == "True\n"
         with claims.claim(3) as mine:
@@ -80,11 +88,11 @@ def test_a_claim_holds_against_other_processes_and_dies_with_its_owner(folder):
 
 def test_a_plan_may_grow_but_not_change(folder):
     plan = plan_from_dict(SMALL)
-    assert folder.adopt_plan(plan, "source")
-    assert not folder.adopt_plan(plan, "source")
+    folder.adopt_plan(plan, "source")
+    folder.adopt_plan(plan, "source")
     assert folder.read_plan() == plan
     grown = plan_from_dict({**SMALL, "recipes": [{"regimes": [0.5, 0.7], "count": 3}]})
-    assert folder.adopt_plan(grown, "source 2")
+    folder.adopt_plan(grown, "source 2")
     with pytest.raises(RunFolderError, match=r"another plan \(.*network\).*may only grow"):
         folder.adopt_plan(plan_from_dict({**SMALL, "network": {"width": 8}}), "source 3")
     assert folder.read_plan() == grown
@@ -98,7 +106,8 @@ def test_a_file_in_the_way_is_a_sentence(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "words"), [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "may not be written")]
+    ("number", "words"),
+    [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "may not be written")],
 )
 def test_refusals_of_the_file_system_are_sentences(tmp_path, number, words):
     assert words in str(explain(OSError(number, ""), tmp_path))
@@ -133,3 +142,12 @@ def test_only_the_best_weights_of_each_regime_stay(folder):
     folder.trained_weights("s9").write_bytes(b"weights of a training whose row is still to come")
     folder.drop_beaten_weights()
     assert sorted(path.stem for path in (folder.path / "weights").iterdir()) == ["s1", "s9"]
+
+
+def test_a_plan_adopted_just_before_a_kill_still_gets_its_worklist(folder):
+    plan = plan_from_dict(SMALL)
+    folder.adopt_plan(plan, "source")
+    assert not folder.has_worklist_of(plan)
+    folder.write_worklist(plan, ())
+    assert folder.has_worklist_of(plan)
+    assert not folder.has_worklist_of(plan_from_dict({**SMALL, "recipes": [{"regimes": [0.5], "count": 4}]}))

@@ -72,3 +72,10 @@ def test_replicates_have_noise_of_their_own(costs):
 def test_a_training_survives_json(costs):
     training = make_worklist(plan(), costs, **PLACE)[3]
     assert Training.from_dict(json.loads(json.dumps(training.as_dict()))) == training
+
+
+def test_a_recipe_that_two_blocks_draw_is_replaced_and_the_count_holds(costs):
+    coarse = {"regimes": [0.5], "count": 20, "round_to": 4}
+    both = plan_from_dict({"name": "p", "recipes": [coarse, coarse | {"space": "random"}]})
+    trainings = make_worklist(both, costs, **PLACE)
+    assert len(trainings) == len({training.subnetwork_id for training in trainings}) == 40
