@@ -131,24 +131,44 @@ def _original_ratio(evidence: Evidence) -> str:
         )
     if refuted:
         costs = [number(evidence.optima[r].regret_at_original) for r in refuted]
-        parts.append(f"it is not {_regimes(evidence, refuted)}, where it costs {join_words(costs)} points")
+        subject = "it" if supported else "keeping the original's ratio"
+        parts.append(
+            f"{subject} is not the best {_regimes(evidence, refuted)}: it costs {join_words(costs)} points"
+        )
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def _widths(evidence: Evidence) -> str:
+    best = evidence.regimes_where("C3a", "supported")
     refuted, supported = (evidence.regimes_where("M1", o) for o in ("refuted", "supported"))
+    if not best:
+        return _widths_alone(evidence, supported, refuted)
+    parts = []
+    if alike := [r for r in best if r in refuted]:
+        where = "" if alike == best else f", {_regimes(evidence, alike)}"
+        parts.append(
+            f"This is what any additive effect of the layers' widths would produce{where}: adding mCB to an additive law "
+            "in the layers' widths predicts the drop no better."
+        )
+    if more := [r for r in best if r in supported]:
+        where = _regimes(evidence, more)
+        parts.append(
+            f"{where[0].upper()}{where[1:]} it is more than an additive effect of the layers' widths: mCB adds to what an "
+            "additive law in them predicts."
+        )
+    return " ".join(parts)
+
+
+def _widths_alone(evidence: Evidence, supported: list[str], refuted: list[str]) -> str:
     if supported:
         nothing = f", and nothing {_regimes(evidence, refuted)}" if refuted else ""
         return (
             f"mCB explains something that the layers' widths do not {_regimes(evidence, supported)}{nothing}."
         )
-    if not refuted:
-        return ""
-    finding = "adding mCB to an additive law in the layers' widths predicts the drop no better"
-    if evidence.regimes_where("C3a", "supported"):
-        return f"This is what any additive effect of the layers' widths would produce: {finding}."
-    return f"{finding[0].upper()}{finding[1:]}."
+    if refuted:
+        return "Adding mCB to an additive law in the layers' widths predicts the drop no better."
+    return ""
 
 
 def facts(evidence: Evidence) -> tuple[tuple[str, str], ...]:

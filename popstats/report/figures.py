@@ -62,8 +62,9 @@ def drop_figure(evidence: Evidence) -> Figure:
         sentence=_optimum_sentence(evidence),
         caption=(
             "One panel a pruning regime; mCB on a log scale, drops on each regime's own scale. Drops are those at "
-            "the regime's centre: the effect of pruning a little more or less inside a regime is taken out. Far "
-            "outliers lie above the picture and are counted over it. The curve spans the observed range, 2.5 to 97.5 % of the networks; nothing is claimed outside it. "
+            "the regime's centre: the effect of pruning a little more or less inside a regime is taken out. Far outliers "
+            "lie above the picture and are counted over it. The curve spans the observed range, 2.5 to 97.5 % of the "
+            "networks; nothing is claimed outside it. "
             f"{INTERVALS}"
         ),
         n=evidence.n_fitted,

@@ -189,3 +189,18 @@ def test_the_rules_error_rates_are_read_from_a_calibration(tmp_path):
     assert row["found: a rise of 0.2 points"] == percent(float(shares[0.2]), 0)
     assert "3 kinds of truth, size and noise, 3 simulated regimes each" in section.paragraphs[0]
     assert calibration_section(None) is None
+
+
+def test_the_widths_are_credited_only_where_an_optimum_is_supported(fitted):
+    given = [v for v in popstats.judge(fitted) if v.conjecture in ("C3a", "M1")]
+
+    def told(c3a: dict[str, str], m1: dict[str, str]) -> str:
+        outcomes = {"C3a": c3a, "M1": m1}
+        changed = [replace(v, outcome=outcomes[v.conjecture].get(v.regime, "undecided")) for v in given]
+        return " ".join(report_content(fitted, Verdicts(changed)).answer)
+
+    alike = told({"0.60": "supported", "0.80": "supported"}, {"0.40": "refuted", "0.80": "refuted"})
+    assert "would produce, at 80 %:" in alike
+    assert "would produce" not in told({"0.60": "supported"}, {"0.40": "refuted"})
+    assert "At 60 % it is more than an additive effect" in told({"0.60": "supported"}, {"0.60": "supported"})
+    assert "predicts the drop no better" in told({}, {"0.40": "refuted"})
