@@ -43,9 +43,7 @@ MOST_POINTS, MOST_WINNERS = 250, 50
 WINNERS = 0.05
 #: Every how many grid points the curve is drawn.
 CURVE_STEP = 4
-#: Share of the networks at either end that may lie outside the drawn drops.
-CLIPPED = 0.01
-#: Drops further than this many interquartile ranges above the third quartile lie outside the picture.
+#: Drops further than this many interquartile ranges beyond the quartiles lie outside the picture.
 OUTER_FENCE = 3.0
 #: Where the original network stands on the mCB axis.
 ORIGINAL = Table(("mcb",), ((1.0,),))
@@ -137,13 +135,14 @@ def _thinned(networks: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def drop_ends(drops: pd.Series) -> tuple[float, float]:
-    """Return the drops between which a picture is drawn: nearly all networks, but no far outliers.
+    """Return the drops between which a picture is drawn: all networks, but no far outliers.
 
     A few collapsed networks would otherwise press all others into a line (Tukey's outer fence,
     doi:10.2307/2683468).
     """
-    low, first, third, high = (float(drops.quantile(q)) for q in (CLIPPED, 0.25, 0.75, 1.0 - CLIPPED))
-    return low, min(high, third + OUTER_FENCE * (third - first))
+    low, first, third, high = (float(drops.quantile(q)) for q in (0.0, 0.25, 0.75, 1.0))
+    reach = OUTER_FENCE * (third - first)
+    return max(low, first - reach), min(high, third + reach)
 
 
 def _drop_span(drops: pd.Series, curve: pd.DataFrame) -> tuple[float, float]:
