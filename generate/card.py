@@ -77,7 +77,8 @@ def _facts(footer: Mapping[str, Any], rows: list[dict[str, Any]]) -> list[str]:
         f"* **Made** with generate {rows[0]['code_version']}, torch {rows[0]['torch_version']}, on "
         f"{footer['provenance']['hardware']}; "
         f"{hours:.2f} hours of training in sum over workers, started between {first} and {last}.",
-        f"* **Remake**: `python -m generate.population generate/plans/{plan['name']}.toml`. Same version of generate and torch, "
+        f"* **Remake**: `python -m generate.population generate/plans/{plan['name']}.toml`. "
+        "Same version of generate and torch, "
         "same vector instructions: the same rows to the last digit; otherwise the same recipe spaces and seed noise.",
     ]
 
