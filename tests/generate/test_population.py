@@ -73,7 +73,7 @@ def finished(folder: Path) -> int:
 
 def kill_and_check_no_orphans(parent: subprocess.Popen[str]) -> None:
     children = psutil.Process(parent.pid).children(recursive=True)
-    parent.kill()
+    parent.send_signal(signal.SIGKILL)
     parent.wait()
     _, alive = psutil.wait_procs(children, timeout=30)
     assert not alive
@@ -113,34 +113,47 @@ def test_killed_workers_and_parents_lose_nothing(tmp_path, tiny_plan, tiny_run, 
     assert rows(folder / "population.parquet") == rows(tiny_run / "population.parquet")
 
 
+KILLS = 20
+TRAININGS = 80
+
+
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments(tmp_path, start):
-    """SIGKILL of workers, of the parent, and of both of two parents on one folder, at random moments."""
+    """SIGKILL of workers, of a parent, and of both of two parents on one folder, at random moments."""
     plan = tmp_path / "tiny.toml"
-    plan.write_text(TINY.replace("count = 3", "count = 12").replace("epochs = 4", "epochs = 12"))
-    undisturbed = tmp_path / "undisturbed"
+    plan.write_text(TINY.replace("count = 3", "count = 20").replace("epochs = 4", "epochs = 12"))
+    undisturbed, folder = tmp_path / "undisturbed", tmp_path / "run"
     assert run(undisturbed, "--workers", "2", plan=plan).returncode == 0
-    folder = tmp_path / "run"
     chance = random.Random(0)
-    parents: list[subprocess.Popen[str]] = []
-    for number in range(20):
-        parents = [parent for parent in parents if parent.poll() is None]
+    for number in range(KILLS):
+        parents = [parent for parent in start.started if parent.poll() is None]
         while len(parents) < 1 + number % 2:
             parents.append(start(folder, plan, "--workers", "2"))
-        time.sleep(chance.uniform(0.5, 14.0))
-        victims = [workers(parents[0]), [], []][number % 3]
-        if victims:
-            chance.choice(victims).kill()
-            continue
-        for parent in parents[: 1 + number % 2]:
-            if parent.poll() is None:
-                kill_and_check_no_orphans(parent)
+        kill_at_a_random_moment(folder, parents, workers_only=number % 4 > 1, chance=chance)
+    for parent in start.started:
+        if parent.poll() is None:
+            kill_and_check_no_orphans(parent)
+    assert run(folder, "--workers", "2", plan=plan).returncode == 0
+    assert rows(folder / "population.parquet") == rows(undisturbed / "population.parquet")
+
+
+def kill_at_a_random_moment(
+    folder: Path, parents: list[subprocess.Popen[str]], workers_only: bool, chance: random.Random
+) -> None:
+    """Kill during the start (every third time) or a moment after another row was finished."""
+    before = finished(folder)
+    if chance.random() > 1 / 3:
+        wait_until(lambda: finished(folder) > min(before, TRAININGS - 1))
+    time.sleep(chance.uniform(0, 2))
+    print(f"{finished(folder)} rows; killing {'a worker' if workers_only else f'{len(parents)} parent(s)'}")
+    if workers_only:
+        victims = workers(chance.choice(parents))
+        for victim in victims[:1]:
+            victim.kill()
+        return
     for parent in parents:
         if parent.poll() is None:
             kill_and_check_no_orphans(parent)
-    print(f"{finished(folder)} of 48 rows before the last run")
-    assert run(folder, "--workers", "2", plan=plan).returncode == 0
-    assert rows(folder / "population.parquet") == rows(undisturbed / "population.parquet")
 
 
 @pytest.mark.slow
