@@ -39,6 +39,8 @@ MINIMUM_RANGE = np.log(1.02)
 #: A fixed term whose share of variance left after the earlier ones is below this is dropped.
 _DEGENERATE = 1e-8
 _BLOCK = 65_536
+#: Replicates whose variance is below this share of the regime's are identical.
+_IDENTICAL = 1e-9
 
 
 @dataclass(frozen=True)
@@ -288,7 +290,12 @@ def _standardise(
 
 def _accumulate(rows: StandardRows) -> tuple[CrossProducts, tuple[bool, ...]]:
     fixed = _distinguishable(rows.distance)
-    replicates, stratum = np.unique(rows.runs, return_inverse=True)
+    within, within_df = float(rows.weight @ rows.within), int(rows.runs.sum() - rows.runs.size)
+    # Replicates that agree to the last digit are copies: they say nothing about seed noise, whose likelihood
+    # would have no maximum, and each recipe counts once.
+    copies = within <= _IDENTICAL * within_df
+    runs = np.ones_like(rows.runs) if copies else rows.runs
+    replicates, stratum = np.unique(runs, return_inverse=True)
     sums = [_sums(rows, np.flatnonzero(stratum == s), fixed) for s in range(replicates.size)]
     xx, xy, yy, count = zip(*sums, strict=True)
     products = CrossProducts(
@@ -297,8 +304,8 @@ def _accumulate(rows: StandardRows) -> tuple[CrossProducts, tuple[bool, ...]]:
         xx=np.array(xx),
         xy=np.array(xy),
         yy=np.array(yy),
-        within=float(rows.weight @ rows.within),
-        within_df=int(rows.runs.sum() - rows.runs.size),
+        within=0.0 if copies else within,
+        within_df=0 if copies else within_df,
     )
     return products, fixed
 

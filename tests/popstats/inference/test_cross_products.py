@@ -82,3 +82,11 @@ def test_small_constant_and_narrow_regimes_say_why_they_are_not_fitted():
     assert str(MINIMUM_RECIPES) in reasons[0]
     assert "mCB" in reasons[1]
     assert "drop" in reasons[2]
+
+
+def test_identical_replicates_say_nothing_about_seed_noise():
+    population = simulate_population(regimes=[0.5], n=40, seeds=2, seed_noise=0.0, seed=2)
+    _, (regime,) = prepared(population)
+    assert not regime.cross_products.has_replicates
+    assert regime.cross_products.replicates.tolist() == [1.0]
+    assert regime.n == 80
