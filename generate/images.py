@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ TORCHVISION_SETS = {
 }
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 IMAGE_FOLDER_SIZE = 224
+STATISTICS_IMAGES = 10_000
 # Share of the shorter side that a centre crop keeps, as in the usual ImageNet evaluation (224 of 256).
 CENTRE_SHARE = 224 / 256
 
@@ -167,22 +170,25 @@ def _hashed_order(name: str, count: int) -> list[int]:
 
 
 def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel on the scale 0 to 1, from at most 10,000 images."""
-    sample = images[:10_000].to(torch.float64) / 255
+    """Mean and standard deviation per channel on the scale 0 to 1, from the first images."""
+    sample = images[:STATISTICS_IMAGES].to(torch.float64) / 255
     mean, std = sample.mean((0, 2, 3)), sample.std((0, 2, 3)).clamp_min(1e-3)
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
+def _held_back(plan: ImagesPlan, count: int) -> int:
+    """Return how many of `count` training images validate."""
+    held_back = min(LARGEST_VALIDATION, max(1, count // 10)) if plan.validation is None else plan.validation
+    if not 0 < held_back < count:
+        raise PlanError(
+            f"images.validation: expected 1 to {count - 1} of {count} training images, got {held_back}."
+        )
+    return held_back
+
+
 def _assemble(plan: ImagesPlan, train: Split, test: Split, classes: int, test_shift: int = 0) -> ImageSet:
     """Hold back validation images from the training images and measure the statistics of the rest."""
-    held_back = (
-        min(LARGEST_VALIDATION, max(1, len(train) // 10)) if plan.validation is None else plan.validation
-    )
-    if not 0 < held_back < len(train):
-        raise PlanError(
-            f"images.validation: expected 1 to {len(train) - 1} of {len(train)} training images, got "
-            f"{held_back}."
-        )
+    held_back = _held_back(plan, len(train))
     order = torch.tensor(_hashed_order(plan.name, len(train)))
     kept = order[held_back:] if plan.limit is None else order[held_back:][: plan.limit]
     training = Split(train.images[kept].contiguous(), train.labels[kept])
@@ -240,49 +246,99 @@ def _from_arrays(dataset: Any) -> Split:
 
 
 def _image_folder(plan: ImagesPlan, folder: Path) -> ImageSet:
-    """Read train/CLASS/* and test/CLASS/* (or val/CLASS/*), as ImageNet is usually laid out."""
+    """Read train/CLASS/* and test/CLASS/* (or val/CLASS/*), as ImageNet is usually laid out.
+
+    Decoded once into memory-mapped files, which all workers of a machine share.
+    """
     testing = next((folder / name for name in ("test", "val") if (folder / name).is_dir()), None)
     if not (folder / "train").is_dir() or testing is None:
         raise PlanError(
-            f"images.name: expected {folder}/train/CLASS/* and {folder}/test/CLASS/* (or val), but "
-            "they are not there."
+            f"images.name: expected {folder}/train/CLASS/* and {folder}/test/CLASS/* (or val), "
+            "but they are not there."
         )
     classes = sorted(entry.name for entry in (folder / "train").iterdir() if entry.is_dir())
     if len(classes) < 2:
         raise PlanError(
             f"images.name: expected at least two class folders in {folder}/train, found {len(classes)}."
         )
-    size = plan.size or IMAGE_FOLDER_SIZE
-    splits = [_read_split(part, classes, size, plan) for part in (folder / "train", testing)]
-    return _assemble(plan, splits[0], splits[1], classes=len(classes))
+    splits = {
+        name: _decode(files, plan)
+        for name, files in _split_files(plan, folder / "train", testing, classes).items()
+    }
+    mean, std = _statistics(splits["train"].images)
+    images = ImageSet(
+        plan.name, splits["train"], splits["validation"], splits["test"], len(classes), mean, std
+    )
+    check_images(images, f"images {plan.name}")
+    return images
 
 
-def _read_split(folder: Path, classes: list[str], size: int, plan: ImagesPlan) -> Split:
-    """Decode every image of a split, in threads, straight into one tensor."""
-    from concurrent.futures import ThreadPoolExecutor
+type _Files = list[tuple[Path, int]]
 
+
+def _split_files(plan: ImagesPlan, training: Path, testing: Path, classes: list[str]) -> dict[str, _Files]:
+    """Return each split's files with their classes' numbers."""
+    files = _files(training, classes)
+    shuffled = [files[i] for i in _hashed_order("image-folder", len(files))]
+    held_back = _held_back(plan, len(files))
+    return {
+        "train": shuffled[held_back:][: plan.limit],
+        "validation": shuffled[:held_back],
+        "test": _files(testing, classes),
+    }
+
+
+def _files(folder: Path, classes: list[str]) -> _Files:
     files = [
         (path, label)
         for label, name in enumerate(classes)
         for path in sorted((folder / name).glob("*"))
         if path.suffix.lower() in IMAGE_ENDINGS
     ]
-    if plan.limit is not None:
-        # Twice the limit leaves enough after the validation images are held back; evenly spaced keeps the classes balanced.
-        files = files[:: max(1, len(files) // (2 * plan.limit))]
     if not files:
         raise PlanError(f"images.name: no images ({', '.join(IMAGE_ENDINGS)}) in {folder}/CLASS/.")
-    images = torch.empty((len(files), 3, size, size), dtype=torch.uint8)
+    return files
 
-    def read(position: int) -> None:
-        images[position] = _read_image(files[position][0], size)
 
-    with ThreadPoolExecutor() as threads:
-        list(threads.map(read, range(len(files))))
+def _decode(files: _Files, plan: ImagesPlan) -> Split:
+    """Open the split's decoded images, decoding them first where no earlier run did."""
+    size = plan.size or IMAGE_FOLDER_SIZE
+    listing = f"{size};" + ";".join(f"{path} {path.stat().st_size}" for path, _ in files)
+    name = f"{hashlib.sha256(listing.encode()).hexdigest()}.uint8"
+    cache = Path(plan.folder).expanduser() / "decoded" / name
+    shape = (len(files), 3, size, size)
+    if not cache.exists():
+        _decode_into(cache, files, shape)
+    # Mode "c": pages are shared between workers, and torch gets an array that it may call writable.
+    images = torch.from_numpy(np.memmap(cache, dtype=np.uint8, mode="c", shape=shape))
     return Split(images, torch.tensor([label for _, label in files]))
 
 
-def _read_image(path: Path, size: int) -> Tensor:
+def _decode_into(cache: Path, files: _Files, shape: tuple[int, int, int, int]) -> None:
+    """Decode in threads into a temporary file, renamed when it is whole."""
+    temporary = cache.with_name(f".{cache.name}.{os.getpid()}.tmp")
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        decoded = np.memmap(temporary, dtype=np.uint8, mode="w+", shape=shape)
+    except OSError as error:
+        raise PlanError(
+            f"images.folder: {cache.parent} cannot hold the decoded images ({error.strerror}). "
+            "Set images.folder to a place with enough room."
+        ) from error
+
+    def read(position: int) -> None:
+        decoded[position] = _read_image(files[position][0], shape[-1])
+
+    try:
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(read, range(len(files))))
+        decoded.flush()
+        os.replace(temporary, cache)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read_image(path: Path, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Decode one image to (3, size, size): shorter side resized, centre cropped; untouched where it has that size."""
     from PIL import Image, UnidentifiedImageError
 
@@ -301,7 +357,7 @@ def _read_image(path: Path, size: int) -> Tensor:
         picture = picture.resize((width, height), Image.Resampling.BILINEAR).crop(
             (left, top, left + size, top + size)
         )
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    return np.asarray(picture, dtype=np.uint8).transpose(2, 0, 1)
 
 
 def _factory(plan: ImagesPlan, module: str, name: str) -> ImageSet:

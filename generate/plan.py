@@ -124,7 +124,7 @@ class ImagesPlan:
     name : str
         digits | cifar10 | cifar100 | fashion-mnist | mnist | image-folder:PATH | module:factory.
     folder : str
-        Where torchvision's downloads lie or go (default: ~/.cache/popstats).
+        Where downloads and decoded image folders lie or go (default: ~/.cache/popstats).
     size : int, optional
         Height and width that the images of an image folder are resized to (pixels).
     validation : int, optional

@@ -63,14 +63,18 @@ def image_folder(folder, size=6, per_class=4):
 
 
 def test_an_image_folder_is_read_with_its_classes_in_order(tmp_path):
-    images = load_images(ImagesPlan(name=f"image-folder:{image_folder(tmp_path)}", size=6))
+    images = load_images(
+        ImagesPlan(name=f"image-folder:{image_folder(tmp_path)}", size=6, folder=str(tmp_path))
+    )
     assert images.classes == 2
     assert images.input_shape == (3, 6, 6)
     assert torch.equal(images.test.images[:, 0, 0, 0] // 200, images.test.labels)
 
 
 def test_an_image_folder_is_resized(tmp_path):
-    images = load_images(ImagesPlan(name=f"image-folder:{image_folder(tmp_path, size=20)}", size=8))
+    images = load_images(
+        ImagesPlan(name=f"image-folder:{image_folder(tmp_path, size=20)}", size=8, folder=str(tmp_path))
+    )
     assert images.input_shape == (3, 8, 8)
 
 
@@ -80,7 +84,7 @@ def test_a_missing_or_broken_image_folder_is_a_sentence(tmp_path):
     folder = image_folder(tmp_path)
     (folder / "train" / "cat" / "0.png").write_bytes(b"no image")
     with pytest.raises(PlanError, match="cannot be read as an image"):
-        load_images(ImagesPlan(name=f"image-folder:{folder}", size=6))
+        load_images(ImagesPlan(name=f"image-folder:{folder}", size=6, folder=str(tmp_path)))
 
 
 def test_labels_outside_the_classes_are_refused(digits):
@@ -105,3 +109,18 @@ def test_a_factory_of_the_users_own(tmp_path, monkeypatch):
         load_images(ImagesPlan(name="my_images:wrong"))
     with pytest.raises(PlanError, match="cannot be imported"):
         load_images(ImagesPlan(name="my_images:absent"))
+
+
+def test_an_image_folder_is_decoded_once(tmp_path):
+    plan = ImagesPlan(
+        name=f"image-folder:{image_folder(tmp_path)}", size=6, folder=str(tmp_path / "cache"), validation=2
+    )
+    first = load_images(plan)
+    decoded = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "decoded").iterdir()}
+    second = load_images(plan)
+    assert len(decoded) == 3
+    assert {path: path.stat().st_mtime_ns for path in decoded} == decoded
+    assert torch.equal(first.train.images, second.train.images)
+    limited = load_images(dataclasses.replace(plan, limit=3))
+    assert len(limited.train) == 3
+    assert torch.equal(limited.train.images, first.train.images[:3])
