@@ -68,8 +68,8 @@ class Settings:
     noise: str = "normal"
     method: Method = "nuts"
     seed: int = 0
-    draws: int = 500
-    tune: int = 400
+    draws: int = 1000
+    tune: int = 500
     chains: int = 4
 
     def __post_init__(self) -> None:
@@ -100,8 +100,8 @@ def fit(
     noise: str = "normal",
     method: Method = "nuts",
     seed: int = 0,
-    draws: int = 500,
-    tune: int = 400,
+    draws: int = 1000,
+    tune: int = 500,
     chains: int = 4,
     priors: Priors | None = None,
     progress: bool | None = None,

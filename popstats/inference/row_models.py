@@ -31,9 +31,6 @@ __all__ = ["sample_rows"]
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Every so many draws one is kept: successive ones are more alike than those of the normal model.
-THINNING = 2
-
 
 @dataclass(frozen=True)
 class _Whitening:
@@ -93,20 +90,17 @@ def sample_rows(
     say(progress, f"compiling the {noise} model (seconds)")
     compiled = nutpie.compile_pymc_model(_build(noise, len(regimes), whitening, packed, priors))
     say(progress, f"sampling {chains} chains over {sum(r.drop.size for r in rows):,} recipes")
-    trace = nutpie.sample(
-        compiled, draws=THINNING * draws, tune=tune, chains=chains, seed=seed, progress_bar=False
-    )
+    trace = nutpie.sample(compiled, draws=draws, tune=tune, chains=chains, seed=seed, progress_bar=False)
     z, log_noise, log_shape = (
-        trace["posterior"][name].to_numpy()[:, ::THINNING] for name in ("z", "log_noise", "log_shape")
+        trace["posterior"][name].to_numpy() for name in ("z", "log_noise", "log_shape")
     )
-    statistics = {name: values[:, ::THINNING] for name, values in sampler_statistics(trace).items()}
     return Draws(
         length_scale=np.broadcast_to(length_scale, z.shape[:3]).copy(),
         amplitude=np.broadcast_to(amplitude, z.shape[:3]).copy(),
         noise=np.exp(log_noise),
         seed_share=np.broadcast_to(share, z.shape[:3]).copy(),
         coefficients=whitening.centre + np.einsum("kij,cdkj->cdki", whitening.root, z),
-        statistics=statistics,
+        statistics=sampler_statistics(trace),
         edge_probability=np.zeros(len(regimes)),
         shape=np.exp(log_shape),
     )
