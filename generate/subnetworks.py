@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from generate.training import (
     check_learned,
     evaluate,
     fresh_weights,
+    loss_gradients,
     memory_format,
     recalibrate,
     train,
@@ -86,7 +88,18 @@ def open_workbench(
 ) -> Workbench:
     """Score the filters and put the images where trainings run."""
     criteria = sorted({block.criterion for block in plan.recipes})
-    scores = {name: score_filters(network, images.input_shape, groups, name) for name in criteria}
+    scores = {
+        name: score_filters(
+            network,
+            images.input_shape,
+            groups,
+            name,
+            backpropagate=partial(loss_gradients, images=images),
+            seed=plan.seed,
+        )
+        for name in criteria
+    }
+    network.zero_grad(set_to_none=True)
     return Workbench(
         plan, _resident(images, device), network, original, groups, scores, device, provenance_of(device)
     )

@@ -21,6 +21,7 @@ __all__ = [
     "evaluate",
     "fresh_weights",
     "learning_rates",
+    "loss_gradients",
     "memory_format",
     "recalibrate",
     "train",
@@ -30,6 +31,9 @@ __all__ = [
 # One training step costs about three forward passes: forward, gradient of inputs, gradient of weights.
 PASSES_PER_STEP = 3
 EVALUATION_BATCH = 1024
+# Enough images for the ranking of filters to settle (Molchanov et al. 2019, arXiv 1906.10771, use a few batches).
+TAYLOR_IMAGES = 1024
+TAYLOR_BATCH = 128
 # `steps` schedule: the rate falls to a tenth at 50 % and 75 % of the training (He et al. 2016, arXiv 1512.03385, CIFAR).
 STEPS_AT = (0.5, 0.75)
 # With n test images, accuracies up to chance + 2 standard errors cannot be told from guessing.
@@ -240,6 +244,16 @@ def check_learned(evaluation: Evaluation, classes: int) -> None:
             f"the accuracy at the end, {evaluation.accuracy:.2f} %, is no better than chance "
             f"({threshold:.2f} %)"
         )
+
+
+def loss_gradients(network: nn.Module, images: ImageSet) -> None:
+    """Leave the gradients of the loss on some training images in the network's parameters, for Taylor scores."""
+    network.eval()
+    chosen = slice(0, TAYLOR_IMAGES)
+    sample = Split(images.train.images[chosen], images.train.labels[chosen])
+    for pixels, labels in sample.batches(TAYLOR_BATCH):
+        loss = functional.cross_entropy(network(_normalise(pixels, images)), labels, reduction="sum")
+        (loss / len(sample)).backward()  # type: ignore[no-untyped-call]
 
 
 @torch.no_grad()

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from generate.cut import choose_filters, cut
+from generate.plan import CRITERIA
 from generate.preparation import reopen
 from generate.run_folder import RunFolder
-from generate.subnetworks import Workbench, cut_network, train_subnetwork
+from generate.subnetworks import Workbench, cut_network, open_workbench, train_subnetwork
 from generate.training import evaluate, recalibrate
 
 CPU = torch.device("cpu")
@@ -78,3 +79,14 @@ def test_a_diverged_training_is_a_failed_row_with_its_reason(bench, training):
     assert "loss is" in row["error"]
     assert row["macs"] == training.macs
     assert "accuracy" not in row
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_every_filter_score_of_a_plan_can_be_computed(bench, criterion):
+    block = dataclasses.replace(bench.plan.recipes[0], criterion=criterion)
+    plan = dataclasses.replace(bench.plan, recipes=(block,))
+    opened = open_workbench(plan, bench.images, bench.network, bench.original, bench.groups, CPU)
+    scores = opened.scores[criterion]
+    assert {name: len(values) for name, values in scores.items()} == {g.name: g.width for g in bench.groups}
+    assert all(torch.isfinite(values).all() for values in scores.values())
+    assert all(parameter.grad is None for parameter in bench.network.parameters())
