@@ -294,6 +294,30 @@ def dot_intervals(groups: pd.DataFrame, original: pd.DataFrame, frame: pd.DataFr
     )
 
 
+def uniform_difference(places: pd.DataFrame, original: pd.DataFrame, frame: pd.DataFrame) -> Any:
+    """Draw a distribution minus the uniform one, inside its band."""
+    edge = frame.iloc[0]
+    title = "observed minus expected share"
+    scale = alt.Scale(domain=[edge.y_lower, edge.y_upper], nice=False)
+    y = alt.Y("difference:Q", title=title, scale=scale, axis=alt.Axis(tickCount=5, format="~g"))
+    x = alt.X(
+        "place:Q",
+        title="place in its prediction (0: lowest drop)",
+        scale=alt.Scale(domain=[0, 1], nice=False),
+        axis=alt.Axis(tickCount=5, format="~g"),
+    )
+    base = _rows("places").encode(x=x)
+    tips = _tips(("place", "place"), ("difference", "observed minus expected"), ("upper", "band, ±"))
+    return alt.layer(
+        base.mark_area(color=_C.band, opacity=0.4).encode(
+            y=alt.Y("lower:Q", title=title, scale=scale), y2="upper:Q"),
+        _rows("original").mark_rule(color=_C.original, strokeDash=_DASHES).encode(y=y),
+        base.mark_line(color=_C.curve, strokeWidth=2, clip=True).encode(y=y, tooltip=tips),
+        width="container",
+        height=PANEL_HEIGHT - 20,
+    )  # fmt: skip
+
+
 #: What a panel may ask for.
 CHARTS: dict[str, Callable[..., Any]] = {
     "drop_over_mcb": drop_over_mcb,
@@ -302,4 +326,5 @@ CHARTS: dict[str, Callable[..., Any]] = {
     "limits": limits,
     "edfs": edfs,
     "dot_intervals": dot_intervals,
+    "uniform_difference": uniform_difference,
 }

@@ -12,6 +12,7 @@ from popstats.report.card import card_section, provenance_section
 from popstats.report.content import FORMAT, Figure, ReportContent
 from popstats.report.evidence import Evidence
 from popstats.report.figures import drop_figure, limit_figure, near_figure
+from popstats.report.model_checks import predicted_figure
 from popstats.report.more_figures import edf_figure, elasticity_figure, explained_figure
 from popstats.report.sections import (
     alerts,
@@ -79,5 +80,6 @@ def _figures(evidence: Evidence) -> tuple[Figure, ...]:
         limit_figure(evidence) if fitted else None,
         edf_figure(evidence),
         elasticity_figure(evidence),
+        predicted_figure(evidence),
     )
     return tuple(figure for figure in drawn if figure is not None)

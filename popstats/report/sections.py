@@ -22,11 +22,13 @@ from popstats.judgement.companions import (
 from popstats.report.content import Alert, Section, Table
 from popstats.report.evidence import Evidence, rows_of
 from popstats.report.figures import INTERVALS, MASS_WORDS
+from popstats.report.model_checks import check_paragraphs, check_tables, misfits
 from popstats.report.words import (
     MISSING,
     count,
     join_words,
     number,
+    p_value,
     percent,
     plural,
     probability,
@@ -49,7 +51,13 @@ def alerts(evidence: Evidence) -> tuple[Alert, ...]:
     rejections = [
         Alert("reject", f"Diagnostics reject the fit: {reason}.") for reason in fit.convergence.reasons
     ]
-    warnings = [*_unfitted(evidence), *_extrapolated(evidence), *fit.population.notes, *_failed(evidence)]
+    warnings = [
+        *_unfitted(evidence),
+        *_extrapolated(evidence),
+        *fit.population.notes,
+        *_failed(evidence),
+        *misfits(evidence),
+    ]
     notes = [
         *_outliers(evidence),
         *_changing_spread(evidence),
@@ -210,7 +218,7 @@ def _companions(evidence: Evidence, regime: RegimeData) -> tuple[str, ...]:
         with_interval(row.mcb, row.mcb_lower, row.mcb_upper),
         parabola if inside else "none inside",
         "none inside" if np.isnan(tip) else with_interval(tip, tip_low, tip_high),
-        _p_value(u_test(x, y).p_value),
+        p_value(u_test(x, y).p_value),
         "U" if lines.u_shaped else "no U",
         _remarks(lines, supported, quadratic_wrong=supported and wrong),
     )
@@ -227,10 +235,6 @@ def _remarks(lines: TwoLines, supported: bool, quadratic_wrong: bool) -> str:
     return "; ".join(remarks) or "agree"
 
 
-def _p_value(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def diagnostic_section(evidence: Evidence) -> Section:
     """Return whether the fit may be believed, its noise, its priors."""
     fit = evidence.fit
@@ -244,6 +248,7 @@ def diagnostic_section(evidence: Evidence) -> Section:
     tables = (
         ("Checks of the draws", _checks(fit.convergence.table)),
         ("What is left over about the curve", _noise(evidence)),
+        *check_tables(evidence),
         ("What the priors held of each claim before the data", _prior_probabilities(evidence)),
         ("Prior distributions", Table.of(fit.priors)),
     )
@@ -251,7 +256,7 @@ def diagnostic_section(evidence: Evidence) -> Section:
         key="diagnostics",
         heading="Diagnostics",
         sentence=_diagnosis(evidence),
-        paragraphs=(f"{method} {INTERVALS}",),
+        paragraphs=(f"{method} {INTERVALS}", *check_paragraphs(evidence)),
         tables=tuple((caption, table) for caption, table in tables if table.rows),
     )
 
@@ -268,7 +273,7 @@ def _diagnosis(evidence: Evidence) -> str:
 
 def _checks(table: pd.DataFrame) -> Table:
     if "edge_probability" in table:
-        masses = [(regime_name(r.regime), _p_value(float(r.edge_probability))) for r in rows_of(table)]
+        masses = [(regime_name(r.regime), p_value(float(r.edge_probability))) for r in rows_of(table)]
         return Table(("removed", "posterior mass at the grid's edge (must be under 0.01)"), tuple(masses))
     grouped = table.groupby("regime", sort=False)
     worst = grouped.agg(

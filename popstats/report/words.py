@@ -11,6 +11,7 @@ __all__ = [
     "interval_words",
     "join_words",
     "number",
+    "p_value",
     "percent",
     "plural",
     "probability",
@@ -80,6 +81,15 @@ def probability(value: float) -> str:
     if value > 0.99:
         return "> 0.99"
     return "< 0.01" if value < 0.01 else f"{value:.2f}"
+
+
+def p_value(value: float) -> str:
+    """Return a p-value with three decimals that never rounds to zero.
+
+    >>> p_value(0.0004), p_value(0.25)
+    ('< 0.001', '0.250')
+    """
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def count(value: float) -> str:

@@ -20,8 +20,8 @@ from popstats.report.sections import calibration_section
 from popstats.report.words import percent
 
 GOLDEN = Path(__file__).with_name("golden_content.json")
-#: Parts that change with the machine or the installed versions.
-VOLATILE = ("provenance",)
+#: Parts that change with the machine, the installed versions, or the calibration that is shipped.
+VOLATILE = ("provenance", "calibration")
 
 
 def test_the_content_survives_json_unchanged(content, tmp_path):
@@ -43,7 +43,7 @@ def test_tables_hold_no_nan_and_keep_their_columns():
 
 def test_every_figure_carries_n_mass_sentence_caption_and_table(content):
     keys = [figure.key for figure in content.figures]
-    assert keys == ["drop", "near", "explained", "limits", "edfs", "elasticities"]
+    assert keys == ["drop", "near", "explained", "limits", "edfs", "elasticities", "predicted"]
     for figure in content.figures:
         assert figure.n > 0
         assert figure.interval_mass == INTERVAL_MASS
@@ -79,6 +79,44 @@ def test_verdicts_are_repeated_word_for_word(fitted, content):
 def test_a_supported_optimum_of_an_additive_truth_is_credited_to_the_widths(content):
     assert "There is a best FLOPs-to-parameters ratio" in content.answer[0]
     assert any("any additive effect of the layers' widths would produce" in s for s in content.answer)
+
+
+def test_networks_predicted_from_the_others_are_shown_with_their_numbers(fitted, content):
+    figure = content.figures[-1]
+    checks = fitted.predictive_checks
+    for panel, row in zip(figure.panels, checks.frame.itertuples(), strict=True):
+        drawn = panel.data["places"].frame
+        assert drawn["difference"].abs().max() == pytest.approx(row.pit_distance, abs=0.02)
+        assert drawn["difference"].iloc[-1] == 0
+        inside = bool(row.pit_distance <= drawn["upper"].iloc[0])
+        assert panel.note.startswith("stays inside" if inside else "leaves")
+        # A curve that touches the 90 % band has p = 0.10.
+        assert inside == (row.pit_p >= 1 - INTERVAL_MASS)
+
+
+def test_misfits_of_regimes_with_one_cause_share_an_alert(fitted, content):
+    told = [a.text for a in content.alerts if "far above the curve" in a.text]
+    assert len(fitted.predictive_checks.alerts) == 3
+    assert len(told) == 1
+    assert told[0].startswith("At 40 %, 60 % and 80 % removed: more recipes far above the curve")
+    assert re.search(r"\(skewness 0\.\d to 1\.\d\)", told[0])
+
+
+def test_well_behaved_data_raise_no_alert_about_the_model():
+    population = popstats.simulate_population("quadratic", regimes=(0.5, 0.8), n=150, seed=2)
+    told = report_content(popstats.fit(population, method="exact", draws=200, seed=3))
+    diagnostics = next(s for s in told.sections if s.key == "diagnostics")
+    assert diagnostics.paragraphs[1].startswith("The data look like what the model expects.")
+    assert not any("curve" in a.text for a in told.alerts)
+    assert "leans on the priors" in diagnostics.paragraphs[2]
+
+
+def test_prior_sensitivities_are_told_as_measured(fitted, content):
+    diagnostics = next(s for s in content.sections if s.key == "diagnostics")
+    table = dict(diagnostics.tables)["How far each result leans on the priors"].frame
+    found = fitted.prior_sensitivity.frame
+    assert [float(v) for v in table["sensitivity to the priors"]] == list(found["prior"].round(2))
+    assert fitted.prior_sensitivity.sentence in diagnostics.paragraphs[2]
 
 
 def test_four_rows_make_a_report_that_says_why_there_is_nothing(fitted):

@@ -1,0 +1,297 @@
+"""Whether the model fits what it was fitted to, and what the priors did: a figure, sentences and tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from popstats.inference.optimum import INTERVAL_MASS
+from popstats.inference.predictive_words import PIT_DISTANCE
+from popstats.inference.sensitivity import MATTERS, POWERS, THRESHOLD
+from popstats.report.content import Figure, Panel, Table
+from popstats.report.evidence import Evidence, rows_of
+from popstats.report.figures import INTERVALS, MASS_WORDS
+from popstats.report.words import (
+    MISSING,
+    count,
+    join_words,
+    number,
+    p_value,
+    percent,
+    regime_name,
+    with_interval,
+)
+
+__all__ = ["check_paragraphs", "check_tables", "misfits", "predicted_figure"]
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Points at which the distribution of the LOO-PIT values is drawn.
+PIT_POINTS = 101
+
+_ALERT = re.compile(r"regime (?P<regime>[^:]+): (?P<text>.*)", re.DOTALL)
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+#: Results of the fit as the sensitivity table calls them, in the report's words.
+_RESULTS = {
+    "optimum": "best mCB",
+    "near_lower": "near-optimal from",
+    "near_upper": "near-optimal to",
+    "limit": "limit",
+}
+
+
+def misfits(evidence: Evidence) -> list[str]:
+    """Return what the predictive checks found; regimes with the same finding share a sentence.
+
+    Parameters
+    ----------
+    evidence : Evidence
+
+    Returns
+    -------
+    list of str
+        Empty where nothing stands out. Numbers that differ between regimes are given as "smallest to largest".
+    """
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for alert in evidence.fit.predictive_checks.alerts:
+        found = _ALERT.fullmatch(alert)
+        regime, text = (found["regime"], found["text"]) if found else ("", alert)
+        groups.setdefault(_NUMBER.sub("#", text), []).append((regime, text))
+    return [_shared_sentence(members) for members in groups.values()]
+
+
+def _shared_sentence(members: Sequence[tuple[str, str]]) -> str:
+    regimes = [regime_name(regime) for regime, _ in members if regime]
+    text = _spanned([text for _, text in members])
+    return f"At {join_words(regimes)} removed: {text}." if regimes else f"{text}."
+
+
+def _spanned(texts: Sequence[str]) -> str:
+    """Merge texts that differ in their numbers only.
+
+    >>> _spanned(["skewness 3.0, n 5", "skewness 2.4, n 5"])
+    'skewness 2.4 to 3.0, n 5'
+    """
+    columns = iter(zip(*(_NUMBER.findall(text) for text in texts), strict=True))
+
+    def span(_: re.Match[str]) -> str:
+        ends = sorted(next(columns), key=float)
+        return ends[0] if float(ends[0]) == float(ends[-1]) else f"{ends[0]} to {ends[-1]}"
+
+    return _NUMBER.sub(span, texts[0])
+
+
+def predicted_figure(evidence: Evidence) -> Figure | None:
+    """Return how well each network is predicted from the others (LOO-PIT); None where no regime was fitted.
+
+    Notes
+    -----
+    The band is that of Kolmogorov and Smirnov: it holds the whole curve with the interval's mass if the model is
+    right, so a curve inside it and a statistic below its quantile are the same thing.
+    """
+    pits = evidence.fit.predictive_checks.loo_pit
+    if not pits:
+        return None
+    return Figure(
+        key="predicted",
+        heading="Does the model predict its networks?",
+        sentence=_predicted_sentence(evidence),
+        caption=(
+            "Each network's drop is predicted from the other networks, and its place in that prediction (LOO-PIT) "
+            "should be uniform: the share of networks below each place, minus the expected share, should stay at 0. "
+            "Above 0 at the left and below it at the right: predicted intervals are too narrow; the other way round: too "
+            f"wide. The band holds the whole curve with {MASS_WORDS} probability if the model is right. {INTERVALS}"
+        ),
+        n=evidence.n_fitted,
+        interval_mass=INTERVAL_MASS,
+        legend=(
+            ("curve", f"observed minus expected share; band: {MASS_WORDS} if the model is right"),
+            ("original", "predicted exactly"),
+        ),
+        panels=tuple(_pit_panel(label, pit) for label, pit in pits.items()),
+        table=_predicted_networks(evidence),
+    )
+
+
+def _pit_band(n: int) -> float:
+    """Return the half width of the band that holds the whole curve of n uniform values."""
+    return float(stats.kstwo.ppf(INTERVAL_MASS, n))
+
+
+def _leaves_band(pit: FloatArray) -> bool:
+    return float(stats.kstest(pit, "uniform").statistic) > _pit_band(pit.size)
+
+
+def _predicted_sentence(evidence: Evidence) -> str:
+    pits = evidence.fit.predictive_checks.loo_pit
+    outside = [regime_name(label) for label, pit in pits.items() if _leaves_band(pit)]
+    if not outside:
+        return "In every regime the networks lie about the curve as the model predicts."
+    how = "the networks are not spread about the curve as the model predicts"
+    return (
+        f"At {join_words(outside)} removed {how}; elsewhere they are."
+        if len(outside) < len(pits)
+        else (f"In {'every' if len(pits) > 1 else 'the only'} regime {how}.")
+    )
+
+
+def _pit_panel(label: str, pit: FloatArray) -> Panel:
+    at = np.linspace(0.0, 1.0, PIT_POINTS)
+    difference = np.searchsorted(np.sort(pit), at, side="right") / pit.size - at
+    band, leaves = _pit_band(pit.size), _leaves_band(pit)
+    largest = float(np.abs(difference).max())
+    words = f"{'leaves' if leaves else 'stays inside'} the band of ±{number(band)}"
+    rows = tuple(
+        (round(float(u), 3), round(float(d), 4), -round(band, 4), round(band, 4))
+        for u, d in zip(at, difference, strict=True)
+    )
+    reach = max(largest, band) * 1.1
+    return Panel(
+        title=f"{regime_name(label)} removed",
+        note=words,
+        outcome="",
+        chart="uniform_difference",
+        alt=(
+            f"Distribution of the networks' places in their predictions at {regime_name(label)} removed, minus the "
+            f"uniform: at most {number(largest)} away, {words}."
+        ),
+        data={
+            "places": Table(("place", "difference", "lower", "upper"), rows),
+            "original": Table(("difference",), ((0.0,),)),
+            "frame": Table(("y_lower", "y_upper"), ((-reach, reach),)),
+        },
+    )
+
+
+def check_paragraphs(evidence: Evidence) -> tuple[str, ...]:
+    """Return what the checks found and how to read their tables; nothing where no regime was fitted."""
+    if not evidence.fit.fitted:
+        return ()
+    return _predictive_words(evidence), f"{evidence.fit.prior_sensitivity.sentence} {_how_to_read_priors()}"
+
+
+def _predictive_words(evidence: Evidence) -> str:
+    checks = evidence.fit.predictive_checks
+    inside = [f"{percent(float(r.inside_90), 0)} at {regime_name(r.regime)}" for r in rows_of(checks.frame)]
+    verdict = (
+        "The data look like what the model expects."
+        if checks.ok
+        else "The data do not look like what the model expects, as the alerts at the top of the page say. "
+        "Another noise (“student” or “frontier”) may fit better; popstats.compare says which of two fits predicts better."
+    )
+    return (
+        f"{verdict} Share of networks inside the {MASS_WORDS} interval that is predicted for them from the "
+        f"other networks (should be about {MASS_WORDS}): {join_words(inside)}."
+    )
+
+
+def _how_to_read_priors() -> str:
+    return (
+        f"How to read the table of priors: the sensitivity is how far a result's distribution moves when the priors (or "
+        f"the data) count twice as much. The data should move results; priors may, but a move above {THRESHOLD:g} that "
+        f"shifts median or interval by more than {MATTERS:g} standard deviations is reported as leaning on the priors "
+        f"(priors to the power {POWERS[0]:g} against {POWERS[1]:g})."
+    )
+
+
+def check_tables(evidence: Evidence) -> tuple[tuple[str, Table], ...]:
+    """Return the tables behind `check_paragraphs`, each with a caption that says how to read it."""
+    if not evidence.fit.fitted:
+        return ()
+    return (
+        (
+            "Shape of what is left over, against data simulated from the fit: a p near 0 or 1 is a misfit",
+            _shapes(evidence),
+        ),
+        (
+            "Each regime's limit, predicted by a line through the other regimes: a surprise near 0 breaks the trend",
+            _limits(evidence),
+        ),
+        ("How far each result leans on the priors", _priors(evidence)),
+    )
+
+
+def _predicted_networks(evidence: Evidence) -> Table:
+    rows = [
+        (
+            regime_name(r.regime),
+            count(r.recipes),
+            percent(r.inside_50, 0),
+            percent(r.inside_90, 0),
+            f"{number(r.pit_distance)} (band {number(_pit_band(r.recipes))})",
+            p_value(r.pit_p),
+        )
+        for r in rows_of(evidence.fit.predictive_checks.frame)
+    ]
+    columns = (
+        "removed",
+        "networks",
+        "inside their 50 % interval",
+        "inside their 90 % interval",
+        f"largest distance from uniform (under {PIT_DISTANCE:g} is harmless)",
+        "p",
+    )
+    return Table(columns, tuple(rows))
+
+
+def _shapes(evidence: Evidence) -> Table:
+    names = {"skewness": "skewness", "kurtosis": "excess kurtosis", "largest": "largest residual, sd"}
+    rows = []
+    for r in rows_of(evidence.fit.predictive_checks.frame):
+        pairs = [(getattr(r, name), getattr(r, f"{name}_model"), getattr(r, f"{name}_p")) for name in names]
+        cells = [cell for seen, model, p in pairs for cell in (number(seen, 1), number(model, 1), p_value(p))]
+        rows.append((regime_name(r.regime), *cells))
+    heads = [head for name in names.values() for head in (name, f"{name}: expected", f"{name}: p")]
+    return Table(("removed", *heads), tuple(rows))
+
+
+def _limits(evidence: Evidence) -> Table:
+    rows = [
+        (
+            regime_name(r.regime),
+            number(r.limit),
+            with_interval(r.predicted, r.predicted_lower, r.predicted_upper),
+            p_value(r.surprise),
+            "beyond the others" if r.beyond else "between the others",
+        )
+        for r in rows_of(evidence.fit.predictive_checks.limits)
+    ]
+    columns = (
+        "removed",
+        "limit, points",
+        f"predicted ({MASS_WORDS})",
+        "surprise (probability)",
+        "the regime lies",
+    )
+    return Table(columns, tuple(rows))
+
+
+def _priors(evidence: Evidence) -> Table:
+    rows = [
+        (
+            regime_name(r.regime),
+            _RESULTS[r.quantity],
+            number(r.prior),
+            number(r.likelihood),
+            number(r.median_change),
+            number(r.lower_change),
+            number(r.upper_change),
+            r.diagnosis or MISSING,
+        )
+        for r in rows_of(evidence.fit.prior_sensitivity.frame)
+    ]
+    columns = (
+        "removed",
+        "result",
+        "sensitivity to the priors",
+        "to the data",
+        "median moves, in sd",
+        "lower end",
+        "upper end",
+        "diagnosis",
+    )
+    return Table(columns, tuple(rows))
