@@ -58,7 +58,7 @@ class Event:
     Parameters
     ----------
     kind : str
-        ready | started | done | failed | broken.
+        ready | started | done | failed | note (a sentence to show) | broken (the run must stop).
     index : int
         Which training; -1 for none.
     accuracy : float
@@ -69,7 +69,7 @@ class Event:
         Why it failed.
     """
 
-    kind: Literal["ready", "started", "done", "failed", "broken"]
+    kind: Literal["ready", "started", "done", "failed", "note", "broken"]
     index: int = -1
     accuracy: float = math.nan
     seconds: float = 0.0
@@ -268,9 +268,7 @@ def _step_or_stop(crew: _Crew) -> None:
         if crew.stopping:
             raise
         crew.report(
-            Event(
-                "broken", message="stopping after the trainings in progress; press Ctrl-C again to drop them"
-            )
+            Event("note", message="stopping after the trainings in progress; press Ctrl-C again to drop them")
         )
         crew.stop()
 

@@ -235,7 +235,7 @@ def _reporter(folder: RunFolder, plan: Plan, display: Display) -> Callable[[Even
     since_dropping = itertools.count(1)
 
     def report(event: Event) -> None:
-        if event.kind == "broken":
+        if event.kind == "note":
             display.note(event.message)
             return
         display.update(event, len(folder.finished()))

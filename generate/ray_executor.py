@@ -244,7 +244,7 @@ class _Driver:
                 self.stopping = True
                 self.report(
                     Event(
-                        "broken",
+                        "note",
                         message="stopping after the trainings in progress; press Ctrl-C again to drop them",
                     )
                 )
