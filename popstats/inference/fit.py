@@ -127,7 +127,7 @@ def fit(
         Curve whose minimum the verdicts read.
     noise : {"normal", "student", "frontier"}
         Distribution of recipes and runs about the curve. "student": heavy tails, for collapsed networks; the
-        curve is then the centre (median) of a regime's recipes, which collapses do not pull.
+        curve is then the centre of a regime's recipes, which collapses do not pull.
         "frontier": normal plus exponential, the curve's lower edge as what is attainable; the expected drop,
         which verdicts read, includes the mean excess. The last two see every row and take longer.
     method : {"nuts", "exact"}

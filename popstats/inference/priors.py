@@ -65,7 +65,7 @@ class Priors:
              "from nothing to see to the whole spread"),
             ("noise", _log_normal(self.noise), "s", "what the curve leaves over, seeds included"),
             ("excess", _log_normal(self.excess), "s", "mean distance from the frontier (noise='frontier')"),
-            ("degrees of freedom", "Gamma(2, 0.1)", "", "from heavy tails to nearly normal (noise='student')"),
+            ("degrees of freedom", "1 + Gamma(2, 0.1)", "", "from heavy tails to nearly normal (noise='student')"),
             ("seed_share", "Uniform(0, 1)", "share of one training's variance", "replicates decide"),
             ("level, MACs terms", "flat", "percentage points", "integrated out exactly"),
             ("pooling", f"{self.pooling:g} of the variance common", "log", "regimes resemble each other (nuts only)"),

@@ -138,7 +138,8 @@ def _build(noise: str, size: int, whitening: _Whitening, packed: FloatArray, pri
 def _log_shape(noise: str, size: int, priors: Priors) -> Any:
     if noise == "frontier":
         return pm.Normal("log_shape", np.log(priors.excess[0]), priors.excess[1], shape=size)
-    # Gamma(2, 0.1) on the degrees of freedom (Juarez and Steel 2010, doi:10.1198/jbes.2009.07145), on the log scale.
-    log_shape = pm.Flat("log_shape", shape=size, initval=np.full(size, np.log(10.0)))
-    pm.Potential("degrees_of_freedom", (2.0 * log_shape - 0.1 * pt.exp(log_shape)).sum())
-    return log_shape
+    # Degrees of freedom nu = 1 + Gamma(2, 0.1) (Juarez and Steel 2010, doi:10.1198/jbes.2009.07145, above 1:
+    # without a mean there would be no expected drop), sampled as log(nu - 1).
+    beyond = pm.Flat("log_beyond_one", shape=size, initval=np.full(size, np.log(5.0)))
+    pm.Potential("degrees_of_freedom", (2.0 * beyond - 0.1 * pt.exp(beyond)).sum())
+    return pm.Deterministic("log_shape", pt.softplus(beyond))
