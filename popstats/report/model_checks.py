@@ -171,7 +171,16 @@ def check_paragraphs(evidence: Evidence) -> tuple[str, ...]:
     """Return what the checks found and how to read their tables; nothing where no regime was fitted."""
     if not evidence.fit.fitted:
         return ()
-    return _predictive_words(evidence), f"{evidence.fit.prior_sensitivity.sentence} {_how_to_read_priors()}"
+    return _predictive_words(evidence), _prior_words(evidence), _how_to_read_priors()
+
+
+def _prior_words(evidence: Evidence) -> str:
+    """Return what leans on the priors, with the regimes named as everywhere on the page."""
+    return re.sub(
+        r"Regime (\d\.\d+): ",
+        lambda found: f"At {regime_name(found[1])} removed ",
+        evidence.fit.prior_sensitivity.sentence,
+    )
 
 
 def _predictive_words(evidence: Evidence) -> str:
