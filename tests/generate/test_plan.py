@@ -24,7 +24,9 @@ def test_every_shipped_plan_is_legal_and_says_what_it_is_for(path: Path):
 
 
 def test_an_unknown_key_is_refused_with_the_legal_ones():
-    with pytest.raises(PlanError, match=r"unknown key 'regime'.*Did you mean 'regimes'.*Legal keys: regimes, count"):
+    with pytest.raises(
+        PlanError, match=r"unknown key 'regime'.*Did you mean 'regimes'.*Legal keys: regimes, count"
+    ):
         plan_from_dict(with_recipes(regime=[0.5]))
 
 
@@ -80,7 +82,9 @@ def test_fine_tuning_inherits_the_original_at_a_tenth_of_its_rate():
 
 
 def test_refined_spaces_are_found_relative_to_the_plan(tmp_path):
-    (tmp_path / "p.toml").write_text('name = "p"\n[[recipes]]\nregimes = [0.5]\ncount = 2\nspace = "refined:space.toml"\n')
+    (tmp_path / "p.toml").write_text(
+        'name = "p"\n[[recipes]]\nregimes = [0.5]\ncount = 2\nspace = "refined:space.toml"\n'
+    )
     assert read_plan(tmp_path / "p.toml").recipes[0].space == f"refined:{tmp_path / 'space.toml'}"
 
 
@@ -110,7 +114,10 @@ def test_the_identity_of_a_training_is_pinned():
     settings = TrainingSettings(epochs=8, learning_rate=0.02, schedule="constant", augmentation="shift1")
     identity = recipe_identity("ab" * 32, "digits", "1x8x8", {"b": 4, "a": 2}, "fine-tune", "l1", settings)
     assert subnetwork_identity(identity) == "2f6b1946c12fc87b9b3810ce8c4257bcd7145d613f7abfb2c6df26a27bb15c33"
-    assert subnetwork_identity(identity, seed=0) == "6205d8b56e92f1ddcd984d505929b1668db8f8d7f79691f4cfbff1feafca7325"
+    assert (
+        subnetwork_identity(identity, seed=0)
+        == "6205d8b56e92f1ddcd984d505929b1668db8f8d7f79691f4cfbff1feafca7325"
+    )
 
 
 def test_default_settings_do_not_enter_the_identity():
