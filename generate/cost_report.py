@@ -91,7 +91,9 @@ class CostReport:
             low, high = (count / self.costs.original_params for count in found.params)
             shares = f"{low:7.2%} to {high:7.2%}"
             mcb = f"{found.mcb[0]:6.3f} to {found.mcb[1]:6.3f}"
-            lines.append(f"{reduction:9.0%}    {shares}     {mcb}    {found.std[0]:.3f} to {found.std[1]:.3f}")
+            lines.append(
+                f"{reduction:9.0%}    {shares}     {mcb}    {found.std[0]:.3f} to {found.std[1]:.3f}"
+            )
         return lines
 
 
@@ -220,7 +222,11 @@ def _chart(report: CostReport, altair: Any) -> Any:
     y = altair.Y("lowest:Q", title="parameters left (share of the original's)", axis=altair.Axis(format="%"))
     band = altair.Chart(altair.Data(values=points)).mark_area(opacity=0.4).encode(x=x, y=y, y2="highest:Q")
     diagonal = [{"macs": end, "lowest": end} for end in (0.0, 1.0)]
-    line = altair.Chart(altair.Data(values=diagonal)).mark_line(strokeDash=[4, 4], color="black").encode(x=x, y=y)
+    line = (
+        altair.Chart(altair.Data(values=diagonal))
+        .mark_line(strokeDash=[4, 4], color="black")
+        .encode(x=x, y=y)
+    )
     title = f"What pruning {report.network} can reach (dashed: mCB = 1)"
     return altair.layer(band, line).properties(title=title, width=480, height=360)
 
@@ -240,7 +246,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m generate.costs",
         description="Groups, exact MACs and parameters of a network, and what pruning it can reach.",
     )
-    parser.add_argument("network", metavar="NETWORK", help="cifar_resnet20, a torchvision name, module:factory")
+    parser.add_argument(
+        "network", metavar="NETWORK", help="cifar_resnet20, a torchvision name, module:factory"
+    )
     parser.add_argument("--input", metavar="CxHxW", help="size of one input (3x224x224; 3x32x32 for cifar_*)")
     parser.add_argument("--classes", type=int, help="number of classes (1000; 10 for cifar_*)")
     parser.add_argument("--keep", action="append", default=[], metavar="LAYER", help="a layer to protect")

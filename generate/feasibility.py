@@ -12,7 +12,14 @@ from generate.costs import CostModel
 from generate.geometry import Axis, Budget, Geometry, SingleArray
 from popstats.errors import PlanError
 
-__all__ = ["FeasibleRange", "check_budgets", "feasible_range", "overall_range", "range_on_budget", "regime_budgets"]
+__all__ = [
+    "FeasibleRange",
+    "check_budgets",
+    "feasible_range",
+    "overall_range",
+    "range_on_budget",
+    "regime_budgets",
+]
 
 SEARCH_STARTS = 32
 SEARCH_STRIDES = np.geomspace(0.3, 0.003, 60)
@@ -113,7 +120,9 @@ def check_budgets(geometry: Geometry, budgets: Sequence[Budget]) -> None:
     """
     for budget in budgets:
         surface = geometry.surface(budget.axis)
-        ends = [float(surface.value_and_slope(end[None])[0][0]) for end in (geometry.lowest, geometry.highest)]
+        ends = [
+            float(surface.value_and_slope(end[None])[0][0]) for end in (geometry.lowest, geometry.highest)
+        ]
         if not ends[0] <= budget.share <= ends[1] + 1e-6:
             raise PlanError(
                 f"regime: no recipe of this space reduces {budget.axis} by {1 - budget.share:.4f}; reductions of "

@@ -126,7 +126,9 @@ class Geometry:
         if self.bands is None:
             return self.units
         wanted = np.array([low for low, _ in self.bands]) * self.costs.full_widths / self.units
-        return np.minimum(np.maximum(np.ceil(wanted - 1e-9), 1) * self.units, self.costs.full_widths).astype(np.int64)
+        return np.minimum(np.maximum(np.ceil(wanted - 1e-9), 1) * self.units, self.costs.full_widths).astype(
+            np.int64
+        )
 
     @cached_property
     def largest(self) -> IntArray:

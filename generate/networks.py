@@ -120,9 +120,7 @@ class NetworkSpec:
 
     def build(self) -> nn.Module:
         """Return a freshly initialised network."""
-        return build_network(
-            self.name, classes=self.classes, input_shape=self.input_shape, width=self.width
-        )
+        return build_network(self.name, classes=self.classes, input_shape=self.input_shape, width=self.width)
 
 
 def build_network(
@@ -203,7 +201,9 @@ def _from_factory(name: str, available: dict[str, Any]) -> nn.Module:
     accepted = inspect.signature(factory).parameters
     network = factory(**{key: value for key, value in available.items() if key in accepted})
     if not isinstance(network, nn.Module):
-        raise PlanError(f"network {name!r}: expected the factory to return an nn.Module, got {type(network)}.")
+        raise PlanError(
+            f"network {name!r}: expected the factory to return an nn.Module, got {type(network)}."
+        )
     return network
 
 

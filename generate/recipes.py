@@ -133,9 +133,7 @@ def sample_recipes(
     return _sample(drawn, space, count, tolerance, rng)
 
 
-def _sample(
-    space: RecipeSpace, name: str, count: int, tolerance: float, rng: np.random.Generator
-) -> Recipes:
+def _sample(space: RecipeSpace, name: str, count: int, tolerance: float, rng: np.random.Generator) -> Recipes:
     allowed = tolerance
     while True:
         collected = _Collected(space, count, allowed, rng)
@@ -279,7 +277,11 @@ class _Collected:
         geometry, budgets = self.space.geometry, self.space.budgets
         rounded = round_widths(geometry, budgets, kept, solved, self.tolerance, self.rng)
         place = _as_slice(rows)
-        self.widths[place], self.macs[place], self.params[place] = rounded.widths, rounded.macs, rounded.params
+        self.widths[place], self.macs[place], self.params[place] = (
+            rounded.widths,
+            rounded.macs,
+            rounded.params,
+        )
         self.miss[place], self.keys[place] = rounded.miss, self.known.keys(rounded.widths)
         self.ratios[place] = np.subtract(1, kept, out=kept)
         return solved & (rounded.miss <= self.tolerance) & self.space.holds(requests, rounded, attempt)

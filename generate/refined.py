@@ -137,4 +137,6 @@ def _band(value: object, where: str, lowest: float, highest: float) -> Band:
         low, high = float(numbers[0]), float(numbers[1])
         if lowest <= low < high <= highest and high > 0:
             return low, high
-    raise PlanError(f"{where}: expected [low, high] with {lowest:g} <= low < high <= {highest:g}, got {value!r}.")
+    raise PlanError(
+        f"{where}: expected [low, high] with {lowest:g} <= low < high <= {highest:g}, got {value!r}."
+    )

@@ -34,9 +34,7 @@ def remove_filters(network: nn.Module, groups: Sequence[Group], kept: Mapping[st
         _slice(network, layer, side, gone)
 
 
-def _gone_channels(
-    groups: Sequence[Group], kept: Mapping[str, IntArray]
-) -> dict[tuple[str, Side], IntArray]:
+def _gone_channels(groups: Sequence[Group], kept: Mapping[str, IntArray]) -> dict[tuple[str, Side], IntArray]:
     gone: dict[tuple[str, Side], list[IntArray]] = {}
     for group in groups:
         dropped = np.setdiff1d(np.arange(group.width), kept[group.name])

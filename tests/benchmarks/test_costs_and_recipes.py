@@ -42,7 +42,9 @@ def random_widths(costs, count, seed=0):
 
 def report(benchmark, rate, **ratios):
     benchmark.extra_info.update({"recipes_per_second": round(rate), **ratios})
-    print(f"\n{benchmark.name}: {rate:,.0f} recipes a second", *(f"{k} = {v:,.1f}" for k, v in ratios.items()))
+    print(
+        f"\n{benchmark.name}: {rate:,.0f} recipes a second", *(f"{k} = {v:,.1f}" for k, v in ratios.items())
+    )
 
 
 def test_costs_of_recipes_against_counting_cut_networks(benchmark, resnet50):

@@ -28,7 +28,11 @@ def test_json_holds_costs_groups_and_the_feasible_map(capsys):
 
 def test_shares_are_what_vanishes_with_the_group(report):
     stem = report.as_dict()["groups"][0]
-    convolutions = {"conv1": 9 * 16 * 64, "conv1 of stage 1": 9 * 16 * 16 * 64, "conv2 of stage 1": 9 * 16 * 16 * 64}
+    convolutions = {
+        "conv1": 9 * 16 * 64,
+        "conv1 of stage 1": 9 * 16 * 16 * 64,
+        "conv2 of stage 1": 9 * 16 * 16 * 64,
+    }
     onward = {"conv1 of stage 2": 9 * 16 * 32 * 16, "its shortcut": 16 * 32 * 16}
     touched = sum(convolutions.values()) + sum(onward.values())
     assert stem["macs_share"] == pytest.approx(touched / report.costs.original_macs, abs=1e-6)

@@ -36,7 +36,9 @@ ALL = QUICK | {
     **{f"cifar_resnet{depth}": CIFAR for depth in (20, 32, 56, 110)},
     **dict.fromkeys(("resnet34", "resnet50", "resnet101", "wide_resnet50_2", "wide_resnet101_2"), IMAGENET),
     **dict.fromkeys(("vgg13_bn", "vgg16_bn", "vgg19_bn", "mobilenet_v3_large", "densenet169"), IMAGENET),
-    **dict.fromkeys(("efficientnet_b1", "mnasnet1_0", "squeezenet1_0", "convnext_small", "alexnet"), IMAGENET),
+    **dict.fromkeys(
+        ("efficientnet_b1", "mnasnet1_0", "squeezenet1_0", "convnext_small", "alexnet"), IMAGENET
+    ),
     **dict.fromkeys(("regnet_x_400mf", "regnet_y_16gf", "resnext101_32x8d", "efficientnet_v2_s"), IMAGENET),
 }
 

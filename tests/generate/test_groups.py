@@ -132,7 +132,9 @@ class ReadsItsOwnWidth(nn.Module):
 
     def forward(self, images):
         features = self.first(images)
-        return self.last((self.second(features) * torch.ones(1, 8, 1, 1, device=features.device)).mean((2, 3)))
+        return self.last(
+            (self.second(features) * torch.ones(1, 8, 1, 1, device=features.device)).mean((2, 3))
+        )
 
 
 def test_a_network_that_breaks_when_cut_is_refused_before_anything_is_trained():

@@ -82,7 +82,9 @@ def normalise_over_the_rest(gone, layer, inputs, _output):
     stay = np.setdiff1d(np.arange(layer.normalized_shape[0]), gone.numpy())
     rest = inputs[0][..., stay]
     output = torch.zeros_like(inputs[0])
-    output[..., stay] = nn.functional.layer_norm(rest, (len(stay),), layer.weight[stay], layer.bias[stay], layer.eps)
+    output[..., stay] = nn.functional.layer_norm(
+        rest, (len(stay),), layer.weight[stay], layer.bias[stay], layer.eps
+    )
     return output
 
 

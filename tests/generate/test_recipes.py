@@ -89,7 +89,14 @@ def test_requested_ratios_are_what_was_rounded(costs_of, target):
 
 @pytest.mark.parametrize(
     ("key", "target"),
-    [("resnet50", 0.5), ("cifar20", 0.2), ("cifar20", 0.8), ("digits", 0.2), ("digits", 0.5), ("digits", 0.93)],
+    [
+        ("resnet50", 0.5),
+        ("cifar20", 0.2),
+        ("cifar20", 0.8),
+        ("digits", 0.2),
+        ("digits", 0.5),
+        ("digits", 0.93),
+    ],
 )
 def test_stratified_recipes_spread_over_log_mcb_and_over_std_at_each_of_them(costs_of, key, target):
     costs = costs_of(key)
@@ -104,7 +111,10 @@ def test_stratified_recipes_spread_over_log_mcb_and_over_std_at_each_of_them(cos
     many = draw(costs, "stratified", target, count=15_000, seed=1)
     far = np.digitize(log_mcb(many, costs), edges) - 1
     for number in range(10):
-        reached, reachable = achieved_std(recipes, costs)[place == number], achieved_std(many, costs)[far == number]
+        reached, reachable = (
+            achieved_std(recipes, costs)[place == number],
+            achieved_std(many, costs)[far == number],
+        )
         lowest, highest = np.quantile(reachable, [0.001, 0.999])
         bulk = np.quantile(reached, [0.05, 0.95])
         assert bulk[1] - bulk[0] >= 0.4 * (highest - lowest)
@@ -249,7 +259,9 @@ def test_mcb_is_confounded_with_late_groups(costs_of):
     costs = costs_of("resnet50")
     recipes = draw(costs, "random", count=5000)
     name, strongest = mcb_correlations(recipes, costs)[0]
-    expected = np.corrcoef(recipes.widths[:, [g.name for g in costs.groups].index(name)], log_mcb(recipes, costs))
+    expected = np.corrcoef(
+        recipes.widths[:, [g.name for g in costs.groups].index(name)], log_mcb(recipes, costs)
+    )
     assert strongest == pytest.approx(expected[0, 1])
     assert name.startswith("layer4")
     assert abs(strongest) > 0.5
