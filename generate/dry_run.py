@@ -8,8 +8,10 @@ from collections import Counter
 import numpy as np
 import torch
 
+from generate.cost_report import group_lines
 from generate.costs import CostModel
 from generate.executors import default_workers
+from generate.feasibility import feasible_range
 from generate.plan import Plan
 from generate.preparation import Survey, survey
 from generate.progress import duration
@@ -30,7 +32,7 @@ def print_dry_run(plan: Plan, device: torch.device, workers: int | None) -> int:
     surveyed = survey(plan)
     trainings = surveyed.worklist(original_id="")
     _print_groups(plan, surveyed)
-    _print_regimes(surveyed.costs, trainings)
+    _print_regimes(plan, surveyed.costs, trainings)
     count = min(workers or default_workers(device), len(trainings))
     seconds = estimated_seconds(surveyed, trainings, device) / count
     print(
@@ -51,12 +53,11 @@ def _print_groups(plan: Plan, surveyed: Survey) -> None:
         f"{costs.original_macs:,} MACs, {costs.original_params:,} parameters, {len(costs.groups)} "
         "dependency groups:"
     )
-    for group in costs.groups:
-        tied = f" with {', '.join(group.layers[1:])}" if len(group.layers) > 1 else ""
-        print(f"  {group.width:>5}  {group.name}{tied}")
+    for line in group_lines(costs):
+        print(f"  {line}")
 
 
-def _print_regimes(costs: CostModel, trainings: tuple[Training, ...]) -> None:
+def _print_regimes(plan: Plan, costs: CostModel, trainings: tuple[Training, ...]) -> None:
     """Print each regime's recipes: their number, the range of costs and mCB, and which group mCB is confounded with."""
     regimes: dict[tuple[str, float, str], list[Training]] = {}
     for training in trainings:
@@ -76,6 +77,10 @@ def _print_regimes(costs: CostModel, trainings: tuple[Training, ...]) -> None:
             f"{mcb.min():>5.2f}..{mcb.max():<5.2f}  "
             f"{_confounder(costs, widths, np.log(mcb))}"
         )
+    print("Feasible at all:")
+    blocks = {(t.axis, t.target): plan.recipes[t.block].round_to for t in trainings}
+    for (axis, target), round_to in sorted(blocks.items()):
+        print(f"{axis:>6} {target:>5.2f} {feasible_range(costs, axis, target, round_to)}")
     techniques = Counter(training.technique for training in trainings)
     print("Retraining: " + ", ".join(f"{name} {count}" for name, count in sorted(techniques.items())))
 
