@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import popstats
-from popstats.inference.curves import FIXED_TERMS, design_matrix, log_basis_variance
+from popstats.inference.curves import FIXED_TERMS, design_matrix, frequencies
 from popstats.simulate import simulate_population
 
 REGIMES = tuple(np.round(np.arange(0.15, 0.95, 0.1), 2))
@@ -82,8 +82,9 @@ def test_against_plain_pymc_on_the_rows(capsys):
         )
         fixed = pm.Normal("fixed", 0, 10, shape=FIXED_TERMS)
         z = pm.Normal("z", 0, 1, shape=x.shape[1] - FIXED_TERMS)
-        reference = log_basis_variance(np.array(0.7))
-        spread = amplitude * pt.exp(0.5 * reference) * length**0
+        density = np.log(400 * np.sqrt(5) / 3) - 5 * pt.log(length)
+        density -= 3 * pt.log(5 / length**2 + frequencies() ** 2)
+        spread = amplitude * pt.exp(0.5 * pt.concatenate([density, pt.zeros(1)]))
         mean = x[:, :FIXED_TERMS] @ fixed + x[:, FIXED_TERMS:] @ (spread * z)
         pm.Normal("y", mean, noise, observed=y)
         started = time.perf_counter()
