@@ -72,9 +72,9 @@ def assert_costs_equal_those_of_cut_networks(name, shape, classes, count):
         assert (costs.macs(widths)[0], costs.params(widths)[0]) == counted(smaller, shape)
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", ALL)
 def test_costs_equal_those_of_really_cut_networks_to_the_integer(name):
-    assert_costs_equal_those_of_cut_networks(name, *QUICK[name], count=3)
+    assert_costs_equal_those_of_cut_networks(name, *ALL[name], count=3)
 
 
 @pytest.mark.slow
