@@ -207,7 +207,9 @@ def _technique(case: Case, name: str) -> Case:
         case.fit.population.where(retraining=name),
         regime_axis=settings.regime_axis,
         regimes=settings.regimes,
-        method="exact",
+        # Noise as in the fit on trial; only normal noise has a closed form.
+        noise=settings.noise,
+        method="exact" if settings.noise == "normal" else "nuts",
         seed=settings.seed,
         priors=case.fit.prior_settings,
     )
