@@ -26,6 +26,7 @@ from generate.original import weights_bytes
 from generate.preparation import reopen
 from generate.run_folder import Claims, RunFolder, write_whole
 from generate.subnetworks import Workbench, train_subnetwork
+from generate.training import settle_on_one_core
 from generate.worklist import Training
 from popstats.errors import PopstatsError, RunFolderError
 
@@ -291,8 +292,7 @@ def _work(folder_path: str, device: str, connection: Connection, deadline: float
     # Ctrl-C reaches the whole process group: the parent decides what becomes of the training in progress.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
-    # One thread a worker: faster in sum, and the same result to the last digit whatever the number of workers.
-    torch.set_num_threads(1)
+    settle_on_one_core()
     folder = RunFolder(Path(folder_path))
     try:
         bench = reopen(folder, torch.device(device))

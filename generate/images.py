@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,7 +77,7 @@ class ImageSet:
     Parameters
     ----------
     name : str
-        As in the plan.
+        As in the plan; an image folder's is its last part and a hash of its listing, such as image-folder:cifar10@0123456789ab.
     train, validation, test : Split
         `accuracy` is measured on test, `accuracy_val` on validation.
     classes : int
@@ -261,14 +262,11 @@ def _image_folder(plan: ImagesPlan, folder: Path) -> ImageSet:
         raise PlanError(
             f"images.name: expected at least two class folders in {folder}/train, found {len(classes)}."
         )
-    splits = {
-        name: _decode(files, plan)
-        for name, files in _split_files(plan, folder / "train", testing, classes).items()
-    }
+    files = _split_files(plan, folder / "train", testing, classes)
+    splits = {name: _decode(chosen, plan) for name, chosen in files.items()}
     mean, std = _statistics(splits["train"].images)
-    images = ImageSet(
-        plan.name, splits["train"], splits["validation"], splits["test"], len(classes), mean, std
-    )
+    name = _folder_identity(folder, files)
+    images = ImageSet(name, splits["train"], splits["validation"], splits["test"], len(classes), mean, std)
     check_images(images, f"images {plan.name}")
     return images
 
@@ -286,6 +284,17 @@ def _split_files(plan: ImagesPlan, training: Path, testing: Path, classes: list[
         "validation": shuffled[:held_back],
         "test": _files(testing, classes),
     }
+
+
+def _folder_identity(folder: Path, files: Mapping[str, _Files]) -> str:
+    """Name a folder by its last part and its content, so that the same images have one name wherever they lie."""
+    listing = json.dumps(
+        {
+            split: [(str(path.relative_to(folder)), path.stat().st_size) for path, _ in chosen]
+            for split, chosen in files.items()
+        }
+    )
+    return f"image-folder:{folder.resolve().name}@{hashlib.sha256(listing.encode()).hexdigest()[:12]}"
 
 
 def _files(folder: Path, classes: list[str]) -> _Files:

@@ -161,13 +161,12 @@ def _make(plan: Plan, source: str, path: Path, device: torch.device, options: ar
 
 def _check(plan: Plan, path: Path) -> tuple[Survey, RunFolder]:
     """Check everything that can be checked before anything is trained, and make the folder."""
-    import torch
-
     from generate.preparation import survey
     from generate.run_folder import RunFolder
+    from generate.training import settle_on_one_core
 
     # The original is trained with one thread too, so that it is the same whatever the number of cores.
-    torch.set_num_threads(1)
+    settle_on_one_core()
     surveyed = survey(plan)
     # Drawn once before anything is written: an impossible regime leaves no folder behind.
     surveyed.worklist(original_id="")

@@ -24,6 +24,7 @@ from generate.plan import Plan, plan_from_dict
 from generate.preparation import assemble, reopen
 from generate.run_folder import Claims, RunFolder, write_whole
 from generate.subnetworks import known_columns, train_subnetwork
+from generate.training import settle_on_one_core
 from generate.worklist import Training
 from popstats.errors import RunFolderError
 
@@ -86,7 +87,7 @@ class Trainer:
     """The actor: opens its workbench once, then trains what it is given."""
 
     def __init__(self, parts: Parts) -> None:
-        torch.set_num_threads(1)
+        settle_on_one_core()
         original = OriginalNumbers(**parts.original)
         device = torch.device(parts.device)
         self._bench = assemble(plan_from_dict(parts.plan), parts.images(), parts.weights, original, device)
