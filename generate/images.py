@@ -77,7 +77,7 @@ class ImageSet:
     Parameters
     ----------
     name : str
-        As in the plan; an image folder's is its last part and a hash of its listing, such as image-folder:cifar10@0123456789ab.
+        As in the plan; an image folder's is its last part and a hash of its listing: image-folder:cifar10@0123456789ab.
     train, validation, test : Split
         `accuracy` is measured on test, `accuracy_val` on validation.
     classes : int
