@@ -9,15 +9,15 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from generate.plan import NetworkPlan
 from popstats.errors import PlanError
 
-__all__ = ["CIFAR_DEPTHS", "CifarResNet", "NetworkSpec", "build_network", "parse_input_shape"]
+__all__ = ["CIFAR_DEPTHS", "CifarResNet", "build_network", "parse_input_shape", "planned_network"]
 
 CIFAR_DEPTHS: tuple[int, ...] = (8, 20, 32, 56, 110)
 """Depths offered; each is 6 n + 2 for n residual blocks a stage."""
@@ -98,34 +98,26 @@ def _initialise(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-@dataclass(frozen=True)
-class NetworkSpec:
-    """A network by name, with everything needed to build it.
+def planned_network(plan: NetworkPlan, *, classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
+    """Return a freshly initialised network as a plan's [network] table asks for it.
 
-    Parameters
-    ----------
-    name : str
-        As in `build_network`.
-    input_shape : tuple of int
-        Channels, height and width of one input.
-    classes : int
-        Number of classes.
-    width : int, optional
-        First-stage channels of a CIFAR network.
+    Raises
+    ------
+    PlanError
+        As `build_network`.
     """
-
-    name: str
-    input_shape: tuple[int, int, int]
-    classes: int
-    width: int | None = None
-
-    def build(self) -> nn.Module:
-        """Return a freshly initialised network."""
-        return build_network(self.name, classes=self.classes, input_shape=self.input_shape, width=self.width)
+    return build_network(
+        plan.name, classes=classes, input_shape=input_shape, width=plan.width, stem=plan.stem
+    )
 
 
 def build_network(
-    name: str, *, classes: int, input_shape: tuple[int, int, int], width: int | None = None
+    name: str,
+    *,
+    classes: int,
+    input_shape: tuple[int, int, int],
+    width: int | None = None,
+    stem: str = "standard",
 ) -> nn.Module:
     """Return a freshly initialised network.
 
@@ -141,19 +133,27 @@ def build_network(
         Channels, height and width of one input.
     width : int, optional
         First-stage channels of a CIFAR network (16 by default); no other network takes it.
+    stem : str
+        ``cifar`` gives a torchvision residual network the usual stem for small images, a 3x3 convolution with
+        stride 1 and no pooling, instead of the 7x7 one that shrinks them fourfold (``standard``).
 
     Raises
     ------
     PlanError
         If no such network exists or it cannot take this input.
     """
+    if stem != "standard" and (":" in name or name.startswith(_CIFAR_PREFIX)):
+        raise PlanError(
+            f"network {name!r} has a stem of its own; stem = {stem!r} is for torchvision's ResNets."
+        )
     if ":" in name:
         return _from_factory(name, {"classes": classes, "input_shape": input_shape, "width": width})
     if name.startswith(_CIFAR_PREFIX):
         return _cifar(name, classes, input_shape, width)
     if width is not None:
         raise PlanError(f"network {name!r} has no `width` option (got {width}); only {_CIFAR_PREFIX}* have.")
-    return _from_torchvision(name, classes, input_shape)
+    network = _from_torchvision(name, classes, input_shape)
+    return network if stem == "standard" else _with_cifar_stem(network, name)
 
 
 def parse_input_shape(text: str) -> tuple[int, int, int]:
@@ -195,6 +195,20 @@ def _from_torchvision(name: str, classes: int, input_shape: tuple[int, int, int]
     if name in _WITH_AUXILIARY_HEADS:
         options |= {"aux_logits": False, "init_weights": True}
     return cast(nn.Module, models.get_model(name, **options))
+
+
+def _with_cifar_stem(network: nn.Module, name: str) -> nn.Module:
+    """Replace the first convolution by a 3x3 one with stride 1, and the pooling behind it by nothing, in place."""
+    first = getattr(network, "conv1", None)
+    if not isinstance(first, nn.Conv2d) or not isinstance(getattr(network, "maxpool", None), nn.MaxPool2d):
+        raise PlanError(
+            f"network {name!r} has no 7x7 convolution and pooling to replace: stem = 'cifar' is for torchvision's "
+            "resnet*, resnext* and wide_resnet*."
+        )
+    smaller = nn.Conv2d(first.in_channels, first.out_channels, 3, padding=1, bias=False)
+    _initialise(smaller)
+    network.conv1, network.maxpool = smaller, nn.Identity()
+    return network
 
 
 def _from_factory(name: str, available: dict[str, Any]) -> nn.Module:

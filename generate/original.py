@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from generate.images import ImageSet
-from generate.networks import build_network
+from generate.networks import planned_network
 from generate.plan import Plan
 from generate.training import check_learned, evaluate, fresh_weights, memory_format, train, training_epochs
 from popstats.errors import PlanError
@@ -169,9 +169,7 @@ def _build(plan: Plan, images: ImageSet) -> nn.Module:
     kind, _, argument = plan.original.source.partition(":")
     if kind == "torchvision" and argument:
         return _from_torchvision(plan, images, argument)
-    network = build_network(
-        plan.network.name, classes=images.classes, input_shape=images.input_shape, width=plan.network.width
-    )
+    network = planned_network(plan.network, classes=images.classes, input_shape=images.input_shape)
     if plan.original.source != "train":
         load_weights(
             network,
@@ -193,6 +191,10 @@ def _read_weights(path: Path) -> bytes:
 
 def _from_torchvision(plan: Plan, images: ImageSet, weights: str) -> nn.Module:
     """Load one of torchvision's trained networks, such as torchvision:IMAGENET1K_V2."""
+    if plan.network.stem != "standard":
+        raise PlanError(
+            f"original.source: torchvision's weights belong to the standard stem; got network.stem = {plan.network.stem!r}."
+        )
     try:
         from torchvision import models
     except ImportError as error:

@@ -41,6 +41,7 @@ CRITERIA = ("l1", "l2", "bn_scale", "fpgm", "taylor", "random")
 AXES = ("macs", "params", "both")
 SCHEDULES = ("constant", "one-cycle", "cosine", "steps")
 PRECISIONS = ("float32", "bfloat16")
+STEMS = ("standard", "cifar")
 KEEP_WEIGHTS = ("none", "best", "all")
 
 # He et al. fine-tune at a small constant rate; a tenth of the peak is the usual choice (Liu et al. 2019, arXiv 1810.05270).
@@ -106,12 +107,15 @@ class NetworkPlan:
         cifar_resnet8 | 20 | 32 | 56 | 110, a torchvision name, or "module:factory".
     width : int, optional
         Channels of a CIFAR ResNet's first stage (16).
+    stem : str
+        standard | cifar: for small images, torchvision's ResNets start with a 3x3 convolution and no pooling.
     keep : tuple of str
         Layers whose channels are never removed.
     """
 
     name: str = "cifar_resnet8"
     width: int | None = None
+    stem: str = "standard"
     keep: tuple[str, ...] = ()
 
 
@@ -393,6 +397,7 @@ def _legal(legal: tuple[str, ...]) -> str:
 
 def _check_plan(plan: Plan, where: str) -> None:
     _one_of(plan.keep_weights, KEEP_WEIGHTS, f"{where}, keep_weights")
+    _one_of(plan.network.stem, STEMS, f"{where}, network.stem")
     _at_least(plan.seed, 0, f"{where}, seed")
     _at_least(plan.original.seed, 0, f"{where}, original.seed")
     _positive(plan.gpus_per_training, f"{where}, gpus_per_training")

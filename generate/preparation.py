@@ -13,7 +13,7 @@ from generate.augmentation import parse_augmentation
 from generate.costs import CostModel, derive_costs
 from generate.groups import find_groups
 from generate.images import ImageSet, load_images
-from generate.networks import build_network
+from generate.networks import planned_network
 from generate.original import OriginalNumbers, make_original, measure_original, weights_bytes
 from generate.plan import Plan
 from generate.provenance import code_version, hardware
@@ -75,9 +75,7 @@ def survey(plan: Plan) -> Survey:
     for settings in (plan.original.training, *plan.retraining.values()):
         parse_augmentation(settings.augmentation)
     images = load_images(plan.images)
-    network = build_network(
-        plan.network.name, classes=images.classes, input_shape=images.input_shape, width=plan.network.width
-    ).eval()
+    network = planned_network(plan.network, classes=images.classes, input_shape=images.input_shape).eval()
     groups = find_groups(network, images.input_shape, plan.network.keep)
     return Survey(plan, images, network, derive_costs(network, images.input_shape, groups))
 

@@ -16,7 +16,7 @@ from generate.cut import choose_filters, cut
 from generate.filter_scores import score_filters
 from generate.groups import Group
 from generate.images import ImageSet
-from generate.networks import build_network
+from generate.networks import planned_network
 from generate.original import OriginalNumbers, load_weights
 from generate.plan import Plan, TrainingSettings
 from generate.provenance import Provenance, now, provenance_of
@@ -244,8 +244,6 @@ def _retraining_columns(bench: Workbench, training: Training) -> dict[str, Any]:
 
 def rebuild_original(plan: Plan, images: ImageSet, weights: bytes, where: str) -> nn.Module:
     """Return the original network from its stored weights, in evaluation mode."""
-    network = build_network(
-        plan.network.name, classes=images.classes, input_shape=images.input_shape, width=plan.network.width
-    )
+    network = planned_network(plan.network, classes=images.classes, input_shape=images.input_shape)
     load_weights(network, weights, where)
     return network.eval()

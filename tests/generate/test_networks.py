@@ -2,7 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from generate.networks import NetworkSpec, build_network, parse_input_shape
+from generate.costs import derive_costs
+from generate.groups import find_groups
+from generate.networks import build_network, parse_input_shape, planned_network
+from generate.plan import NetworkPlan
 from popstats.errors import PlanError
 
 
@@ -16,7 +19,7 @@ def test_cifar_resnet56_with_1x1_shortcuts_has_the_known_number_of_parameters():
 
 @pytest.mark.parametrize(("shape", "width"), [((1, 8, 8), 16), ((3, 32, 32), None), ((1, 8, 8), 4)])
 def test_cifar_resnet8_runs_on_small_images(shape, width):
-    network = NetworkSpec("cifar_resnet8", shape, 10, width).build()
+    network = planned_network(NetworkPlan("cifar_resnet8", width), classes=10, input_shape=shape)
     scores = network(torch.zeros(2, *shape))
     assert scores.shape == (2, 10)
     assert torch.isfinite(scores).all()
@@ -41,12 +44,21 @@ def test_a_users_factory_gets_the_options_it_has_parameters_for(tmp_path, monkey
         ("no_such_module:build", {}, "module:factory"),
         ("resnet18", {"width": 4}, "no `width` option"),
         ("cifar_resnet8", {"width": 0}, "at least 1"),
+        ("cifar_resnet8", {"stem": "cifar"}, "a stem of its own"),
+        ("vgg11", {"stem": "cifar"}, "no 7x7 convolution"),
         ("resnet18", {"input_shape": (1, 8, 8)}, "3 channels"),
     ],
 )
 def test_impossible_networks_are_refused_with_the_reason(name, options, reason):
     with pytest.raises(PlanError, match=reason):
         build_network(name, **({"classes": 10, "input_shape": (3, 32, 32)} | options))
+
+
+def test_the_cifar_stem_gives_resnet50_its_known_costs_on_small_images():
+    shape = (3, 32, 32)
+    network = build_network("resnet50", classes=10, input_shape=shape, stem="cifar")
+    assert count(network) == 23_520_842
+    assert derive_costs(network, shape, find_groups(network, shape)).original_macs == 1_297_829_888
 
 
 def test_input_shape_from_text():
