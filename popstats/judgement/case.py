@@ -12,7 +12,9 @@ import numpy.typing as npt
 from popstats.inference.cross_products import RegimeData
 from popstats.inference.fit import Fit
 from popstats.inference.optimum import NEAR_OPTIMAL_POINTS, OptimumDraws, interval, read_optimum
+from popstats.inference.pointwise import fitted_points
 from popstats.judgement.explained import Explained, what_explains
+from popstats.judgement.mean_curve import MeanCurve
 from popstats.judgement.readings import SecondRegion, has_optimum, second_region
 from popstats.judgement.verdicts import Thresholds, Verdict, decide
 
@@ -129,6 +131,11 @@ class Case:
         if self.thresholds.near == NEAR_OPTIMAL_POINTS:
             return self.fit.optimum_draws[k]
         return read_optimum(self.fit.grid[k], self.fit.expected_drop[:, k], self.thresholds.near)
+
+    @cached_property
+    def mean_curves(self) -> tuple[MeanCurve, ...]:
+        """The fitted regimes, ready for curves through some of their recipes."""
+        return tuple(MeanCurve.of(self.fit, k, points) for k, points in enumerate(fitted_points(self.fit)))
 
     @cached_property
     def with_optimum(self) -> tuple[Reading, ...]:

@@ -14,22 +14,19 @@ import numpy.typing as npt
 import pandas as pd
 
 from popstats.inference.cost_form import first_rows
-from popstats.inference.cross_products import prepare_regimes, recipe_table
-from popstats.inference.draws import curve_in_points
-from popstats.inference.exact import draw_regime
+from popstats.inference.cross_products import recipe_table
+from popstats.inference.curves import KEPT_RANGE
 from popstats.inference.fit import Fit
-from popstats.inference.optimum import GRID_SIZE
-from popstats.spaces import Regimes, assign_regimes
+from popstats.inference.pointwise import fitted_points
+from popstats.judgement.mean_curve import MeanCurve
+from popstats.spaces import assign_regimes
 
-__all__ = ["MixSensitivity", "mean_optimum", "mix_sensitivity"]
+__all__ = ["MixSensitivity", "mix_sensitivity"]
 
 FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 
 #: Share of recipes left out: one group's narrowest, or widest, quarter.
 QUARTER = 0.25
-#: Draws behind a mean curve.
-_DRAWS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +48,8 @@ class MixSensitivity:
 def mix_sensitivity(fit: Fit, regimes: Collection[str] | None = None) -> MixSensitivity | None:
     """Refit each regime with one group's narrowest, or widest, quarter left out; None without widths.
 
-    The optima are those of posterior mean curves (method "exact"), inside the observed range that is left.
+    The optima are those of mean curves under the fit's own noise (`MeanCurve`), where the recipes that are left
+    were observed.
 
     Parameters
     ----------
@@ -59,25 +57,23 @@ def mix_sensitivity(fit: Fit, regimes: Collection[str] | None = None) -> MixSens
     regimes : collection of str, optional
         Labels of the regimes to refit; default all.
     """
-    population, settings = fit.population, fit.settings
+    population = fit.population
     if population.widths is None:
         return None
-    assigned = assign_regimes(population.frame, settings.regime_axis, settings.regimes)
-    # Means of recipes are all a mean curve needs; without replicates there is no seed share to integrate out.
-    recipes = recipe_table(population, assigned).assign(runs=1.0, within=0.0)
-    widths = population.widths[first_rows(population)]
-    rows, ranges = [], []
-    for k, regime in enumerate(fit.regimes):
-        if regimes is not None and regime.label not in regimes:
-            continue
-        members = np.flatnonzero(recipes["regime"].to_numpy() == k)
-        whole = mean_optimum(fit, recipes.iloc[members], assigned) if regime.fitted else None
+    chosen = [k for k, r in enumerate(fit.fitted) if regimes is None or r.label in regimes]
+    widths, points = population.widths[first_rows(population)], fitted_points(fit)
+    members = _members(fit)
+    rows: list[tuple[str, str, str, float]] = []
+    ranges: list[tuple[str, float, float, float]] = []
+    for k in chosen:
+        label, curve = fit.fitted[k].label, MeanCurve.of(fit, k, points[k])
+        whole = curve.optimum(np.ones(members[label].size, dtype=bool))
         if whole is None:
             continue
-        mixes = list(_mixes(fit, recipes.iloc[members], widths[members], assigned))
-        rows += [(regime.label, *mix) for mix in mixes]
+        mixes = list(_mixes(curve, widths[members[label]], population.group_names))
+        rows += [(label, *mix) for mix in mixes]
         optima = [mix[2] for mix in mixes] + [whole]
-        ranges.append((regime.label, np.exp(whole), np.exp(min(optima)), np.exp(max(optima))))
+        ranges.append((label, np.exp(whole), np.exp(min(optima)), np.exp(max(optima))))
     frame = pd.DataFrame(rows, columns=["regime", "group", "left_out", "mcb"])
     return MixSensitivity(
         frame.assign(mcb=np.exp(frame["mcb"].to_numpy(dtype=np.float64))),
@@ -85,35 +81,22 @@ def mix_sensitivity(fit: Fit, regimes: Collection[str] | None = None) -> MixSens
     )
 
 
-def _mixes(
-    fit: Fit, recipes: pd.DataFrame, widths: FloatArray, assigned: Regimes
-) -> Iterator[tuple[str, str, float]]:
-    for g, group in enumerate(fit.population.group_names):
+def _members(fit: Fit) -> dict[str, npt.NDArray[np.int64]]:
+    """Return the numbers of the recipes in each regime's fit, in the order of `fitted_points`."""
+    assigned = assign_regimes(fit.population.frame, fit.regime_axis, fit.settings.regimes)
+    recipes = recipe_table(fit.population, assigned)
+    member, log_mcb = recipes["regime"].to_numpy(), recipes["log_mcb"].to_numpy()
+    found = {}
+    for k, regime in enumerate(fit.regimes):
+        near = np.abs(regime.curve_scale.to_unit(log_mcb)) <= KEPT_RANGE if regime.fitted else False
+        found[regime.label] = np.flatnonzero((member == k) & near)
+    return found
+
+
+def _mixes(curve: MeanCurve, widths: FloatArray, groups: tuple[str, ...]) -> Iterator[tuple[str, str, float]]:
+    for g, group in enumerate(groups):
         low, high = np.quantile(widths[:, g], [QUARTER, 1.0 - QUARTER])
         for name, keep in (("narrowest", widths[:, g] > low), ("widest", widths[:, g] < high)):
-            optimum = mean_optimum(fit, recipes[keep], assigned)
+            optimum = curve.optimum(keep)
             if optimum is not None:
                 yield group, name, optimum
-
-
-def mean_optimum(fit: Fit, recipes: pd.DataFrame, assigned: Regimes) -> float | None:
-    """Return the argmin of the posterior mean curve through one regime's recipes, log mCB; None if too few.
-
-    Parameters
-    ----------
-    fit : Fit
-        Whose priors and seed are used.
-    recipes : pandas.DataFrame
-        Rows of `recipe_table` that belong to one regime.
-    """
-    if recipes.empty:
-        return None
-    k = int(recipes["regime"].iloc[0])
-    alone = Regimes(assigned.axis, assigned.targets[[k]], np.zeros(0, dtype=np.int64), assigned.source)
-    (data,) = prepare_regimes(recipes.assign(regime=0), alone)
-    if not data.fitted:
-        return None
-    grid = data.curve_scale.grid(GRID_SIZE)
-    rng = np.random.default_rng([fit.settings.seed, 51])
-    drawn = draw_regime(data, fit.prior_settings, _DRAWS, rng)
-    return float(grid[curve_in_points(data, drawn.coefficients, grid).mean(axis=0).argmin()])

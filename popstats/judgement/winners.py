@@ -10,19 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from popstats.inference.cross_products import recipe_table
-from popstats.inference.width_law import distance_terms
 from popstats.judgement.case import Case, Effect, Reading, more_recipes, number, percent, span
-from popstats.judgement.mix_sensitivity import mean_optimum
-from popstats.judgement.verdicts import Verdict
-from popstats.spaces import Regimes, assign_regimes
+from popstats.judgement.mean_curve import MeanCurve
+from popstats.judgement.verdicts import Thresholds, Verdict
 
 __all__ = ["CrossFit", "count_near", "cross_fit", "implied_lift", "judge_winners", "lift_draws"]
 
 FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 
 #: Random halvings of a regime; the counts are averaged over them.
 SPLITS = 4
@@ -33,6 +28,8 @@ PRIOR_WINNERS = 2.0
 #: Simulated populations behind the lift that the curve alone implies.
 SIMULATIONS = 200
 _DRAWS = 4000
+#: The fit's noise in words.
+_NOISES = {"normal": "normal", "student": "Student-t", "frontier": "frontier (normal plus exponential)"}
 
 
 @dataclass(frozen=True)
@@ -52,31 +49,29 @@ class CrossFit:
 
 
 def judge_winners(case: Case) -> list[Verdict]:
-    """Judge C3b in every regime: winners lie near the optimum."""
-    settings = case.fit.settings
-    assigned = assign_regimes(case.fit.population.frame, settings.regime_axis, settings.regimes)
-    recipes = recipe_table(case.fit.population, assigned)
-    readings = {r.label: r for r in case.readings}
+    """Judge C3b in every regime: winners lie near the optimum.
+
+    The halves are fitted under the noise, the curve's scales and the weights of the fit on trial.
+    """
+    if not case.usable:
+        return [case.not_assessable("C3b", regime, case.rejection) for regime in case.fit.regimes]
+    readings = {r.label: (r, curve) for r, curve in zip(case.readings, case.mean_curves, strict=True)}
     verdicts = []
-    for k, regime in enumerate(case.fit.regimes):
-        members = recipes[recipes["regime"] == k]
-        if not regime.fitted or len(members) < MINIMUM_RECIPES:
-            reason = (
-                regime.reason
-                or f"{len(members)} recipes; two halves with winners in each need {MINIMUM_RECIPES}"
-            )
-            verdicts.append(case.not_assessable("C3b", regime, reason, more_recipes(regime)))
+    for regime in case.fit.regimes:
+        if not regime.fitted or regime.n_recipes < MINIMUM_RECIPES:
+            few = f"{regime.n_recipes} recipes; two halves with winners in each need {MINIMUM_RECIPES}"
+            verdicts.append(case.not_assessable("C3b", regime, regime.reason or few, more_recipes(regime)))
         else:
-            verdicts.append(_winners(case, readings[regime.label], members, assigned))
+            verdicts.append(_winners(case, *readings[regime.label]))
     return verdicts
 
 
-def _winners(case: Case, reading: Reading, recipes: pd.DataFrame, assigned: Regimes) -> Verdict:
+def _winners(case: Case, reading: Reading, curve: MeanCurve) -> Verdict:
     limits, seed = case.thresholds, case.fit.settings.seed
-    counted = cross_fit(case, recipes, assigned, np.random.default_rng([seed, 31]))
+    counted = cross_fit(curve, limits, np.random.default_rng([seed, 31]))
     lift = lift_draws(counted, limits.nearest, np.random.default_rng([seed, 32]))
     prior = lift_draws(CrossFit(0.0, 0.0), limits.nearest, np.random.default_rng([seed, 33]))
-    implied = _implied(case, reading, recipes)
+    implied = _implied(case, reading, curve)
     effect = Effect(
         holds=lift > limits.lift,
         prior_probability=float((prior > limits.lift).mean()),
@@ -93,38 +88,26 @@ def _winners(case: Case, reading: Reading, recipes: pd.DataFrame, assigned: Regi
         "supported": f"{at} winners lie near the best mCB: {held}.",
         "refuted": f"{at} winners do not lie near the best mCB: {held}.",
         "undecided": f"{at} it is undecided whether winners lie near the best mCB: {held}.",
+        "because": f"; halves fitted under {_NOISES[curve.noise]} noise, as the whole",
         "remedy": more_recipes(reading.data, 2 * reading.data.n_recipes),
     }
     return case.verdict("C3b", reading.data, effect, words)
 
 
-def cross_fit(case: Case, recipes: pd.DataFrame, assigned: Regimes, rng: np.random.Generator) -> CrossFit:
-    """Count winners near the optimum of the other half.
-
-    Parameters
-    ----------
-    recipes : pandas.DataFrame
-        One regime's rows of `recipe_table`.
-    """
-    log_mcb, adjusted = recipes["log_mcb"].to_numpy(), adjusted_drop(recipes)
-    # A half's optimum is read off its mean curve, for which means of recipes are enough.
-    plain = recipes.assign(runs=1.0, within=0.0)
-    shares = case.thresholds.winners, case.thresholds.nearest
+def cross_fit(curve: MeanCurve, limits: Thresholds, rng: np.random.Generator) -> CrossFit:
+    """Count winners near the optimum of the other half, in one regime."""
+    log_mcb, adjusted = curve.log_mcb, curve.adjusted
     near, winners = 0, 0
     for _ in range(SPLITS):
-        first = rng.permutation(len(recipes)) < len(recipes) // 2
+        first = rng.permutation(log_mcb.size) < log_mcb.size // 2
         for fitted, judged in ((first, ~first), (~first, first)):
-            optimum = mean_optimum(case.fit, plain[fitted], assigned)
+            optimum = curve.optimum(fitted)
             if optimum is not None:
-                found, of = count_near(log_mcb[judged], adjusted[judged], optimum, *shares)
+                found, of = count_near(
+                    log_mcb[judged], adjusted[judged], optimum, limits.winners, limits.nearest
+                )
                 near, winners = near + found, winners + of
     return CrossFit(winners / SPLITS, near / SPLITS)
-
-
-def adjusted_drop(recipes: pd.DataFrame) -> FloatArray:
-    """Return the recipes' mean drops, adjusted to equal MACs inside their regime, points."""
-    terms, drop = distance_terms(recipes["reduction"].to_numpy()), recipes["drop"].to_numpy()
-    return np.asarray(drop - terms @ np.linalg.lstsq(terms, drop, rcond=None)[0])
 
 
 def count_near(
@@ -150,38 +133,32 @@ def lift_draws(counted: CrossFit, nearest: float, rng: np.random.Generator) -> F
 def implied_lift(
     log_mcb: FloatArray,
     expected: FloatArray,
-    spread: FloatArray,
+    noise: FloatArray,
     optimum: float,
     winners: float,
     nearest: float,
-    rng: np.random.Generator,
 ) -> float:
-    """Return the lift if networks differed by this curve and independent normal noise alone.
+    """Return the lift if networks differed by this curve and independent noise alone.
 
     Parameters
     ----------
-    log_mcb, expected, spread : numpy.ndarray, shape (n,)
-        Each recipe's place, expected drop and standard deviation about it (points).
+    log_mcb, expected : numpy.ndarray, shape (n,)
+        Each recipe's place and expected drop (points).
+    noise : numpy.ndarray, shape (simulations, n)
+        What simulated recipes lie away from it (points).
     """
     n = log_mcb.size
     near = np.zeros(n, dtype=bool)
     near[np.argsort(np.abs(log_mcb - optimum), kind="stable")[: max(1, round(nearest * n))]] = True
     count = max(1, round(winners * n))
-    simulated = expected + spread * rng.standard_normal((SIMULATIONS, n))
-    best = np.argpartition(simulated, count - 1, axis=1)[:, :count]
+    best = np.argpartition(expected + noise, count - 1, axis=1)[:, :count]
     return float(near[best].mean() / near.mean())
 
 
-def _implied(case: Case, reading: Reading, recipes: pd.DataFrame) -> float:
-    k = case.fit.fitted.index(reading.data)
-    draws, limits = case.fit.draws, case.thresholds
-    noise = float(np.median(draws.noise[:, :, k])) * reading.data.scale
-    share = float(np.median(draws.seed_share[:, :, k]))
-    spread = noise * np.sqrt(1.0 - share + share / recipes["runs"].to_numpy())
-    log_mcb = recipes["log_mcb"].to_numpy()
-    expected = np.interp(log_mcb, reading.grid, np.median(reading.drop, axis=0))
-    optimum, rng = (
-        float(np.median(reading.optimum.log_mcb)),
-        np.random.default_rng([case.fit.settings.seed, 34]),
-    )
-    return implied_lift(log_mcb, expected, spread, optimum, limits.winners, limits.nearest, rng)
+def _implied(case: Case, reading: Reading, curve: MeanCurve) -> float:
+    """Let networks keep their curve and swap what lies between it and them: no noise model has a say."""
+    limits, rng = case.thresholds, np.random.default_rng([case.fit.settings.seed, 34])
+    expected = np.interp(curve.log_mcb, reading.grid, np.median(reading.drop, axis=0))
+    noise = rng.choice(curve.adjusted - expected, size=(SIMULATIONS, expected.size))
+    optimum = float(np.median(reading.optimum.log_mcb))
+    return implied_lift(curve.log_mcb, expected, noise, optimum, limits.winners, limits.nearest)

@@ -58,6 +58,7 @@ def test_winners_lie_near_a_true_optimum(quadratic: Verdicts) -> None:
     for verdict in quadratic.of("C3b"):
         assert verdict.estimate > 1.25
         assert "the curve alone implies" in verdict.sentence
+        assert "halves fitted under normal noise" in verdict.reason
 
 
 @pytest.mark.parametrize("truth", ["flat", "linear"])
@@ -153,7 +154,7 @@ def test_a_fit_that_its_diagnostics_reject_supports_nothing() -> None:
     bad = Convergence(False, ("R-hat up to 1.200 (must be under 1.01)",), pd.DataFrame())
     rejected.__dict__["convergence"] = bad
     judged = popstats.judge(rejected)
-    for conjecture in ("C1", "C3a", "C3c", "C3d", "C4"):
+    for conjecture in ("C1", "C3a", "C3b", "C3c", "C3d", "C4"):
         verdict = judged.of(conjecture)[0]
         assert verdict.outcome == "not assessable"
         assert "R-hat" in verdict.reason

@@ -126,8 +126,8 @@ def test_the_lift_without_winners_is_its_prior() -> None:
 
 
 def test_a_flat_curve_implies_no_lift_and_a_deep_one_all_of_it() -> None:
-    log_mcb, noise = np.linspace(-1, 1, 400), np.full(400, 0.1)
-    flat = implied_lift(log_mcb, np.zeros(400), noise, 0.0, 0.05, 0.2, np.random.default_rng(0))
-    deep = implied_lift(log_mcb, 10.0 * log_mcb**2, noise, 0.0, 0.05, 0.2, np.random.default_rng(0))
+    log_mcb, noise = np.linspace(-1, 1, 400), 0.1 * np.random.default_rng(0).standard_normal((200, 400))
+    flat = implied_lift(log_mcb, np.zeros(400), noise, 0.0, 0.05, 0.2)
+    deep = implied_lift(log_mcb, 10.0 * log_mcb**2, noise, 0.0, 0.05, 0.2)
     assert flat == pytest.approx(1.0, abs=0.1)
     assert deep == pytest.approx(5.0, abs=0.1)
