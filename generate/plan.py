@@ -400,7 +400,11 @@ def _check_plan(plan: Plan, where: str) -> None:
     _one_of(plan.network.stem, STEMS, f"{where}, network.stem")
     _at_least(plan.seed, 0, f"{where}, seed")
     _at_least(plan.original.seed, 0, f"{where}, original.seed")
-    _positive(plan.gpus_per_training, f"{where}, gpus_per_training")
+    if not 0 < plan.gpus_per_training <= 1:
+        raise PlanError(
+            f"{where}, gpus_per_training: expected a share of one GPU, above 0 and at most 1, got "
+            f"{plan.gpus_per_training:g}."
+        )
     if not plan.name:
         raise PlanError(f"{where}, name: expected a name for the population, got an empty text.")
     if not plan.recipes:

@@ -5,102 +5,48 @@ An actor that is lost with its node costs the training that it was at; that trai
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
 from generate.executors import DEATHS_OF_A_TRAINING, Event, Report, check_first_failures, event_of, failed_row
-from generate.images import ImageSet, Split, load_images
-from generate.original import OriginalNumbers, weights_bytes
-from generate.plan import Plan, plan_from_dict
-from generate.preparation import assemble, reopen
+from generate.preparation import reopen
+from generate.ray_actor import Trainer, parts_of
+from generate.ray_cluster import connect, describe, room_for
 from generate.run_folder import Claims, RunFolder, write_whole
-from generate.subnetworks import known_columns, train_subnetwork
-from generate.training import settle_on_one_core
+from generate.subnetworks import known_columns
 from generate.worklist import Training
 from popstats.errors import RunFolderError
 
-__all__ = ["Trainer", "run_ray"]
+__all__ = ["run_ray"]
 
 POLL_SECONDS = 0.5
 # Actors that are lost this often in a row without a finished training will not get further.
 LOSSES_WITHOUT_PROGRESS = 20
+# An actor that has not started by then waits for room: others use the cluster, or its nodes are gone.
+ROOM_SECONDS = 60.0
+# What Ray raises when an actor, its node or its result is gone, and not because of what the training did.
+LOSSES = ("RayActorError", "WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "ObjectLostError")
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What an actor needs to train; sent once, in plain values and arrays.
-
-    Parameters
-    ----------
-    plan, original : dict
-        As in the run folder.
-    splits : dict of tuple of numpy.ndarray
-        Images and labels of train, validation and test.
-    image_values : dict
-        The image set's other fields.
-    weights : bytes
-        The original network's, as safetensors.
-    device : str
-        "cuda" or "cpu".
-    """
-
-    plan: Mapping[str, Any]
-    original: Mapping[str, Any]
-    splits: Mapping[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
-    image_values: Mapping[str, Any]
-    weights: bytes
-    device: str
-
-    def images(self) -> ImageSet:
-        """Rebuild the image set."""
-        # Copied because Ray's shared arrays are read-only, which torch does not support.
-        splits: dict[str, Any] = {
-            name: Split(torch.from_numpy(images.copy()), torch.from_numpy(labels.copy()))
-            for name, (images, labels) in self.splits.items()
-        }
-        return ImageSet(**self.image_values, **splits)
+class _LostError(Exception):
+    """An actor, its node or its result is gone."""
 
 
-def parts_of(folder: RunFolder, plan: Plan, device: torch.device) -> Parts:
-    """Return what actors need, from a prepared folder."""
-    images = load_images(plan.images)
-    splits = {
-        name: (split.images.numpy(), split.labels.numpy())
-        for name, split in (("train", images.train), ("validation", images.validation), ("test", images.test))
-    }
-    names = ("name", "classes", "mean", "std", "test_shift")
-    values = {name: getattr(images, name) for name in names}
-    original = folder.read_original() or {}
-    return Parts(plan.as_dict(), original, splits, values, folder.weights_path.read_bytes(), device.type)
+def _broken(error: Exception) -> RunFolderError:
+    return RunFolderError(
+        "--executor ray: an actor met an error that it has no sentence for. Does every node have the same "
+        f"version of this package, with the extra [generate]?\n{error}"
+    )
 
 
-class Trainer:
-    """The actor: opens its workbench once, then trains what it is given."""
-
-    def __init__(self, parts: Parts) -> None:
-        settle_on_one_core()
-        original = OriginalNumbers(**parts.original)
-        device = torch.device(parts.device)
-        self._bench = assemble(plan_from_dict(parts.plan), parts.images(), parts.weights, original, device)
-
-    def ready(self) -> bool:
-        """Answer once the workbench is open."""
-        return True
-
-    def train(self, training: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-        """Return the row of one training, and its weights where the plan keeps them."""
-        row, network = train_subnetwork(self._bench, Training.from_dict(training))
-        keep = network is not None and self._bench.plan.keep_weights != "none"
-        return row, weights_bytes(network) if keep and network is not None else b""
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
 @dataclass
@@ -118,6 +64,31 @@ class _Pool:
         actor = self.actor_class.remote(self.parts)
         self.opening[actor.ready.remote()] = actor
 
+    def replace_actor(self, lost: Any) -> None:
+        """Open another actor; the lost one may be alive where only its result is gone."""
+        self.ray.kill(lost)
+        self.open_actor()
+
+    def result(self, future: Any) -> Any:
+        """Return what a future holds.
+
+        Raises
+        ------
+        _LostError
+            If it was lost on the way.
+        RunFolderError
+            If the actor met an error that is not the training's.
+        """
+        exceptions = self.ray.exceptions
+        try:
+            return self.ray.get(future)
+        except tuple(getattr(exceptions, name) for name in LOSSES) as error:
+            if getattr(error, "actor_init_failed", False):
+                raise _broken(error) from error
+            raise _LostError(_last_line(error)) from error
+        except exceptions.RayTaskError as error:
+            raise _broken(error) from error
+
     def assign(self, training: Training, claim: ExitStack) -> None:
         actor = self.idle.popleft()
         self.busy[actor.train.remote(training.as_dict())] = (actor, training, claim)
@@ -128,7 +99,9 @@ class _Pool:
         if not futures:
             time.sleep(POLL_SECONDS)
             return []
-        done, _ = self.ray.wait(futures, num_returns=len(futures), timeout=POLL_SECONDS)
+        # One is enough to go on: an actor that has finished must not idle until the others have.
+        self.ray.wait(futures, num_returns=1, timeout=POLL_SECONDS)
+        done, _ = self.ray.wait(futures, num_returns=len(futures), timeout=0)
         return list(done)
 
     def close(self) -> None:
@@ -168,9 +141,10 @@ def run_ray(
     plan = folder.read_plan()
     if plan is None:
         raise RunFolderError(f"{folder.path} holds no plan.")
-    ray = _connect()
+    ray = connect()
     resources = {"num_cpus": 1, "num_gpus": plan.gpus_per_training if device.type == "cuda" else 0}
-    count = workers or _room(ray, resources)
+    count = min(workers or room_for(ray, resources), len(folder.read_worklist()) - len(folder.finished()))
+    report(Event("note", message=describe(ray, count)))
     # Without a limit on restarts an actor would come back empty on another node and be called as if nothing had happened.
     actor_class = ray.remote(max_restarts=0, **resources)(Trainer)
     pool = _Pool(ray, actor_class, ray.put(parts_of(folder, plan, device)))
@@ -182,33 +156,6 @@ def run_ray(
     finally:
         pool.close()
     return len(folder.finished()) >= driver.total
-
-
-def _connect() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise RunFolderError(
-            "--executor ray: Ray is not installed. Install it with: pip install 'popstats[ray]'"
-        ) from error
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-    return ray
-
-
-def _room(ray: Any, resources: Mapping[str, float]) -> int:
-    """Return how many actors the cluster has room for."""
-    present: dict[str, float] = ray.cluster_resources()
-    names = {"num_cpus": "CPU", "num_gpus": "GPU"}
-    rooms = [
-        math.floor(present.get(names[name], 0) / need + 1e-9) for name, need in resources.items() if need
-    ]
-    if min(rooms) < 1:
-        raise RunFolderError(
-            f"--executor ray: the cluster offers {present}; one training needs {dict(resources)}. Add "
-            "nodes, or lower gpus_per_training."
-        )
-    return min(rooms)
 
 
 @dataclass
@@ -225,6 +172,8 @@ class _Driver:
     done: int = 0
     failures: int = 0
     stopping: bool = False
+    waiting_since: float = field(default_factory=time.monotonic)
+    other_nodes: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.trainings = self.folder.read_worklist()
@@ -237,18 +186,14 @@ class _Driver:
                 if self._is_over(missing):
                     return
                 self._assign(missing)
+                self._say_if_nothing_starts()
                 for future in self.pool.finished():
                     self._take(future)
             except KeyboardInterrupt:
                 if self.stopping:
                     raise
                 self.stopping = True
-                self.report(
-                    Event(
-                        "note",
-                        message="stopping after the trainings in progress; press Ctrl-C again to drop them",
-                    )
-                )
+                self._note("stopping after the trainings in progress; press Ctrl-C again to drop them")
 
     def _missing(self) -> deque[Training]:
         finished = self.folder.finished()
@@ -272,6 +217,16 @@ class _Driver:
             else:
                 claim.close()
 
+    def _say_if_nothing_starts(self) -> None:
+        if self.pool.idle or self.pool.busy or not self.pool.opening:
+            self.waiting_since = time.monotonic()
+        elif time.monotonic() - self.waiting_since > ROOM_SECONDS:
+            self.waiting_since = math.inf
+            self._note("waiting for the cluster to have room for an actor; `ray status` shows who uses it")
+
+    def _note(self, sentence: str) -> None:
+        self.report(Event("note", message=sentence))
+
     def _take(self, future: Any) -> None:
         if future in self.pool.opening:
             self._take_opened(future)
@@ -279,9 +234,9 @@ class _Driver:
         actor, training, claim = self.pool.busy.pop(future)
         with claim:
             try:
-                row, weights = self.pool.ray.get(future)
-            except self.pool.ray.exceptions.RayActorError as error:
-                self._lost(training, error)
+                row, weights = self.pool.result(future)
+            except _LostError as error:
+                self._lost(actor, training, error)
                 return
             self._write(training, row, weights)
         self.pool.idle.append(actor)
@@ -289,13 +244,22 @@ class _Driver:
     def _take_opened(self, future: Any) -> None:
         actor = self.pool.opening.pop(future)
         try:
-            self.pool.ray.get(future)
-        except self.pool.ray.exceptions.RayActorError as error:
+            node, torch_version = self.pool.result(future)
+        except _LostError as error:
             self._count_loss(error)
-            self.pool.open_actor()
+            self.pool.replace_actor(actor)
             return
+        self._say_if_another_torch(node, torch_version)
         self.pool.idle.append(actor)
         self.report(Event("ready"))
+
+    def _say_if_another_torch(self, node: str, version: str) -> None:
+        here = str(torch.__version__)
+        if version != here and node not in self.other_nodes:
+            self.other_nodes.add(node)
+            self._note(
+                f"{node} has torch {version}, this machine {here}: equal recipes and seeds differ by seed noise"
+            )
 
     def _write(self, training: Training, row: dict[str, Any], weights: bytes) -> None:
         if weights:
@@ -308,16 +272,20 @@ class _Driver:
         check_first_failures(self.folder, self.done, self.failures, event.message)
         self.report(event)
 
-    def _lost(self, training: Training, error: Exception) -> None:
+    def _lost(self, actor: Any, training: Training, error: Exception) -> None:
         """Open another actor; the training is missing again, unless it took too many actors with it."""
         self._count_loss(error)
         self.losses[training.index] += 1
-        self.pool.open_actor()
-        if self.losses[training.index] >= DEATHS_OF_A_TRAINING:
-            reason = f"its actor was lost {DEATHS_OF_A_TRAINING} times"
-            columns = known_columns(reopen(self.folder, torch.device("cpu")), training)
-            self.folder.write_row(training.index, failed_row(columns, reason))
-            self.report(Event("failed", training.index, message=reason))
+        self.pool.replace_actor(actor)
+        if self.losses[training.index] < DEATHS_OF_A_TRAINING:
+            self._note(
+                f"the actor of training {training.index} was lost, another one takes it over ({error})"
+            )
+            return
+        reason = f"its actor was lost {DEATHS_OF_A_TRAINING} times"
+        columns = known_columns(reopen(self.folder, torch.device("cpu")), training)
+        self.folder.write_row(training.index, failed_row(columns, reason))
+        self.report(Event("failed", training.index, message=reason))
 
     def _count_loss(self, error: Exception) -> None:
         self.losses_in_a_row += 1

@@ -88,6 +88,12 @@ def test_refined_spaces_are_found_relative_to_the_plan(tmp_path):
     assert read_plan(tmp_path / "p.toml").recipes[0].space == f"refined:{tmp_path / 'space.toml'}"
 
 
+@pytest.mark.parametrize("share", [0, -0.5, 1.5, 2])
+def test_a_training_takes_a_share_of_one_gpu(share):
+    with pytest.raises(PlanError, match="share of one GPU, above 0 and at most 1"):
+        plan_from_dict({**SMALL, "gpus_per_training": share})
+
+
 @pytest.mark.parametrize(
     ("changes", "grows"),
     [

@@ -1,27 +1,40 @@
-"""Training on a Ray cluster: two nodes on this machine, one of them lost on the way."""
+"""Training on a Ray cluster: two nodes on this machine, one of them lost on the way; and from the command line."""
 
 import logging
 import math
+import os
+import shutil
+import signal
+import subprocess
 import threading
 import time
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from generate.executors import Event
 from generate.plan import read_plan
 from generate.population import _check
 from generate.preparation import prepare
 from generate.ray_executor import run_ray
 from generate.run_folder import Claims, RunFolder
-from tests.generate.conftest import TINY, rows
+from tests.generate.conftest import TINY, command, rows, run
+
+# Seconds; only a test that hangs waits as long.
+PATIENCE = 60.0
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
-FAST_HEALTH_CHECKS = {
+# A killed node's connections are refused, which counts at once: frequent checks notice it in a second or two.
+# The timeout is for living nodes on a busy machine; with two seconds, the head itself was declared dead and
+# the run waited for ever. Ray's own niceness of 15 starves actors beside any other work.
+SETTINGS = {
     "health_check_initial_delay_ms": 500,
     "health_check_period_ms": 500,
-    "health_check_timeout_ms": 2000,
-    "health_check_failure_threshold": 2,
+    "health_check_timeout_ms": 20_000,
+    "health_check_failure_threshold": 3,
+    "worker_niceness": 0,
 }
 
 
@@ -34,7 +47,7 @@ def cluster(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     made = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 1, "include_dashboard": False, "_system_config": FAST_HEALTH_CHECKS},
+        head_node_args={"num_cpus": 1, "include_dashboard": False, "_system_config": SETTINGS},
     )
     second = made.add_node(num_cpus=1)
     ray.init(address=made.address, logging_level=logging.ERROR, log_to_driver=False)
@@ -43,16 +56,36 @@ def cluster(monkeypatch):
     made.shutdown()
 
 
+class Log:
+    """Remembers the run's events and prints them with their times."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._start = time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        self.say(f"{event.kind} {event.index if event.index >= 0 else ''} {event.message}")
+
+    def say(self, text: str) -> None:
+        print(f"{time.monotonic() - self._start:6.1f} s  {text}")
+
+    def count(self, kind: str) -> int:
+        return sum(event.kind == kind for event in self.events)
+
+
 def test_a_lost_node_costs_nothing_but_time(cluster, tmp_path, tiny_plan, tiny_run):
     made, second = cluster
     torch.set_num_threads(1)
     surveyed, folder = _check(read_plan(tiny_plan), tmp_path / "run")
-    events = []
+    log = Log()
 
     def lose_the_second_node() -> None:
-        while sum(event.kind == "done" for event in events) < 2:
-            time.sleep(0.05)
+        # Both actors at work, so that one training is lost with its node.
+        while log.count("ready") < 2 or log.count("done") < 2:
+            time.sleep(0.01)
         made.remove_node(second, allow_graceful=False)
+        log.say("the second node is killed")
 
     claims = Claims(folder)
     with claims.preparation():
@@ -60,11 +93,55 @@ def test_a_lost_node_costs_nothing_but_time(cluster, tmp_path, tiny_plan, tiny_r
     saboteur = threading.Thread(target=lose_the_second_node, daemon=True)
     saboteur.start()
     complete = run_ray(
-        folder, claims, workers=None, device=torch.device("cpu"), deadline=math.inf, report=events.append
+        folder, claims, workers=None, device=torch.device("cpu"), deadline=math.inf, report=log
     )
     claims.close()
-    saboteur.join()
+    saboteur.join(PATIENCE)
     assert complete
+    assert not saboteur.is_alive()
     assert len(RunFolder(folder.path).finished()) == 12
     folder.compact({})
     assert rows(folder.population_path) == rows(tiny_run / "population.parquet")
+
+
+@pytest.fixture
+def unfinished(tmp_path, tiny_run, monkeypatch) -> RunFolder:
+    """The tiny run without the rows of its last eight trainings, and Ray told to start by itself."""
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(tiny_run, folder.path)
+    for index in range(4, 12):
+        (folder.path / "rows" / f"{index:07d}.json").unlink()
+    return folder
+
+
+def test_the_command_gives_the_same_rows(unfinished, tiny_run):
+    done = run(unfinished.path, "--executor", "ray")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Ray: 1 node, " in done.stdout
+    assert "Traceback" not in done.stderr
+    assert rows(unfinished.population_path) == rows(tiny_run / "population.parquet")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_the_schedulers_signal_keep_what_is_finished(unfinished, tmp_path, sent):
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            command(unfinished.path, "--executor", "ray"), stdout=log, stderr=log, start_new_session=True
+        )
+    end = time.monotonic() + 4 * PATIENCE
+    while len(unfinished.finished()) < 6:
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    # A terminal sends Ctrl-C to the whole group, a scheduler its signal to the command.
+    os.killpg(process.pid, sent) if sent is signal.SIGINT else process.send_signal(sent)
+    assert process.wait(4 * PATIENCE) == 3
+    said = (tmp_path / "log").read_text()
+    assert "stopping after the trainings in progress" in said
+    assert "The same command goes on from here" in said
+    assert "Traceback" not in said
+    assert pq.read_table(unfinished.population_path).num_rows == len(unfinished.finished()) >= 6
