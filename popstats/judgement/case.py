@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,16 +15,21 @@ from popstats.inference.optimum import NEAR_OPTIMAL_POINTS, OptimumDraws, interv
 from popstats.inference.pointwise import fitted_points
 from popstats.judgement.explained import Explained, what_explains
 from popstats.judgement.mean_curve import MeanCurve
-from popstats.judgement.readings import SecondRegion, has_optimum, second_region
+from popstats.judgement.readings import SecondRegion, curve_height, has_optimum, second_region
 from popstats.judgement.verdicts import Thresholds, Verdict, decide
 
-__all__ = ["ALL", "Case", "Effect", "Reading", "more_recipes", "number", "percent", "span"]
+__all__ = ["ALL", "Case", "Effect", "Reading", "Words", "more_recipes", "number", "percent", "span"]
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
+#: A sentence, or what makes it where it takes work that only one outcome needs.
+Words = str | Callable[[], str]
+
 #: Regime label of a verdict over all regimes.
 ALL = "all"
+#: Draws that a second good region is looked for in: its probability is compared with one half only.
+SECOND_DRAWS = 1000
 #: Recipes that the proposed plan lines ask for.
 PROPOSED_COUNT = 200
 _AXIS_WORDS = {"macs": "MACs reduction", "params": "parameter reduction"}
@@ -64,9 +69,15 @@ class Reading:
         """The optimum under the prior."""
         return read_optimum(self.grid, self.prior_drop, self.near)
 
+    @cached_property
+    def height(self) -> FloatArray:
+        """Each draw's highest minus lowest expected drop over the observed range, points."""
+        return curve_height(self.drop)
+
     def second(self, bump: float) -> SecondRegion:
         """Return the second good region beside the optimum."""
-        return second_region(self.grid, self.drop, bump)
+        thinned = self.drop[:: max(1, len(self.drop) // SECOND_DRAWS)]
+        return second_region(self.grid, thinned, bump)
 
     @property
     def observed(self) -> tuple[float, float]:
@@ -161,6 +172,11 @@ class Case:
         )
 
     @property
+    def explained_so_far(self) -> Explained | None:
+        """What explains the drop, where it was given or asked for; None otherwise."""
+        return self.given or self.__dict__.get("explained")
+
+    @property
     def usable(self) -> bool:
         """Whether the fit's own diagnostics accept it."""
         return self.fit.convergence.ok
@@ -189,7 +205,7 @@ class Case:
         return (r for r in self.fit.regimes if not r.fitted)
 
     def verdict(
-        self, conjecture: str, regime: RegimeData | None, effect: Effect, words: dict[str, str]
+        self, conjecture: str, regime: RegimeData | None, effect: Effect, words: Mapping[str, Words]
     ) -> Verdict:
         """Decide on a claim and put it into words.
 
@@ -198,9 +214,9 @@ class Case:
         regime : RegimeData or None
             None: over all regimes.
         effect : Effect
-        words : dict of str to str
-            A sentence for each of supported, refuted, undecided; "because" adds to the reason, "remedy" says
-            what would decide.
+        words : mapping of str to str or callable
+            A sentence for each of supported, refuted, undecided, or what makes it; "because" adds to the reason,
+            "remedy" says what would decide.
         """
         probability = float(np.mean(effect.holds))
         outcome = decide(probability, effect.prior_probability, effect.inside_negligible, self.thresholds)
@@ -218,9 +234,9 @@ class Case:
             observed_range=self._range(regime),
             thresholds=self.thresholds,
             negligible_region=effect.negligible,
-            reason=_reason(outcome, probability, effect, self.thresholds) + words.get("because", ""),
-            sentence=words[outcome],
-            remedy=words.get("remedy", "") if outcome == "undecided" else "",
+            reason=_reason(outcome, probability, effect, self.thresholds) + _said(words.get("because", "")),
+            sentence=_said(words[outcome]),
+            remedy=_said(words.get("remedy", "")) if outcome == "undecided" else "",
         )
 
     def not_assessable(
@@ -240,6 +256,10 @@ class Case:
             return float("nan"), float("nan")
         low, high = np.exp(regime.observed)
         return float(low), float(high)
+
+
+def _said(words: Words) -> str:
+    return words if isinstance(words, str) else words()
 
 
 def _reason(outcome: str, probability: float, effect: Effect, limits: Thresholds) -> str:

@@ -303,22 +303,22 @@ def asymmetric_optimum(x: npt.ArrayLike, y: npt.ArrayLike) -> AsymmetricOptimum:
     """
     x, y = _checked(x, y)
     low, high = np.quantile(x, (0.025, 0.975))
+    sides = _HalfParabolas.of(x, y)
     grid = np.linspace(low, high, 101)
-    errors = np.array([_half_parabolas(x, y, v)[1] for v in grid])
+    errors = sides.fit(grid)[1]
     best = int(errors.argmin())
-    inner = (grid[max(best - 1, 0)], grid[min(best + 1, grid.size - 1)])
-    vertex = float(
-        optimize.minimize_scalar(lambda v: _half_parabolas(x, y, v)[1], bounds=inner, method="bounded").x
-    )
-    (_, left, right), least = _half_parabolas(x, y, vertex)
+    fine = np.linspace(grid[max(best - 1, 0)], grid[min(best + 1, grid.size - 1)], 201)
+    vertex = float(fine[sides.fit(fine)[1].argmin()])
+    found, error = sides.fit(np.array([vertex]))
+    (_, left, right), least = found[0].tolist(), float(error[0])
     if left <= 0 or right <= 0:
         nan = float("nan")
-        return AsymmetricOptimum(nan, nan, nan, float(left), float(right))
+        return AsymmetricOptimum(nan, nan, nan, left, right)
     level = least * (1.0 + stats.f.ppf(INTERVAL_MASS, 1, x.size - 4) / (x.size - 4))
     outside = grid[errors > level]
 
     def above(v: float) -> float:
-        return _half_parabolas(x, y, v)[1] - level
+        return float(sides.fit(np.array([v]))[1][0]) - level
 
     lower = max(outside[outside < vertex], default=None)
     upper = min(outside[outside > vertex], default=None)
@@ -326,17 +326,51 @@ def asymmetric_optimum(x: npt.ArrayLike, y: npt.ArrayLike) -> AsymmetricOptimum:
         log_mcb=vertex,
         lower=float(low) if lower is None else float(optimize.brentq(above, lower, vertex)),
         upper=float(high) if upper is None else float(optimize.brentq(above, vertex, upper)),
-        bend_left=float(left),
-        bend_right=float(right),
+        bend_left=left,
+        bend_right=right,
     )
 
 
-def _half_parabolas(x: FloatArray, y: FloatArray, vertex: float) -> tuple[FloatArray, float]:
-    d = x - vertex
-    squares = d**2
-    design = np.column_stack([np.ones_like(d), squares * (d < 0), squares * (d >= 0)])
-    beta = np.linalg.lstsq(design, y, rcond=None)[0]
-    return beta, float(((y - design @ beta) ** 2).sum())
+@dataclass(frozen=True, eq=False)
+class _HalfParabolas:
+    """Two half-parabolas through sorted points: sums of powers up to each point give any vertex's fit at once."""
+
+    x: FloatArray
+    powers: FloatArray  # (n + 1, 5): sums of x^0 to x^4 over the first points
+    products: FloatArray  # (n + 1, 3): sums of y x^0 to y x^2
+    centre: float
+    scale: float
+    level: float
+    total: float
+
+    @classmethod
+    def of(cls, x: FloatArray, y: FloatArray) -> _HalfParabolas:
+        order = np.argsort(x, kind="stable")
+        # Centred and scaled, so that fourth powers keep their digits.
+        centre, scale, level = float(x.mean()), float(x.std()), float(y.mean())
+        t, d = (x[order] - centre) / scale, y[order] - level
+        powers = np.vstack([np.zeros(5), np.cumsum(t[:, None] ** np.arange(5), axis=0)])
+        products = np.vstack([np.zeros(3), np.cumsum(d[:, None] * t[:, None] ** np.arange(3), axis=0)])
+        return cls(t, powers, products, centre, scale, level, float(d @ d))
+
+    def fit(self, vertex: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return level, left and right bend, shape (V, 3), and the sums of squared errors, (V,)."""
+        v = (vertex - self.centre) / self.scale
+        before = np.searchsorted(self.x, v, side="left")
+        matrix = np.zeros((v.size, 3, 3))
+        target = np.zeros((v.size, 3))
+        matrix[:, 0, 0], target[:, 0] = self.powers[-1, 0], self.products[-1, 0]
+        left = self.powers[before], self.products[before]
+        right = self.powers[-1] - left[0], self.products[-1] - left[1]
+        for side, (power, product) in ((1, left), (2, right)):
+            s0, s1, s2, s3, s4 = power.T
+            second = s2 - 2.0 * v * s1 + v**2 * s0
+            matrix[:, 0, side] = matrix[:, side, 0] = second
+            matrix[:, side, side] = s4 - 4.0 * v * s3 + 6.0 * v**2 * s2 - 4.0 * v**3 * s1 + v**4 * s0
+            target[:, side] = product[:, 2] - 2.0 * v * product[:, 1] + v**2 * product[:, 0]
+        beta = (np.linalg.pinv(matrix, hermitian=True) @ target[:, :, None])[:, :, 0]
+        errors = self.total - (beta * target).sum(axis=1)
+        return beta * [1.0, self.scale**-2, self.scale**-2] + [self.level, 0.0, 0.0], errors
 
 
 def lower_envelope(

@@ -13,6 +13,9 @@ from popstats.judgement.winners import judge_winners
 
 __all__ = ["judge"]
 
+#: Draws of the second fit, on the other axis: a probability of 0.95 is then known to 0.005.
+DRAWS, CHAINS = 2000, 4
+
 
 def judge(fitted: Fit, *, explained: Explained | None = None, **thresholds: float) -> Verdicts:
     """Judge the conjectures.
@@ -57,7 +60,7 @@ def judge(fitted: Fit, *, explained: Explained | None = None, **thresholds: floa
         *judge_widths_beyond(case),
     ]
     order = list(CLAIMS)
-    return Verdicts(sorted(verdicts, key=lambda v: order.index(v.conjecture)))
+    return Verdicts(sorted(verdicts, key=lambda v: order.index(v.conjecture)), case.explained_so_far)
 
 
 def _on_the_other_axis(case: Case) -> Case:
@@ -65,6 +68,8 @@ def _on_the_other_axis(case: Case) -> Case:
         case.fit.population,
         regime_axis="params" if case.fit.regime_axis == "macs" else "macs",
         method="exact",
+        draws=DRAWS // CHAINS,
+        chains=CHAINS,
         seed=case.fit.settings.seed,
         priors=case.fit.prior_settings,
     )

@@ -112,19 +112,42 @@ def edf(
     points = (
         np.linspace(values.min(), values.max(), GRID) if grid is None else np.asarray(grid, dtype=np.float64)
     )
-    order = np.argsort(values, kind="stable")
-    position = np.searchsorted(values[order], points, side="right")
+    # Which of the points' steps each row adds to; rows beyond the last point count in the whole only.
+    step = np.searchsorted(points, values, side="left")
+    draws = _step_draws(step, weight, code, points.size + 1, np.random.default_rng(seed))
+    share = np.cumsum(np.bincount(step, weights=weight, minlength=points.size + 1)) / weight.sum()
+    drawn = np.cumsum(draws, axis=1) / draws.sum(axis=1, keepdims=True)
+    lower, upper = interval(drawn[:, :-1])
+    return Edf(points, share[:-1], lower, upper, values.size, int(np.unique(code).size))
 
-    def shares(w: FloatArray) -> FloatArray:
-        cumulative = np.concatenate([[0.0], np.cumsum(w[order])])
-        return np.asarray(cumulative[position] / cumulative[-1])
 
-    rng = np.random.default_rng(seed)
-    draws = np.array(
-        [shares(weight * rng.standard_exponential(code.max() + 1)[code]) for _ in range(BOOTSTRAP)]
+def _step_draws(
+    step: npt.NDArray[np.int64],
+    weight: FloatArray,
+    code: npt.NDArray[np.int64],
+    steps: int,
+    rng: np.random.Generator,
+) -> FloatArray:
+    """Draw the weight of each step under the Bayesian bootstrap over recipes, shape (BOOTSTRAP, steps).
+
+    Recipes weigh a unit exponential each. Those of one step and one cost weight add up to a gamma variable, so
+    where every row is a recipe only the groups are drawn.
+    """
+    if np.bincount(code).max() == 1:
+        levels, level = np.unique(weight, return_inverse=True)
+        counts = np.bincount(step * levels.size + level, minlength=steps * levels.size)
+        drawn = np.zeros((BOOTSTRAP, counts.size))
+        filled = np.flatnonzero(counts)
+        drawn[:, filled] = rng.standard_gamma(counts[filled], size=(BOOTSTRAP, filled.size))
+        return np.asarray(drawn.reshape(BOOTSTRAP, steps, levels.size) @ levels)
+    return np.array(
+        [
+            np.bincount(
+                step, weights=weight * rng.standard_exponential(code.max() + 1)[code], minlength=steps
+            )
+            for _ in range(BOOTSTRAP)
+        ]
     )
-    lower, upper = interval(draws)
-    return Edf(points, shares(weight), lower, upper, values.size, int(np.unique(code).size))
 
 
 def cost_weights(

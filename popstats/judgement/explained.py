@@ -185,7 +185,7 @@ class _Scores:
     within: FloatArray
     seed_variance: float
     runs: FloatArray
-    bootstrap: FloatArray
+    bootstrap: npt.NDArray[np.float32]
 
     @classmethod
     def of(cls, recipes: pd.DataFrame, features: Mapping[str, FloatArray], seed: int) -> _Scores:
@@ -205,7 +205,10 @@ class _Scores:
             within=within,
             seed_variance=float(within.sum() / df) if df > 0 else float("nan"),
             runs=runs,
-            bootstrap=np.random.default_rng(seed).standard_exponential((BOOTSTRAP, drop.size)),
+            # Single precision halves the time, and sums over recipes keep six digits.
+            bootstrap=np.random.default_rng(seed).standard_exponential(
+                (BOOTSTRAP, drop.size), dtype=np.float32
+            ),
         )
 
     def shares(self) -> tuple[list[str], FloatArray, FloatArray]:
@@ -221,7 +224,7 @@ class _Scores:
             named["gain"] = named[GAIN[1]] - named[GAIN[0]]
         whole = self.baseline + self.within
         stacked = np.column_stack([*named.values(), whole])
-        total, drawn = stacked.sum(axis=0), self.bootstrap @ stacked
+        total, drawn = stacked.sum(axis=0), (self.bootstrap @ stacked.astype(np.float32)).astype(np.float64)
         return list(named), total[:-1] / total[-1], drawn[:, :-1] / drawn[:, -1:]
 
 

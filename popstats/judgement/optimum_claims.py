@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from popstats.inference.cross_products import RegimeData
 from popstats.inference.optimum import interval
-from popstats.judgement.case import Case, Effect, Reading, more_recipes, number, percent, span
-from popstats.judgement.readings import curve_height, has_optimum, least_rise
+from popstats.judgement.case import Case, Effect, Reading, Words, more_recipes, number, percent, span
+from popstats.judgement.readings import has_optimum, least_rise
 from popstats.judgement.verdicts import Verdict, decide
 
 __all__ = ["judge_cost_optimum", "judge_optimum", "judge_original_ratio", "widths_clause"]
@@ -56,7 +56,7 @@ def _per_regime(case: Case, conjecture: str, judge_one: Callable[[Case, Reading]
 
 def _optimum_effect(case: Case, reading: Reading, size: FloatArray, unit: str) -> Effect:
     rise = case.thresholds.rise
-    _, highest = interval(curve_height(reading.drop))
+    _, highest = interval(reading.height)
     return Effect(
         holds=has_optimum(reading.optimum, rise),
         prior_probability=float(has_optimum(reading.prior, rise).mean()),
@@ -70,9 +70,11 @@ def _optimum_effect(case: Case, reading: Reading, size: FloatArray, unit: str) -
 def _optimum(case: Case, reading: Reading) -> Verdict:
     effect = _optimum_effect(case, reading, np.exp(reading.optimum.log_mcb), "mCB")
     at, low_high = case.at(reading.data), _range_words(reading)
-    words = {
-        "supported": f"{at} {_good_regions(case, reading)}{widths_clause(case, reading.data)}.",
-        "refuted": f"{at} there is no best mCB inside the observed range, {low_high}: {_shape(case, reading)}.",
+    words: dict[str, Words] = {
+        "supported": lambda: f"{at} {_good_regions(case, reading)}{widths_clause(case, reading.data)}.",
+        "refuted": lambda: (
+            f"{at} there is no best mCB inside the observed range, {low_high}: {_shape(case, reading)}."
+        ),
         "undecided": (
             f"{at} it is undecided whether there is a best mCB inside the observed range, {low_high}: the lower "
             f"of the curve's two ends lies {span(least_rise(reading.optimum))} points above its minimum, and more "
@@ -120,7 +122,7 @@ def widths_clause(case: Case, regime: RegimeData) -> str:
 
 
 def _shape(case: Case, reading: Reading) -> str:
-    height = curve_height(reading.drop)
+    height = reading.height
     if interval(height)[1] < case.thresholds.rise:
         return f"the expected drop changes by only {span(height)} points over it"
     lower, upper = np.median(reading.optimum.rise_lower), np.median(reading.optimum.rise_upper)

@@ -6,11 +6,14 @@ import html
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import pandas as pd
 
 from popstats.errors import PopstatsError
+
+if TYPE_CHECKING:
+    from popstats.judgement.explained import Explained
 
 __all__ = ["CLAIMS", "Outcome", "Thresholds", "Verdict", "Verdicts", "decide", "reset_odds"]
 
@@ -175,10 +178,13 @@ class Verdicts(Sequence[Verdict]):
     Parameters
     ----------
     items : sequence of Verdict
+    explained : Explained, optional
+        What explains the drop, as M1 was judged with; a report that is given the verdicts need not compute it again.
     """
 
-    def __init__(self, items: Sequence[Verdict]) -> None:
+    def __init__(self, items: Sequence[Verdict], explained: Explained | None = None) -> None:
         self._items = tuple(items)
+        self.explained = explained
 
     @overload
     def __getitem__(self, index: int) -> Verdict: ...

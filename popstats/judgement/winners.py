@@ -26,7 +26,7 @@ MINIMUM_RECIPES = 60
 #: Weight of the prior for the share of winners near the optimum, in winners; its mean is the nearest's share.
 PRIOR_WINNERS = 2.0
 #: Simulated populations behind the lift that the curve alone implies.
-SIMULATIONS = 200
+SIMULATIONS = 100
 _DRAWS = 4000
 #: The fit's noise in words.
 _NOISES = {"normal": "normal", "student": "Student-t", "frontier": "frontier (normal plus exponential)"}

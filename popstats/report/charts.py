@@ -1,12 +1,14 @@
 """Tidy frames in, Altair charts out; nothing is computed here.
 
-A chart names its tables and takes from them only what its axes need (ends, names); `draw` puts the rows into
-the specification. Widths follow the page ("container").
+A chart names its tables; what its axes need of them (ends, ticks, titles) stands in it as a place, "@x_lower",
+so that one drawing serves every panel of its kind: building a chart costs far more than filling one in. `draw`
+fills in places and rows. Widths follow the page ("container").
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, wraps
 from typing import Any
 
 import altair as alt
@@ -43,6 +45,7 @@ MANY_TICKS = (
     5.0,
     8.0,
 )
+TICKS = {"few_ticks": FEW_TICKS, "many_ticks": MANY_TICKS}
 MCB_TITLE = "mCB (original = 1)"
 DROP_TITLE = "accuracy drop, points"
 _C = LIGHT
@@ -61,9 +64,10 @@ def draw(chart: str, frames: dict[str, pd.DataFrame], alt_text: str) -> dict[str
     alt_text : str
         The chart's description.
     """
-    # Checking every node against the schema takes most of the time of a report; the tests do it instead.
-    with debug_mode(False):
-        specification: dict[str, Any] = CHARTS[chart](**frames).to_dict(validate=False)
+    edge: dict[str, Any] = {str(n): v.item() for n, v in frames["frame"].items()} if "frame" in frames else {}
+    if "x_lower" in edge:
+        edge |= {name: _inside(ticks, edge) for name, ticks in TICKS.items()}
+    specification: dict[str, Any] = _filled(CHARTS[chart](frames), edge)
     specification |= {"description": alt_text, "config": altair_config()}
     specification["datasets"] = {
         name: frame.to_dict("records") for name, frame in frames.items() if name != "frame"
@@ -71,15 +75,40 @@ def draw(chart: str, frames: dict[str, pd.DataFrame], alt_text: str) -> dict[str
     return specification
 
 
+def _inside(ticks: tuple[float, ...], edge: dict[str, Any]) -> list[float]:
+    return [tick for tick in ticks if edge["x_lower"] <= tick <= edge["x_upper"]]
+
+
+def _filled(node: Any, edge: dict[str, Any]) -> Any:
+    """Copy a specification with its places filled in."""
+    if isinstance(node, dict):
+        return {key: _filled(value, edge) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_filled(value, edge) for value in node]
+    return edge[node[1:]] if isinstance(node, str) and node.startswith("@") else node
+
+
+def _template(build: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    """Build a chart once for each kind of it."""
+
+    @wraps(build)
+    def built(*kind: Any) -> dict[str, Any]:
+        # Checking every node against the schema takes most of the time of a chart; the tests do it instead.
+        with debug_mode(False):
+            specification: dict[str, Any] = build(*kind).to_dict(validate=False)
+        return specification
+
+    return cache(built)
+
+
 def _rows(name: str) -> Any:
     return alt.Chart(alt.NamedData(name=name))
 
 
-def _mcb(frame: pd.DataFrame, ticks: tuple[float, ...], field: str = "mcb") -> alt.X:
-    low, high = frame.iloc[0].x_lower, frame.iloc[0].x_upper
-    axis = alt.Axis(values=[t for t in ticks if low <= t <= high], format="~g")
-    scale = alt.Scale(type="log", domain=[low, high], nice=False)
-    return alt.X(f"{field}:Q", title=MCB_TITLE, scale=scale, axis=axis)
+def _mcb(ticks: str) -> alt.X:
+    axis = alt.Axis(values=f"@{ticks}", format="~g")
+    scale = alt.Scale(type="log", domain=["@x_lower", "@x_upper"], nice=False)
+    return alt.X("mcb:Q", title=MCB_TITLE, scale=scale, axis=axis)
 
 
 def _at_original(x: alt.X) -> Any:
@@ -99,17 +128,11 @@ _OPTIMUM_TIPS = (("mcb", "lowest at mCB"), ("lower", "90 % from"), ("upper", "to
 _INTERVAL_TIPS = (("lower", "90 % from"), ("upper", "to"))
 
 
-def drop_over_mcb(
-    points: pd.DataFrame,
-    curve: pd.DataFrame,
-    optimum: pd.DataFrame,
-    original: pd.DataFrame,
-    frame: pd.DataFrame,
-) -> Any:
+@_template
+def drop_over_mcb(clear: bool) -> Any:
     """One regime: networks, expected drop with its band, near-optimal range, optimum, the original's ratio."""
-    edge, clear = frame.iloc[0], bool(optimum.iloc[0].clear)
-    x = _mcb(frame, FEW_TICKS)
-    scale = alt.Scale(domain=[edge.y_lower, edge.y_upper], nice=False)
+    x = _mcb("few_ticks")
+    scale = alt.Scale(domain=["@y_lower", "@y_upper"], nice=False)
     y = alt.Y("drop:Q", title=DROP_TITLE, scale=scale, axis=alt.Axis(tickCount=5))
     tips = _tips(("mcb", "mCB"), ("drop", "drop, points"))
     near = _rows("optimum").mark_rect(color=_C.near, opacity=0.28, clip=True).encode(
@@ -143,9 +166,10 @@ def drop_over_mcb(
     )
 
 
-def near_optimal_ranges(ranges: pd.DataFrame, original: pd.DataFrame, frame: pd.DataFrame) -> Any:
+@_template
+def near_optimal_ranges(regimes: int) -> Any:
     """All regimes: observed range, near-optimal range, optimum with its interval."""
-    x = _mcb(frame, MANY_TICKS)
+    x = _mcb("many_ticks")
     y = alt.Y("regime:N", sort=None, title=None, axis=alt.Axis(grid=False))
     tips = [alt.Tooltip("regime:N", title="removed"), *_tips(*_OPTIMUM_TIPS)]
     wide: dict[str, Any] = {"strokeWidth": 9, "strokeCap": "round"}
@@ -177,13 +201,14 @@ def near_optimal_ranges(ranges: pd.DataFrame, original: pd.DataFrame, frame: pd.
         spot(True),
         spot(False),
         width="container",
-        height=ROW_HEIGHT * len(ranges),
+        height=ROW_HEIGHT * regimes,
     )
 
 
-def what_explains(shares: pd.DataFrame, frame: pd.DataFrame) -> Any:
+@_template
+def what_explains(models: frozenset[str]) -> Any:
     """Share of the drop's variance that each description of a network predicts, over regimes."""
-    known = {name: mark for name, mark in MODEL_MARKS.items() if name in set(shares["model"])}
+    known = {name: mark for name, mark in MODEL_MARKS.items() if name in models}
 
     def by(attribute: str) -> Any:
         return alt.Scale(domain=list(known), range=[getattr(mark, attribute) for mark in known.values()])
@@ -197,7 +222,7 @@ def what_explains(shares: pd.DataFrame, frame: pd.DataFrame) -> Any:
         scale=alt.Scale(type="point", padding=0.4),
     )
     title = "share of variance predicted (R²)"
-    scale = alt.Scale(domain=[frame.iloc[0].y_lower, frame.iloc[0].y_upper], nice=True)
+    scale = alt.Scale(domain=["@y_lower", "@y_upper"], nice=True)
     y = alt.Y("r2:Q", title=title, axis=alt.Axis(format=".0%", tickCount=5), scale=scale)
     tips = [
         alt.Tooltip("model:N"),
@@ -217,8 +242,9 @@ def what_explains(shares: pd.DataFrame, frame: pd.DataFrame) -> Any:
     )  # fmt: skip
 
 
-def limits(limits: pd.DataFrame, original: pd.DataFrame) -> Any:
-    """Draw the smallest expected drop over regimes, with its interval."""
+@_template
+def limits(inside: bool, outside: bool) -> Any:
+    """Draw the smallest expected drop over regimes, with its interval; regimes with and without networks around."""
     title = "smallest expected drop, points"
     x = alt.X(
         "target:Q", title="removed", axis=alt.Axis(format=".0%", tickCount=6), scale=alt.Scale(domain=[0, 1])
@@ -237,26 +263,26 @@ def limits(limits: pd.DataFrame, original: pd.DataFrame) -> Any:
             )
             .encode(y=y, tooltip=tips)
             # A layer without rows would have no extent, which Vega warns of.
-            for chosen, fill in (("datum.inside", _C.ink), ("!datum.inside", "white"))
-            if (limits["inside"] == (fill == _C.ink)).any()
+            for chosen, fill, has in (("datum.inside", _C.ink, inside), ("!datum.inside", "white", outside))
+            if has
         ),
         width="container",
         height=260,
     )
 
 
-def edfs(shares: pd.DataFrame, frame: pd.DataFrame) -> Any:
+@_template
+def edfs(spaces: tuple[str, ...]) -> Any:
     """Share of networks at or below each drop, one line a space, with bands."""
-    edge, spaces = frame.iloc[0], list(dict.fromkeys(shares["space"]))
-    marks = SPACE_MARKS[: len(spaces)]
-    color = alt.Color("space:N", scale=alt.Scale(domain=spaces, range=[m.color for m in marks]), legend=None)
+    marks, names = SPACE_MARKS[: len(spaces)], list(spaces)
+    color = alt.Color("space:N", scale=alt.Scale(domain=names, range=[m.color for m in marks]), legend=None)
     dash = alt.StrokeDash(
-        "space:N", scale=alt.Scale(domain=spaces, range=[m.dash for m in marks]), legend=None
+        "space:N", scale=alt.Scale(domain=names, range=[m.dash for m in marks]), legend=None
     )
     x = alt.X(
         "drop:Q",
         title=DROP_TITLE,
-        scale=alt.Scale(domain=[edge.x_lower, edge.x_upper], nice=False),
+        scale=alt.Scale(domain=["@x_lower", "@x_upper"], nice=False),
         axis=alt.Axis(tickCount=5),
     )
     scale = alt.Scale(domain=[0, 1])
@@ -276,9 +302,9 @@ def edfs(shares: pd.DataFrame, frame: pd.DataFrame) -> Any:
     )  # fmt: skip
 
 
-def dot_intervals(groups: pd.DataFrame, original: pd.DataFrame, frame: pd.DataFrame) -> Any:
+@_template
+def dot_intervals(title: str, groups: int) -> Any:
     """Draw one quantity of several groups, with intervals and the value that means nothing."""
-    title = str(frame.iloc[0].title)
     y = alt.Y("group:N", sort=None, title=None, axis=alt.Axis(grid=False, labelLimit=130))
     x = alt.X("points:Q", title=title, axis=alt.Axis(tickCount=4, format="~g"), scale=alt.Scale(zero=False))
     tips = [alt.Tooltip("group:N"), *_tips(("points", title), *_INTERVAL_TIPS, digits=3)]
@@ -290,15 +316,15 @@ def dot_intervals(groups: pd.DataFrame, original: pd.DataFrame, frame: pd.DataFr
             x=x, tooltip=tips
         ),
         width="container",
-        height=max(120, 26 * len(groups)),
+        height=max(120, 26 * groups),
     )
 
 
-def uniform_difference(places: pd.DataFrame, original: pd.DataFrame, frame: pd.DataFrame) -> Any:
+@_template
+def uniform_difference() -> Any:
     """Draw a distribution minus the uniform one, inside its band."""
-    edge = frame.iloc[0]
     title = "observed minus expected share"
-    scale = alt.Scale(domain=[edge.y_lower, edge.y_upper], nice=False)
+    scale = alt.Scale(domain=["@y_lower", "@y_upper"], nice=False)
     y = alt.Y("difference:Q", title=title, scale=scale, axis=alt.Axis(tickCount=5, format="~g"))
     x = alt.X(
         "place:Q",
@@ -318,13 +344,17 @@ def uniform_difference(places: pd.DataFrame, original: pd.DataFrame, frame: pd.D
     )  # fmt: skip
 
 
-#: What a panel may ask for.
-CHARTS: dict[str, Callable[..., Any]] = {
-    "drop_over_mcb": drop_over_mcb,
-    "near_optimal_ranges": near_optimal_ranges,
-    "what_explains": what_explains,
-    "limits": limits,
-    "edfs": edfs,
-    "dot_intervals": dot_intervals,
-    "uniform_difference": uniform_difference,
+def _spaces(shares: pd.DataFrame) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(shares["space"]))
+
+
+#: What a panel may ask for: its tables decide the kind of chart.
+CHARTS: dict[str, Callable[[dict[str, pd.DataFrame]], dict[str, Any]]] = {
+    "drop_over_mcb": lambda t: drop_over_mcb(bool(t["optimum"]["clear"].iloc[0])),
+    "near_optimal_ranges": lambda t: near_optimal_ranges(len(t["ranges"])),
+    "what_explains": lambda t: what_explains(frozenset(t["shares"]["model"])),
+    "limits": lambda t: limits(bool(t["limits"]["inside"].any()), bool((~t["limits"]["inside"]).any())),
+    "edfs": lambda t: edfs(_spaces(t["shares"])),
+    "dot_intervals": lambda t: dot_intervals(str(t["frame"]["title"].iloc[0]), len(t["groups"])),
+    "uniform_difference": lambda t: uniform_difference(),
 }

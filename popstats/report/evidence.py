@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,14 +14,14 @@ from popstats.inference.cost_form import first_rows
 from popstats.inference.cross_products import RegimeData, recipe_table
 from popstats.inference.curves import FIXED_TERMS, KEPT_RANGE
 from popstats.inference.fit import Fit
-from popstats.inference.fit import fit as refit
+from popstats.inference.optimum import INTERVAL_MASS
 from popstats.inference.width_law import MINIMUM_RECIPES, WidthLaw, width_law
-from popstats.judgement.case import Case
+from popstats.judgement.bucket_sensitivity import bucket_sensitivity
 from popstats.judgement.conjectures import judge
 from popstats.judgement.explained import Explained, ratio_std, what_explains
 from popstats.judgement.mix_sensitivity import mix_sensitivity
 from popstats.judgement.verdicts import Thresholds, Verdict, Verdicts
-from popstats.spaces import assign_regimes, parameter_bucket
+from popstats.spaces import BUCKET_WIDTH, assign_regimes
 
 __all__ = ["AXIS_WORDS", "Evidence", "rows_of"]
 
@@ -29,10 +29,9 @@ FloatArray = npt.NDArray[np.float64]
 
 #: What a regime removes, in words.
 AXIS_WORDS = {"macs": "MACs", "params": "parameters"}
-
-
-#: Draws a chain of the fit that only checks whether parameter buckets change a verdict.
-_CHECK_DRAWS = 250
+#: Every how many grid points the curve is drawn.
+CURVE_STEP = 4
+_TAIL = (1.0 - INTERVAL_MASS) / 2.0
 
 
 def rows_of(frame: pd.DataFrame) -> list[Any]:
@@ -94,8 +93,19 @@ class Evidence:
 
     @cached_property
     def curve(self) -> pd.DataFrame:
-        """`fit.curve()`."""
-        return self.fit.curve()
+        """The expected drop at every fourth point of the grid: regime, mcb, drop (median), lower, upper."""
+        fit, parts = self.fit, []
+        for k, regime in enumerate(fit.fitted):
+            drawn = fit.expected_drop[:, k, ::CURVE_STEP]
+            lower, middle, upper = np.quantile(drawn, [_TAIL, 0.5, 1.0 - _TAIL], axis=0)
+            columns = {
+                "mcb": np.exp(fit.grid[k, ::CURVE_STEP]),
+                "drop": middle,
+                "lower": lower,
+                "upper": upper,
+            }
+            parts.append(pd.DataFrame({"regime": regime.label, **columns}))
+        return pd.concat(parts, ignore_index=True)
 
     @cached_property
     def reductions(self) -> dict[str, tuple[float, float]]:
@@ -112,6 +122,8 @@ class Evidence:
     @cached_property
     def explained(self) -> Explained:
         """What explains the drop, on the fit's regimes."""
+        if self.given is not None and self.given.explained is not None:
+            return self.given.explained
         settings = self.fit.settings
         return what_explains(
             self.fit.population,
@@ -140,28 +152,23 @@ class Evidence:
         return {} if found is None else {r.regime: (r.lower, r.upper) for r in rows_of(found.ranges)}
 
     @cached_property
-    def bucketed(self) -> dict[str, str]:
-        """Outcome of C3a by regime when mCB is computed from parameter buckets instead of exact counts.
+    def bucketed(self) -> dict[str, tuple[str, str]]:
+        """Outcome of C3a by regime with exact parameter counts and with the paper's buckets, by the exact method.
 
         Empty where regimes fix the parameters themselves, or the fit was rejected.
         """
         fit = self.fit
         if fit.regime_axis != "macs" or not fit.convergence.ok:
             return {}
-        buckets = parameter_bucket(fit.population.table["params"], fit.population.original.params)
-        table = fit.population.table.assign(params=np.maximum(buckets.round(), 1).astype(np.int64))
-        again = refit(
-            replace(fit.population, table=table),
-            regime_axis=fit.regime_axis,
-            regimes=fit.settings.regimes,
-            method="exact",
-            seed=fit.settings.seed,
-            draws=_CHECK_DRAWS,
-            priors=fit.prior_settings,
-        )
         limits = self.verdicts[0].thresholds if len(self.verdicts) else Thresholds()
-        case = Case(again, limits)
-        return {reading.label: case.has_optimum(reading) for reading in case.readings}
+        # The bucketed fit is an exact one: another method's or noise's verdict would not be its like.
+        alike = (fit.settings.method, fit.settings.noise) == ("exact", "normal")
+        widths = (BUCKET_WIDTH,) if alike else (None, BUCKET_WIDTH)
+        found = bucket_sensitivity(fit, widths, limits)
+        rounded = found[found["bucket_width"].notna()]
+        exact = found[found["bucket_width"].isna()].set_index("regime")["outcome"].to_dict()
+        before = {r: self.outcome("C3a", r) for r in rounded["regime"]} if alike else exact
+        return {r.regime: (before[r.regime], r.outcome) for r in rows_of(rounded) if r.regime in before}
 
     @cached_property
     def networks(self) -> pd.DataFrame:
@@ -202,5 +209,9 @@ class Evidence:
 
     def of_regime(self, label: str) -> pd.DataFrame:
         """Return the networks of one regime that are in its fit."""
-        networks = self.networks
-        return networks[(networks["regime"] == label) & networks["adjusted"].notna()]
+        return self._members.get(label, self.networks.iloc[:0])
+
+    @cached_property
+    def _members(self) -> dict[str, pd.DataFrame]:
+        fitted = self.networks[self.networks["adjusted"].notna()]
+        return {str(label): rows for label, rows in fitted.groupby("regime", sort=False)}

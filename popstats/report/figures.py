@@ -41,8 +41,6 @@ FloatArray = npt.NDArray[np.float64]
 MOST_POINTS, MOST_WINNERS = 250, 50
 #: Share of the networks of a regime that count as winners.
 WINNERS = 0.05
-#: Every how many grid points the curve is drawn.
-CURVE_STEP = 4
 #: Drops further than this many interquartile ranges beyond the quartiles lie outside the picture.
 OUTER_FENCE = 3.0
 #: Where the original network stands on the mCB axis.
@@ -87,7 +85,7 @@ def _drop_panel(evidence: Evidence, regime: RegimeData, span: tuple[float, float
         f"{regime_name(regime.label)} of {evidence.axis_words} removed",
     )
     points = _thinned(evidence.of_regime(regime.label), seed=evidence.fit.settings.seed)
-    curve = evidence.curve[evidence.curve["regime"] == regime.label].iloc[::CURVE_STEP].drop(columns="regime")
+    curve = evidence.curve[evidence.curve["regime"] == regime.label].drop(columns="regime")
     outcome = evidence.outcome("C3a", regime.label)
     optimum = {
         "mcb": row.mcb,
@@ -140,7 +138,7 @@ def drop_ends(drops: pd.Series) -> tuple[float, float]:
     A few collapsed networks would otherwise press all others into a line (Tukey's outer fence,
     doi:10.2307/2683468).
     """
-    low, first, third, high = (float(drops.quantile(q)) for q in (0.0, 0.25, 0.75, 1.0))
+    low, first, third, high = np.quantile(drops, (0.0, 0.25, 0.75, 1.0)).tolist()
     reach = OUTER_FENCE * (third - first)
     return max(low, first - reach), min(high, third + reach)
 

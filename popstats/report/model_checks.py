@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -117,13 +118,20 @@ def predicted_figure(evidence: Evidence) -> Figure | None:
     )
 
 
+@cache
 def _pit_band(n: int) -> float:
     """Return the half width of the band that holds the whole curve of n uniform values."""
     return float(stats.kstwo.ppf(INTERVAL_MASS, n))
 
 
 def _leaves_band(pit: FloatArray) -> bool:
-    return float(stats.kstest(pit, "uniform").statistic) > _pit_band(pit.size)
+    return _distance(pit) > _pit_band(pit.size)
+
+
+def _distance(pit: FloatArray) -> float:
+    """Return the largest distance between the values' distribution and the uniform one (Kolmogorov-Smirnov)."""
+    ordered, steps = np.sort(pit), np.arange(pit.size + 1) / pit.size
+    return float(max((steps[1:] - ordered).max(), (ordered - steps[:-1]).max()))
 
 
 def _predicted_sentence(evidence: Evidence) -> str:

@@ -188,13 +188,13 @@ def companion_section(evidence: Evidence) -> Section | None:
 
 def _bucket_words(evidence: Evidence) -> list[str]:
     """Say whether the paper's parameter buckets, instead of exact counts, change a verdict."""
-    judged = {r: o for r, o in evidence.bucketed.items() if evidence.outcome("C3a", r)}
+    judged = {r: pair for r, pair in evidence.bucketed.items() if evidence.outcome("C3a", r)}
     if not judged:
         return []
     changed = [
-        f"{regime_name(r)} ({evidence.outcome('C3a', r)} becomes {outcome})"
-        for r, outcome in judged.items()
-        if outcome != evidence.outcome("C3a", r)
+        f"{regime_name(r)} ({before} becomes {after})"
+        for r, (before, after) in judged.items()
+        if before != after
     ]
     verdict = f"changes at {join_words(changed)}" if changed else "is the same in every regime"
     return [
