@@ -231,10 +231,10 @@ class Population:
         labels = np.array([*regimes.labels, None], dtype=object)
         return extended.assign(regime=labels[regimes.index])
 
-    @property
+    @cached_property
     def regime_axis(self) -> spaces.Axis:
         """The axis its plan fixed; "macs" for foreign tables and for plans that fixed both."""
-        axes = set(self.table["regime_axis"].dropna()) if "regime_axis" in self.table else set()
+        axes = set(self.table["regime_axis"].dropna().unique()) if "regime_axis" in self.table else set()
         return "params" if axes == {"params"} else "macs"
 
     @cached_property

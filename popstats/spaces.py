@@ -217,12 +217,15 @@ def _given(axis: Axis, reductions: FloatArray, regimes: Sequence[float] | Mappin
         raise PopulationError(
             f"regimes: expected centres strictly between 0 and 1 (fractions removed), got {list(centres)}"
         )
-    distance = np.abs(reductions[:, None] - centres[None, :])
-    half = np.array([widths[c] for c in centres.tolist()])
-    distance = np.where(distance <= half + 1e-9, distance, np.inf)
-    nearest = distance.argmin(axis=1)
-    index = np.where(np.isfinite(distance.min(axis=1)), nearest, -1)
-    return Regimes(axis, centres, index.astype(np.int64), "given")
+    index = np.full(reductions.size, -1, dtype=np.int64)
+    closest = np.full(reductions.size, np.inf)
+    # Centre by centre: a table of all distances would not fit the cache at a million rows.
+    for k, centre in enumerate(centres.tolist()):
+        distance = np.abs(reductions - centre)
+        nearer = (distance <= widths[centre] + 1e-9) & (distance < closest)
+        index[nearer] = k
+        closest[nearer] = distance[nearer]
+    return Regimes(axis, centres, index, "given")
 
 
 def _half_widths(centres: Sequence[float]) -> dict[float, float]:

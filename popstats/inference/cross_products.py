@@ -38,7 +38,8 @@ MINIMUM_RECIPES = 10
 MINIMUM_RANGE = np.log(1.02)
 #: A fixed term whose share of variance left after the earlier ones is below this is dropped.
 _DEGENERATE = 1e-8
-_BLOCK = 65_536
+#: Rows whose design matrix is made at a time: it then stays in the processor's cache.
+_BLOCK = 8192
 #: Replicates whose variance is below this share of the regime's are identical.
 _IDENTICAL = 1e-9
 
@@ -140,21 +141,21 @@ def recipe_table(population: Population, regimes: Regimes) -> pd.DataFrame:
     """
     frame, code = population.frame, population.recipe
     drop = frame["accuracy_drop"].to_numpy()
+    columns = {
+        "regime": regimes.index,
+        "log_mcb": frame["log_mcb"].to_numpy(),
+        "reduction": frame[f"{regimes.axis}_reduction"].to_numpy(),
+    }
+    if code[-1] == code.size - 1:  # recipes are numbered as they come: each row is its own
+        alone = {"drop": drop, "runs": np.ones_like(drop), "within": np.zeros_like(drop)}
+        return pd.DataFrame(columns | alone)
     runs = np.bincount(code).astype(np.float64)
     mean = np.bincount(code, weights=drop) / runs
     within = np.bincount(code, weights=(drop - mean[code]) ** 2)
     first = np.empty(runs.size, dtype=np.int64)
     first[code[::-1]] = np.arange(code.size)[::-1]
-    return pd.DataFrame(
-        {
-            "regime": regimes.index[first],
-            "log_mcb": frame["log_mcb"].to_numpy()[first],
-            "reduction": frame[f"{regimes.axis}_reduction"].to_numpy()[first],
-            "drop": mean,
-            "runs": runs,
-            "within": within,
-        }
-    )
+    places = {name: values[first] for name, values in columns.items()}
+    return pd.DataFrame({**places, "drop": mean, "runs": runs, "within": within})
 
 
 def prepare_regimes(
@@ -173,9 +174,8 @@ def prepare_regimes(
     """
     weight = np.ones(len(recipes)) if weights is None else weights
     members = recipes["regime"].to_numpy()
-    return tuple(
-        _regime(recipes[members == k], weight[members == k], regimes, k) for k in range(regimes.targets.size)
-    )
+    rows = (np.flatnonzero(members == k) for k in range(regimes.targets.size))
+    return tuple(_regime(recipes.iloc[mine], weight[mine], regimes, k) for k, mine in enumerate(rows))
 
 
 def _regime(recipes: pd.DataFrame, weight: FloatArray, regimes: Regimes, k: int) -> RegimeData:
@@ -248,6 +248,10 @@ class StandardRows:
     within: FloatArray
     weight: FloatArray
 
+    def only(self, kept: npt.NDArray[np.bool_]) -> StandardRows:
+        """Return the recipes that the mask keeps."""
+        return StandardRows(**{name: values[kept] for name, values in vars(self).items()})
+
 
 def standard_rows(
     recipes: pd.DataFrame, regime: RegimeData, weight: FloatArray | None = None
@@ -295,8 +299,8 @@ def _accumulate(rows: StandardRows) -> tuple[CrossProducts, tuple[bool, ...]]:
     # would have no maximum, and each recipe counts once.
     copies = within <= _IDENTICAL * within_df
     runs = np.ones_like(rows.runs) if copies else rows.runs
-    replicates, stratum = np.unique(runs, return_inverse=True)
-    sums = [_sums(rows, np.flatnonzero(stratum == s), fixed) for s in range(replicates.size)]
+    replicates = np.unique(runs)
+    sums = [_sums(rows if replicates.size == 1 else rows.only(runs == r), fixed) for r in replicates]
     xx, xy, yy, count = zip(*sums, strict=True)
     products = CrossProducts(
         replicates=replicates,
@@ -310,27 +314,34 @@ def _accumulate(rows: StandardRows) -> tuple[CrossProducts, tuple[bool, ...]]:
     return products, fixed
 
 
-def _sums(
-    rows: StandardRows, members: npt.NDArray[np.intp], fixed: tuple[bool, ...]
-) -> tuple[FloatArray, FloatArray, float, float]:
+def _sums(rows: StandardRows, fixed: tuple[bool, ...]) -> tuple[FloatArray, FloatArray, float, float]:
     xx, xy = np.zeros((COLUMNS, COLUMNS)), np.zeros(COLUMNS)
     mask = np.ones(COLUMNS)
     mask[:FIXED_TERMS] = fixed
-    for start in range(0, members.size, _BLOCK):
-        block = members[start : start + _BLOCK]
-        x = design_matrix(rows.unit[block], rows.distance[block]) * mask
-        weighted = x * rows.weight[block, None]
-        xx += weighted.T @ x
-        xy += weighted.T @ rows.drop[block]
-    y, weight = rows.drop[members], rows.weight[members]
-    return xx, xy, float(weight @ y**2), float(members.size)
+    root = np.sqrt(rows.weight)
+    for start in range(0, root.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        x = design_matrix(rows.unit[block], rows.distance[block])
+        x *= root[block, None]
+        xx += x.T @ x
+        xy += x.T @ (root[block] * rows.drop[block])
+    return xx * np.outer(mask, mask), xy * mask, float(rows.weight @ rows.drop**2), float(root.size)
 
 
 def _distinguishable(c: FloatArray) -> tuple[bool, ...]:
-    columns = np.column_stack([np.ones_like(c), c, c**2])
+    squares = c * c
+    power = [
+        float(c.size),
+        float(c.sum()),
+        float(squares.sum()),
+        float(squares @ c),
+        float(squares @ squares),
+    ]
+    moments = np.array([power[j : j + 3] for j in range(3)])
     kept = [True, False, False]
     for j in (1, 2):
-        others = columns[:, [i for i in range(j) if kept[i]]]
-        residual = columns[:, j] - others @ np.linalg.lstsq(others, columns[:, j], rcond=None)[0]
-        kept[j] = bool((residual**2).sum() > _DEGENERATE * max((columns[:, j] ** 2).sum(), 1e-300))
+        others = [i for i in range(j) if kept[i]]
+        along = moments[others, j]
+        left = moments[j, j] - along @ np.linalg.solve(moments[np.ix_(others, others)], along)
+        kept[j] = bool(left > _DEGENERATE * max(moments[j, j], 1e-300))
     return tuple(kept)

@@ -104,16 +104,23 @@ def frequencies() -> FloatArray:
 def basis(unit: npt.ArrayLike) -> FloatArray:
     """Return the sines and the line at u, shape (n, BASIS_SIZE)."""
     u = np.asarray(unit, dtype=np.float64)
+    values = np.empty((BASIS_SIZE, u.size))
+    _fill_basis(values, u)
+    return values.T
+
+
+def _fill_basis(values: FloatArray, u: FloatArray) -> None:
+    """Write the basis to `values`, shape (BASIS_SIZE, n)."""
     # sin(j t) by the recurrence sin((j+1)t) = 2 cos(t) sin(j t) - sin((j-1)t): two transcendental
     # calls a row instead of SINES, which is most of the time at a million rows.
     angle = np.pi * (u + BOUNDARY) / (2.0 * BOUNDARY)
-    values = np.empty((SINES, u.size))
-    values[0] = np.sin(angle)
+    values[0] = np.sin(angle) / np.sqrt(BOUNDARY)
     twice_cosine = 2.0 * np.cos(angle)
     values[1] = twice_cosine * values[0]
     for j in range(2, SINES):
-        values[j] = twice_cosine * values[j - 1] - values[j - 2]
-    return np.column_stack([values.T / np.sqrt(BOUNDARY), u])
+        np.multiply(twice_cosine, values[j - 1], out=values[j])
+        values[j] -= values[j - 2]
+    values[SINES] = u
 
 
 def design_matrix(unit: FloatArray, distance: FloatArray) -> FloatArray:
@@ -126,7 +133,11 @@ def design_matrix(unit: FloatArray, distance: FloatArray) -> FloatArray:
     distance : numpy.ndarray, shape (n,)
         c, the reduction minus the regime's centre in units of the regime's half-width.
     """
-    return np.column_stack([np.ones_like(unit), distance, distance**2, basis(unit)])
+    columns = np.empty((COLUMNS, unit.size))
+    columns[0], columns[1] = 1.0, distance
+    np.multiply(distance, distance, out=columns[2])
+    _fill_basis(columns[FIXED_TERMS:], unit)
+    return columns.T
 
 
 def log_spectral_density(length_scale: npt.ArrayLike) -> FloatArray:
