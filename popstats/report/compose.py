@@ -9,6 +9,7 @@ from popstats.inference.optimum import INTERVAL_MASS
 from popstats.judgement.verdicts import Verdicts
 from popstats.report.answer import answer, claims, facts, threshold_words
 from popstats.report.card import card_section, provenance_section
+from popstats.report.companions import companion_section
 from popstats.report.content import FORMAT, Figure, ReportContent
 from popstats.report.evidence import Evidence
 from popstats.report.figures import drop_figure, limit_figure, near_figure
@@ -17,7 +18,6 @@ from popstats.report.more_figures import edf_figure, elasticity_figure, explaine
 from popstats.report.sections import (
     alerts,
     calibration_section,
-    companion_section,
     diagnostic_section,
     shipped_calibration,
 )

@@ -63,6 +63,11 @@ class Evidence:
         """The verdicts, judged here unless given."""
         return self.given if self.given is not None else judge(self.fit, explained=self.explained)
 
+    @property
+    def rise(self) -> float:
+        """The rise that a supported optimum asks for, points."""
+        return (self.verdicts[0].thresholds if len(self.verdicts) else Thresholds()).rise
+
     def verdict(self, conjecture: str, regime: str) -> Verdict | None:
         """Return the verdict on a conjecture in a regime; None where it was not judged."""
         return next((v for v in self.verdicts if (v.conjecture, v.regime) == (conjecture, regime)), None)

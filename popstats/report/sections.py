@@ -11,14 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from popstats.inference.cross_products import RegimeData
-from popstats.judgement.companions import (
-    MINIMUM_POINTS,
-    TwoLines,
-    asymmetric_optimum,
-    quadratic_optimum,
-    two_lines,
-    u_test,
-)
+from popstats.judgement.companions import MINIMUM_POINTS
 from popstats.report.content import Alert, Section, Table
 from popstats.report.evidence import Evidence, rows_of
 from popstats.report.figures import INTERVALS, MASS_WORDS
@@ -33,11 +26,9 @@ from popstats.report.words import (
     plural,
     probability,
     regime_name,
-    with_interval,
 )
-from popstats.spaces import BUCKET_WIDTH
 
-__all__ = ["alerts", "calibration_section", "companion_section", "diagnostic_section", "shipped_calibration"]
+__all__ = ["alerts", "calibration_section", "diagnostic_section", "shipped_calibration"]
 
 #: A regime with fewer networks than this gets an alert: most of its verdicts will be "undecided".
 FEW_NETWORKS = 50
@@ -150,89 +141,6 @@ def _no_replicates(evidence: Evidence) -> list[str]:
     return [
         "No network was trained with a second seed, so seed noise cannot be told from the networks' own differences."
     ]
-
-
-def companion_section(evidence: Evidence) -> Section | None:
-    """Return classical tests and curves beside the smooth curve's optimum; None where no regime has enough."""
-    found = [_companions(evidence, r) for r in evidence.fit.fitted if r.n_recipes >= MINIMUM_POINTS]
-    if not found:
-        return None
-    differing = [row[0] for row in found if row[-1] != "agree"]
-    columns = (
-        "removed",
-        f"smooth curve ({MASS_WORDS})",
-        f"quadratic ({MASS_WORDS})",
-        f"two half-parabolas ({MASS_WORDS})",
-        "U-test p",
-        "two lines",
-        "answers",
-    )
-    return Section(
-        key="companions",
-        heading="What classical methods say",
-        sentence=(
-            f"The answers disagree at {join_words(differing)}; the verdicts follow the smooth curve."
-            if differing
-            else "The classical answers agree with the smooth curve in every regime."
-        ),
-        paragraphs=(
-            "Shown beside the verdicts, never instead of them. Where the smooth and the quadratic optimum differ by "
-            "more than the quadratic's own interval, a quadratic is the wrong curve and its interval is not printed. "
-            "The U-test (Lind and Mehlum) presumes a quadratic; the two-lines test (Simonsohn) asks for a falling line, "
-            "then a rising one.",
-            *_bucket_words(evidence),
-        ),
-        tables=(("Lowest point, mCB, by method", Table(columns, tuple(found))),),
-    )
-
-
-def _bucket_words(evidence: Evidence) -> list[str]:
-    """Say whether the paper's parameter buckets, instead of exact counts, change a verdict."""
-    judged = {r: pair for r, pair in evidence.bucketed.items() if evidence.outcome("C3a", r)}
-    if not judged:
-        return []
-    changed = [
-        f"{regime_name(r)} ({before} becomes {after})"
-        for r, (before, after) in judged.items()
-        if before != after
-    ]
-    verdict = f"changes at {join_words(changed)}" if changed else "is the same in every regime"
-    return [
-        f"Models here use exact parameter counts. With counts rounded to buckets of {percent(BUCKET_WIDTH)} of the "
-        f"original's, as mCB is defined in the paper, the verdict on C3a {verdict}."
-    ]
-
-
-def _companions(evidence: Evidence, regime: RegimeData) -> tuple[str, ...]:
-    networks, row = evidence.of_regime(regime.label), evidence.optima[regime.label]
-    x, y = np.log(networks["mcb"].to_numpy()), networks["adjusted"].to_numpy()
-    quadratic, halves, lines = quadratic_optimum(x, y), asymmetric_optimum(x, y), two_lines(x, y)
-    vertex, low, high = (float(np.exp(v)) for v in (quadratic.log_mcb, quadratic.lower, quadratic.upper))
-    wrong = not low <= row.mcb <= high
-    inside = row.observed_lower <= vertex <= row.observed_upper
-    parabola = f"{number(vertex)} (misspecified)" if wrong else with_interval(vertex, low, high)
-    tip, tip_low, tip_high = (float(np.exp(v)) for v in (halves.log_mcb, halves.lower, halves.upper))
-    supported = evidence.outcome("C3a", regime.label) == "supported"
-    return (
-        regime_name(regime.label),
-        with_interval(row.mcb, row.mcb_lower, row.mcb_upper),
-        parabola if inside else "none inside",
-        "none inside" if np.isnan(tip) else with_interval(tip, tip_low, tip_high),
-        p_value(u_test(x, y).p_value),
-        "U" if lines.u_shaped else "no U",
-        _remarks(lines, supported, quadratic_wrong=supported and wrong),
-    )
-
-
-def _remarks(lines: TwoLines, supported: bool, quadratic_wrong: bool) -> str:
-    remarks = []
-    if lines.u_shaped and not supported:
-        remarks.append("two lines see a U, the smooth curve not beyond doubt")
-    if supported and not lines.u_shaped:
-        remarks.append("two lines see no U")
-    if quadratic_wrong:
-        remarks.append("quadratic misspecified")
-    return "; ".join(remarks) or "agree"
 
 
 def diagnostic_section(evidence: Evidence) -> Section:

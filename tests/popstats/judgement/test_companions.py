@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import statsmodels.api as sm
+from scipy import stats
 
 from popstats.errors import FitError
 from popstats.judgement.companions import (
@@ -129,6 +130,21 @@ def test_asymmetric_optimum_finds_what_the_quadratic_misses() -> None:
     assert found.bend_left == pytest.approx(5.0, rel=0.1)
     assert found.bend_right == pytest.approx(1.0, rel=0.1)
     assert not plain.lower <= -0.2 <= plain.upper
+
+
+def test_half_parabolas_are_those_of_least_squares() -> None:
+    x, y = _noisy(lambda x: np.where(x < 0.1, 3.0, 1.0) * (x - 0.1) ** 2, n=400, noise=0.2)
+    found = asymmetric_optimum(x, y)
+
+    def error(v: float) -> float:
+        d = x - v
+        design = np.column_stack([np.ones_like(d), d**2 * (d < 0), d**2 * (d >= 0)])
+        return float(np.linalg.lstsq(design, y, rcond=None)[1][0])
+
+    best = min(np.linspace(*np.quantile(x, (0.025, 0.975)), 2001), key=error)
+    assert found.log_mcb == pytest.approx(best, abs=0.005)
+    level = error(best) * (1.0 + stats.f.ppf(0.9, 1, 396) / 396)
+    assert [error(found.lower), error(found.upper)] == pytest.approx([level, level], rel=1e-4)
 
 
 def test_lower_envelope_has_its_share_of_networks_below() -> None:

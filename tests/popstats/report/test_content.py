@@ -111,6 +111,13 @@ def test_well_behaved_data_raise_no_alert_about_the_model():
     assert "leans on the priors" in diagnostics.paragraphs[2]
 
 
+def test_the_envelope_of_the_best_networks_stands_beside_the_curve(fitted, content):
+    section = next(s for s in content.sections if s.key == "companions")
+    table = section.tables[0][1].frame.set_index("removed")
+    assert list(table["envelope of the best networks"].str.contains("best 8 %")) == [True] * 3
+    assert "quantile regression" in section.paragraphs[0]
+
+
 def test_prior_sensitivities_are_told_as_measured(fitted, content):
     diagnostics = next(s for s in content.sections if s.key == "diagnostics")
     table = dict(diagnostics.tables)["How far each result leans on the priors"].frame

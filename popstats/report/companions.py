@@ -1,0 +1,135 @@
+"""What classical methods say of each regime's optimum, and whether the paper's parameter buckets change it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from popstats.inference.cross_products import RegimeData
+from popstats.judgement.companions import (
+    ENVELOPE,
+    MINIMUM_POINTS,
+    TwoLines,
+    asymmetric_optimum,
+    lower_envelope,
+    quadratic_optimum,
+    two_lines,
+    u_test,
+)
+from popstats.report.content import Section, Table
+from popstats.report.evidence import Evidence
+from popstats.report.figures import MASS_WORDS
+from popstats.report.words import MISSING, join_words, number, p_value, percent, regime_name, with_interval
+from popstats.spaces import BUCKET_WIDTH
+
+__all__ = ["companion_section"]
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Where a regime is too small for the envelope of its best 5 %, a larger share is taken, up to this one.
+WIDEST_ENVELOPE = 0.20
+
+
+def companion_section(evidence: Evidence) -> Section | None:
+    """Return classical tests and curves beside the smooth curve's optimum; None where no regime has enough."""
+    found = [_companions(evidence, r) for r in evidence.fit.fitted if r.n_recipes >= MINIMUM_POINTS]
+    if not found:
+        return None
+    differing = [row[0] for row in found if row[-1] != "agree"]
+    columns = (
+        "removed",
+        f"smooth curve ({MASS_WORDS})",
+        f"quadratic ({MASS_WORDS})",
+        f"two half-parabolas ({MASS_WORDS})",
+        "U-test p",
+        "two lines",
+        "envelope of the best networks",
+        "answers",
+    )
+    return Section(
+        key="companions",
+        heading="What classical methods say",
+        sentence=(
+            f"The answers disagree at {join_words(differing)}; the verdicts follow the smooth curve."
+            if differing
+            else "The classical answers agree with the smooth curve in every regime."
+        ),
+        paragraphs=(
+            "Shown beside the verdicts, never instead of them. Where the smooth and the quadratic optimum differ by "
+            "more than the quadratic's own interval, a quadratic is the wrong curve and its interval is not printed. "
+            "The U-test (Lind and Mehlum) presumes a quadratic; the two-lines test (Simonsohn) asks for a falling line, "
+            "then a rising one. The envelope is a quantile regression on a spline: under it lie the stated share of "
+            "networks, so it asks what the best networks do and not the average one. It disagrees where its "
+            "lowest point lies outside the best mCB's interval and the best mCB more than "
+            f"{evidence.rise:g} points above it.",
+            *_bucket_words(evidence),
+        ),
+        tables=(("Lowest point, mCB, by method", Table(columns, tuple(found))),),
+    )
+
+
+def _bucket_words(evidence: Evidence) -> list[str]:
+    """Say whether the paper's parameter buckets, instead of exact counts, change a verdict."""
+    judged = {r: pair for r, pair in evidence.bucketed.items() if evidence.outcome("C3a", r)}
+    if not judged:
+        return []
+    changed = [
+        f"{regime_name(r)} ({before} becomes {after})"
+        for r, (before, after) in judged.items()
+        if before != after
+    ]
+    verdict = f"changes at {join_words(changed)}" if changed else "is the same in every regime"
+    return [
+        f"Models here use exact parameter counts. With counts rounded to buckets of {percent(BUCKET_WIDTH)} of the "
+        f"original's, as mCB is defined in the paper, the verdict on C3a {verdict}."
+    ]
+
+
+def _companions(evidence: Evidence, regime: RegimeData) -> tuple[str, ...]:
+    networks, row = evidence.of_regime(regime.label), evidence.optima[regime.label]
+    x, y = np.log(networks["mcb"].to_numpy()), networks["adjusted"].to_numpy()
+    quadratic, halves, lines = quadratic_optimum(x, y), asymmetric_optimum(x, y), two_lines(x, y)
+    vertex, low, high = (float(np.exp(v)) for v in (quadratic.log_mcb, quadratic.lower, quadratic.upper))
+    wrong = not low <= row.mcb <= high
+    inside = row.observed_lower <= vertex <= row.observed_upper
+    parabola = f"{number(vertex)} (misspecified)" if wrong else with_interval(vertex, low, high)
+    tip, tip_low, tip_high = (float(np.exp(v)) for v in (halves.log_mcb, halves.lower, halves.upper))
+    supported = evidence.outcome("C3a", regime.label) == "supported"
+    envelope, elsewhere = _envelope(x, y, row, evidence)
+    return (
+        regime_name(regime.label),
+        with_interval(row.mcb, row.mcb_lower, row.mcb_upper),
+        parabola if inside else "none inside",
+        "none inside" if np.isnan(tip) else with_interval(tip, tip_low, tip_high),
+        p_value(u_test(x, y).p_value),
+        "U" if lines.u_shaped else "no U",
+        envelope,
+        _remarks(lines, supported, wrong, elsewhere),
+    )
+
+
+def _envelope(x: FloatArray, y: FloatArray, row: Any, evidence: Evidence) -> tuple[str, bool]:
+    """Return the envelope's lowest point in words, and whether it contradicts the smooth curve's."""
+    share = max(ENVELOPE, MINIMUM_POINTS / x.size)
+    if share > WIDEST_ENVELOPE:
+        return MISSING, False
+    found = lower_envelope(x, y, share, evidence.fit.settings.seed)
+    lowest = float(np.exp(found.optimum))
+    cost = float(np.interp(np.log(row.mcb), found.log_mcb, found.drop) - found.drop.min())
+    elsewhere = cost > evidence.rise and not row.mcb_lower <= lowest <= row.mcb_upper
+    return f"{number(lowest)} (best {percent(share, 0)})", elsewhere
+
+
+def _remarks(lines: TwoLines, supported: bool, quadratic_wrong: bool, envelope_elsewhere: bool) -> str:
+    remarks = []
+    if lines.u_shaped and not supported:
+        remarks.append("two lines see a U, the smooth curve not beyond doubt")
+    if supported and not lines.u_shaped:
+        remarks.append("two lines see no U")
+    if supported and quadratic_wrong:
+        remarks.append("quadratic misspecified")
+    if supported and envelope_elsewhere:
+        remarks.append("the best networks lie elsewhere than the average")
+    return "; ".join(remarks) or "agree"
