@@ -182,6 +182,12 @@ def _fit_options() -> argparse.ArgumentParser:
         metavar="KIND",
         help="distribution about the curve: normal, student or frontier (default: normal)",
     )
+    group.add_argument(
+        "--curve",
+        default="smooth",
+        metavar="SHAPE",
+        help="smooth; or quadratic or asymmetric, companions that are fitted and compared but never judged",
+    )
     group.add_argument("--seed", type=int, default=0, help="same seed, same draws (default: 0)")
     return parent  # fmt: skip
 
@@ -439,6 +445,7 @@ def _fitted(options: argparse.Namespace, source: str) -> Fit:
         population,
         options.axis,
         options.regimes,
+        curve=options.curve,
         method=options.method,
         noise=options.noise,
         seed=options.seed,

@@ -144,7 +144,7 @@ def _require_draws(fits: dict[str, Fit]) -> None:
 
 
 def _names(first: Fit, second: Fit) -> tuple[str, str]:
-    for field in ("noise", "method"):
+    for field in ("curve", "noise", "method"):
         a, b = getattr(first.settings, field), getattr(second.settings, field)
         if a != b:
             return a, b

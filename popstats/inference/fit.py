@@ -27,6 +27,7 @@ from popstats.inference.curves import COLUMNS
 from popstats.inference.draws import Draws, curve_in_points, from_regimes, prior_curves
 from popstats.inference.exact import draw_regime
 from popstats.inference.optimum import GRID_SIZE, INTERVAL_MASS, OptimumDraws, interval, read_optimum
+from popstats.inference.parametric import PARAMETRIC, draw_parametric, flat_priors
 from popstats.inference.priors import Priors
 from popstats.inference.variance import SpreadChange, estimate_spread_change, precision_weights
 from popstats.population import Population
@@ -77,7 +78,7 @@ class Settings:
     def __post_init__(self) -> None:
         legal = {
             "regime_axis": ("macs", "params"),
-            "curve": ("smooth",),
+            "curve": ("smooth", *PARAMETRIC),
             "noise": ("normal", "student", "frontier"),
             "method": ("nuts", "exact"),
         }
@@ -86,6 +87,10 @@ class Settings:
                 raise FitError(
                     f"{name}: expected {' or '.join(map(repr, choices))}, got {getattr(self, name)!r}"
                 )
+        if self.noise != "normal" and self.curve in PARAMETRIC:
+            raise FitError(
+                f"curve={self.curve!r} has normal noise only, got noise={self.noise!r}: use curve='smooth' with it"
+            )
         if self.noise != "normal" and self.method == "exact":
             raise FitError(f"noise={self.noise!r} has no closed form: use method='nuts'")
         for name in ("draws", "tune", "chains"):
@@ -125,8 +130,10 @@ def fit(
     regimes : sequence of float or mapping, optional
         Centres (fractions removed), or centre -> half-width. Default: the plan's regimes where the table
         has them, else bins of ten points of reduction.
-    curve : {"smooth"}
-        Curve whose minimum the verdicts read.
+    curve : {"smooth", "quadratic", "asymmetric"}
+        "smooth": the curve whose minimum the verdicts read. The others are companions, to be compared with it: a
+        parabola, and two half-parabolas that bend differently. They have flat priors and a closed form, so
+        `method` is "exact" whatever was asked for, and `judge` refuses them.
     noise : {"normal", "student", "frontier"}
         Distribution of recipes and runs about the curve. "student": heavy tails, for collapsed networks; the
         curve is then the centre of a regime's recipes, which collapses do not pull.
@@ -157,6 +164,8 @@ def fit(
     """
     started = time.perf_counter()
     axis = regime_axis or population.regime_axis
+    if curve in PARAMETRIC and noise == "normal":
+        method = "exact"
     settings = Settings(axis, _frozen(regimes), curve, noise, method, seed, draws, tune, chains)
     priors = priors or Priors()
     assigned = assign_regimes(population.frame, axis, regimes)
@@ -225,9 +234,14 @@ def _draw(
 def _draw_exact(fitted: list[RegimeData], settings: Settings, priors: Priors) -> Draws:
     size = settings.draws * settings.chains
     streams = [np.random.default_rng([settings.seed, k]) for k in range(len(fitted))]
-    return from_regimes(
-        [draw_regime(r, priors, size, rng) for r, rng in zip(fitted, streams, strict=True)], COLUMNS
-    )
+    curve = settings.curve
+    drawn = [
+        draw_parametric(curve, r, priors, size, rng)
+        if curve in PARAMETRIC
+        else draw_regime(r, priors, size, rng)
+        for r, rng in zip(fitted, streams, strict=True)
+    ]
+    return from_regimes(drawn, COLUMNS)
 
 
 def _rows(
@@ -318,8 +332,8 @@ class Fit:
 
     @property
     def priors(self) -> pd.DataFrame:
-        """The priors: name, distribution, unit, reason."""
-        return self.prior_settings.describe()
+        """The priors: name, distribution, unit, reason. What they give each claim: `popstats.prior_claims`."""
+        return flat_priors() if self.settings.curve in PARAMETRIC else self.prior_settings.describe()
 
     @cached_property
     def convergence(self) -> Convergence:
@@ -336,6 +350,7 @@ class Fit:
         """Posterior predictive checks and LOO-PIT values of each regime: `.frame`, `.alerts`."""
         from popstats.inference.predictive import check_predictions
 
+        self._require_smooth("predictive_checks: expected a fit with the smooth curve")
         return check_predictions(self)
 
     @cached_property
@@ -343,7 +358,15 @@ class Fit:
         """How much each regime's results lean on the priors, by power scaling: `.frame`, `.sentence`."""
         from popstats.inference.sensitivity import power_scale
 
+        self._require_smooth("prior_sensitivity: this fit has no priors to lean on")
         return power_scale(self)
+
+    def _require_smooth(self, problem: str) -> None:
+        if self.settings.curve in PARAMETRIC:
+            raise FitError(
+                f"{problem}, got curve={self.settings.curve!r}, a companion; fit again with curve='smooth', and "
+                "compare the two with popstats.compare"
+            )
 
     def optima(self) -> pd.DataFrame:
         """Return what was found in each regime; all intervals 90 %, equal-tailed.
@@ -550,7 +573,10 @@ class Fit:
             ):
                 lower, upper = interval(values.ravel())
                 rows.append((regime.label, name, float(np.median(values)), float(lower), float(upper), unit))
-        return pd.DataFrame(rows, columns=["regime", "parameter", "median", "lower", "upper", "unit"])
+        # A parametric curve has neither length scale nor amplitude.
+        return pd.DataFrame(rows, columns=["regime", "parameter", "median", "lower", "upper", "unit"]).dropna(
+            ignore_index=True
+        )
 
     def __repr__(self) -> str:
         checks = self.convergence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from popstats.errors import FitError
 from popstats.inference.fit import Fit, fit
 from popstats.judgement.case import Case
 from popstats.judgement.explained import Explained
@@ -37,6 +38,8 @@ def judge(fitted: Fit, *, explained: Explained | None = None, **thresholds: floa
 
     Raises
     ------
+    FitError
+        If the fit's curve is a companion (quadratic, asymmetric).
     PopstatsError
         If a threshold is unknown or not positive.
 
@@ -45,6 +48,12 @@ def judge(fitted: Fit, *, explained: Explained | None = None, **thresholds: floa
     C1 speaks of regimes of equal MACs, C2 of equal parameters. The one that the fit is not about is judged on
     a second fit of the same table on the other axis (method "exact").
     """
+    if fitted.settings.curve != "smooth":
+        raise FitError(
+            f"judge: expected a fit with curve='smooth', got curve={fitted.settings.curve!r}: a curve of fixed form finds "
+            "its optimum wherever its form puts it, so it is never the source of a verdict; fit again with "
+            "curve='smooth', the report shows both"
+        )
     limits = Thresholds.of(thresholds)
     case = Case(fitted, limits, explained)
     verdicts: list[Verdict] = [
