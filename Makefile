@@ -60,7 +60,7 @@ docs: .venv/installed-all ## rewrite the tables in README and ARCHITECTURE that 
 # A stamp a set of extras, so that a second run installs nothing; the full set serves the demo too.
 .venv/installed-all: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing popstats, generate and the developers' tools into .venv (a few minutes the first time)"
-	@$(PIP) --editable '.[generate,ray,dev]' --constraint constraints.txt
+	@$(PIP) --editable '.[generate,ray,onnx,dev]' --constraint constraints.txt
 	@touch .venv/installed-demo $@
 
 .venv/installed-demo: pyproject.toml constraints.txt | .venv/bin/python

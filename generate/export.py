@@ -7,9 +7,10 @@ import importlib.util
 import io
 import json
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -26,6 +27,8 @@ __all__ = ["export_subnetwork", "main"]
 
 FORMATS = ("safetensors", "torchscript", "onnx")
 ENDINGS = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}
+# Name of the card inside a TorchScript file.
+CARD = "card.json"
 # Retrained or not, an exported network must reach its row's accuracy; other processors sum in another order.
 TOLERANCE_POINTS = 0.05
 
@@ -78,7 +81,8 @@ def export_subnetwork(
     subnetwork_id : str
         Its id, or enough of its first characters.
     kind : str
-        safetensors (with the widths in the file's metadata) | torchscript | onnx.
+        safetensors | torchscript | onnx. Each carries a card: widths, accuracy, costs, and the mean and standard
+        deviation by which images on the scale 0 to 1 are normalised before they go in.
     out : Path, optional
         Where to write.
     tolerance : float
@@ -94,6 +98,8 @@ def export_subnetwork(
     RunFolderError
         If there is no such subnetwork, its training failed, its accuracy is not reached, or it cannot be written.
     """
+    if kind == "onnx":
+        _check_onnx_packages()
     folder = RunFolder(run)
     training, row = _find(folder, subnetwork_id)
     # One thread, as in the workers: the same sums in the same order.
@@ -170,10 +176,8 @@ def _save(bench: Workbench, network: nn.Module, row: dict[str, Any], kind: str, 
         write_whole(path, weights_bytes(network, _card(bench, row)))
         return
     example = torch.zeros(1, *bench.images.input_shape)
-    if kind == "torchscript":
-        write_whole(path, _torchscript(network, example))
-        return
-    _save_onnx(network, example, path)
+    exported = _torchscript if kind == "torchscript" else _onnx
+    write_whole(path, exported(network, example, _card(bench, row)))
 
 
 def _card(bench: Workbench, row: dict[str, Any]) -> dict[str, str]:
@@ -188,23 +192,41 @@ def _card(bench: Workbench, row: dict[str, Any]) -> dict[str, str]:
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in card.items()}
 
 
-def _torchscript(network: nn.Module, example: torch.Tensor) -> bytes:
+def _torchscript(network: nn.Module, example: torch.Tensor, card: Mapping[str, str]) -> bytes:
     buffer = io.BytesIO()
-    with torch.no_grad():
-        torch.jit.save(torch.jit.trace(network, example), buffer)  # type: ignore[no-untyped-call]
+    with torch.no_grad(), warnings.catch_warnings():
+        # torch advises its users to export in another way; whoever asks for TorchScript has chosen.
+        warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit.*", category=FutureWarning)
+        traced = torch.jit.trace(network, example)  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, buffer, _extra_files={CARD: json.dumps(dict(card))})
     return buffer.getvalue()
 
 
-def _save_onnx(network: nn.Module, example: torch.Tensor, path: Path) -> None:
+def _onnx(network: nn.Module, example: torch.Tensor, card: Mapping[str, str]) -> bytes:
+    program = torch.onnx.export(
+        network,
+        (example,),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        input_names=["images"],
+        output_names=["logits"],
+        verbose=False,
+    )
+    # One file, weights included: by itself torch puts larger weights into a second file beside it.
+    model = cast(Any, program).model_proto
+    for name, value in card.items():
+        model.metadata_props.add(key=name, value=value)
+    return bytes(model.SerializeToString())
+
+
+def _check_onnx_packages() -> None:
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise RunFolderError(
-            f"--format onnx needs {' and '.join(missing)}. Install with: pip install onnx onnxscript"
+            f"--format onnx: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed. "
+            "Install with: pip install 'popstats[onnx]'"
         )
-    batch = torch.export.Dim("batch")
-    torch.onnx.export(
-        network, (example,), str(path), dynamo=True, dynamic_shapes=({0: batch},), verbose=False
-    )
 
 
 if __name__ == "__main__":

@@ -1,18 +1,21 @@
 """Exports: the file's network reaches the row's accuracy."""
 
+import importlib.util
 import json
 import shutil
 
 import pytest
 import torch
 from safetensors import safe_open
+from torch import nn
 
-from generate.export import export_subnetwork, main
+from generate.export import CARD, export_subnetwork, main
 from generate.preparation import reopen
 from generate.run_folder import RunFolder
 from generate.subnetworks import cut_network
 from generate.training import evaluate
 from popstats.errors import RunFolderError
+from tests.generate.conftest import run
 
 CPU = torch.device("cpu")
 
@@ -40,13 +43,74 @@ def test_without_kept_weights_it_says_so_and_trains_again(tmp_path, tiny_run, fi
     assert again.accuracy == pytest.approx(row["accuracy"], abs=0.05)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning", "ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore:.torch.jit.load:FutureWarning", "ignore:.torch.jit.load:DeprecationWarning"
+)
 def test_torchscript_needs_no_code_of_ours(tmp_path, tiny_run, first):
     path = export_subnetwork(tiny_run, first[0].subnetwork_id, "torchscript", tmp_path / "network.pt")
     bench = reopen(RunFolder(tiny_run), CPU)
-    network = torch.jit.load(path)
+    content = {CARD: ""}
+    network = torch.jit.load(path, _extra_files=content)
+    assert json.loads(json.loads(content[CARD])["mean"]) == list(bench.images.mean)
     again = evaluate(network, bench.images, bench.images.test, device=CPU, shift=1)
     assert again.accuracy == pytest.approx(first[1]["accuracy"], abs=0.05)
+
+
+class Session(nn.Module):
+    """An ONNX file as a network, so that the same evaluation can judge it."""
+
+    def __init__(self, path):
+        super().__init__()
+        runtime = pytest.importorskip("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def forward(self, images):
+        return torch.from_numpy(self.session.run(None, {"images": images.contiguous().numpy()})[0])
+
+
+def test_onnx_is_one_file_that_takes_any_batch(tmp_path, tiny_run, first):
+    pytest.importorskip("onnxscript")
+    training, row = first
+    path = export_subnetwork(tiny_run, training.subnetwork_id, "onnx", tmp_path / "network.onnx")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["network.onnx"]
+    network = Session(path)
+    card = network.session.get_modelmeta().custom_metadata_map
+    assert list(json.loads(card["widths"]).values()) == row["widths"]
+    bench = reopen(RunFolder(tiny_run), CPU)
+    again = evaluate(network, bench.images, bench.images.test, device=CPU, shift=1)
+    assert again.accuracy == pytest.approx(row["accuracy"], abs=0.05)
+
+
+def test_without_the_onnx_packages_it_says_what_to_install_before_anything_is_trained(
+    tiny_run, first, monkeypatch, capsys
+):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main([str(tiny_run), first[0].subnetwork_id, "--format", "onnx"]) == 1
+    said = capsys.readouterr()
+    assert "onnx and onnxscript are not installed. Install with: pip install 'popstats[onnx]'" in said.err
+    assert said.out == ""
+
+
+@pytest.mark.slow
+def test_the_best_of_a_regime_is_kept_and_exported_as_it_is(tmp_path, tiny_run, tiny_plan, capsys):
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(tiny_run, folder.path)
+    plan = tmp_path / "plan.toml"
+    plan.write_text('keep_weights = "best"\n' + tiny_plan.read_text())
+    regime = [training for training in folder.read_worklist() if training.target == 0.4]
+    for training in regime:
+        (folder.path / "rows" / f"{training.index:07d}.json").unlink()
+    done = run(folder.path, "--workers", "2", plan=plan)
+    assert done.returncode == 0, done.stdout + done.stderr
+    best = max((folder.read_row(training.index) for training in regime), key=lambda row: row["accuracy"])
+    kept = [path.stem for path in (folder.path / "weights").iterdir()]
+    assert kept == [best["subnetwork_id"]]
+    for kind in ("safetensors", "torchscript", "onnx"):
+        if kind != "onnx" or importlib.util.find_spec("onnxscript"):
+            assert main([str(folder.path), kept[0], "--format", kind]) == 0
+    assert "training again" not in capsys.readouterr().out
 
 
 def test_an_accuracy_that_is_not_reached_writes_nothing(tmp_path, tiny_run, first):
