@@ -62,7 +62,7 @@ def test_recipes_of_the_refined_space_are_better_by_what_was_promised(
     gained = before - true_drop(costs, recipes.widths).mean()
     assert gained > 0.02
     # The refined space mixes its recipes differently, which the promise cannot know.
-    assert gained == pytest.approx(space.gain, rel=0.2)
+    assert space.gain_lower - 0.2 * space.gain < gained < space.gain_upper + 0.2 * space.gain
     kept = recipes.macs / costs.original_macs
     np.testing.assert_allclose(kept, 1.0 - TARGET, atol=0.01)
 

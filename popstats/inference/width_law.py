@@ -13,6 +13,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,15 @@ from popstats.inference.ridge import (
 from popstats.population import Population
 from popstats.spaces import Axis, Regimes, assign_regimes
 
-__all__ = ["POOLED", "WidthLaw", "distance_terms", "known_widths", "log_width_terms", "width_law"]
+__all__ = [
+    "POOLED",
+    "RegimeLaw",
+    "WidthLaw",
+    "distance_terms",
+    "known_widths",
+    "log_width_terms",
+    "width_law",
+]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -66,17 +75,76 @@ def distance_terms(reduction: FloatArray) -> FloatArray:
     return np.column_stack([level, c, c**2])
 
 
+@dataclass(frozen=True, eq=False)
+class RegimeLaw:
+    """The law of one regime, as its log-widths see it.
+
+    Attributes
+    ----------
+    centre : numpy.ndarray, shape (G,)
+        Mean log kept share of each group.
+    posterior : Ridge
+        Of level, slopes and bends.
+    """
+
+    centre: FloatArray
+    posterior: Ridge
+
+    @classmethod
+    def through(cls, log_shares: FloatArray, drop: FloatArray, runs: FloatArray) -> RegimeLaw:
+        """Fit the law to recipes: log kept shares (n, G), mean drops (points) and runs (n,)."""
+        centre = log_shares.mean(axis=0)
+        columns = np.column_stack([np.ones(len(drop)), log_width_terms(log_shares, centre)])
+        return cls(centre, fit_ridge(weighted_cross_products(columns, drop, runs), len(drop), free=1))
+
+    def columns(self, log_shares: FloatArray) -> FloatArray:
+        """Return level, distances from the centre and their squares, (n, G) -> (n, 1 + 2 G)."""
+        return np.column_stack([np.ones(len(log_shares)), log_width_terms(log_shares, self.centre)])
+
+    def expected(self, log_shares: FloatArray) -> FloatArray:
+        """Return the posterior mean of the drop, points, (n, G) -> (n,)."""
+        return np.asarray(self.columns(log_shares) @ self.posterior.mean)
+
+    def uncertainty(self, log_shares: FloatArray) -> FloatArray:
+        """Return the posterior standard deviation of the expected drop, points, (n, G) -> (n,).
+
+        Like a leverage, it grows with the distance from the recipes that the law was fitted to, directions that
+        they hardly vary in counting most.
+        """
+        columns = self.columns(log_shares)
+        return np.asarray(
+            np.sqrt(np.einsum("ni,ij,nj->n", columns, self._covariance, columns, optimize=True))
+        )
+
+    @cached_property
+    def _covariance(self) -> FloatArray:
+        drawn, _ = self.posterior.draw(_DRAWS, np.random.default_rng(0))
+        return np.asarray(np.cov(drawn.T))
+
+    def draw_mean(self, log_shares: FloatArray, draws: int, seed: int) -> FloatArray:
+        """Return posterior draws of the mean expected drop of these recipes, points, (n, G) -> (draws,)."""
+        drawn, _ = self.posterior.draw(draws, np.random.default_rng(seed))
+        return np.asarray(drawn @ self.columns(log_shares).mean(axis=0))
+
+
 @dataclass(frozen=True)
 class _Law:
     """The law of one regime: where it is centred, its posterior, and how well it predicts."""
 
     label: str
     n_recipes: int
-    centre: FloatArray
     widths: FloatArray
-    posterior: Ridge
+    law: RegimeLaw
     r2: float
     ceiling: float
+
+    @property
+    def centre(self) -> FloatArray:
+        return self.law.centre
+
+    @property
+    def posterior(self) -> Ridge:
+        return self.law.posterior
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -149,11 +217,15 @@ class WidthLaw:
         law = self._law(regime)
         return np.asarray(self._columns(law, widths) @ law.posterior.mean)
 
-    def draw_mean_drop(self, widths: npt.ArrayLike, regime: str, draws: int) -> FloatArray:
-        """Return posterior draws of the mean expected drop of these recipes (points), (n, G) -> (draws,)."""
-        law = self._law(regime)
-        drawn, _ = law.posterior.draw(draws, np.random.default_rng(self.seed))
-        return np.asarray(drawn @ self._columns(law, widths).mean(axis=0))
+    def of(self, regime: str) -> RegimeLaw:
+        """Return the law of one regime (a label of `labels`).
+
+        Raises
+        ------
+        FitError
+            If there is no law of that name.
+        """
+        return self._law(regime).law
 
     def _law(self, regime: str) -> _Law:
         if regime not in self._laws:
@@ -166,8 +238,7 @@ class WidthLaw:
             raise FitError(f"width law: expected {len(self.groups)} widths a recipe, got {given.shape[1]}")
         if (given <= 0).any():
             raise FitError("width law: expected positive widths (every group keeps at least one channel)")
-        terms = log_width_terms(np.log(given / self.full_widths), law.centre)
-        return np.column_stack([np.ones(len(given)), terms])
+        return law.law.columns(np.log(given / self.full_widths))
 
     def __repr__(self) -> str:
         best = self.fit.iloc[-1]
@@ -273,18 +344,16 @@ def _one_law(
     label: str, recipes: pd.DataFrame, log_widths: FloatArray, widths: FloatArray, seed: int
 ) -> _Law:
     drop, runs = recipes["drop"].to_numpy(), recipes["runs"].to_numpy()
-    centre = log_widths.mean(axis=0)
-    columns = np.column_stack([np.ones(len(recipes)), log_width_terms(log_widths, centre)])
-    losses = held_out_losses(columns, drop, runs, assign_folds(len(recipes), seed), free=1)
+    law = RegimeLaw.through(log_widths, drop, runs)
+    losses = held_out_losses(law.columns(log_widths), drop, runs, assign_folds(len(recipes), seed), free=1)
     within, df = recipes["within"].sum(), runs.sum() - runs.size
     total = float((runs * (drop - np.average(drop, weights=runs)) ** 2).sum() + within)
     noise = float(within / df * runs.sum()) if df > 0 else float("nan")
     return _Law(
         label=label,
         n_recipes=len(recipes),
-        centre=centre,
         widths=np.exp(np.log(widths).mean(axis=0)),
-        posterior=fit_ridge(weighted_cross_products(columns, drop, runs), len(recipes), free=1),
+        law=law,
         r2=1.0 - float((runs * losses).sum() + within) / total if total > 0 else float("nan"),
         ceiling=1.0 - noise / total if total > 0 else float("nan"),
     )

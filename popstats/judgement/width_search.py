@@ -13,14 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from popstats.inference.cost_form import CostForm
-from popstats.inference.width_law import WidthLaw
+from popstats.inference.curves import OBSERVED_QUANTILES
+from popstats.inference.width_law import RegimeLaw
 
-__all__ = ["WidthBands", "near_best_bands", "onto_budget"]
+__all__ = ["LEAST_SHARE", "Budget", "WidthBands", "near_best_bands", "onto_budget", "share_inside"]
 
 FloatArray = npt.NDArray[np.float64]
 
-CANDIDATES = 1000
-ROUNDS = 20
+CANDIDATES = 600
+ROUNDS = 15
 #: Share of candidates that the next round is centred on.
 ELITE = 0.05
 #: Halvings of the interval of the common shift; 2^-32 of a log-width is below rounding to channels.
@@ -28,6 +29,13 @@ _BISECTIONS = 32
 #: Bands hold the central share of the near-best recipes.
 BAND = (0.05, 0.95)
 EXAMPLES = 500
+#: The law may be used where it is as certain as of this share of the recipes that it was fitted to.
+SUPPORT = 0.95
+#: Points that a recipe as uncertain as twice that limit is charged: no gain makes up for it.
+PENALTY = 1000.0
+#: Least share of the regime's recipes that the bands hold.
+LEAST_SHARE = 0.05
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,54 +84,115 @@ def onto_budget(
     return np.asarray(np.clip(log_share + down[:, None], low, high))
 
 
+@dataclass(frozen=True, eq=False)
+class Budget:
+    """What recipes of the search must meet.
+
+    Attributes
+    ----------
+    cost : CostForm
+        Of the axis that the budget is on.
+    full : numpy.ndarray, shape (G,)
+        The original's widths.
+    amount : float
+        The budget, in the cost's unit.
+    """
+
+    cost: CostForm
+    full: FloatArray
+    amount: float
+
+    def meet(self, log_share: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+        """Shift recipes onto the budget inside a box; see `onto_budget`."""
+        return onto_budget(log_share, self.cost, self.full, self.amount, low, high)
+
+
 def near_best_bands(
-    law: WidthLaw, regime: str, cost: CostForm, budget: float, seen: FloatArray, near: float, seed: int = 0
+    law: RegimeLaw,
+    budget: Budget,
+    seen: FloatArray,
+    near: float,
+    least_share: float = LEAST_SHARE,
+    seed: int = 0,
 ) -> WidthBands:
     """Search the recipes predicted within `near` points of the best at a budget.
 
     Parameters
     ----------
-    law : WidthLaw
-    regime : str
-        Which of its laws.
-    cost : CostForm
-        Of the axis that the budget is on.
-    budget : float
-        In the cost's unit.
+    law : RegimeLaw
+    budget : Budget
     seen : numpy.ndarray, shape (n, G)
-        Widths of the regime's recipes: the search stays inside their range.
+        Log kept shares of the regime's recipes.
     near : float
-        Points.
+        Points; doubled until the bands hold `least_share` of the regime's recipes.
+    least_share : float
+        Share of the recipes that the bands must hold.
+
+    Notes
+    -----
+    A maximum over thousands of candidates is where the law errs the most in its favour. The search therefore stays
+    inside each group's observed range (2.5 to 97.5 %) and where the law is as certain as it is of 95 % of the
+    regime's own recipes, and the bands must hold recipes that were really trained.
     """
-    rng, full = np.random.default_rng(seed), law.full_widths
-    shares = np.log(seen / full)
-    low, high = shares.min(axis=0), shares.max(axis=0)
+    rng = np.random.default_rng(seed)
+    low, high = np.quantile(seen, OBSERVED_QUANTILES, axis=0)
+    sure = float(np.quantile(law.uncertainty(seen), SUPPORT))
 
-    def predict(log_share: FloatArray) -> FloatArray:
-        return law.expected_drop(np.exp(log_share) * full, regime)
+    def objective(log_share: FloatArray) -> FloatArray:
+        beyond = np.maximum(law.uncertainty(log_share) / sure - 1.0, 0.0)
+        return law.expected(log_share) + PENALTY * beyond
 
-    centre, spread = shares.mean(axis=0), np.maximum(shares.std(axis=0), 1e-3)
+    best = _best(objective, seen, budget, (low, high), rng)
+    band_low, band_high = _bands(objective, best, seen, budget, (low, high), near, least_share, rng)
+    inner = np.log(rng.uniform(np.exp(band_low), np.exp(band_high), size=(EXAMPLES, best.size)))
+    examples = budget.meet(inner, band_low, band_high)
+    return WidthBands(np.exp(best), np.exp(band_low), np.exp(band_high), np.exp(examples))
+
+
+def _best(
+    objective: Callable[[FloatArray], FloatArray],
+    seen: FloatArray,
+    budget: Budget,
+    box: tuple[FloatArray, FloatArray],
+    rng: np.random.Generator,
+) -> FloatArray:
+    """Return the best recipe of the cross-entropy search, shape (G,)."""
+    centre, spread = seen.mean(axis=0), np.maximum(seen.std(axis=0), 1e-3)
     for _ in range(ROUNDS):
-        drawn = centre + spread * rng.standard_normal((CANDIDATES, full.size))
-        candidates = onto_budget(drawn, cost, full, budget, low, high)
-        elite = candidates[np.argsort(predict(candidates))[: int(ELITE * CANDIDATES)]]
+        drawn = centre + spread * rng.standard_normal((CANDIDATES, centre.size))
+        candidates = budget.meet(drawn, *box)
+        elite = candidates[np.argsort(objective(candidates))[: int(ELITE * CANDIDATES)]]
         centre, spread = elite.mean(axis=0), elite.std(axis=0) + 1e-4
-    best = onto_budget(centre[None], cost, full, budget, low, high)
-    band_low, band_high = _bands(predict, best, shares, (cost, full, budget, low, high), near, rng)
-    inner = np.log(rng.uniform(np.exp(band_low), np.exp(band_high), size=(EXAMPLES, full.size)))
-    examples = onto_budget(inner, cost, full, budget, band_low, band_high)
-    return WidthBands(np.exp(best[0]), np.exp(band_low), np.exp(band_high), np.exp(examples))
+    return np.asarray(elite[0])
 
 
 def _bands(
-    predict: Callable[[FloatArray], FloatArray], best: FloatArray, shares: FloatArray,
-    box: tuple[CostForm, FloatArray, float, FloatArray, FloatArray], near: float, rng: np.random.Generator,
-) -> tuple[FloatArray, FloatArray]:  # fmt: skip
-    """Quantiles of near-best recipes between the best one and the regime's own."""
-    others = shares[rng.integers(len(shares), size=10 * CANDIDATES)]
+    objective: Callable[[FloatArray], FloatArray],
+    best: FloatArray,
+    seen: FloatArray,
+    budget: Budget,
+    box: tuple[FloatArray, FloatArray],
+    near: float,
+    least_share: float,
+    rng: np.random.Generator,
+) -> tuple[FloatArray, FloatArray]:
+    """Quantiles of near-best recipes between the best one and the regime's own, wide enough to hold some of those."""
+    others = seen[rng.integers(len(seen), size=10 * CANDIDATES)]
     mixed = best + rng.random((len(others), 1)) * (others - best)
-    candidates = onto_budget(mixed, *box)
-    good = candidates[predict(candidates) <= predict(best)[0] + near]
-    low, high = np.quantile(np.vstack([good, best]), BAND, axis=0)
-    # A band must hold the best recipe, or shifting onto the budget could leave it.
-    return np.minimum(low, best[0]), np.maximum(high, best[0])
+    candidates = budget.meet(mixed, *box)
+    predicted, lowest = objective(candidates), float(objective(best[None])[0])
+    while True:
+        good = np.vstack([candidates[predicted <= lowest + near], best])
+        low, high = np.quantile(good, BAND, axis=0)
+        # A band must hold the best recipe, or shifting onto the budget could leave it.
+        low, high = np.minimum(low, best), np.maximum(high, best)
+        if share_inside(seen, low, high) >= least_share:
+            return low, high
+        if len(good) > len(candidates):
+            return box
+        near *= 2.0
+
+
+def share_inside(log_share: FloatArray, low: FloatArray, high: FloatArray) -> float:
+    """Return the share of recipes with every group inside its band."""
+    return float(((log_share >= low - _ROUNDING) & (log_share <= high + _ROUNDING)).all(axis=1).mean())
