@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -22,12 +23,17 @@ from popstats.errors import PlanError
 
 __all__ = [
     "OriginalNumbers",
+    "check_outputs",
+    "check_source",
     "load_weights",
     "make_original",
     "measure_original",
     "weights_bytes",
     "weights_id",
 ]
+
+# torchvision's weights of these two expect its own rescaling of the input, which is no part of the network here.
+RESCALES_ITS_INPUT = ("googlenet", "inception_v3")
 
 
 @dataclass(frozen=True)
@@ -168,7 +174,7 @@ def load_weights(network: nn.Module, content: bytes, where: str) -> None:
 def _build(plan: Plan, images: ImageSet) -> nn.Module:
     kind, _, argument = plan.original.source.partition(":")
     if kind == "torchvision" and argument:
-        return _from_torchvision(plan, images, argument)
+        return _from_torchvision(plan, argument)
     network = planned_network(plan.network, classes=images.classes, input_shape=images.input_shape)
     if plan.original.source != "train":
         load_weights(
@@ -189,11 +195,53 @@ def _read_weights(path: Path) -> bytes:
         ) from error
 
 
-def _from_torchvision(plan: Plan, images: ImageSet, weights: str) -> nn.Module:
-    """Load one of torchvision's trained networks, such as torchvision:IMAGENET1K_V2."""
+def check_source(plan: Plan, images: ImageSet) -> None:
+    """Refuse weights of torchvision that cannot fit, without loading them.
+
+    Raises
+    ------
+    PlanError
+        If torchvision has no such weights, or they tell other classes apart.
+    """
+    kind, _, argument = plan.original.source.partition(":")
+    if kind == "torchvision" and argument:
+        classes = len(_torchvision_weights(plan, argument).meta["categories"])
+        if classes != images.classes:
+            raise _wrong_classes(classes, images)
+
+
+def check_outputs(network: nn.Module, images: ImageSet) -> None:
+    """Refuse a network that does not tell the images' classes apart.
+
+    Raises
+    ------
+    PlanError
+        If it has more or fewer outputs.
+    """
+    with torch.no_grad():
+        outputs = network.eval()(torch.zeros(1, *images.input_shape))
+    if outputs.shape != (1, images.classes):
+        raise _wrong_classes(int(outputs.shape[-1]), images)
+
+
+def _wrong_classes(classes: int, images: ImageSet) -> PlanError:
+    return PlanError(
+        f"original.source: the network tells {classes} classes apart, but {images.name} has {images.classes}. "
+        'Take weights that were trained on these classes, or original.source = "train".'
+    )
+
+
+def _torchvision_weights(plan: Plan, name: str) -> Any:
+    """Return torchvision's entry for some weights, such as IMAGENET1K_V2; loads nothing."""
     if plan.network.stem != "standard":
         raise PlanError(
-            f"original.source: torchvision's weights belong to the standard stem; got network.stem = {plan.network.stem!r}."
+            "original.source: torchvision's weights belong to the standard stem; got network.stem = "
+            f"{plan.network.stem!r}."
+        )
+    if plan.network.name in RESCALES_ITS_INPUT:
+        raise PlanError(
+            f"original.source: torchvision's weights of {plan.network.name!r} expect an input that torchvision "
+            'rescales on its own; they cannot be used here. Take original.source = "train" or another network.'
         )
     try:
         from torchvision import models
@@ -201,27 +249,36 @@ def _from_torchvision(plan: Plan, images: ImageSet, weights: str) -> nn.Module:
         raise PlanError(
             "original.source: torchvision is not installed. Install it with: pip install torchvision"
         ) from error
-    options = {"aux_logits": False} if plan.network.name in ("googlenet", "inception_v3") else {}
     try:
-        chosen = models.get_model_weights(plan.network.name)[weights]
-        network = cast(nn.Module, models.get_model(plan.network.name, weights=chosen))
-    except (KeyError, ValueError) as error:
+        known = models.get_model_weights(plan.network.name)
+    except ValueError as error:
         raise PlanError(
-            f"original.source: torchvision has no weights {weights!r} for {plan.network.name!r} ({error})."
+            f"original.source: torchvision has no weights for {plan.network.name!r}. "
+            'Take original.source = "train" or the path of a .safetensors file.'
         ) from error
-    except OSError as error:
+    if name not in known.__members__:
         raise PlanError(
-            f"original.source: the weights {weights!r} could not be downloaded ({error}). Save them as "
+            f"original.source: torchvision has no weights {name!r} for {plan.network.name!r}; it has "
+            f"{', '.join(known.__members__)}."
+        )
+    return known[name]
+
+
+def _from_torchvision(plan: Plan, name: str) -> nn.Module:
+    """Load one of torchvision's trained networks, downloaded unless torch's cache has it."""
+    weights = _torchvision_weights(plan, name)
+    from torchvision import models
+
+    try:
+        return cast(nn.Module, models.get_model(plan.network.name, weights=weights))
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        cache = Path(torch.hub.get_dir()) / "checkpoints"
+        raise PlanError(
+            f"original.source: {plan.original.source} could not be downloaded or read ({_first_line(error)}). "
+            f"Put {weights.url} into {cache}, remove it there if it is damaged, or save the weights as "
             ".safetensors and give that path."
         ) from error
-    for name, value in options.items():
-        setattr(network, name, value)
-    return _without_auxiliary_heads(network)
 
 
-def _without_auxiliary_heads(network: nn.Module) -> nn.Module:
-    """Drop the heads that only training uses: they are no part of the network's cost, and cannot be traced."""
-    for name in ("aux1", "aux2", "AuxLogits"):
-        if hasattr(network, name):
-            setattr(network, name, None)
-    return network
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -14,13 +14,20 @@ from generate.costs import CostModel, derive_costs
 from generate.groups import find_groups
 from generate.images import ImageSet, load_images
 from generate.networks import planned_network
-from generate.original import OriginalNumbers, make_original, measure_original, weights_bytes
+from generate.original import (
+    OriginalNumbers,
+    check_outputs,
+    check_source,
+    make_original,
+    measure_original,
+    weights_bytes,
+)
 from generate.plan import Plan
 from generate.provenance import code_version, hardware
 from generate.run_folder import RunFolder
 from generate.subnetworks import Workbench, open_workbench, rebuild_original
 from generate.worklist import Training, make_worklist
-from popstats.errors import PlanError, RunFolderError
+from popstats.errors import RunFolderError
 
 __all__ = ["Survey", "metadata", "prepare", "reopen", "survey"]
 
@@ -75,6 +82,7 @@ def survey(plan: Plan) -> Survey:
     for settings in (plan.original.training, *plan.retraining.values()):
         parse_augmentation(settings.augmentation)
     images = load_images(plan.images)
+    check_source(plan, images)
     network = planned_network(plan.network, classes=images.classes, input_shape=images.input_shape).eval()
     groups = find_groups(network, images.input_shape, plan.network.keep)
     return Survey(plan, images, network, derive_costs(network, images.input_shape, groups))
@@ -123,23 +131,12 @@ def _original(folder: RunFolder, surveyed: Survey, device: torch.device) -> Orig
     started = time.monotonic()
     costs = (surveyed.costs.original_macs, surveyed.costs.original_params)
     network = make_original(surveyed.plan, surveyed.images, macs=costs[0], device=device)
-    _check_classes(network, surveyed.images)
+    check_outputs(network, surveyed.images)
     numbers = measure_original(
         surveyed.plan, network, surveyed.images, costs=costs, device=device, started=started
     )
     folder.write_original(weights_bytes(network), numbers.as_dict())
     return numbers
-
-
-@torch.no_grad()
-def _check_classes(network: nn.Module, images: ImageSet) -> None:
-    outputs = network.eval()(torch.zeros(1, *images.input_shape))
-    if outputs.shape != (1, images.classes):
-        raise PlanError(
-            f"original.source: the network tells {outputs.shape[-1]} classes apart, but {images.name} "
-            f"has {images.classes}. "
-            'Take weights that were trained on these classes, or original.source = "train".'
-        )
 
 
 def reopen(folder: RunFolder, device: torch.device) -> Workbench:
