@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from generate.cost_report import group_lines
 from generate.costs import CostModel
 from generate.executors import default_workers
 from generate.feasibility import feasible_range
+from generate.pilot import print_pilot
 from generate.plan import Plan
 from generate.preparation import Survey, survey
 from generate.progress import duration
@@ -27,13 +29,15 @@ TIMED_STEPS = 12
 TIMED_TEST_IMAGES = 256
 
 
-def print_dry_run(plan: Plan, device: torch.device, workers: int | None) -> int:
-    """Print the plan's groups, regimes, number of trainings and estimated time."""
+def print_dry_run(plan: Plan, device: torch.device, workers: int | None, pilot: Path | None = None) -> int:
+    """Print the plan's groups, regimes, number of trainings and estimated time; what a pilot's fit says of them."""
     torch.set_num_threads(1)
     surveyed = survey(plan)
     trainings = surveyed.worklist(original_id="")
     _print_groups(plan, surveyed)
     _print_regimes(plan, surveyed.costs, trainings)
+    if pilot is not None:
+        print_pilot(pilot, trainings)
     count = min(workers or default_workers(device), len(trainings))
     seconds = estimated_seconds(surveyed, trainings, device) / count
     print(

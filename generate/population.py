@@ -84,6 +84,12 @@ def _parser() -> argparse.ArgumentParser:
         "--dry-run", action="store_true", help="say what would be done, and how long it would take"
     )
     parser.add_argument(
+        "--fit",
+        type=Path,
+        metavar="FIT.nc",
+        help="with --dry-run: a pilot's saved fit, to say how many recipes its regimes need",
+    )
+    parser.add_argument(
         "--status", action="store_true", help="say how far the run folder is; changes nothing"
     )
     return parser
@@ -98,6 +104,8 @@ def _positive(text: str) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     plan, source, path = _plan_and_folder(options)
+    if options.fit is not None and not options.dry_run:
+        raise PlanError("--fit: only a dry run reads a pilot's fit; add --dry-run")
     if options.status:
         from generate.status import print_status
 
@@ -106,7 +114,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         from generate.dry_run import print_dry_run
 
-        return print_dry_run(plan, device, options.workers)
+        return print_dry_run(plan, device, options.workers, options.fit)
     return _make(plan, source, path, device, options)
 
 

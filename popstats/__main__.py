@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     report = command("report", _report, "write the report, one HTML file that opens offline", both)
     refine = command("refine", _refine, "propose the recipe space for the next run of generate", both)
     compare = command("compare", _compare, "compare how well two models predict (PSIS-LOO)", both)
+    plan_size = command("plan-size", _plan_size, "plan how many recipes and seeds a regime needs", both)
     simulate = command("simulate", _simulate, "make a population whose truth is known", [json_only])
     calibrate = command(
         "calibrate", _calibrate, "measure the verdicts' error rates on simulated truths", [json_only]
@@ -106,6 +107,13 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "population", metavar="POP", nargs="+", help=f"{what}, or a saved fit (.nc); two or more are compared"
     )
+    plan_size.add_argument(
+        "population",
+        metavar="POP",
+        nargs="?",
+        help=f"a pilot: {what}, or a fit that `fit -o` saved (.nc); without one a guess is planned with",
+    )
+    _planning_options(plan_size)
     compare.add_argument(
         "population", metavar="FIT", nargs=2, help="two fits of the same table, saved by `fit -o` (.nc)"
     )
@@ -190,6 +198,23 @@ def _fit_options() -> argparse.ArgumentParser:
     )
     group.add_argument("--seed", type=int, default=0, help="same seed, same draws (default: 0)")
     return parent  # fmt: skip
+
+
+def _planning_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--regime",
+        action="append",
+        metavar="R",
+        help="a regime's centre (repeat), or all; default: the one known worst",
+    )
+    parser.add_argument(
+        "--width", type=float, default=0.2, metavar="MCB",
+        help="both ends of the near-optimal range shall have 90 %% intervals narrower than this (default: 0.2)",
+    )  # fmt: skip
+    parser.add_argument("--guess-noise", type=float, metavar="POINTS", help="of a guess: spread of trainings")
+    parser.add_argument(
+        "--guess-rise", type=float, metavar="POINTS", help="of a guess: height of the curve's ends"
+    )
 
 
 def _simulate_options(parser: argparse.ArgumentParser) -> None:
@@ -347,6 +372,26 @@ def _regime(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
+
+
+def _plan_size(options: argparse.Namespace) -> int:
+    from popstats.inference.planning import plan_size
+
+    asked = {"width": options.width, "noise": options.guess_noise, "rise": options.guess_rise}
+    if options.population is None:
+        plans, axis, status = [plan_size(**asked, seed=options.seed)], None, DONE
+    else:
+        pilot = _fitted(options, options.population)
+        asked_for = options.regime or []
+        regimes = [r.label for r in pilot.fitted] if asked_for == ["all"] else [_regime(r) for r in asked_for]
+        plans = [plan_size(pilot, regime=r, **asked, seed=options.seed) for r in regimes or [None]]
+        axis, status = pilot.regime_axis, _status(pilot)
+    _say(
+        options,
+        {"axis": axis, "plans": [plan.to_dict() for plan in plans]},
+        "\n".join(plan.sentence for plan in plans),
+    )
+    return status
 
 
 def _compare(options: argparse.Namespace) -> int:

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from popstats.errors import FitError
 from popstats.inference.cross_products import CrossProducts, RegimeData
 from popstats.inference.curves import COLUMNS, CurveScale, design_matrix
 from popstats.inference.fit import Fit
+from popstats.inference.noise import log_density
 
-__all__ = ["Scenario", "guessed_scenario", "pilot_scenario", "simulate_regime"]
+__all__ = ["Scenario", "equivalent_noise", "guessed_scenario", "pilot_scenario", "simulate_regime"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -28,6 +28,8 @@ GUESSED_HALF_RANGE = 0.95 * float(np.log(2.0))
 _GRID = 400
 #: Directions of the design with less than this share of the largest second moment hold no information.
 _EMPTY = 1e-10
+#: Reach, in standard deviations and means, and points of the integral over a density.
+_REACH, _QUADRATURE = 12.0, 4001
 
 
 @dataclass(frozen=True)
@@ -57,18 +59,20 @@ class Scenario:
 
 
 def pilot_scenario(pilot: Fit, k: int, truths: int, seed_share: float | None) -> Scenario:
-    """Take the curve and the noise from the k-th fitted regime of a pilot fit, its uncertainty included."""
-    if pilot.settings.noise != "normal":
-        raise FitError(
-            f"plan_size: expected a pilot with noise='normal', got {pilot.settings.noise!r}; "
-            "fit it again with method='exact' (a fraction of a second)"
-        )
+    """Take the curve and the noise from the k-th fitted regime of a pilot fit, its uncertainty included.
+
+    Noise that is not normal is replaced by the normal noise that tells as much about the curve: a fit with the
+    pilot's own noise will be as precise (Lehmann and Casella 1998, Theory of Point Estimation, section 6.3).
+    """
     regime, flat = pilot.fitted[k], pilot.draws.flat_coefficients[:, k]
     products = regime.cross_products
     if products is None:
         raise ValueError(f"regime {regime.label} was not fitted: {regime.reason}")
     picked = np.linspace(0, flat.shape[0] - 1, truths).astype(np.intp)
     noise = pilot.draws.noise[:, :, k].reshape(-1)[picked]
+    if pilot.draws.shape is not None:
+        shape = pilot.draws.shape[:, :, k].reshape(-1)[picked]
+        noise = noise * equivalent_noise(pilot.settings.noise, noise, shape)
     share = pilot.draws.seed_share[:, :, k].reshape(-1)[picked]
     if not products.has_replicates:
         share = np.full(truths, seed_share or 0.0)
@@ -82,6 +86,32 @@ def pilot_scenario(pilot: Fit, k: int, truths: int, seed_share: float | None) ->
         seed_sd=noise * np.sqrt(share),
         knows_seeds=products.has_replicates or seed_share is not None,
     )
+
+
+def equivalent_noise(kind: str, scale: FloatArray, shape: FloatArray) -> FloatArray:
+    """Return the sd of the normal noise with the same information about location, in units of the scale.
+
+    Parameters
+    ----------
+    kind : {"student", "frontier"}
+    scale : numpy.ndarray, shape (T,)
+        Scale of the noise.
+    shape : numpy.ndarray, shape (T,)
+        Degrees of freedom, or the mean of the exponential in the unit of `scale`.
+    """
+    if kind == "student":
+        return np.asarray(np.sqrt((shape + 3.0) / (shape + 1.0)))
+    excess = shape / scale
+    information = [_frontier_information(tau) for tau in excess.tolist()]
+    return 1.0 / np.sqrt(np.array(information))
+
+
+def _frontier_information(tau: float) -> float:
+    """Return the expected squared slope of the log density of a unit normal plus an exponential of mean tau."""
+    e = np.linspace(-_REACH, _REACH * (1.0 + tau), _QUADRATURE)
+    log_p = log_density("frontier", e, np.ones_like(e), np.full_like(e, tau))
+    slope = np.gradient(log_p, e)
+    return float(np.trapezoid(slope**2 * np.exp(log_p), e))
 
 
 def guessed_scenario(

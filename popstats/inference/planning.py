@@ -67,6 +67,18 @@ class Plan:
         """Trainings that are needed: recipes times seeds."""
         return None if self.recipes is None or self.seeds is None else self.recipes * self.seeds
 
+    def to_dict(self) -> dict[str, object]:
+        """Return the plan as plain values, for JSON."""
+        return {
+            "regime": self.regime,
+            "width": self.width,
+            "recipes": self.recipes,
+            "seeds": self.seeds,
+            "trainings": self.trainings,
+            "sentence": self.sentence,
+            "sizes": self.frame.to_dict("records"),
+        }
+
     def __repr__(self) -> str:
         return f"<Plan: {self.sentence}>"
 
@@ -97,8 +109,8 @@ def plan_size(
     Parameters
     ----------
     pilot : Fit, optional
-        A fit with normal noise, of a few dozen recipes. Without it, a guess is planned with: a parabola
-        between mCB 0.5 and 2.
+        A fit of a few dozen recipes; of heavy-tailed or skewed noise counts what it tells about the curve. Without
+        it, a guess is planned with: a parabola between mCB 0.5 and 2.
     regime : float or str, optional
         Centre or label of one of the pilot's regimes; default: the one whose near-optimal range is known worst.
     width : float

@@ -1,5 +1,6 @@
 """Planning: cross-products without rows against rows, and plans against populations of the planned size."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,12 @@ import pytest
 import popstats
 from popstats.errors import FitError
 from popstats.inference.curves import COLUMNS, design_matrix
-from popstats.inference.planned_regimes import guessed_scenario, pilot_scenario, simulate_regime
+from popstats.inference.planned_regimes import (
+    equivalent_noise,
+    guessed_scenario,
+    pilot_scenario,
+    simulate_regime,
+)
 from popstats.inference.planning import _widths
 from popstats.inference.pointwise import fitted_points
 from popstats.simulate import simulate_population
@@ -131,6 +137,31 @@ def test_illegal_arguments_are_named(arguments, message):
 def test_a_pilot_and_a_guess_exclude_each_other(pilot):
     with pytest.raises(FitError, match="got both"):
         popstats.plan_size(pilot, noise=0.2)
-    student = replace(pilot, settings=replace(pilot.settings, noise="student", method="nuts"))
-    with pytest.raises(FitError, match="noise='normal'"):
-        popstats.plan_size(student)
+
+
+def test_information_of_noise_that_is_not_normal():
+    nearly_normal = equivalent_noise("student", np.ones(1), np.array([1e6]))
+    assert nearly_normal == pytest.approx(1.0, abs=1e-5)
+    assert equivalent_noise("student", np.ones(1), np.array([3.0])) == pytest.approx(np.sqrt(1.5))
+    frontier = equivalent_noise("frontier", np.ones(3), np.array([1e-3, 0.5, 20.0]))
+    assert frontier[0] == pytest.approx(1.0, abs=1e-4)
+    # Never less information than a normal of the same variance, 1 + tau^2, has; nor more than the normal alone.
+    assert 1.0 < frontier[1] < np.sqrt(1.25)
+    # A long exponential tail tells little; what is left sits at its edge.
+    assert frontier[2] < 0.5 * np.sqrt(401.0)
+
+
+def test_a_pilot_with_heavy_tails_plans_with_the_information_it_has(pilot):
+    draws = replace(pilot.draws, shape=np.full_like(pilot.draws.noise, 3.0))
+    student = replace(pilot, settings=replace(pilot.settings, noise="student", method="nuts"), draws=draws)
+    heavy, normal = (popstats.plan_size(p, recipes=[200], seeds=[1]).frame.iloc[0] for p in (student, pilot))
+    assert heavy["lower_width"] > normal["lower_width"]
+    scenario, plain = pilot_scenario(student, 0, 3, None), pilot_scenario(pilot, 0, 3, None)
+    np.testing.assert_allclose(scenario.recipe_sd, plain.recipe_sd * np.sqrt(1.5))
+
+
+def test_a_plan_as_plain_values_is_json(pilot):
+    plan = popstats.plan_size(pilot, recipes=[100, 200], seeds=[1])
+    content = json.loads(json.dumps(plan.to_dict()))
+    assert content["sentence"] == plan.sentence
+    assert [size["recipes"] for size in content["sizes"]] == [100, 200]
