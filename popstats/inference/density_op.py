@@ -7,6 +7,7 @@ one operation they take one, and PyTensor keeps the result on disk.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, ClassVar
@@ -24,13 +25,12 @@ __all__ = ["DensityOp"]
 class DensityOp(Op):  # type: ignore[misc]
     """Inputs: arrays to differentiate by, then the packed data; outputs: value (), then the gradients.
 
-    Subclasses set `density`, a function in numba's subset of Python, `parts`, the functions it calls, and
+    Subclasses set `density`, a function in numba's subset of Python that calls nothing outside its own module, and
     `differentiable`, how many of its leading inputs it returns gradients for.
     """
 
     __props__ = ()
     density: ClassVar[Callable[..., Any]]
-    parts: ClassVar[tuple[Callable[..., Any], ...]] = ()
     differentiable: ClassVar[int]
 
     def make_node(self, *inputs: Any) -> Apply:
@@ -63,8 +63,7 @@ class DensityOp(Op):  # type: ignore[misc]
 
 @register_funcify_and_cache_key(DensityOp)  # type: ignore[untyped-decorator]
 def _compiled(op: DensityOp, **kwargs: Any) -> Any:
-    # PyTensor keeps the compiled function on disk under this key. The source is part of it: a key made of the
-    # operation's properties alone would keep serving the code of an earlier version.
-    functions = (type(op).density, *type(op).parts)
-    source = "".join(inspect.getsource(getattr(f, "py_func", f)) for f in functions)
+    # PyTensor keeps the compiled function on disk under this key. The source is part of it, with all that the
+    # function may call: a key made of the operation's properties alone would keep serving an earlier version.
+    source = inspect.getsource(sys.modules[type(op).density.__module__])
     return numba_njit(type(op).density), sha256(source.encode()).hexdigest()

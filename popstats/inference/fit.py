@@ -219,7 +219,7 @@ def _draw(
     if settings.method == "exact" or not fitted:
         return _draw_exact(fitted, settings, priors)
     if settings.noise == "normal":
-        from popstats.inference.models import sample_nuts
+        from popstats.inference.nuts import sample_nuts
 
         return sample_nuts(fitted, priors, seed=settings.seed, progress=progress, **lengths)
     from popstats.inference.row_models import sample_rows

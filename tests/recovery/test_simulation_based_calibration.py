@@ -73,7 +73,7 @@ def test_exact_method_is_calibrated():
 
 @pytest.mark.slow
 def test_nuts_is_calibrated():
-    from popstats.inference.models import sample_nuts
+    from popstats.inference.nuts import sample_nuts
 
     rng = np.random.default_rng(21)
     ranks = []

@@ -1,16 +1,16 @@
-"""The PyMC model: its compiled density, its agreement with the exact method, its reproducibility."""
+"""Sampling by NUTS: its density is the PyMC model's, its draws agree with the exact method and reproduce."""
 
 import subprocess
 import sys
 
 import numpy as np
-import pytensor
-import pytensor.tensor as pt
 import pytest
 
 import popstats
 from popstats.inference.cross_products import prepare_regimes, recipe_table
-from popstats.inference.marginal import MarginalLogDensity, log_density, pack
+from popstats.inference.marginal import log_posterior
+from popstats.inference.nuts import Coordinates, pack_posterior
+from popstats.inference.priors import Priors
 from popstats.simulate import simulate_population
 from popstats.spaces import assign_regimes
 
@@ -23,33 +23,25 @@ def population():
     return full.select(keep)
 
 
-@pytest.fixture(scope="module")
-def density_inputs(population):
+def test_the_sampled_density_is_that_of_the_pymc_model(population):
+    """Value up to a constant, and gradient, through the sampler's coordinates."""
+    from popstats.inference.models import build_model
+
     assigned = assign_regimes(population.frame, "macs", {0.5: 0.05, 0.8: 0.05})
-    regimes = prepare_regimes(recipe_table(population, assigned), assigned)
-    rng = np.random.default_rng(0)
-    return 0.3 * rng.normal(size=(3, 2)), rng.normal(size=2), pack(regimes)
-
-
-@pytest.mark.parametrize(("which", "index"), [(0, (0, 1)), (0, (1, 0)), (0, (2, 1)), (1, (0,)), (1, (1,))])
-def test_gradient_equals_finite_differences(density_inputs, which, index):
-    value_and_gradients = log_density(*density_inputs)
-    step = 1e-5
-    ends = []
-    for sign in (1, -1):
-        moved = [array.copy() for array in density_inputs]
-        moved[which][index] += sign * step
-        ends.append(float(log_density(*moved)[0]))
-    assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(
-        value_and_gradients[1 + which][index], rel=1e-4, abs=1e-6
-    )
-
-
-def test_compiled_density_equals_the_plain_one(density_inputs):
-    symbols = [pt.dmatrix(), pt.dvector(), pt.dvector()]
-    compiled = pytensor.function(symbols, MarginalLogDensity()(*symbols), mode="NUMBA")
-    for got, expected in zip(compiled(*density_inputs), log_density(*density_inputs), strict=True):
-        np.testing.assert_allclose(got, expected, rtol=1e-8)
+    regimes, priors = prepare_regimes(recipe_table(population, assigned), assigned), Priors(pooling=0.4)
+    coordinates = Coordinates.of(regimes, priors)
+    data = pack_posterior(regimes, priors, coordinates)
+    model = build_model(regimes, priors)
+    value, gradient = (f(mode="FAST_COMPILE") for f in (model.compile_logp, model.compile_dlogp))
+    offsets = []
+    for z in np.random.default_rng(3).normal(size=(4, coordinates.dimension)):
+        point = dict(zip((v.name for v in model.value_vars), coordinates.to_parameters(z), strict=True))
+        by_z = np.empty_like(z)
+        offsets.append(log_posterior(z, data, by_z) - value(point))
+        by_parameters = gradient(point).reshape(4, 2)
+        expected = [coordinates.root[k].T @ by_parameters[:, k] for k in range(2)]
+        np.testing.assert_allclose(by_z, np.concatenate(expected), rtol=1e-8, atol=1e-10)
+    assert np.ptp(offsets) < 1e-9
 
 
 @pytest.fixture(scope="module")
