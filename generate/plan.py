@@ -218,6 +218,8 @@ class Plan:
         Seed of the recipes.
     keep_weights : str
         none | best (of each regime) | all: which trained weights the run folder keeps.
+    latency_batch : int, optional
+        Images in the forward pass whose time is measured for each trained network; left out, none is measured.
     gpus_per_training : float
         Share of a GPU that one training takes with the `ray` executor.
     description : str
@@ -232,6 +234,7 @@ class Plan:
     retraining: dict[str, TrainingSettings] = field(default_factory=dict)
     seed: int = 0
     keep_weights: str = "none"
+    latency_batch: int | None = None
     gpus_per_training: float = 1.0
     description: str = ""
 
@@ -400,6 +403,8 @@ def _check_plan(plan: Plan, where: str) -> None:
     _one_of(plan.network.stem, STEMS, f"{where}, network.stem")
     _at_least(plan.seed, 0, f"{where}, seed")
     _at_least(plan.original.seed, 0, f"{where}, original.seed")
+    if plan.latency_batch is not None:
+        _at_least(plan.latency_batch, 1, f"{where}, latency_batch")
     if not 0 < plan.gpus_per_training <= 1:
         raise PlanError(
             f"{where}, gpus_per_training: expected a share of one GPU, above 0 and at most 1, got "

@@ -16,6 +16,7 @@ from generate.cut import choose_filters, cut
 from generate.filter_scores import score_filters
 from generate.groups import Group
 from generate.images import ImageSet
+from generate.latency import measure_latency
 from generate.networks import planned_network
 from generate.original import OriginalNumbers, load_weights
 from generate.plan import Plan, TrainingSettings
@@ -166,7 +167,16 @@ def _results(bench: Workbench, training: Training, network: nn.Module) -> dict[s
         "test_loss": test.loss,
         "status": "done",
         "error": "",
+        **_latency_columns(bench, network),
     }
+
+
+def _latency_columns(bench: Workbench, network: nn.Module) -> dict[str, Any]:
+    batch = bench.plan.latency_batch
+    if batch is None:
+        return {}
+    latency = measure_latency(network, bench.images.input_shape, batch=batch, device=bench.device)
+    return {"latency_ms": latency, "latency_batch": batch}
 
 
 def _accuracies_before(bench: Workbench, network: nn.Module) -> dict[str, float]:

@@ -236,7 +236,11 @@ COLUMNS: tuple[Column, ...] = (
     ),
     _pc("result", "original_accuracy", "the original network's test accuracy", required=True),
     _pc("result", "accuracy_pruned", "test accuracy as cut, before anything else"),
-    _pc("result", "accuracy_recalibrated", "test accuracy after batch-norm re-estimation, before retraining"),
+    _pc(
+        "result",
+        "accuracy_recalibrated",
+        "test accuracy after batch-norm re-estimation on at most 4,096 training images, before retraining",
+    ),
     _pc("result", "accuracy", "test accuracy after retraining", required=True),
     _c(
         "result",
@@ -250,6 +254,15 @@ COLUMNS: tuple[Column, ...] = (
     _c("result", "test_loss", _real, "nats", "mean cross-entropy on the test images", minimum=0.0),
     _c("result", "n_test", _whole, "images", "test images behind accuracy", above=0.0),
     _c("result", "seconds", _real, "s", "wall time of the training", minimum=0.0),
+    _c(
+        "result",
+        "latency_ms",
+        _real,
+        "ms",
+        "median wall time of one forward pass on the device, where the plan asks for it",
+        above=0.0,
+    ),
+    _c("result", "latency_batch", _whole, "images", "images in the forward pass of latency_ms", above=0.0),
     _c("result", "status", _text, "", "done, or failed with its reason in error", choices=("done", "failed")),
     _c("result", "error", _text, "", "why a training failed; empty otherwise"),
     _c("provenance", "code_version", _text, "", "version (and commit) of generate"),

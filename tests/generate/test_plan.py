@@ -138,3 +138,10 @@ def test_the_filter_score_matters_only_where_weights_are_kept():
 
     assert identity("scratch", "l1") == identity("scratch", "random")
     assert identity("fine-tune", "l1") != identity("fine-tune", "random")
+
+
+def test_latency_is_measured_only_where_asked_and_for_at_least_one_image():
+    assert plan_from_dict(SMALL).latency_batch is None
+    assert plan_from_dict({**SMALL, "latency_batch": 8}).latency_batch == 8
+    with pytest.raises(PlanError, match="latency_batch: expected at least 1, got 0"):
+        plan_from_dict({**SMALL, "latency_batch": 0})

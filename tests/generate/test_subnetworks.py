@@ -10,7 +10,7 @@ from generate.cut import choose_filters, cut
 from generate.plan import CRITERIA
 from generate.preparation import reopen
 from generate.run_folder import RunFolder
-from generate.subnetworks import Workbench, cut_network, open_workbench, train_subnetwork
+from generate.subnetworks import Workbench, cut_network, known_columns, open_workbench, train_subnetwork
 from generate.training import evaluate, recalibrate
 
 CPU = torch.device("cpu")
@@ -90,3 +90,32 @@ def test_every_filter_score_of_a_plan_can_be_computed(bench, criterion):
     assert {name: len(values) for name, values in scores.items()} == {g.name: g.width for g in bench.groups}
     assert all(torch.isfinite(values).all() for values in scores.values())
     assert all(parameter.grad is None for parameter in bench.network.parameters())
+
+
+def with_settings(bench: Workbench, **retraining) -> Workbench:
+    return dataclasses.replace(bench, plan=dataclasses.replace(bench.plan, retraining=retraining))
+
+
+def test_scratch_with_the_budget_of_fine_tuning_in_macs_spends_the_same(bench, training):
+    """Compared fairly: the same MACs in all, so as many epochs as the same network gets from fine-tuning."""
+    fine_tune = bench.plan.retraining["fine-tune"]
+    spent = 3 * training.macs * fine_tune.epochs * len(bench.images.train)
+    scratch = dataclasses.replace(fine_tune, training_macs=spent)
+    equal = with_settings(bench, **{"fine-tune": fine_tune, "scratch": scratch})
+    rows = {
+        technique: known_columns(equal, dataclasses.replace(training, technique=technique))
+        for technique in ("fine-tune", "scratch")
+    }
+    assert rows["scratch"]["training_macs"] == pytest.approx(rows["fine-tune"]["training_macs"])
+    assert rows["scratch"]["epochs"] == pytest.approx(fine_tune.epochs)
+    narrower = dataclasses.replace(training, technique="scratch", macs=training.macs // 2)
+    assert known_columns(equal, narrower)["epochs"] == pytest.approx(2 * fine_tune.epochs, rel=1e-3)
+
+
+def test_latency_is_measured_where_the_plan_asks_for_it(bench, training):
+    row, _ = train_subnetwork(bench, training)
+    assert "latency_ms" not in row
+    asked = dataclasses.replace(bench, plan=dataclasses.replace(bench.plan, latency_batch=2))
+    row, _ = train_subnetwork(asked, training)
+    assert row["latency_batch"] == 2
+    assert row["latency_ms"] > 0

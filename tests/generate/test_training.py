@@ -11,6 +11,7 @@ from generate.images import ImageSet, Split, load_images
 from generate.networks import build_network
 from generate.plan import ImagesPlan, TrainingSettings
 from generate.training import (
+    RECALIBRATION_IMAGES,
     DivergenceError,
     Evaluation,
     check_learned,
@@ -156,3 +157,26 @@ def test_fresh_weights_are_scaled_to_the_widths_of_the_network(digits):
     fresh_weights(network, 3)
     weight = network.get_submodule("stage3.0.conv2").weight
     assert weight.std().item() == pytest.approx(math.sqrt(2 / (128 * 9)), rel=0.02)
+
+
+def test_recalibration_takes_evenly_spaced_images_of_a_large_set():
+    """Darkest images first, as a set sorted by class may be: the first few thousand alone would have another mean."""
+    count = 3 * RECALIBRATION_IMAGES + 5
+    pixels = torch.linspace(0, 255, count).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
+    split = Split(pixels, torch.zeros(count, dtype=torch.int64))
+    spread = float(pixels.double().std() / 255)
+    images = ImageSet("ramp", split, split, split, 2, (float(pixels.double().mean() / 255),), (spread,))
+    network = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(4, 2))
+    recalibrate(network, images, device=CPU)
+    assert network[0].running_mean.item() == pytest.approx(0, abs=0.01)
+    assert network[0].running_var.item() == pytest.approx(1, abs=0.01)
+
+
+def test_a_budget_in_macs_is_spent_by_a_training(digits):
+    """Twice the MACs of a pass over 100 images, 3 x 1,000 x 100 x 2: two epochs of four steps of 25 images."""
+    steps = []
+    network = small_network(digits)
+    network.register_forward_hook(lambda *_: steps.append(1))
+    settings = TrainingSettings(epochs=99, training_macs=3 * 1000 * 100 * 2, batch_size=25)
+    train(network, digits, settings, macs=1000, seed=0, device=CPU)
+    assert len(steps) == 2 * 4

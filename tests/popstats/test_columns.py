@@ -6,7 +6,7 @@ import pytest
 
 from popstats.columns import COLUMNS, REQUIRED, SCHEMA_VERSION, column, read_footer, schema
 
-#: Section 3 of the design, in its order: a column that goes missing or is renamed breaks every stored table.
+#: Section 3 of the design, in its order, and the optional latency: a column that goes missing or is renamed breaks every stored table.
 CONTRACT = """
 subnetwork_id recipe_id original_id population
 network dataset input_size regime_axis regime_target space
@@ -14,7 +14,7 @@ widths group_names ratios_requested ratios_achieved ratio_mean ratio_std criteri
 macs params original_macs original_params
 retraining epochs learning_rate batch_size weight_decay augmentation seed training_macs
 original_accuracy accuracy_pruned accuracy_recalibrated accuracy accuracy_kind accuracy_val test_loss n_test
-seconds status error
+seconds latency_ms latency_batch status error
 code_version torch_version device cpu_capability memory_format started_at
 """.split()  # noqa: SIM905 (the table reads better in lines)
 
