@@ -9,6 +9,8 @@ import hashlib
 import importlib
 import json
 import os
+import pickle
+import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -36,6 +38,8 @@ TORCHVISION_SETS = {
     "fashion-mnist": "FashionMNIST",
     "mnist": "MNIST",
 }
+# What torchvision raises where a set is not there, cannot be downloaded, or arrived in part.
+UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, tarfile.TarError, pickle.UnpicklingError)
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 IMAGE_FOLDER_SIZE = 224
 STATISTICS_IMAGES = 10_000
@@ -231,9 +235,10 @@ def _torchvision_set(plan: ImagesPlan) -> ImageSet:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         train, test = (factory(str(folder), train=part, download=True) for part in (True, False))
-    except (OSError, RuntimeError) as error:
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise PlanError(
-            f"images.name: {plan.name} is neither in {folder} nor could it be downloaded ({error}). "
+            f"images.name: {plan.name} is neither whole in {folder} nor could it be downloaded ({reason}). "
             "Put it there, set images.folder to where it lies, or use digits, which needs no download."
         ) from error
     return _assemble(plan, _from_arrays(train), _from_arrays(test), classes=len(train.classes))

@@ -1,7 +1,12 @@
 """Image sets: the digits' fixed split, the folder layout, and what is refused."""
 
 import dataclasses
+import os
+import pickle
+import re
+from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 
@@ -124,3 +129,106 @@ def test_an_image_folder_is_decoded_once(tmp_path):
     limited = load_images(dataclasses.replace(plan, limit=3))
     assert len(limited.train) == 3
     assert torch.equal(limited.train.images, first.train.images[:3])
+
+
+def idx_file(path, values):
+    """Write an array as MNIST's files hold it: two zero bytes, type 8 (uint8), dimensions, sizes, bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
+    path.write_bytes(bytes((0, 0, 8, values.dim())) + sizes + values.numpy().tobytes())
+
+
+@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
+def test_mnists_own_files_are_read_by_torchvision(tmp_path, name, folder):
+    pytest.importorskip("torchvision")
+    pixels = torch.arange(20 * 28 * 28).reshape(20, 28, 28).to(torch.uint8)
+    labels = (torch.arange(20) % 10).to(torch.uint8)
+    for part in ("train", "t10k"):
+        idx_file(tmp_path / folder / "raw" / f"{part}-images-idx3-ubyte", pixels)
+        idx_file(tmp_path / folder / "raw" / f"{part}-labels-idx1-ubyte", labels)
+    images = load_images(ImagesPlan(name=name, folder=str(tmp_path)))
+    assert images.input_shape == (1, 28, 28)
+    assert images.classes == 10
+    assert (len(images.train), len(images.validation), len(images.test)) == (18, 2, 20)
+    assert torch.equal(images.test.images[:, 0], pixels)
+    assert torch.equal(images.test.labels, labels.to(torch.int64))
+
+
+def cifar_batches(folder, files, key, meta_file, meta_key, classes):
+    """Write batches as CIFAR's archives hold them: rows of 3,072 bytes, all red first, then green and blue."""
+    folder.mkdir()
+    for number, name in enumerate(files):
+        rows = np.full((10, 3, 1024), number, dtype=np.uint8) + np.array([[[0], [50], [100]]], dtype=np.uint8)
+        content = {"data": rows.reshape(10, 3072), key: list(range(10))}
+        (folder / name).write_bytes(pickle.dumps(content))
+    names = [f"class {number}" for number in range(classes)]
+    (folder / meta_file).write_bytes(pickle.dumps({meta_key: names}))
+
+
+CIFARS = {
+    "cifar10": (
+        "cifar-10-batches-py",
+        [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"],
+        "labels",
+        "batches.meta",
+        "label_names",
+        10,
+    ),
+    "cifar100": ("cifar-100-python", ["train", "test"], "fine_labels", "meta", "fine_label_names", 100),
+}
+
+
+@pytest.mark.parametrize("name", CIFARS)
+def test_cifars_own_files_are_read_by_torchvision(tmp_path, monkeypatch, name):
+    """The real checksums cannot be met by other content, so only their comparison is left out."""
+    cifar = pytest.importorskip("torchvision.datasets.cifar")
+    monkeypatch.setattr(cifar, "check_integrity", lambda path, md5: os.path.exists(path))
+    folder, files, *rest = CIFARS[name]
+    cifar_batches(tmp_path / folder, files, *rest)
+    images = load_images(ImagesPlan(name=name, folder=str(tmp_path)))
+    assert images.classes == rest[-1]
+    assert images.input_shape == (3, 32, 32)
+    assert len(images.train) + len(images.validation) == 10 * (len(files) - 1)
+    # The last batch is the test images'; colours in the order red, green, blue.
+    assert images.test.images[0, :, 5, 5].tolist() == [len(files) - 1, len(files) + 49, len(files) + 99]
+    assert images.test.labels.tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("name", ["cifar10", "mnist"])
+def test_a_set_that_cannot_be_downloaded_is_one_sentence(tmp_path, monkeypatch, name):
+    utils = pytest.importorskip("torchvision.datasets.utils")
+
+    def refused(*arguments: object, **named: object) -> None:
+        raise URLError("no network here")
+
+    monkeypatch.setattr(utils.urllib.request, "urlopen", refused)
+    with pytest.raises(
+        PlanError, match=r"neither whole in .* nor could it be downloaded .*no network here"
+    ) as raised:
+        load_images(ImagesPlan(name=name, folder=str(tmp_path)))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_set_that_arrived_in_part_is_a_sentence(tmp_path, monkeypatch):
+    cifar = pytest.importorskip("torchvision.datasets.cifar")
+    monkeypatch.setattr(cifar, "check_integrity", lambda path, md5: True)
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(pickle.dumps([1] * 99)[:50])
+    with pytest.raises(PlanError, match="cifar10 is neither whole in"):
+        load_images(ImagesPlan(name="cifar10", folder=str(tmp_path)))
+
+
+def test_an_image_folder_is_named_by_its_images_and_not_by_its_place(tmp_path):
+    here, there = image_folder(tmp_path / "a" / "pets"), image_folder(tmp_path / "b" / "pets")
+
+    def name(folder, **changes) -> str:
+        plan = ImagesPlan(name=f"image-folder:{folder}", size=6, folder=str(tmp_path / "cache"), **changes)
+        return load_images(plan).name
+
+    same = name(here)
+    assert re.fullmatch("image-folder:pets@[0-9a-f]{12}", same)
+    assert name(there) == same
+    assert name(here, limit=3) != same
+    assert name(here, validation=2) != same
+    (there / "train" / "cat" / "1.png").unlink()
+    assert name(there) != same

@@ -13,7 +13,9 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from generate.plan import read_plan
 from generate.population import main
+from generate.preparation import survey
 from generate.run_folder import RunFolder
 from popstats import columns
 from tests.generate.conftest import TINY, command, rows, run
@@ -234,3 +236,62 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path, tiny_plan, start):
     assert "stopping after the trainings in progress" in said
     assert "Traceback" not in said
     assert pq.read_table(folder / "population.parquet").num_rows == finished(folder) >= 1
+
+
+def colour_folder(folder: Path) -> Path:
+    """Write an image folder of two classes that a network tells apart in a few steps: reds and greens."""
+    image = pytest.importorskip("PIL.Image")
+    for part, count in (("train", 30), ("test", 20)):
+        for channel, name in enumerate(("red", "green")):
+            (folder / part / name).mkdir(parents=True)
+            for number in range(count):
+                colour = [10 * (number % 5), 10 * (number % 5), 7 * (number % 7)]
+                colour[channel] = 200 + number
+                image.new("RGB", (8, 8), tuple(colour)).save(folder / part / name / f"{number}.png")
+    return folder
+
+
+FOLDER_PLAN = """
+name = "colours"
+[network]
+width = 8
+[images]
+name = "image-folder:{images}"
+folder = "{cache}"
+size = 8
+[original.training]
+epochs = 5
+batch_size = 8
+augmentation = "flip"
+[retraining.fine-tune]
+epochs = 2
+[[recipes]]
+regimes = [0.5]
+count = 2
+"""
+
+
+def folder_plan(path: Path, images: Path) -> Path:
+    path.write_text(FOLDER_PLAN.format(images=images, cache=path.parent / "cache"))
+    return path
+
+
+def test_an_image_folder_from_the_command_line(tmp_path, capsys):
+    images = colour_folder(tmp_path / "colours")
+    plan = folder_plan(tmp_path / "plan.toml", images)
+    done = run(tmp_path / "run", "--workers", "1", plan=plan)
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = rows(tmp_path / "run" / "population.parquet")
+    assert [row["status"] for row in made] == ["done", "done"]
+    assert all(row["dataset"].startswith("image-folder:colours@") for row in made)
+    # Elsewhere the same images are the same trainings.
+    moved = shutil.copytree(images, tmp_path / "elsewhere" / "colours")
+    surveyed = survey(read_plan(folder_plan(tmp_path / "moved.toml", moved)))
+    again = surveyed.worklist(original_id=made[0]["original_id"])
+    assert [training.subnetwork_id for training in again] == [row["subnetwork_id"] for row in made]
+    # Continued after the images are gone, it says so; what was finished stays.
+    shutil.rmtree(images)
+    (tmp_path / "run" / "rows" / "0000001.json").unlink()
+    assert main(["--out", str(tmp_path / "run"), "--device", "cpu"]) == 1
+    assert f"expected {images}/train/CLASS/*" in capsys.readouterr().err
+    assert finished(tmp_path / "run") == 1
