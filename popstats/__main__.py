@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     plan_size = command("plan-size", _plan_size, "plan how many recipes and seeds a regime needs", both)
     simulate = command("simulate", _simulate, "make a population whose truth is known", [json_only])
     calibrate = command(
-        "calibrate", _calibrate, "measure the verdicts' error rates on simulated truths", [json_only]
+        "calibrate", _calibrate, "measure the verdicts' error rates on simulated truths", [json_only, table]
     )
 
     what = "shipped name, run folder, .parquet or .csv"
@@ -254,6 +254,11 @@ def _calibrate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="a few truths, 30 regimes each (under a minute)")
     parser.add_argument(
         "--method", choices=("exact", "nuts"), default="exact", help="of the fits (default: exact)"
+    )
+    parser.add_argument(
+        "--plasmode",
+        metavar="TABLE",
+        help="judge subsamples of a large real table against the whole instead of simulated truths",
     )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same table (default: 0)")
@@ -425,6 +430,8 @@ def _simulate(options: argparse.Namespace) -> int:
 def _calibrate(options: argparse.Namespace) -> int:
     from popstats.judgement.calibration import FULL, QUICK, calibrate
 
+    if options.plasmode is not None:
+        return _judge_subsamples(options)
     size = QUICK if options.quick else FULL
     found = calibrate(size["settings"], size["repetitions"], options.method, options.seed, options.workers)
     if options.output:
@@ -442,6 +449,25 @@ def _calibrate(options: argparse.Namespace) -> int:
         "false_refuted",
     ]
     text = found.table[shown].to_string(index=False, float_format=lambda v: f"{v:.2f}", na_rep="-")
+    methods = f"\n{_compared_methods(options.seed)}" if options.quick and not options.json else ""
+    _say(options, found.table.to_dict("records"), f"{text}\n{repr(found)[1:-1]}{methods}")
+    return DONE
+
+
+def _compared_methods(seed: int) -> str:
+    from popstats.judgement.calibration import compare_methods
+
+    found = compare_methods(seed=seed)
+    return f"exact and nuts give the same verdict in {found['agree'].sum()} of {len(found)} regimes"
+
+
+def _judge_subsamples(options: argparse.Namespace) -> int:
+    from popstats.judgement.plasmode import judge_subsamples
+
+    found = judge_subsamples(_population(options, options.plasmode), seed=options.seed)
+    if options.output:
+        found.to_json(options.output)
+    text = found.table.to_string(index=False, float_format=lambda v: f"{v:.2f}")
     _say(options, found.table.to_dict("records"), f"{text}\n{repr(found)[1:-1]}")
     return DONE
 
