@@ -24,6 +24,7 @@ _HOMES = {
     "plan_size": "popstats.inference.planning",
     "width_law": "popstats.inference.width_law",
     "judge": "popstats.judgement.conjectures",
+    "prior_claims": "popstats.judgement.prior_claims",
     "refine": "popstats.judgement.refine",
     "RefinedSpace": "popstats.judgement.refine",
     "write_report": "popstats.report.page",
@@ -50,6 +51,7 @@ __all__ = [
     "load_population",
     "plan_size",
     "populations",
+    "prior_claims",
     "refine",
     "simulate_population",
     "width_law",
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from popstats.inference.planning import plan_size
     from popstats.inference.width_law import width_law
     from popstats.judgement.conjectures import judge
+    from popstats.judgement.prior_claims import prior_claims
     from popstats.judgement.refine import RefinedSpace, refine
     from popstats.population import Original, Population, load_population, populations
     from popstats.report.page import write_report

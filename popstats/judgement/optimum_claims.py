@@ -13,7 +13,7 @@ from popstats.judgement.case import Case, Effect, Reading, Words, more_recipes, 
 from popstats.judgement.readings import has_optimum, least_rise
 from popstats.judgement.verdicts import Verdict, decide
 
-__all__ = ["judge_cost_optimum", "judge_optimum", "judge_original_ratio", "widths_clause"]
+__all__ = ["COST_CONJECTURE", "judge_cost_optimum", "judge_optimum", "judge_original_ratio", "widths_clause"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -73,12 +73,12 @@ def _optimum(case: Case, reading: Reading) -> Verdict:
     words: dict[str, Words] = {
         "supported": lambda: f"{at} {_good_regions(case, reading)}{widths_clause(case, reading.data)}.",
         "refuted": lambda: (
-            f"{at} there is no best mCB inside the observed range, {low_high}: {_shape(case, reading)}."
+            f"{at} there is no best mCB between {low_high}, the observed range: {_shape(case, reading)}."
         ),
         "undecided": (
-            f"{at} it is undecided whether there is a best mCB inside the observed range, {low_high}: the lower "
-            f"of the curve's two ends lies {span(least_rise(reading.optimum))} points above its minimum, and more "
-            f"than {case.thresholds.rise:g} is asked for."
+            f"{at} it is undecided whether there is a best mCB between {low_high}, the observed range: from the lowest "
+            f"point to the lower end the expected drop rises by {span(least_rise(reading.optimum))} points, and more than "
+            f"{case.thresholds.rise:g} is asked for."
         ),
         "because": case.mixture,
         "remedy": more_recipes(reading.data, 2 * reading.data.n_recipes),
@@ -93,7 +93,7 @@ def _good_regions(case: Case, reading: Reading) -> str:
     if second.probability > SECOND_REGION:
         return (
             f"there is more than one good region of mCB: around {best} and around "
-            f"{number(np.exp(second.log_mcb))}, both inside the observed range, {_range_words(reading)}"
+            f"{number(np.exp(second.log_mcb))}, both inside the observed range, between {_range_words(reading)}"
         )
     near = f"{_median(np.exp(reading.optimum.near_lower))} to {_median(np.exp(reading.optimum.near_upper))}"
     return (
@@ -129,8 +129,8 @@ def _shape(case: Case, reading: Reading) -> str:
     end, other = ("low", "high") if lower < upper else ("high", "low")
     least = number(min(lower, upper))
     return (
-        f"towards its {end} end the expected drop lies only {least} points above its smallest value, towards its "
-        f"{other} end {number(max(lower, upper))}"
+        f"towards the {end} end the expected drop rises by only {least} points, towards the {other} end by "
+        f"{number(max(lower, upper))}"
     )
 
 
@@ -191,7 +191,7 @@ def _why_not_ratio(case: Case, reading: Reading) -> str:
         bound = 1.0 - reading.data.target if side == "below" else 1.0 / (1.0 - reading.data.target)
         return f"no network {side} mCB {bound:.2f} exists at this reduction, so the band {_band(case)} is not passed"
     if not reading.observed[0] <= 1.0 <= reading.observed[1]:
-        return f"mCB = 1 lies outside the observed range, {_range_words(reading)}"
+        return f"mCB = 1 lies outside the observed range, between {_range_words(reading)}"
     outside = _outside(case, reading)
     if outside < limits.outside_band:
         return (
@@ -215,7 +215,7 @@ def _band(case: Case) -> str:
 
 
 def _range_words(reading: Reading) -> str:
-    return f"{number(reading.observed[0])} to {number(reading.observed[1])}"
+    return f"{number(reading.observed[0])} and {number(reading.observed[1])}"
 
 
 def _median(draws: FloatArray) -> str:

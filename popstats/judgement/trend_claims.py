@@ -10,7 +10,7 @@ from popstats.judgement.case import Case, Effect, Reading, number, span
 from popstats.judgement.readings import leave_one_out_gain, optimum_trend
 from popstats.judgement.verdicts import Verdict
 
-__all__ = ["judge_limit", "judge_trend"]
+__all__ = ["aggressiveness", "judge_limit", "judge_trend", "luck"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -30,7 +30,7 @@ def judge_trend(case: Case) -> Verdict:
         return case.not_assessable(
             "C3d", None, reason, f"more recipes in more regimes, e.g.\n[[recipes]]\n{_REGIMES}\ncount = 200"
         )
-    steps = _aggressiveness(readings)
+    steps = aggressiveness(readings)
     change = optimum_trend(np.stack([r.optimum.log_mcb for r in readings], axis=1), steps)
     prior = optimum_trend(np.stack([r.prior.log_mcb for r in readings], axis=1), steps)
     least = float(np.log(limits.trend))
@@ -62,13 +62,13 @@ def judge_limit(case: Case) -> Verdict:
     if len(readings) < limits.limit_regimes:
         reason = f"it needs {limits.limit_regimes} fitted regimes, and there are {len(readings)}"
         return case.not_assessable("C4", None, reason, f"[[recipes]]\n{_REGIMES}\ncount = 200")
-    steps = -_aggressiveness(readings)
+    steps = -aggressiveness(readings)
     limit = np.stack([r.optimum.limit for r in readings], axis=1)
     log_mcb = np.stack([r.optimum.log_mcb for r in readings], axis=1)
     gain = leave_one_out_gain(limit, log_mcb, steps)
     effect = Effect(
         holds=gain > 0,
-        prior_probability=_luck(steps, case.fit.settings.seed),
+        prior_probability=luck(steps, case.fit.settings.seed),
         size=gain,
         unit="percentage points of error",
         negligible="none: any lower error counts",
@@ -87,11 +87,12 @@ def judge_limit(case: Case) -> Verdict:
     return case.verdict("C4", None, effect, words)
 
 
-def _aggressiveness(readings: tuple[Reading, ...]) -> FloatArray:
+def aggressiveness(readings: tuple[Reading, ...]) -> FloatArray:
+    """Return -log(1 - reduction) of each regime, shape (K,)."""
     return -np.log1p(-np.array([r.data.target for r in readings]))
 
 
-def _luck(steps: FloatArray, seed: int) -> float:
+def luck(steps: FloatArray, seed: int) -> float:
     """Return how often a predictor without information lowers the error: the prior probability of the claim."""
     rng = np.random.default_rng([seed, 41])
     shape = (LUCK, steps.size)
