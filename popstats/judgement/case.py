@@ -186,6 +186,35 @@ class Case:
         """Why verdicts that hang on the fit cannot be given."""
         return "the fit's own diagnostics reject it: " + "; ".join(self.fit.convergence.reasons)
 
+    @property
+    def way_out(self) -> str:
+        """What to do about a fit that its own diagnostics reject."""
+        settings, table = self.fit.settings, self.fit.convergence.table
+        if settings.method == "exact":
+            return (
+                "fit again with method='nuts' (--method nuts), which has no grid, or with a wider prior of the amplitude "
+                "(popstats.inference.priors.Priors)"
+            )
+        where = (
+            f" (worst in regime {table['regime'].iloc[int(np.argmax(table['r_hat']))]})"
+            if "r_hat" in table
+            else ""
+        )
+        if settings.noise == "normal":
+            return (
+                f"fit again with method='exact' (--method exact), which has no chains that could disagree{where}, or with "
+                "more draws (draws=4000, tune=2000)"
+            )
+        return (
+            f"fit again with noise='normal' (--noise normal), whose curves are drawn exactly: noise {settings.noise!r} can "
+            f"leave two good curves open between which the chains do not move{where}; or with more draws (draws=4000, "
+            "tune=2000), or more recipes there"
+        )
+
+    def rejected(self, conjecture: str, regime: RegimeData | None) -> Verdict:
+        """Say that a claim cannot be assessed because the fit may not be believed, and what to do."""
+        return self.not_assessable(conjecture, regime, self.rejection, self.way_out)
+
     @cached_property
     def mixture(self) -> str:
         """What to add to a reason where networks retrained in different ways are judged together."""

@@ -44,7 +44,7 @@ def judge_original_ratio(case: Case) -> list[Verdict]:
 
 def _per_regime(case: Case, conjecture: str, judge_one: Callable[[Case, Reading], Verdict]) -> list[Verdict]:
     if not case.usable:
-        return [case.not_assessable(conjecture, r, case.rejection) for r in case.fit.regimes]
+        return [case.rejected(conjecture, r) for r in case.fit.regimes]
     fitted = {r.label: r for r in case.readings}
     return [
         judge_one(case, fitted[r.label])

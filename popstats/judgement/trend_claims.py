@@ -22,7 +22,7 @@ _REGIMES = "regimes = [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]"
 def judge_trend(case: Case) -> Verdict:
     """Judge C3d over all regimes: the optimal mCB rises with more aggressive pruning."""
     if not case.usable:
-        return case.not_assessable("C3d", None, case.rejection)
+        return case.rejected("C3d", None)
     limits, readings = case.thresholds, case.with_optimum
     if len(readings) < limits.trend_regimes:
         labels = ", ".join(r.label for r in readings) or "none"
@@ -57,7 +57,7 @@ def judge_trend(case: Case) -> Verdict:
 def judge_limit(case: Case) -> Verdict:
     """Judge C4 over all regimes: the limit is predictable from the optimal mCB."""
     if not case.usable:
-        return case.not_assessable("C4", None, case.rejection)
+        return case.rejected("C4", None)
     limits, readings = case.thresholds, case.readings
     if len(readings) < limits.limit_regimes:
         reason = f"it needs {limits.limit_regimes} fitted regimes, and there are {len(readings)}"

@@ -54,7 +54,7 @@ def judge_winners(case: Case) -> list[Verdict]:
     The halves are fitted under the noise, the curve's scales and the weights of the fit on trial.
     """
     if not case.usable:
-        return [case.not_assessable("C3b", regime, case.rejection) for regime in case.fit.regimes]
+        return [case.rejected("C3b", regime) for regime in case.fit.regimes]
     readings = {r.label: (r, curve) for r, curve in zip(case.readings, case.mean_curves, strict=True)}
     verdicts = []
     for regime in case.fit.regimes:
@@ -82,7 +82,7 @@ def _winners(case: Case, reading: Reading, curve: MeanCurve) -> Verdict:
     at, near = case.at(reading.data), f"the {percent(limits.nearest)} of networks nearest to the optimum"
     held = (
         f"{near} (fitted on the other half) hold {span(lift)} times their share of the winners (the best "
-        f"{percent(limits.winners)}); the curve alone implies {number(implied)}"
+        f"{percent(limits.winners)}); by the curve alone it would be {number(implied)}"
     )
     words = {
         "supported": f"{at} winners lie near the best mCB: {held}.",

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import math
 
-from popstats.judgement.case import ALL
+from popstats.inference.optimum import INTERVAL_MASS
+from popstats.judgement.case import ALL, Case
 from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdict
 from popstats.report.content import Claim, VerdictRow
 from popstats.report.evidence import AXIS_WORDS, Evidence
 from popstats.report.figures import limit_sentence
-from popstats.report.words import count, interval_words, join_words, number, regime_name
+from popstats.report.words import count, interval_words, join_words, number, percent, regime_name
 
 __all__ = ["answer", "claims", "facts", "threshold_words"]
 
 _OUTCOMES: tuple[Outcome, ...] = ("supported", "refuted", "undecided", "not assessable")
 #: Conjectures whose regimes fix parameters whatever the axis of the fit, and the reverse.
 _OWN_AXIS = {"C1": "macs", "C2": "params"}
+#: What the reader is told that mCB is.
+_RATIO = "ratio of MACs to parameters (mCB; 1 is the original network's)"
+#: The best mCB first, then whether it is more than the widths, then the rest; C1 and C2 repeat C3a in other units.
+_FIRST, _LAST = ("C3a", "C3c", "C3b", "C3d", "M1"), ("C1", "C2")
+_ORDER = (*_FIRST, *(c for c in CLAIMS if c not in _FIRST + _LAST), *_LAST)
 
 
 def claims(evidence: Evidence) -> tuple[Claim, ...]:
-    """Return every conjecture that was judged, the main ones first as the design orders them."""
-    judged = [(c, [v for v in evidence.verdicts if v.conjecture == c]) for c in CLAIMS]
+    """Return every conjecture that was judged: the best mCB and what there is to it first, its twins in costs last."""
+    judged = [(c, [v for v in evidence.verdicts if v.conjecture == c]) for c in _ORDER]
     return tuple(_claim(evidence, c, verdicts) for c, verdicts in judged if verdicts)
 
 
@@ -78,7 +84,11 @@ def answer(evidence: Evidence) -> tuple[str, ...]:
     """Return the paragraph at the top, a sentence an entry."""
     if not evidence.fit.convergence.ok:
         reasons = "; ".join(evidence.fit.convergence.reasons)
-        return (f"The fit's own diagnostics reject it, so no verdict that hangs on it is given: {reasons}.",)
+        return (
+            f"The fit's own diagnostics reject it, so no verdict that hangs on it is given: {reasons}.",
+            f"What to do: {Case(evidence.fit, Thresholds()).way_out}.",
+            "The pictures below show the rejected draws; do not use their ranges.",
+        )
     sentences = [_is_there_one(evidence)]
     if evidence.fit.fitted:
         sentences += [_original_ratio(evidence), _widths(evidence), limit_sentence(evidence)]
@@ -95,28 +105,29 @@ def _is_there_one(evidence: Evidence) -> str:
     if not evidence.fit.fitted:
         return (
             f"No regime of this population has enough networks to fit a curve to ({evidence.fit.regimes[0].reason}); "
-            "nothing is claimed about the best FLOPs-to-parameters ratio."
+            f"nothing is claimed about the best {_RATIO}."
         )
     if not any(v.conjecture == "C3a" for v in evidence.verdicts):
-        return "Whether there is a best FLOPs-to-parameters ratio (mCB) was not judged."
-    supported, refuted = (evidence.regimes_where("C3a", o) for o in ("supported", "refuted"))
+        return f"Whether there is a best {_RATIO} was not judged."
+    supported, refuted, open_ = (
+        evidence.regimes_where("C3a", o) for o in ("supported", "refuted", "undecided")
+    )
+    rest = [f"there is none {_regimes(evidence, refuted)}"] if refuted else []
+    rest += [f"the data do not decide {_regimes(evidence, open_)}"] if open_ else []
     if not supported:
-        extra = f"; there is none {_regimes(evidence, refuted)}" if refuted else ""
-        return (
-            "No pruning regime shows beyond doubt that some FLOPs-to-parameters ratio (mCB) is best inside the range "
-            f"that was observed{extra}."
-        )
+        found = f"At no pruning level do these networks show a best {_RATIO} beyond doubt"
+        return f"{found}: {'; '.join(rest)}." if rest else f"{found}."
     ranges = [
         f"{interval_words(r.near_lower, r.near_upper)} at {regime_name(r.regime)}"
         for r in (evidence.optima[label] for label in supported)
     ]
     where = _regimes(evidence, supported)
     removed = "" if where.startswith("in") else f" of {evidence.axis_words} removed"
-    extra = f"; there is none {_regimes(evidence, refuted)}" if refuted else ""
+    other = f" Elsewhere: {'; '.join(rest)}." if rest else ""
+    near = evidence.verdicts[0].thresholds.near
     return (
-        "There is a best FLOPs-to-parameters ratio (mCB, relative to the original network's) "
-        f"{where}{removed}{extra}. Good values, within "
-        f"{evidence.verdicts[0].thresholds.near:g} points of the best: {join_words(ranges)}."
+        f"There is a best {_RATIO} {where}{removed}. Aim for {join_words(ranges)}: any value in the range is expected "
+        f"to cost at most {near:g} points of accuracy against the best.{other}"
     )
 
 
@@ -130,13 +141,20 @@ def _original_ratio(evidence: Evidence) -> str:
             f"(it costs {number(worst)} points or less)"
         )
     if refuted:
-        costs = [number(evidence.optima[r].regret_at_original) for r in refuted]
+        costs = [_cost(evidence, r) for r in refuted]
         subject = "it" if supported else "keeping the original's ratio"
         parts.append(
             f"{subject} is not the best {_regimes(evidence, refuted)}: it costs {join_words(costs)} points"
         )
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _cost(evidence: Evidence, regime: str) -> str:
+    """Return what mCB = 1 costs in a regime, with its interval."""
+    row = evidence.optima[regime]
+    low, high = row.regret_at_original_lower, row.regret_at_original_upper
+    return f"{number(row.regret_at_original)} ({percent(INTERVAL_MASS)} interval {interval_words(low, high)})"
 
 
 def _widths(evidence: Evidence) -> str:

@@ -124,7 +124,7 @@ def _tips(*names: tuple[str, str], digits: int = 2) -> list[alt.Tooltip]:
 
 
 _OPTIMUM_TIPS = (("mcb", "lowest at mCB"), ("lower", "90 % from"), ("upper", "to"), ("near_lower", "near-optimal from"),
-                 ("near_upper", "to mCB"), ("drop", "smallest drop, points"))  # fmt: skip
+                 ("near_upper", "to mCB"), ("limit", "smallest drop, points"))  # fmt: skip
 _INTERVAL_TIPS = (("lower", "90 % from"), ("upper", "to"))
 
 
@@ -135,7 +135,7 @@ def drop_over_mcb(clear: bool) -> Any:
     scale = alt.Scale(domain=["@y_lower", "@y_upper"], nice=False)
     y = alt.Y("drop:Q", title=DROP_TITLE, scale=scale, axis=alt.Axis(tickCount=5))
     tips = _tips(("mcb", "mCB"), ("drop", "drop, points"))
-    near = _rows("optimum").mark_rect(color=_C.near, opacity=0.28, clip=True).encode(
+    near = _rows("optimum").mark_rect(color=_C.near, opacity=0.3 if clear else 0.14, clip=True).encode(
         x=alt.X("near_lower:Q", title=MCB_TITLE), x2="near_upper:Q")  # fmt: skip
     others = (
         _rows("points")
@@ -219,7 +219,7 @@ def what_explains(models: frozenset[str]) -> Any:
         sort=None,
         title="removed",
         axis=alt.Axis(labelAngle=0),
-        scale=alt.Scale(type="point", padding=0.4),
+        scale=alt.Scale(type="band", paddingInner=0.35, paddingOuter=0.2),
     )
     title = "share of variance predicted (R²)"
     scale = alt.Scale(domain=["@y_lower", "@y_upper"], nice=True)
@@ -229,11 +229,12 @@ def what_explains(models: frozenset[str]) -> Any:
         alt.Tooltip("regime:N", title="removed"),
         *_tips(("r2", "R²"), *_INTERVAL_TIPS, digits=3),
     ]
-    base = _rows("shares").encode(x=x)
+    # Side by side, so that the models' intervals do not hide each other.
+    base = _rows("shares").encode(x=x, xOffset=alt.XOffset("model:N", scale=alt.Scale(domain=list(known))))
     return alt.layer(
-        base.mark_rule(strokeWidth=1, opacity=0.45, clip=True).encode(
+        base.mark_rule(strokeWidth=1.4, opacity=0.6, clip=True).encode(
             y=alt.Y("lower:Q", title=title, scale=scale), y2="upper:Q", color=color),
-        base.mark_line(strokeWidth=1.8, clip=True).encode(
+        base.mark_line(strokeWidth=1.2, opacity=0.55, clip=True).encode(
             y=y, color=color, strokeDash=alt.StrokeDash("model:N", scale=by("dash"), legend=None)),
         base.mark_point(size=46, strokeWidth=1.6, filled=False, opacity=1, clip=True).encode(
             y=y, color=color, shape=alt.Shape("model:N", scale=by("shape"), legend=None), tooltip=tips),

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from popstats.inference.cross_products import RegimeData
+from popstats.inference.optimum import GRID_SIZE
 from popstats.judgement.companions import (
     ENVELOPE,
     MINIMUM_POINTS,
@@ -61,9 +62,8 @@ def companion_section(evidence: Evidence) -> Section | None:
             "more than the quadratic's own interval, a quadratic is the wrong curve and its interval is not printed. "
             "The U-test (Lind and Mehlum) presumes a quadratic; the two-lines test (Simonsohn) asks for a falling line, "
             "then a rising one. The envelope is a quantile regression on a spline: under it lie the stated share of "
-            "networks, so it asks what the best networks do and not the average one. It disagrees where its "
-            "lowest point lies outside the best mCB's interval and the best mCB more than "
-            f"{evidence.rise:g} points above it.",
+            "networks, so it asks what the best networks do and not the average one. It disagrees "
+            f"where it lies more than {evidence.rise:g} points above its minimum all over the best mCB's interval.",
             *_bucket_words(evidence),
         ),
         tables=(("Lowest point, mCB, by method", Table(columns, tuple(found))),),
@@ -117,8 +117,9 @@ def _envelope(x: FloatArray, y: FloatArray, row: Any, evidence: Evidence) -> tup
         return MISSING, False
     found = lower_envelope(x, y, share, evidence.fit.settings.seed)
     lowest = float(np.exp(found.optimum))
-    cost = float(np.interp(np.log(row.mcb), found.log_mcb, found.drop) - found.drop.min())
-    elsewhere = cost > evidence.rise and not row.mcb_lower <= lowest <= row.mcb_upper
+    inside = np.linspace(np.log(row.mcb_lower), np.log(row.mcb_upper), GRID_SIZE)
+    least = float(np.interp(inside, found.log_mcb, found.drop).min())
+    elsewhere = least > float(found.drop.min()) + evidence.rise
     return f"{number(lowest)} (best {percent(share, 0)})", elsewhere
 
 

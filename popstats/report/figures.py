@@ -91,7 +91,8 @@ def _drop_panel(evidence: Evidence, regime: RegimeData, span: tuple[float, float
         "mcb": row.mcb,
         "lower": row.mcb_lower,
         "upper": row.mcb_upper,
-        "drop": row.limit,
+        "drop": float(np.interp(row.mcb, curve["mcb"], curve["drop"])),
+        "limit": row.limit,
         "near_lower": row.near_lower,
         "near_upper": row.near_upper,
         "clear": outcome == "supported",
@@ -240,7 +241,7 @@ def ranges_panel(optima: list[Any], labels: list[str], clear: list[bool]) -> Pan
         Whether C3a is supported there.
     """
     names = ("mcb", "near_lower", "near_upper", "observed_lower", "observed_upper")
-    renamed = {"lower": "mcb_lower", "upper": "mcb_upper", "drop": "limit"} | {name: name for name in names}
+    renamed = {"lower": "mcb_lower", "upper": "mcb_upper", "limit": "limit"} | {name: name for name in names}
     ranges = pd.DataFrame(
         [{ours: getattr(row, theirs) for ours, theirs in renamed.items()} for row in optima]
     )
@@ -377,9 +378,10 @@ def limit_sentence(evidence: Evidence) -> str:
         return ""
     first, last = known[0], known[-1]
     start = f"{number(first.limit)} points"
+    best = "The best that can be expected is a drop of"
     if len(known) == 1:
-        return f"At {regime_name(first.regime)} removed the smallest expected drop is {start}."
+        return f"{best} {start} at {regime_name(first.regime)} removed."
     return (
-        f"The smallest expected drop goes from {start} at {regime_name(first.regime)} removed to "
-        f"{number(last.limit)} points at {regime_name(last.regime)}."
+        f"{best} {start} at {regime_name(first.regime)} removed and of {number(last.limit)} points at "
+        f"{regime_name(last.regime)}."
     )

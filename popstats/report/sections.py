@@ -40,7 +40,11 @@ def alerts(evidence: Evidence) -> tuple[Alert, ...]:
     """Return what a reader must know first, gravest first."""
     fit = evidence.fit
     rejections = [
-        Alert("reject", f"Diagnostics reject the fit: {reason}.") for reason in fit.convergence.reasons
+        Alert(
+            "reject",
+            f"Diagnostics reject the fit: {reason}. Use none of its ranges; the first paragraph says what to do.",
+        )
+        for reason in fit.convergence.reasons
     ]
     warnings = [
         *_unfitted(evidence),

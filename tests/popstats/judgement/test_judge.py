@@ -11,8 +11,9 @@ import popstats
 from popstats.errors import PopstatsError
 from popstats.inference.convergence import Convergence
 from popstats.inference.fit import Fit
+from popstats.judgement.case import Case
 from popstats.judgement.explained import CEILING, what_explains
-from popstats.judgement.verdicts import CLAIMS, Verdicts
+from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdicts
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "channel_bench_mobilenet.parquet"
 
@@ -57,7 +58,7 @@ def test_c1_is_c3a_in_another_unit(quadratic: Verdicts) -> None:
 def test_winners_lie_near_a_true_optimum(quadratic: Verdicts) -> None:
     for verdict in quadratic.of("C3b"):
         assert verdict.estimate > 1.25
-        assert "the curve alone implies" in verdict.sentence
+        assert "by the curve alone it would be" in verdict.sentence
         assert "halves fitted under normal noise" in verdict.reason
 
 
@@ -158,6 +159,18 @@ def test_a_fit_that_its_diagnostics_reject_supports_nothing() -> None:
         verdict = judged.of(conjecture)[0]
         assert verdict.outcome == "not assessable"
         assert "R-hat" in verdict.reason
+
+
+@pytest.mark.parametrize(("noise", "advice"), [("student", "--noise normal"), ("normal", "--method exact")])
+def test_a_rejected_fit_says_what_to_do(noise: str, advice: str) -> None:
+    fitted = popstats.fit(popstats.simulate_population("quadratic", regimes=(0.6, 0.7), n=60), method="exact")
+    rejected = replace(fitted, settings=replace(fitted.settings, method="nuts", noise=noise))
+    table = pd.DataFrame({"regime": ["0.60", "0.70"], "r_hat": [1.0, 1.4]})
+    rejected.__dict__["convergence"] = Convergence(False, ("R-hat up to 1.400 (must be under 1.01)",), table)
+    verdict = Case(rejected, Thresholds()).rejected("C3a", rejected.regimes[1])
+    assert verdict.outcome == "not assessable"
+    assert advice in verdict.remedy
+    assert "worst in regime 0.70" in verdict.remedy
 
 
 def test_thresholds_are_arguments_and_kept_with_the_verdict() -> None:
