@@ -258,14 +258,17 @@ def standard_rows(
 ) -> StandardRows:
     """Return the recipes that are in the fit of `regime`, in the model's units.
 
+    Those further out than `KEPT_RANGE` are left out, as when the regime was prepared, so that row i here is the
+    i-th recipe behind the cross-products.
+
     Parameters
     ----------
     recipes : pandas.DataFrame
-        The regime's rows of `recipe_table`.
+        All of the regime's recipes: what `recipe_table` holds of them.
     regime : RegimeData
-        A fitted regime.
+        Gives centre and scale of drops, mCB and reductions.
     weight : numpy.ndarray, shape (len(recipes),), optional
-        Relative precision; ones by default.
+        How much each counts where the spread changes over the range (`variance`); equally by default.
     """
     kept = np.abs(regime.curve_scale.to_unit(recipes["log_mcb"])) <= KEPT_RANGE
     inside = recipes[kept]

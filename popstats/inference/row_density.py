@@ -58,9 +58,9 @@ _SIMD = {"reassoc", "contract"}
 def _erfcx_polynomial() -> FloatArray:
     """Return the coefficients, lowest first, of (1 + 2 t) erfcx(t) in u."""
 
-    def folded(u: FloatArray) -> FloatArray:
+    def folded(u: Any) -> Any:
         t = _FOLD * (1.0 + u) / (1.0 - np.minimum(u, 1.0 - 1e-16))
-        return np.asarray((1.0 + 2.0 * t) * erfcx(t))
+        return (1.0 + 2.0 * t) * erfcx(t)
 
     chebyshev = np.polynomial.chebyshev.chebinterpolate(folded, _DEGREE)
     return np.asarray(np.polynomial.chebyshev.cheb2poly(chebyshev))

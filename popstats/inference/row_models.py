@@ -65,21 +65,23 @@ def sample_rows(
     chains: int,
     progress: bool | None = None,
 ) -> Draws:
-    """Sample coefficients and hyperparameters under `noise`.
+    """Sample curves, scales and the shape of the noise, every recipe seen one by one.
 
     Parameters
     ----------
     noise : {"student", "frontier"}
-    regimes : sequence of RegimeData
-        Fitted regimes.
-    rows : sequence of StandardRows
-        Their recipes.
+        What recipes and runs scatter like.
+    regimes, rows : sequence of RegimeData, of StandardRows
+        What was fitted, and the recipes in it, regime by regime in the same order.
     normal : Draws
         Exact draws under normal noise: they whiten the coefficients, and their median seed share (which
         replicates decide, whatever the tails) sets how much a recipe's replicates narrow its noise.
     priors : Priors
+        Of noise and excess; length scale and amplitude have had theirs in `normal`.
     seed, draws, tune, chains : int
+        Of nutpie. Chains run side by side on as many cores as there are.
     progress : bool, optional
+        Whether to say on standard error that it compiles, then that it samples; default: on a terminal.
 
     Returns
     -------

@@ -70,10 +70,11 @@ class Plasmode:
         return target
 
     def __repr__(self) -> str:
+        most = float(self.table["contradicted"].max())
+        covered = float(self.table[["coverage_near_lower", "coverage_near_upper"]].to_numpy().mean())
         return (
             f"<Plasmode of {self.population!r}: {len(self.table)} regimes and sizes; contradicted at most "
-            f"{self.table['contradicted'].max():.1%}, near-optimal bounds covered "
-            f"{self.table[['coverage_near_lower', 'coverage_near_upper']].mean(axis=None):.1%} on average>"
+            f"{most:.1%}, near-optimal bounds covered {covered:.1%} on average>"
         )
 
 
@@ -174,18 +175,20 @@ def _aggregate(scores: pd.DataFrame, whole: Fit) -> pd.DataFrame:
     words = dict(zip((r.label for r in whole.fitted), optimum_outcomes(whole), strict=True))
     held = {r.label: r.n_recipes for r in whole.fitted}
     rows = []
-    for (label, n), group in scores.groupby(["regime", "n"], sort=True):
-        shares = {word: float((group["outcome"] == word).mean()) for word in _OUTCOMES}
-        rows.append(
-            {
-                "regime": label,
-                "n": int(n),
-                "share_of_population": n / held[label],
-                "subsamples": len(group),
-                "whole": words[label],
-                **shares,
-                "contradicted": shares.get(_OPPOSITE.get(words[label], ""), 0.0),
-                **{f"coverage_{name}": float(group[name].mean()) for name in SCORED},
-            }
-        )
+    for label, recipes in held.items():
+        for n in sorted(set(scores["n"])):
+            group = scores[(scores["regime"] == label) & (scores["n"] == n)]
+            if len(group):
+                place = {"regime": label, "n": int(n), "share_of_population": float(n / recipes)}
+                rows.append({**place, "whole": words[label], **_shares(group, words[label])})
     return pd.DataFrame(rows)
+
+
+def _shares(group: pd.DataFrame, whole: str) -> dict[str, float]:
+    shares = {word: float((group["outcome"] == word).mean()) for word in _OUTCOMES}
+    return {
+        "subsamples": len(group),
+        **shares,
+        "contradicted": shares.get(_OPPOSITE.get(whole, ""), 0.0),
+        **{f"coverage_{name}": float(group[name].mean()) for name in SCORED},
+    }
