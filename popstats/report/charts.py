@@ -345,8 +345,9 @@ def uniform_difference() -> Any:
     )  # fmt: skip
 
 
-def _spaces(shares: pd.DataFrame) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(shares["space"]))
+def _spaces(tables: dict[str, pd.DataFrame]) -> tuple[str, ...]:
+    """Return the spaces in the order of their marks; a table "names" holds those that a panel may lack."""
+    return tuple(dict.fromkeys(tables.get("names", tables["shares"])["space"]))
 
 
 #: What a panel may ask for: its tables decide the kind of chart.
@@ -355,7 +356,7 @@ CHARTS: dict[str, Callable[[dict[str, pd.DataFrame]], dict[str, Any]]] = {
     "near_optimal_ranges": lambda t: near_optimal_ranges(len(t["ranges"])),
     "what_explains": lambda t: what_explains(frozenset(t["shares"]["model"])),
     "limits": lambda t: limits(bool(t["limits"]["inside"].any()), bool((~t["limits"]["inside"]).any())),
-    "edfs": lambda t: edfs(_spaces(t["shares"])),
+    "edfs": lambda t: edfs(_spaces(t)),
     "dot_intervals": lambda t: dot_intervals(str(t["frame"]["title"].iloc[0]), len(t["groups"])),
     "uniform_difference": lambda t: uniform_difference(),
 }

@@ -15,6 +15,7 @@ from popstats.inference.fit import Fit
 from popstats.inference.optimum import INTERVAL_MASS, OptimumDraws, interval
 from popstats.report.answer import claims, threshold_words
 from popstats.report.card import card_section, provenance_section
+from popstats.report.compared_edfs import compared_edfs
 from popstats.report.content import FORMAT, Alert, Claim, Figure, Panel, ReportContent, Section, Table
 from popstats.report.evidence import Evidence, rows_of
 from popstats.report.figures import INTERVALS, MASS_WORDS, ranges_panel
@@ -91,7 +92,13 @@ def comparison_content(
         alerts=tuple(Alert(a.level, f"{n.name}: {a.text}") for n in named for a in alerts(n.evidence)),
         claims=_claims(named),
         figures=tuple(
-            f for f in (_ranges_figure(named), _difference_figure(named, compared)) if f is not None
+            f
+            for f in (
+                _ranges_figure(named),
+                _difference_figure(named, compared),
+                compared_edfs([(n.name, n.evidence) for n in named]),
+            )
+            if f is not None
         ),
         sections=_sections(named, command),
         created=created or datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -214,6 +214,10 @@ def test_a_comparison_finds_the_difference_that_was_simulated():
     for regime in ("50 %", "80 %"):
         ratio = float(table[regime, "Best mCB"].split(" ")[0])
         assert ratio == pytest.approx(np.exp(0.3), rel=0.1)
+    edfs = told.figures[2]
+    assert edfs.key == "edfs"
+    assert [row[2] for row in edfs.table.rows] == ["300 and 300"] * 2
+    assert "equal cost" in edfs.caption
     assert {row.population for claim in told.claims for row in claim.rows} == {
         "simulated-quadratic (1)",
         "simulated-quadratic (2)",
