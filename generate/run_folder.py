@@ -19,7 +19,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ def explain(error: OSError, path: Path) -> RunFolderError:
         errno.EROFS: "it lies on a read-only file system. Choose another folder with --out",
         errno.EACCES: "it may not be written to. Change its permissions or choose another folder with --out",
         errno.EPERM: "it may not be written to. Change its permissions or choose another folder with --out",
+        errno.EFBIG: "no file may grow that large here. Raise the limit (ulimit -f) or choose another folder with --out",
         errno.ENOENT: "it has disappeared. Was the run folder deleted?",
     }
     return RunFolderError(f"{path}: {reasons.get(error.errno or 0, str(error))}.")
@@ -72,6 +73,9 @@ def write_whole(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
+        # What was written of it takes room on a disk that may have none; where even this fails, the first reason counts.
+        with suppress(OSError):
+            temporary.unlink()
         raise explain(error, path) from error
 
 

@@ -218,7 +218,9 @@ def test_an_impossible_regime_is_refused_before_anything_is_written(tmp_path, ca
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(
+    os.geteuid() == 0, reason="root may write everywhere; test_run_folder has it for root too"
+)
 def test_a_read_only_folder_is_a_sentence(tmp_path, tiny_plan, capsys):
     tmp_path.chmod(0o500)
     assert main([str(tiny_plan), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 1

@@ -1,8 +1,14 @@
 """The run folder: whole files, claims, plans that may only grow, and refusals in sentences."""
 
 import errno
+import os
+import resource
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -122,6 +128,70 @@ def test_a_full_disk_leaves_the_old_file_whole(folder, monkeypatch):
         write_whole(folder.path / "kept.json", b"new")
     monkeypatch.undo()
     assert (folder.path / "kept.json").read_bytes() == b"old"
+
+
+def test_a_limit_of_the_system_leaves_the_old_file_whole(folder):
+    """A real refusal in mid-file: the limit on the size of files lies above the old content and below the new."""
+    path = folder.path / "kept.json"
+    write_whole(path, b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    try:
+        with pytest.raises(
+            RunFolderError, match=r"kept.json: no file may grow that large here. Raise the limit"
+        ):
+            write_whole(path, bytes(4096))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_bytes() == b"old"
+    assert not list(folder.path.glob(".*.tmp"))
+
+
+NOBODY = 65534
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """Drop root's right to write everywhere, where the tests run as root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may enter, as pytest's own are not."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_a_read_only_place_is_refused_before_anything_is_made(open_folder):
+    locked = open_folder / "locked"
+    locked.mkdir(mode=0o555)
+    with without_privileges(), pytest.raises(RunFolderError, match="run: it may not be written to"):
+        RunFolder(locked / "run").create()
+    assert list(locked.iterdir()) == []
+
+
+def test_a_read_only_run_is_read_and_not_written(open_folder):
+    made = RunFolder(open_folder / "run")
+    made.create()
+    made.write_row(0, row(0))
+    for path in (made.path, *made.path.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    with without_privileges():
+        assert made.read_rows() == [row(0)]
+        assert claimed(made, [0, 1]) == []
+        with pytest.raises(RunFolderError, match="may not be written to"):
+            made.write_row(1, row(1))
+        with pytest.raises(RunFolderError, match="may not be written to"):
+            made.create()
 
 
 def test_too_small_a_disk_is_refused_beforehand(folder):
