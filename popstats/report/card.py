@@ -143,7 +143,10 @@ def _flat(name: str, value: Any) -> list[tuple[str, str]]:
 
 def _command(evidence: Evidence) -> str:
     s = evidence.fit.settings
-    return f"python -m popstats report TABLE -o report.html --axis {s.regime_axis} --method {s.method} --seed {s.seed}"
+    return (
+        f"python -m popstats report TABLE -o report.html --axis {s.regime_axis} --noise {s.noise} --method {s.method} "
+        f"--seed {s.seed}"
+    )
 
 
 def _python(evidence: Evidence) -> str:
@@ -152,7 +155,8 @@ def _python(evidence: Evidence) -> str:
     return (
         "import popstats\n\n"
         "population = popstats.load_population(TABLE)\n"
-        f'fit = popstats.fit(population, regime_axis="{s.regime_axis}", method="{s.method}", seed={s.seed}{regimes})\n'
+        f'fit = popstats.fit(population, regime_axis="{s.regime_axis}", noise="{s.noise}", method="{s.method}", '
+        f"seed={s.seed}{regimes})\n"
         "verdicts = popstats.judge(fit)\n"
         'popstats.write_report(fit, "report.html", verdicts=verdicts)\n'
     )

@@ -141,7 +141,7 @@ def _predicted_sentence(evidence: Evidence) -> str:
         return "In every regime the networks lie about the curve as the model predicts."
     how = "the networks are not spread about the curve as the model predicts"
     return (
-        f"At {join_words(outside)} removed {how}; elsewhere they are."
+        f"At {join_words(outside)} removed {how}; elsewhere they are. By chance alone one regime in ten leaves its band."
         if len(outside) < len(pits)
         else (f"In {'every' if len(pits) > 1 else 'the only'} regime {how}.")
     )

@@ -12,9 +12,11 @@ from popstats.errors import PopstatsError
 from popstats.inference.optimum import INTERVAL_MASS
 from popstats.judgement.calibration import Setting, calibrate
 from popstats.judgement.verdicts import Verdicts
+from popstats.report.card import provenance_section
 from popstats.report.comparison import comparison_content
 from popstats.report.compose import report_content
 from popstats.report.content import ReportContent, Table
+from popstats.report.evidence import Evidence
 from popstats.report.figures import MOST_POINTS
 from popstats.report.sections import calibration_section
 from popstats.report.words import percent
@@ -119,6 +121,14 @@ def test_the_envelope_of_the_best_networks_stands_beside_the_curve(fitted, conte
     table = section.tables[0][1].frame.set_index("removed")
     assert list(table["envelope of the best networks"].str.contains("best 8 %")) == [True] * 3
     assert "quantile regression" in section.paragraphs[0]
+
+
+def test_the_way_to_make_it_again_names_the_noise(fitted):
+    student = replace(fitted, settings=replace(fitted.settings, method="nuts", noise="student"))
+    section = provenance_section(Evidence(student, Verdicts([])), None)
+    command, code = (text for _, text in section.code)
+    assert "--noise student --method nuts" in command
+    assert 'noise="student", method="nuts"' in code
 
 
 def test_prior_sensitivities_are_told_as_measured(fitted, content):
