@@ -115,3 +115,30 @@ def test_help_teaches(capsys):
     text = capsys.readouterr().out
     assert "examples:" in text
     assert "exit status" in text
+
+
+def test_plan_size_of_every_regime_of_a_pilot(saved, capsys):
+    assert main(["plan-size", str(saved), "--regime", "all", "--width", "0.5", "--json"]) == DONE
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["axis"] == "macs"
+    assert [plan["regime"] for plan in answer["plans"]] == ["0.50", "0.80"]
+    assert all(f"Regime {plan['regime']}: " in plan["sentence"] for plan in answer["plans"])
+
+
+def test_plan_size_from_a_guess(capsys):
+    assert main(["plan-size", "--width", "0.5", "--guess-noise", "0.05", "--guess-rise", "1"]) == DONE
+    assert capsys.readouterr().out.startswith("With this guess: 30 recipes with 1 seed each")
+
+
+def test_subsamples_of_a_table_judged_against_the_whole(table, tmp_path, capsys):
+    path = tmp_path / "plasmode.json"
+    assert main(["calibrate", "--plasmode", str(table), "-o", str(path), "--json"]) == DONE
+    rows = json.loads(capsys.readouterr().out)
+    assert {(row["regime"], row["n"]) for row in rows} == {("0.50", 30), ("0.80", 30)}
+    assert json.loads(path.read_text())["rows"] == rows
+
+
+def test_a_companion_curve_is_fitted_and_not_judged(table, capsys):
+    assert main(["fit", str(table), "--curve", "quadratic"]) == DONE
+    assert main(["judge", str(table), "--curve", "quadratic"]) == BAD_INPUT
+    assert "never the source of a verdict" in capsys.readouterr().err
