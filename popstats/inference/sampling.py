@@ -91,7 +91,9 @@ def sample_compiled(
         _shapes={name: (dimension,)},
         _coords={},
     )
-    trace = nutpie.sample(model, draws=draws, tune=tune, chains=chains, seed=seed, progress_bar=False)
+    trace = nutpie.sample(
+        model, draws=draws, tune=tune, chains=chains, seed=seed, progress_bar=False, save_warmup=False
+    )
     return RawDraws(trace["posterior"][name].to_numpy(), sampler_statistics(trace))
 
 

@@ -35,7 +35,7 @@ def test_cold_process(method, tmp_path, capsys):
         f"import popstats; p = popstats.load_population({str(path)!r});"
         f"f = popstats.fit(p, method={method!r}); f.optima(); assert f.convergence.ok, f.convergence"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)  # the first run may fill PyTensor's cache
+    subprocess.run([sys.executable, "-c", code], check=True)  # the first run on a machine compiles
     cold = min(seconds(lambda: subprocess.run([sys.executable, "-c", code], check=True)) for _ in range(3))
     with capsys.disabled():
         print(f"\nfit, {NETWORKS:,} networks, cold process, {method}: {cold:.2f} s (best of 3)")
