@@ -26,7 +26,7 @@ from generate.original import weights_bytes
 from generate.preparation import reopen
 from generate.run_folder import Claims, RunFolder, write_whole
 from generate.subnetworks import Workbench, train_subnetwork
-from generate.training import settle_on_one_core
+from generate.training import release_freed_memory, settle_on_one_core
 from generate.worklist import Training
 from popstats.errors import PopstatsError, RunFolderError
 
@@ -350,6 +350,7 @@ def _train_if_free(
             return False
         connection.send(Event("started", training.index))
         row, network = train_subnetwork(bench, training)
+        release_freed_memory()
         if network is not None and bench.plan.keep_weights != "none":
             write_whole(folder.trained_weights(training.subnetwork_id), weights_bytes(network))
         folder.write_row(training.index, row)

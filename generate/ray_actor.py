@@ -16,7 +16,7 @@ from generate.plan import Plan, plan_from_dict
 from generate.preparation import assemble
 from generate.run_folder import RunFolder
 from generate.subnetworks import train_subnetwork
-from generate.training import settle_on_one_core
+from generate.training import release_freed_memory, settle_on_one_core
 from generate.worklist import Training
 
 __all__ = ["Parts", "Trainer", "parts_of"]
@@ -86,5 +86,6 @@ class Trainer:
     def train(self, training: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """Return the row of one training, and its weights where the plan keeps them."""
         row, network = train_subnetwork(self._bench, Training.from_dict(training))
+        release_freed_memory()
         keep = network is not None and self._bench.plan.keep_weights != "none"
         return row, weights_bytes(network) if keep and network is not None else b""

@@ -25,6 +25,7 @@ __all__ = [
     "loss_gradients",
     "memory_format",
     "recalibrate",
+    "release_freed_memory",
     "settle_on_one_core",
     "train",
     "training_epochs",
@@ -84,6 +85,16 @@ def settle_on_one_core() -> None:
     if allocator is not None:
         allocator(MALLOC_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
         allocator(MALLOC_TRIM_THRESHOLD, LARGEST_TRIM_THRESHOLD)
+
+
+def release_freed_memory() -> None:
+    """Give back to the system what the last training freed: the next network's shapes are others.
+
+    Without it, what `settle_on_one_core` keeps grows by fragments: 1.7 GB after 40 thin networks instead of 0.8.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
