@@ -222,7 +222,10 @@ class _Driver:
             self.waiting_since = time.monotonic()
         elif time.monotonic() - self.waiting_since > ROOM_SECONDS:
             self.waiting_since = math.inf
-            self._note("waiting for the cluster to have room for an actor; `ray status` shows who uses it")
+            self._note(
+                f"no actor has started for {ROOM_SECONDS:.0f} s: the cluster has no room for one, or its nodes are "
+                "slow; `ray status` shows who uses it"
+            )
 
     def _note(self, sentence: str) -> None:
         self.report(Event("note", message=sentence))
