@@ -143,9 +143,11 @@ def _flat(name: str, value: Any) -> list[tuple[str, str]]:
 
 def _command(evidence: Evidence) -> str:
     s = evidence.fit.settings
+    # Half-widths of regimes, where they were given, can only be said in Python.
+    regimes = "" if s.regimes is None else f" --regimes {','.join(f'{r:g}' for r in s.regimes)}"
     return (
-        f"python -m popstats report TABLE -o report.html --axis {s.regime_axis} --noise {s.noise} --method {s.method} "
-        f"--seed {s.seed}"
+        f"python -m popstats report TABLE -o report.html --axis {s.regime_axis}{regimes} --noise {s.noise} "
+        f"--method {s.method} --seed {s.seed}"
     )
 
 
