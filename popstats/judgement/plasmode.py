@@ -46,7 +46,7 @@ class Plasmode:
         full population's verdict on C3a); supported, refuted, undecided (shares of the subsamples' verdicts);
         contradicted (share that says the opposite of the whole, supported against refuted); coverage_mcb,
         coverage_near_lower, coverage_near_upper, coverage_limit (share of 90 % intervals that hold the whole's
-        posterior median).
+        posterior median; NaN but for the limit where the whole refutes C3a, as an optimum is then a convention).
     population : str
         Name of the population.
     trainings : int
@@ -71,7 +71,7 @@ class Plasmode:
 
     def __repr__(self) -> str:
         most = float(self.table["contradicted"].max())
-        covered = float(self.table[["coverage_near_lower", "coverage_near_upper"]].to_numpy().mean())
+        covered = float(self.table[["coverage_near_lower", "coverage_near_upper"]].stack().mean())
         return (
             f"<Plasmode of {self.population!r}: {len(self.table)} regimes and sizes; contradicted at most "
             f"{most:.1%}, near-optimal bounds covered {covered:.1%} on average>"
@@ -190,5 +190,10 @@ def _shares(group: pd.DataFrame, whole: str) -> dict[str, float]:
         "subsamples": len(group),
         **shares,
         "contradicted": shares.get(_OPPOSITE.get(whole, ""), 0.0),
-        **{f"coverage_{name}": float(group[name].mean()) for name in SCORED},
+        **{f"coverage_{name}": _coverage(group, name, whole) for name in SCORED},
     }
+
+
+def _coverage(group: pd.DataFrame, name: str, whole: str) -> float:
+    # Without an optimum its place is a convention (the end of the observed range), not something to cover.
+    return float("nan") if whole == "refuted" and name != "limit" else float(group[name].mean())
