@@ -7,7 +7,19 @@ __all__ = ["ConvergenceError", "FitError", "PlanError", "PopstatsError", "Popula
 
 
 class PopstatsError(Exception):
-    """Base class: catch this to catch everything that popstats or generate raise on purpose."""
+    """Base class: catch this to catch everything that popstats or generate raise on purpose.
+
+    Parameters
+    ----------
+    message : str
+        What was expected, what came, where, and what to do from Python.
+    on_command_line : str, optional
+        The same for a reader of the command line, where the remedy is an option.
+    """
+
+    def __init__(self, message: str = "", *, on_command_line: str | None = None) -> None:
+        super().__init__(message)
+        self.on_command_line = on_command_line or message
 
 
 class PopulationError(PopstatsError):

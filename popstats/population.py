@@ -29,7 +29,7 @@ from popstats.validation import (
     rename_columns,
 )
 
-__all__ = ["Original", "Population", "load_population", "populations"]
+__all__ = ["Original", "Population", "load_population", "populations", "require_population"]
 
 #: A training that ends below this share of the original's accuracy has collapsed: it is no matter of recipes.
 COLLAPSED = 0.5
@@ -70,15 +70,15 @@ class Original:
                 raise PopulationError(f"original: expected a number for {name}, got {value!r}")
         if not (self.macs > 0 and self.params > 0):
             raise PopulationError(
-                f"original: expected positive macs and params, got macs={self.macs!r}, params={self.params!r}"
+                f"original: expected positive macs and params, got macs={self.macs:,.10g}, params={self.params:,.10g}"
             )
         if not 0.0 <= self.accuracy <= 100.0:
             raise PopulationError(
-                f"original: expected an accuracy in percent (0 to 100), got {self.accuracy!r}"
+                f"original: expected an accuracy in percent (0 to 100), got {self.accuracy:.10g}"
             )
         if self.accuracy <= 1.0:
             raise PopulationError(
-                f"original: accuracy {self.accuracy!r} looks like a fraction; popstats reads percent: multiply it by 100"
+                f"original: accuracy {self.accuracy:.10g} looks like a fraction; popstats reads percent: multiply it by 100"
             )
 
 
@@ -166,6 +166,12 @@ class Population:
             raise PopulationError(
                 f"expected a pandas DataFrame, got {type(frame).__name__}; popstats.load_population reads files"
             )
+        if original is not None and not isinstance(original, Original):
+            raise PopulationError(
+                "original: expected popstats.Original(macs=..., params=..., accuracy=...), got a "
+                f"{type(original).__name__}{'; popstats.Original(**it) makes one' * isinstance(original, dict)}"
+            )
+        own = frame.columns
         table = rename_columns(frame, columns or {}, where).reset_index(drop=True)
         if original is not None:
             table = table.assign(
@@ -175,8 +181,8 @@ class Population:
             )
         if accuracy_kind is not None or "accuracy_kind" not in table:
             table = table.assign(accuracy_kind=accuracy_kind or "unknown")
-        check_table(table, where)
-        check_widths(table, widths, where)
+        check_table(table, where, own)
+        check_widths(table, widths, where, own)
         population = cls._checked(table, name, dict(metadata or {}), tuple(widths))
         check_recipes(population.table, population.recipe, where)
         return population
@@ -336,6 +342,24 @@ class Population:
         table = summary.droplevel(1, axis=1).iloc[:, [0, 1, 3, 5]]
         table.columns = ["n", "MACs reduction", "mCB", "accuracy drop (points)"]
         return f"<p>{html.escape(repr(self)[1:-1])}</p>{table.to_html(float_format=lambda v: f'{v:.3g}')}"
+
+
+def require_population(value: object) -> None:
+    """Raise PopulationError unless `value` is a Population, saying how to make one from what it is.
+
+    Parameters
+    ----------
+    value : object
+        What came as the first argument of `popstats.fit`.
+    """
+    if isinstance(value, Population):
+        return
+    remedy = "make one with popstats.load_population(...)"
+    if isinstance(value, str | Path):
+        remedy = f"load it first: popstats.fit(popstats.load_population({str(value)!r}))"
+    elif isinstance(value, pd.DataFrame):
+        remedy = "make one of it first: popstats.fit(popstats.Population.from_frame(frame, original=popstats.Original(...)))"
+    raise PopulationError(f"fit: expected a Population, got a {type(value).__name__}; {remedy}")
 
 
 def _name_in(table: pd.DataFrame) -> str:

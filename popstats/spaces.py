@@ -184,7 +184,7 @@ def assign_regimes(
     if not (found.index >= 0).any():
         low, high = float(reductions.min()), float(reductions.max())
         raise PopulationError(
-            f"no subnetwork falls into the regimes {list(found.targets)} on the {axis} axis; "
+            f"no subnetwork falls into the regimes {found.targets.tolist()} on the {axis} axis; "
             f"the population's {axis} reductions run from {low:.3f} to {high:.3f}"
         )
     return found
@@ -215,7 +215,7 @@ def _given(axis: Axis, reductions: FloatArray, regimes: Sequence[float] | Mappin
     centres = np.array(sorted(widths), dtype=np.float64)
     if centres.size == 0 or not ((centres > 0.0) & (centres < 1.0)).all():
         raise PopulationError(
-            f"regimes: expected centres strictly between 0 and 1 (fractions removed), got {list(centres)}"
+            f"regimes: expected centres strictly between 0 and 1 (fractions removed), got {centres.tolist()}"
         )
     index = np.full(reductions.size, -1, dtype=np.int64)
     closest = np.full(reductions.size, np.inf)

@@ -6,7 +6,7 @@ the first draw; nothing is repaired silently.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +29,11 @@ ONE_VALUE = (
     "original_accuracy",
 )
 _SHOWN_ROWS = 5
+#: In the only column's name, these are separators that a reader of commas did not see.
+_SEPARATORS = (";", "\t", "|")
 
 
-def check_table(frame: pd.DataFrame, where: str) -> None:
+def check_table(frame: pd.DataFrame, where: str, own: Iterable[Hashable] | None = None) -> None:
     """Raise PopulationError unless `frame` is one population with the needed columns and legal values.
 
     Parameters
@@ -40,12 +42,18 @@ def check_table(frame: pd.DataFrame, where: str) -> None:
         Columns already under popstats's names.
     where : str
         What to call the table in messages: a file name, or "the frame".
+    own : iterable of str, optional
+        The columns that the user's table has, under its own names; default: those of `frame`.
     """
+    _has_rows(frame, where)
+    _has_needed(frame, where, frame.columns if own is None else own)
     for check in _CHECKS:
         check(frame, where)
 
 
-def check_widths(frame: pd.DataFrame, names: Sequence[str], where: str) -> None:
+def check_widths(
+    frame: pd.DataFrame, names: Sequence[str], where: str, own: Iterable[Hashable] | None = None
+) -> None:
     """Raise PopulationError unless each named column holds a positive number in every row.
 
     Parameters
@@ -55,13 +63,16 @@ def check_widths(frame: pd.DataFrame, names: Sequence[str], where: str) -> None:
         The columns that hold widths, one a group.
     where : str
         What to call the table in messages.
+    own : iterable of str, optional
+        The columns that the user's table has; default: those of `frame`.
     """
     if isinstance(names, str):
         raise PopulationError(
             f"widths: expected a list of columns, one a group, e.g. [{names!r}]; got {names!r}"
         )
     if absent := [name for name in names if name not in frame.columns]:
-        raise PopulationError(f"widths: {where} has no column {absent}; it has: {_names(frame)}")
+        has = _names(frame.columns if own is None else own)
+        raise PopulationError(f"widths: {where} has no column {absent}; it has: {has}")
     for name in names:
         bad = ~(pd.to_numeric(frame[name], errors="coerce") > 0).to_numpy(dtype=bool, na_value=False)
         if bad.any():
@@ -110,12 +121,10 @@ def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str], where: str) 
     _names_are_unique(frame, where)
     known = {c.name for c in COLUMNS}
     if unknown := sorted(set(columns) - known):
-        raise PopulationError(
-            f"columns: {unknown} are not columns that popstats reads; the mapping goes from popstats's name "
-            f"to the table's own, e.g. {{'macs': 'flops'}}. Legal names: {', '.join(sorted(known))}"
-        )
+        raise _unknown_names(unknown, columns, known)
     if absent := sorted(set(columns.values()) - set(frame.columns)):
-        raise PopulationError(f"columns: {where} has no column {absent}; it has: {_names(frame)}")
+        said = f"{where} has no column {absent}; it has: {_names(frame.columns)}"
+        raise PopulationError(f"columns: {said}", on_command_line=f"--column: {said}")
     if len(set(columns.values())) < len(columns):
         raise PopulationError(f"columns: two names are given one column of {where}: {dict(columns)}")
     # A second column of the target name would be shadowed silently: the user's mapping wins, the old one goes.
@@ -123,8 +132,28 @@ def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str], where: str) 
     return frame.drop(columns=clash).rename(columns={v: k for k, v in columns.items()})
 
 
-def _names(frame: pd.DataFrame) -> str:
-    return ", ".join(map(str, frame.columns))
+def _unknown_names(unknown: Sequence[str], columns: Mapping[str, str], known: Set[str]) -> PopulationError:
+    first = unknown[0]
+    turned = columns[first] in known
+    ours, theirs = (columns[first], first) if turned else ("macs", "flops")
+    hint = "the other way round: " if turned else "e.g. "
+    legal = f"Legal names: {', '.join(sorted(known))}"
+    return PopulationError(
+        f"columns: {unknown} are not columns that popstats reads; the mapping goes from popstats's name to the "
+        f"table's own, {hint}{{{ours!r}: {theirs!r}}}. {legal}",
+        on_command_line=f"--column: {unknown} are not columns that popstats reads; write popstats's name first, "
+        f"then the table's own, {hint}--column {ours}={theirs}. {legal}",
+    )
+
+
+def _names(columns: Iterable[Hashable]) -> str:
+    names = list(map(str, columns))
+    if len(names) == 1 and (mark := next((m for m in _SEPARATORS if m in names[0]), "")):
+        return (
+            f"{names[0]!r}, one column: is the separator {mark!r}? popstats reads commas; "
+            f"pandas.read_csv(file, sep={mark!r}) reads it for Population.from_frame, and .to_csv writes commas"
+        )
+    return ", ".join(names)
 
 
 def _rows(frame: pd.DataFrame, bad: npt.ArrayLike) -> str:
@@ -133,20 +162,23 @@ def _rows(frame: pd.DataFrame, bad: npt.ArrayLike) -> str:
     return f"row {shown}" if len(labels) == 1 else f"{len(labels)} rows, the first: {shown}"
 
 
-def _has_needed(frame: pd.DataFrame, where: str) -> None:
+def _has_needed(frame: pd.DataFrame, where: str, own: Iterable[Hashable]) -> None:
     absent = [name for name in REQUIRED if name not in frame.columns]
     if not absent:
         return
     originals = [name for name in absent if name.startswith("original_")]
-    own = [name for name in absent if name not in originals]
-    remedies = []
-    if own:
-        remedies.append("name them with columns={" + ", ".join(f"'{n}': '<your column>'" for n in own) + "}")
+    others = [name for name in absent if name not in originals]
+    remedies, options = [], []
+    if others:
+        remedies.append(
+            "name them with columns={" + ", ".join(f"'{n}': '<your column>'" for n in others) + "}"
+        )
+        options.append("name them with " + " ".join(f"--column {n}=<your column>" for n in others))
     if originals:
         remedies.append("pass original=popstats.Original(macs=..., params=..., accuracy=...)")
-    raise PopulationError(
-        f"{where} lacks {', '.join(absent)}; it has: {_names(frame)}. To mend it, {' and '.join(remedies)}"
-    )
+        options.append("pass --original-macs N --original-params N --original-accuracy PERCENT")
+    said = f"{where} lacks {', '.join(absent)}; it has: {_names(own)}. To mend it, "
+    raise PopulationError(said + " and ".join(remedies), on_command_line=said + " and ".join(options))
 
 
 def _names_are_unique(frame: pd.DataFrame, where: str) -> None:
@@ -167,10 +199,20 @@ def _is_numeric(frame: pd.DataFrame, where: str) -> None:
     for name in REQUIRED:
         values = frame[name]
         if not _holds_numbers(values):
-            raise PopulationError(
-                f"{where}: column {name} must hold numbers, got {values.dtype}; first values: "
-                f"{values.head(3).tolist()}"
-            )
+            raise PopulationError(f"{where}: column {name} must hold numbers, got {_no_numbers(values)}")
+
+
+def _no_numbers(values: pd.Series) -> str:
+    """Return which values of a column are no numbers, with their rows."""
+    if values.dtype != object and not pd.api.types.is_string_dtype(values):
+        return f"{values.dtype}; first values: {values.head(3).tolist()}"
+    bad = values[values.notna() & pd.to_numeric(values, errors="coerce").isna()]
+    if bad.empty:
+        return (
+            f"numbers stored as {values.dtype} ({values.head(3).tolist()}); pandas.to_numeric converts them"
+        )
+    shown = ", ".join(f"{value!r} in row {row}" for row, value in bad.head(_SHOWN_ROWS).items())
+    return f"{shown}{f' and {len(bad) - _SHOWN_ROWS} more' if len(bad) > _SHOWN_ROWS else ''}"
 
 
 def _holds_numbers(values: pd.Series) -> bool:
@@ -266,7 +308,7 @@ def _outside(declared: Column, values: pd.Series, where: str) -> npt.NDArray[np.
     if values.isna().all():
         return np.zeros(len(values), dtype=bool)
     if not _holds_numbers(values):
-        raise PopulationError(f"{where}: column {declared.name} must hold numbers, got {values.dtype}")
+        raise PopulationError(f"{where}: column {declared.name} must hold numbers, got {_no_numbers(values)}")
     # Missing values compare as legal: a column that is not required may have gaps.
     numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
     bad = np.zeros(len(numbers), dtype=bool)
@@ -308,13 +350,11 @@ def _is_smaller_than_original(frame: pd.DataFrame, where: str) -> None:
             raise PopulationError(
                 f"{where}: {name} is larger than the original network's in {_rows(done, bad)} "
                 f"({row[name]:,.10g} against {row[f'original_{name}']:,.10g}); a subnetwork cannot cost more than the "
-                "network it was cut from: check original= and the unit of the column"
+                "network it was cut from: check the original's numbers and the unit of the column"
             )
 
 
 _CHECKS: Iterable[Callable[[pd.DataFrame, str], None]] = (
-    _has_rows,
-    _has_needed,
     _is_numeric,
     _texts_are_single_values,
     _lists_are_lists,

@@ -1,5 +1,7 @@
 """Tables that are no population: each is refused with what is wrong, where, and what to do."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -235,3 +237,49 @@ def test_failed_rows_may_be_incomplete():
 
 def test_a_table_of_failures_only():
     refused(good(status="failed"), "no training of this population finished: all 3 rows")
+
+
+def test_no_numbers_are_shown_with_their_rows():
+    message = refused(good(macs=["500", "600k", "n/k"]), "must hold numbers")
+    assert "'600k' in row 1, 'n/k' in row 2" in message
+    assert "'500'" not in message
+
+
+def test_numbers_stored_as_text_say_how_to_convert_them():
+    refused(good(macs=["500", "600", "700"]), r"stored as .*pandas\.to_numeric")
+
+
+def test_only_columns_of_the_table_itself_are_listed():
+    message = refused(good().rename(columns={"macs": "flops"}), "lacks macs")
+    assert "it has: flops, params, accuracy. To mend it" in message
+
+
+def test_the_remedies_are_options_on_the_command_line():
+    with pytest.raises(PopulationError, match="columns=") as caught:
+        Population.from_frame(good().rename(columns={"macs": "flops"}))
+    told = caught.value.on_command_line
+    assert "--column macs=<your column> and pass --original-macs N" in told
+    assert "popstats.Original" not in told
+
+
+def test_columns_named_the_wrong_way_round():
+    with pytest.raises(PopulationError, match=r"the other way round: \{'macs': 'flops'\}") as caught:
+        Population.from_frame(good().rename(columns={"macs": "flops"}), columns={"flops": "macs"})
+    assert "--column macs=flops" in caught.value.on_command_line
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_another_separator_than_a_comma(mark):
+    frame = pd.DataFrame({f"macs{mark}params{mark}accuracy": ["500"]})
+    refused(frame, f"is the separator {re.escape(repr(mark))}")
+
+
+def test_an_original_that_is_no_original():
+    numbers = {"macs": 1000, "params": 100, "accuracy": 95.0}
+    refused(good(), r"got a dict; popstats\.Original\(\*\*it\)", original=numbers)
+    refused(good(), "got a tuple$", original=(1000, 100, 95.0))
+
+
+def test_numbers_of_numpy_read_like_any_other():
+    with pytest.raises(PopulationError, match=r"got 500\.5$"):
+        Original(macs=10, params=10, accuracy=np.float64(500.5))
