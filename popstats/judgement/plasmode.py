@@ -71,7 +71,9 @@ class Plasmode:
 
     def __repr__(self) -> str:
         most = float(self.table["contradicted"].max())
-        covered = float(self.table[["coverage_near_lower", "coverage_near_upper"]].stack().mean())
+        covered = float(
+            np.nanmean(self.table[["coverage_near_lower", "coverage_near_upper"]].to_numpy(dtype=np.float64))
+        )
         return (
             f"<Plasmode of {self.population!r}: {len(self.table)} regimes and sizes; contradicted at most "
             f"{most:.1%}, near-optimal bounds covered {covered:.1%} on average>"
