@@ -30,7 +30,7 @@ from popstats.inference.optimum import GRID_SIZE, INTERVAL_MASS, OptimumDraws, i
 from popstats.inference.parametric import PARAMETRIC, draw_parametric, flat_priors
 from popstats.inference.priors import Priors
 from popstats.inference.variance import SpreadChange, estimate_spread_change, precision_weights
-from popstats.population import Population
+from popstats.population import Population, require_population
 from popstats.spaces import Axis, Regimes, assign_regimes
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from popstats.inference.predictive import PredictiveChecks
     from popstats.inference.sensitivity import Sensitivity
 
-__all__ = ["Fit", "Settings", "fit"]
+__all__ = ["Fit", "Settings", "fit", "require_fit"]
 
 FloatArray = npt.NDArray[np.float64]
 Method = Literal["nuts", "exact"]
@@ -101,7 +101,7 @@ class Settings:
 def fit(
     population: Population,
     regime_axis: Axis | None = None,
-    regimes: Sequence[float] | Mapping[float, float] | None = None,
+    regimes: Sequence[float] | Mapping[float, float] | float | None = None,
     *,
     curve: str = "smooth",
     noise: str = "normal",
@@ -127,9 +127,9 @@ def fit(
         From `load_population` or `Population.from_frame`.
     regime_axis : {"macs", "params"}, optional
         The reduction that defines a regime; default: the axis of the population's plan, else "macs".
-    regimes : sequence of float or mapping, optional
-        Centres (fractions removed), or centre -> half-width. Default: the plan's regimes where the table
-        has them, else bins of ten points of reduction.
+    regimes : sequence of float, mapping or float, optional
+        Centres (fractions removed), or centre -> half-width; a single number is one regime.
+        Default: the plan's regimes where the table has them, else bins of ten points of reduction.
     curve : {"smooth", "quadratic", "asymmetric"}
         "smooth": the curve whose minimum the verdicts read. The others are companions, to be compared with it: a
         parabola, and two half-parabolas that bend differently. They have flat priors and a closed form, so
@@ -160,15 +160,17 @@ def fit(
     FitError
         If an argument is not legal.
     PopulationError
-        If no row falls into the regimes asked for.
+        If it is not given a population, or no row falls into the regimes asked for.
     """
+    require_population(population)
     started = time.perf_counter()
     axis = regime_axis or population.regime_axis
     if curve in PARAMETRIC and noise == "normal":
         method = "exact"
-    settings = Settings(axis, _frozen(regimes), curve, noise, method, seed, draws, tune, chains)
+    centres = _frozen(regimes)
+    settings = Settings(axis, centres, curve, noise, method, seed, draws, tune, chains)
     priors = priors or Priors()
-    assigned = assign_regimes(population.frame, axis, regimes)
+    assigned = assign_regimes(population.frame, axis, centres)
     recipes = recipe_table(population, assigned)
     data, changes = weighted_regimes(recipes, assigned, priors, seed)
     result = _draw(recipes, data, changes, settings, priors, progress)
@@ -176,11 +178,20 @@ def fit(
 
 
 def _frozen(
-    regimes: Sequence[float] | Mapping[float, float] | None,
+    regimes: Sequence[float] | Mapping[float, float] | float | None,
 ) -> tuple[float, ...] | dict[float, float] | None:
     if regimes is None:
         return None
-    return dict(regimes) if isinstance(regimes, Mapping) else tuple(float(r) for r in regimes)
+    try:
+        if isinstance(regimes, Mapping):
+            return {float(centre): float(half) for centre, half in regimes.items()}
+        if isinstance(regimes, str):
+            return (float(regimes),)
+        return tuple(float(r) for r in np.atleast_1d(np.asarray(regimes, dtype=np.float64)))
+    except (TypeError, ValueError) as error:
+        raise FitError(
+            f"regimes: expected fractions removed, e.g. [0.5, 0.7], or {{0.5: 0.02}} with half-widths, got {regimes!r}"
+        ) from error
 
 
 def weighted_regimes(
@@ -254,6 +265,26 @@ def _rows(
             mine = recipes[members == k]
             found.append(standard_rows(mine, regime, precision_weights(mine, regime, change)))
     return found
+
+
+def require_fit(value: object, who: str) -> None:
+    """Raise FitError unless `value` is a Fit; `who` is the function that was given it.
+
+    Parameters
+    ----------
+    value : object
+        What came as the function's first argument.
+    who : str
+        The function's name.
+    """
+    if isinstance(value, Fit):
+        return
+    remedy = (
+        f"fit it first: popstats.{who}(popstats.fit(population))"
+        if isinstance(value, Population)
+        else "popstats.fit makes one, popstats.Fit.load reads one"
+    )
+    raise FitError(f"{who}: expected a Fit, got a {type(value).__name__}; {remedy}")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -580,7 +611,15 @@ class Fit:
 
     def __repr__(self) -> str:
         checks = self.convergence
-        state = "diagnostics ok" if checks.ok else f"REJECTED by its diagnostics: {'; '.join(checks.reasons)}"
+        held = (
+            "" if len(self.fitted) == len(self.regimes) else f" for the {len(self.fitted)} that were fitted"
+        )
+        if not self.fitted:
+            state = "nothing was fitted: fit.optima() gives each regime's reason"
+        elif checks.ok:
+            state = f"diagnostics ok{held}"
+        else:
+            state = f"REJECTED by its diagnostics: {'; '.join(checks.reasons)}"
         return (
             f"<Fit of {self.population.name!r}: {len(self.fitted)} of {len(self.regimes)} regimes on the "
             f"{self.regime_axis} axis, {sum(r.n for r in self.fitted):,} trainings, method {self.settings.method}, "

@@ -100,7 +100,9 @@ def check_predictions(fit: Fit) -> PredictiveChecks:
         shapes = _shapes(points, sample_of(fit, k, picked), rng)
         rows.append({"regime": points.regime.label, "recipes": pit.size, **_coverage(pit), **shapes})
     frame, limits = pd.DataFrame(rows), forecast_limits(fit)
-    return PredictiveChecks(frame, limits, alerts_of(frame, limits, fit.settings.noise), pits)
+    return PredictiveChecks(
+        frame, limits, alerts_of(frame, limits, fit.settings.noise, fit.settings.method), pits
+    )
 
 
 def _within(value: int, ends: tuple[int, int]) -> int:

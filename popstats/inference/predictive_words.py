@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,7 +35,7 @@ _REMEDIES_OF_SKEW = {
 }
 
 
-def alerts_of(frame: pd.DataFrame, limits: pd.DataFrame, noise: str) -> tuple[str, ...]:
+def alerts_of(frame: pd.DataFrame, limits: pd.DataFrame, noise: str, method: str = "nuts") -> tuple[str, ...]:
     """Return one sentence for each misfit that is both clear and large enough to matter.
 
     Parameters
@@ -43,6 +44,8 @@ def alerts_of(frame: pd.DataFrame, limits: pd.DataFrame, noise: str) -> tuple[st
         Of `PredictiveChecks`.
     noise : {"normal", "student", "frontier"}
         The fit's; sets what to try instead.
+    method : {"nuts", "exact"}
+        The fit's: other noise than normal needs "nuts".
     """
     threshold = P_VALUE / max(len(frame), 1)
     said = []
@@ -55,7 +58,11 @@ def alerts_of(frame: pd.DataFrame, limits: pd.DataFrame, noise: str) -> tuple[st
                 f"regime {row.regime}: its limit, {row.limit:.2f} points, breaks the trend of the other regimes "
                 f"({row.predicted_lower:.2f} to {row.predicted_upper:.2f})"
             )
-    return tuple(said)
+    return tuple(map(_with_nuts, said) if method == "exact" else said)
+
+
+def _with_nuts(sentence: str) -> str:
+    return re.sub(r"^(.*noise='\w+')", r"\1 (with method='nuts')", sentence)
 
 
 def _regime_alerts(row: Any, noise: str, threshold: float) -> Iterator[str]:

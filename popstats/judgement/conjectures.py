@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from popstats.errors import FitError
-from popstats.inference.fit import Fit, fit
+from popstats.inference.fit import Fit, fit, require_fit
 from popstats.judgement.case import Case
 from popstats.judgement.explained import Explained
 from popstats.judgement.optimum_claims import judge_cost_optimum, judge_optimum, judge_original_ratio
@@ -48,6 +48,7 @@ def judge(fitted: Fit, *, explained: Explained | None = None, **thresholds: floa
     C1 speaks of regimes of equal MACs, C2 of equal parameters. The one that the fit is not about is judged on
     a second fit of the same table on the other axis (method "exact").
     """
+    require_fit(fitted, "judge")
     if fitted.settings.curve != "smooth":
         raise FitError(
             f"judge: expected a fit with curve='smooth', got curve={fitted.settings.curve!r}: a curve of fixed form finds "

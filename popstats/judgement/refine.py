@@ -16,7 +16,7 @@ import pandas as pd
 from popstats.errors import FitError
 from popstats.inference.cost_form import CostForm, first_rows
 from popstats.inference.cross_products import recipe_table
-from popstats.inference.fit import Fit
+from popstats.inference.fit import Fit, require_fit
 from popstats.inference.optimum import interval
 from popstats.inference.width_law import MINIMUM_RECIPES, RegimeLaw, WidthLaw, known_widths, width_law
 from popstats.judgement.case import Case, Reading
@@ -152,6 +152,7 @@ def refine(fit: Fit, regime: float | str, by: Kind = "mcb") -> RefinedSpace:
         If the regime was not fitted, or, for "widths", if the table has no widths or their costs cannot be
         recovered from it.
     """
+    require_fit(fit, "refine")
     if by not in ("mcb", "widths"):
         raise FitError(f"refine: by: expected 'mcb' or 'widths', got {by!r}")
     case = Case(fit, Thresholds())

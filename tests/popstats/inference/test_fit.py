@@ -119,3 +119,45 @@ def test_displays_in_a_notebook(fit):
     assert "near_lower" in fit._repr_html_()
     assert set(fit.summary()["parameter"]) == {"length_scale", "amplitude", "noise", "seed_share"}
     assert set(fit.posterior["posterior"].dims) == {"chain", "draw", "regime", "coefficient"}
+
+
+@pytest.mark.parametrize(
+    ("what", "remedy"),
+    [
+        ("digits-resnet8", r"popstats\.fit\(popstats\.load_population\('digits-resnet8'\)\)"),
+        (pd.DataFrame({"macs": [1]}), r"Population\.from_frame"),
+        (None, "got a NoneType; make one with"),
+    ],
+)
+def test_what_is_no_population_is_told_how_to_become_one(what, remedy):
+    with pytest.raises(popstats.PopulationError, match=remedy):
+        popstats.fit(what)
+
+
+@pytest.mark.parametrize("function", [popstats.judge, lambda what: popstats.refine(what, regime=0.5)])
+def test_a_population_must_be_fitted_first(fit, function):
+    with pytest.raises(FitError, match=r"expected a Fit, got a Population; fit it first"):
+        function(fit.population)
+    with pytest.raises(FitError, match=r"got a str; popstats\.fit makes one"):
+        function("digits-resnet8")
+
+
+def test_one_number_is_one_regime(fit):
+    one = popstats.fit(fit.population, regimes=0.5, method="exact")
+    assert [r.label for r in one.regimes] == ["0.50"]
+    assert "1 of 1 regimes" in repr(one)
+    assert repr(one).endswith("diagnostics ok>")
+
+
+@pytest.mark.parametrize("regimes", ["half", ["a"], [[0.5, "x"]], {0.5: "wide"}])
+def test_regimes_that_are_no_numbers(fit, regimes):
+    with pytest.raises(FitError, match="regimes: expected fractions removed"):
+        popstats.fit(fit.population, regimes=regimes, method="exact")
+
+
+def test_the_diagnostics_speak_of_what_was_fitted(fit):
+    some = popstats.fit(fit.population.select(np.arange(305)), regimes=REGIMES, method="exact")
+    assert repr(some).endswith("diagnostics ok for the 1 that were fitted>")
+    none = popstats.fit(fit.population.select(np.arange(5)), regimes=REGIMES, method="exact")
+    assert "nothing was fitted" in repr(none)
+    assert "ok" not in repr(none)

@@ -41,7 +41,11 @@ def test_quiet_where_the_model_is_right(fit):
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"), [("heavy", "try noise='student'"), ("skewed", "try noise='frontier'")]
+    ("kind", "words"),
+    [
+        ("heavy", "try noise='student' (with method='nuts')"),
+        ("skewed", "noise='student' (with method='nuts')"),
+    ],
 )
 def test_says_what_the_noise_looks_like_and_what_to_try(kind, words):
     checks = fit_of(kind).predictive_checks
