@@ -1,4 +1,7 @@
-"""Join populations of one original network: `python -m generate.merge A B -o C`."""
+"""Join populations of one original network: `python -m generate.merge A B -o C`.
+
+A run folder is read as far as it has come, so that a run still going can be looked at.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from generate.run_folder import POPULATION, write_whole
+from generate.original import OriginalNumbers
+from generate.preparation import metadata
+from generate.run_folder import POPULATION, RunFolder, write_whole
 from popstats import columns
 from popstats.errors import PopstatsError, PopulationError
 
@@ -65,17 +70,36 @@ def merge_populations(sources: Sequence[Path], name: str | None = None) -> pa.Ta
     _check_same_original(sources, footers)
     name = name or "+".join(dict.fromkeys(str(footer["population"]) for footer in footers))
     rows = _distinct([row for table in tables for row in table.to_pylist()])
-    metadata = {
+    footer = {
         "population": name,
-        "plan": {"merged": [footer["plan"] for footer in footers]},
+        "plan": _joined([footer["plan"] for footer in footers]),
         "original": footers[0]["original"],
-        "provenance": {"merged": [footer["provenance"] for footer in footers]},
+        "provenance": _joined([footer["provenance"] for footer in footers]),
     }
-    return pa.Table.from_pylist([row | {"population": name} for row in rows], schema=columns.schema(metadata))
+    return pa.Table.from_pylist([row | {"population": name} for row in rows], schema=columns.schema(footer))
+
+
+def _joined(parts: list[Any]) -> Any:
+    return parts[0] if len(parts) == 1 else {"merged": parts}
 
 
 def _read(source: Path) -> pa.Table:
-    path = source / POPULATION if source.is_dir() else source
+    return _read_run(source) if source.is_dir() else _read_table(source)
+
+
+def _read_run(source: Path) -> pa.Table:
+    """Return the rows that a run folder has so far."""
+    folder = RunFolder(source)
+    plan, original = folder.read_plan(), folder.read_original()
+    if plan is None or original is None:
+        raise PopulationError(
+            f"{source} is no run folder: it holds no plan with an original network. Expected a folder that "
+            "`python -m generate.population --out FOLDER` made, or a .parquet file."
+        )
+    return folder.table(metadata(plan, OriginalNumbers(**original)))
+
+
+def _read_table(path: Path) -> pa.Table:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:

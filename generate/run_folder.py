@@ -252,14 +252,17 @@ class RunFolder:
             if row["subnetwork_id"] not in kept:
                 self.trained_weights(row["subnetwork_id"]).unlink(missing_ok=True)
 
+    def table(self, metadata: Mapping[str, Any]) -> pa.Table:
+        """Return all rows finished so far, in plan order, with `metadata` in the footer."""
+        return pa.Table.from_pylist(self.read_rows(), schema=columns.schema(metadata))
+
     def compact(self, metadata: Mapping[str, Any]) -> int:
         """Write all finished rows as population.parquet, in plan order; return their number."""
-        rows = self.read_rows()
-        table = pa.Table.from_pylist(rows, schema=columns.schema(metadata))
+        table = self.table(metadata)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         write_whole(self.population_path, sink.getvalue().to_pybytes())
-        return len(rows)
+        return int(table.num_rows)
 
     def sweep(self) -> None:
         """Remove temporary files of processes that were killed while writing; young ones may be in use."""
