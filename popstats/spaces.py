@@ -161,7 +161,7 @@ def assign_regimes(
     regimes : sequence of float, mapping, or None
         Centres (fractions removed), each with half the distance to its nearest neighbour, at most 0.05,
         as half-width; or a mapping of centre to half-width. `None` takes the plan's regimes where the
-        table has them on this axis, else bins of ten points.
+        table has them on this axis (rows planned on the other axis then belong to none), else bins of ten points.
 
     Returns
     -------
@@ -178,7 +178,11 @@ def assign_regimes(
     if regimes is not None:
         found = _given(axis, reductions, regimes)
     elif _planned(frame, axis):
-        found = _from_plan(axis, frame["regime_target"].to_numpy(dtype=np.float64))
+        found = _from_plan(
+            axis,
+            frame["regime_target"].to_numpy(dtype=np.float64),
+            frame["regime_axis"].isin([axis, "both"]).to_numpy(dtype=bool),
+        )
     else:
         found = _bins(axis, reductions)
     if not (found.index >= 0).any():
@@ -193,12 +197,15 @@ def assign_regimes(
 def _planned(frame: pd.DataFrame, axis: str) -> bool:
     if "regime_target" not in frame or "regime_axis" not in frame:
         return False
-    return bool(frame["regime_axis"].isin([axis, "both"]).all() and frame["regime_target"].notna().all())
+    complete = frame["regime_axis"].notna().all() and frame["regime_target"].notna().all()
+    return bool(complete and frame["regime_axis"].isin([axis, "both"]).any())
 
 
-def _from_plan(axis: Axis, targets: FloatArray) -> Regimes:
-    centres, index = np.unique(targets.round(TARGET_DIGITS), return_inverse=True)
-    return Regimes(axis, centres, index.astype(np.int64), "plan")
+def _from_plan(axis: Axis, targets: FloatArray, on_axis: npt.NDArray[np.bool_]) -> Regimes:
+    """Take the plan's targets; networks drawn for regimes on the other axis belong to none on this one."""
+    index = np.full(targets.size, -1, dtype=np.int64)
+    centres, index[on_axis] = np.unique(targets[on_axis].round(TARGET_DIGITS), return_inverse=True)
+    return Regimes(axis, centres, index, "plan")
 
 
 def _bins(axis: Axis, reductions: FloatArray) -> Regimes:

@@ -123,3 +123,18 @@ def test_every_row_falls_into_the_bin_around_it(reductions):
     found = assign_regimes(frame_of(reductions), "macs")
     distance = np.abs(found.targets[found.index] - np.array(reductions))
     assert (distance <= 0.05 + 1e-6).all()
+
+
+def test_rows_planned_on_the_other_axis_belong_to_no_regime_of_this_one():
+    frame = pd.DataFrame(
+        {
+            "macs_reduction": [0.49, 0.51, 0.3, 0.7],
+            "params_reduction": [0.2, 0.6, 0.5, 0.5],
+            "regime_axis": ["macs", "macs", "params", "both"],
+            "regime_target": [0.5, 0.5, 0.5, 0.7],
+        }
+    )
+    regimes = assign_regimes(frame, "macs")
+    assert regimes.source == "plan"
+    assert regimes.labels == ("0.50", "0.70")
+    assert regimes.index.tolist() == [0, 0, -1, 1]
