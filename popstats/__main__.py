@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -42,8 +43,14 @@ examples:
   python -m popstats fit table.parquet -o fit.nc && python -m popstats judge fit.nc
   python -m popstats refine runs/mine --regime 0.75 -o refined.toml   # then space = "refined:refined.toml"
 
-exit status: 0 done; 2 bad input; 3 the fit was rejected by its own diagnostics (output is written all the same)"""
+exit status: 0 done; 2 bad input, or no regime could be fitted; 3 the fit was rejected by its own diagnostics
+(its output is written all the same)"""
 
+
+#: An argument of `popstats.fit`, as sentences of popstats write it.
+_SETTING = re.compile(r"\b(noise|method|curve)='(\w+)'")
+#: Above so many trainings, `fit` does not wait for the predictive checks.
+_CHECKED_TRAININGS = 50_000
 
 Command = Callable[[argparse.Namespace], int]
 Parsers = list[argparse.ArgumentParser]
@@ -58,13 +65,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
         sys.stdout.flush()
     except PopstatsError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {_as_options(error.on_command_line)}", file=sys.stderr)
         return BAD_INPUT
     except BrokenPipeError:
         # The reader (head, less) has seen enough; nothing may be written to the pipe at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     return status
+
+
+def _as_options(sentence: str) -> str:
+    """Return a sentence that names arguments of `popstats.fit` with the options of the command line instead."""
+    return _SETTING.sub(r"--\1 \2", sentence)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -302,19 +314,58 @@ def _check(options: argparse.Namespace) -> int:
 
 def _fit(options: argparse.Namespace) -> int:
     fit = _fitted(options, options.population)
+    if not fit.fitted:
+        raise PopstatsError(_why_nothing(fit))
     if options.output:
         fit.save(options.output)
-    optima = fit.optima()
+    optima, alerts = fit.optima(), _alerts(fit)
     found = {
         "population": fit.population.name,
         "ok": fit.convergence.ok,
         "reasons": list(fit.convergence.reasons),
+        "alerts": alerts,
         "seconds": fit.seconds,
         "optima": optima.to_dict("records"),
     }
     saved = f"\nSaved: {options.output}" if options.output else ""
-    _say(options, found, f"{repr(fit)[1:-1]}\n\n{_optima_text(optima)}{saved}")
+    _say(options, found, f"{repr(fit)[1:-1]}\n\n{_optima_text(optima)}{_alerts_text(alerts)}{saved}")
     return _status(fit)
+
+
+def _why_nothing(fit: Fit) -> str:
+    """Say why no regime was fitted: what was asked for, what the table holds, what to do."""
+    import numpy as np
+
+    from popstats.inference.cross_products import MINIMUM_RECIPES
+
+    population, axis = fit.population, fit.regime_axis
+    counts, edges = np.histogram(population.frame[f"{axis}_reduction"], bins=10, range=(0.0, 1.0))
+    held = ", ".join(
+        f"{low:.0%} to {low + 0.1:.0%}: {n:,}" for n, low in zip(counts, edges[:-1], strict=True) if n
+    )
+    asked = ", ".join(f"{r.target:g} ({r.n:,} trainings: {r.reason})" for r in fit.regimes)
+    return (
+        f"{population.name}: no regime could be fitted. Asked for (--regimes, on the {axis} axis): {asked}. "
+        f"The table's {len(population):,} trainings by {axis} reduction: {held}. Ask for regimes with at least "
+        f"{MINIMUM_RECIPES} recipes of different mCB, or add recipes"
+    )
+
+
+def _alerts(fit: Fit) -> list[str] | None:
+    """Return what the predictive checks found, in options' words; None where they are not made here."""
+    if fit.settings.curve != "smooth" or sum(r.n for r in fit.fitted) > _CHECKED_TRAININGS:
+        return None
+    return [_as_options(alert) for alert in fit.predictive_checks.alerts]
+
+
+def _alerts_text(alerts: list[str] | None) -> str:
+    if alerts is None:
+        return "\nPredictive checks: not made here; the report makes them"
+    if not alerts:
+        return ""
+    count = f"{len(alerts)} alert{'s' * (len(alerts) > 1)}"
+    listed = "".join(f"\n  {alert}" for alert in alerts)
+    return f"\n{count} of the predictive checks (fit.predictive_checks.alerts):{listed}"
 
 
 def _optima_text(optima: pd.DataFrame) -> str:
@@ -525,6 +576,9 @@ def _fitted(options: argparse.Namespace, source: str) -> Fit:
 
 
 def _status(fit: Fit) -> int:
+    if not fit.fitted:
+        print(_why_nothing(fit), file=sys.stderr)
+        return BAD_INPUT
     if fit.convergence.ok:
         return DONE
     print(f"The fit's own diagnostics reject it: {'; '.join(fit.convergence.reasons)}", file=sys.stderr)

@@ -73,6 +73,12 @@ def test_a_foreign_csv_with_its_own_names(tmp_path, capsys):
         (["fit", "{table}", "--method", "exact", "--regimes", "1.5"], "strictly between 0 and 1"),
         (["fit", "{table}", "--noise", "cauchy"], "noise"),
         (["simulate", "--truth", "nonsense", "-o", "x.parquet"], "expected one of quadratic"),
+        (["check", "{table}", "--column", "flops=macs"], "the other way round: --column macs=flops"),
+        (
+            ["check", "{table}", "--column", "macs=flops"],
+            "--column: population.parquet has no column ['flops']",
+        ),
+        (["fit", "{table}", "--noise", "student", "--method", "exact"], "no closed form: use --method nuts"),
     ],
 )
 def test_bad_input_is_told_in_a_sentence_and_exits_with_2(arguments, told, table, capsys):
@@ -142,3 +148,48 @@ def test_a_companion_curve_is_fitted_and_not_judged(table, capsys):
     assert main(["fit", str(table), "--curve", "quadratic"]) == DONE
     assert main(["judge", str(table), "--curve", "quadratic"]) == BAD_INPUT
     assert "never the source of a verdict" in capsys.readouterr().err
+
+
+def test_a_table_without_its_original_is_told_in_options(tmp_path, capsys):
+    frame = popstats.simulate_population(n=12).table.rename(columns={"macs": "flops"})
+    frame[["flops", "params", "accuracy"]].to_csv(tmp_path / "mine.csv", index=False)
+    assert main(["check", str(tmp_path / "mine.csv")]) == BAD_INPUT
+    error = capsys.readouterr().err
+    assert "it has: flops, params, accuracy." in error
+    assert "--column macs=<your column> and pass --original-macs N" in error
+    assert "columns={" not in error
+
+
+@pytest.fixture(scope="module")
+def half_empty(tmp_path_factory):
+    """A table with 60 recipes at 50 % and 3 at 80 %."""
+    path = tmp_path_factory.mktemp("tables") / "half.parquet"
+    popstats.simulate_population(regimes=[0.5, 0.8], n=60, seed=2).select(np.arange(63)).save(path)
+    return str(path)
+
+
+def test_nothing_fitted_is_bad_input(half_empty, tmp_path, capsys):
+    command = ["fit", half_empty, "--method", "exact", "--regimes", "0.8", "-o", str(tmp_path / "fit.nc")]
+    assert main(command) == BAD_INPUT
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert "0.8 (3 trainings: 3 recipes; a curve needs at least 10)" in error
+    assert "50% to 60%: " in error or "40% to 50%: " in error
+    assert not (tmp_path / "fit.nc").exists()
+
+
+def test_some_fitted_says_how_many(half_empty, capsys):
+    assert main(["fit", half_empty, "--method", "exact", "--regimes", "0.5,0.8"]) == DONE
+    assert "1 of 2 regimes" in (out := capsys.readouterr().out)
+    assert "diagnostics ok for the 1 that were fitted" in out
+
+
+def test_fit_prints_the_alerts_in_options(tmp_path, capsys):
+    population = popstats.simulate_population(regimes=[0.5], n=300, seed=3)
+    heavy = np.random.default_rng(0).standard_t(2, 300) * 0.3
+    table = population.table.assign(accuracy=(population.table["accuracy"] + heavy).clip(1, 99))
+    popstats.Population.from_frame(table).save(tmp_path / "heavy.parquet")
+    command = ["fit", str(tmp_path / "heavy.parquet"), "--method", "exact", "--regimes", "0.5"]
+    assert main(command) == DONE
+    assert "try --noise student (with --method nuts)" in (out := capsys.readouterr().out)
+    assert "1 alert of the predictive checks (fit.predictive_checks.alerts):" in out
