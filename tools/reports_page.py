@@ -35,10 +35,15 @@ def cell(verdicts: list[Verdict]) -> str:
 
 def shipped() -> dict[str, popstats.Fit]:
     """Return the fits of the shipped populations, as their reports are made."""
-    noise = {"digits-resnet8": "student"}
+    # Collapsed recipes count less under heavy tails; scratch lies ten points above fine-tuning in the CIFAR-10 one.
+    fine_tuned = popstats.load_population("cifar10-10k-resnet8").where(retraining="fine-tune")
     return {
-        name: popstats.fit(popstats.load_population(name), noise=noise.get(name, "normal"))
-        for name in popstats.populations()
+        "cifar10-10k-resnet8, fine-tuned": popstats.fit(fine_tuned, noise="student"),
+        "cifar10-10k-resnet8, fine-tuned, parameter regimes": popstats.fit(
+            fine_tuned, regime_axis="params", noise="student"
+        ),
+        "digits-resnet8": popstats.fit(popstats.load_population("digits-resnet8"), noise="student"),
+        "digits-resnet8-params": popstats.fit(popstats.load_population("digits-resnet8-params")),
     }
 
 
