@@ -17,8 +17,20 @@ from popstats.judgement.explained import Explained, what_explains
 from popstats.judgement.mean_curve import MeanCurve
 from popstats.judgement.readings import SecondRegion, curve_height, has_optimum, second_region
 from popstats.judgement.verdicts import Thresholds, Verdict, decide
+from popstats.spaces import assign_regimes
 
-__all__ = ["ALL", "Case", "Effect", "Reading", "Words", "more_recipes", "number", "percent", "span"]
+__all__ = [
+    "ALL",
+    "Case",
+    "Effect",
+    "Reading",
+    "Words",
+    "more_recipes",
+    "number",
+    "percent",
+    "retraining_techniques",
+    "span",
+]
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -216,10 +228,13 @@ class Case:
         return self.not_assessable(conjecture, regime, self.rejection, self.way_out)
 
     @cached_property
-    def mixture(self) -> str:
-        """What to add to a reason where networks retrained in different ways are judged together."""
-        table = self.fit.population.table
-        techniques = sorted(table["retraining"].dropna().unique()) if "retraining" in table else []
+    def techniques(self) -> dict[str, tuple[str, ...]]:
+        """How the networks of each regime were retrained."""
+        return retraining_techniques(self.fit)
+
+    def mixture(self, regime: RegimeData) -> str:
+        """Return what to add to a reason where networks retrained in different ways are judged together."""
+        techniques = self.techniques.get(regime.label, ())
         if len(techniques) < 2:
             return ""
         one = f"population.where(retraining={techniques[0]!r})"
@@ -285,6 +300,19 @@ class Case:
             return float("nan"), float("nan")
         low, high = np.exp(regime.observed)
         return float(low), float(high)
+
+
+def retraining_techniques(fit: Fit) -> dict[str, tuple[str, ...]]:
+    """Return how the networks of each regime were retrained, by its label; empty where the table does not say."""
+    table, settings = fit.population.table, fit.settings
+    if "retraining" not in table:
+        return {}
+    assigned = assign_regimes(fit.population.frame, settings.regime_axis, settings.regimes)
+    named = table["retraining"].to_numpy()
+    return {
+        label: tuple(sorted({str(n) for n in named[assigned.index == k] if isinstance(n, str)}))
+        for k, label in enumerate(assigned.labels)
+    }
 
 
 def _said(words: Words) -> str:

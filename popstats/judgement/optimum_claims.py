@@ -80,7 +80,7 @@ def _optimum(case: Case, reading: Reading) -> Verdict:
             f"point to the lower end the expected drop rises by {span(least_rise(reading.optimum))} points, and more than "
             f"{case.thresholds.rise:g} is asked for."
         ),
-        "because": case.mixture,
+        "because": case.mixture(reading.data),
         "remedy": more_recipes(reading.data, 2 * reading.data.n_recipes),
     }
     return case.verdict("C3a", reading.data, effect, words)

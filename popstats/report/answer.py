@@ -8,9 +8,18 @@ from popstats.inference.optimum import INTERVAL_MASS
 from popstats.judgement.case import ALL, Case
 from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdict
 from popstats.report.content import Claim, VerdictRow
+from popstats.report.doubts import doubts
 from popstats.report.evidence import AXIS_WORDS, Evidence
 from popstats.report.figures import limit_sentence
-from popstats.report.words import count, interval_words, join_words, number, percent, regime_name
+from popstats.report.words import (
+    count,
+    interval_words,
+    join_words,
+    number,
+    percent,
+    regime_name,
+    with_interval,
+)
 
 __all__ = ["answer", "claims", "facts", "threshold_words"]
 
@@ -91,7 +100,12 @@ def answer(evidence: Evidence) -> tuple[str, ...]:
         )
     sentences = [_is_there_one(evidence)]
     if evidence.fit.fitted:
-        sentences += [_original_ratio(evidence), _widths(evidence), limit_sentence(evidence)]
+        sentences += [
+            _doubts(evidence),
+            _original_ratio(evidence),
+            _widths(evidence),
+            limit_sentence(evidence),
+        ]
     return tuple(s for s in sentences if s)
 
 
@@ -118,7 +132,8 @@ def _is_there_one(evidence: Evidence) -> str:
         found = f"At no pruning level do these networks show a best {_RATIO} beyond doubt"
         return f"{found}: {'; '.join(rest)}." if rest else f"{found}."
     ranges = [
-        f"{interval_words(r.near_lower, r.near_upper)} at {regime_name(r.regime)}"
+        f"{interval_words(r.near_lower, r.near_upper)} at {regime_name(r.regime)} (the best is "
+        f"{with_interval(r.mcb, r.mcb_lower, r.mcb_upper)})"
         for r in (evidence.optima[label] for label in supported)
     ]
     where = _regimes(evidence, supported)
@@ -126,9 +141,15 @@ def _is_there_one(evidence: Evidence) -> str:
     other = f" Elsewhere: {'; '.join(rest)}." if rest else ""
     near = evidence.verdicts[0].thresholds.near
     return (
-        f"There is a best {_RATIO} {where}{removed}. Aim for {join_words(ranges)}: any value in the range is expected "
-        f"to cost at most {near:g} points of accuracy against the best.{other}"
+        f"There is a best {_RATIO} {where}{removed}. Aim for {join_words(ranges)}, with {percent(INTERVAL_MASS)} intervals "
+        f"in brackets: a value in the range is expected to cost about {near:g} points of accuracy or less against the "
+        f"best.{other}"
     )
+
+
+def _doubts(evidence: Evidence) -> str:
+    clauses = [doubt.clause for doubt in doubts(evidence)]
+    return f"Before you rely on it: {'; '.join(clauses)}." if clauses else ""
 
 
 def _original_ratio(evidence: Evidence) -> str:

@@ -21,6 +21,8 @@ __all__ = ["CHARTS", "draw"]
 
 PANEL_HEIGHT = 200
 ROW_HEIGHT = 30
+#: Opacity of a near-optimal range that is no target.
+PALE = 0.4
 #: Ratios that are round on a log scale; those inside the range become ticks.
 FEW_TICKS = (0.125, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 8.0)
 MANY_TICKS = (
@@ -181,6 +183,8 @@ def near_optimal_ranges(regimes: int) -> Any:
             .encode(x=alt.X(f"{low}:Q", title=MCB_TITLE), x2=f"{high}:Q", y=y, tooltip=tips)
         )
 
+    faint = alt.condition("datum.clear", alt.value(1.0), alt.value(PALE))
+
     def spot(clear: bool) -> Any:
         mark: dict[str, Any] = {
             "shape": "diamond",
@@ -195,7 +199,7 @@ def near_optimal_ranges(regimes: int) -> Any:
 
     return alt.layer(
         bar("observed_lower", "observed_upper", color=_C.line, **wide),
-        bar("near_lower", "near_upper", color=_C.near, **wide),
+        bar("near_lower", "near_upper", color=_C.near, **wide).encode(opacity=faint),
         _at_original(x),
         bar("lower", "upper", color=_C.ink, strokeWidth=1.6),
         spot(True),

@@ -32,6 +32,7 @@ __all__ = [
     "limit_figure",
     "limit_sentence",
     "near_figure",
+    "networks_words",
     "ranges_panel",
 ]
 
@@ -43,6 +44,8 @@ MOST_POINTS, MOST_WINNERS = 250, 50
 WINNERS = 0.05
 #: Drops further than this many interquartile ranges beyond the quartiles lie outside the picture.
 OUTER_FENCE = 3.0
+#: Tables mark regimes of fewer networks.
+TOO_FEW = 30
 #: Where the original network stands on the mCB axis.
 ORIGINAL = Table(("mcb",), ((1.0,),))
 MASS_WORDS = percent(INTERVAL_MASS)
@@ -57,17 +60,21 @@ def drop_figure(evidence: Evidence) -> Figure:
         heading="Accuracy drop against mCB",
         sentence=_optimum_sentence(evidence),
         caption=(
-            "One panel a pruning regime; mCB on a log scale, drops on each regime's own scale. Drops are those at "
+            "One panel a pruning regime; mCB on a log scale (1 is the original's ratio; above 1 a network spends more "
+            "MACs per parameter than the original), drops on each regime's own scale. Drops are those at "
             "the regime's centre: the effect of pruning a little more or less inside a regime is taken out. Far outliers "
             "lie above the picture and are counted over it. The curve spans the observed range, 2.5 to 97.5 % of the "
             "networks; nothing is claimed outside it. "
-            f"{INTERVALS}"
+            f"{INTERVALS}{_left_out_words(evidence)}"
         ),
         n=evidence.n_fitted,
         interval_mass=INTERVAL_MASS,
         legend=(
             ("curve", f"expected drop, with its {MASS_WORDS} band"),
-            ("near", f"near-optimal range: within {NEAR_OPTIMAL_POINTS:g} points of the minimum"),
+            (
+                "near",
+                f"near-optimal range: within {NEAR_OPTIMAL_POINTS:g} points of the minimum (median ends)",
+            ),
             ("optimum", "best mCB, with its interval"),
             ("open", "lowest point where none is supported"),
             ("winner", f"among the best {percent(WINNERS)} of its regime"),
@@ -76,6 +83,18 @@ def drop_figure(evidence: Evidence) -> Figure:
         ),
         panels=tuple(_drop_panel(evidence, regime, span) for regime in evidence.fit.fitted),
         table=_optima_table(evidence),
+    )
+
+
+def _left_out_words(evidence: Evidence) -> str:
+    """Say where the trainings are that the fit leaves out; nothing where it has them all."""
+    missing = len(evidence.fit.population) - evidence.n_fitted
+    if not missing:
+        return ""
+    return (
+        f" Of {plural(len(evidence.fit.population), 'training')} {count(missing)} {'is' if missing == 1 else 'are'} not "
+        "in the fit: outside every fitted regime, or of mCB so far beyond the observed range that the curve does not "
+        "reach there."
     )
 
 
@@ -179,11 +198,11 @@ def _optimum_sentence(evidence: Evidence) -> str:
 
 def _optima_table(evidence: Evidence) -> Table:
     rows = [
-        (regime_name(row.regime), count(row.n_recipes), *(MISSING,) * 4, row.reason)
+        (regime_name(row.regime), networks_words(row.n_recipes), *(MISSING,) * 4, row.reason)
         if row.reason
         else (
             regime_name(row.regime),
-            count(row.n_recipes),
+            networks_words(row.n_recipes),
             interval_words(row.near_lower, row.near_upper),
             with_interval(row.mcb, row.mcb_lower, row.mcb_upper),
             with_interval(row.limit, row.limit_lower, row.limit_upper),
@@ -202,6 +221,15 @@ def _optima_table(evidence: Evidence) -> Table:
         "observed mCB",
     )
     return Table(columns, tuple(rows))
+
+
+def networks_words(n: int) -> str:
+    """Return a regime's number of networks, marked where its intervals are about the priors more than the data.
+
+    >>> networks_words(120), networks_words(12)
+    ('120', '12 (few networks)')
+    """
+    return f"{count(n)} (few networks)" if n < TOO_FEW else count(n)
 
 
 def near_figure(evidence: Evidence) -> Figure:
@@ -285,9 +313,10 @@ def _near_caption(evidence: Evidence) -> str:
         else ""
     )
     return (
-        f"By {evidence.axis_words} removed. The near-optimal range holds every mCB whose expected drop is within "
-        f"{NEAR_OPTIMAL_POINTS:g} points of the minimum; it is known more reliably than the best mCB itself. "
-        f"{INTERVALS}{mixes}"
+        f"By {evidence.axis_words} removed. The near-optimal range goes from the lowest to the highest mCB within "
+        f"{NEAR_OPTIMAL_POINTS:g} points of the minimum; each end shown is its median over the posterior, and its "
+        f"{MASS_WORDS} interval, often wider than the range, stands in the table. Where C3a is not supported the range is "
+        f"drawn pale and is no target. {INTERVALS}{mixes}"
     )
 
 
@@ -295,6 +324,7 @@ def _near_table(evidence: Evidence) -> Table:
     rows = [
         (
             regime_name(r.regime),
+            networks_words(r.n_recipes),
             with_interval(r.near_lower, r.near_lower_lower, r.near_lower_upper),
             with_interval(r.near_upper, r.near_upper_lower, r.near_upper_upper),
             with_interval(r.mcb, r.mcb_lower, r.mcb_upper),
@@ -305,6 +335,7 @@ def _near_table(evidence: Evidence) -> Table:
     ]
     columns = (
         "removed",
+        "networks",
         f"near-optimal from ({MASS_WORDS})",
         f"to ({MASS_WORDS})",
         f"lowest at mCB ({MASS_WORDS})",

@@ -27,7 +27,7 @@ from popstats.report.words import (
     with_interval,
 )
 
-__all__ = ["check_paragraphs", "check_tables", "misfits", "predicted_figure"]
+__all__ = ["check_paragraphs", "check_tables", "misfits", "misfitting", "predicted_figure"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -63,6 +63,12 @@ def misfits(evidence: Evidence) -> list[str]:
         regime, text = (found["regime"], found["text"]) if found else ("", alert)
         groups.setdefault(_NUMBER.sub("#", text), []).append((regime, text))
     return [_shared_sentence(members) for members in groups.values()]
+
+
+def misfitting(evidence: Evidence) -> set[str]:
+    """Return the labels of the regimes that a predictive check names."""
+    found = (_ALERT.fullmatch(alert) for alert in evidence.fit.predictive_checks.alerts)
+    return {alert["regime"] for alert in found if alert}
 
 
 def _shared_sentence(members: Sequence[tuple[str, str]]) -> str:

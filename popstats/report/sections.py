@@ -13,6 +13,7 @@ from scipy import stats
 from popstats.inference.cross_products import RegimeData
 from popstats.judgement.companions import MINIMUM_POINTS
 from popstats.report.content import Alert, Section, Table
+from popstats.report.doubts import doubts
 from popstats.report.evidence import Evidence, rows_of
 from popstats.report.figures import INTERVALS, MASS_WORDS
 from popstats.report.model_checks import check_paragraphs, check_tables, misfits
@@ -47,6 +48,7 @@ def alerts(evidence: Evidence) -> tuple[Alert, ...]:
         for reason in fit.convergence.reasons
     ]
     warnings = [
+        *(doubt.alert for doubt in doubts(evidence) if doubt.alert),
         *_unfitted(evidence),
         *_extrapolated(evidence),
         *fit.population.notes,

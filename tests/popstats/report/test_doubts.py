@@ -1,0 +1,96 @@
+"""What speaks against relying on a supported best mCB is told at the top."""
+
+import numpy as np
+import pytest
+
+import popstats
+from popstats.inference.fit import Fit
+from popstats.judgement.case import Case
+from popstats.judgement.verdicts import Thresholds
+from popstats.report.answer import answer
+from popstats.report.doubts import doubts
+from popstats.report.evidence import Evidence
+from popstats.report.figures import drop_figure, near_figure
+from popstats.report.sections import alerts
+
+
+@pytest.fixture(scope="module")
+def clear() -> Fit:
+    """Two clear optima; only the first regime was retrained in two ways."""
+    made = popstats.simulate_population("quadratic", regimes=(0.5, 0.8), n=150, rise=1.0, noise=0.1, seed=2)
+    ways = np.where(
+        (made.frame["regime"] == "0.50") & (np.arange(len(made)) % 2 == 0), "scratch", "fine-tune"
+    )
+    population = popstats.Population.from_frame(made.table.assign(retraining=ways))
+    return popstats.fit(population, method="exact", draws=200)
+
+
+def _evidence(fit: Fit, **known: object) -> Evidence:
+    evidence = Evidence(fit)
+    evidence.__dict__.update({"bucketed": {}, "mixes": {}, **known})
+    return evidence
+
+
+def test_only_regimes_that_pool_techniques_are_called_pooled(clear: Fit) -> None:
+    found = doubts(_evidence(clear))
+    assert [d.regimes for d in found] == [("0.50",)]
+    assert "at 50 % by fine-tune and scratch" in found[0].alert
+    case = Case(clear, Thresholds())
+    assert "fine-tune and scratch are judged together" in case.mixture(clear.fitted[0])
+    assert case.mixture(clear.fitted[1]) == ""
+
+
+def test_a_verdict_that_hangs_on_the_rounding_is_an_alert_and_in_the_lead(clear: Fit) -> None:
+    flips = {"0.50": ("supported", "supported"), "0.80": ("supported", "undecided")}
+    evidence = _evidence(clear, bucketed=flips)
+    assert doubts(evidence)[0].regimes == ("0.80",)
+    assert "it is undecided at 80 %" in alerts(evidence)[0].text
+    lead = next(s for s in answer(evidence) if s.startswith("Before you rely on it"))
+    assert "the verdict changes at 80 % when parameters are counted in the paper's buckets" in lead
+
+
+def test_a_best_mcb_is_moved_by_the_mix_from_half_of_the_range_on(clear: Fit) -> None:
+    ends = {r.label: np.array(r.observed) for r in clear.fitted}
+
+    def told(share: float) -> list[tuple[str, ...]]:
+        low, high = ends["0.80"]
+        moved = {"0.80": (float(np.exp(low)), float(np.exp(low + share * (high - low))))}
+        return [d.regimes for d in doubts(_evidence(clear, mixes=moved)) if "mix of recipes" in d.clause]
+
+    assert told(0.51) == [("0.80",)]
+    assert told(0.49) == []
+
+
+def test_the_lead_gives_the_best_mcbs_own_interval(clear: Fit) -> None:
+    evidence = _evidence(clear)
+    row = evidence.optima["0.80"]
+    assert f"(the best is {row.mcb:.2f} ({row.mcb_lower:.2f} to {row.mcb_upper:.2f}))" in answer(evidence)[0]
+
+
+def test_the_ends_of_the_near_optimal_range_are_not_oversold(clear: Fit) -> None:
+    caption = near_figure(_evidence(clear)).caption
+    assert "median over the posterior" in caption
+    assert "reliably" not in caption
+    assert "is no target" in caption
+
+
+def test_trainings_outside_the_fit_are_accounted_for(clear: Fit) -> None:
+    evidence = _evidence(clear)
+    missing = len(clear.population) - evidence.n_fitted
+    caption = drop_figure(evidence).caption
+    assert (f"{missing} are not in the fit" in caption) == (missing > 1)
+    part = popstats.fit(clear.population, regimes=[0.5], method="exact", draws=50)
+    left = len(clear.population) - sum(r.n for r in part.fitted)
+    assert (
+        f"Of {len(clear.population)} trainings {left} are not in the fit"
+        in drop_figure(_evidence(part)).caption
+    )
+
+
+def test_regimes_of_few_networks_are_marked() -> None:
+    made = popstats.simulate_population("quadratic", regimes=(0.5, 0.8), n=60, seed=2)
+    keep = np.flatnonzero((made.frame["regime"] == "0.50") | (np.arange(len(made)) % 3 == 0))
+    told = _evidence(popstats.fit(made.select(keep), method="exact", draws=50))
+    cells = [row[1] for row in drop_figure(told).table.rows]
+    assert cells == ["60", "20 (few networks)"]
+    assert [row[1] for row in near_figure(told).table.rows] == cells
