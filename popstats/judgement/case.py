@@ -30,6 +30,7 @@ __all__ = [
     "percent",
     "retraining_techniques",
     "span",
+    "twice_the_recipes",
 ]
 
 FloatArray = npt.NDArray[np.float64]
@@ -279,7 +280,7 @@ class Case:
             thresholds=self.thresholds,
             negligible_region=effect.negligible,
             reason=_reason(outcome, probability, effect, self.thresholds) + _said(words.get("because", "")),
-            sentence=_said(words[outcome]),
+            sentence=_sentence(outcome, probability, effect, self.thresholds, _said(words[outcome])),
             remedy=_said(words.get("remedy", "")) if outcome == "undecided" else "",
         )
 
@@ -300,6 +301,15 @@ class Case:
             return float("nan"), float("nan")
         low, high = np.exp(regime.observed)
         return float(low), float(high)
+
+
+def _sentence(outcome: str, probability: float, effect: Effect, limits: Thresholds, words: str) -> str:
+    """Return the sentence, and why a claim that looks refuted is not: the prior alone held it improbable."""
+    if outcome != "undecided" or not probability <= limits.refuted:
+        return words
+    shown = "under 0.01" if probability < 0.01 else f"{probability:.2f}"
+    before = f"it was {effect.prior_probability:.2f} before the data, too little evidence to refute"
+    return f"{words.removesuffix('.')} (probability {shown}; {before})."
 
 
 def retraining_techniques(fit: Fit) -> dict[str, tuple[str, ...]]:
@@ -348,6 +358,14 @@ def number(value: npt.ArrayLike, digits: int = 2) -> str:
 def percent(share: float) -> str:
     """Return a fraction as percent: "5 %"."""
     return f"{100 * share:.3g} %"
+
+
+def twice_the_recipes(regime: RegimeData) -> str:
+    """Return the plan lines of a population of twice the regime's recipes, and what plans a given precision."""
+    return (
+        f"# Twice as many as now; popstats.plan_size(fit, regime={regime.label!r}) plans for a precision you choose.\n"
+        f"{more_recipes(regime, 2 * regime.n_recipes)}"
+    )
 
 
 def more_recipes(regime: RegimeData, count: int = PROPOSED_COUNT, space: str = "stratified") -> str:

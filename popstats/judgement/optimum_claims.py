@@ -9,7 +9,17 @@ import numpy.typing as npt
 
 from popstats.inference.cross_products import RegimeData
 from popstats.inference.optimum import interval
-from popstats.judgement.case import Case, Effect, Reading, Words, more_recipes, number, percent, span
+from popstats.judgement.case import (
+    Case,
+    Effect,
+    Reading,
+    Words,
+    more_recipes,
+    number,
+    percent,
+    span,
+    twice_the_recipes,
+)
 from popstats.judgement.readings import has_optimum, least_rise
 from popstats.judgement.verdicts import Verdict, decide
 
@@ -81,7 +91,7 @@ def _optimum(case: Case, reading: Reading) -> Verdict:
             f"{case.thresholds.rise:g} is asked for."
         ),
         "because": case.mixture(reading.data),
-        "remedy": more_recipes(reading.data, 2 * reading.data.n_recipes),
+        "remedy": twice_the_recipes(reading.data),
     }
     return case.verdict("C3a", reading.data, effect, words)
 
@@ -149,7 +159,7 @@ def _cost_optimum(case: Case, reading: Reading) -> Verdict:
         "supported": f"{at} there is {name}: {span(share, 1)} % of the original's {what}, about {count} {twin}.",
         "refuted": f"{at} there is no {name[3:]} inside the observed range: {_shape(case, reading)} {twin}.",
         "undecided": f"{at} it is undecided whether there is {name} {twin}.",
-        "remedy": more_recipes(reading.data, 2 * reading.data.n_recipes),
+        "remedy": twice_the_recipes(reading.data),
     }
     return case.verdict(COST_CONJECTURE[case.fit.regime_axis], reading.data, effect, words)
 
@@ -176,7 +186,7 @@ def _original_ratio(case: Case, reading: Reading) -> Verdict:
             f"{cost}, and under {limit:g} is asked for."
         ),
         "because": f"; {percent(_outside(case, reading))} of the networks lie outside the band {_band(case)}",
-        "remedy": more_recipes(reading.data, 2 * reading.data.n_recipes),
+        "remedy": twice_the_recipes(reading.data),
     }
     return case.verdict("C3c", reading.data, effect, words)
 

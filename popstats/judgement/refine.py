@@ -35,6 +35,8 @@ Kind = Literal["mcb", "widths"]
 #: Fewer recipes than this inside the refined STD band give no estimate of what the band adds.
 _LEAST_INSIDE = 10
 _ROUNDING = 1e-9
+#: From this share of the recipes on a space is the whole space again.
+NEARLY_ALL = 0.95
 #: Halvings behind the expected gain of bands of widths, and draws of each half.
 _SPLITS, _SPLIT_DRAWS = 4, 500
 
@@ -109,6 +111,12 @@ class RefinedSpace:
         parts = [f"mCB {self.mcb[0]:.3f} to {self.mcb[1]:.3f}"] if self.mcb else []
         parts += [f"STD {self.std[0]:.3f} to {self.std[1]:.3f}"] if self.std else []
         parts += [f"a band of widths for each of {len(self.widths)} groups"] if self.widths else []
+        if self.share_kept >= NEARLY_ALL:
+            return (
+                f"At {where}: {', '.join(parts)}. This refines nothing: it keeps {self.share_kept:.1%} of "
+                f"{self.n_recipes:,} recipes, so new ones drawn from it are expected to be no better than those of the "
+                "whole space."
+            )
         return (
             f"At {where}: {', '.join(parts)}. It keeps {self.share_kept:.1%} of {self.n_recipes:,} recipes and is "
             f"expected to gain {self.gain:.2f} points on average (90 % interval {self.gain_lower:.2f} to "

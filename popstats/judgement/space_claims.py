@@ -14,7 +14,16 @@ from popstats.inference.cost_form import first_rows
 from popstats.inference.cross_products import RegimeData, recipe_table
 from popstats.inference.fit import Fit, fit
 from popstats.inference.optimum import interval
-from popstats.judgement.case import Case, Effect, Reading, more_recipes, number, percent, span
+from popstats.judgement.case import (
+    Case,
+    Effect,
+    Reading,
+    more_recipes,
+    number,
+    percent,
+    span,
+    twice_the_recipes,
+)
 from popstats.judgement.edf import SpaceDifference, compare_spaces
 from popstats.judgement.explained import MINIMUM_RECIPES, WidthsBeyond, ratio_std
 from popstats.judgement.verdicts import Verdict
@@ -57,7 +66,7 @@ def _widths_beyond(case: Case, regime: RegimeData) -> Verdict:
         "supported": f"{at} mCB explains something that {law} does not: {rise}{_reach(beyond)}.",
         "refuted": f"{at} mCB explains nothing that {law} does not: {rise}{_reach(beyond)}.",
         "undecided": f"{at} it is undecided whether mCB explains something that {law} does not: {rise}.",
-        "remedy": more_recipes(regime, 2 * regime.n_recipes),
+        "remedy": twice_the_recipes(regime),
     }
     return case.verdict("M1", regime, effect, words)
 
@@ -134,7 +143,7 @@ def _std_verdict(case: Case, compared: _Compared) -> Verdict:
     )
     words = _std_words(case.at(compared.regime), by)
     words["because"] = f"; EDFs: Kolmogorov-Smirnov {found.ks:.2f}, p = {found.ks_p_value:.2g}"
-    words["remedy"] = more_recipes(compared.regime, 2 * compared.regime.n_recipes)
+    words["remedy"] = twice_the_recipes(compared.regime)
     return case.verdict("S1", compared.regime, effect, words)
 
 

@@ -75,7 +75,7 @@ def judge_limit(case: Case) -> Verdict:
     )
     constant = _constant_error(limit)
     error = (
-        f"the error on a left-out regime's limit falls by {span(gain, 3)} points when the best mCB is added to "
+        f"the error on a left-out regime's limit {_falls(gain)} points when the best mCB is added to "
         f"log(1 - reduction), over {len(readings)} regimes; a constant alone errs by {number(constant, 3)} points"
     )
     words = {
@@ -85,6 +85,12 @@ def judge_limit(case: Case) -> Verdict:
         "remedy": f"more regimes:\n[[recipes]]\n{_REGIMES}\ncount = 200",
     }
     return case.verdict("C4", None, effect, words)
+
+
+def _falls(gain: FloatArray) -> str:
+    """Return "falls by ..." or "rises by ..." of an error, without a minus sign to puzzle over."""
+    worse = np.median(gain) < 0
+    return f"{'rises' if worse else 'falls'} by {span(-gain if worse else gain, 3)}"
 
 
 def aggressiveness(readings: tuple[Reading, ...]) -> FloatArray:

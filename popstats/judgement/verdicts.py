@@ -6,7 +6,7 @@ import html
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal, get_args, overload
 
 import pandas as pd
 
@@ -171,6 +171,14 @@ class Verdict:
         """The conjecture in a line."""
         return CLAIMS[self.conjecture]
 
+    @property
+    def target(self) -> float:
+        """The regime's centre, a fraction removed; NaN for a verdict over all regimes."""
+        try:
+            return float(self.regime)
+        except ValueError:
+            return math.nan
+
 
 class Verdicts(Sequence[Verdict]):
     """The verdicts of one fit: a sequence of `Verdict` that displays itself as a table.
@@ -206,7 +214,10 @@ class Verdicts(Sequence[Verdict]):
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One row a verdict: conjecture, regime, outcome, probability, estimate, lower, upper, reason, ..."""
+        """One row a verdict: conjecture, regime, outcome, probability, estimate, lower, upper, reason, ...
+
+        `target` is the regime's centre as a number, a fraction removed; NaN over all regimes.
+        """
         first = [
             "conjecture",
             "regime",
@@ -219,8 +230,9 @@ class Verdicts(Sequence[Verdict]):
             "reason",
         ]
         rest = [f.name for f in fields(Verdict) if f.name not in [*first, "thresholds"]]
-        rows = [{f.name: getattr(v, f.name) for f in fields(Verdict)} for v in self]
-        return pd.DataFrame(rows, columns=[*first, *rest])
+        rows = [{f.name: getattr(v, f.name) for f in fields(Verdict)} | {"target": v.target} for v in self]
+        frame = pd.DataFrame(rows, columns=[*first, *rest, "target"])
+        return frame.astype({"target": float})
 
     def to_records(self) -> list[dict[str, object]]:
         """Return plain values for JSON: NaN and infinite numbers become None."""
@@ -228,7 +240,11 @@ class Verdicts(Sequence[Verdict]):
 
     def __repr__(self) -> str:
         lines = [f"{v.conjecture:<4}{v.regime:<7}{v.outcome:<15}{v.sentence}" for v in self]
-        return "\n".join([f"<Verdicts: {len(self)}>", *lines])
+        return "\n".join([f"<Verdicts: {len(self)}{self._counts()}>", *lines])
+
+    def _counts(self) -> str:
+        counts = [(sum(v.outcome == outcome for v in self), outcome) for outcome in get_args(Outcome)]
+        return f": {', '.join(f'{n} {outcome}' for n, outcome in counts)}" if self else ""
 
     def _repr_html_(self) -> str:
         cells = "".join(

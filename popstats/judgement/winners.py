@@ -11,7 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from popstats.judgement.case import Case, Effect, Reading, more_recipes, number, percent, span
+from popstats.judgement.case import (
+    Case,
+    Effect,
+    Reading,
+    more_recipes,
+    number,
+    percent,
+    span,
+    twice_the_recipes,
+)
 from popstats.judgement.mean_curve import MeanCurve
 from popstats.judgement.verdicts import Thresholds, Verdict
 
@@ -89,7 +98,7 @@ def _winners(case: Case, reading: Reading, curve: MeanCurve) -> Verdict:
         "refuted": f"{at} winners do not lie near the best mCB: {held}.",
         "undecided": f"{at} it is undecided whether winners lie near the best mCB: {held}.",
         "because": f"; halves fitted under {_NOISES[curve.noise]} noise, as the whole",
-        "remedy": more_recipes(reading.data, 2 * reading.data.n_recipes),
+        "remedy": twice_the_recipes(reading.data),
     }
     return case.verdict("C3b", reading.data, effect, words)
 

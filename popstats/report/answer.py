@@ -216,7 +216,7 @@ def facts(evidence: Evidence) -> tuple[tuple[str, str], ...]:
     original = population.original
     return (
         ("trainings", count(len(population))),
-        ("networks", count(int(population.recipe.max()) + 1)),
+        ("recipes", count(int(population.recipe.max()) + 1)),
         ("regimes fitted", f"{len(evidence.fit.fitted)} of {len(evidence.fit.regimes)}"),
         ("original accuracy", f"{number(original.accuracy)} %"),
         ("original MACs", _short(original.macs)),

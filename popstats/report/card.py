@@ -49,7 +49,7 @@ def card_section(evidence: Evidence) -> Section:
     return Section(
         key="population",
         heading="The population",
-        sentence=f"{plural(len(population), 'training')} of {plural(networks, 'network')} pruned from one original.",
+        sentence=f"{plural(len(population), 'training')} of {plural(networks, 'recipe')} for pruning one original.",
         paragraphs=(
             "One MAC is one multiply-accumulate of a convolution or linear layer (the papers' FLOP). mCB is the MACs "
             "kept over the parameters kept, both as fractions of the original: 1 is the original's ratio, above 1 the "
@@ -69,7 +69,7 @@ def _sizes(population: Population) -> list[tuple[str, str]]:
     return [
         ("population", population.name),
         ("trainings", count(len(population))),
-        ("networks", count(int(population.recipe.max()) + 1)),
+        ("recipes (pruned networks)", count(int(population.recipe.max()) + 1)),
         ("failed trainings", count(len(population.failed))),
         (
             "original",

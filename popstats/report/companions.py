@@ -22,7 +22,16 @@ from popstats.judgement.companions import (
 from popstats.report.content import Section, Table
 from popstats.report.evidence import Evidence
 from popstats.report.figures import MASS_WORDS
-from popstats.report.words import MISSING, join_words, number, p_value, percent, regime_name, with_interval
+from popstats.report.words import (
+    MISSING,
+    join_words,
+    number,
+    p_value,
+    percent,
+    plural,
+    regime_name,
+    with_interval,
+)
 from popstats.spaces import BUCKET_WIDTH
 
 __all__ = ["companion_section"]
@@ -31,6 +40,9 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Where a regime is too small for the envelope of its best 5 %, a larger share is taken, up to this one.
 WIDEST_ENVELOPE = 0.20
+_NO_CONTRADICTION = "no contradiction"
+#: What stands in place of a parabola's optimum where it has none, or not the smooth curve's.
+_MISSPECIFIED, _NONE_INSIDE = "(misspecified)", "none inside"
 
 
 def companion_section(evidence: Evidence) -> Section | None:
@@ -38,7 +50,7 @@ def companion_section(evidence: Evidence) -> Section | None:
     found = [_companions(evidence, r) for r in evidence.fit.fitted if r.n_recipes >= MINIMUM_POINTS]
     if not found:
         return None
-    differing = [row[0] for row in found if row[-1] != "agree"]
+    differing = [row[0] for row in found if row[-1] != _NO_CONTRADICTION]
     columns = (
         "removed",
         f"smooth curve ({MASS_WORDS})",
@@ -55,7 +67,7 @@ def companion_section(evidence: Evidence) -> Section | None:
         sentence=(
             f"The answers disagree at {join_words(differing)}; the verdicts follow the smooth curve."
             if differing
-            else "The classical answers agree with the smooth curve in every regime."
+            else f"No classical answer contradicts a verdict{_elsewhere_words(found)}."
         ),
         paragraphs=(
             "Shown beside the verdicts, never instead of them. Where the smooth and the quadratic optimum differ by "
@@ -68,6 +80,14 @@ def companion_section(evidence: Evidence) -> Section | None:
         ),
         tables=(("Lowest point, mCB, by method", Table(columns, tuple(found))),),
     )
+
+
+def _elsewhere_words(found: list[tuple[str, ...]]) -> str:
+    """Count the regimes in which a parabola has no lowest point inside, or another one."""
+    elsewhere = [row for row in found if any(c == _NONE_INSIDE or c.endswith(_MISSPECIFIED) for c in row)]
+    if not elsewhere:
+        return ""
+    return f", but in {len(elsewhere)} of {plural(len(found), 'regime')} a parabola finds no lowest point, or another"
 
 
 def _bucket_words(evidence: Evidence) -> list[str]:
@@ -94,15 +114,15 @@ def _companions(evidence: Evidence, regime: RegimeData) -> tuple[str, ...]:
     vertex, low, high = (float(np.exp(v)) for v in (quadratic.log_mcb, quadratic.lower, quadratic.upper))
     wrong = not low <= row.mcb <= high
     inside = row.observed_lower <= vertex <= row.observed_upper
-    parabola = f"{number(vertex)} (misspecified)" if wrong else with_interval(vertex, low, high)
+    parabola = f"{number(vertex)} {_MISSPECIFIED}" if wrong else with_interval(vertex, low, high)
     tip, tip_low, tip_high = (float(np.exp(v)) for v in (halves.log_mcb, halves.lower, halves.upper))
     supported = evidence.outcome("C3a", regime.label) == "supported"
     envelope, elsewhere = _envelope(x, y, row, evidence)
     return (
         regime_name(regime.label),
         with_interval(row.mcb, row.mcb_lower, row.mcb_upper),
-        parabola if inside else "none inside",
-        "none inside" if np.isnan(tip) else with_interval(tip, tip_low, tip_high),
+        parabola if inside else _NONE_INSIDE,
+        _NONE_INSIDE if np.isnan(tip) else with_interval(tip, tip_low, tip_high),
         p_value(u_test(x, y).p_value),
         "U" if lines.u_shaped else "no U",
         envelope,
@@ -133,4 +153,4 @@ def _remarks(lines: TwoLines, supported: bool, quadratic_wrong: bool, envelope_e
         remarks.append("quadratic misspecified")
     if supported and envelope_elsewhere:
         remarks.append("the best networks lie elsewhere than the average")
-    return "; ".join(remarks) or "agree"
+    return "; ".join(remarks) or _NO_CONTRADICTION

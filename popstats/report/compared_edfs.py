@@ -90,7 +90,7 @@ def compared_edfs(named: Sequence[tuple[str, Evidence]]) -> Figure | None:
             (
                 "removed",
                 "population",
-                "networks",
+                "recipes",
                 f"mean drop more than {first}'s, points ({MASS_WORDS})",
                 "KS p",
             ),
@@ -177,7 +177,7 @@ def _panel(label: str, spreads: Sequence[_Spread], names: Sequence[str], alike: 
     medians = ", ".join(f"{s.name} {number(float(np.median(s.drop)))}" for s in spreads)
     return Panel(
         title=f"{regime_name(label)} removed",
-        note=f"networks: {join_words([count(s.drop.size) for s in spreads])}{'' if weights else '; costs as they are'}",
+        note=f"recipes: {join_words([count(s.drop.size) for s in spreads])}{'' if weights else '; costs as they are'}",
         outcome="",
         chart="edfs",
         alt=f"Shares of networks by drop at {regime_name(label)} removed. Median drops: {medians}.",

@@ -32,8 +32,8 @@ __all__ = [
     "limit_figure",
     "limit_sentence",
     "near_figure",
-    "networks_words",
     "ranges_panel",
+    "recipes_words",
 ]
 
 FloatArray = npt.NDArray[np.float64]
@@ -78,7 +78,7 @@ def drop_figure(evidence: Evidence) -> Figure:
             ("optimum", "best mCB, with its interval"),
             ("open", "lowest point where none is supported"),
             ("winner", f"among the best {percent(WINNERS)} of its regime"),
-            ("point", "another network (mean of its trainings)"),
+            ("point", "another recipe (mean of its trainings)"),
             ("original", "the original network's ratio"),
         ),
         panels=tuple(_drop_panel(evidence, regime, span) for regime in evidence.fit.fitted),
@@ -174,7 +174,7 @@ def _shown_words(points: pd.DataFrame, regime: RegimeData, high: float) -> str:
     above = int((points["drop"] > high).sum())
     outside = f", {above} above the picture" if above else ""
     some = f"{count(len(points))} of " if len(points) < regime.n_recipes else ""
-    return f"{some}{plural(regime.n_recipes, 'network')}{outside}; {plural(regime.n, 'training')}"
+    return f"{some}{plural(regime.n_recipes, 'recipe')}{outside}; {plural(regime.n, 'training')}"
 
 
 def _mcb_span(observed: FloatArray) -> tuple[float, float]:
@@ -198,11 +198,11 @@ def _optimum_sentence(evidence: Evidence) -> str:
 
 def _optima_table(evidence: Evidence) -> Table:
     rows = [
-        (regime_name(row.regime), networks_words(row.n_recipes), *(MISSING,) * 4, row.reason)
+        (regime_name(row.regime), recipes_words(row.n_recipes), *(MISSING,) * 4, row.reason)
         if row.reason
         else (
             regime_name(row.regime),
-            networks_words(row.n_recipes),
+            recipes_words(row.n_recipes),
             interval_words(row.near_lower, row.near_upper),
             with_interval(row.mcb, row.mcb_lower, row.mcb_upper),
             with_interval(row.limit, row.limit_lower, row.limit_upper),
@@ -213,7 +213,7 @@ def _optima_table(evidence: Evidence) -> Table:
     ]
     columns = (
         "removed",
-        "networks",
+        "recipes",
         "near-optimal mCB",
         f"lowest at mCB ({MASS_WORDS})",
         f"drop there, points ({MASS_WORDS})",
@@ -223,13 +223,13 @@ def _optima_table(evidence: Evidence) -> Table:
     return Table(columns, tuple(rows))
 
 
-def networks_words(n: int) -> str:
+def recipes_words(n: int) -> str:
     """Return a regime's number of networks, marked where its intervals are about the priors more than the data.
 
-    >>> networks_words(120), networks_words(12)
-    ('120', '12 (few networks)')
+    >>> recipes_words(120), recipes_words(12)
+    ('120', '12 (few recipes)')
     """
-    return f"{count(n)} (few networks)" if n < TOO_FEW else count(n)
+    return f"{count(n)} (few recipes)" if n < TOO_FEW else count(n)
 
 
 def near_figure(evidence: Evidence) -> Figure:
@@ -324,7 +324,7 @@ def _near_table(evidence: Evidence) -> Table:
     rows = [
         (
             regime_name(r.regime),
-            networks_words(r.n_recipes),
+            recipes_words(r.n_recipes),
             with_interval(r.near_lower, r.near_lower_lower, r.near_lower_upper),
             with_interval(r.near_upper, r.near_upper_lower, r.near_upper_upper),
             with_interval(r.mcb, r.mcb_lower, r.mcb_upper),
@@ -335,7 +335,7 @@ def _near_table(evidence: Evidence) -> Table:
     ]
     columns = (
         "removed",
-        "networks",
+        "recipes",
         f"near-optimal from ({MASS_WORDS})",
         f"to ({MASS_WORDS})",
         f"lowest at mCB ({MASS_WORDS})",

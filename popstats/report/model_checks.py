@@ -252,7 +252,7 @@ def _predicted_networks(evidence: Evidence) -> Table:
     ]
     columns = (
         "removed",
-        "networks",
+        "recipes",
         "inside their 50 % interval",
         "inside their 90 % interval",
         f"largest distance from uniform (under {PIT_DISTANCE:g} is harmless)",

@@ -195,7 +195,7 @@ def _regime_edfs(evidence: Evidence) -> Figure | None:
             _regime_panel(evidence, label, values, row[3])
             for (label, values), row in zip(drops.items(), rows, strict=True)
         ),
-        table=Table(("removed", "networks", "best 5 %, points", "median", "worst 5 %"), tuple(rows)),
+        table=Table(("removed", "recipes", "best 5 %, points", "median", "worst 5 %"), tuple(rows)),
     )
 
 

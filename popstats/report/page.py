@@ -35,6 +35,8 @@ from popstats.report.words import (
 
 __all__ = ["render", "write_comparison", "write_content", "write_report"]
 
+#: Decimals of a verdict's smallest numbers.
+MOST_DECIMALS = 4
 _NUMBER_LIKE = re.compile(r"^[−–<>]? ?[\d.,]*( ?%|-fold.*)?( to [−\d.,]+| \(.*\))*( %)?$")
 
 
@@ -232,4 +234,9 @@ def _decimals(row: VerdictRow) -> int:
     if row.lower is None or row.upper is None:
         return 2
     width = row.upper - row.lower
-    return 4 if width < 0.01 else 1 if width >= 2 else 2
+    enough = 4 if width < 0.01 else 1 if width >= 2 else 2
+    # What lies below zero must not look like zero: that is what the interval is there to tell.
+    below = [-v for v in (row.lower, row.upper, row.estimate) if v is not None and v < 0]
+    return next(
+        (d for d in range(enough, MOST_DECIMALS) if all(round(v, d) > 0 for v in below)), MOST_DECIMALS
+    )

@@ -224,7 +224,7 @@ def _noise(evidence: Evidence) -> Table:
     columns = (
         "removed",
         "sd of one training, points",
-        "networks' own sd",
+        "recipes' own sd",
         "seed sd",
         "seeds' share of the variance",
         "larger over smaller sd at the range's ends",
@@ -255,7 +255,7 @@ def calibration_section(content: dict[str, Any] | None) -> Section | None:
     sizes = [_calibration_row(int(n), table[table["n"] == n]) for n in sorted(table["n"].unique())]
     worst = table[["false_supported", "false_refuted"]].max()
     columns = (
-        "networks a regime",
+        "recipes a regime",
         "false “supported”, worst truth",
         "false “refuted”, worst truth",
         "found: a rise of 0.2 points",

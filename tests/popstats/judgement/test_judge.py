@@ -1,5 +1,6 @@
 """`judge` on populations with a known truth, on small ones, and on a real table where it is there."""
 
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import popstats
 from popstats.errors import PopstatsError
 from popstats.inference.convergence import Convergence
 from popstats.inference.fit import Fit
-from popstats.judgement.case import Case
+from popstats.judgement.case import Case, Effect, twice_the_recipes
 from popstats.judgement.explained import CEILING, what_explains
-from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdicts
+from popstats.judgement.trend_claims import _falls
+from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdict, Verdicts
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "channel_bench_mobilenet.parquet"
 
@@ -171,6 +173,38 @@ def test_a_rejected_fit_says_what_to_do(noise: str, advice: str) -> None:
     assert verdict.outcome == "not assessable"
     assert advice in verdict.remedy
     assert "worst in regime 0.70" in verdict.remedy
+
+
+def test_a_low_probability_that_the_prior_alone_explains_is_said_in_the_sentence() -> None:
+    fitted = popstats.fit(popstats.simulate_population("quadratic", regimes=(0.6,), n=30), method="exact")
+    case = Case(fitted, Thresholds())
+    words = {"undecided": "It is open.", "refuted": "No."}
+
+    def judged(holds: int, prior: float) -> Verdict:
+        draws = np.arange(1000) < holds
+        return case.verdict("C3a", fitted.regimes[0], Effect(draws, prior, draws * 1.0, "", ""), words)
+
+    told = "It is open (probability 0.04; it was 0.04 before the data, too little evidence to refute)."
+    assert judged(40, 0.04).sentence == told
+    assert judged(40, 0.9).sentence == "No."
+    assert judged(300, 0.04).sentence == "It is open."
+
+
+def test_an_error_that_grows_is_said_to_rise() -> None:
+    assert _falls(np.full(9, -0.056)).startswith("rises by 0.056 ")
+    assert _falls(np.full(9, 0.056)).startswith("falls by 0.056 ")
+
+
+def test_twice_the_recipes_are_lines_of_a_plan() -> None:
+    fitted = popstats.fit(popstats.simulate_population("quadratic", regimes=(0.6,), n=30), method="exact")
+    lines = twice_the_recipes(fitted.regimes[0])
+    assert "popstats.plan_size(fit, regime='0.60')" in lines
+    assert tomllib.loads(lines)["recipes"][0] == {
+        "axis": "macs",
+        "regimes": [0.6],
+        "space": "stratified",
+        "count": 60,
+    }
 
 
 def test_thresholds_are_arguments_and_kept_with_the_verdict() -> None:

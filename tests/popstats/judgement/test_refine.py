@@ -1,6 +1,7 @@
 """Refined spaces: read off known truths, written in the format that plans read, and really better."""
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,14 @@ def test_it_displays_itself(chain: Fit) -> None:
     assert isinstance(space, popstats.RefinedSpace)
     assert "90 % interval" in repr(space)
     assert "<table>" in space._repr_html_()
+
+
+def test_bands_that_keep_everything_promise_nothing(by_mcb: Fit) -> None:
+    space = popstats.refine(by_mcb, 0.6)
+    assert "expected to gain" in repr(space)
+    whole = replace(space, share_kept=0.97)
+    assert "This refines nothing: it keeps 97.0% of" in repr(whole)
+    assert "gain" not in repr(whole)
 
 
 def test_mix_sensitivity_spans_the_optimum(chain: Fit, by_mcb: Fit) -> None:

@@ -1,6 +1,7 @@
 """The decision rule at its edges, and what verdicts look like as a table."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,6 +79,21 @@ def test_verdicts_as_a_frame() -> None:
     assert len(verdicts.of("M1")) == 1
     assert verdicts.of("M1", "all")[0].regime == "all"
     assert Verdicts([]).frame.empty
+
+
+def test_the_regimes_centre_is_a_number() -> None:
+    frame = Verdicts([_verdict(), _verdict(regime="0.875"), _verdict("C4", "all")]).frame
+    assert frame["target"].tolist()[:2] == [0.5, 0.875]
+    assert np.isnan(frame["target"].iloc[2])
+    assert frame["target"].dtype == float
+    assert Verdicts([]).frame["target"].dtype == float
+
+
+def test_the_first_line_counts_the_outcomes() -> None:
+    open_ = replace(_verdict("M1"), outcome="undecided")
+    shown = repr(Verdicts([_verdict(), _verdict("C1"), open_])).splitlines()
+    assert shown[0] == "<Verdicts: 3: 2 supported, 0 refuted, 1 undecided, 0 not assessable>"
+    assert len(shown) == 4
 
 
 def test_verdicts_display_escapes_what_it_shows() -> None:

@@ -249,7 +249,7 @@ def test_the_rules_error_rates_are_read_from_a_calibration(tmp_path):
     assert section is not None
     row = dict(zip(section.tables[0][1].columns, section.tables[0][1].rows[0], strict=True))
     shares = found.table.set_index("rise")["supported"]
-    assert row["networks a regime"] == "30"
+    assert row["recipes a regime"] == "30"
     assert row["found: a rise of 0.2 points"] == percent(float(shares[0.2]), 0)
     assert "3 kinds of truth, size and noise, 3 simulated regimes each" in section.paragraphs[0]
     assert calibration_section(None) is None

@@ -8,9 +8,12 @@ from popstats.inference.fit import Fit
 from popstats.judgement.case import Case
 from popstats.judgement.verdicts import Thresholds
 from popstats.report.answer import answer
+from popstats.report.companions import _elsewhere_words
+from popstats.report.content import VerdictRow
 from popstats.report.doubts import doubts
 from popstats.report.evidence import Evidence
 from popstats.report.figures import drop_figure, near_figure
+from popstats.report.page import _span
 from popstats.report.sections import alerts
 
 
@@ -87,10 +90,28 @@ def test_trainings_outside_the_fit_are_accounted_for(clear: Fit) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("lower", "upper", "shown"),
+    [(-0.0019, 0.0235, "−0.002 to 0.024"), (0.0, 0.0235, "0.00 to 0.02"), (-0.02, 13.28, "−0.02 to 13.28")],
+)
+def test_a_bound_below_zero_never_looks_like_zero(lower: float, upper: float, shown: str) -> None:
+    row = VerdictRow("0.50", "undecided", 0.5, None, 0.01, lower, upper, "points", "", "", "")
+    assert _span(row) == shown
+
+
+def test_parabolas_that_differ_are_counted_though_they_contradict_no_verdict() -> None:
+    agreeing = ("50 %", "1.00 (0.90 to 1.10)", "1.00 (0.90 to 1.10)", "1.01 (0.90 to 1.10)", "U")
+    other = ("80 %", "1.00 (0.90 to 1.10)", "1.31 (misspecified)", "none inside", "U")
+    assert _elsewhere_words([agreeing]) == ""
+    assert "in 1 of 2 regimes a parabola finds no lowest point, or another" in _elsewhere_words(
+        [agreeing, other]
+    )
+
+
 def test_regimes_of_few_networks_are_marked() -> None:
     made = popstats.simulate_population("quadratic", regimes=(0.5, 0.8), n=60, seed=2)
     keep = np.flatnonzero((made.frame["regime"] == "0.50") | (np.arange(len(made)) % 3 == 0))
     told = _evidence(popstats.fit(made.select(keep), method="exact", draws=50))
     cells = [row[1] for row in drop_figure(told).table.rows]
-    assert cells == ["60", "20 (few networks)"]
+    assert cells == ["60", "20 (few recipes)"]
     assert [row[1] for row in near_figure(told).table.rows] == cells
