@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from popstats import columns
-from popstats.errors import PopstatsError, PopulationError
+from popstats.errors import BAD_INPUT, PopstatsError, PopulationError
 
 HEADINGS = (
     "axis", "regime", "space", "retraining", "trainings", "recipes", "mCB",
@@ -27,7 +27,7 @@ __all__ = ["card", "main", "seed_noise_share"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the cards of the tables named; return the exit status."""
+    """Print the cards of the tables named; return the exit status: 0 done, 2 bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m generate.card", description="Print cards of populations, as Markdown."
     )
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n\n".join(card(path) for path in options.tables))
     except PopstatsError as error:
         print(f"Error: {error}", file=sys.stderr)
-        return 1
+        return BAD_INPUT
     return 0
 
 

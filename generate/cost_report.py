@@ -17,7 +17,7 @@ from generate.feasibility import FeasibleRange, feasible_range
 from generate.groups import find_groups
 from generate.networks import build_network, parse_input_shape
 from generate.recipes import MCB_RANGE, mcb_correlations, sample_recipes
-from popstats.errors import PlanError, PopstatsError
+from popstats.errors import BAD_INPUT, PlanError, PopstatsError
 
 __all__ = ["CostReport", "cost_report", "group_lines", "main", "regime_lines", "write_chart"]
 
@@ -232,13 +232,13 @@ def _chart(report: CostReport, altair: Any) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status."""
+    """Run the command; return its exit status: 0 done, 2 bad input."""
     options = _parser().parse_args(arguments)
     try:
         return _run(options)
     except PopstatsError as error:
         print(f"Error: {error}", file=sys.stderr)
-        return 1
+        return BAD_INPUT
 
 
 def _parser() -> argparse.ArgumentParser:

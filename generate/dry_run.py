@@ -14,14 +14,14 @@ from generate.costs import CostModel
 from generate.executors import default_workers
 from generate.feasibility import feasible_range
 from generate.pilot import print_pilot
-from generate.plan import Plan
+from generate.plan import Plan, TrainingSettings
 from generate.preparation import Survey, survey
 from generate.progress import duration
 from generate.recipes import TOLERANCE
 from generate.training import evaluate, fresh_weights, train, training_epochs
 from generate.worklist import Training
 
-__all__ = ["estimated_seconds", "print_dry_run"]
+__all__ = ["estimated_seconds", "original_seconds", "print_dry_run"]
 
 # Trainings timed for the estimate, spread over the plan's range of MACs, and the steps that are timed of each.
 TIMED = 3
@@ -42,9 +42,25 @@ def print_dry_run(plan: Plan, device: torch.device, workers: int | None, pilot: 
     seconds = estimated_seconds(surveyed, trainings, device) / count
     print(
         f"{len(trainings)} trainings with {count} workers on {device}: about {duration(seconds)}, "
-        "after the original network."
+        f"{_original_first(surveyed, device)}."
     )
     return 0
+
+
+def _original_first(surveyed: Survey, device: torch.device) -> str:
+    """Say what the original network takes, before the trainings."""
+    source = surveyed.plan.original.source
+    if source != "train":
+        return f"after the original network, which is read ({source}), not trained"
+    return f"after about {duration(original_seconds(surveyed, device))} for the original network"
+
+
+def original_seconds(surveyed: Survey, device: torch.device) -> float:
+    """Return the seconds that the original network's training takes, from timing a few steps."""
+    settings, costs = surveyed.plan.original.training, surveyed.costs
+    widths, macs = tuple(map(int, costs.full_widths)), costs.original_macs
+    step, test = _time_one(surveyed, widths, macs, settings, device)
+    return _steps(surveyed, settings, macs) * step + test
 
 
 def _print_groups(plan: Plan, surveyed: Survey) -> None:
@@ -60,6 +76,10 @@ def _print_groups(plan: Plan, surveyed: Survey) -> None:
     )
     for line in group_lines(costs):
         print(f"  {line}")
+    print(
+        "  A layer belongs to the groups of its inputs and of its outputs, so the shares add up to more than 100 %; "
+        "step: widths are multiples of it."
+    )
 
 
 def _print_regimes(plan: Plan, costs: CostModel, trainings: tuple[Training, ...]) -> None:
@@ -87,7 +107,11 @@ def _print_regimes(plan: Plan, costs: CostModel, trainings: tuple[Training, ...]
             print(
                 f"{'':>13}{missed} of these recipes miss the target by more than 0.5 %: whole filters allow no less"
             )
-    print("Feasible at all:")
+    print(
+        "  closest group: the one whose width goes along with log mCB most; near +1 or -1 its effect cannot be told "
+        "from mCB's."
+    )
+    print("Feasible at all (STD: standard deviation of the pruning ratios over groups):")
     blocks = {(t.axis, t.target): plan.recipes[t.block].round_to for t in trainings}
     for (axis, target), round_to in sorted(blocks.items()):
         print(f"{axis:>6} {target:>5.2f} {feasible_range(costs, axis, target, round_to)}")
@@ -126,22 +150,22 @@ def estimated_seconds(surveyed: Survey, trainings: tuple[Training, ...], device:
         by_macs[round(share * (len(by_macs) - 1))]
         for share in np.linspace(0.1, 0.9, min(TIMED, len(by_macs)))
     ]
-    timed = {training.macs: _time_one(surveyed, training, device) for training in chosen}
+    settings = surveyed.plan.retraining
+    timed = {t.macs: _time_one(surveyed, t.widths, t.macs, settings[t.technique], device) for t in chosen}
     macs = sorted(timed)
     steps = np.interp([t.macs for t in trainings], macs, [timed[m][0] for m in macs])
     tests = np.interp([t.macs for t in trainings], macs, [timed[m][1] for m in macs])
     return float(
         sum(
-            _steps(surveyed, t) * s + _evaluations(t) * e
+            _steps(surveyed, settings[t.technique], t.macs) * s + _evaluations(t) * e
             for t, s, e in zip(trainings, steps, tests, strict=True)
         )
     )
 
 
-def _steps(surveyed: Survey, training: Training) -> float:
-    settings = surveyed.plan.retraining[training.technique]
+def _steps(surveyed: Survey, settings: TrainingSettings, macs: int) -> float:
     images = len(surveyed.images.train)
-    return training_epochs(settings, training.macs, images) * max(1, images // settings.batch_size)
+    return training_epochs(settings, macs, images) * max(1, images // settings.batch_size)
 
 
 def _evaluations(training: Training) -> int:
@@ -149,7 +173,9 @@ def _evaluations(training: Training) -> int:
     return 1 if training.technique == "scratch" else 3
 
 
-def _time_one(surveyed: Survey, training: Training, device: torch.device) -> tuple[float, float]:
+def _time_one(
+    surveyed: Survey, widths: tuple[int, ...], macs: int, settings: TrainingSettings, device: torch.device
+) -> tuple[float, float]:
     """Return the seconds of one step and of one pass over the test images."""
     import dataclasses
 
@@ -157,16 +183,15 @@ def _time_one(surveyed: Survey, training: Training, device: torch.device) -> tup
 
     images = surveyed.images
     scores = {group.name: torch.ones(group.width) for group in surveyed.costs.groups}
-    kept = choose_filters(scores, surveyed.costs.groups, training.widths)
+    kept = choose_filters(scores, surveyed.costs.groups, widths)
     network = cut(surveyed.network, images.input_shape, surveyed.costs.groups, kept)
     fresh_weights(network, 0)
     network.to(device)
-    settings = surveyed.plan.retraining[training.technique]
     share = TIMED_STEPS / max(1, len(images.train) // settings.batch_size)
     short = dataclasses.replace(settings, epochs=share, training_macs=None)
     for _ in range(2):  # the first pass warms up
         started = time.perf_counter()
-        train(network, images, short, macs=training.macs, seed=0, device=device)
+        train(network, images, short, macs=macs, seed=0, device=device)
         step = (time.perf_counter() - started) / TIMED_STEPS
     sample = dataclasses.replace(
         images.test,

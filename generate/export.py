@@ -21,7 +21,7 @@ from generate.run_folder import RunFolder, explain, write_whole
 from generate.subnetworks import Workbench, cut_network, train_subnetwork
 from generate.training import evaluate, memory_format
 from generate.worklist import Training
-from popstats.errors import PopstatsError, RunFolderError
+from popstats.errors import BAD_INPUT, PopstatsError, RunFolderError
 
 __all__ = ["export_subnetwork", "main"]
 
@@ -34,7 +34,7 @@ TOLERANCE_POINTS = 0.05
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status."""
+    """Run the command; return its exit status: 0 done, 2 bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m generate.export",
         description="Rebuild one subnetwork of a run, check its accuracy and save it.",
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except PopstatsError as error:
         print(f"Error: {error}", file=sys.stderr)
-        return 1
+        return BAD_INPUT
     return 0
 
 

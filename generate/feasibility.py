@@ -57,11 +57,14 @@ class FeasibleRange:
 
     def __str__(self) -> str:
         """Return the ranges in words, for dry runs and errors."""
-        return (
-            f"MACs {self.macs[0]:,} to {self.macs[1]:,}, parameters {self.params[0]:,} to {self.params[1]:,}, "
-            f"mCB {self.mcb[0]:.3f} to {self.mcb[1]:.3f} (log {self.log_mcb[0]:.3f} to {self.log_mcb[1]:.3f}), "
-            f"STD {self.std[0]:.3f} to {self.std[1]:.3f}"
-        )
+        mcb, log_mcb, std = (_span(*ends, ".3f") for ends in (self.mcb, self.log_mcb, self.std))
+        return f"MACs {_span(*self.macs, ',')}, parameters {_span(*self.params, ',')}, mCB {mcb} (log {log_mcb}), STD {std}"
+
+
+def _span(low: float, high: float, form: str) -> str:
+    """Return both ends, or the one number where the regime fixes it."""
+    ends = f"{low:{form}}", f"{high:{form}}"
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
 
 def feasible_range(costs: CostModel, axis: str, target: float, round_to: int = 1) -> FeasibleRange:

@@ -18,7 +18,7 @@ from generate.original import OriginalNumbers
 from generate.preparation import metadata
 from generate.run_folder import POPULATION, RunFolder, write_whole
 from popstats import columns
-from popstats.errors import PopstatsError, PopulationError
+from popstats.errors import BAD_INPUT, PopstatsError, PopulationError
 
 __all__ = ["main", "merge_populations"]
 
@@ -27,7 +27,7 @@ SAME = ("original_id", "network", "dataset", "input_size", "macs", "params", "ac
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status."""
+    """Run the command; return its exit status: 0 done, 2 bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m generate.merge",
         description="Join populations of one original network into one table.",
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _write(table, options.out)
     except PopstatsError as error:
         print(f"Error: {error}", file=sys.stderr)
-        return 1
+        return BAD_INPUT
     print(f"{table.num_rows} rows of {len(options.sources)} populations: {options.out}")
     return 0
 

@@ -10,14 +10,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from generate.plan import DEFAULT_PLAN, Plan, read_plan
-from popstats.errors import PlanError, PopstatsError
+from popstats.errors import BAD_INPUT, PlanError, PopstatsError
 
 if TYPE_CHECKING:
     import torch
@@ -36,14 +36,14 @@ DROP_EVERY = 50
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status: 0 complete, 1 error, 3 stopped before the end."""
+    """Run the command; return its exit status: 0 complete, 2 bad input or an error, 3 stopped before the end."""
     options = _parser().parse_args(arguments)
     previous = signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         return _run(options)
     except PopstatsError as error:
         print(f"Error: {error}", file=sys.stderr)
-        return 1
+        return BAD_INPUT
     except KeyboardInterrupt:
         print("Stopped. Everything finished is kept; the same command goes on from there.", file=sys.stderr)
         return 3
@@ -103,7 +103,7 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    plan, source, path = _plan_and_folder(options)
+    plan, file, path = _plan_and_folder(options)
     if options.fit is not None and not options.dry_run:
         raise PlanError("--fit: only a dry run reads a pilot's fit; add --dry-run")
     if options.status:
@@ -111,21 +111,33 @@ def _run(options: argparse.Namespace) -> int:
 
         return print_status(path)
     device = _device(options.device)
-    if options.dry_run:
-        from generate.dry_run import print_dry_run
+    with _naming(file):
+        if options.dry_run:
+            from generate.dry_run import print_dry_run
 
-        return print_dry_run(plan, device, options.workers, options.fit)
-    return _make(plan, source, path, device, options)
+            return print_dry_run(plan, device, options.workers, options.fit)
+        return _make(plan, file.read_text(encoding="utf-8"), path, device, options)
 
 
-def _plan_and_folder(options: argparse.Namespace) -> tuple[Plan, str, Path]:
-    """Return the plan, its TOML and the run folder; without a plan, the folder's own, or digits."""
+@contextlib.contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Put the plan's file before errors about a block of recipes, as the errors of reading it have it."""
+    try:
+        yield
+    except PlanError as error:
+        if str(error).startswith("recipes["):
+            raise PlanError(f"{file}, {error}") from error
+        raise
+
+
+def _plan_and_folder(options: argparse.Namespace) -> tuple[Plan, Path, Path]:
+    """Return the plan, its file and the run folder; without a plan, the folder's own, or digits."""
     file = options.plan
     if file is None and options.out is not None and (options.out / "plan.toml").exists():
         file = options.out / "plan.toml"
     file = file or DEFAULT_PLAN
     plan = read_plan(file)
-    return plan, file.read_text(encoding="utf-8"), options.out or RUNS / plan.name
+    return plan, file, options.out or RUNS / plan.name
 
 
 def _device(name: str) -> torch.device:

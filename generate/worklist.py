@@ -15,6 +15,7 @@ import numpy as np
 from generate.costs import CostModel
 from generate.plan import Plan, RecipePlan, TrainingSettings
 from generate.recipes import Recipes, sample_recipes
+from popstats.errors import PlanError
 
 __all__ = ["Training", "canonical_json", "make_worklist", "recipe_identity", "subnetwork_identity"]
 
@@ -200,16 +201,20 @@ def _draw(
         if missing <= 0:
             break
         rng = np.random.default_rng([plan.seed, number, round(target * 1e6), len(held), attempt])
-        drawn = sample_recipes(
-            block.space,
-            costs,
-            axis=block.axis,
-            target=target,
-            count=missing,
-            rng=rng,
-            mcb_range=math.log(block.mcb_range),
-            round_to=block.round_to,
-        )
+        try:
+            drawn = sample_recipes(
+                block.space,
+                costs,
+                axis=block.axis,
+                target=target,
+                count=missing,
+                rng=rng,
+                mcb_range=math.log(block.mcb_range),
+                round_to=block.round_to,
+            )
+        except PlanError as error:
+            said = str(error).removeprefix("regime: ")
+            raise PlanError(f"recipes[{number}], regimes: {target:g}: {said}") from error
         for recipe in _each(drawn):
             if new_of(recipe):
                 found.setdefault(recipe.widths, recipe)

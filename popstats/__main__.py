@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from popstats.errors import PopstatsError
+from popstats.errors import BAD_INPUT, PopstatsError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["BAD_INPUT", "DONE", "REJECTED", "main"]
 
 #: Exit statuses.
-DONE, BAD_INPUT, REJECTED = 0, 2, 3
+DONE, REJECTED = 0, 3
 
 _DESCRIPTION = """\
 Statistics for populations of pruned subnetworks: is there a best FLOPs-to-parameters ratio (mCB), where,

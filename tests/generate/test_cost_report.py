@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from generate.cost_report import cost_report, main, regime_lines, write_chart
-from popstats.errors import PlanError
+from popstats.errors import BAD_INPUT, PlanError
 
 DIGITS = (1, 8, 8)
 
@@ -67,7 +67,7 @@ def test_a_missing_altair_is_a_sentence(report, tmp_path, monkeypatch):
 
 
 def test_errors_are_sentences_with_a_status(capsys):
-    assert main(["vit_b_16"]) == 1
+    assert main(["vit_b_16"]) == BAD_INPUT
     assert "Error: network VisionTransformer cannot be pruned" in capsys.readouterr().err
 
 

@@ -14,7 +14,7 @@ from generate.preparation import reopen
 from generate.run_folder import RunFolder
 from generate.subnetworks import cut_network
 from generate.training import evaluate
-from popstats.errors import RunFolderError
+from popstats.errors import BAD_INPUT, RunFolderError
 from tests.generate.conftest import run
 
 CPU = torch.device("cpu")
@@ -87,7 +87,7 @@ def test_without_the_onnx_packages_it_says_what_to_install_before_anything_is_tr
     tiny_run, first, monkeypatch, capsys
 ):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert main([str(tiny_run), first[0].subnetwork_id, "--format", "onnx"]) == 1
+    assert main([str(tiny_run), first[0].subnetwork_id, "--format", "onnx"]) == BAD_INPUT
     said = capsys.readouterr()
     assert "onnx and onnxscript are not installed. Install with: pip install 'popstats[onnx]'" in said.err
     assert said.out == ""

@@ -8,7 +8,7 @@ import pytest
 import popstats
 from generate.pilot import ask_popstats, print_pilot
 from generate.population import main
-from popstats.errors import PlanError
+from popstats.errors import BAD_INPUT, PlanError
 from popstats.simulate import simulate_population
 
 
@@ -52,5 +52,5 @@ def test_a_file_that_is_no_fit_is_refused(tmp_path):
 
 
 def test_only_a_dry_run_reads_a_fit(fit_file, capsys):
-    assert main(["--fit", str(fit_file)]) == 1
+    assert main(["--fit", str(fit_file)]) == BAD_INPUT
     assert "add --dry-run" in capsys.readouterr().err

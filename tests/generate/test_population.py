@@ -18,6 +18,7 @@ from generate.population import main
 from generate.preparation import survey
 from generate.run_folder import RunFolder
 from popstats import columns
+from popstats.errors import BAD_INPUT
 from tests.generate.conftest import TINY, command, rows, run
 
 # Two cores that others use too: only a run that hangs takes longer.
@@ -190,6 +191,10 @@ def test_a_dry_run_writes_nothing(tmp_path, tiny_plan, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "12 trainings with" in out
     assert "193,344 MACs" in out
+    assert "add up to more than 100 %" in out
+    assert "after about" in out
+    assert "for the original network" in out
+    assert "MACs 116,006, parameters" in out, "what the regime fixes is shown once"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -206,15 +211,15 @@ def test_the_time_limit_stops_between_trainings_and_says_what_is_left(tmp_path, 
 def test_a_changed_plan_is_refused(tmp_path, tiny_run, capsys):
     changed = tmp_path / "changed.toml"
     changed.write_text(TINY.replace("epochs = 4", "epochs = 5"))
-    assert main([str(changed), "--out", str(tiny_run), "--device", "cpu"]) == 1
+    assert main([str(changed), "--out", str(tiny_run), "--device", "cpu"]) == BAD_INPUT
     assert "was made with another plan" in capsys.readouterr().err
 
 
 def test_an_impossible_regime_is_refused_before_anything_is_written(tmp_path, capsys):
     plan = tmp_path / "plan.toml"
     plan.write_text(TINY.replace("[0.4, 0.7]", "[0.4, 0.9999]"))
-    assert main([str(plan), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 1
-    assert capsys.readouterr().err.startswith("Error: ")
+    assert main([str(plan), "--out", str(tmp_path / "run"), "--device", "cpu"]) == BAD_INPUT
+    assert capsys.readouterr().err.startswith(f"Error: {plan}, recipes[0], regimes: 0.9999: no recipe")
     assert not (tmp_path / "run").exists()
 
 
@@ -223,7 +228,7 @@ def test_an_impossible_regime_is_refused_before_anything_is_written(tmp_path, ca
 )
 def test_a_read_only_folder_is_a_sentence(tmp_path, tiny_plan, capsys):
     tmp_path.chmod(0o500)
-    assert main([str(tiny_plan), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 1
+    assert main([str(tiny_plan), "--out", str(tmp_path / "run"), "--device", "cpu"]) == BAD_INPUT
     assert "may not be written to" in capsys.readouterr().err
 
 
@@ -294,6 +299,6 @@ def test_an_image_folder_from_the_command_line(tmp_path, capsys):
     # Continued after the images are gone, it says so; what was finished stays.
     shutil.rmtree(images)
     (tmp_path / "run" / "rows" / "0000001.json").unlink()
-    assert main(["--out", str(tmp_path / "run"), "--device", "cpu"]) == 1
+    assert main(["--out", str(tmp_path / "run"), "--device", "cpu"]) == BAD_INPUT
     assert f"expected {images}/train/CLASS/*" in capsys.readouterr().err
     assert finished(tmp_path / "run") == 1
