@@ -8,6 +8,7 @@ from popstats.inference.fit import Fit
 from popstats.inference.optimum import INTERVAL_MASS
 from popstats.judgement.verdicts import Verdicts
 from popstats.report.answer import answer, claims, facts, threshold_words
+from popstats.report.best import best_section
 from popstats.report.card import card_section, provenance_section
 from popstats.report.companions import companion_section
 from popstats.report.content import FORMAT, Figure, ReportContent
@@ -47,6 +48,7 @@ def report_content(
     evidence = Evidence(fit, verdicts)
     judged = evidence.verdicts
     sections = (
+        best_section(evidence),
         companion_section(evidence),
         diagnostic_section(evidence),
         calibration_section(shipped_calibration()),

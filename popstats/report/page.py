@@ -15,6 +15,7 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from popstats.errors import PopstatsError
 from popstats.inference.fit import Fit
 from popstats.judgement.verdicts import Verdicts
 from popstats.report.charts import draw
@@ -84,11 +85,24 @@ def write_comparison(fits: Sequence[Fit], path: str | Path, *, command: str | No
 
 
 def write_content(content: ReportContent, path: str | Path) -> Path:
-    """Write a report whose content is already known: the page at `path`, the content at PATH.json."""
+    """Write a report whose content is already known: the page at `path`, the content at PATH.json.
+
+    Raises
+    ------
+    PopstatsError
+        If the folder does not exist and could not be made inside an existing one other than the root: a mistyped
+        path makes no tree of folders.
+    """
     target = Path(path)
+    folder = target.absolute().parent
+    if not folder.is_dir() and (folder.parent == Path(folder.anchor) or not folder.parent.is_dir()):
+        raise PopstatsError(
+            f"{target}: expected a folder to write to, got {folder}, which does not exist, and only one folder is made, "
+            "inside an existing one other than the root. Make it, or write elsewhere"
+        )
     sidecar = target.with_name(f"{target.name}.json")
     page = render(content, sidecar=sidecar.name)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     _write(sidecar, content.to_json())
     _write(target, page)
     return target

@@ -1,0 +1,66 @@
+"""The table of the best networks names trainings that are in the table and are the best."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+import popstats
+from popstats.inference.fit import Fit
+from popstats.report.best import SHOWN, best_section
+from popstats.report.evidence import Evidence
+
+
+@pytest.fixture(scope="module")
+def made() -> popstats.Population:
+    return popstats.simulate_population(
+        "quadratic", regimes=(0.5, 0.8), n=40, seeds=2, seed_noise=0.2, seed=4
+    )
+
+
+def _fit(population: popstats.Population) -> Fit:
+    return popstats.fit(population, method="exact", draws=50)
+
+
+def _named(made: popstats.Population) -> popstats.Population:
+    ids = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(len(made.table))]
+    return popstats.Population.from_frame(made.table.assign(subnetwork_id=ids))
+
+
+def test_the_best_recipes_are_those_of_smallest_mean_drop(made: popstats.Population) -> None:
+    population = _named(made)
+    section = best_section(Evidence(_fit(population)))
+    assert section is not None
+    shown = section.tables[0][1].frame
+    frame = population.frame.assign(recipe=population.recipe)
+    for regime, name in (("0.50", "50 %"), ("0.80", "80 %")):
+        means = frame[frame["regime"] == regime].groupby("recipe")["accuracy_drop"].mean()
+        mine = shown[shown["removed"] == name]
+        assert list(mine["mean drop, points"]) == [
+            f"{v:.2f}".replace("-", "−") for v in means.nsmallest(SHOWN)
+        ]
+        for start, recipe in zip(mine["subnetwork_id"], means.nsmallest(SHOWN).index, strict=True):
+            found = frame[frame["subnetwork_id"].str.startswith(start)]
+            assert len(found) == 1
+            assert found["recipe"].iloc[0] == recipe
+            assert found["accuracy"].iloc[0] == frame.loc[frame["recipe"] == recipe, "accuracy"].max()
+    whole = [line.split()[-1] for line in section.code[0][1].splitlines()]
+    assert [i[:12] for i in whole] == list(shown["subnetwork_id"])
+    assert set(whole) <= set(frame["subnetwork_id"])
+    assert "generate.export" in section.paragraphs[0]
+
+
+def test_without_ids_there_is_no_table(made: popstats.Population) -> None:
+    columns = [c for c in ("subnetwork_id", "recipe_id") if c in made.table]
+    bare = popstats.Population.from_frame(made.table.drop(columns=columns))
+    assert best_section(Evidence(_fit(bare))) is None
+
+
+def test_recipes_known_by_their_recipe_id_alone_are_not_promised_an_export(made: popstats.Population) -> None:
+    alone = made.table.drop(columns=[c for c in ("subnetwork_id",) if c in made.table])
+    ids = np.array([f"r{i}" for i in made.recipe])
+    section = best_section(Evidence(_fit(popstats.Population.from_frame(alone.assign(recipe_id=ids)))))
+    assert section is not None
+    assert section.tables[0][1].columns[1] == "recipe_id"
+    assert "generate.export" not in section.paragraphs[0]
+    assert section.code == ()
