@@ -24,6 +24,7 @@ _HOMES = {
     "plan_size": "popstats.inference.planning",
     "width_law": "popstats.inference.width_law",
     "judge": "popstats.judgement.conjectures",
+    "Verdicts": "popstats.judgement.verdicts",
     "prior_claims": "popstats.judgement.prior_claims",
     "refine": "popstats.judgement.refine",
     "RefinedSpace": "popstats.judgement.refine",
@@ -45,6 +46,7 @@ __all__ = [
     "Population",
     "PopulationError",
     "RefinedSpace",
+    "Verdicts",
     "compare",
     "fit",
     "judge",
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from popstats.judgement.conjectures import judge
     from popstats.judgement.prior_claims import prior_claims
     from popstats.judgement.refine import RefinedSpace, refine
+    from popstats.judgement.verdicts import Verdicts
     from popstats.population import Original, Population, load_population, populations
     from popstats.report.page import write_report
     from popstats.simulate import simulate_population

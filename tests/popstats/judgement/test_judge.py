@@ -15,33 +15,33 @@ from popstats.inference.fit import Fit
 from popstats.judgement.case import Case, Effect, twice_the_recipes
 from popstats.judgement.explained import CEILING, what_explains
 from popstats.judgement.trend_claims import _falls
-from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdict, Verdicts
+from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdict
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "channel_bench_mobilenet.parquet"
 
 
-def _judged(truth: str, **settings: object) -> Verdicts:
+def _judged(truth: str, **settings: object) -> popstats.Verdicts:
     population = popstats.simulate_population(truth, **{"regimes": (0.6, 0.8), "n": 400, **settings})  # type: ignore[arg-type]
     return popstats.judge(popstats.fit(population, method="exact"))
 
 
 @pytest.fixture(scope="module")
-def quadratic() -> Verdicts:
+def quadratic() -> popstats.Verdicts:
     return _judged("quadratic", rise=0.5, n=600)
 
 
 @pytest.fixture(scope="module")
-def additive() -> Verdicts:
+def additive() -> popstats.Verdicts:
     return _judged("additive-widths", rise=1.0, seeds=2, seed_noise=0.1, noise=0.02)
 
 
-def test_every_conjecture_gets_a_verdict_in_order(quadratic: Verdicts) -> None:
+def test_every_conjecture_gets_a_verdict_in_order(quadratic: popstats.Verdicts) -> None:
     order = [v.conjecture for v in quadratic]
     assert list(dict.fromkeys(order)) == list(CLAIMS)
     assert order == sorted(order, key=list(CLAIMS).index)
 
 
-def test_a_clear_optimum_at_the_originals_ratio(quadratic: Verdicts) -> None:
+def test_a_clear_optimum_at_the_originals_ratio(quadratic: popstats.Verdicts) -> None:
     for conjecture in ("C1", "C3a", "C3c"):
         assert {v.outcome for v in quadratic.of(conjecture)} == {"supported"}, conjecture
     for verdict in quadratic.of("C3a"):
@@ -50,14 +50,14 @@ def test_a_clear_optimum_at_the_originals_ratio(quadratic: Verdicts) -> None:
         assert verdict.prior_probability < 0.5
 
 
-def test_c1_is_c3a_in_another_unit(quadratic: Verdicts) -> None:
+def test_c1_is_c3a_in_another_unit(quadratic: popstats.Verdicts) -> None:
     for bucket, mcb, target in zip(quadratic.of("C1"), quadratic.of("C3a"), (0.6, 0.8), strict=True):
         assert bucket.probability == mcb.probability
         assert bucket.estimate == pytest.approx(100.0 * (1.0 - target) / mcb.estimate, rel=1e-6)
         assert "C3a in another unit" in bucket.sentence
 
 
-def test_winners_lie_near_a_true_optimum(quadratic: Verdicts) -> None:
+def test_winners_lie_near_a_true_optimum(quadratic: popstats.Verdicts) -> None:
     for verdict in quadratic.of("C3b"):
         assert verdict.estimate > 1.25
         assert "by the curve alone it would be" in verdict.sentence
@@ -80,7 +80,7 @@ def test_a_w_is_called_more_than_one_good_region() -> None:
     assert any(v.outcome == "supported" for v in judged.of("C3a"))
 
 
-def test_additive_widths_refute_m1_and_word_the_optimum(additive: Verdicts) -> None:
+def test_additive_widths_refute_m1_and_word_the_optimum(additive: popstats.Verdicts) -> None:
     assert {v.outcome for v in additive.of("M1")} == {"refuted"}
     supported = [v for v in additive.of("C3a") if v.outcome == "supported"]
     assert supported
@@ -118,7 +118,7 @@ def test_two_techniques_with_one_optimum_and_with_two() -> None:
     def drop_at(centre: float) -> object:
         return lambda log_mcb, target: 3.0 * (log_mcb - centre) ** 2
 
-    def judged(other: float) -> Verdicts:
+    def judged(other: float) -> popstats.Verdicts:
         tables = [
             popstats.simulate_population(drop_at(c), regimes=(0.7,), n=300, noise=0.1, seed=s).table.assign(  # type: ignore[arg-type]
                 retraining=name, recipe_id=lambda t, name=name: t["recipe_id"] + name, population="two"
@@ -227,7 +227,7 @@ def test_params_axis_judges_c2_from_the_fit_itself() -> None:
     assert all("parameter reduction" in v.sentence for v in judged.of("C2"))
 
 
-def test_no_widths_leaves_m1_and_s1_open_with_a_remedy(quadratic: Verdicts) -> None:
+def test_no_widths_leaves_m1_and_s1_open_with_a_remedy(quadratic: popstats.Verdicts) -> None:
     for conjecture in ("M1", "S1"):
         verdict = quadratic.of(conjecture)[0]
         assert verdict.outcome == "not assessable"

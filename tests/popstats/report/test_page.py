@@ -2,6 +2,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import altair as alt
 import pytest
@@ -47,6 +48,15 @@ def test_the_report_and_its_content_are_written(fitted, tmp_path):
     assert path.stat().st_size < 3_000_000
     assert ReportContent.load(f"{path}.json").title == fitted.population.name
     assert sorted(p.name for p in path.parent.iterdir()) == ["report.html", "report.html.json"]
+
+
+@pytest.mark.parametrize("folder", ["{tmp}/not/there", "/popstats-not-there"])
+def test_a_mistyped_path_makes_no_folders(content, tmp_path, folder):
+    path = Path(folder.format(tmp=tmp_path)) / "report.html"
+    with pytest.raises(popstats.PopstatsError, match="does not exist"):
+        write_content(content, path)
+    assert not path.parent.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_figure_fails_the_report_and_leaves_the_old_one(content, tmp_path):
