@@ -10,6 +10,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,6 +174,13 @@ def _table_options() -> argparse.ArgumentParser:
         help="which epoch's accuracy the table holds",
     )
     group.add_argument("--name", help="the population's name")
+    parent.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help="only these rows, e.g. retraining=fine-tune (repeat)",
+    )
     return parent  # fmt: skip
 
 
@@ -532,14 +540,37 @@ def _population(options: argparse.Namespace, source: str) -> Population:
         "accuracy_kind": options.accuracy_kind,
         "name": options.name,
     }
-    return load_population(source, **{key: value for key, value in settings.items() if value})
+    population = load_population(source, **{key: value for key, value in settings.items() if value})
+    return _chosen(population, options.where)
+
+
+def _chosen(population: Population, conditions: list[str]) -> Population:
+    """Keep the rows that --where asks for, and say in the population's name which they are."""
+    from pandas.api.types import is_numeric_dtype
+
+    for column, text in _pairs(conditions, "--where", "COLUMN=VALUE, e.g. retraining=fine-tune").items():
+        numbers = column in population.frame and is_numeric_dtype(population.frame[column])
+        chosen = population.where(**{column: _number(text) if numbers else text})
+        population = replace(chosen, name=f"{population.name}, {column} {text}")
+    return population
 
 
 def _columns(pairs: list[str]) -> dict[str, str]:
-    split = [pair.partition("=") for pair in pairs]
-    if wrong := [pair for pair, parts in zip(pairs, split, strict=True) if not (parts[0] and parts[2])]:
-        raise PopstatsError(f"--column: expected OURS=THEIRS, e.g. macs=flops, got {wrong[0]!r}")
-    return {ours: theirs for ours, _, theirs in split}
+    return _pairs(pairs, "--column", "OURS=THEIRS, e.g. macs=flops")
+
+
+def _pairs(texts: list[str], option: str, expected: str) -> dict[str, str]:
+    split = [text.partition("=") for text in texts]
+    if wrong := [text for text, parts in zip(texts, split, strict=True) if not (parts[0] and parts[2])]:
+        raise PopstatsError(f"{option}: expected {expected}, got {wrong[0]!r}")
+    return {left: right for left, _, right in split}
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise PopstatsError(f"--where: expected a number for a column of numbers, got {text!r}") from error
 
 
 def _original(options: argparse.Namespace) -> Any:

@@ -304,6 +304,12 @@ class Population:
                     f"where: no column {name!r}; there are: {', '.join(self.frame.columns)}"
                 )
             keep &= (self.frame[name] == value).to_numpy(dtype=bool, na_value=False)
+            if not keep.any():
+                found = ", ".join(map(str, self.frame[name].dropna().unique()[:5]))
+                raise PopulationError(
+                    f"where: no subnetwork of {self.name} has {name} = {value!r}"
+                    f"{' beside the other conditions' if len(conditions) > 1 else ''}; {name} holds: {found}"
+                )
         return self.select(keep)
 
     def select(self, keep: npt.NDArray[Any]) -> Population:

@@ -34,6 +34,16 @@ def test_check_counts_what_is_in_a_table(table, capsys):
     assert found["regimes"] == {"0.50": 60, "0.80": 60}
 
 
+def test_where_keeps_rows_by_words_and_by_numbers(capsys):
+    chosen = ["--where", "retraining=scratch", "--where", "seed=0"]
+    assert main(["check", "digits-resnet8", "--json", *chosen]) == DONE
+    found = json.loads(capsys.readouterr().out)
+    assert found["regimes"] == {"0.80": 50, "0.92": 50}
+    for wrong in ("scratch", "seed=first", "no_such_column=1", "retraining=none"):
+        assert main(["check", "digits-resnet8", "--where", wrong]) == BAD_INPUT
+        assert wrong.split("=")[-1] in capsys.readouterr().err or wrong.startswith("no_such")
+
+
 def test_fit_prints_the_optima_as_python_gives_them(table, capsys):
     assert main(["fit", str(table), "--method", "exact", "--json"]) == DONE
     found = json.loads(capsys.readouterr().out)
