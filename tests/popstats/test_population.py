@@ -140,7 +140,7 @@ def test_where_and_select():
 def test_where_refuses_unknown_columns_and_empty_answers():
     with pytest.raises(PopulationError, match="no column 'colour'"):
         population().where(colour="red")
-    with pytest.raises(PopulationError, match="no subnetwork is left after this selection of 4"):
+    with pytest.raises(PopulationError, match="has macs = 1; macs holds: "):
         population().where(macs=1)
 
 
