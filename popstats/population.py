@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from popstats import spaces
 from popstats.columns import COLUMNS, REQUIRED, SCHEMA_VERSION, column, footer, read_footer
-from popstats.errors import PopulationError
+from popstats.errors import PopstatsError, PopulationError
 from popstats.validation import (
     check_recipes,
     check_table,
@@ -29,7 +29,7 @@ from popstats.validation import (
     rename_columns,
 )
 
-__all__ = ["Original", "Population", "load_population", "populations", "require_population"]
+__all__ = ["Original", "Population", "folder_for", "load_population", "populations", "require_population"]
 
 #: A training that ends below this share of the original's accuracy has collapsed: it is no matter of recipes.
 COLLAPSED = 0.5
@@ -328,6 +328,7 @@ class Population:
         arrow = pa.Table.from_pandas(whole, preserve_index=False)
         metadata = {**self.metadata, "population": self.name, "width_columns": self.width_columns}
         target = Path(path)
+        folder_for(target)
         unfinished = target.with_name(f"{target.name}.unfinished")
         pq.write_table(arrow.replace_schema_metadata(footer(metadata)), unfinished)
         return unfinished.replace(target)
@@ -348,6 +349,30 @@ class Population:
         table = summary.droplevel(1, axis=1).iloc[:, [0, 1, 3, 5]]
         table.columns = ["n", "MACs reduction", "mCB", "accuracy drop (points)"]
         return f"<p>{html.escape(repr(self)[1:-1])}</p>{table.to_html(float_format=lambda v: f'{v:.3g}')}"
+
+
+def folder_for(path: Path) -> Path:
+    """Return the folder of a file to be written, made if only it is missing.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+
+    Raises
+    ------
+    PopstatsError
+        If the folder does not exist and could not be made inside an existing one other than the root: a mistyped
+        path makes no tree of folders.
+    """
+    folder = path.absolute().parent
+    if not folder.is_dir() and (folder.parent == Path(folder.anchor) or not folder.parent.is_dir()):
+        raise PopstatsError(
+            f"{path}: expected a folder to write to, got {folder}, which does not exist, and only one folder is made, "
+            "inside an existing one other than the root. Make it, or write elsewhere"
+        )
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def require_population(value: object) -> None:
@@ -454,6 +479,11 @@ def _shipped_folder() -> Path:
 
 
 def _resolve(source: str | Path) -> Path:
+    if not isinstance(source, str | Path):
+        raise PopulationError(
+            f"load_population: expected a shipped name or a path, got a {type(source).__name__}; a DataFrame goes to "
+            "popstats.Population.from_frame"
+        )
     path = Path(source)
     if path.is_dir():
         table = path / "population.parquet"

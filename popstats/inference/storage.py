@@ -17,7 +17,7 @@ import numpy as np
 from popstats.errors import FitError
 from popstats.inference.draws import Draws
 from popstats.inference.priors import Priors
-from popstats.population import Population, load_population
+from popstats.population import Population, folder_for, load_population
 from popstats.spaces import assign_regimes
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def save_fit(fit: Fit, path: Path) -> Path:
     """Write `fit` to `path` (netCDF); returns the path."""
     import xarray as xr
 
+    folder_for(path)
     with tempfile.TemporaryDirectory() as folder:
         parquet = fit.population.save(Path(folder) / "population.parquet").read_bytes()
     description = {

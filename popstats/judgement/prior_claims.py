@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from popstats.errors import FitError
-from popstats.inference.fit import Fit
+from popstats.inference.fit import Fit, require_fit
 from popstats.judgement.case import ALL, Case, Reading
 from popstats.judgement.optimum_claims import COST_CONJECTURE
 from popstats.judgement.readings import has_optimum, optimum_trend
@@ -58,6 +58,7 @@ def prior_claims(fitted: Fit, **thresholds: float) -> pd.DataFrame:
     >>> popstats.prior_claims(fit)["conjecture"].tolist()
     ['C1', 'C3a', 'C3b', 'C3c']
     """
+    require_fit(fitted, "prior_claims")
     if fitted.settings.curve != "smooth":
         raise FitError(
             f"prior_claims: expected a fit with curve='smooth', got curve={fitted.settings.curve!r}, whose flat priors "

@@ -15,9 +15,9 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from popstats.errors import PopstatsError
-from popstats.inference.fit import Fit
+from popstats.inference.fit import Fit, require_fit
 from popstats.judgement.verdicts import Verdicts
+from popstats.population import folder_for
 from popstats.report.charts import draw
 from popstats.report.comparison import comparison_content
 from popstats.report.compose import report_content
@@ -66,6 +66,7 @@ def write_report(
     Path
         The page. Nothing half-written is left if anything fails.
     """
+    require_fit(fit, "write_report")
     return write_content(report_content(fit, verdicts, command=command), path)
 
 
@@ -94,15 +95,9 @@ def write_content(content: ReportContent, path: str | Path) -> Path:
         path makes no tree of folders.
     """
     target = Path(path)
-    folder = target.absolute().parent
-    if not folder.is_dir() and (folder.parent == Path(folder.anchor) or not folder.parent.is_dir()):
-        raise PopstatsError(
-            f"{target}: expected a folder to write to, got {folder}, which does not exist, and only one folder is made, "
-            "inside an existing one other than the root. Make it, or write elsewhere"
-        )
+    folder_for(target)
     sidecar = target.with_name(f"{target.name}.json")
     page = render(content, sidecar=sidecar.name)
-    folder.mkdir(exist_ok=True)
     _write(sidecar, content.to_json())
     _write(target, page)
     return target

@@ -83,6 +83,7 @@ def test_a_foreign_csv_with_its_own_names(tmp_path, capsys):
         (["fit", "{table}", "--method", "exact", "--regimes", "1.5"], "strictly between 0 and 1"),
         (["fit", "{table}", "--noise", "cauchy"], "noise"),
         (["simulate", "--truth", "nonsense", "-o", "x.parquet"], "expected one of quadratic"),
+        (["simulate", "--n", "12", "-o", "{table}-not/there/x.parquet"], "does not exist"),
         (["check", "{table}", "--column", "flops=macs"], "the other way round: --column macs=flops"),
         (
             ["check", "{table}", "--column", "macs=flops"],

@@ -134,7 +134,15 @@ def test_what_is_no_population_is_told_how_to_become_one(what, remedy):
         popstats.fit(what)
 
 
-@pytest.mark.parametrize("function", [popstats.judge, lambda what: popstats.refine(what, regime=0.5)])
+@pytest.mark.parametrize(
+    "function",
+    [
+        popstats.judge,
+        popstats.prior_claims,
+        lambda what: popstats.refine(what, regime=0.5),
+        lambda what: popstats.write_report(what, "report.html"),
+    ],
+)
 def test_a_population_must_be_fitted_first(fit, function):
     with pytest.raises(FitError, match=r"expected a Fit, got a Population; fit it first"):
         function(fit.population)
