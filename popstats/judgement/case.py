@@ -361,9 +361,9 @@ def percent(share: float) -> str:
 
 
 def twice_the_recipes(regime: RegimeData) -> str:
-    """Return the plan lines of a population of twice the regime's recipes, and what plans a given precision."""
+    """Return the plan lines of a population of twice the regime's recipes, and where to ask for a better number."""
     return (
-        f"# Twice as many as now; popstats.plan_size(fit, regime={regime.label!r}) plans for a precision you choose.\n"
+        "# Twice as many as now; popstats.plan_size says what a precision you choose takes.\n"
         f"{more_recipes(regime, 2 * regime.n_recipes)}"
     )
 

@@ -18,7 +18,6 @@ from popstats.report.words import (
     number,
     percent,
     regime_name,
-    with_interval,
 )
 
 __all__ = ["answer", "claims", "facts", "threshold_words"]
@@ -133,7 +132,7 @@ def _is_there_one(evidence: Evidence) -> str:
         return f"{found}: {'; '.join(rest)}." if rest else f"{found}."
     ranges = [
         f"{interval_words(r.near_lower, r.near_upper)} at {regime_name(r.regime)} (the best is "
-        f"{with_interval(r.mcb, r.mcb_lower, r.mcb_upper)})"
+        f"{number(r.mcb)}, {percent(INTERVAL_MASS)} interval {interval_words(r.mcb_lower, r.mcb_upper)})"
         for r in (evidence.optima[label] for label in supported)
     ]
     where = _regimes(evidence, supported)
@@ -141,9 +140,8 @@ def _is_there_one(evidence: Evidence) -> str:
     other = f" Elsewhere: {'; '.join(rest)}." if rest else ""
     near = evidence.verdicts[0].thresholds.near
     return (
-        f"There is a best {_RATIO} {where}{removed}. Aim for {join_words(ranges)}, with {percent(INTERVAL_MASS)} intervals "
-        f"in brackets: a value in the range is expected to cost about {near:g} points of accuracy or less against the "
-        f"best.{other}"
+        f"There is a best {_RATIO} {where}{removed}. Aim for {join_words(ranges)}: a value in "
+        f"the range is expected to cost about {near:g} points of accuracy or less against the best.{other}"
     )
 
 

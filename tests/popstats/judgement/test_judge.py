@@ -198,7 +198,7 @@ def test_an_error_that_grows_is_said_to_rise() -> None:
 def test_twice_the_recipes_are_lines_of_a_plan() -> None:
     fitted = popstats.fit(popstats.simulate_population("quadratic", regimes=(0.6,), n=30), method="exact")
     lines = twice_the_recipes(fitted.regimes[0])
-    assert "popstats.plan_size(fit, regime='0.60')" in lines
+    assert "popstats.plan_size" in lines
     assert tomllib.loads(lines)["recipes"][0] == {
         "axis": "macs",
         "regimes": [0.6],

@@ -67,7 +67,10 @@ def test_a_best_mcb_is_moved_by_the_mix_from_half_of_the_range_on(clear: Fit) ->
 def test_the_lead_gives_the_best_mcbs_own_interval(clear: Fit) -> None:
     evidence = _evidence(clear)
     row = evidence.optima["0.80"]
-    assert f"(the best is {row.mcb:.2f} ({row.mcb_lower:.2f} to {row.mcb_upper:.2f}))" in answer(evidence)[0]
+    assert (
+        f"(the best is {row.mcb:.2f}, 90 % interval {row.mcb_lower:.2f} to {row.mcb_upper:.2f})"
+        in answer(evidence)[0]
+    )
 
 
 def test_the_ends_of_the_near_optimal_range_are_not_oversold(clear: Fit) -> None:
