@@ -373,7 +373,7 @@ def limit_figure(evidence: Evidence) -> Figure:
             regime_name(r.regime),
             with_interval(r.limit, r.limit_lower, r.limit_upper),
             number(accuracy - r.limit),
-            "extrapolated" if r.regime in evidence.extrapolated else "",
+            _limit_remarks(evidence, r),
         )
         for r in optima
     ]
@@ -400,6 +400,11 @@ def limit_figure(evidence: Evidence) -> Figure:
         panels=(panel,),
         table=Table(("removed", f"smallest drop, points ({MASS_WORDS})", "accuracy, %", ""), tuple(rows)),
     )
+
+
+def _limit_remarks(evidence: Evidence, row: Any) -> str:
+    remarks = ["extrapolated"] if row.regime in evidence.extrapolated else []
+    return ", ".join([*remarks, *(["few recipes"] if row.n_recipes < TOO_FEW else [])])
 
 
 def limit_sentence(evidence: Evidence) -> str:

@@ -12,7 +12,7 @@ from popstats.report.companions import _elsewhere_words
 from popstats.report.content import VerdictRow
 from popstats.report.doubts import doubts
 from popstats.report.evidence import Evidence
-from popstats.report.figures import drop_figure, near_figure
+from popstats.report.figures import drop_figure, limit_figure, near_figure
 from popstats.report.page import _span
 from popstats.report.sections import alerts
 
@@ -118,3 +118,4 @@ def test_regimes_of_few_networks_are_marked() -> None:
     cells = [row[1] for row in drop_figure(told).table.rows]
     assert cells == ["60", "20 (few recipes)"]
     assert [row[1] for row in near_figure(told).table.rows] == cells
+    assert [row[-1] for row in limit_figure(told).table.rows] == ["", "few recipes"]
