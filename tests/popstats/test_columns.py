@@ -6,7 +6,7 @@ import pytest
 
 from popstats.columns import COLUMNS, REQUIRED, SCHEMA_VERSION, column, read_footer, schema
 
-#: Section 3 of the design, in its order, and the optional latency: a column that goes missing or is renamed breaks every stored table.
+#: Section 3 of the design in its order, and the optional latency: a renamed column breaks every stored table.
 CONTRACT = """
 subnetwork_id recipe_id original_id population
 network dataset input_size regime_axis regime_target space
