@@ -98,7 +98,8 @@ def test_the_population_holds_the_whole_contract(tiny_run):
         assert abs(reduction - row["regime_target"]) < 0.01
         assert row["original_accuracy"] == footer["original"]["accuracy"]
         assert row["training_macs"] == 3 * row["macs"] * 4 * 100
-        assert all(row[column.name] is not None for column in columns.COLUMNS)
+        empty = {column.name for column in columns.COLUMNS if row[column.name] is None}
+        assert empty == {"latency_ms", "latency_batch"}  # measured only where a plan asks for it
 
 
 def test_killed_workers_and_parents_lose_nothing(tmp_path, tiny_plan, tiny_run, start):
