@@ -108,9 +108,9 @@ def answer(evidence: Evidence) -> tuple[str, ...]:
     return tuple(s for s in sentences if s)
 
 
-def _regimes(evidence: Evidence, labels: list[str]) -> str:
+def _regimes(evidence: Evidence, labels: list[str], all_of_them: str = "in every pruning regime") -> str:
     if len(labels) == len(evidence.fit.regimes) > 1:
-        return "in every pruning regime"
+        return all_of_them
     return f"at {join_words([regime_name(r) for r in labels])}"
 
 
@@ -125,8 +125,9 @@ def _is_there_one(evidence: Evidence) -> str:
     supported, refuted, open_ = (
         evidence.regimes_where("C3a", o) for o in ("supported", "refuted", "undecided")
     )
-    rest = [f"there is none {_regimes(evidence, refuted)}"] if refuted else []
-    rest += [f"the data do not decide {_regimes(evidence, open_)}"] if open_ else []
+    denied = "in any pruning regime"
+    rest = [f"there is none {_regimes(evidence, refuted, denied)}"] if refuted else []
+    rest += [f"the data do not decide {_regimes(evidence, open_, denied)}"] if open_ else []
     if not supported:
         found = f"At no pruning level do these networks show a best {_RATIO} beyond doubt"
         return f"{found}: {'; '.join(rest)}." if rest else f"{found}."
