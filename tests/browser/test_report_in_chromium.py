@@ -73,6 +73,8 @@ def test_a_tooltip_tells_the_numbers(wide):
 @pytest.mark.parametrize("opened", [False, True], ids=["folded", "unfolded"])
 def test_nothing_scrolls_sideways_on_a_phone(phone, opened):
     phone.page.evaluate(f"document.querySelectorAll('details').forEach(d => d.open = {str(opened).lower()})")
+    # Charts follow the layout a moment later.
+    phone.page.wait_for_function("document.documentElement.scrollWidth <= innerWidth", timeout=10_000)
     assert phone.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     outside = phone.page.evaluate(
         """Array.from(document.querySelectorAll('main *'))
@@ -86,11 +88,15 @@ def test_nothing_scrolls_sideways_on_a_phone(phone, opened):
 def test_nothing_scrolls_sideways_on_screens_between(wide, width):
     wide.page.set_viewport_size({"width": width, "height": 900})
     wide.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    found = wide.page.evaluate("document.documentElement.scrollWidth")
-    wide.page.evaluate(
-        "document.querySelectorAll('details').forEach(d => d.open = d.matches('#claim-C3a > *'))"
-    )
-    wide.page.set_viewport_size(WIDE)
+    try:
+        # Charts follow a new width a moment later.
+        wide.page.wait_for_function("document.documentElement.scrollWidth <= innerWidth", timeout=10_000)
+    finally:
+        found = wide.page.evaluate("document.documentElement.scrollWidth")
+        wide.page.evaluate(
+            "document.querySelectorAll('details').forEach(d => d.open = d.matches('#claim-C3a > *'))"
+        )
+        wide.page.set_viewport_size(WIDE)
     assert found <= width
 
 
