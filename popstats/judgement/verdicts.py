@@ -235,8 +235,9 @@ class Verdicts(Sequence[Verdict]):
         return frame.astype({"target": float})
 
     def to_records(self) -> list[dict[str, object]]:
-        """Return plain values for JSON: NaN and infinite numbers become None."""
-        return [{k: _plain(v) for k, v in asdict(verdict).items()} for verdict in self]
+        """Return plain values for JSON, the regime's `target` included: NaN and infinite numbers become None."""
+        rows = (asdict(verdict) | {"target": verdict.target} for verdict in self)
+        return [{k: _plain(v) for k, v in row.items()} for row in rows]
 
     def __repr__(self) -> str:
         lines = [f"{v.conjecture:<4}{v.regime:<7}{v.outcome:<15}{v.sentence}" for v in self]

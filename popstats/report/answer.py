@@ -75,6 +75,7 @@ def _row(verdict: Verdict) -> VerdictRow:
 
     return VerdictRow(
         regime=verdict.regime,
+        target=finite(verdict.target),
         outcome=verdict.outcome,
         probability=finite(verdict.probability),
         prior_probability=finite(verdict.prior_probability),

@@ -12,15 +12,14 @@ from popstats.report.best import best_section
 from popstats.report.card import card_section, provenance_section
 from popstats.report.companions import companion_section
 from popstats.report.content import FORMAT, Figure, ReportContent
+from popstats.report.error_rates import calibration_section, shipped
 from popstats.report.evidence import Evidence
 from popstats.report.figures import drop_figure, limit_figure, near_figure
 from popstats.report.model_checks import predicted_figure
 from popstats.report.more_figures import edf_figure, elasticity_figure, explained_figure
 from popstats.report.sections import (
     alerts,
-    calibration_section,
     diagnostic_section,
-    shipped_calibration,
 )
 
 __all__ = ["report_content"]
@@ -51,7 +50,7 @@ def report_content(
         best_section(evidence),
         companion_section(evidence),
         diagnostic_section(evidence),
-        calibration_section(shipped_calibration()),
+        calibration_section(shipped("calibration"), shipped("plasmode"), evidence),
         card_section(evidence),
         provenance_section(evidence, command),
     )

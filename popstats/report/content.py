@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 #: Version of the JSON layout.
-FORMAT = 1
+FORMAT = 2
 #: Significant digits kept of every number: more than any picture or sentence shows.
 DIGITS = 6
 
@@ -130,9 +130,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class VerdictRow:
-    """One verdict, in plain values; None where there is no number. `population` only in comparisons."""
+    """One verdict, in plain values; None where there is no number. `population` only in comparisons.
+
+    `target` is the regime's centre, a fraction removed; None for a verdict over all regimes.
+    """
 
     regime: str
+    target: float | None
     outcome: str
     probability: float | None
     prior_probability: float | None
@@ -180,7 +184,7 @@ class Alert:
 
 @dataclass(frozen=True)
 class Section:
-    """Text and tables without a picture."""
+    """Text and tables without a picture; `folded`: the tables wait behind their captions."""
 
     key: str
     heading: str
@@ -188,6 +192,7 @@ class Section:
     paragraphs: tuple[str, ...]
     tables: tuple[tuple[str, Table], ...]
     code: tuple[tuple[str, str], ...] = ()
+    folded: bool = False
 
 
 @dataclass(frozen=True)

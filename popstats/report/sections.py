@@ -1,10 +1,6 @@
-"""The parts of the report that need no picture: alerts, companions, diagnostics, error rates of the rules."""
+"""The parts of the report that need no picture: alerts and diagnostics."""
 
 from __future__ import annotations
-
-import json
-from importlib.resources import files
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +11,7 @@ from popstats.judgement.companions import MINIMUM_POINTS
 from popstats.report.content import Alert, Section, Table
 from popstats.report.doubts import doubts
 from popstats.report.evidence import Evidence, rows_of
-from popstats.report.figures import INTERVALS, MASS_WORDS
+from popstats.report.figures import INTERVALS
 from popstats.report.model_checks import check_paragraphs, check_tables, misfits
 from popstats.report.words import (
     MISSING,
@@ -29,7 +25,7 @@ from popstats.report.words import (
     regime_name,
 )
 
-__all__ = ["alerts", "calibration_section", "diagnostic_section", "shipped_calibration"]
+__all__ = ["alerts", "diagnostic_section"]
 
 #: A regime with fewer networks than this gets an alert: most of its verdicts will be "undecided".
 FEW_NETWORKS = 50
@@ -239,67 +235,3 @@ def _prior_probabilities(evidence: Evidence) -> Table:
         for v in shown
     ]
     return Table(("claim", "removed", "probability before the data", "after"), tuple(rows))
-
-
-def shipped_calibration() -> dict[str, Any] | None:
-    """Return the calibration that is shipped with the package, as `Calibration.to_json` wrote it; None if none is."""
-    stored = files("popstats.judgement").joinpath("calibration.json")
-    return json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else None
-
-
-def calibration_section(content: dict[str, Any] | None) -> Section | None:
-    """Return how often these very rules err on simulated truths; None without a calibration."""
-    if content is None:
-        return None
-    table = pd.DataFrame(content["rows"])
-    sizes = [_calibration_row(int(n), table[table["n"] == n]) for n in sorted(table["n"].unique())]
-    worst = table[["false_supported", "false_refuted"]].max()
-    columns = (
-        "recipes a regime",
-        "false “supported”, worst truth",
-        "false “refuted”, worst truth",
-        "found: a rise of 0.2 points",
-        "found: 0.4 points",
-        "near-optimal ends covered",
-        "limit covered",
-        "best mCB covered",
-    )
-    return Section(
-        key="calibration",
-        heading="How often these rules err",
-        sentence=(
-            f"On simulated populations with known truth, C3a was falsely supported in at most "
-            f"{percent(float(worst.iloc[0]), 1)} and falsely refuted in at most {percent(float(worst.iloc[1]), 1)} of the "
-            "regimes of any kind tried."
-        ),
-        paragraphs=(
-            f"{len(table)} kinds of truth, size and noise, {count(int(table['regimes'].max()))} simulated regimes each, "
-            f"method {content['method']}. Found: share of verdicts “supported” where a quadratic of that rise at noise "
-            f"0.15 is the truth. Covered: share of {MASS_WORDS} intervals that hold the truth. "
-            "The command “python -m popstats calibrate” makes this table again.",
-        ),
-        tables=(("Error rates of the verdict on C3a", Table(columns, tuple(sizes))),),
-    )
-
-
-def _calibration_row(n: int, rows: pd.DataFrame) -> tuple[str, ...]:
-    def share(values: pd.Series) -> str:
-        return MISSING if values.empty else percent(float(values.iloc[0]), 0)
-
-    def coverage(*columns: str) -> str:
-        values = rows[list(columns)].to_numpy(dtype=float).ravel()
-        values = values[np.isfinite(values)]
-        ends = [percent(float(v), 0) for v in (values.min(), values.max())] if values.size else [MISSING]
-        return " to ".join(dict.fromkeys(ends))
-
-    plain = rows[(rows["truth"] == "quadratic") & (rows["noise_kind"] == "normal") & (rows["seeds"] == 1)]
-    return (
-        count(n),
-        percent(float(rows["false_supported"].max()), 1),
-        percent(float(rows["false_refuted"].max()), 1),
-        share(plain.loc[plain["rise"] == 0.2, "supported"]),
-        share(plain.loc[plain["rise"] == 0.4, "supported"]),
-        coverage("coverage_near_lower", "coverage_near_upper"),
-        coverage("coverage_limit"),
-        coverage("coverage_mcb"),
-    )

@@ -104,6 +104,7 @@ def test_verdicts_display_escapes_what_it_shows() -> None:
 
 def test_records_are_plain_json() -> None:
     records = json.loads(json.dumps(Verdicts([_verdict()]).to_records(), allow_nan=False))
+    assert records[0]["target"] == 0.5
     assert records[0]["upper"] is None
     assert records[0]["observed_range"] == [0.5, 2.0]
 

@@ -16,9 +16,9 @@ from popstats.report.card import provenance_section
 from popstats.report.comparison import comparison_content
 from popstats.report.compose import report_content
 from popstats.report.content import ReportContent, Table
+from popstats.report.error_rates import calibration_section, shipped
 from popstats.report.evidence import Evidence
 from popstats.report.figures import MOST_POINTS
-from popstats.report.sections import calibration_section
 from popstats.report.words import percent
 
 GOLDEN = Path(__file__).with_name("golden_content.json")
@@ -33,7 +33,7 @@ def test_the_content_survives_json_unchanged(content, tmp_path):
 
 
 def test_content_of_another_version_is_refused(content):
-    with pytest.raises(PopstatsError, match="expected format 1, got 0"):
+    with pytest.raises(PopstatsError, match="expected format 2, got 0"):
         ReportContent.from_json(replace(content, format=0).to_json())
 
 
@@ -251,7 +251,7 @@ def test_the_rules_error_rates_are_read_from_a_calibration(tmp_path):
     shares = found.table.set_index("rise")["supported"]
     assert row["recipes a regime"] == "30"
     assert row["found: a rise of 0.2 points"] == percent(float(shares[0.2]), 0)
-    assert "3 kinds of truth, size and noise, 3 simulated regimes each" in section.paragraphs[0]
+    assert "3 kinds of simulated truth, size and noise, 3 regimes each" in section.tables[0][0]
     assert calibration_section(None) is None
 
 
@@ -268,3 +268,22 @@ def test_the_widths_are_credited_only_where_an_optimum_is_supported(fitted):
     assert "would produce" not in told({"0.60": "supported"}, {"0.40": "refuted"})
     assert "At 60 % it is more than an additive effect" in told({"0.60": "supported"}, {"0.60": "supported"})
     assert "predicts the drop no better" in told({}, {"0.40": "refuted"})
+
+
+def test_the_rules_are_also_held_against_a_real_table(fitted):
+    real = shipped("plasmode")
+    assert real is not None
+    section = calibration_section(shipped("calibration"), real, Evidence(fitted))
+    assert section is not None
+    assert section.folded
+    caption, table = section.tables[1]
+    assert f"{real['trainings']:,} trainings" in caption
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert [row["recipes a regime"] for row in rows] == ["30", "100", "500", "3,000"]
+    # Subsamples of more than half of a regime's recipes cover too much to be shown.
+    assert rows[-1]["near-optimal ends covered (90 %)"] == "–"
+    alike = [r for r in real["rows"] if r["n"] == 500 and r["whole"] == "supported"]
+    ends = [percent(f(r["supported"] for r in alike), 0) for f in (min, max)]
+    assert rows[2]["“supported” where the whole is"] == " to ".join(ends)
+    assert "Regimes here hold 119 to 120 recipes" in section.paragraphs[0]
+    assert "100 recipes find" in section.paragraphs[0]

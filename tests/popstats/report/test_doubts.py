@@ -98,7 +98,7 @@ def test_trainings_outside_the_fit_are_accounted_for(clear: Fit) -> None:
     [(-0.0019, 0.0235, "−0.002 to 0.024"), (0.0, 0.0235, "0.00 to 0.02"), (-0.02, 13.28, "−0.02 to 13.28")],
 )
 def test_a_bound_below_zero_never_looks_like_zero(lower: float, upper: float, shown: str) -> None:
-    row = VerdictRow("0.50", "undecided", 0.5, None, 0.01, lower, upper, "points", "", "", "")
+    row = VerdictRow("0.50", 0.5, "undecided", 0.5, None, 0.01, lower, upper, "points", "", "", "")
     assert _span(row) == shown
 
 
