@@ -254,13 +254,32 @@ class Population:
 
     def _recipe_keys(self) -> list[Any]:
         if "recipe_id" in self.table and self.table["recipe_id"].notna().all():
-            return ["recipe_id"]
+            return ["recipe_id", "retraining"] if len(self.techniques) > 1 else ["recipe_id"]
         settings = [name for name in RECIPE_SETTINGS if name in self.table]
         if self.width_columns:
             return [*self.width_columns, *settings]
         if "widths" in self.table:
             return [self.table["widths"].map(lambda w: None if w is None else tuple(w)), *settings]
         return []
+
+    @cached_property
+    def techniques(self) -> tuple[str, ...]:
+        """Retraining techniques in the table, ascending; "" stands for rows that do not say, last."""
+        return self._technique[1]
+
+    @property
+    def technique(self) -> npt.NDArray[np.int64]:
+        """Position of each row's retraining technique in `techniques`, shape (n,)."""
+        return self._technique[0]
+
+    @cached_property
+    def _technique(self) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+        if "retraining" not in self.table:
+            return np.zeros(len(self.table), dtype=np.int64), ("",)
+        code, names = pd.factorize(self.table["retraining"], sort=True)
+        unsaid = (code < 0).any()
+        code = np.where(code < 0, len(names), code) if unsaid else code
+        return code.astype(np.int64), (*map(str, names), *([""] if unsaid else []))
 
     @cached_property
     def group_names(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from popstats.inference.cross_products import RegimeData
-from popstats.inference.curves import FIXED_TERMS, log_basis_variance
+from popstats.inference.curves import log_basis_variance
 
 __all__ = ["draw_coefficients"]
 
@@ -40,9 +40,10 @@ def draw_coefficients(
     rho = share.ravel()[:, None]
     weight = 1.0 / (noise.ravel()[:, None] ** 2 * (1.0 - rho + rho / data.replicates))
     prior = np.empty((weight.shape[0], data.xy.shape[1]))
-    prior[:, :FIXED_TERMS] = 1.0 - np.array(regime.fixed)
+    terms = len(regime.fixed)
+    prior[:, :terms] = 1.0 - np.array(regime.fixed)
     variance = log_basis_variance(length_scale.ravel())
-    prior[:, FIXED_TERMS:] = np.exp(-variance) / amplitude.ravel()[:, None] ** 2
+    prior[:, terms:] = np.exp(-variance) / amplitude.ravel()[:, None] ** 2
     drawn = rng.standard_normal(prior.shape)
     _colour(weight, prior, data.xx, data.xy, drawn)
     return drawn.reshape(*share.shape, -1)

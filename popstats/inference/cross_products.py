@@ -99,11 +99,14 @@ class RegimeData:
     centre, scale : float
         Mean and standard deviation of the recipes' mean drops, percentage points.
     fixed : tuple of bool
-        Which of level, c, c^2 can be told apart in this regime.
+        Which of level, c, c^2 and the techniques after the first can be told apart in this regime.
     cross_products : CrossProducts or None
         None where the regime is not fitted.
     reason : str
         Why it is not fitted; empty otherwise.
+    mix : tuple of float
+        Share of each of the population's retraining techniques among the regime's recipes: the curve is the
+        average over them. (1.0,) with one technique.
     """
 
     label: str
@@ -119,6 +122,7 @@ class RegimeData:
     fixed: tuple[bool, ...]
     cross_products: CrossProducts | None
     reason: str = ""
+    mix: tuple[float, ...] = (1.0,)
 
     @property
     def observed(self) -> tuple[float, float]:
@@ -132,12 +136,13 @@ class RegimeData:
 
 
 def recipe_table(population: Population, regimes: Regimes) -> pd.DataFrame:
-    """Return one row a recipe: regime, log_mcb, reduction, mean drop, runs, squared deviations of its runs.
+    """Return one row a recipe: regime, place, technique, mean drop, runs, squared deviations of its runs.
 
     Returns
     -------
     pandas.DataFrame
-        Columns regime (int, -1: none), log_mcb, reduction, drop (points), runs, within (points^2).
+        Columns regime (int, -1: none), log_mcb, reduction, technique (position in `population.techniques`),
+        drop (points), runs, within (points^2).
     """
     frame, code = population.frame, population.recipe
     drop = frame["accuracy_drop"].to_numpy()
@@ -145,6 +150,7 @@ def recipe_table(population: Population, regimes: Regimes) -> pd.DataFrame:
         "regime": regimes.index,
         "log_mcb": frame["log_mcb"].to_numpy(),
         "reduction": frame[f"{regimes.axis}_reduction"].to_numpy(),
+        "technique": population.technique,
     }
     if code[-1] == code.size - 1:  # recipes are numbered as they come: each row is its own
         alone = {"drop": drop, "runs": np.ones_like(drop), "within": np.zeros_like(drop)}
@@ -174,11 +180,16 @@ def prepare_regimes(
     """
     weight = np.ones(len(recipes)) if weights is None else weights
     members = recipes["regime"].to_numpy()
+    techniques = int(recipes["technique"].max()) + 1
     rows = (np.flatnonzero(members == k) for k in range(regimes.targets.size))
-    return tuple(_regime(recipes.iloc[mine], weight[mine], regimes, k) for k, mine in enumerate(rows))
+    return tuple(
+        _regime(recipes.iloc[mine], weight[mine], regimes, k, techniques) for k, mine in enumerate(rows)
+    )
 
 
-def _regime(recipes: pd.DataFrame, weight: FloatArray, regimes: Regimes, k: int) -> RegimeData:
+def _regime(
+    recipes: pd.DataFrame, weight: FloatArray, regimes: Regimes, k: int, techniques: int
+) -> RegimeData:
     target, label = float(regimes.targets[k]), regimes.labels[k]
     log_mcb = recipes["log_mcb"].to_numpy()
     scale = CurveScale.from_log_mcb(log_mcb) if len(recipes) else CurveScale(0.0, 0.0)
@@ -188,11 +199,12 @@ def _regime(recipes: pd.DataFrame, weight: FloatArray, regimes: Regimes, k: int)
     distance = inside["reduction"].to_numpy() - target
     half_width = float(np.abs(distance).max()) if len(inside) else 0.0
     centre = float(inside["drop"].mean()) if len(inside) else float("nan")
-    spread = float(inside["drop"].std(ddof=0)) if len(inside) else float("nan")
+    spread = float(_within_techniques(inside).std(ddof=0)) if len(inside) else float("nan")
+    mix = _mix(inside, techniques)
     products: CrossProducts | None = None
-    fixed: tuple[bool, ...] = (True, False, False)
+    fixed: tuple[bool, ...] = (True, *[False] * (FIXED_TERMS + techniques - 2))
     if not reason:
-        rows = _standardise(inside, weight[kept], scale, distance / (half_width or 1.0), centre, spread)
+        rows = _standardise(inside, weight[kept], scale, distance / (half_width or 1.0), centre, spread, mix)
         products, fixed = _accumulate(rows)
     return RegimeData(
         label=label,
@@ -208,22 +220,43 @@ def _regime(recipes: pd.DataFrame, weight: FloatArray, regimes: Regimes, k: int)
         fixed=fixed,
         cross_products=products,
         reason=reason,
+        mix=mix,
     )
 
 
+def _mix(recipes: pd.DataFrame, techniques: int) -> tuple[float, ...]:
+    if techniques == 1:
+        return (1.0,)
+    counts = np.bincount(recipes["technique"], minlength=techniques)
+    return tuple((counts / max(len(recipes), 1)).tolist())
+
+
+def _within_techniques(recipes: pd.DataFrame) -> pd.Series:
+    """Return the drops, those of several techniques about each one's mean: levels apart are no spread."""
+    code = recipes["technique"]
+    if code.min() == code.max():
+        return recipes["drop"]
+    return recipes["drop"] - recipes["drop"].groupby(code).transform("mean")
+
+
 def _why_not(recipes: pd.DataFrame, scale: CurveScale) -> str:
-    if len(recipes) < MINIMUM_RECIPES:
-        return f"{len(recipes)} recipes; a curve needs at least {MINIMUM_RECIPES}"
+    present = recipes["technique"].nunique()
+    needed, mixed = MINIMUM_RECIPES + max(present - 1, 0), ""
+    if present > 1:
+        mixed = f" through {present} retraining techniques"
+    if len(recipes) < needed:
+        return f"{len(recipes)} recipes; a curve{mixed} needs at least {needed}"
     if 2.0 * scale.half_range < MINIMUM_RANGE:
         return "all recipes have practically the same mCB; a curve needs a range of it"
-    if recipes["drop"].std(ddof=0) < 1e-9:
-        return "all recipes have the same accuracy drop; there is nothing to explain"
+    if _within_techniques(recipes).std(ddof=0) < 1e-9:
+        apart = " within each retraining technique" if mixed else ""
+        return f"all recipes have the same accuracy drop{apart}; there is nothing to explain"
     return ""
 
 
 @dataclass(frozen=True)
 class StandardRows:
-    """The recipes of one regime in the units of the model; all shapes (n,).
+    """The recipes of one regime in the units of the model; shapes (n,) but for `technique`.
 
     Attributes
     ----------
@@ -239,6 +272,9 @@ class StandardRows:
         Squared deviations of the runs from their mean, in units of scale^2.
     weight : numpy.ndarray
         Relative precision.
+    technique : numpy.ndarray, shape (n, T)
+        Indicators of all of the population's retraining techniques but the first, minus their shares in the
+        regime; T is 0 with one technique.
     """
 
     unit: FloatArray
@@ -247,6 +283,11 @@ class StandardRows:
     runs: FloatArray
     within: FloatArray
     weight: FloatArray
+    technique: FloatArray
+
+    def design(self, rows: slice = slice(None)) -> FloatArray:
+        """Return the design matrix, all its columns, shape (n, FIXED_TERMS + T + BASIS_SIZE)."""
+        return design_matrix(self.unit[rows], self.distance[rows], self.technique[rows])
 
     def only(self, kept: npt.NDArray[np.bool_]) -> StandardRows:
         """Return the recipes that the mask keeps."""
@@ -274,7 +315,7 @@ def standard_rows(
     inside = recipes[kept]
     c = (inside["reduction"].to_numpy() - regime.target) / (regime.half_width or 1.0)
     weights = np.ones(len(inside)) if weight is None else weight[kept]
-    return _standardise(inside, weights, regime.curve_scale, c, regime.centre, regime.scale)
+    return _standardise(inside, weights, regime.curve_scale, c, regime.centre, regime.scale, regime.mix)
 
 
 def _standardise(
@@ -284,7 +325,9 @@ def _standardise(
     distance: FloatArray,
     centre: float,
     spread: float,
+    mix: tuple[float, ...],
 ) -> StandardRows:
+    code = inside["technique"].to_numpy()
     return StandardRows(
         unit=scale.to_unit(inside["log_mcb"]),
         distance=distance,
@@ -292,57 +335,52 @@ def _standardise(
         runs=inside["runs"].to_numpy(),
         within=inside["within"].to_numpy() / spread**2,
         weight=weight,
+        technique=(code[:, None] == np.arange(1, len(mix))) - np.array(mix[1:]),
     )
 
 
 def _accumulate(rows: StandardRows) -> tuple[CrossProducts, tuple[bool, ...]]:
-    fixed = _distinguishable(rows.distance)
     within, within_df = float(rows.weight @ rows.within), int(rows.runs.sum() - rows.runs.size)
     # Replicates that agree to the last digit are copies: they say nothing about seed noise, whose likelihood
     # would have no maximum, and each recipe counts once.
     copies = within <= _IDENTICAL * within_df
     runs = np.ones_like(rows.runs) if copies else rows.runs
     replicates = np.unique(runs)
-    sums = [_sums(rows if replicates.size == 1 else rows.only(runs == r), fixed) for r in replicates]
-    xx, xy, yy, count = zip(*sums, strict=True)
+    sums = [_sums(rows if replicates.size == 1 else rows.only(runs == r)) for r in replicates]
+    xx, xy, yy, count = (np.array(values) for values in zip(*sums, strict=True))
+    terms = FIXED_TERMS + rows.technique.shape[1]
+    fixed = _distinguishable(xx.sum(axis=0)[:terms, :terms])
+    mask = np.ones(xy.shape[1])
+    mask[:terms] = fixed
     products = CrossProducts(
         replicates=replicates,
-        count=np.array(count),
-        xx=np.array(xx),
-        xy=np.array(xy),
-        yy=np.array(yy),
+        count=count,
+        xx=xx * np.outer(mask, mask),
+        xy=xy * mask,
+        yy=yy,
         within=0.0 if copies else within,
         within_df=0 if copies else within_df,
     )
     return products, fixed
 
 
-def _sums(rows: StandardRows, fixed: tuple[bool, ...]) -> tuple[FloatArray, FloatArray, float, float]:
-    xx, xy = np.zeros((COLUMNS, COLUMNS)), np.zeros(COLUMNS)
-    mask = np.ones(COLUMNS)
-    mask[:FIXED_TERMS] = fixed
+def _sums(rows: StandardRows) -> tuple[FloatArray, FloatArray, float, float]:
+    columns = COLUMNS + rows.technique.shape[1]
+    xx, xy = np.zeros((columns, columns)), np.zeros(columns)
     root = np.sqrt(rows.weight)
     for start in range(0, root.size, _BLOCK):
         block = slice(start, start + _BLOCK)
-        x = design_matrix(rows.unit[block], rows.distance[block])
+        x = rows.design(block)
         x *= root[block, None]
         xx += x.T @ x
         xy += x.T @ (root[block] * rows.drop[block])
-    return xx * np.outer(mask, mask), xy * mask, float(rows.weight @ rows.drop**2), float(root.size)
+    return xx, xy, float(rows.weight @ rows.drop**2), float(root.size)
 
 
-def _distinguishable(c: FloatArray) -> tuple[bool, ...]:
-    squares = c * c
-    power = [
-        float(c.size),
-        float(c.sum()),
-        float(squares.sum()),
-        float(squares @ c),
-        float(squares @ squares),
-    ]
-    moments = np.array([power[j : j + 3] for j in range(3)])
-    kept = [True, False, False]
-    for j in (1, 2):
+def _distinguishable(moments: FloatArray) -> tuple[bool, ...]:
+    """Return which fixed terms say something that the earlier ones do not, from their cross-products (f, f)."""
+    kept = [True, *[False] * (len(moments) - 1)]
+    for j in range(1, len(moments)):
         others = [i for i in range(j) if kept[i]]
         along = moments[others, j]
         left = moments[j, j] - along @ np.linalg.solve(moments[np.ix_(others, others)], along)

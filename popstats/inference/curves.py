@@ -58,8 +58,9 @@ KEPT_RANGE = 1.4
 #: The observed range: where anything may be claimed.
 OBSERVED_QUANTILES = (0.025, 0.975)
 #: Columns of the design matrix before the basis: level, c and c^2 (c: distance from the regime's centre).
+#: Where a population holds several retraining techniques, their columns follow these, before the basis.
 FIXED_TERMS = 3
-#: All columns of the design matrix.
+#: All columns of the design matrix of one technique.
 COLUMNS = FIXED_TERMS + BASIS_SIZE
 
 
@@ -123,8 +124,8 @@ def _fill_basis(values: FloatArray, u: FloatArray) -> None:
     values[SINES] = u
 
 
-def design_matrix(unit: FloatArray, distance: FloatArray) -> FloatArray:
-    """Return level, c, c^2 and the basis side by side, shape (n, FIXED_TERMS + BASIS_SIZE).
+def design_matrix(unit: FloatArray, distance: FloatArray, technique: FloatArray | None = None) -> FloatArray:
+    """Return level, c, c^2, techniques and the basis side by side, shape (n, FIXED_TERMS + T + BASIS_SIZE).
 
     Parameters
     ----------
@@ -132,11 +133,16 @@ def design_matrix(unit: FloatArray, distance: FloatArray) -> FloatArray:
         u, log mCB in half-ranges from the centre.
     distance : numpy.ndarray, shape (n,)
         c, the reduction minus the regime's centre in units of the regime's half-width.
+    technique : numpy.ndarray, shape (n, T), optional
+        Indicators of all retraining techniques but the first, minus their shares; none by default.
     """
-    columns = np.empty((COLUMNS, unit.size))
+    others = 0 if technique is None else technique.shape[1]
+    columns = np.empty((COLUMNS + others, unit.size))
     columns[0], columns[1] = 1.0, distance
     np.multiply(distance, distance, out=columns[2])
-    _fill_basis(columns[FIXED_TERMS:], unit)
+    if technique is not None:
+        columns[FIXED_TERMS : FIXED_TERMS + others] = technique.T
+    _fill_basis(columns[FIXED_TERMS + others :], unit)
     return columns.T
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from popstats.inference.cross_products import RegimeData
-from popstats.inference.curves import basis, design_matrix, log_basis_variance
+from popstats.inference.curves import COLUMNS, basis, design_matrix, log_basis_variance
 from popstats.inference.exact import HyperDraws
 from popstats.inference.priors import Priors
 
@@ -29,7 +29,7 @@ class Draws:
     length_scale, amplitude, noise, seed_share : numpy.ndarray, shape (chains, draws, K)
         See `HyperDraws`.
     coefficients : numpy.ndarray, shape (chains, draws, K, p)
-        Level, c, c^2, basis.
+        Level, c, c^2, techniques, basis.
     statistics : dict of numpy.ndarray, shape (chains, draws)
         Sampler statistics (diverging, energy); empty for `method="exact"`.
     edge_probability : numpy.ndarray, shape (K,)
@@ -54,11 +54,11 @@ class Draws:
         return self.coefficients.reshape(chains * draws, *self.coefficients.shape[2:])
 
 
-def from_regimes(draws: list[HyperDraws], basis_columns: int) -> Draws:
+def from_regimes(draws: list[HyperDraws]) -> Draws:
     """Stack independent regimes' draws (method "exact"), as one chain."""
     if not draws:
         empty = np.zeros((1, 0, 0))
-        return Draws(empty, empty, empty, empty, np.zeros((1, 0, 0, basis_columns)), {}, np.zeros(0))
+        return Draws(empty, empty, empty, empty, np.zeros((1, 0, 0, COLUMNS)), {}, np.zeros(0))
 
     def stack(name: str) -> FloatArray:
         return np.stack([getattr(d, name) for d in draws], axis=1)[None]
@@ -75,7 +75,11 @@ def from_regimes(draws: list[HyperDraws], basis_columns: int) -> Draws:
 
 
 def curve_in_points(
-    regime: RegimeData, coefficients: FloatArray, log_mcb: FloatArray, distance: float = 0.0
+    regime: RegimeData,
+    coefficients: FloatArray,
+    log_mcb: FloatArray,
+    distance: float = 0.0,
+    technique: int | None = None,
 ) -> FloatArray:
     """Return the expected drop in percentage points, shape (S, G).
 
@@ -89,9 +93,14 @@ def curve_in_points(
         Where to evaluate.
     distance : float
         Reduction minus the regime's centre (fraction); 0 is the centre.
+    technique : int, optional
+        Position of a retraining technique of the regime's mix; default: the average over them.
     """
     c = np.full(log_mcb.shape, distance / regime.half_width if regime.half_width > 0 else 0.0)
-    design = design_matrix(regime.curve_scale.to_unit(log_mcb), c)
+    others = np.zeros((log_mcb.size, len(regime.mix) - 1))
+    if technique is not None:
+        others += (np.arange(1, len(regime.mix)) == technique) - np.array(regime.mix[1:])
+    design = design_matrix(regime.curve_scale.to_unit(log_mcb), c, others)
     return np.asarray(regime.centre + regime.scale * (coefficients @ design.T))
 
 

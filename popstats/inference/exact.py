@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from popstats.inference.cross_products import CrossProducts, RegimeData
-from popstats.inference.curves import FIXED_TERMS, log_basis_variance
+from popstats.inference.curves import log_basis_variance
 from popstats.inference.priors import Priors
 
 __all__ = ["HyperDraws", "draw_regime"]
@@ -50,7 +50,7 @@ class HyperDraws:
     seed_share : numpy.ndarray, shape (S,)
         Share of one training's variance that is seed noise; 0 without replicates.
     coefficients : numpy.ndarray, shape (S, p)
-        Level, c, c^2, basis.
+        Level, c, c^2, techniques, basis.
     edge_probability : float
         Posterior probability on the outermost length scales and amplitudes of the grid: near 0 unless the grid
         cuts the posterior off.
@@ -164,7 +164,7 @@ def _project(
     xx = np.einsum("rs,sij->rij", 1.0 / relative, products.xx)
     xy = np.einsum("rs,si->ri", 1.0 / relative, products.xy)
     yy = (products.yy / relative).sum(axis=1)
-    f = FIXED_TERMS
+    f = len(fixed)
     absent = np.diag([0.0 if kept else 1.0 for kept in fixed])
     ff, fz = xx[:, :f, :f] + absent, xx[:, :f, f:]
     solved = np.linalg.solve(ff, np.concatenate([fz, xy[:, :f, None]], axis=2))

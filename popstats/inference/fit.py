@@ -23,7 +23,6 @@ from popstats.inference.cross_products import (
     recipe_table,
     standard_rows,
 )
-from popstats.inference.curves import COLUMNS
 from popstats.inference.draws import Draws, curve_in_points, from_regimes, prior_curves
 from popstats.inference.exact import draw_regime
 from popstats.inference.optimum import GRID_SIZE, INTERVAL_MASS, OptimumDraws, interval, read_optimum
@@ -115,11 +114,12 @@ def fit(
 ) -> Fit:
     r"""Fit curves of accuracy drop over mCB, one a pruning regime.
 
-    .. math:: \mathrm{drop}_{ij} = \mathrm{level}_k + b_k c + d_k c^2 + f_k(\log \mathrm{mCB}_i)
+    .. math:: \mathrm{drop}_{ij} = \mathrm{level}_k + b_k c + d_k c^2 + t_k + f_k(\log \mathrm{mCB}_i)
               + \mathrm{recipe}_i + \mathrm{run}_{ij}
 
-    for recipe i of regime k and seed j, with c the reduction minus the regime's centre and f_k a
-    Matern-5/2 Gaussian process on a fixed basis.
+    for recipe i of regime k and seed j, with c the reduction minus the regime's centre, t_k what the recipe's
+    retraining technique lies above the regime's average over techniques (where the table's column `retraining` holds
+    several) and f_k a Matern-5/2 Gaussian process on a fixed basis.
 
     Parameters
     ----------
@@ -252,7 +252,7 @@ def _draw_exact(fitted: list[RegimeData], settings: Settings, priors: Priors) ->
         else draw_regime(r, priors, size, rng)
         for r, rng in zip(fitted, streams, strict=True)
     ]
-    return from_regimes(drawn, COLUMNS)
+    return from_regimes(drawn)
 
 
 def _rows(
@@ -484,7 +484,12 @@ class Fit:
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
     def predict(
-        self, mcb: npt.ArrayLike, regime: float | str, reduction: float | None = None
+        self,
+        mcb: npt.ArrayLike,
+        regime: float | str,
+        reduction: float | None = None,
+        *,
+        retraining: str | None = None,
     ) -> pd.DataFrame:
         """Predict the accuracy drop of subnetworks with the given mCB.
 
@@ -496,6 +501,8 @@ class Fit:
             Centre or label of a fitted regime.
         reduction : float, optional
             The subnetworks' reduction on the fit's axis, inside the regime; default: the regime's centre.
+        retraining : str, optional
+            How they are retrained; default: the average over the regime's recipes.
 
         Returns
         -------
@@ -523,13 +530,11 @@ class Fit:
                 f"predict: reduction {reduction} lies outside regime {data.label} "
                 f"({data.target - data.half_width:.3f} to {data.target + data.half_width:.3f})"
             )
-        drop = curve_in_points(data, self.draws.flat_coefficients[:, k], log_mcb, distance)
-        rng = np.random.default_rng([self.settings.seed, k, 2])
-        noise = data.scale * self.draws.noise[:, :, k].reshape(-1, 1)
-        (lower, upper), (t_lower, t_upper) = (
-            interval(drop),
-            interval(drop + noise * rng.standard_normal(drop.shape)),
-        )
+        technique = self._technique_of(data, retraining)
+        curve = curve_in_points(data, self.draws.flat_coefficients[:, k], log_mcb, distance, technique)
+        drop = curve + self._excess(k)
+        lower, upper = interval(drop)
+        t_lower, t_upper = interval(drop + self._training_noise(k, drop.shape))
         return pd.DataFrame(
             {
                 "mcb": np.exp(log_mcb),
@@ -540,6 +545,19 @@ class Fit:
                 "training_upper": t_upper,
             }
         )
+
+    def _technique_of(self, regime: RegimeData, retraining: str | None) -> int | None:
+        """Position of a technique that the regime holds; None for the average over them."""
+        if retraining is None:
+            return None
+        named = zip(self.population.techniques, regime.mix, strict=True)
+        held = {name: i for i, (name, share) in enumerate(named) if share > 0.0 and name}
+        if retraining not in held:
+            raise FitError(
+                f"predict: retraining {retraining!r} was not observed in regime {regime.label}; it holds: "
+                f"{', '.join(held) or 'no names of techniques'}"
+            )
+        return held[retraining]
 
     def _training_noise(self, k: int, shape: tuple[int, ...]) -> FloatArray:
         """Draw deviations of single trainings from their expected drop, points."""

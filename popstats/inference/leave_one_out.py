@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from popstats.inference.curves import FIXED_TERMS, log_basis_variance
+from popstats.inference.curves import log_basis_variance
 from popstats.inference.noise import distribution
 from popstats.inference.noise import log_density as noise_log_density
 from popstats.inference.pointwise import BLOCK, RegimePoints, RegimeSample
@@ -104,8 +104,9 @@ def _coefficient_posterior(
     variance = sample.scale[:, None] ** 2 * (1.0 - share + share / products.replicates)
     precision = np.einsum("ds,sij->dij", 1.0 / variance, products.xx)
     diagonal = np.empty(precision.shape[:2])
-    diagonal[:, :FIXED_TERMS] = 1.0 - np.array(points.regime.fixed)
-    diagonal[:, FIXED_TERMS:] = np.exp(-log_basis_variance(length_scale)) / amplitude[:, None] ** 2
+    terms = len(points.regime.fixed)
+    diagonal[:, :terms] = 1.0 - np.array(points.regime.fixed)
+    diagonal[:, terms:] = np.exp(-log_basis_variance(length_scale)) / amplitude[:, None] ** 2
     index = np.arange(diagonal.shape[1])
     precision[:, index, index] += diagonal
     root = np.linalg.inv(np.linalg.cholesky(precision)).transpose(0, 2, 1)

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from numba import carray  # type: ignore[attr-defined]
 
 from popstats.inference.cross_products import CrossProducts, RegimeData
-from popstats.inference.curves import FIXED_TERMS, frequencies
+from popstats.inference.curves import frequencies
 from popstats.inference.sampling import DENSITY
 
 __all__ = ["PARAMETERS", "compiled_posterior", "log_density", "log_posterior", "pack"]
@@ -70,18 +70,19 @@ def pack(regimes: Sequence[RegimeData]) -> FloatArray:
 
     omega = frequencies()
     missing = 1.0 - np.array([fixed for _, fixed in products], dtype=np.float64).T
-    head = [strata, len(parts), 0 if single else FIXED_TERMS, omega.size, *omega]
+    terms = 0 if single else len(missing)
+    head = [strata, len(parts), terms, omega.size, *omega]
     return np.concatenate([
         np.array(head, dtype=np.float64), side_by_side("replicates", 1.0),
         *(side_by_side(name) for name in ("count", "yy", "xy", "xx")),
         np.array([c.within for c in parts]), np.array([c.within_df for c in parts], dtype=np.float64),
-        missing[: 0 if single else FIXED_TERMS].ravel(),
+        missing[:terms].ravel(),
     ])  # fmt: skip
 
 
 def _without_fixed(c: CrossProducts, fixed: tuple[bool, ...]) -> CrossProducts:
     """Project the fixed terms out: cross-products of the curve's columns alone, fewer degrees of freedom."""
-    f = FIXED_TERMS
+    f = len(fixed)
     xx, xy = c.xx[0], c.xy[0]
     design = np.concatenate([xx[:f, f:], xy[:f, None]], axis=1)
     solved = np.linalg.solve(xx[:f, :f] + np.diag(1.0 - np.array(fixed)), design)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from popstats.inference.cross_products import CrossProducts, RegimeData
-from popstats.inference.curves import COLUMNS, FIXED_TERMS, KEPT_RANGE, design_matrix
+from popstats.inference.curves import BASIS_SIZE, KEPT_RANGE, design_matrix
 from popstats.inference.exact import HyperDraws, draw_regime
 from popstats.inference.priors import Priors
 
@@ -104,10 +104,11 @@ def _shapes(curve: str, fixed: tuple[bool, ...]) -> FloatArray:
         parts = (inverse @ np.stack([unit, unit**2], axis=1))[None]
     else:
         parts = np.array([_half_parabolas(unit, inverse, v) for v in np.linspace(-1.0, 1.0, _VERTICES)])
-    present = [j for j in range(FIXED_TERMS) if fixed[j]]
-    shapes = np.zeros((len(parts), COLUMNS, len(present) + 2))
+    terms = len(fixed)
+    present = [j for j in range(terms) if fixed[j]]
+    shapes = np.zeros((len(parts), terms + BASIS_SIZE, len(present) + 2))
     shapes[:, present, np.arange(len(present))] = 1.0
-    shapes[:, [0, *range(FIXED_TERMS, COLUMNS)], -2:] = parts
+    shapes[:, [0, *range(terms, terms + BASIS_SIZE)], -2:] = parts
     return shapes
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from popstats.inference.cross_products import CrossProducts, RegimeData
-from popstats.inference.curves import COLUMNS, CurveScale, design_matrix
+from popstats.inference.curves import CurveScale, design_matrix
 from popstats.inference.fit import Fit
 from popstats.inference.noise import log_density
 
@@ -177,7 +177,7 @@ def simulate_regime(
     kept = values > _EMPTY * values[-1]
     xx, beta = recipes * scenario.moments, scenario.coefficients[truth]
     variance = float(scenario.recipe_sd[truth] ** 2 + scenario.seed_sd[truth] ** 2 / seeds)
-    z = rng.standard_normal(COLUMNS)[kept]
+    z = rng.standard_normal(values.size)[kept]
     x_noise = np.sqrt(variance * recipes) * vectors[:, kept] @ (np.sqrt(values[kept]) * z)
     noise_noise = variance * (z @ z + rng.chisquare(recipes - z.size))
     xy = xx @ beta + x_noise

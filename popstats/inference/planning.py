@@ -180,8 +180,9 @@ def _check(
             raise FitError(f"plan_size: {name}: expected points above 0, got {value!r}")
     if seed_share is not None and not 0.0 <= seed_share < 1.0:
         raise FitError(f"plan_size: seed_share: expected a share in [0, 1), got {seed_share!r}")
-    if not recipes or min(recipes) <= COLUMNS:
-        raise FitError(f"plan_size: recipes: expected numbers above {COLUMNS}, got {list(recipes)}")
+    columns = COLUMNS if pilot is None else COLUMNS + len(pilot.population.techniques) - 1
+    if not recipes or min(recipes) <= columns:
+        raise FitError(f"plan_size: recipes: expected numbers above {columns}, got {list(recipes)}")
     if not seeds or min(seeds) < 1:
         raise FitError(f"plan_size: seeds: expected positive whole numbers, got {list(seeds)}")
 

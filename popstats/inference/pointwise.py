@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from popstats.inference.cross_products import RegimeData, StandardRows, recipe_table, standard_rows
-from popstats.inference.curves import FIXED_TERMS, design_matrix
 from popstats.inference.noise import log_density
 from popstats.inference.variance import precision_weights
 from popstats.spaces import assign_regimes
@@ -36,7 +35,7 @@ class RegimePoints:
     rows : StandardRows
         Of the n recipes that are in the fit.
     design : numpy.ndarray, shape (n, p)
-        Level, c, c^2 and basis; columns that the regime cannot tell apart are zero.
+        Level, c, c^2, techniques and basis; columns that the regime cannot tell apart are zero.
     """
 
     regime: RegimeData
@@ -98,8 +97,8 @@ def fitted_points(fit: Fit) -> tuple[RegimePoints, ...]:
             mine = recipes[members == k]
             weight = None if change is None else precision_weights(mine, regime, change)
             rows = standard_rows(mine, regime, weight)
-            design = design_matrix(rows.unit, rows.distance)
-            design[:, :FIXED_TERMS] *= regime.fixed
+            design = rows.design()
+            design[:, : len(regime.fixed)] *= regime.fixed
             found.append(RegimePoints(regime, rows, design))
     return tuple(found)
 

@@ -38,7 +38,8 @@ class Priors:
 
     Notes
     -----
-    The level of each regime and its two MACs terms have flat priors: they are integrated out. The share
+    The level of each regime, its two MACs terms and the differences between its retraining techniques have flat
+    priors: they are integrated out. The share
     of the variance of one training that is seed noise is uniform on (0, 1).
     """
 
@@ -67,7 +68,7 @@ class Priors:
             ("excess", _log_normal(self.excess), "s", "mean distance from the frontier (noise='frontier')"),
             ("degrees of freedom", "1 + Gamma(2, 0.1)", "", "from heavy tails to nearly normal (noise='student')"),
             ("seed_share", "Uniform(0, 1)", "share of one training's variance", "replicates decide"),
-            ("level, MACs terms", "flat", "percentage points", "integrated out exactly"),
+            ("level, MACs terms, techniques", "flat", "percentage points", "integrated out exactly"),
             ("pooling", f"{self.pooling:g} of the variance common", "log", "regimes resemble each other (nuts only)"),
         ]  # fmt: skip
         return pd.DataFrame(rows, columns=["prior", "distribution", "unit", "reason"])

@@ -21,7 +21,7 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from popstats.inference.cross_products import RegimeData, StandardRows
-from popstats.inference.curves import COLUMNS, FIXED_TERMS, design_matrix, log_basis_variance
+from popstats.inference.curves import log_basis_variance
 from popstats.inference.draws import Draws
 from popstats.inference.models import sampler_statistics, say
 from popstats.inference.priors import Priors
@@ -46,7 +46,7 @@ class _Whitening:
     @classmethod
     def of(cls, normal: Draws, length_scale: FloatArray, amplitude: FloatArray) -> _Whitening:
         flat = normal.flat_coefficients
-        jitter = 1e-9 * np.eye(COLUMNS)
+        jitter = 1e-9 * np.eye(flat.shape[2])
         roots = [np.linalg.cholesky(np.cov(flat[:, k].T) + jitter) for k in range(flat.shape[1])]
         precision = np.exp(-log_basis_variance(length_scale)) / amplitude[:, None] ** 2
         return cls(flat.mean(axis=0), np.array(roots), precision)
@@ -91,7 +91,7 @@ def sample_rows(
     share = np.median(normal.seed_share, axis=(0, 1))
     length_scale, amplitude = np.median(normal.length_scale, (0, 1)), np.median(normal.amplitude, (0, 1))
     whitening = _Whitening.of(normal, length_scale, amplitude)
-    packed = _pack(noise, rows, share, np.array([r.fixed for r in regimes], dtype=np.float64))
+    packed = _pack(noise, regimes, rows, share)
     say(progress, f"compiling the {noise} model (seconds)")
     compiled = nutpie.compile_pymc_model(_build(noise, len(regimes), whitening, packed, priors))
     say(progress, f"sampling {chains} chains over {sum(r.drop.size for r in rows):,} recipes")
@@ -119,12 +119,12 @@ def sample_rows(
     )
 
 
-def _pack(noise: str, rows: Sequence[StandardRows], share: FloatArray, fixed: FloatArray) -> FloatArray:
-    designs = []
-    for k, r in enumerate(rows):
-        mask = np.ones(COLUMNS)
-        mask[:FIXED_TERMS] = fixed[k]
-        designs.append(design_matrix(r.unit, r.distance) * mask)
+def _pack(
+    noise: str, regimes: Sequence[RegimeData], rows: Sequence[StandardRows], share: FloatArray
+) -> FloatArray:
+    designs = [r.design() for r in rows]
+    for regime, design in zip(regimes, designs, strict=True):
+        design[:, : len(regime.fixed)] *= regime.fixed
     starts = np.cumsum([0, *(r.drop.size for r in rows)]).astype(np.float64)
     relative = [np.sqrt((1.0 - s + s / r.runs) / r.weight) for r, s in zip(rows, share.tolist(), strict=True)]
     drop = np.concatenate([r.drop for r in rows])
@@ -138,12 +138,13 @@ def _build(noise: str, size: int, whitening: _Whitening, packed: FloatArray, pri
         scales = _frontier_scales if noise == "frontier" else _student_scales
         log_noise, log_shape, lowered = scales(size, common, own, priors)
         # The likelihood places the coefficients; this wide prior only keeps terms proper that a regime lacks.
-        z = pm.Normal("z", 0.0, 100.0, shape=(size, COLUMNS))
+        z = pm.Normal("z", 0.0, 100.0, shape=whitening.centre.shape)
         centre, root = pm.Data("centre", whitening.centre), pm.Data("root", whitening.root)
         coefficients = centre + (root * z[:, None, :]).sum(axis=2)
         coefficients = pm.Deterministic("coefficients", pt.inc_subtensor(coefficients[:, 0], -lowered))
         precision = pm.Data("precision", whitening.precision)
-        pm.Potential("curve", -0.5 * (precision * coefficients[:, FIXED_TERMS:] ** 2).sum())
+        curve = coefficients[:, -whitening.precision.shape[1] :]
+        pm.Potential("curve", -0.5 * (precision * curve**2).sum())
         rows = pm.Data("rows", packed)
         pm.Potential("data", RowLogDensity()(coefficients, log_noise, log_shape, rows)[0])
     return model

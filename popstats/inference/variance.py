@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from popstats.inference.cross_products import RegimeData, standard_rows
-from popstats.inference.curves import KEPT_RANGE, design_matrix
+from popstats.inference.curves import KEPT_RANGE
 
 __all__ = ["SPREAD_CHANGE", "SpreadChange", "estimate_spread_change", "precision_weights"]
 
@@ -66,7 +66,7 @@ def estimate_spread_change(
         Posterior mean of the coefficients, in units of the regime's scale.
     """
     rows = standard_rows(recipes, regime)
-    residual = rows.drop - design_matrix(rows.unit, rows.distance) @ coefficients
+    residual = rows.drop - rows.design() @ coefficients
     squared = np.log(np.maximum(residual**2, _SMALLEST**2)) - _LOG_CHI2_MEAN
     u = rows.unit - rows.unit.mean()
     total = float((u**2).sum())

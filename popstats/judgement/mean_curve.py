@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from popstats.inference.cross_products import MINIMUM_RECIPES
-from popstats.inference.curves import FIXED_TERMS, OBSERVED_QUANTILES, basis, log_basis_variance
+from popstats.inference.curves import OBSERVED_QUANTILES, basis, log_basis_variance
 from popstats.inference.fit import Fit
 from popstats.inference.optimum import GRID_SIZE
 from popstats.inference.pointwise import RegimePoints
@@ -57,8 +57,8 @@ class MeanCurve:
         Degrees of freedom, or mean of the exponential in units of the regime's scale.
     penalty : numpy.ndarray, shape (p,)
         Prior precision of each coefficient.
-    terms : numpy.ndarray, shape (2,)
-        Posterior means of the MACs terms, c and c^2.
+    terms : numpy.ndarray, shape (2 + T,)
+        Posterior means of the MACs terms, c and c^2, and of the retraining techniques after the first.
     """
 
     points: RegimePoints
@@ -85,7 +85,7 @@ class MeanCurve:
             scale=median(draws.noise) * points.relative_scale(median(draws.seed_share)),
             shape=None if draws.shape is None else median(draws.shape),
             penalty=np.concatenate([fixed, np.exp(-spread)]),
-            terms=draws.flat_coefficients[:, k, 1:FIXED_TERMS].mean(axis=0),
+            terms=draws.flat_coefficients[:, k, 1 : len(fixed)].mean(axis=0),
         )
 
     @property
@@ -96,9 +96,9 @@ class MeanCurve:
 
     @property
     def adjusted(self) -> FloatArray:
-        """Each recipe's drop at the regime's centre, by the fit's own MACs terms, points, shape (n,)."""
+        """Each recipe's drop at the regime's centre and mix of techniques, by the fit's own terms, points, (n,)."""
         regime = self.points.regime
-        effect = self.points.design[:, 1:FIXED_TERMS] @ self.terms
+        effect = self.points.design[:, 1 : 1 + self.terms.size] @ self.terms
         return np.asarray(regime.centre + regime.scale * (self.points.rows.drop - effect))
 
     def optimum(self, members: BoolArray) -> float | None:
@@ -113,7 +113,7 @@ class MeanCurve:
             return None
         low, high = np.quantile(self.points.rows.unit[members], OBSERVED_QUANTILES)
         unit = np.linspace(low, high, GRID_SIZE)
-        curve = basis(unit) @ self.coefficients(members)[FIXED_TERMS:]
+        curve = basis(unit) @ self.coefficients(members)[1 + self.terms.size :]
         scale = self.points.regime.curve_scale
         return float(scale.centre + scale.half_range * unit[curve.argmin()])
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from popstats.inference.cost_form import first_rows
 from popstats.inference.cross_products import RegimeData, recipe_table
-from popstats.inference.curves import FIXED_TERMS, KEPT_RANGE
+from popstats.inference.curves import KEPT_RANGE
 from popstats.inference.fit import Fit
 from popstats.inference.optimum import INTERVAL_MASS
 from popstats.inference.width_law import MINIMUM_RECIPES, WidthLaw, width_law
@@ -180,8 +180,8 @@ class Evidence:
         """One row a network (recipe), in the order of the recipes' numbers.
 
         Columns: regime (label), mcb, reduction, drop (points, mean over its trainings), runs, macs, ratio_std
-        (NaN where unknown), and `adjusted`: the drop at the regime's centre by the fit's own MACs terms, NaN
-        for networks that the fit leaves out.
+        (NaN where unknown), and `adjusted`: the drop at the regime's centre and mix of retraining techniques by
+        the fit's own terms, NaN for networks that the fit leaves out.
         """
         fit = self.fit
         assigned = assign_regimes(fit.population.frame, fit.regime_axis, fit.settings.regimes)
@@ -206,10 +206,13 @@ class Evidence:
         return networks
 
     def _at_centre(self, k: int, regime: RegimeData, rows: pd.DataFrame) -> FloatArray:
-        mean = self.fit.draws.flat_coefficients[:, k, 1:FIXED_TERMS].mean(axis=0)
+        mean = self.fit.draws.flat_coefficients[:, k, 1 : len(regime.fixed)].mean(axis=0)
+        others = rows["technique"].to_numpy()[:, None] == np.arange(1, len(regime.mix))
         c = (rows["reduction"].to_numpy() - regime.target) / (regime.half_width or 1.0)
         unit = regime.curve_scale.to_unit(rows["log_mcb"])
-        shifted = rows["drop"].to_numpy() - regime.scale * (mean[0] * c + mean[1] * c**2)
+        technique = (others - np.array(regime.mix[1:])) @ (mean[2:] * regime.fixed[3:])
+        effect = mean[0] * c * regime.fixed[1] + mean[1] * c**2 * regime.fixed[2] + technique
+        shifted = rows["drop"].to_numpy() - regime.scale * effect
         return np.where(np.abs(unit) <= KEPT_RANGE, shifted, np.nan)
 
     def of_regime(self, label: str) -> pd.DataFrame:

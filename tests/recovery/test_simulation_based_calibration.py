@@ -67,7 +67,7 @@ def test_exact_method_is_calibrated():
     ranks = []
     for _ in range(400):
         regime, truth = simulate(rng)
-        ranks.append(ranked(from_regimes([draw_regime(regime, PRIORS, 400, rng)], 22), truth, GRID_STEPS))
+        ranks.append(ranked(from_regimes([draw_regime(regime, PRIORS, 400, rng)]), truth, GRID_STEPS))
     assert min(p_values(ranks)) > 0.01 / 5
 
 

@@ -25,7 +25,7 @@ POINTS = np.array([[[0.1], [-0.6], [-0.4], [0.3]], [[-0.9], [0.7], [0.2], [-1.5]
 class Rows:
     """Thirty recipes of one regime, run by run, and the same as the fit sees them."""
 
-    def __init__(self, runs, varied_reduction, seed=0):
+    def __init__(self, runs, varied_reduction, seed=0, techniques=1):
         rng = np.random.default_rng(seed)
         n = runs.size
         unit = rng.uniform(-1.2, 1.2, n)
@@ -35,19 +35,23 @@ class Rows:
         self.drop += 0.2 * rng.normal(size=self.recipe.size)
         mean = np.bincount(self.recipe, self.drop) / runs
         within = np.bincount(self.recipe, (self.drop - mean[self.recipe]) ** 2)
-        rows = StandardRows(unit, distance, mean, runs, within, np.ones(n))
+        code = rng.integers(techniques, size=n) if techniques > 1 else np.zeros(n, dtype=int)
+        mix = np.bincount(code) / n
+        technique = (code[:, None] == np.arange(1, techniques)) - mix[1:]
+        rows = StandardRows(unit, distance, mean, runs, within, np.ones(n), technique)
         products, fixed = _accumulate(rows)
-        self.design = design_matrix(unit, distance)
+        self.design = design_matrix(unit, distance, technique)
         self.fixed = np.flatnonzero([*fixed])
         self.regime = RegimeData(
-            "0.50", 0.5, "macs", self.recipe.size, n, 0, CurveScale(0.0, 1.0), 1.0, 0.0, 1.0, fixed, products
+            "0.50", 0.5, "macs", self.recipe.size, n, 0, CurveScale(0.0, 1.0), 1.0, 0.0, 1.0, fixed, products,
+            mix=tuple(mix.tolist()),
         )  # fmt: skip
 
     def log_density(self, parameters):
         """Joint normal density of the runs, in the directions that the fixed terms do not reach."""
         log_length, log_amplitude, log_noise, logit_share = parameters[:, 0]
         share = 1 / (1 + np.exp(-logit_share))
-        basis = self.design[self.recipe, 3:]
+        basis = self.design[self.recipe, len(self.regime.fixed) :]
         prior = np.exp(log_basis_variance(np.exp(log_length)) + 2 * log_amplitude)
         same_recipe, same_run = self.recipe[:, None] == self.recipe, np.eye(self.recipe.size)
         noise = np.exp(2 * log_noise) * ((1 - share) * same_recipe + share * same_run)
@@ -56,10 +60,14 @@ class Rows:
         return multivariate_normal(cov=covariance).logpdf(free.T @ self.drop)
 
 
-@pytest.fixture(scope="module", params=[(r, v) for r in RUNS for v in (True, False)], ids=str)
+#: Whether reductions vary, and how many retraining techniques there are.
+TERMS = [(True, 1), (False, 1), (True, 3)]
+
+
+@pytest.fixture(scope="module", params=[(r, *t) for r in RUNS for t in TERMS], ids=str)
 def rows(request):
-    runs, varied_reduction = request.param
-    return Rows(RUNS[runs], varied_reduction)
+    runs, varied_reduction, techniques = request.param
+    return Rows(RUNS[runs], varied_reduction, techniques=techniques)
 
 
 def test_density_is_that_of_the_rows(rows):
@@ -85,7 +93,7 @@ def test_gradient_equals_finite_differences(runs):
 
 
 def test_regimes_add_up(rows):
-    other = Rows(RUNS["one to three runs"], True, 5)
+    other = Rows(RUNS["one to three runs"], True, 5, techniques=len(rows.regime.mix))
     parameters = np.concatenate(POINTS, axis=1)
     differences = [
         float(log_density(p, pack([rows.regime, other.regime]))[0]) for p in (parameters, parameters[:, ::-1])
