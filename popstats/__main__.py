@@ -8,59 +8,37 @@ import math
 import os
 import re
 import shlex
+import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from popstats.errors import BAD_INPUT, PopstatsError
+from popstats.options import Command, check_output, command_parser, refuse_ignored
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from popstats.inference.fit import Fit
     from popstats.population import Population
 
 __all__ = ["BAD_INPUT", "DONE", "REJECTED", "main"]
 
-#: Exit statuses.
-DONE, REJECTED = 0, 3
-
-_DESCRIPTION = """\
-Statistics for populations of pruned subnetworks: is there a best FLOPs-to-parameters ratio (mCB), where,
-and does it matter?
-
-A population is one original network and the subnetworks pruned from it: a shipped name (see `list`), a run
-folder of generate, a .parquet or a .csv file with one row a training."""
-
-_EXAMPLES = """\
-examples:
-  python -m popstats list
-  python -m popstats report digits-resnet8 -o report.html
-  python -m popstats report runs/mine -o report.html --method exact
-  python -m popstats report table.csv -o report.html --column macs=flops \\
-      --original-macs 211281920 --original-params 1804170 --original-accuracy 91.7
-  python -m popstats fit table.parquet -o fit.nc && python -m popstats judge fit.nc
-  python -m popstats refine runs/mine --regime 0.75 -o refined.toml   # then space = "refined:refined.toml"
-
-exit status: 0 done; 2 bad input, or no regime could be fitted; 3 the fit was rejected by its own diagnostics
-(its output is written all the same)"""
-
+#: Exit statuses; the last is what shells give a command that was interrupted.
+DONE, REJECTED, INTERRUPTED = 0, 3, 130
 
 #: An argument of `popstats.fit`, as sentences of popstats write it.
 _SETTING = re.compile(r"\b(noise|method|curve)='(\w+)'")
 #: Above so many trainings, `fit` does not wait for the predictive checks.
 _CHECKED_TRAININGS = 50_000
-
-Command = Callable[[argparse.Namespace], int]
-Parsers = list[argparse.ArgumentParser]
+#: Longer lines are hard to read, however wide the terminal is.
+_WIDEST = 110
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(given)
+    options = command_parser(_COMMANDS).parse_args(given)
     options.command_line = f"python -m popstats {shlex.join(given)}"
     try:
         status: int = options.run(options)
@@ -75,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"Error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return INTERRUPTED
     return status
 
 
@@ -83,225 +64,17 @@ def _as_options(sentence: str) -> str:
     return _SETTING.sub(r"--\1 \2", sentence)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m popstats",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    json_only, table, fitting = _json_options(), _table_options(), _fit_options()
-    both = [json_only, table, fitting]
-
-    def command(name: str, run: Command, text: str, parents: Parsers) -> argparse.ArgumentParser:
-        made = commands.add_parser(
-            name, help=text, description=f"{text[0].upper()}{text[1:]}.", parents=parents
-        )
-        made.set_defaults(run=run)
-        return made
-
-    command("list", _list, "name the shipped populations", [json_only])
-    check = command(
-        "check", _check, "read a table, check every value, and say what is in it", [json_only, table]
-    )
-    fit = command("fit", _fit, "fit the curves and print the best mCB of every regime", both)
-    judge = command("judge", _judge, "judge the conjectures", both)
-    report = command("report", _report, "write the report, one HTML file that opens offline", both)
-    refine = command("refine", _refine, "propose the recipe space for the next run of generate", both)
-    compare = command("compare", _compare, "compare how well two models predict (PSIS-LOO)", both)
-    plan_size = command("plan-size", _plan_size, "plan how many recipes and seeds a regime needs", both)
-    simulate = command("simulate", _simulate, "make a population whose truth is known", [json_only])
-    calibrate = command(
-        "calibrate", _calibrate, "measure the verdicts' error rates on simulated truths", [json_only, table]
-    )
-
-    what = "shipped name, run folder, .parquet or .csv"
-    check.add_argument("population", metavar="POP", help=what)
-    for made in (fit, judge, refine):
-        made.add_argument("population", metavar="POP", help=f"{what}, or a fit that `fit -o` saved (.nc)")
-    report.add_argument(
-        "population", metavar="POP", nargs="+", help=f"{what}, or a saved fit (.nc); two or more are compared"
-    )
-    plan_size.add_argument(
-        "population",
-        metavar="POP",
-        nargs="?",
-        help=f"a pilot: {what}, or a fit that `fit -o` saved (.nc); without one a guess is planned with",
-    )
-    _planning_options(plan_size)
-    compare.add_argument(
-        "population", metavar="FIT", nargs=2, help="two fits of the same table, saved by `fit -o` (.nc)"
-    )
-    fit.add_argument("-o", "--output", type=Path, metavar="FILE.nc", help="save the fit")
-    report.add_argument(
-        "-o", "--output", type=Path, metavar="FILE.html", required=True, help="where the page goes"
-    )
-    refine.add_argument("-o", "--output", type=Path, metavar="FILE.toml", help="save the space for a plan")
-    refine.add_argument("--regime", required=True, metavar="R", help="the regime's centre, e.g. 0.75")
-    refine.add_argument(
-        "--by", choices=("mcb", "widths"), default="mcb", help="what bounds the space (default: mcb)"
-    )
-    _simulate_options(simulate)
-    _calibrate_options(calibrate)
-    return parser
-
-
-def _json_options() -> argparse.ArgumentParser:
-    parent = argparse.ArgumentParser(add_help=False)
-    parent.add_argument("--json", action="store_true", help="print JSON, for machines")
-    return parent
-
-
-def _table_options() -> argparse.ArgumentParser:
-    parent = argparse.ArgumentParser(add_help=False)
-    group = parent.add_argument_group("tables made elsewhere")
-    group.add_argument(
-        "--original-macs", type=int, metavar="N", help="the original network's multiply-accumulates"
-    )
-    group.add_argument("--original-params", type=int, metavar="N", help="... its parameters")
-    group.add_argument("--original-accuracy", type=float, metavar="PERCENT", help="... its test accuracy")
-    group.add_argument(
-        "--column",
-        action="append",
-        default=[],
-        metavar="OURS=THEIRS",
-        help="a column's name in the table, e.g. macs=flops (repeat)",
-    )
-    group.add_argument(
-        "--widths", default="", metavar="A,B,...", help="columns that hold the layer groups' widths"
-    )
-    group.add_argument(
-        "--accuracy-kind",
-        choices=("last", "best_test", "best_val", "unknown"),
-        help="which epoch's accuracy the table holds",
-    )
-    group.add_argument("--name", help="the population's name")
-    parent.add_argument(
-        "--where",
-        action="append",
-        default=[],
-        metavar="COLUMN=VALUE",
-        help="only these rows, e.g. retraining=fine-tune (repeat)",
-    )
-    return parent  # fmt: skip
-
-
-def _fit_options() -> argparse.ArgumentParser:
-    parent = argparse.ArgumentParser(add_help=False)
-    group = parent.add_argument_group("fit")
-    group.add_argument(
-        "--axis",
-        choices=("macs", "params"),
-        help="the reduction that defines a regime (default: the plan's, else macs)",
-    )
-    group.add_argument(
-        "--regimes",
-        type=_fractions,
-        metavar="R,R,...",
-        help="centres, e.g. 0.5,0.7 (default: the plan's, else ten-point bins)",
-    )
-    group.add_argument(
-        "--method",
-        choices=("nuts", "exact"),
-        default="nuts",
-        help="nuts: regimes learn from each other; exact: under a second (default: nuts)",
-    )
-    group.add_argument(
-        "--noise",
-        default="normal",
-        metavar="KIND",
-        help="distribution about the curve: normal, student or frontier (default: normal)",
-    )
-    group.add_argument(
-        "--curve",
-        default="smooth",
-        metavar="SHAPE",
-        help="smooth; or quadratic or asymmetric, companions that are fitted and compared but never judged",
-    )
-    group.add_argument("--seed", type=int, default=0, help="same seed, same draws (default: 0)")
-    return parent  # fmt: skip
-
-
-def _planning_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--regime",
-        action="append",
-        metavar="R",
-        help="a regime's centre (repeat), or all; default: the one known worst",
-    )
-    parser.add_argument(
-        "--width", type=float, default=0.2, metavar="MCB",
-        help="both ends of the near-optimal range shall have 90 %% intervals narrower than this (default: 0.2)",
-    )  # fmt: skip
-    parser.add_argument("--guess-noise", type=float, metavar="POINTS", help="of a guess: spread of trainings")
-    parser.add_argument(
-        "--guess-rise", type=float, metavar="POINTS", help="of a guess: height of the curve's ends"
-    )
-
-
-def _simulate_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--truth",
-        default="quadratic",
-        help="name of the true curve (default: quadratic); a wrong one lists them",
-    )
-    parser.add_argument(
-        "--regimes",
-        type=_fractions,
-        default=[0.5, 0.7, 0.85],
-        metavar="R,R,...",
-        help="centres (default: 0.5,0.7,0.85)",
-    )
-    parser.add_argument("--n", type=int, default=100, help="networks a regime (default: 100)")
-    parser.add_argument(
-        "--rise",
-        type=float,
-        default=0.4,
-        metavar="POINTS",
-        help="height of the curve at the range's ends (default: 0.4)",
-    )
-    parser.add_argument(
-        "--noise",
-        type=float,
-        default=0.15,
-        metavar="POINTS",
-        help="standard deviation about it (default: 0.15)",
-    )
-    parser.add_argument("--seeds", type=int, default=1, help="trainings a network (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same population (default: 0)")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.parquet", required=True, help="where")
-
-
-def _calibrate_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--quick", action="store_true", help="a few truths, 30 regimes each (under a minute)")
-    parser.add_argument(
-        "--method", choices=("exact", "nuts"), default="exact", help="of the fits (default: exact)"
-    )
-    parser.add_argument(
-        "--plasmode",
-        metavar="TABLE",
-        help="judge subsamples of a large real table against the whole instead of simulated truths",
-    )
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same table (default: 0)")
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE.json", help="save the table, for the reports"
-    )
-
-
-def _fractions(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected fractions such as 0.5,0.7, got {text!r}") from error
+def _width() -> int | None:
+    """Return the columns to wrap text at; None through a pipe, whose reader wants a line a sentence."""
+    return min(shutil.get_terminal_size().columns, _WIDEST) if sys.stdout.isatty() else None
 
 
 def _list(options: argparse.Namespace) -> int:
-    from popstats.population import populations
+    from popstats.population import load_population, populations
 
     names = populations()
-    _say(options, names, "\n".join(names) or "No population is shipped with this installation.")
+    shown = [] if options.json else [repr(load_population(name))[1:-1] for name in names]
+    _say(options, names, "\n".join(shown) or "No population is shipped with this installation.")
     return DONE
 
 
@@ -324,22 +97,26 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _fit(options: argparse.Namespace) -> int:
+    from popstats.report.terminal import fit_text, optimum_outcomes
+
+    check_output(options.output, ".nc")
     fit = _fitted(options, options.population)
     if not fit.fitted:
         raise PopstatsError(_why_nothing(fit))
     if options.output:
         fit.save(options.output)
-    optima, alerts = fit.optima(), _alerts(fit)
+    checked = sum(r.n for r in fit.fitted) <= _CHECKED_TRAININGS
+    optima = fit.optima()
     found = {
         "population": fit.population.name,
         "ok": fit.convergence.ok,
         "reasons": list(fit.convergence.reasons),
-        "alerts": alerts,
+        "alerts": _alerts(fit) if checked else None,
         "seconds": fit.seconds,
-        "optima": optima.to_dict("records"),
+        "optima": optima.assign(outcome=optima["regime"].map(optimum_outcomes(fit))),
     }
     saved = f"\nSaved: {options.output}" if options.output else ""
-    _say(options, found, f"{repr(fit)[1:-1]}\n\n{_optima_text(optima)}{_alerts_text(alerts)}{saved}")
+    _say(options, found, "" if options.json else f"{_as_options(fit_text(fit, checked, _width()))}{saved}")
     return _status(fit)
 
 
@@ -363,52 +140,38 @@ def _why_nothing(fit: Fit) -> str:
 
 
 def _alerts(fit: Fit) -> list[str] | None:
-    """Return what the predictive checks found, in options' words; None where they are not made here."""
-    if fit.settings.curve != "smooth" or sum(r.n for r in fit.fitted) > _CHECKED_TRAININGS:
+    """Return what the predictive checks found, in options' words; None for a curve that has none."""
+    if fit.settings.curve != "smooth":
         return None
     return [_as_options(alert) for alert in fit.predictive_checks.alerts]
 
 
-def _alerts_text(alerts: list[str] | None) -> str:
-    if alerts is None:
-        return "\nPredictive checks: not made here; the report makes them"
-    if not alerts:
-        return ""
-    count = f"{len(alerts)} alert{'s' * (len(alerts) > 1)}"
-    listed = "".join(f"\n  {alert}" for alert in alerts)
-    return f"\n{count} of the predictive checks (fit.predictive_checks.alerts):{listed}"
-
-
-def _optima_text(optima: pd.DataFrame) -> str:
-    """Return the optima as a table: mCB and points, intervals 90 %."""
-    import pandas as pd
-
-    from popstats.report.words import interval_words, regime_name, with_interval
-
-    table = pd.DataFrame({
-        "removed": [regime_name(r) for r in optima["regime"]],
-        "trainings": optima["n"],
-        "near-optimal mCB": [interval_words(*v) for v in optima[["near_lower", "near_upper"]].to_numpy()],
-        "lowest at mCB (90 %)": [with_interval(*v) for v in optima[["mcb", "mcb_lower", "mcb_upper"]].to_numpy()],
-        "drop, points (90 %)": [with_interval(*v) for v in optima[["limit", "limit_lower", "limit_upper"]].to_numpy()],
-        "": optima["reason"],
-    })  # fmt: skip
-    return str(table.to_string(index=False))
-
-
 def _judge(options: argparse.Namespace) -> int:
     from popstats.judgement.conjectures import judge
+    from popstats.report.terminal import verdicts_text
 
+    thresholds = _thresholds(options.threshold)
     fit = _fitted(options, options.population)
-    verdicts = judge(fit)
-    lines = [f"{v.conjecture:<4} {v.regime:<6} {v.outcome:<15} {v.sentence}" for v in verdicts]
-    _say(options, verdicts.to_records(), "\n".join(lines))
+    verdicts = judge(fit, explained=None, **thresholds)
+    text = "" if options.json else _as_options(verdicts_text(fit, verdicts, _width()))
+    _say(options, verdicts.to_records(), text)
     return _status(fit)
+
+
+def _thresholds(texts: list[str]) -> dict[str, float]:
+    """Return the thresholds of --threshold, checked before anything is fitted."""
+    from popstats.judgement.verdicts import Thresholds
+
+    pairs = _pairs(texts, "--threshold", "NAME=VALUE, e.g. rise=0.2")
+    found = {name: _number(text, "--threshold") for name, text in pairs.items()}
+    Thresholds.of(found)
+    return found
 
 
 def _report(options: argparse.Namespace) -> int:
     from popstats.report.page import write_comparison, write_report
 
+    check_output(options.output, ".html")
     fits = [_fitted(options, source) for source in options.population]
     if len(fits) == 1:
         path = write_report(fits[0], options.output, command=options.command_line)
@@ -422,6 +185,7 @@ def _report(options: argparse.Namespace) -> int:
 def _refine(options: argparse.Namespace) -> int:
     from popstats.judgement.refine import refine
 
+    check_output(options.output, ".toml")
     fit = _fitted(options, options.population)
     space = refine(fit, regime=_regime(options.regime), by=options.by)
     if options.output:
@@ -475,6 +239,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _simulate(options: argparse.Namespace) -> int:
     from popstats.simulate import simulate_population
 
+    check_output(options.output, ".parquet")
     population = simulate_population(
         options.truth, regimes=options.regimes, n=options.n, rise=options.rise, noise=options.noise,
         seeds=options.seeds, seed=options.seed,
@@ -492,6 +257,7 @@ def _simulate(options: argparse.Namespace) -> int:
 def _calibrate(options: argparse.Namespace) -> int:
     from popstats.judgement.calibration import FULL, QUICK, calibrate
 
+    check_output(options.output, ".json")
     if options.plasmode is not None:
         return _judge_subsamples(options)
     size = QUICK if options.quick else FULL
@@ -553,7 +319,7 @@ def _chosen(population: Population, conditions: list[str]) -> Population:
 
     for column, text in _pairs(conditions, "--where", "COLUMN=VALUE, e.g. retraining=fine-tune").items():
         numbers = column in population.frame and is_numeric_dtype(population.frame[column])
-        chosen = population.where(**{column: _number(text) if numbers else text})
+        chosen = population.where(**{column: _number(text, "--where") if numbers else text})
         population = replace(chosen, name=f"{population.name}, {column} {text}")
     return population
 
@@ -569,11 +335,11 @@ def _pairs(texts: list[str], option: str, expected: str) -> dict[str, str]:
     return {left: right for left, _, right in split}
 
 
-def _number(text: str) -> float:
+def _number(text: str, option: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise PopstatsError(f"--where: expected a number for a column of numbers, got {text!r}") from error
+        raise PopstatsError(f"{option}: expected a number after the =, got {text!r}") from error
 
 
 def _original(options: argparse.Namespace) -> Any:
@@ -595,6 +361,9 @@ def _fitted(options: argparse.Namespace, source: str) -> Fit:
     from popstats.inference.fit import Fit, fit
 
     if Path(source).suffix == ".nc":
+        sources = [options.population] if isinstance(options.population, str) else options.population
+        if all(Path(s).suffix == ".nc" for s in sources):
+            refuse_ignored(options, source)
         return Fit.load(source)
     population = _population(options, source)
     return fit(
@@ -617,6 +386,21 @@ def _status(fit: Fit) -> int:
         return DONE
     print(f"The fit's own diagnostics reject it: {'; '.join(fit.convergence.reasons)}", file=sys.stderr)
     return REJECTED
+
+
+#: What runs each command, in the order of the help.
+_COMMANDS: Mapping[str, Command] = {
+    "list": _list,
+    "check": _check,
+    "fit": _fit,
+    "judge": _judge,
+    "report": _report,
+    "refine": _refine,
+    "compare": _compare,
+    "plan-size": _plan_size,
+    "simulate": _simulate,
+    "calibrate": _calibrate,
+}
 
 
 def _say(options: argparse.Namespace, value: Any, text: str) -> None:

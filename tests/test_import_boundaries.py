@@ -23,6 +23,7 @@ STATIONS = {
     "inference": 6,
     "judgement": 7,
     "report": 8,
+    "options": 8,
     "__main__": 9,
 }
 HEAVY = {

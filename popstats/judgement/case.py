@@ -171,7 +171,8 @@ class Case:
         rise = self.thresholds.rise
         holds = has_optimum(reading.optimum, rise).mean()
         prior = has_optimum(reading.prior, rise).mean()
-        return decide(float(holds), float(prior), False, self.thresholds)
+        flat = bool(interval(reading.height)[1] < rise)
+        return decide(float(holds), float(prior), flat, self.thresholds)
 
     @cached_property
     def explained(self) -> Explained:
@@ -234,12 +235,15 @@ class Case:
         return retraining_techniques(self.fit)
 
     def mixture(self, regime: RegimeData) -> str:
-        """Return what to add to a reason where networks retrained in different ways are judged together."""
+        """Return what to add to a reason where networks retrained in different ways share one curve."""
         techniques = self.techniques.get(regime.label, ())
         if len(techniques) < 2:
             return ""
         one = f"population.where(retraining={techniques[0]!r})"
-        return f"; networks retrained by {' and '.join(techniques)} are judged together, {one} picks one"
+        return (
+            f"; networks retrained by {' and '.join(techniques)} share one curve, their difference in level taken out; "
+            f"{one} fits one alone"
+        )
 
     def at(self, regime: RegimeData) -> str:
         """Return the regime in words: "At 75 % MACs reduction"."""

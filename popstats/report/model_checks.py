@@ -24,6 +24,8 @@ from popstats.report.words import (
     p_value,
     percent,
     regime_name,
+    same_but_numbers,
+    spanned,
     with_interval,
 )
 
@@ -35,7 +37,6 @@ FloatArray = npt.NDArray[np.float64]
 PIT_POINTS = 101
 
 _ALERT = re.compile(r"regime (?P<regime>[^:]+): (?P<text>.*)", re.DOTALL)
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 #: Results of the fit as the sensitivity table calls them, in the report's words.
 _RESULTS = {
     "optimum": "best mCB",
@@ -61,7 +62,7 @@ def misfits(evidence: Evidence) -> list[str]:
     for alert in evidence.fit.predictive_checks.alerts:
         found = _ALERT.fullmatch(alert)
         regime, text = (found["regime"], found["text"]) if found else ("", alert)
-        groups.setdefault(_NUMBER.sub("#", text), []).append((regime, text))
+        groups.setdefault(same_but_numbers(text), []).append((regime, text))
     return [_shared_sentence(members) for members in groups.values()]
 
 
@@ -73,23 +74,8 @@ def misfitting(evidence: Evidence) -> set[str]:
 
 def _shared_sentence(members: Sequence[tuple[str, str]]) -> str:
     regimes = [regime_name(regime) for regime, _ in members if regime]
-    text = _spanned([text for _, text in members])
+    text = spanned([text for _, text in members])
     return f"At {join_words(regimes)} removed: {text}." if regimes else f"{text}."
-
-
-def _spanned(texts: Sequence[str]) -> str:
-    """Merge texts that differ in their numbers only.
-
-    >>> _spanned(["skewness 3.0, n 5", "skewness 2.4, n 5"])
-    'skewness 2.4 to 3.0, n 5'
-    """
-    columns = iter(zip(*(_NUMBER.findall(text) for text in texts), strict=True))
-
-    def span(_: re.Match[str]) -> str:
-        ends = sorted(next(columns), key=float)
-        return ends[0] if float(ends[0]) == float(ends[-1]) else f"{ends[0]} to {ends[-1]}"
-
-    return _NUMBER.sub(span, texts[0])
 
 
 def predicted_figure(evidence: Evidence) -> Figure | None:

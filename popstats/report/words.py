@@ -16,6 +16,9 @@ __all__ = [
     "plural",
     "probability",
     "regime_name",
+    "regime_names",
+    "same_but_numbers",
+    "spanned",
     "typeset",
     "with_interval",
 ]
@@ -23,6 +26,7 @@ __all__ = [
 #: Printed where there is no number.
 MISSING = "–"
 _MINUS = "−"
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def number(value: float, decimals: int = 2) -> str:
@@ -55,6 +59,8 @@ def with_interval(value: float, lower: float, upper: float, decimals: int = 2) -
     >>> with_interval(1.0, 0.9, 1.25)
     '1.00 (0.90 to 1.25)'
     """
+    if not math.isfinite(value):
+        return MISSING
     return f"{number(value, decimals)} ({interval_words(lower, upper, decimals)})"
 
 
@@ -121,6 +127,30 @@ def join_words(items: Sequence[str], last: str = "and") -> str:
     return f"{', '.join(items[:-1])} {last} {items[-1]}"
 
 
+def same_but_numbers(text: str) -> str:
+    """Return a text without its numbers: equal for texts that `spanned` merges.
+
+    >>> same_but_numbers("9 recipes; at least 10")
+    '# recipes; at least #'
+    """
+    return _NUMBER.sub("#", text)
+
+
+def spanned(texts: Sequence[str]) -> str:
+    """Merge texts that differ in their numbers only: "smallest to largest" where they do.
+
+    >>> spanned(["skewness 3.0, n 5", "skewness 2.4, n 5"])
+    'skewness 2.4 to 3.0, n 5'
+    """
+    columns = iter(zip(*(_NUMBER.findall(text) for text in texts), strict=True))
+
+    def span(_: re.Match[str]) -> str:
+        ends = sorted(next(columns), key=float)
+        return ends[0] if float(ends[0]) == float(ends[-1]) else f"{ends[0]} to {ends[-1]}"
+
+    return _NUMBER.sub(span, texts[0])
+
+
 def typeset(text: str) -> str:
     """Return text with a true minus sign before numbers, R², and no line break before a percent sign.
 
@@ -141,3 +171,15 @@ def regime_name(label: str) -> str:
         return percent(float(label))
     except ValueError:
         return label
+
+
+def regime_names(labels: Sequence[str], last: str = "and") -> str:
+    """Return regimes' labels as a list in words with one percent sign.
+
+    >>> regime_names(["0.65", "0.75", "0.875"]), regime_names(["0.65"]), regime_names(["0.65", "all"])
+    ('65, 75 and 87.5 %', '65 %', '65 % and all')
+    """
+    names = [regime_name(label) for label in labels]
+    if not all(name.endswith(" %") for name in names):
+        return join_words(names, last)
+    return join_words([*(name.removesuffix(" %") for name in names[:-1]), *names[-1:]], last)

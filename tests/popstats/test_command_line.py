@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import popstats
-from popstats.__main__ import BAD_INPUT, DONE, REJECTED, main
+from popstats.__main__ import _COMMANDS, BAD_INPUT, DONE, INTERRUPTED, REJECTED, main
+from popstats.judgement.verdicts import CLAIMS
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,54 @@ def test_judge_reads_a_saved_fit(saved, capsys):
     assert {v["conjecture"] for v in found} >= {"C1", "C3a", "C3c", "M1"}
 
 
+def test_judge_prints_the_answer_the_alerts_and_a_line_a_regime(saved, capsys):
+    assert main(["judge", str(saved)]) == DONE
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert lines[0].startswith("Fit of 'simulated-quadratic'")
+    assert out.index("Read first:") < out.index("C3a  There is an optimal") < out.index("C1   At a given")
+    assert out.count("it needs 4 regimes with C3a supported") == 1
+    assert "  not assessable, over all regimes: the table has no widths" in lines
+    assert "Supported: probability of the claim at least 0.95" in out
+
+
+def test_judge_takes_thresholds_and_refuses_unknown_ones_before_fitting(saved, capsys):
+    assert main(["judge", str(saved), "--threshold", "rise=0.01", "--json"]) == DONE
+    assert json.loads(capsys.readouterr().out)[0]["thresholds"]["rise"] == 0.01
+    assert main(["judge", "no-such-table", "--threshold", "height=1"]) == BAD_INPUT
+    assert "legal names: supported, refuted, rise" in capsys.readouterr().err
+    assert main(["judge", str(saved), "--threshold", "rise=much"]) == BAD_INPUT
+    assert "--threshold: expected a number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["list"],
+        ["check", "{table}"],
+        ["fit", "{table}", "--method", "exact"],
+        ["fit", "{table}", "--curve", "quadratic"],
+        ["judge", "{saved}"],
+        ["report", "{saved}", "-o", "{folder}/report.html"],
+        ["report", "{saved}", "{saved}", "-o", "{folder}/both.html"],
+        ["refine", "{saved}", "--regime", "0.8"],
+        ["compare", "{saved}", "{saved}"],
+        ["plan-size", "--width", "0.5", "--guess-noise", "0.05", "--guess-rise", "1"],
+        ["simulate", "--n", "12", "-o", "{folder}/made.parquet"],
+    ],
+    ids=lambda command: f"{command[0]} {len(command)}",
+)
+def test_json_is_all_that_json_prints(command, table, saved, tmp_path, capsys):
+    filled = [part.format(table=table, saved=saved, folder=tmp_path) for part in command]
+    assert main([*filled, "--json"]) == DONE
+    out = capsys.readouterr().out
+    found = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert found
+    assert out.count("\n") == 1
+    for rows in [found] if isinstance(found, list) else [v for v in found.values() if isinstance(v, list)]:
+        assert all("target" in row for row in rows if isinstance(row, dict) and row.get("regime"))
+
+
 def test_report_prints_its_path_and_tells_its_own_command(saved, tmp_path, capsys):
     path = tmp_path / "report.html"
     assert main(["report", str(saved), "-o", str(path)]) == DONE
@@ -90,10 +139,19 @@ def test_a_foreign_csv_with_its_own_names(tmp_path, capsys):
             "--column: population.parquet has no column ['flops']",
         ),
         (["fit", "{table}", "--noise", "student", "--method", "exact"], "no closed form: use --method nuts"),
+        (
+            ["judge", "{saved}", "--noise", "student", "--where", "seed=0"],
+            "--where, --noise would change nothing",
+        ),
+        (["fit", "no-such-table", "-o", "{folder}"], "which is a folder"),
+        (["report", "no-such-table", "-o", "{folder}/not/there/x.html"], "does not exist"),
+        (["refine", "no-such-table", "--regime", "0.5", "-o", "{folder}"], "which is a folder"),
+        (["calibrate", "--quick", "-o", "{folder}/not/there/x.json"], "does not exist"),
+        (["refine", "{saved}", "--regime", "0.7"], "fitted: 0.50, 0.80"),
     ],
 )
-def test_bad_input_is_told_in_a_sentence_and_exits_with_2(arguments, told, table, capsys):
-    assert main([a.format(table=table) for a in arguments]) == BAD_INPUT
+def test_bad_input_is_told_in_a_sentence_and_exits_with_2(arguments, told, table, saved, tmp_path, capsys):
+    assert main([a.format(table=table, saved=saved, folder=tmp_path) for a in arguments]) == BAD_INPUT
     error = capsys.readouterr().err
     assert error.startswith("Error: ")
     assert told in error
@@ -132,6 +190,39 @@ def test_help_teaches(capsys):
     text = capsys.readouterr().out
     assert "examples:" in text
     assert "exit status" in text
+
+
+@pytest.mark.parametrize("command", list(_COMMANDS))
+def test_each_commands_help_fits_a_terminal_of_100_columns(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == DONE
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
+
+
+def test_judges_help_names_the_conjectures(capsys):
+    with pytest.raises(SystemExit):
+        main(["judge", "--help"])
+    text = capsys.readouterr().out
+    assert all(f"\n  {conjecture} " in text for conjecture in CLAIMS)
+
+
+@pytest.mark.parametrize("wrong", [["--seed", "-1"], ["--seed", "x"], ["--regimes", "0.5,half"]])
+def test_a_wrong_option_exits_with_2(wrong, table, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", str(table), *wrong])
+    assert stopped.value.code == BAD_INPUT
+    assert "expected" in capsys.readouterr().err
+
+
+def test_an_interrupted_command_is_no_traceback(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(popstats.Fit, "load", interrupted)
+    assert main(["judge", "some.nc"]) == INTERRUPTED
+    assert capsys.readouterr().err == "Interrupted.\n"
 
 
 def test_plan_size_of_every_regime_of_a_pilot(saved, capsys):
@@ -195,6 +286,19 @@ def test_some_fitted_says_how_many(half_empty, capsys):
     assert "diagnostics ok for the 1 that were fitted" in out
 
 
+def test_fit_says_first_whether_there_is_a_best_mcb(half_empty, capsys):
+    command = ["fit", half_empty, "--method", "exact", "--regimes", "0.5,0.8"]
+    assert main([*command, "--json"]) == DONE
+    outcomes = [row["outcome"] for row in json.loads(capsys.readouterr().out)["optima"]]
+    assert main(command) == DONE
+    out = capsys.readouterr().out
+    assert outcomes[1] == "not assessable"
+    assert [outcome in line for outcome, line in zip(outcomes, out.splitlines()[-4:-2], strict=True)] == [
+        True,
+        True,
+    ]
+
+
 def test_fit_prints_the_alerts_in_options(tmp_path, capsys):
     population = popstats.simulate_population(regimes=[0.5], n=300, seed=3)
     heavy = np.random.default_rng(0).standard_t(2, 300) * 0.3
@@ -203,4 +307,4 @@ def test_fit_prints_the_alerts_in_options(tmp_path, capsys):
     command = ["fit", str(tmp_path / "heavy.parquet"), "--method", "exact", "--regimes", "0.5"]
     assert main(command) == DONE
     assert "try --noise student (with --method nuts)" in (out := capsys.readouterr().out)
-    assert "1 alert of the predictive checks (fit.predictive_checks.alerts):" in out
+    assert out.index("Read first:") < out.index("best mCB?")

@@ -1,0 +1,176 @@
+"""What a fit and its verdicts say on a terminal: first what to read first, then a line a regime."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import get_args
+
+import pandas as pd
+
+from popstats.inference.fit import Fit
+from popstats.judgement.case import ALL, Case
+from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdict, Verdicts
+from popstats.report.answer import answer, claims, threshold_words
+from popstats.report.evidence import Evidence
+from popstats.report.model_checks import misfits
+from popstats.report.sections import alerts
+from popstats.report.words import (
+    interval_words,
+    join_words,
+    probability,
+    regime_name,
+    same_but_numbers,
+    spanned,
+    with_interval,
+)
+
+__all__ = ["fit_text", "merged_alerts", "optimum_outcomes", "verdicts_text"]
+
+#: Lines are broken at spaces; the indent of what belongs to a regime's line.
+_INDENT = " " * 4
+
+
+def verdicts_text(fit: Fit, verdicts: Verdicts, width: int | None = None) -> str:
+    """Return the verdicts as a reader needs them: the answer, what speaks against it, then each conjecture.
+
+    Parameters
+    ----------
+    fit : Fit
+    verdicts : Verdicts
+        From `popstats.judge` on this fit.
+    width : int, optional
+        Columns to wrap at; None: one line a sentence, for pipes.
+
+    Returns
+    -------
+    str
+        Inside a conjecture: supported and refuted verdicts with their sentences, undecided ones with their
+        probability, and those that could not be assessed in one line a reason.
+    """
+    evidence = Evidence(fit, verdicts)
+    lines = _wrapped([repr(fit)[1:-1], "", " ".join(answer(evidence))], width)
+    if listed := [alert.text for alert in alerts(evidence)]:
+        lines += ["", "Read first:", *_wrapped(listed, width, "  ! ", _INDENT)]
+    for claim in claims(evidence):
+        lines += ["", f"{claim.conjecture:<4} {CLAIMS[claim.conjecture]}"]
+        lines += _wrapped(_lines(verdicts.of(claim.conjecture)), width, "  ", _INDENT)
+    lines += ["", *_wrapped(_footer(verdicts), width)]
+    return "\n".join(lines)
+
+
+def _lines(verdicts: Sequence[Verdict]) -> list[str]:
+    """Return the lines of one conjecture, by outcome and then by regime."""
+    lines = []
+    for outcome in get_args(Outcome):
+        found = [v for v in verdicts if v.outcome == outcome]
+        lines += _folded(found) if outcome == "not assessable" else [_line(v) for v in found]
+    return lines
+
+
+def _line(verdict: Verdict) -> str:
+    place = f"{verdict.outcome}, {_place(verdict)}"
+    if verdict.outcome != "undecided" or verdict.regime == ALL:
+        return f"{place}: {verdict.sentence}"
+    held = f"{place}: probability {probability(verdict.probability)}"
+    if math.isnan(verdict.prior_probability):
+        return held
+    weak = verdict.probability <= verdict.thresholds.refuted
+    before = f"before the data {probability(verdict.prior_probability)}"
+    return f"{held}, {before}{': too little evidence to refute' if weak else ''}"
+
+
+def _folded(verdicts: Sequence[Verdict]) -> list[str]:
+    """Return a line a reason; reasons that differ in their numbers only are one."""
+    alike: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        alike.setdefault(same_but_numbers(verdict.reason), []).append(verdict)
+    return [
+        f"not assessable, {join_words([_place(v) for v in found])}: {spanned([v.reason for v in found])}"
+        for found in alike.values()
+    ]
+
+
+def _place(verdict: Verdict) -> str:
+    return "over all regimes" if verdict.regime == ALL else regime_name(verdict.regime)
+
+
+def _footer(verdicts: Verdicts) -> list[str]:
+    open_ = sum(bool(v.remedy) for v in verdicts)
+    lines = [threshold_words(verdicts[0].thresholds)] if len(verdicts) else []
+    if open_:
+        lines.append(f"What would answer {open_} of these (plan lines, mostly): --json, key remedy.")
+    return lines
+
+
+def fit_text(fit: Fit, checked: bool, width: int | None = None) -> str:
+    """Return a fit as a reader needs it: whether it may be believed, what to look at first, then the optima.
+
+    Parameters
+    ----------
+    fit : Fit
+    checked : bool
+        Whether to make the predictive checks.
+    width : int, optional
+        Columns to wrap at; None: one line a sentence.
+    """
+    lines = _wrapped([repr(fit)[1:-1]], width)
+    if fit.settings.curve == "smooth":
+        lines += _alert_lines(fit, checked, width)
+    lines += ["", _optima_table(fit)]
+    if fit.settings.curve == "smooth" and fit.convergence.ok:
+        words = (
+            "best mCB?: the verdict on C3a. Choose recipes by the near-optimal range where it is supported; elsewhere no "
+            "best mCB was found, and the range only says where this fit is lowest. Intervals are 90 %."
+        )
+        lines += ["", *_wrapped([words], width)]
+    return "\n".join(lines)
+
+
+def merged_alerts(fit: Fit) -> list[str]:
+    """Return what the predictive checks found; regimes with the same finding share a sentence."""
+    return misfits(Evidence(fit))
+
+
+def _alert_lines(fit: Fit, checked: bool, width: int | None) -> list[str]:
+    if not checked:
+        return ["", *_wrapped(["Predictive checks: not made here; the report makes them."], width)]
+    found = merged_alerts(fit)
+    return ["", "Read first:", *_wrapped(found, width, "  ! ", _INDENT)] if found else []
+
+
+def optimum_outcomes(fit: Fit) -> dict[str, str]:
+    """Return the verdict on C3a by regime; "" for a companion curve, from which no verdict comes."""
+    labels = [r.label for r in fit.regimes]
+    if fit.settings.curve != "smooth":
+        return dict.fromkeys(labels, "")
+    if not fit.convergence.ok:
+        return dict.fromkeys(labels, "not assessable")
+    case = Case(fit, Thresholds())
+    judged = {r.label: case.has_optimum(r) for r in case.readings}
+    return {label: judged.get(label, "not assessable") for label in labels}
+
+
+def _optima_table(fit: Fit) -> str:
+    optima, outcomes = fit.optima(), optimum_outcomes(fit)
+    table = pd.DataFrame({
+        "removed": [regime_name(r) for r in optima["regime"]],
+        "n": optima["n"],
+        "best mCB?": [outcomes[r] for r in optima["regime"]],
+        "near-optimal": [interval_words(*v) for v in optima[["near_lower", "near_upper"]].to_numpy()],
+        "lowest at": [with_interval(*v) for v in optima[["mcb", "mcb_lower", "mcb_upper"]].to_numpy()],
+        "drop, points": [with_interval(*v) for v in optima[["limit", "limit_lower", "limit_upper"]].to_numpy()],
+        "": optima["reason"],
+    })  # fmt: skip
+    empty = [name for name in ("best mCB?", "") if not table[name].any()]
+    return str(table.drop(columns=empty).to_string(index=False))
+
+
+def _wrapped(texts: Iterable[str], width: int | None, first: str = "", rest: str = "") -> list[str]:
+    if width is None:
+        return [f"{first}{text}" for text in texts]
+    wrap = textwrap.TextWrapper(
+        width, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )
+    return [line for text in texts for line in wrap.wrap(text) or [""]]
