@@ -30,6 +30,7 @@ from popstats.inference.ridge import (
     held_out_losses,
     weighted_cross_products,
 )
+from popstats.inference.techniques import at_average_technique
 from popstats.population import Population
 from popstats.spaces import Axis, Regimes, assign_regimes
 
@@ -304,7 +305,7 @@ def width_law(
     every = known_widths(population)
     full = original_widths(population)
     assigned = assign_regimes(population.frame, regime_axis, regimes)
-    recipes = recipe_table(population, assigned)
+    recipes = at_average_technique(recipe_table(population, assigned))
     widths = every[first_rows(population)]
     laws = _all_laws(recipes, np.log(widths / full), widths, assigned, seed)
     macs = recover_cost(population, "macs")

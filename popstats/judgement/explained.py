@@ -20,6 +20,7 @@ from popstats.inference.cross_products import recipe_table
 from popstats.inference.optimum import interval
 from popstats.inference.ridge import assign_folds, held_out_losses
 from popstats.inference.splines import natural_spline
+from popstats.inference.techniques import at_average_technique
 from popstats.inference.width_law import distance_terms, log_width_terms
 from popstats.population import Population
 from popstats.spaces import Axis, assign_regimes
@@ -137,7 +138,7 @@ def what_explains(
         Regimes with fewer than 30 recipes are left out.
     """
     assigned = assign_regimes(population.frame, regime_axis, regimes)
-    recipes = recipe_table(population, assigned)
+    recipes = at_average_technique(recipe_table(population, assigned))
     features = _features(population, recipes)
     rows: list[dict[str, object]] = []
     beyond: dict[str, WidthsBeyond] = {}

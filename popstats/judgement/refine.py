@@ -18,6 +18,7 @@ from popstats.inference.cost_form import CostForm, first_rows
 from popstats.inference.cross_products import recipe_table
 from popstats.inference.fit import Fit, require_fit
 from popstats.inference.optimum import interval
+from popstats.inference.techniques import at_average_technique
 from popstats.inference.width_law import MINIMUM_RECIPES, RegimeLaw, WidthLaw, known_widths, width_law
 from popstats.judgement.case import Case, Reading
 from popstats.judgement.edf import compare_spaces
@@ -181,7 +182,7 @@ def _members(case: Case, reading: Reading) -> pd.DataFrame:
     population, settings = case.fit.population, case.fit.settings
     assigned = assign_regimes(population.frame, settings.regime_axis, settings.regimes)
     first = first_rows(population)
-    recipes = recipe_table(population, assigned).assign(
+    recipes = at_average_technique(recipe_table(population, assigned)).assign(
         row=first, macs=population.table["macs"].to_numpy()[first]
     )
     spread = ratio_std(population)

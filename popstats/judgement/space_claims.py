@@ -14,6 +14,7 @@ from popstats.inference.cost_form import first_rows
 from popstats.inference.cross_products import RegimeData, recipe_table
 from popstats.inference.fit import Fit, fit
 from popstats.inference.optimum import interval
+from popstats.inference.techniques import at_average_technique
 from popstats.judgement.case import (
     Case,
     Effect,
@@ -90,7 +91,7 @@ def judge_std_spaces(case: Case) -> list[Verdict]:
     population, settings = case.fit.population, case.fit.settings
     assigned = assign_regimes(population.frame, settings.regime_axis, settings.regimes)
     first = first_rows(population)
-    recipes = recipe_table(population, assigned).assign(
+    recipes = at_average_technique(recipe_table(population, assigned)).assign(
         std=spread[first], cost=population.table["macs"].to_numpy()[first]
     )
     found = [_compare_std(case, r, recipes[recipes["regime"] == k]) for k, r in enumerate(case.fit.regimes)]

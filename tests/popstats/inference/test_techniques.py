@@ -7,6 +7,8 @@ import popstats
 from popstats import FitError, Population
 from popstats.inference.cross_products import prepare_regimes, recipe_table
 from popstats.inference.pointwise import fitted_points, sample_of, thinned
+from popstats.inference.techniques import at_average_technique
+from popstats.judgement.explained import what_explains
 from popstats.judgement.mean_curve import MeanCurve
 from popstats.simulate import simulate_population
 from popstats.spaces import assign_regimes
@@ -161,3 +163,33 @@ def test_saved_and_loaded_exactly(tmp_path):
     loaded = popstats.Fit.load(fit.save(tmp_path / "fit.nc"))
     np.testing.assert_array_equal(loaded.expected_drop, fit.expected_drop)
     assert loaded.fitted[0].mix == fit.fitted[0].mix
+
+
+def test_drops_at_the_average_technique_lose_the_difference_and_keep_the_mean():
+    plain, moved = (
+        recipe_table(p, assign_regimes(p.frame, "macs")) for p in (mixed(0.0, seeds=2), mixed(10.0, seeds=2))
+    )
+    levelled = at_average_technique(moved)
+    for k in (0, 1):
+        before, after = moved[moved["regime"] == k], levelled[levelled["regime"] == k]
+        np.testing.assert_allclose(after["drop"].mean(), before["drop"].mean())
+        apart = after["drop"] - at_average_technique(plain)[plain["regime"] == k]["drop"]
+        np.testing.assert_allclose(apart, apart.mean())
+    alone = plain[plain["technique"] == 0]
+    assert at_average_technique(alone) is alone
+
+
+def test_what_explains_the_drop_and_the_width_law_do_not_see_the_shift():
+    base = popstats.load_population("digits-resnet8").where(retraining="fine-tune")
+    scratch = np.random.default_rng(0).random(base.recipe.max() + 1)[base.recipe] < 0.4
+    table = base.table.assign(retraining=np.where(scratch, "scratch", "fine-tune"))
+    level, moved = (
+        Population.from_frame(table.assign(accuracy=table["accuracy"] - points * scratch))
+        for points in (0.0, 2.0)
+    )
+    laws = [popstats.width_law(p).elasticities for p in (level, moved)]
+    # The law over all regimes compares regimes, each at its own mix.
+    laws = [law.loc[law["regime"] != "all", "points"] for law in laws]
+    np.testing.assert_allclose(laws[1], laws[0], atol=1e-6)
+    found = [what_explains(p).frame["r2"] for p in (level, moved)]
+    np.testing.assert_allclose(found[1], found[0], atol=1e-6)

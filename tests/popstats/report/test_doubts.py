@@ -39,7 +39,7 @@ def test_only_regimes_that_pool_techniques_are_called_pooled(clear: Fit) -> None
     assert [d.regimes for d in found] == [("0.50",)]
     assert "at 50 % by fine-tune and scratch" in found[0].alert
     case = Case(clear, Thresholds())
-    assert "fine-tune and scratch are judged together" in case.mixture(clear.fitted[0])
+    assert "fine-tune and scratch share one curve" in case.mixture(clear.fitted[0])
     assert case.mixture(clear.fitted[1]) == ""
 
 
