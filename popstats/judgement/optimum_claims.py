@@ -20,7 +20,7 @@ from popstats.judgement.case import (
     span,
     twice_the_recipes,
 )
-from popstats.judgement.readings import has_optimum, least_rise
+from popstats.judgement.readings import has_optimum, least_rise, near_stretches
 from popstats.judgement.verdicts import Verdict, decide
 
 __all__ = ["COST_CONJECTURE", "judge_cost_optimum", "judge_optimum", "judge_original_ratio", "widths_clause"]
@@ -105,7 +105,8 @@ def _good_regions(case: Case, reading: Reading) -> str:
             f"there is more than one good region of mCB: around {best} and around "
             f"{number(np.exp(second.log_mcb))}, both inside the observed range, between {_range_words(reading)}"
         )
-    near = f"{_median(np.exp(reading.optimum.near_lower))} to {_median(np.exp(reading.optimum.near_upper))}"
+    stretches = near_stretches(reading.grid, reading.drop, reading.optimum, reading.near)
+    near = " or ".join(f"{number(np.exp(low))} to {number(np.exp(high))}" for low, high in stretches)
     return (
         f"there is a best mCB: {best}; anything from {near} is within {case.thresholds.near:g} points of it, and "
         f"both ends of the observed range, {_range_words(reading)}, lie at least {rise} points above it"
@@ -226,7 +227,3 @@ def _band(case: Case) -> str:
 
 def _range_words(reading: Reading) -> str:
     return f"{number(reading.observed[0])} and {number(reading.observed[1])}"
-
-
-def _median(draws: FloatArray) -> str:
-    return number(np.median(draws))

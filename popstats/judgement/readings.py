@@ -15,12 +15,16 @@ __all__ = [
     "has_optimum",
     "least_rise",
     "leave_one_out_gain",
+    "near_stretches",
     "optimum_trend",
     "second_region",
 ]
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+
+#: Grid points (of 161 over the observed range) below which a stretch is a speck.
+SHORTEST_STRETCH = 3
 
 
 def least_rise(optimum: OptimumDraws) -> FloatArray:
@@ -83,6 +87,38 @@ def second_region(grid: FloatArray, drop: FloatArray, bump: float) -> SecondRegi
         found = np.where(better, grid[where if side > 0 else grid.size - 1 - where], found)
     have = np.isfinite(best)
     return SecondRegion(float(have.mean()), float(np.median(found[have])) if have.any() else float("nan"))
+
+
+def near_stretches(
+    grid: FloatArray, drop: FloatArray, optimum: OptimumDraws, near: float
+) -> tuple[tuple[float, float], ...]:
+    """Return the near-optimal range and every other stretch of mCB that is as good, log mCB.
+
+    Parameters
+    ----------
+    grid : numpy.ndarray, shape (G,)
+        log mCB.
+    drop : numpy.ndarray, shape (S, G)
+        Draws of the expected drop, points.
+    optimum : OptimumDraws
+        Read off the same draws.
+    near : float
+        Height of the near-optimal range, points.
+
+    Returns
+    -------
+    tuple of (float, float)
+        First the range around the optimum, its ends medians over the draws; then, in ascending order, the
+        stretches beside it where the expected drop is within `near` points of the minimum with a probability of
+        one half or more.
+    """
+    main = float(np.median(optimum.near_lower)), float(np.median(optimum.near_upper))
+    inside = (drop <= drop.min(axis=1, keepdims=True) + near).mean(axis=0) >= 0.5
+    steps = np.diff(np.concatenate([[0], inside.astype(np.int8), [0]]))
+    starts, stops = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1) - 1
+    long = stops - starts + 1 >= SHORTEST_STRETCH
+    found = [(float(grid[a]), float(grid[b])) for a, b in zip(starts[long], stops[long], strict=True)]
+    return main, *((low, high) for low, high in found if high < main[0] or low > main[1])
 
 
 def optimum_trend(log_mcb: FloatArray, aggressiveness: FloatArray) -> FloatArray:

@@ -25,7 +25,7 @@ def judge_trend(case: Case) -> Verdict:
         return case.rejected("C3d", None)
     limits, readings = case.thresholds, case.with_optimum
     if len(readings) < limits.trend_regimes:
-        labels = ", ".join(r.label for r in readings) or "none"
+        labels = ", ".join(f"{100 * r.data.target:.4g} %" for r in readings) or "none"
         reason = f"it needs {limits.trend_regimes} regimes with C3a supported, and there are {len(readings)} ({labels})"
         return case.not_assessable(
             "C3d", None, reason, f"more recipes in more regimes, e.g.\n[[recipes]]\n{_REGIMES}\ncount = 200"
@@ -49,7 +49,7 @@ def judge_trend(case: Case) -> Verdict:
         "supported": f"The best mCB rises with more aggressive pruning: {by}.",
         "refuted": f"The best mCB does not rise with more aggressive pruning: {by}.",
         "undecided": f"It is undecided whether the best mCB rises with more aggressive pruning: {by}.",
-        "remedy": f"more recipes in these regimes: {', '.join(r.label for r in readings)}",
+        "remedy": f"more recipes in these regimes: {', '.join(f'{100 * r.data.target:.4g} %' for r in readings)}",
     }
     return case.verdict("C3d", None, effect, words)
 

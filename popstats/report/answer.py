@@ -10,7 +10,7 @@ from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdict
 from popstats.report.content import Claim, VerdictRow
 from popstats.report.doubts import doubts
 from popstats.report.evidence import AXIS_WORDS, Evidence
-from popstats.report.figures import limit_sentence
+from popstats.report.figures import limit_sentence, near_words
 from popstats.report.words import (
     count,
     interval_words,
@@ -18,6 +18,7 @@ from popstats.report.words import (
     number,
     percent,
     regime_name,
+    regime_names,
 )
 
 __all__ = ["answer", "claims", "facts", "threshold_words"]
@@ -57,11 +58,11 @@ def _summary(verdicts: list[Verdict], axis: str) -> str:
     each = [v for v in verdicts if v.regime != ALL]
     parts = []
     for outcome in _OUTCOMES:
-        regimes = [regime_name(v.regime) for v in each if v.outcome == outcome]
+        regimes = [v.regime for v in each if v.outcome == outcome]
         if len(regimes) == len(each):
             return f"{outcome.capitalize()} in {_every(len(regimes))}.{''.join(over_all)}"
         if regimes:
-            parts.append(f"{outcome} at {join_words(regimes)}")
+            parts.append(f"{outcome} at {regime_names(regimes)}")
     return f"By {axis} removed: {'; '.join(parts)}.{''.join(over_all)}"
 
 
@@ -98,13 +99,13 @@ def answer(evidence: Evidence) -> tuple[str, ...]:
             f"What to do: {Case(evidence.fit, Thresholds()).way_out}.",
             "The pictures below show the rejected draws; do not use their ranges.",
         )
-    sentences = [_is_there_one(evidence)]
+    sentences = _is_there_one(evidence)
     if evidence.fit.fitted:
         sentences += [
             _doubts(evidence),
             _original_ratio(evidence),
             _widths(evidence),
-            limit_sentence(evidence),
+            limit_sentence(evidence, reliable=True),
         ]
     return tuple(s for s in sentences if s)
 
@@ -112,39 +113,48 @@ def answer(evidence: Evidence) -> tuple[str, ...]:
 def _regimes(evidence: Evidence, labels: list[str], all_of_them: str = "in every pruning regime") -> str:
     if len(labels) == len(evidence.fit.regimes) > 1:
         return all_of_them
-    return f"at {join_words([regime_name(r) for r in labels])}"
+    return f"at {regime_names(labels)}"
 
 
-def _is_there_one(evidence: Evidence) -> str:
+def _is_there_one(evidence: Evidence) -> list[str]:
     if not evidence.fit.fitted:
-        return (
-            f"No regime of this population has enough networks to fit a curve to ({evidence.fit.regimes[0].reason}); "
+        return [
+            f"No regime of this population has enough recipes to fit a curve to ({evidence.fit.regimes[0].reason}); "
             f"nothing is claimed about the best {_RATIO}."
-        )
+        ]
     if not any(v.conjecture == "C3a" for v in evidence.verdicts):
-        return f"Whether there is a best {_RATIO} was not judged."
-    supported, refuted, open_ = (
-        evidence.regimes_where("C3a", o) for o in ("supported", "refuted", "undecided")
+        return [f"Whether there is a best {_RATIO} was not judged."]
+    supported = evidence.regimes_where("C3a", "supported")
+    rest = _elsewhere(evidence)
+    if not supported:
+        found = f"At no pruning level do these networks show a best {_RATIO} beyond doubt"
+        return [f"{found}: {rest}." if rest else f"{found}."]
+    where = _regimes(evidence, supported)
+    removed = "" if where.startswith("in") else f" of {evidence.axis_words} removed"
+    near = evidence.verdicts[0].thresholds.near
+    aims = join_words([_aim(evidence, r, len(supported) > 1) for r in supported])
+    found = (
+        f"There is a best {_RATIO} {where}{removed}: aim for {aims}. A value in "
+        f"the range is expected to cost about {near:g} points of accuracy or less against the best."
     )
+    return [found, *([f"Elsewhere: {rest}."] if rest else [])]
+
+
+def _elsewhere(evidence: Evidence) -> str:
+    """Return in which regimes there is no best mCB, and in which the data do not decide."""
+    refuted, open_ = (evidence.regimes_where("C3a", o) for o in ("refuted", "undecided"))
     denied = "in any pruning regime"
     rest = [f"there is none {_regimes(evidence, refuted, denied)}"] if refuted else []
     rest += [f"the data do not decide {_regimes(evidence, open_, denied)}"] if open_ else []
-    if not supported:
-        found = f"At no pruning level do these networks show a best {_RATIO} beyond doubt"
-        return f"{found}: {'; '.join(rest)}." if rest else f"{found}."
-    ranges = [
-        f"{interval_words(r.near_lower, r.near_upper)} at {regime_name(r.regime)} (the best is "
-        f"{number(r.mcb)}, {percent(INTERVAL_MASS)} interval {interval_words(r.mcb_lower, r.mcb_upper)})"
-        for r in (evidence.optima[label] for label in supported)
-    ]
-    where = _regimes(evidence, supported)
-    removed = "" if where.startswith("in") else f" of {evidence.axis_words} removed"
-    other = f" Elsewhere: {'; '.join(rest)}." if rest else ""
-    near = evidence.verdicts[0].thresholds.near
-    return (
-        f"There is a best {_RATIO} {where}{removed}. Aim for {join_words(ranges)}: a value in "
-        f"the range is expected to cost about {near:g} points of accuracy or less against the best.{other}"
-    )
+    return "; ".join(rest)
+
+
+def _aim(evidence: Evidence, regime: str, named: bool) -> str:
+    """Return every stretch of mCB that is near-optimal, and the best mCB with its interval."""
+    row = evidence.optima[regime]
+    where = f" at {regime_name(regime)}" if named else ""
+    best = f"best {number(row.mcb)}, {percent(INTERVAL_MASS)} interval {interval_words(row.mcb_lower, row.mcb_upper)}"
+    return f"{near_words(evidence, regime)}{where} ({best})"
 
 
 def _doubts(evidence: Evidence) -> str:
@@ -187,14 +197,14 @@ def _widths(evidence: Evidence) -> str:
     if alike := [r for r in best if r in refuted]:
         where = "" if alike == best else f", {_regimes(evidence, alike)}"
         parts.append(
-            f"This is what any additive effect of the layers' widths would produce{where}: adding mCB to an additive law "
-            "in the layers' widths predicts the drop no better."
+            f"Such a best mCB is what any additive effect of the layers' widths would produce{where}: adding mCB to an "
+            "additive law in the layers' widths predicts the drop no better."
         )
     if more := [r for r in best if r in supported]:
         where = _regimes(evidence, more)
         parts.append(
-            f"{where[0].upper()}{where[1:]} it is more than an additive effect of the layers' widths: mCB adds to what an "
-            "additive law in them predicts."
+            f"{where[0].upper()}{where[1:]} the best mCB is more than an additive effect of the layers' widths: mCB adds to "
+            "what an additive law in them predicts."
         )
     return " ".join(parts)
 
@@ -235,7 +245,7 @@ def threshold_words(limits: Thresholds) -> str:
     """Return what the verdicts were made with."""
     return (
         f"Supported: probability of the claim at least {limits.supported:g}. Refuted: at most {limits.refuted:g}, also "
-        "after its odds before the data are set to 1:1, or the whole interval is negligible. A best mCB must lie more "
-        f"than {limits.rise:g} points below both ends of the observed range; “practically” means under {limits.regret:g} "
-        f"points away; near-optimal means within {limits.near:g} points."
+        "after its odds before the data are set to 1:1, or the whole interval is negligible. At a best mCB the expected "
+        f"drop lies more than {limits.rise:g} points below that at both ends of the observed range; “practically” means "
+        f"that it costs under {limits.regret:g} points, near-optimal at most {limits.near:g} points."
     )

@@ -21,6 +21,10 @@ __all__ = ["CHARTS", "draw"]
 
 PANEL_HEIGHT = 200
 ROW_HEIGHT = 30
+#: Tick labels of shares, written as the page writes them.
+PERCENT = "round(100 * datum.value) + '\\u00a0%'"
+#: Areas of a point: where few are drawn, each must be seen, on paper too.
+FEW_POINTS, FEW_SIZE, MANY_SIZE = 70, 26, 12
 #: Opacity of a near-optimal range that is no target.
 PALE = 0.4
 #: Ratios that are round on a log scale; those inside the range become ticks.
@@ -131,21 +135,21 @@ _INTERVAL_TIPS = (("lower", "90 % from"), ("upper", "to"))
 
 
 @_template
-def drop_over_mcb(clear: bool) -> Any:
+def drop_over_mcb(clear: bool, few: bool) -> Any:
     """One regime: networks, expected drop with its band, near-optimal range, optimum, the original's ratio."""
     x = _mcb("few_ticks")
     scale = alt.Scale(domain=["@y_lower", "@y_upper"], nice=False)
     y = alt.Y("drop:Q", title=DROP_TITLE, scale=scale, axis=alt.Axis(tickCount=5))
-    tips = _tips(("mcb", "mCB"), ("drop", "drop, points"))
-    near = _rows("optimum").mark_rect(color=_C.near, opacity=0.3 if clear else 0.14, clip=True).encode(
+    tips, size = _tips(("mcb", "mCB"), ("drop", "drop, points")), FEW_SIZE if few else MANY_SIZE
+    near = _rows("near").mark_rect(color=_C.near, opacity=0.3 if clear else 0.14, clip=True).encode(
         x=alt.X("near_lower:Q", title=MCB_TITLE), x2="near_upper:Q")  # fmt: skip
     others = (
         _rows("points")
         .transform_filter("!datum.winner")
-        .mark_circle(size=11, color=_C.points, opacity=0.5, clip=True)
+        .mark_circle(size=size, color=_C.points, opacity=0.5, clip=True)
     )
     winners = _rows("points").transform_filter("datum.winner").mark_point(
-        shape="triangle-up", size=24, filled=True, color=_C.winner, opacity=0.8, clip=True)  # fmt: skip
+        shape="triangle-up", size=2 * size, filled=True, color=_C.winner, opacity=0.8, clip=True)  # fmt: skip
     band = _rows("curve").mark_area(color=_C.band, opacity=0.4, clip=True).encode(
         x=x, y=alt.Y("lower:Q", title=DROP_TITLE, scale=scale), y2="upper:Q")  # fmt: skip
     line = _rows("curve").mark_line(color=_C.curve, strokeWidth=2.4, clip=True)
@@ -176,11 +180,16 @@ def near_optimal_ranges(regimes: int) -> Any:
     tips = [alt.Tooltip("regime:N", title="removed"), *_tips(*_OPTIMUM_TIPS)]
     wide: dict[str, Any] = {"strokeWidth": 9, "strokeCap": "round"}
 
-    def bar(low: str, high: str, **mark: Any) -> Any:
+    def bar(low: str, high: str, table: str = "ranges", **mark: Any) -> Any:
         return (
-            _rows("ranges")
+            _rows(table)
             .mark_rule(**mark)
-            .encode(x=alt.X(f"{low}:Q", title=MCB_TITLE), x2=f"{high}:Q", y=y, tooltip=tips)
+            .encode(
+                x=alt.X(f"{low}:Q", title=MCB_TITLE),
+                x2=f"{high}:Q",
+                y=y,
+                tooltip=tips if table == "ranges" else alt.Undefined,
+            )
         )
 
     faint = alt.condition("datum.clear", alt.value(1.0), alt.value(PALE))
@@ -199,7 +208,7 @@ def near_optimal_ranges(regimes: int) -> Any:
 
     return alt.layer(
         bar("observed_lower", "observed_upper", color=_C.line, **wide),
-        bar("near_lower", "near_upper", color=_C.near, **wide).encode(opacity=faint),
+        bar("near_lower", "near_upper", "near", color=_C.near, **wide).encode(opacity=faint),
         _at_original(x),
         bar("lower", "upper", color=_C.ink, strokeWidth=1.6),
         spot(True),
@@ -227,7 +236,7 @@ def what_explains(models: frozenset[str]) -> Any:
     )
     title = "share of variance predicted (R²)"
     scale = alt.Scale(domain=["@y_lower", "@y_upper"], nice=True)
-    y = alt.Y("r2:Q", title=title, axis=alt.Axis(format=".0%", tickCount=5), scale=scale)
+    y = alt.Y("r2:Q", title=title, axis=alt.Axis(labelExpr=PERCENT, tickCount=5), scale=scale)
     tips = [
         alt.Tooltip("model:N"),
         alt.Tooltip("regime:N", title="removed"),
@@ -252,7 +261,10 @@ def limits(inside: bool, outside: bool) -> Any:
     """Draw the smallest expected drop over regimes, with its interval; regimes with and without networks around."""
     title = "smallest expected drop, points"
     x = alt.X(
-        "target:Q", title="removed", axis=alt.Axis(format=".0%", tickCount=6), scale=alt.Scale(domain=[0, 1])
+        "target:Q",
+        title="removed",
+        axis=alt.Axis(labelExpr=PERCENT, tickCount=6),
+        scale=alt.Scale(domain=[0, 1]),
     )
     y = alt.Y("limit:Q", title=title, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=6))
     tips = [alt.Tooltip("regime:N", title="removed"), *_tips(("limit", "drop, points"), *_INTERVAL_TIPS)]
@@ -291,7 +303,7 @@ def edfs(spaces: tuple[str, ...]) -> Any:
         axis=alt.Axis(tickCount=5),
     )
     scale = alt.Scale(domain=[0, 1])
-    y = alt.Y("share:Q", title="share of networks", scale=scale, axis=alt.Axis(format=".0%", tickCount=5))
+    y = alt.Y("share:Q", title="share of recipes", scale=scale, axis=alt.Axis(labelExpr=PERCENT, tickCount=5))
     base = _rows("shares").encode(x=x)
     tips = [
         alt.Tooltip("space:N"),
@@ -300,7 +312,7 @@ def edfs(spaces: tuple[str, ...]) -> Any:
     ]
     return alt.layer(
         base.mark_area(opacity=0.22, clip=True).encode(
-            y=alt.Y("lower:Q", title="share of networks", scale=scale), y2="upper:Q", color=color),
+            y=alt.Y("lower:Q", title="share of recipes", scale=scale), y2="upper:Q", color=color),
         base.mark_line(strokeWidth=2, clip=True).encode(y=y, color=color, strokeDash=dash, tooltip=tips),
         width="container",
         height=PANEL_HEIGHT - 20,
@@ -328,7 +340,7 @@ def dot_intervals(title: str, groups: int) -> Any:
 @_template
 def uniform_difference() -> Any:
     """Draw a distribution minus the uniform one, inside its band."""
-    title = "observed minus expected share"
+    title = "observed − expected"
     scale = alt.Scale(domain=["@y_lower", "@y_upper"], nice=False)
     y = alt.Y("difference:Q", title=title, scale=scale, axis=alt.Axis(tickCount=5, format="~g"))
     x = alt.X(
@@ -356,7 +368,9 @@ def _spaces(tables: dict[str, pd.DataFrame]) -> tuple[str, ...]:
 
 #: What a panel may ask for: its tables decide the kind of chart.
 CHARTS: dict[str, Callable[[dict[str, pd.DataFrame]], dict[str, Any]]] = {
-    "drop_over_mcb": lambda t: drop_over_mcb(bool(t["optimum"]["clear"].iloc[0])),
+    "drop_over_mcb": lambda t: drop_over_mcb(
+        bool(t["optimum"]["clear"].iloc[0]), len(t["points"]) <= FEW_POINTS
+    ),
     "near_optimal_ranges": lambda t: near_optimal_ranges(len(t["ranges"])),
     "what_explains": lambda t: what_explains(frozenset(t["shares"]["model"])),
     "limits": lambda t: limits(bool(t["limits"]["inside"].any()), bool((~t["limits"]["inside"]).any())),

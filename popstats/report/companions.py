@@ -30,6 +30,7 @@ from popstats.report.words import (
     percent,
     plural,
     regime_name,
+    regime_names,
     with_interval,
 )
 from popstats.spaces import BUCKET_WIDTH
@@ -58,14 +59,14 @@ def companion_section(evidence: Evidence) -> Section | None:
         f"two half-parabolas ({MASS_WORDS})",
         "U-test p",
         "two lines",
-        "envelope of the best networks",
+        "envelope of the best recipes",
         "answers",
     )
     return Section(
         key="companions",
         heading="What classical methods say",
         sentence=(
-            f"The answers disagree at {join_words(differing)}; the verdicts follow the smooth curve."
+            f"The answers disagree at {regime_names(differing)}; the verdicts follow the smooth curve."
             if differing
             else f"No classical answer contradicts a verdict{_elsewhere_words(found)}."
         ),
@@ -73,12 +74,17 @@ def companion_section(evidence: Evidence) -> Section | None:
             "Shown beside the verdicts, never instead of them. Where the smooth and the quadratic optimum differ by "
             "more than the quadratic's own interval, a quadratic is the wrong curve and its interval is not printed. "
             "The U-test (Lind and Mehlum) presumes a quadratic; the two-lines test (Simonsohn) asks for a falling line, "
-            "then a rising one. The envelope is a quantile regression on a spline: under it lie the stated share of "
-            "networks, so it asks what the best networks do and not the average one. It disagrees "
+            "then a rising one. The envelope is a quantile regression on a spline: under it lies the stated share of "
+            "recipes, so it asks what the best recipes do and not the average one. It disagrees "
             f"where it lies more than {evidence.rise:g} points above its minimum all over the best mCB's interval.",
             *_bucket_words(evidence),
         ),
-        tables=(("Lowest point, mCB, by method", Table(columns, tuple(found))),),
+        tables=(
+            (
+                "Lowest point, mCB, by method",
+                Table(columns, tuple((regime_name(row[0]), *row[1:]) for row in found)),
+            ),
+        ),
     )
 
 
@@ -119,7 +125,7 @@ def _companions(evidence: Evidence, regime: RegimeData) -> tuple[str, ...]:
     supported = evidence.outcome("C3a", regime.label) == "supported"
     envelope, elsewhere = _envelope(x, y, row, evidence)
     return (
-        regime_name(regime.label),
+        regime.label,
         with_interval(row.mcb, row.mcb_lower, row.mcb_upper),
         parabola if inside else _NONE_INSIDE,
         _NONE_INSIDE if np.isnan(tip) else with_interval(tip, tip_low, tip_high),
@@ -152,5 +158,5 @@ def _remarks(lines: TwoLines, supported: bool, quadratic_wrong: bool, envelope_e
     if supported and quadratic_wrong:
         remarks.append("quadratic misspecified")
     if supported and envelope_elsewhere:
-        remarks.append("the best networks lie elsewhere than the average")
+        remarks.append("the best recipes lie elsewhere than the average")
     return "; ".join(remarks) or _NO_CONTRADICTION

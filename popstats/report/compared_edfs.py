@@ -16,7 +16,7 @@ from popstats.report.content import Figure, Panel, Table
 from popstats.report.evidence import Evidence
 from popstats.report.figures import INTERVALS, MASS_WORDS, drop_ends
 from popstats.report.theme import SPACE_MARKS
-from popstats.report.words import count, join_words, number, p_value, regime_name, with_interval
+from popstats.report.words import count, join_words, number, p_value, regime_name, regime_names, with_interval
 
 __all__ = ["compared_edfs"]
 
@@ -65,7 +65,7 @@ def compared_edfs(named: Sequence[tuple[str, Evidence]]) -> Figure | None:
         for other, d in zip(spreads[1:], differences, strict=True)
     ]
     equal = (
-        "Populations of one original network are compared at equal cost: networks are weighted to one histogram of MACs "
+        "Populations of one original network are compared at equal cost: recipes are weighted to one histogram of MACs "
         "inside the regime."
         if alike
         else "The originals differ, so costs are equal only as far as the regime is narrow."
@@ -76,8 +76,8 @@ def compared_edfs(named: Sequence[tuple[str, Evidence]]) -> Figure | None:
         heading="How the drops are spread",
         sentence=_sentence(first, labels, together, found),
         caption=(
-            "Share of networks whose drop is at most the value: further left is better. "
-            f"{equal} Bands and differences: Bayesian bootstrap over networks. {INTERVALS}"
+            "Share of recipes whose drop is at most the value: further left is better. "
+            f"{equal} Bands and differences: Bayesian bootstrap over recipes. {INTERVALS}"
         ),
         n=sum(evidence.n_fitted for _, evidence in shown),
         interval_mass=INTERVAL_MASS,
@@ -153,9 +153,11 @@ def _sentence(
             for s, d in zip(spreads[1:], differences, strict=True)
             if s.name == name
         ]
-        less = [regime_name(label) for label, d in at if d.upper < 0]
-        more = [regime_name(label) for label, d in at if d.lower > 0]
-        parts = [f"{how} at {join_words(where)}" for how, where in (("less", less), ("more", more)) if where]
+        less = [label for label, d in at if d.upper < 0]
+        more = [label for label, d in at if d.lower > 0]
+        parts = [
+            f"{how} at {regime_names(where)}" for how, where in (("less", less), ("more", more)) if where
+        ]
         told.append(
             f"{name} drops {' and '.join(parts)} removed than {first} on average"
             if parts
@@ -180,7 +182,7 @@ def _panel(label: str, spreads: Sequence[_Spread], names: Sequence[str], alike: 
         note=f"recipes: {join_words([count(s.drop.size) for s in spreads])}{'' if weights else '; costs as they are'}",
         outcome="",
         chart="edfs",
-        alt=f"Shares of networks by drop at {regime_name(label)} removed. Median drops: {medians}.",
+        alt=f"Shares of recipes by drop at {regime_name(label)} removed. Median drops: {medians}.",
         data={
             "shares": Table.of(pd.concat(parts)),
             "names": Table(("space",), tuple((name,) for name in names)),

@@ -20,7 +20,7 @@ from popstats.report.content import FORMAT, Alert, Claim, Figure, Panel, ReportC
 from popstats.report.evidence import Evidence, rows_of
 from popstats.report.figures import INTERVALS, MASS_WORDS, ranges_panel
 from popstats.report.sections import alerts
-from popstats.report.words import count, join_words, number, plural, regime_name, with_interval
+from popstats.report.words import count, join_words, number, plural, regime_name, regime_names, with_interval
 
 __all__ = ["comparison_content"]
 
@@ -147,9 +147,9 @@ def _differences(quantity: _Quantity, new: OptimumDraws, old: OptimumDraws) -> F
 def _answer(named: list[_Named], compared: pd.DataFrame) -> tuple[str, ...]:
     found = []
     for n in named:
-        supported = [regime_name(r) for r in n.evidence.regimes_where("C3a", "supported")]
+        supported = n.evidence.regimes_where("C3a", "supported")
         where = (
-            f"at {join_words(supported)} of {n.evidence.axis_words} removed"
+            f"at {regime_names(supported)} of {n.evidence.axis_words} removed"
             if supported
             else "nowhere beyond doubt"
         )
@@ -191,6 +191,7 @@ def _ranges_figure(named: list[_Named]) -> Figure | None:
     labels = [f"{regime_name(row.regime)}, {n.name}" for n, row in pairs]
     clear = [n.evidence.outcome("C3a", row.regime) == "supported" for n, row in pairs]
     rows = [row for _, row in pairs]
+    stretches = [n.evidence.stretches[row.regime] for n, row in pairs]
     table = [
         (
             label,
@@ -213,7 +214,7 @@ def _ranges_figure(named: list[_Named]) -> Figure | None:
             ("open", "lowest point where none is supported"),
             ("original", "the original network's ratio"),
         ),
-        panels=(ranges_panel(rows, labels, clear),),
+        panels=(ranges_panel(rows, labels, clear, stretches),),
         table=Table(
             ("regime", f"lowest at mCB ({MASS_WORDS})", f"drop there, points ({MASS_WORDS})"), tuple(table)
         ),

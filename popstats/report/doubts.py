@@ -9,7 +9,7 @@ import numpy as np
 from popstats.judgement.case import retraining_techniques
 from popstats.report.evidence import Evidence
 from popstats.report.model_checks import misfitting
-from popstats.report.words import interval_words, join_words, percent, regime_name
+from popstats.report.words import interval_words, join_words, percent, regime_names
 from popstats.spaces import BUCKET_WIDTH
 
 __all__ = ["Doubt", "doubts"]
@@ -47,7 +47,7 @@ def doubts(evidence: Evidence) -> tuple[Doubt, ...]:
 
 
 def _at(regimes: list[str]) -> str:
-    return f"at {join_words([regime_name(r) for r in regimes])}"
+    return f"at {regime_names(regimes)}"
 
 
 def _rounding(evidence: Evidence, supported: list[str]) -> Doubt:
@@ -67,8 +67,8 @@ def _mix(evidence: Evidence, supported: list[str]) -> Doubt:
     ranges = join_words([f"{interval_words(*evidence.mixes[r])} {_at([r])}" for r in moved])
     return Doubt(
         tuple(moved),
-        f"the best mCB moves over more than half of the observed range {_at(moved)} with the mix of recipes",
-        "The best mCB depends on the mix of recipes more than its interval says: leaving out the networks with the "
+        f"with another mix of recipes the best mCB moves over more than half of the observed range {_at(moved)}",
+        "The best mCB depends on the mix of recipes more than its interval says: leaving out the recipes with the "
         f"narrowest, or widest, quarter of one layer group moves it over {ranges}, more than half of the observed range.",
     )
 
@@ -86,8 +86,9 @@ def _pooled(evidence: Evidence, supported: list[str]) -> Doubt:
     how = join_words([f"{_at([r])} by {join_words(list(names))}" for r, names in pooled.items()])
     return Doubt(
         tuple(pooled),
-        f"networks retrained in different ways are judged together {_at(list(pooled))}",
-        f"Networks retrained in different ways are judged together: {how}. population.where(retraining=…) picks one.",
+        f"networks retrained in different ways share one curve {_at(list(pooled))}",
+        f"Networks retrained in different ways share one curve, their difference in level taken out: {how}. R1 compares "
+        "their best mCBs; population.where(retraining=…) fits one alone.",
     )
 
 
@@ -96,6 +97,6 @@ def _misfit(evidence: Evidence, supported: list[str]) -> Doubt:
     regimes = [r for r in supported if r in wrong]
     return Doubt(
         tuple(regimes),
-        f"the networks {_at(regimes)} do not look like what the model expects",
+        f"the model's noise does not fit the recipes {_at(regimes)}",
         "",
     )

@@ -14,12 +14,14 @@ from popstats.inference.cost_form import first_rows
 from popstats.inference.cross_products import RegimeData, recipe_table
 from popstats.inference.curves import KEPT_RANGE
 from popstats.inference.fit import Fit
-from popstats.inference.optimum import INTERVAL_MASS
+from popstats.inference.optimum import INTERVAL_MASS, NEAR_OPTIMAL_POINTS
+from popstats.inference.techniques import at_average_technique
 from popstats.inference.width_law import MINIMUM_RECIPES, WidthLaw, width_law
 from popstats.judgement.bucket_sensitivity import bucket_sensitivity
 from popstats.judgement.conjectures import judge
 from popstats.judgement.explained import Explained, ratio_std, what_explains
 from popstats.judgement.mix_sensitivity import mix_sensitivity
+from popstats.judgement.readings import near_stretches
 from popstats.judgement.verdicts import Thresholds, Verdict, Verdicts
 from popstats.spaces import BUCKET_WIDTH, assign_regimes
 
@@ -90,6 +92,17 @@ class Evidence:
     def fitted_optima(self) -> list[Any]:
         """The rows of `fit.optima()` of the fitted regimes."""
         return [self.optima[r.label] for r in self.fit.fitted]
+
+    @cached_property
+    def stretches(self) -> dict[str, tuple[tuple[float, float], ...]]:
+        """The near-optimal range of each fitted regime, then the other stretches of mCB that are as good."""
+        fit = self.fit
+        found = (
+            near_stretches(fit.grid[k], fit.expected_drop[:, k], fit.optimum_draws[k], NEAR_OPTIMAL_POINTS)
+            for k in range(len(fit.fitted))
+        )
+        pairs = zip(fit.fitted, found, strict=True)
+        return {r.label: tuple((float(np.exp(a)), float(np.exp(b))) for a, b in s) for r, s in pairs}
 
     @property
     def n_fitted(self) -> int:
@@ -179,9 +192,10 @@ class Evidence:
     def networks(self) -> pd.DataFrame:
         """One row a network (recipe), in the order of the recipes' numbers.
 
-        Columns: regime (label), mcb, reduction, drop (points, mean over its trainings), runs, macs, ratio_std
-        (NaN where unknown), and `adjusted`: the drop at the regime's centre and mix of retraining techniques by
-        the fit's own terms, NaN for networks that the fit leaves out.
+        Columns: regime (label), mcb, reduction, drop (points, mean over its trainings), drop_at_mix (the same at the
+        average retraining technique of its regime), runs, macs, ratio_std (NaN where unknown), and `adjusted`: the
+        drop at the regime's centre and mix of retraining techniques by the fit's own terms, NaN for networks that
+        the fit leaves out.
         """
         fit = self.fit
         assigned = assign_regimes(fit.population.frame, fit.regime_axis, fit.settings.regimes)
@@ -194,6 +208,7 @@ class Evidence:
                 "mcb": np.exp(table["log_mcb"]),
                 "reduction": table["reduction"],
                 "drop": table["drop"],
+                "drop_at_mix": at_average_technique(table)["drop"],
                 "runs": table["runs"].astype(int),
                 "macs": fit.population.frame["macs"].to_numpy()[first],
                 "ratio_std": np.nan if spread is None else spread[first],

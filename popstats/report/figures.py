@@ -32,6 +32,7 @@ __all__ = [
     "limit_figure",
     "limit_sentence",
     "near_figure",
+    "near_words",
     "ranges_panel",
     "recipes_words",
 ]
@@ -62,9 +63,9 @@ def drop_figure(evidence: Evidence) -> Figure:
         caption=(
             "One panel a pruning regime; mCB on a log scale (1 is the original's ratio; above 1 a network spends more "
             "MACs per parameter than the original), drops on each regime's own scale. Drops are those at "
-            "the regime's centre: the effect of pruning a little more or less inside a regime is taken out. Far outliers "
-            "lie above the picture and are counted over it. The curve spans the observed range, 2.5 to 97.5 % of the "
-            "networks; nothing is claimed outside it. "
+            "the regime's centre: the effect of pruning a little more or less inside a regime is taken out"
+            f"{_techniques_words(evidence)}. Far outliers lie above the picture and are counted over it. The curve spans "
+            "the observed range, 2.5 to 97.5 % of the recipes; nothing is claimed outside it. "
             f"{INTERVALS}{_left_out_words(evidence)}"
         ),
         n=evidence.n_fitted,
@@ -73,7 +74,7 @@ def drop_figure(evidence: Evidence) -> Figure:
             ("curve", f"expected drop, with its {MASS_WORDS} band"),
             (
                 "near",
-                f"near-optimal range: within {NEAR_OPTIMAL_POINTS:g} points of the minimum (median ends)",
+                f"near-optimal: within {NEAR_OPTIMAL_POINTS:g} points of the minimum (pale: no best mCB is supported)",
             ),
             ("optimum", "best mCB, with its interval"),
             ("open", "lowest point where none is supported"),
@@ -84,6 +85,11 @@ def drop_figure(evidence: Evidence) -> Figure:
         panels=tuple(_drop_panel(evidence, regime, span) for regime in evidence.fit.fitted),
         table=_optima_table(evidence),
     )
+
+
+def _techniques_words(evidence: Evidence) -> str:
+    several = len(evidence.fit.population.techniques) > 1
+    return ", and so is the difference in level between retraining techniques" if several else ""
 
 
 def _left_out_words(evidence: Evidence) -> str:
@@ -116,6 +122,7 @@ def _drop_panel(evidence: Evidence, regime: RegimeData, span: tuple[float, float
         "near_upper": row.near_upper,
         "clear": outcome == "supported",
     }
+    near = Table(("near_lower", "near_upper"), evidence.stretches[regime.label])
     low, high = _drop_span(points["drop"], curve)
     frame = {"x_lower": span[0], "x_upper": span[1], "y_lower": low, "y_upper": high}
     return Panel(
@@ -125,13 +132,14 @@ def _drop_panel(evidence: Evidence, regime: RegimeData, span: tuple[float, float
         chart="drop_over_mcb",
         alt=(
             f"Accuracy drop against mCB at {where}: smallest near mCB {number(row.mcb)}, {number(row.limit)} points; "
-            f"near-optimal from {interval_words(row.near_lower, row.near_upper)}; observed from "
+            f"near-optimal {near_words(evidence, regime.label)}; observed "
             f"{interval_words(row.observed_lower, row.observed_upper)}."
         ),
         data={
             "points": Table.of(points),
             "curve": Table.of(curve),
             "optimum": Table.of(pd.DataFrame([optimum])),
+            "near": near,
             "original": ORIGINAL,
             "frame": Table.of(pd.DataFrame([frame])),
         },
@@ -203,7 +211,7 @@ def _optima_table(evidence: Evidence) -> Table:
         else (
             regime_name(row.regime),
             recipes_words(row.n_recipes),
-            interval_words(row.near_lower, row.near_upper),
+            near_words(evidence, row.regime),
             with_interval(row.mcb, row.mcb_lower, row.mcb_upper),
             with_interval(row.limit, row.limit_lower, row.limit_upper),
             with_interval(row.regret_at_original, row.regret_at_original_lower, row.regret_at_original_upper),
@@ -218,9 +226,16 @@ def _optima_table(evidence: Evidence) -> Table:
         f"lowest at mCB ({MASS_WORDS})",
         f"drop there, points ({MASS_WORDS})",
         f"cost of mCB = 1, points ({MASS_WORDS})",
-        "observed mCB",
+        "observed mCB, or why there is no curve"
+        if any(r.reason for r in evidence.optima.values())
+        else "observed mCB",
     )
     return Table(columns, tuple(rows))
+
+
+def near_words(evidence: Evidence, regime: str) -> str:
+    """Return the near-optimal range of a regime, and each other stretch of mCB that is as good."""
+    return " or ".join(interval_words(*ends) for ends in evidence.stretches[regime])
 
 
 def recipes_words(n: int) -> str:
@@ -251,12 +266,14 @@ def near_figure(evidence: Evidence) -> Figure:
             ("open", "lowest point where none is supported"),
             ("original", "the original network's ratio"),
         ),
-        panels=(ranges_panel(optima, labels, clear),),
+        panels=(ranges_panel(optima, labels, clear, [evidence.stretches[row.regime] for row in optima]),),
         table=_near_table(evidence),
     )
 
 
-def ranges_panel(optima: list[Any], labels: list[str], clear: list[bool]) -> Panel:
+def ranges_panel(
+    optima: list[Any], labels: list[str], clear: list[bool], stretches: list[tuple[tuple[float, float], ...]]
+) -> Panel:
     """Return the picture of near-optimal ranges, one row a regime.
 
     Parameters
@@ -267,6 +284,8 @@ def ranges_panel(optima: list[Any], labels: list[str], clear: list[bool]) -> Pan
         What each row is called.
     clear : list of bool
         Whether C3a is supported there.
+    stretches : list of tuple of (float, float)
+        The near-optimal stretches of mCB, the range around the optimum first.
     """
     names = ("mcb", "near_lower", "near_upper", "observed_lower", "observed_upper")
     renamed = {"lower": "mcb_lower", "upper": "mcb_upper", "limit": "limit"} | {name: name for name in names}
@@ -276,8 +295,13 @@ def ranges_panel(optima: list[Any], labels: list[str], clear: list[bool]) -> Pan
     ends = np.log([(row.observed_lower, row.observed_upper) for row in optima])
     low, high = _mcb_span(ends)
     described = [
-        f"{label}, {interval_words(row.near_lower, row.near_upper)}"
-        for label, row in zip(labels, optima, strict=True)
+        f"{label}, {' or '.join(interval_words(*ends) for ends in near)}"
+        for label, near in zip(labels, stretches, strict=True)
+    ]
+    near_rows = [
+        (label, is_clear, *ends)
+        for label, is_clear, near in zip(labels, clear, stretches, strict=True)
+        for ends in near
     ]
     return Panel(
         title="",
@@ -287,6 +311,7 @@ def ranges_panel(optima: list[Any], labels: list[str], clear: list[bool]) -> Pan
         alt=f"Near-optimal mCB by regime: {'; '.join(described)}.",
         data={
             "ranges": Table.of(ranges.assign(regime=labels, clear=clear)),
+            "near": Table(("regime", "clear", "near_lower", "near_upper"), tuple(near_rows)),
             "original": ORIGINAL,
             "frame": Table.of(pd.DataFrame([{"x_lower": low, "x_upper": high}])),
         },
@@ -295,8 +320,8 @@ def ranges_panel(optima: list[Any], labels: list[str], clear: list[bool]) -> Pan
 
 def _near_sentence(evidence: Evidence) -> str:
     optima = evidence.fitted_optima
-    holds = [row for row in optima if row.near_lower <= 1.0 <= row.near_upper]
-    first = f"The original's own ratio lies inside the near-optimal range in {len(holds)} of {plural(len(optima), 'regime')}"
+    holds = [row for row in optima if any(low <= 1.0 <= high for low, high in evidence.stretches[row.regime])]
+    first = f"The original's own ratio is near-optimal in {len(holds)} of {plural(len(optima), 'regime')}"
     known = [row for row in optima if np.isfinite(row.regret_at_original)]
     if not known:
         return f"{first}."
@@ -306,17 +331,17 @@ def _near_sentence(evidence: Evidence) -> str:
 
 def _near_caption(evidence: Evidence) -> str:
     mixes = (
-        " The mix of recipes matters: the last column of the table says where a supported best mCB goes when "
-        "the networks with the narrowest, or widest, quarter of any one layer group are left out; no interval allows "
-        "for that."
+        " The last column of the table says where a supported best mCB goes when the recipes with the narrowest, or "
+        "widest, quarter of any one layer group are left out; no interval allows for that."
         if evidence.mixes
         else ""
     )
     return (
         f"By {evidence.axis_words} removed. The near-optimal range goes from the lowest to the highest mCB within "
         f"{NEAR_OPTIMAL_POINTS:g} points of the minimum; each end shown is its median over the posterior, and its "
-        f"{MASS_WORDS} interval, often wider than the range, stands in the table. Where C3a is not supported the range is "
-        f"drawn pale and is no target. {INTERVALS}{mixes}"
+        f"{MASS_WORDS} interval, often wider than the range, stands in the table. A second stretch is drawn where it is as "
+        "good with a probability of one half or more. Where C3a is not supported the range is drawn pale and is no target. "
+        f"{INTERVALS}{mixes}"
     )
 
 
@@ -327,6 +352,7 @@ def _near_table(evidence: Evidence) -> Table:
             recipes_words(r.n_recipes),
             with_interval(r.near_lower, r.near_lower_lower, r.near_lower_upper),
             with_interval(r.near_upper, r.near_upper_lower, r.near_upper_upper),
+            " or ".join(interval_words(*ends) for ends in evidence.stretches[r.regime][1:]) or MISSING,
             with_interval(r.mcb, r.mcb_lower, r.mcb_upper),
             interval_words(r.observed_lower, r.observed_upper),
             interval_words(*evidence.mixes[r.regime]) if r.regime in evidence.mixes else MISSING,
@@ -338,6 +364,7 @@ def _near_table(evidence: Evidence) -> Table:
         "recipes",
         f"near-optimal from ({MASS_WORDS})",
         f"to ({MASS_WORDS})",
+        "also near-optimal",
         f"lowest at mCB ({MASS_WORDS})",
         "observed mCB",
         "best mCB over other mixes of recipes",
@@ -353,7 +380,7 @@ def limit_figure(evidence: Evidence) -> Figure:
             {
                 "regime": regime_name(r.regime),
                 "target": r.target,
-                "inside": r.regime not in evidence.extrapolated,
+                "inside": not _limit_remarks(evidence, r),
                 "limit": r.limit,
                 "lower": r.limit_lower,
                 "upper": r.limit_upper,
@@ -363,7 +390,7 @@ def limit_figure(evidence: Evidence) -> Figure:
     )
     sentence = (
         limit_sentence(evidence)
-        or "No regime has networks on both sides of its centre: the limits are extrapolated."
+        or "No regime has recipes on both sides of its centre: the limits are extrapolated."
     )
     panel = Panel(
         "", "", "", "limits", sentence, {"limits": Table.of(data), "original": Table(("limit",), ((0.0,),))}
@@ -379,10 +406,11 @@ def limit_figure(evidence: Evidence) -> Figure:
     ]
     return Figure(
         key="limits",
-        heading="The limit: what the best networks keep",
+        heading="The limit: the expected drop at the best mCB",
         sentence=sentence,
         caption=(
-            f"The smallest expected drop in each regime, by {evidence.axis_words} removed; the line only joins the regimes. "
+            f"The smallest expected drop in each regime, by {evidence.axis_words} removed: the mean of recipes where the "
+            "curve is lowest, not the drop of the best single network. The line only joins the regimes. "
             f"The dashed line is the original's accuracy, {percent(accuracy / 100, 2)}, whose own noise is common to all "
             f"drops. {INTERVALS}"
         ),
@@ -391,14 +419,16 @@ def limit_figure(evidence: Evidence) -> Figure:
         legend=(
             ("limit", "smallest expected drop, with its interval"),
             *(
-                (("limit open", "extrapolated: no networks on both sides of the centre"),)
-                if evidence.extrapolated
+                (("limit open", f"extrapolated, or from fewer than {TOO_FEW} recipes"),)
+                if any(_limit_remarks(evidence, r) for r in optima)
                 else ()
             ),
             ("original", "the original network"),
         ),
         panels=(panel,),
-        table=Table(("removed", f"smallest drop, points ({MASS_WORDS})", "accuracy, %", ""), tuple(rows)),
+        table=Table(
+            ("removed", f"smallest drop, points ({MASS_WORDS})", "accuracy, %", "remarks"), tuple(rows)
+        ),
     )
 
 
@@ -407,17 +437,26 @@ def _limit_remarks(evidence: Evidence, row: Any) -> str:
     return ", ".join([*remarks, *(["few recipes"] if row.n_recipes < TOO_FEW else [])])
 
 
-def limit_sentence(evidence: Evidence) -> str:
-    """Return how the limit changes over the regimes whose centre was observed; "" if none was."""
-    known = [row for row in evidence.fitted_optima if row.regime not in evidence.extrapolated]
+def limit_sentence(evidence: Evidence, *, reliable: bool = False) -> str:
+    """Return how the limit changes over the regimes whose centre was observed; "" if none was.
+
+    Parameters
+    ----------
+    evidence : Evidence
+    reliable : bool
+        Speak only of regimes with enough recipes; otherwise the others are spoken of where there are no such ones,
+        and marked.
+    """
+    inside = [row for row in evidence.fitted_optima if row.regime not in evidence.extrapolated]
+    many = [row for row in inside if row.n_recipes >= TOO_FEW]
+    known = many if many or reliable else inside
     if not known:
         return ""
-    first, last = known[0], known[-1]
-    start = f"{number(first.limit)} points"
-    best = "The best that can be expected is a drop of"
-    if len(known) == 1:
-        return f"{best} {start} at {regime_name(first.regime)} removed."
-    return (
-        f"{best} {start} at {regime_name(first.regime)} removed and of {number(last.limit)} points at "
-        f"{regime_name(last.regime)}."
-    )
+    ends = [known[0], known[-1]] if len(known) > 1 else known
+    drops = [f"{number(r.limit)} points at {_limit_place(r)}" for r in ends]
+    return f"Where the curve is lowest, the expected drop is {join_words(drops)} of {evidence.axis_words} removed."
+
+
+def _limit_place(row: Any) -> str:
+    few = f" ({row.n_recipes} recipes only)" if row.n_recipes < TOO_FEW else ""
+    return f"{regime_name(row.regime)}{few}"

@@ -19,11 +19,11 @@ from popstats.report.figures import INTERVALS, MASS_WORDS
 from popstats.report.words import (
     MISSING,
     count,
-    join_words,
     number,
     p_value,
     percent,
     regime_name,
+    regime_names,
     same_but_numbers,
     spanned,
     with_interval,
@@ -36,12 +36,14 @@ FloatArray = npt.NDArray[np.float64]
 #: Points at which the distribution of the LOO-PIT values is drawn.
 PIT_POINTS = 101
 
+#: Values of arguments, as sentences of the fit write them.
+_QUOTED = re.compile(r"(?<==)'(\w+)'")
 _ALERT = re.compile(r"regime (?P<regime>[^:]+): (?P<text>.*)", re.DOTALL)
 #: Results of the fit as the sensitivity table calls them, in the report's words.
 _RESULTS = {
     "optimum": "best mCB",
-    "near_lower": "near-optimal from",
-    "near_upper": "near-optimal to",
+    "near_lower": "lower end of the near-optimal range",
+    "near_upper": "upper end of the near-optimal range",
     "limit": "limit",
 }
 
@@ -73,9 +75,9 @@ def misfitting(evidence: Evidence) -> set[str]:
 
 
 def _shared_sentence(members: Sequence[tuple[str, str]]) -> str:
-    regimes = [regime_name(regime) for regime, _ in members if regime]
-    text = spanned([text for _, text in members])
-    return f"At {join_words(regimes)} removed: {text}." if regimes else f"{text}."
+    regimes = [regime for regime, _ in members if regime]
+    text = _QUOTED.sub("“\\1”", spanned([text for _, text in members]))
+    return f"At {regime_names(regimes)} removed: {text}." if regimes else f"{text}."
 
 
 def predicted_figure(evidence: Evidence) -> Figure | None:
@@ -91,11 +93,11 @@ def predicted_figure(evidence: Evidence) -> Figure | None:
         return None
     return Figure(
         key="predicted",
-        heading="Does the model predict its networks?",
+        heading="Does the model predict its recipes?",
         sentence=_predicted_sentence(evidence),
         caption=(
-            "Each network's drop is predicted from the other networks, and its place in that prediction (LOO-PIT) "
-            "should be uniform: the share of networks below each place, minus the expected share, should stay at 0. "
+            "Each recipe's drop is predicted from the other recipes, and its place in that prediction (LOO-PIT) "
+            "should be uniform: the share of recipes below each place, minus the expected share, should stay at 0. "
             "Above 0 at the left and below it at the right: predicted intervals are too narrow; the other way round: too "
             f"wide. The band holds the whole curve with {MASS_WORDS} probability if the model is right. {INTERVALS}"
         ),
@@ -128,15 +130,21 @@ def _distance(pit: FloatArray) -> float:
 
 def _predicted_sentence(evidence: Evidence) -> str:
     pits = evidence.fit.predictive_checks.loo_pit
-    outside = [regime_name(label) for label, pit in pits.items() if _leaves_band(pit)]
+    outside = {label: _distance(pit) for label, pit in pits.items() if _leaves_band(pit)}
     if not outside:
-        return "In every regime the networks lie about the curve as the model predicts."
-    how = "the networks are not spread about the curve as the model predicts"
-    return (
-        f"At {join_words(outside)} removed {how}; elsewhere they are. By chance alone one regime in ten leaves its band."
-        if len(outside) < len(pits)
-        else (f"In {'every' if len(pits) > 1 else 'the only'} regime {how}.")
-    )
+        return "In every regime the recipes lie about the curve as the model predicts."
+    wrong = [label for label, distance in outside.items() if distance > PIT_DISTANCE]
+    slight = [label for label in outside if label not in wrong]
+    how = "the recipes are not spread about the curve as the model predicts"
+    parts = [f"At {regime_names(wrong)} removed {how}"] if wrong else []
+    if slight:
+        parts.append(
+            f"at {regime_names(slight)}{'' if wrong else ' removed'} their spread differs from the prediction, but by less "
+            f"than {PIT_DISTANCE:g}, which is harmless"
+        )
+    rest = "; elsewhere all is as predicted" if len(outside) < len(pits) else ""
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}{rest}. By chance alone one regime in ten leaves its band."
 
 
 def _pit_panel(label: str, pit: FloatArray) -> Panel:
@@ -156,7 +164,7 @@ def _pit_panel(label: str, pit: FloatArray) -> Panel:
         outcome="",
         chart="uniform_difference",
         alt=(
-            f"Distribution of the networks' places in their predictions at {regime_name(label)} removed, minus the "
+            f"Distribution of the recipes' places in their predictions at {regime_name(label)} removed, minus the "
             f"uniform: at most {number(largest)} away, {words}."
         ),
         data={
@@ -175,17 +183,28 @@ def check_paragraphs(evidence: Evidence) -> tuple[str, ...]:
 
 
 def _prior_words(evidence: Evidence) -> str:
-    """Return what leans on the priors, with the regimes named as everywhere on the page."""
-    return re.sub(
-        r"Regime (\d\.\d+): ",
-        lambda found: f"At {regime_name(found[1])} removed ",
-        evidence.fit.prior_sensitivity.sentence,
+    """Return what leans on the priors, and what to do; results with the same regimes share a clause."""
+    found = evidence.fit.prior_sensitivity
+    leaning = found.frame[found.frame["diagnosis"] != ""]
+    if leaning.empty:
+        return found.sentence
+    clauses = [
+        f"{_RESULTS[str(result)]} at {regime_names(rows['regime'].tolist())}"
+        for result, rows in leaning.groupby("quantity", sort=False)
+    ]
+    moved = leaning[["median_change", "lower_change", "upper_change"]].abs().to_numpy().max()
+    return (
+        f"Some results lean on the priors: {'; '.join(clauses)} (between the priors to the power {POWERS[0]:g} and "
+        f"{POWERS[1]:g} they move by up to {number(float(moved), 1)} standard deviations). Before using these, fit again "
+        "with other priors and report both."
     )
 
 
 def _predictive_words(evidence: Evidence) -> str:
     checks = evidence.fit.predictive_checks
-    inside = [f"{percent(float(r.inside_90), 0)} at {regime_name(r.regime)}" for r in rows_of(checks.frame)]
+    low, high = (
+        percent(float(v), 0) for v in (checks.frame["inside_90"].min(), checks.frame["inside_90"].max())
+    )
     verdict = (
         "The data look like what the model expects."
         if checks.ok
@@ -193,17 +212,16 @@ def _predictive_words(evidence: Evidence) -> str:
         "Another noise (“student” or “frontier”) may fit better; popstats.compare says which of two fits predicts better."
     )
     return (
-        f"{verdict} Share of networks inside the {MASS_WORDS} interval that is predicted for them from the "
-        f"other networks (should be about {MASS_WORDS}): {join_words(inside)}."
+        f"{verdict} Inside the {MASS_WORDS} interval that is predicted for them from the others lie "
+        f"{low if low == high else f'{low} to {high}'} of a regime's recipes (should be about {MASS_WORDS})."
     )
 
 
 def _how_to_read_priors() -> str:
     return (
-        f"How to read the table of priors: the sensitivity is how far a result's distribution moves when the priors (or "
-        f"the data) count twice as much. The data should move results; priors may, but a move above {THRESHOLD:g} that "
-        f"shifts median or interval by more than {MATTERS:g} standard deviations is reported as leaning on the priors "
-        f"(priors to the power {POWERS[0]:g} against {POWERS[1]:g})."
+        "In the table of priors, the sensitivity is how far a result's distribution moves when the priors (or the data) "
+        f"count twice as much. A result leans on the priors if that is above {THRESHOLD:g} and its median or an end of its "
+        f"interval moves by more than {MATTERS:g} standard deviations."
     )
 
 

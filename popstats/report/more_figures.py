@@ -20,11 +20,11 @@ from popstats.report.theme import MODEL_MARKS
 from popstats.report.words import (
     count,
     interval_words,
-    join_words,
     number,
     percent,
     probability,
     regime_name,
+    regime_names,
     with_interval,
 )
 
@@ -59,8 +59,8 @@ def explained_figure(evidence: Evidence) -> Figure | None:
         caption=(
             f"By {evidence.axis_words} removed: the share of single trainings' variance, beyond what {evidence.axis_words} "
             "explain, that each description of a network predicts for networks it has not seen (tenfold "
-            "cross-validation by network). “log-widths” is an additive law in the layers' widths. The ceiling is what "
-            "a model that knew every network's true mean would reach; it needs networks trained with several seeds. "
+            "cross-validation by recipe). “log-widths” is an additive law in the layers' widths. The ceiling is what "
+            "a model that knew every recipe's true mean would reach; it needs recipes trained with several seeds. "
             f"{INTERVALS}"
         ),
         n=sum(r.n for r in evidence.fit.regimes if r.label in regimes),
@@ -84,8 +84,8 @@ def _explained_data(shares: pd.DataFrame) -> dict[str, Table]:
 def _explained_sentence(r2: dict[tuple[str, str], float], regimes: list[str], models: set[str]) -> str:
     def reach(model: str) -> str:
         values = [max(r2[r, model], 0.0) for r in regimes]
-        low, high = percent(min(values), 0), percent(max(values), 0)
-        return low if low == high else f"{low} to {high}"
+        low, high = (number(100 * v, 0) for v in (min(values), max(values)))
+        return f"{low} %" if low == high else f"{low} to {high} %"
 
     mcb = f"mCB alone predicts {reach('mCB')} of the variance between trainings of a regime"
     if "log-widths" not in models:
@@ -119,9 +119,10 @@ def _std_edfs(evidence: Evidence, panels: list[Panel]) -> Figure:
         heading="Even or uneven pruning",
         sentence=_std_sentence(judged),
         caption=(
-            "Share of networks whose drop is at most the value: further left is better. Low and high STD are the "
-            "thirds of each regime's networks whose pruning ratios differ least and most between layer groups; both "
-            f"are weighted to one histogram of MACs. Bands: Bayesian bootstrap over networks. {INTERVALS}"
+            "Share of recipes whose drop is at most the value: further left is better. Low and high STD are the "
+            "thirds of each regime's recipes whose pruning ratios differ least and most between layer groups; both "
+            "are weighted to one histogram of MACs. “Better by” compares mean drops, far outliers beyond the picture "
+            f"included. Bands: Bayesian bootstrap over recipes. {INTERVALS}"
         ),
         n=evidence.n_fitted,
         interval_mass=INTERVAL_MASS,
@@ -136,12 +137,12 @@ def _std_edfs(evidence: Evidence, panels: list[Panel]) -> Figure:
 
 def _std_sentence(judged: list[Verdict]) -> str:
     regimes = [v for v in judged if v.regime != ALL]
-    better = [regime_name(v.regime) for v in regimes if v.lower > 0]
-    worse = [regime_name(v.regime) for v in regimes if v.upper < 0]
+    better = [v.regime for v in regimes if v.lower > 0]
+    worse = [v.regime for v in regimes if v.upper < 0]
     if not better and not worse:
-        return "At equal MACs, evenly pruned networks (low STD) and unevenly pruned ones do not differ beyond doubt."
-    parts = [f"{how} at {join_words(where)}" for how, where in (("less", better), ("more", worse)) if where]
-    return f"At equal MACs, evenly pruned networks (low STD) drop {' and '.join(parts)} removed than unevenly pruned ones."
+        return "At equal MACs, evenly pruned recipes (low STD) and unevenly pruned ones do not differ beyond doubt."
+    parts = [f"{how} at {regime_names(where)}" for how, where in (("less", better), ("more", worse)) if where]
+    return f"At equal MACs, evenly pruned recipes (low STD) drop {' and '.join(parts)} removed than unevenly pruned ones."
 
 
 def _std_panel(evidence: Evidence, label: str) -> Panel | None:
@@ -151,11 +152,11 @@ def _std_panel(evidence: Evidence, label: str) -> Panel | None:
         return None
     networks = evidence.networks[evidence.networks["regime"] == label]
     low, high = (networks[mask] for mask in std_halves(networks["ratio_std"].to_numpy()))
-    grid, weights = _drop_grid(networks["drop"]), cost_weights(low["macs"], high["macs"])
+    grid, weights = _drop_grid(networks["drop_at_mix"]), cost_weights(low["macs"], high["macs"])
     seed = evidence.fit.settings.seed
     shares = [
-        _edf_rows("low STD", low["drop"], grid, weights[0], seed),
-        _edf_rows("high STD", high["drop"], grid, weights[1], seed),
+        _edf_rows("low STD", low["drop_at_mix"], grid, weights[0], seed),
+        _edf_rows("high STD", high["drop_at_mix"], grid, weights[1], seed),
     ]
     words = (
         f"low STD {'better' if verdict.estimate > 0 else 'worse'} by {number(abs(verdict.estimate))} points"
@@ -165,7 +166,7 @@ def _std_panel(evidence: Evidence, label: str) -> Panel | None:
         note=words,
         outcome=verdict.outcome,
         chart="edfs",
-        alt=f"Shares of networks by drop at {regime_name(label)} of {evidence.axis_words} removed: {words}.",
+        alt=f"Shares of recipes by drop at {regime_name(label)} of {evidence.axis_words} removed: {words}.",
         data={"shares": Table.of(pd.concat(shares)), "frame": _edge(grid)},
     )
 
@@ -185,12 +186,12 @@ def _regime_edfs(evidence: Evidence) -> Figure | None:
         heading="How the drops are spread",
         sentence=f"The median drop runs from {rows[0][3]} points at {rows[0][0]} removed to {rows[-1][3]} at {rows[-1][0]}.",
         caption=(
-            "Share of networks whose drop is at most the value: further left is better. Evenly and unevenly pruned "
-            f"networks (low and high STD) could not be compared here. {INTERVALS}"
+            "Share of recipes whose drop is at most the value: further left is better. Evenly and unevenly pruned "
+            f"recipes (low and high STD) could not be compared here. {INTERVALS}"
         ),
         n=evidence.n_fitted,
         interval_mass=INTERVAL_MASS,
-        legend=(("space 0", "all networks of the regime"),),
+        legend=(("space 0", "all recipes of the regime"),),
         panels=tuple(
             _regime_panel(evidence, label, values, row[3])
             for (label, values), row in zip(drops.items(), rows, strict=True)
@@ -201,13 +202,13 @@ def _regime_edfs(evidence: Evidence) -> Figure | None:
 
 def _regime_panel(evidence: Evidence, label: str, drops: pd.Series, median: str) -> Panel:
     grid = _drop_grid(drops)
-    shares = _edf_rows("all networks", drops, grid, None, evidence.fit.settings.seed)
+    shares = _edf_rows("all recipes", drops, grid, None, evidence.fit.settings.seed)
     return Panel(
         title=f"{regime_name(label)} removed",
         note=f"median drop {median} points",
         outcome="",
         chart="edfs",
-        alt=f"Shares of networks by drop at {regime_name(label)} removed: median {median} points.",
+        alt=f"Shares of recipes by drop at {regime_name(label)} removed: median {median} points.",
         data={"shares": Table.of(shares), "frame": _edge(grid)},
     )
 
@@ -241,7 +242,7 @@ def elasticity_figure(evidence: Evidence) -> Figure | None:
         heading="What each layer group's width buys",
         sentence=_elasticity_sentence(pooled),
         caption=(
-            "From an additive law in the log-widths over all regimes, at the average network; it predicts "
+            "From an additive law in the log-widths over all regimes, at the average recipe; it predicts "
             f"{percent(r2, 0)} of the variance between single trainings. {INTERVALS}"
         ),
         n=sum(r.n for r in evidence.fit.regimes),

@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,17 @@ from popstats.report.words import (
     number,
     percent,
     probability,
-    regime_name,
+    regime_names,
+    same_but_numbers,
+    spanned,
     typeset,
 )
 
 __all__ = ["render", "write_comparison", "write_content", "write_report"]
 
+#: Between the labels of regimes that share a row of verdicts.
+_JOINT = "; "
+_REGIMES = re.compile(r"regimes = \[[\d., ]*\]")
 #: Decimals of a verdict's smallest numbers.
 MOST_DECIMALS = 4
 _NUMBER_LIKE = re.compile(r"^[−–<>]? ?[\d.,]*( ?%|-fold.*)?( to [−\d.,]+| \(.*\))*( %)?$")
@@ -184,10 +190,11 @@ def _environment() -> Environment:
         "verbatim": escape,
         "count": count,
         "estimate": lambda row: number(row.estimate, _decimals(row)),
+        "merged": _merged,
         "numeric": _numeric_columns,
         "percentage": percent,
         "probability": probability,
-        "regime": regime_name,
+        "regime": lambda label: regime_names(label.split(_JOINT)),
         "span": _span,
     }  # fmt: skip
     return environment
@@ -230,6 +237,31 @@ def _span(row: VerdictRow) -> str:
     if row.lower is None or row.upper is None:
         return MISSING
     return interval_words(row.lower, row.upper, _decimals(row))
+
+
+def _merged(rows: Sequence[VerdictRow]) -> list[VerdictRow]:
+    """Merge the rows of one population that could not be assessed for one reason, where the first of them stood."""
+    groups: dict[tuple[str, ...], list[VerdictRow]] = {}
+    for i, row in enumerate(rows):
+        shared = (
+            (row.population, same_but_numbers(row.reason)) if row.outcome == "not assessable" else (str(i),)
+        )
+        groups.setdefault(shared, []).append(row)
+    return [_joint(alike) if len(alike) > 1 else alike[0] for alike in groups.values()]
+
+
+def _joint(rows: Sequence[VerdictRow]) -> VerdictRow:
+    reason = spanned([row.reason for row in rows])
+    remedies = {same_but_numbers(row.remedy) for row in rows}
+    targets = ", ".join(f"{row.target:g}" for row in rows if row.target is not None)
+    return replace(
+        rows[0],
+        regime=_JOINT.join(row.regime for row in rows),
+        target=None,
+        sentence=f"Cannot be assessed: {reason}.",
+        reason=reason,
+        remedy=_REGIMES.sub(f"regimes = [{targets}]", rows[0].remedy) if len(remedies) == 1 else "",
+    )
 
 
 def _by_population(rows: Sequence[VerdictRow]) -> list[tuple[str, list[VerdictRow]]]:

@@ -16,19 +16,21 @@ from popstats.report.model_checks import check_paragraphs, check_tables, misfits
 from popstats.report.words import (
     MISSING,
     count,
-    join_words,
     number,
     p_value,
     percent,
     plural,
     probability,
     regime_name,
+    regime_names,
+    same_but_numbers,
+    spanned,
 )
 
 __all__ = ["alerts", "diagnostic_section"]
 
-#: A regime with fewer networks than this gets an alert: most of its verdicts will be "undecided".
-FEW_NETWORKS = 50
+#: A regime with fewer recipes than this gets an alert: most of its verdicts will be "undecided".
+FEW_RECIPES = 50
 #: Spread over robust spread from which a regime gets an alert: a normal sample of 20 hardly reaches it.
 HEAVY_TAILS = 2.0
 
@@ -54,7 +56,7 @@ def alerts(evidence: Evidence) -> tuple[Alert, ...]:
     notes = [
         *_outliers(evidence),
         *_changing_spread(evidence),
-        *_few_networks(evidence),
+        *_few_recipes(evidence),
         *_no_replicates(evidence),
     ]
     return (
@@ -65,17 +67,22 @@ def alerts(evidence: Evidence) -> tuple[Alert, ...]:
 
 
 def _unfitted(evidence: Evidence) -> list[str]:
-    missing = [r for r in evidence.fit.regimes if not r.fitted]
+    """Name the regimes without a curve; those with one reason share a sentence."""
+    groups: dict[str, list[RegimeData]] = {}
+    for regime in evidence.fit.regimes:
+        if not regime.fitted:
+            groups.setdefault(same_but_numbers(regime.reason), []).append(regime)
     return [
-        f"{regime_name(r.label)} removed: not fitted, {r.reason} ({plural(r.n, 'training')})."
-        for r in missing
+        f"Not fitted: {regime_names([r.label for r in members])} removed ({spanned([r.reason for r in members])}; "
+        f"{plural(sum(r.n for r in members), 'training')})."
+        for members in groups.values()
     ]
 
 
 def _extrapolated(evidence: Evidence) -> list[str]:
     ends = {label: [percent(v, 1) for v in evidence.reductions[label]] for label in evidence.extrapolated}
     return [
-        f"At {regime_name(label)} removed the regime's centre lies outside its networks ({low} to {high}): its drops "
+        f"At {regime_name(label)} removed the regime's centre lies outside its recipes ({low} to {high}): its drops "
         "are extrapolated."
         for label, (low, high) in ends.items()
     ]
@@ -95,10 +102,10 @@ def _outliers(evidence: Evidence) -> list[str]:
     if evidence.fit.settings.noise != "normal":
         return []
     found = {r.label: _tail_ratio(evidence, r) for r in evidence.fit.fitted if r.n_recipes >= MINIMUM_POINTS}
-    heavy = [regime_name(label) for label, ratio in found.items() if ratio > HEAVY_TAILS]
+    heavy = [label for label, ratio in found.items() if ratio > HEAVY_TAILS]
     return (
         [
-            f"A few networks drop far more than the others at {join_words(heavy)}, which widens every interval there; "
+            f"A few recipes drop far more than the others at {regime_names(heavy)}, which widens every interval there; "
             "noise “student” lets them count less."
         ]
         if heavy
@@ -119,21 +126,21 @@ def _tail_ratio(evidence: Evidence, regime: RegimeData) -> float:
 
 def _changing_spread(evidence: Evidence) -> list[str]:
     pairs = zip(evidence.fit.regimes, evidence.fit.spread_changes, strict=True)
-    where = [regime_name(regime.label) for regime, change in pairs if change is not None and change.matters]
+    where = [regime.label for regime, change in pairs if change is not None and change.matters]
     return (
         [
             "The spread about the curve changes more than 1.5-fold over the observed range at "
-            f"{join_words(where)}; networks are weighted accordingly."
+            f"{regime_names(where)}; recipes are weighted accordingly."
         ]
         if where
         else []
     )
 
 
-def _few_networks(evidence: Evidence) -> list[str]:
-    few = [regime_name(r.label) for r in evidence.fit.fitted if r.n_recipes < FEW_NETWORKS]
+def _few_recipes(evidence: Evidence) -> list[str]:
+    few = [r.label for r in evidence.fit.fitted if r.n_recipes < FEW_RECIPES]
     return (
-        [f"Fewer than {FEW_NETWORKS} networks at {join_words(few)}: expect “undecided” there."] if few else []
+        [f"Fewer than {FEW_RECIPES} recipes at {regime_names(few)}: expect “undecided” there."] if few else []
     )
 
 
@@ -141,7 +148,7 @@ def _no_replicates(evidence: Evidence) -> list[str]:
     if evidence.fit.population.has_replicates:
         return []
     return [
-        "No network was trained with a second seed, so seed noise cannot be told from the networks' own differences."
+        "No recipe was trained with a second seed, so seed noise cannot be told from the recipes' own differences."
     ]
 
 
@@ -168,6 +175,7 @@ def diagnostic_section(evidence: Evidence) -> Section:
         sentence=_diagnosis(evidence),
         paragraphs=(f"{method} {INTERVALS}", *check_paragraphs(evidence)),
         tables=tuple((caption, table) for caption, table in tables if table.rows),
+        folded=True,
     )
 
 

@@ -103,7 +103,7 @@ def test_misfits_of_regimes_with_one_cause_share_an_alert(fitted, content):
     told = [a.text for a in content.alerts if "far above the curve" in a.text]
     assert len(fitted.predictive_checks.alerts) == 3
     assert len(told) == 1
-    assert told[0].startswith("At 40 %, 60 % and 80 % removed: more recipes far above the curve")
+    assert told[0].startswith("At 40, 60 and 80 % removed: more recipes far above the curve")
     assert re.search(r"\(skewness 0\.\d to 1\.\d\)", told[0])
 
 
@@ -119,7 +119,7 @@ def test_well_behaved_data_raise_no_alert_about_the_model():
 def test_the_envelope_of_the_best_networks_stands_beside_the_curve(fitted, content):
     section = next(s for s in content.sections if s.key == "companions")
     table = section.tables[0][1].frame.set_index("removed")
-    assert list(table["envelope of the best networks"].str.contains("best 8 %")) == [True] * 3
+    assert list(table["envelope of the best recipes"].str.contains("best 8 %")) == [True] * 3
     assert "quantile regression" in section.paragraphs[0]
 
 
@@ -142,7 +142,7 @@ def test_prior_sensitivities_are_told_as_measured(fitted, content):
 def test_four_rows_make_a_report_that_says_why_there_is_nothing(fitted):
     few = popstats.fit(fitted.population.select(np.arange(4)), method="exact")
     told = report_content(few)
-    assert told.answer[0].startswith("No regime of this population has enough networks")
+    assert told.answer[0].startswith("No regime of this population has enough recipes")
     assert all(row.outcome == "not assessable" for claim in told.claims for row in claim.rows)
     assert not [f for f in told.figures if f.key in ("drop", "near", "limits")]
 
@@ -266,7 +266,9 @@ def test_the_widths_are_credited_only_where_an_optimum_is_supported(fitted):
     alike = told({"0.60": "supported", "0.80": "supported"}, {"0.40": "refuted", "0.80": "refuted"})
     assert "would produce, at 80 %:" in alike
     assert "would produce" not in told({"0.60": "supported"}, {"0.40": "refuted"})
-    assert "At 60 % it is more than an additive effect" in told({"0.60": "supported"}, {"0.60": "supported"})
+    assert "At 60 % the best mCB is more than an additive effect" in told(
+        {"0.60": "supported"}, {"0.60": "supported"}
+    )
     assert "predicts the drop no better" in told({}, {"0.40": "refuted"})
 
 

@@ -12,7 +12,7 @@ from popstats.report.companions import _elsewhere_words
 from popstats.report.content import VerdictRow
 from popstats.report.doubts import doubts
 from popstats.report.evidence import Evidence
-from popstats.report.figures import drop_figure, limit_figure, near_figure
+from popstats.report.figures import drop_figure, limit_figure, limit_sentence, near_figure
 from popstats.report.page import _span
 from popstats.report.sections import alerts
 
@@ -68,7 +68,7 @@ def test_the_lead_gives_the_best_mcbs_own_interval(clear: Fit) -> None:
     evidence = _evidence(clear)
     row = evidence.optima["0.80"]
     assert (
-        f"(the best is {row.mcb:.2f}, 90 % interval {row.mcb_lower:.2f} to {row.mcb_upper:.2f})"
+        f"(best {row.mcb:.2f}, 90 % interval {row.mcb_lower:.2f} to {row.mcb_upper:.2f})"
         in answer(evidence)[0]
     )
 
@@ -119,3 +119,37 @@ def test_regimes_of_few_networks_are_marked() -> None:
     assert cells == ["60", "20 (few recipes)"]
     assert [row[1] for row in near_figure(told).table.rows] == cells
     assert [row[-1] for row in limit_figure(told).table.rows] == ["", "few recipes"]
+
+
+def test_two_good_stretches_are_both_told() -> None:
+    """A bump between two valleys that is too low for two optima, but too high to be near-optimal."""
+    made = popstats.simulate_population("quadratic", regimes=(0.5,), n=400, rise=0.5, noise=0.02, seed=4)
+    x = made.frame["log_mcb"].to_numpy()
+    valleys = np.where(
+        np.abs(x) > 0.3, 0.5 * (np.abs(x) - 0.3) / 0.2, 0.08 * np.cos(x / 0.3 * np.pi / 2) ** 2
+    )
+    accuracy = made.original.accuracy - 1.0 - valleys
+    table = made.table.assign(accuracy=accuracy + 0.01 * np.sin(np.arange(len(x)) * 1.7))
+    fit = popstats.fit(
+        popstats.Population.from_frame(table, original=made.original), method="exact", draws=300
+    )
+    evidence = _evidence(fit)
+    stretches = evidence.stretches["0.50"]
+    assert len(stretches) == 2
+    assert {np.sign(np.log(low)) for low, _ in stretches} == {-1.0, 1.0}
+    both = " or ".join(f"{low:.2f} to {high:.2f}" for low, high in stretches)
+    assert f"aim for {both} (best " in answer(evidence)[0]
+    assert f"anything from {both} is within" in evidence.verdicts.of("C3a")[0].sentence
+    assert drop_figure(evidence).table.rows[0][2] == both
+    drawn = near_figure(evidence).panels[0].data["near"]
+    assert [row[2:] for row in drawn.rows] == list(stretches)
+
+
+def test_the_lead_speaks_of_no_limit_from_a_few_recipes() -> None:
+    made = popstats.simulate_population("quadratic", regimes=(0.5, 0.65, 0.8), n=60, seed=2)
+    keep = np.flatnonzero((made.frame["regime"] != "0.50") | (np.arange(len(made)) % 3 == 0))
+    evidence = _evidence(popstats.fit(made.select(keep), method="exact", draws=50))
+    assert "points at 65 % and" in limit_sentence(evidence, reliable=True)
+    few = _evidence(popstats.fit(made.select(keep), regimes=[0.5], method="exact", draws=50))
+    assert limit_sentence(few, reliable=True) == ""
+    assert "at 50 % (20 recipes only) of MACs removed" in limit_sentence(few)

@@ -8,9 +8,10 @@ import altair as alt
 import pytest
 
 import popstats
+from popstats.report import charts
 from popstats.report.charts import CHARTS, draw
-from popstats.report.content import Panel, ReportContent
-from popstats.report.page import render, write_content
+from popstats.report.content import Panel, ReportContent, VerdictRow
+from popstats.report.page import _merged, render, write_content
 from popstats.report.theme import DARK, LIGHT, MODEL_MARKS, SPACE_MARKS, color_rules
 from popstats.report.words import interval_words, number, percent, probability, regime_name, typeset
 
@@ -128,7 +129,7 @@ def test_drop_panels_show_curve_band_range_optimum_and_the_original(content):
     _panel, _frames, specification = next(specifications(content))
     layers = [(layer["data"]["name"], layer["mark"]["type"]) for layer in specification["layer"]]
     assert layers == [
-        ("optimum", "rect"), ("original", "rule"), ("points", "circle"), ("points", "point"),
+        ("near", "rect"), ("original", "rule"), ("points", "circle"), ("points", "point"),
         ("curve", "area"), ("curve", "line"), ("optimum", "rule"), ("optimum", "point"),
     ]  # fmt: skip
     assert specification["datasets"]["original"] == [{"mcb": 1.0}]
@@ -180,3 +181,53 @@ def contrast(first: str, second: str) -> float:
 )
 def test_numbers_in_words(found, expected):
     assert found == expected
+
+
+def page_colors(source: str) -> list[dict[str, str]]:
+    """Return the page's own colours, light and dark, from its style sheet."""
+    dark = source.index("prefers-color-scheme: dark")
+    parts = source[:dark], source[dark : source.index("* { box-sizing")]
+    return [dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", part)) for part in parts]
+
+
+#: Text and what it stands on; smaller text than 18 pt needs 4.5 to 1 (WCAG 2.1, level AA).
+TEXT_ON = [
+    *((text, ground) for text in ("ink", "soft", "link") for ground in ("paper", "card")),
+    *((f"{hue}-ink", f"{hue}-bg") for hue in ("blue", "red", "amber", "grey")),
+    *(("ink", f"{hue}-bg") for hue in ("amber", "red", "grey")),
+]
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize(("text", "ground"), TEXT_ON)
+def test_text_stands_out_from_its_ground(scheme, text, ground):
+    colors = page_colors((Path(charts.__file__).parent / "templates" / "report.css").read_text())[scheme]
+    assert contrast(colors[text], colors[ground]) >= 4.5
+
+
+@pytest.mark.parametrize(("palette", "paper"), [(LIGHT, "#fbfbfa"), (DARK, "#12171e")])
+@pytest.mark.parametrize("mark", ["ink", "curve", "winner", "original", "second", "third", "fourth", "muted"])
+def test_marks_that_carry_a_meaning_stand_out_from_the_paper(palette, paper, mark):
+    assert contrast(getattr(palette, mark), paper) >= 3.0
+
+
+def test_regimes_without_an_answer_for_one_reason_share_a_row():
+    rows = [
+        VerdictRow(
+            f"{r:.2f}",
+            r,
+            "not assessable",
+            *[None] * 5,
+            "",
+            f"At {r}",
+            reason,
+            f"regimes = [{r:g}]\ncount = 200",
+        )
+        for r, reason in ((0.05, "8 recipes"), (0.25, "4 recipes"), (0.45, "no optimum"))
+    ]
+    told = VerdictRow("0.35", 0.35, "supported", 0.99, 0.2, 1.0, 0.9, 1.1, "mCB", "At 35 %", "8 recipes", "")
+    merged = _merged([rows[0], told, *rows[1:]])
+    assert [row.regime for row in merged] == ["0.05; 0.25", "0.35", "0.45"]
+    assert merged[0].sentence == "Cannot be assessed: 4 to 8 recipes."
+    assert merged[0].remedy == "regimes = [0.05, 0.25]\ncount = 200"
+    assert merged[1:] == [told, rows[2]]
