@@ -51,13 +51,13 @@ def flip(images: Tensor, generator: torch.Generator) -> Tensor:
 def shift(images: Tensor, generator: torch.Generator, pixels: int) -> Tensor:
     """Shift each image by up to `pixels` in both directions, zeros moving in (the usual padded random crop)."""
     count, _, height, width = images.shape
-    device = images.device
-    offsets = torch.randint(0, 2 * pixels + 1, (2, count, 1), device=device, generator=generator)
-    rows = offsets[0] + torch.arange(height, device=device)
-    columns = offsets[1] + torch.arange(width, device=device)
+    offsets = torch.randint(
+        0, 2 * pixels + 1, (2, count, 1), device=images.device, generator=generator
+    ).squeeze(-1)
     padded = functional.pad(images, (pixels,) * 4)
-    chosen = torch.arange(count, device=device)[:, None, None]
-    return padded[chosen, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    # A view of all windows: taking whole windows copies rows of pixels, half the time of taking them one by one.
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+    return windows[torch.arange(count, device=images.device), :, offsets[0], offsets[1]]
 
 
 def cutout(images: Tensor, generator: torch.Generator, pixels: int) -> Tensor:

@@ -13,6 +13,7 @@ from generate.cost_report import group_lines
 from generate.costs import CostModel
 from generate.executors import default_workers
 from generate.feasibility import feasible_range
+from generate.kernel import kernel_for
 from generate.pilot import print_pilot
 from generate.plan import Plan, TrainingSettings
 from generate.preparation import Survey, survey
@@ -187,11 +188,12 @@ def _time_one(
     network = cut(surveyed.network, images.input_shape, surveyed.costs.groups, kept)
     fresh_weights(network, 0)
     network.to(device)
+    kernel = kernel_for(device, images.input_shape)
     share = TIMED_STEPS / max(1, len(images.train) // settings.batch_size)
     short = dataclasses.replace(settings, epochs=share, training_macs=None)
     for _ in range(2):  # the first pass warms up
         started = time.perf_counter()
-        train(network, images, short, macs=macs, seed=0, device=device)
+        train(network, images, short, macs=macs, seed=0, device=device, kernel=kernel)
         step = (time.perf_counter() - started) / TIMED_STEPS
     sample = dataclasses.replace(
         images.test,

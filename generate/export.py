@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import io
 import json
@@ -17,6 +18,7 @@ from torch import nn
 
 from generate.original import load_weights, weights_bytes
 from generate.preparation import reopen
+from generate.provenance import FUSED
 from generate.run_folder import RunFolder, explain, write_whole
 from generate.subnetworks import Workbench, cut_network, train_subnetwork
 from generate.training import evaluate, memory_format
@@ -105,6 +107,9 @@ def export_subnetwork(
     # One thread, as in the workers: the same sums in the same order.
     torch.set_num_threads(1)
     bench = reopen(folder, torch.device("cpu"))
+    # A row of a machine without the compiled kernel is reproduced without it.
+    if FUSED not in row["memory_format"]:
+        bench = dataclasses.replace(bench, kernel=None)
     network = _trained_network(folder, bench, training)
     _check_accuracy(bench, network, row, tolerance)
     path = out or run / "exports" / f"{training.subnetwork_id}{ENDINGS[kind]}"
@@ -164,8 +169,8 @@ def _check_accuracy(bench: Workbench, network: nn.Module, row: dict[str, Any], t
         raise RunFolderError(
             f"{row['subnetwork_id']}: reaches {reached:.3f} % here, but its row says "
             f"{row['accuracy']:.3f} % (trained on {row['device']}, "
-            f"{row['cpu_capability']}, torch {row['torch_version']}). Nothing was written. Export on "
-            "the kind of machine that trained it, "
+            f"{row['cpu_capability']}, {row['memory_format']}, torch {row['torch_version']}). "
+            "Nothing was written. Export on the kind of machine that trained it, "
             'keep weights in the plan (keep_weights = "all"), or allow for seed noise with --tolerance.'
         )
 

@@ -11,9 +11,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
+from generate.batch_norm import normalise
 from generate.plan import NetworkPlan
 from popstats.errors import PlanError
 
@@ -42,9 +42,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the block's output for `features`, shape (batch, channels, height, width)."""
-        # In place: activations of small images are bound by memory traffic, not by arithmetic.
-        inner = torch.relu_(self.bn1(self.conv1(features)))
-        return torch.relu_(self.bn2(self.conv2(inner)).add_(self.shortcut(features)))
+        inner = normalise(self.bn1, self.conv1(features), rectify=True)
+        return normalise(self.bn2, self.conv2(inner), self.shortcut(features), rectify=True)
 
 
 def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Module:
@@ -83,7 +82,7 @@ class CifarResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return class scores, shape (batch, classes), for `images`, shape (batch, channels, height, width)."""
-        features = torch.relu(self.bn1(self.conv1(images)))
+        features = normalise(self.bn1, self.conv1(images), rectify=True)
         features = self.stage3(self.stage2(self.stage1(features)))
         return cast(Tensor, self.classifier(self.pool(features).flatten(1)))
 

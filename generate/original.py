@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from generate.images import ImageSet
+from generate.kernel import Kernel
 from generate.networks import planned_network
 from generate.plan import Plan
 from generate.training import check_learned, evaluate, fresh_weights, memory_format, train, training_epochs
@@ -79,8 +80,10 @@ class OriginalNumbers:
         return asdict(self)
 
 
-def make_original(plan: Plan, images: ImageSet, *, macs: int, device: torch.device) -> nn.Module:
-    """Return the original network, trained or loaded, on the CPU and in evaluation mode.
+def make_original(
+    plan: Plan, images: ImageSet, *, macs: int, device: torch.device, kernel: Kernel | None = None
+) -> nn.Module:
+    """Return the original network, trained (batch norm in `kernel`) or loaded, on the CPU and in evaluation mode.
 
     Raises
     ------
@@ -91,7 +94,8 @@ def make_original(plan: Plan, images: ImageSet, *, macs: int, device: torch.devi
     if plan.original.source == "train":
         fresh_weights(network, plan.original.seed)
         network.to(device)
-        train(network, images, plan.original.training, macs=macs, seed=plan.original.seed, device=device)
+        settings, seed = plan.original.training, plan.original.seed
+        train(network, images, settings, macs=macs, seed=seed, device=device, kernel=kernel)
     return network.to("cpu").to(memory_format=torch.contiguous_format).eval()
 
 

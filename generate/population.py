@@ -199,8 +199,11 @@ def _prepare(
     surveyed: Survey, source: str, folder: RunFolder, claims: Claims, device: torch.device, deadline: float
 ) -> _Run:
     """Bring the folder to where trainings can start."""
+    from generate.kernel import missing_kernel
     from generate.preparation import prepare
 
+    if lacking := missing_kernel(device, surveyed.images.input_shape):
+        print(lacking, flush=True)
     print(f"Preparing {folder.path}: the original network and the recipes.", flush=True)
     with claims.preparation():
         folder.sweep()

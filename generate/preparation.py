@@ -13,6 +13,7 @@ from generate.augmentation import parse_augmentation
 from generate.costs import CostModel, derive_costs
 from generate.groups import find_groups
 from generate.images import ImageSet, load_images
+from generate.kernel import kernel_for
 from generate.networks import planned_network
 from generate.original import (
     OriginalNumbers,
@@ -130,7 +131,8 @@ def _original(folder: RunFolder, surveyed: Survey, device: torch.device) -> Orig
         return OriginalNumbers(**present)
     started = time.monotonic()
     costs = (surveyed.costs.original_macs, surveyed.costs.original_params)
-    network = make_original(surveyed.plan, surveyed.images, macs=costs[0], device=device)
+    kernel = kernel_for(device, surveyed.images.input_shape)
+    network = make_original(surveyed.plan, surveyed.images, macs=costs[0], device=device, kernel=kernel)
     check_outputs(network, surveyed.images)
     numbers = measure_original(
         surveyed.plan, network, surveyed.images, costs=costs, device=device, started=started

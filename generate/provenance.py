@@ -13,9 +13,13 @@ from pathlib import Path
 
 import torch
 
+from generate.kernel import Kernel
 from generate.training import memory_format
 
-__all__ = ["Provenance", "choose_device", "code_version", "hardware", "now", "provenance_of"]
+__all__ = ["FUSED", "Provenance", "choose_device", "code_version", "hardware", "now", "provenance_of"]
+
+# What `memory_format` says besides the layout of rows that were trained with the compiled kernel.
+FUSED = ", fused batch norm"
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,12 @@ class Provenance:
         return asdict(self)
 
 
-def provenance_of(device: torch.device) -> Provenance:
-    """Return the provenance of trainings on `device` in this process."""
+def provenance_of(device: torch.device, kernel: Kernel | None = None) -> Provenance:
+    """Return the provenance of trainings on `device` in this process, with batch norm in `kernel`."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     layout = "channels_last" if memory_format(device) is torch.channels_last else "contiguous"
+    if kernel is not None:
+        layout += FUSED
     return Provenance(
         code_version(), str(torch.__version__), name, torch.backends.cpu.get_cpu_capability(), layout
     )

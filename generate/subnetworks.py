@@ -16,6 +16,7 @@ from generate.cut import choose_filters, cut
 from generate.filter_scores import score_filters
 from generate.groups import Group
 from generate.images import ImageSet
+from generate.kernel import Kernel, kernel_for
 from generate.latency import measure_latency
 from generate.networks import planned_network
 from generate.original import OriginalNumbers, load_weights
@@ -67,6 +68,8 @@ class Workbench:
         Where trainings run.
     provenance : Provenance
         What rows say about this worker.
+    kernel : Kernel, optional
+        What computes batch norm in trainings; None is torch.
     """
 
     plan: Plan
@@ -77,6 +80,7 @@ class Workbench:
     scores: Mapping[str, Mapping[str, Tensor]]
     device: torch.device
     provenance: Provenance
+    kernel: Kernel | None = None
 
 
 def open_workbench(
@@ -101,9 +105,10 @@ def open_workbench(
         for name in criteria
     }
     network.zero_grad(set_to_none=True)
-    return Workbench(
-        plan, _resident(images, device), network, original, groups, scores, device, provenance_of(device)
-    )
+    kernel = kernel_for(device, images.input_shape)
+    provenance = provenance_of(device, kernel)
+    resident = _resident(images, device)
+    return Workbench(plan, resident, network, original, groups, scores, device, provenance, kernel)
 
 
 def _resident(images: ImageSet, device: torch.device) -> ImageSet:
@@ -156,7 +161,15 @@ def _results(bench: Workbench, training: Training, network: nn.Module) -> dict[s
     """Measure, train, and measure the test accuracy of the last epoch."""
     images, device, settings = bench.images, bench.device, bench.plan.retraining[training.technique]
     before = {} if training.technique == "scratch" else _accuracies_before(bench, network)
-    train(network, images, settings, macs=training.macs, seed=training.torch_seed, device=device)
+    train(
+        network,
+        images,
+        settings,
+        macs=training.macs,
+        seed=training.torch_seed,
+        device=device,
+        kernel=bench.kernel,
+    )
     test = evaluate(network, images, images.test, device=device, shift=images.test_shift)
     check_learned(test, images.classes)
     validation = evaluate(network, images, images.validation, device=device, shift=images.test_shift)

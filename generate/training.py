@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from generate.augmentation import parse_augmentation, shift_views
+from generate.batch_norm import fused_batch_norm
 from generate.images import ImageSet, Split
+from generate.kernel import Kernel
 from generate.plan import TrainingSettings
 from popstats.errors import PopstatsError
 
@@ -140,6 +142,7 @@ def train(
     macs: int,
     seed: int,
     device: torch.device,
+    kernel: Kernel | None = None,
 ) -> None:
     """Train `network` in place.
 
@@ -157,6 +160,8 @@ def train(
         Seed of the order of images and of the augmentation.
     device : torch.device
         Where to train.
+    kernel : Kernel, optional
+        What computes batch norm on a CPU; None is torch. The results differ in their last digits.
 
     Raises
     ------
@@ -169,18 +174,13 @@ def train(
     rates = learning_rates(settings, steps)
     optimizer = _optimizer(network, settings, device)
     network.to(memory_format=memory_format(device)).train()
-    loss = torch.zeros((), device=device)
-    for step, (batch, labels) in enumerate(_endless_batches(images, settings, batch_size, seed, device)):
-        if step == steps:
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = rates[step]
-        loss = _step(network, optimizer, batch, labels, settings)
-        # Reading the loss waits for the device: once an epoch is enough to stop a hopeless training early.
-        if (step + 1) % per_epoch == 0 and not math.isfinite(loss.item()):
-            raise DivergenceError(f"the loss is {loss.item()} after epoch {(step + 1) // per_epoch}")
-    if not math.isfinite(loss.item()):
-        raise DivergenceError(f"the loss is {loss.item()} at the end")
+    batches = _endless_batches(images, settings, batch_size, seed, device)
+    with fused_batch_norm(network, kernel):
+        for step, (rate, (batch, labels)) in enumerate(zip(rates, batches, strict=False), start=1):
+            loss = _step(network, optimizer, batch, labels, rate, settings)
+            # Reading the loss waits for the device: once an epoch is enough to stop a hopeless training early.
+            if (step % per_epoch == 0 or step == steps) and not math.isfinite(loss.item()):
+                raise DivergenceError(f"the loss is {loss.item()} after {step / per_epoch:.3g} epochs")
 
 
 def _step(
@@ -188,8 +188,12 @@ def _step(
     optimizer: torch.optim.Optimizer,
     batch: Tensor,
     labels: Tensor,
+    rate: float,
     settings: TrainingSettings,
 ) -> Tensor:
+    """Move the weights by one batch; return its loss, still on the device."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
     with torch.autocast(batch.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
         outputs = network(batch)
     loss = functional.cross_entropy(outputs.float(), labels, label_smoothing=settings.label_smoothing)
@@ -226,7 +230,7 @@ def _endless_batches(
     while True:
         order = torch.randperm(len(split), device=split.images.device, generator=order_generator)
         for chosen in torch.split(order[: len(order) // batch_size * batch_size], batch_size):
-            batch = _normalise(split.images[chosen].to(device, non_blocking=True), images)
+            batch = _normalise(split.images.index_select(0, chosen).to(device, non_blocking=True), images)
             for augment in steps:
                 batch = augment(batch, generator)
             yield batch.contiguous(memory_format=memory_format(device)), split.labels[chosen].to(device)

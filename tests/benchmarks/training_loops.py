@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from generate.cut import choose_filters, cut
 from generate.groups import find_groups
 from generate.images import ImageSet, Split
+from generate.kernel import kernel_for
 from generate.networks import build_network
 from generate.plan import TrainingSettings
 from generate.training import evaluate, fresh_weights, learning_rates, settle_on_one_core, train
@@ -69,8 +70,9 @@ def clock(device):
 def our_loop(network, images, settings, seed, device):
     settle_on_one_core()
     resident = images.to(device)
+    kernel = kernel_for(device, images.input_shape)
     started = clock(device)
-    train(network, resident, settings, macs=1, seed=seed, device=device)
+    train(network, resident, settings, macs=1, seed=seed, device=device, kernel=kernel)
     return clock(device) - started
 
 
