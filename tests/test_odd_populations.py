@@ -1,5 +1,7 @@
 """Populations that nobody hopes for go all the way to a report: a clear word each, never a crash or a blank number."""
 
+import tomllib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -64,7 +66,35 @@ def far_from_the_originals_ratio():
     return networks(80).assign(params=lambda t: t["params"] // 20)
 
 
+def twelve_done_and_the_rest_failed():
+    return networks(60, status=["done"] * 12 + ["failed"] * 48, error="")
+
+
+def ten_recipes_with_four_seeds():
+    once = networks(10, seed=3).assign(recipe_id=[f"recipe {i}" for i in range(10)])
+    seeds = np.random.default_rng(1).normal(0.0, 0.1, 40)
+    return pd.concat([once] * 4).assign(accuracy=lambda t: t["accuracy"] + seeds)
+
+
+def two_techniques_that_never_meet():
+    parts = networks(40, retraining="fine-tune"), networks(40, seed=1, reduction=0.75, retraining="scratch")
+    return pd.concat(parts)
+
+
+def one_std_for_all():
+    return networks(60, ratio_std=0.1)
+
+
+def two_clumps_of_mcb():
+    return networks(60).assign(params=lambda t: np.where(np.arange(60) % 2, 30_000, 70_000) + np.arange(60))
+
+
 ODD = [
+    twelve_done_and_the_rest_failed,
+    ten_recipes_with_four_seeds,
+    two_techniques_that_never_meet,
+    one_std_for_all,
+    two_clumps_of_mcb,
     four_rows,
     one_row,
     constant_drop,
@@ -100,6 +130,19 @@ def test_verdicts_have_a_probability_or_a_reason(fit):
     assert (verdicts["reason"].str.len() > 10).all()
     judged = verdicts[verdicts["outcome"] != "not assessable"]
     assert judged["probability"].between(0.0, 1.0).all()
+    assert not verdicts["sentence"].str.contains("nan").any()
+
+
+def test_regimes_of_equal_parameters_are_judged_as_well(fit):
+    other = popstats.fit(fit.population, regime_axis="params", method="exact", draws=200)
+    assert (popstats.judge(other).frame["reason"].str.len() > 10).all()
+
+
+def test_proposed_plan_lines_are_toml(fit):
+    remedies = [v.remedy for v in popstats.judge(fit) if "[[recipes]]" in v.remedy]
+    plans = [tomllib.loads(remedy[remedy.index("[[recipes]]") :])["recipes"] for remedy in remedies]
+    assert plans
+    assert all(recipes[0]["count"] > 0 and recipes[0]["regimes"] for recipes in plans)
 
 
 @pytest.mark.parametrize("make", [one_row, constant_drop, one_collapsed_network, one_recipe_many_times])

@@ -90,7 +90,7 @@ class Reading:
     def second(self, bump: float) -> SecondRegion:
         """Return the second good region beside the optimum."""
         thinned = self.drop[:: max(1, len(self.drop) // SECOND_DRAWS)]
-        return second_region(self.grid, thinned, bump)
+        return second_region(self.grid, thinned, bump, self.near)
 
     @property
     def observed(self) -> tuple[float, float]:
@@ -116,6 +116,8 @@ class Effect:
         What counts as no effect, in words.
     inside_negligible : bool
         Whether the whole 90 % interval of the effect lies there.
+    withheld : str
+        What forbids "supported", however probable the claim is; empty if nothing does.
     """
 
     holds: BoolArray
@@ -124,6 +126,7 @@ class Effect:
     unit: str
     negligible: str
     inside_negligible: bool = False
+    withheld: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,11 +139,14 @@ class Case:
     thresholds : Thresholds
     given : Explained or None
         What explains the drop, where the caller has it already.
+    note : str
+        What to add to the reason of every verdict read off this fit; empty for the fit that was asked for.
     """
 
     fit: Fit
     thresholds: Thresholds
     given: Explained | None = None
+    note: str = ""
 
     @cached_property
     def readings(self) -> tuple[Reading, ...]:
@@ -269,6 +275,7 @@ class Case:
         """
         probability = float(np.mean(effect.holds))
         outcome = decide(probability, effect.prior_probability, effect.inside_negligible, self.thresholds)
+        outcome = "undecided" if outcome == "supported" and effect.withheld else outcome
         lower, upper = interval(effect.size)
         return Verdict(
             conjecture=conjecture,
@@ -283,7 +290,10 @@ class Case:
             observed_range=self._range(regime),
             thresholds=self.thresholds,
             negligible_region=effect.negligible,
-            reason=_reason(outcome, probability, effect, self.thresholds) + _said(words.get("because", "")),
+            reason=_reason(outcome, probability, effect, self.thresholds)
+            + _said(words.get("because", ""))
+            + self.note
+            + self._observed(regime),
             sentence=_sentence(outcome, probability, effect, self.thresholds, _said(words[outcome])),
             remedy=_said(words.get("remedy", "")) if outcome == "undecided" else "",
         )
@@ -299,6 +309,11 @@ class Case:
             self._range(regime), self.thresholds, "", reason, f"{place} {conjecture} cannot be assessed: {reason}.",
             remedy,
         )  # fmt: skip
+
+    def _observed(self, regime: RegimeData | None) -> str:
+        """Return where anything is claimed, for the end of a reason."""
+        low, high = self._range(regime)
+        return "" if np.isnan(low) else f"; observed mCB {number(low)} to {number(high)}"
 
     def _range(self, regime: RegimeData | None) -> tuple[float, float]:
         if regime is None or not regime.fitted:
@@ -342,6 +357,8 @@ def _reason(outcome: str, probability: float, effect: Effect, limits: Thresholds
         return f"the whole 90 % interval is negligible ({effect.negligible}); {shown}"
     if outcome == "refuted":
         return f"{shown}; at most {limits.refuted:g}, also at even prior odds, refutes"
+    if effect.withheld and probability >= limits.supported:
+        return f"{shown}; {effect.withheld}"
     return f"{shown}; neither {limits.supported:g} nor {limits.refuted:g} at even prior odds is reached"
 
 

@@ -16,6 +16,7 @@ __all__ = ["judge"]
 
 #: Draws of the second fit, on the other axis: a probability of 0.95 is then known to 0.005.
 DRAWS, CHAINS = 2000, 4
+_COSTS = {"macs": "MACs", "params": "parameters"}
 
 
 def judge(fitted: Fit, *, explained: Explained | None = None, **thresholds: float) -> Verdicts:
@@ -83,4 +84,5 @@ def _on_the_other_axis(case: Case) -> Case:
         seed=case.fit.settings.seed,
         priors=case.fit.prior_settings,
     )
-    return Case(other, case.thresholds)
+    note = f"; by a second fit, of regimes of equal {_COSTS[other.regime_axis]} and with normal noise"
+    return Case(other, case.thresholds, note=note)

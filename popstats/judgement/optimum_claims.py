@@ -31,6 +31,8 @@ FloatArray = npt.NDArray[np.float64]
 COST_CONJECTURE = {"macs": "C1", "params": "C2"}
 #: Probability of a second good region from which the wording changes.
 SECOND_REGION = 0.5
+#: Reductions and ends of ranges are sums of decimal fractions.
+_ROUNDING = 1e-9
 
 
 def judge_optimum(case: Case) -> list[Verdict]:
@@ -101,9 +103,11 @@ def _good_regions(case: Case, reading: Reading) -> str:
     rise = number(np.median(least_rise(reading.optimum)))
     second = reading.second(case.thresholds.rise)
     if second.probability > SECOND_REGION:
+        places = " and ".join(_region_words(*region) for region in second.regions)
         return (
-            f"there is more than one good region of mCB: around {best} and around "
-            f"{number(np.exp(second.log_mcb))}, both inside the observed range, between {_range_words(reading)}"
+            f"there is more than one good region of mCB: {places} (each within {case.thresholds.near:g} points of its own "
+            f"lowest, and the two within {case.thresholds.rise:g} of each other); the lowest of all is at {best}, and both "
+            f"ends of the observed range, {_range_words(reading)}, lie at least {rise} points above it"
         )
     stretches = near_stretches(reading.grid, reading.drop, reading.optimum, reading.near)
     near = " or ".join(f"{number(np.exp(low))} to {number(np.exp(high))}" for low, high in stretches)
@@ -111,6 +115,11 @@ def _good_regions(case: Case, reading: Reading) -> str:
         f"there is a best mCB: {best}; anything from {near} is within {case.thresholds.near:g} points of it, and "
         f"both ends of the observed range, {_range_words(reading)}, lie at least {rise} points above it"
     )
+
+
+def _region_words(low: float, best: float, high: float) -> str:
+    """Return a region, given in log mCB: "0.72 to 0.84 around 0.78"."""
+    return f"{number(np.exp(low))} to {number(np.exp(high))} around {number(np.exp(best))}"
 
 
 def widths_clause(case: Case, regime: RegimeData) -> str:
@@ -156,8 +165,11 @@ def _cost_optimum(case: Case, reading: Reading) -> Verdict:
     whole = case.fit.population.original.params if on_macs else case.fit.population.original.macs
     count = f"{np.median(share) / 100.0 * whole:,.0f}"
     name = "an optimal parameter bucket" if on_macs else "an optimal MACs count"
-    words = {
-        "supported": f"{at} there is {name}: {span(share, 1)} % of the original's {what}, about {count} {twin}.",
+    words: dict[str, Words] = {
+        "supported": lambda: (
+            f"{at} there is {name}: {span(share, 1)} % of the original's {what}, about {count}"
+            f"{_other_shares(case, reading)} {twin}."
+        ),
         "refuted": f"{at} there is no {name[3:]} inside the observed range: {_shape(case, reading)} {twin}.",
         "undecided": f"{at} it is undecided whether there is {name} {twin}.",
         "remedy": twice_the_recipes(reading.data),
@@ -165,9 +177,19 @@ def _cost_optimum(case: Case, reading: Reading) -> Verdict:
     return case.verdict(COST_CONJECTURE[case.fit.regime_axis], reading.data, effect, words)
 
 
+def _other_shares(case: Case, reading: Reading) -> str:
+    """Return both optimal costs where there are two good regions of mCB, in percent of the original's."""
+    second = reading.second(case.thresholds.rise)
+    if second.probability <= SECOND_REGION:
+        return ""
+    kept, sign = 1.0 - reading.data.target, -1 if case.fit.regime_axis == "macs" else 1
+    shares = sorted(100.0 * kept * np.exp(sign * best) for _, best, _ in second.regions)
+    return f", in one of two good regions, around {number(shares[0], 1)} and {number(shares[1], 1)} %"
+
+
 def _original_ratio(case: Case, reading: Reading) -> Verdict:
     if reason := _why_not_ratio(case, reading):
-        return case.not_assessable("C3c", reading.data, reason)
+        return case.not_assessable("C3c", reading.data, *reason)
     limit = case.thresholds.regret
     regret, prior = reading.optimum.regret_at_original, reading.prior.regret_at_original
     given = has_optimum(reading.prior, case.thresholds.rise)
@@ -192,24 +214,32 @@ def _original_ratio(case: Case, reading: Reading) -> Verdict:
     return case.verdict("C3c", reading.data, effect, words)
 
 
-def _why_not_ratio(case: Case, reading: Reading) -> str:
+def _why_not_ratio(case: Case, reading: Reading) -> tuple[str, str] | None:
+    """Return why the original's ratio cannot be judged, and what would change that; None where it can."""
     limits = case.thresholds
     if case.has_optimum(reading) != "supported":
-        return "it needs a supported C3a, an optimum to compare with the original's ratio"
+        undecided = case.has_optimum(reading) == "undecided"
+        return (
+            "it needs a supported C3a, an optimum to compare with the original's ratio",
+            twice_the_recipes(reading.data) if undecided else "",
+        )
     # At equal MACs mCB = F / P cannot fall below F (P is at most 1); at equal parameters not rise above 1 / P.
-    if 1.0 - reading.data.target > 1.0 / limits.band:
+    if 1.0 - reading.data.target > 1.0 / limits.band - _ROUNDING:
         side = "below" if case.fit.regime_axis == "macs" else "above"
         bound = 1.0 - reading.data.target if side == "below" else 1.0 / (1.0 - reading.data.target)
-        return f"no network {side} mCB {bound:.2f} exists at this reduction, so the band {_band(case)} is not passed"
+        why = f"no network {side} mCB {bound:.2f} exists at this reduction, so the band {_band(case)} is not passed"
+        return why, ""
     if not reading.observed[0] <= 1.0 <= reading.observed[1]:
-        return f"mCB = 1 lies outside the observed range, between {_range_words(reading)}"
+        why = f"mCB = 1 lies outside the observed range, between {_range_words(reading)}"
+        return why, more_recipes(reading.data)
     outside = _outside(case, reading)
     if outside < limits.outside_band:
-        return (
+        why = (
             f"only {percent(outside)} of the networks lie outside the band {_band(case)}, and "
             f"{percent(limits.outside_band)} are needed to tell it from the rest"
         )
-    return ""
+        return why, more_recipes(reading.data)
+    return None
 
 
 def _outside(case: Case, reading: Reading) -> float:

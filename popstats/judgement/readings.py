@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from popstats.inference.optimum import OptimumDraws
+from popstats.inference.optimum import NEAR_OPTIMAL_POINTS, OptimumDraws
 
 __all__ = [
     "SecondRegion",
@@ -15,6 +15,7 @@ __all__ = [
     "has_optimum",
     "least_rise",
     "leave_one_out_gain",
+    "lucky_share",
     "near_stretches",
     "optimum_trend",
     "second_region",
@@ -25,6 +26,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 #: Grid points (of 161 over the observed range) below which a stretch is a speck.
 SHORTEST_STRETCH = 3
+#: Shuffles behind the p value of C4, and the difference in points below which two of them are one.
+SHUFFLES, _TIE = 2000, 1e-12
 
 
 def least_rise(optimum: OptimumDraws) -> FloatArray:
@@ -52,13 +55,20 @@ class SecondRegion:
         Share of draws that have one.
     log_mcb : float
         Where it lies (median over those draws); NaN if none has one.
+    regions : tuple of (float, float, float), length 2
+        Lower end, argmin and upper end of the left and of the right region, log mCB, medians over the draws that
+        have both, whichever of the two is the lower one in a draw; empty if none has. The ends are where the curve
+        has risen by `near` above the region's own minimum.
     """
 
     probability: float
     log_mcb: float
+    regions: tuple[tuple[float, float, float], ...] = ()
 
 
-def second_region(grid: FloatArray, drop: FloatArray, bump: float) -> SecondRegion:
+def second_region(
+    grid: FloatArray, drop: FloatArray, bump: float, near: float = NEAR_OPTIMAL_POINTS
+) -> SecondRegion:
     """Look for a second minimum, as good within `bump` points, behind a bump of more than `bump` points.
 
     Parameters
@@ -69,6 +79,8 @@ def second_region(grid: FloatArray, drop: FloatArray, bump: float) -> SecondRegi
         Draws of the expected drop, points.
     bump : float
         Least height above both minima, and largest difference between them.
+    near : float
+        Height of a region above its own minimum, points.
     """
     position = drop.argmin(axis=1)
     limit = drop.min(axis=1)
@@ -86,7 +98,28 @@ def second_region(grid: FloatArray, drop: FloatArray, bump: float) -> SecondRegi
         best = np.where(better, least, best)
         found = np.where(better, grid[where if side > 0 else grid.size - 1 - where], found)
     have = np.isfinite(best)
-    return SecondRegion(float(have.mean()), float(np.median(found[have])) if have.any() else float("nan"))
+    if not have.any():
+        return SecondRegion(0.0, float("nan"))
+    other = np.searchsorted(grid, found[have] - 0.5 * (grid[1] - grid[0]))
+    ends = np.sort(np.stack([position[have], other], axis=1), axis=1)
+    return SecondRegion(
+        float(have.mean()), float(np.median(found[have])), _two_regions(grid, drop[have], ends, near)
+    )
+
+
+def _two_regions(
+    grid: FloatArray, drop: FloatArray, minima: npt.NDArray[np.int64], near: float
+) -> tuple[tuple[float, float, float], ...]:
+    """Return lower end, argmin and upper end of both regions, medians over the draws."""
+    rows, steps = np.arange(drop.shape[0]), np.arange(grid.size)
+    regions = []
+    for position in minima.T:
+        high = drop > (drop[rows, position] + near)[:, None]
+        before = np.where(high & (steps < position[:, None]), steps, -1).max(axis=1) + 1
+        after = np.where(high & (steps > position[:, None]), steps, grid.size).min(axis=1) - 1
+        low, middle, up = (float(np.median(grid[index])) for index in (before, position, after))
+        regions.append((low, middle, up))
+    return tuple(regions)
 
 
 def near_stretches(
@@ -157,6 +190,39 @@ def leave_one_out_gain(limit: FloatArray, log_mcb: FloatArray, aggressiveness: F
     )
     full = np.concatenate([base, log_mcb[..., None]], axis=-1)
     return _leave_one_out_error(base, limit) - _leave_one_out_error(full, limit)
+
+
+def lucky_share(
+    limit: FloatArray, log_mcb: FloatArray, aggressiveness: FloatArray, rng: np.random.Generator
+) -> float:
+    """Return how often optimal mCBs dealt out to the regimes at random lower the error as much.
+
+    What log(1 - reduction) says of the optimal mCB stays with the regime; the rest of it is shuffled, so that
+    nothing but its relation to the limit is lost.
+
+    Parameters
+    ----------
+    limit, log_mcb : numpy.ndarray, shape (K,)
+        The regimes' limits (points) and optima.
+    aggressiveness : numpy.ndarray, shape (K,)
+        log(1 - reduction) of the regimes.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    float
+        A p value: share of shuffles, the order as it is among them, that lower the leave-one-out error by as much
+        or more.
+
+    References
+    ----------
+    Freedman and Lane (1983), doi:10.1080/07350015.1983.10509354 (shuffled residuals).
+    """
+    base = np.stack([np.ones_like(aggressiveness), aggressiveness], axis=-1)
+    rest = log_mcb - base @ np.linalg.lstsq(base, log_mcb, rcond=None)[0]
+    shuffled = np.vstack([rest, rng.permuted(np.tile(rest, (SHUFFLES, 1)), axis=1)])
+    gain = leave_one_out_gain(np.tile(limit, (len(shuffled), 1)), shuffled, aggressiveness)
+    return float((gain >= gain[0] - _TIE).mean())
 
 
 def _leave_one_out_error(design: FloatArray, y: FloatArray) -> FloatArray:

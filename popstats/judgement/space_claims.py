@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -16,6 +18,7 @@ from popstats.inference.fit import Fit, fit
 from popstats.inference.optimum import interval
 from popstats.inference.techniques import at_average_technique
 from popstats.judgement.case import (
+    PROPOSED_COUNT,
     Case,
     Effect,
     Reading,
@@ -198,7 +201,7 @@ def judge_retraining(case: Case) -> list[Verdict]:
     )
     if len(counts) < 2:
         had = f"only {counts.index[0]!r}" if len(counts) else "no column retraining"
-        remedy = '[[recipes]]\nregimes = [0.7, 0.8]\ncount = 200\nretraining = ["fine-tune", "scratch"]'
+        remedy = _with_techniques(case.fit.regimes, ("fine-tune", "scratch"))
         return [
             case.not_assessable(
                 "R1", None, f"it needs two retraining techniques, and the table has {had}", remedy
@@ -209,6 +212,18 @@ def judge_retraining(case: Case) -> list[Verdict]:
     present = population.table["retraining"][member].dropna().unique()
     cases = {str(name): _technique(case, str(name)) for name in present}
     return [_moved(case, cases, regime) for regime in case.fit.regimes]
+
+
+def _with_techniques(
+    regimes: Sequence[RegimeData], techniques: tuple[str, ...], count: int = PROPOSED_COUNT
+) -> str:
+    """Return the plan lines of a population retrained in several ways; of one technique known, two are asked for."""
+    named = techniques if len(techniques) > 1 else ("fine-tune", "scratch")
+    targets = ", ".join(f"{r.target:g}" for r in regimes)
+    return (
+        f'[[recipes]]\naxis = "{regimes[0].axis}"\nregimes = [{targets}]\ncount = {count}\n'
+        f"retraining = [{', '.join(json.dumps(n) for n in named)}]"
+    )
 
 
 def _technique(case: Case, name: str) -> Case:
@@ -228,17 +243,21 @@ def _technique(case: Case, name: str) -> Case:
 
 def _moved(case: Case, cases: dict[str, Case], regime: RegimeData) -> Verdict:
     found = {name: _reading(c, regime) for name, c in cases.items()}
+    if rejected := {name: c for name, c in cases.items() if not c.usable}:
+        name, worst = next(iter(rejected.items()))
+        return case.not_assessable(
+            "R1", regime, f"of networks retrained by {name} alone, {worst.rejection}", worst.way_out
+        )
     both = {name: r for name, r in found.items() if r is not None}
     if len(both) < 2:
         reason = f"fewer than two techniques have enough recipes here ({', '.join(both) or 'none'})"
-        return case.not_assessable(
-            "R1", regime, reason, more_recipes(regime) + '\nretraining = ["fine-tune", "scratch"]'
-        )
+        return case.not_assessable("R1", regime, reason, _with_techniques([regime], tuple(cases)))
     if not any(cases[name].has_optimum(r) == "supported" for name, r in both.items()):
         return case.not_assessable(
             "R1",
             regime,
             "C3a is not supported for any of the techniques alone, so there is no optimum to move",
+            _with_techniques([regime], tuple(both), 2 * regime.n_recipes),
         )
     posterior = [exchange_regret(a.grid, a.drop, b.grid, b.drop) for a, b in combinations(both.values(), 2)]
     prior = [
@@ -264,7 +283,7 @@ def _moved_verdict(
         "supported": f"{at} the retraining technique does not move the optimum: {cost}.",
         "refuted": f"{at} the retraining technique moves the optimum: {cost}.",
         "undecided": f"{at} it is undecided whether the retraining technique moves the optimum: {cost}.",
-        "remedy": more_recipes(regime) + "\nretraining = [" + ", ".join(f'"{n}"' for n in both) + "]",
+        "remedy": _with_techniques([regime], tuple(both)),
     }
     return case.verdict("R1", regime, effect, words)
 

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from popstats.inference.optimum import interval
-from popstats.judgement.case import Case, Effect, Reading, number, span
-from popstats.judgement.readings import leave_one_out_gain, optimum_trend
+from popstats.judgement.case import PROPOSED_COUNT, Case, Effect, Reading, number, percent, span
+from popstats.judgement.readings import leave_one_out_gain, lucky_share, optimum_trend
 from popstats.judgement.verdicts import Verdict
 
 __all__ = ["aggressiveness", "judge_limit", "judge_trend", "luck"]
@@ -16,7 +16,8 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Simulations of C4's prior probability: what a predictor that knows nothing would reach by luck.
 LUCK = 4000
-_REGIMES = "regimes = [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]"
+#: Regimes that the proposed plan lines ask for: one more than C4 needs.
+PROPOSED_REGIMES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def judge_trend(case: Case) -> Verdict:
@@ -28,7 +29,7 @@ def judge_trend(case: Case) -> Verdict:
         labels = ", ".join(f"{100 * r.data.target:.4g} %" for r in readings) or "none"
         reason = f"it needs {limits.trend_regimes} regimes with C3a supported, and there are {len(readings)} ({labels})"
         return case.not_assessable(
-            "C3d", None, reason, f"more recipes in more regimes, e.g.\n[[recipes]]\n{_REGIMES}\ncount = 200"
+            "C3d", None, reason, f"more recipes in more regimes, e.g.\n{_more_regimes(case)}"
         )
     steps = aggressiveness(readings)
     change = optimum_trend(np.stack([r.optimum.log_mcb for r in readings], axis=1), steps)
@@ -61,30 +62,44 @@ def judge_limit(case: Case) -> Verdict:
     limits, readings = case.thresholds, case.readings
     if len(readings) < limits.limit_regimes:
         reason = f"it needs {limits.limit_regimes} fitted regimes, and there are {len(readings)}"
-        return case.not_assessable("C4", None, reason, f"[[recipes]]\n{_REGIMES}\ncount = 200")
+        return case.not_assessable("C4", None, reason, _more_regimes(case))
     steps = -aggressiveness(readings)
     limit = np.stack([r.optimum.limit for r in readings], axis=1)
     log_mcb = np.stack([r.optimum.log_mcb for r in readings], axis=1)
     gain = leave_one_out_gain(limit, log_mcb, steps)
+    lucky = lucky_share(
+        np.median(limit, axis=0),
+        np.median(log_mcb, axis=0),
+        steps,
+        np.random.default_rng([case.fit.settings.seed, 42]),
+    )
+    by_luck = f"best mCBs dealt out to the regimes at random do as well in {percent(lucky)} of shuffles"
     effect = Effect(
         holds=gain > 0,
         prior_probability=luck(steps, case.fit.settings.seed),
         size=gain,
         unit="percentage points of error",
         negligible="none: any lower error counts",
+        withheld=by_luck if lucky > 1.0 - limits.supported else "",
     )
     constant = _constant_error(limit)
     error = (
         f"the error on a left-out regime's limit {_falls(gain)} points when the best mCB is added to "
-        f"log(1 - reduction), over {len(readings)} regimes; a constant alone errs by {number(constant, 3)} points"
+        f"log(1 - reduction), over {len(readings)} regimes; a constant alone errs by {number(constant, 3)} points, "
+        f"and {by_luck}"
     )
     words = {
         "supported": f"The best mCB predicts the limit: {error}.",
         "refuted": f"The best mCB does not help to predict the limit: {error}.",
         "undecided": f"It is undecided whether the best mCB predicts the limit: {error}.",
-        "remedy": f"more regimes:\n[[recipes]]\n{_REGIMES}\ncount = 200",
+        "remedy": f"more regimes:\n{_more_regimes(case)}",
     }
     return case.verdict("C4", None, effect, words)
+
+
+def _more_regimes(case: Case) -> str:
+    """Return the plan lines of a population with enough regimes."""
+    return f'[[recipes]]\naxis = "{case.fit.regime_axis}"\nregimes = {list(PROPOSED_REGIMES)}\ncount = {PROPOSED_COUNT}'
 
 
 def _falls(gain: FloatArray) -> str:

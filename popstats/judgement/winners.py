@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from popstats.inference.optimum import interval
 from popstats.judgement.case import (
     Case,
     Effect,
@@ -87,6 +88,7 @@ def _winners(case: Case, reading: Reading, curve: MeanCurve) -> Verdict:
         size=lift,
         unit="times their share",
         negligible=f"the nearest hold at most {limits.lift:g} times their share of the winners",
+        inside_negligible=_inside(lift, limits.lift),
     )
     at, near = case.at(reading.data), f"the {percent(limits.nearest)} of networks nearest to the optimum"
     held = (
@@ -101,6 +103,12 @@ def _winners(case: Case, reading: Reading, curve: MeanCurve) -> Verdict:
         "remedy": twice_the_recipes(reading.data),
     }
     return case.verdict("C3b", reading.data, effect, words)
+
+
+def _inside(lift: FloatArray, least: float) -> bool:
+    """Return whether the whole interval of the lift is near 1, neither more nor fewer winners than elsewhere."""
+    lower, upper = interval(lift)
+    return bool(1.0 / least <= lower and upper <= least)
 
 
 def cross_fit(curve: MeanCurve, limits: Thresholds, rng: np.random.Generator) -> CrossFit:

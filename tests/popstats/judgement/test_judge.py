@@ -14,8 +14,11 @@ from popstats.inference.convergence import Convergence
 from popstats.inference.fit import Fit
 from popstats.judgement.case import Case, Effect, twice_the_recipes
 from popstats.judgement.explained import CEILING, what_explains
+from popstats.judgement.optimum_claims import _why_not_ratio
+from popstats.judgement.space_claims import _moved
 from popstats.judgement.trend_claims import _falls
 from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdict
+from popstats.judgement.winners import _inside
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "channel_bench_mobilenet.parquet"
 
@@ -78,6 +81,9 @@ def test_a_w_is_called_more_than_one_good_region() -> None:
         "more than one good region" in v.sentence for v in judged.of("C3a") if v.outcome == "supported"
     )
     assert any(v.outcome == "supported" for v in judged.of("C3a"))
+    assert all(
+        "in one of two good regions" in v.sentence for v in judged.of("C1") if v.outcome == "supported"
+    )
 
 
 def test_additive_widths_refute_m1_and_word_the_optimum(additive: popstats.Verdicts) -> None:
@@ -149,6 +155,85 @@ def test_a_regime_that_cannot_pass_the_band_says_so() -> None:
     verdict = judged.of("C3c")[0]
     assert verdict.outcome == "not assessable"
     assert "0.85" in verdict.reason
+
+
+@pytest.mark.parametrize(("target", "passes"), [(0.2, False), (0.21, True)])
+def test_at_20_percent_no_network_lies_below_the_band(target: float, passes: bool) -> None:
+    population = popstats.simulate_population("quadratic", regimes=(target,), n=800, rise=1.5, noise=0.05)
+    case = Case(popstats.fit(population, method="exact"), Thresholds(outside_band=0.01))
+    assert case.has_optimum(case.readings[0]) == "supported"
+    reason = _why_not_ratio(case, case.readings[0])
+    assert (reason is None) == passes
+    if reason is not None:
+        assert "no network below mCB 0.80 exists" in reason[0]
+
+
+def test_what_an_open_optimum_needs_is_what_c3c_needs() -> None:
+    verdict = _judged("quadratic", regimes=(0.6,), n=40, rise=0.2).of("C3c")[0]
+    assert "needs a supported C3a" in verdict.reason
+    assert tomllib.loads(verdict.remedy)["recipes"][0]["count"] == 80
+
+
+def test_verdicts_say_where_they_hold_and_what_they_were_read_off(quadratic: popstats.Verdicts) -> None:
+    judged = [v for v in quadratic if np.isfinite(v.observed_range[0]) and v.outcome != "not assessable"]
+    assert {v.conjecture for v in judged} >= {"C1", "C2", "C3a", "C3b", "C3c"}
+    for verdict in judged:
+        low, high = verdict.observed_range
+        assert verdict.reason.endswith(f"; observed mCB {low:.2f} to {high:.2f}"), verdict.reason
+        assert ("by a second fit, of regimes of equal parameters" in verdict.reason) == (
+            verdict.conjecture == "C2"
+        )
+
+
+def test_what_is_withheld_is_not_supported() -> None:
+    fitted = popstats.fit(popstats.simulate_population("quadratic", regimes=(0.6,), n=30), method="exact")
+    case = Case(fitted, Thresholds())
+    words = {"supported": "Yes.", "undecided": "Open.", "refuted": "No."}
+    sure, never = np.ones(1000, dtype=bool), np.zeros(1000, dtype=bool)
+    verdict = case.verdict("C4", None, Effect(sure, 0.2, sure * 1.0, "", "", withheld="luck"), words)
+    assert (verdict.outcome, verdict.sentence) == ("undecided", "Open.")
+    assert verdict.reason.endswith("; luck")
+    assert case.verdict("C4", None, Effect(sure, 0.2, sure * 1.0, "", ""), words).outcome == "supported"
+    assert (
+        case.verdict("C4", None, Effect(never, 0.2, sure * 1.0, "", "", withheld="luck"), words).outcome
+        == "refuted"
+    )
+
+
+def test_a_techniques_rejected_fit_is_named() -> None:
+    table = popstats.simulate_population("quadratic", regimes=(0.7,), n=120).table.assign(
+        retraining=["fine-tune", "scratch"] * 60
+    )
+    fitted = popstats.fit(popstats.Population.from_frame(table), method="exact")
+    case = Case(fitted, Thresholds())
+    alone = replace(fitted)
+    alone.__dict__["convergence"] = Convergence(
+        False, ("R-hat up to 1.200 (must be under 1.01)",), pd.DataFrame()
+    )
+    verdict = _moved(case, {"fine-tune": case, "scratch": Case(alone, Thresholds())}, fitted.regimes[0])
+    assert verdict.outcome == "not assessable"
+    assert "retrained by scratch alone" in verdict.reason
+    assert "R-hat" in verdict.reason
+    assert "method='nuts'" in verdict.remedy
+
+
+def test_a_lift_of_one_is_negligible() -> None:
+    near_one = np.linspace(0.9, 1.1, 100)
+    assert _inside(near_one, 1.25)
+    assert not _inside(near_one * 1.2, 1.25)
+    assert not _inside(near_one * 0.8, 1.25)
+
+
+def test_regimes_on_the_params_axis_are_proposed_on_it() -> None:
+    population = popstats.simulate_population("quadratic", regimes=(0.5,), n=60)
+    judged = popstats.judge(
+        popstats.fit(population, regime_axis="params", regimes=[0.5, 0.7], method="exact")
+    )
+    for conjecture in ("C3d", "C4", "R1"):
+        remedy = judged.of(conjecture)[0].remedy
+        assert tomllib.loads(remedy[remedy.index("[[recipes]]") :])["recipes"][0]["axis"] == "params", (
+            conjecture
+        )
 
 
 def test_a_fit_that_its_diagnostics_reject_supports_nothing() -> None:

@@ -9,6 +9,8 @@ from popstats.judgement.readings import (
     has_optimum,
     least_rise,
     leave_one_out_gain,
+    lucky_share,
+    near_stretches,
     optimum_trend,
     second_region,
 )
@@ -39,6 +41,49 @@ def test_a_w_has_a_second_region_where_it_is() -> None:
     assert found.log_mcb == pytest.approx(0.5, abs=0.02)
     mirrored = second_region(GRID, _draws(w[::-1]), bump=0.1)
     assert mirrored.log_mcb == pytest.approx(-0.5, abs=0.02)
+
+
+def test_both_good_regions_have_their_place_whichever_is_the_lower() -> None:
+    left_lower, right_lower = (4.0 * (GRID**2 - 0.25) ** 2 + tilt * GRID for tilt in (0.02, -0.02))
+    found = second_region(GRID, _draws(left_lower, right_lower, right_lower), bump=0.1, near=0.05)
+    # 4 (x^2 - 1/4)^2 = 0.05 at x^2 = 0.25 -+ sqrt(0.05 / 4): 0.37 and 0.60.
+    inner, outer = np.sqrt(0.25 - np.sqrt(0.0125)), np.sqrt(0.25 + np.sqrt(0.0125))
+    (a, left, b), (c, right, d) = found.regions
+    assert [a, left, b] == pytest.approx([-outer, -0.5, -inner], abs=0.03)
+    assert [c, right, d] == pytest.approx([inner, 0.5, outer], abs=0.03)
+    assert second_region(GRID, _draws(GRID**2), bump=0.1).regions == ()
+
+
+def test_near_stretches_are_all_that_is_as_good() -> None:
+    w = 4.0 * (GRID**2 - 0.25) ** 2 + 0.02 * GRID
+    found = near_stretches(GRID, _draws(w, w), read_optimum(GRID, _draws(w, w)), 0.05)
+    assert len(found) == 2
+    assert [round(low, 1) for low, _ in found] == [-0.6, 0.4]
+    bowl = _draws(GRID**2, GRID**2)
+    assert len(near_stretches(GRID, bowl, read_optimum(GRID, bowl), 0.05)) == 1
+
+
+def test_optima_that_know_nothing_are_as_lucky_as_any() -> None:
+    steps = np.log1p(-np.array([0.2, 0.35, 0.5, 0.65, 0.75, 0.85, 0.9]))
+    limit = 1.0 - 2.0 * steps + 0.5 * steps**2
+    shares, lowered = [], []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        mcb = 0.1 * steps + 0.1 * rng.normal(size=7)
+        shares.append(lucky_share(limit, mcb, steps, rng))
+        lowered.append(leave_one_out_gain(limit[None], mcb[None], steps)[0] > 0)
+    # The error falls by luck alone in a quarter of cases, and every one would be called certain with exact limits.
+    assert np.mean(lowered) > 0.12
+    assert np.mean(np.array(shares) <= 0.05) <= 0.10
+    assert np.mean(shares) == pytest.approx(0.5, abs=0.1)
+
+
+def test_optima_that_make_the_limit_are_no_luck() -> None:
+    rng = np.random.default_rng(1)
+    steps = np.log1p(-np.array([0.2, 0.35, 0.5, 0.65, 0.75, 0.85, 0.9]))
+    mcb = 0.1 * steps + 0.1 * rng.normal(size=7)
+    limit = 1.0 - 2.0 * steps + 5.0 * mcb
+    assert lucky_share(limit, mcb, steps, rng) < 0.01
 
 
 @pytest.mark.parametrize(
