@@ -33,6 +33,8 @@ Axis = Literal["macs", "params"]
 BUCKET_WIDTH = 0.02
 #: Width of the regimes that are cut where a table names none: ten points of reduction.
 BIN_WIDTH = 0.10
+#: Rows whose distances from all centres are taken at a time: they stay in the processor's cache.
+_BLOCK = 4096
 #: Two targets closer than this are one regime (targets are written with two or three decimals).
 TARGET_DIGITS = 4
 
@@ -224,15 +226,23 @@ def _given(axis: Axis, reductions: FloatArray, regimes: Sequence[float] | Mappin
         raise PopulationError(
             f"regimes: expected centres strictly between 0 and 1 (fractions removed), got {centres.tolist()}"
         )
-    index = np.full(reductions.size, -1, dtype=np.int64)
-    closest = np.full(reductions.size, np.inf)
-    # Centre by centre: a table of all distances would not fit the cache at a million rows.
-    for k, centre in enumerate(centres.tolist()):
-        distance = np.abs(reductions - centre)
-        nearer = (distance <= widths[centre] + 1e-9) & (distance < closest)
-        index[nearer] = k
-        closest[nearer] = distance[nearer]
+    halves = np.array([widths[c] for c in centres.tolist()]) + 1e-9
+    index = np.empty(reductions.size, dtype=np.int64)
+    for start in range(0, reductions.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        index[block] = _nearest_regime(reductions[block], centres, halves)
     return Regimes(axis, centres, index, "given")
+
+
+def _nearest_regime(
+    reductions: FloatArray, centres: FloatArray, half_widths: FloatArray
+) -> npt.NDArray[np.int64]:
+    """Return the nearest centre whose half-width each reduction is within, the lower of two; -1: none."""
+    distance = np.abs(reductions - centres[:, None])
+    distance[distance > half_widths[:, None]] = np.inf
+    nearest = distance.argmin(axis=0)
+    nearest[np.isinf(distance.min(axis=0))] = -1
+    return nearest
 
 
 def _half_widths(centres: Sequence[float]) -> dict[float, float]:

@@ -8,13 +8,22 @@ of every later step independent of the number of rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from popstats.inference.curves import COLUMNS, FIXED_TERMS, KEPT_RANGE, CurveScale, design_matrix
+from popstats.inference.curves import (
+    COLUMNS,
+    FIXED_TERMS,
+    KEPT_RANGE,
+    CurveScale,
+    design_matrix,
+    fill_design,
+)
 from popstats.population import Population
 from popstats.spaces import Regimes
 
@@ -23,6 +32,7 @@ __all__ = [
     "CrossProducts",
     "RegimeData",
     "StandardRows",
+    "members_of",
     "prepare_regimes",
     "recipe_table",
     "standard_rows",
@@ -154,14 +164,14 @@ def recipe_table(population: Population, regimes: Regimes) -> pd.DataFrame:
     }
     if code[-1] == code.size - 1:  # recipes are numbered as they come: each row is its own
         alone = {"drop": drop, "runs": np.ones_like(drop), "within": np.zeros_like(drop)}
-        return pd.DataFrame(columns | alone)
+        return pd.DataFrame(columns | alone, copy=False)
     runs = np.bincount(code).astype(np.float64)
     mean = np.bincount(code, weights=drop) / runs
     within = np.bincount(code, weights=(drop - mean[code]) ** 2)
     first = np.empty(runs.size, dtype=np.int64)
     first[code[::-1]] = np.arange(code.size)[::-1]
     places = {name: values[first] for name, values in columns.items()}
-    return pd.DataFrame({**places, "drop": mean, "runs": runs, "within": within})
+    return pd.DataFrame({**places, "drop": mean, "runs": runs, "within": within}, copy=False)
 
 
 def prepare_regimes(
@@ -178,77 +188,85 @@ def prepare_regimes(
     weights : numpy.ndarray, shape (recipes,), optional
         Relative precision of each recipe (mean 1), where the spread changes over the range.
     """
-    weight = np.ones(len(recipes)) if weights is None else weights
-    members = recipes["regime"].to_numpy()
-    techniques = int(recipes["technique"].max()) + 1
-    rows = (np.flatnonzero(members == k) for k in range(regimes.targets.size))
-    return tuple(
-        _regime(recipes.iloc[mine], weight[mine], regimes, k, techniques) for k, mine in enumerate(rows)
-    )
+    columns = {str(name): recipes[name].to_numpy() for name in recipes.columns}
+    columns["weight"] = np.ones(len(recipes)) if weights is None else weights
+    techniques = int(columns["technique"].max()) + 1
+    members = members_of(columns["regime"], regimes.targets.size)
+    return tuple(_regime(columns, mine, regimes, k, techniques) for k, mine in enumerate(members))
+
+
+def members_of(regime: IntArray, count: int) -> list[npt.NDArray[np.intp]]:
+    """Return the numbers of the recipes in each of `count` regimes, ascending."""
+    # Two bytes a recipe: a quarter of the memory to go through for each regime, and faster than sorting.
+    short = regime.astype(np.int16)
+    return [np.flatnonzero(short == k) for k in range(count)]
 
 
 def _regime(
-    recipes: pd.DataFrame, weight: FloatArray, regimes: Regimes, k: int, techniques: int
+    columns: Mapping[str, npt.NDArray[Any]],
+    mine: npt.NDArray[np.intp],
+    regimes: Regimes,
+    k: int,
+    techniques: int,
 ) -> RegimeData:
     target, label = float(regimes.targets[k]), regimes.labels[k]
-    log_mcb = recipes["log_mcb"].to_numpy()
-    scale = CurveScale.from_log_mcb(log_mcb) if len(recipes) else CurveScale(0.0, 0.0)
-    reason = _why_not(recipes, scale)
-    kept = np.ones(len(recipes), dtype=bool) if reason else np.abs(scale.to_unit(log_mcb)) <= KEPT_RANGE
-    inside = recipes[kept]
-    distance = inside["reduction"].to_numpy() - target
-    half_width = float(np.abs(distance).max()) if len(inside) else 0.0
-    centre = float(inside["drop"].mean()) if len(inside) else float("nan")
-    spread = float(_within_techniques(inside).std(ddof=0)) if len(inside) else float("nan")
-    mix = _mix(inside, techniques)
-    products: CrossProducts | None = None
-    fixed: tuple[bool, ...] = (True, *[False] * (FIXED_TERMS + techniques - 2))
+    log_mcb = columns["log_mcb"][mine]
+    scale = CurveScale.from_log_mcb(log_mcb) if mine.size else CurveScale(0.0, 0.0)
+    reason = _why_not(columns["drop"][mine], columns["technique"][mine], scale)
+    n_all = int(columns["runs"][mine].sum())
     if not reason:
-        rows = _standardise(inside, weight[kept], scale, distance / (half_width or 1.0), centre, spread, mix)
-        products, fixed = _accumulate(rows)
-    return RegimeData(
+        mine = mine[np.abs(scale.to_unit(log_mcb)) <= KEPT_RANGE]
+    inside = {name: values[mine] for name, values in columns.items()}
+    distance = inside["reduction"] - target
+    drop, n = inside["drop"], int(inside["runs"].sum())
+    half_width = float(np.abs(distance).max()) if mine.size else 0.0
+    regime = RegimeData(
         label=label,
         target=target,
         axis=regimes.axis,
-        n=int(inside["runs"].sum()),
-        n_recipes=len(inside),
-        n_left_out=int(recipes["runs"].sum() - inside["runs"].sum()),
+        n=n,
+        n_recipes=mine.size,
+        n_left_out=n_all - n,
         curve_scale=scale,
         half_width=half_width,
-        centre=centre,
-        scale=spread,
-        fixed=fixed,
-        cross_products=products,
+        centre=float(drop.mean()) if mine.size else float("nan"),
+        scale=float(_within_techniques(drop, inside["technique"]).std()) if mine.size else float("nan"),
+        fixed=(True, *[False] * (FIXED_TERMS + techniques - 2)),
+        cross_products=None,
         reason=reason,
-        mix=mix,
+        mix=_mix(inside["technique"], techniques),
     )
+    if reason:
+        return regime
+    products, fixed = _accumulate(_standardise(inside, regime))
+    return replace(regime, cross_products=products, fixed=fixed)
 
 
-def _mix(recipes: pd.DataFrame, techniques: int) -> tuple[float, ...]:
+def _mix(technique: IntArray, techniques: int) -> tuple[float, ...]:
     if techniques == 1:
         return (1.0,)
-    counts = np.bincount(recipes["technique"], minlength=techniques)
-    return tuple((counts / max(len(recipes), 1)).tolist())
+    counts = np.bincount(technique, minlength=techniques)
+    return tuple((counts / max(technique.size, 1)).tolist())
 
 
-def _within_techniques(recipes: pd.DataFrame) -> pd.Series:
+def _within_techniques(drop: FloatArray, technique: IntArray) -> FloatArray:
     """Return the drops, those of several techniques about each one's mean: levels apart are no spread."""
-    code = recipes["technique"]
-    if code.min() == code.max():
-        return recipes["drop"]
-    return recipes["drop"] - recipes["drop"].groupby(code).transform("mean")
+    if technique.min() == technique.max():
+        return drop
+    counts = np.maximum(np.bincount(technique), 1)
+    return np.asarray(drop - (np.bincount(technique, weights=drop) / counts)[technique])
 
 
-def _why_not(recipes: pd.DataFrame, scale: CurveScale) -> str:
-    present = recipes["technique"].nunique()
+def _why_not(drop: FloatArray, technique: IntArray, scale: CurveScale) -> str:
+    present = int(np.count_nonzero(np.bincount(technique)))
     needed, mixed = MINIMUM_RECIPES + max(present - 1, 0), ""
     if present > 1:
         mixed = f" through {present} retraining techniques"
-    if len(recipes) < needed:
-        return f"{len(recipes)} recipes; a curve{mixed} needs at least {needed}"
+    if drop.size < needed:
+        return f"{drop.size} recipes; a curve{mixed} needs at least {needed}"
     if 2.0 * scale.half_range < MINIMUM_RANGE:
         return "all recipes have practically the same mCB; a curve needs a range of it"
-    if _within_techniques(recipes).std(ddof=0) < 1e-9:
+    if _within_techniques(drop, technique).std() < 1e-9:
         apart = " within each retraining technique" if mixed else ""
         return f"all recipes have the same accuracy drop{apart}; there is nothing to explain"
     return ""
@@ -312,40 +330,36 @@ def standard_rows(
         How much each counts where the spread changes over the range (`variance`); equally by default.
     """
     kept = np.abs(regime.curve_scale.to_unit(recipes["log_mcb"])) <= KEPT_RANGE
-    inside = recipes[kept]
-    c = (inside["reduction"].to_numpy() - regime.target) / (regime.half_width or 1.0)
-    weights = np.ones(len(inside)) if weight is None else weight[kept]
-    return _standardise(inside, weights, regime.curve_scale, c, regime.centre, regime.scale, regime.mix)
+    inside = {str(name): recipes[name].to_numpy()[kept] for name in recipes.columns}
+    inside["weight"] = np.ones(inside["drop"].size) if weight is None else weight[kept]
+    return _standardise(inside, regime)
 
 
-def _standardise(
-    inside: pd.DataFrame,
-    weight: FloatArray,
-    scale: CurveScale,
-    distance: FloatArray,
-    centre: float,
-    spread: float,
-    mix: tuple[float, ...],
-) -> StandardRows:
-    code = inside["technique"].to_numpy()
+def _standardise(inside: Mapping[str, npt.NDArray[Any]], regime: RegimeData) -> StandardRows:
+    distance = inside["reduction"] - regime.target
+    others = np.arange(1, len(regime.mix))
     return StandardRows(
-        unit=scale.to_unit(inside["log_mcb"]),
-        distance=distance,
-        drop=(inside["drop"].to_numpy() - centre) / spread,
-        runs=inside["runs"].to_numpy(),
-        within=inside["within"].to_numpy() / spread**2,
-        weight=weight,
-        technique=(code[:, None] == np.arange(1, len(mix))) - np.array(mix[1:]),
+        unit=regime.curve_scale.to_unit(inside["log_mcb"]),
+        distance=distance / (regime.half_width or 1.0),
+        drop=(inside["drop"] - regime.centre) / regime.scale,
+        runs=inside["runs"],
+        within=inside["within"] / regime.scale**2,
+        weight=inside["weight"],
+        technique=(inside["technique"][:, None] == others) - np.array(regime.mix[1:]),
     )
 
 
 def _accumulate(rows: StandardRows) -> tuple[CrossProducts, tuple[bool, ...]]:
-    within, within_df = float(rows.weight @ rows.within), int(rows.runs.sum() - rows.runs.size)
+    # By einsum: BLAS would wake its threads for a sum of products, and they spin on for longer than it takes.
+    within, within_df = (
+        float(np.einsum("i,i", rows.weight, rows.within)),
+        int(rows.runs.sum() - rows.runs.size),
+    )
     # Replicates that agree to the last digit are copies: they say nothing about seed noise, whose likelihood
     # would have no maximum, and each recipe counts once.
     copies = within <= _IDENTICAL * within_df
     runs = np.ones_like(rows.runs) if copies else rows.runs
-    replicates = np.unique(runs)
+    replicates = runs[:1] if runs.min() == runs.max() else np.unique(runs)
     sums = [_sums(rows if replicates.size == 1 else rows.only(runs == r)) for r in replicates]
     xx, xy, yy, count = (np.array(values) for values in zip(*sums, strict=True))
     terms = FIXED_TERMS + rows.technique.shape[1]
@@ -365,16 +379,20 @@ def _accumulate(rows: StandardRows) -> tuple[CrossProducts, tuple[bool, ...]]:
 
 
 def _sums(rows: StandardRows) -> tuple[FloatArray, FloatArray, float, float]:
-    columns = COLUMNS + rows.technique.shape[1]
-    xx, xy = np.zeros((columns, columns)), np.zeros(columns)
-    root = np.sqrt(rows.weight)
+    p = COLUMNS + rows.technique.shape[1]
+    sums, root = np.zeros((p + 1, p + 1)), np.sqrt(rows.weight)
+    weighted = bool((root != 1.0).any())
+    room = np.empty((p + 1, min(_BLOCK, root.size)))
     for start in range(0, root.size, _BLOCK):
         block = slice(start, start + _BLOCK)
-        x = rows.design(block)
-        x *= root[block, None]
-        xx += x.T @ x
-        xy += x.T @ (root[block] * rows.drop[block])
-    return xx, xy, float(rows.weight @ rows.drop**2), float(root.size)
+        columns = room[:, : root[block].size]
+        fill_design(columns, rows.unit[block], rows.distance[block], rows.technique[block])
+        columns[p] = rows.drop[block]
+        if weighted:
+            columns *= root[block]
+        # The drops as one more column: a product with a vector alone wakes BLAS's threads, which then spin.
+        sums += columns @ columns.T
+    return sums[:p, :p], sums[:p, p], float(sums[p, p]), float(root.size)
 
 
 def _distinguishable(moments: FloatArray) -> tuple[bool, ...]:

@@ -35,6 +35,7 @@ __all__ = [
     "CurveScale",
     "basis",
     "design_matrix",
+    "fill_design",
     "frequencies",
     "log_basis_variance",
     "log_spectral_density",
@@ -138,12 +139,25 @@ def design_matrix(unit: FloatArray, distance: FloatArray, technique: FloatArray 
     """
     others = 0 if technique is None else technique.shape[1]
     columns = np.empty((COLUMNS + others, unit.size))
+    fill_design(columns, unit, distance, technique)
+    return columns.T
+
+
+def fill_design(
+    columns: FloatArray, unit: FloatArray, distance: FloatArray, technique: FloatArray | None = None
+) -> None:
+    """Write the design matrix, transposed, to the first rows of `columns`; arguments as for `design_matrix`.
+
+    Parameters
+    ----------
+    columns : numpy.ndarray, shape (at least FIXED_TERMS + T + BASIS_SIZE, n)
+    """
+    others = 0 if technique is None else technique.shape[1]
     columns[0], columns[1] = 1.0, distance
     np.multiply(distance, distance, out=columns[2])
     if technique is not None:
         columns[FIXED_TERMS : FIXED_TERMS + others] = technique.T
     _fill_basis(columns[FIXED_TERMS + others :], unit)
-    return columns.T
 
 
 def log_spectral_density(length_scale: npt.ArrayLike) -> FloatArray:

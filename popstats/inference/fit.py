@@ -19,6 +19,7 @@ from popstats.inference.convergence import Convergence, check_draws
 from popstats.inference.cross_products import (
     RegimeData,
     StandardRows,
+    members_of,
     prepare_regimes,
     recipe_table,
     standard_rows,
@@ -199,12 +200,12 @@ def weighted_regimes(
 ) -> tuple[tuple[RegimeData, ...], tuple[SpreadChange | None, ...]]:
     """Prepare the regimes; where the spread about a pilot fit changes over the range, weight and prepare again."""
     data = prepare_regimes(recipes, assigned)
-    members, weights = recipes["regime"].to_numpy(), np.ones(len(recipes))
+    weights = np.ones(len(recipes))
+    members = members_of(recipes["regime"].to_numpy(), len(data))
     changes: list[SpreadChange | None] = []
-    for k, regime in enumerate(data):
+    for k, (regime, mine) in enumerate(zip(data, members, strict=True)):
         change = None
         if regime.fitted:
-            mine = np.flatnonzero(members == k)
             # Thinned where there are more: the slope is then known to 0.02, a tenth of the smallest that matters.
             some = recipes.iloc[mine[:: max(1, mine.size // _PILOT_RECIPES)]]
             pilot = draw_regime(regime, priors, _PILOT_DRAWS, np.random.default_rng([seed, k, 1]))

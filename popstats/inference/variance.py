@@ -66,11 +66,11 @@ def estimate_spread_change(
         Posterior mean of the coefficients, in units of the regime's scale.
     """
     rows = standard_rows(recipes, regime)
-    residual = rows.drop - rows.design() @ coefficients
+    residual = rows.drop - np.einsum("ij,j", rows.design(), coefficients)
     squared = np.log(np.maximum(residual**2, _SMALLEST**2)) - _LOG_CHI2_MEAN
     u = rows.unit - rows.unit.mean()
     total = float((u**2).sum())
-    return SpreadChange(float(u @ squared) / total / 2.0, _LOG_CHI2_SD / np.sqrt(total) / 2.0)
+    return SpreadChange(float((u * squared).sum()) / total / 2.0, _LOG_CHI2_SD / np.sqrt(total) / 2.0)
 
 
 def precision_weights(recipes: pd.DataFrame, regime: RegimeData, change: SpreadChange) -> FloatArray:
