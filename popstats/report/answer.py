@@ -174,9 +174,7 @@ def _original_ratio(evidence: Evidence) -> str:
     if refuted:
         costs = [_cost(evidence, r) for r in refuted]
         subject = "it" if supported else "keeping the original's ratio"
-        parts.append(
-            f"{subject} is not the best {_regimes(evidence, refuted)}: it costs {join_words(costs)} points"
-        )
+        parts.append(f"{subject} is not the best {_regimes(evidence, refuted)}: it costs {join_words(costs)}")
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
@@ -185,7 +183,7 @@ def _cost(evidence: Evidence, regime: str) -> str:
     """Return what mCB = 1 costs in a regime, with its interval."""
     row = evidence.optima[regime]
     low, high = row.regret_at_original_lower, row.regret_at_original_upper
-    return f"{number(row.regret_at_original)} ({percent(INTERVAL_MASS)} interval {interval_words(low, high)})"
+    return f"{number(row.regret_at_original)} points ({percent(INTERVAL_MASS)} interval {interval_words(low, high)})"
 
 
 def _widths(evidence: Evidence) -> str:

@@ -323,7 +323,7 @@ def edfs(spaces: tuple[str, ...]) -> Any:
 def dot_intervals(title: str, groups: int) -> Any:
     """Draw one quantity of several groups, with intervals and the value that means nothing."""
     y = alt.Y("group:N", sort=None, title=None, axis=alt.Axis(grid=False, labelLimit=130))
-    x = alt.X("points:Q", title=title, axis=alt.Axis(tickCount=4, format="~g"), scale=alt.Scale(zero=False))
+    x = alt.X("points:Q", title=title, axis=alt.Axis(tickCount=4, format="~f"), scale=alt.Scale(zero=False))
     tips = [alt.Tooltip("group:N"), *_tips(("points", title), *_INTERVAL_TIPS, digits=3)]
     base = _rows("groups").encode(y=y)
     return alt.layer(
@@ -342,12 +342,12 @@ def uniform_difference() -> Any:
     """Draw a distribution minus the uniform one, inside its band."""
     title = "observed − expected"
     scale = alt.Scale(domain=["@y_lower", "@y_upper"], nice=False)
-    y = alt.Y("difference:Q", title=title, scale=scale, axis=alt.Axis(tickCount=5, format="~g"))
+    y = alt.Y("difference:Q", title=title, scale=scale, axis=alt.Axis(tickCount=5, format="~f"))
     x = alt.X(
         "place:Q",
         title="place in its prediction (0: lowest drop)",
         scale=alt.Scale(domain=[0, 1], nice=False),
-        axis=alt.Axis(tickCount=5, format="~g"),
+        axis=alt.Axis(tickCount=5, format="~f"),
     )
     base = _rows("places").encode(x=x)
     tips = _tips(("place", "place"), ("difference", "observed minus expected"), ("upper", "band, ±"))

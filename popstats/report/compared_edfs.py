@@ -156,14 +156,17 @@ def _sentence(
         less = [label for label, d in at if d.upper < 0]
         more = [label for label, d in at if d.lower > 0]
         parts = [
-            f"{how} at {regime_names(where)}" for how, where in (("less", less), ("more", more)) if where
+            f"{how} than {first}'s at {regime_names(where)}"
+            for how, where in (("less", less), ("more", more))
+            if where
         ]
         told.append(
-            f"{name} drops {' and '.join(parts)} removed than {first} on average"
+            f"on average {name}'s recipes drop {' and '.join(parts)} removed"
             if parts
             else f"{name} and {first} do not differ in their mean drop beyond doubt"
         )
-    return f"{'; '.join(told)}."
+    text = "; ".join(told)
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _panel(label: str, spreads: Sequence[_Spread], names: Sequence[str], alike: bool) -> Panel:

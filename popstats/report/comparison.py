@@ -18,7 +18,7 @@ from popstats.report.card import card_section, provenance_section
 from popstats.report.compared_edfs import compared_edfs
 from popstats.report.content import FORMAT, Alert, Claim, Figure, Panel, ReportContent, Section, Table
 from popstats.report.evidence import Evidence, rows_of
-from popstats.report.figures import INTERVALS, MASS_WORDS, ranges_panel
+from popstats.report.figures import INTERVALS, MASS_WORDS, near_words, ranges_panel, recipes_words
 from popstats.report.sections import alerts
 from popstats.report.words import count, join_words, number, plural, regime_name, regime_names, with_interval
 
@@ -29,9 +29,10 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class _Named:
-    """One of the compared populations."""
+    """One of the compared populations; the letter stands for it where a name would take too much room."""
 
     name: str
+    letter: str
     evidence: Evidence
 
 
@@ -44,11 +45,12 @@ class _Quantity:
     read: Callable[[OptimumDraws], FloatArray]
     against: Callable[[FloatArray, FloatArray], FloatArray]
     none: float
+    needs_optimum: bool
 
 
 _QUANTITIES = (
-    _Quantity("Best mCB", "ratio", lambda o: np.exp(o.log_mcb), lambda new, old: new / old, 1.0),
-    _Quantity("Limit", "points", lambda o: o.limit, lambda new, old: new - old, 0.0),
+    _Quantity("Best mCB", "ratio", lambda o: np.exp(o.log_mcb), lambda new, old: new / old, 1.0, True),
+    _Quantity("Limit", "points", lambda o: o.limit, lambda new, old: new - old, 0.0, False),
 )
 
 
@@ -84,7 +86,8 @@ def comparison_content(
         title=join_words([n.name for n in named]),
         answer=_answer(named, compared),
         facts=tuple(
-            (n.name, f"{count(len(n.evidence.fit.population))} trainings at {_accuracy(n)}") for n in named
+            (n.name, f"{count(len(n.evidence.fit.population))} trainings; original {_accuracy(n)}")
+            for n in named
         ),
         axis_words=named[0].evidence.axis_words,
         interval_mass=INTERVAL_MASS,
@@ -113,13 +116,16 @@ def _named(fits: Sequence[Fit]) -> list[_Named]:
     names = [fit.population.name for fit in fits]
     alike = len(set(names)) < len(names)
     return [
-        _Named(f"{name} ({i})" if alike else name, Evidence(fit))
+        _Named(f"{name} ({i})" if alike else name, chr(ord("A") + i - 1), Evidence(fit))
         for i, (name, fit) in enumerate(zip(names, fits, strict=True), 1)
     ]
 
 
 def _compared(named: list[_Named]) -> pd.DataFrame:
-    """Return one row a regime, later population and quantity: the difference from the first population."""
+    """Return one row a regime, later population and quantity: the difference from the first population.
+
+    Best mCBs are set against each other only where both populations have one.
+    """
     first, rows = named[0], []
     old = dict(
         zip((r.label for r in first.evidence.fit.fitted), first.evidence.fit.optimum_draws, strict=True)
@@ -130,11 +136,17 @@ def _compared(named: list[_Named]) -> pd.DataFrame:
             if regime.label not in old:
                 continue
             for quantity in _QUANTITIES:
+                if quantity.needs_optimum and not _both_have_one(first, other, regime.label):
+                    continue
                 draws = _differences(quantity, new, old[regime.label])
                 lower, upper = interval(draws)
                 middle = float(np.median(draws))
                 rows.append((regime.label, other.name, quantity.heading, middle, float(lower), float(upper)))
     return pd.DataFrame(rows, columns=["regime", "population", "quantity", "points", "lower", "upper"])
+
+
+def _both_have_one(first: _Named, other: _Named, regime: str) -> bool:
+    return all(n.evidence.outcome("C3a", regime) == "supported" for n in (first, other))
 
 
 def _differences(quantity: _Quantity, new: OptimumDraws, old: OptimumDraws) -> FloatArray:
@@ -148,26 +160,33 @@ def _answer(named: list[_Named], compared: pd.DataFrame) -> tuple[str, ...]:
     found = []
     for n in named:
         supported = n.evidence.regimes_where("C3a", "supported")
-        where = (
-            f"at {regime_names(supported)} of {n.evidence.axis_words} removed"
+        found.append(
+            f"In {n.name} there is a best mCB at {regime_names(supported)} of {n.evidence.axis_words} removed."
             if supported
-            else "nowhere beyond doubt"
+            else f"In {n.name} no best mCB is beyond doubt."
         )
-        found.append(f"In {n.name} there is a best mCB {where}.")
     return (*found, _difference_words(named, compared))
 
 
 def _difference_words(named: list[_Named], compared: pd.DataFrame) -> str:
     if compared.empty:
         return "The populations share no fitted regime, so nothing can be set against each other."
-    parts = []
-    for quantity in _QUANTITIES:
-        rows = compared[compared["quantity"] == quantity.heading]
-        apart = rows[(rows["lower"] > quantity.none) | (rows["upper"] < quantity.none)]
-        of = f"{len(apart) or 'none'} of {plural(len(rows), 'comparison')}"
-        parts.append(f"the {quantity.heading[0].lower()}{quantity.heading[1:]} differs beyond doubt in {of}")
-    text = join_words(parts)
-    return f"Against {named[0].name}, {text}."
+    told = [
+        _quantity_words(q, compared[compared["quantity"] == q.heading], alone=len(named) == 2)
+        for q in _QUANTITIES
+    ]
+    return f"Against {named[0].name}, {'; '.join(told)}."
+
+
+def _quantity_words(quantity: _Quantity, rows: pd.DataFrame, *, alone: bool) -> str:
+    """Say where a quantity differs beyond doubt; `alone`: only one population is set against the first."""
+    name = f"{quantity.heading[0].lower()}{quantity.heading[1:]}"
+    if rows.empty:
+        return f"no {name} can be compared, as no regime has a supported one in both"
+    apart = rows[(rows["lower"] > quantity.none) | (rows["upper"] < quantity.none)]
+    of = f"{len(apart) or 'none'} of {plural(len(rows), 'comparison')}"
+    where = f" (at {regime_names(apart['regime'].tolist())})" if alone and len(apart) else ""
+    return f"the {name} differs beyond doubt in {of}{where}"
 
 
 def _claims(named: list[_Named]) -> tuple[Claim, ...]:
@@ -177,7 +196,7 @@ def _claims(named: list[_Named]) -> tuple[Claim, ...]:
     for claim in told[0][1]:
         same = [(name, c) for name, list_ in told for c in list_ if c.conjecture == claim.conjecture]
         rows = tuple(replace(row, population=name) for name, c in same for row in c.rows)
-        summary = " ".join(f"{name}: {c.summary}" for name, c in same)
+        summary = "\n".join(f"{name}: {c.summary}" for name, c in same)
         merged.append(replace(claim, summary=summary, rows=rows))
     return tuple(merged)
 
@@ -188,23 +207,29 @@ def _ranges_figure(named: list[_Named]) -> Figure | None:
         return None
     pairs = [(n, row) for n in fitted for row in n.evidence.fitted_optima]
     pairs.sort(key=lambda pair: float(pair[1].target))
-    labels = [f"{regime_name(row.regime)}, {n.name}" for n, row in pairs]
+    labels = [f"{regime_name(row.regime)} {n.letter}" for n, row in pairs]
     clear = [n.evidence.outcome("C3a", row.regime) == "supported" for n, row in pairs]
     rows = [row for _, row in pairs]
     stretches = [n.evidence.stretches[row.regime] for n, row in pairs]
     table = [
         (
-            label,
+            f"{regime_name(row.regime)}, {n.name}",
+            recipes_words(row.n_recipes),
+            near_words(n.evidence, row.regime),
             with_interval(row.mcb, row.mcb_lower, row.mcb_upper),
             with_interval(row.limit, row.limit_lower, row.limit_upper),
         )
-        for label, row in zip(labels, rows, strict=True)
+        for n, row in pairs
     ]
     return Figure(
         key="near",
         heading="Near-optimal ranges side by side",
-        sentence="Where the ranges of one regime overlap, one choice of mCB serves both populations.",
-        caption=f"By {named[0].evidence.axis_words} removed. {INTERVALS}",
+        sentence=_overlap_words(named),
+        caption=(
+            f"By {named[0].evidence.axis_words} removed. {_letters(named)}. Where the "
+            "near-optimal ranges of one regime overlap, one choice of mCB serves both populations; where C3a is not "
+            f"supported a range is drawn pale and is no target. {INTERVALS}"
+        ),
         n=sum(n.evidence.n_fitted for n in fitted),
         interval_mass=INTERVAL_MASS,
         legend=(
@@ -216,8 +241,48 @@ def _ranges_figure(named: list[_Named]) -> Figure | None:
         ),
         panels=(ranges_panel(rows, labels, clear, stretches),),
         table=Table(
-            ("regime", f"lowest at mCB ({MASS_WORDS})", f"drop there, points ({MASS_WORDS})"), tuple(table)
+            (
+                "regime",
+                "recipes",
+                "near-optimal mCB",
+                f"lowest at mCB ({MASS_WORDS})",
+                f"drop there, points ({MASS_WORDS})",
+            ),
+            tuple(table),
         ),
+    )
+
+
+def _letters(named: list[_Named]) -> str:
+    return join_words([f"{n.letter} is {n.name}" for n in named])
+
+
+def _overlap_words(named: list[_Named]) -> str:
+    """Say in which regimes several populations have a supported best mCB, and whether one choice serves them."""
+    shared = [
+        label
+        for label in dict.fromkeys(r.label for n in named for r in n.evidence.fit.fitted)
+        if sum(n.evidence.outcome("C3a", label) == "supported" for n in named) > 1
+    ]
+    if not shared:
+        return "In no regime is a best mCB supported in more than one of the populations."
+    together = [label for label in shared if _overlap(named, label)]
+    where = f"at {regime_names(together)}" if together else "nowhere"
+    return (
+        f"At {regime_names(shared)} removed more than one population has a best mCB; the near-optimal ranges overlap "
+        f"{'there' if together == shared else where}."
+    )
+
+
+def _overlap(named: list[_Named], label: str) -> bool:
+    sets = [n.evidence.stretches[label] for n in named if n.evidence.outcome("C3a", label) == "supported"]
+    return all(
+        any(
+            low <= other_high and other_low <= high
+            for low, high in sets[0]
+            for other_low, other_high in other
+        )
+        for other in sets[1:]
     )
 
 
@@ -238,13 +303,17 @@ def _difference_figure(named: list[_Named], compared: pd.DataFrame) -> Figure | 
         heading=f"Differences from {named[0].name}",
         sentence=_difference_words(named, compared),
         caption=(
-            "Left: the best mCB as a multiple of the first population's (1: the same). Right: the limit minus the first "
-            f"population's, points (0: the same; negative: a smaller drop). {INTERVALS}"
+            "The best mCB, where both populations have one, as a multiple of the first population's (1: the same); the "
+            f"limit minus the first population's, points (0: the same; negative: a smaller drop). {INTERVALS}"
         ),
         n=sum(n.evidence.n_fitted for n in named),
         interval_mass=INTERVAL_MASS,
         legend=(),
-        panels=tuple(_difference_panel(q, labelled[labelled["quantity"] == q.heading]) for q in _QUANTITIES),
+        panels=tuple(
+            _difference_panel(q, rows)
+            for q in _QUANTITIES
+            if len(rows := labelled[labelled["quantity"] == q.heading])
+        ),
         table=Table(("regime", "quantity", f"difference ({MASS_WORDS})"), tuple(table)),
     )
 

@@ -36,8 +36,6 @@ FloatArray = npt.NDArray[np.float64]
 #: Points at which the distribution of the LOO-PIT values is drawn.
 PIT_POINTS = 101
 
-#: Values of arguments, as sentences of the fit write them.
-_QUOTED = re.compile(r"(?<==)'(\w+)'")
 _ALERT = re.compile(r"regime (?P<regime>[^:]+): (?P<text>.*)", re.DOTALL)
 #: Results of the fit as the sensitivity table calls them, in the report's words.
 _RESULTS = {
@@ -76,7 +74,7 @@ def misfitting(evidence: Evidence) -> set[str]:
 
 def _shared_sentence(members: Sequence[tuple[str, str]]) -> str:
     regimes = [regime for regime, _ in members if regime]
-    text = _QUOTED.sub("“\\1”", spanned([text for _, text in members]))
+    text = spanned([text for _, text in members])
     return f"At {regime_names(regimes)} removed: {text}." if regimes else f"{text}."
 
 

@@ -39,6 +39,8 @@ from popstats.report.words import (
 
 __all__ = ["render", "write_comparison", "write_content", "write_report"]
 
+#: Longest cell of a table that is never broken: an interval.
+SHORT_CELL = 14
 #: Between the labels of regimes that share a row of verdicts.
 _JOINT = "; "
 _REGIMES = re.compile(r"regimes = \[[\d., ]*\]")
@@ -224,13 +226,17 @@ def _style(environment: Environment) -> str:
 def _cell(value: Cell) -> str:
     if value is None:
         return MISSING
-    return number(value, 3) if isinstance(value, float) else str(value)
+    text = number(value, 3) if isinstance(value, float) else str(value)
+    return text.replace(" ", "\u00a0") if len(text) <= SHORT_CELL else text
 
 
 def _numeric_columns(table: Table) -> list[bool]:
     """Return for each column whether all its cells read as numbers; the first holds the row's name."""
     columns = list(zip(*table.rows, strict=True)) if table.rows else [()] * len(table.columns)
-    return [i > 0 and all(_NUMBER_LIKE.match(_cell(v)) for v in cells) for i, cells in enumerate(columns)]
+    return [
+        i > 0 and all(_NUMBER_LIKE.match(_cell(v).replace("\u00a0", " ")) for v in cells)
+        for i, cells in enumerate(columns)
+    ]
 
 
 def _span(row: VerdictRow) -> str:

@@ -198,6 +198,7 @@ def altair_config(palette: Palette = LIGHT) -> dict[str, Any]:
             "labelPadding": 6,
             "titlePadding": 8,
             "labelOverlap": "greedy",
+            "labelSeparation": 6,
         },
     }
 

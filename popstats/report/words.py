@@ -152,13 +152,17 @@ def spanned(texts: Sequence[str]) -> str:
 
 
 def typeset(text: str) -> str:
-    """Return text with a true minus sign before numbers, R², and no line break before a percent sign.
+    """Return text with a true minus sign before numbers, R², quotes of prose, and whole percentages and intervals.
 
-    >>> typeset("-0.5 at 75 %").replace(chr(160), "~")
-    '−0.5 at 75~%'
+    >>> typeset("-0.5 at 75 %").replace(chr(160), "~"), typeset("1.0 (0.9 to 1.1)").replace(chr(160), "~")
+    ('−0.5 at 75~%', '1.0 (0.9~to~1.1)')
+    >>> typeset("try noise='student'")
+    'try noise=“student”'
     """
     signed = re.sub(r"(?<![\w-])-(?=\d)", _MINUS, text).replace("R^2", "R²")
-    return re.sub(r"(?<=\d) %", "\u00a0%", signed)
+    quoted = re.sub(r"(?<==)'(\w+)'", r"“\1”", signed)
+    whole = re.sub(r"\(([−\d.,]+) to ([−\d.,]+)\)", "(\\1\u00a0to\u00a0\\2)", quoted)
+    return re.sub(r"(?<=\d) %", "\u00a0%", whole)
 
 
 def regime_name(label: str) -> str:

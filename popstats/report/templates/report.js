@@ -2,18 +2,28 @@
   "use strict";
   const specifications = JSON.parse(document.getElementById("charts").textContent);
   const options = { actions: false, renderer: "svg", tooltip: { theme: "custom" } };
-  const drawings = Array.from(document.querySelectorAll("[data-chart]"), (place) =>
-    vegaEmbed(place, specifications[place.dataset.chart], options)
+  const places = Array.from(document.querySelectorAll("[data-chart]"));
+  const views = new Map();
+  const drawings = places.map((place) =>
+    vegaEmbed(place, specifications[place.dataset.chart], options).then((drawn) => views.set(place, drawn.view))
   );
   // Readers of the browser tests wait for this; a chart that cannot be drawn says so where it should be.
   Promise.allSettled(drawings).then((results) => {
     document.body.dataset.charts = results.every((r) => r.status === "fulfilled") ? "drawn" : "failed";
   });
+  // Paper is narrower than a screen (A4 and Letter leave about 690 pixels): charts are drawn anew for it, since
+  // shrunken ones have unreadable labels. Vega redraws at once.
+  const sheet = { one: 660, several: 325 };
+  const draw = (place, width) => views.get(place)?.signal("width", width).run();
   // Paper has no toggles: everything folded is opened for printing, and folded again afterwards.
   let folded = [];
   addEventListener("beforeprint", () => {
     folded = Array.from(document.querySelectorAll("details:not([open])"));
     folded.forEach((d) => (d.open = true));
+    places.forEach((place) => draw(place, place.closest(".many, .pair") ? sheet.several : sheet.one));
   });
-  addEventListener("afterprint", () => folded.forEach((d) => (d.open = false)));
+  addEventListener("afterprint", () => {
+    folded.forEach((d) => (d.open = false));
+    places.forEach((place) => draw(place, place.clientWidth));
+  });
 })();
