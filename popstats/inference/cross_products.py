@@ -144,6 +144,19 @@ class RegimeData:
         """Whether the regime has enough to fit a curve to."""
         return self.cross_products is not None
 
+    @property
+    def products(self) -> CrossProducts:
+        """The cross-products of a fitted regime.
+
+        Raises
+        ------
+        ValueError
+            If the regime is not fitted.
+        """
+        if self.cross_products is None:
+            raise ValueError(f"regime {self.label} was not fitted: {self.reason}")
+        return self.cross_products
+
 
 def recipe_table(population: Population, regimes: Regimes) -> pd.DataFrame:
     """Return one row a recipe: regime, place, technique, mean drop, runs, squared deviations of its runs.

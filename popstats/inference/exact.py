@@ -96,9 +96,7 @@ def draw_regime(regime: RegimeData, priors: Priors, size: int, rng: np.random.Ge
     -------
     HyperDraws
     """
-    products = regime.cross_products
-    if products is None:
-        raise ValueError(f"regime {regime.label} has nothing to draw from: {regime.reason}")
+    products = regime.products
     lengths = _length_grid(priors)
     shares = _share_grid(products, regime.fixed, lengths, priors)
     projected = _project(products, regime.fixed, lengths, shares)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from popstats.inference.predictive import PredictiveChecks
+    from popstats.inference.sampling import Chains
     from popstats.inference.sensitivity import Sensitivity
 
 __all__ = ["Fit", "Settings", "fit", "require_fit"]
@@ -227,20 +229,23 @@ def _draw(
     progress: bool | None,
 ) -> Draws:
     fitted = [r for r in data if r.fitted]
-    lengths = {"draws": settings.draws, "tune": settings.tune, "chains": settings.chains}
     if settings.method == "exact" or not fitted:
         return _draw_exact(fitted, settings, priors)
     if settings.noise == "normal":
         from popstats.inference.nuts import sample_nuts
 
-        return sample_nuts(fitted, priors, seed=settings.seed, progress=progress, **lengths)
+        return sample_nuts(fitted, priors, _chains(settings), progress)
     from popstats.inference.row_models import sample_rows
 
     rows = _rows(recipes, data, changes)
     normal = _draw_exact(fitted, settings, priors)
-    return sample_rows(
-        settings.noise, fitted, rows, normal, priors, seed=settings.seed, progress=progress, **lengths
-    )
+    return sample_rows(settings.noise, fitted, rows, normal, priors, _chains(settings), progress)
+
+
+def _chains(settings: Settings) -> Chains:
+    from popstats.inference.sampling import Chains
+
+    return Chains(number=settings.chains, draws=settings.draws, tune=settings.tune, seed=settings.seed)
 
 
 def _draw_exact(fitted: list[RegimeData], settings: Settings, priors: Priors) -> Draws:
@@ -266,6 +271,17 @@ def _rows(
             mine = recipes[members == k]
             found.append(standard_rows(mine, regime, precision_weights(mine, regime, change)))
     return found
+
+
+def _positive(mcb: npt.ArrayLike) -> FloatArray:
+    """Return values of mCB as an array, shape (m,); FitError unless they are positive numbers."""
+    try:
+        values = np.atleast_1d(np.asarray(mcb, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise FitError(f"predict: mcb: expected positive numbers, got {mcb!r}") from error
+    if not (values > 0.0).all():
+        raise FitError(f"predict: mcb: expected positive numbers, got {mcb!r}")
+    return values
 
 
 def require_fit(value: object, who: str) -> None:
@@ -516,9 +532,9 @@ class Fit:
         FitError
             If the regime was not fitted, or a value lies outside what was observed.
         """
-        k = self._index_of(regime)
+        k = self.position_of(regime, "predict")
         data = self.fitted[k]
-        log_mcb = np.log(np.atleast_1d(np.asarray(mcb, dtype=np.float64)))
+        log_mcb = np.log(_positive(mcb))
         low, high = data.observed
         if not ((log_mcb >= low - 1e-12) & (log_mcb <= high + 1e-12)).all():
             raise FitError(
@@ -574,15 +590,29 @@ class Fit:
             scale * rng.standard_normal(shape) + excess * (rng.standard_exponential(shape) - 1.0)
         )
 
-    def _index_of(self, regime: float | str) -> int:
+    def position_of(self, regime: float | str, who: str) -> int:
+        """Return the position in `fitted` of a regime, given by its centre or label.
+
+        Parameters
+        ----------
+        regime : float or str
+        who : str
+            The function that asks, for the message.
+
+        Raises
+        ------
+        FitError
+            If it was not fitted.
+        """
+        names = f"fitted: {', '.join(r.label for r in self.fitted) or 'none'}"
+        if not isinstance(regime, str | Real):
+            raise FitError(
+                f"{who}: regime: expected the centre or label of a fitted regime, got {regime!r}; {names}"
+            )
         for k, data in enumerate(self.fitted):
-            if regime == data.label or (
-                not isinstance(regime, str) and abs(float(regime) - data.target) < 1e-6
-            ):
+            if regime == data.label or (isinstance(regime, Real) and abs(regime - data.target) < 1e-6):
                 return k
-        raise FitError(
-            f"regime {regime!r} was not fitted; fitted: {', '.join(r.label for r in self.fitted) or 'none'}"
-        )
+        raise FitError(f"{who}: regime {regime!r} was not fitted; {names}")
 
     @cached_property
     def posterior(self) -> xr.DataTree:

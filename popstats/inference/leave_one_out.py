@@ -97,9 +97,7 @@ def _coefficient_posterior(
     points: RegimePoints, sample: RegimeSample, length_scale: FloatArray, amplitude: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Return mean (S, p) and a root of the covariance (S, p, p) of the coefficients given each draw."""
-    products = points.regime.cross_products
-    if products is None:
-        raise ValueError(f"regime {points.regime.label} was not fitted: {points.regime.reason}")
+    products = points.regime.products
     share = sample.seed_share[:, None]
     variance = sample.scale[:, None] ** 2 * (1.0 - share + share / products.replicates)
     precision = np.einsum("ds,sij->dij", 1.0 / variance, products.xx)

@@ -16,9 +16,8 @@ from popstats.inference.cross_products import RegimeData
 from popstats.inference.density_op import DensityOp
 from popstats.inference.marginal import log_density, pack
 from popstats.inference.priors import Priors
-from popstats.inference.sampling import sampler_statistics, say
 
-__all__ = ["MarginalLogDensity", "build_model", "sampler_statistics", "say"]
+__all__ = ["MarginalLogDensity", "build_model"]
 
 
 class MarginalLogDensity(DensityOp):

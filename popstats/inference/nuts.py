@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from popstats.inference.coefficients import draw_coefficients
-from popstats.inference.cross_products import CrossProducts, RegimeData
+from popstats.inference.cross_products import RegimeData
 from popstats.inference.draws import Draws
 from popstats.inference.exact import draw_regime
 from popstats.inference.marginal import PARAMETERS, compiled_posterior, pack
 from popstats.inference.priors import Priors
-from popstats.inference.sampling import sample_compiled, say
+from popstats.inference.sampling import Chains, sample_compiled, say
 
 __all__ = ["Coordinates", "pack_posterior", "sample_nuts"]
 
@@ -57,7 +57,7 @@ class Coordinates:
     @classmethod
     def of(cls, regimes: Sequence[RegimeData], priors: Priors) -> Coordinates:
         """Standardise by each regime's exact posterior."""
-        sizes = tuple(4 if _products(r).has_replicates else 3 for r in regimes)
+        sizes = tuple(4 if r.products.has_replicates else 3 for r in regimes)
         centre, root = np.zeros((4, len(regimes))), np.zeros((len(regimes), 4, 4))
         for k, (regime, size) in enumerate(zip(regimes, sizes, strict=True)):
             drawn = draw_regime(regime, priors, _PILOT_DRAWS, np.random.default_rng([k, 6]))
@@ -99,11 +99,7 @@ def pack_posterior(regimes: Sequence[RegimeData], priors: Priors, coordinates: C
 def sample_nuts(
     regimes: Sequence[RegimeData],
     priors: Priors,
-    *,
-    seed: int,
-    draws: int,
-    tune: int,
-    chains: int,
+    chains: Chains,
     progress: bool | None = None,
 ) -> Draws:
     """Sample the hyperparameters by NUTS and draw the coefficients exactly given them.
@@ -113,8 +109,7 @@ def sample_nuts(
     regimes : sequence of RegimeData
         Fitted regimes.
     priors : Priors
-    seed, draws, tune, chains : int
-        The same values give the same draws.
+    chains : Chains
     progress : bool, optional
         Say what is being done on standard error; default: only on a terminal.
 
@@ -125,21 +120,14 @@ def sample_nuts(
     say(progress, "loading the compiled model (compiling it, for some seconds, the first time on a machine)")
     density = compiled_posterior()
     coordinates = Coordinates.of(regimes, priors)
-    say(progress, f"sampling {chains} chains")
-    raw = sample_compiled(
-        density,
-        pack_posterior(regimes, priors, coordinates),
-        coordinates.dimension,
-        seed=seed,
-        draws=draws,
-        tune=tune,
-        chains=chains,
-    )
+    say(progress, f"sampling {chains.number} chains")
+    data = pack_posterior(regimes, priors, coordinates)
+    raw = sample_compiled(density, data, coordinates.dimension, chains)
     parameters = coordinates.to_parameters(raw.positions)
     length_scale, amplitude, noise = np.exp(np.moveaxis(parameters[:, :, :3], 2, 0))
     share = 1.0 / (1.0 + np.exp(-parameters[:, :, 3]))
     share[:, :, np.array(coordinates.sizes) < len(PARAMETERS)] = 0.0
-    rng = np.random.default_rng([seed, 5])
+    rng = np.random.default_rng([chains.seed, 5])
     coefficients = [
         draw_coefficients(r, length_scale[:, :, k], amplitude[:, :, k], noise[:, :, k], share[:, :, k], rng)
         for k, r in enumerate(regimes)
@@ -153,9 +141,3 @@ def sample_nuts(
         statistics=raw.statistics,
         edge_probability=np.zeros(len(regimes)),
     )
-
-
-def _products(regime: RegimeData) -> CrossProducts:
-    if regime.cross_products is None:
-        raise ValueError(f"regime {regime.label} has nothing to sample: {regime.reason}")
-    return regime.cross_products

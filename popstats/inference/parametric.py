@@ -64,9 +64,7 @@ def draw_parametric(
     HyperDraws
         Length scale and amplitude are NaN: the curve has none.
     """
-    products = regime.cross_products
-    if products is None:
-        raise ValueError(f"regime {regime.label} has nothing to draw from: {regime.reason}")
+    products = regime.products
     share = draw_regime(regime, priors, size, rng).seed_share
     shapes = _shapes(curve, regime.fixed)
     log_weight, means, roots, misfit, freedom = _least_squares(products, shapes, float(np.median(share)))

@@ -65,9 +65,7 @@ def pilot_scenario(pilot: Fit, k: int, truths: int, seed_share: float | None) ->
     pilot's own noise will be as precise (Lehmann and Casella 1998, Theory of Point Estimation, section 6.3).
     """
     regime, flat = pilot.fitted[k], pilot.draws.flat_coefficients[:, k]
-    products = regime.cross_products
-    if products is None:
-        raise ValueError(f"regime {regime.label} was not fitted: {regime.reason}")
+    products = regime.products
     picked = np.linspace(0, flat.shape[0] - 1, truths).astype(np.intp)
     noise = pilot.draws.noise[:, :, k].reshape(-1)[picked]
     if pilot.draws.shape is not None:

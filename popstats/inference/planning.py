@@ -14,7 +14,7 @@ from popstats.errors import FitError
 from popstats.inference.curves import COLUMNS
 from popstats.inference.draws import curve_in_points
 from popstats.inference.exact import draw_regime
-from popstats.inference.fit import Fit
+from popstats.inference.fit import Fit, require_fit
 from popstats.inference.optimum import GRID_SIZE, INTERVAL_MASS, OptimumDraws, interval, read_optimum
 from popstats.inference.planned_regimes import Scenario, guessed_scenario, pilot_scenario, simulate_regime
 from popstats.inference.priors import Priors
@@ -142,6 +142,8 @@ def plan_size(
     >>> plan.frame["trainings"].tolist()
     [30, 300]
     """
+    if pilot is not None:
+        require_fit(pilot, "plan_size")
     _check(pilot, width, noise, rise, seed_share, recipes, seeds)
     if pilot is None:
         share = GUESSED_SEED_SHARE if seed_share is None else seed_share
@@ -188,15 +190,11 @@ def _check(
 
 
 def _regime_of(pilot: Fit, regime: float | str | None) -> int:
-    names = ", ".join(r.label for r in pilot.fitted) or "none"
     if not pilot.fitted:
         raise FitError("plan_size: the pilot has no fitted regime; plan from a guess (noise, rise) instead")
     if regime is None:
         return int(np.argmax([max(_widths(optimum)) for optimum in pilot.optimum_draws]))
-    for k, data in enumerate(pilot.fitted):
-        if regime == data.label or (not isinstance(regime, str) and abs(float(regime) - data.target) < 1e-6):
-            return k
-    raise FitError(f"plan_size: regime {regime!r} was not fitted in the pilot; fitted: {names}")
+    return pilot.position_of(regime, "plan_size")
 
 
 def _widths(optimum: OptimumDraws) -> tuple[float, float]:

@@ -253,5 +253,4 @@ class RowLogDensity(DensityOp):
     """Inputs: coefficients (K, p), log noise (K,), log shape (K,), packed rows; see `log_density`."""
 
     density = staticmethod(log_density)
-    parts = (_regime, _residuals, _project, _frontier, _scaled_tail, _student, _student_shape, _sum_of_logs)
     differentiable = 3

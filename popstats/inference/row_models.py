@@ -23,9 +23,9 @@ import pytensor.tensor as pt
 from popstats.inference.cross_products import RegimeData, StandardRows
 from popstats.inference.curves import log_basis_variance
 from popstats.inference.draws import Draws
-from popstats.inference.models import sampler_statistics, say
 from popstats.inference.priors import Priors
 from popstats.inference.row_density import RowLogDensity, pack_rows
+from popstats.inference.sampling import Chains, run_chains, sampler_statistics, say
 
 __all__ = ["sample_rows"]
 
@@ -58,11 +58,7 @@ def sample_rows(
     rows: Sequence[StandardRows],
     normal: Draws,
     priors: Priors,
-    *,
-    seed: int,
-    draws: int,
-    tune: int,
-    chains: int,
+    chains: Chains,
     progress: bool | None = None,
 ) -> Draws:
     """Sample curves, scales and the shape of the noise, every recipe seen one by one.
@@ -78,8 +74,7 @@ def sample_rows(
         replicates decide, whatever the tails) sets how much a recipe's replicates narrow its noise.
     priors : Priors
         Of noise and excess; length scale and amplitude have had theirs in `normal`.
-    seed, draws, tune, chains : int
-        Of nutpie. Chains run side by side on as many cores as there are.
+    chains : Chains
     progress : bool, optional
         Whether to say on standard error that it compiles, then that it samples; default: on a terminal.
 
@@ -94,16 +89,8 @@ def sample_rows(
     packed = _pack(noise, regimes, rows, share)
     say(progress, f"compiling the {noise} model (seconds)")
     compiled = nutpie.compile_pymc_model(_build(noise, len(regimes), whitening, packed, priors))
-    say(progress, f"sampling {chains} chains over {sum(r.drop.size for r in rows):,} recipes")
-    trace = nutpie.sample(
-        compiled,
-        draws=draws,
-        tune=tune,
-        chains=chains,
-        seed=seed,
-        target_accept=_TARGET_ACCEPT,
-        progress_bar=False,
-    )
+    say(progress, f"sampling {chains.number} chains over {sum(r.drop.size for r in rows):,} recipes")
+    trace = run_chains(compiled, chains, target_accept=_TARGET_ACCEPT)
     coefficients, log_noise, log_shape = (
         trace["posterior"][name].to_numpy() for name in ("coefficients", "log_noise", "log_shape")
     )

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import carray, types  # type: ignore[attr-defined]
 
-__all__ = ["DENSITY", "RawDraws", "sample_compiled", "sampler_statistics", "say"]
+__all__ = ["DENSITY", "Chains", "RawDraws", "run_chains", "sample_compiled", "sampler_statistics", "say"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -42,6 +42,25 @@ class RawDraws:
     statistics: dict[str, FloatArray]
 
 
+@dataclass(frozen=True)
+class Chains:
+    """How long and from where the sampler walks: the same values give the same draws.
+
+    Attributes
+    ----------
+    number : int
+        Chains, side by side on as many cores as there are.
+    draws, tune : int
+        Kept draws of each chain, and those before them that only adapt it.
+    seed : int
+    """
+
+    number: int
+    draws: int
+    tune: int
+    seed: int
+
+
 def _copy(dimension: Any, expanded: Any, position: Any, out: Any, data: Any) -> int:
     carray(out, (expanded,))[:] = carray(position, (dimension,))
     return 0
@@ -52,9 +71,7 @@ def _identity() -> Any:
     return numba.cfunc(_EXPANSION, cache=True)(_copy)
 
 
-def sample_compiled(
-    density: Any, data: FloatArray, dimension: int, *, seed: int, draws: int, tune: int, chains: int
-) -> RawDraws:
+def sample_compiled(density: Any, data: FloatArray, dimension: int, chains: Chains) -> RawDraws:
     """Sample a density whose coordinates are about standard normal.
 
     Parameters
@@ -64,14 +81,12 @@ def sample_compiled(
     data : numpy.ndarray
         What the density reads through its last argument.
     dimension : int
-    seed, draws, tune, chains : int
-        The same values give the same draws.
+    chains : Chains
 
     Returns
     -------
     RawDraws
     """
-    import nutpie
     from nutpie.compile_pymc import CompiledPyMCModel
 
     name = "position"
@@ -91,10 +106,23 @@ def sample_compiled(
         _shapes={name: (dimension,)},
         _coords={},
     )
-    trace = nutpie.sample(
-        model, draws=draws, tune=tune, chains=chains, seed=seed, progress_bar=False, save_warmup=False
-    )
+    trace = run_chains(model, chains, save_warmup=False)
     return RawDraws(trace["posterior"][name].to_numpy(), sampler_statistics(trace))
+
+
+def run_chains(model: Any, chains: Chains, **options: Any) -> Any:
+    """Return nutpie's trace of a compiled model; `options` are those of `nutpie.sample`."""
+    import nutpie
+
+    return nutpie.sample(
+        model,
+        draws=chains.draws,
+        tune=chains.tune,
+        chains=chains.number,
+        seed=chains.seed,
+        progress_bar=False,
+        **options,
+    )
 
 
 def sampler_statistics(trace: Any) -> dict[str, FloatArray]:

@@ -183,9 +183,7 @@ def log_likelihood(regime: RegimeData, sample: RegimeSample) -> FloatArray:
     sample : RegimeSample
         S draws.
     """
-    products = regime.cross_products
-    if products is None:
-        raise ValueError(f"regime {regime.label} was not fitted: {regime.reason}")
+    products = regime.products
     beta, share = sample.coefficients, sample.seed_share[:, None]
     variance = sample.scale[:, None] ** 2 * (1.0 - share + share / products.replicates)
     misfit = products.yy - 2.0 * beta @ products.xy.T

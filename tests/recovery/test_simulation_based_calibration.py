@@ -74,11 +74,12 @@ def test_exact_method_is_calibrated():
 @pytest.mark.slow
 def test_nuts_is_calibrated():
     from popstats.inference.nuts import sample_nuts
+    from popstats.inference.sampling import Chains
 
     rng = np.random.default_rng(21)
     ranks = []
     for i in range(120):
         regime, truth = simulate(rng)
-        draws = sample_nuts([regime], PRIORS, seed=i, draws=200, tune=300, chains=2, progress=False)
+        draws = sample_nuts([regime], PRIORS, Chains(number=2, draws=200, tune=300, seed=i), progress=False)
         ranks.append(ranked(draws, truth, np.zeros(5)))
     assert min(p_values(ranks)) > 0.01 / 5

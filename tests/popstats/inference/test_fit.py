@@ -44,6 +44,13 @@ def test_predict_refuses_what_was_not_observed(fit):
         fit.predict([1.0], regime=0.5, reduction=0.7)
     with pytest.raises(FitError, match=r"was not fitted; fitted: 0\.50, 0\.80"):
         fit.predict([1.0], regime=0.3)
+    with pytest.raises(
+        FitError, match=r"predict: regime: expected the centre or label .* got None; fitted: 0\.50"
+    ):
+        fit.predict([1.0], regime=None)
+    for mcb in (["one"], [-1.0], None):
+        with pytest.raises(FitError, match="mcb: expected positive numbers"):
+            fit.predict(mcb, regime=0.5)
 
 
 def test_saved_fit_is_the_same_fit(fit, tmp_path):

@@ -115,8 +115,10 @@ def test_the_hardest_regime_is_planned_unless_one_is_named():
     fit = popstats.fit(popstats.Population.from_frame(table), regimes={0.5: 0.05, 0.7: 0.05}, method="exact")
     assert popstats.plan_size(fit, recipes=[50]).regime == "0.70"
     assert popstats.plan_size(fit, regime=0.5, recipes=[50]).regime == "0.50"
-    with pytest.raises(FitError, match=r"regime 0\.6 was not fitted in the pilot; fitted: 0\.50, 0\.70"):
+    with pytest.raises(FitError, match=r"regime 0\.6 was not fitted; fitted: 0\.50, 0\.70"):
         popstats.plan_size(fit, regime=0.6)
+    with pytest.raises(FitError, match=r"plan_size: expected a Fit, got a Population; fit it first"):
+        popstats.plan_size(population)
 
 
 @pytest.mark.parametrize(
