@@ -10,6 +10,7 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -25,8 +26,8 @@ import torch
 from generate.original import weights_bytes
 from generate.preparation import reopen
 from generate.run_folder import Claims, RunFolder, write_whole
-from generate.subnetworks import Workbench, train_subnetwork
-from generate.training import release_freed_memory, settle_on_one_core
+from generate.subnetworks import DEVICE_LOST, OUT_OF_MEMORY, DeviceError, Workbench, train_subnetwork
+from generate.training import release_freed_memory, settle_on_device
 from generate.worklist import Training
 from popstats.errors import PopstatsError, RunFolderError
 
@@ -48,6 +49,10 @@ DEATHS_WITHOUT_PROGRESS = 10
 # If the first trainings all fail, the plan is at fault and not the recipes.
 FIRST_FAILURES = 5
 POLL_SECONDS = 0.5
+DEVICE_FAILURES: dict[int | None, str] = {
+    OUT_OF_MEMORY: "ran out of GPU memory",
+    DEVICE_LOST: "lost its GPU to an error",
+}
 # Small networks keep a GPU busy only a fraction of the time: several processes share one.
 WORKERS_PER_GPU = 4
 
@@ -81,9 +86,12 @@ type Report = Callable[[Event], None]
 
 
 def default_workers(device: torch.device) -> int:
-    """Return the number of workers to start: one a CPU core, a few a GPU."""
+    """Return the number of workers to start: one a CPU core, a few a GPU (of all GPUs, unless one is named)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return cores if device.type == "cpu" else min(cores, WORKERS_PER_GPU * max(1, torch.cuda.device_count()))
+    if device.type == "cpu":
+        return cores
+    gpus = torch.cuda.device_count() if device.index is None else 1
+    return min(cores, WORKERS_PER_GPU * max(1, gpus))
 
 
 def worker_devices(device: torch.device, workers: int) -> list[str]:
@@ -219,6 +227,8 @@ class _Crew:
 
 
 def _ending(exitcode: int | None) -> str:
+    if exitcode in DEVICE_FAILURES:
+        return DEVICE_FAILURES[exitcode]
     if exitcode is not None and exitcode < 0:
         return f"was ended by {signal.Signals(-exitcode).name}"
     return f"ended with exit code {exitcode}"
@@ -292,12 +302,16 @@ def _work(folder_path: str, device: str, connection: Connection, deadline: float
     # Ctrl-C reaches the whole process group: the parent decides what becomes of the training in progress.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
-    settle_on_one_core()
+    settle_on_device(torch.device(device))
     folder = RunFolder(Path(folder_path))
     try:
         bench = reopen(folder, torch.device(device))
         connection.send(Event("ready"))
         _train_missing(folder, bench, connection, deadline)
+    except torch.OutOfMemoryError:
+        sys.exit(OUT_OF_MEMORY)
+    except DeviceError as error:
+        sys.exit(error.exit_code)
     except PopstatsError as error:
         connection.send(Event("broken", message=str(error)))
     except Exception as error:

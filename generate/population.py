@@ -151,6 +151,8 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise PlanError(f"--device: {name!r} cannot be used here ({reason}). Use auto or cpu.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise PlanError(f"--device: trainings run on cpu or cuda; got {name!r}. Use auto, cpu, cuda or cuda:N.")
     if name == "auto" and device.type == "cpu":
         print("No GPU found: everything runs on the CPU.", flush=True)
     return device
@@ -172,21 +174,21 @@ def _make(plan: Plan, source: str, path: Path, device: torch.device, options: ar
     from generate.run_folder import Claims
 
     deadline = math.inf if options.time_limit is None else time.time() + options.time_limit
-    surveyed, folder = _check(plan, path)
+    surveyed, folder = _check(plan, path, device)
     with contextlib.closing(Claims(folder)) as claims:
         run = _prepare(surveyed, source, folder, claims, device, deadline)
         _train(run, device, options.workers, options.executor)
     return _finish(run)
 
 
-def _check(plan: Plan, path: Path) -> tuple[Survey, RunFolder]:
+def _check(plan: Plan, path: Path, device: torch.device) -> tuple[Survey, RunFolder]:
     """Check everything that can be checked before anything is trained, and make the folder."""
     from generate.preparation import survey
     from generate.run_folder import RunFolder
-    from generate.training import settle_on_one_core
+    from generate.training import settle_on_device
 
     # The original is trained with one thread too, so that it is the same whatever the number of cores.
-    settle_on_one_core()
+    settle_on_device(device)
     surveyed = survey(plan)
     # Drawn once before anything is written: an impossible regime leaves no folder behind.
     surveyed.worklist(original_id="")
@@ -201,6 +203,7 @@ def _prepare(
     """Bring the folder to where trainings can start."""
     from generate.kernel import missing_kernel
     from generate.preparation import prepare
+    from generate.training import release_freed_memory
 
     if lacking := missing_kernel(device, surveyed.images.input_shape):
         print(lacking, flush=True)
@@ -208,6 +211,8 @@ def _prepare(
     with claims.preparation():
         folder.sweep()
         original, trainings = prepare(folder, surveyed, source, device)
+    # Workers need the room that this process took on a GPU to train the original.
+    release_freed_memory()
     print(
         f"Original {original.network} on {original.dataset}: {original.accuracy:.2f} %, "
         f"{original.macs:,} MACs, {original.params:,} parameters.",

@@ -28,7 +28,7 @@ from generate.provenance import code_version, hardware
 from generate.run_folder import RunFolder
 from generate.subnetworks import Workbench, open_workbench, rebuild_original
 from generate.worklist import Training, make_worklist
-from popstats.errors import RunFolderError
+from popstats.errors import PlanError, RunFolderError
 
 __all__ = ["Survey", "metadata", "prepare", "reopen", "survey"]
 
@@ -132,11 +132,18 @@ def _original(folder: RunFolder, surveyed: Survey, device: torch.device) -> Orig
     started = time.monotonic()
     costs = (surveyed.costs.original_macs, surveyed.costs.original_params)
     kernel = kernel_for(device, surveyed.images.input_shape)
-    network = make_original(surveyed.plan, surveyed.images, macs=costs[0], device=device, kernel=kernel)
-    check_outputs(network, surveyed.images)
-    numbers = measure_original(
-        surveyed.plan, network, surveyed.images, costs=costs, device=device, started=started
-    )
+    try:
+        network = make_original(surveyed.plan, surveyed.images, macs=costs[0], device=device, kernel=kernel)
+        check_outputs(network, surveyed.images)
+        numbers = measure_original(
+            surveyed.plan, network, surveyed.images, costs=costs, device=device, started=started
+        )
+    except torch.OutOfMemoryError as error:
+        raise PlanError(
+            f"original.training: {device} has too little free memory for {surveyed.plan.network.name} with "
+            f"batches of {surveyed.plan.original.training.batch_size} images. Lower batch_size, wait until the "
+            "GPU is free, or take another one with --device cuda:N."
+        ) from error
     folder.write_original(weights_bytes(network), numbers.as_dict())
     return numbers
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from generate.original import OriginalNumbers, weights_bytes
 from generate.plan import Plan, plan_from_dict
 from generate.preparation import assemble
 from generate.run_folder import RunFolder
-from generate.subnetworks import train_subnetwork
-from generate.training import release_freed_memory, settle_on_one_core
+from generate.subnetworks import DeviceError, train_subnetwork
+from generate.training import release_freed_memory, settle_on_device
 from generate.worklist import Training
 
 __all__ = ["Parts", "Trainer", "parts_of"]
@@ -74,9 +75,10 @@ class Trainer:
     """The actor: opens its workbench once, then trains what it is given."""
 
     def __init__(self, parts: Parts) -> None:
-        settle_on_one_core()
         original = OriginalNumbers(**parts.original)
-        device = torch.device(parts.device)
+        # Ray shows an actor no GPU but its own, which is then the first one.
+        device = torch.device("cuda:0" if parts.device == "cuda" else parts.device)
+        settle_on_device(device)
         self._bench = assemble(plan_from_dict(parts.plan), parts.images(), parts.weights, original, device)
 
     def ready(self) -> tuple[str, str]:
@@ -85,7 +87,11 @@ class Trainer:
 
     def train(self, training: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """Return the row of one training, and its weights where the plan keeps them."""
-        row, network = train_subnetwork(self._bench, Training.from_dict(training))
+        try:
+            row, network = train_subnetwork(self._bench, Training.from_dict(training))
+        except DeviceError as error:
+            # At once, without Ray's own farewell: the driver opens another actor for one that is gone.
+            os._exit(error.exit_code)
         release_freed_memory()
         keep = network is not None and self._bench.plan.keep_weights != "none"
         return row, weights_bytes(network) if keep and network is not None else b""

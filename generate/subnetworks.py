@@ -35,8 +35,12 @@ from generate.training import (
     training_epochs,
 )
 from generate.worklist import Training
+from popstats.errors import PopstatsError
 
 __all__ = [
+    "DEVICE_LOST",
+    "OUT_OF_MEMORY",
+    "DeviceError",
     "Workbench",
     "cut_network",
     "known_columns",
@@ -44,6 +48,18 @@ __all__ = [
     "rebuild_original",
     "train_subnetwork",
 ]
+
+
+# Exit codes of a process whose GPU failed; its parent starts another one.
+OUT_OF_MEMORY, DEVICE_LOST = 71, 72
+
+
+class DeviceError(PopstatsError):
+    """A GPU that failed: the process that used it should end with `exit_code`."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 @dataclass(frozen=True)
@@ -138,6 +154,11 @@ def train_subnetwork(bench: Workbench, training: Training) -> tuple[dict[str, An
         All columns of the table. A training that diverges or fails has status "failed" and its reason.
     network : nn.Module or None
         The trained network, on the workbench's device; None for a failed training.
+
+    Raises
+    ------
+    DeviceError
+        If the GPU failed and not the training.
     """
     row = known_columns(bench, training)
     started = time.monotonic()
@@ -145,10 +166,26 @@ def train_subnetwork(bench: Workbench, training: Training) -> tuple[dict[str, An
         network = cut_network(bench, training).to(bench.device).to(memory_format=memory_format(bench.device))
         row |= _results(bench, training, network)
     except (DivergenceError, RuntimeError, ValueError) as error:
+        _blame_device(error, bench.device)
         # Recorded as the row's reason: one recipe that cannot be trained must not stop thousands that can.
         row |= {"status": "failed", "error": _reason(error), "seconds": round(time.monotonic() - started, 3)}
         return row, None
     return row | {"seconds": round(time.monotonic() - started, 3)}, network
+
+
+def _blame_device(error: Exception, device: torch.device) -> None:
+    """Raise where it was the GPU's fault: after most of its errors nothing works in this process any more.
+
+    Recorded as the recipe's, one such error would make failed rows of all the trainings that follow.
+    """
+    if device.type != "cuda":
+        return
+    if isinstance(error, torch.OutOfMemoryError):
+        raise DeviceError(f"{device} is out of memory", OUT_OF_MEMORY) from error
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError as lost:
+        raise DeviceError(f"{device} does not answer ({_reason(lost)})", DEVICE_LOST) from lost
 
 
 def _reason(error: Exception) -> str:
