@@ -160,7 +160,7 @@ class Case:
     def _optimum(self, k: int) -> OptimumDraws:
         if self.thresholds.near == NEAR_OPTIMAL_POINTS:
             return self.fit.optimum_draws[k]
-        return read_optimum(self.fit.grid[k], self.fit.expected_drop[:, k], self.thresholds.near)
+        return self.fit.read_optimum(k, self.thresholds.near)
 
     @cached_property
     def mean_curves(self) -> tuple[MeanCurve, ...]:

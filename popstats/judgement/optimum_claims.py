@@ -23,7 +23,14 @@ from popstats.judgement.case import (
 from popstats.judgement.readings import has_optimum, least_rise, near_stretches
 from popstats.judgement.verdicts import Verdict, decide
 
-__all__ = ["COST_CONJECTURE", "judge_cost_optimum", "judge_optimum", "judge_original_ratio", "widths_clause"]
+__all__ = [
+    "COST_CONJECTURE",
+    "SECOND_REGION",
+    "judge_cost_optimum",
+    "judge_optimum",
+    "judge_original_ratio",
+    "widths_clause",
+]
 
 FloatArray = npt.NDArray[np.float64]
 

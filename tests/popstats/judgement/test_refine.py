@@ -38,6 +38,17 @@ def test_the_mcb_range_is_the_true_near_optimal_one(by_mcb: Fit) -> None:
     assert space.share_kept == pytest.approx(np.mean(np.abs(log_mcb) < np.log(space.mcb[1])), abs=0.05)
 
 
+def test_of_two_good_regions_the_better_one_is_taken() -> None:
+    def two_valleys(log_mcb: np.ndarray, target: float) -> np.ndarray:
+        return 30.0 * (log_mcb**2 - 0.09) ** 2 + 0.02 * log_mcb
+
+    population = popstats.simulate_population(two_valleys, regimes=(0.7,), n=1500, noise=0.05)
+    space = popstats.refine(popstats.fit(population, method="exact"), 0.7)
+    assert space.mcb is not None
+    low, high = np.log(space.mcb)
+    assert -0.40 < low < -0.3 < high < -0.15
+
+
 def test_the_gain_is_the_true_difference_of_means(by_mcb: Fit) -> None:
     space = popstats.refine(by_mcb, 0.6)
     log_mcb = by_mcb.population.frame["log_mcb"].to_numpy()
