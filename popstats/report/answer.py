@@ -28,6 +28,8 @@ _OUTCOMES: tuple[Outcome, ...] = ("supported", "refuted", "undecided", "not asse
 _OWN_AXIS = {"C1": "macs", "C2": "params"}
 #: What the reader is told that mCB is.
 _RATIO = "ratio of MACs to parameters (mCB; 1 is the original network's)"
+#: Where the best mCB's interval is this many times wider than its near-optimal range, the range is no target.
+LOOSE = 3.0
 #: The best mCB first, then whether it is more than the widths, then the rest; C1 and C2 repeat C3a in other units.
 _FIRST, _LAST = ("C3a", "C3c", "C3b", "C3d", "M1"), ("C1", "C2")
 _ORDER = (*_FIRST, *(c for c in CLAIMS if c not in _FIRST + _LAST), *_LAST)
@@ -133,10 +135,9 @@ def _is_there_one(evidence: Evidence) -> list[str]:
     removed = "" if where.startswith("in") else f" of {evidence.axis_words} removed"
     near = evidence.verdicts[0].thresholds.near
     aims = join_words([_aim(evidence, r, len(supported) > 1) for r in supported])
-    found = (
-        f"There is a best {_RATIO} {where}{removed}: aim for {aims}. A value in "
-        f"the range is expected to cost about {near:g} points of accuracy or less against the best."
-    )
+    found = f"There is a best {_RATIO} {where}{removed}: aim for {aims}."
+    if not all(_is_loose(evidence, r) for r in supported):
+        found += f" A value in such a range is expected to cost about {near:g} points or less against the best there."
     return [found, *([f"Elsewhere: {rest}."] if rest else [])]
 
 
@@ -150,11 +151,26 @@ def _elsewhere(evidence: Evidence) -> str:
 
 
 def _aim(evidence: Evidence, regime: str, named: bool) -> str:
-    """Return every stretch of mCB that is near-optimal, and the best mCB with its interval."""
+    """Return every stretch of mCB that is near-optimal, and the best mCB with its interval.
+
+    Where that interval is far wider than the stretches, they would promise what is not known: the best comes first.
+    """
     row = evidence.optima[regime]
     where = f" at {regime_name(regime)}" if named else ""
-    best = f"best {number(row.mcb)}, {percent(INTERVAL_MASS)} interval {interval_words(row.mcb_lower, row.mcb_upper)}"
-    return f"{near_words(evidence, regime)}{where} ({best})"
+    interval = f"{percent(INTERVAL_MASS)} interval {interval_words(row.mcb_lower, row.mcb_upper)}"
+    if regime in evidence.regions:
+        return f"{near_words(evidence, regime)}{where} (two good regions, and what lies between is worse)"
+    if _is_loose(evidence, regime):
+        return f"{number(row.mcb)}{where} (known roughly: {interval})"
+    return f"{near_words(evidence, regime)}{where} (best {number(row.mcb)}, {interval})"
+
+
+def _is_loose(evidence: Evidence, regime: str) -> bool:
+    if regime in evidence.regions:
+        return False
+    row = evidence.optima[regime]
+    near = sum(math.log(high / low) for low, high in evidence.stretches[regime])
+    return math.log(row.mcb_upper / row.mcb_lower) > LOOSE * near
 
 
 def _doubts(evidence: Evidence) -> str:

@@ -5,17 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
+from popstats.inference.cross_products import RegimeData
 from popstats.judgement.case import retraining_techniques
+from popstats.judgement.companions import MINIMUM_POINTS
 from popstats.report.evidence import Evidence
+from popstats.report.figures import TOO_FEW
 from popstats.report.model_checks import misfitting
 from popstats.report.words import interval_words, join_words, percent, regime_names
 from popstats.spaces import BUCKET_WIDTH
 
-__all__ = ["Doubt", "doubts"]
+__all__ = ["Doubt", "doubts", "heavy_tails"]
 
 #: Share of the observed range (log mCB) over which the best mCB may move with the mix of recipes without being named.
 MOVES = 0.5
+#: Spread over robust spread from which a few recipes count as outliers: a normal sample of 20 hardly reaches it.
+HEAVY_TAILS = 2.0
 
 
 @dataclass(frozen=True)
@@ -42,12 +48,55 @@ def doubts(evidence: Evidence) -> tuple[Doubt, ...]:
     if not evidence.fit.convergence.ok:
         return ()
     supported = evidence.regimes_where("C3a", "supported")
-    found = (test(evidence, supported) for test in (_rounding, _mix, _pooled, _misfit)) if supported else ()
+    found = (
+        (test(evidence, supported) for test in (_few, _outliers, _rounding, _mix, _pooled, _misfit))
+        if supported
+        else ()
+    )
     return tuple(doubt for doubt in found if doubt.regimes)
 
 
 def _at(regimes: list[str]) -> str:
     return f"at {regime_names(regimes)}"
+
+
+def _few(evidence: Evidence, supported: list[str]) -> Doubt:
+    sizes = {r: evidence.optima[r].n_recipes for r in supported if evidence.optima[r].n_recipes < TOO_FEW}
+    held = join_words([f"{n} recipes only {_at([r])}" for r, n in sizes.items()])
+    return Doubt(
+        tuple(sizes),
+        f"it rests on {held}",
+        f"A best mCB rests on {held}: with so few, the priors and single recipes decide much of the curve.",
+    )
+
+
+def _outliers(evidence: Evidence, supported: list[str]) -> Doubt:
+    heavy = [r for r in heavy_tails(evidence) if r in supported]
+    return Doubt(
+        tuple(heavy),
+        f"a few recipes {_at(heavy)} drop far more than the others and bend the curve under normal noise",
+        f"A few recipes {_at(heavy)} drop far more than the others. Under normal noise they bend the curve and widen its "
+        "intervals: look at them, and fit with noise='student' before relying on the best mCB there.",
+    )
+
+
+def heavy_tails(evidence: Evidence) -> list[str]:
+    """Return the regimes whose spread is made by a few far recipes, where the noise model is the normal one."""
+    if evidence.fit.settings.noise != "normal":
+        return []
+    found = {r.label: _tail_ratio(evidence, r) for r in evidence.fit.fitted if r.n_recipes >= MINIMUM_POINTS}
+    return [label for label, ratio in found.items() if ratio > HEAVY_TAILS]
+
+
+def _tail_ratio(evidence: Evidence, regime: RegimeData) -> float:
+    """Return the standard deviation about the curve over its robust estimate; 1 for normal noise."""
+    networks, curve = (
+        evidence.of_regime(regime.label),
+        evidence.curve[evidence.curve["regime"] == regime.label],
+    )
+    residual = networks["adjusted"] - np.interp(networks["mcb"], curve["mcb"], curve["drop"])
+    robust = stats.median_abs_deviation(residual, scale="normal")
+    return float(residual.std() / robust) if robust > 0 else 1.0
 
 
 def _rounding(evidence: Evidence, supported: list[str]) -> Doubt:
@@ -83,7 +132,8 @@ def _share_moved(evidence: Evidence, regime: str) -> float:
 def _pooled(evidence: Evidence, supported: list[str]) -> Doubt:
     techniques = retraining_techniques(evidence.fit)
     pooled = {r: techniques[r] for r in supported if len(techniques.get(r, ())) > 1}
-    how = join_words([f"{_at([r])} by {join_words(list(names))}" for r, names in pooled.items()])
+    ways = {names: [r for r in pooled if pooled[r] == names] for names in dict.fromkeys(pooled.values())}
+    how = join_words([f"{_at(where)} by {join_words(list(names))}" for names, where in ways.items()])
     return Doubt(
         tuple(pooled),
         f"networks retrained in different ways share one curve {_at(list(pooled))}",

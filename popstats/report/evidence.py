@@ -18,9 +18,11 @@ from popstats.inference.optimum import INTERVAL_MASS, NEAR_OPTIMAL_POINTS
 from popstats.inference.techniques import at_average_technique
 from popstats.inference.width_law import MINIMUM_RECIPES, WidthLaw, width_law
 from popstats.judgement.bucket_sensitivity import bucket_sensitivity
+from popstats.judgement.case import Case
 from popstats.judgement.conjectures import judge
 from popstats.judgement.explained import Explained, ratio_std, what_explains
 from popstats.judgement.mix_sensitivity import mix_sensitivity
+from popstats.judgement.optimum_claims import SECOND_REGION
 from popstats.judgement.readings import near_stretches
 from popstats.judgement.verdicts import Thresholds, Verdict, Verdicts
 from popstats.spaces import BUCKET_WIDTH, assign_regimes
@@ -94,6 +96,17 @@ class Evidence:
         return [self.optima[r.label] for r in self.fit.fitted]
 
     @cached_property
+    def regions(self) -> dict[str, tuple[tuple[float, float], ...]]:
+        """The two good regions of mCB of each regime whose supported best mCB has a rival behind a bump."""
+        readings = {r.label: r for r in Case(self.fit, Thresholds()).readings}
+        second = {r: readings[r].second(self.rise) for r in self.regimes_where("C3a", "supported")}
+        return {
+            r: tuple((float(np.exp(low)), float(np.exp(high))) for low, _, high in found.regions)
+            for r, found in second.items()
+            if found.probability > SECOND_REGION
+        }
+
+    @cached_property
     def stretches(self) -> dict[str, tuple[tuple[float, float], ...]]:
         """The near-optimal range of each fitted regime, then the other stretches of mCB that are as good."""
         fit = self.fit
@@ -102,7 +115,8 @@ class Evidence:
             for k in range(len(fit.fitted))
         )
         pairs = zip(fit.fitted, found, strict=True)
-        return {r.label: tuple((float(np.exp(a)), float(np.exp(b))) for a, b in s) for r, s in pairs}
+        told = {r.label: tuple((float(np.exp(a)), float(np.exp(b))) for a, b in s) for r, s in pairs}
+        return told | self.regions
 
     @property
     def n_fitted(self) -> int:

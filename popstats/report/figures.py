@@ -27,6 +27,7 @@ from popstats.report.words import (
 __all__ = [
     "INTERVALS",
     "MASS_WORDS",
+    "TOO_FEW",
     "drop_ends",
     "drop_figure",
     "limit_figure",
@@ -319,14 +320,23 @@ def ranges_panel(
 
 
 def _near_sentence(evidence: Evidence) -> str:
-    optima = evidence.fitted_optima
-    holds = [row for row in optima if any(low <= 1.0 <= high for low, high in evidence.stretches[row.regime])]
-    first = f"The original's own ratio is near-optimal in {len(holds)} of {plural(len(optima), 'regime')}"
-    known = [row for row in optima if np.isfinite(row.regret_at_original)]
+    supported = [row for row in evidence.fitted_optima if evidence.outcome("C3a", row.regime) == "supported"]
+    holds = [r for r in supported if any(low <= 1.0 <= high for low, high in evidence.stretches[r.regime])]
+    first = (
+        f"The original's own ratio is near-optimal in {len(holds)} of the {plural(len(supported), 'regime')} with a best mCB"
+        if supported
+        else "No regime has a supported best mCB, so no range here is a target"
+    )
+    known = [r for r in supported or evidence.fitted_optima if np.isfinite(r.regret_at_original)]
     if not known:
         return f"{first}."
     worst = max(known, key=lambda row: float(row.regret_at_original))
-    return f"{first}; keeping it costs at most {number(worst.regret_at_original)} points (at {regime_name(worst.regime)})."
+    what = "keeping it" if supported else "keeping the original's ratio"
+    ends = interval_words(worst.regret_at_original_lower, worst.regret_at_original_upper)
+    return (
+        f"{first}; {what} costs most at {regime_name(worst.regime)}: {number(worst.regret_at_original)} points "
+        f"({MASS_WORDS} interval {ends})."
+    )
 
 
 def _near_caption(evidence: Evidence) -> str:
@@ -340,8 +350,8 @@ def _near_caption(evidence: Evidence) -> str:
         f"By {evidence.axis_words} removed. The near-optimal range goes from the lowest to the highest mCB within "
         f"{NEAR_OPTIMAL_POINTS:g} points of the minimum; each end shown is its median over the posterior, and its "
         f"{MASS_WORDS} interval, often wider than the range, stands in the table. A second stretch is drawn where it is as "
-        "good with a probability of one half or more. Where C3a is not supported the range is drawn pale and is no target. "
-        f"{INTERVALS}{mixes}"
+        "good with a probability of one half or more, or where a supported best mCB has a rival behind a bump. Where C3a is "
+        f"not supported the range is drawn pale and is no target. {INTERVALS}{mixes}"
     )
 
 

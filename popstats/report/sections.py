@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from popstats.inference.cross_products import RegimeData
-from popstats.judgement.companions import MINIMUM_POINTS
 from popstats.report.content import Alert, Section, Table
-from popstats.report.doubts import doubts
+from popstats.report.doubts import doubts, heavy_tails
 from popstats.report.evidence import Evidence, rows_of
 from popstats.report.figures import INTERVALS
 from popstats.report.model_checks import check_paragraphs, check_tables, misfits
@@ -31,8 +29,6 @@ __all__ = ["alerts", "diagnostic_section"]
 
 #: A regime with fewer recipes than this gets an alert: most of its verdicts will be "undecided".
 FEW_RECIPES = 50
-#: Spread over robust spread from which a regime gets an alert: a normal sample of 20 hardly reaches it.
-HEAVY_TAILS = 2.0
 
 
 def alerts(evidence: Evidence) -> tuple[Alert, ...]:
@@ -98,30 +94,15 @@ def _failed(evidence: Evidence) -> list[str]:
 
 
 def _outliers(evidence: Evidence) -> list[str]:
-    """Name the regimes whose spread is made by a few far networks, where the noise model is the normal one."""
-    if evidence.fit.settings.noise != "normal":
+    """Name the regimes with outliers that no doubt names already."""
+    supported = evidence.regimes_where("C3a", "supported")
+    heavy = [label for label in heavy_tails(evidence) if label not in supported]
+    if not heavy:
         return []
-    found = {r.label: _tail_ratio(evidence, r) for r in evidence.fit.fitted if r.n_recipes >= MINIMUM_POINTS}
-    heavy = [label for label, ratio in found.items() if ratio > HEAVY_TAILS]
-    return (
-        [
-            f"A few recipes drop far more than the others at {regime_names(heavy)}, which widens every interval there; "
-            "noise “student” lets them count less."
-        ]
-        if heavy
-        else []
-    )
-
-
-def _tail_ratio(evidence: Evidence, regime: RegimeData) -> float:
-    """Return the standard deviation about the curve over its robust estimate; 1 for normal noise."""
-    networks, curve = (
-        evidence.of_regime(regime.label),
-        evidence.curve[evidence.curve["regime"] == regime.label],
-    )
-    residual = networks["adjusted"] - np.interp(networks["mcb"], curve["mcb"], curve["drop"])
-    robust = stats.median_abs_deviation(residual, scale="normal")
-    return float(residual.std() / robust) if robust > 0 else 1.0
+    return [
+        f"A few recipes drop far more than the others at {regime_names(heavy)}, which widens every interval there; "
+        "noise='student' lets them count less."
+    ]
 
 
 def _changing_spread(evidence: Evidence) -> list[str]:
@@ -139,9 +120,10 @@ def _changing_spread(evidence: Evidence) -> list[str]:
 
 def _few_recipes(evidence: Evidence) -> list[str]:
     few = [r.label for r in evidence.fit.fitted if r.n_recipes < FEW_RECIPES]
-    return (
-        [f"Fewer than {FEW_RECIPES} recipes at {regime_names(few)}: expect “undecided” there."] if few else []
-    )
+    if not few:
+        return []
+    where = "in every regime" if 1 < len(few) == len(evidence.fit.fitted) else f"at {regime_names(few)}"
+    return [f"Fewer than {FEW_RECIPES} recipes {where}: expect “undecided” there."]
 
 
 def _no_replicates(evidence: Evidence) -> list[str]:

@@ -10,7 +10,7 @@ from popstats.judgement.verdicts import Thresholds
 from popstats.report.answer import answer
 from popstats.report.companions import _elsewhere_words
 from popstats.report.content import VerdictRow
-from popstats.report.doubts import doubts
+from popstats.report.doubts import doubts, heavy_tails
 from popstats.report.evidence import Evidence
 from popstats.report.figures import drop_figure, limit_figure, limit_sentence, near_figure
 from popstats.report.page import _span
@@ -153,3 +153,39 @@ def test_the_lead_speaks_of_no_limit_from_a_few_recipes() -> None:
     few = _evidence(popstats.fit(made.select(keep), regimes=[0.5], method="exact", draws=50))
     assert limit_sentence(few, reliable=True) == ""
     assert "at 50 % (20 recipes only) of MACs removed" in limit_sentence(few)
+
+
+def test_few_recipes_and_outliers_stand_before_a_best_mcb() -> None:
+    made = popstats.simulate_population("quadratic", regimes=(0.5,), n=26, rise=4.0, noise=0.05, seed=6)
+    fall = np.where(np.arange(len(made)) == np.argmax(made.frame["log_mcb"].to_numpy()), 6.0, 0.0)
+    table = made.table.assign(accuracy=made.table["accuracy"] - fall)
+    fit = popstats.fit(
+        popstats.Population.from_frame(table, original=made.original), method="exact", draws=200
+    )
+    evidence = _evidence(fit)
+    assert evidence.outcome("C3a", "0.50") == "supported"
+    assert heavy_tails(evidence) == ["0.50"]
+    lead = next(
+        s for s in answer(evidence) if s.startswith("Before you rely on it: it rests on 26 recipes only")
+    )
+    assert "drop far more than the others and bend the curve under normal noise" in lead
+    told = [a.text for a in alerts(evidence) if a.level == "warn"]
+    assert any("fit with noise='student' before relying" in text for text in told)
+    assert sum("drop far more than the others" in a.text for a in alerts(evidence)) == 1
+
+
+def test_a_range_narrower_than_what_is_known_is_no_target(clear: Fit) -> None:
+    evidence = _evidence(clear)
+    row = evidence.optima["0.80"]
+    assert "known roughly" not in answer(evidence)[0]
+    loose = {r: v._replace(mcb_lower=0.5, mcb_upper=2.0) for r, v in evidence.optima.items()}
+    told = answer(_evidence(clear, optima=loose))[0]
+    assert f"{row.mcb:.2f} at 80 % (known roughly: 90 % interval 0.50 to 2.00)" in told
+    assert "or less against the best" not in told
+
+
+def test_two_good_regions_are_told_instead_of_the_range_between(clear: Fit) -> None:
+    regions = {"0.80": ((0.7, 0.8), (1.2, 1.4))}
+    stretches = _evidence(clear).stretches | regions
+    told = answer(_evidence(clear, regions=regions, stretches=stretches))[0]
+    assert "0.70 to 0.80 or 1.20 to 1.40 at 80 % (two good regions, and what lies between is worse)" in told
