@@ -27,9 +27,17 @@ from popstats.inference.cross_products import (
 )
 from popstats.inference.draws import Draws, curve_in_points, from_regimes, prior_curves
 from popstats.inference.exact import draw_regime
-from popstats.inference.optimum import GRID_SIZE, INTERVAL_MASS, OptimumDraws, interval, read_optimum
+from popstats.inference.optimum import (
+    GRID_SIZE,
+    INTERVAL_MASS,
+    NEAR_OPTIMAL_POINTS,
+    OptimumDraws,
+    interval,
+    read_optimum,
+)
 from popstats.inference.parametric import PARAMETRIC, draw_parametric, flat_priors
 from popstats.inference.priors import Priors
+from popstats.inference.shrinkage import shrinkage
 from popstats.inference.variance import SpreadChange, estimate_spread_change, precision_weights
 from popstats.population import Population, require_population
 from popstats.spaces import Axis, Regimes, assign_regimes
@@ -122,7 +130,7 @@ def fit(
 
     for recipe i of regime k and seed j, with c the reduction minus the regime's centre, t_k what the recipe's
     retraining technique lies above the regime's average over techniques (where the table's column `retraining` holds
-    several) and f_k a Matern-5/2 Gaussian process on a fixed basis.
+    several) and f_k a Matern Gaussian process of smoothness 7/4 on a fixed basis.
 
     Parameters
     ----------
@@ -367,7 +375,24 @@ class Fit:
     @cached_property
     def optimum_draws(self) -> tuple[OptimumDraws, ...]:
         """Optimum, limit, near-optimal range and regret of each fitted regime, draw by draw."""
-        return tuple(read_optimum(self.grid[k], self.expected_drop[:, k]) for k in range(len(self.fitted)))
+        return tuple(self.read_optimum(k) for k in range(len(self.fitted)))
+
+    def read_optimum(self, k: int, near: float = NEAR_OPTIMAL_POINTS) -> OptimumDraws:
+        """Read the k-th fitted regime's optimum off its draws; `near`: height of the near-optimal range, points."""
+        return read_optimum(self.grid[k], self.expected_drop[:, k], near, self._bias(k))
+
+    def _bias(self, k: int) -> FloatArray | None:
+        """How far the prior has pulled a regime's mean curve from the truth, points, shape (GRID_SIZE,)."""
+        if self.settings.curve in PARAMETRIC:
+            return None
+        regime, draws = self.fitted[k], self.draws
+        length, amplitude, noise, share = (
+            float(np.median(values[:, :, k]))
+            for values in (draws.length_scale, draws.amplitude, draws.noise, draws.seed_share)
+        )
+        mean = draws.coefficients[:, :, k].mean(axis=(0, 1))
+        bias = shrinkage(regime, mean, length, amplitude, noise, share)
+        return np.asarray(curve_in_points(regime, bias[None], self.grid[k])[0] - regime.centre)
 
     @cached_property
     def prior_drop(self) -> FloatArray:

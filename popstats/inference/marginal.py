@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import gamma
 from typing import Any
 
 import numba
@@ -40,8 +41,8 @@ FloatArray = npt.NDArray[np.float64]
 PARAMETERS = ("log_length_scale", "log_amplitude", "log_noise", "logit_seed_share")
 #: Sums may be reordered, so that they run in vector registers; nothing else of the arithmetic is loosened.
 _SIMD = {"reassoc", "contract"}
-#: Matern-5/2: S(w) = _MATERN l^-5 (5 / l^2 + w^2)^-3, see `curves`.
-_MATERN = 400.0 * np.sqrt(5.0) / 3.0
+#: Matern process of smoothness 7/4: S(w) = _MATERN l^-7/2 (7 / (2 l^2) + w^2)^-9/4, see `curves`.
+_MATERN = 2.0 * np.sqrt(np.pi) * 3.5**1.75 * gamma(2.25) / gamma(1.75)
 
 
 def pack(regimes: Sequence[RegimeData]) -> FloatArray:
@@ -205,17 +206,18 @@ def _scales(parameters: Any, replicates: Any) -> Any:
 
 @numba.njit(cache=True, error_model="numpy")
 def _prior_precision(parameters: Any, squared_frequency: Any, missing: Any) -> Any:
-    """Return the coefficients' prior precisions (p, K), and 5 / l^2 (K,)."""
+    """Return the coefficients' prior precisions (p, K), and 7 / (2 l^2) (K,)."""
     fixed, sines, regimes = missing.shape[0], squared_frequency.size, parameters.shape[1]
     prior, bend = np.empty((fixed + sines + 1, regimes)), np.empty(regimes)
     for k in range(regimes):
-        bend[k] = 5.0 * np.exp(-2.0 * parameters[0, k])
+        bend[k] = 3.5 * np.exp(-2.0 * parameters[0, k])
         line = np.exp(-2.0 * parameters[1, k])
-        scale = line * np.exp(5.0 * parameters[0, k]) / _MATERN
+        scale = line * np.exp(3.5 * parameters[0, k]) / _MATERN
         for i in range(fixed):
             prior[i, k] = missing[i, k]
         for j in range(sines):
-            prior[fixed + j, k] = scale * (bend[k] + squared_frequency[j]) ** 3
+            sum_of_squares = bend[k] + squared_frequency[j]
+            prior[fixed + j, k] = scale * sum_of_squares**2 * np.sqrt(np.sqrt(sum_of_squares))
         prior[fixed + sines, k] = line
     return prior, bend
 
@@ -238,7 +240,7 @@ def _curve_terms(
                 ratio[k] *= prior[i, k]
                 gradient[1, k] -= 1.0 - pull
             if fixed <= i < p - 1:
-                bending = 6.0 * bend[k] / (bend[k] + squared_frequency[i - fixed]) - 5.0
+                bending = 4.5 * bend[k] / (bend[k] + squared_frequency[i - fixed]) - 3.5
                 gradient[0, k] -= 0.5 * (1.0 - pull) * bending
     return -np.log(ratio), pulls
 

@@ -52,7 +52,7 @@ class OptimumDraws:
     log_mcb : numpy.ndarray
         Argmin of the expected drop over the observed range, log mCB.
     limit : numpy.ndarray
-        The smallest expected drop, percentage points, corrected for the bias of a minimum (see `read_optimum`).
+        The smallest expected drop, percentage points, corrected for two biases (see `read_optimum`).
     near_lower, near_upper : numpy.ndarray
         Ends of the near-optimal range around the argmin, log mCB.
     rise_lower, rise_upper : numpy.ndarray
@@ -73,7 +73,12 @@ class OptimumDraws:
     regret_at_original: FloatArray
 
 
-def read_optimum(grid: FloatArray, drop: FloatArray, near: float = NEAR_OPTIMAL_POINTS) -> OptimumDraws:
+def read_optimum(
+    grid: FloatArray,
+    drop: FloatArray,
+    near: float = NEAR_OPTIMAL_POINTS,
+    bias: FloatArray | None = None,
+) -> OptimumDraws:
     """Read the optimum off each draw of a curve.
 
     Parameters
@@ -84,6 +89,9 @@ def read_optimum(grid: FloatArray, drop: FloatArray, near: float = NEAR_OPTIMAL_
         Draws of the expected accuracy drop, points.
     near : float
         Height of the near-optimal range above the minimum, points.
+    bias : numpy.ndarray, shape (G,), optional
+        How far the prior has pulled the mean curve from the truth, points (`shrinkage`): positive in a
+        valley that comes out too shallow. Default: not at all.
 
     Notes
     -----
@@ -91,15 +99,19 @@ def read_optimum(grid: FloatArray, drop: FloatArray, near: float = NEAR_OPTIMAL_
     below that again: each draw finds its own favourable wiggle. With a draw's value at the posterior mean
     curve's argmin, v, and its own minimum, m, 2 v - m removes the bias to first order. Measured on 60 simulated
     regimes of 500: on a saturating truth 90 % intervals of m held the true limit in 35 %, of 2 v - m in 95 %.
-    Near-optimal range, rises and regret refer to each draw's own minimum.
+    What the prior fills in of a narrow valley is taken off as well, at the same place: without it, intervals held
+    the limit of a valley a fifth of the range wide in 69, 76 and 90 % of regimes of 100, 500 and 3,000, with it in
+    88, 90 and 91 %. Near-optimal range, rises and regret refer to each draw's own minimum.
     """
     position = drop.argmin(axis=1)
     argmin, limit = _parabolic_minimum(grid, drop, position)
     level = limit + near
-    at_best = _at_best_of_mean(grid, drop)
+    near_best, weights = _best_of_mean(grid, drop)
+    at_best = drop[:, near_best] @ weights
+    filled = 0.0 if bias is None else float(bias[near_best] @ weights)
     return OptimumDraws(
         log_mcb=argmin,
-        limit=2.0 * at_best - limit,
+        limit=2.0 * at_best - limit - filled,
         near_lower=_crossing(grid, drop, position, level, side=-1),
         near_upper=_crossing(grid, drop, position, level, side=1),
         rise_lower=drop[:, 0] - limit,
@@ -135,15 +147,15 @@ def _parabolic_minimum(
     return argmin, lowest
 
 
-def _at_best_of_mean(grid: FloatArray, drop: FloatArray) -> FloatArray:
-    """Return each draw's value where the mean curve is smallest (parabola through three grid points), (S,)."""
+def _best_of_mean(grid: FloatArray, drop: FloatArray) -> tuple[slice, FloatArray]:
+    """Return three grid points about the mean curve's argmin, and the weights that read a parabola off there."""
     mean = drop.mean(axis=0, keepdims=True)
     position = mean.argmin(axis=1)
     argmin, _ = _parabolic_minimum(grid, mean, position)
     middle = int(np.clip(position[0], 1, grid.size - 2))
     t = float((argmin[0] - grid[middle]) / (grid[1] - grid[0]))
     weights = np.array([0.5 * t * (t - 1.0), 1.0 - t**2, 0.5 * t * (t + 1.0)])
-    return np.asarray(drop[:, middle - 1 : middle + 2] @ weights)
+    return slice(middle - 1, middle + 2), weights
 
 
 def _crossing(

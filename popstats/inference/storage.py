@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "load_fit", "posterior_tree", "save_fit"]
 
-#: Version of the file format.
-FORMAT = 1
+#: Version of the file format; 2: another basis, so that stored coefficients mean another curve.
+FORMAT = 2
 _DRAWS = ("length_scale", "amplitude", "noise", "seed_share")
 
 

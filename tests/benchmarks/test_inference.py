@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from math import gamma
 
 import numpy as np
 import pytest
@@ -82,8 +83,8 @@ def test_against_plain_pymc_on_the_rows(capsys):
         )
         fixed = pm.Normal("fixed", 0, 10, shape=FIXED_TERMS)
         z = pm.Normal("z", 0, 1, shape=x.shape[1] - FIXED_TERMS)
-        density = np.log(400 * np.sqrt(5) / 3) - 5 * pt.log(length)
-        density -= 3 * pt.log(5 / length**2 + frequencies() ** 2)
+        density = -3.5 * pt.log(length) - 2.25 * pt.log(3.5 / length**2 + frequencies() ** 2)
+        density += np.log(2 * np.sqrt(np.pi) * 3.5**1.75 * gamma(2.25) / gamma(1.75))
         spread = amplitude * pt.exp(0.5 * pt.concatenate([density, pt.zeros(1)]))
         mean = x[:, :FIXED_TERMS] @ fixed + x[:, FIXED_TERMS:] @ (spread * z)
         pm.Normal("y", mean, noise, observed=y)

@@ -67,3 +67,12 @@ def test_limit_is_corrected_for_the_bias_of_a_minimum():
     corrected = np.mean([read_optimum(GRID, d).limit.mean() for d in draws])
     assert plain < 0.95
     assert abs(corrected - 1.0) < 0.6 * abs(plain - 1.0), (plain, corrected)
+
+
+def test_limit_is_corrected_for_what_the_prior_fills_in():
+    draws = 1.0 + (GRID - 0.2) ** 2 + np.array([[0.0], [0.1]])
+    bias = 0.05 - 0.1 * (GRID - 0.2) ** 2
+    plain, corrected = read_optimum(GRID, draws), read_optimum(GRID, draws, bias=bias)
+    np.testing.assert_allclose(corrected.limit, plain.limit - 0.05, atol=1e-9)
+    for name in ("log_mcb", "near_lower", "near_upper", "rise_lower", "regret_at_original"):
+        assert getattr(corrected, name).tolist() == getattr(plain, name).tolist()
