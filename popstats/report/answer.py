@@ -212,7 +212,7 @@ def _widths(evidence: Evidence) -> str:
         where = "" if alike == best else f", {_regimes(evidence, alike)}"
         parts.append(
             f"Such a best mCB is what any additive effect of the layers' widths would produce{where}: adding mCB to an "
-            "additive law in the layers' widths predicts the drop no better."
+            f"additive law in the layers' widths predicts the drop no better{_reached(evidence, alike)}."
         )
     if more := [r for r in best if r in supported]:
         where = _regimes(evidence, more)
@@ -221,6 +221,16 @@ def _widths(evidence: Evidence) -> str:
             "what an additive law in them predicts."
         )
     return " ".join(parts)
+
+
+def _reached(evidence: Evidence, regimes: list[str]) -> str:
+    """Return how much of what can be predicted the widths alone predict; "" where seeds do not tell."""
+    beyond = (evidence.explained.widths_beyond.get(r) for r in regimes)
+    shares = [b.share_of_ceiling for b in beyond if b is not None and b.share_of_ceiling > 0]
+    if not shares:
+        return ""
+    ends = list(dict.fromkeys(number(100 * min(s, 1.0), 0) for s in (min(shares), max(shares))))
+    return f" (the law reaches {' to '.join(ends)} % of what the seeds' own noise allows)"
 
 
 def _widths_alone(evidence: Evidence, supported: list[str], refuted: list[str]) -> str:

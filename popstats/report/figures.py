@@ -201,8 +201,15 @@ def _optimum_sentence(evidence: Evidence) -> str:
             "to an end of the observed range, or too little is known."
         )
     where = "the one fitted regime" if fitted == 1 else f"{len(supported)} of {fitted} regimes"
-    places = [f"{number(evidence.optima[r].mcb)} at {regime_name(r)}" for r in supported]
+    places = [f"{_place(evidence, r)} at {regime_name(r)}" for r in supported]
     return f"In {where} the drop has a clear minimum inside the observed range: {join_words(places)}."
+
+
+def _place(evidence: Evidence, regime: str) -> str:
+    """Return the best mCB of a regime, or its two good regions."""
+    if regime in evidence.regions:
+        return f"in one of two regions, {near_words(evidence, regime)},"
+    return number(evidence.optima[regime].mcb)
 
 
 def _optima_table(evidence: Evidence) -> Table:

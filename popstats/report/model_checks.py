@@ -149,7 +149,7 @@ def _pit_panel(label: str, pit: FloatArray) -> Panel:
     at = np.linspace(0.0, 1.0, PIT_POINTS)
     difference = np.searchsorted(np.sort(pit), at, side="right") / pit.size - at
     band, leaves = _pit_band(pit.size), _leaves_band(pit)
-    largest = float(np.abs(difference).max())
+    largest = _distance(pit)
     words = f"{'leaves' if leaves else 'stays inside'} the band of ±{number(band)}"
     rows = tuple(
         (round(float(u), 3), round(float(d), 4), -round(band, 4), round(band, 4))

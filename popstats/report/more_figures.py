@@ -90,10 +90,11 @@ def _explained_sentence(r2: dict[tuple[str, str], float], regimes: list[str], mo
     mcb = f"mCB alone predicts {reach('mCB')} of the variance between trainings of a regime"
     if "log-widths" not in models:
         return f"{mcb}; the table has no widths to compare it with."
-    gain = max(abs(r2[r, "log-widths + mCB"] - r2[r, "log-widths"]) for r in regimes)
+    gains = [r2[r, "log-widths + mCB"] - r2[r, "log-widths"] for r in regimes]
+    ends = list(dict.fromkeys([number(min(gains), 3), number(max(gains), 3)]))
     return (
         f"{mcb}; an additive law in the layers' widths predicts {reach('log-widths')}, and adding mCB to it changes "
-        f"R² by at most {number(gain, 3)} in any regime."
+        f"R² by {' to '.join(ends)}{', by regime' if len(regimes) > 1 else ''}."
     )
 
 

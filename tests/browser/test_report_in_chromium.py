@@ -10,6 +10,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 
 WIDE = {"width": 1280, "height": 900}
 PHONE = {"width": 360, "height": 740}
+#: Pixels between the margins of an A4 page.
+A4_CONTENT = 703
 
 
 class Visit:
@@ -144,8 +146,13 @@ def test_paper_shows_what_is_folded_and_stays_light(browser, report):
     visit.page.emulate_media(media="print", color_scheme="dark")
     visit.page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert visit.page.locator("details:not([open])").count() == 0
+    widths = "Array.from(document.querySelectorAll('[data-chart] svg.marks'), s => s.getBoundingClientRect().width)"
+    on_paper = visit.page.evaluate(widths)
+    assert max(on_paper) <= A4_CONTENT
+    assert min(on_paper) > 250
     assert visit.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     visit.page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert visit.page.locator("details:not([open])").count() > 0
+    assert max(visit.page.evaluate(widths)) > A4_CONTENT
     assert visit.page.pdf(format="A4")[:5] == b"%PDF-"
     visit.context.close()
