@@ -215,7 +215,7 @@ def _original_ratio(case: Case, reading: Reading) -> Verdict:
             f"{at} it is undecided whether the original's ratio (mCB = 1) is practically the best: it costs "
             f"{cost}, and under {limit:g} is asked for."
         ),
-        "because": f"; {percent(_outside(case, reading))} of the networks lie outside the band {_band(case)}",
+        "because": f"; {percent(_outside(case, reading))} of the trainings lie outside the band {_band(case)}",
         "remedy": twice_the_recipes(reading.data),
     }
     return case.verdict("C3c", reading.data, effect, words)
@@ -242,7 +242,7 @@ def _why_not_ratio(case: Case, reading: Reading) -> tuple[str, str] | None:
     outside = _outside(case, reading)
     if outside < limits.outside_band:
         why = (
-            f"only {percent(outside)} of the networks lie outside the band {_band(case)}, and "
+            f"only {percent(outside)} of the trainings lie outside the band {_band(case)}, and "
             f"{percent(limits.outside_band)} are needed to tell it from the rest"
         )
         return why, more_recipes(reading.data)

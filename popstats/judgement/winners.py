@@ -90,7 +90,7 @@ def _winners(case: Case, reading: Reading, curve: MeanCurve) -> Verdict:
         negligible=f"the nearest hold at most {limits.lift:g} times their share of the winners",
         inside_negligible=_inside(lift, limits.lift),
     )
-    at, near = case.at(reading.data), f"the {percent(limits.nearest)} of networks nearest to the optimum"
+    at, near = case.at(reading.data), f"the {percent(limits.nearest)} of recipes nearest to the optimum"
     held = (
         f"{near} (fitted on the other half) hold {span(lift)} times their share of the winners (the best "
         f"{percent(limits.winners)}); by the curve alone it would be {number(implied)}"

@@ -58,7 +58,7 @@ def explained_figure(evidence: Evidence) -> Figure | None:
         sentence=sentence,
         caption=(
             f"By {evidence.axis_words} removed: the share of single trainings' variance, beyond what {evidence.axis_words} "
-            "explain, that each description of a network predicts for networks it has not seen (tenfold "
+            "explain, that each description of a recipe predicts for recipes it has not seen (tenfold "
             "cross-validation by recipe). “log-widths” is an additive law in the layers' widths. The ceiling is what "
             "a model that knew every recipe's true mean would reach; it needs recipes trained with several seeds. "
             f"{INTERVALS}"
