@@ -225,10 +225,11 @@ def _regime(
     target, label = float(regimes.targets[k]), regimes.labels[k]
     log_mcb = columns["log_mcb"][mine]
     scale = CurveScale.from_log_mcb(log_mcb) if mine.size else CurveScale(0.0, 0.0)
-    reason = _why_not(columns["drop"][mine], columns["technique"][mine], scale)
     n_all = int(columns["runs"][mine].sum())
-    if not reason:
-        mine = mine[np.abs(scale.to_unit(log_mcb)) <= KEPT_RANGE]
+    near = mine[np.abs(scale.to_unit(log_mcb)) <= KEPT_RANGE] if scale.half_range > 0.0 else mine
+    # Of those that would be in the fit: a few far ones may be all that differs.
+    reason = _why_not(columns["drop"][near], columns["technique"][near], scale)
+    mine = mine if reason else near
     inside = {name: values[mine] for name, values in columns.items()}
     distance = inside["reduction"] - target
     drop, n = inside["drop"], int(inside["runs"].sum())

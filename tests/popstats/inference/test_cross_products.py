@@ -54,6 +54,19 @@ def test_unbalanced_replicates_make_one_stratum_each():
     assert regime.cross_products.count.sum() == regime.n_recipes
 
 
+def test_drops_that_differ_only_far_outside_the_observed_range_are_nothing_to_explain():
+    rng = np.random.default_rng(0)
+    log_mcb, far = rng.uniform(-0.5, 0.5, 100), np.arange(100) < 2
+    log_mcb[far] = 1.5
+    frame = pd.DataFrame(
+        {"macs": 50.0, "params": 50.0 / np.exp(log_mcb), "accuracy": np.where(far, 85.0, 91.0)}
+    )
+    population = Population.from_frame(frame, original=Original(macs=100, params=100, accuracy=93.0))
+    _, (regime,) = prepared(population)
+    assert regime.reason == "all recipes have the same accuracy drop; there is nothing to explain"
+    assert (regime.n, regime.n_left_out) == (100, 0)
+
+
 def test_constant_macs_drop_the_macs_terms_instead_of_dividing_by_zero():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(
