@@ -28,7 +28,8 @@ def simulate(rng, n=120):
     unit, distance = rng.uniform(-1.1, 1.1, n), rng.uniform(-1, 1, n)
     weights = amplitude * np.exp(0.5 * log_basis_variance(length)) * rng.standard_normal(POINTS.shape[1])
     drop = 0.4 + 0.2 * distance + basis(unit) @ weights + noise * rng.standard_normal(n)
-    products, fixed = _accumulate(StandardRows(unit, distance, drop, np.ones(n), np.zeros(n), np.ones(n)))
+    rows = StandardRows(unit, distance, drop, np.ones(n), np.zeros(n), np.ones(n), np.zeros((n, 0)))
+    products, fixed = _accumulate(rows)
     regime = RegimeData(
         "0.50", 0.5, "macs", n, n, 0, CurveScale(0.0, 1.0), 1.0, 0.0, 1.0, fixed, products
     )  # fmt: skip
