@@ -107,9 +107,12 @@ def _bucket_words(evidence: Evidence) -> list[str]:
         if before != after
     ]
     verdict = f"changes at {join_words(changed)}" if changed else "is the same in every regime"
+    settings = evidence.fit.settings
+    alike = (settings.method, settings.noise) == ("exact", "normal")
+    how = "" if alike else " (both judged by the exact method under normal noise)"
     return [
         f"Models here use exact parameter counts. With counts rounded to buckets of {percent(BUCKET_WIDTH)} of the "
-        f"original's, as mCB is defined in the paper, the verdict on C3a {verdict}."
+        f"original's, as mCB is defined in the paper, the verdict on C3a{how} {verdict}."
     ]
 
 

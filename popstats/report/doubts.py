@@ -101,7 +101,8 @@ def _tail_ratio(evidence: Evidence, regime: RegimeData) -> float:
 
 def _rounding(evidence: Evidence, supported: list[str]) -> Doubt:
     pairs = {r: evidence.bucketed[r] for r in supported if r in evidence.bucketed}
-    changed = {r: after for r, (before, after) in pairs.items() if before != after}
+    # Both are judged under normal noise, which may support less than the fit's own noise does.
+    changed = {r: after for r, (before, after) in pairs.items() if before != after and after != "supported"}
     becomes = join_words([f"{after} {_at([r])}" for r, after in changed.items()])
     return Doubt(
         tuple(changed),

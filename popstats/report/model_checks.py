@@ -137,8 +137,8 @@ def _predicted_sentence(evidence: Evidence) -> str:
     parts = [f"At {regime_names(wrong)} removed {how}"] if wrong else []
     if slight:
         parts.append(
-            f"at {regime_names(slight)}{'' if wrong else ' removed'} the recipes' spread differs from the prediction, but by "
-            f"less than {PIT_DISTANCE:g}, which is harmless"
+            f"at {regime_names(slight)}{'' if wrong else ' removed'} the recipes' spread differs from the prediction, by "
+            f"less than {PIT_DISTANCE:g} only, which is harmless"
         )
     rest = "; elsewhere all is as predicted" if len(outside) < len(pits) else ""
     text = "; ".join(parts)

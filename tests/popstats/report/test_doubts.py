@@ -189,3 +189,8 @@ def test_two_good_regions_are_told_instead_of_the_range_between(clear: Fit) -> N
     stretches = _evidence(clear).stretches | regions
     told = answer(_evidence(clear, regions=regions, stretches=stretches))[0]
     assert "0.70 to 0.80 or 1.20 to 1.40 at 80 % (two good regions, and what lies between is worse)" in told
+
+
+def test_rounding_that_only_supports_more_is_no_doubt(clear: Fit) -> None:
+    flips = {"0.50": ("undecided", "supported"), "0.80": ("supported", "supported")}
+    assert not [d for d in doubts(_evidence(clear, bucketed=flips)) if "buckets" in d.clause]
