@@ -240,8 +240,26 @@ class Verdicts(Sequence[Verdict]):
         return [{k: _plain(v) for k, v in row.items()} for row in rows]
 
     def __repr__(self) -> str:
-        lines = [f"{v.conjecture:<4}{v.regime:<7}{v.outcome:<15}{v.sentence}" for v in self]
+        lines = [f"{c:<4}{regimes:<7} {outcome:<15}{words}" for c, regimes, outcome, words in self._folded()]
         return "\n".join([f"<Verdicts: {len(self)}{self._counts()}>", *lines])
+
+    def _folded(self) -> list[tuple[str, str, str, str]]:
+        """Return conjecture, regimes, outcome, words; those that cannot be assessed share a row where the reason is one."""
+        alike: dict[tuple[str, str], list[Verdict]] = {}
+        for verdict in self:
+            open_ = verdict.outcome == "not assessable"
+            alike.setdefault((verdict.conjecture, verdict.reason if open_ else verdict.regime), []).append(
+                verdict
+            )
+        return [
+            (
+                found[0].conjecture,
+                ", ".join(v.regime for v in found),
+                found[0].outcome,
+                found[0].reason if found[0].outcome == "not assessable" else found[0].sentence,
+            )
+            for found in alike.values()
+        ]
 
     def _counts(self) -> str:
         counts = [(sum(v.outcome == outcome for v in self), outcome) for outcome in get_args(Outcome)]
@@ -249,12 +267,14 @@ class Verdicts(Sequence[Verdict]):
 
     def _repr_html_(self) -> str:
         cells = "".join(
-            f"<tr><th scope='row'>{html.escape(v.conjecture)}</th><td>{html.escape(v.regime)}</td>"
-            f"<td><strong>{html.escape(v.outcome)}</strong></td><td>{html.escape(v.sentence)}</td></tr>"
-            for v in self
+            f"<tr><th scope='row' title='{html.escape(CLAIMS.get(c, ''), quote=True)}'>{html.escape(c)}</th>"
+            f"<td>{html.escape(regimes)}</td><td><strong>{html.escape(outcome)}</strong></td>"
+            f"<td style='text-align: left'>{html.escape(words)}</td></tr>"
+            for c, regimes, outcome, words in self._folded()
         )
-        head = "<tr><th>conjecture</th><th>regime</th><th>verdict</th><th>in words</th></tr>"
-        return f"<table><thead>{head}</thead><tbody>{cells}</tbody></table>"
+        head = "<tr><th>conjecture</th><th>regime</th><th>verdict</th><th style='text-align: left'>in words</th></tr>"
+        counts = html.escape(f"{len(self)} verdicts{self._counts()}")
+        return f"<p>{counts}</p><table><thead>{head}</thead><tbody>{cells}</tbody></table>"
 
 
 def decide(

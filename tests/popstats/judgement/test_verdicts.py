@@ -96,6 +96,16 @@ def test_the_first_line_counts_the_outcomes() -> None:
     assert len(shown) == 4
 
 
+def test_what_cannot_be_assessed_for_one_reason_is_one_row() -> None:
+    few = [replace(_verdict(regime=r), outcome="not assessable", reason="too few") for r in ("0.20", "0.35")]
+    other = replace(few[0], regime="0.50", reason="no widths")
+    shown = repr(Verdicts([*few, other, _verdict(regime="0.80")])).splitlines()
+    assert len(shown) == 4
+    assert "0.20, 0.35" in shown[1]
+    assert shown[1].endswith("too few")
+    assert Verdicts([*few, other])._repr_html_().count("<tr><th scope") == 2
+
+
 def test_verdicts_display_escapes_what_it_shows() -> None:
     shown = Verdicts([_verdict(sentence="<script>alert(1)</script>")])._repr_html_()
     assert "<script>" not in shown
