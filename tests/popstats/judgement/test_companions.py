@@ -38,6 +38,25 @@ def test_u_test_finds_anscombes_vertex() -> None:
     assert u_test(ANSCOMBE_X, ANSCOMBE_Y).p_value > 0.999
 
 
+def test_u_test_gives_what_its_authors_own_program_printed() -> None:
+    # Output of Lind and Mehlum's utest for Stata, as posted in 2017 at m.pinggu.org/bbs/thread-4667505-1-1.html: extreme
+    # point .0188902; interval -156.6146 to 519.1631; slopes -13.54852 and 44.90505; t -1.0813 and 1.081918; one-sided
+    # p .1397904 and .1396531; over all t 1.08, p .14. Slopes at two points give both coefficients.
+    low, high, slope_low, slope_high, t_low, t_high = (
+        -156.6146, 519.1631, -13.54852, 44.90505, -1.0813, 1.081918,
+    )  # fmt: skip
+    quadratic = (slope_high - slope_low) / (2.0 * (high - low))
+    linear = slope_low - 2.0 * quadratic * low
+    # Two errors give two of three covariances; the linear coefficient's is taken to be tiny beside them.
+    errors = np.array([(slope_low / t_low) ** 2, (slope_high / t_high) ** 2])
+    tiny = 1e-3
+    cross, square = np.linalg.solve([[4.0 * low, 4.0 * low**2], [4.0 * high, 4.0 * high**2]], errors - tiny)
+    found = u_test_from_estimates(linear, quadratic, [[tiny, cross], [cross, square]], low, high, 1e4)
+    assert found.extreme == pytest.approx(0.0188902, rel=1e-3)
+    assert (found.t_low, found.t_high) == pytest.approx((t_low, t_high), rel=1e-9)
+    assert found.p_value == pytest.approx(0.1397904, abs=2e-5)
+
+
 def test_u_test_slopes_are_the_contrasts_of_an_independent_regression() -> None:
     x, y = _noisy(lambda x: 0.3 * x**2 + 0.1 * x)
     found = u_test(x, y)
