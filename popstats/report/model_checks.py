@@ -37,12 +37,12 @@ FloatArray = npt.NDArray[np.float64]
 PIT_POINTS = 101
 
 _ALERT = re.compile(r"regime (?P<regime>[^:]+): (?P<text>.*)", re.DOTALL)
-#: Results of the fit as the sensitivity table calls them, in the report's words.
+#: Results of the fit as the sensitivity table calls them, in the report's words: in sentences, and in tables.
 _RESULTS = {
-    "optimum": "best mCB",
-    "near_lower": "lower end of the near-optimal range",
-    "near_upper": "upper end of the near-optimal range",
-    "limit": "limit",
+    "optimum": ("best mCB", "best mCB"),
+    "near_lower": ("lower end of the near-optimal range", "near-optimal from"),
+    "near_upper": ("upper end of the near-optimal range", "near-optimal to"),
+    "limit": ("limit", "limit"),
 }
 
 
@@ -187,7 +187,7 @@ def _prior_words(evidence: Evidence) -> str:
     if leaning.empty:
         return found.sentence
     clauses = [
-        f"{_RESULTS[str(result)]} at {regime_names(rows['regime'].tolist())}"
+        f"{_RESULTS[str(result)][0]} at {regime_names(rows['regime'].tolist())}"
         for result, rows in leaning.groupby("quantity", sort=False)
     ]
     moved = leaning[["median_change", "lower_change", "upper_change"]].abs().to_numpy().max()
@@ -299,7 +299,7 @@ def _priors(evidence: Evidence) -> Table:
     rows = [
         (
             regime_name(r.regime),
-            _RESULTS[r.quantity],
+            _RESULTS[r.quantity][1],
             number(r.prior),
             number(r.likelihood),
             number(r.median_change),
