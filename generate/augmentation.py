@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from popstats.errors import PlanError
 
-__all__ = ["Augment", "parse_augmentation", "shift_views"]
+__all__ = ["Augment", "check_augmentation", "parse_augmentation", "shift_views"]
 
 type Augment = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -25,6 +25,24 @@ def parse_augmentation(text: str) -> tuple[Augment, ...]:
         If a step is unknown or lacks its number of pixels.
     """
     return () if text == "none" else tuple(_parse_step(step, text) for step in text.split("+"))
+
+
+def check_augmentation(text: str, input_shape: tuple[int, int, int], where: str) -> None:
+    """Refuse steps that images of this shape have no room for.
+
+    Raises
+    ------
+    PlanError
+        If a step is unknown, or shifts or cuts out as much as the whole image.
+    """
+    size = min(input_shape[1:])
+    for step in parse_augmentation(text):
+        pixels = step.keywords["pixels"] if isinstance(step, partial) else 0
+        if pixels >= size:
+            raise PlanError(
+                f"{where}, augmentation: {text!r} moves or removes {pixels} pixels of images that are "
+                f"{input_shape[1]}x{input_shape[2]}; expected fewer than {size}."
+            )
 
 
 def _parse_step(step: str, text: str) -> Augment:

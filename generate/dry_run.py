@@ -14,6 +14,7 @@ from generate.costs import CostModel
 from generate.executors import default_workers
 from generate.feasibility import feasible_range
 from generate.kernel import kernel_for
+from generate.original import read_weights
 from generate.pilot import print_pilot
 from generate.plan import Plan, TrainingSettings
 from generate.preparation import Survey, survey
@@ -52,6 +53,8 @@ def _original_first(surveyed: Survey, device: torch.device) -> str:
     """Say what the original network takes, before the trainings."""
     source = surveyed.plan.original.source
     if source != "train":
+        if not source.startswith("torchvision:"):
+            read_weights(source)
         return f"after the original network, which is read ({source}), not trained"
     return f"after about {duration(original_seconds(surveyed, device))} for the original network"
 

@@ -6,6 +6,7 @@ that any of them, and the parent, may die at any moment; a worker ends when its 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import multiprocessing
 import os
@@ -15,8 +16,9 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
@@ -151,7 +153,8 @@ class _Crew:
         ours, theirs = context.Pipe()
         arguments = (str(self.folder.path), device, theirs, self.deadline)
         process = context.Process(target=_work, args=arguments, name="popstats worker")
-        process.start()
+        with _interrupts_held():
+            process.start()
         theirs.close()
         self.workers.append(_Worker(process, ours, device))
 
@@ -224,6 +227,18 @@ class _Crew:
                     )
                 )
         self.start(worker.device)
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let a process be started that Ctrl-C cannot reach, not even while it is importing; this one gets it afterwards."""
+    # Started by the first process otherwise, and in doing so lets interrupts through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _ending(exitcode: int | None) -> str:

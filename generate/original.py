@@ -29,6 +29,7 @@ __all__ = [
     "load_weights",
     "make_original",
     "measure_original",
+    "read_weights",
     "weights_bytes",
     "weights_id",
 ]
@@ -181,15 +182,19 @@ def _build(plan: Plan, images: ImageSet) -> nn.Module:
         return _from_torchvision(plan, argument)
     network = planned_network(plan.network, classes=images.classes, input_shape=images.input_shape)
     if plan.original.source != "train":
-        load_weights(
-            network,
-            _read_weights(Path(plan.original.source).expanduser()),
-            f"original.source: {plan.original.source}",
-        )
+        load_weights(network, read_weights(plan.original.source), f"original.source: {plan.original.source}")
     return network
 
 
-def _read_weights(path: Path) -> bytes:
+def read_weights(source: str) -> bytes:
+    """Return the content of a plan's file of weights.
+
+    Raises
+    ------
+    PlanError
+        If it cannot be read.
+    """
+    path = Path(source).expanduser()
     try:
         return path.read_bytes()
     except OSError as error:

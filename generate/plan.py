@@ -266,6 +266,11 @@ def read_plan(path: Path | str) -> Plan:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PlanError(f"{path} is not valid TOML: {error}.") from error
+    except OSError as error:
+        raise PlanError(
+            f"{path} cannot be read ({error.strerror}). Give the path of a plan, a .toml file; to continue a run "
+            "folder, name it with --out."
+        ) from error
     return plan_from_dict(_absolute_files(table, path.parent), where=str(path))
 
 
@@ -403,15 +408,22 @@ def _check_plan(plan: Plan, where: str) -> None:
     _one_of(plan.network.stem, STEMS, f"{where}, network.stem")
     _at_least(plan.seed, 0, f"{where}, seed")
     _at_least(plan.original.seed, 0, f"{where}, original.seed")
-    if plan.latency_batch is not None:
-        _at_least(plan.latency_batch, 1, f"{where}, latency_batch")
+    for name, value in (
+        ("latency_batch", plan.latency_batch),
+        ("images.limit", plan.images.limit),
+        ("images.size", plan.images.size),
+    ):
+        if value is not None:
+            _at_least(value, 1, f"{where}, {name}")
     if not 0 < plan.gpus_per_training <= 1:
         raise PlanError(
             f"{where}, gpus_per_training: expected a share of one GPU, above 0 and at most 1, got "
             f"{plan.gpus_per_training:g}."
         )
-    if not plan.name:
-        raise PlanError(f"{where}, name: expected a name for the population, got an empty text.")
+    if not plan.name or set(plan.name) & set("/\\\0") or plan.name in (".", ".."):
+        raise PlanError(
+            f"{where}, name: expected a name for the population, which also names its folder; got {plan.name!r}."
+        )
     if not plan.recipes:
         raise PlanError(f"{where}: no recipes. Add at least one [[recipes]] block with regimes and count.")
     _check_training(plan.original.training, f"{where}, original.training")

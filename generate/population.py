@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import math
 import os
+import re
 import signal
 import sys
 import time
@@ -72,13 +73,13 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=_positive, metavar="N", help="worker processes; default: one a core, or four a GPU"
     )
     parser.add_argument(
-        "--device", default="auto", metavar="auto|cpu|cuda", help="where to train; default: auto"
+        "--device", default="auto", metavar="auto|cpu|cuda|cuda:N", help="where to train; default: auto"
     )
     parser.add_argument(
         "--executor", choices=("local", "ray"), default="local", help="who trains; default: local"
     )
     parser.add_argument(
-        "--time-limit", type=float, metavar="SECONDS", help="start no training after this time"
+        "--time-limit", type=_seconds, metavar="SECONDS", help="start no training after this time"
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be done, and how long it would take"
@@ -96,9 +97,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number, at least 1; got {text!r}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, 0 or more; got {text!r}")
     return value
 
 
@@ -145,14 +155,14 @@ def _device(name: str) -> torch.device:
 
     from generate.provenance import choose_device
 
+    if not re.fullmatch("auto|cpu|cuda(:[0-9]+)?", name):
+        raise PlanError(f"--device: expected auto, cpu, cuda or cuda:N; got {name!r}.")
     try:
         device = choose_device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].rstrip(".")
         raise PlanError(f"--device: {name!r} cannot be used here ({reason}). Use auto or cpu.") from error
-    if device.type not in ("cpu", "cuda"):
-        raise PlanError(f"--device: trainings run on cpu or cuda; got {name!r}. Use auto, cpu, cuda or cuda:N.")
     if name == "auto" and device.type == "cpu":
         print("No GPU found: everything runs on the CPU.", flush=True)
     return device

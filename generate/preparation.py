@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from generate.augmentation import parse_augmentation
+from generate.augmentation import check_augmentation, parse_augmentation
 from generate.costs import CostModel, derive_costs
 from generate.groups import find_groups
 from generate.images import ImageSet, load_images
@@ -80,9 +80,14 @@ def survey(plan: Plan) -> Survey:
     PlanError
         If any of these is impossible.
     """
-    for settings in (plan.original.training, *plan.retraining.values()):
+    trainings = {"original.training": plan.original.training} | {
+        f"retraining.{technique}": settings for technique, settings in plan.retraining.items()
+    }
+    for settings in trainings.values():
         parse_augmentation(settings.augmentation)
     images = load_images(plan.images)
+    for where, settings in trainings.items():
+        check_augmentation(settings.augmentation, images.input_shape, where)
     check_source(plan, images)
     network = planned_network(plan.network, classes=images.classes, input_shape=images.input_shape).eval()
     groups = find_groups(network, images.input_shape, plan.network.keep)

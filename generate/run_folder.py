@@ -51,9 +51,10 @@ def explain(error: OSError, path: Path) -> RunFolderError:
         errno.EACCES: "it may not be written to. Change its permissions or choose another folder with --out",
         errno.EPERM: "it may not be written to. Change its permissions or choose another folder with --out",
         errno.EFBIG: "no file may grow that large here. Raise the limit (ulimit -f) or choose another folder with --out",
-        errno.ENOENT: "it has disappeared. Was the run folder deleted?",
+        errno.ENOENT: "it is not there (any more), or no folder can be made there. Was the run folder deleted",
     }
-    return RunFolderError(f"{path}: {reasons.get(error.errno or 0, str(error))}.")
+    end = "?" if error.errno == errno.ENOENT else "."
+    return RunFolderError(f"{path}: {reasons.get(error.errno or 0, str(error))}{end}")
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -127,8 +128,10 @@ class RunFolder:
                 (self.path / part).mkdir(parents=True, exist_ok=True)
             (self.path / "claims").touch()
         except (FileExistsError, NotADirectoryError) as error:
+            place = Path(error.filename)
+            file = next((one for one in (place, *place.parents) if one.exists() and not one.is_dir()), place)
             raise RunFolderError(
-                f"{self.path}: expected a folder, but {error.filename} is a file. Choose another --out."
+                f"{self.path}: expected a folder, but {file} is a file. Choose another --out."
             ) from error
         except OSError as error:
             raise explain(error, self.path) from error

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from generate.augmentation import cutout, flip, parse_augmentation, shift, shift_views
+from generate.augmentation import check_augmentation, cutout, flip, parse_augmentation, shift, shift_views
 from popstats.errors import PlanError
 
 
@@ -43,3 +43,12 @@ def test_steps_are_applied_in_the_order_written():
 def test_unknown_steps_are_refused(text):
     with pytest.raises(PlanError, match="Legal steps"):
         parse_augmentation(text)
+
+
+def test_steps_that_leave_nothing_of_an_image_are_refused_before_anything_is_trained():
+    check_augmentation("flip+shift7+cutout7", (1, 8, 8), "original.training")
+    for text in ("cutout8", "flip+crop9"):
+        with pytest.raises(
+            PlanError, match=r"retraining.scratch, augmentation: .* 8x9; expected fewer than 8"
+        ):
+            check_augmentation(text, (3, 8, 9), "retraining.scratch")

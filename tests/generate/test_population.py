@@ -216,6 +216,30 @@ def test_a_changed_plan_is_refused(tmp_path, tiny_run, capsys):
     assert "was made with another plan" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        ("--workers", "two", "expected a whole number, at least 1; got 'two'"),
+        ("--time-limit", "nan", "expected a number of seconds, 0 or more; got 'nan'"),
+        ("--time-limit", "-1", "expected a number of seconds, 0 or more; got '-1'"),
+    ],
+)
+def test_odd_options_are_sentences(option, value, sentence, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([f"{option}={value}"])
+    assert sentence in capsys.readouterr().err
+
+
+def test_devices_that_trainings_cannot_run_on_are_refused(tiny_plan, capsys):
+    assert main([str(tiny_plan), "--device", "mps"]) == BAD_INPUT
+    assert "expected auto, cpu, cuda or cuda:N; got 'mps'" in capsys.readouterr().err
+
+
+def test_a_folder_is_no_plan(tmp_path, capsys):
+    assert main([str(tmp_path), "--device", "cpu"]) == BAD_INPUT
+    assert "Is a directory" in capsys.readouterr().err
+
+
 def test_an_impossible_regime_is_refused_before_anything_is_written(tmp_path, capsys):
     plan = tmp_path / "plan.toml"
     plan.write_text(TINY.replace("[0.4, 0.7]", "[0.4, 0.9999]"))
@@ -244,6 +268,19 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path, tiny_plan, start):
     assert "stopping after the trainings in progress" in said
     assert "Traceback" not in said
     assert pq.read_table(folder / "population.parquet").num_rows == finished(folder) >= 1
+
+
+def test_ctrl_c_while_workers_are_starting_is_quiet_too(tmp_path, tiny_plan, tiny_run, start):
+    """Workers import torch for seconds before they can say what Ctrl-C means to them."""
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run / "original", folder / "original")
+    process = start(folder, tiny_plan, "--workers", "2")
+    wait_until(lambda: len(workers(process)) == 2)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(PATIENCE) == 3
+    said = (tmp_path / "run-0.log").read_text()
+    assert "the same command goes on from" in said.lower()
+    assert "Traceback" not in said
 
 
 def colour_folder(folder: Path) -> Path:
