@@ -6,6 +6,7 @@ import ast
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 from numbers import Real
 from pathlib import Path
@@ -514,14 +515,22 @@ def _resolve(source: str | Path) -> Path:
         return table
     if path.is_file():
         if path.suffix not in (".parquet", ".csv"):
-            raise PopulationError(f"{path}: expected a .parquet or .csv file, or a run folder")
+            saved = "; a saved fit is read by popstats.Fit.load" if path.suffix == ".nc" else ""
+            raise PopulationError(
+                f"{path}: expected a .parquet or .csv file, or a run folder{saved}",
+                on_command_line=f"{path}: expected a .parquet or .csv file, or a run folder"
+                f"{'; a saved fit is read by fit, judge, report, refine and compare' if saved else ''}",
+            )
         return path
     shipped = _shipped_folder() / f"{source}.parquet"
     if shipped.is_file():
         return shipped
+    names = populations()
+    near = get_close_matches(str(source), names, n=1)
+    meant = f" (did you mean {near[0]}?)" if near else ""
     raise PopulationError(
-        f"{source}: no such file or folder, and no shipped population of that name; shipped: "
-        f"{', '.join(populations()) or 'none'}"
+        f"{source}: no such file or folder, and no shipped population of that name{meant}; shipped: "
+        f"{', '.join(names) or 'none'}"
     )
 
 

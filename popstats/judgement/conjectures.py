@@ -47,7 +47,19 @@ def judge(fitted: Fit, *, explained: Explained | None = None, **thresholds: floa
     Notes
     -----
     C1 speaks of regimes of equal MACs, C2 of equal parameters. The one that the fit is not about is judged on
-    a second fit of the same table on the other axis (method "exact").
+    a second fit of the same table on the other axis (method "exact", normal noise).
+
+    How to read them: C3a first (is there a best mCB), M1 beside it (is it more than the layers' widths), C3c last
+    (is it the original's own). "Undecided" says that the data are too few, "refuted" that the claim is improbable
+    whatever the prior held; `remedy` has the plan lines that would tell.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> population = popstats.simulate_population(regimes=[0.6], n=300, rise=1.0)
+    >>> verdicts = popstats.judge(popstats.fit(population, method="exact"))
+    >>> verdicts.of("C3a")[0].outcome, verdicts.of("M1")[0].outcome
+    ('supported', 'not assessable')
     """
     require_fit(fitted, "judge")
     if fitted.settings.curve != "smooth":

@@ -87,7 +87,13 @@ class RefinedSpace:
     widths: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def to_toml(self, path: str | Path) -> Path:
-        """Write the space to a file that a plan reads as ``space = "refined:FILE"``; returns the path."""
+        """Write the space to a file that a plan reads as ``space = "refined:FILE"``; returns the path.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file, conventionally .toml.
+        """
         target = Path(path)
         target.write_text(self._toml(), encoding="utf-8")
         return target
@@ -165,6 +171,14 @@ def refine(fit: Fit, regime: float | str, by: Kind = "mcb") -> RefinedSpace:
     FitError
         If the regime was not fitted, or, for "widths", if the table has no widths or their costs cannot be
         recovered from it.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> population = popstats.simulate_population(regimes=[0.6], n=300, rise=1.0)
+    >>> space = popstats.refine(popstats.fit(population, method="exact"), regime=0.6)
+    >>> space.kind, space.mcb[0] < 1.0 < space.mcb[1], 0.0 < space.gain_lower < space.gain_upper
+    ('mcb', True, True)
     """
     require_fit(fit, "refine")
     if by not in ("mcb", "widths"):

@@ -183,6 +183,8 @@ class Verdict:
 class Verdicts(Sequence[Verdict]):
     """The verdicts of one fit: a sequence of `Verdict` that displays itself as a table.
 
+    Each has an outcome of four words, the claim's probability, an estimate with its 90 % interval, and a sentence.
+
     Parameters
     ----------
     items : sequence of Verdict
@@ -208,7 +210,15 @@ class Verdicts(Sequence[Verdict]):
         return iter(self._items)
 
     def of(self, conjecture: str, regime: str | None = None) -> Verdicts:
-        """Return the verdicts on one conjecture, optionally in one regime."""
+        """Return the verdicts on one conjecture, optionally in one regime.
+
+        Parameters
+        ----------
+        conjecture : str
+            C1, C2, C3a to C3d, C4, S1, R1 or M1.
+        regime : str, optional
+            Label of a regime ("0.75"), or "all" for the verdict over all regimes; default: every one.
+        """
         kept = [v for v in self if v.conjecture == conjecture and regime in (None, v.regime)]
         return Verdicts(kept)
 

@@ -73,6 +73,13 @@ def write_report(
     -------
     Path
         The page. Nothing half-written is left if anything fails.
+
+    Raises
+    ------
+    FitError
+        If it is not given a fit, or one whose curve is a companion, from which no verdict comes.
+    PopstatsError
+        If the page's folder does not exist and cannot be made.
     """
     require_fit(fit, "write_report")
     return write_content(report_content(fit, verdicts, command=command), path)

@@ -126,7 +126,9 @@ def test_a_foreign_csv_with_its_own_names(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["check", "no-such-table"], "no shipped population of that name"),
+        (["check", "no-such-table"], "no shipped population of that name; shipped: "),
+        (["check", "digits-resnt8"], "did you mean digits-resnet8?"),
+        (["check", "{saved}"], "a saved fit is read by fit, judge, report, refine and compare"),
         (["check", "{table}", "--column", "flops"], "expected OURS=THEIRS"),
         (["check", "{table}", "--original-macs", "5"], "missing: --original-params, --original-accuracy"),
         (["fit", "{table}", "--method", "exact", "--regimes", "1.5"], "strictly between 0 and 1"),

@@ -244,7 +244,7 @@ def test_a_file_of_another_kind(tmp_path):
 
 
 def test_an_unknown_name_lists_the_shipped_ones():
-    with pytest.raises(PopulationError, match="no shipped population of that name; shipped:"):
+    with pytest.raises(PopulationError, match="no shipped population of that name .did you mean digits-resnet8..; shipped:"):
         popstats.load_population("digits-resnet9000")
 
 
