@@ -99,7 +99,7 @@ def _check(options: argparse.Namespace) -> int:
 def _fit(options: argparse.Namespace) -> int:
     from popstats.report.terminal import fit_text, optimum_outcomes
 
-    check_output(options.output, ".nc")
+    check_output(options.output, ".nc", required=True)
     fit = _fitted(options, options.population)
     if not fit.fitted:
         raise PopstatsError(_why_nothing(fit))
@@ -184,17 +184,21 @@ def _report(options: argparse.Namespace) -> int:
 
 def _refine(options: argparse.Namespace) -> int:
     from popstats.judgement.refine import refine
+    from popstats.report.terminal import optimum_outcomes
 
     check_output(options.output, ".toml")
     fit = _fitted(options, options.population)
     space = refine(fit, regime=_regime(options.regime), by=options.by)
     if options.output:
         space.to_toml(options.output)
-    _say(
-        options,
-        vars(space),
-        f"{repr(space)[1:-1]}{f'{chr(10)}Saved: {options.output}' if options.output else ''}",
-    )
+    outcome = optimum_outcomes(fit)[space.regime]
+    lines = [repr(space)[1:-1]]
+    if options.by == "mcb" and outcome != "supported":
+        lines.append(
+            f"Note: C3a, that there is a best mCB, is {outcome} in this regime; the range is only where the fit is lowest."
+        )
+    lines += [f"Saved: {options.output}"] if options.output else []
+    _say(options, {**vars(space), "outcome": outcome}, "\n".join(lines))
     return _status(fit)
 
 
@@ -210,16 +214,16 @@ def _plan_size(options: argparse.Namespace) -> int:
 
     asked = {"width": options.width, "noise": options.guess_noise, "rise": options.guess_rise}
     if options.population is None:
-        plans, axis, status = [plan_size(**asked, seed=options.seed)], None, DONE
+        plans, axis, status, targets = [plan_size(**asked, seed=options.seed)], None, DONE, {}
     else:
         pilot = _fitted(options, options.population)
         asked_for = options.regime or []
         regimes = [r.label for r in pilot.fitted] if asked_for == ["all"] else [_regime(r) for r in asked_for]
         plans = [plan_size(pilot, regime=r, **asked, seed=options.seed) for r in regimes or [None]]
-        axis, status = pilot.regime_axis, _status(pilot)
+        axis, status, targets = pilot.regime_axis, _status(pilot), {r.label: r.target for r in pilot.fitted}
     _say(
         options,
-        {"axis": axis, "plans": [plan.to_dict() for plan in plans]},
+        {"axis": axis, "plans": [{**plan.to_dict(), "target": targets.get(plan.regime)} for plan in plans]},
         "\n".join(plan.sentence for plan in plans),
     )
     return status
@@ -239,7 +243,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _simulate(options: argparse.Namespace) -> int:
     from popstats.simulate import simulate_population
 
-    check_output(options.output, ".parquet")
+    check_output(options.output, ".parquet", required=True)
     population = simulate_population(
         options.truth, regimes=options.regimes, n=options.n, rise=options.rise, noise=options.noise,
         seeds=options.seeds, seed=options.seed,

@@ -152,14 +152,16 @@ def refuse_ignored(options: argparse.Namespace, source: str) -> None:
         )
 
 
-def check_output(path: Path | None, ending: str) -> None:
+def check_output(path: Path | None, ending: str, required: bool = False) -> None:
     """Raise PopstatsError before any work is done for a file that could not be written in the end.
 
     Parameters
     ----------
     path : pathlib.Path or None
     ending : str
-        What the file's name should end with, for the sentence; not enforced.
+        What the file's name should end with.
+    required : bool
+        Whether another ending is refused, because the file would not be known for what it is.
     """
     if path is None:
         return
@@ -168,6 +170,10 @@ def check_output(path: Path | None, ending: str) -> None:
     if path.is_dir():
         raise PopstatsError(
             f"-o: expected a file, e.g. {path / ('name' + ending)}, got {path}, which is a folder"
+        )
+    if required and path.suffix != ending:
+        raise PopstatsError(
+            f"-o: expected a name that ends in {ending}, e.g. {path.with_suffix(ending)}, got {path}"
         )
     folder = folder_for(path)
     if not os.access(path if path.exists() else folder, os.W_OK):

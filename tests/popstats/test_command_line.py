@@ -146,6 +146,8 @@ def test_a_foreign_csv_with_its_own_names(tmp_path, capsys):
             "--where, --noise would change nothing",
         ),
         (["fit", "no-such-table", "-o", "{folder}"], "which is a folder"),
+        (["fit", "no-such-table", "-o", "{folder}/fit.bin"], "a name that ends in .nc"),
+        (["simulate", "-o", "{folder}/made.csv"], "a name that ends in .parquet"),
         (["report", "no-such-table", "-o", "{folder}/not/there/x.html"], "does not exist"),
         (["refine", "no-such-table", "--regime", "0.5", "-o", "{folder}"], "which is a folder"),
         (["calibrate", "--quick", "-o", "{folder}/not/there/x.json"], "does not exist"),
@@ -183,6 +185,15 @@ def test_refine_writes_what_a_plan_reads(saved, tmp_path):
     path = tmp_path / "refined.toml"
     assert main(["refine", str(saved), "--regime", "0.8", "-o", str(path)]) == DONE
     assert "[refined]" in path.read_text(encoding="utf-8")
+
+
+def test_refine_says_where_no_best_mcb_was_found(tmp_path, capsys):
+    popstats.simulate_population("linear", regimes=[0.5], n=800).save(tmp_path / "line.parquet")
+    command = ["refine", str(tmp_path / "line.parquet"), "--method", "exact", "--regime", "0.5"]
+    assert main(command) == DONE
+    assert "that there is a best mCB, is refuted" in capsys.readouterr().out
+    assert main([*command, "--json"]) == DONE
+    assert json.loads(capsys.readouterr().out)["outcome"] == "refuted"
 
 
 def test_help_teaches(capsys):
@@ -231,6 +242,7 @@ def test_plan_size_of_every_regime_of_a_pilot(saved, capsys):
     assert main(["plan-size", str(saved), "--regime", "all", "--width", "0.5", "--json"]) == DONE
     answer = json.loads(capsys.readouterr().out)
     assert answer["axis"] == "macs"
+    assert [plan["target"] for plan in answer["plans"]] == [0.5, 0.8]
     assert [plan["regime"] for plan in answer["plans"]] == ["0.50", "0.80"]
     assert all(f"Regime {plan['regime']}: " in plan["sentence"] for plan in answer["plans"])
 
