@@ -221,6 +221,11 @@ def test_the_sampler_gives_finite_numbers_or_says_why_not(make):
     _finite_or_said(popstats.fit(population, method="nuts"))
 
 
+def test_seed_noise_known_to_a_thousandth_leaves_the_chains_free():
+    population = popstats.Population.from_frame(one_recipe_many_times_among_others(), original=ORIGINAL)
+    assert popstats.fit(population, method="nuts").convergence.ok
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("noise", ["student", "frontier"])
 @pytest.mark.parametrize("make", HARD)

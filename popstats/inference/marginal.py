@@ -361,6 +361,27 @@ def _add_log_prior(parameters: Any, pooling: float, scales: Any, sizes: Any, gra
     return value
 
 
+@numba.njit(cache=True, error_model="numpy")
+def _from_parts(parameters: Any, sizes: Any) -> None:
+    """Turn log sd of seeds and of recipes into log noise and logit of the seed share, where there are replicates."""
+    for k in range(sizes.size):
+        if sizes[k] == 4.0:
+            seed, recipe = parameters[2, k], parameters[3, k]
+            parameters[2, k] = max(seed, recipe) + 0.5 * np.log1p(np.exp(-2.0 * abs(seed - recipe)))
+            parameters[3, k] = 2.0 * (seed - recipe)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _to_parts(parameters: Any, sizes: Any, gradient: Any) -> None:
+    """Turn the gradient by log noise and logit of the seed share into that by `_from_parts`'s arguments."""
+    for k in range(sizes.size):
+        if sizes[k] == 4.0:
+            share = 1.0 / (1.0 + np.exp(-parameters[3, k]))
+            by_noise, by_share = gradient[2, k], 2.0 * gradient[3, k]
+            gradient[2, k] = share * by_noise + by_share
+            gradient[3, k] = (1.0 - share) * by_noise - by_share
+
+
 @numba.njit(cache=True, error_model="numpy", inline="always")
 def log_posterior(z: Any, data: Any, by_z: Any) -> float:
     """Return the log posterior density of the sampler's coordinates, up to a constant, and write its gradient.
@@ -383,8 +404,10 @@ def log_posterior(z: Any, data: Any, by_z: Any) -> float:
             for j in range(i + 1):
                 parameters[i, k] += root[k, i, j] * z[first + j]
         first += int(sizes[k])
+    _from_parts(parameters, sizes)  # its Jacobian is constant
     value = _log_density(parameters, data[start + 20 * regimes :], gradient)
     value += _add_log_prior(parameters, data[2], data[3:9].reshape((2, 3)), sizes, gradient)
+    _to_parts(parameters, sizes, gradient)
     first = 0
     for k in range(regimes):
         for j in range(int(sizes[k])):

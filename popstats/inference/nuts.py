@@ -34,7 +34,11 @@ _GRID_STEPS = (0.19, 0.27)
 
 @dataclass(frozen=True)
 class Coordinates:
-    """Where the sampler walks: parameters[:, k] = centre[:, k] + root[k] @ z of regime k.
+    """Where the sampler walks: walked[:, k] = centre[:, k] + root[k] @ z of regime k.
+
+    Walked are log length scale, log amplitude and log noise; with replicates log sd of seeds and log sd of recipes in
+    the place of the noise: the data know these two apart, however well they know one of them, while noise and seed
+    share then lie on a curved ridge.
 
     Attributes
     ----------
@@ -42,7 +46,7 @@ class Coordinates:
     root : numpy.ndarray, shape (K, 4, 4)
         Lower triangular.
     sizes : tuple of int
-        Coordinates of each regime: 4, or 3 without replicates, where the seed share means nothing.
+        Coordinates of each regime: 4, or 3 without replicates.
     """
 
     centre: FloatArray
@@ -63,7 +67,8 @@ class Coordinates:
             drawn = draw_regime(regime, priors, _PILOT_DRAWS, np.random.default_rng([k, 6]))
             columns = [np.log(drawn.length_scale), np.log(drawn.amplitude), np.log(drawn.noise)]
             if size == len(PARAMETERS):
-                columns.append(np.log(drawn.seed_share / (1.0 - drawn.seed_share)))
+                columns.append(columns[2] + 0.5 * np.log1p(-drawn.seed_share))
+                columns[2] = columns[2] + 0.5 * np.log(drawn.seed_share)
             covariance = np.cov(columns) + 1e-9 * np.eye(size)
             covariance[[0, 1], [0, 1]] += np.square(_GRID_STEPS) / 12.0
             centre[:size, k] = np.mean(columns, axis=1)
@@ -71,13 +76,18 @@ class Coordinates:
         return cls(centre, root, sizes)
 
     def to_parameters(self, z: FloatArray) -> FloatArray:
-        """Return the hyperparameters, (..., dimension) -> (..., 4, K)."""
+        """Return the hyperparameters (`PARAMETERS`), (..., dimension) -> (..., 4, K)."""
         padded = np.zeros((*z.shape[:-1], len(self.sizes), len(PARAMETERS)))
         start = 0
         for k, size in enumerate(self.sizes):
             padded[..., k, :size] = z[..., start : start + size]
             start += size
-        return np.asarray(self.centre + np.einsum("kij,...kj->...ik", self.root, padded))
+        found = self.centre + np.einsum("kij,...kj->...ik", self.root, padded)
+        apart = np.array(self.sizes) == len(PARAMETERS)
+        seeds, recipes = found[..., 2, apart], found[..., 3, apart]
+        found[..., 2, apart] = 0.5 * np.logaddexp(2.0 * seeds, 2.0 * recipes)
+        found[..., 3, apart] = 2.0 * (seeds - recipes)
+        return np.asarray(found)
 
 
 def pack_posterior(regimes: Sequence[RegimeData], priors: Priors, coordinates: Coordinates) -> FloatArray:
