@@ -107,10 +107,7 @@ def export_subnetwork(
     # One thread, as in the workers: the same sums in the same order.
     torch.set_num_threads(1)
     bench = reopen(folder, torch.device("cpu"))
-    # A row of a machine without the compiled kernel is reproduced without it.
-    if FUSED not in row["memory_format"]:
-        bench = dataclasses.replace(bench, kernel=None)
-    network = _trained_network(folder, bench, training)
+    network = _trained_network(folder, as_trained(bench, row), training)
     _check_accuracy(bench, network, row, tolerance)
     path = out or run / "exports" / f"{training.subnetwork_id}{ENDINGS[kind]}"
     try:
@@ -119,6 +116,11 @@ def export_subnetwork(
         raise explain(error, path.parent) from error
     _save(bench, network, row, kind, path)
     return path
+
+
+def as_trained(bench: Workbench, row: Mapping[str, Any]) -> Workbench:
+    """Return the workbench that a row was trained on: without the compiled kernel where the row had none."""
+    return bench if FUSED in row["memory_format"] else dataclasses.replace(bench, kernel=None)
 
 
 def _find(folder: RunFolder, subnetwork_id: str) -> tuple[Training, dict[str, Any]]:

@@ -21,7 +21,7 @@ from generate.latency import measure_latency
 from generate.networks import planned_network
 from generate.original import OriginalNumbers, load_weights
 from generate.plan import Plan, TrainingSettings
-from generate.provenance import Provenance, now, provenance_of
+from generate.provenance import FUSED, Provenance, now, provenance_of
 from generate.training import (
     PASSES_PER_STEP,
     DivergenceError,
@@ -249,9 +249,17 @@ def known_columns(bench: Workbench, training: Training) -> dict[str, Any]:
         **_retraining_columns(bench, training),
         "original_accuracy": bench.original.accuracy,
         "n_test": len(bench.images.test),
-        **bench.provenance.as_dict(),
+        **_provenance_columns(bench, training),
         "started_at": now(),
     }
+
+
+def _provenance_columns(bench: Workbench, training: Training) -> dict[str, Any]:
+    columns = bench.provenance.as_dict()
+    if bench.plan.retraining[training.technique].precision != "float32":
+        # The kernel leaves other precisions to torch.
+        columns["memory_format"] = columns["memory_format"].removesuffix(FUSED)
+    return columns
 
 
 def _identity_columns(bench: Workbench, training: Training) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The compiled batch norm against torch's: the same numbers up to rounding, for every shape and way of use."""
 
+import dataclasses
 import shutil
 
 import pytest
@@ -8,10 +9,15 @@ from torch import nn
 
 from generate import kernel
 from generate.batch_norm import fused_batch_norm, normalise
+from generate.export import as_trained
 from generate.images import ImageSet, Split
 from generate.kernel import MOST_LANES, kernel_for, lanes_of, missing_kernel
 from generate.networks import build_network
 from generate.plan import TrainingSettings
+from generate.preparation import reopen
+from generate.provenance import provenance_of
+from generate.run_folder import RunFolder
+from generate.subnetworks import known_columns
 from generate.training import evaluate, fresh_weights, train
 
 CPU = torch.device("cpu")
@@ -138,6 +144,22 @@ def test_a_training_with_the_kernel_is_the_training_without_it_up_to_rounding():
     assert all(torch.allclose(states[0][name], states[2][name], rtol=0.05, atol=0.02) for name in states[0])
     assert not torch.equal(states[0]["stage1.0.conv1.weight"], states[2]["stage1.0.conv1.weight"])
     assert loss == pytest.approx(plain_loss, rel=0.05)
+
+
+@needs_kernel
+def test_rows_say_what_they_were_trained_with_and_are_trained_again_so(tiny_run):
+    """8x8 images have no use for the kernel; had these rows used it, they would say so."""
+    folder = RunFolder(tiny_run)
+    bench, training = reopen(folder, CPU), folder.read_worklist()[0]
+    assert (bench.kernel, bench.provenance.memory_format) == (None, "channels_last")
+    fused = dataclasses.replace(bench, kernel=KERNEL, provenance=provenance_of(CPU, KERNEL))
+    row = known_columns(fused, training)
+    assert row["memory_format"] == "channels_last, fused batch norm"
+    assert as_trained(fused, row).kernel is KERNEL
+    assert as_trained(fused, known_columns(bench, training)).kernel is None
+    narrow = dataclasses.replace(bench.plan.retraining["fine-tune"], precision="bfloat16")
+    plan = dataclasses.replace(bench.plan, retraining={"fine-tune": narrow})
+    assert known_columns(dataclasses.replace(fused, plan=plan), training)["memory_format"] == "channels_last"
 
 
 @needs_kernel
