@@ -170,6 +170,25 @@ def test_a_rejected_fit_exits_with_3_and_writes_all_the_same(saved, tmp_path, ca
     assert "diagnostics reject it" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_rejected_fit_is_said_first_by_fit_and_judge(saved, tmp_path, capsys):
+    fit = popstats.Fit.load(saved)
+    edge = np.ones_like(fit.draws.edge_probability)
+    rejected = replace(fit, draws=replace(fit.draws, edge_probability=edge)).save(tmp_path / "rejected.nc")
+    assert main(["judge", str(rejected)]) == REJECTED
+    out = capsys.readouterr().out
+    assert "REJECTED by its diagnostics" in out.splitlines()[0]
+    assert out.index("What to do: ") < out.index("Read first:") < out.index("C3a  There is")
+    assert "\n  not assessable, 50 % and 80 %: the fit's own diagnostics reject it" in out
+    assert main(["fit", str(rejected)]) == REJECTED
+    out = capsys.readouterr().out
+    assert "REJECTED by its diagnostics" in out.splitlines()[0]
+    assert "supported" not in out
+    assert main(["judge", str(rejected), "--json"]) == REJECTED
+    assert {v["outcome"] for v in json.loads(capsys.readouterr().out) if v["conjecture"] == "C3a"} == {
+        "not assessable"
+    }
+
+
 def test_compare_says_what_may_be_concluded(saved, table, tmp_path, capsys):
     other = tmp_path / "other.nc"
     assert main(["fit", str(table), "--method", "exact", "--seed", "1", "-o", str(other)]) == DONE
