@@ -15,11 +15,12 @@ Command = Callable[[argparse.Namespace], int]
 Parsers = list[argparse.ArgumentParser]
 
 _DESCRIPTION = """\
-Statistics for populations of pruned subnetworks: is there a best FLOPs-to-parameters
-ratio (mCB), where, and does it matter?
+Statistics for populations of pruned subnetworks: is there a best
+FLOPs-to-parameters ratio (mCB), where, and does it matter?
 
-A population is one original network and the subnetworks pruned from it: a shipped name
-(see `list`), a run folder of generate, a .parquet or a .csv file with one row a training."""
+A population is one original network and the subnetworks pruned from it: a
+shipped name (see `list`), a run folder of generate, a .parquet or a .csv file
+with one row a training."""
 
 _EXAMPLES = """\
 examples:
@@ -28,13 +29,15 @@ examples:
   python -m popstats judge digits-resnet8 --noise student
   python -m popstats report runs/mine -o report.html --method exact
   python -m popstats report table.csv -o report.html --column macs=flops \\
-      --original-macs 211281920 --original-params 1804170 --original-accuracy 91.7
-  python -m popstats fit table.parquet -o fit.nc && python -m popstats judge fit.nc
+      --original-macs 211281920 --original-params 1804170 \\
+      --original-accuracy 91.7
+  python -m popstats fit table.parquet -o fit.nc
+  python -m popstats judge fit.nc
   python -m popstats refine runs/mine --regime 0.75 -o refined.toml
       # then, in the next plan: space = "refined:refined.toml"
 
-exit status: 0 done; 2 bad input, or no regime could be fitted; 3 the fit was rejected by
-its own diagnostics (its output is written all the same)"""
+exit status: 0 done; 2 bad input, or no regime could be fitted; 3 the fit was
+rejected by its own diagnostics (its output is written all the same)"""
 
 _POPULATION = "shipped name, run folder, .parquet or .csv"
 
@@ -43,24 +46,26 @@ _HELP = {
     "list": ("name the shipped populations", ""),
     "check": (
         "read a table, check every value, and say what is in it",
-        "Nothing is fitted. A table that does not fit is refused with what was expected, what came,\n"
-        "in which rows, and what to do.",
+        "Nothing is fitted. A table that does not fit is refused with what was\n"
+        "expected, what came, in which rows, and what to do.",
     ),
     "fit": (
         "fit the curves and print the best mCB of every regime",
-        "One line a pruning regime: whether there is a best mCB (C3a), the mCB values whose expected\n"
-        "drop is within 0.05 points of the lowest, where it is lowest, and how low. Intervals are 90 %.\n"
-        "Choose recipes by the near-optimal range, and only where the best mCB is supported.",
+        "One line a pruning regime: whether there is a best mCB (C3a), the mCB values\n"
+        "whose expected drop is within 0.05 points of the lowest, where it is lowest,\n"
+        "and how low. Intervals are 90 %. Choose recipes by the near-optimal range, and\n"
+        "only where the best mCB is supported.",
     ),
     "judge": (
         "judge the conjectures",
-        "Each conjecture in each regime gets one of four words: supported, refuted, undecided, or\n"
-        "not assessable (with the reason).\n\n"
+        "Each conjecture in each regime gets one of four words: supported, refuted,\n"
+        "undecided, or not assessable (with the reason).\n\n"
         "  C1   at a given MACs reduction there is an optimal parameter bucket\n"
         "  C2   at a given parameter reduction there is an optimal MACs count\n"
-        "  C3a  there is an optimal mCB: both ends of the observed range are more than 0.1 points worse\n"
+        "  C3a  there is an optimal mCB: both ends of the observed range are worse by\n"
+        "       more than 0.1 points\n"
         "  C3b  winning subnetworks lie near it\n"
-        "  C3c  it is practically the original's: choosing mCB = 1 costs under 0.1 points\n"
+        "  C3c  it is practically the original's: mCB = 1 costs under 0.1 points\n"
         "  C3d  it rises with more aggressive pruning (over all regimes)\n"
         "  C4   the limit of accuracy is predictable from it (over all regimes)\n"
         "  S1   spaces whose layers are pruned evenly beat uneven ones\n"
@@ -69,14 +74,16 @@ _HELP = {
     ),
     "report": (
         "write the report, one HTML file that opens offline",
-        "The answer in a paragraph, every verdict, the pictures, the diagnostics, and how to remake it.\n"
-        "Two or more populations are compared side by side. FILE.html.json holds the same for machines.",
+        "The answer in a paragraph, every verdict, the pictures, the diagnostics, and how\n"
+        "to remake it. Two or more populations are compared side by side. FILE.html.json\n"
+        "holds the same for machines.",
     ),
     "refine": (
         "propose the recipe space for the next run of generate",
-        "By mCB: the near-optimal range (and low STD, where that is supported). By widths: a band for\n"
-        "each group, where the table has widths. Either says what it is expected to gain over as many\n"
-        "recipes of the whole space. A plan reads the file: space = \"refined:FILE.toml\".",
+        "By mCB: the near-optimal range (and low STD, where that is supported). By\n"
+        "widths: a band for each group, where the table has widths. Either says what it is\n"
+        "expected to gain over as many recipes of the whole space. A plan reads the file:\n"
+        "space = \"refined:FILE.toml\".",
     ),
     "compare": (
         "compare how well two models predict (PSIS-LOO)",
@@ -95,8 +102,8 @@ _HELP = {
     ),
     "calibrate": (
         "measure the verdicts' error rates on simulated truths",
-        "False \"supported\", false \"refuted\", coverage of the intervals, and power against the number\n"
-        "of networks. The full table takes hours, --quick under a minute.",
+        "False \"supported\", false \"refuted\", coverage of the intervals, and power against\n"
+        "the number of networks. The full table takes hours, --quick under a minute.",
     ),
 }  # fmt: skip
 
@@ -207,7 +214,8 @@ def _table_options() -> argparse.ArgumentParser:
     group.add_argument(
         "--accuracy-kind",
         choices=("last", "best_test", "best_val", "unknown"),
-        help="which epoch's accuracy the table holds",
+        metavar="KIND",
+        help="which epoch's accuracy the table holds: last, best_test, best_val or unknown",
     )
     group.add_argument("--name", help="the population's name")
     parent.add_argument(

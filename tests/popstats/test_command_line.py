@@ -225,12 +225,12 @@ def test_help_teaches(capsys):
 
 
 @pytest.mark.parametrize("command", list(_COMMANDS))
-def test_each_commands_help_fits_a_terminal_of_100_columns(command, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "100")
+def test_each_commands_help_fits_its_terminal(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
     assert stopped.value.code == DONE
-    assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
 def test_judges_help_names_the_conjectures(capsys):
