@@ -266,7 +266,7 @@ def _normaliser(images: ImageSet, device: torch.device) -> Callable[[Tensor], Te
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:
     """Return `tensor` on `device`, without waiting for it where it comes from the host."""
     if device.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory(device)
+        tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
 

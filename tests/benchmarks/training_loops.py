@@ -23,7 +23,7 @@ from generate.images import ImageSet, Split
 from generate.kernel import kernel_for
 from generate.networks import build_network
 from generate.plan import TrainingSettings
-from generate.training import evaluate, fresh_weights, learning_rates, settle_on_one_core, train
+from generate.training import evaluate, fresh_weights, learning_rates, settle_on_device, train
 
 CROP = 4
 PLAIN_WORKERS = {"cpu": 0, "cuda": 4}
@@ -68,7 +68,7 @@ def clock(device):
 
 
 def our_loop(network, images, settings, seed, device):
-    settle_on_one_core()
+    settle_on_device(device)
     resident = images.to(device)
     kernel = kernel_for(device, images.input_shape)
     started = clock(device)

@@ -106,7 +106,7 @@ def generators(monkeypatch):
 @pytest.fixture
 def gpu(monkeypatch, generators):
     monkeypatch.setattr(torch.Tensor, "backward", put_gradients)
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, device=None: tensor)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
     monkeypatch.setattr(nn.Module, "_apply", move)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "fake GPU")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (2**40, 2**40))
