@@ -81,9 +81,9 @@ _HELP = {
     "refine": (
         "propose the recipe space for the next run of generate",
         "By mCB: the near-optimal range (and low STD, where that is supported). By\n"
-        "widths: a band for each group, where the table has widths. Either says what it is\n"
-        "expected to gain over as many recipes of the whole space. A plan reads the file:\n"
-        "space = \"refined:FILE.toml\".",
+        "widths: a band for each group, where the table has widths. Either says what it\n"
+        "is expected to gain over as many recipes of the whole space. A plan reads the\n"
+        "file: space = \"refined:FILE.toml\".",
     ),
     "compare": (
         "compare how well two models predict (PSIS-LOO)",
