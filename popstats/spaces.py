@@ -238,10 +238,13 @@ def _nearest_regime(
     reductions: FloatArray, centres: FloatArray, half_widths: FloatArray
 ) -> npt.NDArray[np.int64]:
     """Return the nearest centre whose half-width each reduction is within, the lower of two; -1: none."""
-    distance = np.abs(reductions - centres[:, None])
-    distance[distance > half_widths[:, None]] = np.inf
-    nearest = distance.argmin(axis=0)
-    nearest[np.isinf(distance.min(axis=0))] = -1
+    nearest = np.full(reductions.size, -1, dtype=np.int64)
+    closest = np.full(reductions.size, np.inf)
+    for k in range(centres.size):
+        distance = np.abs(reductions - centres[k])
+        nearer = (distance <= half_widths[k]) & (distance < closest)
+        np.copyto(nearest, k, where=nearer)
+        np.copyto(closest, distance, where=nearer)
     return nearest
 
 
