@@ -223,11 +223,8 @@ class RunFolder:
             names = os.listdir(self.path / "rows")
         except FileNotFoundError as error:
             raise RunFolderError(f"{self.path} is no run folder: it has no rows/.") from error
-        return {
-            int(name.removesuffix(".json"))
-            for name in names
-            if name.endswith(".json") and not name.startswith(".")
-        }
+        stems = (name.removesuffix(".json") for name in names if name.endswith(".json"))
+        return {int(stem) for stem in stems if stem.isdecimal()}
 
     def write_row(self, index: int, row: Mapping[str, Any]) -> None:
         """Store the row of one finished training."""
@@ -238,8 +235,20 @@ class RunFolder:
         return [self.read_row(index) for index in sorted(self.finished())]
 
     def read_row(self, index: int) -> dict[str, Any]:
-        """Return one finished row."""
-        return dict(json.loads(self._row_path(index).read_bytes()))
+        """Return one finished row.
+
+        Raises
+        ------
+        RunFolderError
+            If its file is damaged.
+        """
+        path = self._row_path(index)
+        try:
+            return dict(json.loads(path.read_bytes()))
+        except ValueError as error:
+            raise RunFolderError(
+                f"{path} is damaged ({error}). Delete it and run the same command again: only that network is trained again."
+            ) from error
 
     def drop_beaten_weights(self) -> None:
         """Keep the trained weights of each regime's and technique's best subnetwork only."""

@@ -205,6 +205,18 @@ def test_damaged_files_are_sentences(folder):
         folder.read_worklist()
 
 
+def test_a_damaged_row_is_a_sentence_and_other_files_beside_rows_are_none(folder):
+    folder.write_row(3, row(3))
+    (folder.path / "rows" / "0000003 (copy).json").write_text("{}")
+    (folder.path / "rows" / ".0000004.json.77.tmp").write_text("{")
+    assert folder.finished() == {3}
+    (folder.path / "rows" / "0000003.json").write_text('{"macs": 1')
+    with pytest.raises(
+        RunFolderError, match=r"0000003.json is damaged .* Delete it and run the same command"
+    ):
+        folder.read_rows()
+
+
 def test_only_the_best_weights_of_each_regime_stay(folder):
     for index, accuracy in enumerate((90.0, 92.0, 91.0)):
         folder.write_row(index, row(index, accuracy=accuracy))
