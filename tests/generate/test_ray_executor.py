@@ -77,7 +77,7 @@ class Log:
 def test_a_lost_node_costs_nothing_but_time(cluster, tmp_path, tiny_plan, tiny_run):
     made, second = cluster
     torch.set_num_threads(1)
-    surveyed, folder = _check(read_plan(tiny_plan), tmp_path / "run")
+    surveyed, folder = _check(read_plan(tiny_plan), tmp_path / "run", torch.device("cpu"))
     log = Log()
 
     def lose_the_second_node() -> None:
