@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -112,6 +112,7 @@ class Population:
     metadata: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     width_columns: tuple[str, ...] = ()
+    _derived: dict[Hashable, Any] = field(default_factory=dict, init=False)
 
     @classmethod
     def from_frame(
@@ -237,6 +238,20 @@ class Population:
         regimes = spaces.assign_regimes(extended, self.regime_axis)
         labels = np.array([*regimes.labels, None], dtype=object)
         return extended.assign(regime=labels[regimes.index])
+
+    def derived[T](self, key: Hashable, compute: Callable[[], T]) -> T:
+        """Return what `compute` makes of this population: once, and kept as long as the population.
+
+        Parameters
+        ----------
+        key : hashable
+            Names the result; whoever asks under an equal key gets the same object.
+        compute : callable
+            Called without arguments the first time.
+        """
+        if key not in self._derived:
+            self._derived[key] = compute()
+        return cast(T, self._derived[key])
 
     @cached_property
     def regime_axis(self) -> spaces.Axis:

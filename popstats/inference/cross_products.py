@@ -8,7 +8,7 @@ of every later step independent of the number of rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,14 +25,16 @@ from popstats.inference.curves import (
     fill_design,
 )
 from popstats.population import Population
-from popstats.spaces import Regimes
+from popstats.spaces import Axis, Regimes, assign_regimes
 
 __all__ = [
     "MINIMUM_RECIPES",
     "CrossProducts",
+    "PreparedPopulation",
     "RegimeData",
     "StandardRows",
     "members_of",
+    "prepare_population",
     "prepare_regimes",
     "recipe_table",
     "standard_rows",
@@ -156,6 +158,59 @@ class RegimeData:
         if self.cross_products is None:
             raise ValueError(f"regime {self.label} was not fitted: {self.reason}")
         return self.cross_products
+
+
+@dataclass(frozen=True)
+class PreparedPopulation:
+    """What fits of one population with the same regimes share.
+
+    Attributes
+    ----------
+    assigned : Regimes
+        The regime of each row.
+    recipes : pandas.DataFrame
+        One row a recipe, from `recipe_table`.
+    members : tuple of numpy.ndarray
+        Numbers of the recipes in each regime, ascending.
+    regimes : tuple of RegimeData
+        Every recipe with the same weight.
+    """
+
+    assigned: Regimes
+    recipes: pd.DataFrame
+    members: tuple[npt.NDArray[np.intp], ...]
+    regimes: tuple[RegimeData, ...]
+
+
+def prepare_population(
+    population: Population,
+    axis: Axis,
+    regimes: Sequence[float] | Mapping[float, float] | None = None,
+) -> PreparedPopulation:
+    """Go through the rows of a population, the first time that these regimes are asked for.
+
+    Parameters
+    ----------
+    population : Population
+        Keeps the result, so that a fit with another noise, method or prior does not depend on the number of rows.
+    axis : {"macs", "params"}
+        The reduction that the regimes fix.
+    regimes : sequence of float, mapping or None
+        As for `popstats.spaces.assign_regimes`.
+    """
+    centres = None if regimes is None else tuple(regimes)
+    half_widths = tuple(regimes.values()) if isinstance(regimes, Mapping) else None
+    key = (__name__, axis, centres, half_widths)
+    return population.derived(key, lambda: _prepare(population, axis, regimes))
+
+
+def _prepare(
+    population: Population, axis: Axis, regimes: Sequence[float] | Mapping[float, float] | None
+) -> PreparedPopulation:
+    assigned = assign_regimes(population.frame, axis, regimes)
+    recipes = recipe_table(population, assigned)
+    members = members_of(recipes["regime"].to_numpy(), assigned.targets.size)
+    return PreparedPopulation(assigned, recipes, tuple(members), prepare_regimes(recipes, assigned))
 
 
 def recipe_table(population: Population, regimes: Regimes) -> pd.DataFrame:

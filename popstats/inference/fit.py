@@ -18,11 +18,11 @@ import pandas as pd
 from popstats.errors import FitError
 from popstats.inference.convergence import Convergence, check_draws
 from popstats.inference.cross_products import (
+    PreparedPopulation,
     RegimeData,
     StandardRows,
-    members_of,
+    prepare_population,
     prepare_regimes,
-    recipe_table,
     standard_rows,
 )
 from popstats.inference.draws import Draws, curve_in_points, from_regimes, prior_curves
@@ -40,7 +40,7 @@ from popstats.inference.priors import Priors
 from popstats.inference.shrinkage import shrinkage
 from popstats.inference.variance import SpreadChange, estimate_spread_change, precision_weights
 from popstats.population import Population, require_population
-from popstats.spaces import Axis, Regimes, assign_regimes
+from popstats.spaces import Axis
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -181,10 +181,9 @@ def fit(
     centres = _frozen(regimes)
     settings = Settings(axis, centres, curve, noise, method, seed, draws, tune, chains)
     priors = priors or Priors()
-    assigned = assign_regimes(population.frame, axis, centres)
-    recipes = recipe_table(population, assigned)
-    data, changes = weighted_regimes(recipes, assigned, priors, seed)
-    result = _draw(recipes, data, changes, settings, priors, progress)
+    prepared = prepare_population(population, axis, centres)
+    data, changes = weighted_regimes(prepared, priors, seed)
+    result = _draw(prepared.recipes, data, changes, settings, priors, progress)
     return Fit(population, data, settings, priors, result, changes, time.perf_counter() - started)
 
 
@@ -206,14 +205,13 @@ def _frozen(
 
 
 def weighted_regimes(
-    recipes: pd.DataFrame, assigned: Regimes, priors: Priors, seed: int
+    prepared: PreparedPopulation, priors: Priors, seed: int
 ) -> tuple[tuple[RegimeData, ...], tuple[SpreadChange | None, ...]]:
-    """Prepare the regimes; where the spread about a pilot fit changes over the range, weight and prepare again."""
-    data = prepare_regimes(recipes, assigned)
+    """Weight the recipes of regimes where the spread about a pilot fit changes over the range."""
+    recipes, data = prepared.recipes, prepared.regimes
     weights = np.ones(len(recipes))
-    members = members_of(recipes["regime"].to_numpy(), len(data))
     changes: list[SpreadChange | None] = []
-    for k, (regime, mine) in enumerate(zip(data, members, strict=True)):
+    for k, (regime, mine) in enumerate(zip(data, prepared.members, strict=True)):
         change = None
         if regime.fitted:
             # Thinned where there are more: the slope is then known to 0.02, a tenth of the smallest that matters.
@@ -224,7 +222,7 @@ def weighted_regimes(
                 weights[mine] = precision_weights(recipes.iloc[mine], regime, change)
         changes.append(change)
     if any(c is not None and c.matters for c in changes):
-        data = prepare_regimes(recipes, assigned, weights)
+        data = prepare_regimes(recipes, prepared.assigned, weights)
     return data, tuple(changes)
 
 

@@ -18,7 +18,6 @@ from popstats.errors import FitError
 from popstats.inference.draws import Draws
 from popstats.inference.priors import Priors
 from popstats.population import Population, folder_for, load_population
-from popstats.spaces import assign_regimes
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -110,7 +109,7 @@ def load_fit(path: Path) -> Fit:
 
 
 def _rebuild(tree: xr.DataTree, description: dict[str, Any]) -> Fit:
-    from popstats.inference.cross_products import recipe_table
+    from popstats.inference.cross_products import prepare_population
     from popstats.inference.fit import Fit, Settings, weighted_regimes
 
     population = _population(tree["population"].to_numpy(), tuple(description["width_columns"]))
@@ -121,8 +120,8 @@ def _rebuild(tree: xr.DataTree, description: dict[str, Any]) -> Fit:
         stored["regimes"] = tuple(stored["regimes"])
     settings = Settings(**stored)
     priors = Priors(**_tuples(description["priors"]))
-    assigned = assign_regimes(population.frame, settings.regime_axis, settings.regimes)
-    regimes, changes = weighted_regimes(recipe_table(population, assigned), assigned, priors, settings.seed)
+    prepared = prepare_population(population, settings.regime_axis, settings.regimes)
+    regimes, changes = weighted_regimes(prepared, priors, settings.seed)
     return Fit(population, regimes, settings, priors, _draws(tree), changes, description["seconds"])
 
 

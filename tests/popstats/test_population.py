@@ -244,7 +244,9 @@ def test_a_file_of_another_kind(tmp_path):
 
 
 def test_an_unknown_name_lists_the_shipped_ones():
-    with pytest.raises(PopulationError, match="no shipped population of that name .did you mean digits-resnet8..; shipped:"):
+    with pytest.raises(
+        PopulationError, match=r"no shipped population of that name .did you mean digits-resnet8..; shipped:"
+    ):
         popstats.load_population("digits-resnet9000")
 
 

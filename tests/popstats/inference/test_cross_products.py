@@ -2,7 +2,12 @@ import numpy as np
 import pandas as pd
 
 from popstats import Original, Population
-from popstats.inference.cross_products import MINIMUM_RECIPES, prepare_regimes, recipe_table
+from popstats.inference.cross_products import (
+    MINIMUM_RECIPES,
+    prepare_population,
+    prepare_regimes,
+    recipe_table,
+)
 from popstats.inference.curves import KEPT_RANGE, design_matrix
 from popstats.simulate import simulate_population
 from popstats.spaces import assign_regimes
@@ -103,3 +108,13 @@ def test_identical_replicates_say_nothing_about_seed_noise():
     assert not regime.cross_products.has_replicates
     assert regime.cross_products.replicates.tolist() == [1.0]
     assert regime.n == 80
+
+
+def test_rows_are_gone_through_once_for_the_same_regimes_and_again_for_others():
+    population = simulate_population(regimes=[0.5, 0.8], n=40, seed=3)
+    first = prepare_population(population, "macs", [0.5, 0.8])
+    assert prepare_population(population, "macs", (0.5, 0.8)).regimes[0] is first.regimes[0]
+    for axis, regimes in (("params", [0.5, 0.8]), ("macs", [0.5]), ("macs", {0.5: 0.05, 0.8: 0.01})):
+        assert prepare_population(population, axis, regimes) is not first
+    wide, narrow = (prepare_population(population, "macs", {0.5: half}) for half in (0.05, 0.001))
+    assert narrow.regimes[0].n < wide.regimes[0].n
