@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,6 +57,10 @@ class Convergence:
 
     def __repr__(self) -> str:
         return f"<Convergence: {'ok' if self.ok else 'not ok: ' + '; '.join(self.reasons)}>"
+
+    def _repr_html_(self) -> str:
+        table = self.table.to_html(index=False, float_format=lambda v: f"{v:.4g}")
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>{table}"
 
 
 def check_draws(draws: Draws, regimes: Sequence[RegimeData], outcomes: dict[str, FloatArray]) -> Convergence:

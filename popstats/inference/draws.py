@@ -101,6 +101,8 @@ def curve_in_points(
     if technique is not None:
         others += (np.arange(1, len(regime.mix)) == technique) - np.array(regime.mix[1:])
     design = design_matrix(regime.curve_scale.to_unit(log_mcb), c, others)
+    # Of a term that the regime cannot tell apart the draws are noise.
+    design[:, : len(regime.fixed)] *= regime.fixed
     return np.asarray(regime.centre + regime.scale * (coefficients @ design.T))
 
 

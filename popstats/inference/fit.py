@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,7 +38,12 @@ from popstats.inference.optimum import (
 from popstats.inference.parametric import PARAMETRIC, draw_parametric, flat_priors
 from popstats.inference.priors import Priors
 from popstats.inference.shrinkage import shrinkage
-from popstats.inference.variance import SpreadChange, estimate_spread_change, precision_weights
+from popstats.inference.variance import (
+    SpreadChange,
+    estimate_spread_change,
+    precision_weights,
+    relative_spread,
+)
 from popstats.population import Population, require_population
 from popstats.spaces import Axis
 
@@ -63,6 +68,8 @@ _SHOWN = (
 _PILOT_DRAWS = 200
 #: ... and the most recipes a regime that it is estimated from.
 _PILOT_RECIPES = 10_000
+#: Seeds that the sampler can tell apart.
+_SEEDS = 2**64
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,8 @@ class Settings:
         for name in ("draws", "tune", "chains"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise FitError(f"{name}: expected a positive whole number, got {getattr(self, name)!r}")
+        if not isinstance(self.seed, int) or not 0 <= self.seed < _SEEDS:
+            raise FitError(f"seed: expected a whole number from 0 on, below 2^64, got {self.seed!r}")
 
 
 def fit(
@@ -179,6 +188,7 @@ def fit(
     if curve in PARAMETRIC and noise == "normal":
         method = "exact"
     centres = _frozen(regimes)
+    seed = int(seed) if isinstance(seed, Integral) else seed
     settings = Settings(axis, centres, curve, noise, method, seed, draws, tune, chains)
     priors = priors or Priors()
     prepared = prepare_population(population, axis, centres)
@@ -565,7 +575,7 @@ class Fit:
                 "nothing may be claimed there"
             )
         distance = 0.0 if reduction is None else reduction - data.target
-        if abs(distance) > data.half_width + 1e-12:
+        if not abs(distance) <= data.half_width + 1e-12:
             raise FitError(
                 f"predict: reduction {reduction} lies outside regime {data.label} "
                 f"({data.target - data.half_width:.3f} to {data.target + data.half_width:.3f})"
@@ -574,7 +584,8 @@ class Fit:
         curve = curve_in_points(data, self.draws.flat_coefficients[:, k], log_mcb, distance, technique)
         drop = curve + self._excess(k)
         lower, upper = interval(drop)
-        t_lower, t_upper = interval(drop + self._training_noise(k, drop.shape))
+        noise = self._training_noise(k, drop.shape) * self._relative_spread(k, log_mcb)
+        t_lower, t_upper = interval(drop + noise)
         return pd.DataFrame(
             {
                 "mcb": np.exp(log_mcb),
@@ -598,6 +609,16 @@ class Fit:
                 f"{', '.join(held) or 'no names of techniques'}"
             )
         return held[retraining]
+
+    def _relative_spread(self, k: int, log_mcb: FloatArray) -> FloatArray:
+        """Scale of a training's noise at `log_mcb` over the regime's, shape (m,): 1 unless it changes over the range."""
+        position = self.regimes.index(self.fitted[k])
+        change = self.spread_changes[position]
+        if change is None or not change.matters:
+            return np.ones_like(log_mcb)
+        prepared = prepare_population(self.population, self.regime_axis, self.settings.regimes)
+        held = prepared.recipes["log_mcb"].to_numpy()[prepared.members[position]]
+        return relative_spread(log_mcb, held, self.fitted[k], change)
 
     def _training_noise(self, k: int, shape: tuple[int, ...]) -> FloatArray:
         """Draw deviations of single trainings from their expected drop, points."""

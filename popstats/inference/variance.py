@@ -11,7 +11,13 @@ import pandas as pd
 from popstats.inference.cross_products import RegimeData, standard_rows
 from popstats.inference.curves import KEPT_RANGE
 
-__all__ = ["SPREAD_CHANGE", "SpreadChange", "estimate_spread_change", "precision_weights"]
+__all__ = [
+    "SPREAD_CHANGE",
+    "SpreadChange",
+    "estimate_spread_change",
+    "precision_weights",
+    "relative_spread",
+]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -77,6 +83,30 @@ def precision_weights(recipes: pd.DataFrame, regime: RegimeData, change: SpreadC
     """Return each recipe's relative precision, mean 1 over the regime; all ones where the change is small."""
     if not change.matters:
         return np.ones(len(recipes))
-    unit = np.clip(regime.curve_scale.to_unit(recipes["log_mcb"]), -KEPT_RANGE, KEPT_RANGE)
-    weight = np.exp(-2.0 * change.slope * unit)
+    weight = _precision(recipes["log_mcb"].to_numpy(), regime, change)
     return np.asarray(weight / weight.mean())
+
+
+def relative_spread(
+    log_mcb: FloatArray, recipes: FloatArray, regime: RegimeData, change: SpreadChange
+) -> FloatArray:
+    """Return the residual standard deviation at `log_mcb` over that of a recipe with weight 1, shape (m,).
+
+    Parameters
+    ----------
+    log_mcb : numpy.ndarray, shape (m,)
+        Where.
+    recipes : numpy.ndarray, shape (n,)
+        log mCB of all of the regime's recipes, whose `precision_weights` have mean 1.
+    regime : RegimeData
+        A fitted regime.
+    change : SpreadChange
+        Of the regime.
+    """
+    mean = _precision(recipes, regime, change).mean()
+    return np.asarray(np.sqrt(mean / _precision(log_mcb, regime, change)))
+
+
+def _precision(log_mcb: FloatArray, regime: RegimeData, change: SpreadChange) -> FloatArray:
+    unit = np.clip(regime.curve_scale.to_unit(log_mcb), -KEPT_RANGE, KEPT_RANGE)
+    return np.asarray(np.exp(-2.0 * change.slope * unit))

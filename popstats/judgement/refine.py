@@ -39,6 +39,8 @@ _LEAST_INSIDE = 10
 #: Recipes nearest to the mCB range from which the effect of STD inside it is estimated. Of 30 simulated rounds with
 #: 60 recipes, 60 neighbours promised a fifth too much on average (far recipes cannot be even), 40 what came.
 _NEIGHBOURS = 40
+#: Bootstrap weights that are held at a time.
+_WEIGHTS = 1_000_000
 _ROUNDING = 1e-9
 #: From this share of the recipes on a space is the whole space again.
 NEARLY_ALL = 0.95
@@ -184,16 +186,8 @@ def refine(fit: Fit, regime: float | str, by: Kind = "mcb") -> RefinedSpace:
     if by not in ("mcb", "widths"):
         raise FitError(f"refine: by: expected 'mcb' or 'widths', got {by!r}")
     case = Case(fit, Thresholds())
-    reading = case.readings[_index(fit, regime)]
+    reading = case.readings[fit.position_of(regime, "refine")]
     return _by_mcb(case, reading) if by == "mcb" else _by_widths(case, reading)
-
-
-def _index(fit: Fit, regime: float | str) -> int:
-    for k, data in enumerate(fit.fitted):
-        if regime == data.label or (not isinstance(regime, str) and abs(float(regime) - data.target) < 1e-6):
-            return k
-    fitted = ", ".join(r.label for r in fit.fitted) or "none"
-    raise FitError(f"refine: regime {regime!r} was not fitted; fitted: {fitted}")
 
 
 def _members(case: Case, reading: Reading) -> pd.DataFrame:
@@ -286,9 +280,15 @@ def _std_gain(
     usual = inside if inside.sum() >= _LEAST_INSIDE else near
     step = design[usual].mean(axis=0) - design[even].mean(axis=0)
     x, y = design[near], rest[near]
-    weights = rng.standard_exponential((len(reading.drop), y.size))
-    moments = np.einsum("sn,ni,nj->sij", weights, x, x)
-    slopes = np.linalg.pinv(moments, hermitian=True) @ np.einsum("sn,ni,n->si", weights, x, y)[..., None]
+    products = np.column_stack([(x[:, :, None] * x[:, None, :]).reshape(y.size, -1), x * y[:, None]])
+    # Some draws at a time: the weights of all of them for a large regime's recipes would fill the memory.
+    sizes = np.diff([*range(0, len(reading.drop), max(1, _WEIGHTS // y.size)), len(reading.drop)])
+    sums = np.concatenate([rng.standard_exponential((size, y.size)) @ products for size in sizes])
+    moments, right = (
+        sums[:, : x.shape[1] ** 2].reshape(-1, x.shape[1], x.shape[1]),
+        sums[:, x.shape[1] ** 2 :],
+    )
+    slopes = np.linalg.pinv(moments, hermitian=True) @ right[..., None]
     return np.asarray(slopes[..., 0] @ step)
 
 

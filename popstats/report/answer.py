@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from popstats.inference.optimum import INTERVAL_MASS
+from popstats.inference.optimum import INTERVAL_MASS, NEAR_OPTIMAL_POINTS
 from popstats.judgement.case import ALL, Case
 from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdict
 from popstats.report.content import Claim, VerdictRow
@@ -133,11 +133,13 @@ def _is_there_one(evidence: Evidence) -> list[str]:
         return [f"{found}: {rest}." if rest else f"{found}."]
     where = _regimes(evidence, supported)
     removed = "" if where.startswith("in") else f" of {evidence.axis_words} removed"
-    near = evidence.verdicts[0].thresholds.near
     aims = join_words([_aim(evidence, r, len(supported) > 1) for r in supported])
     found = f"There is a best {_RATIO} {where}{removed}: aim for {aims}."
     if not all(_is_loose(evidence, r) for r in supported):
-        found += f" A value in such a range is expected to cost about {near:g} points or less against the best there."
+        found += (
+            f" A value in such a range is expected to cost about {NEAR_OPTIMAL_POINTS:g} points or less against the best "
+            "there."
+        )
     return [found, *([f"Elsewhere: {rest}."] if rest else [])]
 
 

@@ -26,7 +26,7 @@ __all__ = [
 #: Printed where there is no number.
 MISSING = "–"
 _MINUS = "−"
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"(?<![\w-])-?\d+(?:,\d{3})*(?:\.\d+)?")
 
 
 def number(value: float, decimals: int = 2) -> str:
@@ -141,14 +141,20 @@ def spanned(texts: Sequence[str]) -> str:
 
     >>> spanned(["skewness 3.0, n 5", "skewness 2.4, n 5"])
     'skewness 2.4 to 3.0, n 5'
+    >>> spanned(["skewness -0.8", "skewness -1.4"])
+    'skewness -1.4 to -0.8'
     """
     columns = iter(zip(*(_NUMBER.findall(text) for text in texts), strict=True))
 
     def span(_: re.Match[str]) -> str:
-        ends = sorted(next(columns), key=float)
-        return ends[0] if float(ends[0]) == float(ends[-1]) else f"{ends[0]} to {ends[-1]}"
+        ends = sorted(next(columns), key=_value)
+        return ends[0] if _value(ends[0]) == _value(ends[-1]) else f"{ends[0]} to {ends[-1]}"
 
     return _NUMBER.sub(span, texts[0])
+
+
+def _value(text: str) -> float:
+    return float(text.replace(",", ""))
 
 
 def typeset(text: str) -> str:

@@ -1,6 +1,9 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 import popstats
 from popstats.errors import ConvergenceError, FitError
@@ -40,6 +43,8 @@ def test_curve_and_predict_agree(fit):
 def test_predict_refuses_what_was_not_observed(fit):
     with pytest.raises(FitError, match="outside the observed range"):
         fit.predict([9.0], regime=0.5)
+    with pytest.raises(FitError, match="reduction nan lies outside regime"):
+        fit.predict(1.0, 0.5, reduction=float("nan"))
     with pytest.raises(FitError, match="lies outside regime"):
         fit.predict([1.0], regime=0.5, reduction=0.7)
     with pytest.raises(FitError, match=r"was not fitted; fitted: 0\.50, 0\.80"):
@@ -68,9 +73,28 @@ def test_load_says_what_is_wrong(tmp_path):
         popstats.Fit.load(tmp_path / "no.nc")
 
 
+def test_a_fit_of_an_older_format_is_refused_in_a_sentence(fit, tmp_path):
+    path = fit.save(tmp_path / "old.nc")
+    with xr.open_datatree(path, engine="h5netcdf") as opened:
+        tree = opened.load()
+    tree.attrs["popstats"] = json.dumps(json.loads(tree.attrs["popstats"]) | {"format": 1})
+    tree.to_netcdf(tmp_path / "older.nc", engine="h5netcdf")
+    with pytest.raises(FitError, match="format 1, this version reads 2; fit the population again"):
+        popstats.Fit.load(tmp_path / "older.nc")
+
+
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("method", "mcmc"), ("noise", "cauchy"), ("curve", "wiggly"), ("draws", 0), ("regime_axis", "flops")],
+    [
+        ("method", "mcmc"),
+        ("noise", "cauchy"),
+        ("curve", "wiggly"),
+        ("draws", 0),
+        ("regime_axis", "flops"),
+        ("seed", -1),
+        ("seed", 1.5),
+        ("seed", "one"),
+    ],
 )
 def test_illegal_arguments_are_named(fit, argument, value):
     with pytest.raises(popstats.PopstatsError, match=argument):
@@ -105,6 +129,13 @@ def test_spread_that_grows_is_weighted_and_said():
     (change,) = fit.spread_changes
     assert change.matters
     assert 1.5 < change.ratio < 4.5
+    # One training in ten lies outside its predicted interval, where the spread is small as where it is large.
+    frame = population.frame[population.frame["mcb"].between(*np.exp(fit.fitted[0].observed))]
+    mcb, drop = frame["mcb"].to_numpy(), frame["accuracy_drop"].to_numpy()
+    told = fit.predict(mcb, 0.5)
+    inside = (told["training_lower"].to_numpy() < drop) & (drop < told["training_upper"].to_numpy())
+    assert inside[mcb < 0.8].mean() == pytest.approx(0.9, abs=0.04)
+    assert inside[mcb > 1.25].mean() == pytest.approx(0.9, abs=0.04)
     steady = simulate_population(regimes=[0.5], n=1500, noise=0.2, seed=3)
     assert not popstats.fit(steady, regimes={0.5: 0.05}, method="exact").spread_changes[0].matters
 
@@ -124,6 +155,9 @@ def test_priors_are_checked_and_described(fit):
 
 def test_displays_in_a_notebook(fit):
     assert "near_lower" in fit._repr_html_()
+    assert "edge_probability" in fit.convergence._repr_html_()
+    rejected = Convergence(False, ("E-BFMI <0.1>",), pd.DataFrame())
+    assert "not ok: E-BFMI &lt;0.1&gt;" in rejected._repr_html_()
     assert set(fit.summary()["parameter"]) == {"length_scale", "amplitude", "noise", "seed_share"}
     assert set(fit.posterior["posterior"].dims) == {"chain", "draw", "regime", "coefficient"}
 

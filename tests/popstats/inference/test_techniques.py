@@ -193,3 +193,27 @@ def test_what_explains_the_drop_and_the_width_law_do_not_see_the_shift():
     np.testing.assert_allclose(laws[1], laws[0], atol=1e-6)
     found = [what_explains(p).frame["r2"] for p in (level, moved)]
     np.testing.assert_allclose(found[1], found[0], atol=1e-6)
+
+
+def test_predictions_stay_sharp_where_the_populations_first_technique_is_absent():
+    table = mixed(4.0).table
+    upper = (table["regime_target"] > 0.6) & (table["retraining"] == "fine-tune")
+    fit = popstats.fit(
+        Population.from_frame(table.assign(retraining=table["retraining"].mask(upper, "lr-rewind"))),
+        method="exact",
+    )
+    # Of the two techniques that the upper regime holds, the first determines the second.
+    assert fit.fitted[1].fixed == (True, True, True, True, False)
+    rewound, scratch = (fit.predict(1.0, 0.75, retraining=name) for name in ("lr-rewind", "scratch"))
+    assert scratch["drop"][0] - rewound["drop"][0] == pytest.approx(4.0, abs=0.2)
+    whole = fit.predict(1.0, 0.75)
+    for part in (rewound, scratch):
+        assert part["upper"][0] - part["lower"][0] < 2.5 * (whole["upper"][0] - whole["lower"][0])
+
+
+def test_a_fit_of_several_techniques_survives_saving(tmp_path):
+    fit = popstats.fit(mixed(5.0, regimes=[0.6]), method="exact", draws=50)
+    loaded = popstats.Fit.load(fit.save(tmp_path / "mixed.nc"))
+    assert loaded.fitted[0].mix == fit.fitted[0].mix
+    one, same = (f.predict(1.0, 0.6, retraining="scratch") for f in (fit, loaded))
+    np.testing.assert_allclose(one, same, rtol=1e-12)

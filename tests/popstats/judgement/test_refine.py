@@ -59,6 +59,25 @@ def test_the_gain_is_the_true_difference_of_means(by_mcb: Fit) -> None:
     assert space.gain_lower - 0.02 < expected < space.gain_upper + 0.02
 
 
+@pytest.mark.parametrize("held", [1_000_000, 500])
+def test_the_low_std_band_gains_what_evenness_is_worth(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(popstats.judgement.refine, "_WEIGHTS", held)
+    made = popstats.simulate_population("quadratic", regimes=(0.6,), n=300, rise=0.8, noise=0.1, seed=4)
+    std = np.random.default_rng(4).uniform(0.0, 0.3, len(made))
+    table = made.table.assign(ratio_std=std, accuracy=made.table["accuracy"] - 5.0 * std)
+    population = popstats.Population.from_frame(table)
+    space = popstats.refine(popstats.fit(population, method="exact"), 0.6)
+    assert space.std is not None
+    assert space.std == pytest.approx((0.0, 0.1), abs=0.03)
+    assert space.mcb is not None
+    frame = population.frame
+    inside = (frame["mcb"].between(*space.mcb) & frame["ratio_std"].between(*space.std)).to_numpy()
+    truth = 0.8 * (frame["log_mcb"].to_numpy() / 0.5) ** 2 + 5.0 * std
+    expected = truth.mean() - truth[inside].mean()
+    assert space.gain_lower < expected < space.gain_upper
+    assert space.gain_upper - space.gain_lower < 0.3
+
+
 def test_the_toml_round_trip(by_mcb: Fit, chain: Fit, tmp_path: Path) -> None:
     space = popstats.refine(by_mcb, "0.60")
     read = tomllib.loads(space.to_toml(tmp_path / "mcb.toml").read_text())["refined"]

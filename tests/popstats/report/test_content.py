@@ -272,6 +272,13 @@ def test_the_widths_are_credited_only_where_an_optimum_is_supported(fitted):
     assert "predicts the drop no better" in told({}, {"0.40": "refuted"})
 
 
+def test_the_ranges_of_the_lead_are_priced_at_their_own_height(fitted):
+    strict = popstats.judge(fitted, near=0.02)
+    changed = [replace(v, outcome="supported") if v.conjecture == "C3a" else v for v in strict]
+    lead = " ".join(report_content(fitted, Verdicts(changed)).answer)
+    assert "about 0.05 points or less" in lead
+
+
 def test_the_rules_are_also_held_against_a_real_table(fitted):
     real = shipped("plasmode")
     assert real is not None
