@@ -584,8 +584,7 @@ class Fit:
         curve = curve_in_points(data, self.draws.flat_coefficients[:, k], log_mcb, distance, technique)
         drop = curve + self._excess(k)
         lower, upper = interval(drop)
-        noise = self._training_noise(k, drop.shape) * self._relative_spread(k, log_mcb)
-        t_lower, t_upper = interval(drop + noise)
+        t_lower, t_upper = interval(drop + self._training_noise(k, log_mcb))
         return pd.DataFrame(
             {
                 "mcb": np.exp(log_mcb),
@@ -620,10 +619,12 @@ class Fit:
         held = prepared.recipes["log_mcb"].to_numpy()[prepared.members[position]]
         return relative_spread(log_mcb, held, self.fitted[k], change)
 
-    def _training_noise(self, k: int, shape: tuple[int, ...]) -> FloatArray:
-        """Draw deviations of single trainings from their expected drop, points."""
+    def _training_noise(self, k: int, log_mcb: FloatArray) -> FloatArray:
+        """Draw deviations of single trainings at `log_mcb`, shape (m,), from their expected drop, points, (S, m)."""
         rng = np.random.default_rng([self.settings.seed, k, 2])
-        scale = self.fitted[k].scale * self.draws.noise[:, :, k].reshape(-1, 1)
+        noise = self.fitted[k].scale * self.draws.noise[:, :, k].reshape(-1, 1)
+        scale = noise * self._relative_spread(k, log_mcb)
+        shape = scale.shape
         if self.draws.shape is None:
             return np.asarray(scale * rng.standard_normal(shape))
         extra = self.draws.shape[:, :, k].reshape(-1, 1)
