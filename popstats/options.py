@@ -103,8 +103,8 @@ _HELP = {
     "calibrate": (
         "measure the verdicts' error rates on simulated truths",
         "False \"supported\", false \"refuted\", coverage of the intervals, and power against\n"
-        "the number of recipes. The full table takes about eight minutes with --workers 2,\n"
-        "--quick under a minute.",
+        "the number of recipes. The full table takes about eight minutes with\n"
+        "--workers 2, --quick under a minute.",
     ),
 }  # fmt: skip
 

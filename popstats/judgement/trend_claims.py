@@ -26,8 +26,13 @@ def judge_trend(case: Case) -> Verdict:
         return case.rejected("C3d", None)
     limits, readings = case.thresholds, case.with_optimum
     if len(readings) < limits.trend_regimes:
-        labels = ", ".join(f"{100 * r.data.target:.4g} %" for r in readings) or "none"
-        reason = f"it needs {limits.trend_regimes} regimes with C3a supported, and there are {len(readings)} ({labels})"
+        labels = ", ".join(f"{100 * r.data.target:.4g} %" for r in readings)
+        held = (
+            f"there {'is' if len(readings) == 1 else 'are'} {len(readings)} ({labels})"
+            if readings
+            else "there is none"
+        )
+        reason = f"it needs {limits.trend_regimes} regimes with C3a supported, and {held}"
         return case.not_assessable(
             "C3d", None, reason, f"more recipes in more regimes, e.g.\n{_more_regimes(case)}"
         )
@@ -61,7 +66,8 @@ def judge_limit(case: Case) -> Verdict:
         return case.rejected("C4", None)
     limits, readings = case.thresholds, case.readings
     if len(readings) < limits.limit_regimes:
-        reason = f"it needs {limits.limit_regimes} fitted regimes, and there are {len(readings)}"
+        held = f"there {'is' if len(readings) == 1 else 'are'} {len(readings)}"
+        reason = f"it needs {limits.limit_regimes} fitted regimes, and {held}"
         return case.not_assessable("C4", None, reason, _more_regimes(case))
     steps = -aggressiveness(readings)
     limit = np.stack([r.optimum.limit for r in readings], axis=1)

@@ -173,4 +173,6 @@ def _wrapped(texts: Iterable[str], width: int | None, first: str = "", rest: str
     wrap = textwrap.TextWrapper(
         width, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
     )
-    return [line for text in texts for line in wrap.wrap(text) or [""]]
+    # Only a plain space may be broken at: a number keeps its percent sign.
+    whole = (text.replace(" %", "\u00a0%") for text in texts)
+    return [line.replace("\u00a0", " ") for text in whole for line in wrap.wrap(text) or [""]]

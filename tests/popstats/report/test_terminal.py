@@ -80,3 +80,11 @@ def test_a_companion_gets_no_verdict(fit):
 
 def test_no_verdicts_are_said_to_be_none(fit):
     assert "Fit of" in verdicts_text(fit, Verdicts([]))
+
+
+def test_a_number_keeps_its_percent_sign(fit):
+    verdicts = popstats.judge(fit)
+    for width in range(70, 90):
+        lines = [line.strip() for line in verdicts_text(fit, verdicts, width).splitlines()]
+        assert not [line for line in lines if line.startswith("%")]
+        assert "\u00a0" not in "".join(lines)
