@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import numpy.typing as npt
@@ -126,6 +127,8 @@ def simulate_population(
     (50, 1.0)
     """
     _check(truth, regimes, n, noise, noise_kind, seeds, seed_noise)
+    if not isinstance(seed, Integral) or seed < 0:
+        raise PopulationError(f"seed: expected a whole number from 0 on, got {seed!r}")
     chain = LayerChain(LAYERS)
     original = (
         Original(chain.original_macs, chain.original_params, ORIGINAL.accuracy)

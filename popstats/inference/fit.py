@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from popstats.inference.sampling import Chains
     from popstats.inference.sensitivity import Sensitivity
 
-__all__ = ["Fit", "Settings", "fit", "require_fit"]
+__all__ = ["Fit", "Settings", "fit", "require_fit", "require_seed"]
 
 FloatArray = npt.NDArray[np.float64]
 Method = Literal["nuts", "exact"]
@@ -113,8 +113,7 @@ class Settings:
         for name in ("draws", "tune", "chains"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise FitError(f"{name}: expected a positive whole number, got {getattr(self, name)!r}")
-        if not isinstance(self.seed, int) or not 0 <= self.seed < _SEEDS:
-            raise FitError(f"seed: expected a whole number from 0 on, below 2^64, got {self.seed!r}")
+        require_seed(self.seed, "fit")
 
 
 def fit(
@@ -298,6 +297,20 @@ def _positive(mcb: npt.ArrayLike) -> FloatArray:
     if not (values > 0.0).all():
         raise FitError(f"predict: mcb: expected positive numbers, got {mcb!r}")
     return values
+
+
+def require_seed(seed: object, who: str) -> None:
+    """Raise FitError unless random numbers can be drawn from `seed`; `who` is the function that was given it.
+
+    Parameters
+    ----------
+    seed : object
+        What came as the argument.
+    who : str
+        The function's name.
+    """
+    if not isinstance(seed, Integral) or not 0 <= int(seed) < _SEEDS:
+        raise FitError(f"{who}: seed: expected a whole number from 0 on, below 2^64, got {seed!r}")
 
 
 def require_fit(value: object, who: str) -> None:

@@ -14,7 +14,7 @@ from popstats.errors import FitError
 from popstats.inference.curves import COLUMNS
 from popstats.inference.draws import curve_in_points
 from popstats.inference.exact import draw_regime
-from popstats.inference.fit import Fit, require_fit
+from popstats.inference.fit import Fit, require_fit, require_seed
 from popstats.inference.optimum import GRID_SIZE, INTERVAL_MASS, OptimumDraws, interval, read_optimum
 from popstats.inference.planned_regimes import Scenario, guessed_scenario, pilot_scenario, simulate_regime
 from popstats.inference.priors import Priors
@@ -144,6 +144,7 @@ def plan_size(
     """
     if pilot is not None:
         require_fit(pilot, "plan_size")
+    require_seed(seed, "plan_size")
     _check(pilot, width, noise, rise, seed_share, recipes, seeds)
     if pilot is None:
         share = GUESSED_SEED_SHARE if seed_share is None else seed_share

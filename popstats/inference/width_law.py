@@ -22,6 +22,7 @@ import pandas as pd
 from popstats.errors import FitError
 from popstats.inference.cost_form import CostForm, first_rows, original_widths, recover_cost
 from popstats.inference.cross_products import recipe_table
+from popstats.inference.fit import require_seed
 from popstats.inference.optimum import interval
 from popstats.inference.ridge import (
     Ridge,
@@ -302,6 +303,7 @@ def width_law(
     Where a regime is narrow, its recipes cost the same and their log-widths cannot all grow together: each
     elasticity is then partly the prior's, its interval says so, and the law over all regimes is the one to use.
     """
+    require_seed(seed, "width_law")
     every = known_widths(population)
     full = original_widths(population)
     assigned = assign_regimes(population.frame, regime_axis, regimes)

@@ -216,7 +216,8 @@ def lucky_share(
 
     References
     ----------
-    Freedman and Lane (1983), doi:10.1080/07350015.1983.10509354 (shuffled residuals).
+    Winkler et al. (2014), doi:10.1016/j.neuroimage.2014.01.060, table 2 (Smith's method: what other regressors leave
+    of the one that is tested is shuffled).
     """
     base = np.stack([np.ones_like(aggressiveness), aggressiveness], axis=-1)
     rest = log_mcb - base @ np.linalg.lstsq(base, log_mcb, rcond=None)[0]

@@ -173,6 +173,7 @@ def test_additive_widths_bend_over_mcb_without_any_mechanism():
         ({"n": 0}, "n=0"),
         ({"seeds": 0}, "seeds=0"),
         ({"noise": -0.1}, "noise"),
+        ({"seed": -1}, "seed: expected a whole number"),
         ({"centre": -2.0, "regimes": [0.5]}, "no room"),
     ],
 )

@@ -151,6 +151,11 @@ def test_illegal_recipes_are_refused(law: WidthLaw, widths: list[list[float]], m
         law.predict(widths)
 
 
+def test_a_negative_seed_is_refused_in_a_sentence() -> None:
+    with pytest.raises(FitError, match="width_law: seed: expected a whole number from 0 on"):
+        popstats.width_law(population(), seed=-1)
+
+
 def test_unknown_regime_is_refused_with_the_legal_ones(law: WidthLaw) -> None:
     with pytest.raises(FitError, match="all"):
         law.predict([[1.0, 1.0, 1.0]], regime="0.99")
