@@ -111,11 +111,15 @@ def std_halves(std: FloatArray) -> tuple[BoolArray, BoolArray]:
 
 @dataclass(frozen=True, eq=False)
 class _Compared:
-    """The two STD spaces of one regime: their difference, and the STD at which they end and begin."""
+    """The two STD spaces of one regime: their difference, and the STD at which they end and begin.
+
+    `medians`: how much smaller the low-STD space's median drop is, points.
+    """
 
     regime: RegimeData
     difference: SpaceDifference
     bounds: tuple[float, float]
+    medians: float
 
 
 def _compare_std(case: Case, regime: RegimeData, recipes: pd.DataFrame) -> Verdict | _Compared:
@@ -135,15 +139,16 @@ def _compare_std(case: Case, regime: RegimeData, recipes: pd.DataFrame) -> Verdi
         )
     except FitError as error:
         return case.not_assessable("S1", regime, str(error), more_recipes(regime))
-    return _Compared(regime, found, bounds)
+    return _Compared(regime, found, bounds, float(np.median(drop[high]) - np.median(drop[low])))
 
 
 def _std_verdict(case: Case, compared: _Compared) -> Verdict:
     found, (low, high) = compared.difference, compared.bounds
     effect = _std_effect(case, found.draws)
+    apart = f"{number(abs(compared.medians))} points {'smaller' if compared.medians >= 0 else 'larger'}"
     by = (
         f"at equal MACs recipes with STD up to {low:.2f} are {_better(found.draws)} than recipes with STD from "
-        f"{high:.2f} in their mean drop"
+        f"{high:.2f} in their mean drop; their median, which a few collapsed networks do not move, is {apart}"
     )
     words = _std_words(case.at(compared.regime), by)
     words["because"] = f"; EDFs: Kolmogorov-Smirnov {found.ks:.2f}, p = {found.ks_p_value:.2g}"

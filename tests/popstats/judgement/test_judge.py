@@ -1,5 +1,6 @@
 """`judge` on populations with a known truth, on small ones, and on a real table where it is there."""
 
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +92,24 @@ def test_additive_widths_refute_m1_and_word_the_optimum(additive: popstats.Verdi
     supported = [v for v in additive.of("C3a") if v.outcome == "supported"]
     assert supported
     assert all("as any additive effect of the layers' widths would produce" in v.sentence for v in supported)
+
+
+def test_std_spaces_give_the_median_beside_a_mean_that_one_collapse_moves() -> None:
+    population = popstats.simulate_population("additive-widths", regimes=(0.6,), n=100, rise=1.0, seed=1)
+    kept = population.widths / population.widths.max(axis=0)
+    collapsed = population.table.copy()
+    collapsed.loc[kept.std(axis=1).argmax(), "accuracy"] = 10.0
+    said = [_std_sentence(p) for p in (population, popstats.Population.from_frame(collapsed))]
+    means, medians = zip(*said, strict=True)
+    assert means[1] > means[0] + 1.0
+    assert abs(medians[1] - medians[0]) < 0.05
+
+
+def _std_sentence(population: popstats.Population) -> tuple[float, float]:
+    (verdict,) = popstats.judge(popstats.fit(population, method="exact")).of("S1")
+    found = re.search(r"better by ([0-9.]+) .* is ([0-9.]+) points smaller", verdict.sentence)
+    assert found is not None, verdict.sentence
+    return float(found[1]), float(found[2])
 
 
 def test_an_mcb_mechanism_beyond_the_widths_supports_m1() -> None:
