@@ -43,6 +43,7 @@ __all__ = ["render", "write_comparison", "write_content", "write_report"]
 SHORT_CELL = 14
 #: Between the labels of regimes that share a row of verdicts.
 _JOINT = "; "
+_COUNT = re.compile(r"count = (\d+)")
 _REGIMES = re.compile(r"regimes = \[[\d., ]*\]")
 #: Decimals of a verdict's smallest numbers.
 MOST_DECIMALS = 4
@@ -265,16 +266,24 @@ def _merged(rows: Sequence[VerdictRow]) -> list[VerdictRow]:
 
 def _joint(rows: Sequence[VerdictRow]) -> VerdictRow:
     reason = spanned([row.reason for row in rows])
-    remedies = {same_but_numbers(row.remedy) for row in rows}
-    targets = ", ".join(f"{row.target:g}" for row in rows if row.target is not None)
     return replace(
         rows[0],
         regime=_JOINT.join(row.regime for row in rows),
         target=None,
         sentence=f"Cannot be assessed: {reason}.",
         reason=reason,
-        remedy=_REGIMES.sub(f"regimes = [{targets}]", rows[0].remedy) if len(remedies) == 1 else "",
+        remedy=_joint_remedy([row for row in rows if row.remedy]),
     )
+
+
+def _joint_remedy(rows: Sequence[VerdictRow]) -> str:
+    """Return the plan lines for all regimes that have any, with the largest of their counts; "" if they differ more."""
+    if len({same_but_numbers(row.remedy) for row in rows}) != 1:
+        return ""
+    targets = ", ".join(f"{row.target:g}" for row in rows if row.target is not None)
+    remedy = _REGIMES.sub(f"regimes = [{targets}]", rows[0].remedy)
+    counts = [int(n) for row in rows for n in _COUNT.findall(row.remedy)]
+    return _COUNT.sub(lambda _: f"count = {max(counts)}", remedy)
 
 
 def _by_population(rows: Sequence[VerdictRow]) -> list[tuple[str, list[VerdictRow]]]:

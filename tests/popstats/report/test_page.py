@@ -231,3 +231,8 @@ def test_regimes_without_an_answer_for_one_reason_share_a_row():
     assert merged[0].sentence == "Cannot be assessed: 4 to 8 recipes."
     assert merged[0].remedy == "regimes = [0.05, 0.25]\ncount = 200"
     assert merged[1:] == [told, rows[2]]
+    more = replace(rows[1], remedy="regimes = [0.25]\ncount = 340")
+    assert _merged([rows[0], more])[0].remedy == "regimes = [0.05, 0.25]\ncount = 340"
+    # Nothing would help at one of the two: the lines are for the other.
+    assert _merged([replace(rows[0], remedy=""), more])[0].remedy == "regimes = [0.25]\ncount = 340"
+    assert _merged([replace(rows[0], remedy="# other words"), more])[0].remedy == ""
