@@ -34,9 +34,7 @@ def draw_coefficients(
         Its hyperparameters.
     rng : numpy.random.Generator
     """
-    data = regime.cross_products
-    if data is None:
-        raise ValueError(f"regime {regime.label} has nothing to draw from: {regime.reason}")
+    data = regime.products
     rho = share.ravel()[:, None]
     weight = 1.0 / (noise.ravel()[:, None] ** 2 * (1.0 - rho + rho / data.replicates))
     prior = np.empty((weight.shape[0], data.xy.shape[1]))

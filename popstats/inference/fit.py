@@ -68,6 +68,8 @@ _SHOWN = (
 _PILOT_DRAWS = 200
 #: ... and the most recipes a regime that it is estimated from.
 _PILOT_RECIPES = 10_000
+#: Ends of ranges are printed with three decimals: whoever types one must not be refused.
+_PRINTED = 0.0005
 #: Seeds that the sampler can tell apart.
 _SEEDS = 2**64
 
@@ -580,15 +582,15 @@ class Fit:
         """
         k = self.position_of(regime, "predict")
         data = self.fitted[k]
-        log_mcb = np.log(_positive(mcb))
-        low, high = data.observed
-        if not ((log_mcb >= low - 1e-12) & (log_mcb <= high + 1e-12)).all():
+        asked, (low, high) = _positive(mcb), np.exp(data.observed)
+        if not ((asked >= low - _PRINTED) & (asked <= high + _PRINTED)).all():
             raise FitError(
-                f"predict: mCB outside the observed range of regime {data.label} ({np.exp(low):.3f} to {np.exp(high):.3f}); "
+                f"predict: mCB outside the observed range of regime {data.label} ({low:.3f} to {high:.3f}); "
                 "nothing may be claimed there"
             )
+        log_mcb = np.log(asked)
         distance = 0.0 if reduction is None else reduction - data.target
-        if not abs(distance) <= data.half_width + 1e-12:
+        if not abs(distance) <= data.half_width + _PRINTED:
             raise FitError(
                 f"predict: reduction {reduction} lies outside regime {data.label} "
                 f"({data.target - data.half_width:.3f} to {data.target + data.half_width:.3f})"

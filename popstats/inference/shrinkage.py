@@ -38,9 +38,7 @@ def shrinkage(
     length_scale, amplitude, noise, share : float
         Its hyperparameters.
     """
-    data = regime.cross_products
-    if data is None:
-        raise ValueError(f"regime {regime.label} has no curve that could be pulled: {regime.reason}")
+    data = regime.products
     prior = np.zeros((2, mean.size))
     prior[0, : len(regime.fixed)] = 1.0 - np.array(regime.fixed)
     prior[1, len(regime.fixed) :] = np.exp(-log_basis_variance(length_scale)) / amplitude**2

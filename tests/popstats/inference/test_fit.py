@@ -43,6 +43,10 @@ def test_curve_and_predict_agree(fit):
 def test_predict_refuses_what_was_not_observed(fit):
     with pytest.raises(FitError, match="outside the observed range"):
         fit.predict([9.0], regime=0.5)
+    for end in fit.fitted[0].observed:
+        assert len(fit.predict(round(np.exp(end), 3), 0.5)) == 1
+    for end in (0.5 - fit.fitted[0].half_width, 0.5 + fit.fitted[0].half_width):
+        assert len(fit.predict(1.0, 0.5, reduction=round(end, 3))) == 1
     with pytest.raises(FitError, match="reduction nan lies outside regime"):
         fit.predict(1.0, 0.5, reduction=float("nan"))
     with pytest.raises(FitError, match="lies outside regime"):
