@@ -27,6 +27,7 @@ __all__ = [
 MISSING = "–"
 _MINUS = "−"
 _NUMBER = re.compile(r"(?<![\w-])-?\d+(?:,\d{3})*(?:\.\d+)?")
+_NUMBER_OR_RANGE = re.compile(rf"{_NUMBER.pattern}(?: to {_NUMBER.pattern})?")
 
 
 def number(value: float, decimals: int = 2) -> str:
@@ -141,16 +142,16 @@ def spanned(texts: Sequence[str]) -> str:
 
     >>> spanned(["skewness 3.0, n 5", "skewness 2.4, n 5"])
     'skewness 2.4 to 3.0, n 5'
-    >>> spanned(["skewness -0.8", "skewness -1.4"])
-    'skewness -1.4 to -0.8'
+    >>> spanned(["skewness -0.8 (-1.5 to 0.2)", "skewness -1.4 (-2.2 to -0.3)"])
+    'skewness -1.4 to -0.8 (-2.2 to 0.2)'
     """
-    columns = iter(zip(*(_NUMBER.findall(text) for text in texts), strict=True))
+    columns = iter(zip(*(_NUMBER_OR_RANGE.findall(text) for text in texts), strict=True))
 
     def span(_: re.Match[str]) -> str:
-        ends = sorted(next(columns), key=_value)
+        ends = sorted(_NUMBER.findall(" ".join(next(columns))), key=_value)
         return ends[0] if _value(ends[0]) == _value(ends[-1]) else f"{ends[0]} to {ends[-1]}"
 
-    return _NUMBER.sub(span, texts[0])
+    return _NUMBER_OR_RANGE.sub(span, texts[0])
 
 
 def _value(text: str) -> float:
