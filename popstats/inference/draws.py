@@ -103,7 +103,11 @@ def curve_in_points(
     design = design_matrix(regime.curve_scale.to_unit(log_mcb), c, others)
     # Of a term that the regime cannot tell apart the draws are noise.
     design[:, : len(regime.fixed)] *= regime.fixed
-    return np.asarray(regime.centre + regime.scale * (coefficients @ design.T))
+    # In place: draws of a curve are megabytes, and fresh ones cost more than the arithmetic.
+    curve: FloatArray = coefficients @ design.T
+    curve *= regime.scale
+    curve += regime.centre
+    return curve
 
 
 def prior_curves(regime: RegimeData, priors: Priors, log_mcb: FloatArray, seed: int) -> FloatArray:

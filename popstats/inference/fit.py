@@ -25,7 +25,7 @@ from popstats.inference.cross_products import (
     prepare_regimes,
     standard_rows,
 )
-from popstats.inference.draws import Draws, curve_in_points, from_regimes, prior_curves
+from popstats.inference.draws import PRIOR_DRAWS, Draws, curve_in_points, from_regimes, prior_curves
 from popstats.inference.exact import draw_regime
 from popstats.inference.optimum import (
     GRID_SIZE,
@@ -384,10 +384,13 @@ class Fit:
     def expected_drop(self) -> FloatArray:
         """Draws of the expected drop at the regime's centre, percentage points, shape (S, K, GRID_SIZE)."""
         flat = self.draws.flat_coefficients
-        curves = [
-            curve_in_points(r, flat[:, k], self.grid[k]) + self._excess(k) for k, r in enumerate(self.fitted)
-        ]
-        return np.stack(curves, axis=1) if curves else np.zeros((flat.shape[0], 0, GRID_SIZE))
+        # Regime by regime in memory, as they are read.
+        drop = np.empty((len(self.fitted), flat.shape[0], GRID_SIZE))
+        for k, regime in enumerate(self.fitted):
+            drop[k] = curve_in_points(regime, flat[:, k], self.grid[k])
+            if self.settings.noise == "frontier":
+                drop[k] += self._excess(k)
+        return drop.transpose(1, 0, 2)
 
     def _excess(self, k: int) -> FloatArray:
         """Mean distance of trainings from the curve, points, shape (S, 1): 0 unless the curve is a frontier."""
@@ -420,11 +423,10 @@ class Fit:
     @cached_property
     def prior_drop(self) -> FloatArray:
         """Curves drawn from the prior around an arbitrary level, points, shape (draws, K, GRID_SIZE)."""
-        curves = [
-            prior_curves(r, self.prior_settings, self.grid[k], self.settings.seed)
-            for k, r in enumerate(self.fitted)
-        ]
-        return np.stack(curves, axis=1) if curves else np.zeros((0, 0, GRID_SIZE))
+        drop = np.empty((len(self.fitted), PRIOR_DRAWS, GRID_SIZE))
+        for k, regime in enumerate(self.fitted):
+            drop[k] = prior_curves(regime, self.prior_settings, self.grid[k], self.settings.seed)
+        return drop.transpose(1, 0, 2)
 
     @property
     def priors(self) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import pytest
 
 import popstats
 from popstats.errors import FitError
-from popstats.inference.cost_form import original_widths, recover_cost
+from popstats.inference.cost_form import SOLVED, CostForm, original_widths, recover_cost
 from popstats.inference.width_law import POOLED, WidthLaw
 
 FULL = np.array([32.0, 64.0, 128.0])
@@ -74,6 +74,31 @@ def test_costs_that_do_not_follow_from_the_widths_are_not_recovered() -> None:
         noisy.drop_duplicates(["w1", "w2", "w3"]), widths=["w1", "w2", "w3"]
     )
     assert recover_cost(made, "macs") is None
+
+
+def test_a_large_grid_in_the_order_of_its_widths_gives_its_costs_and_one_wrong_row_none() -> None:
+    widths = np.stack(np.meshgrid(*[np.arange(1.0, 21.0)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    frame = pd.DataFrame(widths, columns=["w1", "w2", "w3"]).assign(
+        macs=macs(widths).astype(int), params=params(widths).astype(int), accuracy=90.0
+    )
+    original = popstats.Original(
+        macs=int(macs(FULL[None])[0]), params=int(params(FULL[None])[0]), accuracy=91.0
+    )
+
+    def recovered(table: pd.DataFrame) -> CostForm | None:
+        return recover_cost(
+            popstats.Population.from_frame(table, original=original, widths=["w1", "w2", "w3"])
+        )
+
+    assert len(frame) > SOLVED
+    form = recovered(frame)
+    assert form is not None
+    np.testing.assert_allclose(form.cost(widths), macs(widths), rtol=1e-6)
+    for wrong in range(0, len(frame), 1999):
+        assert (
+            recovered(frame.assign(macs=frame["macs"].where(frame.index != wrong, frame["macs"] + 2000)))
+            is None
+        )
 
 
 def test_the_originals_widths_come_from_the_achieved_ratios() -> None:
