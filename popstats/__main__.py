@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from popstats.errors import BAD_INPUT, PopstatsError
-from popstats.options import Command, check_output, command_parser, refuse_ignored
+from popstats.options import (
+    FIT_OPTIONS,
+    TABLE_OPTIONS,
+    Command,
+    check_output,
+    command_parser,
+    refuse_ignored,
+)
 
 if TYPE_CHECKING:
     from popstats.inference.fit import Fit
@@ -29,6 +36,17 @@ DONE, REJECTED, INTERRUPTED = 0, 3, 130
 
 #: An argument of `popstats.fit`, as sentences of popstats write it.
 _SETTING = re.compile(r"\b(noise|method|curve)='(\w+)'")
+#: Why options about a table or its fit have nothing to change.
+_SAVED = "is a saved fit, whose table and settings are in it. Fit the table again with these options, or leave them out"
+_GUESSED = (
+    "no population is given, so a guess is planned with. Give a pilot population, or leave these options out"
+)
+_SIMULATED = (
+    "populations are simulated, and no table is read. Give one with --plasmode, or leave these options out"
+)
+_SUBSAMPLED = (
+    "subsamples of one table are judged, by the exact method and in one process. Leave these options out"
+)
 #: Above so many trainings, `fit` does not wait for the predictive checks.
 _CHECKED_TRAININGS = 50_000
 #: Longer lines are hard to read, however wide the terminal is.
@@ -213,13 +231,16 @@ def _plan_size(options: argparse.Namespace) -> int:
     from popstats.inference.planning import plan_size
 
     asked = {"width": options.width, "noise": options.guess_noise, "rise": options.guess_rise}
+    seed = options.seed or 0
     if options.population is None:
-        plans, axis, status, targets = [plan_size(**asked, seed=options.seed)], None, DONE, {}
+        idle = [*TABLE_OPTIONS, *(name for name in FIT_OPTIONS if name != "seed"), "regime"]
+        refuse_ignored(options, idle, _GUESSED)
+        plans, axis, status, targets = [plan_size(**asked, seed=seed)], None, DONE, {}
     else:
         pilot = _fitted(options, options.population)
         asked_for = options.regime or []
         regimes = [r.label for r in pilot.fitted] if asked_for == ["all"] else [_regime(r) for r in asked_for]
-        plans = [plan_size(pilot, regime=r, **asked, seed=options.seed) for r in regimes or [None]]
+        plans = [plan_size(pilot, regime=r, **asked, seed=seed) for r in regimes or [None]]
         axis, status, targets = pilot.regime_axis, _status(pilot), {r.label: r.target for r in pilot.fitted}
     _say(
         options,
@@ -264,8 +285,10 @@ def _calibrate(options: argparse.Namespace) -> int:
     check_output(options.output, ".json")
     if options.plasmode is not None:
         return _judge_subsamples(options)
+    refuse_ignored(options, TABLE_OPTIONS, _SIMULATED)
     size = QUICK if options.quick else FULL
-    found = calibrate(size["settings"], size["repetitions"], options.method, options.seed, options.workers)
+    chosen = {name: value for name in ("method", "workers") if (value := getattr(options, name)) is not None}
+    found = calibrate(size["settings"], size["repetitions"], seed=options.seed, **chosen)
     if options.output:
         found.to_json(options.output)
     shown = [
@@ -296,6 +319,7 @@ def _compared_methods(seed: int) -> str:
 def _judge_subsamples(options: argparse.Namespace) -> int:
     from popstats.judgement.plasmode import judge_subsamples
 
+    refuse_ignored(options, ("quick", "method", "workers"), _SUBSAMPLED)
     found = judge_subsamples(_population(options, options.plasmode), seed=options.seed)
     if options.output:
         found.to_json(options.output)
@@ -367,19 +391,19 @@ def _fitted(options: argparse.Namespace, source: str) -> Fit:
     if Path(source).suffix == ".nc":
         sources = [options.population] if isinstance(options.population, str) else options.population
         if all(Path(s).suffix == ".nc" for s in sources):
-            refuse_ignored(options, source)
+            refuse_ignored(options, _idle_for_a_saved_fit(options), f"{source} {_SAVED}")
         return Fit.load(source)
-    population = _population(options, source)
-    return fit(
-        population,
-        options.axis,
-        options.regimes,
-        curve=options.curve,
-        method=options.method,
-        noise=options.noise,
-        seed=options.seed,
-        progress=False if options.json else None,
-    )
+    # What is not given is left to popstats.fit, whose defaults the options' help repeats.
+    settings = {name: value for name in FIT_OPTIONS if (value := getattr(options, name)) is not None}
+    axis = settings.pop("axis", None)
+    progress = False if options.json else None
+    return fit(_population(options, source), axis, progress=progress, **settings)
+
+
+def _idle_for_a_saved_fit(options: argparse.Namespace) -> list[str]:
+    """Return the options that a saved fit leaves nothing to do; a plan's simulations take the seed all the same."""
+    obeyed = ("seed",) if options.command == "plan-size" else ()
+    return [name for name in (*TABLE_OPTIONS, *FIT_OPTIONS) if name not in obeyed]
 
 
 def _status(fit: Fit) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from popstats.errors import PopstatsError
 
-__all__ = ["Command", "check_output", "command_parser", "refuse_ignored"]
+__all__ = ["FIT_OPTIONS", "TABLE_OPTIONS", "Command", "check_output", "command_parser", "refuse_ignored"]
 
 Command = Callable[[argparse.Namespace], int]
 Parsers = list[argparse.ArgumentParser]
@@ -142,22 +142,27 @@ def command_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     return parser
 
 
-def refuse_ignored(options: argparse.Namespace, source: str) -> None:
-    """Raise PopstatsError where options about a table or its fit are given with a saved fit, which has its own.
+def refuse_ignored(options: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """Raise PopstatsError where options are given that would change nothing.
 
     Parameters
     ----------
     options : argparse.Namespace
-    source : str
-        The saved fit.
+    names : iterable of str
+        Options that have nothing to change here, as attributes of `options`.
+    why : str
+        Start of the sentence: what makes them idle, with what to do instead after a full stop.
     """
-    given = [name for name, unset in _REFIT.items() if getattr(options, name) != unset]
+    given = [name for name in names if _is_given(getattr(options, name))]
     if given:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise PopstatsError(
-            f"{source} is a saved fit, whose table and settings are in it; {named} would change nothing. Fit the table "
-            "again with these options, or leave them out"
-        )
+        reason, _, remedy = why.partition(". ")
+        raise PopstatsError(f"{reason}; {named} would change nothing. {remedy}")
+
+
+def _is_given(value: object) -> bool:
+    """Return whether a user gave this option; 0 is a value."""
+    return not (value is None or value is False or value in ("", []))
 
 
 def check_output(path: Path | None, ending: str, required: bool = False) -> None:
@@ -246,42 +251,35 @@ def _fit_options() -> argparse.ArgumentParser:
     group.add_argument(
         "--method",
         choices=("nuts", "exact"),
-        default="nuts",
         help="nuts: regimes learn from each other; exact: under a second (default: nuts)",
     )
     group.add_argument(
         "--noise",
-        default="normal",
         metavar="KIND",
         help="distribution about the curve: normal; student where a few networks collapse; or frontier, the "
         "curve as what is attainable (default: normal)",
     )
     group.add_argument(
         "--curve",
-        default="smooth",
         metavar="SHAPE",
         help="smooth; or quadratic or asymmetric, companions that are fitted and compared but never judged",
     )
-    group.add_argument("--seed", type=_seed, default=0, help="same seed, same draws (default: 0)")
+    group.add_argument("--seed", type=_seed, help="same seed, same draws (default: 0)")
     return parent  # fmt: skip
 
 
-#: Options that say how a table is read or fitted, with what they are when not given.
-_REFIT: Mapping[str, object] = {
-    "original_macs": None,
-    "original_params": None,
-    "original_accuracy": None,
-    "column": [],
-    "widths": "",
-    "accuracy_kind": None,
-    "name": None,
-    "where": [],
-    "axis": None,
-    "regimes": None,
-    "method": "nuts",
-    "noise": "normal",
-    "curve": "smooth",
-}
+#: Options that say how a table is read, and how it is fitted; a saved fit has its own answers to all of them.
+TABLE_OPTIONS = (
+    "original_macs",
+    "original_params",
+    "original_accuracy",
+    "column",
+    "widths",
+    "accuracy_kind",
+    "name",
+    "where",
+)
+FIT_OPTIONS = ("axis", "regimes", "method", "noise", "curve", "seed")
 
 
 def _no_options(parser: argparse.ArgumentParser) -> None:
@@ -399,15 +397,13 @@ def _simulate_options(parser: argparse.ArgumentParser) -> None:
 
 def _calibrate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="a few truths, 30 regimes each (under a minute)")
-    parser.add_argument(
-        "--method", choices=("exact", "nuts"), default="exact", help="of the fits (default: exact)"
-    )
+    parser.add_argument("--method", choices=("exact", "nuts"), help="of the fits (default: exact)")
     parser.add_argument(
         "--plasmode",
         metavar="TABLE",
         help="judge subsamples of a large real table against the whole instead of simulated truths",
     )
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: 1)")
     parser.add_argument("--seed", type=_seed, default=0, help="same seed, same table (default: 0)")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE.json", help="save the table, for the reports"
