@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
+import shutil
 import subprocess
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ import torch
 
 from generate.kernel import Kernel
 from generate.training import memory_format
+from popstats import __version__
 
 __all__ = ["FUSED", "Provenance", "choose_device", "code_version", "hardware", "now", "provenance_of"]
 
@@ -63,18 +64,17 @@ def choose_device(name: str) -> torch.device:
 
 @cache
 def code_version() -> str:
-    """Return the installed version of this package, with the commit where it runs from a checkout."""
-    version = importlib.metadata.version("popstats")
+    """Return the version of this package, with the commit where it runs from a checkout and git can be asked."""
     checkout = Path(__file__).parent.parent
-    if not (checkout / ".git").exists():
-        return version
+    if not (checkout / ".git").exists() or shutil.which("git") is None:
+        return __version__
     asked = subprocess.run(
         ["git", "-C", str(checkout), "rev-parse", "--short=10", "HEAD"],
         capture_output=True,
         text=True,
         check=False,
     )
-    return f"{version}+{asked.stdout.strip()}" if asked.returncode == 0 else version
+    return f"{__version__}+{asked.stdout.strip()}" if asked.returncode == 0 else __version__
 
 
 def hardware() -> str:

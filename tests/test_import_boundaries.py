@@ -103,9 +103,13 @@ def test_the_command_of_generate_takes_no_statistics():
 
 
 @pytest.mark.parametrize("path", python_files("generate"), ids=lambda path: path.stem)
-def test_generate_takes_only_the_columns_and_errors_of_popstats(path):
+def test_generate_takes_only_version_columns_and_errors_of_popstats(path):
     names = imported(path)
-    assert {n for n in names if n.startswith("popstats")} <= {"popstats.columns", "popstats.errors"}
+    assert {n for n in names if n.startswith("popstats")} <= {
+        "popstats.__version__",
+        "popstats.columns",
+        "popstats.errors",
+    }
     # A chart of costs is drawn by Altair where it is installed, as images come from torchvision.
     assert not roots(names) & (STATISTICS - {"altair"})
     assert not roots(imported(path, top_level_only=True)) & {"torchvision", "ray", "altair"}
