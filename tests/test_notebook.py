@@ -15,7 +15,7 @@ NOTEBOOK = Path(__file__).parents[1] / "reports" / "notebooks" / "first_look.ipy
 QUESTION = """
 import json
 print(json.dumps({
-    "student": {v.regime: [v.outcome, v.probability, v.estimate] for v in verdicts if v.conjecture == "C3a"},
+    "student": {v.regime: [v.outcome, v.probability, v.sentence] for v in verdicts if v.conjecture == "C3a"},
     "widths": {v.regime: v.outcome for v in verdicts if v.conjecture == "M1"},
     "normal": sorted({v.outcome for v in popstats.judge(quick) if v.conjecture == "C3a"}),
     "space": [space.mcb, str(path)],
@@ -48,10 +48,10 @@ def test_every_cell_shows_something_and_objects_show_themselves_as_html(executed
 
 def test_the_words_between_the_cells_hold(executed):
     told = json.loads(executed.cells[-1].outputs[0].text)
-    outcome, probability, best = told["student"]["0.92"]
+    outcome, probability, sentence = told["student"]["0.92"]
     assert outcome == "supported"
     assert probability >= 0.95
-    assert 0.7 < best < 0.9
+    assert 0.7 < float(sentence.split("there is a best mCB: ")[1].split()[0]) < 0.9
     assert "supported" not in {told["student"][regime][0] for regime in ("0.20", "0.35")}
     assert "undecided" in {other[0] for other in told["student"].values()}
     assert "refuted" in told["widths"].values()

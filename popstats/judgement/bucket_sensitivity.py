@@ -18,8 +18,9 @@ from popstats.inference.exact import draw_regime
 from popstats.inference.fit import Fit
 from popstats.inference.optimum import GRID_SIZE, interval, read_optimum
 from popstats.inference.variance import precision_weights
-from popstats.judgement.readings import has_optimum
-from popstats.judgement.verdicts import Thresholds, decide
+from popstats.judgement.case import decide_optimum
+from popstats.judgement.readings import curve_height, has_optimum
+from popstats.judgement.verdicts import Thresholds
 from popstats.spaces import assign_regimes, mean_computation_budget
 
 __all__ = ["BUCKET_WIDTHS", "bucket_sensitivity"]
@@ -72,9 +73,9 @@ def _one_width(
         grid = regime.curve_scale.grid(GRID_SIZE)
         rng = np.random.default_rng([fit.settings.seed, k, 61])
         drawn = draw_regime(regime, fit.prior_settings, _DRAWS, rng)
-        optimum = read_optimum(grid, curve_in_points(regime, drawn.coefficients, grid), limits.near)
-        probability = float(has_optimum(optimum, limits.rise).mean())
-        outcome = decide(probability, priors[regime.label], False, limits)
+        drop = curve_in_points(regime, drawn.coefficients, grid)
+        optimum = read_optimum(grid, drop, limits.near)
+        outcome, probability = decide_optimum(optimum, curve_height(drop), priors[regime.label], limits)
         low, high = np.exp(interval(optimum.log_mcb))
         at = np.nan if width is None else width
         middle = float(np.exp(np.median(optimum.log_mcb)))

@@ -15,8 +15,8 @@ from popstats.inference.optimum import NEAR_OPTIMAL_POINTS, OptimumDraws, interv
 from popstats.inference.pointwise import fitted_points
 from popstats.judgement.explained import Explained, what_explains
 from popstats.judgement.mean_curve import MeanCurve
-from popstats.judgement.readings import SecondRegion, curve_height, has_optimum, second_region
-from popstats.judgement.verdicts import Thresholds, Verdict, decide
+from popstats.judgement.readings import SecondRegion, curve_height, has_optimum, is_flat, second_region
+from popstats.judgement.verdicts import Outcome, Thresholds, Verdict, decide
 from popstats.spaces import assign_regimes
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Effect",
     "Reading",
     "Words",
+    "decide_optimum",
     "more_recipes",
     "number",
     "percent",
@@ -110,7 +111,9 @@ class Effect:
     prior_probability : float
         Of the claim under the prior; NaN where there is none.
     size : numpy.ndarray, shape (S,)
-        The quantity shown, in `unit`.
+        The quantity shown, in `unit`: the one that `holds` compares with a threshold.
+    quantity : str
+        What it is, in a few words.
     unit : str
     negligible : str
         What counts as no effect, in words.
@@ -123,6 +126,7 @@ class Effect:
     holds: BoolArray
     prior_probability: float
     size: FloatArray
+    quantity: str
     unit: str
     negligible: str
     inside_negligible: bool = False
@@ -172,13 +176,10 @@ class Case:
         """The regimes in which C3a is supported."""
         return tuple(r for r in self.readings if self.has_optimum(r) == "supported") if self.usable else ()
 
-    def has_optimum(self, reading: Reading) -> str:
+    def has_optimum(self, reading: Reading) -> Outcome:
         """Return the outcome of C3a in a regime."""
-        rise = self.thresholds.rise
-        holds = has_optimum(reading.optimum, rise).mean()
-        prior = has_optimum(reading.prior, rise).mean()
-        flat = bool(interval(reading.height)[1] < rise)
-        return decide(float(holds), float(prior), flat, self.thresholds)
+        prior = float(has_optimum(reading.prior, self.thresholds.rise).mean())
+        return decide_optimum(reading.optimum, reading.height, prior, self.thresholds)[0]
 
     @cached_property
     def explained(self) -> Explained:
@@ -296,6 +297,7 @@ class Case:
             + self._observed(regime),
             sentence=_sentence(outcome, probability, effect, self.thresholds, _said(words[outcome])),
             remedy=_said(words.get("remedy", "")) if outcome == "undecided" else "",
+            quantity=effect.quantity,
         )
 
     def not_assessable(
@@ -329,6 +331,24 @@ def _sentence(outcome: str, probability: float, effect: Effect, limits: Threshol
     shown = "under 0.01" if probability < 0.01 else f"{probability:.2f}"
     before = f"it was {effect.prior_probability:.2f} before the data, too little evidence to refute"
     return f"{words.removesuffix('.')} (probability {shown}; {before})."
+
+
+def decide_optimum(
+    optimum: OptimumDraws, height: FloatArray, prior_probability: float, limits: Thresholds
+) -> tuple[Outcome, float]:
+    """Return the outcome of C3a, by the one rule for it, and its probability.
+
+    Parameters
+    ----------
+    optimum : OptimumDraws
+    height : numpy.ndarray, shape (S,)
+        Each draw's highest minus lowest expected drop over the observed range, points.
+    prior_probability : float
+        Of an optimum before the data.
+    limits : Thresholds
+    """
+    probability = float(has_optimum(optimum, limits.rise).mean())
+    return decide(probability, prior_probability, is_flat(height, limits.rise), limits), probability
 
 
 def retraining_techniques(fit: Fit) -> dict[str, tuple[str, ...]]:

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from popstats.inference.cross_products import RegimeData
-from popstats.inference.optimum import interval
 from popstats.judgement.case import (
     Case,
     Effect,
@@ -20,7 +19,7 @@ from popstats.judgement.case import (
     span,
     twice_the_recipes,
 )
-from popstats.judgement.readings import has_optimum, least_rise, near_stretches
+from popstats.judgement.readings import has_optimum, is_flat, least_rise, near_stretches
 from popstats.judgement.verdicts import Verdict, decide
 
 __all__ = [
@@ -73,21 +72,21 @@ def _per_regime(case: Case, conjecture: str, judge_one: Callable[[Case, Reading]
     ]
 
 
-def _optimum_effect(case: Case, reading: Reading, size: FloatArray, unit: str) -> Effect:
+def _optimum_effect(case: Case, reading: Reading) -> Effect:
     rise = case.thresholds.rise
-    _, highest = interval(reading.height)
     return Effect(
         holds=has_optimum(reading.optimum, rise),
         prior_probability=float(has_optimum(reading.prior, rise).mean()),
-        size=size,
-        unit=unit,
+        size=least_rise(reading.optimum),
+        quantity="smaller rise to an end",
+        unit="percentage points",
         negligible=f"the curve rises and falls by no more than {rise:g} points over the observed range",
-        inside_negligible=bool(highest < rise),
+        inside_negligible=is_flat(reading.height, rise),
     )
 
 
 def _optimum(case: Case, reading: Reading) -> Verdict:
-    effect = _optimum_effect(case, reading, np.exp(reading.optimum.log_mcb), "mCB")
+    effect = _optimum_effect(case, reading)
     at, low_high = case.at(reading.data), _range_words(reading)
     words: dict[str, Words] = {
         "supported": lambda: f"{at} {_good_regions(case, reading)}{widths_clause(case, reading.data)}.",
@@ -95,9 +94,9 @@ def _optimum(case: Case, reading: Reading) -> Verdict:
             f"{at} there is no best mCB between {low_high}, the observed range: {_shape(case, reading)}."
         ),
         "undecided": (
-            f"{at} it is undecided whether there is a best mCB between {low_high}, the observed range: from the lowest "
-            f"point to the lower end the expected drop rises by {span(least_rise(reading.optimum))} points, and more than "
-            f"{case.thresholds.rise:g} is asked for."
+            f"{at} it is undecided whether there is a best mCB between {low_high}, the observed range: from its lowest "
+            f"point the expected drop rises to either end by at least {span(least_rise(reading.optimum))} points, and more "
+            f"than {case.thresholds.rise:g} is asked for."
         ),
         "because": case.mixture(reading.data),
         "remedy": twice_the_recipes(reading.data),
@@ -149,9 +148,8 @@ def widths_clause(case: Case, regime: RegimeData) -> str:
 
 
 def _shape(case: Case, reading: Reading) -> str:
-    height = reading.height
-    if interval(height)[1] < case.thresholds.rise:
-        return f"the expected drop changes by only {span(height)} points over it"
+    if is_flat(reading.height, case.thresholds.rise):
+        return f"the expected drop changes by only {span(reading.height)} points over it"
     lower, upper = np.median(reading.optimum.rise_lower), np.median(reading.optimum.rise_upper)
     end, other = ("low", "high") if lower < upper else ("high", "low")
     least = number(min(lower, upper))
@@ -167,7 +165,7 @@ def _cost_optimum(case: Case, reading: Reading) -> Verdict:
     on_macs = case.fit.regime_axis == "macs"
     share = 100.0 * (kept / mcb if on_macs else kept * mcb)
     what, equal = ("parameters", "MACs") if on_macs else ("MACs", "parameters")
-    effect = _optimum_effect(case, reading, share, f"% of the original's {what}")
+    effect = _optimum_effect(case, reading)
     at, twin = case.at(reading.data), f"(at equal {equal} this is C3a in another unit)"
     whole = case.fit.population.original.params if on_macs else case.fit.population.original.macs
     count = f"{np.median(share) / 100.0 * whole:,.0f}"
@@ -204,6 +202,7 @@ def _original_ratio(case: Case, reading: Reading) -> Verdict:
         holds=regret < limit,
         prior_probability=float((prior[given] < limit).mean()) if given.any() else float("nan"),
         size=regret,
+        quantity="cost of mCB = 1",
         unit="percentage points",
         negligible=f"the regret of mCB = 1 is under {limit:g} points",
     )

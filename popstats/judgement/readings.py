@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from popstats.inference.optimum import NEAR_OPTIMAL_POINTS, OptimumDraws
+from popstats.inference.optimum import NEAR_OPTIMAL_POINTS, OptimumDraws, interval
 
 __all__ = [
     "SecondRegion",
     "curve_height",
     "has_optimum",
+    "is_flat",
     "least_rise",
     "leave_one_out_gain",
     "lucky_share",
@@ -43,6 +44,11 @@ def has_optimum(optimum: OptimumDraws, rise: float) -> BoolArray:
 def curve_height(drop: FloatArray) -> FloatArray:
     """Return each curve's highest minus lowest value over the observed range, points, (S, G) -> (S,)."""
     return np.asarray(np.ptp(drop, axis=1))
+
+
+def is_flat(height: FloatArray, rise: float) -> bool:
+    """Return whether the whole interval of the curve's height, shape (S,), lies below `rise` points."""
+    return bool(interval(height)[1] < rise)
 
 
 @dataclass(frozen=True, eq=False)

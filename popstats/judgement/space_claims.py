@@ -61,6 +61,7 @@ def _widths_beyond(case: Case, regime: RegimeData) -> Verdict:
         holds=beyond.draws > gain,
         prior_probability=float("nan"),
         size=beyond.draws,
+        quantity="added by mCB",
         unit="R^2 beyond MACs",
         negligible=f"adding mCB raises R^2 by at most {gain:g}",
     )
@@ -182,6 +183,7 @@ def _std_effect(case: Case, draws: FloatArray) -> Effect:
         holds=draws > least,
         prior_probability=float("nan"),
         size=draws,
+        quantity="low STD better by",
         unit="percentage points",
         negligible=f"the mean drops differ by at most {least:g} points",
         inside_negligible=bool(-least <= lower and upper <= least),
@@ -279,6 +281,7 @@ def _moved_verdict(
         holds=regret < limit,
         prior_probability=float((prior < limit).mean()),
         size=regret,
+        quantity="cost of exchanging best mCBs",
         unit="percentage points",
         negligible=f"using one technique's optimum for another costs under {limit:g} points",
     )

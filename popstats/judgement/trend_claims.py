@@ -45,6 +45,7 @@ def judge_trend(case: Case) -> Verdict:
         holds=change > least,
         prior_probability=float((prior > least).mean()),
         size=np.exp(change),
+        quantity="change of the best mCB",
         unit="factor",
         negligible=f"the optimal mCB changes by no more than a factor of {limits.trend:g}",
         inside_negligible=bool(-least <= lower and upper <= least),
@@ -84,7 +85,8 @@ def judge_limit(case: Case) -> Verdict:
         holds=gain > 0,
         prior_probability=luck(steps, case.fit.settings.seed),
         size=gain,
-        unit="percentage points of error",
+        quantity="fall of the error",
+        unit="percentage points",
         negligible="none: any lower error counts",
         withheld=by_luck if lucky > 1.0 - limits.supported else "",
     )

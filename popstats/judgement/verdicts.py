@@ -134,7 +134,8 @@ class Verdict:
         Of the same claim before the data, by simulation from the prior; NaN where the probability comes from
         a bootstrap, which has none.
     estimate, lower, upper : float
-        The quantity that the claim is about, with its 90 % equal-tailed interval, in `unit`.
+        `quantity` with its 90 % equal-tailed interval, in `unit`: what the probability is about, whatever the outcome.
+        Where the best mCB lies is in `sentence`, and in `Fit.optima`.
     unit : str
     observed_range : (float, float)
         mCB between which anything is claimed (2.5 to 97.5 % of the regime's networks).
@@ -148,6 +149,8 @@ class Verdict:
         The verdict for a report, in plain words with numbers and units.
     remedy : str
         For verdicts without an answer: what would give one, with the lines of a plan where a population could.
+    quantity : str
+        What `estimate` is an estimate of; empty where nothing could be assessed.
     """
 
     conjecture: str
@@ -165,6 +168,7 @@ class Verdict:
     reason: str
     sentence: str
     remedy: str = ""
+    quantity: str = ""
 
     @property
     def claim(self) -> str:
@@ -224,9 +228,11 @@ class Verdicts(Sequence[Verdict]):
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One row a verdict: conjecture, regime, outcome, probability, estimate, lower, upper, reason, ...
+        """One row a verdict: conjecture, regime, outcome, probability, estimate, lower, upper, unit, quantity, ...
 
-        `target` is the regime's centre as a number, a fraction removed; NaN over all regimes.
+        `estimate` is of `quantity`, what the probability is about: for C3a not the best mCB, but how far the curve rises
+        from its lowest point to the end where it rises less. `target` is the regime's centre as a number, a fraction
+        removed; NaN over all regimes.
         """
         first = [
             "conjecture",
@@ -237,6 +243,7 @@ class Verdicts(Sequence[Verdict]):
             "lower",
             "upper",
             "unit",
+            "quantity",
             "reason",
         ]
         rest = [f.name for f in fields(Verdict) if f.name not in [*first, "thresholds"]]

@@ -86,6 +86,7 @@ def _winners(case: Case, reading: Reading, curve: MeanCurve) -> Verdict:
         holds=lift > limits.lift,
         prior_probability=float((prior > limits.lift).mean()),
         size=lift,
+        quantity="winners near the best mCB",
         unit="times their share",
         negligible=f"the nearest hold at most {limits.lift:g} times their share of the winners",
         inside_negligible=_inside(lift, limits.lift),

@@ -43,12 +43,12 @@ def claims(evidence: Evidence) -> tuple[Claim, ...]:
 
 def _claim(evidence: Evidence, conjecture: str, verdicts: list[Verdict]) -> Claim:
     axis = AXIS_WORDS[_OWN_AXIS.get(conjecture, evidence.fit.regime_axis)]
-    negligible = next((v.negligible_region for v in verdicts if v.negligible_region), "")
     return Claim(
         conjecture=conjecture,
         claim=CLAIMS[conjecture],
         summary=_summary(verdicts, axis),
-        negligible_region=negligible,
+        negligible_region=next((v.negligible_region for v in verdicts if v.negligible_region), ""),
+        quantity=next((v.quantity for v in verdicts if v.quantity), ""),
         rows=tuple(_row(v) for v in verdicts),
     )
 

@@ -197,7 +197,9 @@ def _claims(named: list[_Named]) -> tuple[Claim, ...]:
         same = [(name, c) for name, list_ in told for c in list_ if c.conjecture == claim.conjecture]
         rows = tuple(replace(row, population=name) for name, c in same for row in c.rows)
         summary = "\n".join(f"{name}: {c.summary}" for name, c in same)
-        merged.append(replace(claim, summary=summary, rows=rows))
+        # The first population may have nothing that could be assessed.
+        telling = next((c for _, c in same if c.quantity), claim)
+        merged.append(replace(telling, summary=summary, rows=rows))
     return tuple(merged)
 
 

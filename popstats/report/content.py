@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 #: Version of the JSON layout.
-FORMAT = 2
+FORMAT = 3
 #: Significant digits kept of every number: more than any picture or sentence shows.
 DIGITS = 6
 
@@ -164,6 +164,8 @@ class Claim:
         Its verdicts in a sentence.
     negligible_region : str
         What counts as no effect.
+    quantity : str
+        What the rows' estimates are estimates of; empty where nothing could be assessed.
     rows : tuple of VerdictRow
     """
 
@@ -171,6 +173,7 @@ class Claim:
     claim: str
     summary: str
     negligible_region: str
+    quantity: str
     rows: tuple[VerdictRow, ...]
 
 

@@ -4,6 +4,7 @@ import numpy as np
 
 import popstats
 from popstats.judgement.bucket_sensitivity import bucket_sensitivity
+from popstats.judgement.verdicts import Thresholds, decide
 
 
 def test_fine_buckets_do_not_change_the_verdict() -> None:
@@ -18,3 +19,16 @@ def test_fine_buckets_do_not_change_the_verdict() -> None:
 def test_one_bucket_for_all_leaves_nothing_to_fit() -> None:
     population = popstats.simulate_population("quadratic", regimes=(0.5,), n=100)
     assert bucket_sensitivity(popstats.fit(population, method="exact"), widths=[1.0]).empty
+
+
+def test_a_curve_that_is_flat_by_the_rule_of_c3a_is_flat_here() -> None:
+    """Its probability is low, but so was the prior's: only the height of the curve refutes."""
+    population = popstats.simulate_population(
+        "quadratic", regimes=(0.5,), n=100, noise=0.05, rise=0.07, seed=3
+    )
+    fitted = popstats.fit(population, method="exact")
+    (judged,) = popstats.judge(fitted, rise=0.08).of("C3a")
+    assert "the whole 90 % interval is negligible" in judged.reason
+    found = bucket_sensitivity(fitted, widths=[None], thresholds=Thresholds(rise=0.08)).iloc[0]
+    assert decide(found["probability"], judged.prior_probability, False) == "undecided"
+    assert found["outcome"] == judged.outcome == "refuted"

@@ -15,7 +15,7 @@ from popstats.judgement.verdicts import Verdicts
 from popstats.report.card import provenance_section
 from popstats.report.comparison import comparison_content
 from popstats.report.compose import report_content
-from popstats.report.content import ReportContent, Table
+from popstats.report.content import FORMAT, ReportContent, Table
 from popstats.report.error_rates import calibration_section, shipped
 from popstats.report.evidence import Evidence
 from popstats.report.figures import MOST_POINTS
@@ -33,7 +33,7 @@ def test_the_content_survives_json_unchanged(content, tmp_path):
 
 
 def test_content_of_another_version_is_refused(content):
-    with pytest.raises(PopstatsError, match="expected format 2, got 0"):
+    with pytest.raises(PopstatsError, match=f"expected format {FORMAT}, got 0"):
         ReportContent.from_json(replace(content, format=0).to_json())
 
 
