@@ -8,7 +8,9 @@ of every later step independent of the number of rows.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,14 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from popstats.inference.curves import (
-    COLUMNS,
-    FIXED_TERMS,
-    KEPT_RANGE,
-    CurveScale,
-    design_matrix,
-    fill_design,
-)
+from popstats.inference.curves import FIXED_TERMS, KEPT_RANGE, CurveScale, design_matrix
+from popstats.inference.moments import second_moments
 from popstats.population import Population
 from popstats.spaces import Axis, Regimes, assign_regimes
 
@@ -50,8 +46,8 @@ MINIMUM_RECIPES = 10
 MINIMUM_RANGE = np.log(1.02)
 #: A fixed term whose share of variance left after the earlier ones is below this is dropped.
 _DEGENERATE = 1e-8
-#: Rows whose design matrix is made at a time: it then stays in the processor's cache.
-_BLOCK = 8192
+#: From so many recipes on, regimes are prepared side by side: fewer are done before threads have started.
+_THREADED = 200_000
 #: Replicates whose variance is below this share of the regime's are identical.
 _IDENTICAL = 1e-9
 
@@ -210,7 +206,7 @@ def _prepare(
     assigned = assign_regimes(population.frame, axis, regimes)
     recipes = recipe_table(population, assigned)
     members = members_of(recipes["regime"].to_numpy(), assigned.targets.size)
-    return PreparedPopulation(assigned, recipes, tuple(members), prepare_regimes(recipes, assigned))
+    return PreparedPopulation(assigned, recipes, tuple(members), _prepare_members(recipes, assigned, members))
 
 
 def recipe_table(population: Population, regimes: Regimes) -> pd.DataFrame:
@@ -256,11 +252,28 @@ def prepare_regimes(
     weights : numpy.ndarray, shape (recipes,), optional
         Relative precision of each recipe (mean 1), where the spread changes over the range.
     """
+    members = members_of(recipes["regime"].to_numpy(), regimes.targets.size)
+    return _prepare_members(recipes, regimes, members, weights)
+
+
+def _prepare_members(
+    recipes: pd.DataFrame,
+    regimes: Regimes,
+    members: Sequence[npt.NDArray[np.intp]],
+    weights: FloatArray | None = None,
+) -> tuple[RegimeData, ...]:
     columns = {str(name): recipes[name].to_numpy() for name in recipes.columns}
     columns["weight"] = np.ones(len(recipes)) if weights is None else weights
     techniques = int(columns["technique"].max()) + 1
-    members = members_of(columns["regime"], regimes.targets.size)
-    return tuple(_regime(columns, mine, regimes, k, techniques) for k, mine in enumerate(members))
+
+    def prepare(k: int) -> RegimeData:
+        return _regime(columns, members[k], regimes, k, techniques)
+
+    numbers = range(len(members))
+    if len(recipes) < _THREADED:
+        return tuple(map(prepare, numbers))
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return tuple(threads.map(prepare, numbers))
 
 
 def members_of(regime: IntArray, count: int) -> list[npt.NDArray[np.intp]]:
@@ -278,28 +291,29 @@ def _regime(
     techniques: int,
 ) -> RegimeData:
     target, label = float(regimes.targets[k]), regimes.labels[k]
-    log_mcb = columns["log_mcb"][mine]
+    members = {name: values[_in_order(mine)] for name, values in columns.items()}
+    log_mcb = members["log_mcb"]
     scale = CurveScale.from_log_mcb(log_mcb) if mine.size else CurveScale(0.0, 0.0)
-    n_all = int(columns["runs"][mine].sum())
-    near = mine[np.abs(scale.to_unit(log_mcb)) <= KEPT_RANGE] if scale.half_range > 0.0 else mine
+    n_all = int(members["runs"].sum())
+    near = _only(members, np.abs(scale.to_unit(log_mcb)) <= KEPT_RANGE) if scale.half_range > 0.0 else members
     # Of those that would be in the fit: a few far ones may be all that differs.
-    reason = _why_not(columns["drop"][near], columns["technique"][near], scale)
-    mine = mine if reason else near
-    inside = {name: values[mine] for name, values in columns.items()}
+    spread = _spread(near)
+    reason = _why_not(near["technique"], spread, scale)
+    inside = members if reason else near
     distance = inside["reduction"] - target
     drop, n = inside["drop"], int(inside["runs"].sum())
-    half_width = float(np.abs(distance).max()) if mine.size else 0.0
+    half_width = float(np.abs(distance).max()) if drop.size else 0.0
     regime = RegimeData(
         label=label,
         target=target,
         axis=regimes.axis,
         n=n,
-        n_recipes=mine.size,
+        n_recipes=drop.size,
         n_left_out=n_all - n,
         curve_scale=scale,
         half_width=half_width,
-        centre=float(drop.mean()) if mine.size else float("nan"),
-        scale=float(_within_techniques(drop, inside["technique"]).std()) if mine.size else float("nan"),
+        centre=float(drop.mean()) if drop.size else float("nan"),
+        scale=spread if inside is near else _spread(inside),
         fixed=(True, *[False] * (FIXED_TERMS + techniques - 2)),
         cross_products=None,
         reason=reason,
@@ -311,6 +325,19 @@ def _regime(
     return replace(regime, cross_products=products, fixed=fixed)
 
 
+def _in_order(mine: npt.NDArray[np.intp]) -> slice | npt.NDArray[np.intp]:
+    """Return ascending numbers as a slice where none is missing in between, so that taking them copies nothing."""
+    if mine.size and mine[-1] - mine[0] == mine.size - 1:
+        return slice(int(mine[0]), int(mine[-1]) + 1)
+    return mine
+
+
+def _only(
+    columns: Mapping[str, npt.NDArray[Any]], kept: npt.NDArray[np.bool_]
+) -> Mapping[str, npt.NDArray[Any]]:
+    return columns if kept.all() else {name: values[kept] for name, values in columns.items()}
+
+
 def _mix(technique: IntArray, techniques: int) -> tuple[float, ...]:
     if techniques == 1:
         return (1.0,)
@@ -318,24 +345,27 @@ def _mix(technique: IntArray, techniques: int) -> tuple[float, ...]:
     return tuple((counts / max(technique.size, 1)).tolist())
 
 
-def _within_techniques(drop: FloatArray, technique: IntArray) -> FloatArray:
-    """Return the drops, those of several techniques about each one's mean: levels apart are no spread."""
-    if technique.min() == technique.max():
-        return drop
-    counts = np.maximum(np.bincount(technique), 1)
-    return np.asarray(drop - (np.bincount(technique, weights=drop) / counts)[technique])
+def _spread(columns: Mapping[str, npt.NDArray[Any]]) -> float:
+    """Return the drops' standard deviation, within techniques where there are several: levels apart are no spread."""
+    drop, technique = columns["drop"], columns["technique"]
+    if not drop.size:
+        return float("nan")
+    if technique.min() < technique.max():
+        counts = np.maximum(np.bincount(technique), 1)
+        drop = drop - (np.bincount(technique, weights=drop) / counts)[technique]
+    return float(drop.std())
 
 
-def _why_not(drop: FloatArray, technique: IntArray, scale: CurveScale) -> str:
+def _why_not(technique: IntArray, spread: float, scale: CurveScale) -> str:
     present = int(np.count_nonzero(np.bincount(technique)))
     needed, mixed = MINIMUM_RECIPES + max(present - 1, 0), ""
     if present > 1:
         mixed = f" through {present} retraining techniques"
-    if drop.size < needed:
-        return f"{drop.size} recipes; a curve{mixed} needs at least {needed}"
+    if technique.size < needed:
+        return f"{technique.size} recipes; a curve{mixed} needs at least {needed}"
     if 2.0 * scale.half_range < MINIMUM_RANGE:
         return "all recipes have practically the same mCB; a curve needs a range of it"
-    if _within_techniques(drop, technique).std() < 1e-9:
+    if spread < 1e-9:
         apart = " within each retraining technique" if mixed else ""
         return f"all recipes have the same accuracy drop{apart}; there is nothing to explain"
     return ""
@@ -419,11 +449,9 @@ def _standardise(inside: Mapping[str, npt.NDArray[Any]], regime: RegimeData) -> 
 
 
 def _accumulate(rows: StandardRows) -> tuple[CrossProducts, tuple[bool, ...]]:
+    within_df = int(rows.runs.sum() - rows.runs.size)
     # By einsum: BLAS would wake its threads for a sum of products, and they spin on for longer than it takes.
-    within, within_df = (
-        float(np.einsum("i,i", rows.weight, rows.within)),
-        int(rows.runs.sum() - rows.runs.size),
-    )
+    within = float(np.einsum("i,i", rows.weight, rows.within)) if within_df else 0.0
     # Replicates that agree to the last digit are copies: they say nothing about seed noise, whose likelihood
     # would have no maximum, and each recipe counts once.
     copies = within <= _IDENTICAL * within_df
@@ -448,20 +476,8 @@ def _accumulate(rows: StandardRows) -> tuple[CrossProducts, tuple[bool, ...]]:
 
 
 def _sums(rows: StandardRows) -> tuple[FloatArray, FloatArray, float, float]:
-    p = COLUMNS + rows.technique.shape[1]
-    sums, root = np.zeros((p + 1, p + 1)), np.sqrt(rows.weight)
-    weighted = bool((root != 1.0).any())
-    room = np.empty((p + 1, min(_BLOCK, root.size)))
-    for start in range(0, root.size, _BLOCK):
-        block = slice(start, start + _BLOCK)
-        columns = room[:, : root[block].size]
-        fill_design(columns, rows.unit[block], rows.distance[block], rows.technique[block])
-        columns[p] = rows.drop[block]
-        if weighted:
-            columns *= root[block]
-        # The drops as one more column: a product with a vector alone wakes BLAS's threads, which then spin.
-        sums += columns @ columns.T
-    return sums[:p, :p], sums[:p, p], float(sums[p, p]), float(root.size)
+    sums = second_moments(rows.unit, rows.distance, rows.technique, rows.drop, rows.weight)
+    return sums[:-1, :-1], sums[:-1, -1], float(sums[-1, -1]), float(rows.drop.size)
 
 
 def _distinguishable(moments: FloatArray) -> tuple[bool, ...]:

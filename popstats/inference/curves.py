@@ -123,8 +123,8 @@ def basis(unit: npt.ArrayLike) -> FloatArray:
     return values.T
 
 
-def _fill_basis(values: FloatArray, u: FloatArray) -> None:
-    """Write the basis to `values`, shape (BASIS_SIZE, n)."""
+def _fill_basis(values: FloatArray, u: FloatArray) -> FloatArray:
+    """Write the basis to `values`, shape (BASIS_SIZE, n); return twice the cosine of the sines' angle, (n,)."""
     # sin(j t) by the recurrence sin((j+1)t) = 2 cos(t) sin(j t) - sin((j-1)t): two transcendental
     # calls a row instead of SINES, which is most of the time at a million rows.
     angle = np.pi * (u + BOUNDARY) / (2.0 * BOUNDARY)
@@ -135,6 +135,7 @@ def _fill_basis(values: FloatArray, u: FloatArray) -> None:
         np.multiply(twice_cosine, values[j - 1], out=values[j])
         values[j] -= values[j - 2]
     values[SINES] = u
+    return np.asarray(twice_cosine)
 
 
 def design_matrix(unit: FloatArray, distance: FloatArray, technique: FloatArray | None = None) -> FloatArray:
@@ -157,19 +158,24 @@ def design_matrix(unit: FloatArray, distance: FloatArray, technique: FloatArray 
 
 def fill_design(
     columns: FloatArray, unit: FloatArray, distance: FloatArray, technique: FloatArray | None = None
-) -> None:
+) -> FloatArray:
     """Write the design matrix, transposed, to the first rows of `columns`; arguments as for `design_matrix`.
 
     Parameters
     ----------
     columns : numpy.ndarray, shape (at least FIXED_TERMS + T + BASIS_SIZE, n)
+
+    Returns
+    -------
+    numpy.ndarray, shape (n,)
+        Twice the cosine of the sines' common angle: what `moments` needs besides.
     """
     others = 0 if technique is None else technique.shape[1]
     columns[0], columns[1] = 1.0, distance
     np.multiply(distance, distance, out=columns[2])
     if technique is not None:
         columns[FIXED_TERMS : FIXED_TERMS + others] = technique.T
-    _fill_basis(columns[FIXED_TERMS + others :], unit)
+    return _fill_basis(columns[FIXED_TERMS + others :], unit)
 
 
 def log_spectral_density(length_scale: npt.ArrayLike) -> FloatArray:

@@ -1,7 +1,9 @@
 import numpy as np
 import pandas as pd
+import pytest
 
 from popstats import Original, Population
+from popstats.inference import cross_products
 from popstats.inference.cross_products import (
     MINIMUM_RECIPES,
     prepare_population,
@@ -118,3 +120,17 @@ def test_rows_are_gone_through_once_for_the_same_regimes_and_again_for_others():
         assert prepare_population(population, axis, regimes) is not first
     wide, narrow = (prepare_population(population, "macs", {0.5: half}) for half in (0.05, 0.001))
     assert narrow.regimes[0].n < wide.regimes[0].n
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_regimes_prepared_side_by_side_and_from_slices_are_those_prepared_one_by_one(monkeypatch, in_order):
+    population = simulate_population(regimes=[0.5, 0.7, 0.8], n=100, seeds=2, seed_noise=0.2, seed=3)
+    if not in_order:
+        population = population.select(np.random.default_rng(0).permutation(len(population)))
+    alone = prepared(population)[1]
+    monkeypatch.setattr(cross_products, "_THREADED", 0)
+    monkeypatch.setattr(cross_products, "_in_order", lambda mine: mine)
+    for one, other in zip(alone, prepared(population)[1], strict=True):
+        assert (one.label, one.centre, one.scale) == (other.label, other.centre, other.scale)
+        np.testing.assert_array_equal(one.products.xx, other.products.xx)
+        assert one.products.within == other.products.within
