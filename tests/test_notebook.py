@@ -54,7 +54,9 @@ def test_the_words_between_the_cells_hold(executed):
     assert 0.7 < float(sentence.split("there is a best mCB: ")[1].split()[0]) < 0.9
     assert "supported" not in {told["student"][regime][0] for regime in ("0.20", "0.35")}
     assert "undecided" in {other[0] for other in told["student"].values()}
-    assert "refuted" in told["widths"].values()
+    assert told["widths"]["0.92"] == "refuted"
+    assert "that law reaches only" in sentence
+    assert "what makes this mCB the best is open" in sentence
     assert "supported" not in told["normal"]
 
 

@@ -19,6 +19,7 @@ from popstats.judgement.case import (
     span,
     twice_the_recipes,
 )
+from popstats.judgement.explained import WidthsBeyond
 from popstats.judgement.readings import has_optimum, is_flat, least_rise, near_stretches
 from popstats.judgement.verdicts import Verdict, decide
 
@@ -138,13 +139,24 @@ def widths_clause(case: Case, regime: RegimeData) -> str:
     gain = case.thresholds.gain
     outcome = decide(float((beyond.draws > gain).mean()), float("nan"), False, case.thresholds)
     if outcome == "refuted":
-        return ", as any additive effect of the layers' widths would produce"
+        return _no_more_than_widths(beyond)
     if outcome == "supported":
         return (
             f"; this is more than an additive effect of the layers' widths: mCB adds {number(beyond.gain, 3)} "
             "of R^2 to it"
         )
     return "; whether it is more than an additive effect of the layers' widths is undecided"
+
+
+def _no_more_than_widths(beyond: WidthsBeyond) -> str:
+    """Return the clause for a refuted M1: an effect of the widths makes the best mCB only if their law tells most."""
+    if beyond.reach == "most":
+        return ", as any additive effect of the layers' widths would produce"
+    nothing = "; mCB adds nothing to an additive law in the layers' widths"
+    if beyond.reach == "unknown":
+        return f"{nothing}, but how far that law reaches is not known without a second seed"
+    reached = f"{number(100.0 * max(beyond.share_of_ceiling, 0.0), 0)} % of what the seeds' own noise allows"
+    return f"{nothing}, but that law reaches only {reached}: what makes this mCB the best is open"
 
 
 def _shape(case: Case, reading: Reading) -> str:

@@ -79,7 +79,8 @@ def _widths_beyond(case: Case, regime: RegimeData) -> Verdict:
 def _reach(beyond: WidthsBeyond) -> str:
     if not beyond.share_of_ceiling > 0:
         return ""
-    return f"; the widths alone reach {percent(beyond.share_of_ceiling)} of what the seeds' own noise allows"
+    only = "only " if beyond.reach == "part" else ""
+    return f"; the widths alone reach {only}{percent(beyond.share_of_ceiling)} of what the seeds' own noise allows"
 
 
 def judge_std_spaces(case: Case) -> list[Verdict]:

@@ -209,13 +209,7 @@ def _widths(evidence: Evidence) -> str:
     refuted, supported = (evidence.regimes_where("M1", o) for o in ("refuted", "supported"))
     if not best:
         return _widths_alone(evidence, supported, refuted)
-    parts = []
-    if alike := [r for r in best if r in refuted]:
-        where = "" if alike == best else f", {_regimes(evidence, alike)}"
-        parts.append(
-            f"Such a best mCB is what any additive effect of the layers' widths would produce{where}: adding mCB to an "
-            f"additive law in the layers' widths predicts the drop no better{_reached(evidence, alike)}."
-        )
+    parts = _no_more_than_widths(evidence, best, [r for r in best if r in refuted])
     if more := [r for r in best if r in supported]:
         where = _regimes(evidence, more)
         parts.append(
@@ -225,14 +219,39 @@ def _widths(evidence: Evidence) -> str:
     return " ".join(parts)
 
 
+def _no_more_than_widths(evidence: Evidence, best: list[str], refuted: list[str]) -> list[str]:
+    """Return what a refuted M1 says of supported best mCBs, by how much the law in the widths itself explains."""
+    reach = {r: evidence.explained.widths_beyond[r].reach for r in refuted}
+    most, part, unknown = ([r for r in refuted if reach[r] == how] for how in ("most", "part", "unknown"))
+    no_better = "adding mCB to an additive law in the layers' widths predicts the drop no better"
+    told = []
+    if most:
+        where = "" if most == best else f", {_regimes(evidence, most)}"
+        told.append(
+            f"Such a best mCB is what any additive effect of the layers' widths would produce{where}: "
+            f"{no_better}{f' (the law reaches {how_far})' if (how_far := _reached(evidence, most)) else ''}."
+        )
+    start = f"{no_better[0].upper()}{no_better[1:]}"
+    if part:
+        told.append(
+            f"{start} {_regimes(evidence, part)}, but that law reaches only {_reached(evidence, part)}: what makes such a "
+            "best mCB the best is open."
+        )
+    if unknown:
+        told.append(
+            f"{start} {_regimes(evidence, unknown)}; how much that law itself explains is not known without a second seed."
+        )
+    return told
+
+
 def _reached(evidence: Evidence, regimes: list[str]) -> str:
     """Return how much of what can be predicted the widths alone predict; "" where seeds do not tell."""
-    beyond = (evidence.explained.widths_beyond.get(r) for r in regimes)
-    shares = [b.share_of_ceiling for b in beyond if b is not None and b.share_of_ceiling > 0]
-    if not shares:
+    shares = [evidence.explained.widths_beyond[r].share_of_ceiling for r in regimes]
+    known = [min(max(s, 0.0), 1.0) for s in shares if math.isfinite(s)]
+    if not known:
         return ""
-    ends = list(dict.fromkeys(number(100 * min(s, 1.0), 0) for s in (min(shares), max(shares))))
-    return f" (the law reaches {' to '.join(ends)} % of what the seeds' own noise allows)"
+    ends = dict.fromkeys(number(100 * s, 0) for s in (min(known), max(known)))
+    return f"{' to '.join(ends)} % of what the seeds' own noise allows"
 
 
 def _widths_alone(evidence: Evidence, supported: list[str], refuted: list[str]) -> str:
@@ -242,7 +261,8 @@ def _widths_alone(evidence: Evidence, supported: list[str], refuted: list[str]) 
             f"mCB explains something that the layers' widths do not {_regimes(evidence, supported)}{nothing}."
         )
     if refuted:
-        return "Adding mCB to an additive law in the layers' widths predicts the drop no better."
+        where = _regimes(evidence, refuted)
+        return f"Adding mCB to an additive law in the layers' widths predicts the drop no better {where}."
     return ""
 
 

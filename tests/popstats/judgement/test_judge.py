@@ -14,12 +14,14 @@ from popstats.errors import PopstatsError
 from popstats.inference.convergence import Convergence
 from popstats.inference.fit import Fit
 from popstats.judgement.case import Case, Effect, twice_the_recipes
-from popstats.judgement.explained import CEILING, what_explains
+from popstats.judgement.explained import CEILING, MOST, WidthsBeyond, what_explains
 from popstats.judgement.optimum_claims import _why_not_ratio
 from popstats.judgement.space_claims import _moved
 from popstats.judgement.trend_claims import _falls
 from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdict
 from popstats.judgement.winners import _inside
+from popstats.report.answer import answer
+from popstats.report.evidence import Evidence
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "channel_bench_mobilenet.parquet"
 
@@ -120,6 +122,43 @@ def test_additive_widths_refute_m1_and_word_the_optimum(additive: popstats.Verdi
     supported = [v for v in additive.of("C3a") if v.outcome == "supported"]
     assert supported
     assert all("as any additive effect of the layers' widths would produce" in v.sentence for v in supported)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "told"),
+    [
+        (2, r"but that law reaches only [56]\d % of what the seeds' own noise allows: .* is open"),
+        (1, "not known without"),
+    ],
+)
+def test_a_law_that_explains_a_part_is_not_said_to_make_the_best_mcb(seeds: int, told: str) -> None:
+    """Recipes differ by more than their widths' law; mCB adds nothing to it all the same."""
+    settings = {"regimes": (0.6,), "n": 500, "rise": 0.5, "noise": 0.6, "seed_noise": 0.1, "seed": 3}
+    population = popstats.simulate_population("additive-widths", seeds=seeds, **settings)  # type: ignore[arg-type]
+    fitted = popstats.fit(population, method="exact")
+    verdicts = popstats.judge(fitted)
+    (best,), (beyond,) = verdicts.of("C3a"), verdicts.of("M1")
+    assert (best.outcome, beyond.outcome) == ("supported", "refuted")
+    lead = " ".join(answer(Evidence(fitted, verdicts)))
+    for sentence in (best.sentence, lead):
+        assert "would produce" not in sentence
+        assert re.search(told, sentence), sentence
+    assert ("reach only" in beyond.sentence) == (seeds == 2)
+
+
+def test_how_far_the_widths_law_reaches() -> None:
+    draws = np.zeros(3)
+
+    def reach(share: float, r2: float) -> str:
+        return WidthsBeyond("0.50", 100, 0.0, draws, share, r2).reach
+
+    nan = float("nan")
+    assert [reach(MOST, 0.3), reach(0.39, 0.3), reach(nan, 0.3), reach(nan, MOST)] == [
+        "most",
+        "part",
+        "unknown",
+        "most",
+    ]
 
 
 def test_std_spaces_give_the_median_beside_a_mean_that_one_collapse_moves() -> None:
