@@ -79,6 +79,10 @@ def check_draws(draws: Draws, regimes: Sequence[RegimeData], outcomes: dict[str,
     parameters = {name: getattr(draws, name) for name in ("length_scale", "amplitude", "noise")}
     table = _diagnose(parameters | outcomes, regimes)
     reasons = []
+    if table.empty or table[["r_hat", "ess_bulk", "ess_tail"]].isna().any(axis=None):
+        reasons.append(
+            f"{draws.noise.shape[1]} draws a chain are too few to tell whether the chains agree: R-hat and ESS have no value"
+        )
     if (worst := float(table["r_hat"].max())) > MAXIMUM_R_HAT:
         reasons.append(f"R-hat up to {worst:.3f} (must be under {MAXIMUM_R_HAT})")
     for kind in ("ess_bulk", "ess_tail"):
@@ -88,7 +92,7 @@ def check_draws(draws: Draws, regimes: Sequence[RegimeData], outcomes: dict[str,
             )
     if divergences := int(draws.statistics["diverging"].sum()):
         reasons.append(f"{divergences} divergent transitions")
-    if (energy := _e_bfmi(draws.statistics["energy"])) < MINIMUM_E_BFMI:
+    if draws.noise.shape[1] > 1 and (energy := _e_bfmi(draws.statistics["energy"])) < MINIMUM_E_BFMI:
         reasons.append(f"E-BFMI {energy:.2f} (must be over {MINIMUM_E_BFMI})")
     return Convergence(not reasons, tuple(reasons), table)
 
@@ -111,7 +115,7 @@ def _diagnose(quantities: dict[str, FloatArray], regimes: Sequence[RegimeData]) 
     for name, values in quantities.items():
         # Constant over all draws (an optimum that always lies on the edge): nothing to diagnose.
         varying = [k for k in range(len(regimes)) if np.ptp(values[:, :, k]) > 0.0]
-        chains = np.ascontiguousarray(np.moveaxis(values[:, :, varying], 2, 0))
+        chains = _at_least_two(np.ascontiguousarray(np.moveaxis(values[:, :, varying], 2, 0)))
         axes = {"chain_axis": 1, "draw_axis": 2}
         r_hat = array_stats.rhat(chains, **axes)
         bulk = array_stats.ess(chains, **axes, method="bulk")
@@ -121,6 +125,14 @@ def _diagnose(quantities: dict[str, FloatArray], regimes: Sequence[RegimeData]) 
             for i, k in enumerate(varying)
         ]
     return pd.DataFrame(rows, columns=["quantity", "regime", "r_hat", "ess_bulk", "ess_tail"])
+
+
+def _at_least_two(chains: FloatArray) -> FloatArray:
+    """Return chains (..., chains, draws), a single one as its two halves: R-hat has no value for one."""
+    if chains.shape[1] > 1:
+        return chains
+    half = chains.shape[2] // 2
+    return np.concatenate([chains[:, :, :half], chains[:, :, -half:]], axis=1) if half else chains
 
 
 def _e_bfmi(energy: FloatArray) -> float:

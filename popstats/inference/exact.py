@@ -33,7 +33,9 @@ _LENGTHS = 16
 _RATIOS = np.exp(np.linspace(np.log(0.01), np.log(3000.0), 48))
 _NOISES = np.linspace(-4.0, 4.0, 11)
 _SHARES = 9
-_SHARE_LIMIT = 7.0  # logit; shares from 0.1 % to 99.9 %
+_SHARE_LIMIT = 7.0  # logit; shares from 0.1 % to 99.9 % ...
+_SHARE_MARGIN = 3.0  # ... or from a twentieth of the least that the replicates allow,
+_SHARE_LEAST = 1e-9  # which is more than this: less is identical replicates
 _ZOOMS = 7
 
 
@@ -132,7 +134,10 @@ def _share_grid(
     """Seed shares to integrate over: zoomed in until the posterior spans several grid points."""
     if not products.has_replicates:
         return np.zeros(1)
-    low, high = -_SHARE_LIMIT, _SHARE_LIMIT
+    # The seeds' variance over that of all drops: their share of the noise is hardly less.
+    least = float(np.log(max(products.within / products.within_df, _SHARE_LEAST)))
+    lowest = min(-_SHARE_LIMIT, least - _SHARE_MARGIN)
+    low, high = lowest, _SHARE_LIMIT
     for _ in range(_ZOOMS):
         logit = np.linspace(low, high, _SHARES)
         shares = 1.0 / (1.0 + np.exp(-logit))
@@ -146,7 +151,7 @@ def _share_grid(
         if spread > 0.8 * step:
             break
         reach = 4.0 * max(spread, 0.35 * step)
-        low, high = max(centre - reach, -_SHARE_LIMIT), min(centre + reach, _SHARE_LIMIT)
+        low, high = max(centre - reach, lowest), min(centre + reach, _SHARE_LIMIT)
     return shares
 
 

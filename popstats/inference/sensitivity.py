@@ -157,7 +157,9 @@ def _log_prior(fit: Fit, picked: npt.NDArray[np.intp]) -> FloatArray:
     if draws.shape is not None:
         shape = draws.shape.reshape(-1, total.shape[1])[picked]
         if fit.settings.noise == "student":
-            total += 2.0 * np.log(shape) - 0.1 * shape
+            # Of log(nu - 1), as `row_models` samples it.
+            beyond = np.maximum(shape - 1.0, np.finfo(np.float64).tiny)
+            total += 2.0 * np.log(beyond) - 0.1 * beyond
         else:
             total -= 0.5 * ((np.log(shape) - np.log(priors.excess[0])) / priors.excess[1]) ** 2
     return total

@@ -91,3 +91,13 @@ def test_seed_noise_is_told_from_the_recipes_own():
 def test_amplitude_grid_does_not_cut_the_posterior_off():
     _, _, regime = regime_of(n=500, noise=0.01, rise=5.0, seed=6)
     assert draw_regime(regime, PRIORS, 500, np.random.default_rng(0)).edge_probability < 0.01
+
+
+@pytest.mark.parametrize("seed_noise", [0.3, 0.01, 3e-4])
+def test_noise_of_recipes_is_found_however_small_that_of_seeds_is(seed_noise):
+    """A grid of shares that ends too early makes the noise of recipes too small: by 0.6 here."""
+    *_, regime = regime_of(n=300, noise=0.5, seeds=3, seed_noise=seed_noise, seed=1)
+    drawn = draw_regime(regime, PRIORS, 500, np.random.default_rng(0))
+    seeds, recipes = np.sqrt(drawn.seed_share), np.sqrt(1.0 - drawn.seed_share)
+    assert np.median(regime.scale * drawn.noise * seeds) == pytest.approx(seed_noise, rel=0.1)
+    assert np.median(regime.scale * drawn.noise * recipes) == pytest.approx(0.5, rel=0.1)

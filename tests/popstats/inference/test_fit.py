@@ -151,6 +151,19 @@ def test_rejected_fit_says_so(fit):
     fit.convergence.require()
 
 
+@pytest.mark.parametrize(("chains", "draws"), [(1, 1), (2, 3)])
+def test_draws_too_few_to_be_diagnosed_do_not_pass(fit, chains, draws):
+    few = popstats.fit(fit.population, regimes=REGIMES, draws=draws, tune=10, chains=chains)
+    assert not few.convergence.ok
+    assert "R-hat and ESS have no value" in few.convergence.reasons[0]
+
+
+def test_a_single_chain_is_diagnosed_by_its_halves(fit):
+    alone = popstats.fit(fit.population, regimes=REGIMES, draws=1500, chains=1).convergence
+    assert alone.ok, alone
+    assert alone.table["r_hat"].between(0.99, 1.01).all()
+
+
 def test_priors_are_checked_and_described(fit):
     with pytest.raises(FitError, match="amplitude must be positive"):
         Priors(amplitude=(0.0, 1.0))

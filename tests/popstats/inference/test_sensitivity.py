@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import popstats
 from popstats.inference.pointwise import fitted_points, sample_of, thinned
@@ -122,3 +123,14 @@ def test_noise_that_sees_every_row():
     frame = student.prior_sensitivity.frame
     assert np.isfinite(frame[["prior", "likelihood", "median_change"]]).all(axis=None)
     assert (frame["likelihood"] > 0).all()
+
+
+def test_the_prior_of_the_degrees_of_freedom_is_that_of_the_model():
+    """1 + Gamma(2, 0.1), as a density of log(nu - 1)."""
+    fit, nu = exact(draws=50), np.linspace(1.2, 60.0, 50)
+    fit = replace(fit, settings=replace(fit.settings, method="nuts", noise="student"))
+    with_shape = replace(fit, draws=replace(fit.draws, shape=np.resize(nu, fit.draws.noise.shape)))
+    picked = np.arange(nu.size)
+    prior = (_log_prior(with_shape, picked) - _log_prior(fit, picked))[:, 0]
+    expected = stats.gamma(2.0, scale=10.0).logpdf(nu - 1.0) + np.log(nu - 1.0)
+    np.testing.assert_allclose(prior - prior[0], expected - expected[0])
