@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from generate.executors import Event
     from generate.original import OriginalNumbers
     from generate.preparation import Survey
-    from generate.progress import Display
+    from generate.progress import Clock, Display
     from generate.run_folder import Claims, RunFolder
 
 __all__ = ["main"]
@@ -117,9 +117,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.fit is not None and not options.dry_run:
         raise PlanError("--fit: only a dry run reads a pilot's fit; add --dry-run")
     if options.status:
-        from generate.status import print_status
-
-        return print_status(path)
+        return _status(path, options.workers)
     device = _device(options.device)
     with _naming(file):
         if options.dry_run:
@@ -127,6 +125,14 @@ def _run(options: argparse.Namespace) -> int:
 
             return print_dry_run(plan, device, options.workers, options.fit)
         return _make(plan, file.read_text(encoding="utf-8"), path, device, options)
+
+
+def _status(path: Path, workers: int | None) -> int:
+    from generate.executors import default_workers
+    from generate.provenance import choose_device
+    from generate.status import print_status
+
+    return print_status(path, workers or default_workers(choose_device("auto")))
 
 
 @contextlib.contextmanager
@@ -236,15 +242,17 @@ def _train(run: _Run, device: torch.device, workers: int | None, executor: str) 
     from generate.preparation import metadata
     from generate.progress import Clock, display_for
 
-    clock = Clock(run.total, len(run.folder.finished()))
+    folder = run.folder
+    rows = {index: folder.read_row(index) for index in folder.finished()}
+    clock = Clock(run.plan, folder.read_worklist(), rows)
     try:
         if clock.finished < run.total:
             with display_for(clock) as display:
-                _execute(run, device, workers, executor, _reporter(run.folder, run.plan, display))
+                _execute(run, device, workers, executor, _reporter(folder, run.plan, clock, display))
     finally:
         if run.plan.keep_weights == "best":
-            run.folder.drop_beaten_weights()
-        run.folder.compact(metadata(run.plan, run.original))
+            folder.drop_beaten_weights()
+        folder.compact(metadata(run.plan, run.original))
 
 
 def _execute(
@@ -267,7 +275,7 @@ def _execute(
     )
 
 
-def _reporter(folder: RunFolder, plan: Plan, display: Display) -> Callable[[Event], None]:
+def _reporter(folder: RunFolder, plan: Plan, clock: Clock, display: Display) -> Callable[[Event], None]:
     """Return what executors tell their events to."""
     since_dropping = itertools.count(1)
 
@@ -275,7 +283,8 @@ def _reporter(folder: RunFolder, plan: Plan, display: Display) -> Callable[[Even
         if event.kind == "note":
             display.note(event.message)
             return
-        display.update(event, len(folder.finished()))
+        clock.take(event, {index: folder.read_row(index) for index in clock.news(folder.finished())})
+        display.update(event)
         if plan.keep_weights == "best" and event.kind == "done" and next(since_dropping) % DROP_EVERY == 0:
             folder.drop_beaten_weights()
 

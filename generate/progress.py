@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence, Set
 from types import TracebackType
-from typing import Protocol, Self, TextIO
+from typing import Any, Protocol, Self, TextIO
 
 from generate.executors import Event
+from generate.forecast import Forecast, Pace
+from generate.plan import Plan
+from generate.worklist import Training
 
 __all__ = ["Clock", "Display", "display_for", "duration"]
 
@@ -25,40 +29,68 @@ def duration(seconds: float) -> str:
 
 
 class Clock:
-    """Counts finished trainings and tells how long the rest will take.
-
-    Trainings are interleaved over the regimes, so the mean of the finished ones holds for the rest.
+    """Counts finished trainings, whoever finished them, and tells how long the rest will take.
 
     Parameters
     ----------
-    total : int
-        Trainings in the plan.
-    finished : int
-        Of these, finished before this run.
+    plan : Plan
+        What is trained.
+    trainings : sequence of Training
+        The worklist.
+    rows : mapping of int to dict
+        What is finished already, by place in the worklist.
+    now : callable
+        Tells the time (s).
     """
 
-    def __init__(self, total: int, finished: int) -> None:
-        self.total = total
-        self.finished = finished
-        self._before = finished
-        self._started: float | None = None
+    def __init__(
+        self,
+        plan: Plan,
+        trainings: Sequence[Training],
+        rows: Mapping[int, Mapping[str, Any]],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.total = len(trainings)
+        self._forecast = Forecast(plan, trainings)
+        self._done = set(rows)
+        self._running: dict[int, float] = {}
+        self._pace: Pace | None = None
+        self._now = now
+        for index, row in rows.items():
+            self._forecast.learn(index, row)
 
-    def start(self) -> None:
-        """Begin to count, when the first worker is ready."""
-        if self._started is None:
-            self._started = time.monotonic()
+    @property
+    def finished(self) -> int:
+        """Trainings with a row."""
+        return min(self.total, len(self._done))
+
+    def news(self, finished: Set[int]) -> set[int]:
+        """Return which of the finished trainings are new to the clock."""
+        return set(finished - self._done)
+
+    def take(self, event: Event, rows: Mapping[int, Mapping[str, Any]]) -> None:
+        """Take in an event of this run, and the rows that are new since the last one, other processes' included."""
+        now = self._now()
+        if event.kind == "started":
+            self._pace = self._pace or Pace(self._forecast, now)
+            self._running[event.index] = now
+        for index, row in rows.items():
+            self._running.pop(index, None)
+            self._done.add(index)
+            self._forecast.learn(index, row)
+            if self._pace is not None and index < self.total:
+                self._pace.finished(index, row["seconds"], now)
 
     @property
     def remaining(self) -> float | None:
         """Seconds until everything is finished; None while unknown."""
-        here = self.finished - self._before
-        if self._started is None or here == 0:
+        if self._pace is None:
             return None
-        return (time.monotonic() - self._started) / here * (self.total - self.finished)
+        return self._pace.remaining(set(range(self.total)) - self._done, self._running, self._now())
 
     def line(self) -> str:
         """Return the state in one line."""
-        rest = self.remaining
+        rest = self.remaining if self.finished < self.total else None
         left = "" if rest is None else f", about {duration(rest)} left"
         return f"{self.finished} of {self.total} trainings{left}"
 
@@ -70,8 +102,8 @@ class Display(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
-    def update(self, event: Event, finished: int) -> None:
-        """Show an event; `finished` counts everything in the folder, other processes' work included."""
+    def update(self, event: Event) -> None:
+        """Show an event that the clock has taken in."""
 
     def note(self, text: str) -> None:
         """Show a sentence."""
@@ -92,10 +124,8 @@ class PlainDisplay:
     ) -> None:
         self.note(self._clock.line())
 
-    def update(self, event: Event, finished: int) -> None:
+    def update(self, event: Event) -> None:
         """Print a line if the last one was long enough ago, or a training failed."""
-        self._clock.start()
-        self._clock.finished = finished
         if event.kind == "failed":
             self.note(f"training {event.index} failed: {event.message}")
         if time.monotonic() - self._shown >= PLAIN_SECONDS:
@@ -130,13 +160,11 @@ class BarDisplay:
     ) -> None:
         self._bar.stop()
 
-    def update(self, event: Event, finished: int) -> None:
+    def update(self, event: Event) -> None:
         """Move the bar."""
-        self._clock.start()
-        self._clock.finished = finished
         if event.kind == "failed":
             self.note(f"training {event.index} failed: {event.message}")
-        self._bar.update(self._task, completed=finished, description=self._clock.line())
+        self._bar.update(self._task, completed=self._clock.finished, description=self._clock.line())
 
     def note(self, text: str) -> None:
         """Print a sentence above the bar."""

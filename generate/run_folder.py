@@ -16,6 +16,7 @@ import errno
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +41,12 @@ PREPARATION = 0
 LEFTOVER_SECONDS = 3600.0
 # Rough size of one row file and of its share of the table (bytes), to tell a full disk before the first training.
 ROW_BYTES = 8192
+# What each of the folder's JSON files must hold.
+PARTS = {
+    "plan.json": ("name", "recipes"),
+    "original/numbers.json": ("original_id", "accuracy", "macs", "params"),
+    "worklist.json": ("recipes", "trainings"),
+}
 
 
 def explain(error: OSError, path: Path) -> RunFolderError:
@@ -65,7 +72,8 @@ def write_whole(path: Path, content: bytes) -> None:
     RunFolderError
         If the disk is full or the folder cannot be written to.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Process ids repeat: on another machine that shares the folder, and in another container.
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
@@ -135,7 +143,7 @@ class RunFolder:
             ) from error
         except OSError as error:
             raise explain(error, self.path) from error
-        probe = self.path / "rows" / f".probe.{os.getpid()}"
+        probe = self.path / "rows" / f".probe.{secrets.token_hex(8)}"
         write_whole(probe, b"")
         probe.unlink()
 
@@ -148,6 +156,24 @@ class RunFolder:
                 f"{self.path}: {free / 1e6:,.0f} MB are free, but about {needed / 1e6:,.0f} MB are needed. "
                 'Free some space, choose another --out, or set keep_weights = "none".'
             )
+
+    def check_readable(self) -> None:
+        """Refuse a folder that is none of a run, or whose rows may not be read.
+
+        Raises
+        ------
+        RunFolderError
+            With what was expected.
+        """
+        try:
+            os.listdir(self.path / "rows")
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise RunFolderError(
+                f"{self.path} is no run folder: expected one made by `python -m generate.population`, "
+                "with a plan and rows/."
+            ) from error
+        except OSError as error:
+            raise RunFolderError(f"{self.path} cannot be read ({error.strerror}).") from error
 
     def read_plan(self) -> Plan | None:
         """Return the plan that the folder was made with, or None for a new folder."""
@@ -202,13 +228,17 @@ class RunFolder:
     def _read_json(self, name: str) -> dict[str, Any] | None:
         path = self.path / name
         try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise RunFolderError(f"{path} cannot be read ({error.strerror}).") from error
         except ValueError as error:
-            raise RunFolderError(
-                f"{path} is damaged ({error}). Restore it, or start a new folder with --out."
-            ) from error
+            raise _damaged(path, str(error)) from error
+        lacking = [key for key in PARTS[name] if not isinstance(content, dict) or key not in content]
+        if lacking:
+            raise _damaged(path, f"it holds no {lacking[0]!r}")
+        return dict(content)
 
     def _row_path(self, index: int) -> Path:
         return self.path / "rows" / f"{index:07d}.json"
@@ -244,11 +274,18 @@ class RunFolder:
         """
         path = self._row_path(index)
         try:
-            return dict(json.loads(path.read_bytes()))
+            row = json.loads(path.read_bytes())
+        except OSError as error:
+            raise RunFolderError(f"{path} cannot be read ({error.strerror}).") from error
         except ValueError as error:
-            raise RunFolderError(
-                f"{path} is damaged ({error}). Delete it and run the same command again: only that network is trained again."
-            ) from error
+            raise _damaged_row(path, str(error)) from error
+        if not isinstance(row, dict) or not {"subnetwork_id", "status"} <= row.keys():
+            raise _damaged_row(path, "it holds no row")
+        return row
+
+    def written_at(self, index: int) -> float:
+        """Return when a row was written (s since 1970)."""
+        return self._row_path(index).stat().st_mtime
 
     def drop_beaten_weights(self) -> None:
         """Keep the trained weights of each regime's and technique's best subnetwork only."""
@@ -279,8 +316,10 @@ class RunFolder:
     def sweep(self) -> None:
         """Remove temporary files of processes that were killed while writing; young ones may be in use."""
         for leftover in self.path.glob("**/.*.tmp"):
-            if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
-                leftover.unlink(missing_ok=True)
+            # It may be gone by now: whoever wrote it has renamed it.
+            with suppress(FileNotFoundError):
+                if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
+                    leftover.unlink()
 
 
 class Claims:
@@ -291,7 +330,11 @@ class Claims:
     """
 
     def __init__(self, folder: RunFolder) -> None:
-        self._file = open(folder.path / "claims", "r+b")  # noqa: SIM115 - held for the life of the process
+        self._path = folder.path / "claims"
+        try:
+            self._file = open(self._path, "r+b")  # noqa: SIM115 - held for the life of the process
+        except OSError as error:
+            raise explain(error, self._path) from error
 
     def close(self) -> None:
         """Release everything."""
@@ -299,10 +342,14 @@ class Claims:
 
     @contextmanager
     def claim(self, index: int) -> Iterator[bool]:
-        """Try to claim the training at `index`; yields whether it is ours."""
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, index + 1)
-        except BlockingIOError:
+        """Try to claim the training at `index`; yields whether it is ours.
+
+        Raises
+        ------
+        RunFolderError
+            If the file system has no locks.
+        """
+        if not self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB, index + 1):
             yield False
             return
         try:
@@ -312,26 +359,72 @@ class Claims:
 
     @contextmanager
     def preparation(self) -> Iterator[None]:
-        """Wait until no other process prepares the folder, and keep others from doing so."""
-        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, PREPARATION)
+        """Wait until no other process prepares or compacts the folder, and keep others from doing so."""
+        self._lock(fcntl.LOCK_EX, PREPARATION)
         try:
             yield
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, PREPARATION)
 
+    def _lock(self, how: int, place: int) -> bool:
+        """Lock one byte; return whether that was possible without waiting, where `how` says not to wait."""
+        try:
+            fcntl.lockf(self._file, how, 1, place)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise _no_lock(self._path, error) from error
+        return True
+
 
 def claimed(folder: RunFolder, indices: Sequence[int]) -> list[int]:
     """Return those of `indices` that some process is training now. Writes nothing."""
-    running = []
-    with open(folder.path / "claims", "rb") as file:
-        for index in indices:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, index + 1)
-            except BlockingIOError:
-                running.append(index)
-            else:
-                fcntl.lockf(file, fcntl.LOCK_UN, 1, index + 1)
-    return running
+    return [byte - 1 for byte in _held_bytes(folder, [index + 1 for index in indices])]
+
+
+def is_being_prepared(folder: RunFolder) -> bool:
+    """Whether some process prepares the folder now. Writes nothing."""
+    return bool(_held_bytes(folder, [PREPARATION]))
+
+
+def _held_bytes(folder: RunFolder, places: Sequence[int]) -> list[int]:
+    """Return those bytes of the lock file that some other process holds."""
+    path = folder.path / "claims"
+    held = []
+    try:
+        with open(path, "rb") as file:
+            for place in places:
+                try:
+                    fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, place)
+                except BlockingIOError:
+                    held.append(place)
+                else:
+                    fcntl.lockf(file, fcntl.LOCK_UN, 1, place)
+    except FileNotFoundError:
+        return []  # the folder was being made when its maker was stopped
+    except OSError as error:
+        raise _no_lock(path, error) from error
+    return held
+
+
+def _no_lock(path: Path, error: OSError) -> RunFolderError:
+    """Return what to say where the file system knows no locks, as network disks do if they are mounted so."""
+    if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+        return RunFolderError(
+            f"{path}: its file system has no file locks ({error.strerror}), which keep two processes from training the "
+            "same network. Switch them on (NFS 4, Lustre with `flock`), or choose a local folder with --out."
+        )
+    return explain(error, path)
+
+
+def _damaged(path: Path, reason: str) -> RunFolderError:
+    return RunFolderError(f"{path} is damaged ({reason}). Restore it, or start a new folder with --out.")
+
+
+def _damaged_row(path: Path, reason: str) -> RunFolderError:
+    return RunFolderError(
+        f"{path} is damaged ({reason}). Delete it and run the same command again: only that network is trained again."
+    )
 
 
 def _json_bytes(content: Mapping[str, Any]) -> bytes:

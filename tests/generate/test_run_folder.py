@@ -194,6 +194,71 @@ def test_a_read_only_run_is_read_and_not_written(open_folder):
             made.create()
 
 
+def test_another_users_folder_is_a_sentence(open_folder):
+    made = RunFolder(open_folder / "run")
+    made.create()
+    made.path.chmod(0o700)
+    with (
+        without_privileges(),
+        pytest.raises(RunFolderError, match=r"run cannot be read \(Permission denied\)"),
+    ):
+        made.check_readable()
+    made.path.chmod(0o755)
+    (made.path / "plan.json").write_text("{}")
+    (made.path / "plan.json").chmod(0o600)
+    (made.path / "claims").chmod(0o600)
+    with without_privileges():
+        with pytest.raises(RunFolderError, match=r"plan\.json cannot be read"):
+            made.read_plan()
+        with pytest.raises(RunFolderError, match="claims: it may not be written to"):
+            Claims(made)
+
+
+def test_two_processes_with_one_id_may_write_the_same_file(folder, monkeypatch):
+    """In two containers that share a folder, both are often process 1; both write the table when the last row is there."""
+    path, real = folder.path / "population.parquet", os.fsync
+    monkeypatch.setattr("os.getpid", lambda: 1)
+
+    def meanwhile(descriptor: int) -> None:
+        monkeypatch.setattr("os.fsync", real)
+        write_whole(path, b"theirs")
+        real(descriptor)
+
+    monkeypatch.setattr("os.fsync", meanwhile)
+    write_whole(path, b"ours")
+    assert path.read_bytes() == b"ours"
+    assert not list(folder.path.glob(".*.tmp"))
+
+
+def test_sweeping_up_minds_nobody_who_is_still_writing(folder, monkeypatch):
+    """A temporary file that is renamed between being listed and being looked at."""
+    young, old = folder.path / "rows" / ".young.tmp", folder.path / "rows" / ".old.tmp"
+    for path in (young, old):
+        path.write_bytes(b"")
+    os.utime(old, (0, 0))
+    gone = folder.path / "rows" / ".gone.tmp"
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter([gone, young, old]))
+    folder.sweep()
+    assert young.exists()
+    assert not old.exists()
+
+
+def test_a_disk_without_locks_is_a_sentence(folder, monkeypatch):
+    """What an NFS mount without a lock service answers."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    claims = Claims(folder)
+    for attempt in (claims.preparation, lambda: claims.claim(0)):
+        with pytest.raises(RunFolderError, match=r"no file locks .* Switch them on"), attempt():
+            pass
+    with pytest.raises(RunFolderError, match="no file locks"):
+        claimed(folder, [0])
+    claims.close()
+
+
 def test_too_small_a_disk_is_refused_beforehand(folder):
     with pytest.raises(RunFolderError, match="are free, but about"):
         folder.check_space(trainings=10**9, weights_bytes=10**9)
