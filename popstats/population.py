@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import html
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from numbers import Real
@@ -101,8 +101,6 @@ class Population:
         The rows whose training failed, with their reasons.
     metadata : dict
         Plan, original and provenance from the file's footer; empty for a foreign table.
-    notes : tuple of str
-        What a reader should know about the table; the report repeats them.
     """
 
     name: str
@@ -110,7 +108,6 @@ class Population:
     table: pd.DataFrame
     failed: pd.DataFrame
     metadata: dict[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
     width_columns: tuple[str, ...] = ()
     _derived: dict[Hashable, Any] = field(default_factory=dict, init=False)
 
@@ -210,9 +207,13 @@ class Population:
             table=done,
             failed=table[failed].reset_index(drop=True),
             metadata=metadata,
-            notes=_notes(done, widths),
             width_columns=widths,
         )
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know about the table, in sentences; `check` and the report repeat them."""
+        return tuple(_notes(self.table, self.techniques))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -245,12 +246,12 @@ class Population:
         Parameters
         ----------
         key : hashable
-            Names the result; whoever asks under an equal key gets the same object.
+            Names the result; whoever asks under an equal key gets the same object, so its arrays are read-only.
         compute : callable
             Called without arguments the first time.
         """
         if key not in self._derived:
-            self._derived[key] = compute()
+            self._derived[key] = _read_only(compute())
         return cast(T, self._derived[key])
 
     @cached_property
@@ -264,9 +265,9 @@ class Population:
         """Recipe number of each row, shape (n,): rows that share it are replicates with different seeds."""
         keys = self._recipe_keys()
         if not keys:
-            return np.arange(len(self.table), dtype=np.int64)
+            return _read_only(np.arange(len(self.table), dtype=np.int64))
         codes = self.table.groupby(keys, sort=False, dropna=False).ngroup()
-        return np.asarray(codes, dtype=np.int64)
+        return _read_only(np.array(codes, dtype=np.int64))
 
     def _recipe_keys(self) -> list[Any]:
         if "recipe_id" in self.table and self.table["recipe_id"].notna().all():
@@ -291,11 +292,11 @@ class Population:
     @cached_property
     def _technique(self) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
         if "retraining" not in self.table:
-            return np.zeros(len(self.table), dtype=np.int64), ("",)
+            return _read_only(np.zeros(len(self.table), dtype=np.int64)), ("",)
         code, names = pd.factorize(self.table["retraining"], sort=True)
         unsaid = (code < 0).any()
         code = np.where(code < 0, len(names), code) if unsaid else code
-        return code.astype(np.int64), (*map(str, names), *([""] if unsaid else []))
+        return _read_only(code.astype(np.int64)), (*map(str, names), *([""] if unsaid else []))
 
     @cached_property
     def group_names(self) -> tuple[str, ...]:
@@ -313,10 +314,10 @@ class Population:
     def widths(self) -> npt.NDArray[np.float64] | None:
         """Channels kept, shape (n, groups); None where the table has no widths."""
         if self.width_columns:
-            return self.table[list(self.width_columns)].to_numpy(dtype=np.float64)
+            return _read_only(self.table[list(self.width_columns)].to_numpy(dtype=np.float64))
         if "widths" not in self.table or self.table["widths"].isna().any():
             return None
-        return np.array(self.table["widths"].tolist(), dtype=np.float64)
+        return _read_only(np.array(self.table["widths"].tolist(), dtype=np.float64))
 
     @property
     def has_replicates(self) -> bool:
@@ -353,9 +354,7 @@ class Population:
         if rows.size == 0:
             raise PopulationError(f"{self.name}: no subnetwork is left after this selection of {len(self)}")
         table = self.table.iloc[rows].reset_index(drop=True)
-        return Population(
-            self.name, self.original, table, self.failed, self.metadata, self.notes, self.width_columns
-        )
+        return Population(self.name, self.original, table, self.failed, self.metadata, self.width_columns)
 
     def save(self, path: str | Path) -> Path:
         """Write the population as Parquet with its metadata in the footer; returns the path."""
@@ -384,6 +383,19 @@ class Population:
         table = summary.droplevel(1, axis=1).iloc[:, [0, 1, 3, 5]]
         table.columns = ["n", "MACs reduction", "mCB", "accuracy drop (points)"]
         return f"<p>{html.escape(repr(self)[1:-1])}</p>{table.to_html(float_format=lambda v: f'{v:.3g}')}"
+
+
+def _read_only[T](value: T) -> T:
+    """Make every array in a value read-only, in place, and return the value: it is shared by all who ask for it."""
+    if isinstance(value, np.ndarray):
+        value.flags.writeable = False
+    elif isinstance(value, tuple | list):
+        for item in value:
+            _read_only(item)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for part in fields(value):
+            _read_only(getattr(value, part.name))
+    return value
 
 
 def folder_for(path: Path) -> Path:
@@ -441,31 +453,36 @@ def _plain_numbers(values: pd.Series) -> npt.NDArray[Any]:
     return values.to_numpy(dtype=np.int64)
 
 
-def _notes(table: pd.DataFrame, widths: tuple[str, ...]) -> tuple[str, ...]:
-    notes = []
+def _notes(table: pd.DataFrame, techniques: tuple[str, ...]) -> Iterator[str]:
     kinds = sorted(table["accuracy_kind"].dropna().unique())
     if "best_test" in kinds:
-        notes.append(
+        yield (
             "Accuracies are the best over epochs on the test images, which selects on the test set: they are "
             "optimistic, by more for noisier trainings."
         )
     if "unknown" in kinds:
-        notes.append("The table does not say which epoch's accuracy it holds (accuracy_kind).")
+        yield "The table does not say which epoch's accuracy it holds (accuracy_kind)."
+    if len(techniques) > 1 and not techniques[-1]:
+        named = ", ".join(filter(None, techniques))
+        yield (
+            f"{int(table['retraining'].isna().sum()):,} of {len(table):,} trainings do not say how they were retrained "
+            f"(column retraining). Beside {named} they count as one technique of their own, which R1 cannot compare; if "
+            "they are of a named one, fill the column in."
+        )
     scalar = [c for c in table.columns if table[c].dtype != object or table[c].map(is_single_value).all()]
     copies = int(table.duplicated(subset=scalar).sum()) if "subnetwork_id" not in table else 0
     if copies:
-        notes.append(
+        yield (
             f"{copies:,} rows are exact copies of other rows. They count as separate trainings; if they are not, "
             "drop them (frame.drop_duplicates()), or every interval is too narrow."
         )
     collapsed = table["accuracy"] < COLLAPSED * table["original_accuracy"]
     if collapsed.any():
-        notes.append(
+        yield (
             f"{int(collapsed.sum()):,} of {len(table):,} trainings ended below half of the original's accuracy "
             f"(lowest: {table['accuracy'].min():.2f} %). With normal noise a few such outliers widen every interval of "
             'their regime; popstats.fit(population, noise="student") withstands them.'
         )
-    return tuple(notes)
 
 
 def populations() -> list[str]:

@@ -21,6 +21,7 @@ from popstats.spaces import assign_regimes
 
 __all__ = [
     "ALL",
+    "UNNAMED",
     "Case",
     "Effect",
     "Reading",
@@ -46,6 +47,8 @@ ALL = "all"
 SECOND_DRAWS = 1000
 #: Recipes that the proposed plan lines ask for.
 PROPOSED_COUNT = 200
+#: What rows that do not say how they were retrained are called beside others.
+UNNAMED = "an unnamed technique"
 _AXIS_WORDS = {"macs": "MACs reduction", "params": "parameter reduction"}
 
 
@@ -352,14 +355,12 @@ def decide_optimum(
 
 
 def retraining_techniques(fit: Fit) -> dict[str, tuple[str, ...]]:
-    """Return how the networks of each regime were retrained, by its label; empty where the table does not say."""
-    table, settings = fit.population.table, fit.settings
-    if "retraining" not in table:
-        return {}
-    assigned = assign_regimes(fit.population.frame, settings.regime_axis, settings.regimes)
-    named = table["retraining"].to_numpy()
+    """Return how the networks of each regime were retrained, by its label; rows that do not say come last."""
+    population, settings = fit.population, fit.settings
+    assigned = assign_regimes(population.frame, settings.regime_axis, settings.regimes)
+    names = [name or UNNAMED for name in population.techniques]
     return {
-        label: tuple(sorted({str(n) for n in named[assigned.index == k] if isinstance(n, str)}))
+        label: tuple(names[t] for t in np.unique(population.technique[assigned.index == k]))
         for k, label in enumerate(assigned.labels)
     }
 

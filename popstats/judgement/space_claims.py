@@ -208,7 +208,11 @@ def judge_retraining(case: Case) -> list[Verdict]:
         else pd.Series(dtype=int)
     )
     if len(counts) < 2:
-        had = f"only {counts.index[0]!r}" if len(counts) else "no column retraining"
+        had = (
+            f"only {counts.index[0]!r}{_unsaid(case, beside='beside ')}"
+            if len(counts)
+            else "no column retraining"
+        )
         remedy = _with_techniques(case.fit.regimes, ("fine-tune", "scratch"))
         return [
             case.not_assessable(
@@ -220,6 +224,17 @@ def judge_retraining(case: Case) -> list[Verdict]:
     present = population.table["retraining"][member].dropna().unique()
     cases = {str(name): _technique(case, str(name)) for name in present}
     return [_moved(case, cases, regime) for regime in case.fit.regimes]
+
+
+def _unsaid(case: Case, beside: str = "") -> str:
+    """Return how many trainings do not say how they were retrained, after a space; "" where all do."""
+    table = case.fit.population.table
+    missing = int(table["retraining"].isna().sum())
+    return (
+        f" {beside}{missing:,} of {len(table):,} trainings that do not say how they were retrained"
+        if missing
+        else ""
+    )
 
 
 def _with_techniques(
@@ -292,6 +307,7 @@ def _moved_verdict(
         "supported": f"{at} the retraining technique does not move the optimum: {cost}.",
         "refuted": f"{at} the retraining technique moves the optimum: {cost}.",
         "undecided": f"{at} it is undecided whether the retraining technique moves the optimum: {cost}.",
+        "because": f"; without{unsaid}" if (unsaid := _unsaid(case)) else "",
         "remedy": _with_techniques([regime], tuple(both)),
     }
     return case.verdict("R1", regime, effect, words)

@@ -84,8 +84,9 @@ def _sizes(population: Population) -> list[tuple[str, str]]:
 
 
 def _distinct(values: pd.Series) -> str:
-    found = sorted(values.dropna().unique(), key=str)
-    return _some([f"{v:g}" if isinstance(v, float | np.floating) else str(v) for v in found])
+    found, missing = sorted(values.dropna().unique(), key=str), int(values.isna().sum())
+    unsaid = f"; {plural(missing, 'training')} {'does' if missing == 1 else 'do'} not say" if missing else ""
+    return _some([f"{v:g}" if isinstance(v, float | np.floating) else str(v) for v in found]) + unsaid
 
 
 def _some(items: list[str], most: int = 8) -> str:

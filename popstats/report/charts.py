@@ -179,42 +179,32 @@ def near_optimal_ranges(regimes: int) -> Any:
     y = alt.Y("regime:N", sort=None, title=None, axis=alt.Axis(grid=False))
     tips = [alt.Tooltip("regime:N", title="removed"), *_tips(*_OPTIMUM_TIPS)]
     wide: dict[str, Any] = {"strokeWidth": 9, "strokeCap": "round"}
-
-    def bar(low: str, high: str, table: str = "ranges", **mark: Any) -> Any:
-        return (
-            _rows(table)
-            .mark_rule(**mark)
-            .encode(
-                x=alt.X(f"{low}:Q", title=MCB_TITLE),
-                x2=f"{high}:Q",
-                y=y,
-                tooltip=tips if table == "ranges" else alt.Undefined,
-            )
-        )
-
     faint = alt.condition("datum.clear", alt.value(1.0), alt.value(PALE))
-
-    def spot(clear: bool) -> Any:
-        mark: dict[str, Any] = {
-            "shape": "diamond",
-            "size": 85,
-            "filled": True,
-            "fill": _C.ink if clear else "white",
-        }
-        chosen = _rows("ranges").transform_filter("datum.clear" if clear else "!datum.clear")
-        return chosen.mark_point(**mark, stroke=_C.ink, strokeWidth=1.6, opacity=1).encode(
-            x=x, y=y, tooltip=tips
-        )
-
+    ranges = _rows("ranges").encode(y=y, tooltip=tips)
+    near = _bar(_rows("near").encode(y=y), "near_lower", "near_upper", color=_C.near, **wide)
     return alt.layer(
-        bar("observed_lower", "observed_upper", color=_C.line, **wide),
-        bar("near_lower", "near_upper", "near", color=_C.near, **wide).encode(opacity=faint),
+        _bar(ranges, "observed_lower", "observed_upper", color=_C.line, **wide),
+        near.encode(opacity=faint),
         _at_original(x),
-        bar("lower", "upper", color=_C.ink, strokeWidth=1.6),
-        spot(True),
-        spot(False),
+        _bar(ranges, "lower", "upper", color=_C.ink, strokeWidth=1.6),
+        _lowest_points(ranges.encode(x=x), clear=True),
+        _lowest_points(ranges.encode(x=x), clear=False),
         width="container",
         height=ROW_HEIGHT * regimes,
+    )
+
+
+def _bar(rows: Any, low: str, high: str, **mark: Any) -> Any:
+    """Each row's stretch of mCB."""
+    return rows.mark_rule(**mark).encode(x=alt.X(f"{low}:Q", title=MCB_TITLE), x2=f"{high}:Q")
+
+
+def _lowest_points(rows: Any, clear: bool) -> Any:
+    """Where each row's curve is lowest: filled where a best mCB is supported."""
+    chosen = rows.transform_filter("datum.clear" if clear else "!datum.clear")
+    fill = _C.ink if clear else "white"
+    return chosen.mark_point(
+        shape="diamond", size=85, filled=True, fill=fill, stroke=_C.ink, strokeWidth=1.6, opacity=1
     )
 
 

@@ -32,10 +32,28 @@ POINTS = 61
 class _Spread:
     """The networks of one population in one regime."""
 
-    place: int
     name: str
     drop: FloatArray
     macs: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class _Together:
+    """The populations that have networks in one regime.
+
+    `differences`: of each but the first from the first. `weights`: to one histogram of MACs, where two are drawn and
+    have costs in common.
+    """
+
+    label: str
+    spreads: tuple[_Spread, ...]
+    differences: tuple[SpaceDifference, ...]
+    weights: tuple[FloatArray, FloatArray] | None
+
+    @property
+    def others(self) -> list[tuple[_Spread, SpaceDifference]]:
+        """Each population but the first, with its difference from it."""
+        return list(zip(self.spreads[1:], self.differences, strict=True))
 
 
 def compared_edfs(named: Sequence[tuple[str, Evidence]]) -> Figure | None:
@@ -47,55 +65,24 @@ def compared_edfs(named: Sequence[tuple[str, Evidence]]) -> Figure | None:
         The populations; as many are drawn as there are distinguishable marks.
     """
     shown = list(named)[: len(SPACE_MARKS)]
-    together = [s for label in _labels(shown) if len(s := _spreads(shown, label)) > 1]
-    labels = [label for label in _labels(shown) if len(_spreads(shown, label)) > 1]
-    if not labels:
-        return None
     alike = len({(e.fit.population.original.macs, e.fit.population.original.params) for _, e in shown}) == 1
-    found = [_differences(spreads, alike) for spreads in together]
-    rows = [
-        (
-            regime_name(label),
-            other.name,
-            f"{count(spreads[0].drop.size)} and {count(other.drop.size)}",
-            with_interval(-d.points, -d.upper, -d.lower),
-            p_value(d.ks_p_value),
-        )
-        for label, spreads, differences in zip(labels, together, found, strict=True)
-        for other, d in zip(spreads[1:], differences, strict=True)
-    ]
-    equal = (
-        "Populations of one original network are compared at equal cost: recipes are weighted to one histogram of MACs "
-        "inside the regime."
-        if alike
-        else "The originals differ, so costs are equal only as far as the regime is narrow."
-    )
-    first = shown[0][0]
+    regimes = [found for label in _labels(shown) if (found := _together(shown, label, alike)) is not None]
+    if not regimes:
+        return None
+    names = [name for name, _ in shown]
     return Figure(
         key="edfs",
         heading="How the drops are spread",
-        sentence=_sentence(first, labels, together, found),
+        sentence=_sentence(names[0], regimes),
         caption=(
             "Share of recipes whose drop is at most the value: further left is better. "
-            f"{equal} Bands and differences: Bayesian bootstrap over recipes. {INTERVALS}"
+            f"{_cost_words(alike)} Bands and differences: Bayesian bootstrap over recipes. {INTERVALS}"
         ),
         n=sum(evidence.n_fitted for _, evidence in shown),
         interval_mass=INTERVAL_MASS,
-        legend=tuple((f"space {i}", name) for i, (name, _) in enumerate(shown)),
-        panels=tuple(
-            _panel(label, spreads, [n for n, _ in shown], alike)
-            for label, spreads in zip(labels, together, strict=True)
-        ),
-        table=Table(
-            (
-                "removed",
-                "population",
-                "recipes",
-                f"mean drop more than {first}'s, points ({MASS_WORDS})",
-                "KS p",
-            ),
-            tuple(rows),
-        ),
+        legend=tuple((f"space {i}", name) for i, name in enumerate(names)),
+        panels=tuple(_panel(regime, names) for regime in regimes),
+        table=_table(names[0], regimes),
     )
 
 
@@ -104,16 +91,28 @@ def _labels(named: Sequence[tuple[str, Evidence]]) -> list[str]:
     return sorted(targets, key=lambda label: targets[label])
 
 
-def _spreads(named: Sequence[tuple[str, Evidence]], label: str) -> list[_Spread]:
-    """Return the populations with enough networks in a regime; none if the first has too few to compare with."""
-    found = []
-    for place, (name, evidence) in enumerate(named):
-        rows = evidence.networks[evidence.networks["regime"] == label]
-        if len(rows) >= MINIMUM_NETWORKS:
-            found.append(
-                _Spread(place, name, rows["drop"].to_numpy(), rows["macs"].to_numpy(dtype=np.float64))
-            )
-    return found if found and found[0].place == 0 else []
+def _together(named: Sequence[tuple[str, Evidence]], label: str, alike: bool) -> _Together | None:
+    """Compare the populations in a regime; None where the first, or all others, have too few networks."""
+    first, *rest = (_spread(name, evidence, label) for name, evidence in named)
+    others = [other for other in rest if other is not None]
+    if first is None or not others:
+        return None
+    differences = tuple(_difference(first, other, alike) for other in others)
+    # More than two populations have no one histogram of costs: each of the others would need its own.
+    weights = _weights(first, others[0], alike) if len(others) == 1 else None
+    return _Together(label, (first, *others), differences, weights)
+
+
+def _spread(name: str, evidence: Evidence, label: str) -> _Spread | None:
+    rows = evidence.networks[evidence.networks["regime"] == label]
+    if len(rows) < MINIMUM_NETWORKS:
+        return None
+    return _Spread(name, rows["drop"].to_numpy(), rows["macs"].to_numpy(dtype=np.float64))
+
+
+def _difference(first: _Spread, other: _Spread, alike: bool) -> SpaceDifference:
+    costs = (first.macs, other.macs) if _weights(first, other, alike) is not None else None
+    return compare_spaces(first.drop, other.drop, costs=costs)
 
 
 def _weights(first: _Spread, other: _Spread, alike: bool) -> tuple[FloatArray, FloatArray] | None:
@@ -127,32 +126,19 @@ def _weights(first: _Spread, other: _Spread, alike: bool) -> tuple[FloatArray, F
         return None
 
 
-def _differences(spreads: Sequence[_Spread], alike: bool) -> list[SpaceDifference]:
-    first = spreads[0]
-    return [
-        compare_spaces(
-            first.drop,
-            other.drop,
-            costs=(first.macs, other.macs) if _weights(first, other, alike) is not None else None,
-        )
-        for other in spreads[1:]
-    ]
+def _cost_words(alike: bool) -> str:
+    if not alike:
+        return "The originals differ, so costs are equal only as far as the regime is narrow."
+    return (
+        "Populations of one original network are compared at equal cost: recipes are weighted to one histogram of MACs "
+        "inside the regime."
+    )
 
 
-def _sentence(
-    first: str,
-    labels: Sequence[str],
-    together: Sequence[list[_Spread]],
-    found: Sequence[list[SpaceDifference]],
-) -> str:
+def _sentence(first: str, regimes: Sequence[_Together]) -> str:
     told = []
-    for name in dict.fromkeys(s.name for spreads in together for s in spreads[1:]):
-        at = [
-            (label, d)
-            for label, spreads, differences in zip(labels, together, found, strict=True)
-            for s, d in zip(spreads[1:], differences, strict=True)
-            if s.name == name
-        ]
+    for name in dict.fromkeys(other.name for regime in regimes for other, _ in regime.others):
+        at = [(regime.label, d) for regime in regimes for other, d in regime.others if other.name == name]
         less = [label for label, d in at if d.upper < 0]
         more = [label for label, d in at if d.lower > 0]
         parts = [
@@ -163,32 +149,57 @@ def _sentence(
         told.append(
             f"on average {name}'s recipes drop {' and '.join(parts)} removed"
             if parts
-            else f"{name} and {first} do not differ in their mean drop beyond doubt"
+            else f"the mean drops of {name} and {first} do not differ beyond doubt"
         )
     text = "; ".join(told)
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _panel(label: str, spreads: Sequence[_Spread], names: Sequence[str], alike: bool) -> Panel:
+def _table(first: str, regimes: Sequence[_Together]) -> Table:
+    rows = [
+        (
+            regime_name(regime.label),
+            other.name,
+            f"{count(regime.spreads[0].drop.size)} and {count(other.drop.size)}",
+            with_interval(-d.points, -d.upper, -d.lower),
+            p_value(d.ks_p_value),
+        )
+        for regime in regimes
+        for other, d in regime.others
+    ]
+    columns = (
+        "removed",
+        "population",
+        "recipes",
+        f"mean drop more than {first}'s, points ({MASS_WORDS})",
+        "KS p",
+    )
+    return Table(columns, tuple(rows))
+
+
+def _panel(regime: _Together, names: Sequence[str]) -> Panel:
+    spreads, where = regime.spreads, f"{regime_name(regime.label)} removed"
     low, high = drop_ends(pd.Series(np.concatenate([s.drop for s in spreads])))
     grid = np.linspace(low, max(high, low + 1e-3), POINTS)
-    # More than two populations have no one histogram of costs: each of the others would need its own.
-    weights = _weights(spreads[0], spreads[1], alike) if len(spreads) == 2 else None
-    parts = []
-    for i, spread in enumerate(spreads):
-        found = edf(spread.drop, weights=None if weights is None else weights[i], grid=grid)
-        values = {"drop": grid, "share": found.share, "lower": found.lower, "upper": found.upper}
-        parts.append(pd.DataFrame({"space": spread.name, **{k: np.round(v, 4) for k, v in values.items()}}))
+    weights = regime.weights or [None] * len(spreads)
+    shares = pd.concat([_share_rows(s, grid, w) for s, w in zip(spreads, weights, strict=True)])
     medians = ", ".join(f"{s.name} {number(float(np.median(s.drop)))}" for s in spreads)
+    sizes = join_words([count(s.drop.size) for s in spreads])
     return Panel(
-        title=f"{regime_name(label)} removed",
-        note=f"recipes: {join_words([count(s.drop.size) for s in spreads])}{'' if weights else '; costs as they are'}",
+        title=where,
+        note=f"recipes: {sizes}{'' if regime.weights else '; costs as they are'}",
         outcome="",
         chart="edfs",
-        alt=f"Shares of recipes by drop at {regime_name(label)} removed. Median drops: {medians}.",
+        alt=f"Shares of recipes by drop at {where}. Median drops: {medians}.",
         data={
-            "shares": Table.of(pd.concat(parts)),
+            "shares": Table.of(shares),
             "names": Table(("space",), tuple((name,) for name in names)),
             "frame": Table(("x_lower", "x_upper"), ((float(grid[0]), float(grid[-1])),)),
         },
     )
+
+
+def _share_rows(spread: _Spread, grid: FloatArray, weights: FloatArray | None) -> pd.DataFrame:
+    found = edf(spread.drop, weights=weights, grid=grid)
+    values = {"drop": grid, "share": found.share, "lower": found.lower, "upper": found.upper}
+    return pd.DataFrame({"space": spread.name, **{k: np.round(v, 4) for k, v in values.items()}})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,14 @@ from popstats.report.card import card_section, provenance_section
 from popstats.report.compared_edfs import compared_edfs
 from popstats.report.content import FORMAT, Alert, Claim, Figure, Panel, ReportContent, Section, Table
 from popstats.report.evidence import Evidence, rows_of
-from popstats.report.figures import INTERVALS, MASS_WORDS, near_words, ranges_panel, recipes_words
+from popstats.report.figures import (
+    INTERVALS,
+    MASS_WORDS,
+    RANGES_LEGEND,
+    near_words,
+    ranges_panel,
+    recipes_words,
+)
 from popstats.report.sections import alerts
 from popstats.report.words import count, join_words, number, plural, regime_name, regime_names, with_interval
 
@@ -204,25 +212,16 @@ def _claims(named: list[_Named]) -> tuple[Claim, ...]:
 
 
 def _ranges_figure(named: list[_Named]) -> Figure | None:
-    fitted = [n for n in named if n.evidence.fit.fitted]
-    if not fitted:
+    pairs = [(n, row) for n in named for row in n.evidence.fitted_optima]
+    if not pairs:
         return None
-    pairs = [(n, row) for n in fitted for row in n.evidence.fitted_optima]
     pairs.sort(key=lambda pair: float(pair[1].target))
-    labels = [f"{regime_name(row.regime)} {n.letter}" for n, row in pairs]
-    clear = [n.evidence.outcome("C3a", row.regime) == "supported" for n, row in pairs]
-    rows = [row for _, row in pairs]
-    stretches = [n.evidence.stretches[row.regime] for n, row in pairs]
-    table = [
-        (
-            f"{regime_name(row.regime)}, {n.name}",
-            recipes_words(row.n_recipes),
-            near_words(n.evidence, row.regime),
-            with_interval(row.mcb, row.mcb_lower, row.mcb_upper),
-            with_interval(row.limit, row.limit_lower, row.limit_upper),
-        )
-        for n, row in pairs
-    ]
+    panel = ranges_panel(
+        [row for _, row in pairs],
+        labels=[f"{regime_name(row.regime)} {n.letter}" for n, row in pairs],
+        clear=[n.evidence.outcome("C3a", row.regime) == "supported" for n, row in pairs],
+        stretches=[n.evidence.stretches[row.regime] for n, row in pairs],
+    )
     return Figure(
         key="near",
         heading="Near-optimal ranges side by side",
@@ -232,27 +231,33 @@ def _ranges_figure(named: list[_Named]) -> Figure | None:
             "near-optimal ranges of one regime overlap, one choice of mCB serves both populations; where C3a is not "
             f"supported a range is drawn pale and is no target. {INTERVALS}"
         ),
-        n=sum(n.evidence.n_fitted for n in fitted),
+        n=sum(n.evidence.n_fitted for n in named),
         interval_mass=INTERVAL_MASS,
-        legend=(
-            ("near bar", "near-optimal range"),
-            ("observed", "observed range"),
-            ("optimum", "best mCB, with its interval"),
-            ("open", "lowest point where none is supported"),
-            ("original", "the original network's ratio"),
-        ),
-        panels=(ranges_panel(rows, labels, clear, stretches),),
-        table=Table(
-            (
-                "regime",
-                "recipes",
-                "near-optimal mCB",
-                f"lowest at mCB ({MASS_WORDS})",
-                f"drop there, points ({MASS_WORDS})",
-            ),
-            tuple(table),
-        ),
+        legend=RANGES_LEGEND,
+        panels=(panel,),
+        table=_ranges_table(pairs),
     )
+
+
+def _ranges_table(pairs: list[tuple[_Named, Any]]) -> Table:
+    rows = [
+        (
+            f"{regime_name(row.regime)}, {n.name}",
+            recipes_words(row.n_recipes),
+            near_words(n.evidence, row.regime),
+            with_interval(row.mcb, row.mcb_lower, row.mcb_upper),
+            with_interval(row.limit, row.limit_lower, row.limit_upper),
+        )
+        for n, row in pairs
+    ]
+    columns = (
+        "regime",
+        "recipes",
+        "near-optimal mCB",
+        f"lowest at mCB ({MASS_WORDS})",
+        f"drop there, points ({MASS_WORDS})",
+    )
+    return Table(columns, tuple(rows))
 
 
 def _letters(named: list[_Named]) -> str:

@@ -27,6 +27,7 @@ from popstats.report.words import (
 __all__ = [
     "INTERVALS",
     "MASS_WORDS",
+    "RANGES_LEGEND",
     "TOO_FEW",
     "drop_ends",
     "drop_figure",
@@ -50,6 +51,14 @@ OUTER_FENCE = 3.0
 TOO_FEW = 30
 #: Where the original network stands on the mCB axis.
 ORIGINAL = Table(("mcb",), ((1.0,),))
+#: The marks of `ranges_panel`.
+RANGES_LEGEND = (
+    ("near bar", "near-optimal range"),
+    ("observed", "observed range"),
+    ("optimum", "best mCB, with its interval"),
+    ("open", "lowest point where none is supported"),
+    ("original", "the original network's ratio"),
+)
 MASS_WORDS = percent(INTERVAL_MASS)
 INTERVALS = f"Intervals hold {MASS_WORDS} of the probability, with equal tails."
 
@@ -267,13 +276,7 @@ def near_figure(evidence: Evidence) -> Figure:
         caption=_near_caption(evidence),
         n=evidence.n_fitted,
         interval_mass=INTERVAL_MASS,
-        legend=(
-            ("near bar", "near-optimal range"),
-            ("observed", "observed range"),
-            ("optimum", "best mCB, with its interval"),
-            ("open", "lowest point where none is supported"),
-            ("original", "the original network's ratio"),
-        ),
+        legend=RANGES_LEGEND,
         panels=(ranges_panel(optima, labels, clear, [evidence.stretches[row.regime] for row in optima]),),
         table=_near_table(evidence),
     )
@@ -391,39 +394,14 @@ def _near_table(evidence: Evidence) -> Table:
 
 def limit_figure(evidence: Evidence) -> Figure:
     """Return the smallest expected drop over regimes."""
-    optima, accuracy = evidence.fitted_optima, evidence.fit.population.original.accuracy
-    data = pd.DataFrame(
-        [
-            {
-                "regime": regime_name(r.regime),
-                "target": r.target,
-                "inside": not _limit_remarks(evidence, r),
-                "limit": r.limit,
-                "lower": r.limit_lower,
-                "upper": r.limit_upper,
-            }
-            for r in optima
-        ]
-    )
+    accuracy = evidence.fit.population.original.accuracy
     sentence = (
         limit_sentence(evidence)
         or "No regime has recipes on both sides of its centre: the limits are extrapolated."
     )
-    panel = Panel(
-        "", "", "", "limits", sentence, {"limits": Table.of(data), "original": Table(("limit",), ((0.0,),))}
-    )
-    rows = [
-        (
-            regime_name(r.regime),
-            with_interval(r.limit, r.limit_lower, r.limit_upper),
-            number(accuracy - r.limit),
-            _limit_remarks(evidence, r),
-        )
-        for r in optima
-    ]
     return Figure(
         key="limits",
-        heading="The limit: the expected drop at the best mCB",
+        heading="The limit: the smallest expected drop",
         sentence=sentence,
         caption=(
             f"The smallest expected drop in each regime, by {evidence.axis_words} removed: the mean of recipes where the "
@@ -433,20 +411,49 @@ def limit_figure(evidence: Evidence) -> Figure:
         ),
         n=evidence.n_fitted,
         interval_mass=INTERVAL_MASS,
-        legend=(
-            ("limit", "smallest expected drop, with its interval"),
-            *(
-                (("limit open", f"extrapolated, or from fewer than {TOO_FEW} recipes"),)
-                if any(_limit_remarks(evidence, r) for r in optima)
-                else ()
-            ),
-            ("original", "the original network"),
-        ),
-        panels=(panel,),
-        table=Table(
-            ("removed", f"smallest drop, points ({MASS_WORDS})", "accuracy, %", "remarks"), tuple(rows)
-        ),
+        legend=_limit_legend(evidence),
+        panels=(_limit_panel(evidence, sentence),),
+        table=_limit_table(evidence, accuracy),
     )
+
+
+def _limit_legend(evidence: Evidence) -> tuple[tuple[str, str], ...]:
+    remarked = any(_limit_remarks(evidence, row) for row in evidence.fitted_optima)
+    unsure = ("limit open", f"extrapolated, or from fewer than {TOO_FEW} recipes")
+    return (
+        ("limit", "smallest expected drop, with its interval"),
+        *((unsure,) if remarked else ()),
+        ("original", "the original network"),
+    )
+
+
+def _limit_panel(evidence: Evidence, sentence: str) -> Panel:
+    limits = [
+        {
+            "regime": regime_name(row.regime),
+            "target": row.target,
+            "inside": not _limit_remarks(evidence, row),
+            "limit": row.limit,
+            "lower": row.limit_lower,
+            "upper": row.limit_upper,
+        }
+        for row in evidence.fitted_optima
+    ]
+    data = {"limits": Table.of(pd.DataFrame(limits)), "original": Table(("limit",), ((0.0,),))}
+    return Panel(title="", note="", outcome="", chart="limits", alt=sentence, data=data)
+
+
+def _limit_table(evidence: Evidence, accuracy: float) -> Table:
+    rows = [
+        (
+            regime_name(row.regime),
+            with_interval(row.limit, row.limit_lower, row.limit_upper),
+            number(accuracy - row.limit),
+            _limit_remarks(evidence, row),
+        )
+        for row in evidence.fitted_optima
+    ]
+    return Table(("removed", f"smallest drop, points ({MASS_WORDS})", "accuracy, %", "remarks"), tuple(rows))
 
 
 def _limit_remarks(evidence: Evidence, row: Any) -> str:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import popstats
 from popstats import Original, Population, PopulationError
 from popstats.columns import SCHEMA_VERSION, footer
+from popstats.inference.cross_products import prepare_population
 
 ORIGINAL = Original(macs=1000, params=100, accuracy=95.0)
 
@@ -336,3 +337,15 @@ def test_any_table_is_a_population_or_a_population_error(frame, widths):
     assert found.recipe.shape == (len(found),)
     assert repr(found)
     assert found._repr_html_()
+
+
+def test_what_is_kept_of_a_population_cannot_be_written_to():
+    """Every fit of a population shares these arrays."""
+    made = popstats.simulate_population("additive-widths", regimes=(0.5,), n=40, seeds=2)
+    (regime,) = prepare_population(made, "macs").regimes
+    products = regime.products
+    for kept in (products.xx, products.xy, products.count, made.recipe, made.technique, made.widths):
+        with pytest.raises(ValueError, match="read-only"):
+            kept[0] = 0
+    members = prepare_population(made, "macs").members
+    assert all(not rows.flags.writeable for rows in members)

@@ -8,6 +8,7 @@ from popstats.inference.fit import Fit
 from popstats.judgement.case import Case
 from popstats.judgement.verdicts import Thresholds
 from popstats.report.answer import answer
+from popstats.report.card import card_section
 from popstats.report.companions import _elsewhere_words
 from popstats.report.content import VerdictRow
 from popstats.report.doubts import doubts, heavy_tails
@@ -41,6 +42,38 @@ def test_only_regimes_that_pool_techniques_are_called_pooled(clear: Fit) -> None
     case = Case(clear, Thresholds())
     assert "fine-tune and scratch share one curve" in case.mixture(clear.fitted[0])
     assert case.mixture(clear.fitted[1]) == ""
+
+
+def test_trainings_that_do_not_say_how_are_told_of_beside_those_that_do() -> None:
+    made = popstats.simulate_population("quadratic", regimes=(0.6,), n=150, rise=1.0, noise=0.1, seed=2)
+    ways = np.where(np.arange(len(made)) < 50, None, "fine-tune")
+    population = popstats.Population.from_frame(made.table.assign(retraining=ways))
+    fitted = popstats.fit(population, method="exact", draws=200)
+    (note,) = population.notes
+    assert note.startswith(
+        "50 of 150 trainings do not say how they were retrained (column retraining). Beside fine-tune"
+    )
+    assert note in [a.text for a in alerts(_evidence(fitted))]
+    assert "fine-tune and an unnamed technique share one curve" in Case(fitted, Thresholds()).mixture(
+        fitted.fitted[0]
+    )
+    (verdict,) = popstats.judge(fitted).of("R1")
+    assert verdict.reason.endswith(
+        "only 'fine-tune' beside 50 of 150 trainings that do not say how they were retrained"
+    )
+    card = dict(card_section(Evidence(fitted)).tables[0][1].rows)
+    assert card["retraining"] == "fine-tune; 50 trainings do not say"
+    # Of one technique alone there is nothing to tell.
+    assert population.where(retraining="fine-tune").notes == ()
+
+
+def test_a_comparison_of_techniques_says_whom_it_leaves_out() -> None:
+    made = popstats.simulate_population("quadratic", regimes=(0.6,), n=360, rise=2.0, noise=0.1, seed=2)
+    ways = np.array(["fine-tune", "scratch", None])[np.arange(len(made)) % 3]
+    population = popstats.Population.from_frame(made.table.assign(retraining=ways))
+    (verdict,) = popstats.judge(popstats.fit(population, method="exact", draws=200)).of("R1")
+    assert verdict.outcome != "not assessable"
+    assert "; without 120 of 360 trainings that do not say how they were retrained" in verdict.reason
 
 
 def test_a_verdict_that_hangs_on_the_rounding_is_an_alert_and_in_the_lead(clear: Fit) -> None:
