@@ -26,6 +26,15 @@ class PopstatsError(Exception):
         What was expected, what came, where, and what to do from Python.
     on_command_line : str, optional
         The same for a reader of the command line, where the remedy is an option.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> try:
+    ...     popstats.load_population("no-such-table")
+    ... except popstats.PopstatsError as error:
+    ...     print(type(error).__name__, str(error)[:37])
+    PopulationError no-such-table: no such file or folder
     """
 
     def __init__(self, message: str = "", *, on_command_line: str | None = None) -> None:

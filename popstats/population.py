@@ -58,6 +58,16 @@ class Original:
         Number of parameters, in the unit of the table.
     accuracy : float
         Test accuracy in percent. Its own noise is common to every accuracy drop of the population.
+
+    Raises
+    ------
+    PopulationError
+        If a number is missing or illegal; accuracies of 1 and less are taken for fractions.
+
+    Examples
+    --------
+    >>> Original(macs=125_747_840, params=855_770, accuracy=93.4)
+    Original(macs=125747840, params=855770, accuracy=93.4)
     """
 
     macs: float
@@ -101,6 +111,15 @@ class Population:
         The rows whose training failed, with their reasons.
     metadata : dict
         Plan, original and provenance from the file's footer; empty for a foreign table.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> population = popstats.simulate_population(regimes=[0.5, 0.8], n=50, seeds=2)
+    >>> len(population), population.has_replicates, population.original.accuracy
+    (200, True, 93.0)
+    >>> population.frame.groupby("regime").size().to_dict()
+    {'0.50': 100, '0.80': 100}
     """
 
     name: str
@@ -142,6 +161,10 @@ class Population:
             Which epoch's accuracy the table holds; the report repeats it. Default "unknown".
         name : str, optional
             Name of the population.
+        metadata : mapping, optional
+            What is to be kept with it: plan, provenance.
+        where : str
+            What messages call the table.
 
         Returns
         -------
@@ -327,6 +350,18 @@ class Population:
     def where(self, **conditions: Any) -> Population:
         """Return the subnetworks whose columns equal the given values.
 
+        Parameters
+        ----------
+        **conditions
+            Column of `frame` -> value; all must hold.
+
+        Raises
+        ------
+        PopulationError
+            If there is no such column, or no such subnetwork.
+
+        Examples
+        --------
         >>> import pandas as pd
         >>> frame = pd.DataFrame({"macs": [5, 6], "params": [4, 3], "accuracy": [90.0, 91.0], "seed": [0, 1]})
         >>> population = Population.from_frame(frame, original=Original(macs=9, params=9, accuracy=92.0))
@@ -349,7 +384,13 @@ class Population:
         return self.select(keep)
 
     def select(self, keep: npt.NDArray[Any]) -> Population:
-        """Return the subnetworks picked by a boolean mask or by row numbers, shape (n,) or (m,)."""
+        """Return the subnetworks picked by a boolean mask or by row numbers, shape (n,) or (m,).
+
+        Raises
+        ------
+        PopulationError
+            If none is left.
+        """
         rows = np.flatnonzero(keep) if np.asarray(keep).dtype == bool else np.asarray(keep)
         if rows.size == 0:
             raise PopulationError(f"{self.name}: no subnetwork is left after this selection of {len(self)}")
@@ -513,6 +554,13 @@ def load_population(source: str | Path, **from_frame: Any) -> Population:
     ------
     PopulationError
         If nothing is there, the file is damaged, or the table fails a check.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> population = popstats.load_population("digits-resnet8")
+    >>> population.frame[["mcb", "accuracy_drop"]].shape == (len(population), 2)
+    True
     """
     path = _resolve(source)
     frame, metadata = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)

@@ -30,6 +30,14 @@ def test_functions_document_each_argument_and_annotate_the_result(name):
     assert inspect.signature(function).return_annotation is not inspect.Signature.empty
 
 
+@pytest.mark.parametrize("name", popstats.__all__)
+def test_each_name_has_an_example_that_runs(name):
+    """tests/test_doctests.py runs them; the errors share that of their base."""
+    thing = getattr(popstats, name)
+    shown = popstats.PopstatsError if name.endswith("Error") else thing
+    assert ">>> " in inspect.getdoc(shown)
+
+
 def names_used(path):
     """Return the names that a test file takes from popstats, as attributes or by import."""
     for node in ast.walk(ast.parse(path.read_text())):

@@ -105,6 +105,15 @@ def compare(first: Fit | Mapping[str, Fit], second: Fit | None = None) -> Compar
     ----------
     Vehtari, Gelman and Gabry (2017), doi:10.1007/s11222-016-9696-4; Sivula, Magnusson and Vehtari (2020),
     arXiv:2008.10296.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> population = popstats.simulate_population("linear", regimes=[0.6], n=120, rise=1.0, noise=0.05)
+    >>> smooth, parabola = (popstats.fit(population, curve=c, method="exact") for c in ("smooth", "quadratic"))
+    >>> found = popstats.compare({"smooth": smooth, "quadratic": parabola})
+    >>> sorted(found.frame["fit"]), found.difference >= 0.0
+    (['quadratic', 'smooth'], True)
     """
     fits = _named(first, second)
     points = {name: fitted_points(fit) for name, fit in fits.items()}

@@ -182,6 +182,27 @@ def fit(
         If an argument is not legal.
     PopulationError
         If it is not given a population, or no row falls into the regimes asked for.
+
+    Notes
+    -----
+    How to read it: `Fit.convergence` first (may it be believed), `Fit.predictive_checks` (does the noise fit), then
+    `Fit.optima`: recipes are chosen by `near_lower` to `near_upper` in regimes where `popstats.judge` supports C3a.
+    Drops and limits are percentage points; every interval is 90 %, equal-tailed.
+
+    References
+    ----------
+    Riutort-Mayol et al. (2023), doi:10.1007/s11222-022-10167-2 (the basis); what differs is in ``inference/curves.py``.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> population = popstats.simulate_population(regimes=[0.6], n=300, rise=1.0)
+    >>> fit = popstats.fit(population, method="exact")
+    >>> fit.convergence.ok
+    True
+    >>> fit.optima()[["regime", "near_lower", "near_upper", "limit"]].round(1)
+      regime  near_lower  near_upper  limit
+    0   0.60         0.9         1.1    1.7
     """
     require_population(population)
     started = time.perf_counter()
@@ -353,6 +374,20 @@ class Fit:
         Per regime: how the residual spread changes over the range (weighted where it `matters`).
     seconds : float
         Wall time of the fit.
+
+    Notes
+    -----
+    S draws, K fitted regimes: every result is read off the same joint draws, so that results of several regimes may be
+    combined draw by draw. Where shapes are given, mCB is log mCB and drops are percentage points.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> fit = popstats.fit(popstats.simulate_population(regimes=[0.6, 0.8], n=100), method="exact")
+    >>> fit.expected_drop.shape, [regime.label for regime in fit.fitted]
+    ((4000, 2, 161), ['0.60', '0.80'])
+    >>> fit.predict([0.9, 1.0], regime=0.6)[["mcb", "drop"]].round(1)["drop"].tolist()
+    [1.7, 1.7]
     """
 
     population: Population

@@ -302,6 +302,19 @@ def width_law(
     -----
     Where a regime is narrow, its recipes cost the same and their log-widths cannot all grow together: each
     elasticity is then partly the prior's, its interval says so, and the law over all regimes is the one to use.
+
+    How to read it: `elasticities` has the accuracy points that a 10 % wider group buys and what they cost; width is best
+    spent where `points_per_percent_macs` is largest. `fit` says how much of the variance the law predicts.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> population = popstats.simulate_population("additive-widths", regimes=[0.6], n=120, rise=1.0)
+    >>> law = popstats.width_law(population)
+    >>> law.groups[:2], law.fit["r2"].round(1).tolist()
+    (('conv1', 'conv2'), [1.0, 1.0])
+    >>> bool((law.elasticities["points"] > 0).all())
+    True
     """
     require_seed(seed, "width_law")
     every = known_widths(population)

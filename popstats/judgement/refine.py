@@ -73,6 +73,14 @@ class RefinedSpace:
         Recipes of the regime.
     gain, gain_lower, gain_upper : float
         Expected gain in accuracy points over as many recipes drawn like the population's, with its 90 % interval.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> population = popstats.simulate_population(regimes=[0.6], n=300, rise=1.0)
+    >>> space = popstats.refine(popstats.fit(population, method="exact"), regime=0.6)
+    >>> space.axis, space.target, space.widths, 0.0 < space.share_kept < 1.0
+    ('macs', 0.6, {}, True)
     """
 
     kind: Kind

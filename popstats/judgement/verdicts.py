@@ -194,6 +194,16 @@ class Verdicts(Sequence[Verdict]):
     items : sequence of Verdict
     explained : Explained, optional
         What explains the drop, as M1 was judged with; a report that is given the verdicts need not compute it again.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> population = popstats.simulate_population(regimes=[0.6], n=300, rise=1.0)
+    >>> verdicts = popstats.judge(popstats.fit(population, method="exact"))
+    >>> verdicts.of("C3a")[0].sentence[:46]
+    'At 60 % MACs reduction there is a best mCB: 1.'
+    >>> verdicts.frame.loc[verdicts.frame["conjecture"] == "C3c", ["outcome", "quantity"]].to_numpy().tolist()
+    [['supported', 'cost of mCB = 1']]
     """
 
     def __init__(self, items: Sequence[Verdict], explained: Explained | None = None) -> None:

@@ -81,6 +81,16 @@ def write_report(
         If it is not given a fit, or one whose curve is a companion, from which no verdict comes.
     PopstatsError
         If the page's folder does not exist and cannot be made.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import popstats
+    >>> fit = popstats.fit(popstats.simulate_population(regimes=[0.6], n=100, rise=1.0), method="exact")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = popstats.write_report(fit, f"{folder}/report.html")
+    ...     page.name, sorted(path.name for path in page.parent.iterdir())
+    ('report.html', ['report.html', 'report.html.json'])
     """
     require_fit(fit, "write_report")
     return write_content(report_content(fit, verdicts, command=command), path)
