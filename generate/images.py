@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import math
 import os
 import pickle
+import secrets
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +44,7 @@ TORCHVISION_SETS = {
 UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, tarfile.TarError, pickle.UnpicklingError)
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 IMAGE_FOLDER_SIZE = 224
+SIXTEEN_BITS = 2**16 - 1
 STATISTICS_IMAGES = 10_000
 # Share of the shorter side that a centre crop keeps, as in the usual ImageNet evaluation (224 of 256).
 CENTRE_SHARE = 224 / 256
@@ -330,11 +333,13 @@ def _decode(files: _Files, plan: ImagesPlan) -> Split:
 
 def _decode_into(cache: Path, files: _Files, shape: tuple[int, int, int, int]) -> None:
     """Decode in threads into a temporary file, renamed when it is whole."""
-    temporary = cache.with_name(f".{cache.name}.{os.getpid()}.tmp")
+    temporary = cache.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        decoded = np.memmap(temporary, dtype=np.uint8, mode="w+", shape=shape)
+        _reserve(temporary, math.prod(shape))
+        decoded = np.memmap(temporary, dtype=np.uint8, mode="r+", shape=shape)
     except OSError as error:
+        temporary.unlink(missing_ok=True)
         raise PlanError(
             f"images.folder: {cache.parent} cannot hold the decoded images ({error.strerror}). "
             "Set images.folder to a place with enough room."
@@ -352,14 +357,24 @@ def _decode_into(cache: Path, files: _Files, shape: tuple[int, int, int, int]) -
         temporary.unlink(missing_ok=True)
 
 
+def _reserve(path: Path, size: int) -> None:
+    """Make a file of `size` bytes that has its room on the disk: a disk that is full later kills who writes to a map."""
+    with open(path, "wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+
+
 def _read_image(path: Path, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Decode one image to (3, size, size): shorter side resized, centre cropped; untouched where it has that size."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(path) as opened:
-            picture = opened.convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
+            picture = _eight_bits(opened).convert("RGB")
+    # What Pillow raises for damaged files hangs on their format; no value was passed that could be wrong otherwise.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise PlanError(
             f"images.name: {path} cannot be read as an image ({error}). Remove or replace it."
         ) from error
@@ -372,6 +387,22 @@ def _read_image(path: Path, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
             (left, top, left + size, top + size)
         )
     return np.asarray(picture, dtype=np.uint8).transpose(2, 0, 1)
+
+
+def _eight_bits(picture: Any) -> Any:
+    """Bring grey levels of 16 bits to 8: Pillow by itself cuts all above 255 off, which leaves a white image."""
+    if picture.mode == "F":
+        raise ValueError(
+            "its pixels are floating-point numbers, whose range is anything; save it with 8 or 16 bits"
+        )
+    if not picture.mode.startswith("I"):
+        return picture
+    from PIL import Image
+
+    levels = np.asarray(picture)
+    if levels.min() < 0 or levels.max() > SIXTEEN_BITS:
+        raise ValueError(f"its grey levels run from {levels.min()} to {levels.max()}; expected 8 or 16 bits")
+    return Image.fromarray((levels // (SIXTEEN_BITS // 255)).astype(np.uint8))
 
 
 def _factory(plan: ImagesPlan, module: str, name: str) -> ImageSet:

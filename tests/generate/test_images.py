@@ -4,12 +4,15 @@ import dataclasses
 import os
 import pickle
 import re
+import subprocess
+import sys
 from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
 
+from generate import images as generate_images
 from generate.images import ImageSet, Split, check_images, load_images
 from generate.plan import ImagesPlan
 from popstats.errors import PlanError
@@ -232,3 +235,66 @@ def test_an_image_folder_is_named_by_its_images_and_not_by_its_place(tmp_path):
     assert name(here, validation=2) != same
     (there / "train" / "cat" / "1.png").unlink()
     assert name(there) != same
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("cut short.ppm", b"P6 6 ?0 255\n"),
+        ("too many pixels.ppm", b"P6 60000 60000 255\n"),
+        ("no image.png", b"hello"),
+        ("nothing.jpg", b""),
+    ],
+)
+def test_a_damaged_image_is_named_whatever_pillow_raises(tmp_path, name, content):
+    image_folder(tmp_path / "set")
+    (tmp_path / "set" / "train" / "cat" / name).write_bytes(content)
+    with pytest.raises(PlanError, match=f"{re.escape(name)} cannot be read as an image .* Remove or replace"):
+        load_images(ImagesPlan(name=f"image-folder:{tmp_path / 'set'}", folder=str(tmp_path), size=6))
+    assert list((tmp_path / "decoded").iterdir()) == []
+
+
+def grey(path, levels):
+    image = pytest.importorskip("PIL.Image")
+    image.fromarray(levels).save(path)
+    return generate_images._read_image(path, len(levels))
+
+
+def test_grey_levels_of_16_bits_keep_their_order(tmp_path):
+    """Pillow's own conversion cuts all above 255 off: white nearly everywhere."""
+    levels = np.arange(400, dtype=np.uint16).reshape(20, 20) * 164
+    eight = grey(tmp_path / "grey.png", levels)
+    assert eight.shape == (3, 20, 20)
+    assert np.array_equal(eight[0], (levels // 257).astype(np.uint8))
+    assert np.array_equal(grey(tmp_path / "grey.tif", levels.astype(np.int32)), eight)
+
+
+def test_pixels_without_a_range_are_refused(tmp_path):
+    with pytest.raises(PlanError, match="floating-point numbers"):
+        grey(tmp_path / "real.tif", np.ones((4, 4), dtype=np.float32))
+    with pytest.raises(PlanError, match="grey levels run from -1 to 70000"):
+        grey(tmp_path / "wide.tif", np.array([[-1, 0], [1, 70000]], dtype=np.int32))
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a small disk")
+def test_a_disk_too_small_for_the_decoded_images_is_a_sentence(tmp_path):
+    """In a process of its own: writing to a map of a file that has no room on its disk ends the process."""
+    image_folder(tmp_path / "set")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("no mounting here")
+    code = (
+        "from generate.images import *; from generate.plan import ImagesPlan; "
+        f"load_images(ImagesPlan(name='image-folder:{tmp_path / 'set'}', folder='{disk}', size=200))"
+    )
+    try:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        left = list((disk / "decoded").iterdir())
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    assert "cannot hold the decoded images (No space left on device)" in done.stderr
+    assert left == []
