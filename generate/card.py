@@ -9,6 +9,7 @@ import argparse
 import math
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,13 +75,21 @@ def _facts(footer: Mapping[str, Any], rows: list[dict[str, Any]]) -> list[str]:
         f"* **Rows**: {len(rows)} trainings of {len({row['recipe_id'] for row in rows})} recipes, "
         f"{len(failed)} failed.",
         *(f"* **{name}**: {_settings(settings)}." for name, settings in plan["retraining"].items()),
-        f"* **Made** with generate {rows[0]['code_version']}, torch {rows[0]['torch_version']}, on "
+        f"* **Made** with generate {_versions(rows, 'code_version')}, torch {_versions(rows, 'torch_version')}, on "
         f"{footer['provenance']['hardware']}; "
         f"{hours:.2f} hours of training in sum over workers, started between {first} and {last}.",
         f"* **Remake**: `python -m generate.population generate/plans/{plan['name']}.toml`. "
         "Same version of generate and torch, "
         "same vector instructions: the same rows to the last digit; otherwise the same recipe spaces and seed noise.",
     ]
+
+
+def _versions(rows: Sequence[Mapping[str, Any]], column: str) -> str:
+    """Return a column's value, or each of its values with the number of its rows."""
+    seen = Counter(str(row[column]) for row in rows)
+    if len(seen) == 1:
+        return next(iter(seen))
+    return " and ".join(f"{version} ({count} rows)" for version, count in seen.most_common())
 
 
 def _settings(settings: Mapping[str, Any]) -> str:

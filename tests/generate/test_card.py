@@ -1,6 +1,8 @@
 """Population cards."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from generate.card import card, seed_noise_share
@@ -23,3 +25,12 @@ def test_a_card_says_what_the_table_is(tiny_run):
     assert text.startswith("## tiny\n")
     assert "12 trainings of 6 recipes, 0 failed" in text
     assert "| macs | 0.40 | stratified | fine-tune | 6 | 3 |" in text
+
+
+def test_rows_of_several_versions_are_counted_by_version(tiny_run, tmp_path):
+    table = pq.read_table(tiny_run / "population.parquet")
+    column = table.schema.get_field_index("code_version")
+    versions = pa.array(["1.0"] * 4 + ["2.0"] * (len(table) - 4), pa.string())
+    path = tmp_path / "population.parquet"
+    pq.write_table(table.set_column(column, table.schema.field(column), versions), path)
+    assert "**Made** with generate 2.0 (8 rows) and 1.0 (4 rows), torch" in card(path)
