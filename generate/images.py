@@ -333,6 +333,7 @@ def _decode(files: _Files, plan: ImagesPlan) -> Split:
 
 def _decode_into(cache: Path, files: _Files, shape: tuple[int, int, int, int]) -> None:
     """Decode in threads into a temporary file, renamed when it is whole."""
+    _need_pillow()
     temporary = cache.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
@@ -355,6 +356,15 @@ def _decode_into(cache: Path, files: _Files, shape: tuple[int, int, int, int]) -
         os.replace(temporary, cache)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _need_pillow() -> None:
+    try:
+        import PIL  # noqa: F401
+    except ImportError as error:
+        raise PlanError(
+            "images.name: a folder of images needs Pillow. Install it with: pip install pillow"
+        ) from error
 
 
 def _reserve(path: Path, size: int) -> None:

@@ -119,6 +119,13 @@ def test_a_factory_of_the_users_own(tmp_path, monkeypatch):
         load_images(ImagesPlan(name="my_images:absent"))
 
 
+def test_without_pillow_an_image_folder_is_a_sentence(tmp_path, monkeypatch):
+    plan = ImagesPlan(name=f"image-folder:{image_folder(tmp_path)}", size=6, folder=str(tmp_path))
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(PlanError, match="pip install pillow"):
+        load_images(plan)
+
+
 def test_an_image_folder_is_decoded_once(tmp_path):
     plan = ImagesPlan(
         name=f"image-folder:{image_folder(tmp_path)}", size=6, folder=str(tmp_path / "cache"), validation=2
