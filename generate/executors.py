@@ -40,6 +40,7 @@ __all__ = [
     "default_workers",
     "event_of",
     "failed_row",
+    "interrupts_held",
     "run_local",
     "worker_devices",
 ]
@@ -153,7 +154,7 @@ class _Crew:
         ours, theirs = context.Pipe()
         arguments = (str(self.folder.path), device, theirs, self.deadline)
         process = context.Process(target=_work, args=arguments, name="popstats worker")
-        with _interrupts_held():
+        with interrupts_held():
             process.start()
         theirs.close()
         self.workers.append(_Worker(process, ours, device))
@@ -185,12 +186,9 @@ class _Crew:
                 self._bury(worker)
 
     def _read(self, worker: _Worker) -> None:
-        """Take in all messages of one worker; a worker that died in mid-message has none."""
-        try:
-            while worker.connection.poll():
-                self._take(worker, worker.connection.recv())
-        except (EOFError, ConnectionResetError):
-            return
+        """Take in all messages of one worker."""
+        while (event := _next_event(worker.connection)) is not None:
+            self._take(worker, event)
 
     def _take(self, worker: _Worker, event: Event) -> None:
         if event.kind == "broken":
@@ -229,8 +227,17 @@ class _Crew:
         self.start(worker.device)
 
 
+def _next_event(connection: Connection) -> Event | None:
+    """Return a message that is there; a worker that died, be it in the middle of a message, has none."""
+    try:
+        event: Event | None = connection.recv() if connection.poll() else None
+    except (EOFError, OSError):
+        return None
+    return event
+
+
 @contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
+def interrupts_held() -> Iterator[None]:
     """Let a process be started that Ctrl-C cannot reach, not even while it is importing; this one gets it afterwards."""
     # Started by the first process otherwise, and in doing so lets interrupts through again.
     resource_tracker.ensure_running()

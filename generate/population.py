@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from generate.plan import DEFAULT_PLAN, Plan, read_plan
+from generate.plan import DEFAULT_PLAN, Plan, read_plan, source_of
 from popstats.errors import BAD_INPUT, PlanError, PopstatsError
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _run(options: argparse.Namespace) -> int:
             from generate.dry_run import print_dry_run
 
             return print_dry_run(plan, device, options.workers, options.fit)
-        return _make(plan, file.read_text(encoding="utf-8"), path, device, options)
+        return _make(plan, source_of(file), path, device, options)
 
 
 def _status(path: Path, workers: int | None) -> int:
@@ -191,9 +191,9 @@ def _make(plan: Plan, source: str, path: Path, device: torch.device, options: ar
 
     deadline = math.inf if options.time_limit is None else time.time() + options.time_limit
     surveyed, folder = _check(plan, path, device)
-    with contextlib.closing(Claims(folder)) as claims:
+    with contextlib.closing(Claims(folder)) as claims, _executor(plan, device, options) as execute:
         run = _prepare(surveyed, source, folder, claims, device, deadline)
-        _train(run, device, options.workers, options.executor)
+        _train(run, execute)
     return _finish(run)
 
 
@@ -206,9 +206,10 @@ def _check(plan: Plan, path: Path, device: torch.device) -> tuple[Survey, RunFol
     # The original is trained with one thread too, so that it is the same whatever the number of cores.
     settle_on_device(device)
     surveyed = survey(plan)
-    # Drawn once before anything is written: an impossible regime leaves no folder behind.
-    surveyed.worklist(original_id="")
     folder = RunFolder(path)
+    if not folder.has_worklist_of(plan):
+        # Drawn once before anything is written: an impossible regime leaves no folder behind.
+        surveyed.worklist(original_id="")
     folder.create()
     return surveyed, folder
 
@@ -237,7 +238,7 @@ def _prepare(
     return _Run(folder, claims, surveyed.plan, original, len(trainings), deadline)
 
 
-def _train(run: _Run, device: torch.device, workers: int | None, executor: str) -> None:
+def _train(run: _Run, execute: Callable[[_Run, Callable[[Event], None]], None]) -> None:
     """Train what is missing; whatever stops it, the rows that are there are compacted."""
     from generate.preparation import metadata
     from generate.progress import Clock, display_for
@@ -248,21 +249,35 @@ def _train(run: _Run, device: torch.device, workers: int | None, executor: str) 
     try:
         if clock.finished < run.total:
             with display_for(clock) as display:
-                _execute(run, device, workers, executor, _reporter(folder, run.plan, clock, display))
+                execute(run, _reporter(folder, run.plan, clock, display))
     finally:
-        if run.plan.keep_weights == "best":
-            folder.drop_beaten_weights()
-        folder.compact(metadata(run.plan, run.original))
+        # One process after the other: of two that end together, the one with fewer rows must not write last.
+        with run.claims.preparation():
+            if run.plan.keep_weights == "best":
+                folder.drop_beaten_weights()
+            # Another process may have made the plan grow.
+            folder.compact(metadata(folder.read_plan() or run.plan, run.original))
 
 
-def _execute(
-    run: _Run, device: torch.device, workers: int | None, executor: str, report: Callable[[Event], None]
-) -> None:
-    if executor == "ray":
-        from generate.ray_executor import run_ray
-
-        run_ray(run.folder, run.claims, workers=workers, device=device, deadline=run.deadline, report=report)
+@contextlib.contextmanager
+def _executor(
+    plan: Plan, device: torch.device, options: argparse.Namespace
+) -> Iterator[Callable[[_Run, Callable[[Event], None]], None]]:
+    """Give what trains a run; a cluster is joined at once, before the original is trained for nothing."""
+    if options.executor == "local":
+        yield lambda run, report: _train_locally(run, device, options.workers, report)
         return
+    from generate.ray_session import ray_session
+
+    with ray_session(plan, device, lambda event: print(event.message, flush=True)) as session:
+        yield lambda run, report: session.train(
+            run.folder, workers=options.workers, device=device, deadline=run.deadline, report=report
+        )
+
+
+def _train_locally(
+    run: _Run, device: torch.device, workers: int | None, report: Callable[[Event], None]
+) -> None:
     from generate.executors import default_workers, run_local, worker_devices
 
     count = min(workers or default_workers(device), run.total - len(run.folder.finished()))

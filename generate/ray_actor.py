@@ -19,6 +19,7 @@ from generate.run_folder import RunFolder
 from generate.subnetworks import DeviceError, train_subnetwork
 from generate.training import release_freed_memory, settle_on_device
 from generate.worklist import Training
+from popstats.errors import RunFolderError
 
 __all__ = ["Parts", "Trainer", "parts_of"]
 
@@ -71,6 +72,15 @@ def parts_of(folder: RunFolder, plan: Plan, device: torch.device) -> Parts:
     return Parts(plan.as_dict(), original, splits, values, folder.weights_path.read_bytes(), device.type)
 
 
+def _check_gpu(device: torch.device) -> None:
+    """Check that a GPU that Ray has promised is there; `ray start --num-gpus` takes any number for granted."""
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise RunFolderError(
+            f"{socket.gethostname()} has joined the cluster with a GPU, but torch {torch.__version__} sees none there. "
+            "Start its Ray again without --num-gpus, or install a torch for its driver"
+        )
+
+
 class Trainer:
     """The actor: opens its workbench once, then trains what it is given."""
 
@@ -78,6 +88,7 @@ class Trainer:
         original = OriginalNumbers(**parts.original)
         # Ray shows an actor no GPU but its own, which is then the first one.
         device = torch.device("cuda:0" if parts.device == "cuda" else parts.device)
+        _check_gpu(device)
         settle_on_device(device)
         self._bench = assemble(plan_from_dict(parts.plan), parts.images(), parts.weights, original, device)
 

@@ -12,12 +12,19 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from popstats.errors import RunFolderError
 
-__all__ = ["connect", "describe", "room_for"]
+if TYPE_CHECKING:
+    import torch
 
+    from generate.plan import Plan
+
+__all__ = ["check_room", "connect", "describe", "resources_of", "room_for", "unused_gpus"]
+
+# What an actor asks for, and what Ray calls it on a node.
+KINDS = {"num_cpus": "CPU", "num_gpus": "GPU"}
 # Ray itself tries for minutes, without a word, before it gives an address up.
 ANSWER_SECONDS = 10.0
 ADDRESS = "RAY_ADDRESS"
@@ -45,8 +52,9 @@ def connect() -> Any:
             "--executor ray: Ray is not installed. Install it with: pip install 'popstats[ray]'"
         ) from error
     if not ray.is_initialized():
-        _check_answer(*_known_address())
-        _join(ray)
+        address, named_by = _known_address()
+        _check_answer(address, named_by)
+        _join(ray, address if named_by == ADDRESS else "")
     return ray
 
 
@@ -55,8 +63,12 @@ def _known_address() -> tuple[str, str]:
     named = os.environ.get(ADDRESS, "")
     if named not in ("", "auto"):
         return ("" if named == "local" else named), ADDRESS
-    left = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / STARTED_HERE
+    left = _left_by_ray_start()
     return (left.read_text(encoding="utf-8").strip() if left.exists() else ""), str(left)
+
+
+def _left_by_ray_start() -> Path:
+    return Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / STARTED_HERE
 
 
 def _check_answer(address: str, named_by: str) -> None:
@@ -78,58 +90,92 @@ def _check_answer(address: str, named_by: str) -> None:
         ) from error
 
 
-def _join(ray: Any) -> None:
-    """Call ray.init, quietly, and take the signal handler back that it sets."""
+def _join(ray: Any, named: str) -> None:
+    """Call ray.init, quietly, and take the signal handler back that it sets; `named` is what RAY_ADDRESS says."""
     in_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise RunFolderError(
-            f"--executor ray: Ray could not be joined or started ({_first_line(error)}). A cluster with token "
-            "authentication needs RAY_AUTH_MODE=token and the same ~/.ray/auth_token here and on every node; "
-            "all nodes need the same versions of Python and Ray."
+            f"--executor ray: Ray could not be joined or started ({_first_line(error)}). {_is_a_node(named)}A "
+            "cluster with token authentication needs RAY_AUTH_MODE=token and the same ~/.ray/auth_token here and on "
+            "every node; all nodes need the same versions of Python and Ray."
         ) from error
     finally:
         if in_main:
             signal.signal(signal.SIGTERM, handler)
 
 
+def _is_a_node(named: str) -> str:
+    """Say what is missing where a cluster answers at an address that this machine has not joined."""
+    if not named or _left_by_ray_start().exists():
+        return ""
+    return f"This machine must be one of its nodes: first `ray start --address {named}` here. "
+
+
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def resources_of(plan: Plan, device: torch.device) -> dict[str, float]:
+    """Return what one actor asks the cluster for: num_cpus and num_gpus."""
+    return {"num_cpus": 1, "num_gpus": plan.gpus_per_training if device.type == "cuda" else 0}
+
+
 def room_for(ray: Any, resources: Mapping[str, float]) -> int:
-    """Return how many actors the cluster has room for.
+    """Return how many actors the cluster has room for, those that it has included.
 
     Parameters
     ----------
     ray : module
         Connected.
     resources : mapping
-        What one actor takes: num_cpus and num_gpus.
+        As of `resources_of`.
+    """
+    present: dict[str, float] = ray.cluster_resources()
+    return min(_fitting(present.get(KINDS[name], 0), need) for name, need in resources.items() if need)
+
+
+def check_room(ray: Any, resources: Mapping[str, float]) -> None:
+    """Check that the cluster has room for an actor.
+
+    Parameters
+    ----------
+    ray : module
+        Connected.
+    resources : mapping
+        As of `resources_of`.
 
     Raises
     ------
     RunFolderError
         If it has room for none.
     """
-    present: dict[str, float] = ray.cluster_resources()
-    names = {"num_cpus": "CPU", "num_gpus": "GPU"}
-    rooms = [_fitting(present.get(names[name], 0), need) for name, need in resources.items() if need]
-    if min(rooms) < 1:
-        offered = ", ".join(f"{present.get(name, 0):g} {name}s" for name in names.values())
-        needed = ", ".join(f"{resources[name]:g} {short}" for name, short in names.items())
+    if room_for(ray, resources) < 1:
+        present = ray.cluster_resources()
+        offered = ", ".join(f"{present.get(name, 0):g} {name}s" for name in KINDS.values())
+        needed = ", ".join(f"{resources[name]:g} {short}" for name, short in KINDS.items())
         raise RunFolderError(
             f"--executor ray: the cluster offers {offered}, but one training needs {needed}. Add nodes "
             "(`ray start --address`), lower gpus_per_training in the plan, or train with --device cpu."
         )
-    return min(rooms)
 
 
 def _fitting(present: float, need: float) -> int:
     """Return how often `need` fits; a share of a GPU must lie on one GPU, so that 0.4 fits twice on each."""
     return math.floor(present) * math.floor(1 / need + 1e-9) if need < 1 else math.floor(present / need)
+
+
+def unused_gpus(ray: Any, device: torch.device) -> str:
+    """Return a sentence on GPUs of the cluster that trainings on `device` leave idle; empty if there are none."""
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if device.type == "cuda" or not gpus:
+        return ""
+    return (
+        f"the cluster's {gpus:g} GPUs stay idle: trainings run on the kind of device that this machine has, which "
+        "is a CPU. Start the command on a node with a GPU to use them."
+    )
 
 
 def describe(ray: Any, actors: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,8 @@ import torch
 from generate.executors import DEATHS_OF_A_TRAINING, Event, Report, check_first_failures, event_of, failed_row
 from generate.preparation import reopen
 from generate.ray_actor import Trainer, parts_of
-from generate.ray_cluster import connect, describe, room_for
+from generate.ray_cluster import check_room, connect, describe, resources_of, room_for
+from generate.ray_pool import LostError, Pool, UnfitError
 from generate.run_folder import Claims, RunFolder, write_whole
 from generate.subnetworks import known_columns
 from generate.worklist import Training
@@ -25,90 +27,12 @@ from popstats.errors import RunFolderError
 
 __all__ = ["run_ray"]
 
-POLL_SECONDS = 0.5
 # Actors that are lost this often in a row without a finished training will not get further.
 LOSSES_WITHOUT_PROGRESS = 20
 # An actor that has not started by then waits for room: others use the cluster, or its nodes are gone.
 ROOM_SECONDS = 60.0
-# What Ray raises when an actor, its node or its result is gone, and not because of what the training did.
-LOSSES = ("RayActorError", "WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "ObjectLostError")
-
-
-class _LostError(Exception):
-    """An actor, its node or its result is gone."""
-
-
-def _broken(error: Exception) -> RunFolderError:
-    return RunFolderError(
-        "--executor ray: an actor met an error that it has no sentence for. Does every node have the same "
-        f"version of this package, with the extra [generate]?\n{error}"
-    )
-
-
-def _last_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
-
-
-@dataclass
-class _Pool:
-    """Actors and what they are at. Futures are Ray's handles of results to come."""
-
-    ray: Any
-    actor_class: Any
-    parts: Any
-    opening: dict[Any, Any] = field(default_factory=dict)
-    idle: deque[Any] = field(default_factory=deque)
-    busy: dict[Any, tuple[Any, Training, ExitStack]] = field(default_factory=dict)
-
-    def open_actor(self) -> None:
-        actor = self.actor_class.remote(self.parts)
-        self.opening[actor.ready.remote()] = actor
-
-    def replace_actor(self, lost: Any) -> None:
-        """Open another actor; the lost one may be alive where only its result is gone."""
-        self.ray.kill(lost)
-        self.open_actor()
-
-    def result(self, future: Any) -> Any:
-        """Return what a future holds.
-
-        Raises
-        ------
-        _LostError
-            If it was lost on the way.
-        RunFolderError
-            If the actor met an error that is not the training's.
-        """
-        exceptions = self.ray.exceptions
-        try:
-            return self.ray.get(future)
-        except tuple(getattr(exceptions, name) for name in LOSSES) as error:
-            if getattr(error, "actor_init_failed", False):
-                raise _broken(error) from error
-            raise _LostError(_last_line(error)) from error
-        except exceptions.RayTaskError as error:
-            raise _broken(error) from error
-
-    def assign(self, training: Training, claim: ExitStack) -> None:
-        actor = self.idle.popleft()
-        self.busy[actor.train.remote(training.as_dict())] = (actor, training, claim)
-
-    def finished(self) -> list[Any]:
-        """Wait a moment; return the futures that have something to say."""
-        futures = [*self.opening, *self.busy]
-        if not futures:
-            time.sleep(POLL_SECONDS)
-            return []
-        # One is enough to go on: an actor that has finished must not idle until the others have.
-        self.ray.wait(futures, num_returns=1, timeout=POLL_SECONDS)
-        done, _ = self.ray.wait(futures, num_returns=len(futures), timeout=0)
-        return list(done)
-
-    def close(self) -> None:
-        for _, _, claim in self.busy.values():
-            claim.close()
-        for actor in (*self.opening.values(), *self.idle, *(entry[0] for entry in self.busy.values())):
-            self.ray.kill(actor)
+# Nodes that join a running cluster are looked for this often.
+LOOK_SECONDS = 10.0
 
 
 def run_ray(
@@ -119,6 +43,7 @@ def run_ray(
     device: torch.device,
     deadline: float,
     report: Report,
+    asked_to_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Train what is missing on a Ray cluster; return whether everything is finished.
 
@@ -129,29 +54,29 @@ def run_ray(
     folder, claims, deadline, report
         As for `run_local`.
     workers : int, optional
-        Actors; default: as many as the cluster has CPUs, or GPUs divided by the plan's `gpus_per_training`.
+        Actors; default: as many as the cluster has CPUs, or GPUs divided by the plan's `gpus_per_training`, and
+        more when nodes join.
     device : torch.device
         Its kind decides what an actor asks the cluster for.
+    asked_to_stop : callable
+        Whether to end after the trainings in progress; asked a few times a second.
 
     Raises
     ------
     RunFolderError
-        If Ray is not installed or the cluster has no room for any actor.
+        If Ray is not installed, the cluster has no room for any actor, or none can work on any node.
     """
     plan = folder.read_plan()
     if plan is None:
         raise RunFolderError(f"{folder.path} holds no plan.")
     ray = connect()
-    resources = {"num_cpus": 1, "num_gpus": plan.gpus_per_training if device.type == "cuda" else 0}
-    count = min(workers or room_for(ray, resources), len(folder.read_worklist()) - len(folder.finished()))
-    report(Event("note", message=describe(ray, count)))
+    resources = resources_of(plan, device)
+    check_room(ray, resources)
     # Without a limit on restarts an actor would come back empty on another node and be called as if nothing had happened.
     actor_class = ray.remote(max_restarts=0, **resources)(Trainer)
-    pool = _Pool(ray, actor_class, ray.put(parts_of(folder, plan, device)))
-    driver = _Driver(folder, claims, report, deadline, pool)
+    pool = Pool(ray, actor_class, ray.put(parts_of(folder, plan, device)))
+    driver = _Driver(folder, claims, report, deadline, pool, workers, resources, asked_to_stop)
     try:
-        for _ in range(count):
-            pool.open_actor()
         driver.run()
     finally:
         pool.close()
@@ -166,12 +91,17 @@ class _Driver:
     claims: Claims
     report: Report
     deadline: float
-    pool: _Pool
+    pool: Pool
+    workers: int | None
+    resources: Mapping[str, float]
+    asked_to_stop: Callable[[], bool]
     losses: Counter[int] = field(default_factory=Counter)
     losses_in_a_row: int = 0
     done: int = 0
     failures: int = 0
     stopping: bool = False
+    unfit: int = 0
+    look_again: float = -math.inf
     waiting_since: float = field(default_factory=time.monotonic)
     other_nodes: set[str] = field(default_factory=set)
 
@@ -181,19 +111,27 @@ class _Driver:
 
     def run(self) -> None:
         while True:
-            try:
-                missing = self._missing()
-                if self._is_over(missing):
-                    return
-                self._assign(missing)
-                self._say_if_nothing_starts()
-                for future in self.pool.finished():
-                    self._take(future)
-            except KeyboardInterrupt:
-                if self.stopping:
-                    raise
-                self.stopping = True
-                self._note("stopping after the trainings in progress; press Ctrl-C again to drop them")
+            self.stopping = self.stopping or self.asked_to_stop()
+            missing = self._missing()
+            if self._is_over(missing):
+                return
+            self._open_where_there_is_room(len(missing))
+            self._assign(missing)
+            self._say_if_nothing_starts()
+            for future in self.pool.finished():
+                self._take(future)
+
+    def _open_where_there_is_room(self, missing: int) -> None:
+        """Open actors: all at first, later on nodes that have joined."""
+        if time.monotonic() < self.look_again:
+            return
+        self.look_again = time.monotonic() + LOOK_SECONDS
+        room = (self.workers or room_for(self.pool.ray, self.resources)) - self.unfit
+        more = min(room, missing + len(self.pool.busy)) - self.pool.size
+        for _ in range(more):
+            self.pool.open_actor()
+        if more > 0:
+            self._note(describe(self.pool.ray, self.pool.size))
 
     def _missing(self) -> deque[Training]:
         finished = self.folder.finished()
@@ -238,7 +176,7 @@ class _Driver:
         with claim:
             try:
                 row, weights = self.pool.result(future)
-            except _LostError as error:
+            except LostError as error:
                 self._lost(actor, training, error)
                 return
             self._write(training, row, weights)
@@ -248,13 +186,27 @@ class _Driver:
         actor = self.pool.opening.pop(future)
         try:
             node, torch_version = self.pool.result(future)
-        except _LostError as error:
+        except LostError as error:
             self._count_loss(error)
             self.pool.replace_actor(actor)
+            return
+        except UnfitError as error:
+            self._do_without(error)
             return
         self._say_if_another_torch(node, torch_version)
         self.pool.idle.append(actor)
         self.report(Event("ready"))
+
+    def _do_without(self, error: UnfitError) -> None:
+        """Go on without an actor that could not open, as long as there are others."""
+        self.unfit += 1
+        sentence = (
+            f"no training can run on {error}. Every node needs this package with the extra [generate], in the same "
+            "version, and the modules that the plan names"
+        )
+        if not self.pool.size:
+            raise RunFolderError(f"--executor ray: {sentence}.") from error
+        self._note(f"{sentence}; going on without it")
 
     def _say_if_another_torch(self, node: str, version: str) -> None:
         here = str(torch.__version__)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from generate.ray_cluster import connect, describe, room_for
+from generate.ray_cluster import check_room, connect, describe, room_for
 from popstats.errors import RunFolderError
 
 
@@ -69,7 +69,7 @@ def test_a_cluster_without_room_is_a_sentence():
     with pytest.raises(
         RunFolderError, match=r"offers 8 CPUs, 0 GPUs, but one training needs 1 CPU, 0\.5 GPU"
     ):
-        room_for(cluster(CPU=8.0), {"num_cpus": 1, "num_gpus": 0.5})
+        check_room(cluster(CPU=8.0), {"num_cpus": 1, "num_gpus": 0.5})
 
 
 def test_the_cluster_in_one_line_counts_living_nodes():
