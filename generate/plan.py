@@ -33,6 +33,7 @@ __all__ = [
     "only_adds",
     "plan_from_dict",
     "read_plan",
+    "source_of",
 ]
 
 DEFAULT_PLAN = Path(__file__).parent / "plans" / "digits.toml"
@@ -274,6 +275,23 @@ def read_plan(path: Path | str) -> Plan:
     return plan_from_dict(_absolute_files(table, path.parent), where=str(path))
 
 
+def source_of(path: Path) -> str:
+    """Return a plan's text with the paths in it made absolute, so that a copy elsewhere means the same.
+
+    Raises
+    ------
+    PlanError
+        As `read_plan`.
+    """
+    source = path.read_text(encoding="utf-8")
+    for block in tomllib.loads(source).get("recipes", []):
+        given = block.get("space", "")
+        if given.startswith("refined:"):
+            absolute = json.dumps(_absolute_space(given, path.parent), ensure_ascii=False)
+            source = source.replace(f'"{given}"', absolute).replace(f"'{given}'", absolute)
+    return source
+
+
 def plan_from_dict(table: Mapping[str, Any], where: str = "plan") -> Plan:
     """Build and check a plan from nested plain values, as TOML or a stored population's footer holds them.
 
@@ -326,10 +344,12 @@ def _absolute_files(table: dict[str, Any], folder: Path) -> dict[str, Any]:
     for block in table.get("recipes", []):
         space = block.get("space", "") if isinstance(block, dict) else ""
         if isinstance(space, str) and space.startswith("refined:"):
-            block["space"] = (
-                f"refined:{(folder / Path(space.removeprefix('refined:')).expanduser()).resolve()}"
-            )
+            block["space"] = _absolute_space(space, folder)
     return table
+
+
+def _absolute_space(space: str, folder: Path) -> str:
+    return f"refined:{(folder / Path(space.removeprefix('refined:')).expanduser()).resolve()}"
 
 
 def _technique_settings(name: str, tables: Mapping[str, Any], plan: Plan, where: str) -> TrainingSettings:

@@ -121,7 +121,7 @@ def prepare(
     if folder.has_worklist_of(surveyed.plan):
         return original, held
     trainings = surveyed.worklist(original.original_id, existing=held)
-    folder.check_space(len(trainings), _kept_bytes(folder, surveyed.plan))
+    folder.check_space(len(trainings) - len(folder.finished()), _kept_bytes(folder, surveyed.plan))
     folder.write_worklist(surveyed.plan, trainings)
     return original, trainings
 
@@ -133,7 +133,7 @@ def _kept_bytes(folder: RunFolder, plan: Plan) -> int:
 def _original(folder: RunFolder, surveyed: Survey, device: torch.device) -> OriginalNumbers:
     present = folder.read_original()
     if present is not None:
-        return OriginalNumbers(**present)
+        return _still_the_same(OriginalNumbers(**present), surveyed.images, folder)
     started = time.monotonic()
     costs = (surveyed.costs.original_macs, surveyed.costs.original_params)
     kernel = kernel_for(device, surveyed.images.input_shape)
@@ -153,6 +153,29 @@ def _original(folder: RunFolder, surveyed: Survey, device: torch.device) -> Orig
     return numbers
 
 
+def _still_the_same(original: OriginalNumbers, images: ImageSet, folder: RunFolder) -> OriginalNumbers:
+    """Return `original` if it was measured on these images: rows measured on others cannot be compared with it.
+
+    Raises
+    ------
+    RunFolderError
+        If the images are others by now.
+    """
+    then = (original.dataset, original.input_size, original.n_test)
+    now = (images.name, images.input_size, len(images.test))
+    if then != now:
+        raise RunFolderError(
+            f"{folder.path}: the images have changed since the original network was measured: then {_of_images(then)}, "
+            f"now {_of_images(now)}. Restore them, or start a new folder with --out."
+        )
+    return original
+
+
+def _of_images(images: tuple[str, str, int]) -> str:
+    name, size, count = images
+    return f"{name} ({size}, {count} test images)"
+
+
 def reopen(folder: RunFolder, device: torch.device) -> Workbench:
     """Open the workbench of a prepared folder, as each worker does.
 
@@ -167,9 +190,9 @@ def reopen(folder: RunFolder, device: torch.device) -> Workbench:
             f"{folder.path} holds no plan or no original network. Run `python -m generate.population` "
             "on it first."
         )
-    return assemble(
-        plan, load_images(plan.images), folder.weights_path.read_bytes(), OriginalNumbers(**numbers), device
-    )
+    images = load_images(plan.images)
+    original = _still_the_same(OriginalNumbers(**numbers), images, folder)
+    return assemble(plan, images, folder.weights_path.read_bytes(), original, device)
 
 
 def assemble(

@@ -186,12 +186,15 @@ class RunFolder:
         Raises
         ------
         RunFolderError
-            If the folder holds another plan and the new one does more than to add recipes.
+            If trainings were drawn for another plan and the new one does more than to add recipes.
         """
         present = self.read_plan()
         if present == plan:
             return
-        if present is not None and not only_adds(present, plan):
+        if self._is_untouched():
+            # Nothing but the original network can be there, and it may be another plan's.
+            (self.path / "original" / "numbers.json").unlink(missing_ok=True)
+        elif present is not None and not only_adds(present, plan):
             raise RunFolderError(
                 f"{self.path} was made with another plan ({_differences(present, plan)}). A plan may "
                 "only grow on an existing "
@@ -200,6 +203,10 @@ class RunFolder:
             )
         write_whole(self.path / "plan.toml", source.encode())
         write_whole(self.path / "plan.json", _json_bytes(plan.as_dict()))
+
+    def _is_untouched(self) -> bool:
+        """Whether no training was drawn yet: what stopped the first attempt was often the plan itself."""
+        return not (self.path / "worklist.json").exists() and not self.finished()
 
     def read_original(self) -> dict[str, Any] | None:
         """Return the original network's numbers, or None while it is not there."""

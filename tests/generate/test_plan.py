@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from generate.plan import DEFAULT_PLAN, TrainingSettings, only_adds, plan_from_dict, read_plan
+from generate.plan import DEFAULT_PLAN, TrainingSettings, only_adds, plan_from_dict, read_plan, source_of
 from generate.worklist import recipe_identity, subnetwork_identity
 from popstats.errors import PlanError
 
@@ -145,3 +145,18 @@ def test_latency_is_measured_only_where_asked_and_for_at_least_one_image():
     assert plan_from_dict({**SMALL, "latency_batch": 8}).latency_batch == 8
     with pytest.raises(PlanError, match="latency_batch: expected at least 1, got 0"):
         plan_from_dict({**SMALL, "latency_batch": 0})
+
+
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_a_copy_of_a_plan_elsewhere_means_the_same(tmp_path, quote):
+    """The run folder holds one, and is continued from it."""
+    plan, copy = tmp_path / "plän.toml", tmp_path / "run" / "plan.toml"
+    plan.write_text(
+        'name = "p"\n[[recipes]]\nregimes = [0.5]\ncount = 2\n'
+        f"space = {quote}refined:räume/space.toml{quote}  # from the pilot\n"
+    )
+    copy.parent.mkdir()
+    copy.write_text(source_of(plan))
+    assert read_plan(copy) == read_plan(plan)
+    assert source_of(copy) == copy.read_text()
+    assert copy.read_text().endswith("# from the pilot\n")

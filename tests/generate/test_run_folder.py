@@ -97,6 +97,7 @@ def test_a_plan_may_grow_but_not_change(folder):
     folder.adopt_plan(plan, "source")
     folder.adopt_plan(plan, "source")
     assert folder.read_plan() == plan
+    folder.write_worklist(plan, ())
     grown = plan_from_dict({**SMALL, "recipes": [{"regimes": [0.5, 0.7], "count": 3}]})
     folder.adopt_plan(grown, "source 2")
     with pytest.raises(RunFolderError, match=r"another plan \(.*network\).*may only grow"):
@@ -298,3 +299,17 @@ def test_a_plan_adopted_just_before_a_kill_still_gets_its_worklist(folder):
     folder.write_worklist(plan, ())
     assert folder.has_worklist_of(plan)
     assert not folder.has_worklist_of(plan_from_dict({**SMALL, "recipes": [{"regimes": [0.5], "count": 4}]}))
+
+
+def test_a_plan_that_stopped_its_first_run_may_be_corrected(folder):
+    """Nothing was trained: a wrong path of weights, or a learning rate too high, must not cost the folder."""
+    wrong = plan_from_dict({**SMALL, "original": {"source": "typo.safetensors"}})
+    folder.adopt_plan(wrong, "source")
+    right = plan_from_dict({**SMALL, "original": {"training": {"learning_rate": 0.01}}})
+    folder.write_original(b"weights", {"original_id": "a", "accuracy": 1.0, "macs": 1, "params": 1})
+    folder.adopt_plan(right, "source 2")
+    assert folder.read_plan() == right
+    assert folder.read_original() is None, "the original was another plan's"
+    folder.write_worklist(right, ())
+    with pytest.raises(RunFolderError, match="another plan"):
+        folder.adopt_plan(wrong, "source")
