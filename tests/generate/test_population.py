@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from generate.export import main as export_main
 from generate.plan import read_plan
 from generate.population import main
 from generate.preparation import survey
@@ -175,6 +177,30 @@ def test_a_complete_folder_needs_no_training(tiny_run, capsys):
     assert f"-m popstats report {tiny_run}" in capsys.readouterr().out
 
 
+ASK = """
+import sys
+from pathlib import Path
+from generate.run_folder import RunFolder, is_being_prepared
+print(is_being_prepared(RunFolder(Path(sys.argv[1]))))
+"""
+
+
+def test_tables_are_written_one_after_the_other(tiny_run, monkeypatch):
+    """Of two runs that end together, one could write last what it had read first: a table with rows missing."""
+    compact, held = RunFolder.compact, []
+
+    def observed(folder, metadata):
+        asked = subprocess.run(
+            [sys.executable, "-c", ASK, str(folder.path)], capture_output=True, text=True, check=True
+        )
+        held.append(asked.stdout.strip())
+        return compact(folder, metadata)
+
+    monkeypatch.setattr(RunFolder, "compact", observed)
+    assert main(["--out", str(tiny_run), "--device", "cpu"]) == 0
+    assert held == ["True"]
+
+
 def test_status_reads_only(tmp_path, tiny_run, capsys):
     folder = tmp_path / "run"
     shutil.copytree(tiny_run, folder)
@@ -334,9 +360,15 @@ def test_an_image_folder_from_the_command_line(tmp_path, capsys):
     surveyed = survey(read_plan(folder_plan(tmp_path / "moved.toml", moved)))
     again = surveyed.worklist(original_id=made[0]["original_id"])
     assert [training.subnetwork_id for training in again] == [row["subnetwork_id"] for row in made]
+    # Continued on other images, it would mix what cannot be compared.
+    (images / "test" / "red" / "0.png").rename(tmp_path / "0.png")
+    (tmp_path / "run" / "rows" / "0000001.json").unlink()
+    assert main(["--out", str(tmp_path / "run"), "--device", "cpu"]) == BAD_INPUT
+    assert "the images have changed" in capsys.readouterr().err
+    assert export_main([str(tmp_path / "run"), made[0]["subnetwork_id"]]) == BAD_INPUT
+    assert "the images have changed" in capsys.readouterr().err
     # Continued after the images are gone, it says so; what was finished stays.
     shutil.rmtree(images)
-    (tmp_path / "run" / "rows" / "0000001.json").unlink()
     assert main(["--out", str(tmp_path / "run"), "--device", "cpu"]) == BAD_INPUT
     assert f"expected {images}/train/CLASS/*" in capsys.readouterr().err
     assert finished(tmp_path / "run") == 1
