@@ -109,13 +109,16 @@ def _check(options: argparse.Namespace) -> int:
         "groups": list(population.group_names),
         "notes": list(population.notes),
     }
-    lines = [repr(population)[1:-1], *(f"regime {label}: {n:,} trainings" for label, n in counts.items())]
+    numbered = population.frame.assign(recipe=population.recipe)
+    recipes = numbered.groupby("regime")["recipe"].nunique().to_dict()
+    lines = [repr(population)[1:-1]]
+    lines += [f"regime {label}: {n:,} trainings of {recipes[label]:,} recipes" for label, n in counts.items()]
     _say(options, found, "\n".join([*lines, *(f"Note: {note}" for note in population.notes)]))
     return DONE
 
 
 def _fit(options: argparse.Namespace) -> int:
-    from popstats.report.terminal import fit_text, optimum_outcomes
+    from popstats.report.terminal import fit_text, near_optimal, optimum_outcomes
 
     check_output(options.output, ".nc", required=True)
     fit = _fitted(options, options.population)
@@ -131,7 +134,10 @@ def _fit(options: argparse.Namespace) -> int:
         "reasons": list(fit.convergence.reasons),
         "alerts": _alerts(fit) if checked else None,
         "seconds": fit.seconds,
-        "optima": optima.assign(outcome=optima["regime"].map(optimum_outcomes(fit))),
+        "optima": optima.assign(
+            outcome=optima["regime"].map(optimum_outcomes(fit)),
+            near_optimal=optima["regime"].map(near_optimal(fit)),
+        ),
     }
     saved = f"\nSaved: {options.output}" if options.output else ""
     _say(options, found, "" if options.json else f"{_as_options(fit_text(fit, checked, _width()))}{saved}")

@@ -370,17 +370,20 @@ def _said(words: Words) -> str:
 
 
 def _reason(outcome: str, probability: float, effect: Effect, limits: Thresholds) -> str:
-    prior = "" if np.isnan(effect.prior_probability) else f", before the data {effect.prior_probability:.2f}"
+    drawn_from_data = np.isnan(effect.prior_probability)
+    prior = "" if drawn_from_data else f", before the data {effect.prior_probability:.2f}"
+    # A bootstrap has no probability before the data, and nothing to set to even odds.
+    even = "" if drawn_from_data else ", also at even odds before the data,"
     shown = f"probability of the claim {probability:.3f}{prior}"
     if outcome == "supported":
         return f"{shown}; at least {limits.supported:g} supports"
     if outcome == "refuted" and effect.inside_negligible:
         return f"the whole 90 % interval is negligible ({effect.negligible}); {shown}"
     if outcome == "refuted":
-        return f"{shown}; at most {limits.refuted:g}, also at even prior odds, refutes"
+        return f"{shown}; at most {limits.refuted:g}{even} refutes"
     if effect.withheld and probability >= limits.supported:
         return f"{shown}; {effect.withheld}"
-    return f"{shown}; neither {limits.supported:g} nor {limits.refuted:g} at even prior odds is reached"
+    return f"{shown}; at least {limits.supported:g} would support, at most {limits.refuted:g}{even} refute"
 
 
 def span(draws: FloatArray, digits: int = 2) -> str:

@@ -26,6 +26,7 @@ from popstats.judgement.verdicts import Verdict, decide
 __all__ = [
     "COST_CONJECTURE",
     "SECOND_REGION",
+    "good_stretches",
     "judge_cost_optimum",
     "judge_optimum",
     "judge_original_ratio",
@@ -124,6 +125,15 @@ def _good_regions(case: Case, reading: Reading) -> str:
     )
 
 
+def good_stretches(case: Case, reading: Reading) -> tuple[tuple[float, float], ...]:
+    """Return the stretches of log mCB to choose from: the near-optimal ones, or two good regions where C3a has them."""
+    if case.has_optimum(reading) == "supported":
+        second = reading.second(case.thresholds.rise)
+        if second.probability > SECOND_REGION:
+            return tuple((low, high) for low, _, high in second.regions)
+    return near_stretches(reading.grid, reading.drop, reading.optimum, reading.near)
+
+
 def _region_words(low: float, best: float, high: float) -> str:
     """Return a region, given in log mCB: "0.72 to 0.84 around 0.78"."""
     return f"{number(np.exp(low))} to {number(np.exp(high))} around {number(np.exp(best))}"
@@ -155,8 +165,8 @@ def _no_more_than_widths(beyond: WidthsBeyond) -> str:
     nothing = "; mCB adds nothing to an additive law in the layers' widths"
     if beyond.reach == "unknown":
         return f"{nothing}, but how far that law reaches is not known without a second seed"
-    reached = f"{number(100.0 * max(beyond.share_of_ceiling, 0.0), 0)} % of what the seeds' own noise allows"
-    return f"{nothing}, but that law reaches only {reached}: what makes this mCB the best is open"
+    reached = f"{number(100.0 * max(beyond.share_of_ceiling, 0.0), 0)} % of what the seeds' noise leaves to be predicted"
+    return f"{nothing}, but that law reaches only {reached}: what lies behind it is open"
 
 
 def _shape(case: Case, reading: Reading) -> str:
@@ -178,17 +188,17 @@ def _cost_optimum(case: Case, reading: Reading) -> Verdict:
     share = 100.0 * (kept / mcb if on_macs else kept * mcb)
     what, equal = ("parameters", "MACs") if on_macs else ("MACs", "parameters")
     effect = _optimum_effect(case, reading)
-    at, twin = case.at(reading.data), f"(at equal {equal} this is C3a in another unit)"
+    at, twin = case.at(reading.data), f"; at equal {equal} this is C3a in another unit"
     whole = case.fit.population.original.params if on_macs else case.fit.population.original.macs
     count = f"{np.median(share) / 100.0 * whole:,.0f}"
     name = "an optimal parameter bucket" if on_macs else "an optimal MACs count"
     words: dict[str, Words] = {
         "supported": lambda: (
             f"{at} there is {name}: {span(share, 1)} % of the original's {what}, about {count}"
-            f"{_other_shares(case, reading)} {twin}."
+            f"{_other_shares(case, reading)}{twin}."
         ),
-        "refuted": f"{at} there is no {name[3:]} inside the observed range: {_shape(case, reading)} {twin}.",
-        "undecided": f"{at} it is undecided whether there is {name} {twin}.",
+        "refuted": f"{at} there is no {name[3:]} inside the observed range: {_shape(case, reading)}{twin}.",
+        "undecided": f"{at} it is undecided whether there is {name}{twin}.",
         "remedy": twice_the_recipes(reading.data),
     }
     return case.verdict(COST_CONJECTURE[case.fit.regime_axis], reading.data, effect, words)

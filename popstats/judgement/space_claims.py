@@ -65,7 +65,10 @@ def _widths_beyond(case: Case, regime: RegimeData) -> Verdict:
         unit="R^2 beyond MACs",
         negligible=f"adding mCB raises R^2 by at most {gain:g}",
     )
-    at, rise = case.at(regime), f"cross-validated R^2 changes by {span(beyond.draws, 4)}"
+    at, rise = (
+        case.at(regime),
+        f"the share of variance predicted (cross-validated R^2) changes by {span(beyond.draws, 4)}",
+    )
     law = "an additive law in the layers' widths"
     words = {
         "supported": f"{at} mCB explains something that {law} does not: {rise}{_reach(beyond)}.",
@@ -80,7 +83,8 @@ def _reach(beyond: WidthsBeyond) -> str:
     if not beyond.share_of_ceiling > 0:
         return ""
     only = "only " if beyond.reach == "part" else ""
-    return f"; the widths alone reach {only}{percent(beyond.share_of_ceiling)} of what the seeds' own noise allows"
+    reached = f"{only}{percent(beyond.share_of_ceiling)}"
+    return f"; the widths alone reach {reached} of what the seeds' noise leaves to be predicted"
 
 
 def judge_std_spaces(case: Case) -> list[Verdict]:

@@ -92,8 +92,8 @@ def judge_limit(case: Case) -> Verdict:
     )
     constant = _constant_error(limit)
     error = (
-        f"the error on a left-out regime's limit {_falls(gain)} points when the best mCB is added to "
-        f"log(1 - reduction), over {len(readings)} regimes; a constant alone errs by {number(constant, 3)} points, "
+        f"with it beside log(1 - reduction), the error of predicting a left-out regime's limit {_falls(gain)} points "
+        f"({len(readings)} regimes); a constant alone errs by {number(constant, 3)} points, "
         f"and {by_luck}"
     )
     words = {

@@ -136,11 +136,21 @@ def _is_there_one(evidence: Evidence) -> list[str]:
     aims = join_words([_aim(evidence, r, len(supported) > 1) for r in supported])
     found = f"There is a best {_RATIO} {where}{removed}: aim for {aims}."
     if not all(_is_loose(evidence, r) for r in supported):
-        found += (
-            f" A value in such a range is expected to cost about {NEAR_OPTIMAL_POINTS:g} points or less against the best "
-            "there."
-        )
+        found += f" {_cost_of_a_range(evidence)}"
     return [found, *([f"Elsewhere: {rest}."] if rest else [])]
+
+
+def _cost_of_a_range(evidence: Evidence) -> str:
+    """Return what a value in a range costs; the worse one of two good regions may cost more."""
+    rival = (
+        f", and in one of two good regions about {NEAR_OPTIMAL_POINTS + evidence.rise:g} or less"
+        if evidence.regions
+        else ""
+    )
+    return (
+        f"A value in such a range is expected to cost about {NEAR_OPTIMAL_POINTS:g} points or less against the best "
+        f"there{rival}."
+    )
 
 
 def _elsewhere(evidence: Evidence) -> str:
@@ -234,8 +244,8 @@ def _no_more_than_widths(evidence: Evidence, best: list[str], refuted: list[str]
     start = f"{no_better[0].upper()}{no_better[1:]}"
     if part:
         told.append(
-            f"{start} {_regimes(evidence, part)}, but that law reaches only {_reached(evidence, part)}: what makes such a "
-            "best mCB the best is open."
+            f"{start} {_regimes(evidence, part)}, but that law reaches only {_reached(evidence, part)}: what lies behind "
+            "such a best mCB is open."
         )
     if unknown:
         told.append(
@@ -251,7 +261,7 @@ def _reached(evidence: Evidence, regimes: list[str]) -> str:
     if not known:
         return ""
     ends = dict.fromkeys(number(100 * s, 0) for s in (min(known), max(known)))
-    return f"{' to '.join(ends)} % of what the seeds' own noise allows"
+    return f"{' to '.join(ends)} % of what the seeds' noise leaves to be predicted"
 
 
 def _widths_alone(evidence: Evidence, supported: list[str], refuted: list[str]) -> str:

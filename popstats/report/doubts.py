@@ -118,7 +118,7 @@ def _mix(evidence: Evidence, supported: list[str]) -> Doubt:
     return Doubt(
         tuple(moved),
         f"with another mix of recipes the best mCB moves over more than half of the observed range {_at(moved)}",
-        "The best mCB depends on the mix of recipes more than its interval says: leaving out the recipes with the "
+        "The best mCB depends on the mix of recipes, which no interval allows for: leaving out the recipes with the "
         f"narrowest, or widest, quarter of one layer group moves it over {ranges}, more than half of the observed range.",
     )
 

@@ -370,8 +370,7 @@ def _near_table(evidence: Evidence) -> Table:
         (
             regime_name(r.regime),
             recipes_words(r.n_recipes),
-            with_interval(r.near_lower, r.near_lower_lower, r.near_lower_upper),
-            with_interval(r.near_upper, r.near_upper_lower, r.near_upper_upper),
+            *_near_ends(evidence, r),
             " or ".join(interval_words(*ends) for ends in evidence.stretches[r.regime][1:]) or MISSING,
             with_interval(r.mcb, r.mcb_lower, r.mcb_upper),
             interval_words(r.observed_lower, r.observed_upper),
@@ -390,6 +389,17 @@ def _near_table(evidence: Evidence) -> Table:
         "best mCB over other mixes of recipes",
     )
     return Table(columns, tuple(rows))
+
+
+def _near_ends(evidence: Evidence, row: Any) -> tuple[str, str]:
+    """Return both ends with their intervals; of two good regions those of the left one, whose ends have none."""
+    if row.regime in evidence.regions:
+        low, high = evidence.regions[row.regime][0]
+        return number(low), number(high)
+    return (
+        with_interval(row.near_lower, row.near_lower_lower, row.near_lower_upper),
+        with_interval(row.near_upper, row.near_upper_lower, row.near_upper_upper),
+    )
 
 
 def limit_figure(evidence: Evidence) -> Figure:

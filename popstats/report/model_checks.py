@@ -94,10 +94,11 @@ def predicted_figure(evidence: Evidence) -> Figure | None:
         heading="Does the model predict its recipes?",
         sentence=_predicted_sentence(evidence),
         caption=(
-            "Each recipe's drop is predicted from the other recipes, and its place in that prediction (LOO-PIT) "
-            "should be uniform: the share of recipes below each place, minus the expected share, should stay at 0. "
-            "Above 0 at the left and below it at the right: predicted intervals are too narrow; the other way round: too "
-            f"wide. The band holds the whole curve with {MASS_WORDS} probability if the model is right. {INTERVALS}"
+            "Each recipe's drop is predicted from the other recipes, and its place in that prediction (LOO-PIT; 0: below "
+            "all that was predicted, 1: above) should be anywhere with equal chance: the share of recipes below each place, "
+            "minus the expected share, should stay at 0. Above 0 at the left and below it at the right: predicted intervals "
+            "are too narrow; the other way round: too wide. The band holds the whole curve with "
+            f"{MASS_WORDS} probability if the model is right. {INTERVALS}"
         ),
         n=evidence.n_fitted,
         interval_mass=INTERVAL_MASS,
@@ -128,21 +129,25 @@ def _distance(pit: FloatArray) -> float:
 
 def _predicted_sentence(evidence: Evidence) -> str:
     pits = evidence.fit.predictive_checks.loo_pit
-    outside = {label: _distance(pit) for label, pit in pits.items() if _leaves_band(pit)}
+    outside = [label for label, pit in pits.items() if _leaves_band(pit)]
     if not outside:
         return "In every regime the recipes lie about the curve as the model predicts."
-    wrong = [label for label, distance in outside.items() if distance > PIT_DISTANCE]
-    slight = [label for label in outside if label not in wrong]
-    how = "the recipes are not spread about the curve as the model predicts"
-    parts = [f"At {regime_names(wrong)} removed {how}"] if wrong else []
+    named = misfitting(evidence)
+    wrong = [label for label in outside if label in named]
+    slight = [label for label in outside if label not in named]
+    parts = (
+        [f"at {regime_names(wrong)} removed the recipes are not spread about the curve as the model predicts"]
+        if wrong
+        else []
+    )
     if slight:
         parts.append(
-            f"at {regime_names(slight)}{'' if wrong else ' removed'} the recipes' spread differs from the prediction, by "
-            f"less than {PIT_DISTANCE:g} only, which is harmless"
+            f"at {regime_names(slight)} removed the curve leaves its band, but not by enough for an alert: by chance alone "
+            "one regime in ten does"
         )
     rest = "; elsewhere all is as predicted" if len(outside) < len(pits) else ""
     text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}{rest}. By chance alone one regime in ten leaves its band."
+    return f"{text[0].upper()}{text[1:]}{rest}."
 
 
 def _pit_panel(label: str, pit: FloatArray) -> Panel:

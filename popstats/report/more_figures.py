@@ -244,7 +244,7 @@ def elasticity_figure(evidence: Evidence) -> Figure | None:
         sentence=_elasticity_sentence(pooled),
         caption=(
             "From an additive law in the log-widths over all regimes, at the average recipe; it predicts "
-            f"{percent(r2, 0)} of the variance between single trainings. {INTERVALS}"
+            f"{percent(r2, 0)} of the variance between single trainings, differences between regimes included. {INTERVALS}"
         ),
         n=sum(r.n for r in evidence.fit.regimes),
         interval_mass=INTERVAL_MASS,

@@ -27,7 +27,7 @@ from popstats.report.words import (
 
 __all__ = ["alerts", "diagnostic_section"]
 
-#: A regime with fewer recipes than this gets an alert: most of its verdicts will be "undecided".
+#: A regime with fewer recipes than this gets an alert: most of its claims stay open.
 FEW_RECIPES = 50
 
 
@@ -123,7 +123,7 @@ def _few_recipes(evidence: Evidence) -> list[str]:
     if not few:
         return []
     where = "in every regime" if 1 < len(few) == len(evidence.fit.fitted) else f"at {regime_names(few)}"
-    return [f"Fewer than {FEW_RECIPES} recipes {where}: expect “undecided” there."]
+    return [f"Fewer than {FEW_RECIPES} recipes {where}: many claims stay open there."]
 
 
 def _no_replicates(evidence: Evidence) -> list[str]:

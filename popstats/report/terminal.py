@@ -7,16 +7,19 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import get_args
 
+import numpy as np
 import pandas as pd
 
 from popstats.inference.fit import Fit
 from popstats.judgement.case import ALL, Case
+from popstats.judgement.optimum_claims import good_stretches
 from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdict, Verdicts
 from popstats.report.answer import answer, claims, threshold_words
 from popstats.report.evidence import Evidence
 from popstats.report.model_checks import misfits
 from popstats.report.sections import alerts
 from popstats.report.words import (
+    MISSING,
     interval_words,
     join_words,
     probability,
@@ -26,7 +29,7 @@ from popstats.report.words import (
     with_interval,
 )
 
-__all__ = ["fit_text", "merged_alerts", "optimum_outcomes", "verdicts_text"]
+__all__ = ["fit_text", "merged_alerts", "near_optimal", "optimum_outcomes", "verdicts_text"]
 
 #: Lines are broken at spaces; the indent of what belongs to a regime's line.
 _INDENT = " " * 4
@@ -122,7 +125,7 @@ def fit_text(fit: Fit, checked: bool, width: int | None = None) -> str:
     if fit.settings.curve == "smooth" and fit.convergence.ok:
         words = (
             "best mCB?: the verdict on C3a. Choose recipes by the near-optimal range where it is supported; elsewhere no "
-            "best mCB was found, and the range only says where this fit is lowest. Intervals are 90 %."
+            "best mCB was found, and the range only says where this fit is lowest. n counts trainings. Intervals are 90 %."
         )
         lines += ["", *_wrapped([words], width)]
     return "\n".join(lines)
@@ -152,19 +155,43 @@ def optimum_outcomes(fit: Fit) -> dict[str, str]:
     return {label: judged.get(label, "not assessable") for label in labels}
 
 
+def near_optimal(fit: Fit) -> dict[str, tuple[tuple[float, float], ...]]:
+    """Return by fitted regime every stretch of mCB to choose from, the range about the lowest point first.
+
+    Where a supported best mCB has a rival behind a bump they are the two good regions; of a companion curve there is
+    only the range about the lowest point.
+    """
+    if fit.settings.curve != "smooth":
+        ends = fit.optima().set_index("regime")[["near_lower", "near_upper"]].dropna()
+        return {
+            str(label): (tuple(pair),)
+            for label, pair in zip(ends.index, ends.to_numpy().tolist(), strict=True)
+        }
+    case = Case(fit, Thresholds())
+    return {
+        r.label: tuple((float(np.exp(low)), float(np.exp(high))) for low, high in good_stretches(case, r))
+        for r in case.readings
+    }
+
+
 def _optima_table(fit: Fit) -> str:
-    optima, outcomes = fit.optima(), optimum_outcomes(fit)
+    optima, outcomes, near = fit.optima(), optimum_outcomes(fit), near_optimal(fit)
+    stretches = [near.get(r, ()) for r in optima["regime"]]
     table = pd.DataFrame({
         "removed": [regime_name(r) for r in optima["regime"]],
-        "n": optima["n"],
+        "n": optima["n"].astype(str),
         "best mCB?": [outcomes[r] for r in optima["regime"]],
-        "near-optimal": [interval_words(*v) for v in optima[["near_lower", "near_upper"]].to_numpy()],
+        "near-optimal": [interval_words(*ends[0]) if ends else MISSING for ends in stretches],
         "lowest at": [with_interval(*v) for v in optima[["mcb", "mcb_lower", "mcb_upper"]].to_numpy()],
         "drop, points": [with_interval(*v) for v in optima[["limit", "limit_lower", "limit_upper"]].to_numpy()],
         "": optima["reason"],
     })  # fmt: skip
     empty = [name for name in ("best mCB?", "") if not table[name].any()]
-    return str(table.drop(columns=empty).to_string(index=False))
+    # Further stretches stand in rows of their own, so that the table keeps its width.
+    further = [(k, f"or {interval_words(*ends)}") for k, found in enumerate(stretches) for ends in found[1:]]
+    more = pd.DataFrame({"near-optimal": [words for _, words in further]}, index=[k for k, _ in further])
+    whole = pd.concat([table, more]).sort_index(kind="stable").fillna("")
+    return str(whole.drop(columns=empty).to_string(index=False))
 
 
 def _wrapped(texts: Iterable[str], width: int | None, first: str = "", rest: str = "") -> list[str]:

@@ -127,7 +127,10 @@ def test_additive_widths_refute_m1_and_word_the_optimum(additive: popstats.Verdi
 @pytest.mark.parametrize(
     ("seeds", "told"),
     [
-        (2, r"but that law reaches only [56]\d % of what the seeds' own noise allows: .* is open"),
+        (
+            2,
+            r"but that law reaches only [56]\d % of what the seeds' noise leaves to be predicted: .* is open",
+        ),
         (1, "not known without"),
     ],
 )
