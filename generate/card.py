@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from popstats import columns
@@ -50,7 +51,12 @@ def card(path: Path) -> str:
     PopulationError
         If the table was not written by this package.
     """
-    table = pq.read_table(path)
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise PopulationError(
+            f"{path} cannot be read as a population ({error}). Expected a .parquet file."
+        ) from error
     footer = columns.read_footer(table.schema)
     if not {"plan", "original", "provenance"} <= footer.keys():
         raise PopulationError(
@@ -58,30 +64,45 @@ def card(path: Path) -> str:
             "have a card."
         )
     rows = table.to_pylist()
+    if not rows:
+        raise PopulationError(f"{path} holds no rows yet: there is nothing to say of it.")
     return "\n".join((f"## {footer['population']}", "", *_facts(footer, rows), "", *_regime_table(rows)))
 
 
 def _facts(footer: Mapping[str, Any], rows: list[dict[str, Any]]) -> list[str]:
-    plan, original = footer["plan"], footer["original"]
+    plans, machines, original = _parts(footer["plan"]), _parts(footer["provenance"]), footer["original"]
     failed = [row for row in rows if row["status"] == "failed"]
     hours = sum(row["seconds"] for row in rows) / 3600
     first, last = min(row["started_at"] for row in rows), max(row["started_at"] for row in rows)
     return [
-        f"{plan['description']}",
+        " ".join(dict.fromkeys(plan["description"] for plan in plans)),
         "",
         f"* **Original**: {original['network']} on {original['dataset']} ({original['input_size']}), "
         f"{original['accuracy']:.2f} % on "
         f"{original['n_test']} test images, {original['macs']:,} MACs, {original['params']:,} parameters.",
         f"* **Rows**: {len(rows)} trainings of {len({row['recipe_id'] for row in rows})} recipes, "
         f"{len(failed)} failed.",
-        *(f"* **{name}**: {_settings(settings)}." for name, settings in plan["retraining"].items()),
+        *dict.fromkeys(
+            f"* **{name}**: {_settings(settings)}."
+            for plan in plans
+            for name, settings in plan["retraining"].items()
+        ),
         f"* **Made** with generate {_versions(rows, 'code_version')}, torch {_versions(rows, 'torch_version')}, on "
-        f"{footer['provenance']['hardware']}; "
+        f"{' and '.join(dict.fromkeys(machine['hardware'] for machine in machines))}; "
         f"{hours:.2f} hours of training in sum over workers, started between {first} and {last}.",
-        f"* **Remake**: `python -m generate.population generate/plans/{plan['name']}.toml`. "
+        f"* **Remake**: {' and '.join(dict.fromkeys(_command(plan) for plan in plans))}. "
         "Same version of generate and torch, "
         "same vector instructions: the same rows to the last digit; otherwise the same recipe spaces and seed noise.",
     ]
+
+
+def _parts(joined: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what `generate.merge` has joined, or the one part of a table that it has not."""
+    return list(joined.get("merged", [joined]))
+
+
+def _command(plan: Mapping[str, Any]) -> str:
+    return f"`python -m generate.population generate/plans/{plan['name']}.toml`"
 
 
 def _versions(rows: Sequence[Mapping[str, Any]], column: str) -> str:

@@ -7,6 +7,7 @@ import dataclasses
 import importlib.util
 import io
 import json
+import math
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="default: RUN/exports/ID.ENDING")
     parser.add_argument(
         "--tolerance",
-        type=float,
+        type=_points,
         default=TOLERANCE_POINTS,
         metavar="POINTS",
         help="largest deviation from the row's accuracy",
@@ -65,6 +66,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return BAD_INPUT
     return 0
+
+
+def _points(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"expected percentage points, 0 to 100; got {text!r}")
+    return value
 
 
 def export_subnetwork(
@@ -124,6 +135,7 @@ def as_trained(bench: Workbench, row: Mapping[str, Any]) -> Workbench:
 
 
 def _find(folder: RunFolder, subnetwork_id: str) -> tuple[Training, dict[str, Any]]:
+    folder.check_readable()
     found = [
         training for training in folder.read_worklist() if training.subnetwork_id.startswith(subnetwork_id)
     ]

@@ -80,7 +80,9 @@ def merge_populations(sources: Sequence[Path], name: str | None = None) -> pa.Ta
 
 
 def _joined(parts: list[Any]) -> Any:
-    return parts[0] if len(parts) == 1 else {"merged": parts}
+    """Return the one part, or all of them in a list; what was merged before is taken apart again."""
+    flat = [one for part in parts for one in part.get("merged", [part])]
+    return flat[0] if len(flat) == 1 else {"merged": flat}
 
 
 def _read(source: Path) -> pa.Table:
@@ -107,6 +109,11 @@ def _read_table(path: Path) -> pa.Table:
             f"{path} cannot be read as a population ({error}). Expected a run folder or a .parquet file."
         ) from error
     footer = columns.read_footer(table.schema)
+    if footer.get("schema_version", 0) > columns.SCHEMA_VERSION:
+        raise PopulationError(
+            f"{path} was written by a newer version (table format {footer['schema_version']}, this one knows "
+            f"{columns.SCHEMA_VERSION}): columns would be lost. Update this package."
+        )
     missing = [key for key in ("population", "plan", "original", "provenance") if key not in footer]
     if missing:
         raise PopulationError(
@@ -141,6 +148,10 @@ def _distinct(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _write(table: pa.Table, out: Path) -> None:
     path = out / POPULATION if out.suffix != ".parquet" else out
+    if (path.parent / "worklist.json").exists() and path.name == POPULATION:
+        raise PopulationError(
+            f"{path} is the table of a run, which writes it anew when it goes on. Choose another -o."
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

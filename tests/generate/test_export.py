@@ -127,3 +127,26 @@ def test_unknown_and_ambiguous_ids_are_sentences(tiny_run):
         export_subnetwork(tiny_run, "zz")
     with pytest.raises(RunFolderError, match="12 subnetworks"):
         export_subnetwork(tiny_run, "")
+
+
+def test_a_place_that_is_no_run_is_a_sentence(tmp_path):
+    with pytest.raises(RunFolderError, match="is no run folder"):
+        export_subnetwork(tmp_path / "absent", "abc")
+
+
+@pytest.mark.parametrize("points", ["nan", "-1", "much"])
+def test_a_tolerance_that_would_let_everything_pass_is_refused(tiny_run, points, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tiny_run), "abc", f"--tolerance={points}"])
+    assert "expected percentage points, 0 to 100" in capsys.readouterr().err
+
+
+def test_a_failed_row_and_one_still_to_come_are_sentences(tmp_path, tiny_run, first):
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(tiny_run, folder.path)
+    folder.write_row(0, first[1] | {"status": "failed", "error": "it diverged"})
+    with pytest.raises(RunFolderError, match=r"failed \(it diverged\); there is nothing to export"):
+        export_subnetwork(folder.path, first[0].subnetwork_id)
+    (folder.path / "rows" / "0000000.json").unlink()
+    with pytest.raises(RunFolderError, match="is not trained yet"):
+        export_subnetwork(folder.path, first[0].subnetwork_id)

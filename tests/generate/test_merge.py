@@ -8,7 +8,7 @@ import pytest
 
 from generate.merge import main, merge_populations
 from popstats import columns
-from popstats.errors import PopulationError
+from popstats.errors import BAD_INPUT, PopulationError
 
 
 def part(path, source, keep, name="part", **original):
@@ -60,3 +60,32 @@ def test_a_done_row_wins_over_a_failed_one(tmp_path, tiny_run):
     schema = columns.schema(json.loads(table.schema.metadata[columns.METADATA_KEY]))
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), failed)
     assert merge_populations([failed, tiny_run])["status"].to_pylist() == ["done"] * 12
+
+
+def test_merged_again_the_parts_lie_side_by_side(tmp_path, tiny_run):
+    parts = [part(tmp_path / f"{name}.parquet", tiny_run, slice(0, 12), name) for name in "abc"]
+    pq.write_table(merge_populations(parts[:2]), tmp_path / "ab.parquet")
+    merged = merge_populations([tmp_path / "ab.parquet", parts[2]])
+    footer = columns.read_footer(merged.schema)
+    assert [plan["name"] for plan in footer["plan"]["merged"]] == ["tiny"] * 3
+    assert [set(one) for one in footer["provenance"]["merged"]] == [
+        {"code_version", "torch_version", "hardware"}
+    ] * 3
+
+
+def test_a_table_of_a_newer_format_is_refused(tmp_path, tiny_run):
+    """Its columns that this version does not know would be dropped without a word."""
+    table = pq.read_table(tiny_run / "population.parquet")
+    footer = {**columns.read_footer(table.schema), "schema_version": columns.SCHEMA_VERSION + 1}
+    newer = table.replace_schema_metadata(columns.footer(footer))
+    pq.write_table(newer.append_column("joules", pa.array([1.0] * 12)), tmp_path / "newer.parquet")
+    with pytest.raises(PopulationError, match=r"written by a newer version .* columns would be lost"):
+        merge_populations([tmp_path / "newer.parquet"])
+
+
+def test_a_run_keeps_its_own_table(tmp_path, tiny_run, capsys):
+    before = (tiny_run / "population.parquet").read_bytes()
+    for out in (tiny_run, tiny_run / "population.parquet"):
+        assert main([str(tiny_run), "-o", str(out)]) == BAD_INPUT
+        assert "is the table of a run" in capsys.readouterr().err
+    assert (tiny_run / "population.parquet").read_bytes() == before
