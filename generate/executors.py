@@ -169,10 +169,15 @@ class _Crew:
                 continue  # it has just ended by itself, which is what was wanted
 
     def kill(self) -> None:
-        """End all workers now."""
-        for worker in self.workers:
-            worker.process.kill()
-            worker.process.join()
+        """End all workers now; another Ctrl-C in between must not leave some of them at work."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            for worker in self.workers:
+                worker.process.kill()
+            for worker in self.workers:
+                worker.process.join()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def step(self) -> None:
         """Wait for something to happen and deal with it."""

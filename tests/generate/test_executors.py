@@ -2,8 +2,13 @@
 
 import multiprocessing
 import os
+import signal
+import time
 
-from generate.executors import Event, _next_event
+import pytest
+
+from generate.executors import Event, _Crew, _next_event, _Worker
+from generate.run_folder import RunFolder
 
 
 def test_a_worker_that_dies_in_the_middle_of_a_message_has_said_nothing():
@@ -23,3 +28,26 @@ def test_a_worker_with_nothing_to_say():
     theirs.close()
     assert _next_event(ours) is None
     ours.close()
+
+
+def test_an_impatient_ctrl_c_leaves_no_worker_at_work(tmp_path, monkeypatch):
+    """Pressed once more while workers are being ended: one that is left goes on for as long as its training takes."""
+    crew = _Crew(RunFolder(tmp_path), deadline=0.0, report=lambda event: None)
+    for _ in range(2):
+        ours, _ = multiprocessing.Pipe()
+        process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,), daemon=True)
+        process.start()
+        crew.workers.append(_Worker(process, ours, "cpu"))
+    first = crew.workers[0].process
+    kill = first.kill
+
+    def pressed_again() -> None:
+        kill()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(first, "kill", pressed_again)
+    with pytest.raises(KeyboardInterrupt):
+        crew.kill()
+    assert [worker.process.exitcode for worker in crew.workers] == [-signal.SIGKILL] * 2
+    for worker in crew.workers:
+        worker.connection.close()
