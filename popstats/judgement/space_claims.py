@@ -153,8 +153,9 @@ def _std_verdict(case: Case, compared: _Compared) -> Verdict:
     effect = _std_effect(case, found.draws)
     apart = f"{number(abs(compared.medians))} points {'smaller' if compared.medians >= 0 else 'larger'}"
     by = (
-        f"at equal MACs recipes with STD up to {low:.2f} are {_better(found.draws)} than recipes with STD from "
-        f"{high:.2f} in their mean drop; their median, which a few collapsed networks do not move, is {apart}"
+        f"at equal MACs evenly pruned recipes (STD of the pruning ratios up to {low:.2f}) are {_better(found.draws)} than "
+        f"uneven ones (from {high:.2f}) in their mean drop; their median, which a few collapsed networks do not move, is "
+        f"{apart}"
     )
     words = _std_words(case.at(compared.regime), by)
     words["because"] = f"; EDFs: Kolmogorov-Smirnov {found.ks:.2f}, p = {found.ks_p_value:.2g}"

@@ -87,7 +87,7 @@ def judge_limit(case: Case) -> Verdict:
         size=gain,
         quantity="fall of the error",
         unit="percentage points",
-        negligible="none: any lower error counts",
+        negligible="nothing: any lower error counts",
         withheld=by_luck if lucky > 1.0 - limits.supported else "",
     )
     constant = _constant_error(limit)

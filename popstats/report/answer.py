@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from popstats.inference.optimum import INTERVAL_MASS, NEAR_OPTIMAL_POINTS
-from popstats.judgement.case import ALL, Case
+from popstats.judgement.case import ALL, Case, Reading
+from popstats.judgement.readings import is_flat
 from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdict
 from popstats.report.content import Claim, VerdictRow
 from popstats.report.doubts import doubts
@@ -128,6 +131,10 @@ def _is_there_one(evidence: Evidence) -> list[str]:
         return [f"Whether there is a best {_RATIO} was not judged."]
     supported = evidence.regimes_where("C3a", "supported")
     rest = _elsewhere(evidence)
+    refuted = evidence.regimes_where("C3a", "refuted")
+    if len(refuted) == len(evidence.fit.regimes):
+        where = _regimes(evidence, refuted, "in any pruning regime")
+        return [f"There is no best {_RATIO} {where}{_instead(evidence, refuted)}."]
     if not supported:
         found = f"At no pruning level do these networks show a best {_RATIO} beyond doubt"
         return [f"{found}: {rest}." if rest else f"{found}."]
@@ -157,9 +164,34 @@ def _elsewhere(evidence: Evidence) -> str:
     """Return in which regimes there is no best mCB, and in which the data do not decide."""
     refuted, open_ = (evidence.regimes_where("C3a", o) for o in ("refuted", "undecided"))
     denied = "in any pruning regime"
-    rest = [f"there is none {_regimes(evidence, refuted, denied)}"] if refuted else []
+    rest = (
+        [f"there is none {_regimes(evidence, refuted, denied)}{_instead(evidence, refuted)}"]
+        if refuted
+        else []
+    )
     rest += [f"the data do not decide {_regimes(evidence, open_, denied)}"] if open_ else []
     return "; ".join(rest)
+
+
+def _instead(evidence: Evidence, refuted: list[str]) -> str:
+    """Return what a reader may do where there is no best mCB, in brackets after a space; "" where nothing is clear."""
+    told: dict[str, list[str]] = {}
+    for regime in refuted:
+        told.setdefault(_as_good(evidence.readings[regime], evidence.rise), []).append(regime)
+    clauses = [f"{what} at {regime_names(where)}" for what, where in told.items() if what]
+    return f" ({'; '.join(clauses)})" if clauses else ""
+
+
+def _as_good(reading: Reading, rise: float) -> str:
+    """Return which mCB values do as well as any inside the observed range; "" where that is not clear."""
+    if is_flat(reading.height, rise):
+        return "mCB hardly matters"
+    low, high = np.median(reading.optimum.rise_lower), np.median(reading.optimum.rise_upper)
+    if high <= NEAR_OPTIMAL_POINTS and low > rise:
+        return "high mCB is as good as any that was observed"
+    if low <= NEAR_OPTIMAL_POINTS and high > rise:
+        return "low mCB is as good as any that was observed"
+    return ""
 
 
 def _aim(evidence: Evidence, regime: str, named: bool) -> str:

@@ -187,14 +187,17 @@ def _difference_words(named: list[_Named], compared: pd.DataFrame) -> str:
 
 
 def _quantity_words(quantity: _Quantity, rows: pd.DataFrame, *, alone: bool) -> str:
-    """Say where a quantity differs beyond doubt; `alone`: only one population is set against the first."""
+    """Say where a quantity differs beyond doubt, and which way; `alone`: only one is set against the first."""
     name = f"{quantity.heading[0].lower()}{quantity.heading[1:]}"
     if rows.empty:
         return f"no {name} can be compared, as no regime has a supported one in both"
-    apart = rows[(rows["lower"] > quantity.none) | (rows["upper"] < quantity.none)]
+    larger, smaller = rows["lower"] > quantity.none, rows["upper"] < quantity.none
+    apart = rows[larger | smaller]
+    both = larger.any() == smaller.any()
+    how = "differs" if both else "is larger" if larger.any() else "is smaller"
     of = f"{len(apart) or 'none'} of {plural(len(rows), 'comparison')}"
     where = f" (at {regime_names(apart['regime'].tolist())})" if alone and len(apart) else ""
-    return f"the {name} differs beyond doubt in {of}{where}"
+    return f"the {name} {how} beyond doubt in {of}{where}"
 
 
 def _claims(named: list[_Named]) -> tuple[Claim, ...]:

@@ -18,7 +18,7 @@ from popstats.inference.optimum import INTERVAL_MASS, NEAR_OPTIMAL_POINTS
 from popstats.inference.techniques import at_average_technique
 from popstats.inference.width_law import MINIMUM_RECIPES, WidthLaw, width_law
 from popstats.judgement.bucket_sensitivity import bucket_sensitivity
-from popstats.judgement.case import Case
+from popstats.judgement.case import Case, Reading
 from popstats.judgement.conjectures import judge
 from popstats.judgement.explained import Explained, ratio_std, what_explains
 from popstats.judgement.mix_sensitivity import mix_sensitivity
@@ -96,10 +96,14 @@ class Evidence:
         return [self.optima[r.label] for r in self.fit.fitted]
 
     @cached_property
+    def readings(self) -> dict[str, Reading]:
+        """Each fitted regime, read off its draws, by label."""
+        return {r.label: r for r in Case(self.fit, Thresholds()).readings}
+
+    @cached_property
     def regions(self) -> dict[str, tuple[tuple[float, float], ...]]:
         """The two good regions of mCB of each regime whose supported best mCB has a rival behind a bump."""
-        readings = {r.label: r for r in Case(self.fit, Thresholds()).readings}
-        second = {r: readings[r].second(self.rise) for r in self.regimes_where("C3a", "supported")}
+        second = {r: self.readings[r].second(self.rise) for r in self.regimes_where("C3a", "supported")}
         return {
             r: tuple((float(np.exp(low)), float(np.exp(high))) for low, _, high in found.regions)
             for r, found in second.items()

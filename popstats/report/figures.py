@@ -331,22 +331,24 @@ def ranges_panel(
 
 def _near_sentence(evidence: Evidence) -> str:
     supported = [row for row in evidence.fitted_optima if evidence.outcome("C3a", row.regime) == "supported"]
+    if not supported:
+        return "No regime has a supported best mCB, so no range here is a target."
     holds = [r for r in supported if any(low <= 1.0 <= high for low, high in evidence.stretches[r.regime])]
-    first = (
-        f"The original's own ratio is near-optimal in {len(holds)} of the {plural(len(supported), 'regime')} with a best mCB"
-        if supported
-        else "No regime has a supported best mCB, so no range here is a target"
+    where = (
+        f"is {'' if holds else 'not '}near-optimal in the one regime"
+        if len(supported) == 1
+        else f"is near-optimal in {len(holds) or 'none'} of the {plural(len(supported), 'regime')}"
     )
-    known = [r for r in supported or evidence.fitted_optima if np.isfinite(r.regret_at_original)]
+    first = f"The original's own ratio {where} with a best mCB"
+    known = [r for r in supported if np.isfinite(r.regret_at_original)]
     if not known:
         return f"{first}."
     worst = max(known, key=lambda row: float(row.regret_at_original))
-    what = "keeping it" if supported else "keeping the original's ratio"
     ends = interval_words(worst.regret_at_original_lower, worst.regret_at_original_upper)
-    return (
-        f"{first}; {what} costs most at {regime_name(worst.regime)}: {number(worst.regret_at_original)} points "
-        f"({MASS_WORDS} interval {ends})."
-    )
+    cost = f"{number(worst.regret_at_original)} points ({MASS_WORDS} interval {ends})"
+    where = regime_name(worst.regime)
+    most = f"{cost} at {where}" if len(known) == 1 else f"most at {where}: {cost}"
+    return f"{first}; keeping it costs {most}."
 
 
 def _near_caption(evidence: Evidence) -> str:

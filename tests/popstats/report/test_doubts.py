@@ -227,3 +227,22 @@ def test_two_good_regions_are_told_instead_of_the_range_between(clear: Fit) -> N
 def test_rounding_that_only_supports_more_is_no_doubt(clear: Fit) -> None:
     flips = {"0.50": ("undecided", "supported"), "0.80": ("supported", "supported")}
     assert not [d for d in doubts(_evidence(clear, bucketed=flips)) if "buckets" in d.clause]
+
+
+@pytest.mark.parametrize(
+    ("truth", "told"),
+    [
+        ("flat", "in any pruning regime (mCB hardly matters at 50 and 70 %)."),
+        ("linear", "in any pruning regime (low mCB is as good as any that was observed at 50 and 70 %)."),
+    ],
+)
+def test_where_there_is_no_best_mcb_the_lead_says_what_does_as_well(truth: str, told: str) -> None:
+    made = popstats.simulate_population(truth, regimes=(0.5, 0.7), n=400, rise=0.8)
+    evidence = Evidence(popstats.fit(made, method="exact"))
+    lead = answer(evidence)[0]
+    assert lead.startswith("There is no best ratio of MACs to parameters")
+    assert lead.endswith(told)
+    # A cost against a lowest point that no verdict supports would be read as one.
+    assert (
+        near_figure(evidence).sentence == "No regime has a supported best mCB, so no range here is a target."
+    )
