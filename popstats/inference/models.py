@@ -1,23 +1,29 @@
-"""The PyMC model of the hyperparameters over all regimes: what `method="nuts"` samples under normal noise.
+"""The PyMC models: of the hyperparameters over all regimes under normal noise, and of the rows under other noise.
 
-It is the definition, for reading and for PyMC's own tools. `nuts` samples the same density through a function
-that needs no compiling in each process; a test holds the two equal.
+They are the definitions, for reading and for PyMC's own tools. `nuts` and `row_models` sample the same densities
+through functions that need no compiling in each process; tests hold each pair equal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pymc as pm
 import pytensor.tensor as pt
 
+from popstats.inference import row_density
 from popstats.inference.cross_products import RegimeData
 from popstats.inference.density_op import DensityOp
 from popstats.inference.marginal import log_density, pack
 from popstats.inference.priors import Priors
+from popstats.inference.row_models import RowCoordinates
 
-__all__ = ["MarginalLogDensity", "build_model"]
+__all__ = ["MarginalLogDensity", "RowLogDensity", "build_model", "build_row_model"]
+
+FloatArray = npt.NDArray[np.float64]
 
 
 class MarginalLogDensity(DensityOp):
@@ -53,3 +59,68 @@ def build_model(regimes: Sequence[RegimeData], priors: Priors) -> pm.Model:
         packed = pm.Data("packed", pack(regimes))
         pm.Potential("data", MarginalLogDensity()(pt.stack([*rows, logit_share]), packed)[0])
     return model
+
+
+class RowLogDensity(DensityOp):
+    """`row_density.log_density` in a PyTensor graph."""
+
+    density = staticmethod(row_density.log_density)
+    differentiable = 3
+
+
+def build_row_model(noise: str, coordinates: RowCoordinates, packed: FloatArray, priors: Priors) -> pm.Model:
+    """Return the PyMC model.
+
+    Free variables: `common`, the scales (`log_noise` and `log_beyond_one`, or `log_total` and `log_odds`; (K,) each)
+    and `z`, whitened coefficients (K, p).
+
+    Parameters
+    ----------
+    noise : {"student", "frontier"}
+    coordinates : RowCoordinates
+        Whitens the coefficients.
+    packed : numpy.ndarray
+        From `row_density.pack_rows`.
+    priors : Priors
+    """
+    size = len(coordinates.centre)
+    with pm.Model() as model:
+        common = pm.Normal("common", np.log(priors.noise[0]), priors.noise[1] * np.sqrt(priors.pooling))
+        own = priors.noise[1] * np.sqrt(1.0 - priors.pooling)
+        scales = _frontier_scales if noise == "frontier" else _student_scales
+        log_noise, log_shape, lowered = scales(size, common, own, priors)
+        # The likelihood places the coefficients; this wide prior only keeps the density proper.
+        z = pm.Normal("z", 0.0, coordinates.wide**-0.5, shape=coordinates.wide.shape)
+        coefficients = coordinates.centre + (coordinates.root * z[:, None, :]).sum(axis=2)
+        coefficients = pm.Deterministic("coefficients", pt.inc_subtensor(coefficients[:, 0], -lowered))
+        curve = coefficients[:, -coordinates.precision.shape[1] :]
+        pm.Potential("curve", -0.5 * (coordinates.precision * curve**2).sum())
+        rows = pm.Data("rows", packed)
+        pm.Potential("data", RowLogDensity()(coefficients, log_noise, log_shape, rows)[0])
+    return model
+
+
+def _student_scales(size: int, common: Any, own: float, priors: Priors) -> tuple[Any, Any, Any]:
+    """Return log noise, log degrees of freedom, and 0: the curve is where trainings centre."""
+    log_noise = pm.Normal("log_noise", common, own, shape=size)
+    # Degrees of freedom nu = 1 + Gamma(2, 0.1) (Juarez and Steel 2010, doi:10.1198/jbes.2009.07145, above 1:
+    # without a mean there would be no expected drop), sampled as log(nu - 1).
+    beyond = pm.Flat("log_beyond_one", shape=size, initval=np.full(size, np.log(5.0)))
+    pm.Potential("degrees_of_freedom", (2.0 * beyond - 0.1 * pt.exp(beyond)).sum())
+    return log_noise, pm.Deterministic("log_shape", pt.softplus(beyond)), np.zeros(size)
+
+
+def _frontier_scales(size: int, common: Any, own: float, priors: Priors) -> tuple[Any, Any, Any]:
+    """Return log noise, log excess, and how far the curve lies below the trainings' mean: the excess.
+
+    Noise and excess trade off along a circle of constant variance, and level and excess along a line. Sampled are
+    the total and the odds of its two parts instead (the Jacobian is constant), and the mean's level.
+    """
+    log_total = pm.Flat("log_total", shape=size, initval=np.zeros(size))
+    log_odds = pm.Flat("log_odds", shape=size, initval=np.zeros(size))
+    log_noise = pm.Deterministic("log_noise", log_total - 0.5 * pt.softplus(log_odds))
+    log_shape = pm.Deterministic("log_shape", log_total - 0.5 * pt.softplus(-log_odds))
+    pm.Potential("noise", pm.logp(pm.Normal.dist(common, own), log_noise).sum())
+    excess = pm.Normal.dist(np.log(priors.excess[0]), priors.excess[1])
+    pm.Potential("excess", pm.logp(excess, log_shape).sum())
+    return log_noise, log_shape, pt.exp(log_shape)

@@ -1,4 +1,4 @@
-"""The PyMC model for noise that is not normal: Student-t, or a frontier (normal plus exponential).
+"""Noise that is not normal: Student-t, or a frontier (normal plus exponential).
 
 The likelihood does not reduce to cross-products, so every row enters every step. Coefficients are sampled
 too, whitened by the exact posterior under normal noise: in those coordinates NUTS needs few steps.
@@ -6,50 +6,131 @@ too, whitened by the exact posterior under normal noise: in those coordinates NU
 The curve's length scale and amplitude are set to their posterior medians under normal noise (empirical
 Bayes). Sampled together with the coefficients they form funnels in twenty dimensions: centred, non-centred
 and partially centred versions all gave fewer than 150 effective draws out of 2,000.
+
+The posterior is the one of the PyMC model `models.build_row_model`; sampled is the same density through a function
+that needs no compiling in each process (`row_density`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import nutpie
-import pymc as pm
-import pytensor.tensor as pt
 
 from popstats.inference.cross_products import RegimeData, StandardRows
 from popstats.inference.curves import log_basis_variance
 from popstats.inference.draws import Draws
 from popstats.inference.priors import Priors
-from popstats.inference.row_density import RowLogDensity, pack_rows
-from popstats.inference.sampling import Chains, run_chains, sampler_statistics, say
+from popstats.inference.row_density import compiled_row_posterior, pack_rows
+from popstats.inference.sampling import Chains, sample_compiled, say
 
-__all__ = ["sample_rows"]
+__all__ = ["RowCoordinates", "pack_row_posterior", "sample_rows"]
 
 FloatArray = npt.NDArray[np.float64]
 
 #: In a few hundred dimensions trajectories take 15 steps at 0.8 and at 0.9; at 0.8 one in some thousand diverged.
 _TARGET_ACCEPT = 0.9
+#: Prior precision of a whitened coefficient: the likelihood places it.
+_WIDE = 1e-4
+#: Where the degrees of freedom less one start, and the odds of exponential and normal part; and how far apart chains
+#: start, in logs.
+_START = {"student": 5.0, "frontier": 1.0}
+_APART = 0.5
 
 
 @dataclass(frozen=True)
-class _Whitening:
-    """Coefficients = centre + root @ z, regime by regime: the exact posterior under normal noise."""
+class RowCoordinates:
+    """Where the sampler walks: the noises' common value, two scales a regime, whitened coefficients.
 
-    centre: FloatArray  # (K, p)
-    root: FloatArray  # (K, p, p)
-    precision: FloatArray  # (K, m) prior precision of the basis coefficients
+    The two scales a regime are log noise and log(degrees of freedom - 1), or the logs of the total spread and of the
+    odds of its exponential and normal parts.
+
+    Attributes
+    ----------
+    start, spread : numpy.ndarray, shape (1 + 2 K,)
+        The scales are start + spread * x.
+    centre : numpy.ndarray, shape (K, p)
+        Coefficients are centre + root @ z: the exact posterior under normal noise.
+    root : numpy.ndarray, shape (K, p, p)
+        Lower triangular.
+    wide : numpy.ndarray, shape (K, p)
+        Prior precision of z: next to nothing, but 1 for terms that a regime cannot tell apart.
+    precision : numpy.ndarray, shape (K, m)
+        Prior precision of the curve's coefficients.
+    """
+
+    start: FloatArray
+    spread: FloatArray
+    centre: FloatArray
+    root: FloatArray
+    wide: FloatArray
+    precision: FloatArray
 
     @classmethod
-    def of(cls, normal: Draws, length_scale: FloatArray, amplitude: FloatArray) -> _Whitening:
-        flat = normal.flat_coefficients
-        jitter = 1e-9 * np.eye(flat.shape[2])
-        roots = [np.linalg.cholesky(np.cov(flat[:, k].T) + jitter) for k in range(flat.shape[1])]
-        precision = np.exp(-log_basis_variance(length_scale)) / amplitude[:, None] ** 2
-        return cls(flat.mean(axis=0), np.array(roots), precision)
+    def of(
+        cls,
+        noise: str,
+        regimes: Sequence[RegimeData],
+        normal: Draws,
+        length_scale: FloatArray,
+        amplitude: FloatArray,
+    ) -> RowCoordinates:
+        """Standardise by the exact draws under normal noise; length scale and amplitude, (K,) each, are held."""
+        flat, log_noise = normal.flat_coefficients, np.log(normal.noise).reshape(-1, len(regimes))
+        centre, wide = flat.mean(axis=0), np.full(flat.shape[1:], _WIDE)
+        root = np.zeros((*flat.shape[1:], flat.shape[2]))
+        for k, regime in enumerate(regimes):
+            kept = np.ones(flat.shape[2], dtype=bool)
+            kept[: len(regime.fixed)] = regime.fixed
+            covariance = np.cov(flat[:, k].T) * np.outer(kept, kept) + np.diag(np.where(kept, 1e-9, 1.0))
+            root[k], centre[k, ~kept], wide[k, ~kept] = np.linalg.cholesky(covariance), 0.0, 1.0
+        first = log_noise.mean(axis=0)
+        apart = np.full(len(regimes), _APART)
+        return cls(
+            start=np.concatenate([[first.mean()], first, np.full(len(regimes), np.log(_START[noise]))]),
+            spread=np.concatenate([[_APART], 2.0 * log_noise.std(axis=0), apart]),
+            centre=centre,
+            root=root,
+            wide=wide,
+            precision=np.exp(-log_basis_variance(length_scale)) / amplitude[:, None] ** 2,
+        )
+
+    @property
+    def dimension(self) -> int:
+        """Coordinates in all."""
+        return int(self.start.size + self.centre.size)
+
+    def to_parameters(self, noise: str, x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return log noise and log shape, (..., K) each, and coefficients (..., K, p) of coordinates (..., dimension)."""
+        walked = self.start + self.spread * x[..., : self.start.size]
+        a, b = np.split(walked[..., 1:], 2, axis=-1)
+        z = x[..., self.start.size :].reshape(*x.shape[:-1], *self.centre.shape)
+        coefficients = self.centre + np.einsum("kij,...kj->...ki", self.root, z)
+        if noise == "student":
+            return a, np.logaddexp(0.0, b), coefficients
+        log_shape = a - 0.5 * np.logaddexp(0.0, -b)
+        coefficients[..., 0] -= np.exp(log_shape)
+        return a - 0.5 * np.logaddexp(0.0, b), log_shape, coefficients
+
+
+def pack_row_posterior(coordinates: RowCoordinates, packed: FloatArray, priors: Priors) -> FloatArray:
+    """Return all that the compiled density of the coordinates needs, as one vector.
+
+    Layout: its size, regimes K, coefficients p, those of the curve m; medians and deviations of the log priors
+    (common noise, a regime's own about it, excess); start and spread of the scales, centre, prior precisions and
+    root of the coefficients, the curve's prior precisions, then `pack_rows`.
+    """
+    c, (median, spread) = coordinates, priors.noise
+    common, own = spread * np.sqrt(priors.pooling), spread * np.sqrt(1.0 - priors.pooling)
+    vector = np.concatenate([
+        [0.0, *c.centre.shape, c.precision.shape[1]],
+        [np.log(median), common, own, np.log(priors.excess[0]), priors.excess[1]],
+        c.start, c.spread, c.centre.ravel(), c.wide.ravel(), c.root.ravel(), c.precision.ravel(), packed,
+    ])  # fmt: skip
+    vector[0] = vector.size
+    return vector
 
 
 def sample_rows(
@@ -85,22 +166,20 @@ def sample_rows(
     """
     share = np.median(normal.seed_share, axis=(0, 1))
     length_scale, amplitude = np.median(normal.length_scale, (0, 1)), np.median(normal.amplitude, (0, 1))
-    whitening = _Whitening.of(normal, length_scale, amplitude)
-    packed = _pack(noise, regimes, rows, share)
-    say(progress, f"compiling the {noise} model (seconds)")
-    compiled = nutpie.compile_pymc_model(_build(noise, len(regimes), whitening, packed, priors))
+    coordinates = RowCoordinates.of(noise, regimes, normal, length_scale, amplitude)
+    say(progress, "loading the compiled model (compiling it, for some seconds, the first time on a machine)")
+    density = compiled_row_posterior()
     say(progress, f"sampling {chains.number} chains over {sum(r.drop.size for r in rows):,} recipes")
-    trace = run_chains(compiled, chains, target_accept=_TARGET_ACCEPT)
-    coefficients, log_noise, log_shape = (
-        trace["posterior"][name].to_numpy() for name in ("coefficients", "log_noise", "log_shape")
-    )
+    data = pack_row_posterior(coordinates, _pack(noise, regimes, rows, share), priors)
+    raw = sample_compiled(density, data, coordinates.dimension, chains, target_accept=_TARGET_ACCEPT)
+    log_noise, log_shape, coefficients = coordinates.to_parameters(noise, raw.positions)
     return Draws(
         length_scale=np.broadcast_to(length_scale, log_noise.shape).copy(),
         amplitude=np.broadcast_to(amplitude, log_noise.shape).copy(),
         noise=np.exp(log_noise),
         seed_share=np.broadcast_to(share, log_noise.shape).copy(),
         coefficients=coefficients,
-        statistics=sampler_statistics(trace),
+        statistics=raw.statistics,
         edge_probability=np.zeros(len(regimes)),
         shape=np.exp(log_shape),
     )
@@ -109,55 +188,5 @@ def sample_rows(
 def _pack(
     noise: str, regimes: Sequence[RegimeData], rows: Sequence[StandardRows], share: FloatArray
 ) -> FloatArray:
-    designs = [r.design() for r in rows]
-    for regime, design in zip(regimes, designs, strict=True):
-        design[:, : len(regime.fixed)] *= regime.fixed
-    starts = np.cumsum([0, *(r.drop.size for r in rows)]).astype(np.float64)
     relative = [np.sqrt((1.0 - s + s / r.runs) / r.weight) for r, s in zip(rows, share.tolist(), strict=True)]
-    drop = np.concatenate([r.drop for r in rows])
-    return pack_rows(noise, starts, np.concatenate(designs), drop, np.concatenate(relative))
-
-
-def _build(noise: str, size: int, whitening: _Whitening, packed: FloatArray, priors: Priors) -> pm.Model:
-    with pm.Model() as model:
-        common = pm.Normal("common", np.log(priors.noise[0]), priors.noise[1] * np.sqrt(priors.pooling))
-        own = priors.noise[1] * np.sqrt(1.0 - priors.pooling)
-        scales = _frontier_scales if noise == "frontier" else _student_scales
-        log_noise, log_shape, lowered = scales(size, common, own, priors)
-        # The likelihood places the coefficients; this wide prior only keeps terms proper that a regime lacks.
-        z = pm.Normal("z", 0.0, 100.0, shape=whitening.centre.shape)
-        centre, root = pm.Data("centre", whitening.centre), pm.Data("root", whitening.root)
-        coefficients = centre + (root * z[:, None, :]).sum(axis=2)
-        coefficients = pm.Deterministic("coefficients", pt.inc_subtensor(coefficients[:, 0], -lowered))
-        precision = pm.Data("precision", whitening.precision)
-        curve = coefficients[:, -whitening.precision.shape[1] :]
-        pm.Potential("curve", -0.5 * (precision * curve**2).sum())
-        rows = pm.Data("rows", packed)
-        pm.Potential("data", RowLogDensity()(coefficients, log_noise, log_shape, rows)[0])
-    return model
-
-
-def _student_scales(size: int, common: Any, own: float, priors: Priors) -> tuple[Any, Any, Any]:
-    """Return log noise, log degrees of freedom, and 0: the curve is where trainings centre."""
-    log_noise = pm.Normal("log_noise", common, own, shape=size)
-    # Degrees of freedom nu = 1 + Gamma(2, 0.1) (Juarez and Steel 2010, doi:10.1198/jbes.2009.07145, above 1:
-    # without a mean there would be no expected drop), sampled as log(nu - 1).
-    beyond = pm.Flat("log_beyond_one", shape=size, initval=np.full(size, np.log(5.0)))
-    pm.Potential("degrees_of_freedom", (2.0 * beyond - 0.1 * pt.exp(beyond)).sum())
-    return log_noise, pm.Deterministic("log_shape", pt.softplus(beyond)), np.zeros(size)
-
-
-def _frontier_scales(size: int, common: Any, own: float, priors: Priors) -> tuple[Any, Any, Any]:
-    """Return log noise, log excess, and how far the curve lies below the trainings' mean: the excess.
-
-    Noise and excess trade off along a circle of constant variance, and level and excess along a line. Sampled are
-    the total and the odds of its two parts instead (the Jacobian is constant), and the mean's level.
-    """
-    log_total = pm.Flat("log_total", shape=size, initval=np.zeros(size))
-    log_odds = pm.Flat("log_odds", shape=size, initval=np.zeros(size))
-    log_noise = pm.Deterministic("log_noise", log_total - 0.5 * pt.softplus(log_odds))
-    log_shape = pm.Deterministic("log_shape", log_total - 0.5 * pt.softplus(-log_odds))
-    pm.Potential("noise", pm.logp(pm.Normal.dist(common, own), log_noise).sum())
-    excess = pm.Normal.dist(np.log(priors.excess[0]), priors.excess[1])
-    pm.Potential("excess", pm.logp(excess, log_shape).sum())
-    return log_noise, log_shape, pt.exp(log_shape)
+    return pack_rows(noise, regimes, rows, relative)

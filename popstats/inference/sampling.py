@@ -71,7 +71,9 @@ def _identity() -> Any:
     return numba.cfunc(_EXPANSION, cache=True)(_copy)
 
 
-def sample_compiled(density: Any, data: FloatArray, dimension: int, chains: Chains) -> RawDraws:
+def sample_compiled(
+    density: Any, data: FloatArray, dimension: int, chains: Chains, **options: Any
+) -> RawDraws:
     """Sample a density whose coordinates are about standard normal.
 
     Parameters
@@ -82,6 +84,8 @@ def sample_compiled(density: Any, data: FloatArray, dimension: int, chains: Chai
         What the density reads through its last argument.
     dimension : int
     chains : Chains
+    **options
+        Further ones of `nutpie.sample`.
 
     Returns
     -------
@@ -106,7 +110,7 @@ def sample_compiled(density: Any, data: FloatArray, dimension: int, chains: Chai
         _shapes={name: (dimension,)},
         _coords={},
     )
-    trace = run_chains(model, chains, save_warmup=False)
+    trace = run_chains(model, chains, save_warmup=False, **options)
     return RawDraws(trace["posterior"][name].to_numpy(), sampler_statistics(trace))
 
 
