@@ -101,6 +101,7 @@ class _Driver:
     failures: int = 0
     stopping: bool = False
     unfit: int = 0
+    told_unfit: set[str] = field(default_factory=set)
     look_again: float = -math.inf
     waiting_since: float = field(default_factory=time.monotonic)
     other_nodes: set[str] = field(default_factory=set)
@@ -188,6 +189,10 @@ class _Driver:
             node, torch_version = self.pool.result(future)
         except LostError as error:
             self._count_loss(error)
+            self._note(
+                "an actor was lost before it could train, another one is asked for; is memory or /dev/shm full on its "
+                f"node? ({error})"
+            )
             self.pool.replace_actor(actor)
             return
         except UnfitError as error:
@@ -200,13 +205,12 @@ class _Driver:
     def _do_without(self, error: UnfitError) -> None:
         """Go on without an actor that could not open, as long as there are others."""
         self.unfit += 1
-        sentence = (
-            f"no training can run on {error}. Every node needs this package with the extra [generate], in the same "
-            "version, and the modules that the plan names"
-        )
+        sentence = f"no training can run on {error}"
         if not self.pool.size:
             raise RunFolderError(f"--executor ray: {sentence}.") from error
-        self._note(f"{sentence}; going on without it")
+        if str(error) not in self.told_unfit:
+            self.told_unfit.add(str(error))
+            self._note(f"{sentence}; going on without it")
 
     def _say_if_another_torch(self, node: str, version: str) -> None:
         here = str(torch.__version__)
@@ -229,6 +233,11 @@ class _Driver:
 
     def _lost(self, actor: Any, training: Training, error: Exception) -> None:
         """Open another actor; the training is missing again, unless it took too many actors with it."""
+        if self.stopping:
+            self._note(
+                f"the actor of training {training.index} was lost; the next run takes it over ({error})"
+            )
+            return
         self._count_loss(error)
         self.losses[training.index] += 1
         self.pool.replace_actor(actor)

@@ -19,6 +19,9 @@ POLL_SECONDS = 0.5
 LOSSES = ("RayActorError", "WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "ObjectLostError")
 
 
+SAME_EVERYWHERE = "Every node needs this package with the extra [generate], in the same version, and the modules of the plan"
+
+
 class LostError(Exception):
     """An actor, its node or its result is gone."""
 
@@ -41,7 +44,9 @@ def _last_line(error: Exception) -> str:
 def _unfit(error: Exception) -> UnfitError:
     """Name the node and the reason, out of the report in which Ray wraps what the actor's own start raised."""
     node = re.search(r"\bip=([^,)\s]+)", str(error))
-    return UnfitError(f"{node[1] if node else 'a node'}: {_last_line(error)}")
+    ours = re.fullmatch(r"popstats\.errors\.\w+: (.+)", _last_line(error))
+    reason = ours[1] if ours else f"{_last_line(error)}. {SAME_EVERYWHERE}"
+    return UnfitError(f"{node[1] if node else 'a node'}: {reason}")
 
 
 @dataclass

@@ -5,8 +5,18 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from generate.ray_cluster import check_room, connect, describe, room_for
+from generate.plan import DEFAULT_PLAN, read_plan
+from generate.ray_cluster import (
+    _is_a_node,
+    check_room,
+    connect,
+    describe,
+    resources_of,
+    room_for,
+    unused_gpus,
+)
 from popstats.errors import RunFolderError
 
 
@@ -74,3 +84,22 @@ def test_a_cluster_without_room_is_a_sentence():
 
 def test_the_cluster_in_one_line_counts_living_nodes():
     assert describe(cluster(CPU=8.0), 3) == "Ray: 2 nodes, 8 CPUs, 0 GPUs; 3 actors"
+
+
+def test_a_machine_that_is_no_node_is_told_to_join_first(tmp_path):
+    assert "first `ray start --address head:6379` here" in _is_a_node("head:6379")
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("head:6379")
+    assert _is_a_node("head:6379") == ""
+
+
+def test_gpus_that_stay_idle_are_named():
+    assert "the cluster's 2 GPUs stay idle" in unused_gpus(cluster(CPU=8.0, GPU=2.0), torch.device("cpu"))
+    assert unused_gpus(cluster(CPU=8.0, GPU=2.0), torch.device("cuda")) == ""
+    assert unused_gpus(cluster(CPU=8.0), torch.device("cpu")) == ""
+
+
+def test_a_plan_says_what_share_of_a_gpu_an_actor_takes():
+    plan = read_plan(DEFAULT_PLAN)
+    assert resources_of(plan, torch.device("cpu")) == {"num_cpus": 1, "num_gpus": 0}
+    assert resources_of(plan, torch.device("cuda")) == {"num_cpus": 1, "num_gpus": plan.gpus_per_training}
