@@ -277,12 +277,19 @@ def _simulate(options: argparse.Namespace) -> int:
     )  # fmt: skip
     path = population.save(options.output)
     truth = population.metadata["truth"]
-    lines = [
-        f"regime {label}: best mCB {answer['mcb']:.3f}, drop {answer['limit']:.2f} points"
-        for label, answer in truth["regimes"].items()
-    ]
+    lines = [f"regime {label}: {_truth_words(answer)}" for label, answer in truth["regimes"].items()]
     _say(options, {"population": str(path), "truth": truth}, "\n".join([*lines, str(path)]))
     return DONE
+
+
+def _truth_words(answer: Mapping[str, Any]) -> str:
+    """Return what C3a should find in a simulated regime, by its own rule."""
+    from popstats.judgement.verdicts import Thresholds
+
+    lower, upper = answer["rise_lower"], answer["rise_upper"]
+    found = answer["interior"] and min(lower, upper) > Thresholds().rise
+    best = f"{'best mCB' if found else 'no best mCB; lowest at'} {answer['mcb']:.3f}"
+    return f"{best}, drop {answer['limit']:.2f} points; the range's ends lie {lower:.2f} and {upper:.2f} above it"
 
 
 def _calibrate(options: argparse.Namespace) -> int:

@@ -347,3 +347,12 @@ def test_fit_prints_the_alerts_in_options(tmp_path, capsys):
     assert main(command) == DONE
     assert "try --noise student (with --method nuts)" in (out := capsys.readouterr().out)
     assert out.index("Read first:") < out.index("best mCB?")
+
+
+@pytest.mark.parametrize(
+    ("truth", "told"), [("quadratic", "best mCB 1.0"), ("flat", "no best mCB; lowest at")]
+)
+def test_a_simulated_truth_is_told_by_the_rule_of_c3a(truth, told, tmp_path, capsys):
+    path = tmp_path / "made.parquet"
+    assert main(["simulate", "--truth", truth, "--regimes", "0.5", "-o", str(path)]) == DONE
+    assert capsys.readouterr().out.startswith(f"regime 0.50: {told}")
