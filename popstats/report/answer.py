@@ -335,5 +335,12 @@ def threshold_words(limits: Thresholds) -> str:
         f"Supported: probability of the claim at least {limits.supported:g}. Refuted: at most {limits.refuted:g}, also "
         "after its odds before the data are set to 1:1, or the whole interval is negligible. At a best mCB the expected "
         f"drop lies more than {limits.rise:g} points below that at both ends of the observed range; “practically” means "
-        f"that it costs under {limits.regret:g} points, near-optimal at most {limits.near:g} points."
+        f"that it costs under {limits.regret:g} points, near-optimal at most {limits.near:g} points{_other_height(limits)}."
     )
+
+
+def _other_height(limits: Thresholds) -> str:
+    """Say that the figures keep their own height of the near-optimal range where the verdicts have another."""
+    if limits.near == NEAR_OPTIMAL_POINTS:
+        return ""
+    return f" (in these verdicts; figures and tables show ranges of {NEAR_OPTIMAL_POINTS:g} points)"
