@@ -153,7 +153,9 @@ def _why_nothing(fit: Fit) -> str:
     population, axis = fit.population, fit.regime_axis
     counts, edges = np.histogram(population.frame[f"{axis}_reduction"], bins=10, range=(0.0, 1.0))
     held = ", ".join(
-        f"{low:.0%} to {low + 0.1:.0%}: {n:,}" for n, low in zip(counts, edges[:-1], strict=True) if n
+        f"{100 * low:.0f} to {100 * low + 10:.0f} %: {n:,}"
+        for n, low in zip(counts, edges[:-1], strict=True)
+        if n
     )
     asked = ", ".join(f"{r.target:g} ({r.n:,} trainings: {r.reason})" for r in fit.regimes)
     return (

@@ -413,7 +413,7 @@ class Population:
         return (
             f"<Population {self.name!r}: {len(self):,} trainings of {self.recipe.max() + 1:,} recipes"
             f"{f', {len(self.failed)} failed' if len(self.failed) else ''}; MACs reduction "
-            f"{reductions.min():.0%} to {reductions.max():.0%}; original {self.original.accuracy:.2f} %, "
+            f"{100 * reductions.min():.0f} to {100 * reductions.max():.0f} %; original {self.original.accuracy:.2f} %, "
             f"{self.original.macs:,.10g} MACs, {self.original.params:,.10g} parameters>"
         )
 

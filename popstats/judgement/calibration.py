@@ -20,7 +20,7 @@ import pandas as pd
 from popstats.errors import FitError
 from popstats.inference.fit import Fit, Method, fit
 from popstats.inference.optimum import INTERVAL_MASS, OptimumDraws, interval
-from popstats.judgement.case import Case
+from popstats.judgement.case import Case, percent
 from popstats.judgement.explained import Explained
 from popstats.judgement.optimum_claims import judge_optimum
 from popstats.judgement.verdicts import Thresholds
@@ -158,7 +158,7 @@ class Calibration:
         worst = self.table[["false_supported", "false_refuted"]].max()
         return (
             f"<Calibration: {len(self.table)} settings, method {self.method}; worst false supported "
-            f"{worst.false_supported:.1%}, worst false refuted {worst.false_refuted:.1%}>"
+            f"{percent(worst.false_supported)}, worst false refuted {percent(worst.false_refuted)}>"
         )
 
 

@@ -389,7 +389,7 @@ def lower_envelope(
     if x.size * quantile < MINIMUM_POINTS:
         raise FitError(
             f"lower envelope: expected at least {int(np.ceil(MINIMUM_POINTS / quantile))} networks for the "
-            f"{quantile:.0%} quantile, got {x.size}; ask for a larger quantile"
+            f"{100 * quantile:.0f} % quantile, got {x.size}; ask for a larger quantile"
         )
     keep = np.random.default_rng(seed).permutation(x.size)[:ENVELOPE_POINTS]
     grid = np.linspace(float(np.quantile(x, 0.025)), float(np.quantile(x, 0.975)), 101)

@@ -21,6 +21,7 @@ from popstats.errors import FitError
 from popstats.inference.fit import Fit, fit
 from popstats.inference.optimum import INTERVAL_MASS
 from popstats.judgement.calibration import DRAWS, SCORED, covers, optimum_outcomes, optimum_values
+from popstats.judgement.case import percent
 from popstats.population import Population
 from popstats.spaces import assign_regimes
 
@@ -76,7 +77,7 @@ class Plasmode:
         )
         return (
             f"<Plasmode of {self.population!r}: {len(self.table)} regimes and sizes; contradicted at most "
-            f"{most:.1%}, near-optimal bounds covered {covered:.1%} on average>"
+            f"{percent(most)}, near-optimal bounds covered {percent(covered)} on average>"
         )
 
 

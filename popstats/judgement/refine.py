@@ -20,12 +20,13 @@ from popstats.inference.fit import Fit, require_fit
 from popstats.inference.optimum import interval
 from popstats.inference.techniques import at_average_technique
 from popstats.inference.width_law import MINIMUM_RECIPES, RegimeLaw, WidthLaw, known_widths, width_law
-from popstats.judgement.case import Case, Reading
+from popstats.judgement.case import Case, Reading, percent
 from popstats.judgement.explained import ratio_std
 from popstats.judgement.optimum_claims import SECOND_REGION
 from popstats.judgement.space_claims import judge_std_spaces, std_halves
 from popstats.judgement.verdicts import Thresholds
 from popstats.judgement.width_search import Budget, WidthBands, near_best_bands
+from popstats.population import folder_for
 from popstats.spaces import Axis, assign_regimes
 
 __all__ = ["RefinedSpace", "refine"]
@@ -103,8 +104,14 @@ class RefinedSpace:
         ----------
         path : str or Path
             The file, conventionally .toml.
+
+        Raises
+        ------
+        PopstatsError
+            If its folder does not exist and cannot be made.
         """
         target = Path(path)
+        folder_for(target)
         target.write_text(self._toml(), encoding="utf-8")
         return target
 
@@ -134,12 +141,12 @@ class RefinedSpace:
         parts += [f"a band of widths for each of {len(self.widths)} groups"] if self.widths else []
         if self.share_kept >= NEARLY_ALL:
             return (
-                f"At {where}: {', '.join(parts)}. This refines nothing: it keeps {self.share_kept:.1%} of "
+                f"At {where}: {', '.join(parts)}. This refines nothing: it keeps {percent(self.share_kept)} of "
                 f"{self.n_recipes:,} recipes, so new ones drawn from it are expected to be no better than those of the "
                 "whole space."
             )
         return (
-            f"At {where}: {', '.join(parts)}. It keeps {self.share_kept:.1%} of {self.n_recipes:,} recipes and is "
+            f"At {where}: {', '.join(parts)}. It keeps {percent(self.share_kept)} of {self.n_recipes:,} recipes and is "
             f"expected to gain {self.gain:.2f} points on average (90 % interval {self.gain_lower:.2f} to "
             f"{self.gain_upper:.2f}) over as many recipes of the whole space."
         )
@@ -149,7 +156,7 @@ class RefinedSpace:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><th>{html.escape(g)}</th><td>{low:.1%} to {high:.1%}</td></tr>"
+            f"<tr><th>{html.escape(g)}</th><td>{100 * low:.1f} to {100 * high:.1f} %</td></tr>"
             for g, (low, high) in self.widths.items()
         )
         table = f"<table><tr><th>group</th><th>width kept</th></tr>{rows}</table>" if rows else ""

@@ -315,7 +315,7 @@ def test_nothing_fitted_is_bad_input(half_empty, tmp_path, capsys):
     out, error = capsys.readouterr()
     assert out == ""
     assert "0.8 (3 trainings: 3 recipes; a curve needs at least 10)" in error
-    assert "50% to 60%: " in error or "40% to 50%: " in error
+    assert "50 to 60 %: " in error or "40 to 50 %: " in error
     assert not (tmp_path / "fit.nc").exists()
 
 

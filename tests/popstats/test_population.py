@@ -152,7 +152,7 @@ def test_regime_axis_is_the_plans(axes, expected):
 
 def test_repr_says_how_many_and_of_what():
     text = repr(population())
-    assert "4 trainings of 4 recipes; MACs reduction 50% to 70%; original 95.00 %, 1,000 MACs" in text
+    assert "4 trainings of 4 recipes; MACs reduction 50 to 70 %; original 95.00 %, 1,000 MACs" in text
 
 
 def test_html_is_escaped():

@@ -164,7 +164,7 @@ def test_bands_that_keep_everything_promise_nothing(by_mcb: Fit) -> None:
     space = popstats.refine(by_mcb, 0.6)
     assert "expected to gain" in repr(space)
     whole = replace(space, share_kept=0.97)
-    assert "This refines nothing: it keeps 97.0% of" in repr(whole)
+    assert "This refines nothing: it keeps 97 % of" in repr(whole)
     assert "gain" not in repr(whole)
 
 
