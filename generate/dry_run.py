@@ -20,7 +20,7 @@ from generate.plan import Plan, TrainingSettings
 from generate.preparation import Survey, survey
 from generate.progress import duration
 from generate.recipes import TOLERANCE
-from generate.training import evaluate, fresh_weights, train, training_epochs
+from generate.training import evaluate, fresh_weights, train, training_steps
 from generate.worklist import Training
 
 __all__ = ["estimated_seconds", "original_seconds", "print_dry_run"]
@@ -168,8 +168,7 @@ def estimated_seconds(surveyed: Survey, trainings: tuple[Training, ...], device:
 
 
 def _steps(surveyed: Survey, settings: TrainingSettings, macs: int) -> float:
-    images = len(surveyed.images.train)
-    return training_epochs(settings, macs, images) * max(1, images // settings.batch_size)
+    return training_steps(settings, macs, len(surveyed.images.train))
 
 
 def _evaluations(training: Training) -> int:

@@ -8,6 +8,7 @@ import itertools
 import math
 import os
 import re
+import shlex
 import signal
 import sys
 import time
@@ -316,7 +317,8 @@ def _finish(run: _Run) -> int:
         print(f"{why}; {run.total - len(rows)} trainings are left. The same command goes on from here.")
         return 3
     print("Next:")
-    print(f"  {_python()} -m popstats report {run.folder.path} -o {run.folder.path / 'report.html'}")
+    command = (_python(), "-m", "popstats", "report", run.folder.path, "-o", run.folder.path / "report.html")
+    print("  " + shlex.join(map(str, command)))
     return 0
 
 

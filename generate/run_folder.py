@@ -191,8 +191,8 @@ class RunFolder:
         present = self.read_plan()
         if present == plan:
             return
-        if self._is_untouched():
-            # Nothing but the original network can be there, and it may be another plan's.
+        if present is not None and self._is_untouched():
+            # Nothing but the original network can be there, and it may be that plan's.
             (self.path / "original" / "numbers.json").unlink(missing_ok=True)
         elif present is not None and not only_adds(present, plan):
             raise RunFolderError(

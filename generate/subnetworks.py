@@ -28,6 +28,7 @@ from generate.training import (
     check_learned,
     evaluate,
     fresh_weights,
+    images_seen,
     loss_gradients,
     memory_format,
     recalibrate,
@@ -297,16 +298,18 @@ def _recipe_columns(bench: Workbench, training: Training) -> dict[str, Any]:
 
 def _retraining_columns(bench: Workbench, training: Training) -> dict[str, Any]:
     settings: TrainingSettings = bench.plan.retraining[training.technique]
-    epochs = training_epochs(settings, training.macs, len(bench.images.train))
+    images = len(bench.images.train)
     return {
         "retraining": training.technique,
-        "epochs": epochs,
+        "epochs": training_epochs(settings, training.macs, images),
         "learning_rate": settings.learning_rate,
         "batch_size": settings.batch_size,
         "weight_decay": settings.weight_decay,
         "augmentation": settings.augmentation,
         "seed": training.seed,
-        "training_macs": PASSES_PER_STEP * training.macs * epochs * len(bench.images.train),
+        "training_macs": float(
+            PASSES_PER_STEP * training.macs * images_seen(settings, training.macs, images)
+        ),
     }
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "Evaluation",
     "evaluate",
     "fresh_weights",
+    "images_seen",
     "learning_rates",
     "loss_gradients",
     "memory_format",
@@ -32,6 +33,7 @@ __all__ = [
     "settle_on_one_core",
     "train",
     "training_epochs",
+    "training_steps",
 ]
 
 # One training step costs about three forward passes: forward, gradient of inputs, gradient of weights.
@@ -131,7 +133,27 @@ def training_epochs(settings: TrainingSettings, macs: int, images: int) -> float
     """Return the passes over `images` training images that the budget buys for a network of `macs`."""
     if settings.training_macs is None:
         return settings.epochs
-    return settings.training_macs / (PASSES_PER_STEP * macs * images)
+    return images_seen(settings, macs, images) / images
+
+
+def training_steps(settings: TrainingSettings, macs: int, images: int) -> int:
+    """Return the number of steps that the budget buys, at least one.
+
+    An epoch leaves out the images that fill no batch; a budget in MACs is spent all the same.
+    """
+    batch = _batch_size(settings, images)
+    if settings.training_macs is None:
+        return max(1, round(settings.epochs * (images // batch)))
+    return max(1, round(settings.training_macs / (PASSES_PER_STEP * macs * batch)))
+
+
+def images_seen(settings: TrainingSettings, macs: int, images: int) -> int:
+    """Return how many images the training goes through, each as often as it does."""
+    return training_steps(settings, macs, images) * _batch_size(settings, images)
+
+
+def _batch_size(settings: TrainingSettings, images: int) -> int:
+    return min(settings.batch_size, images)
 
 
 def learning_rates(settings: TrainingSettings, steps: int) -> list[float]:
@@ -185,9 +207,9 @@ def train(
     DivergenceError
         If the loss stops being a number.
     """
-    batch_size = min(settings.batch_size, len(images.train))
-    per_epoch = max(1, len(images.train) // batch_size)
-    steps = max(1, round(training_epochs(settings, macs, len(images.train)) * per_epoch))
+    batch_size = _batch_size(settings, len(images.train))
+    per_epoch = len(images.train) // batch_size
+    steps = training_steps(settings, macs, len(images.train))
     rates = learning_rates(settings, steps)
     optimizer = _optimizer(network, settings, device)
     network.to(memory_format=memory_format(device)).train()

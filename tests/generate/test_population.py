@@ -2,6 +2,7 @@
 
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -175,6 +176,14 @@ def test_a_complete_folder_needs_no_training(tiny_run, capsys):
     assert main(["--out", str(tiny_run), "--device", "cpu"]) == 0
     assert (tiny_run / "rows" / "0000000.json").stat().st_mtime_ns == before
     assert f"-m popstats report {tiny_run}" in capsys.readouterr().out
+
+
+def test_the_next_command_can_be_pasted(tmp_path, tiny_run, capsys):
+    folder = tmp_path / "größe 1 (neu)"
+    shutil.copytree(tiny_run, folder)
+    assert main(["--out", str(folder), "--device", "cpu"]) == 0
+    pasted = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert pasted[3:] == ["report", str(folder), "-o", str(folder / "report.html")]
 
 
 ASK = """

@@ -120,7 +120,7 @@ def test_budgets_in_macs_give_every_network_the_same_macs():
     plan = plan_from_dict(
         {
             "name": "macs",
-            "retraining": {"fine-tune": {"training_macs": 3.0 * 1000 * 4 * IMAGES}},
+            "retraining": {"fine-tune": {"training_macs": 3.0 * 1000 * 4 * IMAGES, "batch_size": 100}},
             "recipes": [{"regimes": [0.5], "count": 3}],
         }
     )

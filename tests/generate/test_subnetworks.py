@@ -112,6 +112,16 @@ def test_scratch_with_the_budget_of_fine_tuning_in_macs_spends_the_same(bench, t
     assert known_columns(equal, narrower)["epochs"] == pytest.approx(2 * fine_tune.epochs, rel=1e-3)
 
 
+def test_training_macs_are_those_of_the_images_seen(bench, training):
+    """Batches of 64 of 100 images leave 36 out in each epoch."""
+    settings = dataclasses.replace(bench.plan.retraining["fine-tune"], batch_size=64, epochs=5.0)
+    row = known_columns(with_settings(bench, **{"fine-tune": settings}), training)
+    images = len(bench.images.train)
+    assert images % 64
+    assert row["training_macs"] == 3 * training.macs * 5 * (images // 64 * 64)
+    assert row["epochs"] == 5.0
+
+
 def test_latency_is_measured_where_the_plan_asks_for_it(bench, training):
     row, _ = train_subnetwork(bench, training)
     assert "latency_ms" not in row

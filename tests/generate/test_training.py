@@ -17,10 +17,12 @@ from generate.training import (
     check_learned,
     evaluate,
     fresh_weights,
+    images_seen,
     learning_rates,
     recalibrate,
     train,
     training_epochs,
+    training_steps,
 )
 
 CPU = torch.device("cpu")
@@ -82,6 +84,15 @@ def test_weight_decay_spares_vectors():
 def test_schedules(schedule, expected):
     settings = TrainingSettings(schedule=schedule, warm_up=0.5, learning_rate=2.0)
     assert learning_rates(settings, 4) == pytest.approx([2 * share for share in expected])
+
+
+@pytest.mark.parametrize("batch_size", [25, 32, 64, 99])
+def test_a_budget_in_macs_is_the_same_whatever_fills_no_batch(batch_size):
+    """Of 100 images, batches of 64 leave 36 out in each epoch; the budget goes by images that are seen."""
+    settings = TrainingSettings(training_macs=3e3 * 5000, batch_size=batch_size)
+    assert images_seen(settings, macs=1000, images=100) == pytest.approx(5000, abs=batch_size / 2)
+    by_epochs = TrainingSettings(epochs=50, batch_size=batch_size)
+    assert training_steps(by_epochs, macs=1000, images=100) == 50 * (100 // batch_size)
 
 
 def test_budgets_in_macs_give_narrow_networks_more_epochs():
