@@ -6,6 +6,12 @@ r"""The additive width law: the accuracy drop as a sum of one curve a dependency
 per pruning regime and over all regimes together. The quadratic term is the diminishing return: without it a
 group could be widened for ever at the same gain. An elasticity, -b_g, is the accuracy that a wider group buys
 on average over the recipes it was fitted to.
+
+Slopes are a part common to all groups and each group's own, both shrunk: where recipes cost the same, the groups'
+widths never grow together, so the data leave out just what the groups have in common. Shrunk one by one, slopes of one
+sign come out too small. Of 60 simulated regimes of 100 recipes at half of the MACs, 90 % intervals of such slopes held
+the truth in 69 %, with the common part in 96 %; with one slope alone in 89 and 92 %, with slopes of either sign in
+94 and 91 %.
 """
 
 from __future__ import annotations
@@ -77,6 +83,11 @@ def distance_terms(reduction: FloatArray) -> FloatArray:
     return np.column_stack([level, c, c**2])
 
 
+def _law_columns(log_shares: FloatArray, centre: FloatArray) -> FloatArray:
+    terms = log_width_terms(log_shares, centre)
+    return np.column_stack([np.ones(len(terms)), terms, terms[:, : centre.size].sum(axis=1)])
+
+
 @dataclass(frozen=True, eq=False)
 class RegimeLaw:
     """The law of one regime, as its log-widths see it.
@@ -86,7 +97,7 @@ class RegimeLaw:
     centre : numpy.ndarray, shape (G,)
         Mean log kept share of each group.
     posterior : Ridge
-        Of level, slopes and bends.
+        Of level, own slopes, bends and common slope.
     """
 
     centre: FloatArray
@@ -96,12 +107,16 @@ class RegimeLaw:
     def through(cls, log_shares: FloatArray, drop: FloatArray, runs: FloatArray) -> RegimeLaw:
         """Fit the law to recipes: log kept shares (n, G), mean drops (points) and runs (n,)."""
         centre = log_shares.mean(axis=0)
-        columns = np.column_stack([np.ones(len(drop)), log_width_terms(log_shares, centre)])
+        columns = _law_columns(log_shares, centre)
         return cls(centre, fit_ridge(weighted_cross_products(columns, drop, runs), len(drop), free=1))
 
     def columns(self, log_shares: FloatArray) -> FloatArray:
-        """Return level, distances from the centre and their squares, (n, G) -> (n, 1 + 2 G)."""
-        return np.column_stack([np.ones(len(log_shares)), log_width_terms(log_shares, self.centre)])
+        """Return level, distances from the centre, their squares and sum, (n, G) -> (n, 2 + 2 G)."""
+        return _law_columns(log_shares, self.centre)
+
+    def slopes(self, coefficients: FloatArray) -> FloatArray:
+        """Return each group's slope, own and common part together, (..., 2 + 2 G) -> (..., G)."""
+        return np.asarray(coefficients[..., 1 : self.centre.size + 1] + coefficients[..., -1:])
 
     def expected(self, log_shares: FloatArray) -> FloatArray:
         """Return the posterior mean of the drop, points, (n, G) -> (n,)."""
@@ -387,10 +402,8 @@ def _fit_row(law: _Law) -> dict[str, object]:
 
 def _elasticities(law: _Law, population: Population, macs: CostForm | None, seed: int) -> pd.DataFrame:
     drawn, _ = law.posterior.draw(_DRAWS, np.random.default_rng(seed))
-    size = law.centre.size
-    bought = -drawn[:, 1 : size + 1] * np.log1p(WIDER)
-    lower, upper = interval(bought)
-    points = -law.posterior.mean[1 : size + 1] * np.log1p(WIDER)
+    lower, upper = interval(-law.law.slopes(drawn) * np.log1p(WIDER))
+    points = -law.law.slopes(law.posterior.mean) * np.log1p(WIDER)
     cost = _cost_of_wider(law, population, macs)
     return pd.DataFrame(
         {

@@ -8,6 +8,8 @@ import popstats
 from popstats.errors import FitError
 from popstats.inference.cost_form import SOLVED, CostForm, original_widths, recover_cost
 from popstats.inference.width_law import POOLED, WidthLaw
+from popstats.layer_chain import LAYERS, LayerChain
+from popstats.simulate import simulate_population
 
 FULL = np.array([32.0, 64.0, 128.0])
 SLOPES = np.array([-0.5, -1.5, -0.2])
@@ -184,3 +186,18 @@ def test_a_negative_seed_is_refused_in_a_sentence() -> None:
 def test_unknown_regime_is_refused_with_the_legal_ones(law: WidthLaw) -> None:
     with pytest.raises(FitError, match="all"):
         law.predict([[1.0, 1.0, 1.0]], regime="0.99")
+
+
+def test_slopes_of_regimes_of_equal_cost_are_covered() -> None:
+    """Shrunk one by one, without a common part, 0.7 of the intervals hold the truth."""
+    chain = LayerChain(LAYERS)
+    importance = np.array([layer.importance for layer in chain.layers])
+    held = []
+    for seed in range(12):
+        made = simulate_population("additive-widths", regimes=[0.5], n=100, rise=0.4, noise=0.15, seed=seed)
+        shares = np.log(np.asarray(made.widths) / chain.full_widths)
+        bought = 0.4 * importance * (1.0 - 2.0 * shares.mean(axis=0)) * np.log(1.1)
+        table = popstats.width_law(made, seed=seed).elasticities
+        own = table[table["regime"] == "0.50"]
+        held += ((own["lower"] <= bought) & (bought <= own["upper"])).tolist()
+    assert np.mean(held) > 0.85
