@@ -98,7 +98,7 @@ def _join(ray: Any, named: str) -> None:
         ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise RunFolderError(
-            f"--executor ray: Ray could not be joined or started ({_first_line(error)}). {_is_a_node(named)}A "
+            f"--executor ray: Ray could not be joined or started ({_in_one_line(error)}). {_is_a_node(named)}A "
             "cluster with token authentication needs RAY_AUTH_MODE=token and the same ~/.ray/auth_token here and on "
             "every node; all nodes need the same versions of Python and Ray."
         ) from error
@@ -114,8 +114,9 @@ def _is_a_node(named: str) -> str:
     return f"This machine must be one of its nodes: first `ray start --address {named}` here. "
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _in_one_line(error: BaseException) -> str:
+    """Return the whole message: which versions do not go together stands in its later lines."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def resources_of(plan: Plan, device: torch.device) -> dict[str, float]:

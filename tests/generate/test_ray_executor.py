@@ -39,9 +39,9 @@ SETTINGS = {
 
 
 @pytest.fixture
-def cluster(monkeypatch):
-    """Two nodes of one CPU each; yields the cluster and the node that may be lost."""
-    ray = pytest.importorskip("ray")
+def nodes(monkeypatch):
+    """Two nodes of one CPU each; yields the cluster and the node that is not its head."""
+    pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
@@ -50,10 +50,18 @@ def cluster(monkeypatch):
         head_node_args={"num_cpus": 1, "include_dashboard": False, "_system_config": SETTINGS},
     )
     second = made.add_node(num_cpus=1)
-    ray.init(address=made.address, logging_level=logging.ERROR, log_to_driver=False)
     yield made, second
-    ray.shutdown()
     made.shutdown()
+
+
+@pytest.fixture
+def cluster(nodes):
+    """The nodes, joined by this process."""
+    import ray
+
+    ray.init(address=nodes[0].address, logging_level=logging.ERROR, log_to_driver=False)
+    yield nodes
+    ray.shutdown()
 
 
 class Log:
@@ -104,6 +112,33 @@ def test_a_lost_node_costs_nothing_but_time(cluster, tmp_path, tiny_plan, tiny_r
     assert rows(folder.population_path) == rows(tiny_run / "population.parquet")
 
 
+def test_a_cluster_that_ends_under_a_run_leaves_the_table_and_a_sentence(nodes, tmp_path, tiny_plan):
+    """Ray ends the process that it is in, without a word, when the node's own Ray dies: as with `ray stop`."""
+    made, _ = nodes
+    folder = RunFolder(tmp_path / "run")
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            command(folder.path, "--executor", "ray", plan=tiny_plan),
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"RAY_ADDRESS": made.address},
+        )
+    wait_for_rows(folder, process, 2)
+    made.head_node.kill_raylet()
+    assert process.wait(4 * PATIENCE) == 2
+    said = (tmp_path / "log").read_text()
+    assert "the Ray cluster ended under this run" in said
+    assert pq.read_table(folder.population_path).num_rows == len(folder.finished()) >= 2
+
+
+def wait_for_rows(folder: RunFolder, process: subprocess.Popen, count: int) -> None:
+    end = time.monotonic() + 4 * PATIENCE
+    while not (folder.path / "rows").exists() or len(folder.finished()) < count:
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 @pytest.fixture
 def unfinished(tmp_path, tiny_run, monkeypatch) -> RunFolder:
     """The tiny run without the rows of its last eight trainings, and Ray told to start by itself."""
@@ -132,11 +167,7 @@ def test_ctrl_c_and_the_schedulers_signal_keep_what_is_finished(unfinished, tmp_
         process = subprocess.Popen(
             command(unfinished.path, "--executor", "ray"), stdout=log, stderr=log, start_new_session=True
         )
-    end = time.monotonic() + 4 * PATIENCE
-    while len(unfinished.finished()) < 6:
-        assert process.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_for_rows(unfinished, process, 6)
     # A terminal sends Ctrl-C to the whole group, a scheduler its signal to the command.
     os.killpg(process.pid, sent) if sent is signal.SIGINT else process.send_signal(sent)
     assert process.wait(4 * PATIENCE) == 3

@@ -9,7 +9,7 @@ import torch
 
 from generate.ray_actor import _check_gpu
 from generate.ray_executor import _Driver
-from generate.ray_pool import Pool, UnfitError, _unfit
+from generate.ray_pool import LostError, Pool, UnfitError, _unfit
 from popstats.errors import RunFolderError
 
 # As Ray 2.60 words them.
@@ -56,6 +56,22 @@ def test_a_run_goes_on_without_a_node_that_cannot_train_and_says_so_once():
 def test_without_any_node_that_can_train_the_run_ends():
     with pytest.raises(RunFolderError, match=r"no training can run on 10\.0\.0\.2: no torch\."):
         driver(Pool(None, None, None), [])._do_without(UnfitError("10.0.0.2: no torch"))
+
+
+def test_a_node_that_dies_as_its_actor_opens_is_named_and_another_actor_asked_for(monkeypatch):
+    """What a full /dev/shm does: Ray itself dies there."""
+
+    def lost(self, future):
+        raise LostError("The node 10.0.0.2 has been marked dead")
+
+    monkeypatch.setattr(Pool, "result", lost)
+    monkeypatch.setattr(Pool, "replace_actor", lambda self, actor: replaced.append(actor))
+    replaced: list[str] = []
+    told: list[str] = []
+    running = driver(Pool(None, None, None, opening={"future": "actor"}), told)
+    running._take("future")
+    assert replaced == ["actor"]
+    assert "/dev/shm full on its node? (The node 10.0.0.2 has been marked dead)" in told[0]
 
 
 class Cluster:
