@@ -134,6 +134,7 @@ def load_images(plan: ImagesPlan) -> ImageSet:
         If the set is unknown, its files are missing, or it cannot be downloaded.
     """
     kind, _, argument = plan.name.partition(":")
+    _check_options(plan, kind)
     if plan.name == "digits":
         return _digits(plan)
     if plan.name in TORCHVISION_SETS:
@@ -144,6 +145,19 @@ def load_images(plan: ImagesPlan) -> ImageSet:
         return _factory(plan, kind, argument)
     legal = ", ".join(("digits", *TORCHVISION_SETS, "image-folder:PATH", "module:factory"))
     raise PlanError(f"images.name: unknown image set {plan.name!r}. Legal: {legal}.")
+
+
+def _check_options(plan: ImagesPlan, kind: str) -> None:
+    """Refuse what would change nothing: whoever asks for 64 pixels should not get 32 without a word."""
+    known = plan.name == "digits" or plan.name in TORCHVISION_SETS or kind == "image-folder"
+    unused = [
+        name
+        for name, used in (("size", kind == "image-folder"), ("validation", known), ("limit", known))
+        if getattr(plan, name) is not None and not used
+    ]
+    if unused and (known or ":" in plan.name):
+        whose = "has its images as they are" if known else "makes its own splits"
+        raise PlanError(f"images.{unused[0]}: {plan.name} {whose}; leave images.{unused[0]} out.")
 
 
 def check_images(images: ImageSet, where: str) -> None:

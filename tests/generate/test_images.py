@@ -305,3 +305,12 @@ def test_a_disk_too_small_for_the_decoded_images_is_a_sentence(tmp_path):
         subprocess.run(["umount", str(disk)], check=True)
     assert "cannot hold the decoded images (No space left on device)" in done.stderr
     assert left == []
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("digits", "size"), ("cifar10", "size"), ("mine:images", "limit"), ("mine:images", "validation")],
+)
+def test_options_that_would_change_nothing_are_refused(name, option):
+    with pytest.raises(PlanError, match=rf"images\.{option}: {name} .* leave images\.{option} out"):
+        load_images(ImagesPlan(name=name, **{option: 16}))
