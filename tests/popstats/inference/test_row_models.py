@@ -195,7 +195,6 @@ def test_regimes_of_constant_macs_are_sampled_as_easily_as_others():
     assert fit.optima()["mcb"].iloc[0] == pytest.approx(1.0, abs=0.15)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "kind"), [("student", "heavy"), ("frontier", "skewed")])
 def test_fits_the_noise_it_is_made_for_and_narrows_the_intervals(noise, kind):
     population = simulate_population("quadratic", regimes=[0.5, 0.7], n=300, noise_kind=kind, seed=1)

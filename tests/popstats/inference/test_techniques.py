@@ -59,7 +59,6 @@ def test_methods_agree_on_unbalanced_replicates_of_two_techniques():
 
 
 @pytest.mark.parametrize("noise", ["student", "frontier"])
-@pytest.mark.slow
 def test_row_models_hold_the_technique_apart_too(noise):
     fits = [popstats.fit(mixed(p, regimes=[0.6]), noise=noise, draws=500) for p in (0.0, 10.0)]
     (plain, moved) = (f.optima().iloc[0] for f in fits)
