@@ -122,13 +122,24 @@ def fit_text(fit: Fit, checked: bool, width: int | None = None) -> str:
     if fit.settings.curve == "smooth":
         lines += _alert_lines(fit, checked, width)
     lines += ["", _optima_table(fit)]
-    if fit.settings.curve == "smooth" and fit.convergence.ok:
-        words = (
-            "best mCB?: the verdict on C3a. Choose recipes by the near-optimal range where it is supported; elsewhere no "
-            "best mCB was found, and the range only says where this fit is lowest. n counts trainings. Intervals are 90 %."
-        )
+    if words := _reading(fit):
         lines += ["", *_wrapped([words], width)]
     return "\n".join(lines)
+
+
+def _reading(fit: Fit) -> str:
+    """Return how to read the table of optima; nothing of a rejected fit, whose reasons stand above it."""
+    if fit.settings.curve != "smooth":
+        return (
+            f"The {fit.settings.curve} curve has its lowest point wherever its form puts it: it is there to be compared with "
+            "the smooth one, no verdict comes from it, and no range here is a target. Intervals are 90 %."
+        )
+    if not fit.convergence.ok:
+        return ""
+    return (
+        "best mCB?: the verdict on C3a. Choose recipes by the near-optimal range where it is supported; elsewhere no best "
+        "mCB was found, and the range only says where this fit is lowest. n counts trainings. Intervals are 90 %."
+    )
 
 
 def merged_alerts(fit: Fit) -> list[str]:

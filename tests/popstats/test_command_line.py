@@ -287,6 +287,7 @@ def test_subsamples_of_a_table_judged_against_the_whole(table, tmp_path, capsys)
 
 def test_a_companion_curve_is_fitted_and_not_judged(table, capsys):
     assert main(["fit", str(table), "--curve", "quadratic"]) == DONE
+    assert "no verdict comes from it, and no range here is a target" in capsys.readouterr().out
     assert main(["judge", str(table), "--curve", "quadratic"]) == BAD_INPUT
     assert "never the source of a verdict" in capsys.readouterr().err
 
