@@ -131,8 +131,8 @@ def _reading(fit: Fit) -> str:
     """Return how to read the table of optima; nothing of a rejected fit, whose reasons stand above it."""
     if fit.settings.curve != "smooth":
         return (
-            f"The {fit.settings.curve} curve has its lowest point wherever its form puts it: it is there to be compared with "
-            "the smooth one, no verdict comes from it, and no range here is a target. Intervals are 90 %."
+            f"The {fit.settings.curve} curve has its lowest point wherever its form puts it: it is there to be compared "
+            "with the smooth one, no verdict comes from it, and no range here is a target. Intervals are 90 %."
         )
     if not fit.convergence.ok:
         return ""
