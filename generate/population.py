@@ -226,7 +226,7 @@ def _prepare(
     if lacking := missing_kernel(device, surveyed.images.input_shape):
         print(lacking, flush=True)
     print(f"Preparing {folder.path}: the original network and the recipes.", flush=True)
-    with claims.preparation():
+    with claims.preparation(_say_that_another_prepares):
         folder.sweep()
         original, trainings = prepare(folder, surveyed, source, device)
     # Workers need the room that this process took on a GPU to train the original.
@@ -237,6 +237,10 @@ def _prepare(
         flush=True,
     )
     return _Run(folder, claims, surveyed.plan, original, len(trainings), deadline)
+
+
+def _say_that_another_prepares() -> None:
+    print("Another process prepares it; waiting for that.", flush=True)
 
 
 def _train(run: _Run, execute: Callable[[_Run, Callable[[Event], None]], None]) -> None:
@@ -310,11 +314,13 @@ def _reporter(folder: RunFolder, plan: Plan, clock: Clock, display: Display) -> 
 def _finish(run: _Run) -> int:
     """Say what there is and what to do next."""
     rows = run.folder.read_rows()
+    # Another process may have made the plan grow.
+    total = len(run.folder.read_worklist())
     failed = sum(row["status"] == "failed" for row in rows)
-    print(f"{len(rows)} of {run.total} trainings finished ({failed} failed): {run.folder.population_path}")
-    if len(rows) < run.total:
+    print(f"{len(rows)} of {total} trainings finished ({failed} failed): {run.folder.population_path}")
+    if len(rows) < total:
         why = "The time limit is reached" if time.time() >= run.deadline else "Stopped"
-        print(f"{why}; {run.total - len(rows)} trainings are left. The same command goes on from here.")
+        print(f"{why}; {total - len(rows)} trainings are left. The same command goes on from here.")
         return 3
     print("Next:")
     command = (_python(), "-m", "popstats", "report", run.folder.path, "-o", run.folder.path / "report.html")

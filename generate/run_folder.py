@@ -19,7 +19,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -365,9 +365,14 @@ class Claims:
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, index + 1)
 
     @contextmanager
-    def preparation(self) -> Iterator[None]:
-        """Wait until no other process prepares or compacts the folder, and keep others from doing so."""
-        self._lock(fcntl.LOCK_EX, PREPARATION)
+    def preparation(self, on_waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Wait until no other process prepares or compacts the folder, and keep others from doing so.
+
+        Before it waits it calls `on_waiting`: another process may train the original network for hours.
+        """
+        if not self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB, PREPARATION):
+            on_waiting()
+            self._lock(fcntl.LOCK_EX, PREPARATION)
         try:
             yield
         finally:

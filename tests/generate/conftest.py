@@ -4,6 +4,8 @@ import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -59,6 +61,38 @@ def run(folder: Path, *options: str, plan: Path | None = None) -> subprocess.Com
 def rows(path: Path) -> list[dict]:
     """The population's rows in order, without clocks."""
     return pq.read_table(path).drop_columns(list(CLOCKS)).to_pylist()
+
+
+HOLD = """
+import sys, time
+from contextlib import ExitStack
+from pathlib import Path
+from generate.run_folder import Claims, RunFolder
+claims = Claims(RunFolder(Path(sys.argv[1])))
+with ExitStack() as held:
+    if sys.argv[2] == "preparation":
+        held.enter_context(claims.preparation())
+    else:
+        for index in sys.argv[2].split(","):
+            held.enter_context(claims.claim(int(index)))
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def another_process_holds(folder: Path, what: str) -> Iterator[subprocess.Popen[str]]:
+    """Let another process hold the preparation lock, or the claims of some trainings (such as "3,4")."""
+    owner = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder), what], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert owner.stdout.readline() == "held\n"
+        yield owner
+    finally:
+        owner.kill()
+        owner.wait()
+        owner.stdout.close()
 
 
 @pytest.fixture(scope="session")

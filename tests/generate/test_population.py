@@ -1,5 +1,6 @@
 """The command, end to end on a tiny plan: complete, continued, killed, shared by two, and refused."""
 
+import dataclasses
 import os
 import random
 import shlex
@@ -17,12 +18,12 @@ import pytest
 
 from generate.export import main as export_main
 from generate.plan import read_plan
-from generate.population import main
+from generate.population import _say_that_another_prepares, main
 from generate.preparation import survey
-from generate.run_folder import RunFolder
+from generate.run_folder import Claims, RunFolder
 from popstats import columns
 from popstats.errors import BAD_INPUT
-from tests.generate.conftest import TINY, command, rows, run
+from tests.generate.conftest import TINY, another_process_holds, command, rows, run
 
 # Two cores that others use too: only a run that hangs takes longer.
 PATIENCE = 300.0
@@ -208,6 +209,40 @@ def test_tables_are_written_one_after_the_other(tiny_run, monkeypatch):
     monkeypatch.setattr(RunFolder, "compact", observed)
     assert main(["--out", str(tiny_run), "--device", "cpu"]) == 0
     assert held == ["True"]
+
+
+def test_a_plan_that_another_process_made_grow_meanwhile(tmp_path, tiny_run, monkeypatch, capsys):
+    """This run ends with its own trainings done, and says what is left."""
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(tiny_run, folder.path)
+    plan = folder.read_plan()
+    grown = dataclasses.replace(plan, recipes=(*plan.recipes, dataclasses.replace(plan.recipes[0], seeds=3)))
+    compact = RunFolder.compact
+
+    def meanwhile(folder, metadata):
+        trainings = folder.read_worklist()
+        folder.write_worklist(grown, (*trainings, dataclasses.replace(trainings[0], index=12, seed=2)))
+        return compact(folder, metadata)
+
+    monkeypatch.setattr(RunFolder, "compact", meanwhile)
+    assert main(["--out", str(folder.path), "--device", "cpu"]) == 3
+    assert "12 of 13 trainings finished" in (said := capsys.readouterr().out)
+    assert "1 trainings are left" in said
+
+
+def test_whoever_waits_for_another_process_says_so(tmp_path, capsys):
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    claims = Claims(folder)
+    with another_process_holds(folder.path, "preparation") as owner:
+
+        def say() -> None:
+            _say_that_another_prepares()
+            owner.kill()
+
+        with claims.preparation(say):
+            assert "Another process prepares it" in capsys.readouterr().out
+    claims.close()
 
 
 def test_status_reads_only(tmp_path, tiny_run, capsys):

@@ -2,9 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,36 +10,7 @@ from generate.population import main
 from generate.run_folder import RunFolder
 from generate.status import print_status, read_status
 from popstats.errors import BAD_INPUT, RunFolderError
-
-HOLD = """
-import sys, time
-from contextlib import ExitStack
-from pathlib import Path
-from generate.run_folder import Claims, RunFolder
-claims = Claims(RunFolder(Path(sys.argv[1])))
-with ExitStack() as held:
-    if sys.argv[2] == "preparation":
-        held.enter_context(claims.preparation())
-    else:
-        for index in sys.argv[2].split(","):
-            held.enter_context(claims.claim(int(index)))
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-@contextmanager
-def another_process_holds(folder: Path, what: str):
-    owner = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder), what], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert owner.stdout.readline() == "held\n"
-        yield
-    finally:
-        owner.kill()
-        owner.wait()
-        owner.stdout.close()
+from tests.generate.conftest import another_process_holds
 
 
 @pytest.fixture
