@@ -34,7 +34,7 @@ _RATIOS = np.exp(np.linspace(np.log(0.01), np.log(3000.0), 48))
 _NOISES = np.linspace(-4.0, 4.0, 11)
 _SHARES = 9
 _SHARE_LIMIT = 7.0  # logit; shares from 0.1 % to 99.9 % ...
-_SHARE_MARGIN = 3.0  # ... or from a twentieth of the least that the replicates allow,
+_SHARE_MARGIN = 2.0  # ... or from a seventh of the least that the replicates allow,
 _SHARE_LEAST = 1e-9  # which is more than this: less is identical replicates
 _ZOOMS = 7
 
