@@ -125,7 +125,7 @@ def export_subnetwork(
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise explain(error, path.parent) from error
-    _save(bench, network, row, kind, path)
+    write_whole(path, _content(bench, network, row, kind, tolerance))
     return path
 
 
@@ -189,14 +189,23 @@ def _check_accuracy(bench: Workbench, network: nn.Module, row: dict[str, Any], t
         )
 
 
-def _save(bench: Workbench, network: nn.Module, row: dict[str, Any], kind: str, path: Path) -> None:
-    network = network.to("cpu").to(memory_format=torch.contiguous_format).eval()
+def _content(bench: Workbench, network: nn.Module, row: dict[str, Any], kind: str, tolerance: float) -> bytes:
+    """Return the file's content; TorchScript, which holds a trace of the network, is read back and measured too."""
+    network, card = network.to("cpu").to(memory_format=torch.contiguous_format).eval(), _card(bench, row)
     if kind == "safetensors":
-        write_whole(path, weights_bytes(network, _card(bench, row)))
-        return
+        return weights_bytes(network, card)
     example = torch.zeros(1, *bench.images.input_shape)
-    exported = _torchscript if kind == "torchscript" else _onnx
-    write_whole(path, exported(network, example, _card(bench, row)))
+    try:
+        if kind == "onnx":
+            return _onnx(network, example, card)
+        content, traced = _torchscript(network, example, card)
+    except RuntimeError as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RunFolderError(
+            f"{row['subnetwork_id']}: {row['network']} cannot be written as {kind} ({reason}). Take another --format."
+        ) from error
+    _check_accuracy(bench, traced, row, tolerance)
+    return content
 
 
 def _card(bench: Workbench, row: dict[str, Any]) -> dict[str, str]:
@@ -211,15 +220,21 @@ def _card(bench: Workbench, row: dict[str, Any]) -> dict[str, str]:
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in card.items()}
 
 
-def _torchscript(network: nn.Module, example: torch.Tensor, card: Mapping[str, str]) -> bytes:
+def _torchscript(
+    network: nn.Module, example: torch.Tensor, card: Mapping[str, str]
+) -> tuple[bytes, nn.Module]:
+    """Return a TorchScript file and the network that it holds."""
     buffer = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         # torch advises its users to export in another way; whoever asks for TorchScript has chosen.
         warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message=".*torch.jit.*", category=FutureWarning)
+        # What a trace leaves out shows in its accuracy.
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
         traced = torch.jit.trace(network, example)  # type: ignore[no-untyped-call]
         torch.jit.save(traced, buffer, _extra_files={CARD: json.dumps(dict(card))})
-    return buffer.getvalue()
+        content = buffer.getvalue()
+        return content, cast(nn.Module, torch.jit.load(io.BytesIO(content)))  # type: ignore[no-untyped-call]
 
 
 def _onnx(network: nn.Module, example: torch.Tensor, card: Mapping[str, str]) -> bytes:

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from generate.export import CARD, export_subnetwork, main
+from generate.export import CARD, _content, export_subnetwork, main
 from generate.preparation import reopen
 from generate.run_folder import RunFolder
 from generate.subnetworks import cut_network
@@ -150,3 +150,28 @@ def test_a_failed_row_and_one_still_to_come_are_sentences(tmp_path, tiny_run, fi
     (folder.path / "rows" / "0000000.json").unlink()
     with pytest.raises(RunFolderError, match="is not trained yet"):
         export_subnetwork(folder.path, first[0].subnetwork_id)
+
+
+class Branching(nn.Module):
+    """Takes another way for images than for the zeros that a trace is made with: the trace is another network."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images):
+        logits = self.inner(images)
+        return logits if images.abs().sum() > 0 else logits * 0
+
+
+def test_a_network_that_a_trace_or_a_graph_cannot_hold_is_not_written(tiny_run, first):
+    bench = reopen(RunFolder(tiny_run), CPU)
+    network = cut_network(bench, first[0]).eval()
+    reached = evaluate(network, bench.images, bench.images.test, device=CPU, shift=1).accuracy
+    row = first[1] | {"accuracy": reached}
+    assert _content(bench, network, row, "torchscript", 0.05)
+    with pytest.raises(RunFolderError, match=r"but its row says .*Nothing was written"):
+        _content(bench, Branching(network), row, "torchscript", 0.05)
+    pytest.importorskip("onnxscript")
+    with pytest.raises(RunFolderError, match=r"cannot be written as onnx .*Take another --format"):
+        _content(bench, Branching(network), row, "onnx", 0.05)
