@@ -59,6 +59,26 @@ def test_warm_and_a_million_rows(method, capsys):
             print(f"  {len(p):,} rows: {again}{min(others):.2f} s (best of 3 more)")
 
 
+@pytest.mark.parametrize(("noise", "kind"), [("student", "heavy"), ("frontier", "skewed")])
+def test_noise_that_sees_every_row(noise, kind, capsys):
+    p = simulate_population(
+        "asymmetric",
+        regimes=REGIMES,
+        n=NETWORKS // len(REGIMES),
+        noise_kind=kind,
+        seeds=3,
+        seed_noise=0.1,
+        seed=1,
+    )
+    few = simulate_population("asymmetric", regimes=[0.5], n=30, seed=1)
+    popstats.fit(few, noise=noise)  # the first run on a machine compiles
+    fits = []
+    wall = seconds(lambda: fits.append(popstats.fit(p, noise=noise)))
+    assert fits[0].convergence.ok, fits[0].convergence
+    with capsys.disabled():
+        print(f"\nfit, {len(p):,} trainings of {NETWORKS:,} networks, {noise}: {wall:.1f} s")
+
+
 def test_against_plain_pymc_on_the_rows(capsys):
     """Time to 1,000 effective draws of the noise and of the curve in one regime, ours against row by row."""
     import arviz_stats
