@@ -192,7 +192,7 @@ def _make(plan: Plan, source: str, path: Path, device: torch.device, options: ar
 
     deadline = math.inf if options.time_limit is None else time.time() + options.time_limit
     surveyed, folder = _check(plan, path, device)
-    with contextlib.closing(Claims(folder)) as claims, _executor(plan, device, options) as execute:
+    with contextlib.closing(Claims(folder)) as claims, _executor(plan, device, folder, options) as execute:
         run = _prepare(surveyed, source, folder, claims, device, deadline)
         _train(run, execute)
     return _finish(run)
@@ -266,10 +266,14 @@ def _train(run: _Run, execute: Callable[[_Run, Callable[[Event], None]], None]) 
 
 @contextlib.contextmanager
 def _executor(
-    plan: Plan, device: torch.device, options: argparse.Namespace
+    plan: Plan, device: torch.device, folder: RunFolder, options: argparse.Namespace
 ) -> Iterator[Callable[[_Run, Callable[[Event], None]], None]]:
-    """Give what trains a run; a cluster is joined at once, before the original is trained for nothing."""
-    if options.executor == "local":
+    """Give what trains a run; a cluster is joined at once, before the original is trained for nothing.
+
+    None is asked for where nothing is left to train.
+    """
+    finished = folder.has_worklist_of(plan) and len(folder.finished()) >= len(folder.read_worklist())
+    if options.executor == "local" or finished:
         yield lambda run, report: _train_locally(run, device, options.workers, report)
         return
     from generate.ray_session import ray_session

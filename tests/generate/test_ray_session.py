@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from generate import ray_session
 from generate.executors import Event
 from generate.plan import DEFAULT_PLAN, read_plan
 from popstats.errors import RunFolderError
+from tests.generate.conftest import run
 
 CPU = torch.device("cpu")
 
@@ -86,3 +88,11 @@ def test_a_cluster_that_ends_with_the_job_is_no_error(train):
     assert told[0] == "started"
     assert "stopping" in told[1]
     assert told[2] == "Ray has ended before the trainings in progress did; they are dropped"
+
+
+def test_a_finished_run_asks_for_no_cluster(tiny_run, tiny_plan, tmp_path, monkeypatch):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    done = run(tmp_path / "run", "--executor", "ray", plan=tiny_plan)
+    assert done.returncode == 0, done.stderr
+    assert "12 of 12 trainings finished" in done.stdout
