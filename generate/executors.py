@@ -170,14 +170,16 @@ class _Crew:
 
     def kill(self) -> None:
         """End all workers now; another Ctrl-C in between must not leave some of them at work."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        # Held in this thread alone, it would reach Python through another one.
+        before = {which: signal.signal(which, signal.SIG_IGN) for which in (signal.SIGINT, signal.SIGTERM)}
         try:
             for worker in self.workers:
                 worker.process.kill()
             for worker in self.workers:
                 worker.process.join()
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            for which, handler in before.items():
+                signal.signal(which, handler)
 
     def step(self) -> None:
         """Wait for something to happen and deal with it."""
