@@ -46,13 +46,14 @@ bench: .venv/installed-all ## the benchmarks of design numbers; prints figures
 calibrate: .venv/installed-all ## error rates of the verdicts on simulated truths (long)
 	@$(RUN) -m popstats calibrate --workers 2 -o popstats/judgement/calibration.json
 
-reports: .venv/installed-all ## the report of every shipped population, into reports/
+reports: .venv/installed-all ## the report of every shipped population, into reports/, and the picture in README
 	@for table in data/*.parquet; do [ -e "$$table" ] || continue; \
 	  name=$$(basename "$$table" .parquet); \
 	  mkdir -p "reports/$$name"; \
 	  $(RUN) -m popstats report "$$name" -o "reports/$$name/report.html" $(HOW) $(WRITTEN) || exit 1; \
 	done
 	@$(RUN) -m popstats report cifar10-10k-resnet8 --axis params -o reports/cifar10-10k-resnet8/report-params.html $(HOW) $(WRITTEN)
+	@$(RUN) tools/picture.py
 
 docs: .venv/installed-all ## rewrite the tables in README and ARCHITECTURE that repeat the code
 	@$(RUN) tools/docs_tables.py || true

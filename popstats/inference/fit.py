@@ -166,7 +166,8 @@ def fit(
     seed : int
         Same seed, same draws.
     draws, tune, chains : int
-        Of NUTS; the exact method gives chains x draws independent draws.
+        Of NUTS, whose `tune` is at least 1,000 where every row is seen; the exact method gives chains x draws independent
+        draws.
     priors : Priors, optional
         See `popstats.inference.priors.Priors`.
     progress : bool, optional
