@@ -14,6 +14,7 @@ from popstats.report.content import Claim, VerdictRow
 from popstats.report.doubts import doubts
 from popstats.report.evidence import AXIS_WORDS, Evidence
 from popstats.report.figures import limit_sentence, near_words
+from popstats.report.more_figures import even_sentence
 from popstats.report.words import (
     count,
     interval_words,
@@ -110,6 +111,7 @@ def answer(evidence: Evidence) -> tuple[str, ...]:
             _doubts(evidence),
             _original_ratio(evidence),
             _widths(evidence),
+            even_sentence(evidence),
             limit_sentence(evidence, reliable=True),
         ]
     return tuple(s for s in sentences if s)

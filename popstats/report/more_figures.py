@@ -28,7 +28,7 @@ from popstats.report.words import (
     with_interval,
 )
 
-__all__ = ["edf_figure", "elasticity_figure", "explained_figure"]
+__all__ = ["edf_figure", "elasticity_figure", "even_sentence", "explained_figure"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -105,7 +105,7 @@ def edf_figure(evidence: Evidence) -> Figure | None:
 
 
 def _std_edfs(evidence: Evidence, panels: list[Panel]) -> Figure:
-    judged = [v for v in evidence.verdicts if v.conjecture == "S1" and v.outcome != "not assessable"]
+    judged = _judged_spaces(evidence)
     rows = [
         (
             regime_name(v.regime),
@@ -133,6 +133,27 @@ def _std_edfs(evidence: Evidence, panels: list[Panel]) -> Figure:
             ("removed", f"low STD better by, points ({MASS_WORDS})", "probability", "verdict on S1"),
             tuple(rows),
         ),
+    )
+
+
+def _judged_spaces(evidence: Evidence) -> list[Verdict]:
+    return [v for v in evidence.verdicts if v.conjecture == "S1" and v.outcome != "not assessable"]
+
+
+def even_sentence(evidence: Evidence) -> str:
+    """Return where even pruning pays and how much; empty where S1 is supported in no regime."""
+    each = [v for v in _judged_spaces(evidence) if v.regime != ALL]
+    better = [v for v in each if v.outcome == "supported"]
+    if not better:
+        return ""
+    gains = [v.estimate for v in better]
+    by = " to ".join(dict.fromkeys([number(min(gains)), number(max(gains))]))
+    worse = [v.regime for v in each if v.upper < 0]
+    but = f", but more at {regime_names(worse)}" if worse else ""
+    where = regime_names([v.regime for v in better])
+    return (
+        f"Even pruning pays at {where}: at equal MACs recipes of low STD (layers pruned alike) drop {by} points less in "
+        f"the mean than those of high STD{but}."
     )
 
 

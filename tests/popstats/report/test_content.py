@@ -2,6 +2,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from popstats.report.content import FORMAT, ReportContent, Table
 from popstats.report.error_rates import calibration_section, shipped
 from popstats.report.evidence import Evidence
 from popstats.report.figures import MOST_POINTS
+from popstats.report.more_figures import even_sentence
 from popstats.report.words import percent
 
 GOLDEN = Path(__file__).with_name("golden_content.json")
@@ -296,3 +298,23 @@ def test_the_rules_are_also_held_against_a_real_table(fitted):
     assert rows[2]["“supported” where the whole is"] == " to ".join(ends)
     assert "Regimes here hold 119 to 120 recipes" in section.paragraphs[0]
     assert "100 recipes find" in section.paragraphs[0]
+
+
+def test_the_lead_says_where_even_pruning_pays_and_where_it_does_not():
+    def space(regime, outcome, estimate, upper):
+        return SimpleNamespace(
+            conjecture="S1", regime=regime, outcome=outcome, estimate=estimate, upper=upper
+        )
+
+    found = [
+        space("0.50", "supported", 0.262, 0.4),
+        space("0.70", "undecided", 0.1, 0.4),
+        space("0.80", "supported", 1.5, 2.0),
+        space("0.90", "refuted", -0.3, -0.1),
+        space("all", "supported", 9.0, 9.9),
+    ]
+    assert even_sentence(SimpleNamespace(verdicts=found)) == (
+        "Even pruning pays at 50 and 80 %: at equal MACs recipes of low STD (layers pruned alike) drop 0.26 to 1.50 points "
+        "less in the mean than those of high STD, but more at 90 %."
+    )
+    assert even_sentence(SimpleNamespace(verdicts=found[1:2])) == ""
