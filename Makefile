@@ -15,7 +15,7 @@ RUN := .venv/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check --no-input --quiet --quiet install
 # One thread a worker: two workers fill two cores, and sums come out the same on every run.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
-CODE := popstats generate tests tools
+CODE := popstats generate tests docs reports
 DEMO := runs/digits
 # Recipes of small networks now and then collapse; heavy-tailed noise lets those count less.
 HOW := --noise student
@@ -44,7 +44,7 @@ bench: .venv/installed-all ## the benchmarks of design numbers; prints figures
 	@$(PYTEST) -m benchmark -s tests/benchmarks
 
 calibrate: .venv/installed-all ## error rates of the verdicts on simulated truths (long)
-	@$(RUN) -m popstats calibrate --workers 2 -o popstats/judgement/calibration.json
+	@$(RUN) -m popstats calibrate --workers 2 -o popstats/planning/calibration.json
 
 reports: .venv/installed-all ## the report of every shipped population, into reports/, and the picture in README
 	@for table in data/*.parquet; do [ -e "$$table" ] || continue; \
@@ -53,10 +53,10 @@ reports: .venv/installed-all ## the report of every shipped population, into rep
 	  $(RUN) -m popstats report "$$name" -o "reports/$$name/report.html" $(HOW) $(WRITTEN) || exit 1; \
 	done
 	@$(RUN) -m popstats report cifar10-10k-resnet8 --axis params -o reports/cifar10-10k-resnet8/report-params.html $(HOW) $(WRITTEN)
-	@$(RUN) tools/picture.py
+	@$(RUN) docs/picture.py
 
 docs: .venv/installed-all ## rewrite the tables in README and ARCHITECTURE that repeat the code
-	@$(RUN) tools/docs_tables.py || true
+	@$(RUN) docs/build_tables.py || true
 
 # A stamp a set of extras, so that a second run installs nothing; the full set serves the demo too.
 .venv/installed-all: pyproject.toml constraints.txt | .venv/bin/python

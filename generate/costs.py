@@ -1,320 +1,247 @@
-"""Exact costs of recipes: MACs and parameters as quadratic forms in the widths of the groups.
-
-Every layer's input and output channels are affine in the widths, so its MACs and parameters are products of
-two affine functions. The forms are added up once per network; a million recipes are then a matrix product.
-1 MAC is one multiply-accumulate of a convolution or linear layer, for one input (1 "FLOP" of the papers).
-"""
+"""What a network costs and what pruning it can reach, on the command line: `python -m generate.costs NETWORK`."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
+import argparse
+import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
 
-from generate.groups import Group
-from generate.slicing import remove_filters
-from generate.wiring import Convolution, IntArray, blank_input, is_depthwise, on_meta_device
-from popstats.errors import PlanError
+from generate.inputs.networks import build_network, parse_input_shape
+from generate.prune.cost_forms import GROUPS_SHOWN, CostModel, derive_costs, group_lines, named_groups
+from generate.prune.groups import find_groups
+from generate.recipes.feasible import FeasibleRange, feasible_range
+from generate.recipes.sample import MCB_RANGE, mcb_correlations, sample_recipes
+from popstats.errors import BAD_INPUT, PlanError, PopstatsError
 
-__all__ = ["CostModel", "QuadraticForm", "derive_costs"]
+MAP_REDUCTIONS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
-ROWS_AT_ONCE = 1024
-"""Recipes in one block: block and product stay in a core's second-level cache, and memory stays flat."""
 
-EXACT_BELOW = 2**53
-"""Whole numbers up to here are exact in float64, and no partial sum of a form exceeds its value at full width."""
-
-FloatArray = NDArray[np.float64]
+CHART_SUFFIXES = (".html", ".json", ".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
-class QuadraticForm:
-    """A cost as constant + linear @ u + u @ pairs @ u, in units u = widths / steps.
+class CostReport:
+    """The costs of one network and the feasible map of MACs against parameters.
 
     Parameters
     ----------
-    constant : int
-        What no group touches.
-    linear : numpy.ndarray of int, shape (G,)
-        Per unit of each group.
-    pairs : numpy.ndarray of int, shape (G, G)
-        Upper triangular: per product of two groups' units.
+    network : str
+        Name, as `generate.networks.build_network` takes it.
+    input_shape : tuple of int
+        Channels, height and width of one input.
+    costs : CostModel
+        Exact costs.
+    feasible : tuple of (float, FeasibleRange)
+        For MACs reductions that can be reached: what recipes there reach.
     """
 
-    constant: int
-    linear: IntArray
-    pairs: IntArray
+    network: str
+    input_shape: tuple[int, int, int]
+    costs: CostModel
+    feasible: tuple[tuple[float, FeasibleRange], ...]
 
-    def at(self, units: FloatArray) -> FloatArray:
-        """Return the cost of each row of `units`, shape (n, G), as whole numbers in float64, shape (n,)."""
-        products = np.einsum("ng,ng->n", units, units @ self._pairs)
-        return cast(FloatArray, products + units @ self._linear + self.constant)
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-serialisable values; shares are fractions of the original's cost."""
+        return {
+            "network": self.network,
+            "input": "x".join(map(str, self.input_shape)),
+            "macs": self.costs.original_macs,
+            "params": self.costs.original_params,
+            "groups": named_groups(self.costs),
+            "feasible": [self._point(reduction, found) for reduction, found in self.feasible],
+        }
 
-    @cached_property
-    def _pairs(self) -> FloatArray:
-        return self.pairs.astype(np.float64)
+    def as_text(self) -> str:
+        """Return the report as lines for a terminal."""
+        costs = self.costs
+        lines = [
+            f"{self.network} on {'x'.join(map(str, self.input_shape))}: {costs.original_macs:,} MACs, "
+            f"{costs.original_params:,} parameters, {len(costs.groups)} groups that can be pruned.",
+            "",
+            "Shares are those of the costs that a group's filters take part in; a layer between two groups",
+            "counts for both. Widths are multiples of the step.",
+            "",
+            *group_lines(costs),
+            "",
+            "What recipes of a MACs reduction can reach:",
+            "",
+            *self._map_lines(),
+        ]
+        return "\n".join(lines)
 
-    @cached_property
-    def _linear(self) -> FloatArray:
-        return self.linear.astype(np.float64)
+    def _point(self, reduction: float, found: FeasibleRange) -> dict[str, Any]:
+        return {
+            "macs_reduction": reduction,
+            "macs": found.macs[0],
+            "params": list(found.params),
+            "mcb": [round(end, 6) for end in found.mcb],
+            "std": [round(end, 6) for end in found.std],
+        }
+
+    def _map_lines(self) -> list[str]:
+        lines = ["MACs less    parameters left (share)         mCB             STD"]
+        for reduction, found in self.feasible:
+            low, high = (count / self.costs.original_params for count in found.params)
+            shares = f"{low:7.2%} to {high:7.2%}"
+            mcb = f"{found.mcb[0]:6.3f} to {found.mcb[1]:6.3f}"
+            lines.append(
+                f"{reduction:9.0%}    {shares}     {mcb}    {found.std[0]:.3f} to {found.std[1]:.3f}"
+            )
+        return lines
 
 
-@dataclass(frozen=True)
-class CostModel:
-    """Exact MACs and parameters of every recipe of one network.
+def regime_lines(
+    costs: CostModel,
+    space: str,
+    *,
+    axis: str,
+    target: float,
+    mcb_range: float = MCB_RANGE,
+    round_to: int = 1,
+    count: int = 1000,
+) -> list[str]:
+    """Return what one regime of a space holds, for a dry run: feasible ranges, and what mCB is confounded with.
 
     Parameters
     ----------
-    groups : tuple of Group
-        The prunable groups, in the order of the columns of every width matrix.
-    macs_form, params_form : QuadraticForm
-        The costs in units of the groups' steps.
-    """
-
-    groups: tuple[Group, ...]
-    macs_form: QuadraticForm
-    params_form: QuadraticForm
-
-    @cached_property
-    def full_widths(self) -> IntArray:
-        """Widths of the original network, shape (G,)."""
-        return np.array([group.width for group in self.groups], dtype=np.int64)
-
-    @cached_property
-    def steps(self) -> IntArray:
-        """Smallest change of each width, shape (G,)."""
-        return np.array([group.step for group in self.groups], dtype=np.int64)
-
-    @cached_property
-    def original_macs(self) -> int:
-        """MACs of the original network (F0)."""
-        return int(self.macs(self.full_widths)[0])
-
-    @cached_property
-    def original_params(self) -> int:
-        """Parameters of the original network (P0)."""
-        return int(self.params(self.full_widths)[0])
-
-    def macs(self, widths: ArrayLike) -> IntArray:
-        """Return the MACs of each recipe.
-
-        Parameters
-        ----------
-        widths : array_like of int, shape (n, G) or (G,)
-            Channels kept in each group.
-
-        Returns
-        -------
-        numpy.ndarray of int, shape (n,)
-            Multiply-accumulates for one input.
-        """
-        return cast(IntArray, self._evaluate(widths, (self.macs_form,))[0])
-
-    def params(self, widths: ArrayLike) -> IntArray:
-        """Return the number of parameters of each recipe, shape (n,), for widths of shape (n, G) or (G,)."""
-        return cast(IntArray, self._evaluate(widths, (self.params_form,))[0])
-
-    def both(self, widths: ArrayLike) -> tuple[IntArray, IntArray]:
-        """Return MACs and parameters of each recipe in one pass, each of shape (n,)."""
-        macs, params = self._evaluate(widths, (self.macs_form, self.params_form))
-        return macs, params
-
-    def shares(self) -> tuple[FloatArray, FloatArray]:
-        """Return the shares of MACs, and of parameters, that each group's filters take part in, each (G,).
-
-        What lies between two groups counts for both, so that the shares add up to more than 1.
-        """
-        without = np.where(np.eye(len(self.groups), dtype=bool), 0, self.full_widths)
-        macs, params = self.both(without)
-        return 1 - macs / self.original_macs, 1 - params / self.original_params
-
-    def _evaluate(self, widths: ArrayLike, forms: tuple[QuadraticForm, ...]) -> IntArray:
-        rows = np.atleast_2d(np.asarray(widths))
-        if rows.shape[1] != len(self.groups):
-            raise PlanError(f"widths: expected {len(self.groups)} columns, one a group, got {rows.shape[1]}.")
-        costs = np.empty((len(forms), len(rows)))
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            here = slice(start, start + ROWS_AT_ONCE)
-            units = self._units(rows[here])
-            for place, form in enumerate(forms):
-                costs[place, here] = form.at(units)
-        return costs.astype(np.int64)
-
-    def _units(self, widths: NDArray[Any]) -> FloatArray:
-        return widths / self.steps if self._has_steps else widths.astype(np.float64)
-
-    @cached_property
-    def _has_steps(self) -> bool:
-        return bool((self.steps > 1).any())
-
-
-@dataclass(frozen=True)
-class _Affine:
-    """Channels of one side of one layer: constant + per_unit @ u."""
-
-    constant: int
-    per_unit: IntArray
-
-
-def derive_costs(network: nn.Module, input_shape: tuple[int, int, int], groups: Sequence[Group]) -> CostModel:
-    """Return the exact cost model of `network` for inputs of `input_shape` (channels, height, width).
+    costs : CostModel
+        The network's costs.
+    space, axis, target, mcb_range, round_to
+        As in `generate.recipes.sample_recipes`.
+    count : int
+        Recipes drawn to estimate the correlations.
 
     Raises
     ------
     PlanError
-        If a layer's channels are no affine function of the widths, or a cost is too large to be exact.
+        If the space is empty.
     """
-    shell = on_meta_device(network)
-    positions = _count_positions(shell, input_shape)
-    width = len(groups) + 1
-    macs, params = np.zeros((width, width), np.int64), np.zeros((width, width), np.int64)
-    for name, module in shell.named_modules():
-        if isinstance(module, nn.Linear | Convolution):
-            product, biases = _layer_forms(name, module, groups)
-            macs += positions.get(name, 0) * product
-            params += product + biases
-        else:
-            params += _channelwise_form(name, module, groups)
-    model = CostModel(tuple(groups), _as_form(macs), _as_form(params))
-    _check_exact(model, type(network).__name__)
-    _check_on_a_cut(model, shell, input_shape)
-    return model
-
-
-def _count_positions(shell: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, int]:
-    """Return how often each layer's kernel is applied to one input, over all its calls."""
-    counts: Counter[str] = Counter()
-
-    def record(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        transposed = getattr(module, "transposed", False)
-        channels_in, channels_out = _sides(module)
-        counts[name] += inputs[0].numel() // channels_in if transposed else output.numel() // channels_out
-
-    hooks = [
-        module.register_forward_hook(partial(record, name))
-        for name, module in shell.named_modules()
-        if isinstance(module, nn.Linear | Convolution)
-    ]
-    with torch.no_grad():
-        shell(blank_input(shell, input_shape))
-    for hook in hooks:
-        hook.remove()
-    return counts
-
-
-def _check_on_a_cut(model: CostModel, shell: nn.Module, input_shape: tuple[int, int, int]) -> None:
-    """Cut the shell to half of every group, run it, and compare its costs with the forms.
-
-    A network that does something with its channels which the groups do not know fails here, before anything is
-    trained.
-    """
-    name = type(shell).__name__
-    widths = (model.full_widths // model.steps + 1) // 2 * model.steps
-    remove_filters(shell, model.groups, _first_of_each_block(model.groups, widths))
-    try:
-        positions = _count_positions(shell, input_shape)
-    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
-        raise PlanError(
-            f"network {name} does not run any more once its groups are cut to half: {error}. "
-            "Protect the layers in question with `keep`."
-        ) from error
-    macs = sum(positions[key] * _weights(module) for key, module in shell.named_modules() if key in positions)
-    params = sum(parameter.numel() for parameter in shell.parameters())
-    if (macs, params) != (model.macs(widths)[0], model.params(widths)[0]):
-        raise PlanError(
-            f"network {name}: cut to half it has {macs} MACs and {params} parameters, where its groups say "
-            f"{model.macs(widths)[0]} and {model.params(widths)[0]}. It cannot be costed, so it is refused."
-        )
-
-
-def _first_of_each_block(groups: Sequence[Group], widths: IntArray) -> dict[str, IntArray]:
-    kept = {}
-    for group, width in zip(groups, widths.tolist(), strict=True):
-        by_block = np.argsort(group.blocks, kind="stable").reshape(group.step, -1)
-        kept[group.name] = by_block[:, : width // group.step].ravel()
-    return kept
-
-
-def _weights(module: nn.Module) -> int:
-    return cast(Tensor, module.weight).numel()
-
-
-def _sides(module: nn.Module) -> tuple[int, int]:
-    if isinstance(module, nn.Linear):
-        return module.in_features, module.out_features
-    convolution = cast(Convolution, module)
-    return convolution.in_channels, convolution.out_channels
-
-
-def _layer_forms(name: str, module: nn.Module, groups: Sequence[Group]) -> tuple[IntArray, IntArray]:
-    """Return the weights, and the biases, of one layer as augmented forms, shape (G + 1, G + 1)."""
-    channels_in, channels_out = _sides(module)
-    outputs = _affine(name, "out", channels_out, groups)
-    biases = _outer(outputs, _one(groups)) * int(module.bias is not None)
-    kernel = math.prod(getattr(module, "kernel_size", ()))
-    if is_depthwise(module):
-        return kernel * _outer(outputs, _one(groups)), biases
-    inputs = _affine(name, "in", channels_in, groups)
-    # Widths are multiples of the step, and a grouped convolution's step of its groups: the division is exact.
-    return kernel * _outer(outputs, inputs) // int(getattr(module, "groups", 1)), biases
-
-
-def _channelwise_form(name: str, module: nn.Module, groups: Sequence[Group]) -> IntArray:
-    """Return the parameters that a module holds itself, a fixed number for each of its channels."""
-    total = np.zeros((len(groups) + 1, len(groups) + 1), np.int64)
-    for parameter_name, parameter in module.named_parameters(recurse=False):
-        layer = f"{name}.{parameter_name}".lstrip(".")
-        owner = name if any(m.layer == name for group in groups for m in group.members) else layer
-        channels = _affine(owner, "out", parameter.numel(), groups)
-        total += _outer(channels, _one(groups))
-    return total
-
-
-def _affine(layer: str, side: str, channels: int, groups: Sequence[Group]) -> _Affine:
-    per_unit = np.zeros(len(groups), np.int64)
-    for place, group in enumerate(groups):
-        per_unit[place] = group.step * sum(
-            m.multiplicity for m in group.members if m.layer == layer and m.side == side
-        )
-    units = np.array([group.width // group.step for group in groups], dtype=np.int64)
-    return _Affine(channels - int(per_unit @ units), per_unit)
-
-
-def _one(groups: Sequence[Group]) -> _Affine:
-    return _Affine(1, np.zeros(len(groups), np.int64))
-
-
-def _outer(left: _Affine, right: _Affine) -> IntArray:
-    product = np.outer(
-        np.concatenate([[left.constant], left.per_unit]), np.concatenate([[right.constant], right.per_unit])
+    found = feasible_range(costs, axis, target, round_to)
+    drawn = sample_recipes(
+        space,
+        costs,
+        axis=axis,
+        target=target,
+        count=count,
+        rng=np.random.default_rng(0),
+        mcb_range=mcb_range,
+        round_to=round_to,
     )
-    return cast(IntArray, product)
+    strongest = mcb_correlations(drawn, costs)[:GROUPS_SHOWN]
+    named = ", ".join(f"{name} {value:+.2f}" for name, value in strongest)
+    return [
+        f"{axis} -{target:.0%}: {found}",
+        f"    log mCB goes with the widths of {named} (correlation over {count} {space} recipes)",
+    ]
 
 
-def _as_form(augmented: IntArray) -> QuadraticForm:
-    folded = np.triu(augmented) + np.tril(augmented, -1).T
-    return QuadraticForm(int(folded[0, 0]), folded[0, 1:], folded[1:, 1:])
+def cost_report(
+    name: str, *, input_shape: tuple[int, int, int], classes: int, keep: Sequence[str] = ()
+) -> CostReport:
+    """Return the report on a network by name.
+
+    Raises
+    ------
+    PlanError
+        If there is no such network or groups of filters cannot describe it.
+    """
+    network = build_network(name, classes=classes, input_shape=input_shape)
+    costs = derive_costs(network, input_shape, find_groups(network, input_shape, keep))
+    smallest = costs.macs(costs.steps)[0] / costs.original_macs
+    reachable = [reduction for reduction in MAP_REDUCTIONS if 1 - reduction > smallest]
+    found = tuple((reduction, feasible_range(costs, "macs", reduction)) for reduction in reachable)
+    return CostReport(name, input_shape, costs, found)
 
 
-def _check_exact(model: CostModel, name: str) -> None:
-    for form in (model.macs_form, model.params_form):
-        if form.constant < 0 or (form.linear < 0).any() or (form.pairs < 0).any():
-            raise PlanError(
-                f"network {name}: a layer has fewer channels than its groups drive; it is refused."
-            )
-    if max(model.original_macs, model.original_params) >= EXACT_BELOW:
-        raise PlanError(f"network {name}: {model.original_macs} MACs are too many to count exactly (2^53).")
+def write_chart(report: CostReport, path: Path) -> None:
+    """Write the feasible map of MACs against parameters as a picture; the suffix chooses the format.
+
+    Raises
+    ------
+    PlanError
+        If altair is not installed or the suffix is none that it writes.
+    """
+    try:
+        import altair
+    except ImportError as error:
+        raise PlanError("--chart needs altair, which is not installed: pip install altair") from error
+    if path.suffix not in CHART_SUFFIXES:
+        raise PlanError(f"--chart {path}: expected a name ending in {', '.join(CHART_SUFFIXES)}.")
+    _chart(report, altair).save(str(path))
+
+
+def _chart(report: CostReport, altair: Any) -> Any:
+    points = [
+        {
+            "macs": 1 - reduction,
+            "lowest": found.params[0] / report.costs.original_params,
+            "highest": found.params[1] / report.costs.original_params,
+        }
+        for reduction, found in report.feasible
+    ]
+    points.insert(0, {"macs": 1.0, "lowest": 1.0, "highest": 1.0})
+    x = altair.X("macs:Q", title="MACs left (share of the original's)", axis=altair.Axis(format="%"))
+    y = altair.Y("lowest:Q", title="parameters left (share of the original's)", axis=altair.Axis(format="%"))
+    band = altair.Chart(altair.Data(values=points)).mark_area(opacity=0.4).encode(x=x, y=y, y2="highest:Q")
+    diagonal = [{"macs": end, "lowest": end} for end in (0.0, 1.0)]
+    line = (
+        altair.Chart(altair.Data(values=diagonal))
+        .mark_line(strokeDash=[4, 4], color="black")
+        .encode(x=x, y=y)
+    )
+    title = f"What pruning {report.network} can reach (dashed: mCB = 1)"
+    return altair.layer(band, line).properties(title=title, width=480, height=360)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status: 0 done, 2 bad input."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except PopstatsError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m generate.costs",
+        description="Groups, exact MACs and parameters of a network, and what pruning it can reach.",
+    )
+    parser.add_argument(
+        "network", metavar="NETWORK", help="cifar_resnet20, a torchvision name, module:factory"
+    )
+    parser.add_argument("--input", metavar="CxHxW", help="size of one input (3x224x224; 3x32x32 for cifar_*)")
+    parser.add_argument("--classes", type=int, help="number of classes (1000; 10 for cifar_*)")
+    parser.add_argument("--keep", action="append", default=[], metavar="LAYER", help="a layer to protect")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="write the feasible map as a picture")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    small = options.network.startswith("cifar_")
+    shape = parse_input_shape(options.input or ("3x32x32" if small else _usual_input(options.network)))
+    classes = options.classes or (10 if small else 1000)
+    report = cost_report(options.network, input_shape=shape, classes=classes, keep=options.keep)
+    print(json.dumps(report.as_dict(), indent=2) if options.json else report.as_text())
+    if options.chart is not None:
+        write_chart(report, options.chart)
+    return 0
+
+
+def _usual_input(network: str) -> str:
+    # Inception's own preprocessing; its last stages do not fit smaller maps.
+    return "3x299x299" if network == "inception_v3" else "3x224x224"
 
 
 if __name__ == "__main__":
-    from generate.cost_report import main
+    pass
 
     raise SystemExit(main())

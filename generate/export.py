@@ -17,16 +17,14 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from generate.original import load_weights, weights_bytes
-from generate.preparation import reopen
-from generate.provenance import FUSED
-from generate.run_folder import RunFolder, explain, write_whole
-from generate.subnetworks import Workbench, cut_network, train_subnetwork
-from generate.training import evaluate, memory_format
-from generate.worklist import Training
+from generate.recipes.worklist import Training
+from generate.run.folder import RunFolder, explain, write_whole
+from generate.run.prepare import reopen
+from generate.train.device import FUSED, memory_format
+from generate.train.loop import evaluate
+from generate.train.original import load_weights, weights_bytes
+from generate.train.subnetwork import Workbench, cut_network, train_subnetwork
 from popstats.errors import BAD_INPUT, PopstatsError, RunFolderError
-
-__all__ = ["export_subnetwork", "main"]
 
 FORMATS = ("safetensors", "torchscript", "onnx")
 ENDINGS = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}

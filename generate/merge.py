@@ -14,13 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from generate.original import OriginalNumbers
-from generate.preparation import metadata
-from generate.run_folder import POPULATION, RunFolder, write_whole
-from popstats import columns
+from generate.run.folder import POPULATION, RunFolder, write_whole
+from generate.run.prepare import metadata
+from generate.train.original import OriginalNumbers
 from popstats.errors import BAD_INPUT, PopstatsError, PopulationError
-
-__all__ = ["main", "merge_populations"]
+from popstats.population import columns
 
 # The original's fields that must agree: everything that accuracy drops are measured against.
 SAME = ("original_id", "network", "dataset", "input_size", "macs", "params", "accuracy")

@@ -20,22 +20,6 @@ from typing import Any
 
 from popstats.errors import PlanError
 
-__all__ = [
-    "CRITERIA",
-    "DEFAULT_PLAN",
-    "TECHNIQUES",
-    "ImagesPlan",
-    "NetworkPlan",
-    "OriginalPlan",
-    "Plan",
-    "RecipePlan",
-    "TrainingSettings",
-    "only_adds",
-    "plan_from_dict",
-    "read_plan",
-    "source_of",
-]
-
 DEFAULT_PLAN = Path(__file__).parent / "plans" / "digits.toml"
 TECHNIQUES = ("fine-tune", "lr-rewind", "scratch")
 CRITERIA = ("l1", "l2", "bn_scale", "fpgm", "taylor", "random")

@@ -24,13 +24,11 @@ from popstats.errors import BAD_INPUT, PlanError, PopstatsError
 if TYPE_CHECKING:
     import torch
 
-    from generate.executors import Event
-    from generate.original import OriginalNumbers
-    from generate.preparation import Survey
-    from generate.progress import Clock, Display
-    from generate.run_folder import Claims, RunFolder
+    from generate.run.folder import Claims, RunFolder
+    from generate.run.prepare import Survey
+    from generate.run.progress import Clock, Display, Event
+    from generate.train.original import OriginalNumbers
 
-__all__ = ["main"]
 
 RUNS = Path("runs")
 # keep_weights = "best": trainings between two looks at whose weights can go.
@@ -122,16 +120,15 @@ def _run(options: argparse.Namespace) -> int:
     device = _device(options.device)
     with _naming(file):
         if options.dry_run:
-            from generate.dry_run import print_dry_run
+            from generate.run.dry_run import print_dry_run
 
             return print_dry_run(plan, device, options.workers, options.fit)
         return _make(plan, source_of(file), path, device, options)
 
 
 def _status(path: Path, workers: int | None) -> int:
-    from generate.executors import default_workers
-    from generate.provenance import choose_device
-    from generate.status import print_status
+    from generate.run.status import print_status
+    from generate.train.device import choose_device, default_workers
 
     return print_status(path, workers or default_workers(choose_device("auto")))
 
@@ -160,7 +157,7 @@ def _plan_and_folder(options: argparse.Namespace) -> tuple[Plan, Path, Path]:
 def _device(name: str) -> torch.device:
     import torch
 
-    from generate.provenance import choose_device
+    from generate.train.device import choose_device
 
     if not re.fullmatch("auto|cpu|cuda(:[0-9]+)?", name):
         raise PlanError(f"--device: expected auto, cpu, cuda or cuda:N; got {name!r}.")
@@ -188,7 +185,7 @@ class _Run:
 
 
 def _make(plan: Plan, source: str, path: Path, device: torch.device, options: argparse.Namespace) -> int:
-    from generate.run_folder import Claims
+    from generate.run.folder import Claims
 
     deadline = math.inf if options.time_limit is None else time.time() + options.time_limit
     surveyed, folder = _check(plan, path, device)
@@ -200,9 +197,9 @@ def _make(plan: Plan, source: str, path: Path, device: torch.device, options: ar
 
 def _check(plan: Plan, path: Path, device: torch.device) -> tuple[Survey, RunFolder]:
     """Check everything that can be checked before anything is trained, and make the folder."""
-    from generate.preparation import survey
-    from generate.run_folder import RunFolder
-    from generate.training import settle_on_device
+    from generate.run.folder import RunFolder
+    from generate.run.prepare import survey
+    from generate.train.device import settle_on_device
 
     # The original is trained with one thread too, so that it is the same whatever the number of cores.
     settle_on_device(device)
@@ -219,9 +216,9 @@ def _prepare(
     surveyed: Survey, source: str, folder: RunFolder, claims: Claims, device: torch.device, deadline: float
 ) -> _Run:
     """Bring the folder to where trainings can start."""
-    from generate.kernel import missing_kernel
-    from generate.preparation import prepare
-    from generate.training import release_freed_memory
+    from generate.inputs.kernel import missing_kernel
+    from generate.run.prepare import prepare
+    from generate.train.device import release_freed_memory
 
     if lacking := missing_kernel(device, surveyed.images.input_shape):
         print(lacking, flush=True)
@@ -245,8 +242,8 @@ def _say_that_another_prepares() -> None:
 
 def _train(run: _Run, execute: Callable[[_Run, Callable[[Event], None]], None]) -> None:
     """Train what is missing; whatever stops it, the rows that are there are compacted."""
-    from generate.preparation import metadata
-    from generate.progress import Clock, display_for
+    from generate.run.prepare import metadata
+    from generate.run.progress import Clock, display_for
 
     folder = run.folder
     rows = {index: folder.read_row(index) for index in folder.finished()}
@@ -276,7 +273,7 @@ def _executor(
     if options.executor == "local" or finished:
         yield lambda run, report: _train_locally(run, device, options.workers, report)
         return
-    from generate.ray_session import ray_session
+    from generate.workers.ray_session import ray_session
 
     with ray_session(plan, device, lambda event: print(event.message, flush=True)) as session:
         yield lambda run, report: session.train(
@@ -287,7 +284,8 @@ def _executor(
 def _train_locally(
     run: _Run, device: torch.device, workers: int | None, report: Callable[[Event], None]
 ) -> None:
-    from generate.executors import default_workers, run_local, worker_devices
+    from generate.train.device import default_workers, worker_devices
+    from generate.workers.local import run_local
 
     count = min(workers or default_workers(device), run.total - len(run.folder.finished()))
     run_local(

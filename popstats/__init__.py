@@ -13,21 +13,21 @@ __version__ = "0.1.0"
 # Public name -> module. Resolved on first use, so that `import popstats` takes milliseconds and
 # `generate`, which needs only the column declarations, never loads PyMC.
 _HOMES = {
-    "Population": "popstats.population",
-    "Original": "popstats.population",
-    "load_population": "popstats.population",
-    "populations": "popstats.population",
-    "simulate_population": "popstats.simulate",
-    "fit": "popstats.inference.fit",
-    "Fit": "popstats.inference.fit",
-    "compare": "popstats.inference.comparison",
-    "plan_size": "popstats.inference.planning",
-    "width_law": "popstats.inference.width_law",
-    "judge": "popstats.judgement.conjectures",
+    "Population": "popstats.population.table",
+    "Original": "popstats.population.table",
+    "load_population": "popstats.population.files",
+    "populations": "popstats.population.files",
+    "simulate_population": "popstats.population.simulate",
+    "fit": "popstats.posterior.fit",
+    "Fit": "popstats.posterior.fit",
+    "compare": "popstats.posterior.comparison",
+    "plan_size": "popstats.planning.plan_size",
+    "width_law": "popstats.planning.law",
+    "judge": "popstats.judgement.judge",
     "Verdicts": "popstats.judgement.verdicts",
-    "prior_claims": "popstats.judgement.prior_claims",
-    "refine": "popstats.judgement.refine",
-    "RefinedSpace": "popstats.judgement.refine",
+    "prior_claims": "popstats.judgement.judge",
+    "refine": "popstats.planning.refine",
+    "RefinedSpace": "popstats.planning.refine",
     "write_report": "popstats.report.page",
     "PopstatsError": "popstats.errors",
     "PopulationError": "popstats.errors",
@@ -62,17 +62,17 @@ __all__ = [
 
 if TYPE_CHECKING:
     from popstats.errors import ConvergenceError, FitError, PlanError, PopstatsError, PopulationError
-    from popstats.inference.comparison import compare
-    from popstats.inference.fit import Fit, fit
-    from popstats.inference.planning import plan_size
-    from popstats.inference.width_law import width_law
-    from popstats.judgement.conjectures import judge
-    from popstats.judgement.prior_claims import prior_claims
-    from popstats.judgement.refine import RefinedSpace, refine
+    from popstats.judgement.judge import judge, prior_claims
     from popstats.judgement.verdicts import Verdicts
-    from popstats.population import Original, Population, load_population, populations
+    from popstats.planning.law import width_law
+    from popstats.planning.plan_size import plan_size
+    from popstats.planning.refine import RefinedSpace, refine
+    from popstats.population.files import load_population, populations
+    from popstats.population.simulate import simulate_population
+    from popstats.population.table import Original, Population
+    from popstats.posterior.comparison import compare
+    from popstats.posterior.fit import Fit, fit
     from popstats.report.page import write_report
-    from popstats.simulate import simulate_population
 
 
 def __getattr__(name: str) -> Any:

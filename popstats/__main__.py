@@ -16,20 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from popstats.errors import BAD_INPUT, PopstatsError
-from popstats.options import (
-    FIT_OPTIONS,
-    TABLE_OPTIONS,
-    Command,
-    check_output,
-    command_parser,
-    refuse_ignored,
-)
+from popstats.options import FIT_OPTIONS, TABLE_OPTIONS, Command, check_output, command_parser, refuse_ignored
 
 if TYPE_CHECKING:
-    from popstats.inference.fit import Fit
-    from popstats.population import Population
+    from popstats.population.table import Population
+    from popstats.posterior.fit import Fit
 
-__all__ = ["BAD_INPUT", "DONE", "REJECTED", "main"]
 
 #: Exit statuses; the last is what shells give a command that was interrupted.
 DONE, REJECTED, INTERRUPTED = 0, 3, 130
@@ -88,7 +80,7 @@ def _width() -> int | None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from popstats.population import load_population, populations
+    from popstats.population.files import load_population, populations
 
     names = populations()
     shown = [] if options.json else [repr(load_population(name))[1:-1] for name in names]
@@ -148,7 +140,7 @@ def _why_nothing(fit: Fit) -> str:
     """Say why no regime was fitted: what was asked for, what the table holds, what to do."""
     import numpy as np
 
-    from popstats.inference.cross_products import MINIMUM_RECIPES
+    from popstats.inference.data import MINIMUM_RECIPES
 
     population, axis = fit.population, fit.regime_axis
     counts, edges = np.histogram(population.frame[f"{axis}_reduction"], bins=10, range=(0.0, 1.0))
@@ -173,7 +165,7 @@ def _alerts(fit: Fit) -> list[str] | None:
 
 
 def _judge(options: argparse.Namespace) -> int:
-    from popstats.judgement.conjectures import judge
+    from popstats.judgement.judge import judge
     from popstats.report.terminal import verdicts_text
 
     thresholds = _thresholds(options.threshold)
@@ -209,7 +201,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _refine(options: argparse.Namespace) -> int:
-    from popstats.judgement.refine import refine
+    from popstats.planning.refine import refine
     from popstats.report.terminal import optimum_outcomes
 
     check_output(options.output, ".toml")
@@ -236,7 +228,7 @@ def _regime(text: str) -> float | str:
 
 
 def _plan_size(options: argparse.Namespace) -> int:
-    from popstats.inference.planning import plan_size
+    from popstats.planning.plan_size import plan_size
 
     asked = {"width": options.width, "noise": options.guess_noise, "rise": options.guess_rise}
     seed = options.seed or 0
@@ -259,7 +251,7 @@ def _plan_size(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from popstats.inference.comparison import compare
+    from popstats.posterior.comparison import compare
 
     first, second = (_fitted(options, source) for source in options.population)
     found = compare(first, second)
@@ -270,7 +262,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _simulate(options: argparse.Namespace) -> int:
-    from popstats.simulate import simulate_population
+    from popstats.population.simulate import simulate_population
 
     check_output(options.output, ".parquet", required=True)
     population = simulate_population(
@@ -295,7 +287,7 @@ def _truth_words(answer: Mapping[str, Any]) -> str:
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-    from popstats.judgement.calibration import FULL, QUICK, calibrate
+    from popstats.planning.error_rates import FULL, QUICK, calibrate
 
     check_output(options.output, ".json")
     if options.plasmode is not None:
@@ -325,14 +317,14 @@ def _calibrate(options: argparse.Namespace) -> int:
 
 
 def _compared_methods(seed: int) -> str:
-    from popstats.judgement.calibration import compare_methods
+    from popstats.planning.error_rates import compare_methods
 
     found = compare_methods(seed=seed)
     return f"exact and nuts give the same verdict in {found['agree'].sum()} of {len(found)} regimes"
 
 
 def _judge_subsamples(options: argparse.Namespace) -> int:
-    from popstats.judgement.plasmode import judge_subsamples
+    from popstats.planning.subsamples import judge_subsamples
 
     refuse_ignored(options, ("quick", "method", "workers"), _SUBSAMPLED)
     found = judge_subsamples(_population(options, options.plasmode), seed=options.seed)
@@ -344,7 +336,7 @@ def _judge_subsamples(options: argparse.Namespace) -> int:
 
 
 def _population(options: argparse.Namespace, source: str) -> Population:
-    from popstats.population import load_population
+    from popstats.population.files import load_population
 
     settings: dict[str, Any] = {"columns": _columns(options.column), "original": _original(options)}
     settings |= {
@@ -386,7 +378,7 @@ def _number(text: str, option: str) -> float:
 
 
 def _original(options: argparse.Namespace) -> Any:
-    from popstats.population import Original
+    from popstats.population.table import Original
 
     given = {name: getattr(options, f"original_{name}") for name in ("macs", "params", "accuracy")}
     absent = [f"--original-{name}" for name, value in given.items() if value is None]
@@ -401,7 +393,7 @@ def _original(options: argparse.Namespace) -> Any:
 
 def _fitted(options: argparse.Namespace, source: str) -> Fit:
     """Read a saved fit, or load the population and fit it."""
-    from popstats.inference.fit import Fit, fit
+    from popstats.posterior.fit import Fit, fit
 
     if Path(source).suffix == ".nc":
         sources = [options.population] if isinstance(options.population, str) else options.population

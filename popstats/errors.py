@@ -3,16 +3,6 @@
 An error says what was expected, what came, where (file, column, first rows) and what to do.
 """
 
-__all__ = [
-    "BAD_INPUT",
-    "ConvergenceError",
-    "FitError",
-    "PlanError",
-    "PopstatsError",
-    "PopulationError",
-    "RunFolderError",
-]
-
 #: Exit status of every command of both packages that ends with one of these errors.
 BAD_INPUT = 2
 

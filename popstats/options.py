@@ -9,8 +9,6 @@ from pathlib import Path
 
 from popstats.errors import PopstatsError
 
-__all__ = ["FIT_OPTIONS", "TABLE_OPTIONS", "Command", "check_output", "command_parser", "refuse_ignored"]
-
 Command = Callable[[argparse.Namespace], int]
 Parsers = list[argparse.ArgumentParser]
 
@@ -178,7 +176,7 @@ def check_output(path: Path | None, ending: str, required: bool = False) -> None
     """
     if path is None:
         return
-    from popstats.population import folder_for
+    from popstats.population.table import folder_for
 
     if path.is_dir():
         raise PopstatsError(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import popstats
-from popstats.columns import COLUMNS
+from popstats.population.columns import COLUMNS
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]

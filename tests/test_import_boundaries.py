@@ -4,27 +4,25 @@ import ast
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-#: Stations of popstats in the order of the data flow; a module may import from its own and earlier ones.
-STATIONS = {
-    "errors": 0,
-    "columns": 1,
-    "validation": 2,
-    "spaces": 2,
-    "population": 3,
-    "truths": 4,
-    "layer_chain": 4,
-    "simulate": 5,
-    "inference": 6,
-    "judgement": 7,
-    "report": 8,
-    "options": 8,
-    "__main__": 9,
+STATIONS = tomllib.loads((ROOT / "stations.toml").read_text())
+ACROSS = STATIONS.pop("across")
+#: {module: its place in the data flow}, over both packages; a station without files is a module itself.
+RANKS = {
+    ".".join([package, station, *([file] if file else [])]): place
+    for package, stations in STATIONS.items()
+    for place, (station, file) in enumerate(
+        (station, file) for station, files in stations.items() for file in files or [""]
+    )
+}
+PACKAGES = {"popstats", "generate"} | {
+    f"{p}.{s}" for p, own in STATIONS.items() for s, files in own.items() if files
 }
 HEAVY = {
     "numpy",
@@ -56,9 +54,9 @@ def imported(path, *, top_level_only=False):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            # `from popstats import columns` imports a module, `from popstats.columns import schema` a name of one.
-            bare = node.module in ("popstats", "generate")
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} if bare else {node.module}
+            # `from popstats.population import columns` imports a module, another `from` a name of one.
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= whole if node.module in PACKAGES else {node.module}
     return names
 
 
@@ -66,8 +64,13 @@ def roots(names):
     return {name.split(".")[0] for name in names}
 
 
-def station(dotted):
-    return STATIONS[dotted.split(".")[1]]
+def module_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def ranked(name):
+    """Return the module behind an imported name: `from package import module` names one, `import name` another."""
+    return name if name in RANKS else name.rpartition(".")[0]
 
 
 def modules_after(statement):
@@ -102,39 +105,46 @@ def test_the_command_of_generate_takes_no_statistics():
     assert not roots(modules) & (STATISTICS | {"torchvision", "ray"})
 
 
-@pytest.mark.parametrize("path", python_files("generate"), ids=lambda path: path.stem)
-def test_generate_takes_only_version_columns_and_errors_of_popstats(path):
+@pytest.mark.parametrize("path", python_files("generate"), ids=module_of)
+def test_generate_takes_no_statistics_and_few_modules_of_popstats(path):
     names = imported(path)
-    assert {n for n in names if n.startswith("popstats")} <= {
-        "popstats.__version__",
-        "popstats.columns",
-        "popstats.errors",
-    }
     # A chart of costs is drawn by Altair where it is installed, as images come from torchvision.
     assert not roots(names) & (STATISTICS - {"altair"})
     assert not roots(imported(path, top_level_only=True)) & {"torchvision", "ray", "altair"}
 
 
-@pytest.mark.parametrize("path", python_files("popstats"), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", python_files("popstats"), ids=module_of)
 def test_popstats_takes_neither_torch_nor_generate(path):
     assert not roots(imported(path)) & {"torch", "torchvision", "torch_pruning", "generate", "ray"}
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in python_files("popstats") if p.parent.name != "popstats" or p.name != "__init__.py"],
-    ids=lambda path: str(path.relative_to(ROOT)),
-)  # fmt: skip
-def test_no_arrow_runs_back_up(path):
-    own = station(".".join(path.relative_to(ROOT).with_suffix("").parts))
-    back = {n for n in imported(path) if n.startswith("popstats.") and station(n) > own}
-    assert not back, f"{path.relative_to(ROOT)} imports from later in the data flow"
-
-
-def test_every_module_of_popstats_has_its_station():
-    found = {
-        path.relative_to(ROOT / "popstats").parts[0].removesuffix(".py") for path in python_files("popstats")
+    "path",
+    [path for package in STATIONS for path in python_files(package) if path.name != "__init__.py"],
+    ids=module_of,
+)
+def test_no_import_runs_back_up(path):
+    module = module_of(path)
+    package = module.split(".")[0]
+    modules = {ranked(name) for name in imported(path) if name.split(".")[0] in STATIONS}
+    other = {name for name in modules if name and name.split(".")[0] != package}
+    back = {
+        name
+        for name in modules
+        if name in RANKS and name.split(".")[0] == package and RANKS[name] >= RANKS[module]
     }
-    assert found - {"__init__"} <= set(STATIONS)
+    assert not back, f"{module} imports from later in the data flow"
+    assert other <= set(ACROSS[package]), f"{module} takes what stations.toml does not allow across packages"
+
+
+def test_every_module_has_its_station():
+    found = {
+        module_of(path)
+        for package in STATIONS
+        for path in python_files(package)
+        if path.name != "__init__.py"
+    }
+    assert found <= set(RANKS)
 
 
 def test_no_drawer_for_odds_and_ends():

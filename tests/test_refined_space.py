@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 
 import popstats
-from generate.costs import CostModel, derive_costs
-from generate.groups import find_groups
-from generate.networks import build_network
-from generate.recipes import Recipes, sample_recipes
-from generate.wiring import on_meta_device
+from generate.inputs.networks import build_network
+from generate.prune.cost_forms import CostModel, derive_costs
+from generate.prune.dependency_graph import on_meta_device
+from generate.prune.groups import find_groups
+from generate.recipes.sample import Recipes, sample_recipes
 
 TARGET, COUNT, NOISE = 0.6, 400, 0.1
 SHAPE = (1, 8, 8)

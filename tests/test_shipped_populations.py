@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import popstats
-from generate.costs import derive_costs
-from generate.groups import find_groups
-from generate.networks import build_network
+from generate.inputs.networks import build_network
+from generate.prune.cost_forms import derive_costs
+from generate.prune.groups import find_groups
 from popstats.__main__ import main
 
 CLASSES = 10  # digits and CIFAR-10

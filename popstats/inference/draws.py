@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import html
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from popstats.inference.cross_products import RegimeData
-from popstats.inference.curves import COLUMNS, basis, design_matrix, log_basis_variance
+from popstats.arrays import FloatArray
+from popstats.errors import ConvergenceError
+from popstats.inference.data import RegimeData
 from popstats.inference.exact import HyperDraws
-from popstats.inference.priors import Priors
-
-__all__ = ["Draws", "curve_in_points", "from_regimes", "prior_curves"]
-
-FloatArray = npt.NDArray[np.float64]
+from popstats.inference.model import COLUMNS, Priors, basis, design_matrix, log_basis_variance
 
 #: Draws from the prior with which the prior probability of each claim is computed.
 PRIOR_DRAWS = 2000
@@ -120,3 +120,145 @@ def prior_curves(regime: RegimeData, priors: Priors, log_mcb: FloatArray, seed: 
     spread = amplitude[:, None] * np.exp(0.5 * log_basis_variance(length))
     weights = spread * rng.standard_normal(spread.shape)
     return np.asarray(regime.scale * (weights @ basis(regime.curve_scale.to_unit(log_mcb)).T))
+
+
+#: Vehtari et al. (2021), doi:10.1214/20-BA1221.
+MAXIMUM_R_HAT = 1.01
+
+
+MINIMUM_ESS = 400.0
+
+
+#: Betancourt (2016), arXiv:1604.00695.
+MINIMUM_E_BFMI = 0.3
+
+
+#: Posterior mass that the exact method's grid may cut off.
+MAXIMUM_EDGE = 0.01
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """The verdict of a fit's own diagnostics.
+
+    Attributes
+    ----------
+    ok : bool
+        Whether every check passed.
+    reasons : tuple of str
+        What failed, in words; empty if `ok`.
+    table : pandas.DataFrame
+        One row a parameter: r_hat (below 1.01), ess_bulk and ess_tail (above 400), by name and regime.
+        For `method="exact"`: the posterior mass at the grid's edge (below 0.01).
+    """
+
+    ok: bool
+    reasons: tuple[str, ...]
+    table: pd.DataFrame
+
+    def require(self) -> None:
+        """Raise ConvergenceError unless every check passed."""
+        if not self.ok:
+            raise ConvergenceError(
+                "the fit's own diagnostics reject it: " + "; ".join(self.reasons)
+                + ". Try more draws (draws=, tune=), or method='exact', which has nothing to converge"
+            )  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"<Convergence: {'ok' if self.ok else 'not ok: ' + '; '.join(self.reasons)}>"
+
+    def _repr_html_(self) -> str:
+        table = self.table.to_html(index=False, float_format=lambda v: f"{v:.4g}")
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>{table}"
+
+
+def check_draws(draws: Draws, regimes: Sequence[RegimeData], outcomes: dict[str, FloatArray]) -> Convergence:
+    """Check draws of the hyperparameters and of the outcomes that verdicts are read off.
+
+    Parameters
+    ----------
+    draws : Draws
+    regimes : sequence of RegimeData
+        The fitted regimes, in the order of the draws.
+    outcomes : dict of numpy.ndarray, shape (chains, draws, K)
+        Further quantities to check, by name (optimum, limit, ...).
+    """
+    if not draws.statistics:
+        return _check_grid(draws, regimes)
+    parameters = {name: getattr(draws, name) for name in ("length_scale", "amplitude", "noise")}
+    table = _diagnose(parameters | outcomes, regimes)
+    reasons = []
+    if table.empty or table[["r_hat", "ess_bulk", "ess_tail"]].isna().any(axis=None):
+        reasons.append(
+            f"{draws.noise.shape[1]} draws a chain are too few to tell whether the chains agree: R-hat and ESS have no value"
+        )
+    if (worst := float(table["r_hat"].max())) > MAXIMUM_R_HAT:
+        reasons.append(f"R-hat up to {worst:.3f} (must be under {MAXIMUM_R_HAT})")
+    for kind in ("ess_bulk", "ess_tail"):
+        if (least := float(table[kind].min())) < MINIMUM_ESS:
+            reasons.append(
+                f"{kind.replace('_', ' ').replace('ess', 'ESS')} down to {least:.0f} (must be over {MINIMUM_ESS:.0f})"
+            )
+    if divergences := int(draws.statistics["diverging"].sum()):
+        reasons.append(f"{divergences} divergent transitions")
+    if draws.noise.shape[1] > 1 and (energy := _e_bfmi(draws.statistics["energy"])) < MINIMUM_E_BFMI:
+        reasons.append(f"E-BFMI {energy:.2f} (must be over {MINIMUM_E_BFMI})")
+    return Convergence(not reasons, tuple(reasons), table)
+
+
+def _check_grid(draws: Draws, regimes: Sequence[RegimeData]) -> Convergence:
+    table = pd.DataFrame({"regime": [r.label for r in regimes], "edge_probability": draws.edge_probability})
+    cut = table[table["edge_probability"] > MAXIMUM_EDGE]
+    reasons = tuple(
+        f"regime {row.regime}: {row.edge_probability:.0%} of the posterior lies at the edge of the amplitude grid"
+        for row in cut.itertuples()
+    )
+    return Convergence(not reasons, reasons, table)
+
+
+def _diagnose(quantities: dict[str, FloatArray], regimes: Sequence[RegimeData]) -> pd.DataFrame:
+    from arviz_stats.base import array_stats
+
+    tail = ((1.0 - INTERVAL_MASS) / 2.0, (1.0 + INTERVAL_MASS) / 2.0)
+    rows = []
+    for name, values in quantities.items():
+        # Constant over all draws (an optimum that always lies on the edge): nothing to diagnose.
+        varying = [k for k in range(len(regimes)) if np.ptp(values[:, :, k]) > 0.0]
+        chains = _at_least_two(np.ascontiguousarray(np.moveaxis(values[:, :, varying], 2, 0)))
+        axes = {"chain_axis": 1, "draw_axis": 2}
+        r_hat = array_stats.rhat(chains, **axes)
+        bulk = array_stats.ess(chains, **axes, method="bulk")
+        ends = array_stats.ess(chains, **axes, method="tail", prob=tail)
+        rows += [
+            (name, regimes[k].label, float(r_hat[i]), float(bulk[i]), float(ends[i]))
+            for i, k in enumerate(varying)
+        ]
+    return pd.DataFrame(rows, columns=["quantity", "regime", "r_hat", "ess_bulk", "ess_tail"])
+
+
+def _at_least_two(chains: FloatArray) -> FloatArray:
+    """Return chains (..., chains, draws), a single one as its two halves: R-hat has no value for one."""
+    if chains.shape[1] > 1:
+        return chains
+    half = chains.shape[2] // 2
+    return np.concatenate([chains[:, :, :half], chains[:, :, -half:]], axis=1) if half else chains
+
+
+def _e_bfmi(energy: FloatArray) -> float:
+    return float(((np.diff(energy, axis=1) ** 2).mean(axis=1) / energy.var(axis=1)).min())
+
+
+#: Mass of every interval of the package; equal-tailed.
+INTERVAL_MASS = 0.90
+
+
+def interval(draws: npt.ArrayLike, mass: float = INTERVAL_MASS) -> tuple[FloatArray, FloatArray]:
+    """Return the ends of the equal-tailed interval over the first axis of `draws`.
+
+    >>> low, high = interval(np.arange(101.0))
+    >>> round(float(low), 6), round(float(high), 6)
+    (5.0, 95.0)
+    """
+    tail = (1.0 - mass) / 2.0
+    low, high = np.quantile(np.asarray(draws, dtype=np.float64), [tail, 1.0 - tail], axis=0)
+    return low, high

@@ -17,25 +17,37 @@ Rasmussen and Williams (2006), Gaussian Processes for Machine Learning, sections
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
-from popstats.inference.cross_products import CrossProducts, RegimeData
-from popstats.inference.curves import log_basis_variance
-from popstats.inference.priors import Priors
-
-__all__ = ["HyperDraws", "draw_regime"]
-
-FloatArray = npt.NDArray[np.float64]
+from popstats.arrays import FloatArray
+from popstats.inference.data import CrossProducts, RegimeData
+from popstats.inference.model import Priors, log_basis_variance
 
 _LENGTHS = 16
+
+
 _RATIOS = np.exp(np.linspace(np.log(0.01), np.log(3000.0), 48))
+
+
 _NOISES = np.linspace(-4.0, 4.0, 11)
+
+
 _SHARES = 9
+
+
 _SHARE_LIMIT = 7.0  # logit; shares from 0.1 % to 99.9 % ...
+
+
 _SHARE_MARGIN = 2.0  # ... or from a seventh of the least that the replicates allow,
+
+
 _SHARE_LEAST = 1e-9  # which is more than this: less is identical replicates
+
+
 _ZOOMS = 7
 
 
@@ -247,3 +259,94 @@ def _coefficients(
     fixed = np.einsum("sfg,sg->sf", inverse[r], remainder)
     fixed += noise[:, None] * np.einsum("sfg,sg->sf", root[r], rng.standard_normal(fixed.shape))
     return np.concatenate([fixed, basis], axis=1)
+
+
+def draw_coefficients(
+    regime: RegimeData,
+    length_scale: FloatArray,
+    amplitude: FloatArray,
+    noise: FloatArray,
+    share: FloatArray,
+    rng: np.random.Generator,
+) -> FloatArray:
+    """Return exact conditional draws of one regime's coefficients, shape (chains, draws, p).
+
+    Parameters
+    ----------
+    regime : RegimeData
+        A fitted regime.
+    length_scale, amplitude, noise, share : numpy.ndarray, shape (chains, draws)
+        Its hyperparameters.
+    rng : numpy.random.Generator
+    """
+    data = regime.products
+    rho = share.ravel()[:, None]
+    weight = 1.0 / (noise.ravel()[:, None] ** 2 * (1.0 - rho + rho / data.replicates))
+    prior = np.empty((weight.shape[0], data.xy.shape[1]))
+    terms = len(regime.fixed)
+    prior[:, :terms] = 1.0 - np.array(regime.fixed)
+    variance = log_basis_variance(length_scale.ravel())
+    prior[:, terms:] = np.exp(-variance) / amplitude.ravel()[:, None] ** 2
+    drawn = rng.standard_normal(prior.shape)
+    _colour(weight, prior, data.xx, data.xy, drawn)
+    return drawn.reshape(*share.shape, -1)
+
+
+@numba.njit(cache=True, fastmath={"reassoc", "contract"}, error_model="numpy")
+def _factor(weight: Any, prior: Any, xx: Any, root: Any) -> None:
+    """Write the Cholesky factor of one draw's precision."""
+    p = prior.size
+    for i in range(p):
+        for j in range(i + 1):
+            t = prior[i] if i == j else 0.0
+            for s in range(weight.size):
+                t += weight[s] * xx[s, i, j]
+            for q in range(j):
+                t -= root[i, q] * root[j, q]
+            root[i, j] = np.sqrt(t) if i == j else t / root[j, j]
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _colour(weight: Any, prior: Any, xx: Any, xy: Any, drawn: Any) -> None:
+    """Turn standard normal rows of `drawn` into coefficients with each draw's posterior precision and mean."""
+    draws, p = drawn.shape
+    root, half = np.empty((p, p)), np.empty(p)
+    for d in range(draws):
+        _factor(weight[d], prior[d], xx, root)
+        for i in range(p):
+            half[i] = 0.0
+            for s in range(weight.shape[1]):
+                half[i] += weight[d, s] * xy[s, i]
+            for j in range(i):
+                half[i] -= root[i, j] * half[j]
+            half[i] /= root[i, i]
+            drawn[d, i] += half[i]
+        for i in range(p - 1, -1, -1):
+            drawn[d, i] /= root[i, i]
+            for j in range(i):
+                drawn[d, j] -= root[i, j] * drawn[d, i]
+
+
+def shrinkage(
+    regime: RegimeData, mean: FloatArray, length_scale: float, amplitude: float, noise: float, share: float
+) -> FloatArray:
+    """Return the bias of the coefficients' posterior mean, estimated at that mean itself, shape (p,).
+
+    Under noise that is not normal the information of the rows is taken as if it were, with the same scale.
+
+    Parameters
+    ----------
+    regime : RegimeData
+        A fitted regime.
+    mean : numpy.ndarray, shape (p,)
+        Posterior mean of its coefficients.
+    length_scale, amplitude, noise, share : float
+        Its hyperparameters.
+    """
+    data = regime.products
+    prior = np.zeros((2, mean.size))
+    prior[0, : len(regime.fixed)] = 1.0 - np.array(regime.fixed)
+    prior[1, len(regime.fixed) :] = np.exp(-log_basis_variance(length_scale)) / amplitude**2
+    weight = 1.0 / (noise**2 * (1.0 - share + share / data.replicates))
+    precision = np.tensordot(weight, data.xx, 1) + np.diag(prior.sum(axis=0))
+    return np.asarray(-np.linalg.solve(precision, prior[1] * mean))

@@ -11,13 +11,9 @@ whole square: a million rows are multiplied by six columns instead of twenty-six
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from popstats.inference.curves import BOUNDARY, COLUMNS, FIXED_TERMS, SINES, fill_design
-
-__all__ = ["BLOCK", "second_moments"]
-
-FloatArray = npt.NDArray[np.float64]
+from popstats.arrays import FloatArray
+from popstats.inference.model import BOUNDARY, COLUMNS, FIXED_TERMS, SINES, fill_design
 
 #: Rows whose design matrix is made at a time: it then stays in the processor's cache. As many are multiplied as
 #: they are; of more, only what the sines' square needs.

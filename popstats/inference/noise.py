@@ -12,12 +12,9 @@ small:
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from scipy import special
 
-__all__ = ["distribution", "draw_standard", "log_density"]
-
-FloatArray = npt.NDArray[np.float64]
+from popstats.arrays import FloatArray
 
 _LOG_ROOT_TWO_PI = 0.5 * float(np.log(2.0 * np.pi))
 

@@ -19,26 +19,25 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from popstats.inference.cross_products import CrossProducts, RegimeData
-from popstats.inference.curves import BASIS_SIZE, KEPT_RANGE, design_matrix
+from popstats.arrays import FloatArray
+from popstats.inference.data import CrossProducts, RegimeData
 from popstats.inference.exact import HyperDraws, draw_regime
-from popstats.inference.priors import Priors
+from popstats.inference.model import BASIS_SIZE, KEPT_RANGE, Priors, design_matrix
 
-__all__ = ["PARAMETRIC", "draw_parametric", "flat_priors"]
-
-FloatArray = npt.NDArray[np.float64]
-
-#: Names of the curves.
-PARAMETRIC = ("quadratic", "asymmetric")
 #: Vertices of the asymmetric curve, over the observed range: finer than its standard error at 10,000 recipes.
 _VERTICES = 801
+
+
 #: Points on which a curve is written in the smooth basis.
 _PROJECTION = 1401
+
+
 #: Step of the difference quotient at the vertex.
 _STEP = 1e-4
+
+
 #: Ridge, in shares of the diagonal: a bend that no row sees stays zero.
 _RIDGE = 1e-10
 

@@ -13,12 +13,9 @@ from typing import Any
 
 import numba
 import numpy as np
-import numpy.typing as npt
 from numba import carray, types  # type: ignore[attr-defined]
 
-__all__ = ["DENSITY", "Chains", "RawDraws", "run_chains", "sample_compiled", "sampler_statistics", "say"]
-
-FloatArray = npt.NDArray[np.float64]
+from popstats.arrays import FloatArray
 
 _doubles = types.CPointer(types.double)  # type: ignore[no-untyped-call]
 #: What nutpie calls: (dimension, position, gradient out, value out, data) -> 0, or a positive number where the

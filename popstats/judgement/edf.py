@@ -16,12 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from popstats.arrays import FloatArray
 from popstats.errors import FitError
-from popstats.inference.optimum import interval
-
-__all__ = ["Edf", "SpaceDifference", "compare_spaces", "cost_weights", "edf"]
-
-FloatArray = npt.NDArray[np.float64]
+from popstats.inference.draws import interval
 
 #: Bins of the common histogram of MACs.
 COST_BINS = 8

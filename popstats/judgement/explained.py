@@ -16,25 +16,36 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from popstats.inference.cost_form import first_rows, original_widths
-from popstats.inference.cross_products import recipe_table
-from popstats.inference.optimum import interval
-from popstats.inference.ridge import assign_folds, held_out_losses
-from popstats.inference.splines import natural_spline
-from popstats.inference.techniques import at_average_technique
-from popstats.inference.width_law import distance_terms, log_width_terms
-from popstats.population import Population
-from popstats.spaces import Axis, assign_regimes
+from popstats.arrays import FloatArray
+from popstats.inference.draws import interval
+from popstats.inference.regression import (
+    assign_folds,
+    distance_terms,
+    held_out_losses,
+    log_width_terms,
+    natural_spline,
+)
+from popstats.population.recipes import (
+    at_average_technique,
+    first_rows,
+    original_widths,
+    ratio_std,
+    recipe_table,
+)
+from popstats.population.regimes import Axis, assign_regimes
+from popstats.population.table import Population
 
-__all__ = ["MINIMUM_RECIPES", "Explained", "WidthsBeyond", "ratio_std", "what_explains"]
-
-FloatArray = npt.NDArray[np.float64]
 Reach = Literal["most", "part", "unknown"]
+
 
 #: Fewer recipes than this in a regime and ten folds predict next to nothing.
 MINIMUM_RECIPES = 30
+
+
 #: Bayesian bootstrap draws over recipes.
 BOOTSTRAP = 500
+
+
 #: What is compared, in the order of the table: name -> the features in it.
 MODELS: Mapping[str, tuple[str, ...]] = {
     "mCB": ("log_mcb",),
@@ -44,10 +55,16 @@ MODELS: Mapping[str, tuple[str, ...]] = {
     "log-widths": ("log_widths",),
     "log-widths + mCB": ("log_widths", "log_mcb"),
 }
+
+
 CEILING = "retraining-noise ceiling"
+
+
 #: From this share of the ceiling on, the additive law accounts for what recipes differ in. Simulated populations whose truth
 #: is such a law reach 0.80 to 0.98 of it in 95 % of regimes of 100 recipes and more (24 regimes a setting).
 MOST = 0.8
+
+
 #: The two models whose difference M1 asks about.
 GAIN = ("log-widths", "log-widths + mCB")
 
@@ -119,19 +136,6 @@ class Explained:
         table = self.frame.pivot(index="model", columns="regime", values="r2")
         order = [m for m in [*MODELS, CEILING] if m in table.index]
         return str(table.loc[order].to_html(float_format=lambda v: f"{v:.3f}"))
-
-
-def ratio_std(population: Population) -> FloatArray | None:
-    """Return the standard deviation of the achieved ratios over groups, one a row; None without widths.
-
-    From the column `ratio_std` where the table has it, else from the widths and the original's.
-    """
-    table = population.table
-    if "ratio_std" in table and table["ratio_std"].notna().all():
-        return table["ratio_std"].to_numpy(dtype=np.float64)
-    if population.widths is None:
-        return None
-    return np.asarray((1.0 - population.widths / original_widths(population)).std(axis=1))
 
 
 def what_explains(

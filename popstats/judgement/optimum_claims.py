@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
-from popstats.inference.cross_products import RegimeData
-from popstats.judgement.case import (
+from popstats.inference.data import RegimeData
+from popstats.judgement.analysis import (
     Case,
     Effect,
     Reading,
@@ -20,20 +19,8 @@ from popstats.judgement.case import (
     twice_the_recipes,
 )
 from popstats.judgement.explained import WidthsBeyond
-from popstats.judgement.readings import has_optimum, is_flat, least_rise, near_stretches
 from popstats.judgement.verdicts import Verdict, decide
-
-__all__ = [
-    "COST_CONJECTURE",
-    "SECOND_REGION",
-    "good_stretches",
-    "judge_cost_optimum",
-    "judge_optimum",
-    "judge_original_ratio",
-    "widths_clause",
-]
-
-FloatArray = npt.NDArray[np.float64]
+from popstats.posterior.optimum import has_optimum, is_flat, least_rise, near_stretches
 
 #: Conjecture that speaks of an optimal cost on the axis that the regime leaves free.
 COST_CONJECTURE = {"macs": "C1", "params": "C2"}

@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from popstats.arrays import BoolArray, FloatArray
 from popstats.errors import FitError
-from popstats.inference.cost_form import first_rows
-from popstats.inference.cross_products import RegimeData, recipe_table
-from popstats.inference.fit import Fit, fit
-from popstats.inference.optimum import interval
-from popstats.inference.techniques import at_average_technique
-from popstats.judgement.case import (
+from popstats.inference.data import RegimeData
+from popstats.inference.draws import interval
+from popstats.judgement.analysis import (
     PROPOSED_COUNT,
     Case,
     Effect,
@@ -29,14 +26,11 @@ from popstats.judgement.case import (
     twice_the_recipes,
 )
 from popstats.judgement.edf import SpaceDifference, compare_spaces
-from popstats.judgement.explained import MINIMUM_RECIPES, WidthsBeyond, ratio_std
+from popstats.judgement.explained import MINIMUM_RECIPES, WidthsBeyond
 from popstats.judgement.verdicts import Verdict
-from popstats.spaces import assign_regimes
-
-__all__ = ["judge_retraining", "judge_std_spaces", "judge_widths_beyond", "std_halves"]
-
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
+from popstats.population.recipes import at_average_technique, first_rows, ratio_std, recipe_table
+from popstats.population.regimes import assign_regimes
+from popstats.posterior.fit import Fit, fit
 
 #: The low-STD and the high-STD space: the outer thirds of a regime's recipes.
 OUTER = 1.0 / 3.0

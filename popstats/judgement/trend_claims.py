@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from popstats.inference.optimum import interval
-from popstats.judgement.case import PROPOSED_COUNT, Case, Effect, Reading, number, percent, span
-from popstats.judgement.readings import leave_one_out_gain, lucky_share, optimum_trend
+from popstats.arrays import FloatArray
+from popstats.inference.draws import interval
+from popstats.judgement.analysis import PROPOSED_COUNT, Case, Effect, Reading, number, percent, span
 from popstats.judgement.verdicts import Verdict
-
-__all__ = ["aggressiveness", "judge_limit", "judge_trend", "luck"]
-
-FloatArray = npt.NDArray[np.float64]
+from popstats.posterior.optimum import SHUFFLES, TIE
 
 #: Simulations of C4's prior probability: what a predictor that knows nothing would reach by luck.
 LUCK = 4000
+
+
 #: Regimes that the proposed plan lines ask for: one more than C4 needs.
 PROPOSED_REGIMES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -135,3 +133,85 @@ def _constant_error(limit: FloatArray) -> float:
     middle = np.median(limit, axis=0)
     left_out = (middle - middle.mean()) * middle.size / (middle.size - 1)
     return float(np.sqrt((left_out**2).mean()))
+
+
+def optimum_trend(log_mcb: FloatArray, aggressiveness: FloatArray) -> FloatArray:
+    """Return the change of the optimum from the mildest to the most aggressive regime, log mCB, (S,).
+
+    A line through the regimes' optima in each draw; regimes count by the inverse of their variance over draws.
+
+    Parameters
+    ----------
+    log_mcb : numpy.ndarray, shape (S, K)
+        Draws of the optima.
+    aggressiveness : numpy.ndarray, shape (K,)
+        -log(1 - reduction) of the regimes.
+    """
+    weight = 1.0 / np.maximum(log_mcb.var(axis=0), 1e-8)
+    weight = weight / weight.sum()
+    distance = aggressiveness - weight @ aggressiveness
+    slope = (log_mcb * (weight * distance)).sum(axis=1) / (weight @ distance**2)
+    return np.asarray(slope * np.ptp(aggressiveness))
+
+
+def leave_one_out_gain(limit: FloatArray, log_mcb: FloatArray, aggressiveness: FloatArray) -> FloatArray:
+    """Return how much knowing the optimal mCB lowers the error of a left-out regime's limit, points, (S,).
+
+    Root mean squared leave-one-regime-out error of limit ~ 1 + a, minus that of limit ~ 1 + a + log mCB.
+
+    Parameters
+    ----------
+    limit, log_mcb : numpy.ndarray, shape (S, K)
+        Joint draws of the limits (points) and the optima.
+    aggressiveness : numpy.ndarray, shape (K,)
+        log(1 - reduction) of the regimes.
+    """
+    base = np.broadcast_to(
+        np.stack([np.ones_like(aggressiveness), aggressiveness], axis=-1), (*limit.shape, 2)
+    )
+    full = np.concatenate([base, log_mcb[..., None]], axis=-1)
+    return _leave_one_out_error(base, limit) - _leave_one_out_error(full, limit)
+
+
+def lucky_share(
+    limit: FloatArray, log_mcb: FloatArray, aggressiveness: FloatArray, rng: np.random.Generator
+) -> float:
+    """Return how often optimal mCBs dealt out to the regimes at random lower the error as much.
+
+    What log(1 - reduction) says of the optimal mCB stays with the regime; the rest of it is shuffled, so that
+    nothing but its relation to the limit is lost.
+
+    Parameters
+    ----------
+    limit, log_mcb : numpy.ndarray, shape (K,)
+        The regimes' limits (points) and optima.
+    aggressiveness : numpy.ndarray, shape (K,)
+        log(1 - reduction) of the regimes.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    float
+        A p value: share of shuffles, the order as it is among them, that lower the leave-one-out error by as much
+        or more.
+
+    References
+    ----------
+    Winkler et al. (2014), doi:10.1016/j.neuroimage.2014.01.060, table 2 (Smith's method: what other regressors leave
+    of the one that is tested is shuffled).
+    """
+    base = np.stack([np.ones_like(aggressiveness), aggressiveness], axis=-1)
+    rest = log_mcb - base @ np.linalg.lstsq(base, log_mcb, rcond=None)[0]
+    shuffled = np.vstack([rest, rng.permuted(np.tile(rest, (SHUFFLES, 1)), axis=1)])
+    gain = leave_one_out_gain(np.tile(limit, (len(shuffled), 1)), shuffled, aggressiveness)
+    return float((gain >= gain[0] - TIE).mean())
+
+
+def _leave_one_out_error(design: FloatArray, y: FloatArray) -> FloatArray:
+    inverse = np.linalg.pinv(np.einsum("ski,skj->sij", design, design))
+    beta = np.einsum("sij,skj,sk->si", inverse, design, y)
+    leverage = np.einsum("ski,sij,skj->sk", design, inverse, design)
+    residual = y - np.einsum("ski,si->sk", design, beta)
+    # Leave-one-out residuals of least squares; a regime with leverage 1 cannot be predicted from the others.
+    left_out = residual / np.clip(1.0 - leverage, 1e-6, None)
+    return np.asarray(np.sqrt((left_out**2).mean(axis=1)))

@@ -15,7 +15,6 @@ from popstats.errors import PopstatsError
 if TYPE_CHECKING:
     from popstats.judgement.explained import Explained
 
-__all__ = ["CLAIMS", "Outcome", "Thresholds", "Verdict", "Verdicts", "decide", "reset_odds"]
 
 #: Probabilities are means over draws; a limit met up to rounding is met.
 _ROUNDING = 1e-12

@@ -6,26 +6,16 @@ import math
 
 import numpy as np
 
-from popstats.inference.optimum import INTERVAL_MASS, NEAR_OPTIMAL_POINTS
-from popstats.judgement.case import ALL, Case, Reading
-from popstats.judgement.readings import is_flat
+from popstats.figures.content import Claim, VerdictRow
+from popstats.figures.curve_figures import limit_sentence, near_words
+from popstats.figures.space_figures import even_sentence
+from popstats.inference.draws import INTERVAL_MASS
+from popstats.judgement.analysis import ALL, Case, Reading
+from popstats.judgement.evidence import AXIS_WORDS, Evidence
 from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdict
-from popstats.report.content import Claim, VerdictRow
-from popstats.report.doubts import doubts
-from popstats.report.evidence import AXIS_WORDS, Evidence
-from popstats.report.figures import limit_sentence, near_words
-from popstats.report.more_figures import even_sentence
-from popstats.report.words import (
-    count,
-    interval_words,
-    join_words,
-    number,
-    percent,
-    regime_name,
-    regime_names,
-)
-
-__all__ = ["answer", "claims", "facts", "threshold_words"]
+from popstats.posterior.optimum import NEAR_OPTIMAL_POINTS, is_flat
+from popstats.report.alerts import doubts
+from popstats.words import count, interval_words, join_words, number, percent, regime_name, regime_names
 
 _OUTCOMES: tuple[Outcome, ...] = ("supported", "refuted", "undecided", "not assessable")
 #: Conjectures whose regimes fix parameters whatever the axis of the fit, and the reverse.

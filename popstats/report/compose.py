@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from popstats.inference.fit import Fit
-from popstats.inference.optimum import INTERVAL_MASS
+from popstats.figures.check_figures import predicted_figure
+from popstats.figures.content import FORMAT, Figure, ReportContent
+from popstats.figures.curve_figures import drop_figure, limit_figure, near_figure
+from popstats.figures.space_figures import edf_figure, elasticity_figure, explained_figure
+from popstats.inference.draws import INTERVAL_MASS
+from popstats.judgement.evidence import Evidence
 from popstats.judgement.verdicts import Verdicts
+from popstats.posterior.fit import Fit
+from popstats.report.alerts import alerts
 from popstats.report.answer import answer, claims, facts, threshold_words
-from popstats.report.best import best_section
-from popstats.report.card import card_section, provenance_section
-from popstats.report.companions import companion_section
-from popstats.report.content import FORMAT, Figure, ReportContent
-from popstats.report.error_rates import calibration_section, shipped
-from popstats.report.evidence import Evidence
-from popstats.report.figures import drop_figure, limit_figure, near_figure
-from popstats.report.model_checks import predicted_figure
-from popstats.report.more_figures import edf_figure, elasticity_figure, explained_figure
-from popstats.report.sections import (
-    alerts,
-    diagnostic_section,
-)
-
-__all__ = ["report_content"]
+from popstats.report.error_tables import calibration_section, shipped
+from popstats.report.other_methods import companion_section
+from popstats.report.sections import best_section, card_section, diagnostic_section, provenance_section
 
 
 def report_content(

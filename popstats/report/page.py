@@ -16,15 +16,15 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from popstats.inference.fit import Fit, require_fit
+from popstats.figures.charts import draw
+from popstats.figures.content import Cell, ReportContent, Table, VerdictRow
+from popstats.figures.theme import DARK, LEGEND_MARKS, LIGHT, OUTCOME_GLYPHS, Palette, color_rules
 from popstats.judgement.verdicts import Verdicts
-from popstats.population import folder_for
-from popstats.report.charts import draw
-from popstats.report.comparison import comparison_content
+from popstats.population.table import folder_for
+from popstats.posterior.fit import Fit, require_fit
+from popstats.report.comparison_page import comparison_content
 from popstats.report.compose import report_content
-from popstats.report.content import Cell, ReportContent, Table, VerdictRow
-from popstats.report.theme import DARK, LEGEND_MARKS, LIGHT, OUTCOME_GLYPHS, Palette, color_rules
-from popstats.report.words import (
+from popstats.words import (
     MISSING,
     count,
     interval_words,
@@ -36,8 +36,6 @@ from popstats.report.words import (
     spanned,
     typeset,
 )
-
-__all__ = ["render", "write_comparison", "write_content", "write_report"]
 
 #: Longest cell of a table that is never broken: an interval.
 SHORT_CELL = 14

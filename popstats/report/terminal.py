@@ -10,15 +10,15 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
-from popstats.inference.fit import Fit
-from popstats.judgement.case import ALL, Case
+from popstats.figures.check_figures import misfits
+from popstats.judgement.analysis import ALL, Case
+from popstats.judgement.evidence import Evidence
 from popstats.judgement.optimum_claims import good_stretches
 from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdict, Verdicts
+from popstats.posterior.fit import Fit
+from popstats.report.alerts import alerts
 from popstats.report.answer import answer, claims, threshold_words
-from popstats.report.evidence import Evidence
-from popstats.report.model_checks import misfits
-from popstats.report.sections import alerts
-from popstats.report.words import (
+from popstats.words import (
     MISSING,
     interval_words,
     join_words,
@@ -28,8 +28,6 @@ from popstats.report.words import (
     spanned,
     with_interval,
 )
-
-__all__ = ["fit_text", "merged_alerts", "near_optimal", "optimum_outcomes", "verdicts_text"]
 
 #: Lines are broken at spaces; the indent of what belongs to a regime's line.
 _INDENT = " " * 4

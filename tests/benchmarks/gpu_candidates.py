@@ -17,19 +17,18 @@ import torch
 from torch import Tensor, nn
 from training_loops import make_network, read_images
 
-from generate.cut import choose_filters
-from generate.groups import find_groups
-from generate.networks import build_network
+from generate.inputs.networks import build_network
 from generate.plan import TrainingSettings
-from generate.training import (
+from generate.prune.cut import choose_filters
+from generate.prune.groups import find_groups
+from generate.train.device import memory_format, settle_on_device
+from generate.train.loop import (
     _endless_batches,
     _optimizer,
     _step,
     evaluate,
     fresh_weights,
     learning_rates,
-    memory_format,
-    settle_on_device,
     train,
 )
 
@@ -130,7 +129,7 @@ class Masks:
 
 
 def train_statically(step: StaticStep, images, settings, seed, device) -> None:
-    """As `generate.training.train`, by a static step."""
+    """As `generate.train.loop.train`, by a static step."""
     per_epoch = len(images.train) // settings.batch_size
     rates = learning_rates(settings, round(settings.epochs * per_epoch))
     batches = _endless_batches(images, settings, settings.batch_size, seed, device)

@@ -13,12 +13,12 @@ import pytest
 import torch
 import torch_pruning as tp
 
-from generate.costs import derive_costs
-from generate.cut import choose_filters, cut
-from generate.groups import find_groups
-from generate.networks import build_network
-from generate.recipes import MCB_RANGE, TOLERANCE, recipe_blocks
-from generate.wiring import on_meta_device
+from generate.inputs.networks import build_network
+from generate.prune.cost_forms import derive_costs
+from generate.prune.cut import choose_filters, cut
+from generate.prune.dependency_graph import on_meta_device
+from generate.prune.groups import find_groups
+from generate.recipes.sample import MCB_RANGE, TOLERANCE, recipe_blocks
 
 pytestmark = pytest.mark.benchmark(timer=time.process_time)
 

@@ -18,14 +18,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from generate.costs import derive_costs
-from generate.cut import choose_filters, cut
-from generate.groups import find_groups
-from generate.images import ImageSet, Split
-from generate.networks import build_network
+from generate.inputs.images import ImageSet, Split
+from generate.inputs.networks import build_network
 from generate.plan import TrainingSettings
-from generate.recipes import sample_recipes
-from generate.training import evaluate, fresh_weights, settle_on_device, train
+from generate.prune.cost_forms import derive_costs
+from generate.prune.cut import choose_filters, cut
+from generate.prune.groups import find_groups
+from generate.recipes.sample import sample_recipes
+from generate.train.device import settle_on_device
+from generate.train.loop import evaluate, fresh_weights, train
 
 FOLDER = Path(__file__).parent
 CPU = torch.device("cpu")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import popstats
-from popstats.inference.curves import FIXED_TERMS, design_matrix, frequencies
-from popstats.simulate import simulate_population
+from popstats.inference.model import FIXED_TERMS, design_matrix, frequencies
+from popstats.population.simulate import simulate_population
 
 REGIMES = tuple(np.round(np.arange(0.15, 0.95, 0.1), 2))
 NETWORKS = 16_384

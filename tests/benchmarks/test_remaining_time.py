@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from generate.plan import plan_from_dict
-from popstats import columns
-from tests.generate.replay import Moment, quiet, replay, scheduled
+from popstats.population import columns
+from tests.generate.run.replay import Moment, quiet, replay, scheduled
 
 pytestmark = pytest.mark.benchmark
 

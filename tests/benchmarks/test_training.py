@@ -19,12 +19,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from generate.costs import derive_costs
-from generate.groups import find_groups
-from generate.images import load_images
-from generate.networks import build_network
+from generate.inputs.image_sets import load_images
+from generate.inputs.networks import build_network
 from generate.plan import ImagesPlan
-from generate.recipes import sample_recipes
+from generate.prune.cost_forms import derive_costs
+from generate.prune.groups import find_groups
+from generate.recipes.sample import sample_recipes
 
 pytestmark = pytest.mark.benchmark
 

@@ -2,7 +2,7 @@
 
     python training_loops.py '{"loop": "ours", "network": "cifar_resnet8", "images": "images.npz", ...}'
 
-"ours" is `generate.training` as a worker runs it. "plain" is the loop that people write: torchvision's transforms on
+"ours" is `generate.train.loop` as a worker runs it. "plain" is the loop that people write: torchvision's transforms on
 PIL images one by one, a DataLoader, eager, NCHW, torch.optim.SGD, torch's own memory handling.
 Prints one line of JSON. Its clock is CPU time on a CPU (one thread: wall time on an idle machine), wall time on a GPU.
 """
@@ -17,13 +17,14 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from generate.cut import choose_filters, cut
-from generate.groups import find_groups
-from generate.images import ImageSet, Split
-from generate.kernel import kernel_for
-from generate.networks import build_network
+from generate.inputs.images import ImageSet, Split
+from generate.inputs.kernel import kernel_for
+from generate.inputs.networks import build_network
 from generate.plan import TrainingSettings
-from generate.training import evaluate, fresh_weights, learning_rates, settle_on_device, train
+from generate.prune.cut import choose_filters, cut
+from generate.prune.groups import find_groups
+from generate.train.device import settle_on_device
+from generate.train.loop import evaluate, fresh_weights, learning_rates, train
 
 CROP = 4
 PLAIN_WORKERS = {"cpu": 0, "cuda": 4}

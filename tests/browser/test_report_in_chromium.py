@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from popstats.report.content import ReportContent
+from popstats.figures.content import ReportContent
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 

@@ -1,168 +1,78 @@
-"""Costs against the networks themselves: really cut, and counted by torch's own counter."""
+import json
+import subprocess
+import sys
 
-import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.utils.flop_counter import FlopCounterMode
 
-from generate.costs import derive_costs
-from generate.cut import choose_filters, cut
-from generate.groups import find_groups
-from generate.networks import build_network
-from generate.wiring import on_meta_device
-from popstats.errors import PlanError
+from generate.costs import cost_report, main, regime_lines, write_chart
+from popstats.errors import BAD_INPUT, PlanError
 
-IMAGENET = ((3, 224, 224), 1000)
-CIFAR = ((3, 32, 32), 10)
-QUICK = {
-    "cifar_resnet8": ((1, 8, 8), 10),
-    "resnet18": IMAGENET,
-    "vgg11_bn": IMAGENET,
-    "mobilenet_v2": IMAGENET,
-    "mobilenet_v3_small": IMAGENET,
-    "densenet121": IMAGENET,
-    "efficientnet_b0": IMAGENET,
-    "googlenet": IMAGENET,
-    "inception_v3": ((3, 299, 299), 1000),
-    "mnasnet0_5": IMAGENET,
-    "squeezenet1_1": IMAGENET,
-    "convnext_tiny": IMAGENET,
-    "regnet_y_400mf": IMAGENET,
-    "resnext50_32x4d": IMAGENET,
-}
-ALL = QUICK | {
-    **{f"cifar_resnet{depth}": CIFAR for depth in (20, 32, 56, 110)},
-    **dict.fromkeys(("resnet34", "resnet50", "resnet101", "wide_resnet50_2", "wide_resnet101_2"), IMAGENET),
-    **dict.fromkeys(("vgg13_bn", "vgg16_bn", "vgg19_bn", "mobilenet_v3_large", "densenet169"), IMAGENET),
-    **dict.fromkeys(
-        ("efficientnet_b1", "mnasnet1_0", "squeezenet1_0", "convnext_small", "alexnet"), IMAGENET
-    ),
-    **dict.fromkeys(("regnet_x_400mf", "regnet_y_16gf", "resnext101_32x8d", "efficientnet_v2_s"), IMAGENET),
-}
-
-
-def model_of(name, shape, classes, keep=()):
-    # No values are needed, and making them takes longest; RegNet alone computes its widths with tensors.
-    with torch.device("cpu" if name.startswith("regnet") else "meta"):
-        network = on_meta_device(build_network(name, classes=classes, input_shape=shape))
-    groups = find_groups(network, shape, keep)
-    return network, groups, derive_costs(network, shape, groups)
-
-
-def counted(network, shape):
-    """MACs by torch's own counter, and parameters by summing: nothing of ours."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.zeros(1, *shape, device="meta"))
-    return counter.get_total_flops() // 2, sum(parameter.numel() for parameter in network.parameters())
-
-
-def recipes_with_extremes(costs, count, seed=0):
-    units = costs.full_widths // costs.steps
-    inner = np.random.default_rng(seed).integers(1, units + 1, size=(count - 2, len(units)))
-    return np.concatenate([units[None], np.ones_like(units)[None], inner]) * costs.steps
-
-
-def assert_costs_equal_those_of_cut_networks(name, shape, classes, count):
-    network, groups, costs = model_of(name, shape, classes)
-    scores = {group.name: torch.rand(group.width) for group in groups}
-    for widths in recipes_with_extremes(costs, count):
-        smaller = cut(network, shape, groups, choose_filters(scores, groups, widths))
-        assert (costs.macs(widths)[0], costs.params(widths)[0]) == counted(smaller, shape)
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_costs_equal_those_of_really_cut_networks_to_the_integer(name):
-    assert_costs_equal_those_of_cut_networks(name, *ALL[name], count=3)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ALL)
-def test_costs_of_25_recipes_of_every_network_equal_those_of_the_cut_networks(name):
-    assert_costs_equal_those_of_cut_networks(name, *ALL[name], count=25)
-
-
-@pytest.mark.parametrize(
-    ("name", "shape", "classes", "macs", "params"),
-    [
-        ("resnet50", *IMAGENET, 4_089_184_256, 25_557_032),
-        ("cifar_resnet56", *CIFAR, 125_747_840, 855_770),
-    ],
-)
-def test_golden_costs(name, shape, classes, macs, params):
-    *_, costs = model_of(name, shape, classes)
-    assert (costs.original_macs, costs.original_params) == (macs, params)
+DIGITS = (1, 8, 8)
 
 
 @pytest.fixture(scope="module")
-def models():
-    shapes = {"cifar_resnet8": ((1, 8, 8), 10), "squeezenet1_1": IMAGENET, "regnet_x_400mf": IMAGENET}
-    return {name: model_of(name, *options) for name, options in shapes.items()}
+def report():
+    return cost_report("cifar_resnet8", input_shape=DIGITS, classes=10)
 
 
-@settings(max_examples=60, deadline=None)
-@given(data=st.data(), name=st.sampled_from(["cifar_resnet8", "squeezenet1_1", "regnet_x_400mf"]))
-def test_costs_rise_with_every_width(models, data, name):
-    *_, costs = models[name]
-    units = costs.full_widths // costs.steps
-    widths = np.array([data.draw(st.integers(1, int(u))) for u in units]) * costs.steps
-    group = data.draw(st.integers(0, len(units) - 1))
-    wider = widths.copy()
-    wider[group] = min(widths[group] + costs.steps[group], costs.full_widths[group])
-    for cost in (costs.macs, costs.params):
-        assert (cost(wider) > cost(widths)) if wider[group] > widths[group] else (cost(wider) == cost(widths))
+def test_json_holds_costs_groups_and_the_feasible_map(capsys):
+    assert main(["cifar_resnet56", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert (content["macs"], content["params"]) == (125_747_840, 855_770)
+    assert len(content["groups"]) == 30
+    assert content["groups"][0]["name"] == "conv1"
+    half = next(point for point in content["feasible"] if point["macs_reduction"] == 0.5)
+    assert half["params"][0] < half["params"][1] < content["params"]
+    assert half["mcb"][0] == pytest.approx(0.5 / (half["params"][1] / content["params"]), rel=1e-3)
 
 
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 1000))
-def test_costs_do_not_depend_on_the_order_of_groups(models, seed):
-    network, groups, costs = models["cifar_resnet8"]
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(groups))
-    shuffled = derive_costs(network, (1, 8, 8), [groups[i] for i in order])
-    widths = rng.integers(1, costs.full_widths + 1, size=(50, len(groups)))
-    np.testing.assert_array_equal(shuffled.macs(widths[:, order]), costs.macs(widths))
-    np.testing.assert_array_equal(shuffled.params(widths[:, order]), costs.params(widths))
+def test_shares_are_what_vanishes_with_the_group(report):
+    stem = report.as_dict()["groups"][0]
+    convolutions = {
+        "conv1": 9 * 16 * 64,
+        "conv1 of stage 1": 9 * 16 * 16 * 64,
+        "conv2 of stage 1": 9 * 16 * 16 * 64,
+    }
+    onward = {"conv1 of stage 2": 9 * 16 * 32 * 16, "its shortcut": 16 * 32 * 16}
+    touched = sum(convolutions.values()) + sum(onward.values())
+    assert stem["macs_share"] == pytest.approx(touched / report.costs.original_macs, abs=1e-6)
 
 
-def test_full_widths_cost_what_the_original_costs(models):
-    for network, _, costs in models.values():
-        assert costs.original_params == sum(p.numel() for p in network.parameters())
-        assert costs.both(costs.full_widths) == (costs.original_macs, costs.original_params)
+def test_text_names_every_group(report):
+    text = report.as_text()
+    assert "763,520 MACs, 77,754 parameters, 6 groups" in text
+    assert all(group.name in text for group in report.costs.groups)
 
 
-def test_a_protected_network_is_costed_too():
-    network, groups, costs = model_of("resnet18", *IMAGENET, keep=["layer3", "conv1"])
-    widths = np.maximum(costs.full_widths // 3, 1)
-    kept = choose_filters({g.name: torch.rand(g.width) for g in groups}, groups, widths)
-    assert counted(cut(network, (3, 224, 224), groups, kept), (3, 224, 224)) == costs.both(widths)
+def test_a_regime_is_described_for_the_dry_run(report):
+    ranges, confounded = regime_lines(report.costs, "stratified", axis="macs", target=0.5, count=200)
+    assert ranges.startswith("macs -50%: MACs 381,760")
+    assert "stage3.0.conv" in confounded
 
 
-def test_blocks_give_the_same_as_single_recipes(models):
-    *_, costs = models["cifar_resnet8"]
-    widths = np.random.default_rng(0).integers(1, costs.full_widths + 1, size=(2500, 6))
-    one_by_one = [costs.macs(row)[0] for row in widths[::250]]
-    assert costs.macs(widths)[::250].tolist() == one_by_one
+def test_chart_is_written(report, tmp_path):
+    write_chart(report, tmp_path / "map.json")
+    chart = json.loads((tmp_path / "map.json").read_text())
+    points = chart["layer"][0]["data"]["values"]
+    assert points[0] == {"macs": 1.0, "lowest": 1.0, "highest": 1.0}
+    assert all(0 < point["lowest"] <= point["highest"] <= 1 for point in points)
+    with pytest.raises(PlanError, match="name ending in"):
+        write_chart(report, tmp_path / "map.doc")
 
 
-def test_widths_for_other_groups_are_refused(models):
-    *_, costs = models["cifar_resnet8"]
-    with pytest.raises(PlanError, match=r"expected 6 columns.*got 5"):
-        costs.macs(np.ones((2, 5)))
+def test_a_missing_altair_is_a_sentence(report, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "altair", None)
+    with pytest.raises(PlanError, match="pip install altair"):
+        write_chart(report, tmp_path / "map.html")
 
 
-def test_a_layer_that_runs_twice_is_counted_twice():
-    class Twice(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.again = torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Conv2d(8, 8, 3, padding=1)
-            self.last = torch.nn.Linear(8, 10)
+def test_errors_are_sentences_with_a_status(capsys):
+    assert main(["vit_b_16"]) == BAD_INPUT
+    assert "Error: network VisionTransformer cannot be pruned" in capsys.readouterr().err
 
-        def forward(self, images):
-            features = self.again(torch.relu(self.again(torch.relu(self.first(images)))))
-            return self.last(features.mean((2, 3)))
 
-    network = on_meta_device(Twice())
-    costs = derive_costs(network, (3, 16, 16), find_groups(network, (3, 16, 16)))
-    assert (costs.original_macs, costs.original_params) == counted(network, (3, 16, 16))
+@pytest.mark.slow
+def test_the_command_runs_as_a_module():
+    command = [sys.executable, "-W", "error", "-m", "generate.costs", "cifar_resnet8", "--input", "1x8x8"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("cifar_resnet8 on 1x8x8: 763,520 MACs")

@@ -10,10 +10,10 @@ from safetensors import safe_open
 from torch import nn
 
 from generate.export import CARD, _content, export_subnetwork, main
-from generate.preparation import reopen
-from generate.run_folder import RunFolder
-from generate.subnetworks import cut_network
-from generate.training import evaluate
+from generate.run.folder import RunFolder
+from generate.run.prepare import reopen
+from generate.train.loop import evaluate
+from generate.train.subnetwork import cut_network
 from popstats.errors import BAD_INPUT, RunFolderError
 from tests.generate.conftest import run
 

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from generate.merge import main, merge_populations
-from popstats import columns
 from popstats.errors import BAD_INPUT, PopulationError
+from popstats.population import columns
 
 
 def part(path, source, keep, name="part", **original):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from generate.plan import DEFAULT_PLAN, TrainingSettings, only_adds, plan_from_dict, read_plan, source_of
-from generate.worklist import recipe_identity, subnetwork_identity
+from generate.recipes.worklist import recipe_identity, subnetwork_identity
 from popstats.errors import PlanError
 
 SMALL = {"name": "small", "recipes": [{"regimes": [0.5], "count": 3}]}

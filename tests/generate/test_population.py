@@ -19,10 +19,10 @@ import pytest
 from generate.export import main as export_main
 from generate.plan import read_plan
 from generate.population import _say_that_another_prepares, main
-from generate.preparation import survey
-from generate.run_folder import Claims, RunFolder
-from popstats import columns
+from generate.run.folder import Claims, RunFolder
+from generate.run.prepare import survey
 from popstats.errors import BAD_INPUT
+from popstats.population import columns
 from tests.generate.conftest import TINY, another_process_holds, command, rows, run
 
 # Two cores that others use too: only a run that hangs takes longer.

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from popstats.inference.cross_products import RegimeData, StandardRows, _accumulate
-from popstats.inference.curves import FIXED_TERMS, CurveScale, basis, log_basis_variance
+from popstats.inference.data import RegimeData, StandardRows, _accumulate
 from popstats.inference.draws import Draws, from_regimes
 from popstats.inference.exact import draw_regime
-from popstats.inference.priors import Priors
+from popstats.inference.model import FIXED_TERMS, CurveScale, Priors, basis, log_basis_variance
 
 PRIORS = Priors()
 BINS = 10

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from popstats.inference.cross_products import prepare_regimes, recipe_table
-from popstats.inference.curves import FIXED_TERMS, basis, log_basis_variance
+from popstats.inference.data import prepare_regimes
 from popstats.inference.exact import _RATIOS, _grid, _length_grid, _project, draw_regime
-from popstats.inference.priors import Priors
-from popstats.simulate import simulate_population
-from popstats.spaces import assign_regimes
+from popstats.inference.model import FIXED_TERMS, Priors, basis, log_basis_variance
+from popstats.population.recipes import recipe_table
+from popstats.population.regimes import assign_regimes
+from popstats.population.simulate import simulate_population
 
 PRIORS = Priors()
 

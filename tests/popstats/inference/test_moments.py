@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from popstats.inference.curves import KEPT_RANGE, design_matrix
+from popstats.inference.model import KEPT_RANGE, design_matrix
 from popstats.inference.moments import BLOCK, second_moments
 
 

@@ -5,11 +5,11 @@ import pytest
 
 import popstats
 from popstats.errors import FitError
-from popstats.inference.curves import design_matrix
+from popstats.inference.model import design_matrix
 from popstats.inference.parametric import _shapes
-from popstats.inference.pointwise import fitted_points
-from popstats.judgement.companions import asymmetric_optimum
-from popstats.simulate import simulate_population
+from popstats.judgement.classical import asymmetric_optimum
+from popstats.population.simulate import simulate_population
+from popstats.posterior.pointwise import fitted_points
 
 REGIMES = {0.7: 0.05}
 

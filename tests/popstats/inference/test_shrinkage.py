@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 import popstats
-from popstats.inference.cross_products import prepare_regimes, recipe_table
-from popstats.inference.curves import log_basis_variance
-from popstats.inference.optimum import read_optimum
-from popstats.inference.shrinkage import shrinkage
-from popstats.simulate import simulate_population
-from popstats.spaces import assign_regimes
+from popstats.inference.data import prepare_regimes
+from popstats.inference.exact import shrinkage
+from popstats.inference.model import log_basis_variance
+from popstats.population.recipes import recipe_table
+from popstats.population.regimes import assign_regimes
+from popstats.population.simulate import simulate_population
+from popstats.posterior.optimum import read_optimum
 
 
 def regime_of(**settings):

@@ -11,17 +11,17 @@ import pytest
 
 import popstats
 from popstats.errors import PopstatsError
-from popstats.inference.convergence import Convergence
-from popstats.inference.fit import Fit
-from popstats.judgement.case import Case, Effect, twice_the_recipes
+from popstats.inference.draws import Convergence
+from popstats.judgement.analysis import Case, Effect, twice_the_recipes
+from popstats.judgement.evidence import Evidence
 from popstats.judgement.explained import CEILING, MOST, WidthsBeyond, what_explains
 from popstats.judgement.optimum_claims import _why_not_ratio
 from popstats.judgement.space_claims import _moved
 from popstats.judgement.trend_claims import _falls
 from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdict
-from popstats.judgement.winners import _inside
+from popstats.judgement.winner_claims import _inside
+from popstats.posterior.fit import Fit
 from popstats.report.answer import answer
-from popstats.report.evidence import Evidence
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "channel_bench_mobilenet.parquet"
 

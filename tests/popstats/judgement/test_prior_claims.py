@@ -6,7 +6,7 @@ import pytest
 
 import popstats
 from popstats.errors import FitError
-from popstats.inference.priors import Priors
+from popstats.inference.model import Priors
 
 REGIMES = [0.5, 0.6, 0.7, 0.8]
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import popstats
-from popstats.inference.fit import Fit
-from popstats.report.best import SHOWN, best_section
-from popstats.report.evidence import Evidence
+from popstats.judgement.evidence import Evidence
+from popstats.posterior.fit import Fit
+from popstats.report.sections import SHOWN, best_section
 
 
 @pytest.fixture(scope="module")

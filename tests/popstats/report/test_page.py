@@ -8,12 +8,12 @@ import altair as alt
 import pytest
 
 import popstats
-from popstats.report import charts
-from popstats.report.charts import CHARTS, draw
-from popstats.report.content import Panel, ReportContent, VerdictRow
+from popstats.figures.charts import CHARTS, draw
+from popstats.figures.content import Panel, ReportContent, VerdictRow
+from popstats.figures.theme import DARK, LIGHT, MODEL_MARKS, SPACE_MARKS, color_rules
+from popstats.report import page as page_module
 from popstats.report.page import _merged, render, write_content
-from popstats.report.theme import DARK, LIGHT, MODEL_MARKS, SPACE_MARKS, color_rules
-from popstats.report.words import interval_words, number, percent, probability, regime_name, typeset
+from popstats.words import interval_words, number, percent, probability, regime_name, typeset
 
 HOSTILE = (
     "<script>window.hacked = true</script> & \"quotes\" </script><img src=x onerror='window.hacked=true'>"
@@ -201,7 +201,7 @@ TEXT_ON = [
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 @pytest.mark.parametrize(("text", "ground"), TEXT_ON)
 def test_text_stands_out_from_its_ground(scheme, text, ground):
-    colors = page_colors((Path(charts.__file__).parent / "templates" / "report.css").read_text())[scheme]
+    colors = page_colors((Path(page_module.__file__).parent / "templates" / "report.css").read_text())[scheme]
     assert contrast(colors[text], colors[ground]) >= 4.5
 
 

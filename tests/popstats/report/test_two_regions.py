@@ -5,10 +5,10 @@ import re
 import pytest
 
 import popstats
-from popstats.inference.fit import Fit
+from popstats.figures.curve_figures import near_figure
+from popstats.judgement.evidence import Evidence
+from popstats.posterior.fit import Fit
 from popstats.report.answer import answer
-from popstats.report.evidence import Evidence
-from popstats.report.figures import near_figure
 from popstats.report.terminal import fit_text, near_optimal
 
 

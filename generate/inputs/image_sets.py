@@ -1,0 +1,157 @@
+"""Image sets: one uint8 tensor a split, a fixed split into training, validation and test images.
+
+`digits` is scikit-learn's and needs no download. torchvision is imported only where one of its sets is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from generate.inputs.image_files import image_folder
+from generate.inputs.images import ImageSet, Split, check_images, hashed_order, held_back, statistics
+from generate.plan import ImagesPlan
+from popstats.errors import PlanError
+
+DIGITS_TRAIN = 700
+
+
+DIGITS_VALIDATION = 100
+
+
+# One of 997 test images is 0.1 points, about as much as recipes differ: the mean over nine one-pixel
+# shifts of each image is finer.
+DIGITS_SHIFT = 1
+
+
+TORCHVISION_SETS = {
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+    "fashion-mnist": "FashionMNIST",
+    "mnist": "MNIST",
+}
+
+
+# What torchvision raises where a set is not there, cannot be downloaded, or arrived in part.
+UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, tarfile.TarError, pickle.UnpicklingError)
+
+
+def load_images(plan: ImagesPlan) -> ImageSet:
+    """Load the plan's images into memory, on the CPU.
+
+    Raises
+    ------
+    PlanError
+        If the set is unknown, its files are missing, or it cannot be downloaded.
+    """
+    kind, _, argument = plan.name.partition(":")
+    _check_options(plan, kind)
+    if plan.name == "digits":
+        return _digits(plan)
+    if plan.name in TORCHVISION_SETS:
+        return _torchvision_set(plan)
+    if kind == "image-folder" and argument:
+        return image_folder(plan, Path(argument).expanduser())
+    if argument:
+        return _factory(plan, kind, argument)
+    legal = ", ".join(("digits", *TORCHVISION_SETS, "image-folder:PATH", "module:factory"))
+    raise PlanError(f"images.name: unknown image set {plan.name!r}. Legal: {legal}.")
+
+
+def _check_options(plan: ImagesPlan, kind: str) -> None:
+    """Refuse what would change nothing: whoever asks for 64 pixels should not get 32 without a word."""
+    known = plan.name == "digits" or plan.name in TORCHVISION_SETS or kind == "image-folder"
+    unused = [
+        name
+        for name, used in (("size", kind == "image-folder"), ("validation", known), ("limit", known))
+        if getattr(plan, name) is not None and not used
+    ]
+    if unused and (known or ":" in plan.name):
+        whose = "has its images as they are" if known else "makes its own splits"
+        raise PlanError(f"images.{unused[0]}: {plan.name} {whose}; leave images.{unused[0]} out.")
+
+
+def _assemble(plan: ImagesPlan, train: Split, test: Split, classes: int, test_shift: int = 0) -> ImageSet:
+    """Hold back validation images from the training images and measure the statistics of the rest."""
+    held = held_back(plan, len(train))
+    order = torch.tensor(hashed_order(plan.name, len(train)))
+    kept = order[held:] if plan.limit is None else order[held:][: plan.limit]
+    training = Split(train.images[kept].contiguous(), train.labels[kept])
+    validation = Split(train.images[order[:held]].contiguous(), train.labels[order[:held]])
+    mean, std = statistics(training.images)
+    images = ImageSet(plan.name, training, validation, test, classes, mean, std, test_shift)
+    check_images(images, f"images {plan.name}")
+    return images
+
+
+def _digits(plan: ImagesPlan) -> ImageSet:
+    """scikit-learn's 1,797 scans of 8x8 pixels with 17 grey levels: 700 to train, 100 to validate, 997 to test."""
+    from sklearn.datasets import load_digits
+
+    scans = load_digits()
+    pixels = torch.from_numpy(np.asarray(scans.images * 15, dtype=np.uint8)).unsqueeze(1)
+    labels = torch.from_numpy(np.asarray(scans.target, dtype=np.int64))
+    order = torch.tensor(hashed_order("digits-split", len(labels)))
+    first, rest = order[: DIGITS_TRAIN + DIGITS_VALIDATION], order[DIGITS_TRAIN + DIGITS_VALIDATION :]
+    held_back = DIGITS_VALIDATION if plan.validation is None else plan.validation
+    return _assemble(
+        replace(plan, validation=held_back),
+        Split(pixels[first], labels[first]),
+        Split(pixels[rest], labels[rest]),
+        classes=10,
+        test_shift=DIGITS_SHIFT,
+    )
+
+
+def _torchvision_set(plan: ImagesPlan) -> ImageSet:
+    try:
+        from torchvision import datasets
+    except ImportError as error:
+        raise PlanError(
+            f"images.name: {plan.name} needs torchvision. Install it with: pip install torchvision"
+        ) from error
+    factory = getattr(datasets, TORCHVISION_SETS[plan.name])
+    folder = Path(plan.folder).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        train, test = (factory(str(folder), train=part, download=True) for part in (True, False))
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise PlanError(
+            f"images.name: {plan.name} is neither whole in {folder} nor could it be downloaded ({reason}). "
+            "Put it there, set images.folder to where it lies, or use digits, which needs no download."
+        ) from error
+    return _assemble(plan, _from_arrays(train), _from_arrays(test), classes=len(train.classes))
+
+
+def _from_arrays(dataset: Any) -> Split:
+    """Take a torchvision set's raw pixels, grey (n, h, w) or colour (n, h, w, 3), as one tensor."""
+    pixels = torch.as_tensor(np.asarray(dataset.data))
+    images = pixels.unsqueeze(1) if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2).contiguous()
+    return Split(images, torch.as_tensor(np.asarray(dataset.targets), dtype=torch.int64))
+
+
+def _factory(plan: ImagesPlan, module: str, name: str) -> ImageSet:
+    """Call a user's `module:factory`, which returns an ImageSet."""
+    try:
+        factory: Callable[[], ImageSet] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise PlanError(
+            f"images.name: {plan.name} cannot be imported ({error}). Expected module:factory on the "
+            "Python path."
+        ) from error
+    images = factory()
+    if not isinstance(images, ImageSet):
+        raise PlanError(
+            f"images.name: {plan.name} returned {type(images).__name__}; expected generate.inputs.images.ImageSet."
+        )
+    check_images(images, f"images {plan.name}")
+    return replace(images, name=plan.name)

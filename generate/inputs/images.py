@@ -1,0 +1,141 @@
+"""What a set of images is: splits of uint8 tensors, checked, with the statistics of the training images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from generate.plan import ImagesPlan
+from popstats.errors import PlanError
+
+LARGEST_VALIDATION = 5000
+
+
+STATISTICS_IMAGES = 10_000
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and labels of one split.
+
+    Parameters
+    ----------
+    images : Tensor
+        uint8, shape (n, channels, height, width).
+    labels : Tensor
+        int64, shape (n,).
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> Split:
+        """Return the split on `device`."""
+        return Split(self.images.to(device), self.labels.to(device))
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images and labels in order, `size` at a time."""
+        yield from zip(torch.split(self.images, size), torch.split(self.labels, size), strict=True)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A named set of images in three fixed splits.
+
+    Parameters
+    ----------
+    name : str
+        As in the plan; an image folder's is its last part and a hash of its listing: image-folder:cifar10@0123456789ab.
+    train, validation, test : Split
+        `accuracy` is measured on test, `accuracy_val` on validation.
+    classes : int
+        Number of classes.
+    mean, std : tuple of float
+        Per channel, in units of the full range 0 to 1, of the training images.
+    test_shift : int
+        Test accuracy is the mean over all shifts of up to this many pixels; 0 for the images as they are.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    test_shift: int = 0
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image."""
+        channels, height, width = self.train.images.shape[1:]
+        return int(channels), int(height), int(width)
+
+    @property
+    def input_size(self) -> str:
+        """The input shape as the table's column holds it, such as 1x8x8."""
+        return "x".join(map(str, self.input_shape))
+
+    def to(self, device: torch.device) -> ImageSet:
+        """Return the set on `device`."""
+        return replace(
+            self,
+            train=self.train.to(device),
+            validation=self.validation.to(device),
+            test=self.test.to(device),
+        )
+
+
+def check_images(images: ImageSet, where: str) -> None:
+    """Refuse a set that no network can be trained on.
+
+    Raises
+    ------
+    PlanError
+        If a split is empty, labels lie outside the classes, or images are no uint8.
+    """
+    for name, split in (("training", images.train), ("validation", images.validation), ("test", images.test)):
+        if len(split) == 0 or len(split.images) != len(split.labels):
+            raise PlanError(
+                f"{where}: {len(split.images)} {name} images and {len(split)} labels; expected equally "
+                "many, at least one."
+            )
+        if split.images.dtype != torch.uint8 or split.images.dim() != 4:
+            raise PlanError(
+                f"{where}: expected {name} images as uint8 (n, channels, height, width), got "
+                f"{split.images.dtype} {tuple(split.images.shape)}."
+            )
+        if int(split.labels.min()) < 0 or int(split.labels.max()) >= images.classes:
+            raise PlanError(
+                f"{where}: {name} labels run from {int(split.labels.min())} to "
+                f"{int(split.labels.max())}; expected 0 to {images.classes - 1}."
+            )
+
+
+def hashed_order(name: str, count: int) -> list[int]:
+    """Return a fixed shuffle of range(count): the same on every machine and with every library version."""
+    return sorted(range(count), key=lambda i: hashlib.sha256(f"{name}-{i}".encode()).digest())
+
+
+def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel on the scale 0 to 1, from the first images."""
+    sample = images[:STATISTICS_IMAGES].to(torch.float64) / 255
+    mean, std = sample.mean((0, 2, 3)), sample.std((0, 2, 3)).clamp_min(1e-3)
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def held_back(plan: ImagesPlan, count: int) -> int:
+    """Return how many of `count` training images validate."""
+    held_back = min(LARGEST_VALIDATION, max(1, count // 10)) if plan.validation is None else plan.validation
+    if not 0 < held_back < count:
+        raise PlanError(
+            f"images.validation: expected 1 to {count - 1} of {count} training images, got {held_back}."
+        )
+    return held_back

@@ -1,0 +1,153 @@
+"""Filter scores: how much each filter of a group matters, by the usual criteria; higher is kept longer.
+
+The scores are computed by torch-pruning's importance classes. `l1`, `l2` and `fpgm` look at the filters themselves
+(the output side of every producing layer of the group), `bn_scale` at the group's batch norms, `taylor` at every
+layer the filters touch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch_pruning.pruner import function, importance
+
+from generate.prune.dependency_graph import Convolution, Member, is_depthwise
+from generate.prune.groups import Group
+from popstats.errors import PlanError
+
+CRITERIA: tuple[str, ...] = ("l1", "l2", "bn_scale", "fpgm", "taylor", "random")
+"""Li et al. 2017 (arXiv 1608.08710), its Euclidean variant, Liu et al. 2017 (1708.06519), He et al. 2019
+(1811.00250), Molchanov et al. 2019 (1906.10771), and chance as the control."""
+
+
+def score_filters(
+    network: nn.Module,
+    input_shape: tuple[int, int, int],
+    groups: Sequence[Group],
+    criterion: str = "l1",
+    *,
+    backpropagate: Callable[[nn.Module], object] | None = None,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """Return the score of every filter.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        The trained network; it is not changed, but `taylor` fills its gradients.
+    input_shape : tuple of int
+        Channels, height and width of one input; no criterion depends on it.
+    groups : sequence of Group
+        Its prunable groups.
+    criterion : str
+        One of `CRITERIA`.
+    backpropagate : callable, optional
+        Called with the network; must leave the gradients of the training loss in its parameters. `taylor` only.
+    seed : int
+        `random` only.
+
+    Returns
+    -------
+    dict of str to torch.Tensor, shape (width,)
+        By group name, on the CPU in float64. Comparable inside a group, not between groups.
+
+    Raises
+    ------
+    PlanError
+        If there is no such criterion, or the network lacks what it needs.
+    """
+    if criterion not in CRITERIA:
+        raise PlanError(f"criterion {criterion!r} is unknown: expected one of {', '.join(CRITERIA)}.")
+    if criterion == "random":
+        return _random_scores(groups, seed)
+    if criterion == "taylor":
+        _fill_gradients(network, backpropagate)
+    scorer = _scorer(criterion)
+    return {group.name: _score(network, group, criterion, scorer) for group in groups}
+
+
+def _scorer(criterion: str) -> Any:
+    classes = {
+        "l1": lambda: importance.MagnitudeImportance(p=1, normalizer=None),
+        "l2": lambda: importance.MagnitudeImportance(p=2, normalizer=None),
+        "bn_scale": lambda: importance.BNScaleImportance(normalizer=None),
+        "fpgm": lambda: importance.FPGMImportance(p=1, normalizer=None),
+        "taylor": lambda: importance.TaylorImportance(normalizer=None),
+    }
+    return classes[criterion]()
+
+
+def _random_scores(groups: Sequence[Group], seed: int) -> dict[str, Tensor]:
+    chance = importance.RandomImportance()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return {group.name: chance([(None, range(group.width))]).double() for group in groups}
+
+
+def _fill_gradients(network: nn.Module, backpropagate: Callable[[nn.Module], object] | None) -> None:
+    if backpropagate is None:
+        raise PlanError("criterion taylor: expected `backpropagate`, which fills the gradients; got None.")
+    network.zero_grad(set_to_none=True)
+    backpropagate(network)
+    empty = [name for name, parameter in network.named_parameters() if parameter.grad is None]
+    if empty:
+        raise PlanError(f"criterion taylor: no gradient reached {', '.join(empty)}.")
+
+
+def _score(network: nn.Module, group: Group, criterion: str, scorer: Any) -> Tensor:
+    entries = [_Entry.of(network, member) for member in group.members if _counts(member, group, criterion)]
+    found = scorer([entry for entry in entries if entry is not None])
+    if found is None:
+        raise PlanError(
+            f"criterion {criterion}: group {group.name!r} has no layer that it can score. Choose another "
+            "criterion, or protect the group with `keep`."
+        )
+    return cast(Tensor, found.detach().to("cpu", torch.float64)[: group.width])
+
+
+def _counts(member: Member, group: Group, criterion: str) -> bool:
+    if criterion in ("l1", "l2", "fpgm"):
+        return member.side == "out" and member.layer in group.layers
+    return True
+
+
+class _Entry(tuple[Any, list[int]]):
+    """What torch-pruning's importance classes read of one layer: (dependency, channels), and the filters."""
+
+    root_idxs: list[int]
+
+    @classmethod
+    def of(cls, network: nn.Module, member: Member) -> _Entry | None:
+        """Return the entry of one member; None for what has no importance of its own."""
+        parent, _, attribute = member.layer.rpartition(".")
+        layer = getattr(network.get_submodule(parent), attribute)
+        pruning = _pruning_function(layer, member.side)
+        if pruning is None:
+            return None
+        channels = member.channels.ravel()
+        filters = np.repeat(np.arange(len(member.channels)), member.multiplicity)
+        # In ascending order of channels, because some of the classes sort the channels but not the filters.
+        order = np.argsort(channels, kind="stable")
+        dependency = SimpleNamespace(
+            layer=layer, pruning_fn=pruning, handler=pruning, target=SimpleNamespace(module=layer)
+        )
+        entry = cls((dependency, channels[order].tolist()))
+        entry.root_idxs = filters[order].tolist()
+        return entry
+
+
+def _pruning_function(layer: object, side: str) -> Any:
+    if isinstance(layer, nn.Linear):
+        return function.prune_linear_out_channels if side == "out" else function.prune_linear_in_channels
+    if isinstance(layer, Convolution) and not is_depthwise(layer):
+        return function.prune_conv_out_channels if side == "out" else function.prune_conv_in_channels
+    if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        return function.prune_batchnorm_out_channels
+    if isinstance(layer, nn.LayerNorm):
+        return function.prune_layernorm_out_channels
+    return None

@@ -1,0 +1,291 @@
+"""Where a regime's recipes lie: cost surfaces over kept fractions, and how to walk onto them.
+
+A point holds the kept fraction of every group. Both costs are quadratic in it, so many recipes at once can be
+moved onto a budget by a few Newton steps. Single precision is enough here: only whole widths have exact costs,
+and those are counted as integers after rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from generate.prune.cost_forms import CostModel, QuadraticForm
+from generate.prune.dependency_graph import IntArray
+
+Axis = Literal["macs", "params"]
+SingleArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+NEWTON_STEPS = 14
+"""Enough for all but a few recipes in a thousand, which are drawn again."""
+
+LONGEST_STEP = 0.5
+"""Damping: no coordinate of a step moves a kept fraction by more than this."""
+
+LAST_STEP_FROM = 0.01
+"""From this distance to the budget, one more step leaves about its square: less than rounding will move it."""
+
+SMALLEST_DETERMINANT = np.float32(1e-3)
+"""Below this the two directions change both costs alike, and the step is damped instead of divided by zero."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A cost that every recipe of a regime must have.
+
+    Parameters
+    ----------
+    axis : {"macs", "params"}
+        Which cost.
+    share : float
+        Its target as a share of the original's: 1 - reduction.
+    """
+
+    axis: Axis
+    share: float
+
+
+@dataclass(frozen=True)
+class Surface:
+    """One cost as a share of the original's, over kept fractions x: constant + linear @ x + x @ pairs @ x.
+
+    Parameters
+    ----------
+    constant : numpy.float32
+        Share that no group touches.
+    linear : numpy.ndarray, shape (G,)
+        Share that is linear in each kept fraction.
+    doubled_pairs : numpy.ndarray, shape (G, G)
+        Symmetric: twice the share that is a product of two kept fractions.
+    """
+
+    constant: np.float32
+    linear: SingleArray
+    doubled_pairs: SingleArray
+
+    @classmethod
+    def from_form(cls, form: QuadraticForm, units: IntArray, original: int) -> Surface:
+        """Return the surface of `form`, which costs `original` at `units`."""
+        pairs = form.pairs * np.outer(units, units) / original
+        return cls(
+            np.float32(form.constant / original),
+            (form.linear * units / original).astype(np.float32),
+            (pairs + pairs.T).astype(np.float32),
+        )
+
+    def value_and_slope(self, kept: SingleArray) -> tuple[SingleArray, SingleArray]:
+        """Return the share, shape (n,), and its gradient, shape (n, G), at kept fractions of shape (n, G)."""
+        slope = kept @ self.doubled_pairs
+        slope += self.linear
+        value = np.einsum("ng,ng->n", kept, slope)
+        value += kept @ self.linear
+        value *= np.float32(0.5)
+        value += self.constant
+        return value, slope
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The kept fractions that a space allows, and the two cost surfaces over them.
+
+    Parameters
+    ----------
+    costs : CostModel
+        The network's costs.
+    round_to : int
+        Widths are multiples of this, or the full width.
+    bands : tuple of (low, high), optional
+        Kept fractions between which each group must stay; by default anything from one unit to all.
+    """
+
+    costs: CostModel
+    round_to: int = 1
+    bands: tuple[tuple[float, float], ...] | None = None
+
+    @cached_property
+    def units(self) -> IntArray:
+        """Channels in which each width changes, shape (G,); never more than the width itself."""
+        steps = np.lcm(self.costs.steps, self.round_to)
+        return np.where(steps <= self.costs.full_widths, steps, self.costs.full_widths)
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether every width from 1 to the full one is allowed."""
+        return self.bands is None and bool((self.units == 1).all())
+
+    @cached_property
+    def smallest(self) -> IntArray:
+        """Smallest width of each group, shape (G,)."""
+        if self.bands is None:
+            return self.units
+        wanted = np.array([low for low, _ in self.bands]) * self.costs.full_widths / self.units
+        return np.minimum(np.maximum(np.ceil(wanted - 1e-9), 1) * self.units, self.costs.full_widths).astype(
+            np.int64
+        )
+
+    @cached_property
+    def largest(self) -> IntArray:
+        """Largest width of each group, shape (G,)."""
+        if self.bands is None:
+            return self.costs.full_widths
+        high = np.array([high for _, high in self.bands])
+        floor = np.floor(high * self.costs.full_widths / self.units + 1e-9) * self.units
+        whole = np.where(high >= 1, self.costs.full_widths, floor).astype(np.int64)
+        return np.maximum(whole, self.smallest)
+
+    @cached_property
+    def lowest(self) -> SingleArray:
+        """Smallest kept fraction of each group, shape (G,)."""
+        return (self.smallest / self.costs.full_widths).astype(np.float32)
+
+    @cached_property
+    def highest(self) -> SingleArray:
+        """Largest kept fraction of each group, shape (G,)."""
+        return (self.largest / self.costs.full_widths).astype(np.float32)
+
+    @cached_property
+    def macs(self) -> Surface:
+        """MACs as a share of the original's."""
+        full = self.costs.full_widths // self.costs.steps
+        return Surface.from_form(self.costs.macs_form, full, self.costs.original_macs)
+
+    @cached_property
+    def params(self) -> Surface:
+        """Parameters as a share of the original's."""
+        full = self.costs.full_widths // self.costs.steps
+        return Surface.from_form(self.costs.params_form, full, self.costs.original_params)
+
+    def surface(self, axis: Axis) -> Surface:
+        """Return the surface of one axis."""
+        return self.macs if axis == "macs" else self.params
+
+    @cached_property
+    def tilt(self) -> SingleArray:
+        """Direction that trades MACs for parameters, shape (G,): -1 .. 1, groups ranked by the exchange rate."""
+        half = np.full((1, len(self.lowest)), 0.5, dtype=np.float32)
+        rate = (self.params.value_and_slope(half)[1] / self.macs.value_and_slope(half)[1])[0]
+        ranks = np.argsort(np.argsort(rate, kind="stable"))
+        return (2 * ranks / max(len(rate) - 1, 1) - 1).astype(np.float32)
+
+    def clip(self, kept: SingleArray) -> SingleArray:
+        """Return `kept` inside the bounds of every group; `kept` itself is overwritten."""
+        np.maximum(kept, self.lowest, out=kept)
+        return np.minimum(kept, self.highest, out=kept)
+
+    def shift_onto(self, budget: Budget, start: SingleArray) -> SingleArray:
+        """Return `start` with each row shifted as a whole until it meets the budget.
+
+        The square root of a quadratic form is almost linear along the shift, so Newton's method is used on it.
+        """
+        surface, root = self.surface(budget.axis), np.float32(np.sqrt(budget.share))
+        shift = np.full((len(start), 1), self._typical_shift(surface, root, start), dtype=np.float32)
+        kept = self.clip(start + shift)
+        for _ in range(NEWTON_STEPS):
+            value, slope = surface.value_and_slope(kept)
+            shift[:, 0] += self._root_step(kept, value, slope, root)
+            np.add(start, shift, out=kept)
+            self.clip(kept)
+            if np.abs(value - np.float32(budget.share)).max() < LAST_STEP_FROM:
+                break
+        return kept
+
+    def _typical_shift(self, surface: Surface, root: np.float32, start: SingleArray) -> float:
+        """Return the shift that a few rows need: a good first guess for all of them."""
+        few, shift = start[:16], np.zeros((min(16, len(start)), 1), dtype=np.float32)
+        for _ in range(3):
+            kept = self.clip(few + shift)
+            shift[:, 0] += self._root_step(kept, *surface.value_and_slope(kept), root)
+        return float(np.median(shift))
+
+    def _root_step(
+        self, kept: SingleArray, value: SingleArray, slope: SingleArray, root: np.float32
+    ) -> SingleArray:
+        root_now = np.sqrt(value)
+        slope *= self._free(kept)
+        along = slope @ np.ones(kept.shape[1], dtype=np.float32)
+        step = (root - root_now) * 2 * root_now / np.maximum(along, np.float32(0.05))
+        return cast(SingleArray, np.clip(step, -LONGEST_STEP, LONGEST_STEP))
+
+    def _free(self, kept: SingleArray) -> BoolArray:
+        free = kept > self.lowest
+        free &= kept < self.highest
+        return free
+
+    def solve_both(
+        self,
+        macs: SingleArray,
+        params: SingleArray,
+        start: SingleArray,
+        tolerance: tuple[float, float],
+        guess: SingleArray | None = None,
+    ) -> tuple[SingleArray, BoolArray, SingleArray]:
+        """Move `start` along a common shift and the tilt until both surfaces meet their targets.
+
+        Parameters
+        ----------
+        macs, params : numpy.ndarray, shape (n,)
+            Target shares.
+        start : numpy.ndarray, shape (n, G)
+            Kept fractions to start from; their differences are what makes recipes differ.
+        tolerance : tuple of float
+            Largest distance of the logarithm of MACs, and of parameters, from its target.
+        guess : numpy.ndarray, shape (n, 2), optional
+            Where along shift and tilt to begin.
+
+        Returns
+        -------
+        kept : numpy.ndarray, shape (n, G)
+            Kept fractions.
+        solved : numpy.ndarray of bool, shape (n,)
+            Where both targets are met.
+        place : numpy.ndarray, shape (n, 2)
+            How far each row went along shift and tilt.
+        """
+        goal = np.log(np.stack([macs, params], axis=1))
+        place = np.zeros((len(start), 2), dtype=np.float32) if guess is None else guess.copy()
+        kept = self.clip(start + place @ self._directions.T)
+        solved, active = np.zeros(len(start), dtype=bool), np.arange(len(start))
+        for _ in range(NEWTON_STEPS):
+            step, miss = self._newton_step(kept[active], goal[active])
+            solved[active] = (np.abs(miss) <= np.array(tolerance, dtype=np.float32)).all(axis=1)
+            open_rows = ~solved[active]
+            active = active[open_rows]
+            if not len(active):
+                break
+            place[active] += step[open_rows]
+            kept[active] = self.clip(start[active] + place[active] @ self._directions.T)
+        return kept, solved, place
+
+    @cached_property
+    def _directions(self) -> SingleArray:
+        return np.stack([np.ones_like(self.tilt), self.tilt], axis=1)
+
+    def _newton_step(self, kept: SingleArray, goal: SingleArray) -> tuple[SingleArray, SingleArray]:
+        """Return the damped step along both directions, and the misses, each of shape (n, 2)."""
+        free = self._free(kept)
+        macs, a, b = self._along_directions(self.macs, kept, free)
+        params, c, d = self._along_directions(self.params, kept, free)
+        miss_macs, miss_params = goal[:, 0] - np.log(macs), goal[:, 1] - np.log(params)
+        determinant = a * d - b * c
+        tiny = np.abs(determinant) < SMALLEST_DETERMINANT
+        determinant[tiny] = np.copysign(SMALLEST_DETERMINANT, determinant[tiny])
+        step = np.stack([d * miss_macs - b * miss_params, a * miss_params - c * miss_macs], axis=1)
+        step /= determinant[:, None]
+        longest = np.abs(step).max(axis=1, keepdims=True)
+        step *= np.minimum(1, LONGEST_STEP / np.maximum(longest, np.float32(1e-6)))
+        return step, np.stack([miss_macs, miss_params], axis=1)
+
+    def _along_directions(
+        self, surface: Surface, kept: SingleArray, free: BoolArray
+    ) -> tuple[SingleArray, SingleArray, SingleArray]:
+        """Return a cost and the derivatives of its logarithm along shift and tilt, each of shape (n,)."""
+        value, slope = surface.value_and_slope(kept)
+        slope *= free
+        derivatives = slope @ self._directions
+        derivatives /= value[:, None]
+        return value, derivatives[:, 0], derivatives[:, 1]

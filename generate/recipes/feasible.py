@@ -1,0 +1,214 @@
+"""What a regime can hold at all: the ranges of MACs, parameters, mCB and STD that recipes on a budget reach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from generate.prune.cost_forms import CostModel
+from generate.recipes.budget import Axis, Budget, Geometry, SingleArray
+from popstats.errors import PlanError
+
+SEARCH_STARTS = 32
+SEARCH_STRIDES = np.geomspace(0.3, 0.003, 60)
+
+MAP_SHARES = (0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02)
+"""Shares at which the range over all regimes is searched."""
+
+Pair = tuple[float, float]
+Objective = Callable[[SingleArray], tuple[SingleArray, SingleArray]]
+
+
+@dataclass(frozen=True)
+class FeasibleRange:
+    """Smallest and largest value of each quantity over the recipes of a regime.
+
+    Parameters
+    ----------
+    macs, params : tuple of int
+        Costs.
+    log_mcb : tuple of float
+        Natural logarithm of the mean computation budget, with exact parameters.
+    std : tuple of float
+        Standard deviation of the pruning ratios over groups.
+    """
+
+    macs: tuple[int, int]
+    params: tuple[int, int]
+    log_mcb: Pair
+    std: Pair
+
+    @property
+    def mcb(self) -> Pair:
+        """Smallest and largest mean computation budget."""
+        return float(np.exp(self.log_mcb[0])), float(np.exp(self.log_mcb[1]))
+
+    def __str__(self) -> str:
+        """Return the ranges in words, for dry runs and errors."""
+        mcb, log_mcb, std = (_span(*ends, ".3f") for ends in (self.mcb, self.log_mcb, self.std))
+        return f"MACs {_span(*self.macs, ',')}, parameters {_span(*self.params, ',')}, mCB {mcb} (log {log_mcb}), STD {std}"
+
+
+def _span(low: float, high: float, form: str) -> str:
+    """Return both ends, or the one number where the regime fixes it."""
+    ends = f"{low:{form}}", f"{high:{form}}"
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
+
+
+def feasible_range(costs: CostModel, axis: str, target: float, round_to: int = 1) -> FeasibleRange:
+    """Return what recipes of one regime can reach.
+
+    Parameters
+    ----------
+    costs : CostModel
+        The network's costs.
+    axis : {"macs", "params", "both"}
+        Which reduction the regime fixes.
+    target : float
+        Reduction, a fraction in (0, 1).
+    round_to : int
+        Widths are multiples of this.
+
+    Returns
+    -------
+    FeasibleRange
+        Found by projected gradient from many starts: the ends are reached, and rarely a little more is possible.
+
+    Raises
+    ------
+    PlanError
+        If no recipe has that reduction.
+    """
+    geometry = Geometry(costs, round_to)
+    budgets = regime_budgets(axis, target)
+    check_budgets(geometry, budgets)
+    return range_on_budget(geometry, budgets)
+
+
+def regime_budgets(axis: str, target: float) -> tuple[Budget, ...]:
+    """Return the budgets of a regime.
+
+    Raises
+    ------
+    PlanError
+        If there is no such axis, or the target is no reduction between 0 and 1.
+    """
+    if not 0 < target < 1:
+        raise PlanError(f"regime target: expected a reduction between 0 and 1, got {target!r}.")
+    axes: dict[str, tuple[Axis, ...]] = {"macs": ("macs",), "params": ("params",), "both": ("macs", "params")}
+    if axis not in axes:
+        raise PlanError(f"regime axis: expected one of {', '.join(axes)}, got {axis!r}.")
+    return tuple(Budget(one, 1 - target) for one in axes[axis])
+
+
+def check_budgets(geometry: Geometry, budgets: Sequence[Budget]) -> None:
+    """Refuse budgets that no recipe can meet.
+
+    Raises
+    ------
+    PlanError
+        With the ranges that can be met.
+    """
+    for budget in budgets:
+        surface = geometry.surface(budget.axis)
+        ends = [
+            float(surface.value_and_slope(end[None])[0][0]) for end in (geometry.lowest, geometry.highest)
+        ]
+        if not ends[0] <= budget.share <= ends[1] + 1e-6:
+            raise PlanError(
+                f"regime: no recipe of this space reduces {budget.axis} by {1 - budget.share:.4f}; reductions of "
+                f"{max(1 - ends[1], 0):.4f} to {1 - ends[0]:.4f} can be had. Over all recipes: "
+                f"{overall_range(geometry)}."
+            )
+    if len(budgets) == 2:
+        _check_mcb_of_both(geometry, budgets)
+
+
+def _check_mcb_of_both(geometry: Geometry, budgets: Sequence[Budget]) -> None:
+    macs, params = budgets
+    log_mcb = float(np.log(macs.share / params.share))
+    found = range_on_budget(geometry, (macs,))
+    if not found.log_mcb[0] <= log_mcb <= found.log_mcb[1]:
+        raise PlanError(
+            f"regime: no recipe meets both budgets ({macs.share:.3f} of the MACs, {params.share:.3f} of the "
+            f"parameters, log mCB {log_mcb:.3f}); with that share of the MACs: {found}."
+        )
+
+
+def range_on_budget(geometry: Geometry, budgets: Sequence[Budget]) -> FeasibleRange:
+    """Return what recipes on the first budget reach; with two budgets, the second fixes the other cost."""
+    first = budgets[0]
+    other: Axis = "params" if first.axis == "macs" else "macs"
+    if len(budgets) == 2:
+        shares = (budgets[1].share, budgets[1].share)
+    else:
+        objective = geometry.surface(other).value_and_slope
+        shares = (_extreme(geometry, first, objective, -1), _extreme(geometry, first, objective, 1))
+    std = (_smallest_std(geometry, first), _extreme(geometry, first, _spread_and_slope, 1))
+    return _as_range(geometry, first, shares, std)
+
+
+def _as_range(geometry: Geometry, first: Budget, others: Pair, std: Pair) -> FeasibleRange:
+    fixed = (first.share, first.share)
+    macs, params = (fixed, others) if first.axis == "macs" else (others, fixed)
+    logs = sorted(float(np.log(m / p)) for m in set(macs) for p in set(params))
+    original = geometry.costs.original_macs, geometry.costs.original_params
+    return FeasibleRange(
+        (round(macs[0] * original[0]), round(macs[1] * original[0])),
+        (round(params[0] * original[1]), round(params[1] * original[1])),
+        (logs[0], logs[-1]),
+        std,
+    )
+
+
+def overall_range(geometry: Geometry) -> FeasibleRange:
+    """Return the range over all recipes of the geometry, whatever their cost."""
+    smallest = geometry.costs.both(geometry.smallest)
+    largest = geometry.costs.both(geometry.largest)
+    low, high = smallest[0][0] / geometry.costs.original_macs, largest[0][0] / geometry.costs.original_macs
+    shares = [share for share in MAP_SHARES if low < share < high] or [(low + high) / 2]
+    found = [range_on_budget(geometry, (Budget("macs", share),)) for share in shares]
+    return FeasibleRange(
+        (int(smallest[0][0]), int(largest[0][0])),
+        (int(smallest[1][0]), int(largest[1][0])),
+        (min(f.log_mcb[0] for f in found), max(f.log_mcb[1] for f in found)),
+        (0.0, max(f.std[1] for f in found)),
+    )
+
+
+def _smallest_std(geometry: Geometry, budget: Budget) -> float:
+    level = geometry.shift_onto(budget, np.zeros((1, len(geometry.lowest)), dtype=np.float32))
+    return float(level.std())
+
+
+def _spread_and_slope(kept: SingleArray) -> tuple[SingleArray, SingleArray]:
+    distance = kept - kept.mean(axis=1, keepdims=True)
+    std = kept.std(axis=1)
+    slope = distance / np.maximum(std[:, None], np.float32(1e-6)) / np.float32(kept.shape[1])
+    return std, slope.astype(np.float32)
+
+
+def _extreme(geometry: Geometry, budget: Budget, objective: Objective, sign: int) -> float:
+    """Return the largest (sign 1) or smallest (sign -1) objective on the budget, by projected gradient."""
+    rng = np.random.default_rng(0)
+    fixed = geometry.surface(budget.axis)
+    kept = geometry.shift_onto(budget, rng.random((SEARCH_STARTS, len(geometry.lowest)), dtype=np.float32))
+    best = -np.inf
+    for stride in SEARCH_STRIDES:
+        value, uphill = objective(kept)
+        best = max(best, float((sign * value).max()))
+        normal = fixed.value_and_slope(kept)[1]
+        kept = geometry.shift_onto(budget, kept + np.float32(stride) * _direction(sign * uphill, normal))
+    return sign * max(best, float((sign * objective(kept)[0]).max()))
+
+
+def _direction(uphill: SingleArray, normal: SingleArray) -> SingleArray:
+    # Trading one group against another at the same fixed cost gains by the ratio of the two gradients. Its signed
+    # root lets all groups move, not only the one with the largest gain.
+    gain = uphill / normal
+    centred = gain - np.median(gain, axis=1, keepdims=True)
+    scaled = centred / np.maximum(np.abs(centred).max(axis=1, keepdims=True), np.float32(1e-9))
+    return cast(SingleArray, np.sign(scaled) * np.sqrt(np.abs(scaled)))

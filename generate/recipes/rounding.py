@@ -1,0 +1,124 @@
+"""From kept fractions to whole filters, repaired by single steps until the budget is met."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from generate.prune.cost_forms import FloatArray
+from generate.prune.dependency_graph import IntArray
+from generate.recipes.budget import BoolArray, Budget, Geometry, SingleArray
+
+REPAIR_STEPS = 48
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """Whole widths with their exact costs.
+
+    Parameters
+    ----------
+    widths : numpy.ndarray of int, shape (n, G)
+        Channels kept in each group.
+    macs, params : numpy.ndarray of int, shape (n,)
+        Exact costs.
+    miss : numpy.ndarray, shape (n,)
+        Largest distance from a budget, as a share of the original's cost.
+    """
+
+    widths: IntArray
+    macs: IntArray
+    params: IntArray
+    miss: FloatArray
+
+
+def round_widths(
+    geometry: Geometry,
+    budgets: Sequence[Budget],
+    kept: SingleArray,
+    solved: BoolArray,
+    tolerance: float,
+    rng: np.random.Generator,
+) -> Rounded:
+    """Return whole widths near the kept fractions, repaired where rounding pushed `solved` rows off a budget.
+
+    A repair moves one unit of one group at a time: any step that meets the budgets, chosen at random so that no
+    group is favoured, else the step that comes nearest.
+    """
+    widths = _nearest(geometry, kept)
+    macs, params = geometry.costs.both(widths)
+    misses = _misses(geometry, budgets, macs, params)
+    active = np.flatnonzero((np.abs(misses) > tolerance).any(axis=1) & solved)
+    for _ in range(REPAIR_STEPS if len(active) else 0):
+        widths[active] = _one_step(geometry, budgets, widths[active], misses[active], tolerance, rng)
+        macs[active], params[active] = geometry.costs.both(widths[active])
+        misses[active] = _misses(geometry, budgets, macs[active], params[active])
+        active = active[(np.abs(misses[active]) > tolerance).any(axis=1)]
+        if not len(active):
+            break
+    return Rounded(widths, macs, params, np.abs(misses).max(axis=1))
+
+
+def _nearest(geometry: Geometry, kept: SingleArray) -> IntArray:
+    whole = kept * (geometry.costs.full_widths / geometry.units).astype(np.float32)
+    widths = np.rint(whole, out=whole).astype(np.int64)
+    if geometry.is_plain:
+        return widths
+    widths *= geometry.units
+    return np.clip(widths, geometry.smallest, geometry.largest, out=widths)
+
+
+def _misses(
+    geometry: Geometry, budgets: Sequence[Budget], macs: IntArray, params: IntArray
+) -> NDArray[np.float64]:
+    """Return cost minus target as a share of the original's cost, shape (n, budgets)."""
+    shares = {"macs": macs / geometry.costs.original_macs, "params": params / geometry.costs.original_params}
+    return np.stack([shares[budget.axis] - budget.share for budget in budgets], axis=1)
+
+
+def _one_step(
+    geometry: Geometry,
+    budgets: Sequence[Budget],
+    widths: IntArray,
+    misses: NDArray[np.float64],
+    tolerance: float,
+    rng: np.random.Generator,
+) -> IntArray:
+    changes = _possible_changes(geometry, widths)
+    distance = np.zeros(changes.shape)
+    for place, budget in enumerate(budgets):
+        after = misses[:, place, None] + _cost_of(geometry, budget, widths, changes)
+        distance = np.maximum(distance, np.abs(after))
+    distance[changes == 0] = np.inf
+    good = distance <= tolerance
+    distance[good] = -rng.random(int(good.sum()))
+    best = distance.argmin(axis=1)
+    rows = np.arange(len(widths))
+    stepped = widths.copy()
+    stepped[rows, best % widths.shape[1]] += changes[rows, best]
+    return stepped
+
+
+def _possible_changes(geometry: Geometry, widths: IntArray) -> IntArray:
+    """Return one unit up, then one unit down, of each group, shape (n, 2 G); 0 where there is no room."""
+    units = geometry.units
+    up = np.minimum(widths // units * units + units, geometry.largest) - widths
+    down = np.maximum((widths - 1) // units * units, geometry.smallest) - widths
+    return np.concatenate([np.maximum(up, 0), np.minimum(down, 0)], axis=1)
+
+
+def _cost_of(geometry: Geometry, budget: Budget, widths: IntArray, changes: IntArray) -> NDArray[np.float64]:
+    """Return what each single change adds to a cost, as a share of the original's, shape (n, 2 G)."""
+    costs = geometry.costs
+    form, original = (
+        (costs.macs_form, costs.original_macs)
+        if budget.axis == "macs"
+        else (costs.params_form, costs.original_params)
+    )
+    slope = form.linear + (widths / costs.steps) @ (form.pairs + form.pairs.T).astype(np.float64)
+    units = changes / np.tile(costs.steps, 2)
+    bent = units**2 * np.tile(np.diag(form.pairs), 2)
+    return (units * np.tile(slope, 2) + bent) / original

@@ -1,0 +1,318 @@
+"""Recipes of a regime: drawn from a space, moved onto the budget, rounded to whole filters, never twice.
+
+Spaces
+------
+``random``
+    Random ratios, all shifted together until the budget is met (the space of the paper).
+``stratified``
+    Even over the feasible log mCB inside +-`mcb_range`, and at each log mCB over the STD reachable there.
+``std:LOW-HIGH``
+    The standard deviation of the ratios over groups lies in a band.
+``refined:FILE``
+    A band of mCB, or of widths, from `popstats.refine`; the file's format is described in `generate.recipes.refined`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from generate.prune.cost_forms import CostModel, FloatArray
+from generate.prune.dependency_graph import IntArray
+from generate.recipes.budget import BoolArray, Budget, Geometry
+from generate.recipes.feasible import (
+    check_budgets,
+    range_on_budget,
+    regime_budgets,
+)
+from generate.recipes.refined import read_refined
+from generate.recipes.rounding import round_widths
+from generate.recipes.spaces import REDRAW_EVERY, RandomSpace, RecipeSpace, StdSpace, StratifiedSpace
+from popstats.errors import PlanError
+
+TOLERANCE = 0.005
+"""How far from its target a recipe's cost may be, as a share of the original's cost."""
+
+LOOSEST_TOLERANCE = 0.08
+"""Where integer widths allow nothing within the tolerance, it is doubled up to this, and the recipes are marked."""
+
+MCB_RANGE = math.log(2)
+"""Stratified recipes stay inside this distance from log mCB = 0; beyond it lies junk (design 4)."""
+
+ROWS_AT_ONCE = 2048
+ROWS_OF_A_BLOCK = 16_384
+REDRAWS = 100
+FRUITLESS_REDRAWS, HOPELESS_REDRAWS = 10, 2
+"""So many places in a row without one new recipe mean that there is none; fewer if there has never been any."""
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """Recipes of one regime, in the order in which they are to be trained; no two have the same widths.
+
+    Parameters
+    ----------
+    widths : numpy.ndarray of int, shape (n, G)
+        Channels kept in each group.
+    ratios_requested : numpy.ndarray, shape (n, G)
+        Pruning ratio (fraction removed) before rounding to whole channels.
+    macs, params : numpy.ndarray of int, shape (n,)
+        Exact costs.
+    off_target : numpy.ndarray of bool, shape (n,)
+        True where integer widths allowed no recipe within the tolerance, and the nearest were taken.
+    """
+
+    widths: IntArray
+    ratios_requested: FloatArray
+    macs: IntArray
+    params: IntArray
+    off_target: BoolArray
+
+    def __len__(self) -> int:
+        return len(self.widths)
+
+
+def sample_recipes(
+    space: str,
+    costs: CostModel,
+    *,
+    axis: str,
+    target: float,
+    count: int,
+    rng: np.random.Generator,
+    mcb_range: float = MCB_RANGE,
+    round_to: int = 1,
+    tolerance: float = TOLERANCE,
+) -> Recipes:
+    """Draw `count` different recipes of one regime.
+
+    Parameters
+    ----------
+    space : str
+        ``random``, ``stratified``, ``std:LOW-HIGH`` or ``refined:FILE``.
+    costs : CostModel
+        The network's costs.
+    axis : {"macs", "params", "both"}
+        Which reduction the regime fixes.
+    target : float
+        Reduction, a fraction in (0, 1).
+    count : int
+        Number of recipes.
+    rng : numpy.random.Generator
+        The only source of chance.
+    mcb_range : float
+        `stratified`: largest distance of log mCB from 0.
+    round_to : int
+        Widths are multiples of this (or the full width).
+    tolerance : float
+        Largest distance of the cost from its target, as a share of the original's cost.
+
+    Returns
+    -------
+    Recipes
+        In random order: every beginning of them covers the space.
+
+    Raises
+    ------
+    PlanError
+        If the space is empty, with the feasible ranges, or holds fewer than `count` different recipes.
+    """
+    drawn = _space(space, costs, axis=axis, target=target, mcb_range=mcb_range, round_to=round_to)
+    return _sample(drawn, space, count, tolerance, rng)
+
+
+def _sample(space: RecipeSpace, name: str, count: int, tolerance: float, rng: np.random.Generator) -> Recipes:
+    allowed = tolerance
+    while True:
+        collected = _Collected(space, count, allowed, rng)
+        found = collected.fill()
+        if found == count:
+            return collected.recipes(tolerance)
+        if found or allowed >= LOOSEST_TOLERANCE:
+            raise _too_few(space, name, count, found, allowed)
+        allowed *= 2
+
+
+def recipe_blocks(
+    space: str,
+    costs: CostModel,
+    *,
+    axis: str,
+    target: float,
+    count: int,
+    rng: np.random.Generator,
+    block: int = ROWS_OF_A_BLOCK,
+    mcb_range: float = MCB_RANGE,
+    round_to: int = 1,
+    tolerance: float = TOLERANCE,
+) -> Iterator[Recipes]:
+    """Yield `count` recipes in blocks: memory stays that of one block, however many there are.
+
+    Recipes are different within a block, not across blocks. Arguments are those of `sample_recipes`, and `block`
+    is the number of recipes in each.
+    """
+    drawn = _space(space, costs, axis=axis, target=target, mcb_range=mcb_range, round_to=round_to)
+    for start in range(0, count, block):
+        yield _sample(drawn, space, min(block, count - start), tolerance, rng)
+
+
+def mcb_correlations(recipes: Recipes, costs: CostModel) -> tuple[tuple[str, float], ...]:
+    """Return each group's name and the correlation of its width with log mCB, strongest first.
+
+    mCB is confounded with single groups, late ones above all: what looks like an effect of mCB among these recipes
+    may be an effect of those widths.
+    """
+    log_mcb = np.log(recipes.macs / costs.original_macs) - np.log(recipes.params / costs.original_params)
+    table = np.column_stack([log_mcb, recipes.widths]).astype(np.float64)
+    table -= table.mean(axis=0)
+    spread = np.sqrt(np.square(table).sum(axis=0))
+    products = table[:, 1:].T @ table[:, 0]
+    scale = spread[1:] * spread[0]
+    correlations = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
+    order = np.argsort(-np.abs(correlations), kind="stable")
+    return tuple((costs.groups[i].name, float(correlations[i])) for i in order)
+
+
+def _space(
+    space: str, costs: CostModel, *, axis: str, target: float, mcb_range: float, round_to: int
+) -> RecipeSpace:
+    if round_to < 1:
+        raise PlanError(f"round_to: expected a whole number of channels from 1, got {round_to}.")
+    geometry, budgets = Geometry(costs, round_to), regime_budgets(axis, target)
+    if space.startswith("refined:"):
+        return _refined_space(space.removeprefix("refined:"), geometry, budgets, axis, target)
+    check_budgets(geometry, budgets)
+    if space == "random":
+        return RandomSpace(geometry, budgets)
+    if space == "stratified":
+        return StratifiedSpace(geometry, budgets, (-mcb_range, mcb_range))
+    if space.startswith("std:"):
+        return StdSpace(geometry, budgets, _std_band(space))
+    raise PlanError(f"space {space!r} is unknown: expected random, stratified, std:LOW-HIGH or refined:FILE.")
+
+
+def _std_band(space: str) -> tuple[float, float]:
+    low, _, high = space.removeprefix("std:").partition("-")
+    try:
+        band = float(low), float(high)
+    except ValueError as error:
+        raise PlanError(f"space {space!r}: expected std:LOW-HIGH such as std:0.05-0.10.") from error
+    if not 0 <= band[0] < band[1] <= 1:
+        raise PlanError(f"space {space!r}: expected 0 <= LOW < HIGH <= 1.")
+    return band
+
+
+def _refined_space(
+    path: str, geometry: Geometry, budgets: tuple[Budget, ...], axis: str, target: float
+) -> RecipeSpace:
+    where, spec = f"space refined:{path}", read_refined(path)
+    spec.check_regime(axis, target, where)
+    names = [group.name for group in geometry.costs.groups]
+    bounded = replace(geometry, bands=spec.bands(names, where))
+    check_budgets(bounded, budgets)
+    if spec.mcb is not None:
+        low, high = (math.log(max(end, 1e-9)) for end in spec.mcb)
+        return StratifiedSpace(bounded, budgets, (low, high), spec.std)
+    return RandomSpace(bounded, budgets) if spec.std is None else StdSpace(bounded, budgets, spec.std)
+
+
+def _too_few(space: RecipeSpace, name: str, count: int, found: int, tolerance: float) -> PlanError:
+    return PlanError(
+        f"space {name}: expected {count} different recipes, found {found} within {tolerance:.1%} of the budget. "
+        f"Ask for fewer, widen the space or choose another target; feasible are "
+        f"{range_on_budget(space.geometry, space.budgets)}."
+    )
+
+
+class _Collected:
+    """Recipes found so far, each in the row of the request that it answers."""
+
+    def __init__(self, space: RecipeSpace, count: int, tolerance: float, rng: np.random.Generator) -> None:
+        groups = len(space.geometry.lowest)
+        self.space, self.count, self.tolerance, self.rng = space, count, tolerance, rng
+        self.widths = np.empty((count, groups), dtype=np.int64)
+        self.ratios = np.empty((count, groups))
+        self.macs, self.params = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
+        self.miss, self.keys = np.empty(count), np.empty(count, dtype=np.uint64)
+        self.known = _KnownRows(groups)
+
+    def fill(self) -> int:
+        """Draw until every request is answered or none of the rest can be; return how many are."""
+        requests = self.space.requests(self.count, self.rng)
+        open_rows, fruitless = np.arange(self.count), 0
+        for redraw in range(REDRAWS):
+            before = len(open_rows)
+            for attempt in range(REDRAW_EVERY):
+                open_rows = self._answer(requests, open_rows, redraw * REDRAW_EVERY + attempt)
+                if not len(open_rows):
+                    return self.count
+            fruitless = fruitless + 1 if len(open_rows) == before else 0
+            if fruitless == (FRUITLESS_REDRAWS if before < self.count else HOPELESS_REDRAWS):
+                break
+            requests[open_rows] = self.space.again(requests[open_rows], redraw, self.rng)
+        return self.count - len(open_rows)
+
+    def _answer(self, requests: NDArray[np.float32], open_rows: IntArray, attempt: int) -> IntArray:
+        """Draw once for every open request; return those that are still open."""
+        blocks = [open_rows[i : i + ROWS_AT_ONCE] for i in range(0, len(open_rows), ROWS_AT_ONCE)]
+        usable = [self._draw(requests[rows], rows, attempt) for rows in blocks]
+        candidates = open_rows[np.concatenate(usable)]
+        answered = candidates[self.known.add_new(self.keys[candidates])]
+        return np.setdiff1d(open_rows, answered, assume_unique=True)
+
+    def _draw(self, requests: NDArray[np.float32], rows: IntArray, attempt: int) -> BoolArray:
+        kept, solved = self.space.draw(requests, attempt, self.rng)
+        geometry, budgets = self.space.geometry, self.space.budgets
+        rounded = round_widths(geometry, budgets, kept, solved, self.tolerance, self.rng)
+        place = _as_slice(rows)
+        self.widths[place], self.macs[place], self.params[place] = (
+            rounded.widths,
+            rounded.macs,
+            rounded.params,
+        )
+        self.miss[place], self.keys[place] = rounded.miss, self.known.keys(rounded.widths)
+        self.ratios[place] = np.subtract(1, kept, out=kept)
+        return solved & (rounded.miss <= self.tolerance) & self.space.holds(requests, rounded, attempt)
+
+    def recipes(self, tolerance: float) -> Recipes:
+        """Return all of them; those further than `tolerance` from a budget are marked."""
+        return Recipes(self.widths, self.ratios, self.macs, self.params, self.miss > tolerance)
+
+
+def _as_slice(rows: IntArray) -> IntArray | slice:
+    # Consecutive rows, as in the first attempt, are copied several times faster as a slice.
+    consecutive = rows[-1] - rows[0] + 1 == len(rows)
+    return slice(int(rows[0]), int(rows[-1]) + 1) if consecutive else rows
+
+
+class _KnownRows:
+    """Rows of widths seen so far, known by a 64-bit hash: equal rows always collide, others practically never."""
+
+    def __init__(self, groups: int) -> None:
+        # The seed is fixed on purpose: the hash is no part of the sample. A collision only costs a redraw.
+        drawn = np.random.default_rng(0).integers(0, 2**63, size=groups, dtype=np.uint64)
+        self.multipliers = drawn * np.uint64(2) + np.uint64(1)
+        self.sorted_runs: list[NDArray[np.uint64]] = []
+
+    def keys(self, rows: IntArray) -> NDArray[np.uint64]:
+        """Return the hash of each row, shape (n,)."""
+        return cast(NDArray[np.uint64], rows.view(np.uint64) @ self.multipliers)
+
+    def add_new(self, keys: NDArray[np.uint64]) -> BoolArray:
+        """Return which keys are new (the first of equal ones is), and remember them."""
+        order = np.argsort(keys, kind="stable")
+        ordered = keys[order]
+        first = np.ones(len(ordered), dtype=bool)
+        first[1:] = ordered[1:] != ordered[:-1]
+        for run in self.sorted_runs:
+            first &= run[np.minimum(np.searchsorted(run, ordered), len(run) - 1)] != ordered
+        if first.any():
+            self.sorted_runs.append(ordered[first])
+        new = np.zeros(len(keys), dtype=bool)
+        new[order] = first
+        return new

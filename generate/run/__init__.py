@@ -1,0 +1,1 @@
+"""The run folder: prepare it, follow it, resume it."""

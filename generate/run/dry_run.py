@@ -1,0 +1,284 @@
+"""The pre-flight: what a plan would make, where its regimes lie, and about how long it takes. Writes nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from generate.inputs.kernel import kernel_for
+from generate.plan import Plan, TrainingSettings
+from generate.prune.cost_forms import CostModel, group_lines
+from generate.recipes.feasible import feasible_range
+from generate.recipes.sample import TOLERANCE
+from generate.recipes.worklist import Training
+from generate.run.prepare import Survey, survey
+from generate.run.progress import duration
+from generate.train.device import default_workers
+from generate.train.loop import evaluate, fresh_weights, train, training_steps
+from generate.train.original import read_weights
+from popstats.errors import PlanError
+
+# Trainings timed for the estimate, spread over the plan's range of MACs, and the steps that are timed of each.
+TIMED = 3
+
+
+TIMED_STEPS = 12
+
+
+TIMED_TEST_IMAGES = 256
+
+
+def print_dry_run(plan: Plan, device: torch.device, workers: int | None, pilot: Path | None = None) -> int:
+    """Print the plan's groups, regimes, number of trainings and estimated time; what a pilot's fit says of them."""
+    torch.set_num_threads(1)
+    surveyed = survey(plan)
+    trainings = surveyed.worklist(original_id="")
+    _print_groups(plan, surveyed)
+    _print_regimes(plan, surveyed.costs, trainings)
+    if pilot is not None:
+        print_pilot(pilot, trainings)
+    count = min(workers or default_workers(device), len(trainings))
+    seconds = estimated_seconds(surveyed, trainings, device) / count
+    print(
+        f"{len(trainings)} trainings with {count} workers on {device}: about {duration(seconds)}, "
+        f"{_original_first(surveyed, device)}."
+    )
+    return 0
+
+
+def _original_first(surveyed: Survey, device: torch.device) -> str:
+    """Say what the original network takes, before the trainings."""
+    source = surveyed.plan.original.source
+    if source != "train":
+        if not source.startswith("torchvision:"):
+            read_weights(source)
+        return f"after the original network, which is read ({source}), not trained"
+    return f"after about {duration(original_seconds(surveyed, device))} for the original network"
+
+
+def original_seconds(surveyed: Survey, device: torch.device) -> float:
+    """Return the seconds that the original network's training takes, from timing a few steps."""
+    settings, costs = surveyed.plan.original.training, surveyed.costs
+    widths, macs = tuple(map(int, costs.full_widths)), costs.original_macs
+    step, test = _time_one(surveyed, widths, macs, settings, device)
+    return _steps(surveyed, settings, macs) * step + test
+
+
+def _print_groups(plan: Plan, surveyed: Survey) -> None:
+    costs, images = surveyed.costs, surveyed.images
+    print(
+        f"{plan.name}: {plan.network.name} on {images.name} ({images.input_size}; {len(images.train)} "
+        "training, "
+        f"{len(images.validation)} validation, {len(images.test)} test images)"
+    )
+    print(
+        f"{costs.original_macs:,} MACs, {costs.original_params:,} parameters, {len(costs.groups)} "
+        "dependency groups:"
+    )
+    for line in group_lines(costs):
+        print(f"  {line}")
+    print(
+        "  A layer belongs to the groups of its inputs and of its outputs, so the shares add up to more than 100 %; "
+        "step: widths are multiples of it."
+    )
+
+
+def _print_regimes(plan: Plan, costs: CostModel, trainings: tuple[Training, ...]) -> None:
+    """Print each regime's recipes: their number, the range of costs and mCB, and which group mCB is confounded with."""
+    regimes: dict[tuple[str, float, str], list[Training]] = {}
+    for training in trainings:
+        regimes.setdefault((training.axis, training.target, training.space), []).append(training)
+    print(
+        f"{'regime':>12} {'space':<12} {'trainings':>9} {'recipes':>8} {'MACs left':>15} "
+        f"{'parameters left':>16} {'mCB':>12}  closest group"
+    )
+    for (axis, target, space), held in sorted(regimes.items()):
+        widths = np.unique(np.array([training.widths for training in held]), axis=0)
+        macs = costs.macs(widths) / costs.original_macs
+        params = costs.params(widths) / costs.original_params
+        mcb = macs / params
+        ranges = " ".join(f"{low:>7.1%}..{high:<6.1%}" for low, high in (_ends(macs), _ends(params)))
+        print(
+            f"{axis:>6} {target:>5.2f} {space:<12.12} {len(held):>9} {len(widths):>8} {ranges} "
+            f"{mcb.min():>5.2f}..{mcb.max():<5.2f}  "
+            f"{_confounder(costs, widths, np.log(mcb))}"
+        )
+        missed = _off_target(axis, target, macs, params)
+        if missed:
+            print(
+                f"{'':>13}{missed} of these recipes miss the target by more than 0.5 %: whole filters allow no less"
+            )
+    print(
+        "  closest group: the one whose width goes along with log mCB most; near +1 or -1 its effect cannot be told "
+        "from mCB's."
+    )
+    print("Feasible at all (STD: standard deviation of the pruning ratios over groups):")
+    blocks = {(t.axis, t.target): plan.recipes[t.block].round_to for t in trainings}
+    for (axis, target), round_to in sorted(blocks.items()):
+        print(f"{axis:>6} {target:>5.2f} {feasible_range(costs, axis, target, round_to)}")
+    techniques = Counter(training.technique for training in trainings)
+    print("Retraining: " + ", ".join(f"{name} {count}" for name, count in sorted(techniques.items())))
+
+
+def _off_target(axis: str, target: float, macs: np.ndarray, params: np.ndarray) -> int:
+    """Count the recipes whose reduction lies further from the target than a recipe's should."""
+    kept = {"macs": [macs], "params": [params], "both": [macs, params]}[axis]
+    worst = np.max([np.abs(1.0 - share - target) for share in kept], axis=0)
+    return int((worst > TOLERANCE + 1e-12).sum())
+
+
+def _ends(values: np.ndarray) -> tuple[float, float]:
+    return float(values.min()), float(values.max())
+
+
+def _confounder(costs: CostModel, widths: np.ndarray, log_mcb: np.ndarray) -> str:
+    """Name the group whose width goes along with mCB most: its effect cannot be told from mCB's."""
+    correlations = {
+        group.name: float(np.corrcoef(widths[:, place], log_mcb)[0, 1])
+        for place, group in enumerate(costs.groups)
+        if len(widths) > 2 and np.ptp(widths[:, place]) > 0 and np.ptp(log_mcb) > 0
+    }
+    if not correlations:
+        return "-"
+    name = max(correlations, key=lambda key: abs(correlations[key]))
+    return f"{name} (correlation {correlations[name]:+.2f})"
+
+
+def estimated_seconds(surveyed: Survey, trainings: tuple[Training, ...], device: torch.device) -> float:
+    """Return the seconds that all trainings take on one worker, from timing a few steps of a few widths."""
+    by_macs = sorted(trainings, key=lambda training: training.macs)
+    chosen = [
+        by_macs[round(share * (len(by_macs) - 1))]
+        for share in np.linspace(0.1, 0.9, min(TIMED, len(by_macs)))
+    ]
+    settings = surveyed.plan.retraining
+    timed = {t.macs: _time_one(surveyed, t.widths, t.macs, settings[t.technique], device) for t in chosen}
+    macs = sorted(timed)
+    steps = np.interp([t.macs for t in trainings], macs, [timed[m][0] for m in macs])
+    tests = np.interp([t.macs for t in trainings], macs, [timed[m][1] for m in macs])
+    return float(
+        sum(
+            _steps(surveyed, settings[t.technique], t.macs) * s + _evaluations(t) * e
+            for t, s, e in zip(trainings, steps, tests, strict=True)
+        )
+    )
+
+
+def _steps(surveyed: Survey, settings: TrainingSettings, macs: int) -> float:
+    return training_steps(settings, macs, len(surveyed.images.train))
+
+
+def _evaluations(training: Training) -> int:
+    """Return the passes over the test images: after training, and twice before it unless from scratch."""
+    return 1 if training.technique == "scratch" else 3
+
+
+def _time_one(
+    surveyed: Survey, widths: tuple[int, ...], macs: int, settings: TrainingSettings, device: torch.device
+) -> tuple[float, float]:
+    """Return the seconds of one step and of one pass over the test images."""
+    import dataclasses
+
+    from generate.prune.cut import choose_filters, cut
+
+    images = surveyed.images
+    scores = {group.name: torch.ones(group.width) for group in surveyed.costs.groups}
+    kept = choose_filters(scores, surveyed.costs.groups, widths)
+    network = cut(surveyed.network, images.input_shape, surveyed.costs.groups, kept)
+    fresh_weights(network, 0)
+    network.to(device)
+    kernel = kernel_for(device, images.input_shape)
+    share = TIMED_STEPS / max(1, len(images.train) // settings.batch_size)
+    short = dataclasses.replace(settings, epochs=share, training_macs=None)
+    for _ in range(2):  # the first pass warms up
+        started = time.perf_counter()
+        train(network, images, short, macs=macs, seed=0, device=device, kernel=kernel)
+        step = (time.perf_counter() - started) / TIMED_STEPS
+    sample = dataclasses.replace(
+        images.test,
+        images=images.test.images[:TIMED_TEST_IMAGES],
+        labels=images.test.labels[:TIMED_TEST_IMAGES],
+    )
+    started = time.perf_counter()
+    evaluate(network, images, sample, device=device, shift=images.test_shift)
+    return step, (time.perf_counter() - started) * len(images.test) / len(sample)
+
+
+#: Exit status of popstats where the fit's own diagnostics reject it; its answer comes all the same.
+_REJECTED = 3
+
+
+_COMMAND = (sys.executable, "-m", "popstats", "plan-size")
+
+
+def print_pilot(fit: Path, trainings: Sequence[Training], command: Sequence[str] = _COMMAND) -> None:
+    """Print, for each regime of the plan that the pilot fitted, how many recipes and seeds would do.
+
+    Parameters
+    ----------
+    fit : pathlib.Path
+        A fit that `python -m popstats fit -o` saved.
+    trainings : sequence of Training
+        The plan's.
+    command : sequence of str
+        What runs `popstats plan-size`.
+
+    Raises
+    ------
+    PlanError
+        If the file is no fit.
+    """
+    print(f"What the pilot {fit} says of these regimes:", flush=True)
+    answer = ask_popstats(fit, command)
+    if isinstance(answer, str):
+        print(f"  {answer}")
+        return
+    for axis, target in sorted({(t.axis, t.target) for t in trainings}):
+        found = [p for p in answer["plans"] if _is_of(p, answer["axis"], axis, target)]
+        sentence = (
+            found[0]["sentence"] if found else f"no fitted regime on the {answer['axis']} axis is this one."
+        )
+        print(f"{axis:>6} {target:>5.2f} {sentence} {_planned(axis, target, trainings)}")
+
+
+def _is_of(plan: dict[str, Any], fitted_axis: str, axis: str, target: float) -> bool:
+    return axis in (fitted_axis, "both") and abs(float(plan["regime"]) - target) < 1e-6
+
+
+def _planned(axis: str, target: float, trainings: Sequence[Training]) -> str:
+    held = [t for t in trainings if (t.axis, t.target) == (axis, target)]
+    recipes = len({tuple(t.widths) for t in held})
+    return f"This plan: {recipes:,} recipes, {len(held):,} trainings."
+
+
+def ask_popstats(fit: Path, command: Sequence[str] = _COMMAND) -> dict[str, Any] | str:
+    """Return what `popstats plan-size` answers, or a sentence where popstats cannot run here.
+
+    Raises
+    ------
+    PlanError
+        If popstats refuses the file.
+    """
+    if not fit.is_file():
+        raise PlanError(
+            f"--fit: expected a saved fit, got {fit}, which is no file; `popstats fit -o FILE.nc` saves one"
+        )
+    asked = subprocess.run(
+        [*command, str(fit), "--regime", "all", "--json"], capture_output=True, text=True, check=False
+    )
+    if asked.returncode in (0, _REJECTED):
+        answer: dict[str, Any] = json.loads(asked.stdout)
+        return answer
+    reason = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
+    if "ModuleNotFoundError" in asked.stderr:
+        return f"popstats cannot run here ({reason}); install it whole, or ask it where the fit was made."
+    raise PlanError(f"--fit: popstats cannot plan with {fit}: {reason.removeprefix('Error: ')}")

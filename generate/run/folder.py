@@ -1,0 +1,448 @@
+"""The run folder: what a population has so far, safe against being killed at any moment.
+
+plan.toml        the plan as given            plan.json      the plan resolved
+original/        weights and numbers          worklist.json  every training, with its place in the plan
+rows/            one file a finished training weights/       trained weights, where the plan keeps them
+claims           byte-range locks             population.parquet  the rows, compacted
+
+A row is written to a temporary name, flushed to the disk and renamed, so it is there whole or not at all. A
+training is claimed by a lock on one byte of `claims` that the system releases when its process ends, however
+it ends: there are no stale claims.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from generate.plan import Plan, only_adds, plan_from_dict
+from generate.recipes.worklist import Training
+from popstats.errors import RunFolderError
+from popstats.population import columns
+
+POPULATION = "population.parquet"
+# Byte 0 of the lock file guards the preparation of the folder; training i is byte i + 1.
+PREPARATION = 0
+LEFTOVER_SECONDS = 3600.0
+# Rough size of one row file and of its share of the table (bytes), to tell a full disk before the first training.
+ROW_BYTES = 8192
+# What each of the folder's JSON files must hold.
+PARTS = {
+    "plan.json": ("name", "recipes"),
+    "original/numbers.json": ("original_id", "accuracy", "macs", "params"),
+    "worklist.json": ("recipes", "trainings"),
+}
+
+
+def explain(error: OSError, path: Path) -> RunFolderError:
+    """Turn a refusal of the file system into a sentence."""
+    reasons = {
+        errno.ENOSPC: "the disk is full. Free some space and run the same command again; everything finished is kept",
+        errno.EDQUOT: "the disk quota is used up. Free some space and run the same command again; finished rows are kept",
+        errno.EROFS: "it lies on a read-only file system. Choose another folder with --out",
+        errno.EACCES: "it may not be written to. Change its permissions or choose another folder with --out",
+        errno.EPERM: "it may not be written to. Change its permissions or choose another folder with --out",
+        errno.EFBIG: "no file may grow that large here. Raise the limit (ulimit -f) or choose another folder with --out",
+        errno.ENOENT: "it is not there (any more), or no folder can be made there. Was the run folder deleted",
+    }
+    end = "?" if error.errno == errno.ENOENT else "."
+    return RunFolderError(f"{path}: {reasons.get(error.errno or 0, str(error))}{end}")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, even if the machine stops.
+
+    Raises
+    ------
+    RunFolderError
+        If the disk is full or the folder cannot be written to.
+    """
+    # Process ids repeat: on another machine that shares the folder, and in another container.
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        # What was written of it takes room on a disk that may have none; where even this fails, the first reason counts.
+        with suppress(OSError):
+            temporary.unlink()
+        raise explain(error, path) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder that holds one population in the making.
+
+    Parameters
+    ----------
+    path : Path
+        The folder; `create` makes it.
+    """
+
+    path: Path
+
+    @property
+    def weights_path(self) -> Path:
+        """The original network's weights."""
+        return self.path / "original" / "weights.safetensors"
+
+    @property
+    def population_path(self) -> Path:
+        """The compacted table."""
+        return self.path / POPULATION
+
+    def trained_weights(self, subnetwork_id: str) -> Path:
+        """Where the weights of one trained subnetwork lie, if they are kept."""
+        return self.path / "weights" / f"{subnetwork_id}.safetensors"
+
+    def create(self) -> None:
+        """Make the folder and its parts, and check that they can be written to.
+
+        Raises
+        ------
+        RunFolderError
+            If they cannot, or a file is in the way.
+        """
+        try:
+            for part in ("original", "rows", "weights"):
+                (self.path / part).mkdir(parents=True, exist_ok=True)
+            (self.path / "claims").touch()
+        except (FileExistsError, NotADirectoryError) as error:
+            place = Path(error.filename)
+            file = next((one for one in (place, *place.parents) if one.exists() and not one.is_dir()), place)
+            raise RunFolderError(
+                f"{self.path}: expected a folder, but {file} is a file. Choose another --out."
+            ) from error
+        except OSError as error:
+            raise explain(error, self.path) from error
+        probe = self.path / "rows" / f".probe.{secrets.token_hex(8)}"
+        write_whole(probe, b"")
+        probe.unlink()
+
+    def check_space(self, trainings: int, weights_bytes: int) -> None:
+        """Refuse a folder whose disk has no room for the rows (and kept weights) that are still to come."""
+        needed = trainings * (ROW_BYTES + weights_bytes)
+        free = shutil.disk_usage(self.path).free
+        if free < needed:
+            raise RunFolderError(
+                f"{self.path}: {free / 1e6:,.0f} MB are free, but about {needed / 1e6:,.0f} MB are needed. "
+                'Free some space, choose another --out, or set keep_weights = "none".'
+            )
+
+    def check_readable(self) -> None:
+        """Refuse a folder that is none of a run, or whose rows may not be read.
+
+        Raises
+        ------
+        RunFolderError
+            With what was expected.
+        """
+        try:
+            os.listdir(self.path / "rows")
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise RunFolderError(
+                f"{self.path} is no run folder: expected one made by `python -m generate.population`, "
+                "with a plan and rows/."
+            ) from error
+        except OSError as error:
+            raise RunFolderError(f"{self.path} cannot be read ({error.strerror}).") from error
+
+    def read_plan(self) -> Plan | None:
+        """Return the plan that the folder was made with, or None for a new folder."""
+        content = self._read_json("plan.json")
+        return None if content is None else plan_from_dict(content, where=str(self.path / "plan.json"))
+
+    def adopt_plan(self, plan: Plan, source: str) -> None:
+        """Make `plan` the folder's.
+
+        Raises
+        ------
+        RunFolderError
+            If trainings were drawn for another plan and the new one does more than to add recipes.
+        """
+        present = self.read_plan()
+        if present == plan:
+            return
+        if present is not None and self._is_untouched():
+            # Nothing but the original network can be there, and it may be that plan's.
+            (self.path / "original" / "numbers.json").unlink(missing_ok=True)
+        elif present is not None and not only_adds(present, plan):
+            raise RunFolderError(
+                f"{self.path} was made with another plan ({_differences(present, plan)}). A plan may "
+                "only grow on an existing "
+                "folder: more recipes, regimes, seeds or techniques. Choose a new --out, or go back "
+                "to the folder's plan.toml."
+            )
+        write_whole(self.path / "plan.toml", source.encode())
+        write_whole(self.path / "plan.json", _json_bytes(plan.as_dict()))
+
+    def _is_untouched(self) -> bool:
+        """Whether no training was drawn yet: what stopped the first attempt was often the plan itself."""
+        return not (self.path / "worklist.json").exists() and not self.finished()
+
+    def read_original(self) -> dict[str, Any] | None:
+        """Return the original network's numbers, or None while it is not there."""
+        return self._read_json("original/numbers.json") if self.weights_path.exists() else None
+
+    def write_original(self, weights: bytes, numbers: Mapping[str, Any]) -> None:
+        """Store the original network; its numbers come last, so that they are there only with its weights."""
+        write_whole(self.weights_path, weights)
+        write_whole(self.path / "original" / "numbers.json", _json_bytes(numbers))
+
+    def read_worklist(self) -> tuple[Training, ...]:
+        """Return the trainings in plan order; empty for a new folder."""
+        content = self._read_json("worklist.json") or {"trainings": []}
+        return tuple(Training.from_dict(values) for values in content["trainings"])
+
+    def has_worklist_of(self, plan: Plan) -> bool:
+        """Whether the stored worklist was drawn for the plan's recipes; a kill may have come between the two."""
+        content = self._read_json("worklist.json") or {}
+        return bool(content.get("recipes") == plan.as_dict()["recipes"])
+
+    def write_worklist(self, plan: Plan, trainings: Sequence[Training]) -> None:
+        """Store the trainings, with what they were drawn for."""
+        content = {"recipes": plan.as_dict()["recipes"], "trainings": [t.as_dict() for t in trainings]}
+        write_whole(self.path / "worklist.json", _json_bytes(content))
+
+    def _read_json(self, name: str) -> dict[str, Any] | None:
+        path = self.path / name
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise RunFolderError(f"{path} cannot be read ({error.strerror}).") from error
+        except ValueError as error:
+            raise _damaged(path, str(error)) from error
+        lacking = [key for key in PARTS[name] if not isinstance(content, dict) or key not in content]
+        if lacking:
+            raise _damaged(path, f"it holds no {lacking[0]!r}")
+        return dict(content)
+
+    def _row_path(self, index: int) -> Path:
+        return self.path / "rows" / f"{index:07d}.json"
+
+    def is_finished(self, index: int) -> bool:
+        """Whether the training at `index` has its row."""
+        return self._row_path(index).exists()
+
+    def finished(self) -> set[int]:
+        """Return the indices of all finished trainings, failed ones included."""
+        try:
+            names = os.listdir(self.path / "rows")
+        except FileNotFoundError as error:
+            raise RunFolderError(f"{self.path} is no run folder: it has no rows/.") from error
+        stems = (name.removesuffix(".json") for name in names if name.endswith(".json"))
+        return {int(stem) for stem in stems if stem.isdecimal()}
+
+    def write_row(self, index: int, row: Mapping[str, Any]) -> None:
+        """Store the row of one finished training."""
+        write_whole(self._row_path(index), _json_bytes(row))
+
+    def read_rows(self) -> list[dict[str, Any]]:
+        """Return the finished rows in plan order."""
+        return [self.read_row(index) for index in sorted(self.finished())]
+
+    def read_row(self, index: int) -> dict[str, Any]:
+        """Return one finished row.
+
+        Raises
+        ------
+        RunFolderError
+            If its file is damaged.
+        """
+        path = self._row_path(index)
+        try:
+            row = json.loads(path.read_bytes())
+        except OSError as error:
+            raise RunFolderError(f"{path} cannot be read ({error.strerror}).") from error
+        except ValueError as error:
+            raise _damaged_row(path, str(error)) from error
+        if not isinstance(row, dict) or not {"subnetwork_id", "status"} <= row.keys():
+            raise _damaged_row(path, "it holds no row")
+        return row
+
+    def written_at(self, index: int) -> float:
+        """Return when a row was written (s since 1970)."""
+        return self._row_path(index).stat().st_mtime
+
+    def drop_beaten_weights(self) -> None:
+        """Keep the trained weights of each regime's and technique's best subnetwork only."""
+        best: dict[tuple[str, float, str], dict[str, Any]] = {}
+        rows = [row for row in self.read_rows() if row["status"] == "done"]
+        for row in rows:
+            place = (row["regime_axis"], row["regime_target"], row["retraining"])
+            if place not in best or row["accuracy"] > best[place]["accuracy"]:
+                best[place] = row
+        kept = {row["subnetwork_id"] for row in best.values()}
+        # Weights without a row belong to a training whose row is about to be written.
+        for row in rows:
+            if row["subnetwork_id"] not in kept:
+                self.trained_weights(row["subnetwork_id"]).unlink(missing_ok=True)
+
+    def table(self, metadata: Mapping[str, Any]) -> pa.Table:
+        """Return all rows finished so far, in plan order, with `metadata` in the footer."""
+        return pa.Table.from_pylist(self.read_rows(), schema=columns.schema(metadata))
+
+    def compact(self, metadata: Mapping[str, Any]) -> int:
+        """Write all finished rows as population.parquet, in plan order; return their number."""
+        table = self.table(metadata)
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        write_whole(self.population_path, sink.getvalue().to_pybytes())
+        return int(table.num_rows)
+
+    def sweep(self) -> None:
+        """Remove temporary files of processes that were killed while writing; young ones may be in use."""
+        for leftover in self.path.glob("**/.*.tmp"):
+            # It may be gone by now: whoever wrote it has renamed it.
+            with suppress(FileNotFoundError):
+                if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
+                    leftover.unlink()
+
+
+class Claims:
+    """Locks of one process on the trainings of a run folder.
+
+    POSIX drops all locks of a process on a file when it closes any descriptor of that file: hold one
+    `Claims` a process and folder.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._path = folder.path / "claims"
+        try:
+            self._file = open(self._path, "r+b")  # noqa: SIM115 - held for the life of the process
+        except OSError as error:
+            raise explain(error, self._path) from error
+
+    def close(self) -> None:
+        """Release everything."""
+        self._file.close()
+
+    @contextmanager
+    def claim(self, index: int) -> Iterator[bool]:
+        """Try to claim the training at `index`; yields whether it is ours.
+
+        Raises
+        ------
+        RunFolderError
+            If the file system has no locks.
+        """
+        if not self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB, index + 1):
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, index + 1)
+
+    @contextmanager
+    def preparation(self, on_waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Wait until no other process prepares or compacts the folder, and keep others from doing so.
+
+        Before it waits it calls `on_waiting`: another process may train the original network for hours.
+        """
+        if not self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB, PREPARATION):
+            on_waiting()
+            self._lock(fcntl.LOCK_EX, PREPARATION)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, PREPARATION)
+
+    def _lock(self, how: int, place: int) -> bool:
+        """Lock one byte; return whether that was possible without waiting, where `how` says not to wait."""
+        try:
+            fcntl.lockf(self._file, how, 1, place)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise _no_lock(self._path, error) from error
+        return True
+
+
+def claimed(folder: RunFolder, indices: Sequence[int]) -> list[int]:
+    """Return those of `indices` that some process is training now. Writes nothing."""
+    return [byte - 1 for byte in _held_bytes(folder, [index + 1 for index in indices])]
+
+
+def is_being_prepared(folder: RunFolder) -> bool:
+    """Whether some process prepares the folder now. Writes nothing."""
+    return bool(_held_bytes(folder, [PREPARATION]))
+
+
+def _held_bytes(folder: RunFolder, places: Sequence[int]) -> list[int]:
+    """Return those bytes of the lock file that some other process holds."""
+    path = folder.path / "claims"
+    held = []
+    try:
+        with open(path, "rb") as file:
+            for place in places:
+                try:
+                    fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, place)
+                except BlockingIOError:
+                    held.append(place)
+                else:
+                    fcntl.lockf(file, fcntl.LOCK_UN, 1, place)
+    except FileNotFoundError:
+        return []  # the folder was being made when its maker was stopped
+    except OSError as error:
+        raise _no_lock(path, error) from error
+    return held
+
+
+def _no_lock(path: Path, error: OSError) -> RunFolderError:
+    """Return what to say where the file system knows no locks, as network disks do if they are mounted so."""
+    if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+        return RunFolderError(
+            f"{path}: its file system has no file locks ({error.strerror}), which keep two processes from training the "
+            "same network. Switch them on (NFS 4, Lustre with `flock`), or choose a local folder with --out."
+        )
+    return explain(error, path)
+
+
+def _damaged(path: Path, reason: str) -> RunFolderError:
+    return RunFolderError(f"{path} is damaged ({reason}). Restore it, or start a new folder with --out.")
+
+
+def _damaged_row(path: Path, reason: str) -> RunFolderError:
+    return RunFolderError(
+        f"{path} is damaged ({reason}). Delete it and run the same command again: only that network is trained again."
+    )
+
+
+def _json_bytes(content: Mapping[str, Any]) -> bytes:
+    # NaN is no JSON: a row that held one could not be read elsewhere.
+    return json.dumps(content, allow_nan=False).encode()
+
+
+def _differences(present: Plan, plan: Plan) -> str:
+    """Name the parts of the plan that differ."""
+    old, new = present.as_dict(), plan.as_dict()
+    return ", ".join(key for key in old if old[key] != new[key])

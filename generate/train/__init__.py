@@ -1,0 +1,1 @@
+"""One training: the original's, or a subnetwork's."""

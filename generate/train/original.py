@@ -1,0 +1,282 @@
+"""The original network: trained here, taken from torchvision or read from a file; measured and named by its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from generate.inputs.images import ImageSet
+from generate.inputs.kernel import Kernel
+from generate.inputs.networks import planned_network
+from generate.plan import Plan
+from generate.train.device import memory_format
+from generate.train.loop import check_learned, evaluate, fresh_weights, train, training_epochs
+from popstats.errors import PlanError
+
+# torchvision's weights of these two expect its own rescaling of the input, which is no part of the network here.
+RESCALES_ITS_INPUT = ("googlenet", "inception_v3")
+
+
+@dataclass(frozen=True)
+class OriginalNumbers:
+    """What is known of the original network.
+
+    Parameters
+    ----------
+    original_id : str
+        sha256 of its weights.
+    network, dataset, input_size, source : str
+        What it is, and where its weights come from.
+    macs, params : int
+        Its costs.
+    accuracy, accuracy_val : float
+        Percent, on the test and the validation images.
+    test_loss : float
+        Mean cross-entropy (nats).
+    n_test : int
+        Test images behind `accuracy`.
+    epochs : float
+        Passes over the training images; 0 where it was not trained here.
+    seconds : float
+        Time that its training took.
+    """
+
+    original_id: str
+    network: str
+    dataset: str
+    input_size: str
+    source: str
+    macs: int
+    params: int
+    accuracy: float
+    accuracy_val: float
+    test_loss: float
+    n_test: int
+    epochs: float
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+def make_original(
+    plan: Plan, images: ImageSet, *, macs: int, device: torch.device, kernel: Kernel | None = None
+) -> nn.Module:
+    """Return the original network, trained (batch norm in `kernel`) or loaded, on the CPU and in evaluation mode.
+
+    Raises
+    ------
+    PlanError
+        If its weights cannot be found or do not fit, or it guesses.
+    """
+    network = _build(plan, images)
+    if plan.original.source == "train":
+        fresh_weights(network, plan.original.seed)
+        network.to(device)
+        settings, seed = plan.original.training, plan.original.seed
+        train(network, images, settings, macs=macs, seed=seed, device=device, kernel=kernel)
+    return network.to("cpu").to(memory_format=torch.contiguous_format).eval()
+
+
+def measure_original(
+    plan: Plan,
+    network: nn.Module,
+    images: ImageSet,
+    *,
+    costs: tuple[int, int],
+    device: torch.device,
+    started: float,
+) -> OriginalNumbers:
+    """Measure the original network.
+
+    Parameters
+    ----------
+    costs : tuple of int
+        Its MACs and parameters.
+    started : float
+        `time.monotonic()` when its making began.
+
+    Raises
+    ------
+    DivergenceError
+        If it guesses.
+    """
+    network = network.to(device).to(memory_format=memory_format(device))
+    test = evaluate(network, images, images.test, device=device, shift=images.test_shift)
+    validation = evaluate(network, images, images.validation, device=device, shift=images.test_shift)
+    check_learned(test, images.classes)
+    trained = plan.original.source == "train"
+    network = network.to("cpu").to(memory_format=torch.contiguous_format)
+    return OriginalNumbers(
+        original_id=weights_id(network.state_dict()),
+        network=plan.network.name,
+        dataset=images.name,
+        input_size=images.input_size,
+        source=plan.original.source,
+        macs=costs[0],
+        params=costs[1],
+        accuracy=test.accuracy,
+        accuracy_val=validation.accuracy,
+        test_loss=test.loss,
+        n_test=test.n,
+        epochs=training_epochs(plan.original.training, costs[0], len(images.train)) if trained else 0.0,
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def weights_id(weights: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of named weights: names, types, shapes and bytes, in the order of names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)};".encode())
+        digest.update(plain.view(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+    return digest.hexdigest()
+
+
+def weights_bytes(network: nn.Module, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return a network's weights as safetensors."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    return save(plain, metadata=dict(metadata or {}))
+
+
+def load_weights(network: nn.Module, content: bytes, where: str) -> None:
+    """Load safetensors into `network`, in place.
+
+    Raises
+    ------
+    PlanError
+        If the content is damaged or belongs to another architecture.
+    """
+    try:
+        network.load_state_dict(load(content))
+    except (SafetensorError, RuntimeError) as error:
+        raise PlanError(f"{where}: these weights do not fit the network ({error}).") from error
+
+
+def _build(plan: Plan, images: ImageSet) -> nn.Module:
+    kind, _, argument = plan.original.source.partition(":")
+    if kind == "torchvision" and argument:
+        return _from_torchvision(plan, argument)
+    network = planned_network(plan.network, classes=images.classes, input_shape=images.input_shape)
+    if plan.original.source != "train":
+        load_weights(network, read_weights(plan.original.source), f"original.source: {plan.original.source}")
+    return network
+
+
+def read_weights(source: str) -> bytes:
+    """Return the content of a plan's file of weights.
+
+    Raises
+    ------
+    PlanError
+        If it cannot be read.
+    """
+    path = Path(source).expanduser()
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PlanError(
+            "original.source: expected train, torchvision:WEIGHTS or the path of a .safetensors file; "
+            f"{path} cannot be read ({error.strerror})."
+        ) from error
+
+
+def check_source(plan: Plan, images: ImageSet) -> None:
+    """Refuse weights of torchvision that cannot fit, without loading them.
+
+    Raises
+    ------
+    PlanError
+        If torchvision has no such weights, or they tell other classes apart.
+    """
+    kind, _, argument = plan.original.source.partition(":")
+    if kind == "torchvision" and argument:
+        classes = len(_torchvision_weights(plan, argument).meta["categories"])
+        if classes != images.classes:
+            raise _wrong_classes(classes, images)
+
+
+def check_outputs(network: nn.Module, images: ImageSet) -> None:
+    """Refuse a network that does not tell the images' classes apart.
+
+    Raises
+    ------
+    PlanError
+        If it has more or fewer outputs.
+    """
+    with torch.no_grad():
+        outputs = network.eval()(torch.zeros(1, *images.input_shape))
+    if outputs.shape != (1, images.classes):
+        raise _wrong_classes(int(outputs.shape[-1]), images)
+
+
+def _wrong_classes(classes: int, images: ImageSet) -> PlanError:
+    return PlanError(
+        f"original.source: the network tells {classes} classes apart, but {images.name} has {images.classes}. "
+        'Take weights that were trained on these classes, or original.source = "train".'
+    )
+
+
+def _torchvision_weights(plan: Plan, name: str) -> Any:
+    """Return torchvision's entry for some weights, such as IMAGENET1K_V2; loads nothing."""
+    if plan.network.stem != "standard":
+        raise PlanError(
+            "original.source: torchvision's weights belong to the standard stem; got network.stem = "
+            f"{plan.network.stem!r}."
+        )
+    if plan.network.name in RESCALES_ITS_INPUT:
+        raise PlanError(
+            f"original.source: torchvision's weights of {plan.network.name!r} expect an input that torchvision "
+            'rescales on its own; they cannot be used here. Take original.source = "train" or another network.'
+        )
+    try:
+        from torchvision import models
+    except ImportError as error:
+        raise PlanError(
+            "original.source: torchvision is not installed. Install it with: pip install torchvision"
+        ) from error
+    try:
+        known = models.get_model_weights(plan.network.name)
+    except ValueError as error:
+        raise PlanError(
+            f"original.source: torchvision has no weights for {plan.network.name!r}. "
+            'Take original.source = "train" or the path of a .safetensors file.'
+        ) from error
+    if name not in known.__members__:
+        raise PlanError(
+            f"original.source: torchvision has no weights {name!r} for {plan.network.name!r}; it has "
+            f"{', '.join(known.__members__)}."
+        )
+    return known[name]
+
+
+def _from_torchvision(plan: Plan, name: str) -> nn.Module:
+    """Load one of torchvision's trained networks, downloaded unless torch's cache has it."""
+    weights = _torchvision_weights(plan, name)
+    from torchvision import models
+
+    try:
+        return cast(nn.Module, models.get_model(plan.network.name, weights=weights))
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        cache = Path(torch.hub.get_dir()) / "checkpoints"
+        raise PlanError(
+            f"original.source: {plan.original.source} could not be downloaded or read ({_first_line(error)}). "
+            f"Put {weights.url} into {cache}, remove it there if it is damaged, or save the weights as "
+            ".safetensors and give that path."
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

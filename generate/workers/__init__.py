@@ -1,0 +1,1 @@
+"""Who trains: local processes, or the actors of a Ray cluster."""

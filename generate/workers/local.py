@@ -1,0 +1,361 @@
+"""Who trains: worker processes on this machine (`ray_executor` does the same on a cluster).
+
+Workers share nothing but the run folder. Each claims trainings by byte-range locks and writes its own rows, so
+that any of them, and the parent, may die at any moment; a worker ends when its parent does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from generate.recipes.worklist import Training
+from generate.run.folder import Claims, RunFolder, write_whole
+from generate.run.prepare import reopen
+from generate.run.progress import Event
+from generate.train.device import release_freed_memory, settle_on_device
+from generate.train.original import weights_bytes
+from generate.train.subnetwork import DEVICE_LOST, OUT_OF_MEMORY, DeviceError, Workbench, train_subnetwork
+from popstats.errors import PopstatsError, RunFolderError
+
+# A training that takes its worker down with it this often is recorded as failed.
+DEATHS_OF_A_TRAINING = 3
+
+
+# Workers that die this often in a row without finishing anything will not get further.
+DEATHS_WITHOUT_PROGRESS = 10
+
+
+# If the first trainings all fail, the plan is at fault and not the recipes.
+FIRST_FAILURES = 5
+
+
+POLL_SECONDS = 0.5
+
+
+DEVICE_FAILURES: dict[int | None, str] = {
+    OUT_OF_MEMORY: "ran out of GPU memory",
+    DEVICE_LOST: "lost its GPU to an error",
+}
+
+
+type Report = Callable[[Event], None]
+
+
+def failed_row(row: dict[str, Any], reason: str) -> dict[str, Any]:
+    """Return `row` as that of a failed training."""
+    return row | {"status": "failed", "error": reason, "seconds": 0.0}
+
+
+def check_first_failures(folder: RunFolder, finished: int, failures: int, reason: str) -> None:
+    """Stop a run whose first trainings all failed.
+
+    Raises
+    ------
+    RunFolderError
+        With the last one's reason.
+    """
+    if finished == failures == FIRST_FAILURES:
+        raise RunFolderError(
+            f"{folder.path}: the first {FIRST_FAILURES} trainings of this run all failed, the last one because: "
+            f"{reason}. Check the plan's retraining settings."
+        )
+
+
+@dataclass
+class _Worker:
+    """One worker process, as its parent sees it."""
+
+    process: Any
+    connection: Connection
+    device: str
+    training: int = -1
+
+
+@dataclass
+class _Crew:
+    """The workers of one run and what is known of their deaths."""
+
+    folder: RunFolder
+    deadline: float
+    report: Report
+    workers: list[_Worker] = field(default_factory=list)
+    deaths: Counter[int] = field(default_factory=Counter)
+    deaths_in_a_row: int = 0
+    finished: int = 0
+    failures: int = 0
+    stopping: bool = False
+    given_up: list[tuple[int, str]] = field(default_factory=list)
+
+    def start(self, device: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        arguments = (str(self.folder.path), device, theirs, self.deadline)
+        process = context.Process(target=_work, args=arguments, name="popstats worker")
+        with interrupts_held():
+            process.start()
+        theirs.close()
+        self.workers.append(_Worker(process, ours, device))
+
+    def stop(self) -> None:
+        """Ask all workers to end after the training that they are at."""
+        self.stopping = True
+        for worker in self.workers:
+            try:
+                worker.connection.send("stop")
+            except (BrokenPipeError, ConnectionResetError):
+                continue  # it has just ended by itself, which is what was wanted
+
+    def kill(self) -> None:
+        """End all workers now; another Ctrl-C in between must not leave some of them at work."""
+        # Held in this thread alone, it would reach Python through another one.
+        before = {which: signal.signal(which, signal.SIG_IGN) for which in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            for worker in self.workers:
+                worker.process.kill()
+            for worker in self.workers:
+                worker.process.join()
+        finally:
+            for which, handler in before.items():
+                signal.signal(which, handler)
+
+    def step(self) -> None:
+        """Wait for something to happen and deal with it."""
+        ready = wait(
+            [w.connection for w in self.workers] + [w.process.sentinel for w in self.workers], POLL_SECONDS
+        )
+        for worker in list(self.workers):
+            self._read(worker)
+            if worker.process.sentinel in ready:
+                self._read(worker)
+                self._bury(worker)
+
+    def _read(self, worker: _Worker) -> None:
+        """Take in all messages of one worker."""
+        while (event := _next_event(worker.connection)) is not None:
+            self._take(worker, event)
+
+    def _take(self, worker: _Worker, event: Event) -> None:
+        if event.kind == "broken":
+            raise RunFolderError(event.message)
+        worker.training = event.index if event.kind == "started" else -1
+        if event.kind in ("done", "failed"):
+            self.deaths_in_a_row = 0
+            self.finished += 1
+            self.failures += event.kind == "failed"
+            check_first_failures(self.folder, self.finished, self.failures, event.message)
+        self.report(event)
+
+    def _bury(self, worker: _Worker) -> None:
+        """Replace a worker that died; one that ended by itself has found nothing left to do."""
+        worker.process.join()
+        worker.connection.close()
+        self.workers.remove(worker)
+        if worker.process.exitcode == 0 or self.stopping:
+            return
+        self.deaths_in_a_row += 1
+        if self.deaths_in_a_row >= DEATHS_WITHOUT_PROGRESS:
+            raise RunFolderError(
+                f"{self.folder.path}: workers end again and again before they finish anything (the "
+                f"last one {_ending(worker.process.exitcode)}). "
+                "Is there enough memory? Try fewer --workers."
+            )
+        if worker.training >= 0:
+            self.deaths[worker.training] += 1
+            if self.deaths[worker.training] >= DEATHS_OF_A_TRAINING:
+                self.given_up.append(
+                    (
+                        worker.training,
+                        f"its worker {_ending(worker.process.exitcode)}, {DEATHS_OF_A_TRAINING} times",
+                    )
+                )
+        self.start(worker.device)
+
+
+def _next_event(connection: Connection) -> Event | None:
+    """Return a message that is there; a worker that died, be it in the middle of a message, has none."""
+    try:
+        event: Event | None = connection.recv() if connection.poll() else None
+    except (EOFError, OSError):
+        return None
+    return event
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Let a process be started that Ctrl-C cannot reach, not even while it is importing; this one gets it afterwards."""
+    # Started by the first process otherwise, and in doing so lets interrupts through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _ending(exitcode: int | None) -> str:
+    if exitcode in DEVICE_FAILURES:
+        return DEVICE_FAILURES[exitcode]
+    if exitcode is not None and exitcode < 0:
+        return f"was ended by {signal.Signals(-exitcode).name}"
+    return f"ended with exit code {exitcode}"
+
+
+def run_local(
+    folder: RunFolder, claims: Claims, *, devices: Sequence[str], deadline: float, report: Report
+) -> bool:
+    """Train what is missing with one worker process a device; return whether everything is finished.
+
+    Ctrl-C once lets the workers finish what they are at, twice ends them at once; finished rows stay either way.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Prepared.
+    claims : Claims
+        This process's.
+    devices : sequence of str
+        One worker is started for each.
+    deadline : float
+        `time.time()` after which no training is started; infinity for none.
+    report : callable
+        Told of every event.
+
+    Raises
+    ------
+    RunFolderError
+        If the folder cannot be written to, or workers die without getting anywhere.
+    """
+    crew = _Crew(folder, deadline, report)
+    trainings = folder.read_worklist()
+    try:
+        for device in devices if time.time() < deadline else ():
+            crew.start(device)
+        while crew.workers:
+            _step_or_stop(crew)
+            _record_given_up(crew, claims, trainings)
+    finally:
+        crew.kill()
+    return len(folder.finished()) >= len(trainings)
+
+
+def _step_or_stop(crew: _Crew) -> None:
+    try:
+        crew.step()
+    except KeyboardInterrupt:
+        if crew.stopping:
+            raise
+        crew.report(
+            Event("note", message="stopping after the trainings in progress; press Ctrl-C again to drop them")
+        )
+        crew.stop()
+
+
+def _record_given_up(crew: _Crew, claims: Claims, trainings: Sequence[Training]) -> None:
+    """Write the failed rows of trainings that took their workers down."""
+    while crew.given_up:
+        index, reason = crew.given_up.pop()
+        with claims.claim(index) as mine:
+            if mine and not crew.folder.is_finished(index):
+                from generate.train.subnetwork import known_columns
+
+                bench = reopen(crew.folder, torch.device("cpu"))
+                crew.folder.write_row(index, failed_row(known_columns(bench, trainings[index]), reason))
+                crew.report(Event("failed", index, message=reason))
+
+
+def _work(folder_path: str, device: str, connection: Connection, deadline: float) -> None:
+    """Body of a worker process."""
+    # Ctrl-C reaches the whole process group: the parent decides what becomes of the training in progress.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with_parent()
+    settle_on_device(torch.device(device))
+    folder = RunFolder(Path(folder_path))
+    try:
+        bench = reopen(folder, torch.device(device))
+        connection.send(Event("ready"))
+        _train_missing(folder, bench, connection, deadline)
+    except torch.OutOfMemoryError:
+        sys.exit(OUT_OF_MEMORY)
+    except DeviceError as error:
+        sys.exit(error.exit_code)
+    except PopstatsError as error:
+        connection.send(Event("broken", message=str(error)))
+    except Exception as error:
+        trace = "".join(traceback.format_exception(error))
+        connection.send(
+            Event("broken", message=f"A worker met an error that it has no sentence for:\n{trace}")
+        )
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as its parent ends, however that happens."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="parent watch").start()
+
+
+def _train_missing(folder: RunFolder, bench: Workbench, connection: Connection, deadline: float) -> None:
+    """Train until nothing is missing; where others hold all that is missing, wait, since they may die."""
+    claims = Claims(folder)
+    trainings = folder.read_worklist()
+    while True:
+        finished = folder.finished()
+        missing = [training for training in trainings if training.index not in finished]
+        if not missing:
+            return
+        worked = False
+        for training in missing:
+            if connection.poll() or time.time() >= deadline:
+                return
+            worked |= _train_if_free(folder, claims, bench, training, connection)
+        if not worked and connection.poll(POLL_SECONDS):
+            return
+
+
+def _train_if_free(
+    folder: RunFolder, claims: Claims, bench: Workbench, training: Training, connection: Connection
+) -> bool:
+    """Train one subnetwork unless another process does or did; return whether it was trained."""
+    if folder.is_finished(training.index):
+        return False
+    with claims.claim(training.index) as mine:
+        # Looked at again under the lock: another process may have finished it a moment ago.
+        if not mine or folder.is_finished(training.index):
+            return False
+        connection.send(Event("started", training.index))
+        row, network = train_subnetwork(bench, training)
+        release_freed_memory()
+        if network is not None and bench.plan.keep_weights != "none":
+            write_whole(folder.trained_weights(training.subnetwork_id), weights_bytes(network))
+        folder.write_row(training.index, row)
+    connection.send(event_of(training.index, row))
+    return True
+
+
+def event_of(index: int, row: dict[str, Any]) -> Event:
+    """Return what a finished row means for the display."""
+    if row["status"] == "failed":
+        return Event("failed", index, seconds=row["seconds"], message=row["error"])
+    return Event("done", index, accuracy=row["accuracy"], seconds=row["seconds"])

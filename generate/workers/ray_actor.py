@@ -1,0 +1,107 @@
+"""What runs on the nodes of a Ray cluster: an actor that gets everything it needs once, then trains what it is given."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from generate.inputs.image_sets import load_images
+from generate.inputs.images import ImageSet, Split
+from generate.plan import Plan, plan_from_dict
+from generate.recipes.worklist import Training
+from generate.run.folder import RunFolder
+from generate.run.prepare import assemble
+from generate.train.device import release_freed_memory, settle_on_device
+from generate.train.original import OriginalNumbers, weights_bytes
+from generate.train.subnetwork import DeviceError, train_subnetwork
+from popstats.errors import RunFolderError
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an actor needs to train; sent once, in plain values and arrays.
+
+    Parameters
+    ----------
+    plan, original : dict
+        As in the run folder.
+    splits : dict of tuple of numpy.ndarray
+        Images and labels of train, validation and test.
+    image_values : dict
+        The image set's other fields.
+    weights : bytes
+        The original network's, as safetensors.
+    device : str
+        "cuda" or "cpu".
+    """
+
+    plan: Mapping[str, Any]
+    original: Mapping[str, Any]
+    splits: Mapping[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
+    image_values: Mapping[str, Any]
+    weights: bytes
+    device: str
+
+    def images(self) -> ImageSet:
+        """Rebuild the image set."""
+        # Copied because Ray's shared arrays are read-only, which torch does not support.
+        splits: dict[str, Any] = {
+            name: Split(torch.from_numpy(images.copy()), torch.from_numpy(labels.copy()))
+            for name, (images, labels) in self.splits.items()
+        }
+        return ImageSet(**self.image_values, **splits)
+
+
+def parts_of(folder: RunFolder, plan: Plan, device: torch.device) -> Parts:
+    """Return what actors need, from a prepared folder."""
+    images = load_images(plan.images)
+    splits = {
+        name: (split.images.numpy(), split.labels.numpy())
+        for name, split in (("train", images.train), ("validation", images.validation), ("test", images.test))
+    }
+    names = ("name", "classes", "mean", "std", "test_shift")
+    values = {name: getattr(images, name) for name in names}
+    original = folder.read_original() or {}
+    return Parts(plan.as_dict(), original, splits, values, folder.weights_path.read_bytes(), device.type)
+
+
+def _check_gpu(device: torch.device) -> None:
+    """Check that a GPU that Ray has promised is there; `ray start --num-gpus` takes any number for granted."""
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise RunFolderError(
+            f"{socket.gethostname()} has joined the cluster with a GPU, but torch {torch.__version__} sees none there. "
+            "Start its Ray again without --num-gpus, or install a torch for its driver"
+        )
+
+
+class Trainer:
+    """The actor: opens its workbench once, then trains what it is given."""
+
+    def __init__(self, parts: Parts) -> None:
+        original = OriginalNumbers(**parts.original)
+        # Ray shows an actor no GPU but its own, which is then the first one.
+        device = torch.device("cuda:0" if parts.device == "cuda" else parts.device)
+        _check_gpu(device)
+        settle_on_device(device)
+        self._bench = assemble(plan_from_dict(parts.plan), parts.images(), parts.weights, original, device)
+
+    def ready(self) -> tuple[str, str]:
+        """Answer once the workbench is open: the node's name and its version of torch."""
+        return socket.gethostname(), self._bench.provenance.torch_version
+
+    def train(self, training: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """Return the row of one training, and its weights where the plan keeps them."""
+        try:
+            row, network = train_subnetwork(self._bench, Training.from_dict(training))
+        except DeviceError as error:
+            # At once, without Ray's own farewell: the driver opens another actor for one that is gone.
+            os._exit(error.exit_code)
+        release_freed_memory()
+        keep = network is not None and self._bench.plan.keep_weights != "none"
+        return row, weights_bytes(network) if keep and network is not None else b""

@@ -1,0 +1,259 @@
+"""Training on a Ray cluster: actors train, the driver alone writes, so nodes need no shared file system.
+
+An actor that is lost with its node costs the training that it was at; that training goes to another actor.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from generate.recipes.worklist import Training
+from generate.run.folder import Claims, RunFolder, write_whole
+from generate.run.prepare import reopen
+from generate.run.progress import Event
+from generate.train.subnetwork import known_columns
+from generate.workers.local import DEATHS_OF_A_TRAINING, Report, check_first_failures, event_of, failed_row
+from generate.workers.ray_actor import Trainer, parts_of
+from generate.workers.ray_cluster import check_room, connect, describe, resources_of, room_for
+from generate.workers.ray_pool import LostError, Pool, UnfitError
+from popstats.errors import RunFolderError
+
+# Actors that are lost this often in a row without a finished training will not get further.
+LOSSES_WITHOUT_PROGRESS = 20
+# An actor that has not started by then waits for room: others use the cluster, or its nodes are gone.
+ROOM_SECONDS = 60.0
+# Nodes that join a running cluster are looked for this often.
+LOOK_SECONDS = 10.0
+
+
+def run_ray(
+    folder: RunFolder,
+    claims: Claims,
+    *,
+    workers: int | None,
+    device: torch.device,
+    deadline: float,
+    report: Report,
+    asked_to_stop: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Train what is missing on a Ray cluster; return whether everything is finished.
+
+    Connects to the cluster that RAY_ADDRESS or `ray start` names; without one it starts Ray on this machine.
+
+    Parameters
+    ----------
+    folder, claims, deadline, report
+        As for `run_local`.
+    workers : int, optional
+        Actors; default: as many as the cluster has CPUs, or GPUs divided by the plan's `gpus_per_training`, and
+        more when nodes join.
+    device : torch.device
+        Its kind decides what an actor asks the cluster for.
+    asked_to_stop : callable
+        Whether to end after the trainings in progress; asked a few times a second.
+
+    Raises
+    ------
+    RunFolderError
+        If Ray is not installed, the cluster has no room for any actor, or none can work on any node.
+    """
+    plan = folder.read_plan()
+    if plan is None:
+        raise RunFolderError(f"{folder.path} holds no plan.")
+    ray = connect()
+    resources = resources_of(plan, device)
+    check_room(ray, resources)
+    # Without a limit on restarts an actor would come back empty on another node and be called as if nothing had happened.
+    actor_class = ray.remote(max_restarts=0, **resources)(Trainer)
+    pool = Pool(ray, actor_class, ray.put(parts_of(folder, plan, device)))
+    driver = _Driver(folder, claims, report, deadline, pool, workers, resources, asked_to_stop)
+    try:
+        driver.run()
+    finally:
+        pool.close()
+    return len(folder.finished()) >= driver.total
+
+
+@dataclass
+class _Driver:
+    """Deals trainings out to actors and writes what comes back."""
+
+    folder: RunFolder
+    claims: Claims
+    report: Report
+    deadline: float
+    pool: Pool
+    workers: int | None
+    resources: Mapping[str, float]
+    asked_to_stop: Callable[[], bool]
+    losses: Counter[int] = field(default_factory=Counter)
+    losses_in_a_row: int = 0
+    done: int = 0
+    failures: int = 0
+    stopping: bool = False
+    unfit: int = 0
+    told_unfit: set[str] = field(default_factory=set)
+    look_again: float = -math.inf
+    waiting_since: float = field(default_factory=time.monotonic)
+    other_nodes: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.trainings = self.folder.read_worklist()
+        self.total = len(self.trainings)
+
+    def run(self) -> None:
+        while True:
+            self.stopping = self.stopping or self.asked_to_stop()
+            missing = self._missing()
+            if self._is_over(missing):
+                return
+            self._open_where_there_is_room(len(missing))
+            self._assign(missing)
+            self._say_if_nothing_starts()
+            for future in self.pool.finished():
+                self._take(future)
+
+    def _open_where_there_is_room(self, missing: int) -> None:
+        """Open actors: all at first, later on nodes that have joined."""
+        if time.monotonic() < self.look_again:
+            return
+        self.look_again = time.monotonic() + LOOK_SECONDS
+        room = (self.workers or room_for(self.pool.ray, self.resources)) - self.unfit
+        more = min(room, missing + len(self.pool.busy)) - self.pool.size
+        for _ in range(more):
+            self.pool.open_actor()
+        if more > 0:
+            self._note(describe(self.pool.ray, self.pool.size))
+
+    def _missing(self) -> deque[Training]:
+        finished = self.folder.finished()
+        at_work = {training.index for _, training, _ in self.pool.busy.values()}
+        return deque(t for t in self.trainings if t.index not in finished and t.index not in at_work)
+
+    def _is_over(self, missing: deque[Training]) -> bool:
+        stopped = self.stopping or time.time() >= self.deadline
+        return not self.pool.busy and (stopped or not missing)
+
+    def _assign(self, missing: deque[Training]) -> None:
+        """Give every idle actor a training that no other process holds."""
+        while missing and self.pool.idle and not self.stopping and time.time() < self.deadline:
+            training = missing.popleft()
+            claim = ExitStack()
+            if claim.enter_context(self.claims.claim(training.index)) and not self.folder.is_finished(
+                training.index
+            ):
+                self.report(Event("started", training.index))
+                self.pool.assign(training, claim)
+            else:
+                claim.close()
+
+    def _say_if_nothing_starts(self) -> None:
+        if self.pool.idle or self.pool.busy or not self.pool.opening:
+            self.waiting_since = time.monotonic()
+        elif time.monotonic() - self.waiting_since > ROOM_SECONDS:
+            self.waiting_since = math.inf
+            self._note(
+                f"no actor has started for {ROOM_SECONDS:.0f} s: the cluster has no room for one, or its nodes are "
+                "slow; `ray status` shows who uses it"
+            )
+
+    def _note(self, sentence: str) -> None:
+        self.report(Event("note", message=sentence))
+
+    def _take(self, future: Any) -> None:
+        if future in self.pool.opening:
+            self._take_opened(future)
+            return
+        actor, training, claim = self.pool.busy.pop(future)
+        with claim:
+            try:
+                row, weights = self.pool.result(future)
+            except LostError as error:
+                self._lost(actor, training, error)
+                return
+            self._write(training, row, weights)
+        self.pool.idle.append(actor)
+
+    def _take_opened(self, future: Any) -> None:
+        actor = self.pool.opening.pop(future)
+        try:
+            node, torch_version = self.pool.result(future)
+        except LostError as error:
+            self._count_loss(error)
+            self._note(
+                "an actor was lost before it could train, another one is asked for; is memory or /dev/shm full on its "
+                f"node? ({error})"
+            )
+            self.pool.replace_actor(actor)
+            return
+        except UnfitError as error:
+            self._do_without(error)
+            return
+        self._say_if_another_torch(node, torch_version)
+        self.pool.idle.append(actor)
+        self.report(Event("ready"))
+
+    def _do_without(self, error: UnfitError) -> None:
+        """Go on without an actor that could not open, as long as there are others."""
+        self.unfit += 1
+        sentence = f"no training can run on {error}"
+        if not self.pool.size:
+            raise RunFolderError(f"--executor ray: {sentence}.") from error
+        if str(error) not in self.told_unfit:
+            self.told_unfit.add(str(error))
+            self._note(f"{sentence}; going on without it")
+
+    def _say_if_another_torch(self, node: str, version: str) -> None:
+        here = str(torch.__version__)
+        if version != here and node not in self.other_nodes:
+            self.other_nodes.add(node)
+            self._note(
+                f"{node} has torch {version}, this machine {here}: equal recipes and seeds differ by seed noise"
+            )
+
+    def _write(self, training: Training, row: dict[str, Any], weights: bytes) -> None:
+        if weights:
+            write_whole(self.folder.trained_weights(training.subnetwork_id), weights)
+        self.folder.write_row(training.index, row)
+        event = event_of(training.index, row)
+        self.losses_in_a_row = 0
+        self.done += 1
+        self.failures += event.kind == "failed"
+        check_first_failures(self.folder, self.done, self.failures, event.message)
+        self.report(event)
+
+    def _lost(self, actor: Any, training: Training, error: Exception) -> None:
+        """Open another actor; the training is missing again, unless it took too many actors with it."""
+        if self.stopping:
+            self._note(
+                f"the actor of training {training.index} was lost; the next run takes it over ({error})"
+            )
+            return
+        self._count_loss(error)
+        self.losses[training.index] += 1
+        self.pool.replace_actor(actor)
+        if self.losses[training.index] < DEATHS_OF_A_TRAINING:
+            self._note(
+                f"the actor of training {training.index} was lost, another one takes it over ({error})"
+            )
+            return
+        reason = f"its actor was lost {DEATHS_OF_A_TRAINING} times"
+        columns = known_columns(reopen(self.folder, torch.device("cpu")), training)
+        self.folder.write_row(training.index, failed_row(columns, reason))
+        self.report(Event("failed", training.index, message=reason))
+
+    def _count_loss(self, error: Exception) -> None:
+        self.losses_in_a_row += 1
+        if self.losses_in_a_row >= LOSSES_WITHOUT_PROGRESS:
+            raise RunFolderError(
+                "--executor ray: actors are lost again and again before they finish anything. The "
+                f"last one: {error}"
+            ) from error

@@ -1,0 +1,1 @@
+"""Tidy frames in, Altair charts out."""

@@ -1,0 +1,323 @@
+"""Whether the model fits what it was fitted to, and what the priors did: a figure, sentences and tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from scipy import stats
+
+from popstats.arrays import FloatArray
+from popstats.figures.content import Figure, Panel, Table
+from popstats.figures.curve_figures import INTERVALS, MASS_WORDS
+from popstats.inference.draws import INTERVAL_MASS
+from popstats.judgement.evidence import Evidence, rows_of
+from popstats.posterior.predictive import PIT_DISTANCE
+from popstats.posterior.sensitivity import MATTERS, POWERS, THRESHOLD
+from popstats.words import (
+    MISSING,
+    count,
+    number,
+    p_value,
+    percent,
+    regime_name,
+    regime_names,
+    same_but_numbers,
+    spanned,
+    with_interval,
+)
+
+#: Points at which the distribution of the LOO-PIT values is drawn.
+PIT_POINTS = 101
+
+_ALERT = re.compile(r"regime (?P<regime>[^:]+): (?P<text>.*)", re.DOTALL)
+#: Results of the fit as the sensitivity table calls them, in the report's words: in sentences, and in tables.
+_RESULTS = {
+    "optimum": ("best mCB", "best mCB"),
+    "near_lower": ("lower end of the near-optimal range", "near-optimal from"),
+    "near_upper": ("upper end of the near-optimal range", "near-optimal to"),
+    "limit": ("limit", "limit"),
+}
+
+
+def misfits(evidence: Evidence) -> list[str]:
+    """Return what the predictive checks found; regimes with the same finding share a sentence.
+
+    Parameters
+    ----------
+    evidence : Evidence
+
+    Returns
+    -------
+    list of str
+        Empty where nothing stands out. Numbers that differ between regimes are given as "smallest to largest".
+    """
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for alert in evidence.fit.predictive_checks.alerts:
+        found = _ALERT.fullmatch(alert)
+        regime, text = (found["regime"], found["text"]) if found else ("", alert)
+        groups.setdefault(same_but_numbers(text), []).append((regime, text))
+    return [_shared_sentence(members) for members in groups.values()]
+
+
+def misfitting(evidence: Evidence) -> set[str]:
+    """Return the labels of the regimes that a predictive check names."""
+    found = (_ALERT.fullmatch(alert) for alert in evidence.fit.predictive_checks.alerts)
+    return {alert["regime"] for alert in found if alert}
+
+
+def _shared_sentence(members: Sequence[tuple[str, str]]) -> str:
+    regimes = [regime for regime, _ in members if regime]
+    text = spanned([text for _, text in members])
+    return f"At {regime_names(regimes)} removed: {text}." if regimes else f"{text}."
+
+
+def predicted_figure(evidence: Evidence) -> Figure | None:
+    """Return how well each network is predicted from the others (LOO-PIT); None where no regime was fitted.
+
+    Notes
+    -----
+    The band is that of Kolmogorov and Smirnov: it holds the whole curve with the interval's mass if the model is
+    right, so a curve inside it and a statistic below its quantile are the same thing.
+    """
+    pits = evidence.fit.predictive_checks.loo_pit
+    if not pits:
+        return None
+    return Figure(
+        key="predicted",
+        heading="Does the model predict its recipes?",
+        sentence=_predicted_sentence(evidence),
+        caption=(
+            "Each recipe's drop is predicted from the other recipes, and its place in that prediction (LOO-PIT; 0: below "
+            "all that was predicted, 1: above) should be anywhere with equal chance: the share of recipes below each place, "
+            "minus the expected share, should stay at 0. Above 0 at the left and below it at the right: predicted intervals "
+            "are too narrow; the other way round: too wide. The band holds the whole curve with "
+            f"{MASS_WORDS} probability if the model is right. {INTERVALS}"
+        ),
+        n=evidence.n_fitted,
+        interval_mass=INTERVAL_MASS,
+        legend=(
+            ("curve", f"observed minus expected share; band: {MASS_WORDS} if the model is right"),
+            ("original", "predicted exactly"),
+        ),
+        panels=tuple(_pit_panel(label, pit) for label, pit in pits.items()),
+        table=_predicted_networks(evidence),
+    )
+
+
+@cache
+def _pit_band(n: int) -> float:
+    """Return the half width of the band that holds the whole curve of n uniform values."""
+    return float(stats.kstwo.ppf(INTERVAL_MASS, n))
+
+
+def _leaves_band(pit: FloatArray) -> bool:
+    return _distance(pit) > _pit_band(pit.size)
+
+
+def _distance(pit: FloatArray) -> float:
+    """Return the largest distance between the values' distribution and the uniform one (Kolmogorov-Smirnov)."""
+    ordered, steps = np.sort(pit), np.arange(pit.size + 1) / pit.size
+    return float(max((steps[1:] - ordered).max(), (ordered - steps[:-1]).max()))
+
+
+def _predicted_sentence(evidence: Evidence) -> str:
+    pits = evidence.fit.predictive_checks.loo_pit
+    outside = [label for label, pit in pits.items() if _leaves_band(pit)]
+    if not outside:
+        return "In every regime the recipes lie about the curve as the model predicts."
+    named = misfitting(evidence)
+    wrong = [label for label in outside if label in named]
+    slight = [label for label in outside if label not in named]
+    parts = (
+        [f"at {regime_names(wrong)} removed the recipes are not spread about the curve as the model predicts"]
+        if wrong
+        else []
+    )
+    if slight:
+        parts.append(
+            f"at {regime_names(slight)} removed the curve leaves its band, but not by enough for an alert: by chance alone "
+            "one regime in ten does"
+        )
+    rest = "; elsewhere all is as predicted" if len(outside) < len(pits) else ""
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}{rest}."
+
+
+def _pit_panel(label: str, pit: FloatArray) -> Panel:
+    at = np.linspace(0.0, 1.0, PIT_POINTS)
+    difference = np.searchsorted(np.sort(pit), at, side="right") / pit.size - at
+    band, leaves = _pit_band(pit.size), _leaves_band(pit)
+    largest = _distance(pit)
+    words = f"{'leaves' if leaves else 'stays inside'} the band of ±{number(band)}"
+    rows = tuple(
+        (round(float(u), 3), round(float(d), 4), -round(band, 4), round(band, 4))
+        for u, d in zip(at, difference, strict=True)
+    )
+    reach = max(largest, band) * 1.1
+    return Panel(
+        title=f"{regime_name(label)} removed",
+        note=words,
+        outcome="",
+        chart="uniform_difference",
+        alt=(
+            f"Distribution of the recipes' places in their predictions at {regime_name(label)} removed, minus the "
+            f"uniform: at most {number(largest)} away, {words}."
+        ),
+        data={
+            "places": Table(("place", "difference", "lower", "upper"), rows),
+            "original": Table(("difference",), ((0.0,),)),
+            "frame": Table(("y_lower", "y_upper"), ((-reach, reach),)),
+        },
+    )
+
+
+def check_paragraphs(evidence: Evidence) -> tuple[str, ...]:
+    """Return what the checks found and how to read their tables; nothing where no regime was fitted."""
+    if not evidence.fit.fitted:
+        return ()
+    return _predictive_words(evidence), _prior_words(evidence), _how_to_read_priors()
+
+
+def _prior_words(evidence: Evidence) -> str:
+    """Return what leans on the priors, and what to do; results with the same regimes share a clause."""
+    found = evidence.fit.prior_sensitivity
+    leaning = found.frame[found.frame["diagnosis"] != ""]
+    if leaning.empty:
+        return found.sentence
+    clauses = [
+        f"{_RESULTS[str(result)][0]} at {regime_names(rows['regime'].tolist())}"
+        for result, rows in leaning.groupby("quantity", sort=False)
+    ]
+    moved = leaning[["median_change", "lower_change", "upper_change"]].abs().to_numpy().max()
+    return (
+        f"Some results lean on the priors: {'; '.join(clauses)} (between the priors to the power {POWERS[0]:g} and "
+        f"{POWERS[1]:g} they move by up to {number(float(moved), 1)} standard deviations). Before using these, fit again "
+        "with other priors and report both."
+    )
+
+
+def _predictive_words(evidence: Evidence) -> str:
+    checks = evidence.fit.predictive_checks
+    low, high = (
+        percent(float(v), 0) for v in (checks.frame["inside_90"].min(), checks.frame["inside_90"].max())
+    )
+    verdict = (
+        "The data look like what the model expects."
+        if checks.ok
+        else "The data do not look like what the model expects, as the alerts at the top of the page say. "
+        "Another noise (“student” or “frontier”) may fit better; popstats.compare says which of two fits predicts better."
+    )
+    return (
+        f"{verdict} Inside the {MASS_WORDS} interval that is predicted for them from the others lie "
+        f"{low if low == high else f'{low} to {high}'} of a regime's recipes (should be about {MASS_WORDS})."
+    )
+
+
+def _how_to_read_priors() -> str:
+    return (
+        "In the table of priors, the sensitivity is how far a result's distribution moves when the priors (or the data) "
+        f"count twice as much. A result leans on the priors if that is above {THRESHOLD:g} and its median or an end of its "
+        f"interval moves by more than {MATTERS:g} standard deviations."
+    )
+
+
+def check_tables(evidence: Evidence) -> tuple[tuple[str, Table], ...]:
+    """Return the tables behind `check_paragraphs`, each with a caption that says how to read it."""
+    if not evidence.fit.fitted:
+        return ()
+    return (
+        (
+            "Shape of what is left over, against data simulated from the fit: a p near 0 or 1 is a misfit",
+            _shapes(evidence),
+        ),
+        (
+            "Each regime's limit, predicted by a line through the other regimes: a surprise near 0 breaks the trend",
+            _limits(evidence),
+        ),
+        ("How far each result leans on the priors", _priors(evidence)),
+    )
+
+
+def _predicted_networks(evidence: Evidence) -> Table:
+    rows = [
+        (
+            regime_name(r.regime),
+            count(r.recipes),
+            percent(r.inside_50, 0),
+            percent(r.inside_90, 0),
+            f"{number(r.pit_distance)} (band {number(_pit_band(r.recipes))})",
+            p_value(r.pit_p),
+        )
+        for r in rows_of(evidence.fit.predictive_checks.frame)
+    ]
+    columns = (
+        "removed",
+        "recipes",
+        "inside their 50 % interval",
+        "inside their 90 % interval",
+        f"largest distance from uniform (under {PIT_DISTANCE:g} is harmless)",
+        "p",
+    )
+    return Table(columns, tuple(rows))
+
+
+def _shapes(evidence: Evidence) -> Table:
+    names = {"skewness": "skewness", "kurtosis": "excess kurtosis", "largest": "largest residual, sd"}
+    rows = []
+    for r in rows_of(evidence.fit.predictive_checks.frame):
+        pairs = [(getattr(r, name), getattr(r, f"{name}_model"), getattr(r, f"{name}_p")) for name in names]
+        cells = [cell for seen, model, p in pairs for cell in (number(seen, 1), number(model, 1), p_value(p))]
+        rows.append((regime_name(r.regime), *cells))
+    heads = [head for name in names.values() for head in (name, f"{name}: expected", f"{name}: p")]
+    return Table(("removed", *heads), tuple(rows))
+
+
+def _limits(evidence: Evidence) -> Table:
+    rows = [
+        (
+            regime_name(r.regime),
+            number(r.limit),
+            with_interval(r.predicted, r.predicted_lower, r.predicted_upper),
+            p_value(r.surprise),
+            "beyond the others" if r.beyond else "between the others",
+        )
+        for r in rows_of(evidence.fit.predictive_checks.limits)
+    ]
+    columns = (
+        "removed",
+        "limit, points",
+        f"predicted ({MASS_WORDS})",
+        "surprise (probability)",
+        "the regime lies",
+    )
+    return Table(columns, tuple(rows))
+
+
+def _priors(evidence: Evidence) -> Table:
+    rows = [
+        (
+            regime_name(r.regime),
+            _RESULTS[r.quantity][1],
+            number(r.prior),
+            number(r.likelihood),
+            number(r.median_change),
+            number(r.lower_change),
+            number(r.upper_change),
+            r.diagnosis or MISSING,
+        )
+        for r in rows_of(evidence.fit.prior_sensitivity.frame)
+    ]
+    columns = (
+        "removed",
+        "result",
+        "sensitivity to the priors",
+        "to the data",
+        "median moves, in sd",
+        "lower end",
+        "upper end",
+        "diagnosis",
+    )
+    return Table(columns, tuple(rows))

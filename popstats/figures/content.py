@@ -1,0 +1,283 @@
+"""What a report says, computed once, frozen, and the same in JSON as on the page.
+
+Numbers stay numbers here; templates and charts only place them. `ReportContent.save` writes it beside the
+page, and `ReportContent.load` gives an equal object back.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pandas as pd
+
+from popstats.errors import PopstatsError
+
+#: Version of the JSON layout.
+FORMAT = 3
+#: Significant digits kept of every number: more than any picture or sentence shows.
+DIGITS = 6
+
+Cell = str | float | int | bool | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A small table: what a chart draws, or what a reader reads.
+
+    Attributes
+    ----------
+    columns : tuple of str
+    rows : tuple of tuple
+        Cells; None where there is no value.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame) -> Table:
+        """Make a table of a frame; numbers keep six significant digits, NaN becomes None."""
+        cells = [[_plain(v) for v in frame[name].tolist()] for name in frame.columns]
+        return cls(tuple(map(str, frame.columns)), tuple(zip(*cells, strict=True)))
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The table as a frame."""
+        return pd.DataFrame(list(self.rows), columns=list(self.columns))
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture.
+
+    Attributes
+    ----------
+    title : str
+        What it is of ("75 % of MACs removed"); empty where the figure has one picture only.
+    note : str
+        How much is in it.
+    outcome : str
+        The verdict that it belongs to; empty if none.
+    chart : str
+        Which of `popstats.figures.charts.CHARTS` draws it.
+    alt : str
+        What it shows, for who cannot see it.
+    data : mapping of str to Table
+        Arguments of the chart.
+    """
+
+    title: str
+    note: str
+    outcome: str
+    chart: str
+    alt: str
+    data: Mapping[str, Table]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure: its panels, what they support, how to read them, and the numbers in a table.
+
+    Attributes
+    ----------
+    key : str
+        Anchor on the page.
+    heading : str
+    sentence : str
+        What the figure supports, with numbers.
+    caption : str
+        How to read it: marks, n, mass of the intervals.
+    n : int
+        Trainings behind it.
+    interval_mass : float
+    legend : tuple of (str, str)
+        Kind of mark and its meaning, where the panels carry no legend of their own.
+    panels : tuple of Panel
+    table : Table
+        The same numbers to read.
+    """
+
+    key: str
+    heading: str
+    sentence: str
+    caption: str
+    n: int
+    interval_mass: float
+    legend: tuple[tuple[str, str], ...]
+    panels: tuple[Panel, ...]
+    table: Table
+
+
+@dataclass(frozen=True)
+class VerdictRow:
+    """One verdict, in plain values; None where there is no number. `population` only in comparisons.
+
+    `target` is the regime's centre, a fraction removed; None for a verdict over all regimes.
+    """
+
+    regime: str
+    target: float | None
+    outcome: str
+    probability: float | None
+    prior_probability: float | None
+    estimate: float | None
+    lower: float | None
+    upper: float | None
+    unit: str
+    sentence: str
+    reason: str
+    remedy: str
+    population: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One conjecture with its verdicts.
+
+    Attributes
+    ----------
+    conjecture : str
+        C1, C3a, ...
+    claim : str
+        What it says, in a line.
+    summary : str
+        Its verdicts in a sentence.
+    negligible_region : str
+        What counts as no effect.
+    quantity : str
+        What the rows' estimates are estimates of; empty where nothing could be assessed.
+    rows : tuple of VerdictRow
+    """
+
+    conjecture: str
+    claim: str
+    summary: str
+    negligible_region: str
+    quantity: str
+    rows: tuple[VerdictRow, ...]
+
+
+@dataclass(frozen=True)
+class Alert:
+    """Something a reader must know before believing the rest."""
+
+    level: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """Text and tables without a picture; `folded`: the tables wait behind their captions."""
+
+    key: str
+    heading: str
+    sentence: str
+    paragraphs: tuple[str, ...]
+    tables: tuple[tuple[str, Table], ...]
+    code: tuple[tuple[str, str], ...] = ()
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """Everything that a report says.
+
+    Attributes
+    ----------
+    format : int
+        Version of this layout.
+    kind : str
+        What it is, above the title.
+    title : str
+        The population's name.
+    answer : tuple of str
+        The paragraph that a hurried reader reads; one sentence each.
+    facts : tuple of (str, str)
+        Label and value, for the line under the title.
+    axis_words : str
+        What a regime removes: "MACs" or "parameters".
+    interval_mass : float
+    thresholds : str
+        What the verdicts were made with.
+    alerts : tuple of Alert
+    claims : tuple of Claim
+    figures : tuple of Figure
+    sections : tuple of Section
+        Companions, diagnostics, population card, provenance.
+    created : str
+        When, UTC.
+    """
+
+    format: int
+    kind: str
+    title: str
+    answer: tuple[str, ...]
+    facts: tuple[tuple[str, str], ...]
+    axis_words: str
+    interval_mass: float
+    thresholds: str
+    alerts: tuple[Alert, ...]
+    claims: tuple[Claim, ...]
+    figures: tuple[Figure, ...]
+    sections: tuple[Section, ...]
+    created: str
+
+    def to_json(self) -> str:
+        """Return the content as JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> ReportContent:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        PopstatsError
+            If it is of another version, or no report at all.
+        """
+        value = json.loads(text)
+        found = value.get("format") if isinstance(value, dict) else None
+        if found != FORMAT:
+            raise PopstatsError(
+                f"report content: expected format {FORMAT}, got {found!r}; write the report again"
+            )
+        content: ReportContent = _thaw(cls, value)
+        return content
+
+    @classmethod
+    def load(cls, path: str | Path) -> ReportContent:
+        """Read the JSON file that lies beside a report."""
+        return cls.from_json(Path(path).read_text(encoding="utf-8"))
+
+
+def _plain(value: Any) -> Cell:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
+
+
+def _thaw(kind: Any, value: Any) -> Any:
+    """Rebuild a value of the annotated type from its JSON form."""
+    if is_dataclass(kind) and isinstance(kind, type):
+        hints = get_type_hints(kind)
+        return kind(**{f.name: _thaw(hints[f.name], value[f.name]) for f in fields(kind)})
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is tuple:
+        kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
+        return tuple(_thaw(k, v) for k, v in zip(kinds, value, strict=True))
+    if origin is Mapping or origin is dict or (isinstance(origin, type) and issubclass(origin, Mapping)):
+        return {key: _thaw(inner[1], item) for key, item in value.items()}
+    if origin is types.UnionType and float in inner and int not in inner and isinstance(value, int):
+        return float(value)
+    return value

@@ -1,0 +1,482 @@
+"""The figures about mCB: tidy tables for the charts, the sentence they support, how to read them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from popstats.arrays import FloatArray
+from popstats.figures.content import Figure, Panel, Table
+from popstats.inference.data import RegimeData
+from popstats.inference.draws import INTERVAL_MASS
+from popstats.judgement.evidence import Evidence
+from popstats.posterior.optimum import NEAR_OPTIMAL_POINTS
+from popstats.words import (
+    MISSING,
+    count,
+    interval_words,
+    join_words,
+    number,
+    percent,
+    plural,
+    regime_name,
+    with_interval,
+)
+
+#: Most networks drawn in a panel; of them at most this many winners.
+MOST_POINTS, MOST_WINNERS = 250, 50
+#: Share of the networks of a regime that count as winners.
+WINNERS = 0.05
+#: Drops further than this many interquartile ranges beyond the quartiles lie outside the picture.
+OUTER_FENCE = 3.0
+#: Tables mark regimes of fewer networks.
+TOO_FEW = 30
+#: Where the original network stands on the mCB axis.
+ORIGINAL = Table(("mcb",), ((1.0,),))
+#: The marks of `ranges_panel`.
+RANGES_LEGEND = (
+    ("near bar", "near-optimal range"),
+    ("observed", "observed range"),
+    ("optimum", "best mCB, with its interval"),
+    ("open", "lowest point where none is supported"),
+    ("original", "the original network's ratio"),
+)
+MASS_WORDS = percent(INTERVAL_MASS)
+INTERVALS = f"Intervals hold {MASS_WORDS} of the probability, with equal tails."
+
+
+def drop_figure(evidence: Evidence) -> Figure:
+    """Return accuracy drop against mCB, one panel a regime."""
+    span = _mcb_span(np.array([r.observed for r in evidence.fit.fitted]))
+    return Figure(
+        key="drop",
+        heading="Accuracy drop against mCB",
+        sentence=_optimum_sentence(evidence),
+        caption=(
+            "One panel a pruning regime; mCB on a log scale (1 is the original's ratio; above 1 a network spends more "
+            "MACs per parameter than the original), drops on each regime's own scale. Drops are those at "
+            "the regime's centre: the effect of pruning a little more or less inside a regime is taken out"
+            f"{_techniques_words(evidence)}. Far outliers lie above the picture and are counted over it. The curve spans "
+            "the observed range, 2.5 to 97.5 % of the recipes; nothing is claimed outside it. "
+            f"{INTERVALS}{_left_out_words(evidence)}"
+        ),
+        n=evidence.n_fitted,
+        interval_mass=INTERVAL_MASS,
+        legend=(
+            ("curve", f"expected drop, with its {MASS_WORDS} band"),
+            (
+                "near",
+                f"near-optimal: within {NEAR_OPTIMAL_POINTS:g} points of the minimum (pale: no best mCB is supported)",
+            ),
+            ("optimum", "best mCB, with its interval"),
+            ("open", "lowest point where none is supported"),
+            ("winner", f"among the best {percent(WINNERS)} of its regime"),
+            ("point", "another recipe (mean of its trainings)"),
+            ("original", "the original network's ratio"),
+        ),
+        panels=tuple(_drop_panel(evidence, regime, span) for regime in evidence.fit.fitted),
+        table=_optima_table(evidence),
+    )
+
+
+def _techniques_words(evidence: Evidence) -> str:
+    several = len(evidence.fit.population.techniques) > 1
+    return ", and so is the difference in level between retraining techniques" if several else ""
+
+
+def _left_out_words(evidence: Evidence) -> str:
+    """Say where the trainings are that the fit leaves out; nothing where it has them all."""
+    missing = len(evidence.fit.population) - evidence.n_fitted
+    if not missing:
+        return ""
+    return (
+        f" Of {plural(len(evidence.fit.population), 'training')} {count(missing)} {'is' if missing == 1 else 'are'} not "
+        "in the fit: outside every fitted regime, or of mCB so far beyond the observed range that the curve does not "
+        "reach there."
+    )
+
+
+def _drop_panel(evidence: Evidence, regime: RegimeData, span: tuple[float, float]) -> Panel:
+    row, where = (
+        evidence.optima[regime.label],
+        f"{regime_name(regime.label)} of {evidence.axis_words} removed",
+    )
+    points = _thinned(evidence.of_regime(regime.label), seed=evidence.fit.settings.seed)
+    curve = evidence.curve[evidence.curve["regime"] == regime.label].drop(columns="regime")
+    outcome = evidence.outcome("C3a", regime.label)
+    optimum = {
+        "mcb": row.mcb,
+        "lower": row.mcb_lower,
+        "upper": row.mcb_upper,
+        "drop": float(np.interp(row.mcb, curve["mcb"], curve["drop"])),
+        "limit": row.limit,
+        "near_lower": row.near_lower,
+        "near_upper": row.near_upper,
+        "clear": outcome == "supported",
+    }
+    near = Table(("near_lower", "near_upper"), evidence.stretches[regime.label])
+    low, high = _drop_span(points["drop"], curve)
+    frame = {"x_lower": span[0], "x_upper": span[1], "y_lower": low, "y_upper": high}
+    return Panel(
+        title=where,
+        note=_shown_words(points, regime, high),
+        outcome=outcome,
+        chart="drop_over_mcb",
+        alt=(
+            f"Accuracy drop against mCB at {where}: smallest near mCB {number(row.mcb)}, {number(row.limit)} points; "
+            f"near-optimal {near_words(evidence, regime.label)}; observed "
+            f"{interval_words(row.observed_lower, row.observed_upper)}."
+        ),
+        data={
+            "points": Table.of(points),
+            "curve": Table.of(curve),
+            "optimum": Table.of(pd.DataFrame([optimum])),
+            "near": near,
+            "original": ORIGINAL,
+            "frame": Table.of(pd.DataFrame([frame])),
+        },
+    )
+
+
+def _thinned(networks: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Draw networks and winners at random, each up to its number."""
+    cut = networks["adjusted"].quantile(WINNERS)
+    winner = (networks["adjusted"] <= cut).to_numpy() & (len(networks) * WINNERS >= 1)
+    rng = np.random.default_rng([seed, 31])
+    best = rng.permutation(np.flatnonzero(winner))[:MOST_WINNERS]
+    rest = rng.permutation(np.flatnonzero(~winner))[: MOST_POINTS - best.size]
+    rows = np.sort(np.concatenate([best, rest]))
+    shown = networks.iloc[rows]
+    return pd.DataFrame(
+        {"mcb": shown["mcb"].round(4), "drop": shown["adjusted"].round(3), "winner": winner[rows]}
+    )
+
+
+def drop_ends(drops: pd.Series) -> tuple[float, float]:
+    """Return the drops between which a picture is drawn: all networks, but no far outliers.
+
+    A few collapsed networks would otherwise press all others into a line (Tukey's outer fence,
+    doi:10.2307/2683468).
+    """
+    low, first, third, high = np.quantile(drops, (0.0, 0.25, 0.75, 1.0)).tolist()
+    reach = OUTER_FENCE * (third - first)
+    return max(low, first - reach), min(high, third + reach)
+
+
+def _drop_span(drops: pd.Series, curve: pd.DataFrame) -> tuple[float, float]:
+    low, high = drop_ends(drops)
+    low, high = min(low, float(curve["lower"].min())), max(high, float(curve["upper"].max()))
+    margin = 0.06 * (high - low)
+    return low - margin, high + margin
+
+
+def _shown_words(points: pd.DataFrame, regime: RegimeData, high: float) -> str:
+    above = int((points["drop"] > high).sum())
+    outside = f", {above} above the picture" if above else ""
+    some = f"{count(len(points))} of " if len(points) < regime.n_recipes else ""
+    return f"{some}{plural(regime.n_recipes, 'recipe')}{outside}; {plural(regime.n, 'training')}"
+
+
+def _mcb_span(observed: FloatArray) -> tuple[float, float]:
+    """Return the mCB values that every panel shows: all observed ranges (log mCB) and 1, with a margin."""
+    low, high = min(float(observed.min()), 0.0), max(float(observed.max()), 0.0)
+    margin = 0.08 * max(high - low, 0.1)
+    return float(np.exp(low - margin)), float(np.exp(high + margin))
+
+
+def _optimum_sentence(evidence: Evidence) -> str:
+    supported, fitted = evidence.regimes_where("C3a", "supported"), len(evidence.fit.fitted)
+    if not supported:
+        return (
+            f"In none of {plural(fitted, 'fitted regime')} is there a best mCB beyond doubt: the curve is flat, falls "
+            "to an end of the observed range, or too little is known."
+        )
+    where = "the one fitted regime" if fitted == 1 else f"{len(supported)} of {fitted} regimes"
+    places = [f"{_place(evidence, r)} at {regime_name(r)}" for r in supported]
+    return f"In {where} the drop has a clear minimum inside the observed range: {join_words(places)}."
+
+
+def _place(evidence: Evidence, regime: str) -> str:
+    """Return the best mCB of a regime, or its two good regions."""
+    if regime in evidence.regions:
+        return f"in one of two regions, {near_words(evidence, regime)},"
+    return number(evidence.optima[regime].mcb)
+
+
+def _optima_table(evidence: Evidence) -> Table:
+    rows = [
+        (regime_name(row.regime), recipes_words(row.n_recipes), *(MISSING,) * 4, row.reason)
+        if row.reason
+        else (
+            regime_name(row.regime),
+            recipes_words(row.n_recipes),
+            near_words(evidence, row.regime),
+            with_interval(row.mcb, row.mcb_lower, row.mcb_upper),
+            with_interval(row.limit, row.limit_lower, row.limit_upper),
+            with_interval(row.regret_at_original, row.regret_at_original_lower, row.regret_at_original_upper),
+            interval_words(row.observed_lower, row.observed_upper),
+        )
+        for row in evidence.optima.values()
+    ]
+    columns = (
+        "removed",
+        "recipes",
+        "near-optimal mCB",
+        f"lowest at mCB ({MASS_WORDS})",
+        f"drop there, points ({MASS_WORDS})",
+        f"cost of mCB = 1, points ({MASS_WORDS})",
+        "observed mCB, or why there is no curve"
+        if any(r.reason for r in evidence.optima.values())
+        else "observed mCB",
+    )
+    return Table(columns, tuple(rows))
+
+
+def near_words(evidence: Evidence, regime: str) -> str:
+    """Return the near-optimal range of a regime, and each other stretch of mCB that is as good."""
+    return " or ".join(interval_words(*ends) for ends in evidence.stretches[regime])
+
+
+def recipes_words(n: int) -> str:
+    """Return a regime's number of networks, marked where its intervals are about the priors more than the data.
+
+    >>> recipes_words(120), recipes_words(12)
+    ('120', '12 (few recipes)')
+    """
+    return f"{count(n)} (few recipes)" if n < TOO_FEW else count(n)
+
+
+def near_figure(evidence: Evidence) -> Figure:
+    """Return the near-optimal ranges over regimes."""
+    optima = evidence.fitted_optima
+    labels = [regime_name(row.regime) for row in optima]
+    clear = [evidence.outcome("C3a", row.regime) == "supported" for row in optima]
+    return Figure(
+        key="near",
+        heading="How much room there is around the best mCB",
+        sentence=_near_sentence(evidence),
+        caption=_near_caption(evidence),
+        n=evidence.n_fitted,
+        interval_mass=INTERVAL_MASS,
+        legend=RANGES_LEGEND,
+        panels=(ranges_panel(optima, labels, clear, [evidence.stretches[row.regime] for row in optima]),),
+        table=_near_table(evidence),
+    )
+
+
+def ranges_panel(
+    optima: list[Any], labels: list[str], clear: list[bool], stretches: list[tuple[tuple[float, float], ...]]
+) -> Panel:
+    """Return the picture of near-optimal ranges, one row a regime.
+
+    Parameters
+    ----------
+    optima : list of row
+        Of `fit.optima()`.
+    labels : list of str
+        What each row is called.
+    clear : list of bool
+        Whether C3a is supported there.
+    stretches : list of tuple of (float, float)
+        The near-optimal stretches of mCB, the range around the optimum first.
+    """
+    names = ("mcb", "near_lower", "near_upper", "observed_lower", "observed_upper")
+    renamed = {"lower": "mcb_lower", "upper": "mcb_upper", "limit": "limit"} | {name: name for name in names}
+    ranges = pd.DataFrame(
+        [{ours: getattr(row, theirs) for ours, theirs in renamed.items()} for row in optima]
+    )
+    ends = np.log([(row.observed_lower, row.observed_upper) for row in optima])
+    low, high = _mcb_span(ends)
+    described = [
+        f"{label}, {' or '.join(interval_words(*ends) for ends in near)}"
+        for label, near in zip(labels, stretches, strict=True)
+    ]
+    near_rows = [
+        (label, is_clear, *ends)
+        for label, is_clear, near in zip(labels, clear, stretches, strict=True)
+        for ends in near
+    ]
+    return Panel(
+        title="",
+        note="",
+        outcome="",
+        chart="near_optimal_ranges",
+        alt=f"Near-optimal mCB by regime: {'; '.join(described)}.",
+        data={
+            "ranges": Table.of(ranges.assign(regime=labels, clear=clear)),
+            "near": Table(("regime", "clear", "near_lower", "near_upper"), tuple(near_rows)),
+            "original": ORIGINAL,
+            "frame": Table.of(pd.DataFrame([{"x_lower": low, "x_upper": high}])),
+        },
+    )
+
+
+def _near_sentence(evidence: Evidence) -> str:
+    supported = [row for row in evidence.fitted_optima if evidence.outcome("C3a", row.regime) == "supported"]
+    if not supported:
+        return "No regime has a supported best mCB, so no range here is a target."
+    holds = [r for r in supported if any(low <= 1.0 <= high for low, high in evidence.stretches[r.regime])]
+    where = (
+        f"is {'' if holds else 'not '}near-optimal in the one regime"
+        if len(supported) == 1
+        else f"is near-optimal in {len(holds) or 'none'} of the {plural(len(supported), 'regime')}"
+    )
+    first = f"The original's own ratio {where} with a best mCB"
+    known = [r for r in supported if np.isfinite(r.regret_at_original)]
+    if not known:
+        return f"{first}."
+    worst = max(known, key=lambda row: float(row.regret_at_original))
+    ends = interval_words(worst.regret_at_original_lower, worst.regret_at_original_upper)
+    cost = f"{number(worst.regret_at_original)} points ({MASS_WORDS} interval {ends})"
+    where = regime_name(worst.regime)
+    most = f"{cost} at {where}" if len(known) == 1 else f"most at {where}: {cost}"
+    return f"{first}; keeping it costs {most}."
+
+
+def _near_caption(evidence: Evidence) -> str:
+    mixes = (
+        " The last column of the table says where a supported best mCB goes when the recipes with the narrowest, or "
+        "widest, quarter of any one layer group are left out; no interval allows for that."
+        if evidence.mixes
+        else ""
+    )
+    return (
+        f"By {evidence.axis_words} removed. The near-optimal range goes from the lowest to the highest mCB within "
+        f"{NEAR_OPTIMAL_POINTS:g} points of the minimum; each end shown is its median over the posterior, and its "
+        f"{MASS_WORDS} interval, often wider than the range, stands in the table. A second stretch is drawn where it is as "
+        "good with a probability of one half or more, or where a supported best mCB has a rival behind a bump. Where C3a is "
+        f"not supported the range is drawn pale and is no target. {INTERVALS}{mixes}"
+    )
+
+
+def _near_table(evidence: Evidence) -> Table:
+    rows = [
+        (
+            regime_name(r.regime),
+            recipes_words(r.n_recipes),
+            *_near_ends(evidence, r),
+            " or ".join(interval_words(*ends) for ends in evidence.stretches[r.regime][1:]) or MISSING,
+            with_interval(r.mcb, r.mcb_lower, r.mcb_upper),
+            interval_words(r.observed_lower, r.observed_upper),
+            interval_words(*evidence.mixes[r.regime]) if r.regime in evidence.mixes else MISSING,
+        )
+        for r in evidence.fitted_optima
+    ]
+    columns = (
+        "removed",
+        "recipes",
+        f"near-optimal from ({MASS_WORDS})",
+        f"to ({MASS_WORDS})",
+        "also near-optimal",
+        f"lowest at mCB ({MASS_WORDS})",
+        "observed mCB",
+        "best mCB over other mixes of recipes",
+    )
+    return Table(columns, tuple(rows))
+
+
+def _near_ends(evidence: Evidence, row: Any) -> tuple[str, str]:
+    """Return both ends with their intervals; of two good regions those of the left one, whose ends have none."""
+    if row.regime in evidence.regions:
+        low, high = evidence.regions[row.regime][0]
+        return number(low), number(high)
+    return (
+        with_interval(row.near_lower, row.near_lower_lower, row.near_lower_upper),
+        with_interval(row.near_upper, row.near_upper_lower, row.near_upper_upper),
+    )
+
+
+def limit_figure(evidence: Evidence) -> Figure:
+    """Return the smallest expected drop over regimes."""
+    accuracy = evidence.fit.population.original.accuracy
+    sentence = (
+        limit_sentence(evidence)
+        or "No regime has recipes on both sides of its centre: the limits are extrapolated."
+    )
+    return Figure(
+        key="limits",
+        heading="The limit: the smallest expected drop",
+        sentence=sentence,
+        caption=(
+            f"The smallest expected drop in each regime, by {evidence.axis_words} removed: the mean of recipes where the "
+            "curve is lowest, not the drop of the best single network. The line only joins the regimes. "
+            f"The dashed line is the original's accuracy, {percent(accuracy / 100, 2)}, whose own noise is common to all "
+            f"drops. {INTERVALS}"
+        ),
+        n=evidence.n_fitted,
+        interval_mass=INTERVAL_MASS,
+        legend=_limit_legend(evidence),
+        panels=(_limit_panel(evidence, sentence),),
+        table=_limit_table(evidence, accuracy),
+    )
+
+
+def _limit_legend(evidence: Evidence) -> tuple[tuple[str, str], ...]:
+    remarked = any(_limit_remarks(evidence, row) for row in evidence.fitted_optima)
+    unsure = ("limit open", f"extrapolated, or from fewer than {TOO_FEW} recipes")
+    return (
+        ("limit", "smallest expected drop, with its interval"),
+        *((unsure,) if remarked else ()),
+        ("original", "the original network"),
+    )
+
+
+def _limit_panel(evidence: Evidence, sentence: str) -> Panel:
+    limits = [
+        {
+            "regime": regime_name(row.regime),
+            "target": row.target,
+            "inside": not _limit_remarks(evidence, row),
+            "limit": row.limit,
+            "lower": row.limit_lower,
+            "upper": row.limit_upper,
+        }
+        for row in evidence.fitted_optima
+    ]
+    data = {"limits": Table.of(pd.DataFrame(limits)), "original": Table(("limit",), ((0.0,),))}
+    return Panel(title="", note="", outcome="", chart="limits", alt=sentence, data=data)
+
+
+def _limit_table(evidence: Evidence, accuracy: float) -> Table:
+    rows = [
+        (
+            regime_name(row.regime),
+            with_interval(row.limit, row.limit_lower, row.limit_upper),
+            number(accuracy - row.limit),
+            _limit_remarks(evidence, row),
+        )
+        for row in evidence.fitted_optima
+    ]
+    return Table(("removed", f"smallest drop, points ({MASS_WORDS})", "accuracy, %", "remarks"), tuple(rows))
+
+
+def _limit_remarks(evidence: Evidence, row: Any) -> str:
+    remarks = ["extrapolated"] if row.regime in evidence.extrapolated else []
+    return ", ".join([*remarks, *(["few recipes"] if row.n_recipes < TOO_FEW else [])])
+
+
+def limit_sentence(evidence: Evidence, *, reliable: bool = False) -> str:
+    """Return how the limit changes over the regimes whose centre was observed; "" if none was.
+
+    Parameters
+    ----------
+    evidence : Evidence
+    reliable : bool
+        Speak only of regimes with enough recipes; otherwise the others are spoken of where there are no such ones,
+        and marked.
+    """
+    inside = [row for row in evidence.fitted_optima if row.regime not in evidence.extrapolated]
+    many = [row for row in inside if row.n_recipes >= TOO_FEW]
+    known = many if many or reliable else inside
+    if not known:
+        return ""
+    ends = [known[0], known[-1]] if len(known) > 1 else known
+    drops = [f"{number(r.limit)} points at {_limit_place(r)}" for r in ends]
+    return f"Where the curve is lowest, the expected drop is {join_words(drops)} of {evidence.axis_words} removed."
+
+
+def _limit_place(row: Any) -> str:
+    few = f" ({row.n_recipes} recipes only)" if row.n_recipes < TOO_FEW else ""
+    return f"{regime_name(row.regime)}{few}"

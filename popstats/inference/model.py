@@ -1,0 +1,351 @@
+r"""Curves of accuracy drop over log mCB: the basis, its scale, its spectral density.
+
+The smooth curve is a Matern Gaussian process of smoothness 7/4 on a fixed Hilbert-space basis,
+
+.. math:: f(u) = \sum_{j=1}^{m} \beta_j \phi_j(u), \quad
+          \phi_j(u) = L^{-1/2} \sin\frac{j\pi(u+L)}{2L}, \quad
+          \beta_j \sim \mathrm{Normal}(0, S(\omega_j)), \quad \omega_j = \frac{j\pi}{2L},
+
+with u = (log mCB - centre) / half-range: -1 and 1 are the ends of the observed range. A straight line in u with
+prior variance 1 (times the amplitude squared) stands beside the sines: they are zero at the ends of their
+domain and alone would bend steep slopes towards the ends of the range (measured: a linear truth was missed
+there by 0.7 standard errors on average).
+
+Smoothness 7/4, not 5/2: the coefficients of a curve whose curvature jumps somewhere fall with frequency as
+those of a Matern-5/2 process do, and a prior as smooth as the truth rounds the jump off by more than its own
+standard error. A prior that is somewhat rougher is one whose intervals cover (Knapik et al.), and costs no power
+(ARCHITECTURE.md has the figures).
+
+References
+----------
+Solin and Sarkka (2020), doi:10.1007/s11222-019-09886-w; Riutort-Mayol et al. (2023),
+doi:10.1007/s11222-022-10167-2; Knapik, van der Vaart and van Zanten (2011), doi:10.1214/11-AOS924.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from math import lgamma
+from numbers import Integral
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from popstats.arrays import FloatArray
+from popstats.errors import FitError
+from popstats.population.regimes import Axis
+
+if TYPE_CHECKING:
+    pass
+
+
+#: Smoothness of the Matern process, nu: its paths are once differentiable, and rougher than a curve whose
+#: curvature jumps. `marginal` holds it in its own compiled form.
+SMOOTHNESS = 1.75
+
+
+#: Number of sines: the highest frequency, m * pi / (2 L) = 21, follows a curve that falls to a third within
+#: a tenth of the observed range, and the bends that argmins hang on (with 16, intervals of the argmin of a truth
+#: whose curvature jumps there held it in 75 % of 102 regimes of 3,000, with 21 in 84 %; at smoothness 2).
+SINES = 20
+
+
+#: All functions of the curve: the sines and the straight line.
+BASIS_SIZE = SINES + 1
+
+
+#: Log prior variance of the line's slope a half-range, at amplitude 1.
+_LOG_LINE_VARIANCE = 0.0
+
+
+#: Half-width L of the basis's domain in units of the half-range; outside the kept rows, as
+#: Riutort-Mayol et al. ask, so that the forced zeros at the ends do not bend the curve. With level and line beside
+#: the sines 1.5 is far enough: 94 to 99 % of the process's variance beyond those two, as with 1.8 and more sines.
+BOUNDARY = 1.5
+
+
+#: Rows further than this from the centre (half-ranges) are left out of the fit, and counted: a few far
+#: rows would otherwise decide the basis's domain.
+KEPT_RANGE = 1.4
+
+
+#: The observed range: where anything may be claimed.
+OBSERVED_QUANTILES = (0.025, 0.975)
+
+
+#: Columns of the design matrix before the basis: level, c and c^2 (c: distance from the regime's centre).
+#: Where a population holds several retraining techniques, their columns follow these, before the basis.
+FIXED_TERMS = 3
+
+
+#: All columns of the design matrix of one technique.
+COLUMNS = FIXED_TERMS + BASIS_SIZE
+
+
+@dataclass(frozen=True)
+class CurveScale:
+    """Where u = -1 and u = 1 lie on the log mCB axis of one regime.
+
+    Attributes
+    ----------
+    centre, half_range : float
+        Of the observed range, log mCB.
+    """
+
+    centre: float
+    half_range: float
+
+    @classmethod
+    def from_log_mcb(cls, log_mcb: FloatArray) -> CurveScale:
+        """Scale by the observed range (2.5 to 97.5 %) of `log_mcb`, shape (n,)."""
+        low, high = np.quantile(log_mcb, OBSERVED_QUANTILES)
+        return cls(float(low + high) / 2.0, float(high - low) / 2.0)
+
+    @property
+    def observed(self) -> tuple[float, float]:
+        """The observed range, log mCB."""
+        return self.centre - self.half_range, self.centre + self.half_range
+
+    def to_unit(self, log_mcb: npt.ArrayLike) -> FloatArray:
+        """Return u for log mCB."""
+        return np.asarray((np.asarray(log_mcb, dtype=np.float64) - self.centre) / self.half_range)
+
+    def grid(self, size: int) -> FloatArray:
+        """Return `size` equally spaced values of log mCB over the observed range."""
+        return np.linspace(*self.observed, size, dtype=np.float64)
+
+
+def frequencies() -> FloatArray:
+    """Return the angular frequencies of the sines, shape (SINES,), per half-range."""
+    return np.asarray(np.arange(1, SINES + 1) * np.pi / (2.0 * BOUNDARY), dtype=np.float64)
+
+
+def basis(unit: npt.ArrayLike) -> FloatArray:
+    """Return the sines and the line at u, shape (n, BASIS_SIZE)."""
+    u = np.asarray(unit, dtype=np.float64)
+    values = np.empty((BASIS_SIZE, u.size))
+    _fill_basis(values, u)
+    return values.T
+
+
+def _fill_basis(values: FloatArray, u: FloatArray) -> FloatArray:
+    """Write the basis to `values`, shape (BASIS_SIZE, n); return twice the cosine of the sines' angle, (n,)."""
+    # sin(j t) by the recurrence sin((j+1)t) = 2 cos(t) sin(j t) - sin((j-1)t): two transcendental
+    # calls a row instead of SINES, which is most of the time at a million rows.
+    angle = np.pi * (u + BOUNDARY) / (2.0 * BOUNDARY)
+    values[0] = np.sin(angle) / np.sqrt(BOUNDARY)
+    twice_cosine = 2.0 * np.cos(angle)
+    values[1] = twice_cosine * values[0]
+    for j in range(2, SINES):
+        np.multiply(twice_cosine, values[j - 1], out=values[j])
+        values[j] -= values[j - 2]
+    values[SINES] = u
+    return np.asarray(twice_cosine)
+
+
+def design_matrix(unit: FloatArray, distance: FloatArray, technique: FloatArray | None = None) -> FloatArray:
+    """Return level, c, c^2, techniques and the basis side by side, shape (n, FIXED_TERMS + T + BASIS_SIZE).
+
+    Parameters
+    ----------
+    unit : numpy.ndarray, shape (n,)
+        u, log mCB in half-ranges from the centre.
+    distance : numpy.ndarray, shape (n,)
+        c, the reduction minus the regime's centre in units of the regime's half-width.
+    technique : numpy.ndarray, shape (n, T), optional
+        Indicators of all retraining techniques but the first, minus their shares; none by default.
+    """
+    others = 0 if technique is None else technique.shape[1]
+    columns = np.empty((COLUMNS + others, unit.size))
+    fill_design(columns, unit, distance, technique)
+    return columns.T
+
+
+def fill_design(
+    columns: FloatArray, unit: FloatArray, distance: FloatArray, technique: FloatArray | None = None
+) -> FloatArray:
+    """Write the design matrix, transposed, to the first rows of `columns`; arguments as for `design_matrix`.
+
+    Parameters
+    ----------
+    columns : numpy.ndarray, shape (at least FIXED_TERMS + T + BASIS_SIZE, n)
+
+    Returns
+    -------
+    numpy.ndarray, shape (n,)
+        Twice the cosine of the sines' common angle: what `moments` needs besides.
+    """
+    others = 0 if technique is None else technique.shape[1]
+    columns[0], columns[1] = 1.0, distance
+    np.multiply(distance, distance, out=columns[2])
+    if technique is not None:
+        columns[FIXED_TERMS : FIXED_TERMS + others] = technique.T
+    return _fill_basis(columns[FIXED_TERMS + others :], unit)
+
+
+def log_spectral_density(length_scale: npt.ArrayLike) -> FloatArray:
+    r"""Return the log spectral density of a Matern process of unit variance and smoothness :math:`\nu`.
+
+    .. math:: S(\omega) = 2 \sqrt\pi \frac{\Gamma(\nu + 1/2)}{\Gamma(\nu)} (2 \nu)^\nu l^{-2 \nu}
+              \Bigl(\frac{2 \nu}{l^2} + \omega^2\Bigr)^{-(\nu + 1/2)}
+
+    Parameters
+    ----------
+    length_scale : array_like, shape (...)
+        In half-ranges.
+
+    Returns
+    -------
+    numpy.ndarray, shape (..., SINES)
+        Log prior variance of each sine's coefficient at amplitude 1: at the basis's frequencies.
+    """
+    length = np.asarray(length_scale, dtype=np.float64)[..., None]
+    constant = np.log(2.0 * np.sqrt(np.pi)) + lgamma(SMOOTHNESS + 0.5) - lgamma(SMOOTHNESS)
+    constant += SMOOTHNESS * np.log(2.0 * SMOOTHNESS)
+    squares = 2.0 * SMOOTHNESS / length**2 + frequencies() ** 2
+    return np.asarray(constant - 2.0 * SMOOTHNESS * np.log(length) - (SMOOTHNESS + 0.5) * np.log(squares))
+
+
+def log_basis_variance(length_scale: npt.ArrayLike) -> FloatArray:
+    """Return the log prior variance of all coefficients of the curve at amplitude 1, (...) -> (..., BASIS_SIZE)."""
+    sines = log_spectral_density(length_scale)
+    line = np.full((*sines.shape[:-1], 1), _LOG_LINE_VARIANCE)
+    return np.concatenate([sines, line], axis=-1)
+
+
+Method = Literal["nuts", "exact"]
+
+
+#: Seeds that the sampler can tell apart.
+_SEEDS = 2**64
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a fit was asked for; saved with it.
+
+    Attributes
+    ----------
+    regime_axis, regimes, curve, noise, method, seed, draws, tune, chains
+        The arguments of `popstats.fit`.
+    """
+
+    regime_axis: Axis = "macs"
+    regimes: tuple[float, ...] | dict[float, float] | None = None
+    curve: str = "smooth"
+    noise: str = "normal"
+    method: Method = "nuts"
+    seed: int = 0
+    draws: int = 1000
+    tune: int = 500
+    chains: int = 4
+
+    def __post_init__(self) -> None:
+        legal = {
+            "regime_axis": ("macs", "params"),
+            "curve": ("smooth", *PARAMETRIC),
+            "noise": ("normal", "student", "frontier"),
+            "method": ("nuts", "exact"),
+        }
+        for name, choices in legal.items():
+            if getattr(self, name) not in choices:
+                raise FitError(
+                    f"{name}: expected {' or '.join(map(repr, choices))}, got {getattr(self, name)!r}"
+                )
+        if self.noise != "normal" and self.curve in PARAMETRIC:
+            raise FitError(
+                f"curve={self.curve!r} has normal noise only, got noise={self.noise!r}: use curve='smooth' with it"
+            )
+        if self.noise != "normal" and self.method == "exact":
+            raise FitError(f"noise={self.noise!r} has no closed form: use method='nuts'")
+        for name in ("draws", "tune", "chains"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise FitError(f"{name}: expected a positive whole number, got {getattr(self, name)!r}")
+        require_seed(self.seed, "fit")
+
+
+def require_seed(seed: object, who: str) -> None:
+    """Raise FitError unless random numbers can be drawn from `seed`; `who` is the function that was given it.
+
+    Parameters
+    ----------
+    seed : object
+        What came as the argument.
+    who : str
+        The function's name.
+    """
+    if not isinstance(seed, Integral) or not 0 <= int(seed) < _SEEDS:
+        raise FitError(f"{who}: seed: expected a whole number from 0 on, below 2^64, got {seed!r}")
+
+
+#: Names of the curves.
+PARAMETRIC = ("quadratic", "asymmetric")
+
+
+@dataclass(frozen=True)
+class Priors:
+    """Priors of the smooth-curve model; every pair is (median, standard deviation of the log).
+
+    Parameters
+    ----------
+    length_scale : (float, float)
+        Length scale of the curve, in halves of the observed range. 0.7 lets a curve turn once or twice
+        within the range; its 95 % interval, 0.2 to 2.3, spans steep bends and near-straight lines.
+    amplitude : (float, float)
+        Standard deviation of the curve, in units of s. From a twelfth of the spread of the drops (nothing
+        to see) to three times as much.
+    noise : (float, float)
+        Standard deviation of one training about the curve, in units of s. Near s when the curve explains
+        little, a small part of it when it explains nearly all.
+    excess : (float, float)
+        Mean of the exponential part of `noise="frontier"`, in units of s.
+    pooling : float
+        Share of each log parameter's prior variance that is common to the regimes, in (0, 1): regimes of one
+        population resemble each other but need not. Only `method="nuts"` pools.
+
+    Notes
+    -----
+    The level of each regime, its two MACs terms and the differences between its retraining techniques have flat
+    priors: they are integrated out. The share
+    of the variance of one training that is seed noise is uniform on (0, 1).
+    """
+
+    length_scale: tuple[float, float] = (0.7, 0.6)
+    amplitude: tuple[float, float] = (0.5, 0.9)
+    noise: tuple[float, float] = (0.8, 0.7)
+    excess: tuple[float, float] = (0.5, 1.0)
+    pooling: float = 0.3
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            values = getattr(self, item.name)
+            if min(values if isinstance(values, tuple) else (values,)) <= 0:
+                raise FitError(f"priors: {item.name} must be positive, got {values!r}")
+        if self.pooling >= 1.0:
+            raise FitError(f"priors: pooling is a share, expected a value in (0, 1), got {self.pooling!r}")
+
+    def describe(self) -> pd.DataFrame:
+        """Return one row a prior: name, distribution, unit, reason."""
+        rows = [
+            ("length_scale", _log_normal(self.length_scale), "half of the observed range of log mCB",
+             "a curve may turn once or twice inside the range"),
+            ("amplitude", _log_normal(self.amplitude), "s, the spread of the recipes' drops in the regime",
+             "from nothing to see to the whole spread"),
+            ("noise", _log_normal(self.noise), "s", "what the curve leaves over, seeds included"),
+            ("excess", _log_normal(self.excess), "s", "mean distance from the frontier (noise='frontier')"),
+            ("degrees of freedom", "1 + Gamma(2, 0.1)", "", "from heavy tails to nearly normal (noise='student')"),
+            ("seed_share", "Uniform(0, 1)", "share of one training's variance", "replicates decide"),
+            ("level, MACs terms, techniques", "flat", "percentage points", "integrated out exactly"),
+            ("pooling", f"{self.pooling:g} of the variance common", "log", "regimes resemble each other (nuts only)"),
+        ]  # fmt: skip
+        return pd.DataFrame(rows, columns=["prior", "distribution", "unit", "reason"])
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the settings as plain values."""
+        return asdict(self)
+
+
+def _log_normal(pair: tuple[float, float]) -> str:
+    return f"LogNormal(log {pair[0]:g}, {pair[1]:g})"

@@ -1,0 +1,225 @@
+r"""Linear models with a shrinkage that the data choose, from cross-products alone.
+
+.. math:: y_i = f_i'\alpha + x_i'\beta + e_i, \quad e_i \sim \mathrm{Normal}(0, \sigma^2 / w_i), \quad
+          \beta_j \sim \mathrm{Normal}(0, \sigma^2 / (n \lambda s_j^2)),
+
+with flat priors on alpha and log sigma, s_j the spread of column j after the free columns f are taken out, and
+lambda on a grid with equal prior weight on the logarithm. Everything is closed form in the cross-products of
+(f, x, y), so cross-validation costs one small eigenvalue problem a fold.
+
+References
+----------
+MacKay (1992), doi:10.1162/neco.1992.4.3.415 (the evidence as a guide to the size of the shrinkage).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from popstats.arrays import FloatArray, IntArray
+from popstats.errors import FitError
+
+#: Folds of every cross-validation; recipes, never single trainings, are assigned to them.
+FOLDS = 10
+
+
+#: Grid of lambda: from no shrinkage at all to all of it.
+_LAMBDAS = np.logspace(-8, 2, 41)
+
+
+#: Eigenvalues below this share of the largest are directions the table does not contain.
+_RANK = 1e-10
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """Posterior of one linear model.
+
+    Attributes
+    ----------
+    free : int
+        Number of leading columns without shrinkage (level, MACs terms).
+    mean : numpy.ndarray, shape (free + p,)
+        Posterior mean of the coefficients, averaged over the shrinkage.
+    weights : numpy.ndarray, shape (L,)
+        Posterior probability of each lambda of the grid.
+    residual : numpy.ndarray, shape (L,)
+        Posterior sum of squares at each lambda: sigma^2 given lambda is scaled-inverse-chi-square with it.
+    df : int
+        Its degrees of freedom.
+    """
+
+    free: int
+    mean: FloatArray
+    weights: FloatArray
+    residual: FloatArray
+    df: int
+    _scale: FloatArray
+    _vectors: FloatArray
+    _values: FloatArray
+    _projected: FloatArray
+    _kappa: FloatArray
+    _free_block: FloatArray
+    _free_y: FloatArray
+    _free_x: FloatArray
+
+    def draw(self, draws: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+        """Draw coefficients and sigma, shapes (draws, free + p) and (draws,)."""
+        pick = rng.choice(self.weights.size, size=draws, p=self.weights)
+        sigma = np.sqrt(self.residual[pick] / rng.chisquare(self.df, size=draws))
+        precision = self._values[None, :] + self._kappa[pick, None]
+        noise = rng.standard_normal(precision.shape) * sigma[:, None] / np.sqrt(precision)
+        beta = ((self._projected / precision + noise) @ self._vectors.T) / self._scale
+        alpha_mean = np.linalg.solve(self._free_block, self._free_y[:, None] - self._free_x @ beta.T).T
+        root = np.linalg.cholesky(np.linalg.inv(self._free_block))
+        alpha = alpha_mean + sigma[:, None] * (rng.standard_normal(alpha_mean.shape) @ root.T)
+        return np.hstack([alpha, beta]), sigma
+
+
+def weighted_cross_products(columns: FloatArray, y: FloatArray, weight: FloatArray) -> FloatArray:
+    """Return Z'WZ with Z = (columns, y), shape (c + 1, c + 1)."""
+    z = np.column_stack([columns, y])
+    return np.asarray((z * weight[:, None]).T @ z)
+
+
+def fit_ridge(products: FloatArray, n: int, free: int) -> Ridge:
+    """Fit the model to its cross-products.
+
+    Parameters
+    ----------
+    products : numpy.ndarray, shape (free + p + 1, free + p + 1)
+        From `weighted_cross_products`; the last row and column belong to y.
+    n : int
+        Number of recipes behind them.
+    free : int
+        Number of leading columns without shrinkage.
+
+    Raises
+    ------
+    FitError
+        If there are no more recipes than free columns.
+    """
+    df = n - free
+    if df < 1:
+        raise FitError(f"a linear model with {free} unshrunk terms needs more than {free} recipes, got {n}")
+    block, cross = products[:free, :free], products[:free, free:]
+    schur = products[free:, free:] - cross.T @ np.linalg.solve(block, cross)
+    variances = np.clip(np.diag(schur)[:-1], 0.0, None)
+    usable = variances > _RANK * np.maximum(np.diag(products)[free:-1], 1e-300)
+    scale = np.where(usable, np.sqrt(variances / n), np.inf)
+    values, vectors = np.linalg.eigh(schur[:-1, :-1] / np.outer(scale, scale))
+    values = np.clip(values, 0.0, None)
+    projected = vectors.T @ (schur[:-1, -1] / scale)
+    # A direction without variance can only carry rounding errors.
+    projected = np.where(values > _RANK * max(values.max(initial=0.0), 1e-300), projected, 0.0)
+    kappa = n * _LAMBDAS
+    precision = values[None, :] + kappa[:, None]
+    floor = max(schur[-1, -1], 0.0) * 1e-12 + 1e-300
+    residual = np.maximum(schur[-1, -1] - (projected**2 / precision).sum(axis=1), floor)
+    evidence = 0.5 * (np.log(kappa[:, None]) - np.log(precision)).sum(axis=1) - 0.5 * df * np.log(residual)
+    weights = np.exp(evidence - evidence.max())
+    weights /= weights.sum()
+    beta = (vectors @ (weights @ (projected / precision))) / scale
+    alpha = np.linalg.solve(block, products[:free, -1] - products[:free, free:-1] @ beta)
+    return Ridge(
+        free=free, mean=np.concatenate([alpha, beta]), weights=weights, residual=residual, df=df,
+        _scale=scale, _vectors=vectors, _values=values, _projected=projected, _kappa=kappa,
+        _free_block=block, _free_y=products[:free, -1], _free_x=products[:free, free:-1],
+    )  # fmt: skip
+
+
+def assign_folds(n: int, seed: int) -> IntArray:
+    """Return the fold of each of n recipes: random, and as equal in size as n allows."""
+    order = np.random.default_rng(seed).permutation(n)
+    return np.asarray(order % min(FOLDS, n), dtype=np.int64)
+
+
+def held_out_losses(
+    columns: FloatArray, y: FloatArray, weight: FloatArray, fold: IntArray, free: int
+) -> FloatArray:
+    """Return each recipe's squared error when its fold is left out of the fit, shape (n,).
+
+    Parameters
+    ----------
+    columns : numpy.ndarray, shape (n, free + p)
+    y, weight : numpy.ndarray, shape (n,)
+        Mean drops (points) and number of runs.
+    fold : numpy.ndarray of int, shape (n,)
+        From `assign_folds`.
+    free : int
+        Number of leading columns without shrinkage.
+    """
+    parts = [
+        weighted_cross_products(columns[fold == k], y[fold == k], weight[fold == k])
+        for k in range(fold.max() + 1)
+    ]
+    total = np.sum(parts, axis=0)
+    sizes = np.bincount(fold)
+    losses = np.empty(y.size)
+    for k, part in enumerate(parts):
+        mean = fit_ridge(total - part, int(y.size - sizes[k]), free).mean
+        losses[fold == k] = (y[fold == k] - columns[fold == k] @ mean) ** 2
+    return losses
+
+
+#: Knots; the spline has this many columns, its constant included.
+KNOTS = 6
+
+
+#: Outermost knots: beyond them the curve is straight.
+OUTER = (0.02, 0.98)
+
+
+def natural_spline(at: FloatArray, data: FloatArray, knots: int = KNOTS) -> FloatArray:
+    """Return the basis of a natural cubic spline, constant first.
+
+    Parameters
+    ----------
+    at : numpy.ndarray, shape (m,)
+        Where to evaluate.
+    data : numpy.ndarray, shape (n,)
+        Its quantiles are the knots.
+    knots : int
+        Number of knots; fewer where quantiles coincide.
+
+    Returns
+    -------
+    numpy.ndarray, shape (m, at most knots)
+        1, t and the bends, with t the distance from the knots' mean in units of their range.
+
+    References
+    ----------
+    Hastie, Tibshirani and Friedman (2009), The Elements of Statistical Learning, equations 5.4 and 5.5.
+    """
+    places = np.unique(np.quantile(data, np.linspace(*OUTER, knots)))
+    centre, scale = places.mean(), np.ptp(places) or 1.0
+    t, k = (at - centre) / scale, (places - centre) / scale
+    if k.size < 3:
+        return np.column_stack([np.ones_like(t), t])
+    cubes = np.clip(t[:, None] - k[None, :], 0.0, None) ** 3
+    last = (cubes[:, -2] - cubes[:, -1]) / (k[-1] - k[-2])
+    bends = [(cubes[:, j] - cubes[:, -1]) / (k[-1] - k[j]) - last for j in range(k.size - 2)]
+    return np.column_stack([np.ones_like(t), t, *bends])
+
+
+def log_width_terms(log_widths: FloatArray, centre: FloatArray) -> FloatArray:
+    """Return centred log-widths and their squares, shape (n, G) -> (n, 2 G)."""
+    distance = log_widths - centre
+    return np.hstack([distance, distance**2])
+
+
+def distance_terms(reduction: FloatArray) -> FloatArray:
+    """Return level, c and c^2 of the reductions in one regime, shape (n,) -> (n, 1 to 3).
+
+    c is centred and scaled; terms that these reductions cannot tell apart are left out.
+    """
+    spread = reduction.std()
+    level = np.ones((reduction.size, 1))
+    if spread < 1e-9:
+        return level
+    c = (reduction - reduction.mean()) / spread
+    if np.unique(reduction).size < 3:
+        return np.column_stack([level, c])
+    return np.column_stack([level, c, c**2])

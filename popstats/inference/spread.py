@@ -1,0 +1,149 @@
+"""Whether the spread about the curve changes over the range, and the weights that allow for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from popstats.arrays import FloatArray
+from popstats.inference.data import (
+    PreparedPopulation,
+    RegimeData,
+    prepare_regimes,
+    standard_rows,
+)
+from popstats.inference.exact import draw_regime
+from popstats.inference.model import KEPT_RANGE, Priors
+
+if TYPE_CHECKING:
+    pass
+
+
+#: From this ratio of residual standard deviations between the ends of the observed range on, rows are weighted.
+SPREAD_CHANGE = 1.5
+
+
+#: ... if the change is also this many standard errors away from none.
+SIGNIFICANCE = 2.5
+
+
+# Mean and standard deviation of the log of a chi-square variable with one degree of freedom.
+_LOG_CHI2_MEAN, _LOG_CHI2_SD = -1.2704, 2.2214
+
+
+# Residuals are cut off here (in units of the regime's scale): a single one of 0 must not decide the slope.
+_SMALLEST = 1e-3
+
+
+@dataclass(frozen=True)
+class SpreadChange:
+    """How the residual spread changes over one regime's observed range.
+
+    Attributes
+    ----------
+    slope : float
+        Change of the log standard deviation a half-range of log mCB.
+    standard_error : float
+        Of the slope.
+    """
+
+    slope: float
+    standard_error: float
+
+    @property
+    def ratio(self) -> float:
+        """Larger over smaller residual standard deviation at the ends of the observed range."""
+        return float(np.exp(2.0 * abs(self.slope)))
+
+    @property
+    def matters(self) -> bool:
+        """Whether rows should be weighted."""
+        return self.ratio > SPREAD_CHANGE and abs(self.slope) > SIGNIFICANCE * self.standard_error
+
+
+def estimate_spread_change(
+    recipes: pd.DataFrame, regime: RegimeData, coefficients: FloatArray
+) -> SpreadChange:
+    """Regress the log squared residuals of a regime's recipes on u (Harvey 1976, doi:10.2307/1913974).
+
+    Parameters
+    ----------
+    recipes : pandas.DataFrame
+        The regime's rows of `recipe_table`.
+    regime : RegimeData
+        A fitted regime.
+    coefficients : numpy.ndarray, shape (p,)
+        Posterior mean of the coefficients, in units of the regime's scale.
+    """
+    rows = standard_rows(recipes, regime)
+    residual = rows.drop - np.einsum("ij,j", rows.design(), coefficients)
+    squared = np.log(np.maximum(residual**2, _SMALLEST**2)) - _LOG_CHI2_MEAN
+    u = rows.unit - rows.unit.mean()
+    total = float((u**2).sum())
+    return SpreadChange(float((u * squared).sum()) / total / 2.0, _LOG_CHI2_SD / np.sqrt(total) / 2.0)
+
+
+def precision_weights(recipes: pd.DataFrame, regime: RegimeData, change: SpreadChange) -> FloatArray:
+    """Return each recipe's relative precision, mean 1 over the regime; all ones where the change is small."""
+    if not change.matters:
+        return np.ones(len(recipes))
+    weight = _precision(recipes["log_mcb"].to_numpy(), regime, change)
+    return np.asarray(weight / weight.mean())
+
+
+def relative_spread(
+    log_mcb: FloatArray, recipes: FloatArray, regime: RegimeData, change: SpreadChange
+) -> FloatArray:
+    """Return the residual standard deviation at `log_mcb` over that of a recipe with weight 1, shape (m,).
+
+    Parameters
+    ----------
+    log_mcb : numpy.ndarray, shape (m,)
+        Where.
+    recipes : numpy.ndarray, shape (n,)
+        log mCB of all of the regime's recipes, whose `precision_weights` have mean 1.
+    regime : RegimeData
+        A fitted regime.
+    change : SpreadChange
+        Of the regime.
+    """
+    mean = _precision(recipes, regime, change).mean()
+    return np.asarray(np.sqrt(mean / _precision(log_mcb, regime, change)))
+
+
+def _precision(log_mcb: FloatArray, regime: RegimeData, change: SpreadChange) -> FloatArray:
+    unit = np.clip(regime.curve_scale.to_unit(log_mcb), -KEPT_RANGE, KEPT_RANGE)
+    return np.asarray(np.exp(-2.0 * change.slope * unit))
+
+
+#: Draws that the weights for a changing spread are estimated with, before the fit proper.
+_PILOT_DRAWS = 200
+
+
+#: ... and the most recipes a regime that it is estimated from.
+_PILOT_RECIPES = 10_000
+
+
+def weighted_regimes(
+    prepared: PreparedPopulation, priors: Priors, seed: int
+) -> tuple[tuple[RegimeData, ...], tuple[SpreadChange | None, ...]]:
+    """Weight the recipes of regimes where the spread about a pilot fit changes over the range."""
+    recipes, data = prepared.recipes, prepared.regimes
+    weights = np.ones(len(recipes))
+    changes: list[SpreadChange | None] = []
+    for k, (regime, mine) in enumerate(zip(data, prepared.members, strict=True)):
+        change = None
+        if regime.fitted:
+            # Thinned where there are more: the slope is then known to 0.02, a tenth of the smallest that matters.
+            some = recipes.iloc[mine[:: max(1, mine.size // _PILOT_RECIPES)]]
+            pilot = draw_regime(regime, priors, _PILOT_DRAWS, np.random.default_rng([seed, k, 1]))
+            change = estimate_spread_change(some, regime, pilot.coefficients.mean(axis=0))
+            if change.matters:
+                weights[mine] = precision_weights(recipes.iloc[mine], regime, change)
+        changes.append(change)
+    if any(c is not None and c.matters for c in changes):
+        data = prepare_regimes(recipes, prepared.assigned, weights)
+    return data, tuple(changes)

@@ -1,0 +1,187 @@
+"""`popstats.judge`: every conjecture of Network Pruning Spaces, judged on one fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from popstats.errors import FitError
+from popstats.judgement.analysis import ALL, Case, Reading
+from popstats.judgement.explained import Explained
+from popstats.judgement.optimum_claims import (
+    COST_CONJECTURE,
+    judge_cost_optimum,
+    judge_optimum,
+    judge_original_ratio,
+)
+from popstats.judgement.space_claims import judge_retraining, judge_std_spaces, judge_widths_beyond
+from popstats.judgement.trend_claims import aggressiveness, judge_limit, judge_trend, luck, optimum_trend
+from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdict, Verdicts
+from popstats.judgement.winner_claims import CrossFit, judge_winners, lift_draws
+from popstats.posterior.fit import Fit, fit, require_fit
+from popstats.posterior.optimum import has_optimum
+
+#: Draws of the second fit, on the other axis: a probability of 0.95 is then known to 0.005.
+DRAWS, CHAINS = 2000, 4
+
+
+_COSTS = {"macs": "MACs", "params": "parameters"}
+
+
+def judge(fitted: Fit, *, explained: Explained | None = None, **thresholds: float) -> Verdicts:
+    """Judge the conjectures.
+
+    Parameters
+    ----------
+    fitted : Fit
+        From `popstats.fit`.
+    explained : Explained, optional
+        From `popstats.judgement.explained.what_explains` on the same regimes, to save computing it again.
+    **thresholds : float
+        Any field of `Thresholds`, e.g. ``rise=0.2``; the defaults are the design's.
+
+    Returns
+    -------
+    Verdicts
+        In the order C1, C2, C3a, ... M1, and inside a conjecture by regime. What the data cannot answer is
+        "not assessable", with the reason and what would answer it; nothing is raised for want of data.
+
+    Raises
+    ------
+    FitError
+        If the fit's curve is a companion (quadratic, asymmetric).
+    PopstatsError
+        If a threshold is unknown or not positive.
+
+    Notes
+    -----
+    C1 speaks of regimes of equal MACs, C2 of equal parameters. The one that the fit is not about is judged on
+    a second fit of the same table on the other axis (method "exact", normal noise).
+
+    How to read them: C3a first (is there a best mCB), M1 beside it (is it more than the layers' widths), C3c last
+    (is it the original's own). "Undecided" says that the data are too few, "refuted" that the claim is improbable
+    whatever the prior held; `remedy` has the plan lines that would tell.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> population = popstats.simulate_population(regimes=[0.6], n=300, rise=1.0)
+    >>> verdicts = popstats.judge(popstats.fit(population, method="exact"))
+    >>> verdicts.of("C3a")[0].outcome, verdicts.of("M1")[0].outcome
+    ('supported', 'not assessable')
+    """
+    require_fit(fitted, "judge")
+    if fitted.settings.curve != "smooth":
+        raise FitError(
+            f"judge: expected a fit with curve='smooth', got curve={fitted.settings.curve!r}: a curve of fixed form finds "
+            "its optimum wherever its form puts it, so it is never the source of a verdict; fit again with "
+            "curve='smooth', the report shows both"
+        )
+    limits = Thresholds.of(thresholds)
+    case = Case(fitted, limits, explained)
+    verdicts: list[Verdict] = [
+        *judge_cost_optimum(case),
+        *judge_cost_optimum(_on_the_other_axis(case)),
+        *judge_optimum(case),
+        *judge_winners(case),
+        *judge_original_ratio(case),
+        judge_trend(case),
+        judge_limit(case),
+        *judge_std_spaces(case),
+        *judge_retraining(case),
+        *judge_widths_beyond(case),
+    ]
+    order = list(CLAIMS)
+    return Verdicts(sorted(verdicts, key=lambda v: order.index(v.conjecture)), case.explained_so_far)
+
+
+def _on_the_other_axis(case: Case) -> Case:
+    other = fit(
+        case.fit.population,
+        regime_axis="params" if case.fit.regime_axis == "macs" else "macs",
+        method="exact",
+        draws=DRAWS // CHAINS,
+        chains=CHAINS,
+        seed=case.fit.settings.seed,
+        priors=case.fit.prior_settings,
+    )
+    note = f"; by a second fit, of regimes of equal {_COSTS[other.regime_axis]} and with normal noise"
+    return Case(other, case.thresholds, note=note)
+
+
+Row = tuple[str, str, float]
+
+
+def prior_claims(fitted: Fit, **thresholds: float) -> pd.DataFrame:
+    """Return the prior probability of each claim, by simulation from the fit's priors.
+
+    A verdict "refuted" must hold with these odds reset to 1:1, so that no prior refutes a claim; a claim that is
+    improbable here needs clearer data to be supported.
+
+    Parameters
+    ----------
+    fitted : Fit
+        With the smooth curve; its data are not used, beyond the observed range and the spread of the drops, which
+        set the priors' units.
+    **thresholds : float
+        Any field of `Thresholds`, as for `judge`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        conjecture; regime ("all" for claims over all regimes); prior_probability; claim. C3c is conditional on C3a,
+        C3d takes all fitted regimes as if each had an optimum. S1 and M1 are judged by a bootstrap, R1 by pairs of
+        fits: they have no row.
+
+    Raises
+    ------
+    FitError
+        If the fit's curve is a companion, whose priors are flat.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> population = popstats.simulate_population(regimes=[0.5], n=30)
+    >>> fit = popstats.fit(population, regimes=[0.5], method="exact")
+    >>> popstats.prior_claims(fit)["conjecture"].tolist()
+    ['C1', 'C3a', 'C3b', 'C3c']
+    """
+    require_fit(fitted, "prior_claims")
+    if fitted.settings.curve != "smooth":
+        raise FitError(
+            f"prior_claims: expected a fit with curve='smooth', got curve={fitted.settings.curve!r}, whose flat priors "
+            "give a claim no probability"
+        )
+    case = Case(fitted, Thresholds.of(thresholds))
+    rows = [row for reading in case.readings for row in _of_regime(case, reading)]
+    rows += _of_all(case)
+    order = list(CLAIMS)
+    rows.sort(key=lambda row: (order.index(row[0]), row[1]))
+    frame = pd.DataFrame(rows, columns=["conjecture", "regime", "prior_probability"])
+    return frame.assign(claim=frame["conjecture"].map(CLAIMS))
+
+
+def _of_regime(case: Case, reading: Reading) -> Iterator[Row]:
+    limits, prior = case.thresholds, reading.prior
+    given = has_optimum(prior, limits.rise)
+    for conjecture in (COST_CONJECTURE[case.fit.regime_axis], "C3a"):
+        yield conjecture, reading.label, float(given.mean())
+    lift = lift_draws(CrossFit(0.0, 0.0), limits.nearest, np.random.default_rng([case.fit.settings.seed, 33]))
+    yield "C3b", reading.label, float((lift > limits.lift).mean())
+    regret = prior.regret_at_original[given]
+    if regret.size and np.isfinite(regret).all():
+        yield "C3c", reading.label, float((regret < limits.regret).mean())
+
+
+def _of_all(case: Case) -> list[Row]:
+    limits, readings = case.thresholds, case.readings
+    steps = aggressiveness(readings)
+    rows = []
+    if len(readings) >= limits.trend_regimes:
+        change = optimum_trend(np.stack([r.prior.log_mcb for r in readings], axis=1), steps)
+        rows.append(("C3d", ALL, float((change > np.log(limits.trend)).mean())))
+    if len(readings) >= limits.limit_regimes:
+        rows.append(("C4", ALL, luck(-steps, case.fit.settings.seed)))
+    return rows

@@ -1,0 +1,284 @@
+"""How often the rules are right: coverage of intervals and rates of false verdicts on populations with known truth.
+
+It stands after the verdicts because it counts them.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from popstats.errors import FitError
+from popstats.inference.draws import INTERVAL_MASS, interval
+from popstats.inference.model import Method
+from popstats.judgement.analysis import Case, percent
+from popstats.judgement.explained import Explained
+from popstats.judgement.optimum_claims import judge_optimum
+from popstats.judgement.verdicts import Thresholds
+from popstats.population.simulate import simulate_population
+from popstats.posterior.fit import Fit, fit
+from popstats.posterior.optimum import OptimumDraws
+
+#: Regimes of each simulated population; each is one repetition of the experiment.
+REGIMES = (0.5, 0.7, 0.85)
+#: Truths without an optimum as C3a words it, and with one.
+NULLS = (
+    "flat",
+    "linear",
+    "saturating-8",
+    "saturating-12",
+    "plateau-then-rise",
+    "edge",
+    "beyond-edge",
+    "negligible",
+)
+OPTIMA = ("quadratic", "asymmetric", "narrow", "w")
+#: What the calibration scores, and where the truth's answer keeps it.
+SCORED = ("mcb", "near_lower", "near_upper", "limit")
+
+#: Draws of each fit: the ends of an interval are then known to half a percentile, and errors of this kind average
+#: out over repetitions.
+DRAWS = 1000
+#: Verdicts on C3a do not wait for what else explains the drop; only their sentences mention it.
+_UNEXPLAINED = Explained(pd.DataFrame({"regime": [], "model": []}), {})
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One kind of population to simulate.
+
+    Attributes
+    ----------
+    truth : str
+        See `simulate_population`.
+    n : int
+        Recipes a regime.
+    rise : float
+        Points.
+    noise : float
+        Standard deviation between recipes, points.
+    noise_kind : str
+        normal, heavy, skewed or growing.
+    seeds : int
+        Trainings a recipe.
+    seed_noise : float
+        Standard deviation between trainings of a recipe, points.
+    """
+
+    truth: str
+    n: int
+    rise: float = 0.4
+    noise: float = 0.15
+    noise_kind: str = "normal"
+    seeds: int = 1
+    seed_noise: float = 0.0
+
+
+def settings(sizes: Iterable[int] = (30, 100, 500, 3000)) -> tuple[Setting, ...]:
+    """Return the settings of the full calibration: truths x sizes, rises for power, kinds of noise."""
+    found = []
+    for n in sizes:
+        found += [Setting(truth, n) for truth in (*NULLS, *OPTIMA)]
+        found += [Setting("quadratic", n, rise=rise) for rise in (0.15, 0.2)]
+        for kind in ("heavy", "skewed", "growing"):
+            found += [Setting(truth, n, noise_kind=kind) for truth in ("quadratic", "saturating-8")]
+        found += [
+            Setting(truth, n, noise=0.08, seeds=2, seed_noise=0.15) for truth in ("quadratic", "saturating-8")
+        ]
+        found += [Setting("additive-widths", n)]
+    return tuple(found)
+
+
+#: Repetitions (simulated regimes) per setting, and settings, of the two sizes of calibration.
+QUICK: dict[str, Any] = {
+    "repetitions": 30,
+    "settings": (
+        *(Setting(truth, 100) for truth in ("flat", "saturating-8", "quadratic", "asymmetric")),
+        Setting("quadratic", 100, rise=0.2),
+    ),
+}
+FULL: dict[str, Any] = {"repetitions": 201, "settings": settings()}
+#: What the two methods are compared on: neither clear nor hopeless.
+COMPARED = Setting("quadratic", 100)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The outcome of a calibration.
+
+    Attributes
+    ----------
+    table : pandas.DataFrame
+        One row a setting: the setting's fields; `regimes` (repetitions); `claim_true` (share in which C3a is
+        true: the observed range varies); `coverage_mcb`, `coverage_near_lower`, `coverage_near_upper`,
+        `coverage_limit` (share of 90 % intervals that hold the truth; NaN where the truth has no optimum);
+        `supported`, `refuted`, `undecided` (shares of verdicts on C3a); `false_supported` (among regimes in
+        which the claim is false) and `false_refuted` (among those in which it is true).
+    method : str
+        Of the fits.
+    """
+
+    table: pd.DataFrame
+    method: str
+
+    def to_json(self, path: str | Path) -> Path:
+        """Write the table as JSON; the report reads it."""
+        content = {
+            "interval_mass": INTERVAL_MASS,
+            "method": self.method,
+            "thresholds": asdict(Thresholds()),
+            "rows": json.loads(self.table.to_json(orient="records")),
+        }
+        target = Path(path)
+        target.write_text(json.dumps(content, indent=1) + "\n")
+        return target
+
+    def __repr__(self) -> str:
+        worst = self.table[["false_supported", "false_refuted"]].max()
+        return (
+            f"<Calibration: {len(self.table)} settings, method {self.method}; worst false supported "
+            f"{percent(worst.false_supported)}, worst false refuted {percent(worst.false_refuted)}>"
+        )
+
+
+def calibrate(
+    chosen: Sequence[Setting] = FULL["settings"],
+    repetitions: int = FULL["repetitions"],
+    method: Method = "exact",
+    seed: int = 0,
+    workers: int = 1,
+) -> Calibration:
+    """Simulate populations with known truth, fit and judge each, and count.
+
+    Parameters
+    ----------
+    chosen : sequence of Setting
+        What to simulate; default: the full calibration.
+    repetitions : int
+        Simulated regimes a setting.
+    method : {"exact", "nuts"}
+        Of the fits.
+    seed : int
+        The same seed gives the same table, whatever the number of workers.
+    workers : int
+        Processes.
+
+    Returns
+    -------
+    Calibration
+    """
+    if repetitions < 1 or not chosen:
+        raise FitError(
+            f"calibrate: expected at least one setting and repetition, got {len(chosen)}, {repetitions}"
+        )
+    score = partial(_score_setting, repetitions=repetitions, method=method, seed=seed)
+    if workers > 1:
+        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+            rows = pool.map(score, chosen, chunksize=1)
+    else:
+        rows = [score(setting) for setting in chosen]
+    return Calibration(pd.DataFrame(rows), method)
+
+
+def _score_setting(setting: Setting, *, repetitions: int, method: Method, seed: int) -> dict[str, Any]:
+    populations = -(-repetitions // len(REGIMES))
+    scores = [score for i in range(populations) for score in _score_population(setting, method, seed + i)]
+    frame = pd.DataFrame(scores[:repetitions])
+    true, outcome = frame["claim"].to_numpy(dtype=bool), frame["outcome"]
+    row = {**asdict(setting), "regimes": len(frame), "claim_true": float(true.mean())}
+    row |= {f"coverage_{name}": float(frame[name].astype(float).mean()) for name in SCORED}
+    row |= {word: float((outcome == word).mean()) for word in ("supported", "refuted", "undecided")}
+    row["false_supported"] = float((outcome[~true] == "supported").mean())
+    row["false_refuted"] = float((outcome[true] == "refuted").mean())
+    return row
+
+
+def _score_population(setting: Setting, method: Method, seed: int) -> list[dict[str, Any]]:
+    fitted = _fit(setting, method, seed)
+    answers = fitted.population.metadata["truth"]["regimes"]
+    return [
+        _score_regime(answers[regime.label], optimum, outcome)
+        for regime, optimum, outcome in zip(
+            fitted.fitted, fitted.optimum_draws, optimum_outcomes(fitted), strict=True
+        )
+    ]
+
+
+def _fit(setting: Setting, method: Method, seed: int) -> Fit:
+    population = simulate_population(regimes=REGIMES, seed=seed, **asdict(setting))
+    # Independent draws count fully; NUTS needs several chains for its own diagnostics.
+    chains = 1 if method == "exact" else 4
+    return fit(
+        population, regimes=dict.fromkeys(REGIMES, 0.05), method=method, seed=seed, draws=DRAWS, chains=chains
+    )
+
+
+def optimum_outcomes(fitted: Fit) -> tuple[str, ...]:
+    """Return the verdict on C3a in each fitted regime."""
+    verdicts = {v.regime: v.outcome for v in judge_optimum(Case(fitted, Thresholds(), _UNEXPLAINED))}
+    return tuple(verdicts[r.label] for r in fitted.fitted)
+
+
+def optimum_values(optimum: OptimumDraws) -> dict[str, npt.NDArray[np.float64]]:
+    """Return the draws of what a calibration scores: optimum and near-optimal range as mCB, limit in points."""
+    return {
+        "mcb": np.exp(optimum.log_mcb),
+        "near_lower": np.exp(optimum.near_lower),
+        "near_upper": np.exp(optimum.near_upper),
+        "limit": optimum.limit,
+    }
+
+
+def _score_regime(answer: dict[str, Any], optimum: OptimumDraws, outcome: str) -> dict[str, Any]:
+    rise = min(answer["rise_lower"], answer["rise_upper"])
+    claim = bool(answer["interior"] and rise > Thresholds().rise)
+    covered: dict[str, Any] = dict.fromkeys(SCORED, np.nan)
+    # Where the truth is flat, an optimum is a convention (the first grid point), not something to cover.
+    if claim:
+        covered = {name: covers(draws, answer[name]) for name, draws in optimum_values(optimum).items()}
+    return {**covered, "claim": claim, "outcome": outcome}
+
+
+def covers(draws: npt.NDArray[np.float64], truth: float) -> bool:
+    """Return whether the 90 % interval of the draws holds the truth."""
+    low, high = interval(draws)
+    return bool(low <= truth <= high)
+
+
+def compare_methods(setting: Setting = COMPARED, repetitions: int = 9, seed: int = 0) -> pd.DataFrame:
+    """Judge C3a on the same simulated populations by both methods.
+
+    The exact method fits each regime alone, NUTS lets regimes of one population learn from each other: verdicts
+    near a threshold may differ by a word, but never from supported to refuted.
+
+    Parameters
+    ----------
+    setting : Setting
+        What to simulate.
+    repetitions : int
+        Regimes.
+    seed : int
+        Same seed, same table.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a regime: seed, regime, exact, nuts (outcomes), agree.
+    """
+    rows = []
+    for i in range(-(-repetitions // len(REGIMES))):
+        exact, nuts = (_fit(setting, method, seed + i) for method in ("exact", "nuts"))
+        for regime, one, other in zip(
+            exact.fitted, optimum_outcomes(exact), optimum_outcomes(nuts), strict=True
+        ):
+            rows.append((seed + i, regime.label, one, other, one == other))
+    return pd.DataFrame(rows[:repetitions], columns=["seed", "regime", "exact", "nuts", "agree"])

@@ -1,0 +1,255 @@
+"""`popstats.plan_size`: how many recipes and seeds a regime needs for a near-optimal range that is narrow enough."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from popstats.errors import FitError
+from popstats.inference.draws import INTERVAL_MASS, curve_in_points, interval
+from popstats.inference.exact import draw_regime
+from popstats.inference.model import COLUMNS, Priors, require_seed
+from popstats.planning.planned_regimes import Scenario, guessed_scenario, pilot_scenario, simulate_regime
+from popstats.posterior.fit import Fit, require_fit
+from popstats.posterior.optimum import GRID_SIZE, OptimumDraws, read_optimum
+
+#: Numbers that are tried unless others are given.
+RECIPES = (30, 50, 100, 200, 500, 1000, 2000, 5000)
+SEEDS = (1, 2, 3, 5)
+#: Simulated populations for each number of recipes and seeds, and draws of each fit.
+POPULATIONS, DRAWS = 24, 300
+#: Share of them that must be narrow enough, as the customary power of 80 %.
+CHANCE = 0.8
+#: Guess where nothing is known: rise over the observed range and noise of a training, points, and the share of
+#: the noise's variance that the seed makes.
+GUESSED_RISE, GUESSED_NOISE, GUESSED_SEED_SHARE = 0.4, 0.3, 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How precise a regime's near-optimal range would become.
+
+    Attributes
+    ----------
+    frame : pandas.DataFrame
+        One row a number of recipes and seeds: recipes, seeds, trainings (their product); lower_width,
+        upper_width (width in mCB of the 90 % intervals of the range's two ends, medians over simulated
+        populations); chance (share of these in which both are narrower than `width`).
+    regime : str
+        Label of the regime, "" for a guess.
+    width : float
+        What was asked for, in mCB.
+    recipes, seeds : int or None
+        The fewest trainings with a chance of at least 0.8; None where nothing tried suffices.
+    sentence : str
+        What to do.
+    """
+
+    frame: pd.DataFrame
+    regime: str
+    width: float
+    recipes: int | None
+    seeds: int | None
+    sentence: str
+
+    @property
+    def trainings(self) -> int | None:
+        """Trainings that are needed: recipes times seeds."""
+        return None if self.recipes is None or self.seeds is None else self.recipes * self.seeds
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the plan as plain values, for JSON."""
+        return {
+            "regime": self.regime,
+            "width": self.width,
+            "recipes": self.recipes,
+            "seeds": self.seeds,
+            "trainings": self.trainings,
+            "sentence": self.sentence,
+            "sizes": self.frame.to_dict("records"),
+        }
+
+    def __repr__(self) -> str:
+        return f"<Plan: {self.sentence}>"
+
+    def _repr_html_(self) -> str:
+        table = self.frame.to_html(index=False, float_format=lambda v: f"{v:.3g}")
+        return f"<p>{html.escape(self.sentence)}</p>{table}"
+
+
+def plan_size(
+    pilot: Fit | None = None,
+    *,
+    regime: float | str | None = None,
+    width: float = 0.2,
+    noise: float | None = None,
+    rise: float | None = None,
+    seed_share: float | None = None,
+    recipes: Sequence[int] = RECIPES,
+    seeds: Sequence[int] = SEEDS,
+    seed: int = 0,
+) -> Plan:
+    """Plan how many recipes and seeds a pruning regime needs.
+
+    For each number of recipes and seeds, populations are simulated from the pilot's posterior (or from a guess),
+    fitted by the exact method, and the intervals of their near-optimal range measured. The pilot's recipe
+    distribution is taken to stay the same. From pilots of 100 recipes the planned widths were within about a
+    third of those that populations of the planned size then had.
+
+    Parameters
+    ----------
+    pilot : Fit, optional
+        A fit of a few dozen recipes; of heavy-tailed or skewed noise counts what it tells about the curve. Without
+        it, a guess is planned with: a parabola between mCB 0.5 and 2.
+    regime : float or str, optional
+        Centre or label of one of the pilot's regimes; default: the one whose near-optimal range is known worst.
+    width : float
+        Both ends of the near-optimal range shall have 90 % intervals narrower than this, in mCB.
+    noise : float, optional
+        Of a guess: standard deviation of one training about the curve, points; default 0.3.
+    rise : float, optional
+        Of a guess: height of the ends of the observed range above the minimum, points; default 0.4.
+    seed_share : float, optional
+        Share of one training's variance that is seed noise, in [0, 1); default: what the pilot's replicates
+        say, else (without a pilot) 0.5. A pilot without replicates plans one seed unless it is given.
+    recipes, seeds : sequence of int
+        Numbers to try; at least 30 recipes.
+    seed : int
+        Same seed, same plan.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    FitError
+        If an argument is not legal, or the pilot has no such fitted regime.
+
+    Examples
+    --------
+    >>> plan = plan_size(width=0.3, noise=0.1, rise=0.8, recipes=[30, 300], seeds=[1])
+    >>> plan.frame["trainings"].tolist()
+    [30, 300]
+    """
+    if pilot is not None:
+        require_fit(pilot, "plan_size")
+    require_seed(seed, "plan_size")
+    _check(pilot, width, noise, rise, seed_share, recipes, seeds)
+    if pilot is None:
+        share = GUESSED_SEED_SHARE if seed_share is None else seed_share
+        scenario = guessed_scenario(
+            "", POPULATIONS, noise or GUESSED_NOISE, GUESSED_RISE if rise is None else rise, share
+        )
+    else:
+        scenario = pilot_scenario(pilot, _regime_of(pilot, regime), POPULATIONS, seed_share)
+    priors = Priors() if pilot is None else pilot.prior_settings
+    tried = sorted(set(seeds)) if scenario.knows_seeds else [1]
+    cells = [
+        _cell(scenario, priors, n, replicates, width, seed)
+        for replicates in tried
+        for n in sorted(set(recipes))
+    ]
+    return _conclude(pd.DataFrame(cells), scenario, width)
+
+
+def _check(
+    pilot: Fit | None,
+    width: float,
+    noise: float | None,
+    rise: float | None,
+    seed_share: float | None,
+    recipes: Sequence[int],
+    seeds: Sequence[int],
+) -> None:
+    if pilot is not None and (noise is not None or rise is not None):
+        raise FitError(
+            "plan_size: expected a pilot or a guess (noise, rise), got both; leave noise and rise out"
+        )
+    if width <= 0.0:
+        raise FitError(f"plan_size: width: expected a width in mCB above 0, got {width!r}")
+    for name, value in (("noise", noise), ("rise", rise)):
+        if value is not None and value <= 0.0:
+            raise FitError(f"plan_size: {name}: expected points above 0, got {value!r}")
+    if seed_share is not None and not 0.0 <= seed_share < 1.0:
+        raise FitError(f"plan_size: seed_share: expected a share in [0, 1), got {seed_share!r}")
+    columns = COLUMNS if pilot is None else COLUMNS + len(pilot.population.techniques) - 1
+    if not recipes or min(recipes) <= columns:
+        raise FitError(f"plan_size: recipes: expected numbers above {columns}, got {list(recipes)}")
+    if not seeds or min(seeds) < 1:
+        raise FitError(f"plan_size: seeds: expected positive whole numbers, got {list(seeds)}")
+
+
+def _regime_of(pilot: Fit, regime: float | str | None) -> int:
+    if not pilot.fitted:
+        raise FitError("plan_size: the pilot has no fitted regime; plan from a guess (noise, rise) instead")
+    if regime is None:
+        return int(np.argmax([max(_widths(optimum)) for optimum in pilot.optimum_draws]))
+    return pilot.position_of(regime, "plan_size")
+
+
+def _widths(optimum: OptimumDraws) -> tuple[float, float]:
+    """Widths in mCB of the intervals of the near-optimal range's ends."""
+    lower, upper = (interval(np.exp(ends)) for ends in (optimum.near_lower, optimum.near_upper))
+    return float(lower[1] - lower[0]), float(upper[1] - upper[0])
+
+
+def _cell(
+    scenario: Scenario, priors: Priors, recipes: int, seeds: int, width: float, seed: int
+) -> dict[str, float]:
+    widths = np.array(
+        [_simulated_widths(scenario, priors, t, recipes, seeds, seed) for t in range(POPULATIONS)]
+    )
+    lower, upper = np.median(widths, axis=0)
+    return {
+        "recipes": recipes,
+        "seeds": seeds,
+        "trainings": recipes * seeds,
+        "lower_width": float(lower),
+        "upper_width": float(upper),
+        "chance": float((widths.max(axis=1) < width).mean()),
+    }
+
+
+def _simulated_widths(
+    scenario: Scenario, priors: Priors, truth: int, recipes: int, seeds: int, seed: int
+) -> tuple[float, float]:
+    # The same random numbers for every size: chances then differ by the sizes, not by luck.
+    rng = np.random.default_rng([seed, truth, 6])
+    regime = simulate_regime(scenario, truth, recipes, seeds, rng)
+    grid = regime.curve_scale.grid(GRID_SIZE)
+    draws = draw_regime(regime, priors, DRAWS, rng)
+    return _widths(read_optimum(grid, curve_in_points(regime, draws.coefficients, grid)))
+
+
+def _conclude(frame: pd.DataFrame, scenario: Scenario, width: float) -> Plan:
+    label = scenario.template.label
+    place = f"Regime {label}" if label else "With this guess"
+    goal = (
+        f"{INTERVAL_MASS:.0%} intervals of both ends of the near-optimal range narrower than {width:g} in mCB"
+    )
+    seeds_unknown = "" if scenario.knows_seeds else " (one seed each: the pilot has no replicates)"
+    enough = frame[frame["chance"] >= CHANCE].sort_values(["trainings", "recipes"])
+    if enough.empty:
+        best = frame.sort_values("chance").iloc[-1]
+        sentence = (
+            f"{place}: nothing tried gives {goal} with a chance of {CHANCE:.0%}; {int(best['recipes']):,} recipes "
+            f"with {_seeds(best['seeds'])} each reach {best['chance']:.0%}{seeds_unknown}. Ask for a larger width, or "
+            "accept that the curve is too flat for one best value."
+        )
+        return Plan(frame, label, width, None, None, sentence)
+    best = enough.iloc[0]
+    n, replicates = int(best["recipes"]), int(best["seeds"])
+    sentence = (
+        f"{place}: {n:,} recipes with {_seeds(replicates)} each, {n * replicates:,} trainings, give {goal} with a "
+        f"chance of {best['chance']:.0%}{seeds_unknown}."
+    )
+    return Plan(frame, label, width, n, replicates, sentence)
+
+
+def _seeds(count: float) -> str:
+    return f"{int(count)} seed" if count == 1 else f"{int(count)} seeds"

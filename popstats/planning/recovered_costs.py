@@ -1,0 +1,89 @@
+"""What a recipe costs, recovered from the table itself.
+
+MACs and parameters of a pruned network are quadratic in the widths of its dependency groups (a layer costs
+input channels times output channels). Given enough recipes, the form follows from the table exactly, and
+widths that no recipe in the table has can be priced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from popstats.arrays import FloatArray
+from popstats.population.recipes import first_rows
+from popstats.population.table import Population
+
+#: Largest relative error on any recipe at which the recovered form counts as exact.
+EXACT = 1e-4
+
+
+#: Recipes that the form is solved from; it holds for the others too, or it is none.
+SOLVED = 4000
+
+
+@dataclass(frozen=True)
+class CostForm:
+    """Cost as a quadratic form in the widths.
+
+    Attributes
+    ----------
+    matrix : numpy.ndarray, shape (G + 1, G + 1)
+        Symmetric; cost = z' matrix z with z = (1, widths / unit).
+    unit : numpy.ndarray, shape (G,)
+        Widths are measured in these.
+    """
+
+    matrix: FloatArray
+    unit: FloatArray
+
+    def cost(self, widths: npt.ArrayLike) -> FloatArray:
+        """Return the cost of recipes, shape (n, G) -> (n,)."""
+        z = self._extended(widths)
+        return np.asarray(np.einsum("ni,ij,nj->n", z, self.matrix, z, optimize=True))
+
+    def log_width_slope(self, widths: npt.ArrayLike) -> FloatArray:
+        """Return d cost / d log width at each recipe, shape (n, G) -> (n, G)."""
+        z = self._extended(widths)
+        return np.asarray(2.0 * (z @ self.matrix)[:, 1:] * z[:, 1:])
+
+    def _extended(self, widths: npt.ArrayLike) -> FloatArray:
+        relative = np.atleast_2d(np.asarray(widths, dtype=np.float64)) / self.unit
+        return np.column_stack([np.ones(len(relative)), relative])
+
+
+def recover_cost(population: Population, cost: str = "macs") -> CostForm | None:
+    """Return the quadratic form behind a cost column, or None where the table cannot tell it.
+
+    None if there are no widths, fewer recipes than the form has terms, or if the form misses any recipe by
+    more than one in ten thousand (then the costs depend on something else than these widths).
+
+    Parameters
+    ----------
+    population : Population
+    cost : {"macs", "params"}
+        Which column.
+    """
+    widths = population.widths
+    if widths is None:
+        return None
+    rows = first_rows(population)
+    unit = widths.max(axis=0)
+    relative = widths[rows] / unit
+    z = np.column_stack([np.ones(rows.size), relative])
+    upper = np.triu_indices(z.shape[1])
+    if rows.size < len(upper[0]):
+        return None
+    target = population.table[cost].to_numpy(dtype=np.float64)[rows]
+    terms = z[:, upper[0]] * z[:, upper[1]]
+    # Solved on some recipes, checked on all. At random: a table in the order of its widths must not be cut in step.
+    some = np.sort(np.random.default_rng(0).permutation(rows.size)[:SOLVED])
+    # Relative errors count, so every recipe is divided by its own cost.
+    solution = np.linalg.lstsq(terms[some] / target[some, None], np.ones(some.size), rcond=None)[0]
+    if np.abs(terms @ solution / target - 1.0).max() > EXACT:
+        return None
+    matrix = np.zeros((z.shape[1], z.shape[1]))
+    matrix[upper] = solution / 2.0
+    return CostForm(matrix + matrix.T, unit)

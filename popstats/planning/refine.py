@@ -1,0 +1,399 @@
+"""`popstats.refine`: from a fit to the space from which the next recipes should be drawn."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from popstats.arrays import BoolArray, FloatArray
+from popstats.errors import FitError
+from popstats.inference.draws import interval
+from popstats.judgement.analysis import Case, Reading, percent
+from popstats.judgement.optimum_claims import SECOND_REGION
+from popstats.judgement.space_claims import judge_std_spaces, std_halves
+from popstats.judgement.verdicts import Thresholds
+from popstats.planning.law import MINIMUM_RECIPES, RegimeLaw, WidthLaw, known_widths, width_law
+from popstats.planning.recovered_costs import CostForm
+from popstats.planning.search import Budget, WidthBands, near_best_bands
+from popstats.population.recipes import at_average_technique, first_rows, ratio_std, recipe_table
+from popstats.population.regimes import Axis, assign_regimes
+from popstats.population.table import folder_for
+from popstats.posterior.fit import Fit, require_fit
+
+Kind = Literal["mcb", "widths"]
+
+#: Fewer recipes than this inside the mCB range do not tell how their STD is spread.
+_LEAST_INSIDE = 10
+#: Recipes nearest to the mCB range from which the effect of STD inside it is estimated. Of 30 simulated rounds with
+#: 60 recipes, 60 neighbours promised a fifth too much on average (far recipes cannot be even), 40 what came.
+_NEIGHBOURS = 40
+#: Bootstrap weights that are held at a time.
+_WEIGHTS = 1_000_000
+_ROUNDING = 1e-9
+#: From this share of the recipes on a space is the whole space again.
+NEARLY_ALL = 0.95
+#: Halvings behind the expected gain of bands of widths, and draws of each half.
+_SPLITS, _SPLIT_DRAWS = 4, 500
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RefinedSpace:
+    """A part of a recipe space that is expected to be better than the whole.
+
+    Attributes
+    ----------
+    kind : {"mcb", "widths"}
+    axis : {"macs", "params"}
+        The reduction that its recipes meet.
+    target : float
+        That reduction, a fraction.
+    regime : str
+        Label of the regime that it was read from.
+    mcb : (float, float) or None
+        Range of mCB (kind "mcb").
+    std : (float, float) or None
+        Band of the standard deviation of the ratios over groups, where low-STD spaces beat high-STD ones.
+    widths : mapping of str to (float, float)
+        Range of the kept share of each group's width (kind "widths").
+    share_kept : float
+        Share of the regime's recipes that lie inside.
+    n_recipes : int
+        Recipes of the regime.
+    gain, gain_lower, gain_upper : float
+        Expected gain in accuracy points over as many recipes drawn like the population's, with its 90 % interval.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> population = popstats.simulate_population(regimes=[0.6], n=300, rise=1.0)
+    >>> space = popstats.refine(popstats.fit(population, method="exact"), regime=0.6)
+    >>> space.axis, space.target, space.widths, 0.0 < space.share_kept < 1.0
+    ('macs', 0.6, {}, True)
+    """
+
+    kind: Kind
+    axis: Axis
+    target: float
+    regime: str
+    mcb: tuple[float, float] | None
+    std: tuple[float, float] | None
+    share_kept: float
+    n_recipes: int
+    gain: float
+    gain_lower: float
+    gain_upper: float
+    widths: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def to_toml(self, path: str | Path) -> Path:
+        """Write the space to a file that a plan reads as ``space = "refined:FILE"``; returns the path.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file, conventionally .toml.
+
+        Raises
+        ------
+        PopstatsError
+            If its folder does not exist and cannot be made.
+        """
+        target = Path(path)
+        folder_for(target)
+        target.write_text(self._toml(), encoding="utf-8")
+        return target
+
+    def _toml(self) -> str:
+        lines = [
+            f"# {line}"
+            for line in ("A refined recipe space, written by popstats.refine.", *self._words().split("\n"))
+        ]
+        lines += [
+            "[refined]",
+            f"axis = {json.dumps(self.axis)}",
+            f"target = {self.target!r}",
+            f"kind = {json.dumps(self.kind)}",
+        ]
+        lines += [
+            f"{name} = {_pair(value)}" for name, value in (("mcb", self.mcb), ("std", self.std)) if value
+        ]
+        if self.widths:
+            lines += ["", "[refined.widths]"]
+            lines += [f"{json.dumps(group)} = {_pair(band)}" for group, band in self.widths.items()]
+        return "\n".join(lines) + "\n"
+
+    def _words(self) -> str:
+        where = f"{100 * self.target:.4g} % {'MACs' if self.axis == 'macs' else 'parameter'} reduction"
+        parts = [f"mCB {self.mcb[0]:.3f} to {self.mcb[1]:.3f}"] if self.mcb else []
+        parts += [f"STD {self.std[0]:.3f} to {self.std[1]:.3f}"] if self.std else []
+        parts += [f"a band of widths for each of {len(self.widths)} groups"] if self.widths else []
+        if self.share_kept >= NEARLY_ALL:
+            return (
+                f"At {where}: {', '.join(parts)}. This refines nothing: it keeps {percent(self.share_kept)} of "
+                f"{self.n_recipes:,} recipes, so new ones drawn from it are expected to be no better than those of the "
+                "whole space."
+            )
+        return (
+            f"At {where}: {', '.join(parts)}. It keeps {percent(self.share_kept)} of {self.n_recipes:,} recipes and is "
+            f"expected to gain {self.gain:.2f} points on average (90 % interval {self.gain_lower:.2f} to "
+            f"{self.gain_upper:.2f}) over as many recipes of the whole space."
+        )
+
+    def __repr__(self) -> str:
+        return f"<RefinedSpace by {self.kind}: {self._words()}>"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th>{html.escape(g)}</th><td>{100 * low:.1f} to {100 * high:.1f} %</td></tr>"
+            for g, (low, high) in self.widths.items()
+        )
+        table = f"<table><tr><th>group</th><th>width kept</th></tr>{rows}</table>" if rows else ""
+        return f"<p>{html.escape(self._words())}</p>{table}"
+
+
+def refine(fit: Fit, regime: float | str, by: Kind = "mcb") -> RefinedSpace:
+    """Propose the space for the next recipes.
+
+    Parameters
+    ----------
+    fit : Fit
+    regime : float or str
+        Centre or label of a fitted regime.
+    by : {"mcb", "widths"}
+        "mcb": the near-optimal range of mCB, and, where S1 is supported in the regime, the band of STD that the
+        evenest third of the recipes nearest to that range lies in.
+        "widths": for each group the band of widths of the recipes that the width law predicts within 0.05
+        points of its best, on the exact costs' budget and where the table's recipes support the law; widened
+        until 5 % of the regime's recipes lie inside. The expected gain is cross-fitted: bands from one half of
+        the recipes, valued by the other.
+
+    Returns
+    -------
+    RefinedSpace
+
+    Raises
+    ------
+    FitError
+        If the regime was not fitted, or, for "widths", if the table has no widths or their costs cannot be
+        recovered from it.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> population = popstats.simulate_population(regimes=[0.6], n=300, rise=1.0)
+    >>> space = popstats.refine(popstats.fit(population, method="exact"), regime=0.6)
+    >>> space.kind, space.mcb[0] < 1.0 < space.mcb[1], 0.0 < space.gain_lower < space.gain_upper
+    ('mcb', True, True)
+    """
+    require_fit(fit, "refine")
+    if by not in ("mcb", "widths"):
+        raise FitError(f"refine: by: expected 'mcb' or 'widths', got {by!r}")
+    case = Case(fit, Thresholds())
+    reading = case.readings[fit.position_of(regime, "refine")]
+    return _by_mcb(case, reading) if by == "mcb" else _by_widths(case, reading)
+
+
+def _members(case: Case, reading: Reading) -> pd.DataFrame:
+    """Return the regime's recipes with their number in the population, MACs and STD."""
+    population, settings = case.fit.population, case.fit.settings
+    assigned = assign_regimes(population.frame, settings.regime_axis, settings.regimes)
+    first = first_rows(population)
+    recipes = at_average_technique(recipe_table(population, assigned)).assign(
+        row=first, macs=population.table["macs"].to_numpy()[first]
+    )
+    spread = ratio_std(population)
+    if spread is not None:
+        recipes["std"] = spread[first]
+    return recipes[recipes["regime"] == assigned.labels.index(reading.label)]
+
+
+def _by_mcb(case: Case, reading: Reading) -> RefinedSpace:
+    recipes = _members(case, reading)
+    low, high = _near_range(case, reading)
+    log_mcb = recipes["log_mcb"].to_numpy()
+    inside = (log_mcb >= low) & (log_mcb <= high)
+    rng = np.random.default_rng([case.fit.settings.seed, 72])
+    gain = _curve_gain(reading, log_mcb, inside, rng)
+    std = None
+    if _evenness_pays(case, reading):
+        near = _nearest(log_mcb, (low + high) / 2.0) | inside
+        spread = recipes["std"].to_numpy()
+        even = near & (spread <= spread[near][std_halves(spread[near])[0]].max())
+        std = float(spread[even].min()), float(spread[even].max())
+        gain = gain + _std_gain(reading, recipes, inside, near, even, rng)
+        inside = inside & even
+    mcb = float(np.exp(low)), float(np.exp(high))
+    return _space("mcb", case, reading, inside, gain, mcb=mcb, std=std)
+
+
+def _near_range(case: Case, reading: Reading) -> tuple[float, float]:
+    """Return the near-optimal range, log mCB; of two good regions, the lower one's."""
+    second = reading.second(case.thresholds.rise)
+    if second.probability <= SECOND_REGION:
+        return float(np.median(reading.optimum.near_lower)), float(np.median(reading.optimum.near_upper))
+    curve = np.median(reading.drop, axis=0)
+    low, _, high = min(second.regions, key=lambda region: np.interp(region[1], reading.grid, curve))
+    return low, high
+
+
+def _curve_gain(
+    reading: Reading, log_mcb: FloatArray, inside: BoolArray, rng: np.random.Generator
+) -> FloatArray:
+    """Return draws of what the mCB range gains over the whole space, points.
+
+    The whole space is known from the recipes at hand only: they are weighted by the Bayesian bootstrap.
+    """
+    place = np.clip(log_mcb, reading.grid[0], reading.grid[-1])
+    cell = np.rint(np.interp(place, reading.grid, np.arange(reading.grid.size))).astype(np.int64)
+    counts = np.bincount(cell, minlength=reading.grid.size)
+    weights = rng.standard_gamma(counts, size=reading.drop.shape)
+    whole = (reading.drop * weights).sum(axis=1) / weights.sum(axis=1)
+    kept = np.bincount(cell[inside], minlength=reading.grid.size)
+    return np.asarray(whole - reading.drop @ kept / max(int(kept.sum()), 1))
+
+
+def _evenness_pays(case: Case, reading: Reading) -> bool:
+    """Return whether low-STD recipes are better in this regime (S1 is supported)."""
+    return any(v.outcome == "supported" for v in judge_std_spaces(case) if v.regime == reading.label)
+
+
+def _nearest(log_mcb: FloatArray, centre: float) -> BoolArray:
+    """Return the recipes nearest to the middle of the mCB range, shape (n,)."""
+    near = np.zeros(log_mcb.size, dtype=bool)
+    near[np.argsort(np.abs(log_mcb - centre), kind="stable")[:_NEIGHBOURS]] = True
+    return near
+
+
+def _std_gain(
+    reading: Reading,
+    recipes: pd.DataFrame,
+    inside: BoolArray,
+    near: BoolArray,
+    even: BoolArray,
+    rng: np.random.Generator,
+) -> FloatArray:
+    """Return what the low-STD band adds inside the mCB range, points, as draws.
+
+    Few recipes, if any, lie in range and band both, so the effect of STD is estimated from the recipes nearest to
+    the range: a parabola through their distances from the curve, under the Bayesian bootstrap.
+    """
+    std, log_mcb = recipes["std"].to_numpy(), recipes["log_mcb"].to_numpy()
+    rest = recipes["drop"].to_numpy() - np.interp(log_mcb, reading.grid, np.median(reading.drop, axis=0))
+    design = np.vander(std - std.mean(), 3, increasing=True)
+    usual = inside if inside.sum() >= _LEAST_INSIDE else near
+    step = design[usual].mean(axis=0) - design[even].mean(axis=0)
+    x, y = design[near], rest[near]
+    products = np.column_stack([(x[:, :, None] * x[:, None, :]).reshape(y.size, -1), x * y[:, None]])
+    # Some draws at a time: the weights of all of them for a large regime's recipes would fill the memory.
+    sizes = np.diff([*range(0, len(reading.drop), max(1, _WEIGHTS // y.size)), len(reading.drop)])
+    sums = np.concatenate([rng.standard_exponential((size, y.size)) @ products for size in sizes])
+    moments, right = (
+        sums[:, : x.shape[1] ** 2].reshape(-1, x.shape[1], x.shape[1]),
+        sums[:, x.shape[1] ** 2 :],
+    )
+    slopes = np.linalg.pinv(moments, hermitian=True) @ right[..., None]
+    return np.asarray(slopes[..., 0] @ step)
+
+
+def _by_widths(case: Case, reading: Reading) -> RefinedSpace:
+    fit, recipes = case.fit, _members(case, reading)
+    law = width_law(
+        fit.population, regime_axis=fit.regime_axis, regimes=fit.settings.regimes, seed=fit.settings.seed
+    )
+    if reading.label not in law.labels:
+        raise FitError(
+            f"refine: by='widths' needs {MINIMUM_RECIPES} recipes in regime {reading.label}, got {len(recipes)}; use "
+            "by='mcb', or train more recipes there"
+        )
+    whole = fit.population.original.macs if fit.regime_axis == "macs" else fit.population.original.params
+    budget = Budget(_cost(fit, law), law.full_widths, (1.0 - reading.data.target) * whole)
+    widths = known_widths(fit.population)[recipes["row"].to_numpy()]
+    shares = np.log(widths / law.full_widths)
+    bands = near_best_bands(law.of(reading.label), budget, shares, near=case.thresholds.near)
+    low, high = _whole_channels(bands, law.full_widths, widths)
+    kept = np.exp(shares)
+    inside = ((kept >= low - _ROUNDING) & (kept <= high + _ROUNDING)).all(axis=1)
+    gain = _cross_fitted_gain(recipes, shares, budget, case.thresholds.near, fit.settings.seed)
+    named = {g: (float(a), float(b)) for g, a, b in zip(law.groups, low, high, strict=True)}
+    return _space("widths", case, reading, inside, gain, widths=named)
+
+
+def _cross_fitted_gain(
+    recipes: pd.DataFrame, shares: FloatArray, budget: Budget, near: float, seed: int
+) -> FloatArray:
+    """Return draws of what bands gain by a law that had no part in choosing them, points.
+
+    The best of many predictions is too good on average: the law that found it errs there in its favour. So bands
+    are found on one half of the recipes and valued by the law of the other half. Draws of all halvings are pooled:
+    a half knows less than the whole, so the interval is wider than it need be rather than narrower.
+    """
+    drop, runs = recipes["drop"].to_numpy(), recipes["runs"].to_numpy()
+    rng, draws = np.random.default_rng([seed, 71]), []
+    for split in range(_SPLITS):
+        first = rng.permutation(drop.size) < drop.size // 2
+        for chosen, valued in ((first, ~first), (~first, first)):
+            finder, judge = (RegimeLaw.through(shares[m], drop[m], runs[m]) for m in (chosen, valued))
+            bands = near_best_bands(finder, budget, shares[chosen], near, seed=split)
+            mean = np.average(drop[valued], weights=runs[valued])
+            draws.append(mean - judge.draw_mean(np.log(bands.examples), _SPLIT_DRAWS, split))
+    return np.concatenate(draws)
+
+
+def _whole_channels(bands: WidthBands, full: FloatArray, seen: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Widen each band to whole channels, so that thin groups keep a width to choose from.
+
+    Tables whose widths are no whole numbers (fractions of the original's) keep their bands.
+    """
+    if not np.array_equal(seen, np.rint(seen)) or (full <= 1.0).any():
+        return bands.low, bands.high
+    low = np.maximum(np.floor(bands.low * full + _ROUNDING), 1.0) / full
+    return low, np.ceil(bands.high * full - _ROUNDING) / full
+
+
+def _cost(fit: Fit, law: WidthLaw) -> CostForm:
+    cost = law.macs if fit.regime_axis == "macs" else law.params
+    if cost is None:
+        raise FitError(
+            "refine: by='widths' needs the costs of recipes that the table does not hold, and they do not follow "
+            "from its widths (too few recipes, or widths that do not fix the cost); use by='mcb'"
+        )
+    return cost
+
+
+def _space(
+    kind: Kind,
+    case: Case,
+    reading: Reading,
+    inside: npt.NDArray[np.bool_],
+    gain: FloatArray,
+    *,
+    mcb: tuple[float, float] | None = None,
+    std: tuple[float, float] | None = None,
+    widths: Mapping[str, tuple[float, float]] | None = None,
+) -> RefinedSpace:
+    lower, upper = interval(gain)
+    return RefinedSpace(
+        kind=kind,
+        axis=case.fit.regime_axis,
+        target=reading.data.target,
+        regime=reading.label,
+        mcb=mcb,
+        std=std,
+        share_kept=float(inside.mean()),
+        n_recipes=int(inside.size),
+        gain=float(np.median(gain)),
+        gain_lower=float(lower),
+        gain_upper=float(upper),
+        widths=widths or {},
+    )
+
+
+def _pair(values: tuple[float, float]) -> str:
+    return f"[{values[0]:.6g}, {values[1]:.6g}]"

@@ -1,0 +1,1 @@
+"""The table, and what each of its rows is."""

@@ -1,0 +1,155 @@
+"""A chain of convolutions whose accuracy depends on its widths alone: the null for every claim about mCB.
+
+Its costs are exact (quadratic in the widths, as real networks' are) and its drop is a sum of concave terms,
+one a layer, so any relation of drop to mCB is a shadow of the widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from popstats.arrays import FloatArray, IntArray
+
+IMAGE_CHANNELS, CLASSES, KERNEL = 3, 10, 9
+#: Spread of the recipes' log widths around their common shift: log mCB then spreads by about +-0.5.
+WIDTH_SPREAD = 0.6
+#: Recipes drawn for each one kept: those nearest to the regime's MACs after rounding to whole channels.
+DRAWN_PER_KEPT = 2
+#: Halvings of the interval in which the common shift is sought; 15 * 2^-24 of a log width is below rounding.
+_BISECTIONS = 24
+#: Reference recipes behind the expected drop given mCB, and the degree of the polynomial through them.
+_REFERENCE, _DEGREE = 20_000, 8
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One convolution: `width` output channels on `positions` output pixels.
+
+    `importance` is the weight of its widths in the accuracy, relative to the other layers'.
+    """
+
+    width: int
+    positions: int
+    importance: float
+
+
+#: Six 3x3 convolutions on 32 x 32 images, halving the image twice; importances average one.
+LAYERS = (
+    Layer(64, 1024, 0.8),
+    Layer(96, 1024, 1.2),
+    Layer(128, 256, 1.4),
+    Layer(192, 256, 0.6),
+    Layer(256, 64, 1.1),
+    Layer(384, 64, 0.9),
+)
+
+
+@dataclass(frozen=True)
+class LayerChain:
+    """Costs of the chain with any widths."""
+
+    layers: tuple[Layer, ...] = LAYERS
+
+    @property
+    def full_widths(self) -> IntArray:
+        """The original's widths, shape (G,)."""
+        return np.array([layer.width for layer in self.layers], dtype=np.int64)
+
+    @property
+    def original_macs(self) -> int:
+        """The original's MACs."""
+        return int(self.macs(self.full_widths[None, :])[0])
+
+    @property
+    def original_params(self) -> int:
+        """The original's parameters (weights)."""
+        return int(self.params(self.full_widths[None, :])[0])
+
+    def macs(self, widths: npt.NDArray[np.number]) -> FloatArray:
+        """Return the MACs of one input, shape (n,), for widths of shape (n, G); real widths interpolate."""
+        positions = [layer.positions for layer in self.layers]
+        return self._cost(widths, np.array([*positions, 1], dtype=np.float64))
+
+    def params(self, widths: npt.NDArray[np.number]) -> FloatArray:
+        """Return the number of weights, shape (n,), for widths of shape (n, G)."""
+        return self._cost(widths, np.ones(len(self.layers) + 1))
+
+    def _cost(self, widths: npt.NDArray[np.number], factor: FloatArray) -> FloatArray:
+        rows = len(widths)
+        channels = np.hstack([np.full((rows, 1), IMAGE_CHANNELS), widths, np.full((rows, 1), CLASSES)])
+        kernels = np.array([*[KERNEL] * len(self.layers), 1], dtype=np.float64)
+        cost: FloatArray = (channels[:, :-1] * channels[:, 1:]) @ (kernels * factor)
+        return cost
+
+
+def sample_widths(chain: LayerChain, target: float, n: int, rng: np.random.Generator) -> IntArray:
+    """Draw recipes at one MACs reduction.
+
+    Parameters
+    ----------
+    chain : LayerChain
+    target : float
+        MACs reduction, fraction removed.
+    n : int
+        Recipes.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    numpy.ndarray of int, shape (n, G)
+        Channels kept; MACs within about 0.5 % of the target's.
+    """
+    direction = rng.normal(0.0, WIDTH_SPREAD, size=(DRAWN_PER_KEPT * n, len(chain.layers)))
+    budget = (1.0 - target) * chain.original_macs
+    low, high = np.full(len(direction), -10.0), np.full(len(direction), 5.0)
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2.0
+        over = chain.macs(_shifted(chain, direction, middle)) > budget
+        low, high = np.where(over, low, middle), np.where(over, middle, high)
+    widths = np.maximum(np.rint(_shifted(chain, direction, low)), 1.0).astype(np.int64)
+    nearest = np.argsort(np.abs(chain.macs(widths) - budget), kind="stable")[:n]
+    return widths[np.sort(nearest)]
+
+
+def _shifted(chain: LayerChain, direction: FloatArray, shift: FloatArray) -> FloatArray:
+    kept: FloatArray = np.exp(np.minimum(direction + shift[:, None], 0.0))
+    return chain.full_widths * kept
+
+
+def additive_drop(chain: LayerChain, widths: IntArray, rise: float) -> FloatArray:
+    """Return the expected drop of each recipe, points, shape (n,).
+
+    The sum over layers of rise x importance x (l + l^2), where l = -log(width / full width).
+    Wider is better with diminishing returns in every layer, and layers do not interact.
+    """
+    narrowing: FloatArray = -np.log(widths / chain.full_widths)
+    importance = np.array([layer.importance for layer in chain.layers])
+    drop: FloatArray = (narrowing + narrowing**2) @ (rise * importance)
+    return drop
+
+
+def additive_curve(chain: LayerChain, target: float, rise: float) -> Callable[[FloatArray], FloatArray]:
+    """Return the expected drop as a function of log mCB over the recipes of one regime, at its centre.
+
+    Found from many recipes, because it follows from the recipes' distribution and not from a formula.
+    """
+    shape = _reference_curve(chain, target)
+    return lambda log_mcb: rise * shape(log_mcb)
+
+
+@lru_cache(maxsize=64)
+def _reference_curve(chain: LayerChain, target: float) -> np.polynomial.Polynomial:
+    widths = sample_widths(chain, target, _REFERENCE, np.random.default_rng(0))
+    macs = chain.macs(widths) / chain.original_macs
+    log_mcb = np.log(macs / (chain.params(widths) / chain.original_params))
+    drop = additive_drop(chain, widths, 1.0)
+    # One pass for the slope over MACs inside the regime, then the curve through what is left at its centre.
+    first = np.polynomial.Polynomial.fit(log_mcb, drop, _DEGREE)
+    offset = (1.0 - macs) - target
+    slope = np.polyfit(offset, drop - first(log_mcb), 1)[0]
+    return np.polynomial.Polynomial.fit(log_mcb, drop - slope * offset, _DEGREE)

@@ -1,0 +1,248 @@
+"""Where each subnetwork stands in its pruning space: reductions, parameter buckets, mCB, regimes.
+
+Pure functions on arrays and frames; the formulas are those of He et al. (arXiv:2304.09453), with the
+conventions of the column declarations (MACs, fractions of the original).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from popstats.arrays import FloatArray
+from popstats.errors import PopulationError
+
+Axis = Literal["macs", "params"]
+
+#: Default width of a parameter bucket, as a fraction of the original's parameters.
+BUCKET_WIDTH = 0.02
+#: Width of the regimes that are cut where a table names none: ten points of reduction.
+BIN_WIDTH = 0.10
+#: Rows whose distances from all centres are taken at a time: they stay in the processor's cache.
+_BLOCK = 4096
+#: Two targets closer than this are one regime (targets are written with two or three decimals).
+TARGET_DIGITS = 4
+
+
+def reduction(cost: npt.ArrayLike, original: npt.ArrayLike) -> FloatArray:
+    """Return 1 - cost / original, the fraction removed.
+
+    >>> float(reduction(25, 100))
+    0.75
+    """
+    return 1.0 - np.asarray(cost, dtype=np.float64) / np.asarray(original, dtype=np.float64)
+
+
+def parameter_bucket(
+    params: npt.ArrayLike, original_params: npt.ArrayLike, width: float | None = BUCKET_WIDTH
+) -> FloatArray:
+    """Return the parameter count rounded to the centre of its bucket.
+
+    Parameters
+    ----------
+    params, original_params : array_like
+        Parameter counts, any broadcastable shapes.
+    width : float or None
+        Width of a bucket as a fraction of the original's parameters; `None` keeps the exact count.
+
+    Returns
+    -------
+    numpy.ndarray
+        Parameters; bucket centres lie at (0.5, 1.5, 2.5, ...) widths.
+
+    Raises
+    ------
+    PopulationError
+        If the width is no fraction in (0, 1].
+
+    >>> float(parameter_bucket(513, 1000, width=0.02))
+    510.0
+    """
+    count = np.asarray(params, dtype=np.float64)
+    if width is None:
+        return count
+    if not 0.0 < width <= 1.0:
+        raise PopulationError(f"bucket width: expected a fraction of the original in (0, 1], got {width!r}")
+    size = width * np.asarray(original_params, dtype=np.float64)
+    # The original itself belongs to the topmost bucket, not to an empty one above it.
+    index = np.minimum(np.floor(count / size), np.ceil(1.0 / width) - 1.0)
+    centre: FloatArray = (index + 0.5) * size
+    return centre
+
+
+def mean_computation_budget(
+    macs: npt.ArrayLike,
+    params: npt.ArrayLike,
+    original_macs: npt.ArrayLike,
+    original_params: npt.ArrayLike,
+    bucket_width: float | None = None,
+) -> FloatArray:
+    """Return mCB, the FLOPs-to-parameter-bucket ratio relative to the original network's.
+
+    1 means the original's ratio; above 1 the subnetwork spends more MACs a parameter than the original
+    (it lost parameters faster than MACs), below 1 fewer. The default uses exact parameters.
+
+    References
+    ----------
+    He et al. (2023), Network Pruning Spaces, arXiv:2304.09453.
+
+    >>> float(mean_computation_budget(50, 25, 100, 100))
+    2.0
+    """
+    bucket = parameter_bucket(params, original_params, bucket_width)
+    macs_kept = np.asarray(macs, dtype=np.float64) / np.asarray(original_macs, dtype=np.float64)
+    return macs_kept / (bucket / np.asarray(original_params, dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class Regimes:
+    """Which pruning regime each row belongs to.
+
+    Attributes
+    ----------
+    axis : {"macs", "params"}
+        The reduction that a regime fixes.
+    targets : numpy.ndarray, shape (K,)
+        Centres of the regimes, fractions of the original removed, ascending.
+    index : numpy.ndarray of int, shape (n,)
+        Regime of each row; -1 where the row belongs to none.
+    source : str
+        "plan", "bins" or "given": where the regimes came from.
+    """
+
+    axis: Axis
+    targets: FloatArray
+    index: npt.NDArray[np.int64]
+    source: str
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the regimes: their centres, e.g. "0.45"."""
+        return tuple(regime_label(t) for t in self.targets)
+
+
+def regime_label(target: float) -> str:
+    """Return a regime's name, its centre with two decimals, or three where two do not suffice.
+
+    >>> regime_label(0.5), regime_label(0.875)
+    ('0.50', '0.875')
+    """
+    two = f"{target:.2f}"
+    return two if abs(float(two) - target) < 10.0**-TARGET_DIGITS else f"{target:.3f}"
+
+
+def assign_regimes(
+    frame: pd.DataFrame,
+    axis: Axis,
+    regimes: Sequence[float] | Mapping[float, float] | None = None,
+) -> Regimes:
+    """Assign each row to a pruning regime.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        With `macs_reduction` and `params_reduction`, and, where the population was made by a plan,
+        `regime_axis` and `regime_target`.
+    axis : {"macs", "params"}
+        The reduction that the regimes fix.
+    regimes : sequence of float, mapping, or None
+        Centres (fractions removed), each with half the distance to its nearest neighbour, at most 0.05,
+        as half-width; or a mapping of centre to half-width. `None` takes the plan's regimes where the
+        table has them on this axis (rows planned on the other axis then belong to none), else bins of ten points.
+
+    Returns
+    -------
+    Regimes
+
+    Raises
+    ------
+    PopulationError
+        If the axis is unknown, a centre lies outside (0, 1), or no row falls into any regime.
+    """
+    if axis not in ("macs", "params"):
+        raise PopulationError(f"regime_axis: expected 'macs' or 'params', got {axis!r}")
+    reductions = frame[f"{axis}_reduction"].to_numpy()
+    if regimes is not None:
+        found = _given(axis, reductions, regimes)
+    elif _planned(frame, axis):
+        found = _from_plan(
+            axis,
+            frame["regime_target"].to_numpy(dtype=np.float64),
+            frame["regime_axis"].isin([axis, "both"]).to_numpy(dtype=bool),
+        )
+    else:
+        found = _bins(axis, reductions)
+    if not (found.index >= 0).any():
+        low, high = float(reductions.min()), float(reductions.max())
+        raise PopulationError(
+            f"no subnetwork falls into the regimes {found.targets.tolist()} on the {axis} axis; "
+            f"the population's {axis} reductions run from {low:.3f} to {high:.3f}"
+        )
+    return found
+
+
+def _planned(frame: pd.DataFrame, axis: str) -> bool:
+    if "regime_target" not in frame or "regime_axis" not in frame:
+        return False
+    complete = frame["regime_axis"].notna().all() and frame["regime_target"].notna().all()
+    return bool(complete and frame["regime_axis"].isin([axis, "both"]).any())
+
+
+def _from_plan(axis: Axis, targets: FloatArray, on_axis: npt.NDArray[np.bool_]) -> Regimes:
+    """Take the plan's targets; networks drawn for regimes on the other axis belong to none on this one."""
+    index = np.full(targets.size, -1, dtype=np.int64)
+    centres, index[on_axis] = np.unique(targets[on_axis].round(TARGET_DIGITS), return_inverse=True)
+    return Regimes(axis, centres, index, "plan")
+
+
+def _bins(axis: Axis, reductions: FloatArray) -> Regimes:
+    last = int(np.ceil(1.0 / BIN_WIDTH)) - 1
+    # 0.30000000000000004 / 0.1 must land in the bin that starts at 0.3, and 1.0 in the last one.
+    cell = np.clip(np.floor(reductions / BIN_WIDTH + 1e-9), 0, last).astype(np.int64)
+    occupied, index = np.unique(cell, return_inverse=True)
+    centres: FloatArray = ((occupied + 0.5) * BIN_WIDTH).round(TARGET_DIGITS).astype(np.float64)
+    return Regimes(axis, centres, index.astype(np.int64), "bins")
+
+
+def _given(axis: Axis, reductions: FloatArray, regimes: Sequence[float] | Mapping[float, float]) -> Regimes:
+    widths = dict(regimes) if isinstance(regimes, Mapping) else _half_widths(regimes)
+    centres = np.array(sorted(widths), dtype=np.float64)
+    if centres.size == 0 or not ((centres > 0.0) & (centres < 1.0)).all():
+        raise PopulationError(
+            f"regimes: expected centres strictly between 0 and 1 (fractions removed), got {centres.tolist()}"
+        )
+    halves = np.array([widths[c] for c in centres.tolist()]) + 1e-9
+    index = np.empty(reductions.size, dtype=np.int64)
+    for start in range(0, reductions.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        index[block] = _nearest_regime(reductions[block], centres, halves)
+    return Regimes(axis, centres, index, "given")
+
+
+def _nearest_regime(
+    reductions: FloatArray, centres: FloatArray, half_widths: FloatArray
+) -> npt.NDArray[np.int64]:
+    """Return the nearest centre whose half-width each reduction is within, the lower of two; -1: none."""
+    nearest = np.full(reductions.size, -1, dtype=np.int64)
+    closest = np.full(reductions.size, np.inf)
+    low, high = reductions.min(), reductions.max()
+    # Tables that are sorted by regime have one or two in a block.
+    within_reach = (centres - 1.001 * half_widths <= high) & (centres + 1.001 * half_widths >= low)
+    for k in np.flatnonzero(within_reach):
+        distance = np.abs(reductions - centres[k])
+        nearer = (distance <= half_widths[k]) & (distance < closest)
+        np.copyto(nearest, k, where=nearer)
+        np.copyto(closest, distance, where=nearer)
+    return nearest
+
+
+def _half_widths(centres: Sequence[float]) -> dict[float, float]:
+    ordered = sorted({float(c) for c in centres})
+    gaps = np.diff(ordered)
+    widest = BIN_WIDTH / 2
+    return {c: float(min([widest, *(gaps[max(i - 1, 0) : i + 1] / 2)])) for i, c in enumerate(ordered)}

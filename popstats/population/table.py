@@ -1,0 +1,524 @@
+"""A population: one original network and the subnetworks pruned from it, one row a training."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property
+from numbers import Real
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from popstats.errors import PopstatsError, PopulationError
+from popstats.population import regimes as spaces
+from popstats.population.columns import REQUIRED, column, footer
+from popstats.population.validation import (
+    check_recipes,
+    check_table,
+    check_widths,
+    failed_rows,
+    is_single_value,
+    rename_columns,
+)
+
+#: A training that ends below this share of the original's accuracy has collapsed: it is no matter of recipes.
+COLLAPSED = 0.5
+
+
+#: Columns that tell recipes apart where the table has no recipe_id: same widths, retrained the same way.
+RECIPE_SETTINGS = (
+    "retraining",
+    "epochs",
+    "learning_rate",
+    "batch_size",
+    "weight_decay",
+    "augmentation",
+    "criterion",
+)
+
+
+@dataclass(frozen=True)
+class Original:
+    """The trained network that is pruned.
+
+    Parameters
+    ----------
+    macs : int
+        Multiply-accumulates of convolutions and linear layers for one input, in the unit of the table.
+    params : int
+        Number of parameters, in the unit of the table.
+    accuracy : float
+        Test accuracy in percent. Its own noise is common to every accuracy drop of the population.
+
+    Raises
+    ------
+    PopulationError
+        If a number is missing or illegal; accuracies of 1 and less are taken for fractions.
+
+    Examples
+    --------
+    >>> Original(macs=125_747_840, params=855_770, accuracy=93.4)
+    Original(macs=125747840, params=855770, accuracy=93.4)
+    """
+
+    macs: float
+    params: float
+    accuracy: float
+
+    def __post_init__(self) -> None:
+        for name in ("macs", "params", "accuracy"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or isinstance(value, bool):
+                raise PopulationError(f"original: expected a number for {name}, got {value!r}")
+        if not (self.macs > 0 and self.params > 0):
+            raise PopulationError(
+                f"original: expected positive macs and params, got macs={self.macs:,.10g}, params={self.params:,.10g}"
+            )
+        if not 0.0 <= self.accuracy <= 100.0:
+            raise PopulationError(
+                f"original: expected an accuracy in percent (0 to 100), got {self.accuracy:.10g}"
+            )
+        if self.accuracy <= 1.0:
+            raise PopulationError(
+                f"original: accuracy {self.accuracy:.10g} looks like a fraction; popstats reads percent: multiply it by 100"
+            )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Population:
+    """Subnetworks of one original network, checked and ready to fit.
+
+    Make one with `load_population` or `Population.from_frame`.
+
+    Attributes
+    ----------
+    name : str
+        Name of the population.
+    original : Original
+        The network they were pruned from.
+    table : pandas.DataFrame
+        The rows whose training finished, in popstats's columns; extra columns of a foreign table are kept.
+    failed : pandas.DataFrame
+        The rows whose training failed, with their reasons.
+    metadata : dict
+        Plan, original and provenance from the file's footer; empty for a foreign table.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> population = popstats.simulate_population(regimes=[0.5, 0.8], n=50, seeds=2)
+    >>> len(population), population.has_replicates, population.original.accuracy
+    (200, True, 93.0)
+    >>> population.frame.groupby("regime").size().to_dict()
+    {'0.50': 100, '0.80': 100}
+    """
+
+    name: str
+    original: Original
+    table: pd.DataFrame
+    failed: pd.DataFrame
+    metadata: dict[str, Any] = field(default_factory=dict)
+    width_columns: tuple[str, ...] = ()
+    _derived: dict[Hashable, Any] = field(default_factory=dict, init=False)
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        original: Original | None = None,
+        columns: Mapping[str, str] | None = None,
+        widths: Sequence[str] = (),
+        accuracy_kind: str | None = None,
+        name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        where: str = "the frame",
+    ) -> Population:
+        """Make a population from a table of subnetworks.
+
+        Parameters
+        ----------
+        frame : pandas.DataFrame
+            One row a training (replicates are rows that share a recipe). Not modified.
+        original : Original, optional
+            The original network's three numbers; needed unless the table has the columns
+            original_macs, original_params and original_accuracy.
+        columns : mapping of str to str, optional
+            popstats's column name -> the table's own, e.g. ``{"macs": "flops", "recipe_id": "arch"}``.
+        widths : sequence of str, optional
+            Columns that hold the width (channels kept, or a number proportional to it), one a group.
+            Rows with equal widths are replicates unless a recipe_id says otherwise.
+        accuracy_kind : {"last", "best_test", "best_val", "unknown"}, optional
+            Which epoch's accuracy the table holds; the report repeats it. Default "unknown".
+        name : str, optional
+            Name of the population.
+        metadata : mapping, optional
+            What is to be kept with it: plan, provenance.
+        where : str
+            What messages call the table.
+
+        Returns
+        -------
+        Population
+
+        Raises
+        ------
+        PopulationError
+            If a needed column is absent, a value is illegal, or the table holds two populations.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"flops": [50, 60], "params": [40, 30], "accuracy": [90.0, 91.0]})
+        >>> original = Original(macs=100, params=100, accuracy=92.0)
+        >>> population = Population.from_frame(frame, original=original, columns={"macs": "flops"})
+        >>> population.frame["accuracy_drop"].tolist()
+        [2.0, 1.0]
+        """
+        if not isinstance(frame, pd.DataFrame):
+            raise PopulationError(
+                f"expected a pandas DataFrame, got {type(frame).__name__}; popstats.load_population reads files"
+            )
+        if original is not None and not isinstance(original, Original):
+            raise PopulationError(
+                "original: expected popstats.Original(macs=..., params=..., accuracy=...), got a "
+                f"{type(original).__name__}{'; popstats.Original(**it) makes one' * isinstance(original, dict)}"
+            )
+        own = frame.columns
+        table = rename_columns(frame, columns or {}, where).reset_index(drop=True)
+        if original is not None:
+            table = table.assign(
+                original_macs=original.macs,
+                original_params=original.params,
+                original_accuracy=original.accuracy,
+            )
+        if accuracy_kind is not None or "accuracy_kind" not in table:
+            table = table.assign(accuracy_kind=accuracy_kind or "unknown")
+        check_table(table, where, own)
+        check_widths(table, widths, where, own)
+        population = cls._checked(table, name, dict(metadata or {}), tuple(widths))
+        check_recipes(population.table, population.recipe, where)
+        return population
+
+    @classmethod
+    def _checked(
+        cls, table: pd.DataFrame, name: str | None, metadata: dict[str, Any], widths: tuple[str, ...]
+    ) -> Population:
+        failed = failed_rows(table)
+        done = table[~failed].reset_index(drop=True)
+        if done.empty:
+            raise PopulationError(
+                f"no training of this population finished: all {len(table)} rows have status 'failed'"
+            )
+        done = done.assign(**{name: _plain_numbers(done[name]) for name in REQUIRED})
+        macs, params, accuracy = (
+            done[f"original_{name}"].iloc[0].item() for name in ("macs", "params", "accuracy")
+        )
+        original = Original(macs, params, accuracy)
+        return cls(
+            name=name or _name_in(done),
+            original=original,
+            table=done,
+            failed=table[failed].reset_index(drop=True),
+            metadata=metadata,
+            width_columns=widths,
+        )
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know about the table, in sentences; `check` and the report repeat them."""
+        return tuple(_notes(self.table, self.techniques))
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The table with what follows from it.
+
+        Added columns: `macs_reduction`, `params_reduction` (fractions), `mcb`, `log_mcb` (exact parameters),
+        `parameter_bucket` (parameters), `accuracy_drop` (percentage points; negative is better than the
+        original) and `regime` (label of the regime on the population's own axis).
+        """
+        table, whole = self.table, self.original
+        mcb = spaces.mean_computation_budget(table["macs"], table["params"], whole.macs, whole.params)
+        extended = table.assign(
+            macs_reduction=spaces.reduction(table["macs"], whole.macs),
+            params_reduction=spaces.reduction(table["params"], whole.params),
+            mcb=mcb,
+            log_mcb=np.log(mcb),
+            parameter_bucket=spaces.parameter_bucket(table["params"], whole.params),
+            accuracy_drop=whole.accuracy - table["accuracy"],
+        )
+        regimes = spaces.assign_regimes(extended, self.regime_axis)
+        labels = np.array([*regimes.labels, None], dtype=object)
+        return extended.assign(regime=labels[regimes.index])
+
+    def derived[T](self, key: Hashable, compute: Callable[[], T]) -> T:
+        """Return what `compute` makes of this population: once, and kept as long as the population.
+
+        Parameters
+        ----------
+        key : hashable
+            Names the result; whoever asks under an equal key gets the same object, so its arrays are read-only.
+        compute : callable
+            Called without arguments the first time.
+        """
+        if key not in self._derived:
+            self._derived[key] = _read_only(compute())
+        return cast(T, self._derived[key])
+
+    @cached_property
+    def regime_axis(self) -> spaces.Axis:
+        """The axis its plan fixed; "macs" for foreign tables and for plans that fixed both."""
+        axes = set(self.table["regime_axis"].dropna().unique()) if "regime_axis" in self.table else set()
+        return "params" if axes == {"params"} else "macs"
+
+    @cached_property
+    def recipe(self) -> npt.NDArray[np.int64]:
+        """Recipe number of each row, shape (n,): rows that share it are replicates with different seeds."""
+        keys = self._recipe_keys()
+        if not keys:
+            return _read_only(np.arange(len(self.table), dtype=np.int64))
+        codes = self.table.groupby(keys, sort=False, dropna=False).ngroup()
+        return _read_only(np.array(codes, dtype=np.int64))
+
+    def _recipe_keys(self) -> list[Any]:
+        if "recipe_id" in self.table and self.table["recipe_id"].notna().all():
+            return ["recipe_id", "retraining"] if len(self.techniques) > 1 else ["recipe_id"]
+        settings = [name for name in RECIPE_SETTINGS if name in self.table]
+        if self.width_columns:
+            return [*self.width_columns, *settings]
+        if "widths" in self.table:
+            return [self.table["widths"].map(lambda w: None if w is None else tuple(w)), *settings]
+        return []
+
+    @cached_property
+    def techniques(self) -> tuple[str, ...]:
+        """Retraining techniques in the table, ascending; "" stands for rows that do not say, last."""
+        return self._technique[1]
+
+    @property
+    def technique(self) -> npt.NDArray[np.int64]:
+        """Position of each row's retraining technique in `techniques`, shape (n,)."""
+        return self._technique[0]
+
+    @cached_property
+    def _technique(self) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+        if "retraining" not in self.table:
+            return _read_only(np.zeros(len(self.table), dtype=np.int64)), ("",)
+        code, names = pd.factorize(self.table["retraining"], sort=True)
+        unsaid = (code < 0).any()
+        code = np.where(code < 0, len(names), code) if unsaid else code
+        return _read_only(code.astype(np.int64)), (*map(str, names), *([""] if unsaid else []))
+
+    @cached_property
+    def group_names(self) -> tuple[str, ...]:
+        """Names of the dependency groups, in the order of the columns of `widths`; empty without widths."""
+        if self.width_columns:
+            return self.width_columns
+        if self.widths is None:
+            return ()
+        names = self.table["group_names"].iloc[0] if "group_names" in self.table else None
+        if isinstance(names, list | tuple | np.ndarray) and len(names) == self.widths.shape[1]:
+            return tuple(map(str, names))
+        return tuple(f"group {g + 1}" for g in range(self.widths.shape[1]))
+
+    @cached_property
+    def widths(self) -> npt.NDArray[np.float64] | None:
+        """Channels kept, shape (n, groups); None where the table has no widths."""
+        if self.width_columns:
+            return _read_only(self.table[list(self.width_columns)].to_numpy(dtype=np.float64))
+        if "widths" not in self.table or self.table["widths"].isna().any():
+            return None
+        return _read_only(np.array(self.table["widths"].tolist(), dtype=np.float64))
+
+    @property
+    def has_replicates(self) -> bool:
+        """Whether any recipe was trained with more than one seed."""
+        return bool(np.bincount(self.recipe).max() > 1)
+
+    def where(self, **conditions: Any) -> Population:
+        """Return the subnetworks whose columns equal the given values.
+
+        Parameters
+        ----------
+        **conditions
+            Column of `frame` -> value; all must hold.
+
+        Raises
+        ------
+        PopulationError
+            If there is no such column, or no such subnetwork.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"macs": [5, 6], "params": [4, 3], "accuracy": [90.0, 91.0], "seed": [0, 1]})
+        >>> population = Population.from_frame(frame, original=Original(macs=9, params=9, accuracy=92.0))
+        >>> len(population.where(seed=1))
+        1
+        """
+        keep = np.ones(len(self.table), dtype=bool)
+        for name, value in conditions.items():
+            if name not in self.frame:
+                raise PopulationError(
+                    f"where: no column {name!r}; there are: {', '.join(self.frame.columns)}"
+                )
+            keep &= (self.frame[name] == value).to_numpy(dtype=bool, na_value=False)
+            if not keep.any():
+                found = ", ".join(map(str, self.frame[name].dropna().unique()[:5]))
+                raise PopulationError(
+                    f"where: no subnetwork of {self.name} has {name} = {value!r}"
+                    f"{' beside the other conditions' if len(conditions) > 1 else ''}; {name} holds: {found}"
+                )
+        return self.select(keep)
+
+    def select(self, keep: npt.NDArray[Any]) -> Population:
+        """Return the subnetworks picked by a boolean mask or by row numbers, shape (n,) or (m,).
+
+        Raises
+        ------
+        PopulationError
+            If none is left.
+        """
+        rows = np.flatnonzero(keep) if np.asarray(keep).dtype == bool else np.asarray(keep)
+        if rows.size == 0:
+            raise PopulationError(f"{self.name}: no subnetwork is left after this selection of {len(self)}")
+        table = self.table.iloc[rows].reset_index(drop=True)
+        return Population(self.name, self.original, table, self.failed, self.metadata, self.width_columns)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the population as Parquet with its metadata in the footer; returns the path."""
+        whole = pd.concat([self.table, self.failed], ignore_index=True) if len(self.failed) else self.table
+        arrow = pa.Table.from_pandas(whole, preserve_index=False)
+        metadata = {**self.metadata, "population": self.name, "width_columns": self.width_columns}
+        target = Path(path)
+        folder_for(target)
+        unfinished = target.with_name(f"{target.name}.unfinished")
+        pq.write_table(arrow.replace_schema_metadata(footer(metadata)), unfinished)
+        return unfinished.replace(target)
+
+    def __repr__(self) -> str:
+        reductions = self.frame["macs_reduction"]
+        return (
+            f"<Population {self.name!r}: {len(self):,} trainings of {self.recipe.max() + 1:,} recipes"
+            f"{f', {len(self.failed)} failed' if len(self.failed) else ''}; MACs reduction "
+            f"{100 * reductions.min():.0f} to {100 * reductions.max():.0f} %; original {self.original.accuracy:.2f} %, "
+            f"{self.original.macs:,.10g} MACs, {self.original.params:,.10g} parameters>"
+        )
+
+    def _repr_html_(self) -> str:
+        summary = self.frame.groupby("regime")[["macs_reduction", "mcb", "accuracy_drop"]].agg(
+            ["count", "median"]
+        )
+        table = summary.droplevel(1, axis=1).iloc[:, [0, 1, 3, 5]]
+        table.columns = ["n", "MACs reduction", "mCB", "accuracy drop (points)"]
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>{table.to_html(float_format=lambda v: f'{v:.3g}')}"
+
+
+def _read_only[T](value: T) -> T:
+    """Make every array in a value read-only, in place, and return the value: it is shared by all who ask for it."""
+    if isinstance(value, np.ndarray):
+        value.flags.writeable = False
+    elif isinstance(value, tuple | list):
+        for item in value:
+            _read_only(item)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for part in fields(value):
+            _read_only(getattr(value, part.name))
+    return value
+
+
+def folder_for(path: Path) -> Path:
+    """Return the folder of a file to be written, made if only it is missing.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+
+    Raises
+    ------
+    PopstatsError
+        If the folder does not exist and could not be made inside an existing one other than the root: a mistyped
+        path makes no tree of folders.
+    """
+    folder = path.absolute().parent
+    if not folder.is_dir() and (folder.parent == Path(folder.anchor) or not folder.parent.is_dir()):
+        raise PopstatsError(
+            f"{path}: expected a folder to write to, got {folder}, which does not exist, and only one folder is made, "
+            "inside an existing one other than the root. Make it, or write elsewhere"
+        )
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def require_population(value: object) -> None:
+    """Raise PopulationError unless `value` is a Population, saying how to make one from what it is.
+
+    Parameters
+    ----------
+    value : object
+        What came as the first argument of `popstats.fit`.
+    """
+    if isinstance(value, Population):
+        return
+    remedy = "make one with popstats.load_population(...)"
+    if isinstance(value, str | Path):
+        remedy = f"load it first: popstats.fit(popstats.load_population({str(value)!r}))"
+    elif isinstance(value, pd.DataFrame):
+        remedy = "make one of it first: popstats.fit(popstats.Population.from_frame(frame, original=popstats.Original(...)))"
+    raise PopulationError(f"fit: expected a Population, got a {type(value).__name__}; {remedy}")
+
+
+def _name_in(table: pd.DataFrame) -> str:
+    names = table["population"].dropna().tolist() if "population" in table else []
+    return str(names[0]) if names else "population"
+
+
+def _plain_numbers(values: pd.Series) -> npt.NDArray[Any]:
+    """Return a required column as plain int64 where every value is whole, else as float64."""
+    numbers = values.to_numpy(dtype=np.float64)
+    if column(str(values.name)).type != pa.int64() or (numbers != np.rint(numbers)).any():
+        return numbers
+    return values.to_numpy(dtype=np.int64)
+
+
+def _notes(table: pd.DataFrame, techniques: tuple[str, ...]) -> Iterator[str]:
+    kinds = sorted(table["accuracy_kind"].dropna().unique())
+    if "best_test" in kinds:
+        yield (
+            "Accuracies are the best over epochs on the test images, which selects on the test set: they are "
+            "optimistic, by more for noisier trainings."
+        )
+    if "unknown" in kinds:
+        yield "The table does not say which epoch's accuracy it holds (accuracy_kind)."
+    if len(techniques) > 1 and not techniques[-1]:
+        named = ", ".join(filter(None, techniques))
+        yield (
+            f"{int(table['retraining'].isna().sum()):,} of {len(table):,} trainings do not say how they were retrained "
+            f"(column retraining). Beside {named} they count as one technique of their own, which R1 cannot compare; if "
+            "they are of a named one, fill the column in."
+        )
+    scalar = [c for c in table.columns if table[c].dtype != object or table[c].map(is_single_value).all()]
+    copies = int(table.duplicated(subset=scalar).sum()) if "subnetwork_id" not in table else 0
+    if copies:
+        yield (
+            f"{copies:,} rows are exact copies of other rows. They count as separate trainings; if they are not, "
+            "drop them (frame.drop_duplicates()), or every interval is too narrow."
+        )
+    collapsed = table["accuracy"] < COLLAPSED * table["original_accuracy"]
+    if collapsed.any():
+        yield (
+            f"{int(collapsed.sum()):,} of {len(table):,} trainings ended below half of the original's accuracy "
+            f"(lowest: {table['accuracy'].min():.2f} %). With normal noise a few such outliers widen every interval of "
+            'their regime; popstats.fit(population, noise="student") withstands them.'
+        )

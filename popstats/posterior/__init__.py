@@ -1,0 +1,1 @@
+"""From draws to what users read off a fit."""

@@ -1,0 +1,248 @@
+"""`popstats.compare`: which of several fits of the same recipes predicts a recipe left out better."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from scipy.special import logsumexp
+
+from popstats.arrays import FloatArray
+from popstats.errors import FitError
+from popstats.posterior.fit import Fit
+from popstats.posterior.pointwise import RegimePoints, fitted_points, sample_of, smooth_log_weights, thinned
+
+#: Draws that enter. Two sets of 500 draws of one posterior differ by about 1 in elpd over 16,384 recipes, far
+#: below what counts as a difference.
+DRAWS = 500
+#: Fewer draws than this leave no tail to smooth.
+MINIMUM_DRAWS = 100
+#: Pareto k above this: leaving that recipe out is unreliable (Vehtari et al. 2024).
+RELIABLE_K = 0.7
+#: A smaller elpd difference is small whatever its standard error (Sivula et al. 2020, arXiv:2008.10296).
+SMALL_DIFFERENCE = 4.0
+#: Standard errors that tell two fits apart.
+CLEAR = 2.0
+#: With fewer recipes than this the standard error itself is too small (Sivula et al. 2020).
+FEW_RECIPES = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Fits compared by the expected log density of a recipe left out.
+
+    Attributes
+    ----------
+    frame : pandas.DataFrame
+        One row a fit, best first: fit (name), elpd (sum over recipes of the log density, per percentage
+        point, of their mean drops), se (its standard error), p_loo (effective number of parameters),
+        share_bad_k (share of recipes with Pareto k above 0.7: should be 0, under 0.01 is harmless),
+        difference (elpd minus the best's, 0 or negative), difference_se.
+    by_regime : pandas.DataFrame
+        One row a regime and fit other than the best: fit, regime, recipes, difference, difference_se.
+    difference, difference_se : float
+        elpd of the best minus that of the runner-up, and its standard error.
+    sentence : str
+        What may be concluded.
+    """
+
+    frame: pd.DataFrame
+    by_regime: pd.DataFrame
+    difference: float
+    difference_se: float
+    sentence: str
+
+    def __repr__(self) -> str:
+        return f"<Comparison of {len(self.frame)} fits: {self.sentence}>"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(self.sentence)}</p>{self.frame.to_html(index=False, float_format=lambda v: f'{v:.4g}')}"
+
+
+@dataclass(frozen=True)
+class _Pointwise:
+    """Leave-one-out results of one fit over all recipes, shapes (n,)."""
+
+    elpd: FloatArray
+    p_loo: FloatArray
+    pareto_k: FloatArray
+
+
+def compare(first: Fit | Mapping[str, Fit], second: Fit | None = None) -> Comparison:
+    """Compare fits of the same recipes by PSIS-LOO.
+
+    One point is one recipe's mean drop; each fit is scored by the log density that it gives to a recipe
+    without having seen it. The difference comes with its standard error over recipes; there are no weights,
+    which are read as probabilities and are none.
+
+    Parameters
+    ----------
+    first : Fit or mapping of str to Fit
+        A fit, or names and fits.
+    second : Fit, optional
+        The other fit, where `first` is one.
+
+    Returns
+    -------
+    Comparison
+        How to read it: a difference under 4, or under twice its standard error, tells nothing apart.
+
+    Raises
+    ------
+    FitError
+        If the fits are fewer than two, or not of the same recipes in the same regimes.
+
+    References
+    ----------
+    Vehtari, Gelman and Gabry (2017), doi:10.1007/s11222-016-9696-4; Sivula, Magnusson and Vehtari (2020),
+    arXiv:2008.10296.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> population = popstats.simulate_population("linear", regimes=[0.6], n=120, rise=1.0, noise=0.05)
+    >>> smooth, parabola = (popstats.fit(population, curve=c, method="exact") for c in ("smooth", "quadratic"))
+    >>> found = popstats.compare({"smooth": smooth, "quadratic": parabola})
+    >>> sorted(found.frame["fit"]), found.difference >= 0.0
+    (['quadratic', 'smooth'], True)
+    """
+    fits = _named(first, second)
+    points = {name: fitted_points(fit) for name, fit in fits.items()}
+    for a, b in pairwise(fits):
+        _require_same_recipes(a, points[a], b, points[b], fits)
+    _require_draws(fits)
+    scores = {name: _leave_one_out(fit, points[name]) for name, fit in fits.items()}
+    ordered = sorted(scores, key=lambda name: -scores[name].elpd.sum())
+    frame = pd.DataFrame([_row(name, scores[name], scores[ordered[0]]) for name in ordered])
+    by_regime = pd.DataFrame(list(_by_regime(ordered, scores, points[ordered[0]])))
+    runner_up = frame.iloc[1]
+    sentence = " ".join(_sentence(frame, i) for i in range(1, len(frame)))
+    return Comparison(
+        frame, by_regime, -float(runner_up["difference"]), float(runner_up["difference_se"]), sentence
+    )
+
+
+def _named(first: Fit | Mapping[str, Fit], second: Fit | None) -> dict[str, Fit]:
+    if isinstance(first, Mapping):
+        fits = dict(first)
+    elif isinstance(second, Fit):
+        fits = dict(zip(_names(first, second), (first, second), strict=True))
+    else:
+        fits = {"first": first}
+    if len(fits) < 2 or not all(isinstance(fit, Fit) for fit in fits.values()):
+        raise FitError(
+            "compare: expected two fits, or a mapping of names to at least two fits; "
+            f"got {', '.join(f'{name}: {type(fit).__name__}' for name, fit in fits.items()) or 'nothing'}"
+        )
+    return fits
+
+
+def _require_draws(fits: dict[str, Fit]) -> None:
+    for name, fit in fits.items():
+        if (size := fit.draws.flat_coefficients.shape[0]) < MINIMUM_DRAWS:
+            raise FitError(f"compare: fit {name!r} has {size} draws, it needs at least {MINIMUM_DRAWS}")
+
+
+def _names(first: Fit, second: Fit) -> tuple[str, str]:
+    for field in ("curve", "noise", "method"):
+        a, b = getattr(first.settings, field), getattr(second.settings, field)
+        if a != b:
+            return a, b
+    return "first", "second"
+
+
+def _require_same_recipes(
+    a: str, of_a: tuple[RegimePoints, ...], b: str, of_b: tuple[RegimePoints, ...], fits: dict[str, Fit]
+) -> None:
+    remedy = "Compare fits of one population, with the same regimes"
+    axes, labels = [fits[n].regime_axis for n in (a, b)], [[p.regime.label for p in q] for q in (of_a, of_b)]
+    if axes[0] != axes[1] or labels[0] != labels[1]:
+        raise FitError(
+            f"compare: fits {a!r} and {b!r} have different regimes: {axes[0]} {', '.join(labels[0]) or 'none'} "
+            f"against {axes[1]} {', '.join(labels[1]) or 'none'}. {remedy}"
+        )
+    if not labels[0]:
+        raise FitError(f"compare: neither {a!r} nor {b!r} has a fitted regime")
+    for p, q in zip(of_a, of_b, strict=True):
+        if not _same(p, q):
+            raise FitError(
+                f"compare: fits {a!r} and {b!r} saw different recipes in regime {p.regime.label} "
+                f"({p.rows.drop.size} against {q.rows.drop.size} recipes, populations "
+                f"{fits[a].population.name!r} and {fits[b].population.name!r}). {remedy}"
+            )
+
+
+def _same(p: RegimePoints, q: RegimePoints) -> bool:
+    # The weights may differ: they belong to the model, not to the data.
+    pairs = [(getattr(p.rows, name), getattr(q.rows, name)) for name in ("unit", "distance", "drop", "runs")]
+    units = np.allclose((p.regime.centre, p.regime.scale), (q.regime.centre, q.regime.scale))
+    return units and all(x.shape == y.shape and np.allclose(x, y) for x, y in pairs)
+
+
+def _leave_one_out(fit: Fit, points: tuple[RegimePoints, ...]) -> _Pointwise:
+    picked = thinned(fit, DRAWS)
+    parts = []
+    for k, regime_points in enumerate(points):
+        for _, density in sample_of(fit, k, picked).log_density(regime_points):
+            log_weights, pareto_k = smooth_log_weights(-density)
+            elpd = logsumexp(log_weights + density, axis=1)
+            seen = logsumexp(density, axis=1) - np.log(picked.size)
+            parts.append((elpd, seen - elpd, pareto_k))
+    return _Pointwise(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+
+
+def _standard_error(values: FloatArray) -> float:
+    return float(np.sqrt(values.size * values.var(ddof=1)))
+
+
+def _row(name: str, score: _Pointwise, best: _Pointwise) -> dict[str, object]:
+    difference = score.elpd - best.elpd
+    return {
+        "fit": name,
+        "elpd": float(score.elpd.sum()),
+        "se": _standard_error(score.elpd),
+        "p_loo": float(score.p_loo.sum()),
+        "share_bad_k": float((score.pareto_k > RELIABLE_K).mean()),
+        "difference": float(difference.sum()),
+        "difference_se": _standard_error(difference),
+        "recipes": difference.size,
+    }
+
+
+def _by_regime(
+    ordered: list[str], scores: dict[str, _Pointwise], points: tuple[RegimePoints, ...]
+) -> Iterator[dict[str, object]]:
+    sizes = [p.rows.drop.size for p in points]
+    ends = np.cumsum(sizes)
+    for name in ordered[1:]:
+        difference = scores[name].elpd - scores[ordered[0]].elpd
+        for p, part in zip(points, np.split(difference, ends[:-1]), strict=True):
+            yield {
+                "fit": name,
+                "regime": p.regime.label,
+                "recipes": part.size,
+                "difference": float(part.sum()),
+                "difference_se": _standard_error(part),
+            }
+
+
+def _sentence(frame: pd.DataFrame, position: int) -> str:
+    best, other = frame.iloc[0], frame.iloc[position]
+    gap, error = -float(other["difference"]), float(other["difference_se"])
+    numbers = f"elpd difference {gap:.1f}, standard error {error:.1f}, {int(best['recipes']):,} recipes"
+    if gap > max(SMALL_DIFFERENCE, CLEAR * error):
+        text = f"{best['fit']!r} predicts left-out recipes better than {other['fit']!r} ({numbers})"
+    else:
+        text = f"{best['fit']!r} and {other['fit']!r} are not told apart ({numbers})"
+    cautions = []
+    if best["recipes"] < FEW_RECIPES:
+        cautions.append("with so few recipes the standard error is itself too small")
+    if max(best["share_bad_k"], other["share_bad_k"]) > 0.0:
+        cautions.append(
+            f"Pareto k above {RELIABLE_K:g} for up to {max(best['share_bad_k'], other['share_bad_k']):.2%} of the recipes"
+        )
+    return f"{text}; {'; '.join(cautions)}." if cautions else f"{text}."

@@ -1,0 +1,341 @@
+"""What is read off the draws of a fit: expected drops, optima, predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from popstats.arrays import FloatArray
+from popstats.errors import FitError
+from popstats.inference.data import (
+    RegimeData,
+    prepare_population,
+)
+from popstats.inference.draws import (
+    PRIOR_DRAWS,
+    Draws,
+    curve_in_points,
+    interval,
+    prior_curves,
+)
+from popstats.inference.exact import shrinkage
+from popstats.inference.model import PARAMETRIC, Priors, Settings
+from popstats.inference.spread import (
+    SpreadChange,
+    relative_spread,
+)
+from popstats.population.regimes import Axis
+from popstats.population.table import Population
+from popstats.posterior.optimum import GRID_SIZE, NEAR_OPTIMAL_POINTS, OptimumDraws, read_optimum
+
+if TYPE_CHECKING:
+    pass
+
+
+#: Ends of ranges are printed with three decimals: whoever types one must not be refused.
+_PRINTED = 0.0005
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FittedCurves:
+    """The draws of one population's curves, on the axes that users read; `Fit` adds checks and files."""
+
+    population: Population
+    regimes: tuple[RegimeData, ...]
+    settings: Settings
+    prior_settings: Priors
+    draws: Draws
+    spread_changes: tuple[SpreadChange | None, ...]
+    seconds: float
+
+    @property
+    def regime_axis(self) -> Axis:
+        """The reduction that defines a regime."""
+        return self.settings.regime_axis
+
+    @cached_property
+    def fitted(self) -> tuple[RegimeData, ...]:
+        """The regimes that were fitted."""
+        return tuple(r for r in self.regimes if r.fitted)
+
+    @cached_property
+    def grid(self) -> FloatArray:
+        """Values of log mCB over each fitted regime's observed range, shape (K, GRID_SIZE)."""
+        return np.array([r.curve_scale.grid(GRID_SIZE) for r in self.fitted]).reshape(
+            len(self.fitted), GRID_SIZE
+        )
+
+    @cached_property
+    def expected_drop(self) -> FloatArray:
+        """Draws of the expected drop at the regime's centre, percentage points, shape (S, K, GRID_SIZE)."""
+        flat = self.draws.flat_coefficients
+        # Regime by regime in memory, as they are read.
+        drop = np.empty((len(self.fitted), flat.shape[0], GRID_SIZE))
+        for k, regime in enumerate(self.fitted):
+            drop[k] = curve_in_points(regime, flat[:, k], self.grid[k])
+            if self.settings.noise == "frontier":
+                drop[k] += self._excess(k)
+        return drop.transpose(1, 0, 2)
+
+    def _excess(self, k: int) -> FloatArray:
+        """Mean distance of trainings from the curve, points, shape (S, 1): 0 unless the curve is a frontier."""
+        if self.settings.noise != "frontier" or self.draws.shape is None:
+            return np.zeros((self.draws.flat_coefficients.shape[0], 1))
+        return np.asarray(self.fitted[k].scale * self.draws.shape[:, :, k].reshape(-1, 1))
+
+    @cached_property
+    def optimum_draws(self) -> tuple[OptimumDraws, ...]:
+        """Optimum, limit, near-optimal range and regret of each fitted regime, draw by draw."""
+        return tuple(self.read_optimum(k) for k in range(len(self.fitted)))
+
+    def read_optimum(self, k: int, near: float = NEAR_OPTIMAL_POINTS) -> OptimumDraws:
+        """Read the k-th fitted regime's optimum off its draws; `near`: height of the near-optimal range, points."""
+        return read_optimum(self.grid[k], self.expected_drop[:, k], near, self._bias(k))
+
+    def _bias(self, k: int) -> FloatArray | None:
+        """How far the prior has pulled a regime's mean curve from the truth, points, shape (GRID_SIZE,)."""
+        if self.settings.curve in PARAMETRIC:
+            return None
+        regime, draws = self.fitted[k], self.draws
+        length, amplitude, noise, share = (
+            float(np.median(values[:, :, k]))
+            for values in (draws.length_scale, draws.amplitude, draws.noise, draws.seed_share)
+        )
+        mean = draws.coefficients[:, :, k].mean(axis=(0, 1))
+        bias = shrinkage(regime, mean, length, amplitude, noise, share)
+        return np.asarray(curve_in_points(regime, bias[None], self.grid[k])[0] - regime.centre)
+
+    @cached_property
+    def prior_drop(self) -> FloatArray:
+        """Curves drawn from the prior around an arbitrary level, points, shape (draws, K, GRID_SIZE)."""
+        drop = np.empty((len(self.fitted), PRIOR_DRAWS, GRID_SIZE))
+        for k, regime in enumerate(self.fitted):
+            drop[k] = prior_curves(regime, self.prior_settings, self.grid[k], self.settings.seed)
+        return drop.transpose(1, 0, 2)
+
+    def optima(self) -> pd.DataFrame:
+        """Return what was found in each regime; all intervals 90 %, equal-tailed.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a regime: regime, target (fraction removed), n (trainings), n_recipes; mcb (median of the
+            argmin) with mcb_lower, mcb_upper; near_lower and near_upper, the near-optimal range (medians of its
+            ends: mCB values within 0.05 points of the minimum), each with its own interval
+            (near_lower_lower, ...); limit (points) with limit_lower, limit_upper; regret_at_original (points;
+            NaN where mCB = 1 was not observed) with its interval; p_interior (probability that the minimum lies
+            inside the observed range); observed_lower, observed_upper (mCB); recipe_sd and seed_sd (points; NaN
+            without replicates), residual_sd (points, one training), seed_share; reason (why a regime has none).
+        """
+        rows = [self._optimum_row(r) for r in self.regimes]
+        return pd.DataFrame(rows)
+
+    def _optimum_row(self, regime: RegimeData) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "regime": regime.label,
+            "target": regime.target,
+            "n": regime.n,
+            "n_recipes": regime.n_recipes,
+        }
+        names = ("mcb", "near_lower", "near_upper", "limit", "regret_at_original")
+        if not regime.fitted:
+            blank = {f"{n}{e}": np.nan for n in names for e in ("", "_lower", "_upper")}
+            rest = dict.fromkeys(
+                (
+                    "p_interior",
+                    "observed_lower",
+                    "observed_upper",
+                    "recipe_sd",
+                    "seed_sd",
+                    "residual_sd",
+                    "seed_share",
+                ),
+                np.nan,
+            )
+            return {**row, **blank, **rest, "reason": regime.reason}
+        optimum = self.optimum_draws[self.fitted.index(regime)]
+        values = (
+            np.exp(optimum.log_mcb), np.exp(optimum.near_lower), np.exp(optimum.near_upper), optimum.limit,
+            optimum.regret_at_original,
+        )  # fmt: skip
+        for name, draws in zip(names, values, strict=True):
+            low, high = interval(draws)
+            row |= {name: float(np.median(draws)), f"{name}_lower": float(low), f"{name}_upper": float(high)}
+        return {**row, "p_interior": float(optimum.interior.mean()), **self._spread(regime), "reason": ""}
+
+    def _spread(self, regime: RegimeData) -> dict[str, float]:
+        k = self.fitted.index(regime)
+        low, high = np.exp(regime.observed)
+        noise = regime.scale * self.draws.noise[:, :, k]
+        share = self.draws.seed_share[:, :, k]
+        replicated = regime.cross_products is not None and regime.cross_products.has_replicates
+        return {
+            "observed_lower": float(low),
+            "observed_upper": float(high),
+            "recipe_sd": float(np.median(noise * np.sqrt(1 - share))) if replicated else np.nan,
+            "seed_sd": float(np.median(noise * np.sqrt(share))) if replicated else np.nan,
+            "residual_sd": float(np.median(noise)),
+            "seed_share": float(np.median(share)) if replicated else np.nan,
+        }
+
+    def curve(self) -> pd.DataFrame:
+        """Return the expected drop over mCB: regime, mcb, drop (median, points), lower, upper (90 %)."""
+        parts = []
+        for k, regime in enumerate(self.fitted):
+            low, high = interval(self.expected_drop[:, k])
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "regime": regime.label,
+                        "mcb": np.exp(self.grid[k]),
+                        "drop": np.median(self.expected_drop[:, k], axis=0),
+                        "lower": low,
+                        "upper": high,
+                    }
+                )
+            )
+        columns = ["regime", "mcb", "drop", "lower", "upper"]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+    def predict(
+        self,
+        mcb: npt.ArrayLike,
+        regime: float | str,
+        reduction: float | None = None,
+        *,
+        retraining: str | None = None,
+    ) -> pd.DataFrame:
+        """Predict the accuracy drop of subnetworks with the given mCB.
+
+        Parameters
+        ----------
+        mcb : array_like, shape (m,)
+            Inside the regime's observed range.
+        regime : float or str
+            Centre or label of a fitted regime.
+        reduction : float, optional
+            The subnetworks' reduction on the fit's axis, inside the regime; default: the regime's centre.
+        retraining : str, optional
+            How they are retrained; default: the average over the regime's recipes.
+
+        Returns
+        -------
+        pandas.DataFrame
+            mcb; drop, lower, upper: expected drop with its 90 % interval, points; training_lower,
+            training_upper: 90 % interval for one new training (recipe and seed noise included).
+
+        Raises
+        ------
+        FitError
+            If the regime was not fitted, or a value lies outside what was observed.
+        """
+        k = self.position_of(regime, "predict")
+        data = self.fitted[k]
+        asked, (low, high) = _positive(mcb), np.exp(data.observed)
+        if not ((asked >= low - _PRINTED) & (asked <= high + _PRINTED)).all():
+            raise FitError(
+                f"predict: mCB outside the observed range of regime {data.label} ({low:.3f} to {high:.3f}); "
+                "nothing may be claimed there"
+            )
+        log_mcb = np.log(asked)
+        distance = 0.0 if reduction is None else reduction - data.target
+        if not abs(distance) <= data.half_width + _PRINTED:
+            raise FitError(
+                f"predict: reduction {reduction} lies outside regime {data.label} "
+                f"({data.target - data.half_width:.3f} to {data.target + data.half_width:.3f})"
+            )
+        technique = self._technique_of(data, retraining)
+        curve = curve_in_points(data, self.draws.flat_coefficients[:, k], log_mcb, distance, technique)
+        drop = curve + self._excess(k)
+        lower, upper = interval(drop)
+        t_lower, t_upper = interval(drop + self._training_noise(k, log_mcb))
+        return pd.DataFrame(
+            {
+                "mcb": np.exp(log_mcb),
+                "drop": np.median(drop, axis=0),
+                "lower": lower,
+                "upper": upper,
+                "training_lower": t_lower,
+                "training_upper": t_upper,
+            }
+        )
+
+    def _technique_of(self, regime: RegimeData, retraining: str | None) -> int | None:
+        """Position of a technique that the regime holds; None for the average over them."""
+        if retraining is None:
+            return None
+        named = zip(self.population.techniques, regime.mix, strict=True)
+        held = {name: i for i, (name, share) in enumerate(named) if share > 0.0 and name}
+        if retraining not in held:
+            raise FitError(
+                f"predict: retraining {retraining!r} was not observed in regime {regime.label}; it holds: "
+                f"{', '.join(held) or 'no names of techniques'}"
+            )
+        return held[retraining]
+
+    def _relative_spread(self, k: int, log_mcb: FloatArray) -> FloatArray:
+        """Scale of a training's noise at `log_mcb` over the regime's, shape (m,): 1 unless it changes over the range."""
+        position = self.regimes.index(self.fitted[k])
+        change = self.spread_changes[position]
+        if change is None or not change.matters:
+            return np.ones_like(log_mcb)
+        prepared = prepare_population(self.population, self.regime_axis, self.settings.regimes)
+        held = prepared.recipes["log_mcb"].to_numpy()[prepared.members[position]]
+        return relative_spread(log_mcb, held, self.fitted[k], change)
+
+    def _training_noise(self, k: int, log_mcb: FloatArray) -> FloatArray:
+        """Draw deviations of single trainings at `log_mcb`, shape (m,), from their expected drop, points, (S, m)."""
+        rng = np.random.default_rng([self.settings.seed, k, 2])
+        noise = self.fitted[k].scale * self.draws.noise[:, :, k].reshape(-1, 1)
+        scale = noise * self._relative_spread(k, log_mcb)
+        shape = scale.shape
+        if self.draws.shape is None:
+            return np.asarray(scale * rng.standard_normal(shape))
+        extra = self.draws.shape[:, :, k].reshape(-1, 1)
+        if self.settings.noise == "student":
+            return np.asarray(scale * rng.standard_t(extra, shape))
+        excess = self.fitted[k].scale * extra
+        return np.asarray(
+            scale * rng.standard_normal(shape) + excess * (rng.standard_exponential(shape) - 1.0)
+        )
+
+    def position_of(self, regime: float | str, who: str) -> int:
+        """Return the position in `fitted` of a regime, given by its centre or label.
+
+        Parameters
+        ----------
+        regime : float or str
+        who : str
+            The function that asks, for the message.
+
+        Raises
+        ------
+        FitError
+            If it was not fitted.
+        """
+        names = f"fitted: {', '.join(r.label for r in self.fitted) or 'none'}"
+        if not isinstance(regime, str | Real):
+            raise FitError(
+                f"{who}: regime: expected the centre or label of a fitted regime, got {regime!r}; {names}"
+            )
+        for k, data in enumerate(self.fitted):
+            if regime == data.label or (isinstance(regime, Real) and abs(regime - data.target) < 1e-6):
+                return k
+        raise FitError(f"{who}: regime {regime!r} was not fitted; {names}")
+
+
+def _positive(mcb: npt.ArrayLike) -> FloatArray:
+    """Return values of mCB as an array, shape (m,); FitError unless they are positive numbers."""
+    try:
+        values = np.atleast_1d(np.asarray(mcb, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise FitError(f"predict: mcb: expected positive numbers, got {mcb!r}") from error
+    if not (values > 0.0).all():
+        raise FitError(f"predict: mcb: expected positive numbers, got {mcb!r}")
+    return values

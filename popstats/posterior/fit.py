@@ -1,0 +1,386 @@
+"""`popstats.fit`: from a population to joint draws of its curves, and the object that carries them."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from popstats.errors import FitError
+from popstats.inference.data import (
+    RegimeData,
+    StandardRows,
+    prepare_population,
+    standard_rows,
+)
+from popstats.inference.draws import (
+    INTERVAL_MASS,
+    Convergence,
+    Draws,
+    check_draws,
+    from_regimes,
+    interval,
+)
+from popstats.inference.exact import draw_regime
+from popstats.inference.model import PARAMETRIC, Method, Priors, Settings
+from popstats.inference.parametric import draw_parametric, flat_priors
+from popstats.inference.spread import (
+    SpreadChange,
+    precision_weights,
+    weighted_regimes,
+)
+from popstats.population.regimes import Axis
+from popstats.population.table import Population, require_population
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from popstats.inference.sampling import Chains
+    from popstats.posterior.predictive import PredictiveChecks
+    from popstats.posterior.sensitivity import Sensitivity
+
+from popstats.posterior.curves import FittedCurves
+
+#: Columns of `Fit.optima()` that a notebook shows.
+_SHOWN = (
+    "regime", "n", "near_lower", "near_upper", "mcb", "mcb_lower", "mcb_upper", "limit", "limit_lower",
+    "limit_upper", "p_interior",
+)  # fmt: skip
+
+
+def fit(
+    population: Population,
+    regime_axis: Axis | None = None,
+    regimes: Sequence[float] | Mapping[float, float] | float | None = None,
+    *,
+    curve: str = "smooth",
+    noise: str = "normal",
+    method: Method = "nuts",
+    seed: int = 0,
+    draws: int = 1000,
+    tune: int = 500,
+    chains: int = 4,
+    priors: Priors | None = None,
+    progress: bool | None = None,
+) -> Fit:
+    r"""Fit curves of accuracy drop over mCB, one a pruning regime.
+
+    .. math:: \mathrm{drop}_{ij} = \mathrm{level}_k + b_k c + d_k c^2 + t_k + f_k(\log \mathrm{mCB}_i)
+              + \mathrm{recipe}_i + \mathrm{run}_{ij}
+
+    for recipe i of regime k and seed j, with c the reduction minus the regime's centre, t_k what the recipe's
+    retraining technique lies above the regime's average over techniques (where the table's column `retraining` holds
+    several) and f_k a Matern Gaussian process of smoothness 7/4 on a fixed basis.
+
+    Parameters
+    ----------
+    population : Population
+        From `load_population` or `Population.from_frame`.
+    regime_axis : {"macs", "params"}, optional
+        The reduction that defines a regime; default: the axis of the population's plan, else "macs".
+    regimes : sequence of float, mapping or float, optional
+        Centres (fractions removed), or centre -> half-width; a single number is one regime.
+        Default: the plan's regimes where the table has them, else bins of ten points of reduction.
+    curve : {"smooth", "quadratic", "asymmetric"}
+        "smooth": the curve whose minimum the verdicts read. The others are companions, to be compared with it: a
+        parabola, and two half-parabolas that bend differently. They have flat priors and a closed form, so
+        `method` is "exact" whatever was asked for, and `judge` refuses them.
+    noise : {"normal", "student", "frontier"}
+        Distribution of recipes and runs about the curve. "student": heavy tails, for collapsed networks; the
+        curve is then the centre of a regime's recipes, which collapses do not pull.
+        "frontier": normal plus exponential, the curve's lower edge as what is attainable; the expected drop,
+        which verdicts read, includes the mean excess. The last two see every row and take longer.
+    method : {"nuts", "exact"}
+        "nuts": PyMC and nutpie, hyperparameters partially pooled over regimes. "exact": regimes
+        independent, hyperparameters on a grid, everything else in closed form; well under a second.
+    seed : int
+        Same seed, same draws.
+    draws, tune, chains : int
+        Of NUTS, whose `tune` is at least 1,000 where every row is seen; the exact method gives chains x draws independent
+        draws.
+    priors : Priors, optional
+        See `popstats.inference.model.Priors`.
+    progress : bool, optional
+        Say what is being done; default: only on a terminal or in a notebook.
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    FitError
+        If an argument is not legal.
+    PopulationError
+        If it is not given a population, or no row falls into the regimes asked for.
+
+    Notes
+    -----
+    How to read it: `Fit.convergence` first (may it be believed), `Fit.predictive_checks` (does the noise fit), then
+    `Fit.optima`: recipes are chosen by `near_lower` to `near_upper` in regimes where `popstats.judge` supports C3a.
+    Drops and limits are percentage points; every interval is 90 %, equal-tailed.
+
+    References
+    ----------
+    Riutort-Mayol et al. (2023), doi:10.1007/s11222-022-10167-2 (the basis); what differs is in ``inference/curves.py``.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> population = popstats.simulate_population(regimes=[0.6], n=300, rise=1.0)
+    >>> fit = popstats.fit(population, method="exact")
+    >>> fit.convergence.ok
+    True
+    >>> fit.optima()[["regime", "near_lower", "near_upper", "limit"]].round(1)
+      regime  near_lower  near_upper  limit
+    0   0.60         0.9         1.1    1.7
+    """
+    require_population(population)
+    started = time.perf_counter()
+    axis = regime_axis or population.regime_axis
+    if curve in PARAMETRIC and noise == "normal":
+        method = "exact"
+    centres = _frozen(regimes)
+    seed = int(seed) if isinstance(seed, Integral) else seed
+    settings = Settings(axis, centres, curve, noise, method, seed, draws, tune, chains)
+    priors = priors or Priors()
+    prepared = prepare_population(population, axis, centres)
+    data, changes = weighted_regimes(prepared, priors, seed)
+    result = _draw(prepared.recipes, data, changes, settings, priors, progress)
+    return Fit(population, data, settings, priors, result, changes, time.perf_counter() - started)
+
+
+def _frozen(
+    regimes: Sequence[float] | Mapping[float, float] | float | None,
+) -> tuple[float, ...] | dict[float, float] | None:
+    if regimes is None:
+        return None
+    try:
+        if isinstance(regimes, Mapping):
+            return {float(centre): float(half) for centre, half in regimes.items()}
+        if isinstance(regimes, str):
+            return (float(regimes),)
+        return tuple(float(r) for r in np.atleast_1d(np.asarray(regimes, dtype=np.float64)))
+    except (TypeError, ValueError) as error:
+        raise FitError(
+            f"regimes: expected fractions removed, e.g. [0.5, 0.7], or {{0.5: 0.02}} with half-widths, got {regimes!r}"
+        ) from error
+
+
+def _draw(
+    recipes: pd.DataFrame,
+    data: tuple[RegimeData, ...],
+    changes: tuple[SpreadChange | None, ...],
+    settings: Settings,
+    priors: Priors,
+    progress: bool | None,
+) -> Draws:
+    fitted = [r for r in data if r.fitted]
+    if settings.method == "exact" or not fitted:
+        return _draw_exact(fitted, settings, priors)
+    if settings.noise == "normal":
+        from popstats.inference.nuts import sample_nuts
+
+        return sample_nuts(fitted, priors, _chains(settings), progress)
+    from popstats.inference.robust import sample_rows
+
+    rows = _rows(recipes, data, changes)
+    normal = _draw_exact(fitted, settings, priors)
+    return sample_rows(settings.noise, fitted, rows, normal, priors, _chains(settings), progress)
+
+
+def _chains(settings: Settings) -> Chains:
+    from popstats.inference.sampling import Chains
+
+    return Chains(number=settings.chains, draws=settings.draws, tune=settings.tune, seed=settings.seed)
+
+
+def _draw_exact(fitted: list[RegimeData], settings: Settings, priors: Priors) -> Draws:
+    size = settings.draws * settings.chains
+    streams = [np.random.default_rng([settings.seed, k]) for k in range(len(fitted))]
+    curve = settings.curve
+    drawn = [
+        draw_parametric(curve, r, priors, size, rng)
+        if curve in PARAMETRIC
+        else draw_regime(r, priors, size, rng)
+        for r, rng in zip(fitted, streams, strict=True)
+    ]
+    return from_regimes(drawn)
+
+
+def _rows(
+    recipes: pd.DataFrame, data: tuple[RegimeData, ...], changes: tuple[SpreadChange | None, ...]
+) -> list[StandardRows]:
+    members = recipes["regime"].to_numpy()
+    found = []
+    for k, (regime, change) in enumerate(zip(data, changes, strict=True)):
+        if regime.fitted and change is not None:
+            mine = recipes[members == k]
+            found.append(standard_rows(mine, regime, precision_weights(mine, regime, change)))
+    return found
+
+
+def require_fit(value: object, who: str) -> None:
+    """Raise FitError unless `value` is a Fit; `who` is the function that was given it.
+
+    Parameters
+    ----------
+    value : object
+        What came as the function's first argument.
+    who : str
+        The function's name.
+    """
+    if isinstance(value, Fit):
+        return
+    remedy = (
+        f"fit it first: popstats.{who}(popstats.fit(population))"
+        if isinstance(value, Population)
+        else "popstats.fit makes one, popstats.Fit.load reads one"
+    )
+    raise FitError(f"{who}: expected a Fit, got a {type(value).__name__}; {remedy}")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Fit(FittedCurves):
+    """Posterior draws of the curves of one population, and what can be read off them.
+
+    Attributes
+    ----------
+    population : Population
+    regimes : tuple of RegimeData
+        All regimes, those too small to fit included (`regime.fitted`, `regime.reason`).
+    settings : Settings
+        The arguments of `popstats.fit`.
+    prior_settings : Priors
+    draws : Draws
+        Over the fitted regimes, in the order of `fitted`.
+    spread_changes : tuple of SpreadChange or None
+        Per regime: how the residual spread changes over the range (weighted where it `matters`).
+    seconds : float
+        Wall time of the fit.
+
+    Notes
+    -----
+    S draws, K fitted regimes: every result is read off the same joint draws, so that results of several regimes may be
+    combined draw by draw. Where shapes are given, mCB is log mCB and drops are percentage points.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> fit = popstats.fit(popstats.simulate_population(regimes=[0.6, 0.8], n=100), method="exact")
+    >>> fit.expected_drop.shape, [regime.label for regime in fit.fitted]
+    ((4000, 2, 161), ['0.60', '0.80'])
+    >>> fit.predict([0.9, 1.0], regime=0.6)[["mcb", "drop"]].round(1)["drop"].tolist()
+    [1.7, 1.7]
+    """
+
+    @property
+    def priors(self) -> pd.DataFrame:
+        """The priors: name, distribution, unit, reason. What they give each claim: `popstats.prior_claims`."""
+        return flat_priors() if self.settings.curve in PARAMETRIC else self.prior_settings.describe()
+
+    @cached_property
+    def convergence(self) -> Convergence:
+        """Whether the fit may be believed: `.ok`, `.reasons`, `.table`."""
+        shape = self.draws.noise.shape
+        outcomes = {
+            name: np.stack([getattr(o, field) for o in self.optimum_draws], axis=1).reshape(shape)
+            for name, field in (("optimum", "log_mcb"), ("limit", "limit"))
+        } if self.fitted else {}  # fmt: skip
+        return check_draws(self.draws, self.fitted, outcomes)
+
+    @cached_property
+    def predictive_checks(self) -> PredictiveChecks:
+        """Posterior predictive checks and LOO-PIT values of each regime: `.frame`, `.alerts`."""
+        from popstats.posterior.predictive import check_predictions
+
+        self._require_smooth("predictive_checks: expected a fit with the smooth curve")
+        return check_predictions(self)
+
+    @cached_property
+    def prior_sensitivity(self) -> Sensitivity:
+        """How much each regime's results lean on the priors, by power scaling: `.frame`, `.sentence`."""
+        from popstats.posterior.sensitivity import power_scale
+
+        self._require_smooth("prior_sensitivity: this fit has no priors to lean on")
+        return power_scale(self)
+
+    def _require_smooth(self, problem: str) -> None:
+        if self.settings.curve in PARAMETRIC:
+            raise FitError(
+                f"{problem}, got curve={self.settings.curve!r}, a companion; fit again with curve='smooth', and "
+                "compare the two with popstats.compare"
+            )
+
+    @cached_property
+    def posterior(self) -> xr.DataTree:
+        """The draws as an ArviZ-style DataTree: groups posterior, sample_stats, constant_data."""
+        from popstats.posterior.storage import posterior_tree
+
+        return posterior_tree(self)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the fit, its population included, as one netCDF file; `Fit.load` gives it back exactly."""
+        from popstats.posterior.storage import save_fit
+
+        return save_fit(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Fit:
+        """Read a fit that `save` wrote.
+
+        Raises
+        ------
+        FitError
+            If the file is not such a fit, or another version wrote it.
+        """
+        from popstats.posterior.storage import read_parts
+
+        return cls(**read_parts(Path(path)))
+
+    def summary(self) -> pd.DataFrame:
+        """Return the hyperparameters of each fitted regime: medians and 90 % intervals in users' units."""
+        rows = []
+        for k, regime in enumerate(self.fitted):
+            low, high = regime.observed
+            for name, values, unit in (
+                ("length_scale", self.draws.length_scale[:, :, k] * (high - low) / 2, "log mCB"),
+                ("amplitude", self.draws.amplitude[:, :, k] * regime.scale, "points"),
+                ("noise", self.draws.noise[:, :, k] * regime.scale, "points"),
+                ("seed_share", self.draws.seed_share[:, :, k], "fraction of variance"),
+            ):
+                lower, upper = interval(values.ravel())
+                rows.append((regime.label, name, float(np.median(values)), float(lower), float(upper), unit))
+        # A parametric curve has neither length scale nor amplitude.
+        return pd.DataFrame(rows, columns=["regime", "parameter", "median", "lower", "upper", "unit"]).dropna(
+            ignore_index=True
+        )
+
+    def __repr__(self) -> str:
+        checks = self.convergence
+        held = (
+            "" if len(self.fitted) == len(self.regimes) else f" for the {len(self.fitted)} that were fitted"
+        )
+        if not self.fitted:
+            state = "nothing was fitted: fit.optima() gives each regime's reason"
+        elif checks.ok:
+            state = f"diagnostics ok{held}"
+        else:
+            state = f"REJECTED by its diagnostics: {'; '.join(checks.reasons)}"
+        return (
+            f"<Fit of {self.population.name!r}: {len(self.fitted)} of {len(self.regimes)} regimes on the "
+            f"{self.regime_axis} axis, {sum(r.n for r in self.fitted):,} trainings, method {self.settings.method}, "
+            f"{self.seconds:.2f} s, {state}>"
+        )
+
+    def _repr_html_(self) -> str:
+        table = self.optima()[list(_SHOWN)].to_html(index=False, float_format=lambda v: f"{v:.3g}")
+        return f"<p>{html.escape(repr(self)[1:-1])}; {INTERVAL_MASS:.0%} equal-tailed intervals</p>{table}"

@@ -1,0 +1,228 @@
+r"""The mean curve through some of a regime's recipes, under the very noise that the whole fit has.
+
+Half of the recipes, or all but one group's narrowest quarter: the coefficients maximise their posterior given
+the fit's own length scale, amplitude, noise and shape (posterior medians), so that what is left out changes the
+curve and nothing else. With normal noise that is one linear system. Heavy tails and frontiers are mixtures of
+normal noise, and a few rounds of expectation and maximisation lead there:
+
+.. math:: \text{student: } w_i = \frac{\nu + 1}{\nu + (e_i / s_i)^2}, \qquad
+          \text{frontier: } \mathrm{E}[x_i \mid e_i] = m_i + s_i \frac{\phi(m_i / s_i)}{\Phi(m_i / s_i)}, \quad
+          m_i = e_i - s_i^2 / \tau,
+
+with residual e, scale s, and x the recipe's exponential distance from the frontier.
+
+References
+----------
+Dempster, Laird and Rubin (1977), doi:10.1111/j.2517-6161.1977.tb01600.x; Lange, Little and Taylor (1989),
+doi:10.1080/01621459.1989.10478852 (the weights of Student-t noise).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from popstats.arrays import BoolArray, FloatArray
+from popstats.inference.data import MINIMUM_RECIPES
+from popstats.inference.model import KEPT_RANGE, OBSERVED_QUANTILES, basis, log_basis_variance
+from popstats.population.recipes import first_rows, recipe_table
+from popstats.population.regimes import assign_regimes
+from popstats.posterior.curves import FittedCurves
+from popstats.posterior.optimum import GRID_SIZE
+from popstats.posterior.pointwise import RegimePoints, fitted_points
+
+#: Most rounds of expectation and maximisation, and the change of a coefficient (in units of the regime's scale)
+#: that ends them: a hundredth of what moves an optimum by a step of the grid.
+ROUNDS = 60
+
+
+SMALL = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class MeanCurve:
+    """One fitted regime, ready for curves through some of its recipes.
+
+    Attributes
+    ----------
+    points : RegimePoints
+        The n recipes in the fit.
+    noise : str
+        Name of the fit's noise.
+    scale : numpy.ndarray, shape (n,)
+        Scale of each recipe's noise, in units of the regime's scale.
+    shape : float or None
+        Degrees of freedom, or mean of the exponential in units of the regime's scale.
+    penalty : numpy.ndarray, shape (p,)
+        Prior precision of each coefficient.
+    terms : numpy.ndarray, shape (2 + T,)
+        Posterior means of the MACs terms, c and c^2, and of the retraining techniques after the first.
+    """
+
+    points: RegimePoints
+    noise: str
+    scale: FloatArray
+    shape: float | None
+    penalty: FloatArray
+    terms: FloatArray
+
+    @classmethod
+    def of(cls, fit: FittedCurves, k: int, points: RegimePoints) -> MeanCurve:
+        """Take the k-th fitted regime; `points` are its recipes (`fitted_points`)."""
+        draws = fit.draws
+
+        def median(values: FloatArray) -> float:
+            return float(np.median(values[:, :, k]))
+
+        # Columns that the regime cannot tell apart are zero; any penalty keeps the system solvable.
+        fixed = [0.0 if kept else 1.0 for kept in points.regime.fixed]
+        spread = log_basis_variance(median(draws.length_scale)) + 2.0 * np.log(median(draws.amplitude))
+        return cls(
+            points=points,
+            noise=fit.settings.noise,
+            scale=median(draws.noise) * points.relative_scale(median(draws.seed_share)),
+            shape=None if draws.shape is None else median(draws.shape),
+            penalty=np.concatenate([fixed, np.exp(-spread)]),
+            terms=draws.flat_coefficients[:, k, 1 : len(fixed)].mean(axis=0),
+        )
+
+    @property
+    def log_mcb(self) -> FloatArray:
+        """Each recipe's log mCB, shape (n,)."""
+        scale = self.points.regime.curve_scale
+        return np.asarray(scale.centre + scale.half_range * self.points.rows.unit)
+
+    @property
+    def adjusted(self) -> FloatArray:
+        """Each recipe's drop at the regime's centre and mix of techniques, by the fit's own terms, points, (n,)."""
+        regime = self.points.regime
+        effect = self.points.design[:, 1 : 1 + self.terms.size] @ self.terms
+        return np.asarray(regime.centre + regime.scale * (self.points.rows.drop - effect))
+
+    def optimum(self, members: BoolArray) -> float | None:
+        """Return the argmin of the mean curve through these recipes, log mCB; None if too few.
+
+        Parameters
+        ----------
+        members : numpy.ndarray of bool, shape (n,)
+            The recipes; the argmin is sought where 95 % of *them* were observed.
+        """
+        if members.sum() < MINIMUM_RECIPES:
+            return None
+        low, high = np.quantile(self.points.rows.unit[members], OBSERVED_QUANTILES)
+        unit = np.linspace(low, high, GRID_SIZE)
+        curve = basis(unit) @ self.coefficients(members)[1 + self.terms.size :]
+        scale = self.points.regime.curve_scale
+        return float(scale.centre + scale.half_range * unit[curve.argmin()])
+
+    def coefficients(self, members: BoolArray) -> FloatArray:
+        """Return the coefficients of the mean curve through these recipes, shape (p,)."""
+        design, drop, scale = self.points.design[members], self.points.rows.drop[members], self.scale[members]
+        found = self._solve(design, drop, 1.0 / scale**2)
+        if self.noise == "normal":
+            return found
+        for _ in range(ROUNDS):
+            weight, excess = self._expected(drop - design @ found, scale)
+            last, found = found, self._solve(design, drop - excess, weight / scale**2)
+            if np.abs(found - last).max() < SMALL:
+                break
+        return found
+
+    def _solve(self, design: FloatArray, drop: FloatArray, precision: FloatArray) -> FloatArray:
+        weighted = design.T * precision
+        return np.asarray(np.linalg.solve(weighted @ design + np.diag(self.penalty), weighted @ drop))
+
+    def _expected(self, residual: FloatArray, scale: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return each recipe's weight and expected distance from the frontier, given its residual."""
+        assert self.shape is not None
+        if self.noise == "student":
+            weight = (self.shape + 1.0) / (self.shape + (residual / scale) ** 2)
+            return weight, np.zeros_like(residual)
+        # Imported here: scipy.special would slow the import of the package's public names.
+        from scipy.special import log_ndtr
+
+        middle = residual - scale**2 / self.shape
+        t = middle / scale
+        hazard = np.exp(-0.5 * t**2 - 0.5 * np.log(2.0 * np.pi) - log_ndtr(t))
+        return np.ones_like(residual), middle + scale * hazard
+
+
+#: Share of recipes left out: one group's narrowest, or widest, quarter.
+QUARTER = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class MixSensitivity:
+    """Where the optimum goes when the mix of recipes changes.
+
+    Attributes
+    ----------
+    frame : pandas.DataFrame
+        One row a regime, group and side: `regime`, `group`, `left_out` ("narrowest" or "widest" quarter), `mcb`.
+    ranges : pandas.DataFrame
+        One row a regime: `regime`, `mcb` (all recipes), `lower`, `upper` (over all the mixes).
+    """
+
+    frame: pd.DataFrame
+    ranges: pd.DataFrame
+
+
+def mix_sensitivity(fit: FittedCurves, regimes: Collection[str] | None = None) -> MixSensitivity | None:
+    """Refit each regime with one group's narrowest, or widest, quarter left out; None without widths.
+
+    The optima are those of mean curves under the fit's own noise (`MeanCurve`), where the recipes that are left
+    were observed.
+
+    Parameters
+    ----------
+    fit : Fit
+    regimes : collection of str, optional
+        Labels of the regimes to refit; default all.
+    """
+    population = fit.population
+    if population.widths is None:
+        return None
+    chosen = [k for k, r in enumerate(fit.fitted) if regimes is None or r.label in regimes]
+    widths, points = population.widths[first_rows(population)], fitted_points(fit)
+    members = _members(fit)
+    rows: list[tuple[str, str, str, float]] = []
+    ranges: list[tuple[str, float, float, float]] = []
+    for k in chosen:
+        label, curve = fit.fitted[k].label, MeanCurve.of(fit, k, points[k])
+        whole = curve.optimum(np.ones(members[label].size, dtype=bool))
+        if whole is None:
+            continue
+        mixes = list(_mixes(curve, widths[members[label]], population.group_names))
+        rows += [(label, *mix) for mix in mixes]
+        optima = [mix[2] for mix in mixes] + [whole]
+        ranges.append((label, np.exp(whole), np.exp(min(optima)), np.exp(max(optima))))
+    frame = pd.DataFrame(rows, columns=["regime", "group", "left_out", "mcb"])
+    return MixSensitivity(
+        frame.assign(mcb=np.exp(frame["mcb"].to_numpy(dtype=np.float64))),
+        pd.DataFrame(ranges, columns=["regime", "mcb", "lower", "upper"]),
+    )
+
+
+def _members(fit: FittedCurves) -> dict[str, npt.NDArray[np.int64]]:
+    """Return the numbers of the recipes in each regime's fit, in the order of `fitted_points`."""
+    assigned = assign_regimes(fit.population.frame, fit.regime_axis, fit.settings.regimes)
+    recipes = recipe_table(fit.population, assigned)
+    member, log_mcb = recipes["regime"].to_numpy(), recipes["log_mcb"].to_numpy()
+    found = {}
+    for k, regime in enumerate(fit.regimes):
+        near = np.abs(regime.curve_scale.to_unit(log_mcb)) <= KEPT_RANGE if regime.fitted else False
+        found[regime.label] = np.flatnonzero((member == k) & near)
+    return found
+
+
+def _mixes(curve: MeanCurve, widths: FloatArray, groups: tuple[str, ...]) -> Iterator[tuple[str, str, float]]:
+    for g, group in enumerate(groups):
+        low, high = np.quantile(widths[:, g], [QUARTER, 1.0 - QUARTER])
+        for name, keep in (("narrowest", widths[:, g] > low), ("widest", widths[:, g] < high)):
+            optimum = curve.optimum(keep)
+            if optimum is not None:
+                yield group, name, optimum

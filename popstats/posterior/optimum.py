@@ -1,0 +1,293 @@
+"""From draws of a curve to what users ask of it: optimum, near-optimal range, limit, regret.
+
+All functions take the grid and draws of one regime and return one number a draw, so that any probability
+or interval is a mean or a quantile over draws, and every function can be tested with hand-made curves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from popstats.arrays import BoolArray, FloatArray
+from popstats.inference.draws import interval
+
+#: The near-optimal range: expected drop within this many points of the minimum.
+NEAR_OPTIMAL_POINTS = 0.05
+
+
+#: Points of the grid over the observed range.
+GRID_SIZE = 161
+
+
+@dataclass(frozen=True)
+class OptimumDraws:
+    """One regime's optimum, one number a draw; all shapes (S,).
+
+    Attributes
+    ----------
+    log_mcb : numpy.ndarray
+        Argmin of the expected drop over the observed range, log mCB.
+    limit : numpy.ndarray
+        The smallest expected drop, percentage points, corrected for two biases (see `read_optimum`).
+    near_lower, near_upper : numpy.ndarray
+        Ends of the near-optimal range around the argmin, log mCB.
+    rise_lower, rise_upper : numpy.ndarray
+        How far the two ends of the observed range lie above the minimum, points.
+    interior : numpy.ndarray of bool
+        Whether the argmin lies inside the observed range, not on its edge.
+    regret_at_original : numpy.ndarray
+        Expected drop at mCB = 1 minus the minimum, points; NaN where 1 is outside the observed range.
+    """
+
+    log_mcb: FloatArray
+    limit: FloatArray
+    near_lower: FloatArray
+    near_upper: FloatArray
+    rise_lower: FloatArray
+    rise_upper: FloatArray
+    interior: npt.NDArray[np.bool_]
+    regret_at_original: FloatArray
+
+
+def read_optimum(
+    grid: FloatArray,
+    drop: FloatArray,
+    near: float = NEAR_OPTIMAL_POINTS,
+    bias: FloatArray | None = None,
+) -> OptimumDraws:
+    """Read the optimum off each draw of a curve.
+
+    Parameters
+    ----------
+    grid : numpy.ndarray, shape (G,)
+        log mCB, equally spaced over the observed range.
+    drop : numpy.ndarray, shape (S, G)
+        Draws of the expected accuracy drop, points.
+    near : float
+        Height of the near-optimal range above the minimum, points.
+    bias : numpy.ndarray, shape (G,), optional
+        How far the prior has pulled the mean curve from the truth, points (`shrinkage`): positive in a
+        valley that comes out too shallow. Default: not at all.
+
+    Notes
+    -----
+    The minimum of an estimated curve lies below the minimum of the true one, and the minimum of a draw lies
+    below that again: each draw finds its own favourable wiggle. With a draw's value at the posterior mean
+    curve's argmin, v, and its own minimum, m, 2 v - m removes the bias to first order. Measured on 60 simulated
+    regimes of 500: on a saturating truth 90 % intervals of m held the true limit in 35 %, of 2 v - m in 95 %.
+    What the prior fills in of a narrow valley is taken off as well, at the same place: without it, intervals held
+    the limit of a valley a fifth of the range wide in 70, 78 and 90 % of 102 regimes of 100, 500 and 3,000, with it
+    in 86, 89 and 86 % of 201. Near-optimal range, rises and regret refer to each draw's own minimum.
+    """
+    position = drop.argmin(axis=1)
+    argmin, limit = _parabolic_minimum(grid, drop, position)
+    level = limit + near
+    near_best, weights = _best_of_mean(grid, drop)
+    at_best = drop[:, near_best] @ weights
+    filled = 0.0 if bias is None else float(bias[near_best] @ weights)
+    return OptimumDraws(
+        log_mcb=argmin,
+        limit=2.0 * at_best - limit - filled,
+        near_lower=_crossing(grid, drop, position, level, side=-1),
+        near_upper=_crossing(grid, drop, position, level, side=1),
+        rise_lower=drop[:, 0] - limit,
+        rise_upper=drop[:, -1] - limit,
+        interior=(position > 0) & (position < grid.size - 1),
+        regret_at_original=value_at(grid, drop, 0.0) - limit,
+    )
+
+
+def value_at(grid: FloatArray, drop: FloatArray, log_mcb: float) -> FloatArray:
+    """Return each draw's expected drop at `log_mcb` (linear between grid points), NaN outside the grid."""
+    if not grid[0] <= log_mcb <= grid[-1]:
+        return np.full(drop.shape[0], np.nan)
+    right = int(np.clip(np.searchsorted(grid, log_mcb), 1, grid.size - 1))
+    share = (log_mcb - grid[right - 1]) / (grid[right] - grid[right - 1])
+    return np.asarray((1.0 - share) * drop[:, right - 1] + share * drop[:, right])
+
+
+def _parabolic_minimum(
+    grid: FloatArray, drop: FloatArray, position: npt.NDArray[np.intp]
+) -> tuple[FloatArray, FloatArray]:
+    """Refine the grid minimum by the parabola through it and its neighbours; edges stay edges."""
+    rows, last = np.arange(drop.shape[0]), grid.size - 1
+    middle = np.clip(position, 1, last - 1)
+    left, centre, right = drop[rows, middle - 1], drop[rows, middle], drop[rows, middle + 1]
+    bend = left - 2.0 * centre + right
+    inside = (position == middle) & (bend > 0)
+    safe = np.where(inside, bend, 1.0)
+    shift = np.where(inside, 0.5 * (left - right) / safe, 0.0)
+    step = grid[1] - grid[0]
+    argmin = np.where(inside, grid[middle] + shift * step, grid[position])
+    lowest = np.where(inside, centre - 0.25 * (left - right) * shift, drop[rows, position])
+    return argmin, lowest
+
+
+def _best_of_mean(grid: FloatArray, drop: FloatArray) -> tuple[slice, FloatArray]:
+    """Return three grid points about the mean curve's argmin, and the weights that read a parabola off there."""
+    mean = drop.mean(axis=0, keepdims=True)
+    position = mean.argmin(axis=1)
+    argmin, _ = _parabolic_minimum(grid, mean, position)
+    middle = int(np.clip(position[0], 1, grid.size - 2))
+    t = float((argmin[0] - grid[middle]) / (grid[1] - grid[0]))
+    weights = np.array([0.5 * t * (t - 1.0), 1.0 - t**2, 0.5 * t * (t + 1.0)])
+    return slice(middle - 1, middle + 2), weights
+
+
+def _crossing(
+    grid: FloatArray, drop: FloatArray, position: npt.NDArray[np.intp], level: FloatArray, side: int
+) -> FloatArray:
+    """Where the curve first rises above `level` on one side of the minimum; the edge if it never does."""
+    index = np.arange(grid.size)
+    beyond = (index[None, :] - position[:, None]) * side > 0
+    above = beyond & (drop > level[:, None])
+    found = above.any(axis=1)
+    first = above.argmax(axis=1) if side > 0 else grid.size - 1 - above[:, ::-1].argmax(axis=1)
+    edge = grid.size - 1 if side > 0 else 0
+    outer = np.where(found, first, edge)
+    inner = np.where(found, outer - side, edge)
+    rows = np.arange(drop.shape[0])
+    high, low = drop[rows, outer], drop[rows, inner]
+    climb = np.where(found & (high > low), high - low, 1.0)
+    share = np.where(found, np.clip((level - low) / climb, 0.0, 1.0), 0.0)
+    return grid[inner] + share * (grid[outer] - grid[inner])
+
+
+#: Grid points (of 161 over the observed range) below which a stretch is a speck.
+SHORTEST_STRETCH = 3
+
+
+#: Shuffles behind the p value of C4, and the difference in points below which two of them are one.
+SHUFFLES, TIE = 2000, 1e-12
+
+
+def least_rise(optimum: OptimumDraws) -> FloatArray:
+    """Return how far the lower of the two ends lies above the minimum, points, shape (S,)."""
+    return np.minimum(optimum.rise_lower, optimum.rise_upper)
+
+
+def has_optimum(optimum: OptimumDraws, rise: float) -> BoolArray:
+    """Return whether the minimum is interior and both ends lie more than `rise` points above it, (S,)."""
+    return np.asarray(optimum.interior & (least_rise(optimum) > rise))
+
+
+def curve_height(drop: FloatArray) -> FloatArray:
+    """Return each curve's highest minus lowest value over the observed range, points, (S, G) -> (S,)."""
+    return np.asarray(np.ptp(drop, axis=1))
+
+
+def is_flat(height: FloatArray, rise: float) -> bool:
+    """Return whether the whole interval of the curve's height, shape (S,), lies below `rise` points."""
+    return bool(interval(height)[1] < rise)
+
+
+@dataclass(frozen=True, eq=False)
+class SecondRegion:
+    """A second good region beside the optimum.
+
+    Attributes
+    ----------
+    probability : float
+        Share of draws that have one.
+    log_mcb : float
+        Where it lies (median over those draws); NaN if none has one.
+    regions : tuple of (float, float, float), length 2
+        Lower end, argmin and upper end of the left and of the right region, log mCB, medians over the draws that
+        have both, whichever of the two is the lower one in a draw; empty if none has. The ends are where the curve
+        has risen by `near` above the region's own minimum.
+    """
+
+    probability: float
+    log_mcb: float
+    regions: tuple[tuple[float, float, float], ...] = ()
+
+
+def second_region(
+    grid: FloatArray, drop: FloatArray, bump: float, near: float = NEAR_OPTIMAL_POINTS
+) -> SecondRegion:
+    """Look for a second minimum, as good within `bump` points, behind a bump of more than `bump` points.
+
+    Parameters
+    ----------
+    grid : numpy.ndarray, shape (G,)
+        log mCB.
+    drop : numpy.ndarray, shape (S, G)
+        Draws of the expected drop, points.
+    bump : float
+        Least height above both minima, and largest difference between them.
+    near : float
+        Height of a region above its own minimum, points.
+    """
+    position = drop.argmin(axis=1)
+    limit = drop.min(axis=1)
+    found = np.full(drop.shape[0], np.nan)
+    best = np.full(drop.shape[0], np.inf)
+    for side in (1, -1):
+        values, start = (drop, position) if side > 0 else (drop[:, ::-1], grid.size - 1 - position)
+        after = np.arange(grid.size)[None, :] >= start[:, None]
+        wall = np.maximum.accumulate(np.where(after, values, -np.inf), axis=1)
+        good = after & (wall - values > bump) & (values - limit[:, None] <= bump)
+        lowest = np.where(good, values, np.inf)
+        where = lowest.argmin(axis=1)
+        least = lowest[np.arange(drop.shape[0]), where]
+        better = least < best
+        best = np.where(better, least, best)
+        found = np.where(better, grid[where if side > 0 else grid.size - 1 - where], found)
+    have = np.isfinite(best)
+    if not have.any():
+        return SecondRegion(0.0, float("nan"))
+    other = np.searchsorted(grid, found[have] - 0.5 * (grid[1] - grid[0]))
+    ends = np.sort(np.stack([position[have], other], axis=1), axis=1)
+    return SecondRegion(
+        float(have.mean()), float(np.median(found[have])), _two_regions(grid, drop[have], ends, near)
+    )
+
+
+def _two_regions(
+    grid: FloatArray, drop: FloatArray, minima: npt.NDArray[np.int64], near: float
+) -> tuple[tuple[float, float, float], ...]:
+    """Return lower end, argmin and upper end of both regions, medians over the draws."""
+    rows, steps = np.arange(drop.shape[0]), np.arange(grid.size)
+    regions = []
+    for position in minima.T:
+        high = drop > (drop[rows, position] + near)[:, None]
+        before = np.where(high & (steps < position[:, None]), steps, -1).max(axis=1) + 1
+        after = np.where(high & (steps > position[:, None]), steps, grid.size).min(axis=1) - 1
+        low, middle, up = (float(np.median(grid[index])) for index in (before, position, after))
+        regions.append((low, middle, up))
+    return tuple(regions)
+
+
+def near_stretches(
+    grid: FloatArray, drop: FloatArray, optimum: OptimumDraws, near: float
+) -> tuple[tuple[float, float], ...]:
+    """Return the near-optimal range and every other stretch of mCB that is as good, log mCB.
+
+    Parameters
+    ----------
+    grid : numpy.ndarray, shape (G,)
+        log mCB.
+    drop : numpy.ndarray, shape (S, G)
+        Draws of the expected drop, points.
+    optimum : OptimumDraws
+        Read off the same draws.
+    near : float
+        Height of the near-optimal range, points.
+
+    Returns
+    -------
+    tuple of (float, float)
+        First the range around the optimum, its ends medians over the draws; then, in ascending order, the
+        stretches beside it where the expected drop is within `near` points of the minimum with a probability of
+        one half or more.
+    """
+    main = float(np.median(optimum.near_lower)), float(np.median(optimum.near_upper))
+    inside = (drop <= drop.min(axis=1, keepdims=True) + near).mean(axis=0) >= 0.5
+    steps = np.diff(np.concatenate([[0], inside.astype(np.int8), [0]]))
+    starts, stops = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1) - 1
+    long = stops - starts + 1 >= SHORTEST_STRETCH
+    found = [(float(grid[a]), float(grid[b])) for a, b in zip(starts[long], stops[long], strict=True)]
+    return main, *((low, high) for low, high in found if high < main[0] or low > main[1])

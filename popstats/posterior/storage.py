@@ -1,0 +1,158 @@
+"""A fit on disk: one netCDF file with the draws, the settings and the population.
+
+The regimes' cross-products are not stored: they follow from the population and the settings, and are
+recomputed on loading.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from popstats.errors import FitError
+from popstats.inference.draws import Draws
+from popstats.inference.model import Priors
+from popstats.population.files import load_population
+from popstats.population.table import Population, folder_for
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from popstats.posterior.curves import FittedCurves
+
+
+#: Version of the file format; 2: another basis, so that stored coefficients mean another curve.
+FORMAT = 2
+_DRAWS = ("length_scale", "amplitude", "noise", "seed_share")
+
+
+def posterior_tree(fit: FittedCurves) -> xr.DataTree:
+    """Return the draws of `fit` as a DataTree.
+
+    Groups: `posterior` (length_scale, amplitude, noise, seed_share: chain, draw, regime; coefficients with a
+    further dimension; optimum and limit in users' units), `sample_stats` (nuts only).
+    """
+    import xarray as xr
+
+    labels = [r.label for r in fit.fitted]
+    dims = ("chain", "draw", "regime")
+    variables: dict[str, Any] = {name: (dims, getattr(fit.draws, name)) for name in _DRAWS}
+    variables["coefficients"] = ((*dims, "coefficient"), fit.draws.coefficients)
+    if fit.draws.shape is not None:
+        variables["shape"] = (dims, fit.draws.shape)
+    shape = fit.draws.noise.shape
+    if fit.fitted:
+        optimum = np.stack([o.log_mcb for o in fit.optimum_draws], axis=1).reshape(shape)
+        limit = np.stack([o.limit for o in fit.optimum_draws], axis=1).reshape(shape)
+        variables["optimal_mcb"] = (dims, np.exp(optimum), {"units": "relative to the original"})
+        variables["limit"] = (dims, limit, {"units": "percentage points"})
+    coordinates = {"regime": labels, "chain": np.arange(shape[0]), "draw": np.arange(shape[1])}
+    groups = {"posterior": xr.Dataset(variables, coords=coordinates)}
+    if fit.draws.statistics:
+        statistics = {name: (("chain", "draw"), values) for name, values in fit.draws.statistics.items()}
+        groups["sample_stats"] = xr.Dataset(statistics)
+    return xr.DataTree.from_dict(groups)
+
+
+def save_fit(fit: FittedCurves, path: Path) -> Path:
+    """Write `fit` to `path` (netCDF); returns the path."""
+    import xarray as xr
+
+    folder_for(path)
+    with tempfile.TemporaryDirectory() as folder:
+        parquet = fit.population.save(Path(folder) / "population.parquet").read_bytes()
+    description = {
+        "format": FORMAT,
+        "settings": asdict(fit.settings),
+        "priors": fit.prior_settings.to_dict(),
+        "width_columns": fit.population.width_columns,
+        "seconds": fit.seconds,
+    }
+    if isinstance(fit.settings.regimes, dict):
+        description["regime_widths"] = sorted(fit.settings.regimes.items())
+    tree = posterior_tree(fit)
+    tree["edge_probability"] = xr.DataArray(fit.draws.edge_probability, dims="fitted")
+    tree["population"] = xr.DataArray(np.frombuffer(parquet, dtype=np.uint8), dims="byte")
+    tree.attrs["popstats"] = json.dumps(description)
+    tree.to_netcdf(path, engine="h5netcdf")
+    return path
+
+
+def read_parts(path: Path) -> dict[str, Any]:
+    """Read a fit that `save_fit` wrote.
+
+    Raises
+    ------
+    FitError
+        If the file is absent, is not such a fit, or has another format version.
+    """
+    import xarray as xr
+
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as opened:
+            tree = opened.load()
+    except (OSError, ValueError) as error:
+        raise FitError(f"{path}: cannot be read as a saved fit ({error}); Fit.save writes one") from error
+    if "popstats" not in tree.attrs:
+        raise FitError(f"{path}: a netCDF file, but not one that Fit.save wrote")
+    description = json.loads(tree.attrs["popstats"])
+    if description["format"] != FORMAT:
+        raise FitError(
+            f"{path}: format {description['format']}, this version reads {FORMAT}; fit the population again"
+        )
+    return _parts(tree, description)
+
+
+def _parts(tree: xr.DataTree, description: dict[str, Any]) -> dict[str, Any]:
+    from popstats.inference.data import prepare_population
+    from popstats.inference.model import Settings
+    from popstats.inference.spread import weighted_regimes
+
+    population = _population(tree["population"].to_numpy(), tuple(description["width_columns"]))
+    stored = description["settings"]
+    if "regime_widths" in description:
+        stored["regimes"] = dict(description["regime_widths"])
+    elif stored["regimes"] is not None:
+        stored["regimes"] = tuple(stored["regimes"])
+    settings = Settings(**stored)
+    priors = Priors(**_tuples(description["priors"]))
+    prepared = prepare_population(population, settings.regime_axis, settings.regimes)
+    regimes, changes = weighted_regimes(prepared, priors, settings.seed)
+    return {
+        "population": population,
+        "regimes": regimes,
+        "settings": settings,
+        "prior_settings": priors,
+        "draws": _draws(tree),
+        "spread_changes": changes,
+        "seconds": description["seconds"],
+    }
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    # JSON has no tuples.
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def _population(content: Any, width_columns: tuple[str, ...]) -> Population:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "population.parquet"
+        file.write_bytes(content.tobytes())
+        return load_population(file, widths=width_columns)
+
+
+def _draws(tree: xr.DataTree) -> Draws:
+    posterior = tree["posterior"]
+    statistics = tree["sample_stats"].dataset if "sample_stats" in tree.children else {}
+    return Draws(
+        **{name: posterior[name].to_numpy() for name in _DRAWS},
+        coefficients=posterior["coefficients"].to_numpy(),
+        statistics={str(name): statistics[name].to_numpy() for name in statistics},
+        edge_probability=tree["edge_probability"].to_numpy(),
+        shape=posterior["shape"].to_numpy() if "shape" in posterior else None,
+    )

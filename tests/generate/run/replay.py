@@ -1,0 +1,81 @@
+"""A run without trainings: events as they would come from workers, on a clock that a test holds in its hand."""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from generate.plan import Plan
+from generate.recipes.worklist import Training
+from generate.run.progress import Clock, Event
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What the clock said after some of a run's trainings, and what came."""
+
+    share: float
+    predicted: float | None
+    actual: float
+
+    @property
+    def ratio(self) -> float:
+        assert self.predicted is not None
+        return self.predicted / self.actual
+
+
+def training(index: int, technique: str, macs: int) -> Training:
+    return Training(
+        index, f"s{index}", f"r{index}", 0, "macs", 0.5, "random", technique, "l1", 0, (1,), (0.5,), macs, 1
+    )
+
+
+def scheduled(seconds: Sequence[float], starts: Sequence[float]) -> list[tuple[float, float]]:
+    """Return when each training begins and ends, dealt out in order to workers that start at `starts`."""
+    free, spans = sorted(starts), []
+    for duration in seconds:
+        began = heapq.heappop(free)
+        spans.append((began, began + duration))
+        heapq.heappush(free, began + duration)
+    return spans
+
+
+def replay(
+    plan: Plan,
+    rows: Sequence[dict],
+    spans: Sequence[tuple[float, float]],
+    shares: Sequence[float] = (0.25, 0.5, 0.75),
+    known: int = 0,
+    foreign: frozenset[int] = frozenset(),
+) -> list[Moment]:
+    """Tell a clock of a run; the first `known` rows are there before it, `foreign` ones are another process's."""
+    trainings = [training(i, row["retraining"], row["macs"]) for i, row in enumerate(rows)]
+    time, moments = [0.0], []
+    clock = Clock(plan, trainings, {i: rows[i] for i in range(known)}, now=lambda: time[0])
+    here = range(known, len(rows))
+    events = [(spans[i][0], 1, i) for i in here if i not in foreign] + [(spans[i][1], 0, i) for i in here]
+    last = max(spans[i][1] for i in here)
+    marks = {max(1, round(share * len(here))): share for share in shares}
+    done = 0
+    for moment, starting, index in sorted(events):
+        time[0] = moment
+        if starting:
+            clock.take(Event("started", index), {})
+            continue
+        took = spans[index][1] - spans[index][0]
+        clock.take(Event("done", index), {index: rows[index] | {"seconds": took, "status": "done"}})
+        done += 1
+        if done in marks:
+            moments.append(Moment(marks[done], clock.remaining, last - moment))
+    return moments
+
+
+def quiet(seconds: Sequence[float], neighbours: int = 10) -> np.ndarray:
+    """Take the load of the machine out of recorded times: each relative to the median of those before and after it.
+
+    More than twice that is load too: recipes of the shipped populations do not differ by so much.
+    """
+    recorded = np.asarray(seconds, dtype=float)
+    around = [np.median(recorded[max(0, i - neighbours) : i + neighbours + 1]) for i in range(len(recorded))]
+    return np.minimum(recorded / np.array(around), 2.0) * np.median(recorded)

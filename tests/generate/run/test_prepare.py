@@ -1,0 +1,47 @@
+"""Shipped plans can be carried out: networks, groups, costs and every recipe, before anybody spends a download on them."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from generate.inputs.images import ImageSet, Split
+from generate.plan import DEFAULT_PLAN, ImagesPlan, read_plan
+from generate.run.prepare import survey
+from popstats.errors import PlanError
+
+# Classes and image size (pixels) of the sets that shipped plans name; 1,000 is ImageNet's.
+CLASSES = {"cifar10": 10, "imagenet": 1000}
+
+
+def stand_in(plan: ImagesPlan, classes: int) -> ImageSet:
+    """A few images of the size and classes that the plan's own set has."""
+    size = plan.size or 32
+    split = Split(torch.zeros(4, 3, size, size, dtype=torch.uint8), torch.arange(4))
+    return ImageSet(plan.name, split, split, split, classes, (0.5,) * 3, (0.25,) * 3)
+
+
+@pytest.mark.parametrize("path", sorted(DEFAULT_PLAN.parent.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_plan_finds_all_the_recipes_that_it_asks_for(path: Path, monkeypatch):
+    plan = read_plan(path)
+    if plan.images.name != "digits":
+        pytest.importorskip("torchvision")
+        classes = next(count for name, count in CLASSES.items() if name in plan.images.name)
+        monkeypatch.setattr("generate.run.prepare.load_images", lambda images: stand_in(images, classes))
+    trainings = survey(plan).worklist(original_id="")
+    assert len({training.subnetwork_id for training in trainings}) == len(trainings)
+    held = Counter((training.block, training.target, training.technique) for training in trainings)
+    for number, block in enumerate(plan.recipes):
+        for target in block.regimes:
+            for technique in block.retraining:
+                # A recipe that an earlier block trains with seed 0 adds its other seeds only.
+                assert block.count <= held[number, target, technique] <= block.count * block.seeds
+
+
+def test_the_imagenet_plan_says_what_is_wrong_with_a_folder_of_other_classes(monkeypatch):
+    pytest.importorskip("torchvision")
+    plan = read_plan(DEFAULT_PLAN.parent / "imagenet-resnet50.toml")
+    monkeypatch.setattr("generate.run.prepare.load_images", lambda images: stand_in(images, classes=100))
+    with pytest.raises(PlanError, match=r"tells 1000 classes apart, but image-folder:~/imagenet has 100"):
+        survey(plan)

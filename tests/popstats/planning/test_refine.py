@@ -1,0 +1,177 @@
+"""Refined spaces: read off known truths, written in the format that plans read, and really better."""
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import popstats
+from popstats.errors import FitError
+from popstats.planning.search import LEAST_SHARE, Budget, near_best_bands, onto_budget, share_inside
+from popstats.population.layer_chain import LayerChain, additive_drop
+from popstats.posterior.fit import Fit
+from popstats.posterior.mean_curve import mix_sensitivity
+
+
+@pytest.fixture(scope="module")
+def by_mcb() -> Fit:
+    population = popstats.simulate_population("quadratic", regimes=(0.6,), n=800, rise=0.8)
+    return popstats.fit(population, method="exact")
+
+
+@pytest.fixture(scope="module")
+def chain() -> Fit:
+    population = popstats.simulate_population(
+        "additive-widths", regimes=(0.6, 0.8), n=500, rise=0.5, noise=0.05
+    )
+    return popstats.fit(population, method="exact")
+
+
+def test_the_mcb_range_is_the_true_near_optimal_one(by_mcb: Fit) -> None:
+    space = popstats.refine(by_mcb, 0.6)
+    answer = by_mcb.population.metadata["truth"]["regimes"]["0.60"]
+    assert space.mcb is not None
+    assert space.mcb == pytest.approx((answer["near_lower"], answer["near_upper"]), rel=0.06)
+    log_mcb = by_mcb.population.frame["log_mcb"]
+    assert space.share_kept == pytest.approx(np.mean(np.abs(log_mcb) < np.log(space.mcb[1])), abs=0.05)
+
+
+def test_of_two_good_regions_the_better_one_is_taken() -> None:
+    def two_valleys(log_mcb: np.ndarray, target: float) -> np.ndarray:
+        return 30.0 * (log_mcb**2 - 0.09) ** 2 + 0.02 * log_mcb
+
+    population = popstats.simulate_population(two_valleys, regimes=(0.7,), n=1500, noise=0.05)
+    space = popstats.refine(popstats.fit(population, method="exact"), 0.7)
+    assert space.mcb is not None
+    low, high = np.log(space.mcb)
+    assert -0.40 < low < -0.3 < high < -0.15
+
+
+def test_the_gain_is_the_true_difference_of_means(by_mcb: Fit) -> None:
+    space = popstats.refine(by_mcb, 0.6)
+    log_mcb = by_mcb.population.frame["log_mcb"].to_numpy()
+    assert space.mcb is not None
+    truth = 0.8 * (log_mcb / 0.5) ** 2
+    inside = (log_mcb > np.log(space.mcb[0])) & (log_mcb < np.log(space.mcb[1]))
+    expected = truth.mean() - truth[inside].mean()
+    assert space.gain_lower - 0.02 < expected < space.gain_upper + 0.02
+
+
+@pytest.mark.parametrize("held", [1_000_000, 500])
+def test_the_low_std_band_gains_what_evenness_is_worth(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(popstats.planning.refine, "_WEIGHTS", held)
+    made = popstats.simulate_population("quadratic", regimes=(0.6,), n=300, rise=0.8, noise=0.1, seed=4)
+    std = np.random.default_rng(4).uniform(0.0, 0.3, len(made))
+    table = made.table.assign(ratio_std=std, accuracy=made.table["accuracy"] - 5.0 * std)
+    population = popstats.Population.from_frame(table)
+    space = popstats.refine(popstats.fit(population, method="exact"), 0.6)
+    assert space.std is not None
+    assert space.std == pytest.approx((0.0, 0.1), abs=0.03)
+    assert space.mcb is not None
+    frame = population.frame
+    inside = (frame["mcb"].between(*space.mcb) & frame["ratio_std"].between(*space.std)).to_numpy()
+    truth = 0.8 * (frame["log_mcb"].to_numpy() / 0.5) ** 2 + 5.0 * std
+    expected = truth.mean() - truth[inside].mean()
+    assert space.gain_lower < expected < space.gain_upper
+    assert space.gain_upper - space.gain_lower < 0.3
+
+
+def test_the_toml_round_trip(by_mcb: Fit, chain: Fit, tmp_path: Path) -> None:
+    space = popstats.refine(by_mcb, "0.60")
+    read = tomllib.loads(space.to_toml(tmp_path / "mcb.toml").read_text())["refined"]
+    assert (read["axis"], read["target"], read["kind"]) == ("macs", 0.6, "mcb")
+    assert tuple(read["mcb"]) == pytest.approx(space.mcb, rel=1e-5)
+    widths = popstats.refine(chain, 0.6, by="widths")
+    read = tomllib.loads(widths.to_toml(tmp_path / "widths.toml").read_text())["refined"]
+    assert list(read["widths"]) == list(chain.population.group_names)
+    assert all(0.0 < low <= high <= 1.0 for low, high in read["widths"].values())
+
+
+def test_widths_bands_hold_recipes_that_are_really_better(chain: Fit) -> None:
+    space = popstats.refine(chain, 0.6, by="widths")
+    layers, rng = LayerChain(), np.random.default_rng(0)
+    full = np.array([layer.width for layer in layers.layers], dtype=float)
+    low, high = np.array(list(space.widths.values())).T
+    inside = np.rint(rng.uniform(low, high, size=(4000, full.size)) * full)
+    # Recipes of the bands at the regime's own budget, within two percent of it.
+    inside = inside[np.abs(layers.macs(inside) / layers.original_macs / 0.4 - 1.0) < 0.02]
+    assert len(inside) > 50
+    table = chain.population.frame
+    random = np.array(table.loc[table["regime"] == "0.60", "widths"].tolist())
+    gained = additive_drop(layers, random, 0.5).mean() - additive_drop(layers, inside, 0.5).mean()
+    assert gained > 0
+    assert space.gain_lower < gained < space.gain_upper
+    assert space.share_kept >= LEAST_SHARE
+
+
+def test_widths_promise_nothing_where_they_explain_nothing() -> None:
+    made = popstats.simulate_population("additive-widths", regimes=(0.6,), n=80, rise=0.5)
+    luck = np.random.default_rng(3).normal(90.0, 1.0, len(made))
+    noise = popstats.Population.from_frame(made.table.assign(accuracy=luck))
+    space = popstats.refine(popstats.fit(noise, method="exact", draws=100), 0.6, by="widths")
+    # The best of thousands of predictions lies far below the mean; a law that did not choose it knows better.
+    assert space.gain_lower < 0 < space.gain_upper
+    assert abs(space.gain) < 0.3
+
+
+def test_bands_stay_where_the_law_has_seen_recipes(chain: Fit) -> None:
+    population = chain.population
+    widths = population.widths
+    assert widths is not None
+    law = popstats.width_law(population)
+    here = (population.frame["regime"] == "0.60").to_numpy()
+    shares = np.log(widths[here] / law.full_widths)
+    assert law.macs is not None
+    budget = Budget(law.macs, law.full_widths, 0.4 * population.original.macs)
+    bands = near_best_bands(law.of("0.60"), budget, shares, near=0.05)
+    low, high = np.quantile(shares, (0.025, 0.975), axis=0)
+    assert (np.log(bands.low) >= low - 1e-9).all()
+    assert (np.log(bands.high) <= high + 1e-9).all()
+    assert share_inside(shares, np.log(bands.low), np.log(bands.high)) >= LEAST_SHARE
+    known = np.quantile(law.of("0.60").uncertainty(shares), 0.95)
+    assert law.of("0.60").uncertainty(np.log(bands.best)[None])[0] <= 1.01 * known
+
+
+def test_shifting_onto_the_budget_meets_it() -> None:
+    population = popstats.simulate_population("additive-widths", regimes=(0.6,), n=100)
+    law = popstats.width_law(population)
+    assert law.macs is not None
+    shares = np.random.default_rng(1).normal(-0.5, 0.4, size=(50, 6))
+    budget = 0.4 * population.original.macs
+    moved = onto_budget(shares, law.macs, law.full_widths, budget, np.full(6, -3.0), np.zeros(6))
+    np.testing.assert_allclose(law.macs.cost(np.exp(moved) * law.full_widths), budget, rtol=1e-6)
+
+
+def test_it_says_what_it_cannot_do(by_mcb: Fit) -> None:
+    with pytest.raises(FitError, match=r"not fitted; fitted: 0\.60"):
+        popstats.refine(by_mcb, 0.7)
+    with pytest.raises(FitError, match="no widths"):
+        popstats.refine(by_mcb, 0.6, by="widths")
+    with pytest.raises(FitError, match="'mcb' or 'widths'"):
+        popstats.refine(by_mcb, 0.6, by="luck")  # type: ignore[arg-type]
+
+
+def test_it_displays_itself(chain: Fit) -> None:
+    space = popstats.refine(chain, 0.8, by="widths")
+    assert isinstance(space, popstats.RefinedSpace)
+    assert "90 % interval" in repr(space)
+    assert "<table>" in space._repr_html_()
+
+
+def test_bands_that_keep_everything_promise_nothing(by_mcb: Fit) -> None:
+    space = popstats.refine(by_mcb, 0.6)
+    assert "expected to gain" in repr(space)
+    whole = replace(space, share_kept=0.97)
+    assert "This refines nothing: it keeps 97 % of" in repr(whole)
+    assert "gain" not in repr(whole)
+
+
+def test_mix_sensitivity_spans_the_optimum(chain: Fit, by_mcb: Fit) -> None:
+    found = mix_sensitivity(chain)
+    assert found is not None
+    assert len(found.frame) == 2 * 6 * 2
+    assert (found.ranges["lower"] <= found.ranges["mcb"]).all()
+    assert (found.ranges["mcb"] <= found.ranges["upper"]).all()
+    assert mix_sensitivity(by_mcb) is None

@@ -1,0 +1,140 @@
+"""Formulas of the pruning spaces, against values worked out by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from popstats.errors import PopulationError
+from popstats.population.regimes import (
+    assign_regimes,
+    mean_computation_budget,
+    parameter_bucket,
+    reduction,
+    regime_label,
+)
+
+
+def frame_of(macs_reduction, **columns):
+    values = np.asarray(macs_reduction, dtype=float)
+    return pd.DataFrame({"macs_reduction": values, "params_reduction": values / 2, **columns})
+
+
+def test_reduction():
+    assert reduction([25, 100], 100).tolist() == [0.75, 0.0]
+
+
+def test_mean_computation_budget_of_the_original_is_one():
+    assert mean_computation_budget(125_747_840, 855_770, 125_747_840, 855_770) == 1.0
+
+
+def test_mean_computation_budget_is_above_one_where_parameters_went_faster():
+    assert mean_computation_budget([50, 25], [25, 50], 100, 100).tolist() == [2.0, 0.5]
+
+
+def test_mean_computation_budget_with_buckets_uses_their_centres():
+    # 26 of 100 parameters lie in the bucket 25..30 of width 5 %, whose centre is 27.5.
+    found = mean_computation_budget(55, 26, 100, 100, bucket_width=0.05)
+    assert found == pytest.approx(0.55 / 0.275)
+
+
+def test_bucket_centres():
+    assert parameter_bucket([0, 19, 20, 999, 1000], 1000, width=0.02).tolist() == [10, 10, 30, 990, 990]
+
+
+def test_no_bucket_is_the_exact_count():
+    assert parameter_bucket([513], 1000, width=None).tolist() == [513.0]
+
+
+@given(st.integers(1, 10**9), st.floats(0.005, 1.0))
+def test_a_bucket_is_never_further_than_half_its_width(params, width):
+    original = 10**9
+    distance = abs(float(parameter_bucket(params, original, width)) - params)
+    # One over a width that does not divide 1 leaves a narrower topmost bucket.
+    assert distance <= width * original / 2 * (1 + 1e-9) or params > original * (1 - width)
+
+
+@pytest.mark.parametrize("width", [0.0, -0.1, 1.5])
+def test_impossible_bucket_widths_are_refused(width):
+    with pytest.raises(PopulationError, match="bucket width"):
+        parameter_bucket(1, 10, width)
+
+
+@pytest.mark.parametrize(
+    ("target", "label"), [(0.5, "0.50"), (0.875, "0.875"), (0.45, "0.45"), (0.333, "0.333")]
+)
+def test_regime_labels(target, label):
+    assert regime_label(target) == label
+
+
+def test_bins_of_ten_points_are_labelled_by_their_centres():
+    found = assign_regimes(frame_of([0.0, 0.05, 0.3, 0.1 + 0.2, 0.399, 0.99]), "macs")
+    assert found.source == "bins"
+    assert found.labels == ("0.05", "0.35", "0.95")
+    assert found.index.tolist() == [0, 0, 1, 1, 1, 2]
+
+
+def test_bins_on_the_parameter_axis():
+    found = assign_regimes(frame_of([0.8, 0.9]), "params")
+    assert found.labels == ("0.45",)
+
+
+def test_the_plans_regimes_come_first():
+    frame = frame_of([0.51, 0.49, 0.7], regime_axis="macs", regime_target=[0.5, 0.5, 0.7])
+    found = assign_regimes(frame, "macs")
+    assert (found.source, found.labels, found.index.tolist()) == ("plan", ("0.50", "0.70"), [0, 0, 1])
+
+
+def test_a_plan_on_the_other_axis_leaves_bins():
+    frame = frame_of([0.51, 0.7], regime_axis="macs", regime_target=[0.5, 0.7])
+    assert assign_regimes(frame, "params").source == "bins"
+
+
+def test_given_centres_take_what_is_within_half_a_gap_at_most_five_points():
+    found = assign_regimes(frame_of([0.5, 0.52, 0.53, 0.56, 0.8, 0.86]), "macs", [0.5, 0.54, 0.8])
+    assert found.source == "given"
+    assert found.index.tolist() == [0, 0, 1, 1, 2, -1]
+
+
+def test_given_centres_with_half_widths():
+    found = assign_regimes(frame_of([0.4, 0.5, 0.61]), "macs", {0.5: 0.1})
+    assert found.index.tolist() == [0, 0, -1]
+
+
+@pytest.mark.parametrize("regimes", [[], [0.0], [1.0], [-0.2], [float("nan")]])
+def test_impossible_centres_are_refused(regimes):
+    with pytest.raises(PopulationError, match="strictly between 0 and 1"):
+        assign_regimes(frame_of([0.5]), "macs", regimes)
+
+
+def test_regimes_without_any_row_say_where_the_rows_are():
+    with pytest.raises(PopulationError, match=r"run from 0\.500 to 0\.600"):
+        assign_regimes(frame_of([0.5, 0.6]), "macs", [0.9])
+
+
+def test_unknown_axis_is_refused():
+    with pytest.raises(PopulationError, match="'macs' or 'params'"):
+        assign_regimes(frame_of([0.5]), "flops")
+
+
+@given(st.lists(st.floats(0.0, 0.999), min_size=1, max_size=40))
+def test_every_row_falls_into_the_bin_around_it(reductions):
+    found = assign_regimes(frame_of(reductions), "macs")
+    distance = np.abs(found.targets[found.index] - np.array(reductions))
+    assert (distance <= 0.05 + 1e-6).all()
+
+
+def test_rows_planned_on_the_other_axis_belong_to_no_regime_of_this_one():
+    frame = pd.DataFrame(
+        {
+            "macs_reduction": [0.49, 0.51, 0.3, 0.7],
+            "params_reduction": [0.2, 0.6, 0.5, 0.5],
+            "regime_axis": ["macs", "macs", "params", "both"],
+            "regime_target": [0.5, 0.5, 0.5, 0.7],
+        }
+    )
+    regimes = assign_regimes(frame, "macs")
+    assert regimes.source == "plan"
+    assert regimes.labels == ("0.50", "0.70")
+    assert regimes.index.tolist() == [0, 0, -1, 1]

@@ -1,0 +1,247 @@
+"""What speaks against relying on a supported best mCB is told at the top."""
+
+import numpy as np
+import pytest
+
+import popstats
+from popstats.figures.content import VerdictRow
+from popstats.figures.curve_figures import drop_figure, limit_figure, limit_sentence, near_figure
+from popstats.judgement.analysis import Case
+from popstats.judgement.evidence import Evidence
+from popstats.judgement.verdicts import Thresholds
+from popstats.posterior.fit import Fit
+from popstats.report.alerts import alerts, doubts, heavy_tails
+from popstats.report.answer import answer
+from popstats.report.other_methods import _elsewhere_words
+from popstats.report.page import _span
+from popstats.report.sections import card_section
+
+
+@pytest.fixture(scope="module")
+def clear() -> Fit:
+    """Two clear optima; only the first regime was retrained in two ways."""
+    made = popstats.simulate_population("quadratic", regimes=(0.5, 0.8), n=150, rise=1.0, noise=0.1, seed=2)
+    ways = np.where(
+        (made.frame["regime"] == "0.50") & (np.arange(len(made)) % 2 == 0), "scratch", "fine-tune"
+    )
+    population = popstats.Population.from_frame(made.table.assign(retraining=ways))
+    return popstats.fit(population, method="exact", draws=200)
+
+
+def _evidence(fit: Fit, **known: object) -> Evidence:
+    evidence = Evidence(fit)
+    evidence.__dict__.update({"bucketed": {}, "mixes": {}, **known})
+    return evidence
+
+
+def test_only_regimes_that_pool_techniques_are_called_pooled(clear: Fit) -> None:
+    found = doubts(_evidence(clear))
+    assert [d.regimes for d in found] == [("0.50",)]
+    assert "at 50 % by fine-tune and scratch" in found[0].alert
+    case = Case(clear, Thresholds())
+    assert "fine-tune and scratch share one curve" in case.mixture(clear.fitted[0])
+    assert case.mixture(clear.fitted[1]) == ""
+
+
+def test_trainings_that_do_not_say_how_are_told_of_beside_those_that_do() -> None:
+    made = popstats.simulate_population("quadratic", regimes=(0.6,), n=150, rise=1.0, noise=0.1, seed=2)
+    ways = np.where(np.arange(len(made)) < 50, None, "fine-tune")
+    population = popstats.Population.from_frame(made.table.assign(retraining=ways))
+    fitted = popstats.fit(population, method="exact", draws=200)
+    (note,) = population.notes
+    assert note.startswith(
+        "50 of 150 trainings do not say how they were retrained (column retraining). Beside fine-tune"
+    )
+    assert note in [a.text for a in alerts(_evidence(fitted))]
+    assert "fine-tune and an unnamed technique share one curve" in Case(fitted, Thresholds()).mixture(
+        fitted.fitted[0]
+    )
+    (verdict,) = popstats.judge(fitted).of("R1")
+    assert verdict.reason.endswith(
+        "only 'fine-tune' beside 50 of 150 trainings that do not say how they were retrained"
+    )
+    card = dict(card_section(Evidence(fitted)).tables[0][1].rows)
+    assert card["retraining"] == "fine-tune; 50 trainings do not say"
+    # Of one technique alone there is nothing to tell.
+    assert population.where(retraining="fine-tune").notes == ()
+
+
+def test_a_comparison_of_techniques_says_whom_it_leaves_out() -> None:
+    made = popstats.simulate_population("quadratic", regimes=(0.6,), n=360, rise=2.0, noise=0.1, seed=2)
+    ways = np.array(["fine-tune", "scratch", None])[np.arange(len(made)) % 3]
+    population = popstats.Population.from_frame(made.table.assign(retraining=ways))
+    (verdict,) = popstats.judge(popstats.fit(population, method="exact", draws=200)).of("R1")
+    assert verdict.outcome != "not assessable"
+    assert "; without 120 of 360 trainings that do not say how they were retrained" in verdict.reason
+
+
+def test_a_verdict_that_hangs_on_the_rounding_is_an_alert_and_in_the_lead(clear: Fit) -> None:
+    flips = {"0.50": ("supported", "supported"), "0.80": ("supported", "undecided")}
+    evidence = _evidence(clear, bucketed=flips)
+    assert doubts(evidence)[0].regimes == ("0.80",)
+    assert "it is undecided at 80 %" in alerts(evidence)[0].text
+    lead = next(s for s in answer(evidence) if s.startswith("Before you rely on it"))
+    assert "the verdict changes at 80 % when parameters are counted in the paper's buckets" in lead
+
+
+def test_a_best_mcb_is_moved_by_the_mix_from_half_of_the_range_on(clear: Fit) -> None:
+    ends = {r.label: np.array(r.observed) for r in clear.fitted}
+
+    def told(share: float) -> list[tuple[str, ...]]:
+        low, high = ends["0.80"]
+        moved = {"0.80": (float(np.exp(low)), float(np.exp(low + share * (high - low))))}
+        return [d.regimes for d in doubts(_evidence(clear, mixes=moved)) if "mix of recipes" in d.clause]
+
+    assert told(0.51) == [("0.80",)]
+    assert told(0.49) == []
+
+
+def test_the_lead_gives_the_best_mcbs_own_interval(clear: Fit) -> None:
+    evidence = _evidence(clear)
+    row = evidence.optima["0.80"]
+    assert (
+        f"(best {row.mcb:.2f}, 90 % interval {row.mcb_lower:.2f} to {row.mcb_upper:.2f})"
+        in answer(evidence)[0]
+    )
+
+
+def test_the_ends_of_the_near_optimal_range_are_not_oversold(clear: Fit) -> None:
+    caption = near_figure(_evidence(clear)).caption
+    assert "median over the posterior" in caption
+    assert "reliably" not in caption
+    assert "is no target" in caption
+
+
+def test_trainings_outside_the_fit_are_accounted_for(clear: Fit) -> None:
+    evidence = _evidence(clear)
+    missing = len(clear.population) - evidence.n_fitted
+    caption = drop_figure(evidence).caption
+    assert (f"{missing} are not in the fit" in caption) == (missing > 1)
+    part = popstats.fit(clear.population, regimes=[0.5], method="exact", draws=50)
+    left = len(clear.population) - sum(r.n for r in part.fitted)
+    assert (
+        f"Of {len(clear.population)} trainings {left} are not in the fit"
+        in drop_figure(_evidence(part)).caption
+    )
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "shown"),
+    [(-0.0019, 0.0235, "−0.002 to 0.024"), (0.0, 0.0235, "0.00 to 0.02"), (-0.02, 13.28, "−0.02 to 13.28")],
+)
+def test_a_bound_below_zero_never_looks_like_zero(lower: float, upper: float, shown: str) -> None:
+    row = VerdictRow("0.50", 0.5, "undecided", 0.5, None, 0.01, lower, upper, "points", "", "", "")
+    assert _span(row) == shown
+
+
+def test_parabolas_that_differ_are_counted_though_they_contradict_no_verdict() -> None:
+    agreeing = ("50 %", "1.00 (0.90 to 1.10)", "1.00 (0.90 to 1.10)", "1.01 (0.90 to 1.10)", "U")
+    other = ("80 %", "1.00 (0.90 to 1.10)", "1.31 (misspecified)", "none inside", "U")
+    assert _elsewhere_words([agreeing]) == ""
+    assert "in 1 of 2 regimes a parabola finds no lowest point, or another" in _elsewhere_words(
+        [agreeing, other]
+    )
+
+
+def test_regimes_of_few_networks_are_marked() -> None:
+    made = popstats.simulate_population("quadratic", regimes=(0.5, 0.8), n=60, seed=2)
+    keep = np.flatnonzero((made.frame["regime"] == "0.50") | (np.arange(len(made)) % 3 == 0))
+    told = _evidence(popstats.fit(made.select(keep), method="exact", draws=50))
+    cells = [row[1] for row in drop_figure(told).table.rows]
+    assert cells == ["60", "20 (few recipes)"]
+    assert [row[1] for row in near_figure(told).table.rows] == cells
+    assert [row[-1] for row in limit_figure(told).table.rows] == ["", "few recipes"]
+
+
+def test_two_good_stretches_are_both_told() -> None:
+    """A bump between two valleys that is too low for two optima, but too high to be near-optimal."""
+    made = popstats.simulate_population("quadratic", regimes=(0.5,), n=400, rise=0.5, noise=0.02, seed=4)
+    x = made.frame["log_mcb"].to_numpy()
+    valleys = np.where(
+        np.abs(x) > 0.3, 0.5 * (np.abs(x) - 0.3) / 0.2, 0.08 * np.cos(x / 0.3 * np.pi / 2) ** 2
+    )
+    accuracy = made.original.accuracy - 1.0 - valleys
+    table = made.table.assign(accuracy=accuracy + 0.01 * np.sin(np.arange(len(x)) * 1.7))
+    fit = popstats.fit(
+        popstats.Population.from_frame(table, original=made.original), method="exact", draws=300
+    )
+    evidence = _evidence(fit)
+    stretches = evidence.stretches["0.50"]
+    assert len(stretches) == 2
+    assert {np.sign(np.log(low)) for low, _ in stretches} == {-1.0, 1.0}
+    both = " or ".join(f"{low:.2f} to {high:.2f}" for low, high in stretches)
+    assert f"aim for {both} (best " in answer(evidence)[0]
+    assert f"anything from {both} is within" in evidence.verdicts.of("C3a")[0].sentence
+    assert drop_figure(evidence).table.rows[0][2] == both
+    drawn = near_figure(evidence).panels[0].data["near"]
+    assert [row[2:] for row in drawn.rows] == list(stretches)
+
+
+def test_the_lead_speaks_of_no_limit_from_a_few_recipes() -> None:
+    made = popstats.simulate_population("quadratic", regimes=(0.5, 0.65, 0.8), n=60, seed=2)
+    keep = np.flatnonzero((made.frame["regime"] != "0.50") | (np.arange(len(made)) % 3 == 0))
+    evidence = _evidence(popstats.fit(made.select(keep), method="exact", draws=50))
+    assert "points at 65 % and" in limit_sentence(evidence, reliable=True)
+    few = _evidence(popstats.fit(made.select(keep), regimes=[0.5], method="exact", draws=50))
+    assert limit_sentence(few, reliable=True) == ""
+    assert "at 50 % (20 recipes only) of MACs removed" in limit_sentence(few)
+
+
+def test_few_recipes_and_outliers_stand_before_a_best_mcb() -> None:
+    made = popstats.simulate_population("quadratic", regimes=(0.5,), n=26, rise=4.0, noise=0.05, seed=6)
+    fall = np.where(np.arange(len(made)) == np.argmax(made.frame["log_mcb"].to_numpy()), 6.0, 0.0)
+    table = made.table.assign(accuracy=made.table["accuracy"] - fall)
+    fit = popstats.fit(
+        popstats.Population.from_frame(table, original=made.original), method="exact", draws=200
+    )
+    evidence = _evidence(fit)
+    assert evidence.outcome("C3a", "0.50") == "supported"
+    assert heavy_tails(evidence) == ["0.50"]
+    lead = next(
+        s for s in answer(evidence) if s.startswith("Before you rely on it: it rests on 26 recipes only")
+    )
+    assert "drop far more than the others and bend the curve under normal noise" in lead
+    told = [a.text for a in alerts(evidence) if a.level == "warn"]
+    assert any("fit with noise='student' before relying" in text for text in told)
+    assert sum("drop far more than the others" in a.text for a in alerts(evidence)) == 1
+
+
+def test_a_range_narrower_than_what_is_known_is_no_target(clear: Fit) -> None:
+    evidence = _evidence(clear)
+    row = evidence.optima["0.80"]
+    assert "known roughly" not in answer(evidence)[0]
+    loose = {r: v._replace(mcb_lower=0.5, mcb_upper=2.0) for r, v in evidence.optima.items()}
+    told = answer(_evidence(clear, optima=loose))[0]
+    assert f"{row.mcb:.2f} at 80 % (known roughly: 90 % interval 0.50 to 2.00)" in told
+    assert "or less against the best" not in told
+
+
+def test_two_good_regions_are_told_instead_of_the_range_between(clear: Fit) -> None:
+    regions = {"0.80": ((0.7, 0.8), (1.2, 1.4))}
+    stretches = _evidence(clear).stretches | regions
+    told = answer(_evidence(clear, regions=regions, stretches=stretches))[0]
+    assert "0.70 to 0.80 or 1.20 to 1.40 at 80 % (two good regions, and what lies between is worse)" in told
+
+
+def test_rounding_that_only_supports_more_is_no_doubt(clear: Fit) -> None:
+    flips = {"0.50": ("undecided", "supported"), "0.80": ("supported", "supported")}
+    assert not [d for d in doubts(_evidence(clear, bucketed=flips)) if "buckets" in d.clause]
+
+
+@pytest.mark.parametrize(
+    ("truth", "told"),
+    [
+        ("flat", "in any pruning regime (mCB hardly matters at 50 and 70 %)."),
+        ("linear", "in any pruning regime (low mCB is as good as any that was observed at 50 and 70 %)."),
+    ],
+)
+def test_where_there_is_no_best_mcb_the_lead_says_what_does_as_well(truth: str, told: str) -> None:
+    made = popstats.simulate_population(truth, regimes=(0.5, 0.7), n=400, rise=0.8)
+    evidence = Evidence(popstats.fit(made, method="exact"))
+    lead = answer(evidence)[0]
+    assert lead.startswith("There is no best ratio of MACs to parameters")
+    assert lead.endswith(told)
+    # A cost against a lowest point that no verdict supports would be read as one.
+    assert (
+        near_figure(evidence).sentence == "No regime has a supported best mCB, so no range here is a target."
+    )
