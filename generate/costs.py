@@ -27,23 +27,12 @@ CHART_SUFFIXES = (".html", ".json", ".png", ".svg", ".pdf")
 
 @dataclass(frozen=True)
 class CostReport:
-    """The costs of one network and the feasible map of MACs against parameters.
+    """The costs of one network and the feasible map of MACs against parameters."""
 
-    Parameters
-    ----------
-    network : str
-        Name, as `generate.networks.build_network` takes it.
-    input_shape : tuple of int
-        Channels, height and width of one input.
-    costs : CostModel
-        Exact costs.
-    feasible : tuple of (float, FeasibleRange)
-        For MACs reductions that can be reached: what recipes there reach.
-    """
-
-    network: str
-    input_shape: tuple[int, int, int]
-    costs: CostModel
+    network: str  # Name, as `generate.networks.build_network` takes it.
+    input_shape: tuple[int, int, int]  # Channels, height and width of one input.
+    costs: CostModel  # Exact costs.
+    # For MACs reductions that can be reached: what recipes there reach.
     feasible: tuple[tuple[float, FeasibleRange], ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -106,22 +95,7 @@ def regime_lines(
     round_to: int = 1,
     count: int = 1000,
 ) -> list[str]:
-    """Return what one regime of a space holds, for a dry run: feasible ranges, and what mCB is confounded with.
-
-    Parameters
-    ----------
-    costs : CostModel
-        The network's costs.
-    space, axis, target, mcb_range, round_to
-        As in `generate.recipes.sample_recipes`.
-    count : int
-        Recipes drawn to estimate the correlations.
-
-    Raises
-    ------
-    PlanError
-        If the space is empty.
-    """
+    """Return what one regime of a space holds, for a dry run: feasible ranges, and what mCB is confounded with."""
     found = feasible_range(costs, axis, target, round_to)
     drawn = sample_recipes(
         space,
@@ -144,13 +118,7 @@ def regime_lines(
 def cost_report(
     name: str, *, input_shape: tuple[int, int, int], classes: int, keep: Sequence[str] = ()
 ) -> CostReport:
-    """Return the report on a network by name.
-
-    Raises
-    ------
-    PlanError
-        If there is no such network or groups of filters cannot describe it.
-    """
+    """Return the report on a network by name."""
     network = build_network(name, classes=classes, input_shape=input_shape)
     costs = derive_costs(network, input_shape, find_groups(network, input_shape, keep))
     smallest = costs.macs(costs.steps)[0] / costs.original_macs
@@ -160,13 +128,7 @@ def cost_report(
 
 
 def write_chart(report: CostReport, path: Path) -> None:
-    """Write the feasible map of MACs against parameters as a picture; the suffix chooses the format.
-
-    Raises
-    ------
-    PlanError
-        If altair is not installed or the suffix is none that it writes.
-    """
+    """Write the feasible map of MACs against parameters as a picture; the suffix chooses the format."""
     try:
         import altair
     except ImportError as error:

@@ -83,32 +83,7 @@ def export_subnetwork(
     out: Path | None = None,
     tolerance: float = TOLERANCE_POINTS,
 ) -> Path:
-    """Rebuild one subnetwork, check its accuracy against its row, and save it.
-
-    Parameters
-    ----------
-    run : Path
-        A run folder.
-    subnetwork_id : str
-        Its id, or enough of its first characters.
-    kind : str
-        safetensors | torchscript | onnx. Each carries a card: widths, accuracy, costs, and the mean and standard
-        deviation by which images on the scale 0 to 1 are normalised before they go in.
-    out : Path, optional
-        Where to write.
-    tolerance : float
-        Largest deviation from the row's accuracy (percentage points).
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    RunFolderError
-        If there is no such subnetwork, its training failed, its accuracy is not reached, or it cannot be written.
-    """
+    """Rebuild one subnetwork, check its accuracy against its row, and save it."""
     if kind == "onnx":
         _check_onnx_packages()
     folder = RunFolder(run)

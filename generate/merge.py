@@ -49,20 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def merge_populations(sources: Sequence[Path], name: str | None = None) -> pa.Table:
-    """Return the rows of all sources, each subnetwork once, with a footer that holds all plans.
-
-    Parameters
-    ----------
-    sources : sequence of Path
-        Run folders or Parquet files written by this package.
-    name : str, optional
-        Name of the joined population.
-
-    Raises
-    ------
-    PopulationError
-        If a source cannot be read, or the populations belong to different original networks.
-    """
+    """Return the rows of all sources, each subnetwork once, with a footer that holds all plans."""
     tables = [_read(source) for source in sources]
     footers = [columns.read_footer(table.schema) for table in tables]
     _check_same_original(sources, footers)

@@ -35,43 +35,26 @@ FINE_TUNE_DIVISOR = 10
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """One training: its budget, its learning rate and its regularisation.
+    """One training: its budget, its learning rate and its regularisation."""
 
-    Parameters
-    ----------
-    epochs : float
-        Passes over the training images; may be fractional. Ignored where `training_macs` is given.
-    training_macs : float, optional
-        Budget in multiply-accumulates, 3 x MACs x images seen: narrow networks then get more epochs.
-    learning_rate : float
-        Peak learning rate of SGD with Nesterov momentum.
-    schedule : str
-        constant | one-cycle (linear up over `warm_up`, linear down to 0) | cosine | steps (a tenth at 50 % and 75 %).
-    warm_up : float
-        Share of the steps over which the rate rises linearly from 0 (not used by `constant`).
-    batch_size : int
-        Images a step.
-    momentum, weight_decay : float
-        Of SGD; weight decay is not applied to batch norm and biases.
-    label_smoothing : float
-        Probability mass spread over all classes.
-    augmentation : str
-        Steps joined by "+": flip, shiftN, cropN (N pixels of padding), cutoutN; "none" for none.
-    precision : str
-        float32 | bfloat16 (weights stay float32).
-    """
-
+    # Passes over the training images; may be fractional. Ignored where `training_macs` is given.
     epochs: float = 15.0
+    # Budget in multiply-accumulates, 3 x MACs x images seen: narrow networks then get more epochs.
     training_macs: float | None = None
-    learning_rate: float = 0.1
+    learning_rate: float = 0.1  # Peak learning rate of SGD with Nesterov momentum.
+    # constant | one-cycle (linear up over `warm_up`, linear down to 0) | cosine | steps (a tenth at 50 % and 75
+    # %).
     schedule: str = "one-cycle"
+    # Share of the steps over which the rate rises linearly from 0 (not used by `constant`).
     warm_up: float = 0.2
-    batch_size: int = 128
+    batch_size: int = 128  # Images a step.
+    # momentum, weight_decay: Of SGD; weight decay is not applied to batch norm and biases.
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.0  # Probability mass spread over all classes.
+    # Steps joined by "+": flip, shiftN, cropN (N pixels of padding), cutoutN; "none" for none.
     augmentation: str = "none"
-    precision: str = "float32"
+    precision: str = "float32"  # float32 | bfloat16 (weights stay float32).
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that differ from the defaults: what a subnetwork's identity is made from."""
@@ -84,144 +67,76 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class NetworkPlan:
-    """Which architecture is pruned.
+    """Which architecture is pruned."""
 
-    Parameters
-    ----------
-    name : str
-        cifar_resnet8 | 20 | 32 | 56 | 110, a torchvision name, or "module:factory".
-    width : int, optional
-        Channels of a CIFAR ResNet's first stage (16).
-    stem : str
-        standard | cifar: for small images, torchvision's ResNets start with a 3x3 convolution and no pooling.
-    keep : tuple of str
-        Layers whose channels are never removed.
-    """
-
-    name: str = "cifar_resnet8"
-    width: int | None = None
+    name: str = (
+        "cifar_resnet8"  # cifar_resnet8 | 20 | 32 | 56 | 110, a torchvision name, or "module:factory".
+    )
+    width: int | None = None  # Channels of a CIFAR ResNet's first stage (16).
+    # standard | cifar: for small images, torchvision's ResNets start with a 3x3 convolution and no pooling.
     stem: str = "standard"
-    keep: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()  # Layers whose channels are never removed.
 
 
 @dataclass(frozen=True)
 class ImagesPlan:
-    """Which images it is trained and tested on.
+    """Which images it is trained and tested on."""
 
-    Parameters
-    ----------
-    name : str
-        digits | cifar10 | cifar100 | fashion-mnist | mnist | image-folder:PATH | module:factory.
-    folder : str
-        Where downloads and decoded image folders lie or go (default: ~/.cache/popstats).
-    size : int, optional
-        Height and width that the images of an image folder are resized to (pixels).
-    validation : int, optional
-        Training images held back for `accuracy_val`; default a tenth, at most 5,000.
-    limit : int, optional
-        Use at most this many training images (for trials).
-    """
-
+    # digits | cifar10 | cifar100 | fashion-mnist | mnist | image-folder:PATH | module:factory.
     name: str = "digits"
+    # Where downloads and decoded image folders lie or go (default: ~/.cache/popstats).
     folder: str = "~/.cache/popstats"
-    size: int | None = None
+    size: int | None = None  # Height and width that the images of an image folder are resized to (pixels).
+    # Training images held back for `accuracy_val`; default a tenth, at most 5,000.
     validation: int | None = None
-    limit: int | None = None
+    limit: int | None = None  # Use at most this many training images (for trials).
 
 
 @dataclass(frozen=True)
 class OriginalPlan:
-    """Where the original network's weights come from.
+    """Where the original network's weights come from."""
 
-    Parameters
-    ----------
-    source : str
-        train | torchvision:WEIGHTS | PATH.safetensors.
-    seed : int
-        Seed of its training.
-    training : TrainingSettings
-        How it is trained; with other sources, the schedule that lr-rewind and scratch replay.
-    """
-
-    source: str = "train"
-    seed: int = 0
+    source: str = "train"  # train | torchvision:WEIGHTS | PATH.safetensors.
+    seed: int = 0  # Seed of its training.
+    # How it is trained; with other sources, the schedule that lr-rewind and scratch replay.
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
 
 @dataclass(frozen=True)
 class RecipePlan:
-    """One block of recipes: the same number in each of its regimes, each trained with each technique and seed.
+    """One block of recipes: the same number in each of its regimes, each trained with each technique and seed."""
 
-    Parameters
-    ----------
-    regimes : tuple of float
-        Target reductions, each in (0, 1).
-    count : int
-        Recipes a regime.
-    axis : str
-        macs | params | both: which reduction the regimes fix.
-    space : str
-        random | stratified | std:LOW-HIGH | refined:FILE.
-    seeds : int
-        Trainings of each recipe, with seeds 0, 1, ...
-    retraining : tuple of str
-        Techniques: fine-tune, lr-rewind, scratch.
-    criterion : str
-        Filter score: l1 | l2 | bn_scale | fpgm | taylor | random.
-    mcb_range : float
-        `stratified` spreads over mean computation budgets between 1/mcb_range and mcb_range.
-    round_to : int
-        Widths are multiples of this (or the full width), and at least this.
-    """
-
-    regimes: tuple[float, ...]
-    count: int
-    axis: str = "macs"
-    space: str = "stratified"
-    seeds: int = 1
-    retraining: tuple[str, ...] = ("fine-tune",)
-    criterion: str = "l1"
+    regimes: tuple[float, ...]  # Target reductions, each in (0, 1).
+    count: int  # Recipes a regime.
+    axis: str = "macs"  # macs | params | both: which reduction the regimes fix.
+    space: str = "stratified"  # random | stratified | std:LOW-HIGH | refined:FILE.
+    seeds: int = 1  # Trainings of each recipe, with seeds 0, 1, ...
+    retraining: tuple[str, ...] = ("fine-tune",)  # Techniques: fine-tune, lr-rewind, scratch.
+    criterion: str = "l1"  # Filter score: l1 | l2 | bn_scale | fpgm | taylor | random.
+    # `stratified` spreads over mean computation budgets between 1/mcb_range and mcb_range.
     mcb_range: float = 2.0
-    round_to: int = 1
+    round_to: int = 1  # Widths are multiples of this (or the full width), and at least this.
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a population holds. Two plans that are equal make the same trainings.
+    """What a population holds. Two plans that are equal make the same trainings."""
 
-    Parameters
-    ----------
-    name : str
-        Name of the population.
-    recipes : tuple of RecipePlan
-        Which recipes are drawn, and how often each is trained.
-    network, images, original : NetworkPlan, ImagesPlan, OriginalPlan
-        What is pruned, on which images, and where its weights come from.
-    retraining : dict of TrainingSettings
-        Settings of each technique that the recipes use; keys left out are the original's.
-    seed : int
-        Seed of the recipes.
-    keep_weights : str
-        none | best (of each regime) | all: which trained weights the run folder keeps.
-    latency_batch : int, optional
-        Images in the forward pass whose time is measured for each trained network; left out, none is measured.
-    gpus_per_training : float
-        Share of a GPU that one training takes with the `ray` executor.
-    description : str
-        A sentence on what the plan is for.
-    """
-
-    name: str
-    recipes: tuple[RecipePlan, ...]
+    name: str  # Name of the population.
+    recipes: tuple[RecipePlan, ...]  # Which recipes are drawn, and how often each is trained.
+    # network, images, original: What is pruned, on which images, and where its weights come from.
     network: NetworkPlan = field(default_factory=NetworkPlan)
     images: ImagesPlan = field(default_factory=ImagesPlan)
     original: OriginalPlan = field(default_factory=OriginalPlan)
+    # Settings of each technique that the recipes use; keys left out are the original's.
     retraining: dict[str, TrainingSettings] = field(default_factory=dict)
-    seed: int = 0
+    seed: int = 0  # Seed of the recipes.
+    # none | best (of each regime) | all: which trained weights the run folder keeps.
     keep_weights: str = "none"
+    # Images in the forward pass whose time is measured for each trained network; left out, none is measured.
     latency_batch: int | None = None
-    gpus_per_training: float = 1.0
-    description: str = ""
+    gpus_per_training: float = 1.0  # Share of a GPU that one training takes with the `ray` executor.
+    description: str = ""  # A sentence on what the plan is for.
 
     def as_dict(self) -> dict[str, Any]:
         """Return the resolved plan as plain JSON values, every default spelled out."""
@@ -260,13 +175,7 @@ def read_plan(path: Path | str) -> Plan:
 
 
 def source_of(path: Path) -> str:
-    """Return a plan's text with the paths in it made absolute, so that a copy elsewhere means the same.
-
-    Raises
-    ------
-    PlanError
-        As `read_plan`.
-    """
+    """Return a plan's text with the paths in it made absolute, so that a copy elsewhere means the same."""
     source = path.read_text(encoding="utf-8")
     for block in tomllib.loads(source).get("recipes", []):
         given = block.get("space", "")
@@ -277,13 +186,7 @@ def source_of(path: Path) -> str:
 
 
 def plan_from_dict(table: Mapping[str, Any], where: str = "plan") -> Plan:
-    """Build and check a plan from nested plain values, as TOML or a stored population's footer holds them.
-
-    Raises
-    ------
-    PlanError
-        As `read_plan`.
-    """
+    """Build and check a plan from nested plain values, as TOML or a stored population's footer holds them."""
     table = dict(table)
     retraining = table.pop("retraining", {})
     plan = _build(Plan, table, where)

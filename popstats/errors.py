@@ -10,13 +10,6 @@ BAD_INPUT = 2
 class PopstatsError(Exception):
     """Base class: catch this to catch everything that popstats or generate raise on purpose.
 
-    Parameters
-    ----------
-    message : str
-        What was expected, what came, where, and what to do from Python.
-    on_command_line : str, optional
-        The same for a reader of the command line, where the remedy is an option.
-
     Examples
     --------
     >>> import popstats

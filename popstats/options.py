@@ -108,13 +108,7 @@ _HELP = {
 
 
 def command_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
-    """Return the parser of `python -m popstats`.
-
-    Parameters
-    ----------
-    commands : mapping of str to callable
-        What runs each command, by name; takes the parsed options (`.run`, `.command`), returns an exit status.
-    """
+    """Return the parser of `python -m popstats`."""
     parser = argparse.ArgumentParser(
         prog="python -m popstats",
         description=_DESCRIPTION,
@@ -141,16 +135,7 @@ def command_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
 
 
 def refuse_ignored(options: argparse.Namespace, names: Iterable[str], why: str) -> None:
-    """Raise PopstatsError where options are given that would change nothing.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-    names : iterable of str
-        Options that have nothing to change here, as attributes of `options`.
-    why : str
-        Start of the sentence: what makes them idle, with what to do instead after a full stop.
-    """
+    """Raise PopstatsError where options are given that would change nothing."""
     given = [name for name in names if _is_given(getattr(options, name))]
     if given:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
@@ -164,16 +149,7 @@ def _is_given(value: object) -> bool:
 
 
 def check_output(path: Path | None, ending: str, required: bool = False) -> None:
-    """Raise PopstatsError before any work is done for a file that could not be written in the end.
-
-    Parameters
-    ----------
-    path : pathlib.Path or None
-    ending : str
-        What the file's name should end with.
-    required : bool
-        Whether another ending is refused, because the file would not be known for what it is.
-    """
+    """Raise PopstatsError before any work is done for a file that could not be written in the end."""
     if path is None:
         return
     from popstats.population.table import folder_for

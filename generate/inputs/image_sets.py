@@ -45,13 +45,7 @@ UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, tarfile.TarError, pic
 
 
 def load_images(plan: ImagesPlan) -> ImageSet:
-    """Load the plan's images into memory, on the CPU.
-
-    Raises
-    ------
-    PlanError
-        If the set is unknown, its files are missing, or it cannot be downloaded.
-    """
+    """Load the plan's images into memory, on the CPU."""
     kind, _, argument = plan.name.partition(":")
     _check_options(plan, kind)
     if plan.name == "digits":

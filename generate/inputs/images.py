@@ -20,18 +20,10 @@ STATISTICS_IMAGES = 10_000
 
 @dataclass(frozen=True)
 class Split:
-    """Images and labels of one split.
+    """Images and labels of one split."""
 
-    Parameters
-    ----------
-    images : Tensor
-        uint8, shape (n, channels, height, width).
-    labels : Tensor
-        int64, shape (n,).
-    """
-
-    images: Tensor
-    labels: Tensor
+    images: Tensor  # uint8, shape (n, channels, height, width).
+    labels: Tensor  # int64, shape (n,).
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,29 +39,20 @@ class Split:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A named set of images in three fixed splits.
+    """A named set of images in three fixed splits."""
 
-    Parameters
-    ----------
-    name : str
-        As in the plan; an image folder's is its last part and a hash of its listing: image-folder:cifar10@0123456789ab.
-    train, validation, test : Split
-        `accuracy` is measured on test, `accuracy_val` on validation.
-    classes : int
-        Number of classes.
-    mean, std : tuple of float
-        Per channel, in units of the full range 0 to 1, of the training images.
-    test_shift : int
-        Test accuracy is the mean over all shifts of up to this many pixels; 0 for the images as they are.
-    """
-
+    # As in the plan; an image folder's is its last part and a hash of its listing: image-
+    # folder:cifar10@0123456789ab.
     name: str
+    # train, validation, test: `accuracy` is measured on test, `accuracy_val` on validation.
     train: Split
     validation: Split
     test: Split
-    classes: int
+    classes: int  # Number of classes.
+    # mean, std: Per channel, in units of the full range 0 to 1, of the training images.
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    # Test accuracy is the mean over all shifts of up to this many pixels; 0 for the images as they are.
     test_shift: int = 0
 
     @property
@@ -94,13 +77,7 @@ class ImageSet:
 
 
 def check_images(images: ImageSet, where: str) -> None:
-    """Refuse a set that no network can be trained on.
-
-    Raises
-    ------
-    PlanError
-        If a split is empty, labels lie outside the classes, or images are no uint8.
-    """
+    """Refuse a set that no network can be trained on."""
     for name, split in (("training", images.train), ("validation", images.validation), ("test", images.test)):
         if len(split) == 0 or len(split.images) != len(split.labels):
             raise PlanError(

@@ -52,19 +52,7 @@ def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Module:
 
 
 class CifarResNet(nn.Module):
-    """Residual network of three stages for small images.
-
-    Parameters
-    ----------
-    depth : int
-        Number of weighted layers on the longest path, 6 n + 2.
-    classes : int
-        Number of classes.
-    channels : int
-        Channels of the input images.
-    width : int
-        Channels of the first stage; the second and third have twice and four times as many.
-    """
+    """Residual network of three stages for small images."""
 
     def __init__(self, depth: int, classes: int, channels: int = 3, width: int = CIFAR_FIRST_WIDTH) -> None:
         super().__init__()
@@ -96,13 +84,7 @@ def _initialise(module: nn.Module) -> None:
 
 
 def planned_network(plan: NetworkPlan, *, classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
-    """Return a freshly initialised network as a plan's [network] table asks for it.
-
-    Raises
-    ------
-    PlanError
-        As `build_network`.
-    """
+    """Return a freshly initialised network as a plan's [network] table asks for it."""
     return build_network(
         plan.name, classes=classes, input_shape=input_shape, width=plan.width, stem=plan.stem
     )
@@ -116,29 +98,7 @@ def build_network(
     width: int | None = None,
     stem: str = "standard",
 ) -> nn.Module:
-    """Return a freshly initialised network.
-
-    Parameters
-    ----------
-    name : str
-        ``cifar_resnet8`` (20, 32, 56, 110), the name of a torchvision classifier, or ``module:factory`` for a
-        function that returns an `nn.Module`; it is given those of `classes`, `input_shape` and `width` that
-        it has parameters for.
-    classes : int
-        Number of classes.
-    input_shape : tuple of int
-        Channels, height and width of one input.
-    width : int, optional
-        First-stage channels of a CIFAR network (16 by default); no other network takes it.
-    stem : str
-        ``cifar`` gives a torchvision residual network the usual stem for small images, a 3x3 convolution with
-        stride 1 and no pooling, instead of the 7x7 one that shrinks them fourfold (``standard``).
-
-    Raises
-    ------
-    PlanError
-        If no such network exists or it cannot take this input.
-    """
+    """Return a freshly initialised network."""
     if stem != "standard" and (":" in name or name.startswith(_CIFAR_PREFIX)):
         raise PlanError(
             f"network {name!r} has a stem of its own; stem = {stem!r} is for torchvision's ResNets."
@@ -154,13 +114,7 @@ def build_network(
 
 
 def parse_input_shape(text: str) -> tuple[int, int, int]:
-    """Return (channels, height, width) from text such as ``3x224x224``.
-
-    Raises
-    ------
-    PlanError
-        If the text is anything else.
-    """
+    """Return (channels, height, width) from text such as ``3x224x224``."""
     parts = text.lower().split("x")
     if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise PlanError(f"input size: expected CHANNELSxHEIGHTxWIDTH such as 3x224x224, got {text!r}.")

@@ -76,21 +76,11 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class QuadraticForm:
-    """A cost as constant + linear @ u + u @ pairs @ u, in units u = widths / steps.
+    """A cost as constant + linear @ u + u @ pairs @ u, in units u = widths / steps."""
 
-    Parameters
-    ----------
-    constant : int
-        What no group touches.
-    linear : numpy.ndarray of int, shape (G,)
-        Per unit of each group.
-    pairs : numpy.ndarray of int, shape (G, G)
-        Upper triangular: per product of two groups' units.
-    """
-
-    constant: int
-    linear: IntArray
-    pairs: IntArray
+    constant: int  # What no group touches.
+    linear: IntArray  # (G,); Per unit of each group.
+    pairs: IntArray  # (G, G); Upper triangular: per product of two groups' units.
 
     def at(self, units: FloatArray) -> FloatArray:
         """Return the cost of each row of `units`, shape (n, G), as whole numbers in float64, shape (n,)."""
@@ -108,17 +98,10 @@ class QuadraticForm:
 
 @dataclass(frozen=True)
 class CostModel:
-    """Exact MACs and parameters of every recipe of one network.
+    """Exact MACs and parameters of every recipe of one network."""
 
-    Parameters
-    ----------
-    groups : tuple of Group
-        The prunable groups, in the order of the columns of every width matrix.
-    macs_form, params_form : QuadraticForm
-        The costs in units of the groups' steps.
-    """
-
-    groups: tuple[Group, ...]
+    groups: tuple[Group, ...]  # The prunable groups, in the order of the columns of every width matrix.
+    # macs_form, params_form: The costs in units of the groups' steps.
     macs_form: QuadraticForm
     params_form: QuadraticForm
 
@@ -143,18 +126,8 @@ class CostModel:
         return int(self.params(self.full_widths)[0])
 
     def macs(self, widths: ArrayLike) -> IntArray:
-        """Return the MACs of each recipe.
-
-        Parameters
-        ----------
-        widths : array_like of int, shape (n, G) or (G,)
-            Channels kept in each group.
-
-        Returns
-        -------
-        numpy.ndarray of int, shape (n,)
-            Multiply-accumulates for one input.
-        """
+        """Return the MACs of each recipe."""
+        # widths (n, G) or (G,) -> (n,)
         return cast(IntArray, self._evaluate(widths, (self.macs_form,))[0])
 
     def params(self, widths: ArrayLike) -> IntArray:

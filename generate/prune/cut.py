@@ -23,26 +23,8 @@ def choose_filters(
 
     Where a group's step is above 1 (grouped convolutions), the same number is kept in each of its blocks.
     Equal scores are decided by the lower index, so the choice is the same everywhere.
-
-    Parameters
-    ----------
-    scores : mapping of str to torch.Tensor, shape (width,)
-        By group name; higher is kept longer.
-    groups : sequence of Group
-        The prunable groups.
-    widths : array_like of int, shape (G,)
-        Filters to keep in each group.
-
-    Returns
-    -------
-    dict of str to numpy.ndarray of int
-        By group name: sorted indices of the kept filters.
-
-    Raises
-    ------
-    PlanError
-        If a width is no multiple of its group's step, or outside 1 .. the group's width.
     """
+    # scores (width,); widths (G,)
     kept = {}
     for group, width in zip(groups, np.asarray(widths).tolist(), strict=True):
         _check_width(group, width)

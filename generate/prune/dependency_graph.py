@@ -42,21 +42,12 @@ _CHANNEL_CARRIERS = (
 
 @dataclass(frozen=True)
 class Member:
-    """The channels of one layer that a group drives.
+    """The channels of one layer that a group drives."""
 
-    Parameters
-    ----------
-    layer : str
-        Name of the module (or, for a parameter held by no standard layer, of the parameter).
-    side : {"in", "out"}
-        Which channels. Layers that pass channels through (norms, depthwise convolutions) have "out" only.
-    channels : numpy.ndarray of int, shape (width, multiplicity)
-        Row f lists the channels that go when filter f goes.
-    """
-
-    layer: str
+    layer: str  # Name of the module (or, for a parameter held by no standard layer, of the parameter).
+    # Which channels. Layers that pass channels through (norms, depthwise convolutions) have "out" only.
     side: Side
-    channels: IntArray
+    channels: IntArray  # (width, multiplicity); Row f lists the channels that go when filter f goes.
 
     @property
     def multiplicity(self) -> int:
@@ -66,31 +57,16 @@ class Member:
 
 @dataclass(frozen=True)
 class Bundle:
-    """Filters that drive the same layers, each of them equally often.
+    """Filters that drive the same layers, each of them equally often."""
 
-    Parameters
-    ----------
-    members : tuple of Member
-        Every place where the filters' channels live.
-    layers : tuple of str
-        The members that produce channels (not those that pass them on), in `named_modules()` order.
-    is_output : bool
-        Whether the channels are the network's output.
-    """
-
-    members: tuple[Member, ...]
+    members: tuple[Member, ...]  # Every place where the filters' channels live.
+    # The members that produce channels (not those that pass them on), in `named_modules()` order.
     layers: tuple[str, ...]
-    is_output: bool
+    is_output: bool  # Whether the channels are the network's output.
 
 
 def find_bundles(network: nn.Module, input_shape: tuple[int, int, int]) -> list[Bundle]:
-    """Return all bundles of filters, ordered by their first producing layer.
-
-    Raises
-    ------
-    PlanError
-        If the network does what groups of filters cannot describe.
-    """
+    """Return all bundles of filters, ordered by their first producing layer."""
     shell = on_meta_device(network)
     _refuse_what_has_no_filters(shell, input_shape)
     graph = _trace(shell, input_shape)

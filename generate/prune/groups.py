@@ -15,29 +15,15 @@ from popstats.errors import PlanError
 
 @dataclass(frozen=True)
 class Group:
-    """Channels that can only be removed together: the unit of pruning.
+    """Channels that can only be removed together: the unit of pruning."""
 
-    Parameters
-    ----------
-    name : str
-        The group's first producing layer in `named_modules()` order.
-    width : int
-        Filters before pruning.
-    layers : tuple of str
-        All producing layers that it ties together, in `named_modules()` order.
-    step : int
-        Widths must be multiples of it (more than 1 at grouped convolutions).
-    members : tuple of Member
-        Every place where its channels live.
-    blocks : numpy.ndarray of int, shape (width,)
-        Block of each filter, 0 .. step - 1; the same number of filters stays in every block.
-    """
-
-    name: str
-    width: int
-    layers: tuple[str, ...]
-    step: int = 1
+    name: str  # The group's first producing layer in `named_modules()` order.
+    width: int  # Filters before pruning.
+    layers: tuple[str, ...]  # All producing layers that it ties together, in `named_modules()` order.
+    step: int = 1  # Widths must be multiples of it (more than 1 at grouped convolutions).
+    # Every place where its channels live.
     members: tuple[Member, ...] = field(default=(), repr=False, compare=False)
+    # (width,); Block of each filter, 0 .. step - 1; the same number of filters stays in every block.
     blocks: IntArray = field(default_factory=lambda: np.zeros(0, np.int64), repr=False, compare=False)
 
 

@@ -34,33 +34,8 @@ def score_filters(
     backpropagate: Callable[[nn.Module], object] | None = None,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """Return the score of every filter.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        The trained network; it is not changed, but `taylor` fills its gradients.
-    input_shape : tuple of int
-        Channels, height and width of one input; no criterion depends on it.
-    groups : sequence of Group
-        Its prunable groups.
-    criterion : str
-        One of `CRITERIA`.
-    backpropagate : callable, optional
-        Called with the network; must leave the gradients of the training loss in its parameters. `taylor` only.
-    seed : int
-        `random` only.
-
-    Returns
-    -------
-    dict of str to torch.Tensor, shape (width,)
-        By group name, on the CPU in float64. Comparable inside a group, not between groups.
-
-    Raises
-    ------
-    PlanError
-        If there is no such criterion, or the network lacks what it needs.
-    """
+    """Return the score of every filter."""
+    # -> (width,)
     if criterion not in CRITERIA:
         raise PlanError(f"criterion {criterion!r} is unknown: expected one of {', '.join(CRITERIA)}.")
     if criterion == "random":

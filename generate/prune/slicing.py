@@ -17,17 +17,7 @@ _CHANNEL_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 
 def remove_filters(network: nn.Module, groups: Sequence[Group], kept: Mapping[str, IntArray]) -> None:
-    """Remove from `network`, in place, every filter of `groups` that is not in `kept`.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        The network that `groups` were found in, or one of the same architecture.
-    groups : sequence of Group
-        Its prunable groups.
-    kept : mapping of str to numpy.ndarray of int
-        By group name: indices of the filters that stay.
-    """
+    """Remove from `network`, in place, every filter of `groups` that is not in `kept`."""
     for (layer, side), gone in _gone_channels(groups, kept).items():
         _slice(network, layer, side, gone)
 

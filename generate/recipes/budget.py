@@ -36,37 +36,19 @@ SMALLEST_DETERMINANT = np.float32(1e-3)
 
 @dataclass(frozen=True)
 class Budget:
-    """A cost that every recipe of a regime must have.
+    """A cost that every recipe of a regime must have."""
 
-    Parameters
-    ----------
-    axis : {"macs", "params"}
-        Which cost.
-    share : float
-        Its target as a share of the original's: 1 - reduction.
-    """
-
-    axis: Axis
-    share: float
+    axis: Axis  # Which cost.
+    share: float  # Its target as a share of the original's: 1 - reduction.
 
 
 @dataclass(frozen=True)
 class Surface:
-    """One cost as a share of the original's, over kept fractions x: constant + linear @ x + x @ pairs @ x.
+    """One cost as a share of the original's, over kept fractions x: constant + linear @ x + x @ pairs @ x."""
 
-    Parameters
-    ----------
-    constant : numpy.float32
-        Share that no group touches.
-    linear : numpy.ndarray, shape (G,)
-        Share that is linear in each kept fraction.
-    doubled_pairs : numpy.ndarray, shape (G, G)
-        Symmetric: twice the share that is a product of two kept fractions.
-    """
-
-    constant: np.float32
-    linear: SingleArray
-    doubled_pairs: SingleArray
+    constant: np.float32  # Share that no group touches.
+    linear: SingleArray  # (G,); Share that is linear in each kept fraction.
+    doubled_pairs: SingleArray  # (G, G); Symmetric: twice the share that is a product of two kept fractions.
 
     @classmethod
     def from_form(cls, form: QuadraticForm, units: IntArray, original: int) -> Surface:
@@ -91,20 +73,11 @@ class Surface:
 
 @dataclass(frozen=True)
 class Geometry:
-    """The kept fractions that a space allows, and the two cost surfaces over them.
+    """The kept fractions that a space allows, and the two cost surfaces over them."""
 
-    Parameters
-    ----------
-    costs : CostModel
-        The network's costs.
-    round_to : int
-        Widths are multiples of this, or the full width.
-    bands : tuple of (low, high), optional
-        Kept fractions between which each group must stay; by default anything from one unit to all.
-    """
-
-    costs: CostModel
-    round_to: int = 1
+    costs: CostModel  # The network's costs.
+    round_to: int = 1  # Widths are multiples of this, or the full width.
+    # Kept fractions between which each group must stay; by default anything from one unit to all.
     bands: tuple[tuple[float, float], ...] | None = None
 
     @cached_property
@@ -224,28 +197,8 @@ class Geometry:
         tolerance: tuple[float, float],
         guess: SingleArray | None = None,
     ) -> tuple[SingleArray, BoolArray, SingleArray]:
-        """Move `start` along a common shift and the tilt until both surfaces meet their targets.
-
-        Parameters
-        ----------
-        macs, params : numpy.ndarray, shape (n,)
-            Target shares.
-        start : numpy.ndarray, shape (n, G)
-            Kept fractions to start from; their differences are what makes recipes differ.
-        tolerance : tuple of float
-            Largest distance of the logarithm of MACs, and of parameters, from its target.
-        guess : numpy.ndarray, shape (n, 2), optional
-            Where along shift and tilt to begin.
-
-        Returns
-        -------
-        kept : numpy.ndarray, shape (n, G)
-            Kept fractions.
-        solved : numpy.ndarray of bool, shape (n,)
-            Where both targets are met.
-        place : numpy.ndarray, shape (n, 2)
-            How far each row went along shift and tilt.
-        """
+        """Move `start` along a common shift and the tilt until both surfaces meet their targets."""
+        # macs, params (n,); start (n, G); guess (n, 2) -> kept (n, G), solved (n,), place (n, 2)
         goal = np.log(np.stack([macs, params], axis=1))
         place = np.zeros((len(start), 2), dtype=np.float32) if guess is None else guess.copy()
         kept = self.clip(start + place @ self._directions.T)

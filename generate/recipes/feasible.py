@@ -24,22 +24,13 @@ Objective = Callable[[SingleArray], tuple[SingleArray, SingleArray]]
 
 @dataclass(frozen=True)
 class FeasibleRange:
-    """Smallest and largest value of each quantity over the recipes of a regime.
+    """Smallest and largest value of each quantity over the recipes of a regime."""
 
-    Parameters
-    ----------
-    macs, params : tuple of int
-        Costs.
-    log_mcb : tuple of float
-        Natural logarithm of the mean computation budget, with exact parameters.
-    std : tuple of float
-        Standard deviation of the pruning ratios over groups.
-    """
-
+    # macs, params: Costs.
     macs: tuple[int, int]
     params: tuple[int, int]
-    log_mcb: Pair
-    std: Pair
+    log_mcb: Pair  # Natural logarithm of the mean computation budget, with exact parameters.
+    std: Pair  # Standard deviation of the pruning ratios over groups.
 
     @property
     def mcb(self) -> Pair:
@@ -59,29 +50,7 @@ def _span(low: float, high: float, form: str) -> str:
 
 
 def feasible_range(costs: CostModel, axis: str, target: float, round_to: int = 1) -> FeasibleRange:
-    """Return what recipes of one regime can reach.
-
-    Parameters
-    ----------
-    costs : CostModel
-        The network's costs.
-    axis : {"macs", "params", "both"}
-        Which reduction the regime fixes.
-    target : float
-        Reduction, a fraction in (0, 1).
-    round_to : int
-        Widths are multiples of this.
-
-    Returns
-    -------
-    FeasibleRange
-        Found by projected gradient from many starts: the ends are reached, and rarely a little more is possible.
-
-    Raises
-    ------
-    PlanError
-        If no recipe has that reduction.
-    """
+    """Return what recipes of one regime can reach."""
     geometry = Geometry(costs, round_to)
     budgets = regime_budgets(axis, target)
     check_budgets(geometry, budgets)
@@ -89,13 +58,7 @@ def feasible_range(costs: CostModel, axis: str, target: float, round_to: int = 1
 
 
 def regime_budgets(axis: str, target: float) -> tuple[Budget, ...]:
-    """Return the budgets of a regime.
-
-    Raises
-    ------
-    PlanError
-        If there is no such axis, or the target is no reduction between 0 and 1.
-    """
+    """Return the budgets of a regime."""
     if not 0 < target < 1:
         raise PlanError(f"regime target: expected a reduction between 0 and 1, got {target!r}.")
     axes: dict[str, tuple[Axis, ...]] = {"macs": ("macs",), "params": ("params",), "both": ("macs", "params")}
@@ -105,13 +68,7 @@ def regime_budgets(axis: str, target: float) -> tuple[Budget, ...]:
 
 
 def check_budgets(geometry: Geometry, budgets: Sequence[Budget]) -> None:
-    """Refuse budgets that no recipe can meet.
-
-    Raises
-    ------
-    PlanError
-        With the ranges that can be met.
-    """
+    """Refuse budgets that no recipe can meet."""
     for budget in budgets:
         surface = geometry.surface(budget.axis)
         ends = [

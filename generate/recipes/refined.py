@@ -38,36 +38,16 @@ Band = tuple[float, float]
 
 @dataclass(frozen=True)
 class RefinedSpec:
-    """A refined space as read from its file.
+    """A refined space as read from its file."""
 
-    Parameters
-    ----------
-    axis : str, optional
-        Axis of the regime it was refined for.
-    target : float, optional
-        Reduction of that regime.
-    mcb : tuple of float, optional
-        Band of the mean computation budget.
-    std : tuple of float, optional
-        Band of the STD.
-    widths : mapping of str to tuple of float
-        Band of the kept fraction, by group name.
-    """
-
-    axis: str | None = None
-    target: float | None = None
-    mcb: Band | None = None
-    std: Band | None = None
-    widths: Mapping[str, Band] = field(default_factory=dict)
+    axis: str | None = None  # Axis of the regime it was refined for.
+    target: float | None = None  # Reduction of that regime.
+    mcb: Band | None = None  # Band of the mean computation budget.
+    std: Band | None = None  # Band of the STD.
+    widths: Mapping[str, Band] = field(default_factory=dict)  # Band of the kept fraction, by group name.
 
     def check_regime(self, axis: str, target: float, where: str) -> None:
-        """Refuse a regime that the space was not refined for.
-
-        Raises
-        ------
-        PlanError
-            If axis or target differ.
-        """
+        """Refuse a regime that the space was not refined for."""
         same_target = self.target is None or math.isclose(self.target, target, abs_tol=1e-6)
         if not same_target or self.axis not in (None, axis):
             raise PlanError(
@@ -76,13 +56,7 @@ class RefinedSpec:
             )
 
     def bands(self, names: Sequence[str], where: str) -> tuple[Band, ...] | None:
-        """Return the bands of kept fractions in the order of `names`; None where none is set.
-
-        Raises
-        ------
-        PlanError
-            If the file names a group that the network does not have.
-        """
+        """Return the bands of kept fractions in the order of `names`; None where none is set."""
         unknown = [name for name in self.widths if name not in names]
         if unknown:
             raise PlanError(
@@ -93,13 +67,7 @@ class RefinedSpec:
 
 
 def read_refined(path: str) -> RefinedSpec:
-    """Return the refined space in the TOML file at `path`.
-
-    Raises
-    ------
-    PlanError
-        If there is no such file or it does not describe a space.
-    """
+    """Return the refined space in the TOML file at `path`."""
     where = f"space refined:{path}"
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))

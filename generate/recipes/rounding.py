@@ -17,22 +17,13 @@ REPAIR_STEPS = 48
 
 @dataclass(frozen=True)
 class Rounded:
-    """Whole widths with their exact costs.
+    """Whole widths with their exact costs."""
 
-    Parameters
-    ----------
-    widths : numpy.ndarray of int, shape (n, G)
-        Channels kept in each group.
-    macs, params : numpy.ndarray of int, shape (n,)
-        Exact costs.
-    miss : numpy.ndarray, shape (n,)
-        Largest distance from a budget, as a share of the original's cost.
-    """
-
-    widths: IntArray
+    widths: IntArray  # (n, G); Channels kept in each group.
+    # macs, params: (n,); Exact costs.
     macs: IntArray
     params: IntArray
-    miss: FloatArray
+    miss: FloatArray  # (n,); Largest distance from a budget, as a share of the original's cost.
 
 
 def round_widths(

@@ -53,24 +53,14 @@ FRUITLESS_REDRAWS, HOPELESS_REDRAWS = 10, 2
 
 @dataclass(frozen=True)
 class Recipes:
-    """Recipes of one regime, in the order in which they are to be trained; no two have the same widths.
+    """Recipes of one regime, in the order in which they are to be trained; no two have the same widths."""
 
-    Parameters
-    ----------
-    widths : numpy.ndarray of int, shape (n, G)
-        Channels kept in each group.
-    ratios_requested : numpy.ndarray, shape (n, G)
-        Pruning ratio (fraction removed) before rounding to whole channels.
-    macs, params : numpy.ndarray of int, shape (n,)
-        Exact costs.
-    off_target : numpy.ndarray of bool, shape (n,)
-        True where integer widths allowed no recipe within the tolerance, and the nearest were taken.
-    """
-
-    widths: IntArray
-    ratios_requested: FloatArray
+    widths: IntArray  # (n, G); Channels kept in each group.
+    ratios_requested: FloatArray  # (n, G); Pruning ratio (fraction removed) before rounding to whole widths.
+    # macs, params: (n,); Exact costs.
     macs: IntArray
     params: IntArray
+    # (n,); True where integer widths allowed no recipe within the tolerance, and the nearest were taken.
     off_target: BoolArray
 
     def __len__(self) -> int:
@@ -89,39 +79,7 @@ def sample_recipes(
     round_to: int = 1,
     tolerance: float = TOLERANCE,
 ) -> Recipes:
-    """Draw `count` different recipes of one regime.
-
-    Parameters
-    ----------
-    space : str
-        ``random``, ``stratified``, ``std:LOW-HIGH`` or ``refined:FILE``.
-    costs : CostModel
-        The network's costs.
-    axis : {"macs", "params", "both"}
-        Which reduction the regime fixes.
-    target : float
-        Reduction, a fraction in (0, 1).
-    count : int
-        Number of recipes.
-    rng : numpy.random.Generator
-        The only source of chance.
-    mcb_range : float
-        `stratified`: largest distance of log mCB from 0.
-    round_to : int
-        Widths are multiples of this (or the full width).
-    tolerance : float
-        Largest distance of the cost from its target, as a share of the original's cost.
-
-    Returns
-    -------
-    Recipes
-        In random order: every beginning of them covers the space.
-
-    Raises
-    ------
-    PlanError
-        If the space is empty, with the feasible ranges, or holds fewer than `count` different recipes.
-    """
+    """Draw `count` different recipes of one regime."""
     drawn = _space(space, costs, axis=axis, target=target, mcb_range=mcb_range, round_to=round_to)
     return _sample(drawn, space, count, tolerance, rng)
 

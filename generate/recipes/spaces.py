@@ -50,17 +50,10 @@ class RecipeSpace(ABC):
 
     A request is a row of numbers that says where in the space a recipe should lie; drawing the same request
     again gives another recipe at that place.
-
-    Parameters
-    ----------
-    geometry : Geometry
-        Bounds and cost surfaces.
-    budgets : tuple of Budget
-        What every recipe must cost.
     """
 
-    geometry: Geometry
-    budgets: tuple[Budget, ...]
+    geometry: Geometry  # Bounds and cost surfaces.
+    budgets: tuple[Budget, ...]  # What every recipe must cost.
 
     @abstractmethod
     def requests(self, count: int, rng: np.random.Generator) -> SingleArray:
@@ -132,15 +125,9 @@ class RandomSpace(RecipeSpace):
 
 @dataclass(frozen=True)
 class StdSpace(RecipeSpace):
-    """Recipes whose STD (of the achieved ratios over groups) lies in a band, evenly spread over it.
+    """Recipes whose STD (of the achieved ratios over groups) lies in a band, evenly spread over it."""
 
-    Parameters
-    ----------
-    std : tuple of float
-        The band.
-    """
-
-    std: tuple[float, float]
+    std: tuple[float, float]  # The band.
 
     @cached_property
     def reachable(self) -> tuple[float, float]:
@@ -183,18 +170,10 @@ class StdSpace(RecipeSpace):
 
 @dataclass(frozen=True)
 class StratifiedSpace(RecipeSpace):
-    """Even over log mCB, and at each log mCB over the STD that can be reached there.
+    """Even over log mCB, and at each log mCB over the STD that can be reached there."""
 
-    Parameters
-    ----------
-    log_mcb_band : tuple of float
-        Where log mCB may lie, if it is feasible.
-    std : tuple of float, optional
-        Where the STD may lie.
-    """
-
-    log_mcb_band: tuple[float, float]
-    std: tuple[float, float] | None = None
+    log_mcb_band: tuple[float, float]  # Where log mCB may lie, if it is feasible.
+    std: tuple[float, float] | None = None  # Where the STD may lie.
 
     @cached_property
     def log_mcb(self) -> tuple[float, float]:
@@ -290,17 +269,10 @@ class StratifiedSpace(RecipeSpace):
 
 @dataclass(frozen=True)
 class _Pilot:
-    """Medians of trial recipes, by bin of log mCB and amplitude of the random direction.
+    """Medians of trial recipes, by bin of log mCB and amplitude of the random direction."""
 
-    Parameters
-    ----------
-    std : numpy.ndarray, shape (bins, amplitudes)
-        STD reached; it never falls with the amplitude.
-    places : numpy.ndarray, shape (bins, amplitudes, 2)
-        How far along shift and tilt the budget lay: the first guess for the next ones.
-    """
-
-    std: NDArray[np.float64]
+    std: NDArray[np.float64]  # (bins, amplitudes); STD reached; it never falls with the amplitude.
+    # (bins, amplitudes, 2); How far along shift and tilt the budget lay: the first guess for the next ones.
     places: SingleArray
 
 

@@ -23,42 +23,24 @@ REDRAWS = 5
 
 @dataclass(frozen=True)
 class Training:
-    """One training of one recipe.
+    """One training of one recipe."""
 
-    Parameters
-    ----------
-    index : int
-        Its place in the plan, fixed for the life of the run folder: the row's place in the table.
-    subnetwork_id, recipe_id : str
-        sha256, with and without the seed.
-    block : int
-        Which [[recipes]] block of the plan asked for it.
-    axis, target, space : str, float, str
-        Its regime and the space that its recipe was drawn from.
-    technique, criterion : str
-        How it is retrained, and the filter score.
-    seed : int
-        Number of the replicate.
-    widths : tuple of int
-        Channels kept, one entry a group.
-    ratios_requested : tuple of float
-        Fraction to remove, before rounding.
-    macs, params : int
-        Costs.
-    """
-
-    index: int
+    index: int  # Its place in the plan, fixed for the life of the run folder: the row's place in the table.
+    # subnetwork_id, recipe_id: sha256, with and without the seed.
     subnetwork_id: str
     recipe_id: str
-    block: int
+    block: int  # Which [[recipes]] block of the plan asked for it.
+    # axis, target, space: Its regime and the space that its recipe was drawn from.
     axis: str
     target: float
     space: str
+    # technique, criterion: How it is retrained, and the filter score.
     technique: str
     criterion: str
-    seed: int
-    widths: tuple[int, ...]
-    ratios_requested: tuple[float, ...]
+    seed: int  # Number of the replicate.
+    widths: tuple[int, ...]  # Channels kept, one entry a group.
+    ratios_requested: tuple[float, ...]  # Fraction to remove, before rounding.
+    # macs, params: Costs.
     macs: int
     params: int
 
@@ -127,22 +109,6 @@ def make_worklist(
 
     New ones are interleaved over blocks and regimes, so that every regime fills up evenly and the time that
     remains can be told from the time that passed.
-
-    Parameters
-    ----------
-    plan : Plan
-        What is wanted.
-    costs : CostModel
-        Of the original network.
-    original_id, dataset, input_size : str
-        What the identities are made from, besides recipe, settings and seed.
-    existing : sequence of Training
-        What the run folder already holds; recipes drawn for it are kept, missing ones are added.
-
-    Raises
-    ------
-    PlanError
-        If no recipe in a regime exists.
     """
     taken = {training.subnetwork_id for training in existing}
     keyed: list[tuple[float, Training]] = []

@@ -221,22 +221,7 @@ _COMMAND = (sys.executable, "-m", "popstats", "plan-size")
 
 
 def print_pilot(fit: Path, trainings: Sequence[Training], command: Sequence[str] = _COMMAND) -> None:
-    """Print, for each regime of the plan that the pilot fitted, how many recipes and seeds would do.
-
-    Parameters
-    ----------
-    fit : pathlib.Path
-        A fit that `python -m popstats fit -o` saved.
-    trainings : sequence of Training
-        The plan's.
-    command : sequence of str
-        What runs `popstats plan-size`.
-
-    Raises
-    ------
-    PlanError
-        If the file is no fit.
-    """
+    """Print, for each regime of the plan that the pilot fitted, how many recipes and seeds would do."""
     print(f"What the pilot {fit} says of these regimes:", flush=True)
     answer = ask_popstats(fit, command)
     if isinstance(answer, str):
@@ -261,13 +246,7 @@ def _planned(axis: str, target: float, trainings: Sequence[Training]) -> str:
 
 
 def ask_popstats(fit: Path, command: Sequence[str] = _COMMAND) -> dict[str, Any] | str:
-    """Return what `popstats plan-size` answers, or a sentence where popstats cannot run here.
-
-    Raises
-    ------
-    PlanError
-        If popstats refuses the file.
-    """
+    """Return what `popstats plan-size` answers, or a sentence where popstats cannot run here."""
     if not fit.is_file():
         raise PlanError(
             f"--fit: expected a saved fit, got {fit}, which is no file; `popstats fit -o FILE.nc` saves one"

@@ -63,13 +63,7 @@ def explain(error: OSError, path: Path) -> RunFolderError:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even if the machine stops.
-
-    Raises
-    ------
-    RunFolderError
-        If the disk is full or the folder cannot be written to.
-    """
+    """Write a file so that it is there whole or not at all, even if the machine stops."""
     # Process ids repeat: on another machine that shares the folder, and in another container.
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
@@ -97,15 +91,9 @@ def _sync_folder(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder that holds one population in the making.
+    """A folder that holds one population in the making."""
 
-    Parameters
-    ----------
-    path : Path
-        The folder; `create` makes it.
-    """
-
-    path: Path
+    path: Path  # The folder; `create` makes it.
 
     @property
     def weights_path(self) -> Path:
@@ -122,13 +110,7 @@ class RunFolder:
         return self.path / "weights" / f"{subnetwork_id}.safetensors"
 
     def create(self) -> None:
-        """Make the folder and its parts, and check that they can be written to.
-
-        Raises
-        ------
-        RunFolderError
-            If they cannot, or a file is in the way.
-        """
+        """Make the folder and its parts, and check that they can be written to."""
         try:
             for part in ("original", "rows", "weights"):
                 (self.path / part).mkdir(parents=True, exist_ok=True)
@@ -156,13 +138,7 @@ class RunFolder:
             )
 
     def check_readable(self) -> None:
-        """Refuse a folder that is none of a run, or whose rows may not be read.
-
-        Raises
-        ------
-        RunFolderError
-            With what was expected.
-        """
+        """Refuse a folder that is none of a run, or whose rows may not be read."""
         try:
             os.listdir(self.path / "rows")
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -179,13 +155,7 @@ class RunFolder:
         return None if content is None else plan_from_dict(content, where=str(self.path / "plan.json"))
 
     def adopt_plan(self, plan: Plan, source: str) -> None:
-        """Make `plan` the folder's.
-
-        Raises
-        ------
-        RunFolderError
-            If trainings were drawn for another plan and the new one does more than to add recipes.
-        """
+        """Make `plan` the folder's."""
         present = self.read_plan()
         if present == plan:
             return
@@ -270,13 +240,7 @@ class RunFolder:
         return [self.read_row(index) for index in sorted(self.finished())]
 
     def read_row(self, index: int) -> dict[str, Any]:
-        """Return one finished row.
-
-        Raises
-        ------
-        RunFolderError
-            If its file is damaged.
-        """
+        """Return one finished row."""
         path = self._row_path(index)
         try:
             row = json.loads(path.read_bytes())
@@ -347,13 +311,7 @@ class Claims:
 
     @contextmanager
     def claim(self, index: int) -> Iterator[bool]:
-        """Try to claim the training at `index`; yields whether it is ours.
-
-        Raises
-        ------
-        RunFolderError
-            If the file system has no locks.
-        """
+        """Try to claim the training at `index`; yields whether it is ours."""
         if not self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB, index + 1):
             yield False
             return

@@ -30,13 +30,6 @@ class Forecast:
 
     An epoch of a technique takes its mean so far, corrected for the MACs of the network; how much MACs matter is
     learned too. A technique of which nothing is finished is taken to need as long an epoch as the others.
-
-    Parameters
-    ----------
-    plan : Plan
-        What is trained, and how.
-    trainings : sequence of Training
-        The worklist.
     """
 
     def __init__(self, plan: Plan, trainings: Sequence[Training]) -> None:
@@ -97,15 +90,7 @@ def seconds_with(workers: float, work: float, one: float) -> float:
 
 
 class Pace:
-    """How fast the trainings of a plan get done, whoever does them, and how long the rest will take at that speed.
-
-    Parameters
-    ----------
-    forecast : Forecast
-        What each training takes; it may have learned from earlier runs.
-    started : float
-        When the first training of this run began (s, on any clock that the other times are from).
-    """
+    """How fast the trainings of a plan get done, whoever does them, and how long the rest will take at that speed."""
 
     def __init__(self, forecast: Forecast, started: float) -> None:
         self._forecast, self._started = forecast, started
@@ -116,17 +101,7 @@ class Pace:
         self._spans[index] = (now - seconds, now)
 
     def remaining(self, missing: Set[int], running: Mapping[int, float], now: float) -> float | None:
-        """Return the seconds until nothing is missing; None while nothing can be said.
-
-        Parameters
-        ----------
-        missing : set of int
-            Trainings without a row, the running ones included.
-        running : mapping of int to float
-            When those began that this process knows to be running.
-        now : float
-            The present time.
-        """
+        """Return the seconds until nothing is missing; None while nothing can be said."""
         expected = self._forecast.seconds()
         if not missing:
             return 0.0

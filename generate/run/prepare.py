@@ -34,33 +34,15 @@ from popstats.errors import PlanError, RunFolderError
 
 @dataclass(frozen=True)
 class Survey:
-    """What a plan means for its network and images, before anything is trained.
+    """What a plan means for its network and images, before anything is trained."""
 
-    Parameters
-    ----------
-    plan : Plan
-        The plan.
-    images : ImageSet
-        Its images, on the CPU.
-    network : nn.Module
-        The architecture, untrained.
-    costs : CostModel
-        Its groups and exact costs.
-    """
-
-    plan: Plan
-    images: ImageSet
-    network: nn.Module
-    costs: CostModel
+    plan: Plan  # The plan.
+    images: ImageSet  # Its images, on the CPU.
+    network: nn.Module  # The architecture, untrained.
+    costs: CostModel  # Its groups and exact costs.
 
     def worklist(self, original_id: str, existing: tuple[Training, ...] = ()) -> tuple[Training, ...]:
-        """Return the plan's trainings.
-
-        Raises
-        ------
-        PlanError
-            If a regime holds no recipe.
-        """
+        """Return the plan's trainings."""
         return make_worklist(
             self.plan,
             self.costs,
@@ -72,13 +54,7 @@ class Survey:
 
 
 def survey(plan: Plan) -> Survey:
-    """Load the images, build the network, find its groups and derive its costs.
-
-    Raises
-    ------
-    PlanError
-        If any of these is impossible.
-    """
+    """Load the images, build the network, find its groups and derive its costs."""
     trainings = {"original.training": plan.original.training} | {
         f"retraining.{technique}": settings for technique, settings in plan.retraining.items()
     }
@@ -96,24 +72,7 @@ def survey(plan: Plan) -> Survey:
 def prepare(
     folder: RunFolder, surveyed: Survey, source: str, device: torch.device
 ) -> tuple[OriginalNumbers, tuple[Training, ...]]:
-    """Bring the folder to where trainings can start: plan adopted, original network there, worklist drawn.
-
-    Parameters
-    ----------
-    folder : RunFolder
-        Created; the caller holds the preparation lock.
-    surveyed : Survey
-        Of the plan.
-    source : str
-        The plan's TOML, to be kept beside its results.
-    device : torch.device
-        Where the original network is trained.
-
-    Raises
-    ------
-    PlanError, RunFolderError
-        If the plan cannot be carried out here.
-    """
+    """Bring the folder to where trainings can start: plan adopted, original network there, worklist drawn."""
     folder.adopt_plan(surveyed.plan, source)
     original = _original(folder, surveyed, device)
     held = folder.read_worklist()
@@ -153,13 +112,7 @@ def _original(folder: RunFolder, surveyed: Survey, device: torch.device) -> Orig
 
 
 def _still_the_same(original: OriginalNumbers, images: ImageSet, folder: RunFolder) -> OriginalNumbers:
-    """Return `original` if it was measured on these images: rows measured on others cannot be compared with it.
-
-    Raises
-    ------
-    RunFolderError
-        If the images are others by now.
-    """
+    """Return `original` if it was measured on these images: rows measured on others cannot be compared with it."""
     then = (original.dataset, original.input_size, original.n_test)
     now = (images.name, images.input_size, len(images.test))
     if then != now:
@@ -176,13 +129,7 @@ def _of_images(images: tuple[str, str, int]) -> str:
 
 
 def reopen(folder: RunFolder, device: torch.device) -> Workbench:
-    """Open the workbench of a prepared folder, as each worker does.
-
-    Raises
-    ------
-    RunFolderError
-        If the folder is not prepared.
-    """
+    """Open the workbench of a prepared folder, as each worker does."""
     plan, numbers = folder.read_plan(), folder.read_original()
     if plan is None or numbers is None:
         raise RunFolderError(

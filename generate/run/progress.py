@@ -28,19 +28,7 @@ def duration(seconds: float) -> str:
 
 
 class Clock:
-    """Counts finished trainings, whoever finished them, and tells how long the rest will take.
-
-    Parameters
-    ----------
-    plan : Plan
-        What is trained.
-    trainings : sequence of Training
-        The worklist.
-    rows : mapping of int to dict
-        What is finished already, by place in the worklist.
-    now : callable
-        Tells the time (s).
-    """
+    """Counts finished trainings, whoever finished them, and tells how long the rest will take."""
 
     def __init__(
         self,
@@ -178,24 +166,11 @@ def display_for(clock: Clock, stream: TextIO | None = None) -> Display:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that a worker did.
+    """Something that a worker did."""
 
-    Parameters
-    ----------
-    kind : str
-        ready | started | done | failed | note (a sentence to show) | broken (the run must stop).
-    index : int
-        Which training; -1 for none.
-    accuracy : float
-        Percent, of a finished training.
-    seconds : float
-        Its wall time.
-    message : str
-        Why it failed.
-    """
-
+    # ready | started | done | failed | note (a sentence to show) | broken (the run must stop).
     kind: Literal["ready", "started", "done", "failed", "note", "broken"]
-    index: int = -1
-    accuracy: float = math.nan
-    seconds: float = 0.0
-    message: str = ""
+    index: int = -1  # Which training; -1 for none.
+    accuracy: float = math.nan  # Percent, of a finished training.
+    seconds: float = 0.0  # Its wall time.
+    message: str = ""  # Why it failed.

@@ -24,60 +24,34 @@ NEWEST_ROWS = 50
 
 @dataclass(frozen=True)
 class Best:
-    """The best subnetwork so far of one regime and technique.
+    """The best subnetwork so far of one regime and technique."""
 
-    Parameters
-    ----------
-    axis, target, technique : str, float, str
-        The regime and how it was retrained.
-    n : int
-        Finished trainings in it.
-    accuracy, drop : float
-        Percent, and points below the original.
-    subnetwork_id : str
-        Which one.
-    """
-
+    # axis, target, technique: The regime and how it was retrained.
     axis: str
     target: float
     technique: str
-    n: int
+    n: int  # Finished trainings in it.
+    # accuracy, drop: Percent, and points below the original.
     accuracy: float
     drop: float
-    subnetwork_id: str
+    subnetwork_id: str  # Which one.
 
 
 @dataclass(frozen=True)
 class Status:
-    """How far a run folder is.
+    """How far a run folder is."""
 
-    Parameters
-    ----------
-    total, done, failed : int
-        Trainings in the plan, finished well, finished with a reason.
-    running : tuple of int
-        Trainings that some process works on now.
-    preparing : bool
-        Whether some process trains the original network or draws the recipes now.
-    workers : int
-        How many trainings at a time `remaining_seconds` is told for: the running ones, or those asked for.
-    remaining_seconds : float or None
-        At the speed of the newest rows; None where nothing is finished yet.
-    best : tuple of Best
-        One entry a regime and technique.
-    damaged : tuple of str
-        What is to be said of rows that cannot be read.
-    """
-
+    # total, done, failed: Trainings in the plan, finished well, finished with a reason.
     total: int
     done: int
     failed: int
-    running: tuple[int, ...]
-    preparing: bool
+    running: tuple[int, ...]  # Trainings that some process works on now.
+    preparing: bool  # Whether some process trains the original network or draws the recipes now.
+    # How many trainings at a time `remaining_seconds` is told for: the running ones, or those asked for.
     workers: int
-    remaining_seconds: float | None
-    best: tuple[Best, ...]
-    damaged: tuple[str, ...]
+    remaining_seconds: float | None  # At the speed of the newest rows; None where nothing is finished yet.
+    best: tuple[Best, ...]  # One entry a regime and technique.
+    damaged: tuple[str, ...]  # What is to be said of rows that cannot be read.
 
     @property
     def left(self) -> int:
@@ -86,20 +60,7 @@ class Status:
 
 
 def read_status(folder: RunFolder, workers: int = 1) -> Status:
-    """Read how far a run folder is.
-
-    Parameters
-    ----------
-    folder : RunFolder
-        Of any run, going on or not.
-    workers : int
-        For how many the remaining time is told where nobody works on it.
-
-    Raises
-    ------
-    RunFolderError
-        If it is none, or may not be read.
-    """
+    """Read how far a run folder is."""
     folder.check_readable()
     trainings = folder.read_worklist()
     rows, damaged = _readable_rows(folder)

@@ -15,24 +15,12 @@ type Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def parse_augmentation(text: str) -> tuple[Augment, ...]:
-    """Return the steps of an augmentation such as "flip+crop4+cutout8" or "shift1"; "none" is no step.
-
-    Raises
-    ------
-    PlanError
-        If a step is unknown or lacks its number of pixels.
-    """
+    """Return the steps of an augmentation such as "flip+crop4+cutout8" or "shift1"; "none" is no step."""
     return () if text == "none" else tuple(_parse_step(step, text) for step in text.split("+"))
 
 
 def check_augmentation(text: str, input_shape: tuple[int, int, int], where: str) -> None:
-    """Refuse steps that images of this shape have no room for.
-
-    Raises
-    ------
-    PlanError
-        If a step is unknown, or shifts or cuts out as much as the whole image.
-    """
+    """Refuse steps that images of this shape have no room for."""
     size = min(input_shape[1:])
     for step in parse_augmentation(text):
         pixels = step.keywords["pixels"] if isinstance(step, partial) else 0

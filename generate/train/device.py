@@ -48,13 +48,7 @@ def provenance_of(device: torch.device, kernel: Kernel | None = None) -> Provena
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device for auto | cpu | cuda | cuda:N.
-
-    Raises
-    ------
-    RuntimeError
-        If torch knows no such device.
-    """
+    """Return the device for auto | cpu | cuda | cuda:N."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)

@@ -23,17 +23,6 @@ def measure_latency(
 
     It is the time of this device as busy as it is: compare only within one population made on an even load. With
     several workers on a machine, each slows the others.
-
-    Parameters
-    ----------
-    network : nn.Module
-        On `device`; left in evaluation mode.
-    input_shape : tuple of int
-        Channels, height and width of one image.
-    batch : int
-        Images in one pass.
-    device : torch.device
-        Where `network` lies.
     """
     network.eval()
     generator = torch.Generator().manual_seed(0)

@@ -51,21 +51,11 @@ class DivergenceError(PopstatsError):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a network does on a split.
+    """How a network does on a split."""
 
-    Parameters
-    ----------
-    accuracy : float
-        Percent.
-    loss : float
-        Mean cross-entropy (nats).
-    n : int
-        Images behind it (shifts of one image count once).
-    """
-
-    accuracy: float
-    loss: float
-    n: int
+    accuracy: float  # Percent.
+    loss: float  # Mean cross-entropy (nats).
+    n: int  # Images behind it (shifts of one image count once).
 
 
 def training_epochs(settings: TrainingSettings, macs: int, images: int) -> float:
@@ -122,30 +112,7 @@ def train(
     device: torch.device,
     kernel: Kernel | None = None,
 ) -> None:
-    """Train `network` in place.
-
-    Parameters
-    ----------
-    network : nn.Module
-        On `device`; its weights are where the training starts.
-    images : ImageSet
-        Moved to `device` batch by batch where it is not there already.
-    settings : TrainingSettings
-        Budget, rate, regularisation and augmentation.
-    macs : int
-        The network's MACs, for budgets in MACs.
-    seed : int
-        Seed of the order of images and of the augmentation.
-    device : torch.device
-        Where to train.
-    kernel : Kernel, optional
-        What computes batch norm on a CPU; None is torch. The results differ in their last digits.
-
-    Raises
-    ------
-    DivergenceError
-        If the loss stops being a number.
-    """
+    """Train `network` in place."""
     batch_size = _batch_size(settings, len(images.train))
     per_epoch = len(images.train) // batch_size
     steps = training_steps(settings, macs, len(images.train))
@@ -254,13 +221,7 @@ def evaluate(
 
 
 def check_learned(evaluation: Evaluation, classes: int) -> None:
-    """Refuse a network that guesses.
-
-    Raises
-    ------
-    DivergenceError
-        If the loss is no number or the accuracy is within two standard errors of chance.
-    """
+    """Refuse a network that guesses."""
     chance = 1 / classes
     threshold = 100 * (chance + CHANCE_ERRORS * math.sqrt(chance * (1 - chance) / evaluation.n))
     if not math.isfinite(evaluation.loss):

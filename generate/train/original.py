@@ -29,41 +29,24 @@ RESCALES_ITS_INPUT = ("googlenet", "inception_v3")
 
 @dataclass(frozen=True)
 class OriginalNumbers:
-    """What is known of the original network.
+    """What is known of the original network."""
 
-    Parameters
-    ----------
-    original_id : str
-        sha256 of its weights.
-    network, dataset, input_size, source : str
-        What it is, and where its weights come from.
-    macs, params : int
-        Its costs.
-    accuracy, accuracy_val : float
-        Percent, on the test and the validation images.
-    test_loss : float
-        Mean cross-entropy (nats).
-    n_test : int
-        Test images behind `accuracy`.
-    epochs : float
-        Passes over the training images; 0 where it was not trained here.
-    seconds : float
-        Time that its training took.
-    """
-
-    original_id: str
+    original_id: str  # sha256 of its weights.
+    # network, dataset, input_size, source: What it is, and where its weights come from.
     network: str
     dataset: str
     input_size: str
     source: str
+    # macs, params: Its costs.
     macs: int
     params: int
+    # accuracy, accuracy_val: Percent, on the test and the validation images.
     accuracy: float
     accuracy_val: float
-    test_loss: float
-    n_test: int
-    epochs: float
-    seconds: float
+    test_loss: float  # Mean cross-entropy (nats).
+    n_test: int  # Test images behind `accuracy`.
+    epochs: float  # Passes over the training images; 0 where it was not trained here.
+    seconds: float  # Time that its training took.
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -73,13 +56,7 @@ class OriginalNumbers:
 def make_original(
     plan: Plan, images: ImageSet, *, macs: int, device: torch.device, kernel: Kernel | None = None
 ) -> nn.Module:
-    """Return the original network, trained (batch norm in `kernel`) or loaded, on the CPU and in evaluation mode.
-
-    Raises
-    ------
-    PlanError
-        If its weights cannot be found or do not fit, or it guesses.
-    """
+    """Return the original network, trained (batch norm in `kernel`) or loaded, on the CPU and in evaluation mode."""
     network = _build(plan, images)
     if plan.original.source == "train":
         fresh_weights(network, plan.original.seed)
@@ -98,20 +75,7 @@ def measure_original(
     device: torch.device,
     started: float,
 ) -> OriginalNumbers:
-    """Measure the original network.
-
-    Parameters
-    ----------
-    costs : tuple of int
-        Its MACs and parameters.
-    started : float
-        `time.monotonic()` when its making began.
-
-    Raises
-    ------
-    DivergenceError
-        If it guesses.
-    """
+    """Measure the original network."""
     network = network.to(device).to(memory_format=memory_format(device))
     test = evaluate(network, images, images.test, device=device, shift=images.test_shift)
     validation = evaluate(network, images, images.validation, device=device, shift=images.test_shift)
@@ -152,13 +116,7 @@ def weights_bytes(network: nn.Module, metadata: Mapping[str, str] | None = None)
 
 
 def load_weights(network: nn.Module, content: bytes, where: str) -> None:
-    """Load safetensors into `network`, in place.
-
-    Raises
-    ------
-    PlanError
-        If the content is damaged or belongs to another architecture.
-    """
+    """Load safetensors into `network`, in place."""
     try:
         network.load_state_dict(load(content))
     except (SafetensorError, RuntimeError) as error:
@@ -176,13 +134,7 @@ def _build(plan: Plan, images: ImageSet) -> nn.Module:
 
 
 def read_weights(source: str) -> bytes:
-    """Return the content of a plan's file of weights.
-
-    Raises
-    ------
-    PlanError
-        If it cannot be read.
-    """
+    """Return the content of a plan's file of weights."""
     path = Path(source).expanduser()
     try:
         return path.read_bytes()
@@ -194,13 +146,7 @@ def read_weights(source: str) -> bytes:
 
 
 def check_source(plan: Plan, images: ImageSet) -> None:
-    """Refuse weights of torchvision that cannot fit, without loading them.
-
-    Raises
-    ------
-    PlanError
-        If torchvision has no such weights, or they tell other classes apart.
-    """
+    """Refuse weights of torchvision that cannot fit, without loading them."""
     kind, _, argument = plan.original.source.partition(":")
     if kind == "torchvision" and argument:
         classes = len(_torchvision_weights(plan, argument).meta["categories"])
@@ -209,13 +155,7 @@ def check_source(plan: Plan, images: ImageSet) -> None:
 
 
 def check_outputs(network: nn.Module, images: ImageSet) -> None:
-    """Refuse a network that does not tell the images' classes apart.
-
-    Raises
-    ------
-    PlanError
-        If it has more or fewer outputs.
-    """
+    """Refuse a network that does not tell the images' classes apart."""
     with torch.no_grad():
         outputs = network.eval()(torch.zeros(1, *images.input_shape))
     if outputs.shape != (1, images.classes):

@@ -51,39 +51,17 @@ class DeviceError(PopstatsError):
 
 @dataclass(frozen=True)
 class Workbench:
-    """Everything that trainings share, loaded once a worker.
+    """Everything that trainings share, loaded once a worker."""
 
-    Parameters
-    ----------
-    plan : Plan
-        The resolved plan.
-    images : ImageSet
-        On `device` if it fits there.
-    network : nn.Module
-        The original network, on the CPU; never changed.
-    original : OriginalNumbers
-        Its numbers.
-    groups : tuple of Group
-        Its dependency groups.
-    scores : dict
-        Filter scores by criterion and group name.
-    device : torch.device
-        Where trainings run.
-    provenance : Provenance
-        What rows say about this worker.
-    kernel : Kernel, optional
-        What computes batch norm in trainings; None is torch.
-    """
-
-    plan: Plan
-    images: ImageSet
-    network: nn.Module
-    original: OriginalNumbers
-    groups: tuple[Group, ...]
-    scores: Mapping[str, Mapping[str, Tensor]]
-    device: torch.device
-    provenance: Provenance
-    kernel: Kernel | None = None
+    plan: Plan  # The resolved plan.
+    images: ImageSet  # On `device` if it fits there.
+    network: nn.Module  # The original network, on the CPU; never changed.
+    original: OriginalNumbers  # Its numbers.
+    groups: tuple[Group, ...]  # Its dependency groups.
+    scores: Mapping[str, Mapping[str, Tensor]]  # Filter scores by criterion and group name.
+    device: torch.device  # Where trainings run.
+    provenance: Provenance  # What rows say about this worker.
+    kernel: Kernel | None = None  # What computes batch norm in trainings; None is torch.
 
 
 def open_workbench(
@@ -133,20 +111,7 @@ def cut_network(bench: Workbench, training: Training) -> nn.Module:
 
 
 def train_subnetwork(bench: Workbench, training: Training) -> tuple[dict[str, Any], nn.Module | None]:
-    """Train one subnetwork.
-
-    Returns
-    -------
-    row : dict
-        All columns of the table. A training that diverges or fails has status "failed" and its reason.
-    network : nn.Module or None
-        The trained network, on the workbench's device; None for a failed training.
-
-    Raises
-    ------
-    DeviceError
-        If the GPU failed and not the training.
-    """
+    """Train one subnetwork."""
     row = known_columns(bench, training)
     started = time.monotonic()
     try:

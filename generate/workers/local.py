@@ -63,13 +63,7 @@ def failed_row(row: dict[str, Any], reason: str) -> dict[str, Any]:
 
 
 def check_first_failures(folder: RunFolder, finished: int, failures: int, reason: str) -> None:
-    """Stop a run whose first trainings all failed.
-
-    Raises
-    ------
-    RunFolderError
-        With the last one's reason.
-    """
+    """Stop a run whose first trainings all failed."""
     if finished == failures == FIRST_FAILURES:
         raise RunFolderError(
             f"{folder.path}: the first {FIRST_FAILURES} trainings of this run all failed, the last one because: "
@@ -222,24 +216,6 @@ def run_local(
     """Train what is missing with one worker process a device; return whether everything is finished.
 
     Ctrl-C once lets the workers finish what they are at, twice ends them at once; finished rows stay either way.
-
-    Parameters
-    ----------
-    folder : RunFolder
-        Prepared.
-    claims : Claims
-        This process's.
-    devices : sequence of str
-        One worker is started for each.
-    deadline : float
-        `time.time()` after which no training is started; infinity for none.
-    report : callable
-        Told of every event.
-
-    Raises
-    ------
-    RunFolderError
-        If the folder cannot be written to, or workers die without getting anywhere.
     """
     crew = _Crew(folder, deadline, report)
     trainings = folder.read_worklist()

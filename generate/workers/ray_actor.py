@@ -25,28 +25,16 @@ from popstats.errors import RunFolderError
 
 @dataclass(frozen=True)
 class Parts:
-    """What an actor needs to train; sent once, in plain values and arrays.
+    """What an actor needs to train; sent once, in plain values and arrays."""
 
-    Parameters
-    ----------
-    plan, original : dict
-        As in the run folder.
-    splits : dict of tuple of numpy.ndarray
-        Images and labels of train, validation and test.
-    image_values : dict
-        The image set's other fields.
-    weights : bytes
-        The original network's, as safetensors.
-    device : str
-        "cuda" or "cpu".
-    """
-
+    # plan, original: As in the run folder.
     plan: Mapping[str, Any]
     original: Mapping[str, Any]
+    # Images and labels of train, validation and test.
     splits: Mapping[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
-    image_values: Mapping[str, Any]
-    weights: bytes
-    device: str
+    image_values: Mapping[str, Any]  # The image set's other fields.
+    weights: bytes  # The original network's, as safetensors.
+    device: str  # "cuda" or "cpu".
 
     def images(self) -> ImageSet:
         """Rebuild the image set."""

@@ -32,18 +32,7 @@ STARTED_HERE = Path("ray") / "ray_current_cluster"
 
 
 def connect() -> Any:
-    """Connect to the cluster that RAY_ADDRESS or `ray start` names, or start Ray on this machine.
-
-    Returns
-    -------
-    module
-        Ray, connected.
-
-    Raises
-    ------
-    RunFolderError
-        If Ray is not installed, or the cluster does not answer or does not let us in.
-    """
+    """Connect to the cluster that RAY_ADDRESS or `ray start` names, or start Ray on this machine."""
     try:
         ray: Any = importlib.import_module("ray")
     except ImportError as error:
@@ -124,34 +113,13 @@ def resources_of(plan: Plan, device: torch.device) -> dict[str, float]:
 
 
 def room_for(ray: Any, resources: Mapping[str, float]) -> int:
-    """Return how many actors the cluster has room for, those that it has included.
-
-    Parameters
-    ----------
-    ray : module
-        Connected.
-    resources : mapping
-        As of `resources_of`.
-    """
+    """Return how many actors the cluster has room for, those that it has included."""
     present: dict[str, float] = ray.cluster_resources()
     return min(_fitting(present.get(KINDS[name], 0), need) for name, need in resources.items() if need)
 
 
 def check_room(ray: Any, resources: Mapping[str, float]) -> None:
-    """Check that the cluster has room for an actor.
-
-    Parameters
-    ----------
-    ray : module
-        Connected.
-    resources : mapping
-        As of `resources_of`.
-
-    Raises
-    ------
-    RunFolderError
-        If it has room for none.
-    """
+    """Check that the cluster has room for an actor."""
     if room_for(ray, resources) < 1:
         present = ray.cluster_resources()
         offered = ", ".join(f"{present.get(name, 0):g} {name}s" for name in KINDS.values())

@@ -47,23 +47,6 @@ def run_ray(
     """Train what is missing on a Ray cluster; return whether everything is finished.
 
     Connects to the cluster that RAY_ADDRESS or `ray start` names; without one it starts Ray on this machine.
-
-    Parameters
-    ----------
-    folder, claims, deadline, report
-        As for `run_local`.
-    workers : int, optional
-        Actors; default: as many as the cluster has CPUs, or GPUs divided by the plan's `gpus_per_training`, and
-        more when nodes join.
-    device : torch.device
-        Its kind decides what an actor asks the cluster for.
-    asked_to_stop : callable
-        Whether to end after the trainings in progress; asked a few times a second.
-
-    Raises
-    ------
-    RunFolderError
-        If Ray is not installed, the cluster has no room for any actor, or none can work on any node.
     """
     plan = folder.read_plan()
     if plan is None:

@@ -49,27 +49,15 @@ def _unfit(error: Exception) -> UnfitError:
 
 @dataclass
 class Pool:
-    """Actors and what they are at. Futures are Ray's handles of results to come.
+    """Actors and what they are at. Futures are Ray's handles of results to come."""
 
-    Parameters
-    ----------
-    ray : module
-        Connected.
-    actor_class, parts
-        What an actor is, and what each is given when it opens.
-    opening : dict
-        Actors that are not ready yet, by future.
-    idle : deque
-        Actors without work.
-    busy : dict
-        Actor, training and claim, by future.
-    """
-
-    ray: Any
+    ray: Any  # Connected.
+    # actor_class, parts: What an actor is, and what each is given when it opens.
     actor_class: Any
     parts: Any
-    opening: dict[Any, Any] = field(default_factory=dict)
-    idle: deque[Any] = field(default_factory=deque)
+    opening: dict[Any, Any] = field(default_factory=dict)  # Actors that are not ready yet, by future.
+    idle: deque[Any] = field(default_factory=deque)  # Actors without work.
+    # Actor, training and claim, by future.
     busy: dict[Any, tuple[Any, Training, ExitStack]] = field(default_factory=dict)
 
     @property
@@ -88,17 +76,7 @@ class Pool:
         self.open_actor()
 
     def result(self, future: Any) -> Any:
-        """Return what a future holds.
-
-        Raises
-        ------
-        LostError
-            If it was lost on the way.
-        UnfitError
-            If the actor could not open where it was put.
-        RunFolderError
-            If the actor met an error that is not the training's.
-        """
+        """Return what a future holds."""
         exceptions = self.ray.exceptions
         try:
             return self.ray.get(future)

@@ -55,20 +55,7 @@ class RaySession:
     def train(
         self, folder: RunFolder, *, workers: int | None, device: torch.device, deadline: float, report: Report
     ) -> None:
-        """Train what is missing; Ctrl-C once ends after the trainings in progress, twice at once.
-
-        Parameters
-        ----------
-        folder, deadline, report
-            As for `run_local`.
-        workers, device
-            As for `run_ray`.
-
-        Raises
-        ------
-        RunFolderError
-            If the cluster ends under the run, or the driver meets an error.
-        """
+        """Train what is missing; Ctrl-C once ends after the trainings in progress, twice at once."""
         self._send(_Order(str(folder.path), workers, str(device), deadline))
         while True:
             try:
@@ -80,13 +67,7 @@ class RaySession:
                 self._stop(report)
 
     def wait_until_joined(self, report: Report) -> None:
-        """Wait until the driver has joined a cluster with room.
-
-        Raises
-        ------
-        RunFolderError
-            If there is none.
-        """
+        """Wait until the driver has joined a cluster with room."""
         while not self._step(JOINED, report):
             continue
 
@@ -139,22 +120,7 @@ class RaySession:
 
 @contextlib.contextmanager
 def ray_session(plan: Plan, device: torch.device, report: Report) -> Iterator[RaySession]:
-    """Join the cluster that RAY_ADDRESS or `ray start` names, or start Ray on this machine.
-
-    Parameters
-    ----------
-    plan : Plan
-        Its `gpus_per_training` decides what an actor asks the cluster for.
-    device : torch.device
-        Where to train.
-    report : callable
-        Told what there is to say of the cluster.
-
-    Raises
-    ------
-    RunFolderError
-        If Ray is not installed, or there is no cluster, or it has no room for any training.
-    """
+    """Join the cluster that RAY_ADDRESS or `ray start` names, or start Ray on this machine."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(

@@ -57,17 +57,7 @@ _DASHES = [5, 4]
 
 
 def draw(chart: str, frames: dict[str, pd.DataFrame], alt_text: str) -> dict[str, Any]:
-    """Return the Vega-Lite specification of one panel.
-
-    Parameters
-    ----------
-    chart : str
-        A name in `CHARTS`.
-    frames : dict of pandas.DataFrame
-        Its arguments.
-    alt_text : str
-        The chart's description.
-    """
+    """Return the Vega-Lite specification of one panel."""
     edge: dict[str, Any] = {str(n): v.item() for n, v in frames["frame"].items()} if "frame" in frames else {}
     if "x_lower" in edge:
         edge |= {name: _inside(ticks, edge) for name, ticks in TICKS.items()}

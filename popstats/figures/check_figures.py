@@ -43,17 +43,7 @@ _RESULTS = {
 
 
 def misfits(evidence: Evidence) -> list[str]:
-    """Return what the predictive checks found; regimes with the same finding share a sentence.
-
-    Parameters
-    ----------
-    evidence : Evidence
-
-    Returns
-    -------
-    list of str
-        Empty where nothing stands out. Numbers that differ between regimes are given as "smallest to largest".
-    """
+    """Return what the predictive checks found; regimes with the same finding share a sentence."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for alert in evidence.fit.predictive_checks.alerts:
         found = _ALERT.fullmatch(alert)
@@ -77,8 +67,6 @@ def _shared_sentence(members: Sequence[tuple[str, str]]) -> str:
 def predicted_figure(evidence: Evidence) -> Figure | None:
     """Return how well each network is predicted from the others (LOO-PIT); None where no regime was fitted.
 
-    Notes
-    -----
     The band is that of Kolmogorov and Smirnov: it holds the whole curve with the interval's mass if the model is
     right, so a curve inside it and a statistic below its quantile are the same thing.
     """

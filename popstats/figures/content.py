@@ -29,17 +29,10 @@ Cell = str | float | int | bool | None
 
 @dataclass(frozen=True)
 class Table:
-    """A small table: what a chart draws, or what a reader reads.
-
-    Attributes
-    ----------
-    columns : tuple of str
-    rows : tuple of tuple
-        Cells; None where there is no value.
-    """
+    """A small table: what a chart draws, or what a reader reads."""
 
     columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[Cell, ...], ...]  # Cells; None where there is no value.
 
     @classmethod
     def of(cls, frame: pd.DataFrame) -> Table:
@@ -55,64 +48,30 @@ class Table:
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture.
+    """One picture."""
 
-    Attributes
-    ----------
-    title : str
-        What it is of ("75 % of MACs removed"); empty where the figure has one picture only.
-    note : str
-        How much is in it.
-    outcome : str
-        The verdict that it belongs to; empty if none.
-    chart : str
-        Which of `popstats.figures.charts.CHARTS` draws it.
-    alt : str
-        What it shows, for who cannot see it.
-    data : mapping of str to Table
-        Arguments of the chart.
-    """
-
-    title: str
-    note: str
-    outcome: str
-    chart: str
-    alt: str
-    data: Mapping[str, Table]
+    title: str  # What it is of ("75 % of MACs removed"); empty where the figure has one picture only.
+    note: str  # How much is in it.
+    outcome: str  # The verdict that it belongs to; empty if none.
+    chart: str  # Which of `popstats.figures.charts.CHARTS` draws it.
+    alt: str  # What it shows, for who cannot see it.
+    data: Mapping[str, Table]  # Arguments of the chart.
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: its panels, what they support, how to read them, and the numbers in a table.
+    """A figure: its panels, what they support, how to read them, and the numbers in a table."""
 
-    Attributes
-    ----------
-    key : str
-        Anchor on the page.
-    heading : str
-    sentence : str
-        What the figure supports, with numbers.
-    caption : str
-        How to read it: marks, n, mass of the intervals.
-    n : int
-        Trainings behind it.
-    interval_mass : float
-    legend : tuple of (str, str)
-        Kind of mark and its meaning, where the panels carry no legend of their own.
-    panels : tuple of Panel
-    table : Table
-        The same numbers to read.
-    """
-
-    key: str
+    key: str  # Anchor on the page.
     heading: str
-    sentence: str
-    caption: str
-    n: int
+    sentence: str  # What the figure supports, with numbers.
+    caption: str  # How to read it: marks, n, mass of the intervals.
+    n: int  # Trainings behind it.
     interval_mass: float
+    # Kind of mark and its meaning, where the panels carry no legend of their own.
     legend: tuple[tuple[str, str], ...]
     panels: tuple[Panel, ...]
-    table: Table
+    table: Table  # The same numbers to read.
 
 
 @dataclass(frozen=True)
@@ -139,28 +98,13 @@ class VerdictRow:
 
 @dataclass(frozen=True)
 class Claim:
-    """One conjecture with its verdicts.
+    """One conjecture with its verdicts."""
 
-    Attributes
-    ----------
-    conjecture : str
-        C1, C3a, ...
-    claim : str
-        What it says, in a line.
-    summary : str
-        Its verdicts in a sentence.
-    negligible_region : str
-        What counts as no effect.
-    quantity : str
-        What the rows' estimates are estimates of; empty where nothing could be assessed.
-    rows : tuple of VerdictRow
-    """
-
-    conjecture: str
-    claim: str
-    summary: str
-    negligible_region: str
-    quantity: str
+    conjecture: str  # C1, C3a, ...
+    claim: str  # What it says, in a line.
+    summary: str  # Its verdicts in a sentence.
+    negligible_region: str  # What counts as no effect.
+    quantity: str  # What the rows' estimates are estimates of; empty where nothing could be assessed.
     rows: tuple[VerdictRow, ...]
 
 
@@ -187,47 +131,21 @@ class Section:
 
 @dataclass(frozen=True)
 class ReportContent:
-    """Everything that a report says.
+    """Everything that a report says."""
 
-    Attributes
-    ----------
-    format : int
-        Version of this layout.
-    kind : str
-        What it is, above the title.
-    title : str
-        The population's name.
-    answer : tuple of str
-        The paragraph that a hurried reader reads; one sentence each.
-    facts : tuple of (str, str)
-        Label and value, for the line under the title.
-    axis_words : str
-        What a regime removes: "MACs" or "parameters".
-    interval_mass : float
-    thresholds : str
-        What the verdicts were made with.
-    alerts : tuple of Alert
-    claims : tuple of Claim
-    figures : tuple of Figure
-    sections : tuple of Section
-        Companions, diagnostics, population card, provenance.
-    created : str
-        When, UTC.
-    """
-
-    format: int
-    kind: str
-    title: str
-    answer: tuple[str, ...]
-    facts: tuple[tuple[str, str], ...]
-    axis_words: str
+    format: int  # Version of this layout.
+    kind: str  # What it is, above the title.
+    title: str  # The population's name.
+    answer: tuple[str, ...]  # The paragraph that a hurried reader reads; one sentence each.
+    facts: tuple[tuple[str, str], ...]  # Label and value, for the line under the title.
+    axis_words: str  # What a regime removes: "MACs" or "parameters".
     interval_mass: float
-    thresholds: str
+    thresholds: str  # What the verdicts were made with.
     alerts: tuple[Alert, ...]
     claims: tuple[Claim, ...]
     figures: tuple[Figure, ...]
-    sections: tuple[Section, ...]
-    created: str
+    sections: tuple[Section, ...]  # Companions, diagnostics, population card, provenance.
+    created: str  # When, UTC.
 
     def to_json(self) -> str:
         """Return the content as JSON."""
@@ -235,13 +153,7 @@ class ReportContent:
 
     @classmethod
     def from_json(cls, text: str) -> ReportContent:
-        """Read what `to_json` wrote.
-
-        Raises
-        ------
-        PopstatsError
-            If it is of another version, or no report at all.
-        """
+        """Read what `to_json` wrote."""
         value = json.loads(text)
         found = value.get("format") if isinstance(value, dict) else None
         if found != FORMAT:

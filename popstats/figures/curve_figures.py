@@ -269,19 +269,7 @@ def near_figure(evidence: Evidence) -> Figure:
 def ranges_panel(
     optima: list[Any], labels: list[str], clear: list[bool], stretches: list[tuple[tuple[float, float], ...]]
 ) -> Panel:
-    """Return the picture of near-optimal ranges, one row a regime.
-
-    Parameters
-    ----------
-    optima : list of row
-        Of `fit.optima()`.
-    labels : list of str
-        What each row is called.
-    clear : list of bool
-        Whether C3a is supported there.
-    stretches : list of tuple of (float, float)
-        The near-optimal stretches of mCB, the range around the optimum first.
-    """
+    """Return the picture of near-optimal ranges, one row a regime."""
     names = ("mcb", "near_lower", "near_upper", "observed_lower", "observed_upper")
     renamed = {"lower": "mcb_lower", "upper": "mcb_upper", "limit": "limit"} | {name: name for name in names}
     ranges = pd.DataFrame(
@@ -458,15 +446,7 @@ def _limit_remarks(evidence: Evidence, row: Any) -> str:
 
 
 def limit_sentence(evidence: Evidence, *, reliable: bool = False) -> str:
-    """Return how the limit changes over the regimes whose centre was observed; "" if none was.
-
-    Parameters
-    ----------
-    evidence : Evidence
-    reliable : bool
-        Speak only of regimes with enough recipes; otherwise the others are spoken of where there are no such ones,
-        and marked.
-    """
+    """Return how the limit changes over the regimes whose centre was observed; "" if none was."""
     inside = [row for row in evidence.fitted_optima if row.regime not in evidence.extrapolated]
     many = [row for row in inside if row.n_recipes >= TOO_FEW]
     known = many if many or reliable else inside

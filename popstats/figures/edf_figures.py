@@ -53,13 +53,7 @@ class _Together:
 
 
 def compared_edfs(named: Sequence[tuple[str, Evidence]]) -> Figure | None:
-    """Return the EDFs of the populations by regime, and by how much each differs from the first; None if alone.
-
-    Parameters
-    ----------
-    named : sequence of (str, Evidence)
-        The populations; as many are drawn as there are distinguishable marks.
-    """
+    """Return the EDFs of the populations by regime, and by how much each differs from the first; None if alone."""
     shown = list(named)[: len(SPACE_MARKS)]
     alike = len({(e.fit.population.original.macs, e.fit.population.original.params) for _, e in shown}) == 1
     regimes = [found for label in _labels(shown) if (found := _together(shown, label, alike)) is not None]

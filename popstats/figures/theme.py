@@ -19,35 +19,20 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Liberat
 
 @dataclass(frozen=True)
 class Palette:
-    """The colours by what they stand for, as hex; no two alike, so that a style sheet can tell them apart.
+    """The colours by what they stand for, as hex; no two alike, so that a style sheet can tell them apart."""
 
-    Attributes
-    ----------
-    ink, muted, line : str
-        Text, secondary text, grid lines.
-    points : str
-        Single networks.
-    curve, band : str
-        The expected drop and its interval.
-    near : str
-        The near-optimal range.
-    winner : str
-        Winning subnetworks.
-    original : str
-        The original network's ratio.
-    second, third, fourth : str
-        Further series.
-    """
-
+    # ink, muted, line: Text, secondary text, grid lines.
     ink: str
     muted: str
     line: str
-    points: str
+    points: str  # Single networks.
+    # curve, band: The expected drop and its interval.
     curve: str
     band: str
-    near: str
-    winner: str
-    original: str
+    near: str  # The near-optimal range.
+    winner: str  # Winning subnetworks.
+    original: str  # The original network's ratio.
+    # second, third, fourth: Further series.
     second: str
     third: str
     fourth: str
@@ -88,21 +73,11 @@ OUTCOME_GLYPHS = {"supported": "✓", "refuted": "✕", "undecided": "?", "not a
 
 @dataclass(frozen=True)
 class Mark:
-    """How a series is drawn: colour, dashes and shape, so that each alone tells it from the others.
+    """How a series is drawn: colour, dashes and shape, so that each alone tells it from the others."""
 
-    Attributes
-    ----------
-    color : str
-        A colour of `LIGHT`.
-    dash : tuple of int
-        Lengths of dashes and gaps; (1, 0) is solid.
-    shape : str
-        A Vega symbol, or "" for lines without points.
-    """
-
-    color: str
-    dash: tuple[int, ...] = (1, 0)
-    shape: str = ""
+    color: str  # A colour of `LIGHT`.
+    dash: tuple[int, ...] = (1, 0)  # Lengths of dashes and gaps; (1, 0) is solid.
+    shape: str = ""  # A Vega symbol, or "" for lines without points.
 
 
 #: The models of "what explains the drop".

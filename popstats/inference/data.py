@@ -48,29 +48,17 @@ _IDENTICAL = 1e-9
 
 @dataclass(frozen=True)
 class CrossProducts:
-    """Sufficient statistics of one regime, by stratum (number of replicates).
+    """Sufficient statistics of one regime, by stratum (number of replicates)."""
 
-    Attributes
-    ----------
-    replicates : numpy.ndarray, shape (S,)
-        Replicates a recipe in each stratum, ascending.
-    count : numpy.ndarray, shape (S,)
-        Recipes in each stratum.
-    xx, xy, yy : numpy.ndarray, shapes (S, p, p), (S, p), (S,)
-        Sums over recipes of x x', x y, y y, with y the recipe's mean drop, centred and divided by `scale`.
-    within : float
-        Sum of squared deviations of runs from their recipe's mean, in units of scale^2.
-    within_df : int
-        Its degrees of freedom: runs minus recipes.
-    """
-
-    replicates: FloatArray
-    count: FloatArray
+    replicates: FloatArray  # (S,); Replicates a recipe in each stratum, ascending.
+    count: FloatArray  # (S,); Recipes in each stratum.
+    # xx, xy, yy: (S, p, p), (S, p), (S,); Sums over recipes of x x', x y, y y, with y the recipe's mean drop,
+    # centred and divided by `scale`.
     xx: FloatArray
     xy: FloatArray
     yy: FloatArray
-    within: float
-    within_df: int
+    within: float  # Sum of squared deviations of runs from their recipe's mean, in units of scale^2.
+    within_df: int  # Its degrees of freedom: runs minus recipes.
 
     @property
     def has_replicates(self) -> bool:
@@ -80,50 +68,26 @@ class CrossProducts:
 
 @dataclass(frozen=True)
 class RegimeData:
-    """What the model sees of one regime.
+    """What the model sees of one regime."""
 
-    Attributes
-    ----------
-    label : str
-        Name of the regime: its centre.
-    target : float
-        Its centre, fraction of the original removed.
-    axis : str
-        "macs" or "params".
-    n, n_recipes : int
-        Trainings and recipes in the fit.
-    n_left_out : int
-        Trainings of the regime that lie too far outside the observed range to be in the fit.
-    curve_scale : CurveScale
-        The observed range.
-    half_width : float
-        Largest distance of a recipe's reduction from the centre.
-    centre, scale : float
-        Mean and standard deviation of the recipes' mean drops, percentage points.
-    fixed : tuple of bool
-        Which of level, c, c^2 and the techniques after the first can be told apart in this regime.
-    cross_products : CrossProducts or None
-        None where the regime is not fitted.
-    reason : str
-        Why it is not fitted; empty otherwise.
-    mix : tuple of float
-        Share of each of the population's retraining techniques among the regime's recipes: the curve is the
-        average over them. (1.0,) with one technique.
-    """
-
-    label: str
-    target: float
-    axis: str
+    label: str  # Name of the regime: its centre.
+    target: float  # Its centre, fraction of the original removed.
+    axis: str  # "macs" or "params".
+    # n, n_recipes: Trainings and recipes in the fit.
     n: int
     n_recipes: int
-    n_left_out: int
-    curve_scale: CurveScale
-    half_width: float
+    n_left_out: int  # Trainings of the regime that lie too far outside the observed range to be in the fit.
+    curve_scale: CurveScale  # The observed range.
+    half_width: float  # Largest distance of a recipe's reduction from the centre.
+    # centre, scale: Mean and standard deviation of the recipes' mean drops, percentage points.
     centre: float
     scale: float
+    # Which of level, c, c^2 and the techniques after the first can be told apart in this regime.
     fixed: tuple[bool, ...]
-    cross_products: CrossProducts | None
-    reason: str = ""
+    cross_products: CrossProducts | None  # None where the regime is not fitted.
+    reason: str = ""  # Why it is not fitted; empty otherwise.
+    # Share of each of the population's retraining techniques among the regime's recipes: the curve is the
+    # average over them. (1.0,) with one technique.
     mix: tuple[float, ...] = (1.0,)
 
     @property
@@ -138,13 +102,7 @@ class RegimeData:
 
     @property
     def products(self) -> CrossProducts:
-        """The cross-products of a fitted regime.
-
-        Raises
-        ------
-        ValueError
-            If the regime is not fitted.
-        """
+        """The cross-products of a fitted regime."""
         if self.cross_products is None:
             raise ValueError(f"regime {self.label} was not fitted: {self.reason}")
         return self.cross_products
@@ -152,24 +110,12 @@ class RegimeData:
 
 @dataclass(frozen=True)
 class PreparedPopulation:
-    """What fits of one population with the same regimes share.
+    """What fits of one population with the same regimes share."""
 
-    Attributes
-    ----------
-    assigned : Regimes
-        The regime of each row.
-    recipes : pandas.DataFrame
-        One row a recipe, from `recipe_table`.
-    members : tuple of numpy.ndarray
-        Numbers of the recipes in each regime, ascending.
-    regimes : tuple of RegimeData
-        Every recipe with the same weight.
-    """
-
-    assigned: Regimes
-    recipes: pd.DataFrame
-    members: tuple[npt.NDArray[np.intp], ...]
-    regimes: tuple[RegimeData, ...]
+    assigned: Regimes  # The regime of each row.
+    recipes: pd.DataFrame  # One row a recipe, from `recipe_table`.
+    members: tuple[npt.NDArray[np.intp], ...]  # Numbers of the recipes in each regime, ascending.
+    regimes: tuple[RegimeData, ...]  # Every recipe with the same weight.
 
 
 def prepare_population(
@@ -177,17 +123,7 @@ def prepare_population(
     axis: Axis,
     regimes: Sequence[float] | Mapping[float, float] | None = None,
 ) -> PreparedPopulation:
-    """Go through the rows of a population, the first time that these regimes are asked for.
-
-    Parameters
-    ----------
-    population : Population
-        Keeps the result, so that a fit with another noise, method or prior does not depend on the number of rows.
-    axis : {"macs", "params"}
-        The reduction that the regimes fix.
-    regimes : sequence of float, mapping or None
-        As for `popstats.population.regimes.assign_regimes`.
-    """
+    """Go through the rows of a population, the first time that these regimes are asked for."""
     centres = None if regimes is None else tuple(regimes)
     half_widths = tuple(regimes.values()) if isinstance(regimes, Mapping) else None
     key = (__name__, axis, centres, half_widths)
@@ -206,17 +142,8 @@ def _prepare(
 def prepare_regimes(
     recipes: pd.DataFrame, regimes: Regimes, weights: FloatArray | None = None
 ) -> tuple[RegimeData, ...]:
-    """Return each regime's data, ready to fit.
-
-    Parameters
-    ----------
-    recipes : pandas.DataFrame
-        From `recipe_table`.
-    regimes : Regimes
-        Their axis, centres and labels.
-    weights : numpy.ndarray, shape (recipes,), optional
-        Relative precision of each recipe (mean 1), where the spread changes over the range.
-    """
+    """Return each regime's data, ready to fit."""
+    # weights (recipes,)
     members = members_of(recipes["regime"].to_numpy(), regimes.targets.size)
     return _prepare_members(recipes, regimes, members, weights)
 
@@ -338,33 +265,16 @@ def _why_not(technique: IntArray, spread: float, scale: CurveScale) -> str:
 
 @dataclass(frozen=True)
 class StandardRows:
-    """The recipes of one regime in the units of the model; shapes (n,) but for `technique`.
+    """The recipes of one regime in the units of the model; shapes (n,) but for `technique`."""
 
-    Attributes
-    ----------
-    unit : numpy.ndarray
-        log mCB in half-ranges from the centre.
-    distance : numpy.ndarray
-        Reduction minus the regime's centre, in half-widths of the regime.
-    drop : numpy.ndarray
-        Mean drop, centred, in units of the regime's scale.
-    runs : numpy.ndarray
-        Replicates.
-    within : numpy.ndarray
-        Squared deviations of the runs from their mean, in units of scale^2.
-    weight : numpy.ndarray
-        Relative precision.
-    technique : numpy.ndarray, shape (n, T)
-        Indicators of all of the population's retraining techniques but the first, minus their shares in the
-        regime; T is 0 with one technique.
-    """
-
-    unit: FloatArray
-    distance: FloatArray
-    drop: FloatArray
-    runs: FloatArray
-    within: FloatArray
-    weight: FloatArray
+    unit: FloatArray  # log mCB in half-ranges from the centre.
+    distance: FloatArray  # Reduction minus the regime's centre, in half-widths of the regime.
+    drop: FloatArray  # Mean drop, centred, in units of the regime's scale.
+    runs: FloatArray  # Replicates.
+    within: FloatArray  # Squared deviations of the runs from their mean, in units of scale^2.
+    weight: FloatArray  # Relative precision.
+    # (n, T); Indicators of all of the population's retraining techniques but the first, minus their shares in
+    # the regime; T is 0 with one technique.
     technique: FloatArray
 
     def design(self, rows: slice = slice(None)) -> FloatArray:
@@ -383,16 +293,8 @@ def standard_rows(
 
     Those further out than `KEPT_RANGE` are left out, as when the regime was prepared, so that row i here is the
     i-th recipe behind the cross-products.
-
-    Parameters
-    ----------
-    recipes : pandas.DataFrame
-        All of the regime's recipes: what `recipe_table` holds of them.
-    regime : RegimeData
-        Gives centre and scale of drops, mCB and reductions.
-    weight : numpy.ndarray, shape (len(recipes),), optional
-        How much each counts where the spread changes over the range (`variance`); equally by default.
     """
+    # weight (len(recipes),)
     kept = np.abs(regime.curve_scale.to_unit(recipes["log_mcb"])) <= KEPT_RANGE
     inside = {str(name): recipes[name].to_numpy()[kept] for name in recipes.columns}
     inside["weight"] = np.ones(inside["drop"].size) if weight is None else weight[kept]

@@ -22,29 +22,19 @@ PRIOR_DRAWS = 2000
 
 @dataclass(frozen=True)
 class Draws:
-    """Draws of all fitted regimes, in units of each regime's scale.
+    """Draws of all fitted regimes, in units of each regime's scale."""
 
-    Attributes
-    ----------
-    length_scale, amplitude, noise, seed_share : numpy.ndarray, shape (chains, draws, K)
-        See `HyperDraws`.
-    coefficients : numpy.ndarray, shape (chains, draws, K, p)
-        Level, c, c^2, techniques, basis.
-    statistics : dict of numpy.ndarray, shape (chains, draws)
-        Sampler statistics (diverging, energy); empty for `method="exact"`.
-    edge_probability : numpy.ndarray, shape (K,)
-        Posterior mass at the edge of the exact method's grid; zeros for `nuts`.
-    shape : numpy.ndarray, shape (chains, draws, K), or None
-        Degrees of freedom (noise "student") or mean of the exponential (noise "frontier").
-    """
-
+    # length_scale, amplitude, noise, seed_share: (chains, draws, K); See `HyperDraws`.
     length_scale: FloatArray
     amplitude: FloatArray
     noise: FloatArray
     seed_share: FloatArray
-    coefficients: FloatArray
+    coefficients: FloatArray  # (chains, draws, K, p); Level, c, c^2, techniques, basis.
+    # (chains, draws); Sampler statistics (diverging, energy); empty for `method="exact"`.
     statistics: dict[str, FloatArray]
+    # (K,); Posterior mass at the edge of the exact method's grid; zeros for `nuts`.
     edge_probability: FloatArray
+    # (chains, draws, K); Degrees of freedom (noise "student") or mean of the exponential (noise "frontier").
     shape: FloatArray | None = None
 
     @property
@@ -81,21 +71,8 @@ def curve_in_points(
     distance: float = 0.0,
     technique: int | None = None,
 ) -> FloatArray:
-    """Return the expected drop in percentage points, shape (S, G).
-
-    Parameters
-    ----------
-    regime : RegimeData
-        Gives units: centre and scale of the drop, scale of log mCB.
-    coefficients : numpy.ndarray, shape (S, p)
-        In units of the regime's scale.
-    log_mcb : numpy.ndarray, shape (G,)
-        Where to evaluate.
-    distance : float
-        Reduction minus the regime's centre (fraction); 0 is the centre.
-    technique : int, optional
-        Position of a retraining technique of the regime's mix; default: the average over them.
-    """
+    """Return the expected drop in percentage points, shape (S, G)."""
+    # coefficients (S, p); log_mcb (G,)
     c = np.full(log_mcb.shape, distance / regime.half_width if regime.half_width > 0 else 0.0)
     others = np.zeros((log_mcb.size, len(regime.mix) - 1))
     if technique is not None:
@@ -173,16 +150,8 @@ class Convergence:
 
 
 def check_draws(draws: Draws, regimes: Sequence[RegimeData], outcomes: dict[str, FloatArray]) -> Convergence:
-    """Check draws of the hyperparameters and of the outcomes that verdicts are read off.
-
-    Parameters
-    ----------
-    draws : Draws
-    regimes : sequence of RegimeData
-        The fitted regimes, in the order of the draws.
-    outcomes : dict of numpy.ndarray, shape (chains, draws, K)
-        Further quantities to check, by name (optimum, limit, ...).
-    """
+    """Check draws of the hyperparameters and of the outcomes that verdicts are read off."""
+    # outcomes (chains, draws, K)
     if not draws.statistics:
         return _check_grid(draws, regimes)
     parameters = {name: getattr(draws, name) for name in ("length_scale", "amplitude", "noise")}

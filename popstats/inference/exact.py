@@ -53,28 +53,16 @@ _ZOOMS = 7
 
 @dataclass(frozen=True)
 class HyperDraws:
-    """Joint posterior draws of one regime, in units of the regime's scale.
+    """Joint posterior draws of one regime, in units of the regime's scale."""
 
-    Attributes
-    ----------
-    length_scale : numpy.ndarray, shape (S,)
-        Half-ranges of log mCB.
-    amplitude, noise : numpy.ndarray, shape (S,)
-        Standard deviations of the curve and of one training about it.
-    seed_share : numpy.ndarray, shape (S,)
-        Share of one training's variance that is seed noise; 0 without replicates.
-    coefficients : numpy.ndarray, shape (S, p)
-        Level, c, c^2, techniques, basis.
-    edge_probability : float
-        Posterior probability on the outermost length scales and amplitudes of the grid: near 0 unless the grid
-        cuts the posterior off.
-    """
-
-    length_scale: FloatArray
+    length_scale: FloatArray  # (S,); Half-ranges of log mCB.
+    # amplitude, noise: (S,); Standard deviations of the curve and of one training about it.
     amplitude: FloatArray
     noise: FloatArray
-    seed_share: FloatArray
-    coefficients: FloatArray
+    seed_share: FloatArray  # (S,); Share of one training's variance that is seed noise; 0 without replicates.
+    coefficients: FloatArray  # (S, p); Level, c, c^2, techniques, basis.
+    # Posterior probability on the outermost length scales and amplitudes of the grid: near 0 unless the grid
+    # cuts the posterior off.
     edge_probability: float
 
 
@@ -94,22 +82,7 @@ class _Projected:
 
 
 def draw_regime(regime: RegimeData, priors: Priors, size: int, rng: np.random.Generator) -> HyperDraws:
-    """Draw from the exact posterior of one regime.
-
-    Parameters
-    ----------
-    regime : RegimeData
-        A fitted regime (`regime.fitted`).
-    priors : Priors
-        Length scale, amplitude, noise.
-    size : int
-        Number of draws S; they are independent.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    HyperDraws
-    """
+    """Draw from the exact posterior of one regime."""
     products = regime.products
     lengths = _length_grid(priors)
     shares = _share_grid(products, regime.fixed, lengths, priors)
@@ -269,16 +242,8 @@ def draw_coefficients(
     share: FloatArray,
     rng: np.random.Generator,
 ) -> FloatArray:
-    """Return exact conditional draws of one regime's coefficients, shape (chains, draws, p).
-
-    Parameters
-    ----------
-    regime : RegimeData
-        A fitted regime.
-    length_scale, amplitude, noise, share : numpy.ndarray, shape (chains, draws)
-        Its hyperparameters.
-    rng : numpy.random.Generator
-    """
+    """Return exact conditional draws of one regime's coefficients, shape (chains, draws, p)."""
+    # length_scale, amplitude, noise, share (chains, draws)
     data = regime.products
     rho = share.ravel()[:, None]
     weight = 1.0 / (noise.ravel()[:, None] ** 2 * (1.0 - rho + rho / data.replicates))
@@ -333,16 +298,8 @@ def shrinkage(
     """Return the bias of the coefficients' posterior mean, estimated at that mean itself, shape (p,).
 
     Under noise that is not normal the information of the rows is taken as if it were, with the same scale.
-
-    Parameters
-    ----------
-    regime : RegimeData
-        A fitted regime.
-    mean : numpy.ndarray, shape (p,)
-        Posterior mean of its coefficients.
-    length_scale, amplitude, noise, share : float
-        Its hyperparameters.
     """
+    # mean (p,)
     data = regime.products
     prior = np.zeros((2, mean.size))
     prior[0, : len(regime.fixed)] = 1.0 - np.array(regime.fixed)

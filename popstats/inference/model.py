@@ -86,14 +86,9 @@ COLUMNS = FIXED_TERMS + BASIS_SIZE
 
 @dataclass(frozen=True)
 class CurveScale:
-    """Where u = -1 and u = 1 lie on the log mCB axis of one regime.
+    """Where u = -1 and u = 1 lie on the log mCB axis of one regime."""
 
-    Attributes
-    ----------
-    centre, half_range : float
-        Of the observed range, log mCB.
-    """
-
+    # centre, half_range: Of the observed range, log mCB.
     centre: float
     half_range: float
 
@@ -146,17 +141,8 @@ def _fill_basis(values: FloatArray, u: FloatArray) -> FloatArray:
 
 
 def design_matrix(unit: FloatArray, distance: FloatArray, technique: FloatArray | None = None) -> FloatArray:
-    """Return level, c, c^2, techniques and the basis side by side, shape (n, FIXED_TERMS + T + BASIS_SIZE).
-
-    Parameters
-    ----------
-    unit : numpy.ndarray, shape (n,)
-        u, log mCB in half-ranges from the centre.
-    distance : numpy.ndarray, shape (n,)
-        c, the reduction minus the regime's centre in units of the regime's half-width.
-    technique : numpy.ndarray, shape (n, T), optional
-        Indicators of all retraining techniques but the first, minus their shares; none by default.
-    """
+    """Return level, c, c^2, techniques and the basis side by side, shape (n, FIXED_TERMS + T + BASIS_SIZE)."""
+    # unit (n,); distance (n,); technique (n, T)
     others = 0 if technique is None else technique.shape[1]
     columns = np.empty((COLUMNS + others, unit.size))
     fill_design(columns, unit, distance, technique)
@@ -166,17 +152,8 @@ def design_matrix(unit: FloatArray, distance: FloatArray, technique: FloatArray 
 def fill_design(
     columns: FloatArray, unit: FloatArray, distance: FloatArray, technique: FloatArray | None = None
 ) -> FloatArray:
-    """Write the design matrix, transposed, to the first rows of `columns`; arguments as for `design_matrix`.
-
-    Parameters
-    ----------
-    columns : numpy.ndarray, shape (at least FIXED_TERMS + T + BASIS_SIZE, n)
-
-    Returns
-    -------
-    numpy.ndarray, shape (n,)
-        Twice the cosine of the sines' common angle: what `moments` needs besides.
-    """
+    """Write the design matrix, transposed, to the first rows of `columns`; arguments as for `design_matrix`."""
+    # columns (at least FIXED_TERMS + T + BASIS_SIZE, n) -> (n,)
     others = 0 if technique is None else technique.shape[1]
     columns[0], columns[1] = 1.0, distance
     np.multiply(distance, distance, out=columns[2])
@@ -190,17 +167,8 @@ def log_spectral_density(length_scale: npt.ArrayLike) -> FloatArray:
 
     .. math:: S(\omega) = 2 \sqrt\pi \frac{\Gamma(\nu + 1/2)}{\Gamma(\nu)} (2 \nu)^\nu l^{-2 \nu}
               \Bigl(\frac{2 \nu}{l^2} + \omega^2\Bigr)^{-(\nu + 1/2)}
-
-    Parameters
-    ----------
-    length_scale : array_like, shape (...)
-        In half-ranges.
-
-    Returns
-    -------
-    numpy.ndarray, shape (..., SINES)
-        Log prior variance of each sine's coefficient at amplitude 1: at the basis's frequencies.
     """
+    # length_scale (...) -> (..., SINES)
     length = np.asarray(length_scale, dtype=np.float64)[..., None]
     constant = np.log(2.0 * np.sqrt(np.pi)) + lgamma(SMOOTHNESS + 0.5) - lgamma(SMOOTHNESS)
     constant += SMOOTHNESS * np.log(2.0 * SMOOTHNESS)
@@ -224,14 +192,9 @@ _SEEDS = 2**64
 
 @dataclass(frozen=True)
 class Settings:
-    """How a fit was asked for; saved with it.
+    """How a fit was asked for; saved with it."""
 
-    Attributes
-    ----------
-    regime_axis, regimes, curve, noise, method, seed, draws, tune, chains
-        The arguments of `popstats.fit`.
-    """
-
+    # regime_axis, regimes, curve, noise, method, seed, draws, tune, chains: The arguments of `popstats.fit`.
     regime_axis: Axis = "macs"
     regimes: tuple[float, ...] | dict[float, float] | None = None
     curve: str = "smooth"
@@ -267,15 +230,7 @@ class Settings:
 
 
 def require_seed(seed: object, who: str) -> None:
-    """Raise FitError unless random numbers can be drawn from `seed`; `who` is the function that was given it.
-
-    Parameters
-    ----------
-    seed : object
-        What came as the argument.
-    who : str
-        The function's name.
-    """
+    """Raise FitError unless random numbers can be drawn from `seed`; `who` is the function that was given it."""
     if not isinstance(seed, Integral) or not 0 <= int(seed) < _SEEDS:
         raise FitError(f"{who}: seed: expected a whole number from 0 on, below 2^64, got {seed!r}")
 

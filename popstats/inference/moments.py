@@ -25,15 +25,8 @@ _PRODUCT = 1024
 def second_moments(
     unit: FloatArray, distance: FloatArray, technique: FloatArray, drop: FloatArray, weight: FloatArray
 ) -> FloatArray:
-    """Return the sums over rows of w z z' with z = (design row, drop), shape (p + 1, p + 1).
-
-    Parameters
-    ----------
-    unit, distance, drop, weight : numpy.ndarray, shape (n,)
-        As in `cross_products.StandardRows`.
-    technique : numpy.ndarray, shape (n, T)
-        The same.
-    """
+    """Return the sums over rows of w z z' with z = (design row, drop), shape (p + 1, p + 1)."""
+    # unit, distance, drop, weight (n,); technique (n, T)
     if unit.size > BLOCK:
         return _by_cosines(unit, distance, technique, drop, weight)
     columns = np.empty((COLUMNS + technique.shape[1] + 1, unit.size))

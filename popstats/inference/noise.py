@@ -20,18 +20,7 @@ _LOG_ROOT_TWO_PI = 0.5 * float(np.log(2.0 * np.pi))
 
 
 def log_density(noise: str, e: FloatArray, scale: FloatArray, shape: FloatArray | None) -> FloatArray:
-    """Return the log density of residuals.
-
-    Parameters
-    ----------
-    noise : {"normal", "student", "frontier"}
-    e : numpy.ndarray
-        Residuals from the curve, any unit.
-    scale : numpy.ndarray, broadcastable to `e`
-        Scale of the noise, in the same unit.
-    shape : numpy.ndarray or None, broadcastable to `e`
-        Degrees of freedom ("student"), mean of the exponential ("frontier", unit of `e`), None ("normal").
-    """
+    """Return the log density of residuals."""
     z = e / scale
     if noise == "normal" or shape is None:
         return np.asarray(-0.5 * z**2 - np.log(scale) - _LOG_ROOT_TWO_PI)
@@ -56,16 +45,7 @@ def distribution(noise: str, e: FloatArray, scale: FloatArray, shape: FloatArray
 def draw_standard(
     noise: str, size: tuple[int, ...], shape: FloatArray | None, rng: np.random.Generator
 ) -> FloatArray:
-    """Draw residuals in units of the scale.
-
-    Parameters
-    ----------
-    noise : {"normal", "student", "frontier"}
-    size : tuple of int
-    shape : numpy.ndarray or None, broadcastable to `size`
-        Degrees of freedom, or the mean of the exponential in units of the scale.
-    rng : numpy.random.Generator
-    """
+    """Draw residuals in units of the scale."""
     normal = rng.standard_normal(size)
     if noise == "normal" or shape is None:
         return normal

@@ -40,19 +40,11 @@ class Coordinates:
     Walked are log length scale, log amplitude and log noise; with replicates log sd of seeds and log sd of recipes in
     the place of the noise: the data know these two apart, however well they know one of them, while noise and seed
     share then lie on a curved ridge.
-
-    Attributes
-    ----------
-    centre : numpy.ndarray, shape (4, K)
-    root : numpy.ndarray, shape (K, 4, 4)
-        Lower triangular.
-    sizes : tuple of int
-        Coordinates of each regime: 4, or 3 without replicates.
     """
 
-    centre: FloatArray
-    root: FloatArray
-    sizes: tuple[int, ...]
+    centre: FloatArray  # (4, K)
+    root: FloatArray  # (K, 4, 4); Lower triangular.
+    sizes: tuple[int, ...]  # Coordinates of each regime: 4, or 3 without replicates.
 
     @property
     def dimension(self) -> int:
@@ -113,21 +105,7 @@ def sample_nuts(
     chains: Chains,
     progress: bool | None = None,
 ) -> Draws:
-    """Sample the hyperparameters by NUTS and draw the coefficients exactly given them.
-
-    Parameters
-    ----------
-    regimes : sequence of RegimeData
-        Fitted regimes.
-    priors : Priors
-    chains : Chains
-    progress : bool, optional
-        Say what is being done on standard error; default: only on a terminal.
-
-    Returns
-    -------
-    Draws
-    """
+    """Sample the hyperparameters by NUTS and draw the coefficients exactly given them."""
     say(progress, "loading the compiled model (compiling it, for some seconds, the first time on a machine)")
     density = compiled_posterior()
     coordinates = Coordinates.of(regimes, priors)
@@ -173,11 +151,6 @@ def pack(regimes: Sequence[RegimeData]) -> FloatArray:
     Layout: strata S, regimes K, fixed columns f (0 where they are projected out), sines and their frequencies;
     then replicates, count, y'y (S, K each), X'y (S, p, K), X'X (S, p, p, K), within, its degrees of freedom
     (K each), which fixed columns are missing (f, K). Strata that a regime lacks have count 0.
-
-    Parameters
-    ----------
-    regimes : sequence of RegimeData
-        Fitted regimes.
     """
     products = [(r.cross_products, r.fixed) for r in regimes if r.cross_products is not None]
     strata = max(c.count.size for c, _ in products)
@@ -442,15 +415,8 @@ def _log_density(parameters: Any, packed: Any, gradient: Any) -> float:
 
 
 def log_density(parameters: Any, packed: Any) -> Any:
-    """Return the log marginal likelihood of all regimes, up to a constant, and its gradient (4, K).
-
-    Parameters
-    ----------
-    parameters : numpy.ndarray, shape (4, K)
-        `PARAMETERS` of each regime; the last is without effect where a regime has no replicates.
-    packed : numpy.ndarray
-        From `pack`.
-    """
+    """Return the log marginal likelihood of all regimes, up to a constant, and its gradient (4, K)."""
+    # parameters (4, K)
     gradient = np.empty(parameters.shape)
     value = _log_density(parameters, packed, gradient)
     return np.asarray(value), gradient
@@ -506,15 +472,8 @@ def _to_parts(parameters: Any, sizes: Any, gradient: Any) -> None:
 
 @numba.njit(cache=True, error_model="numpy", inline="always")
 def log_posterior(z: Any, data: Any, by_z: Any) -> float:
-    """Return the log posterior density of the sampler's coordinates, up to a constant, and write its gradient.
-
-    Parameters
-    ----------
-    z, by_z : numpy.ndarray, shape (dimension,)
-        See `nuts.Coordinates`.
-    data : numpy.ndarray
-        From `nuts.pack_posterior`.
-    """
+    """Return the log posterior density of the sampler's coordinates, up to a constant, and write its gradient."""
+    # z, by_z (dimension,)
     regimes = int(data[1])
     sizes, start = data[9 : 9 + regimes], 9 + regimes
     centre = data[start : start + 4 * regimes].reshape((4, regimes))

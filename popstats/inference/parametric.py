@@ -45,24 +45,7 @@ _RIDGE = 1e-10
 def draw_parametric(
     curve: str, regime: RegimeData, priors: Priors, size: int, rng: np.random.Generator
 ) -> HyperDraws:
-    """Draw a parametric curve of one regime.
-
-    Parameters
-    ----------
-    curve : {"quadratic", "asymmetric"}
-    regime : RegimeData
-        A fitted regime.
-    priors : Priors
-        For the seed share alone, which is that of the smooth fit.
-    size : int
-        Number of draws S; they are independent.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    HyperDraws
-        Length scale and amplitude are NaN: the curve has none.
-    """
+    """Draw a parametric curve of one regime."""
     products = regime.products
     share = draw_regime(regime, priors, size, rng).seed_share
     shapes = _shapes(curve, regime.fixed)

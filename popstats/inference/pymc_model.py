@@ -89,12 +89,6 @@ def build_model(regimes: Sequence[RegimeData], priors: Priors) -> pm.Model:
     `logit_seed_share`, which the data inform where a regime has replicates. Partial pooling:
     `priors.pooling` is the correlation of two regimes' log hyperparameters, a value common to all regimes
     integrated out.
-
-    Parameters
-    ----------
-    regimes : sequence of RegimeData
-        Fitted regimes, at least one.
-    priors : Priors
     """
     pairs = np.array([priors.length_scale, priors.amplitude, priors.noise])
     size = len(regimes)
@@ -122,15 +116,6 @@ def build_row_model(noise: str, coordinates: RowCoordinates, packed: FloatArray,
 
     Free variables: `common`, the scales (`log_noise` and `log_beyond_one`, or `log_total` and `log_odds`; (K,) each)
     and `z`, whitened coefficients (K, p).
-
-    Parameters
-    ----------
-    noise : {"student", "frontier"}
-    coordinates : RowCoordinates
-        Whitens the coefficients.
-    packed : numpy.ndarray
-        From `row_density.pack_rows`.
-    priors : Priors
     """
     size = len(coordinates.centre)
     with pm.Model() as model:

@@ -35,27 +35,14 @@ _RANK = 1e-10
 
 @dataclass(frozen=True)
 class Ridge:
-    """Posterior of one linear model.
+    """Posterior of one linear model."""
 
-    Attributes
-    ----------
-    free : int
-        Number of leading columns without shrinkage (level, MACs terms).
-    mean : numpy.ndarray, shape (free + p,)
-        Posterior mean of the coefficients, averaged over the shrinkage.
-    weights : numpy.ndarray, shape (L,)
-        Posterior probability of each lambda of the grid.
-    residual : numpy.ndarray, shape (L,)
-        Posterior sum of squares at each lambda: sigma^2 given lambda is scaled-inverse-chi-square with it.
-    df : int
-        Its degrees of freedom.
-    """
-
-    free: int
-    mean: FloatArray
-    weights: FloatArray
+    free: int  # Number of leading columns without shrinkage (level, MACs terms).
+    mean: FloatArray  # (free + p,); Posterior mean of the coefficients, averaged over the shrinkage.
+    weights: FloatArray  # (L,); Posterior probability of each lambda of the grid.
+    # (L,); Posterior sum of squares at each lambda: sigma^2 given lambda is scaled-inverse-chi-square with it.
     residual: FloatArray
-    df: int
+    df: int  # Its degrees of freedom.
     _scale: FloatArray
     _vectors: FloatArray
     _values: FloatArray
@@ -85,22 +72,8 @@ def weighted_cross_products(columns: FloatArray, y: FloatArray, weight: FloatArr
 
 
 def fit_ridge(products: FloatArray, n: int, free: int) -> Ridge:
-    """Fit the model to its cross-products.
-
-    Parameters
-    ----------
-    products : numpy.ndarray, shape (free + p + 1, free + p + 1)
-        From `weighted_cross_products`; the last row and column belong to y.
-    n : int
-        Number of recipes behind them.
-    free : int
-        Number of leading columns without shrinkage.
-
-    Raises
-    ------
-    FitError
-        If there are no more recipes than free columns.
-    """
+    """Fit the model to its cross-products."""
+    # products (free + p + 1, free + p + 1)
     df = n - free
     if df < 1:
         raise FitError(f"a linear model with {free} unshrunk terms needs more than {free} recipes, got {n}")
@@ -139,18 +112,8 @@ def assign_folds(n: int, seed: int) -> IntArray:
 def held_out_losses(
     columns: FloatArray, y: FloatArray, weight: FloatArray, fold: IntArray, free: int
 ) -> FloatArray:
-    """Return each recipe's squared error when its fold is left out of the fit, shape (n,).
-
-    Parameters
-    ----------
-    columns : numpy.ndarray, shape (n, free + p)
-    y, weight : numpy.ndarray, shape (n,)
-        Mean drops (points) and number of runs.
-    fold : numpy.ndarray of int, shape (n,)
-        From `assign_folds`.
-    free : int
-        Number of leading columns without shrinkage.
-    """
+    """Return each recipe's squared error when its fold is left out of the fit, shape (n,)."""
+    # columns (n, free + p); y, weight (n,); fold (n,)
     parts = [
         weighted_cross_products(columns[fold == k], y[fold == k], weight[fold == k])
         for k in range(fold.max() + 1)
@@ -175,24 +138,9 @@ OUTER = (0.02, 0.98)
 def natural_spline(at: FloatArray, data: FloatArray, knots: int = KNOTS) -> FloatArray:
     """Return the basis of a natural cubic spline, constant first.
 
-    Parameters
-    ----------
-    at : numpy.ndarray, shape (m,)
-        Where to evaluate.
-    data : numpy.ndarray, shape (n,)
-        Its quantiles are the knots.
-    knots : int
-        Number of knots; fewer where quantiles coincide.
-
-    Returns
-    -------
-    numpy.ndarray, shape (m, at most knots)
-        1, t and the bends, with t the distance from the knots' mean in units of their range.
-
-    References
-    ----------
-    Hastie, Tibshirani and Friedman (2009), The Elements of Statistical Learning, equations 5.4 and 5.5.
+    Source: Hastie, Tibshirani and Friedman (2009), The Elements of Statistical Learning, equations 5.4 and 5.5.
     """
+    # at (m,); data (n,) -> (m, at most knots)
     places = np.unique(np.quantile(data, np.linspace(*OUTER, knots)))
     centre, scale = places.mean(), np.ptp(places) or 1.0
     t, k = (at - centre) / scale, (places - centre) / scale

@@ -43,27 +43,16 @@ class RowCoordinates:
 
     The two scales a regime are log noise and log(degrees of freedom - 1), or the logs of the total spread and of the
     odds of its exponential and normal parts.
-
-    Attributes
-    ----------
-    start, spread : numpy.ndarray, shape (1 + 2 K,)
-        The scales are start + spread * x.
-    centre : numpy.ndarray, shape (K, p)
-        Coefficients are centre + root @ z: the exact posterior under normal noise.
-    root : numpy.ndarray, shape (K, p, p)
-        Lower triangular.
-    wide : numpy.ndarray, shape (K, p)
-        Prior precision of z: next to nothing, but 1 for terms that a regime cannot tell apart.
-    precision : numpy.ndarray, shape (K, m)
-        Prior precision of the curve's coefficients.
     """
 
+    # start, spread: (1 + 2 K,); The scales are start + spread * x.
     start: FloatArray
     spread: FloatArray
-    centre: FloatArray
-    root: FloatArray
+    centre: FloatArray  # (K, p); Coefficients are centre + root @ z: the exact posterior under normal noise.
+    root: FloatArray  # (K, p, p); Lower triangular.
+    # (K, p); Prior precision of z: next to nothing, but 1 for terms that a regime cannot tell apart.
     wide: FloatArray
-    precision: FloatArray
+    precision: FloatArray  # (K, m); Prior precision of the curve's coefficients.
 
     @classmethod
     def of(
@@ -139,28 +128,7 @@ def sample_rows(
     chains: Chains,
     progress: bool | None = None,
 ) -> Draws:
-    """Sample curves, scales and the shape of the noise, every recipe seen one by one.
-
-    Parameters
-    ----------
-    noise : {"student", "frontier"}
-        What recipes and runs scatter like.
-    regimes, rows : sequence of RegimeData, of StandardRows
-        What was fitted, and the recipes in it, regime by regime in the same order.
-    normal : Draws
-        Exact draws under normal noise: they whiten the coefficients, and their median seed share (which
-        replicates decide, whatever the tails) sets how much a recipe's replicates narrow its noise.
-    priors : Priors
-        Of noise and excess; length scale and amplitude have had theirs in `normal`.
-    chains : Chains
-    progress : bool, optional
-        Whether to say on standard error that it compiles, then that it samples; default: on a terminal.
-
-    Returns
-    -------
-    Draws
-        With `shape`: degrees of freedom, or mean of the exponential in units of the regime's scale.
-    """
+    """Sample curves, scales and the shape of the noise, every recipe seen one by one."""
     share = np.median(normal.seed_share, axis=(0, 1))
     length_scale, amplitude = np.median(normal.length_scale, (0, 1)), np.median(normal.amplitude, (0, 1))
     coordinates = RowCoordinates.of(noise, regimes, normal, length_scale, amplitude)

@@ -257,15 +257,8 @@ def pack_rows(
     Layout: kind, rows n, regimes K, fixed terms f; where each regime starts (K + 1); sums of its log precisions (K);
     which fixed terms it can tell apart (K, f); then drops, precisions, c, first sines, twice their cosines, u and
     techniques, n each.
-
-    Parameters
-    ----------
-    kind : {"student", "frontier"}
-    regimes, rows : sequence of RegimeData, of StandardRows
-        The fitted regimes and their recipes.
-    relative : sequence of numpy.ndarray, shape (n_k,)
-        Standard deviation of each recipe over that of one training.
     """
+    # relative (n_k,)
     fixed = len(regimes[0].fixed)
     starts = np.cumsum([0, *(r.drop.size for r in rows)])
     kept = np.concatenate([_kept(r, fixed) for r in rows], axis=1)
@@ -355,18 +348,8 @@ def _log_density(
 
 
 def log_density(coefficients: Any, log_noise: Any, log_shape: Any, packed: Any) -> Any:
-    """Return the log density of all rows and its gradients.
-
-    Parameters
-    ----------
-    coefficients : numpy.ndarray, shape (K, p)
-    log_noise : numpy.ndarray, shape (K,)
-        Log standard scale of one training.
-    log_shape : numpy.ndarray, shape (K,)
-        Log nu, or log tau.
-    packed : numpy.ndarray
-        From `pack_rows`.
-    """
+    """Return the log density of all rows and its gradients."""
+    # coefficients (K, p); log_noise (K,); log_shape (K,)
     by_coefficients = np.empty(coefficients.shape)
     by_noise, by_shape = np.empty(log_noise.size), np.empty(log_noise.size)
     value = _log_density(coefficients, log_noise, log_shape, packed, by_coefficients, by_noise, by_shape)
@@ -428,15 +411,8 @@ def _add_log_prior(
 
 @numba.njit(cache=True, error_model="numpy", inline="always")
 def log_row_posterior(x: Any, data: Any, by_x: Any) -> float:
-    """Return the log posterior density of the sampler's coordinates, up to a constant, and write its gradient.
-
-    Parameters
-    ----------
-    x, by_x : numpy.ndarray, shape (1 + 2 K + K p,)
-        The value common to the regimes' log noises, two scales a regime, whitened coefficients.
-    data : numpy.ndarray
-        From `row_models.pack_row_posterior`.
-    """
+    """Return the log posterior density of the sampler's coordinates, up to a constant, and write its gradient."""
+    # x, by_x (1 + 2 K + K p,)
     regimes, p, basis = int(data[1]), int(data[2]), int(data[3])
     priors, scales, size = data[4:9], 1 + 2 * regimes, regimes * p
     start = 9 + 2 * scales

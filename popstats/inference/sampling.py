@@ -26,33 +26,18 @@ _EXPANSION = types.int64(types.uint64, types.uint64, _doubles, _doubles, types.v
 
 @dataclass(frozen=True)
 class RawDraws:
-    """Draws of the sampler's coordinates.
+    """Draws of the sampler's coordinates."""
 
-    Attributes
-    ----------
-    positions : numpy.ndarray, shape (chains, draws, dimension)
-    statistics : dict of numpy.ndarray, shape (chains, draws)
-        See `sampler_statistics`.
-    """
-
-    positions: FloatArray
-    statistics: dict[str, FloatArray]
+    positions: FloatArray  # (chains, draws, dimension)
+    statistics: dict[str, FloatArray]  # (chains, draws); See `sampler_statistics`.
 
 
 @dataclass(frozen=True)
 class Chains:
-    """How long and from where the sampler walks: the same values give the same draws.
+    """How long and from where the sampler walks: the same values give the same draws."""
 
-    Attributes
-    ----------
-    number : int
-        Chains, side by side on as many cores as there are.
-    draws, tune : int
-        Kept draws of each chain, and those before them that only adapt it.
-    seed : int
-    """
-
-    number: int
+    number: int  # Chains, side by side on as many cores as there are.
+    # draws, tune: Kept draws of each chain, and those before them that only adapt it.
     draws: int
     tune: int
     seed: int
@@ -71,23 +56,7 @@ def _identity() -> Any:
 def sample_compiled(
     density: Any, data: FloatArray, dimension: int, chains: Chains, **options: Any
 ) -> RawDraws:
-    """Sample a density whose coordinates are about standard normal.
-
-    Parameters
-    ----------
-    density : numba cfunc
-        Of signature `DENSITY`.
-    data : numpy.ndarray
-        What the density reads through its last argument.
-    dimension : int
-    chains : Chains
-    **options
-        Further ones of `nutpie.sample`.
-
-    Returns
-    -------
-    RawDraws
-    """
+    """Sample a density whose coordinates are about standard normal."""
     from nutpie.compile_pymc import CompiledPyMCModel
 
     name = "position"

@@ -40,18 +40,10 @@ _SMALLEST = 1e-3
 
 @dataclass(frozen=True)
 class SpreadChange:
-    """How the residual spread changes over one regime's observed range.
+    """How the residual spread changes over one regime's observed range."""
 
-    Attributes
-    ----------
-    slope : float
-        Change of the log standard deviation a half-range of log mCB.
-    standard_error : float
-        Of the slope.
-    """
-
-    slope: float
-    standard_error: float
+    slope: float  # Change of the log standard deviation a half-range of log mCB.
+    standard_error: float  # Of the slope.
 
     @property
     def ratio(self) -> float:
@@ -67,17 +59,8 @@ class SpreadChange:
 def estimate_spread_change(
     recipes: pd.DataFrame, regime: RegimeData, coefficients: FloatArray
 ) -> SpreadChange:
-    """Regress the log squared residuals of a regime's recipes on u (Harvey 1976, doi:10.2307/1913974).
-
-    Parameters
-    ----------
-    recipes : pandas.DataFrame
-        The regime's rows of `recipe_table`.
-    regime : RegimeData
-        A fitted regime.
-    coefficients : numpy.ndarray, shape (p,)
-        Posterior mean of the coefficients, in units of the regime's scale.
-    """
+    """Regress the log squared residuals of a regime's recipes on u (Harvey 1976, doi:10.2307/1913974)."""
+    # coefficients (p,)
     rows = standard_rows(recipes, regime)
     residual = rows.drop - np.einsum("ij,j", rows.design(), coefficients)
     squared = np.log(np.maximum(residual**2, _SMALLEST**2)) - _LOG_CHI2_MEAN
@@ -97,19 +80,8 @@ def precision_weights(recipes: pd.DataFrame, regime: RegimeData, change: SpreadC
 def relative_spread(
     log_mcb: FloatArray, recipes: FloatArray, regime: RegimeData, change: SpreadChange
 ) -> FloatArray:
-    """Return the residual standard deviation at `log_mcb` over that of a recipe with weight 1, shape (m,).
-
-    Parameters
-    ----------
-    log_mcb : numpy.ndarray, shape (m,)
-        Where.
-    recipes : numpy.ndarray, shape (n,)
-        log mCB of all of the regime's recipes, whose `precision_weights` have mean 1.
-    regime : RegimeData
-        A fitted regime.
-    change : SpreadChange
-        Of the regime.
-    """
+    """Return the residual standard deviation at `log_mcb` over that of a recipe with weight 1, shape (m,)."""
+    # log_mcb (m,); recipes (n,)
     mean = _precision(recipes, regime, change).mean()
     return np.asarray(np.sqrt(mean / _precision(log_mcb, regime, change)))
 

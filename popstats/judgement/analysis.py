@@ -45,27 +45,15 @@ _AXIS_WORDS = {"macs": "MACs reduction", "params": "parameter reduction"}
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """One fitted regime, read off its draws and off draws from its prior.
-
-    Attributes
-    ----------
-    data : RegimeData
-    grid : numpy.ndarray, shape (G,)
-        log mCB.
-    drop, prior_drop : numpy.ndarray, shapes (S, G)
-        Draws of the expected drop, points (the prior's around an arbitrary level).
-    optimum : OptimumDraws
-        The optimum, draw by draw.
-    near : float
-        Height of the near-optimal range, points.
-    """
+    """One fitted regime, read off its draws and off draws from its prior."""
 
     data: RegimeData
-    grid: FloatArray
+    grid: FloatArray  # (G,); log mCB.
+    # drop, prior_drop: (S, G); Draws of the expected drop, points (the prior's around an arbitrary level).
     drop: FloatArray
     prior_drop: FloatArray
-    optimum: OptimumDraws
-    near: float
+    optimum: OptimumDraws  # The optimum, draw by draw.
+    near: float  # Height of the near-optimal range, points.
 
     @property
     def label(self) -> str:
@@ -96,54 +84,26 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class Effect:
-    """What a claim is about, as draws.
+    """What a claim is about, as draws."""
 
-    Attributes
-    ----------
-    holds : numpy.ndarray of bool, shape (S,)
-        Whether the claim holds, draw by draw.
-    prior_probability : float
-        Of the claim under the prior; NaN where there is none.
-    size : numpy.ndarray, shape (S,)
-        The quantity shown, in `unit`: the one that `holds` compares with a threshold.
-    quantity : str
-        What it is, in a few words.
-    unit : str
-    negligible : str
-        What counts as no effect, in words.
-    inside_negligible : bool
-        Whether the whole 90 % interval of the effect lies there.
-    withheld : str
-        What forbids "supported", however probable the claim is; empty if nothing does.
-    """
-
-    holds: BoolArray
-    prior_probability: float
-    size: FloatArray
-    quantity: str
+    holds: BoolArray  # (S,); Whether the claim holds, draw by draw.
+    prior_probability: float  # Of the claim under the prior; NaN where there is none.
+    size: FloatArray  # (S,); The quantity shown, in `unit`: the one that `holds` compares with a threshold.
+    quantity: str  # What it is, in a few words.
     unit: str
-    negligible: str
-    inside_negligible: bool = False
-    withheld: str = ""
+    negligible: str  # What counts as no effect, in words.
+    inside_negligible: bool = False  # Whether the whole 90 % interval of the effect lies there.
+    withheld: str = ""  # What forbids "supported", however probable the claim is; empty if nothing does.
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A fit on trial.
-
-    Attributes
-    ----------
-    fit : Fit
-    thresholds : Thresholds
-    given : Explained or None
-        What explains the drop, where the caller has it already.
-    note : str
-        What to add to the reason of every verdict read off this fit; empty for the fit that was asked for.
-    """
+    """A fit on trial."""
 
     fit: Fit
     thresholds: Thresholds
-    given: Explained | None = None
+    given: Explained | None = None  # What explains the drop, where the caller has it already.
+    # What to add to the reason of every verdict read off this fit; empty for the fit that was asked for.
     note: str = ""
 
     @cached_property
@@ -257,17 +217,7 @@ class Case:
     def verdict(
         self, conjecture: str, regime: RegimeData | None, effect: Effect, words: Mapping[str, Words]
     ) -> Verdict:
-        """Decide on a claim and put it into words.
-
-        Parameters
-        ----------
-        regime : RegimeData or None
-            None: over all regimes.
-        effect : Effect
-        words : mapping of str to str or callable
-            A sentence for each of supported, refuted, undecided, or what makes it; "because" adds to the reason,
-            "remedy" says what would decide.
-        """
+        """Decide on a claim and put it into words."""
         probability = float(np.mean(effect.holds))
         outcome = decide(probability, effect.prior_probability, effect.inside_negligible, self.thresholds)
         outcome = "undecided" if outcome == "supported" and effect.withheld else outcome
@@ -330,17 +280,8 @@ def _sentence(outcome: str, probability: float, effect: Effect, limits: Threshol
 def decide_optimum(
     optimum: OptimumDraws, height: FloatArray, prior_probability: float, limits: Thresholds
 ) -> tuple[Outcome, float]:
-    """Return the outcome of C3a, by the one rule for it, and its probability.
-
-    Parameters
-    ----------
-    optimum : OptimumDraws
-    height : numpy.ndarray, shape (S,)
-        Each draw's highest minus lowest expected drop over the observed range, points.
-    prior_probability : float
-        Of an optimum before the data.
-    limits : Thresholds
-    """
+    """Return the outcome of C3a, by the one rule for it, and its probability."""
+    # height (S,)
     probability = float(has_optimum(optimum, limits.rise).mean())
     return decide(probability, prior_probability, is_flat(height, limits.rise), limits), probability
 

@@ -54,59 +54,39 @@ ENVELOPE_POINTS = 4000
 
 @dataclass(frozen=True)
 class UTest:
-    """Lind-Mehlum test of a U shape on [low, high].
+    """Lind-Mehlum test of a U shape on [low, high]."""
 
-    Attributes
-    ----------
-    extreme : float
-        Argmin of the quadratic.
-    extreme_lower, extreme_upper : float
-        Fieller's interval of the extreme point; infinite ends where it is unbounded.
-    slope_low, slope_high : float
-        Slopes at the ends of the range.
-    t_low, t_high : float
-        Their t values.
-    p_value : float
-        One-sided: the larger of the two p values (intersection-union). Small: a U shape, *if* the curve is a
-        quadratic.
-    """
-
-    extreme: float
+    extreme: float  # Argmin of the quadratic.
+    # extreme_lower, extreme_upper: Fieller's interval of the extreme point; infinite ends where it is
+    # unbounded.
     extreme_lower: float
     extreme_upper: float
+    # slope_low, slope_high: Slopes at the ends of the range.
     slope_low: float
     slope_high: float
+    # t_low, t_high: Their t values.
     t_low: float
     t_high: float
+    # One-sided: the larger of the two p values (intersection-union). Small: a U shape, *if* the curve is a
+    # quadratic.
     p_value: float
 
 
 @dataclass(frozen=True)
 class TwoLines:
-    """Simonsohn's two-lines test of a U shape.
+    """Simonsohn's two-lines test of a U shape."""
 
-    Attributes
-    ----------
-    break_point : float
-        Set by the Robin Hood algorithm.
-    slope_left, slope_right : float
-        Average slopes on the two sides.
-    z_left, z_right : float
-        With HC3 standard errors.
-    p_left, p_right : float
-        Two-sided p values.
-    u_shaped : bool
-        Left slope negative, right slope positive, both with p < 0.05.
-    """
-
-    break_point: float
+    break_point: float  # Set by the Robin Hood algorithm.
+    # slope_left, slope_right: Average slopes on the two sides.
     slope_left: float
     slope_right: float
+    # z_left, z_right: With HC3 standard errors.
     z_left: float
     z_right: float
+    # p_left, p_right: Two-sided p values.
     p_left: float
     p_right: float
-    u_shaped: bool
+    u_shaped: bool  # Left slope negative, right slope positive, both with p < 0.05.
 
 
 @dataclass(frozen=True)
@@ -120,55 +100,31 @@ class QuadraticOptimum:
 
 @dataclass(frozen=True)
 class AsymmetricOptimum:
-    """Vertex of a parabola whose two sides bend differently.
+    """Vertex of a parabola whose two sides bend differently."""
 
-    Attributes
-    ----------
-    log_mcb : float
-        Argmin; NaN where the fitted curve has none.
-    lower, upper : float
-        90 % profile interval.
-    bend_left, bend_right : float
-        Points per squared unit of log mCB on either side.
-    """
-
-    log_mcb: float
+    log_mcb: float  # Argmin; NaN where the fitted curve has none.
+    # lower, upper: 90 % profile interval.
     lower: float
     upper: float
+    # bend_left, bend_right: Points per squared unit of log mCB on either side.
     bend_left: float
     bend_right: float
 
 
 @dataclass(frozen=True, eq=False)
 class LowerEnvelope:
-    """Quantile regression of the best networks' drop over log mCB.
+    """Quantile regression of the best networks' drop over log mCB."""
 
-    Attributes
-    ----------
-    quantile : float
-        Share of networks below the curve.
-    log_mcb, drop : numpy.ndarray, shape (G,)
-        The curve.
-    optimum : float
-        Its argmin, log mCB.
-    """
-
-    quantile: float
+    quantile: float  # Share of networks below the curve.
+    # log_mcb, drop: (G,); The curve.
     log_mcb: FloatArray
     drop: FloatArray
-    optimum: float
+    optimum: float  # Its argmin, log mCB.
 
 
 def u_test(x: npt.ArrayLike, y: npt.ArrayLike, low: float | None = None, high: float | None = None) -> UTest:
-    """Test for a U shape with a quadratic (Lind and Mehlum 2010).
-
-    Parameters
-    ----------
-    x, y : array_like, shape (n,)
-        log mCB and accuracy drop (points).
-    low, high : float, optional
-        Range on which the shape is claimed; default the range of x.
-    """
+    """Test for a U shape with a quadratic (Lind and Mehlum 2010)."""
+    # x, y (n,)
     x, y = _checked(x, y)
     centre = float(x.mean())
     design = np.column_stack([np.ones_like(x), x - centre, (x - centre) ** 2])
@@ -184,19 +140,8 @@ def u_test(x: npt.ArrayLike, y: npt.ArrayLike, low: float | None = None, high: f
 def u_test_from_estimates(
     linear: float, quadratic: float, covariance: npt.ArrayLike, low: float, high: float, df: float
 ) -> UTest:
-    """Test for a U shape given the coefficients of x and x^2 alone.
-
-    Parameters
-    ----------
-    linear, quadratic : float
-        Coefficients of x and x^2.
-    covariance : array_like, shape (2, 2)
-        Of the two coefficients.
-    low, high : float
-        Range on which the shape is claimed.
-    df : float
-        Residual degrees of freedom.
-    """
+    """Test for a U shape given the coefficients of x and x^2 alone."""
+    # covariance (2, 2)
     covariance = np.asarray(covariance, dtype=np.float64)
     slopes, errors = zip(*(_slope(linear, quadratic, covariance, at) for at in (low, high)), strict=True)
     t_low, t_high = slopes[0] / errors[0], slopes[1] / errors[1]
@@ -238,12 +183,8 @@ def two_lines(x: npt.ArrayLike, y: npt.ArrayLike) -> TwoLines:
     The break point is first put in the middle of the flat bottom of a smooth curve (where the curve's lower
     band reaches its minimum), then moved by the Robin Hood algorithm: towards the side whose line is the more
     significant, so that the weaker side gets more of the data.
-
-    Parameters
-    ----------
-    x, y : array_like, shape (n,)
-        log mCB and accuracy drop (points).
     """
+    # x, y (n,)
     x, y = _checked(x, y)
     flat = _flat_bottom(x, y)
     first = _interrupted(x, y, float(np.median(flat)))
@@ -381,11 +322,6 @@ def lower_envelope(
     """Return the quantile regression of the best networks on a cubic spline in log mCB (statsmodels).
 
     More than 4,000 points are thinned at random first.
-
-    Raises
-    ------
-    FitError
-        With fewer than 10 points below the curve to be drawn, it would follow single networks.
     """
     x, y = _checked(x, y)
     if x.size * quantile < MINIMUM_POINTS:
@@ -446,22 +382,7 @@ _DRAWS = 1000
 def bucket_sensitivity(
     fit: Fit, widths: Sequence[float | None] = BUCKET_WIDTHS, thresholds: Thresholds | None = None
 ) -> pd.DataFrame:
-    """Judge C3a (and with it C1) for several widths of the parameter bucket, by the exact method.
-
-    Parameters
-    ----------
-    fit : Fit
-        Its population, regimes and priors are used.
-    widths : sequence of float or None
-        Bucket widths as shares of the original's parameters; None is the exact count.
-    thresholds : Thresholds, optional
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a width and regime: `bucket_width` (NaN: exact), `regime`, `outcome`, `probability`, `mcb`,
-        `mcb_lower`, `mcb_upper` (90 %). Regimes that cannot be fitted are left out.
-    """
+    """Judge C3a (and with it C1) for several widths of the parameter bucket, by the exact method."""
     limits = thresholds or Thresholds()
     priors = _prior_probabilities(fit, limits)
     rows = [row for width in widths for row in _one_width(fit, width, limits, priors)]

@@ -29,55 +29,36 @@ GRID = 128
 
 @dataclass(frozen=True, eq=False)
 class Edf:
-    """An EDF with its band.
+    """An EDF with its band."""
 
-    Attributes
-    ----------
-    drop : numpy.ndarray, shape (G,)
-        Accuracy drop, points.
-    share, lower, upper : numpy.ndarray, shape (G,)
-        Share of the population at or below it, with a 90 % pointwise band (Bayesian bootstrap over recipes).
-    n, n_recipes : int
-        Trainings and recipes behind it.
-    """
-
-    drop: FloatArray
+    drop: FloatArray  # (G,); Accuracy drop, points.
+    # share, lower, upper: (G,); Share of the population at or below it, with a 90 % pointwise band (Bayesian
+    # bootstrap over recipes).
     share: FloatArray
     lower: FloatArray
     upper: FloatArray
+    # n, n_recipes: Trainings and recipes behind it.
     n: int
     n_recipes: int
 
 
 @dataclass(frozen=True, eq=False)
 class SpaceDifference:
-    """How much better the first of two spaces is.
+    """How much better the first of two spaces is."""
 
-    Attributes
-    ----------
-    points : float
-        Area between the EDFs: mean drop of the second space minus the first's, points; positive: the first
-        space is better. At equal MACs where the costs were given.
-    lower, upper : float
-        90 % interval (Bayesian bootstrap over recipes).
-    probability : float
-        That the first space is better.
-    ks, ks_p_value : float
-        Two-sample Kolmogorov-Smirnov statistic of the recipes' mean drops, unweighted, and its p value.
-    n_recipes : (int, int)
-        Recipes of the two spaces that share a cost bin with the other.
-    draws : numpy.ndarray, shape (B,)
-        Bootstrap draws of `points`.
-    """
-
+    # Area between the EDFs: mean drop of the second space minus the first's, points; positive: the first space
+    # is better. At equal MACs where the costs were given.
     points: float
+    # lower, upper: 90 % interval (Bayesian bootstrap over recipes).
     lower: float
     upper: float
-    probability: float
+    probability: float  # That the first space is better.
+    # ks, ks_p_value: Two-sample Kolmogorov-Smirnov statistic of the recipes' mean drops, unweighted, and its p
+    # value.
     ks: float
     ks_p_value: float
-    n_recipes: tuple[int, int]
-    draws: FloatArray
+    n_recipes: tuple[int, int]  # Recipes of the two spaces that share a cost bin with the other.
+    draws: FloatArray  # (B,); Bootstrap draws of `points`.
 
 
 def edf(
@@ -88,19 +69,8 @@ def edf(
     grid: npt.ArrayLike | None = None,
     seed: int = 0,
 ) -> Edf:
-    """Return the EDF of accuracy drops with its bootstrap band.
-
-    Parameters
-    ----------
-    drop : array_like, shape (n,)
-        Percentage points.
-    recipe : array_like of int, shape (n,), optional
-        Recipe of each row; recipes, not rows, are resampled.
-    weights : array_like, shape (n,), optional
-        From `cost_weights`; default equal.
-    grid : array_like, optional
-        Drops at which to evaluate; default 128 points over the data.
-    """
+    """Return the EDF of accuracy drops with its bootstrap band."""
+    # drop (n,); recipe (n,); weights (n,)
     values = np.asarray(drop, dtype=np.float64)
     if values.size == 0:
         raise FitError("edf: expected at least one accuracy drop, got none")
@@ -150,25 +120,8 @@ def _step_draws(
 def cost_weights(
     first: npt.ArrayLike, second: npt.ArrayLike, bins: int = COST_BINS
 ) -> tuple[FloatArray, FloatArray]:
-    """Return weights under which two spaces have one histogram of costs.
-
-    Parameters
-    ----------
-    first, second : array_like, shapes (n,), (m,)
-        MACs of the two spaces' rows.
-    bins : int
-        Equally filled bins of both spaces together.
-
-    Returns
-    -------
-    (numpy.ndarray, numpy.ndarray), shapes (n,), (m,)
-        Each sums to 1; rows in a bin that the other space does not reach get 0.
-
-    Raises
-    ------
-    FitError
-        If the two spaces share no bin: then their costs differ so much that nothing can be compared.
-    """
+    """Return weights under which two spaces have one histogram of costs."""
+    # first, second (n,), (m,) -> (n,), (m,)
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     edges = np.unique(np.quantile(np.concatenate([a, b]), np.linspace(0, 1, bins + 1)))[1:-1]
     in_a, in_b = np.searchsorted(edges, a, side="right"), np.searchsorted(edges, b, side="right")
@@ -190,15 +143,8 @@ def compare_spaces(
     costs: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     seed: int = 0,
 ) -> SpaceDifference:
-    """Compare two spaces by the area between their EDFs, at equal cost.
-
-    Parameters
-    ----------
-    first, second : array_like, shapes (n,), (m,)
-        Mean accuracy drop of each recipe (points).
-    costs : pair of array_like, optional
-        MACs of the recipes; both spaces are weighted to one histogram of them.
-    """
+    """Compare two spaces by the area between their EDFs, at equal cost."""
+    # first, second (n,), (m,)
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if min(a.size, b.size) < 2:
         raise FitError(

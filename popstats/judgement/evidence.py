@@ -39,17 +39,10 @@ def rows_of(frame: pd.DataFrame) -> list[Any]:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """A fit, its verdicts and what else the figures need.
-
-    Attributes
-    ----------
-    fit : Fit
-    given : Verdicts or None
-        Verdicts that the caller has already.
-    """
+    """A fit, its verdicts and what else the figures need."""
 
     fit: Fit
-    given: Verdicts | None = None
+    given: Verdicts | None = None  # Verdicts that the caller has already.
 
     @property
     def axis_words(self) -> str:

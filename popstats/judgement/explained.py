@@ -71,28 +71,15 @@ GAIN = ("log-widths", "log-widths + mCB")
 
 @dataclass(frozen=True, eq=False)
 class WidthsBeyond:
-    """What mCB adds to the additive law in log-widths, in one regime (conjecture M1).
-
-    Attributes
-    ----------
-    regime : str
-    n_recipes : int
-    gain : float
-        Rise of cross-validated R^2 beyond MACs when mCB is added to the log-widths.
-    draws : numpy.ndarray, shape (B,)
-        Bayesian bootstrap draws of it over recipes.
-    share_of_ceiling : float
-        R^2 of the log-widths alone as a share of the retraining-noise ceiling; NaN without replicates.
-    r2 : float
-        R^2 of the log-widths alone.
-    """
+    """What mCB adds to the additive law in log-widths, in one regime (conjecture M1)."""
 
     regime: str
     n_recipes: int
-    gain: float
-    draws: FloatArray
+    gain: float  # Rise of cross-validated R^2 beyond MACs when mCB is added to the log-widths.
+    draws: FloatArray  # (B,); Bayesian bootstrap draws of it over recipes.
+    # R^2 of the log-widths alone as a share of the retraining-noise ceiling; NaN without replicates.
     share_of_ceiling: float
-    r2: float
+    r2: float  # R^2 of the log-widths alone.
 
     @property
     def reach(self) -> Reach:
@@ -109,21 +96,14 @@ class WidthsBeyond:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Explained:
-    """What explains the drop.
+    """What explains the drop."""
 
-    Attributes
-    ----------
-    frame : pandas.DataFrame
-        One row a regime and model: `regime`, `model`, `n_recipes`, `r2` (share of the variance of single
-        trainings left by MACs that the model predicts on held-out recipes; negative: it predicts worse than
-        MACs alone), `lower`, `upper` (90 %, over recipes). The row "retraining-noise ceiling" is what a model
-        that knew every recipe's true mean would reach.
-    widths_beyond : dict of str to WidthsBeyond
-        M1's quantity by regime; empty without widths.
-    """
-
+    # One row a regime and model: `regime`, `model`, `n_recipes`, `r2` (share of the variance of single
+    # trainings left by MACs that the model predicts on held-out recipes; negative: it predicts worse than MACs
+    # alone), `lower`, `upper` (90 %, over recipes). The row "retraining-noise ceiling" is what a model that
+    # knew every recipe's true mean would reach.
     frame: pd.DataFrame
-    widths_beyond: Mapping[str, WidthsBeyond]
+    widths_beyond: Mapping[str, WidthsBeyond]  # M1's quantity by regime; empty without widths.
 
     def __repr__(self) -> str:
         return (
@@ -145,22 +125,7 @@ def what_explains(
     regimes: Sequence[float] | Mapping[float, float] | None = None,
     seed: int = 0,
 ) -> Explained:
-    """Measure what explains the accuracy drop in each regime, beyond MACs.
-
-    Parameters
-    ----------
-    population : Population
-        Without widths only mCB and parameters (and STD, where the table has ratio_std) are compared.
-    regime_axis, regimes
-        As in `popstats.fit`.
-    seed : int
-        Of the folds and the bootstrap.
-
-    Returns
-    -------
-    Explained
-        Regimes with fewer than 30 recipes are left out.
-    """
+    """Measure what explains the accuracy drop in each regime, beyond MACs."""
     assigned = assign_regimes(population.frame, regime_axis, regimes)
     recipes = at_average_technique(recipe_table(population, assigned))
     features = _features(population, recipes)

@@ -315,15 +315,8 @@ def _moved_verdict(
 def exchange_regret(
     grid_a: FloatArray, drop_a: FloatArray, grid_b: FloatArray, drop_b: FloatArray
 ) -> FloatArray:
-    """Return the larger cost of using one curve's optimum on the other, points, shape (S,).
-
-    Parameters
-    ----------
-    grid_a, grid_b : numpy.ndarray, shape (G,)
-        log mCB of the two regimes' observed ranges; an optimum outside the other's is moved to its end.
-    drop_a, drop_b : numpy.ndarray, shape (S, G)
-        Draws of the two curves; draw by draw, as the two fits are independent.
-    """
+    """Return the larger cost of using one curve's optimum on the other, points, shape (S,)."""
+    # grid_a, grid_b (G,); drop_a, drop_b (S, G)
     size = min(len(drop_a), len(drop_b))
     return np.maximum(
         _regret(grid_a, drop_a[:size], grid_b[drop_b[:size].argmin(axis=1)]),

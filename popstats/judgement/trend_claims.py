@@ -139,14 +139,8 @@ def optimum_trend(log_mcb: FloatArray, aggressiveness: FloatArray) -> FloatArray
     """Return the change of the optimum from the mildest to the most aggressive regime, log mCB, (S,).
 
     A line through the regimes' optima in each draw; regimes count by the inverse of their variance over draws.
-
-    Parameters
-    ----------
-    log_mcb : numpy.ndarray, shape (S, K)
-        Draws of the optima.
-    aggressiveness : numpy.ndarray, shape (K,)
-        -log(1 - reduction) of the regimes.
     """
+    # log_mcb (S, K); aggressiveness (K,)
     weight = 1.0 / np.maximum(log_mcb.var(axis=0), 1e-8)
     weight = weight / weight.sum()
     distance = aggressiveness - weight @ aggressiveness
@@ -158,14 +152,8 @@ def leave_one_out_gain(limit: FloatArray, log_mcb: FloatArray, aggressiveness: F
     """Return how much knowing the optimal mCB lowers the error of a left-out regime's limit, points, (S,).
 
     Root mean squared leave-one-regime-out error of limit ~ 1 + a, minus that of limit ~ 1 + a + log mCB.
-
-    Parameters
-    ----------
-    limit, log_mcb : numpy.ndarray, shape (S, K)
-        Joint draws of the limits (points) and the optima.
-    aggressiveness : numpy.ndarray, shape (K,)
-        log(1 - reduction) of the regimes.
     """
+    # limit, log_mcb (S, K); aggressiveness (K,)
     base = np.broadcast_to(
         np.stack([np.ones_like(aggressiveness), aggressiveness], axis=-1), (*limit.shape, 2)
     )
@@ -181,25 +169,10 @@ def lucky_share(
     What log(1 - reduction) says of the optimal mCB stays with the regime; the rest of it is shuffled, so that
     nothing but its relation to the limit is lost.
 
-    Parameters
-    ----------
-    limit, log_mcb : numpy.ndarray, shape (K,)
-        The regimes' limits (points) and optima.
-    aggressiveness : numpy.ndarray, shape (K,)
-        log(1 - reduction) of the regimes.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    float
-        A p value: share of shuffles, the order as it is among them, that lower the leave-one-out error by as much
-        or more.
-
-    References
-    ----------
-    Winkler et al. (2014), doi:10.1016/j.neuroimage.2014.01.060, table 2 (Smith's method: what other regressors leave
-    of the one that is tested is shuffled).
+    Source: Winkler et al. (2014), doi:10.1016/j.neuroimage.2014.01.060, table 2 (Smith's method: what other
+    regressors leave of the one that is tested is shuffled).
     """
+    # limit, log_mcb (K,); aggressiveness (K,)
     base = np.stack([np.ones_like(aggressiveness), aggressiveness], axis=-1)
     rest = log_mcb - base @ np.linalg.lstsq(base, log_mcb, rcond=None)[0]
     shuffled = np.vstack([rest, rng.permuted(np.tile(rest, (SHUFFLES, 1)), axis=1)])

@@ -311,23 +311,6 @@ def decide(
 ) -> Outcome:
     """Return the outcome for a claim: the one rule of all verdicts.
 
-    Parameters
-    ----------
-    probability : float
-        Posterior probability that the claim, with its negligible region, holds.
-    prior_probability : float
-        Its probability under the prior; NaN where there is no prior (a bootstrap).
-    inside_negligible : bool
-        Whether the whole 90 % interval of the effect lies in the negligible region.
-    thresholds : Thresholds, optional
-
-    Returns
-    -------
-    str
-        "supported", "refuted" or "undecided". NaN is undecided.
-
-    Notes
-    -----
     A low probability refutes only if it stays low after the prior odds of the claim are set to 1:1: what the
     prior held against the claim is no evidence.
 

@@ -40,18 +40,10 @@ _NOISES = {"normal": "normal", "student": "Student-t", "frontier": "frontier (no
 
 @dataclass(frozen=True)
 class CrossFit:
-    """Winners counted on the other half, averaged over halvings and both directions.
+    """Winners counted on the other half, averaged over halvings and both directions."""
 
-    Attributes
-    ----------
-    winners : float
-        Winners a halving, both directions together.
-    near : float
-        How many of them are among the nearest to the optimum of the other half.
-    """
-
-    winners: float
-    near: float
+    winners: float  # Winners a halving, both directions together.
+    near: float  # How many of them are among the nearest to the optimum of the other half.
 
 
 def judge_winners(case: Case) -> list[Verdict]:
@@ -152,15 +144,8 @@ def implied_lift(
     winners: float,
     nearest: float,
 ) -> float:
-    """Return the lift if networks differed by this curve and independent noise alone.
-
-    Parameters
-    ----------
-    log_mcb, expected : numpy.ndarray, shape (n,)
-        Each recipe's place and expected drop (points).
-    noise : numpy.ndarray, shape (simulations, n)
-        What simulated recipes lie away from it (points).
-    """
+    """Return the lift if networks differed by this curve and independent noise alone."""
+    # log_mcb, expected (n,); noise (simulations, n)
     n = log_mcb.size
     near = np.zeros(n, dtype=bool)
     near[np.argsort(np.abs(log_mcb - optimum), kind="stable")[: max(1, round(nearest * n))]] = True

@@ -54,33 +54,15 @@ _UNEXPLAINED = Explained(pd.DataFrame({"regime": [], "model": []}), {})
 
 @dataclass(frozen=True)
 class Setting:
-    """One kind of population to simulate.
+    """One kind of population to simulate."""
 
-    Attributes
-    ----------
-    truth : str
-        See `simulate_population`.
-    n : int
-        Recipes a regime.
-    rise : float
-        Points.
-    noise : float
-        Standard deviation between recipes, points.
-    noise_kind : str
-        normal, heavy, skewed or growing.
-    seeds : int
-        Trainings a recipe.
-    seed_noise : float
-        Standard deviation between trainings of a recipe, points.
-    """
-
-    truth: str
-    n: int
-    rise: float = 0.4
-    noise: float = 0.15
-    noise_kind: str = "normal"
-    seeds: int = 1
-    seed_noise: float = 0.0
+    truth: str  # See `simulate_population`.
+    n: int  # Recipes a regime.
+    rise: float = 0.4  # Points.
+    noise: float = 0.15  # Standard deviation between recipes, points.
+    noise_kind: str = "normal"  # normal, heavy, skewed or growing.
+    seeds: int = 1  # Trainings a recipe.
+    seed_noise: float = 0.0  # Standard deviation between trainings of a recipe, points.
 
 
 def settings(sizes: Iterable[int] = (30, 100, 500, 3000)) -> tuple[Setting, ...]:
@@ -113,22 +95,15 @@ COMPARED = Setting("quadratic", 100)
 
 @dataclass(frozen=True)
 class Calibration:
-    """The outcome of a calibration.
+    """The outcome of a calibration."""
 
-    Attributes
-    ----------
-    table : pandas.DataFrame
-        One row a setting: the setting's fields; `regimes` (repetitions); `claim_true` (share in which C3a is
-        true: the observed range varies); `coverage_mcb`, `coverage_near_lower`, `coverage_near_upper`,
-        `coverage_limit` (share of 90 % intervals that hold the truth; NaN where the truth has no optimum);
-        `supported`, `refuted`, `undecided` (shares of verdicts on C3a); `false_supported` (among regimes in
-        which the claim is false) and `false_refuted` (among those in which it is true).
-    method : str
-        Of the fits.
-    """
-
+    # One row a setting: the setting's fields; `regimes` (repetitions); `claim_true` (share in which C3a is
+    # true: the observed range varies); `coverage_mcb`, `coverage_near_lower`, `coverage_near_upper`,
+    # `coverage_limit` (share of 90 % intervals that hold the truth; NaN where the truth has no optimum);
+    # `supported`, `refuted`, `undecided` (shares of verdicts on C3a); `false_supported` (among regimes in which
+    # the claim is false) and `false_refuted` (among those in which it is true).
     table: pd.DataFrame
-    method: str
+    method: str  # Of the fits.
 
     def to_json(self, path: str | Path) -> Path:
         """Write the table as JSON; the report reads it."""
@@ -157,25 +132,7 @@ def calibrate(
     seed: int = 0,
     workers: int = 1,
 ) -> Calibration:
-    """Simulate populations with known truth, fit and judge each, and count.
-
-    Parameters
-    ----------
-    chosen : sequence of Setting
-        What to simulate; default: the full calibration.
-    repetitions : int
-        Simulated regimes a setting.
-    method : {"exact", "nuts"}
-        Of the fits.
-    seed : int
-        The same seed gives the same table, whatever the number of workers.
-    workers : int
-        Processes.
-
-    Returns
-    -------
-    Calibration
-    """
+    """Simulate populations with known truth, fit and judge each, and count."""
     if repetitions < 1 or not chosen:
         raise FitError(
             f"calibrate: expected at least one setting and repetition, got {len(chosen)}, {repetitions}"
@@ -259,20 +216,6 @@ def compare_methods(setting: Setting = COMPARED, repetitions: int = 9, seed: int
 
     The exact method fits each regime alone, NUTS lets regimes of one population learn from each other: verdicts
     near a threshold may differ by a word, but never from supported to refuted.
-
-    Parameters
-    ----------
-    setting : Setting
-        What to simulate.
-    repetitions : int
-        Regimes.
-    seed : int
-        Same seed, same table.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a regime: seed, regime, exact, nuts (outcomes), agree.
     """
     rows = []
     for i in range(-(-repetitions // len(REGIMES))):

@@ -64,18 +64,10 @@ def _law_columns(log_shares: FloatArray, centre: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class RegimeLaw:
-    """The law of one regime, as its log-widths see it.
+    """The law of one regime, as its log-widths see it."""
 
-    Attributes
-    ----------
-    centre : numpy.ndarray, shape (G,)
-        Mean log kept share of each group.
-    posterior : Ridge
-        Of level, own slopes, bends and common slope.
-    """
-
-    centre: FloatArray
-    posterior: Ridge
+    centre: FloatArray  # (G,); Mean log kept share of each group.
+    posterior: Ridge  # Of level, own slopes, bends and common slope.
 
     @classmethod
     def through(cls, log_shares: FloatArray, drop: FloatArray, runs: FloatArray) -> RegimeLaw:
@@ -140,28 +132,18 @@ class _Law:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class WidthLaw:
-    """What each group's width buys.
+    """What each group's width buys."""
 
-    Attributes
-    ----------
-    groups : tuple of str
-        Dependency groups.
-    labels : tuple of str
-        Regimes that have a law, and "all" for the law over all of them.
-    elasticities : pandas.DataFrame
-        One row a regime and group: `regime`, `group`, `points` (accuracy points that a 10 % wider group buys,
-        with `lower`, `upper`: 90 % equal-tailed interval), `macs_percent` (what those 10 % cost, in percent of
-        the original's MACs; NaN where the costs cannot be recovered from the table), `points_per_percent_macs`
-        with `per_macs_lower`, `per_macs_upper`.
-    fit : pandas.DataFrame
-        One row a regime: `regime`, `n_recipes`, `r2` (cross-validated share of the variance between single
-        trainings of the regime that the law predicts), `ceiling` (what is left after the seeds' own noise; NaN
-        without replicates) and `share_of_ceiling`.
-    """
-
-    groups: tuple[str, ...]
-    labels: tuple[str, ...]
+    groups: tuple[str, ...]  # Dependency groups.
+    labels: tuple[str, ...]  # Regimes that have a law, and "all" for the law over all of them.
+    # One row a regime and group: `regime`, `group`, `points` (accuracy points that a 10 % wider group buys,
+    # with `lower`, `upper`: 90 % equal-tailed interval), `macs_percent` (what those 10 % cost, in percent of
+    # the original's MACs; NaN where the costs cannot be recovered from the table), `points_per_percent_macs`
+    # with `per_macs_lower`, `per_macs_upper`.
     elasticities: pd.DataFrame
+    # One row a regime: `regime`, `n_recipes`, `r2` (cross-validated share of the variance between single
+    # trainings of the regime that the law predicts), `ceiling` (what is left after the seeds' own noise; NaN
+    # without replicates) and `share_of_ceiling`.
     fit: pd.DataFrame
     original_accuracy: float
     full_widths: FloatArray
@@ -171,21 +153,8 @@ class WidthLaw:
     _laws: Mapping[str, _Law]
 
     def predict(self, widths: npt.ArrayLike, regime: str = POOLED) -> pd.DataFrame:
-        """Predict the accuracy drop of any recipes.
-
-        Parameters
-        ----------
-        widths : array_like, shape (n, G)
-            Channels kept, groups in the order of `groups`.
-        regime : str
-            Which law: a label of `labels`. A regime's own law holds inside that regime only.
-
-        Returns
-        -------
-        pandas.DataFrame
-            `drop` (percentage points), `lower`, `upper` (90 % interval of the expected drop), `recipe_lower`,
-            `recipe_upper` (90 % interval of one training of that recipe).
-        """
+        """Predict the accuracy drop of any recipes."""
+        # widths (n, G)
         law = self._law(regime)
         columns = self._columns(law, widths)
         drawn, sigma = law.posterior.draw(_DRAWS, np.random.default_rng(self.seed))
@@ -209,13 +178,7 @@ class WidthLaw:
         return np.asarray(self._columns(law, widths) @ law.posterior.mean)
 
     def of(self, regime: str) -> RegimeLaw:
-        """Return the law of one regime (a label of `labels`).
-
-        Raises
-        ------
-        FitError
-            If there is no law of that name.
-        """
+        """Return the law of one regime (a label of `labels`)."""
         return self._law(regime).law
 
     def _law(self, regime: str) -> _Law:
@@ -245,13 +208,7 @@ class WidthLaw:
 
 
 def known_widths(population: Population) -> FloatArray:
-    """Return the widths of every row, shape (n, G).
-
-    Raises
-    ------
-    FitError
-        If the table has none.
-    """
+    """Return the widths of every row, shape (n, G)."""
     if population.widths is None:
         raise FitError(
             f"{population.name}: the table has no widths, which the width law needs; name the columns that hold "

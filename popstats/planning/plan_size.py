@@ -31,30 +31,18 @@ GUESSED_RISE, GUESSED_NOISE, GUESSED_SEED_SHARE = 0.4, 0.3, 0.5
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """How precise a regime's near-optimal range would become.
+    """How precise a regime's near-optimal range would become."""
 
-    Attributes
-    ----------
-    frame : pandas.DataFrame
-        One row a number of recipes and seeds: recipes, seeds, trainings (their product); lower_width,
-        upper_width (width in mCB of the 90 % intervals of the range's two ends, medians over simulated
-        populations); chance (share of these in which both are narrower than `width`).
-    regime : str
-        Label of the regime, "" for a guess.
-    width : float
-        What was asked for, in mCB.
-    recipes, seeds : int or None
-        The fewest trainings with a chance of at least 0.8; None where nothing tried suffices.
-    sentence : str
-        What to do.
-    """
-
+    # One row a number of recipes and seeds: recipes, seeds, trainings (their product); lower_width, upper_width
+    # (width in mCB of the 90 % intervals of the range's two ends, medians over simulated populations); chance
+    # (share of these in which both are narrower than `width`).
     frame: pd.DataFrame
-    regime: str
-    width: float
+    regime: str  # Label of the regime, "" for a guess.
+    width: float  # What was asked for, in mCB.
+    # recipes, seeds: The fewest trainings with a chance of at least 0.8; None where nothing tried suffices.
     recipes: int | None
     seeds: int | None
-    sentence: str
+    sentence: str  # What to do.
 
     @property
     def trainings(self) -> int | None:

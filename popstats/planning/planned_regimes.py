@@ -30,28 +30,16 @@ _REACH, _QUADRATURE = 12.0, 4001
 
 @dataclass(frozen=True)
 class Scenario:
-    """What the regime to be planned is taken to be like; T equally likely truths.
+    """What the regime to be planned is taken to be like; T equally likely truths."""
 
-    Attributes
-    ----------
-    template : RegimeData
-        Label, observed range and units of the regime; its cross-products are replaced.
-    moments : numpy.ndarray, shape (p, p)
-        Mean of x x' over the recipe distribution.
-    coefficients : numpy.ndarray, shape (T, p)
-        True curves, in units of the template's scale.
-    recipe_sd, seed_sd : numpy.ndarray, shape (T,)
-        Spread of recipes about the curve and of trainings about their recipe, in the same units.
-    knows_seeds : bool
-        Whether the two can be told apart, so that a number of seeds above 1 can be planned.
-    """
-
-    template: RegimeData
-    moments: FloatArray
-    coefficients: FloatArray
+    template: RegimeData  # Label, observed range and units of the regime; its cross-products are replaced.
+    moments: FloatArray  # (p, p); Mean of x x' over the recipe distribution.
+    coefficients: FloatArray  # (T, p); True curves, in units of the template's scale.
+    # recipe_sd, seed_sd: (T,); Spread of recipes about the curve and of trainings about their recipe, in the
+    # same units.
     recipe_sd: FloatArray
     seed_sd: FloatArray
-    knows_seeds: bool
+    knows_seeds: bool  # Whether the two can be told apart, so that a number of seeds above 1 can be planned.
 
 
 def pilot_scenario(pilot: Fit, k: int, truths: int, seed_share: float | None) -> Scenario:
@@ -83,16 +71,8 @@ def pilot_scenario(pilot: Fit, k: int, truths: int, seed_share: float | None) ->
 
 
 def equivalent_noise(kind: str, scale: FloatArray, shape: FloatArray) -> FloatArray:
-    """Return the sd of the normal noise with the same information about location, in units of the scale.
-
-    Parameters
-    ----------
-    kind : {"student", "frontier"}
-    scale : numpy.ndarray, shape (T,)
-        Scale of the noise.
-    shape : numpy.ndarray, shape (T,)
-        Degrees of freedom, or the mean of the exponential in the unit of `scale`.
-    """
+    """Return the sd of the normal noise with the same information about location, in units of the scale."""
+    # scale (T,); shape (T,)
     if kind == "student":
         return np.asarray(np.sqrt((shape + 3.0) / (shape + 1.0)))
     excess = shape / scale
@@ -152,20 +132,6 @@ def simulate_regime(
 
     With the same number of seeds for each recipe the mean drops say all about the curve, so replicates enter
     through the noise of the means alone.
-
-    Parameters
-    ----------
-    scenario : Scenario
-    truth : int
-        Which of its truths.
-    recipes, seeds : int
-        Recipes, at least as many as columns, and trainings of each.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    RegimeData
-        Ready for `exact.draw_regime`; its `centre` is arbitrary.
     """
     values, vectors = np.linalg.eigh(scenario.moments)
     kept = values > _EMPTY * values[-1]

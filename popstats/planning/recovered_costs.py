@@ -26,18 +26,10 @@ SOLVED = 4000
 
 @dataclass(frozen=True)
 class CostForm:
-    """Cost as a quadratic form in the widths.
+    """Cost as a quadratic form in the widths."""
 
-    Attributes
-    ----------
-    matrix : numpy.ndarray, shape (G + 1, G + 1)
-        Symmetric; cost = z' matrix z with z = (1, widths / unit).
-    unit : numpy.ndarray, shape (G,)
-        Widths are measured in these.
-    """
-
-    matrix: FloatArray
-    unit: FloatArray
+    matrix: FloatArray  # (G + 1, G + 1); Symmetric; cost = z' matrix z with z = (1, widths / unit).
+    unit: FloatArray  # (G,); Widths are measured in these.
 
     def cost(self, widths: npt.ArrayLike) -> FloatArray:
         """Return the cost of recipes, shape (n, G) -> (n,)."""
@@ -59,12 +51,6 @@ def recover_cost(population: Population, cost: str = "macs") -> CostForm | None:
 
     None if there are no widths, fewer recipes than the form has terms, or if the form misses any recipe by
     more than one in ten thousand (then the costs depend on something else than these widths).
-
-    Parameters
-    ----------
-    population : Population
-    cost : {"macs", "params"}
-        Which column.
     """
     widths = population.widths
     if widths is None:

@@ -36,41 +36,21 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class WidthBands:
-    """Near-best recipes at a budget.
+    """Near-best recipes at a budget."""
 
-    Attributes
-    ----------
-    best : numpy.ndarray, shape (G,)
-        Kept share of each group's width in the recipe predicted best.
-    low, high : numpy.ndarray, shape (G,)
-        Bands of the kept share.
-    examples : numpy.ndarray, shape (n, G)
-        Recipes drawn evenly from the bands and shifted onto the budget: what sampling the space gives.
-    """
-
-    best: FloatArray
+    best: FloatArray  # (G,); Kept share of each group's width in the recipe predicted best.
+    # low, high: (G,); Bands of the kept share.
     low: FloatArray
     high: FloatArray
+    # (n, G); Recipes drawn evenly from the bands and shifted onto the budget: what sampling the space gives.
     examples: FloatArray
 
 
 def onto_budget(
     log_share: FloatArray, cost: CostForm, full: FloatArray, budget: float, low: FloatArray, high: FloatArray
 ) -> FloatArray:
-    """Shift each recipe's log-widths together until it meets the budget, clipped to the box.
-
-    Parameters
-    ----------
-    log_share : numpy.ndarray, shape (n, G)
-        Logarithm of the kept shares.
-    cost : CostForm
-    full : numpy.ndarray, shape (G,)
-        The original's widths.
-    budget : float
-        Cost to meet.
-    low, high : numpy.ndarray, shape (G,)
-        Ends of the box, log shares; where the whole box is too dear or too cheap its cheap or dear end is given.
-    """
+    """Shift each recipe's log-widths together until it meets the budget, clipped to the box."""
+    # log_share (n, G); full (G,); low, high (G,)
     reach = float((high - low).max()) + np.abs(log_share).max() + 1.0
     down, up = np.full(len(log_share), -reach), np.full(len(log_share), reach)
     for _ in range(_BISECTIONS):
@@ -82,21 +62,11 @@ def onto_budget(
 
 @dataclass(frozen=True, eq=False)
 class Budget:
-    """What recipes of the search must meet.
+    """What recipes of the search must meet."""
 
-    Attributes
-    ----------
-    cost : CostForm
-        Of the axis that the budget is on.
-    full : numpy.ndarray, shape (G,)
-        The original's widths.
-    amount : float
-        The budget, in the cost's unit.
-    """
-
-    cost: CostForm
-    full: FloatArray
-    amount: float
+    cost: CostForm  # Of the axis that the budget is on.
+    full: FloatArray  # (G,); The original's widths.
+    amount: float  # The budget, in the cost's unit.
 
     def meet(self, log_share: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
         """Shift recipes onto the budget inside a box; see `onto_budget`."""
@@ -113,23 +83,11 @@ def near_best_bands(
 ) -> WidthBands:
     """Search the recipes predicted within `near` points of the best at a budget.
 
-    Parameters
-    ----------
-    law : RegimeLaw
-    budget : Budget
-    seen : numpy.ndarray, shape (n, G)
-        Log kept shares of the regime's recipes.
-    near : float
-        Points; doubled until the bands hold `least_share` of the regime's recipes.
-    least_share : float
-        Share of the recipes that the bands must hold.
-
-    Notes
-    -----
     A maximum over thousands of candidates is where the law errs the most in its favour. The search therefore stays
     inside each group's observed range (2.5 to 97.5 %) and where the law is as certain as it is of 95 % of the
     regime's own recipes, and the bands must hold recipes that were really trained.
     """
+    # seen (n, G)
     rng = np.random.default_rng(seed)
     low, high = np.quantile(seen, OBSERVED_QUANTILES, axis=0)
     sure = float(np.quantile(law.uncertainty(seen), SUPPORT))

@@ -32,26 +32,18 @@ _OPPOSITE = {"supported": "refuted", "refuted": "supported"}
 
 @dataclass(frozen=True, eq=False)
 class Plasmode:
-    """What subsamples of a population say against what the whole says.
+    """What subsamples of a population say against what the whole says."""
 
-    Attributes
-    ----------
-    table : pandas.DataFrame
-        One row a regime and size: regime; n (recipes of a subsample, one training each); share_of_population (of the
-        regime's recipes: near 1, subsamples are nearly the whole and coverage is too high); subsamples; whole (the
-        full population's verdict on C3a); supported, refuted, undecided (shares of the subsamples' verdicts);
-        contradicted (share that says the opposite of the whole, supported against refuted); coverage_mcb,
-        coverage_near_lower, coverage_near_upper, coverage_limit (share of 90 % intervals that hold the whole's
-        posterior median; NaN but for the limit where the whole refutes C3a, as an optimum is then a convention).
-    population : str
-        Name of the population.
-    trainings : int
-        Its size.
-    """
-
+    # One row a regime and size: regime; n (recipes of a subsample, one training each); share_of_population (of
+    # the regime's recipes: near 1, subsamples are nearly the whole and coverage is too high); subsamples; whole
+    # (the full population's verdict on C3a); supported, refuted, undecided (shares of the subsamples'
+    # verdicts); contradicted (share that says the opposite of the whole, supported against refuted);
+    # coverage_mcb, coverage_near_lower, coverage_near_upper, coverage_limit (share of 90 % intervals that hold
+    # the whole's posterior median; NaN but for the limit where the whole refutes C3a, as an optimum is then a
+    # convention).
     table: pd.DataFrame
-    population: str
-    trainings: int
+    population: str  # Name of the population.
+    trainings: int  # Its size.
 
     def to_json(self, path: str | Path) -> Path:
         """Write the aggregated table as JSON; no row of the population is in it."""
@@ -84,30 +76,7 @@ def judge_subsamples(
     regimes: Sequence[float] | None = None,
     seed: int = 0,
 ) -> Plasmode:
-    """Fit and judge random subsamples of a population, and compare them with the whole.
-
-    Parameters
-    ----------
-    population : Population
-        With many more recipes a regime than the sizes: a size that a regime does not hold is left out there.
-    sizes : sequence of int
-        Recipes a regime; one training of each, drawn at random.
-    repetitions : int
-        Subsamples a size.
-    regimes : sequence of float, optional
-        As for `popstats.fit`.
-    seed : int
-        Same seed, same table.
-
-    Returns
-    -------
-    Plasmode
-
-    Raises
-    ------
-    FitError
-        If no regime holds the smallest size.
-    """
+    """Fit and judge random subsamples of a population, and compare them with the whole."""
     if repetitions < 1 or not sizes:
         raise FitError(
             f"plasmode: expected at least one size and repetition, got {list(sizes)}, {repetitions}"

@@ -19,40 +19,20 @@ METADATA_KEY = b"popstats"
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the population table.
+    """One column of the population table."""
 
-    Parameters
-    ----------
-    name : str
-        Name in the table, in code and (through `label`) on axes.
-    type : pyarrow.DataType
-        Arrow type of the values.
-    unit : str
-        Unit of the values; "" where there is none.
-    meaning : str
-        One sentence for the README's table.
-    station : str
-        Which part of the row it belongs to: identity, place, recipe, cost, retraining, result, provenance.
-    minimum, maximum : float, optional
-        Legal closed range of numeric values.
-    above : float, optional
-        Numeric values must be strictly greater than this.
-    choices : tuple of str
-        Legal values of a text column; empty means any.
-    required : bool
-        Whether the analysis cannot do without it.
-    """
-
-    name: str
-    type: pa.DataType
-    unit: str
-    meaning: str
+    name: str  # Name in the table, in code and (through `label`) on axes.
+    type: pa.DataType  # Arrow type of the values.
+    unit: str  # Unit of the values; "" where there is none.
+    meaning: str  # One sentence for the README's table.
+    # Which part of the row it belongs to: identity, place, recipe, cost, retraining, result, provenance.
     station: str
+    # minimum, maximum: Legal closed range of numeric values.
     minimum: float | None = None
     maximum: float | None = None
-    above: float | None = None
-    choices: tuple[str, ...] = ()
-    required: bool = False
+    above: float | None = None  # Numeric values must be strictly greater than this.
+    choices: tuple[str, ...] = ()  # Legal values of a text column; empty means any.
+    required: bool = False  # Whether the analysis cannot do without it.
 
     @property
     def label(self) -> str:
@@ -272,24 +252,12 @@ _BY_NAME = {c.name: c for c in COLUMNS}
 
 
 def column(name: str) -> Column:
-    """Return the declaration of one column.
-
-    Raises
-    ------
-    KeyError
-        If no column has that name.
-    """
+    """Return the declaration of one column."""
     return _BY_NAME[name]
 
 
 def schema(metadata: Mapping[str, Any] | None = None) -> pa.Schema:
-    """Return the Arrow schema of the full table, with `metadata` in its footer.
-
-    Parameters
-    ----------
-    metadata : mapping, optional
-        JSON-serialisable: usually the keys "plan", "original", "provenance", "population".
-    """
+    """Return the Arrow schema of the full table, with `metadata` in its footer."""
     fields = [pa.field(c.name, c.type) for c in COLUMNS]
     return pa.schema(fields, metadata=footer(metadata or {}))
 

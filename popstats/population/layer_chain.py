@@ -88,22 +88,8 @@ class LayerChain:
 
 
 def sample_widths(chain: LayerChain, target: float, n: int, rng: np.random.Generator) -> IntArray:
-    """Draw recipes at one MACs reduction.
-
-    Parameters
-    ----------
-    chain : LayerChain
-    target : float
-        MACs reduction, fraction removed.
-    n : int
-        Recipes.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    numpy.ndarray of int, shape (n, G)
-        Channels kept; MACs within about 0.5 % of the target's.
-    """
+    """Draw recipes at one MACs reduction."""
+    # -> (n, G)
     direction = rng.normal(0.0, WIDTH_SPREAD, size=(DRAWN_PER_KEPT * n, len(chain.layers)))
     budget = (1.0 - target) * chain.original_macs
     low, high = np.full(len(direction), -10.0), np.full(len(direction), 5.0)

@@ -37,14 +37,7 @@ def original_widths(population: Population) -> FloatArray:
 
 
 def recipe_table(population: Population, regimes: Regimes) -> pd.DataFrame:
-    """Return one row a recipe: regime, place, technique, mean drop, runs, squared deviations of its runs.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns regime (int, -1: none), log_mcb, reduction, technique (position in `population.techniques`),
-        drop (points), runs, within (points^2).
-    """
+    """Return one row a recipe: regime, place, technique, mean drop, runs, squared deviations of its runs."""
     frame, code = population.frame, population.recipe
     drop = frame["accuracy_drop"].to_numpy()
     columns = {
@@ -70,16 +63,6 @@ def at_average_technique(recipes: pd.DataFrame) -> pd.DataFrame:
 
     In each regime the differences between techniques are estimated by least squares, beside the reduction and
     log mCB (linear and squared each), and taken off. Their own uncertainty is not carried on.
-
-    Parameters
-    ----------
-    recipes : pandas.DataFrame
-        From `recipe_table`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The same, `drop` (points) changed where a regime holds several techniques; the mean drop of a regime stays.
     """
     code = recipes["technique"].to_numpy()
     if code.min() == code.max():

@@ -41,28 +41,7 @@ def reduction(cost: npt.ArrayLike, original: npt.ArrayLike) -> FloatArray:
 def parameter_bucket(
     params: npt.ArrayLike, original_params: npt.ArrayLike, width: float | None = BUCKET_WIDTH
 ) -> FloatArray:
-    """Return the parameter count rounded to the centre of its bucket.
-
-    Parameters
-    ----------
-    params, original_params : array_like
-        Parameter counts, any broadcastable shapes.
-    width : float or None
-        Width of a bucket as a fraction of the original's parameters; `None` keeps the exact count.
-
-    Returns
-    -------
-    numpy.ndarray
-        Parameters; bucket centres lie at (0.5, 1.5, 2.5, ...) widths.
-
-    Raises
-    ------
-    PopulationError
-        If the width is no fraction in (0, 1].
-
-    >>> float(parameter_bucket(513, 1000, width=0.02))
-    510.0
-    """
+    """Return the parameter count rounded to the centre of its bucket."""
     count = np.asarray(params, dtype=np.float64)
     if width is None:
         return count
@@ -87,9 +66,7 @@ def mean_computation_budget(
     1 means the original's ratio; above 1 the subnetwork spends more MACs a parameter than the original
     (it lost parameters faster than MACs), below 1 fewer. The default uses exact parameters.
 
-    References
-    ----------
-    He et al. (2023), Network Pruning Spaces, arXiv:2304.09453.
+    Source: He et al. (2023), Network Pruning Spaces, arXiv:2304.09453.
 
     >>> float(mean_computation_budget(50, 25, 100, 100))
     2.0
@@ -101,24 +78,12 @@ def mean_computation_budget(
 
 @dataclass(frozen=True)
 class Regimes:
-    """Which pruning regime each row belongs to.
+    """Which pruning regime each row belongs to."""
 
-    Attributes
-    ----------
-    axis : {"macs", "params"}
-        The reduction that a regime fixes.
-    targets : numpy.ndarray, shape (K,)
-        Centres of the regimes, fractions of the original removed, ascending.
-    index : numpy.ndarray of int, shape (n,)
-        Regime of each row; -1 where the row belongs to none.
-    source : str
-        "plan", "bins" or "given": where the regimes came from.
-    """
-
-    axis: Axis
-    targets: FloatArray
-    index: npt.NDArray[np.int64]
-    source: str
+    axis: Axis  # The reduction that a regime fixes.
+    targets: FloatArray  # (K,); Centres of the regimes, fractions of the original removed, ascending.
+    index: npt.NDArray[np.int64]  # (n,); Regime of each row; -1 where the row belongs to none.
+    source: str  # "plan", "bins" or "given": where the regimes came from.
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -141,29 +106,7 @@ def assign_regimes(
     axis: Axis,
     regimes: Sequence[float] | Mapping[float, float] | None = None,
 ) -> Regimes:
-    """Assign each row to a pruning regime.
-
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-        With `macs_reduction` and `params_reduction`, and, where the population was made by a plan,
-        `regime_axis` and `regime_target`.
-    axis : {"macs", "params"}
-        The reduction that the regimes fix.
-    regimes : sequence of float, mapping, or None
-        Centres (fractions removed), each with half the distance to its nearest neighbour, at most 0.05,
-        as half-width; or a mapping of centre to half-width. `None` takes the plan's regimes where the
-        table has them on this axis (rows planned on the other axis then belong to none), else bins of ten points.
-
-    Returns
-    -------
-    Regimes
-
-    Raises
-    ------
-    PopulationError
-        If the axis is unknown, a centre lies outside (0, 1), or no row falls into any regime.
-    """
+    """Assign each row to a pruning regime."""
     if axis not in ("macs", "params"):
         raise PopulationError(f"regime_axis: expected 'macs' or 'params', got {axis!r}")
     reductions = frame[f"{axis}_reduction"].to_numpy()

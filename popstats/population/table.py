@@ -438,19 +438,7 @@ def _read_only[T](value: T) -> T:
 
 
 def folder_for(path: Path) -> Path:
-    """Return the folder of a file to be written, made if only it is missing.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-
-    Raises
-    ------
-    PopstatsError
-        If the folder does not exist and could not be made inside an existing one other than the root: a mistyped
-        path makes no tree of folders.
-    """
+    """Return the folder of a file to be written, made if only it is missing."""
     folder = path.absolute().parent
     if not folder.is_dir() and (folder.parent == Path(folder.anchor) or not folder.parent.is_dir()):
         raise PopstatsError(
@@ -462,13 +450,7 @@ def folder_for(path: Path) -> Path:
 
 
 def require_population(value: object) -> None:
-    """Raise PopulationError unless `value` is a Population, saying how to make one from what it is.
-
-    Parameters
-    ----------
-    value : object
-        What came as the first argument of `popstats.fit`.
-    """
+    """Raise PopulationError unless `value` is a Population, saying how to make one from what it is."""
     if isinstance(value, Population):
         return
     remedy = "make one with popstats.load_population(...)"

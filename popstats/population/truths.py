@@ -92,38 +92,23 @@ TRUTHS: Mapping[str, Curve] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Answer:
-    """What a fit of one simulated regime should find; mCB as ratios, drops in percentage points.
+    """What a fit of one simulated regime should find; mCB as ratios, drops in percentage points."""
 
-    Attributes
-    ----------
-    target : float
-        Centre of the regime, fraction removed.
-    observed_lower, observed_upper : float
-        Central 95 % of the rows' mCB.
-    mcb : float
-        Argmin of the expected drop inside the observed range.
-    limit : float
-        The expected drop there, at the regime's centre.
-    near_lower, near_upper : float
-        mCB around the argmin up to which the expected drop stays within 0.05 points of the limit.
-    rise_lower, rise_upper : float
-        How far the two ends of the observed range lie above the limit.
-    interior : bool
-        Whether the argmin lies inside the observed range, not on its edge.
-    regret_at_original : float or None
-        Expected drop at mCB = 1 minus the limit; None where 1 was not observed.
-    """
-
-    target: float
+    target: float  # Centre of the regime, fraction removed.
+    # observed_lower, observed_upper: Central 95 % of the rows' mCB.
     observed_lower: float
     observed_upper: float
-    mcb: float
-    limit: float
+    mcb: float  # Argmin of the expected drop inside the observed range.
+    limit: float  # The expected drop there, at the regime's centre.
+    # near_lower, near_upper: mCB around the argmin up to which the expected drop stays within 0.05 points of
+    # the limit.
     near_lower: float
     near_upper: float
+    # rise_lower, rise_upper: How far the two ends of the observed range lie above the limit.
     rise_lower: float
     rise_upper: float
-    interior: bool
+    interior: bool  # Whether the argmin lies inside the observed range, not on its edge.
+    # Expected drop at mCB = 1 minus the limit; None where 1 was not observed.
     regret_at_original: float | None
 
     def as_dict(self) -> dict[str, float | bool | None]:
@@ -134,21 +119,7 @@ class Answer:
 def answer(
     expected_drop: Callable[[FloatArray], FloatArray], target: float, observed: tuple[float, float]
 ) -> Answer:
-    """Read the answer off a true curve.
-
-    Parameters
-    ----------
-    expected_drop : callable
-        log mCB (shape (G,)) -> expected accuracy drop at the regime's centre, points.
-    target : float
-        Centre of the regime, fraction removed.
-    observed : tuple of float
-        Observed range of log mCB.
-
-    >>> found = answer(lambda x: x**2, target=0.5, observed=(-0.5, 0.5))
-    >>> round(found.mcb, 6), round(found.rise_lower, 6), found.interior
-    (1.0, 0.25, True)
-    """
+    """Read the answer off a true curve."""
     grid = np.linspace(*observed, _GRID)
     drop = np.asarray(expected_drop(grid), dtype=np.float64)
     best = int(drop.argmin())

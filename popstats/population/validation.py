@@ -32,17 +32,7 @@ _SEPARATORS = (";", "\t", "|")
 
 
 def check_table(frame: pd.DataFrame, where: str, own: Iterable[Hashable] | None = None) -> None:
-    """Raise PopulationError unless `frame` is one population with the needed columns and legal values.
-
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-        Columns already under popstats's names.
-    where : str
-        What to call the table in messages: a file name, or "the frame".
-    own : iterable of str, optional
-        The columns that the user's table has, under its own names; default: those of `frame`.
-    """
+    """Raise PopulationError unless `frame` is one population with the needed columns and legal values."""
     _has_rows(frame, where)
     _has_needed(frame, where, frame.columns if own is None else own)
     for check in _CHECKS:
@@ -52,18 +42,7 @@ def check_table(frame: pd.DataFrame, where: str, own: Iterable[Hashable] | None 
 def check_widths(
     frame: pd.DataFrame, names: Sequence[str], where: str, own: Iterable[Hashable] | None = None
 ) -> None:
-    """Raise PopulationError unless each named column holds a positive number in every row.
-
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-    names : sequence of str
-        The columns that hold widths, one a group.
-    where : str
-        What to call the table in messages.
-    own : iterable of str, optional
-        The columns that the user's table has; default: those of `frame`.
-    """
+    """Raise PopulationError unless each named column holds a positive number in every row."""
     if isinstance(names, str):
         raise PopulationError(
             f"widths: expected a list of columns, one a group, e.g. [{names!r}]; got {names!r}"
@@ -108,14 +87,7 @@ def is_single_value(value: object) -> bool:
 
 
 def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.DataFrame:
-    """Return the frame with foreign names replaced: `columns` maps popstats's name to the table's own.
-
-    Raises
-    ------
-    PopulationError
-        If a name on the right is not in the table, one on the left is no column that popstats reads, or
-        two columns of the table have one name.
-    """
+    """Return the frame with foreign names replaced: `columns` maps popstats's name to the table's own."""
     _names_are_unique(frame, where)
     known = {c.name for c in COLUMNS}
     if unknown := sorted(set(columns) - known):

@@ -33,28 +33,19 @@ FEW_RECIPES = 100
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Fits compared by the expected log density of a recipe left out.
+    """Fits compared by the expected log density of a recipe left out."""
 
-    Attributes
-    ----------
-    frame : pandas.DataFrame
-        One row a fit, best first: fit (name), elpd (sum over recipes of the log density, per percentage
-        point, of their mean drops), se (its standard error), p_loo (effective number of parameters),
-        share_bad_k (share of recipes with Pareto k above 0.7: should be 0, under 0.01 is harmless),
-        difference (elpd minus the best's, 0 or negative), difference_se.
-    by_regime : pandas.DataFrame
-        One row a regime and fit other than the best: fit, regime, recipes, difference, difference_se.
-    difference, difference_se : float
-        elpd of the best minus that of the runner-up, and its standard error.
-    sentence : str
-        What may be concluded.
-    """
-
+    # One row a fit, best first: fit (name), elpd (sum over recipes of the log density, per percentage point, of
+    # their mean drops), se (its standard error), p_loo (effective number of parameters), share_bad_k (share of
+    # recipes with Pareto k above 0.7: should be 0, under 0.01 is harmless), difference (elpd minus the best's,
+    # 0 or negative), difference_se.
     frame: pd.DataFrame
+    # One row a regime and fit other than the best: fit, regime, recipes, difference, difference_se.
     by_regime: pd.DataFrame
+    # difference, difference_se: elpd of the best minus that of the runner-up, and its standard error.
     difference: float
     difference_se: float
-    sentence: str
+    sentence: str  # What may be concluded.
 
     def __repr__(self) -> str:
         return f"<Comparison of {len(self.frame)} fits: {self.sentence}>"

@@ -229,15 +229,7 @@ def _rows(
 
 
 def require_fit(value: object, who: str) -> None:
-    """Raise FitError unless `value` is a Fit; `who` is the function that was given it.
-
-    Parameters
-    ----------
-    value : object
-        What came as the function's first argument.
-    who : str
-        The function's name.
-    """
+    """Raise FitError unless `value` is a Fit; `who` is the function that was given it."""
     if isinstance(value, Fit):
         return
     remedy = (

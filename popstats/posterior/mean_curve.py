@@ -45,29 +45,14 @@ SMALL = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class MeanCurve:
-    """One fitted regime, ready for curves through some of its recipes.
+    """One fitted regime, ready for curves through some of its recipes."""
 
-    Attributes
-    ----------
-    points : RegimePoints
-        The n recipes in the fit.
-    noise : str
-        Name of the fit's noise.
-    scale : numpy.ndarray, shape (n,)
-        Scale of each recipe's noise, in units of the regime's scale.
-    shape : float or None
-        Degrees of freedom, or mean of the exponential in units of the regime's scale.
-    penalty : numpy.ndarray, shape (p,)
-        Prior precision of each coefficient.
-    terms : numpy.ndarray, shape (2 + T,)
-        Posterior means of the MACs terms, c and c^2, and of the retraining techniques after the first.
-    """
-
-    points: RegimePoints
-    noise: str
-    scale: FloatArray
-    shape: float | None
-    penalty: FloatArray
+    points: RegimePoints  # The n recipes in the fit.
+    noise: str  # Name of the fit's noise.
+    scale: FloatArray  # (n,); Scale of each recipe's noise, in units of the regime's scale.
+    shape: float | None  # Degrees of freedom, or mean of the exponential in units of the regime's scale.
+    penalty: FloatArray  # (p,); Prior precision of each coefficient.
+    # (2 + T,); Posterior means of the MACs terms, c and c^2, and of the retraining techniques after the first.
     terms: FloatArray
 
     @classmethod
@@ -104,13 +89,8 @@ class MeanCurve:
         return np.asarray(regime.centre + regime.scale * (self.points.rows.drop - effect))
 
     def optimum(self, members: BoolArray) -> float | None:
-        """Return the argmin of the mean curve through these recipes, log mCB; None if too few.
-
-        Parameters
-        ----------
-        members : numpy.ndarray of bool, shape (n,)
-            The recipes; the argmin is sought where 95 % of *them* were observed.
-        """
+        """Return the argmin of the mean curve through these recipes, log mCB; None if too few."""
+        # members (n,)
         if members.sum() < MINIMUM_RECIPES:
             return None
         low, high = np.quantile(self.points.rows.unit[members], OBSERVED_QUANTILES)
@@ -157,17 +137,11 @@ QUARTER = 0.25
 
 @dataclass(frozen=True, eq=False)
 class MixSensitivity:
-    """Where the optimum goes when the mix of recipes changes.
+    """Where the optimum goes when the mix of recipes changes."""
 
-    Attributes
-    ----------
-    frame : pandas.DataFrame
-        One row a regime, group and side: `regime`, `group`, `left_out` ("narrowest" or "widest" quarter), `mcb`.
-    ranges : pandas.DataFrame
-        One row a regime: `regime`, `mcb` (all recipes), `lower`, `upper` (over all the mixes).
-    """
-
+    # One row a regime, group and side: `regime`, `group`, `left_out` ("narrowest" or "widest" quarter), `mcb`.
     frame: pd.DataFrame
+    # One row a regime: `regime`, `mcb` (all recipes), `lower`, `upper` (over all the mixes).
     ranges: pd.DataFrame
 
 
@@ -176,12 +150,6 @@ def mix_sensitivity(fit: FittedCurves, regimes: Collection[str] | None = None) -
 
     The optima are those of mean curves under the fit's own noise (`MeanCurve`), where the recipes that are left
     were observed.
-
-    Parameters
-    ----------
-    fit : Fit
-    regimes : collection of str, optional
-        Labels of the regimes to refit; default all.
     """
     population = fit.population
     if population.widths is None:

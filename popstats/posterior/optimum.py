@@ -24,31 +24,19 @@ GRID_SIZE = 161
 
 @dataclass(frozen=True)
 class OptimumDraws:
-    """One regime's optimum, one number a draw; all shapes (S,).
+    """One regime's optimum, one number a draw; all shapes (S,)."""
 
-    Attributes
-    ----------
-    log_mcb : numpy.ndarray
-        Argmin of the expected drop over the observed range, log mCB.
-    limit : numpy.ndarray
-        The smallest expected drop, percentage points, corrected for two biases (see `read_optimum`).
-    near_lower, near_upper : numpy.ndarray
-        Ends of the near-optimal range around the argmin, log mCB.
-    rise_lower, rise_upper : numpy.ndarray
-        How far the two ends of the observed range lie above the minimum, points.
-    interior : numpy.ndarray of bool
-        Whether the argmin lies inside the observed range, not on its edge.
-    regret_at_original : numpy.ndarray
-        Expected drop at mCB = 1 minus the minimum, points; NaN where 1 is outside the observed range.
-    """
-
-    log_mcb: FloatArray
+    log_mcb: FloatArray  # Argmin of the expected drop over the observed range, log mCB.
+    # The smallest expected drop, percentage points, corrected for two biases (see `read_optimum`).
     limit: FloatArray
+    # near_lower, near_upper: Ends of the near-optimal range around the argmin, log mCB.
     near_lower: FloatArray
     near_upper: FloatArray
+    # rise_lower, rise_upper: How far the two ends of the observed range lie above the minimum, points.
     rise_lower: FloatArray
     rise_upper: FloatArray
-    interior: npt.NDArray[np.bool_]
+    interior: npt.NDArray[np.bool_]  # Whether the argmin lies inside the observed range, not on its edge.
+    # Expected drop at mCB = 1 minus the minimum, points; NaN where 1 is outside the observed range.
     regret_at_original: FloatArray
 
 
@@ -60,20 +48,6 @@ def read_optimum(
 ) -> OptimumDraws:
     """Read the optimum off each draw of a curve.
 
-    Parameters
-    ----------
-    grid : numpy.ndarray, shape (G,)
-        log mCB, equally spaced over the observed range.
-    drop : numpy.ndarray, shape (S, G)
-        Draws of the expected accuracy drop, points.
-    near : float
-        Height of the near-optimal range above the minimum, points.
-    bias : numpy.ndarray, shape (G,), optional
-        How far the prior has pulled the mean curve from the truth, points (`shrinkage`): positive in a
-        valley that comes out too shallow. Default: not at all.
-
-    Notes
-    -----
     The minimum of an estimated curve lies below the minimum of the true one, and the minimum of a draw lies
     below that again: each draw finds its own favourable wiggle. With a draw's value at the posterior mean
     curve's argmin, v, and its own minimum, m, 2 v - m removes the bias to first order. Measured on 60 simulated
@@ -82,6 +56,7 @@ def read_optimum(
     the limit of a valley a fifth of the range wide in 70, 78 and 90 % of 102 regimes of 100, 500 and 3,000, with it
     in 86, 89 and 86 % of 201. Near-optimal range, rises and regret refer to each draw's own minimum.
     """
+    # grid (G,); drop (S, G); bias (G,)
     position = drop.argmin(axis=1)
     argmin, limit = _parabolic_minimum(grid, drop, position)
     level = limit + near
@@ -186,41 +161,21 @@ def is_flat(height: FloatArray, rise: float) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class SecondRegion:
-    """A second good region beside the optimum.
+    """A second good region beside the optimum."""
 
-    Attributes
-    ----------
-    probability : float
-        Share of draws that have one.
-    log_mcb : float
-        Where it lies (median over those draws); NaN if none has one.
-    regions : tuple of (float, float, float), length 2
-        Lower end, argmin and upper end of the left and of the right region, log mCB, medians over the draws that
-        have both, whichever of the two is the lower one in a draw; empty if none has. The ends are where the curve
-        has risen by `near` above the region's own minimum.
-    """
-
-    probability: float
-    log_mcb: float
+    probability: float  # Share of draws that have one.
+    log_mcb: float  # Where it lies (median over those draws); NaN if none has one.
+    # Lower end, argmin and upper end of the left and of the right region, log mCB, medians over the draws that
+    # have both, whichever of the two is the lower one in a draw; empty if none has. The ends are where the
+    # curve has risen by `near` above the region's own minimum.
     regions: tuple[tuple[float, float, float], ...] = ()
 
 
 def second_region(
     grid: FloatArray, drop: FloatArray, bump: float, near: float = NEAR_OPTIMAL_POINTS
 ) -> SecondRegion:
-    """Look for a second minimum, as good within `bump` points, behind a bump of more than `bump` points.
-
-    Parameters
-    ----------
-    grid : numpy.ndarray, shape (G,)
-        log mCB.
-    drop : numpy.ndarray, shape (S, G)
-        Draws of the expected drop, points.
-    bump : float
-        Least height above both minima, and largest difference between them.
-    near : float
-        Height of a region above its own minimum, points.
-    """
+    """Look for a second minimum, as good within `bump` points, behind a bump of more than `bump` points."""
+    # grid (G,); drop (S, G)
     position = drop.argmin(axis=1)
     limit = drop.min(axis=1)
     found = np.full(drop.shape[0], np.nan)
@@ -264,26 +219,8 @@ def _two_regions(
 def near_stretches(
     grid: FloatArray, drop: FloatArray, optimum: OptimumDraws, near: float
 ) -> tuple[tuple[float, float], ...]:
-    """Return the near-optimal range and every other stretch of mCB that is as good, log mCB.
-
-    Parameters
-    ----------
-    grid : numpy.ndarray, shape (G,)
-        log mCB.
-    drop : numpy.ndarray, shape (S, G)
-        Draws of the expected drop, points.
-    optimum : OptimumDraws
-        Read off the same draws.
-    near : float
-        Height of the near-optimal range, points.
-
-    Returns
-    -------
-    tuple of (float, float)
-        First the range around the optimum, its ends medians over the draws; then, in ascending order, the
-        stretches beside it where the expected drop is within `near` points of the minimum with a probability of
-        one half or more.
-    """
+    """Return the near-optimal range and every other stretch of mCB that is as good, log mCB."""
+    # grid (G,); drop (S, G)
     main = float(np.median(optimum.near_lower)), float(np.median(optimum.near_upper))
     inside = (drop <= drop.min(axis=1, keepdims=True) + near).mean(axis=0) >= 0.5
     steps = np.diff(np.concatenate([[0], inside.astype(np.int8), [0]]))

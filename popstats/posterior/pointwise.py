@@ -30,19 +30,11 @@ BLOCK = 1024
 
 @dataclass(frozen=True)
 class RegimePoints:
-    """One fitted regime's recipes, in units of its scale.
-
-    Attributes
-    ----------
-    regime : RegimeData
-    rows : StandardRows
-        Of the n recipes that are in the fit.
-    design : numpy.ndarray, shape (n, p)
-        Level, c, c^2, techniques and basis; columns that the regime cannot tell apart are zero.
-    """
+    """One fitted regime's recipes, in units of its scale."""
 
     regime: RegimeData
-    rows: StandardRows
+    rows: StandardRows  # Of the n recipes that are in the fit.
+    # (n, p); Level, c, c^2, techniques and basis; columns that the regime cannot tell apart are zero.
     design: FloatArray
 
     def relative_scale(self, seed_share: npt.ArrayLike) -> FloatArray:
@@ -56,23 +48,14 @@ class RegimePoints:
 
 @dataclass(frozen=True)
 class RegimeSample:
-    """Some posterior draws of one regime, in units of its scale; S of them.
+    """Some posterior draws of one regime, in units of its scale; S of them."""
 
-    Attributes
-    ----------
-    noise : str
-        Name of the noise.
-    coefficients : numpy.ndarray, shape (S, p)
-    scale, seed_share : numpy.ndarray, shape (S,)
-    shape : numpy.ndarray, shape (S,), or None
-        Degrees of freedom, or mean of the exponential.
-    """
-
-    noise: str
-    coefficients: FloatArray
+    noise: str  # Name of the noise.
+    coefficients: FloatArray  # (S, p)
+    # scale, seed_share: (S,)
     scale: FloatArray
     seed_share: FloatArray
-    shape: FloatArray | None
+    shape: FloatArray | None  # (S,); Degrees of freedom, or mean of the exponential.
 
     def log_density(self, points: RegimePoints) -> Iterator[tuple[slice, FloatArray]]:
         """Yield blocks of recipes with their log densities per percentage point, shape (block, S)."""
@@ -127,22 +110,8 @@ def sample_of(fit: FittedCurves, k: int, picked: npt.NDArray[np.intp]) -> Regime
 def leave_one_out_pit(
     points: RegimePoints, sample: RegimeSample, length_scale: FloatArray, amplitude: FloatArray
 ) -> FloatArray:
-    """Return the LOO-PIT value of each recipe of a regime, shape (n,).
-
-    Parameters
-    ----------
-    points : RegimePoints
-    sample : RegimeSample
-        S draws; a few dozen do for normal noise, a few hundred are needed for other noise.
-    length_scale, amplitude : numpy.ndarray, shape (S,)
-        Of the same draws.
-
-    Returns
-    -------
-    numpy.ndarray
-        Probability, predicted from the other recipes, of a smaller drop than the observed. Uniform on (0, 1)
-        where the model is right.
-    """
+    """Return the LOO-PIT value of each recipe of a regime, shape (n,)."""
+    # length_scale, amplitude (S,)
     if sample.noise != "normal":
         return weighted(points, sample)
     z, log_density = closed_form(points, sample, length_scale, amplitude)
@@ -152,15 +121,8 @@ def leave_one_out_pit(
 def closed_form(
     points: RegimePoints, sample: RegimeSample, length_scale: FloatArray, amplitude: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Leave each recipe out under normal noise; arguments as for `leave_one_out_pit`.
-
-    Returns
-    -------
-    z : numpy.ndarray, shape (n, S)
-        Standardised residual of each recipe from its prediction by the others, given each draw.
-    log_density : numpy.ndarray, shape (n, S)
-        Its predictive log density, in units of the regime's scale.
-    """
+    """Leave each recipe out under normal noise; arguments as for `leave_one_out_pit`."""
+    # -> z (n, S), log_density (n, S)
     mean, root = _coefficient_posterior(points, sample, length_scale, amplitude)
     draws, p = mean.shape
     side_by_side = root.transpose(1, 0, 2).reshape(p, draws * p)
@@ -224,20 +186,8 @@ MINIMUM_TAIL = 5
 
 
 def smooth_log_weights(log_ratios: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Smooth the importance weights of each observation.
-
-    Parameters
-    ----------
-    log_ratios : numpy.ndarray, shape (n, S)
-        Log importance ratios of S draws for n observations; for leave-one-out, minus the log density.
-
-    Returns
-    -------
-    log_weights : numpy.ndarray, shape (n, S)
-        Normalised: their exponentials sum to 1 over the draws.
-    pareto_k : numpy.ndarray, shape (n,)
-        Under 0.7: reliable. NaN where the ratios have no tail to speak of (all practically equal).
-    """
+    """Smooth the importance weights of each observation."""
+    # log_ratios (n, S) -> log_weights (n, S), pareto_k (n,)
     weights = log_ratios - log_ratios.max(axis=1, keepdims=True)
     draws = weights.shape[1]
     tail = int(3.0 * np.sqrt(draws)) if draws > 225 else draws // 5

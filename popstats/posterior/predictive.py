@@ -42,28 +42,19 @@ REPLICATE_BUDGET, REPLICATES = 250_000, (100, 800)
 
 @dataclass(frozen=True, eq=False)
 class PredictiveChecks:
-    """How the data look to the model that was fitted to them.
+    """How the data look to the model that was fitted to them."""
 
-    Attributes
-    ----------
-    frame : pandas.DataFrame
-        One row a fitted regime: regime, recipes; inside_50, inside_90 (share of recipes within the 50 and 90 %
-        intervals predicted from the others: should be 0.5 and 0.9); pit_distance (largest distance of the
-        LOO-PIT values' distribution from the uniform: under 0.05 is harmless) and pit_p; then skewness,
-        kurtosis (excess over the normal's) and largest (residual, in standard deviations), each as observed,
-        `*_model` (mean over replicated data) and `*_p` (posterior predictive p-value: share of replicated data
-        with at least as large a value; near 0 or 1 is a misfit).
-    limits : pandas.DataFrame
-        Each regime's limit as predicted from the other regimes; see `limit_forecast.forecast_limits`.
-    alerts : tuple of str
-        What does not fit, one sentence each; empty if nothing.
-    loo_pit : mapping of str to numpy.ndarray, shape (n,)
-        The LOO-PIT values of each regime's recipes; uniform where the model is right.
-    """
-
+    # One row a fitted regime: regime, recipes; inside_50, inside_90 (share of recipes within the 50 and 90 %
+    # intervals predicted from the others: should be 0.5 and 0.9); pit_distance (largest distance of the LOO-PIT
+    # values' distribution from the uniform: under 0.05 is harmless) and pit_p; then skewness, kurtosis (excess
+    # over the normal's) and largest (residual, in standard deviations), each as observed, `*_model` (mean over
+    # replicated data) and `*_p` (posterior predictive p-value: share of replicated data with at least as large
+    # a value; near 0 or 1 is a misfit).
     frame: pd.DataFrame
+    # Each regime's limit as predicted from the other regimes; see `limit_forecast.forecast_limits`.
     limits: pd.DataFrame
-    alerts: tuple[str, ...]
+    alerts: tuple[str, ...]  # What does not fit, one sentence each; empty if nothing.
+    # (n,); The LOO-PIT values of each regime's recipes; uniform where the model is right.
     loo_pit: Mapping[str, FloatArray]
 
     @property
@@ -85,18 +76,8 @@ class PredictiveChecks:
 def check_predictions(fit: FittedCurves) -> PredictiveChecks:
     """Check each fitted regime's recipes against the fit.
 
-    Parameters
-    ----------
-    fit : Fit
-
-    Returns
-    -------
-    PredictiveChecks
-
-    References
-    ----------
-    Gelman, Meng and Stern (1996), Statistica Sinica 6, 733-760 (discrepancies that depend on parameters);
-    Gelman et al. (2013), Bayesian Data Analysis, sections 6.3 and 7.1.
+    Source: Gelman, Meng and Stern (1996), Statistica Sinica 6, 733-760 (discrepancies that depend on
+    parameters); Gelman et al. (2013), Bayesian Data Analysis, sections 6.3 and 7.1.
     """
     rows, pits = [], {}
     for k, points in enumerate(fitted_points(fit)):
@@ -194,19 +175,6 @@ def forecast_limits(fit: FittedCurves) -> pd.DataFrame:
 
     The line is fitted draw by draw, and its predictions include its residual spread (Student-t), so that a
     line that does not hold predicts wide intervals, not wrong ones.
-
-    Parameters
-    ----------
-    fit : Fit
-        With at least five fitted regimes; the frame is empty otherwise.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a regime: regime; limit (median, points); predicted with predicted_lower and predicted_upper
-        (90 %); surprise (two-sided probability that prediction and limit are as far apart as they are: near 0
-        is a break of the trend); beyond (whether the regime lies outside the others, so that the prediction
-        extrapolates).
     """
     if len(fit.fitted) < MINIMUM_REGIMES:
         return pd.DataFrame(columns=_COLUMNS)
@@ -284,17 +252,7 @@ _REMEDIES_OF_SKEW = {
 
 
 def alerts_of(frame: pd.DataFrame, limits: pd.DataFrame, noise: str, method: str = "nuts") -> tuple[str, ...]:
-    """Return one sentence for each misfit that is both clear and large enough to matter.
-
-    Parameters
-    ----------
-    frame, limits : pandas.DataFrame
-        Of `PredictiveChecks`.
-    noise : {"normal", "student", "frontier"}
-        The fit's; sets what to try instead.
-    method : {"nuts", "exact"}
-        The fit's: other noise than normal needs "nuts".
-    """
+    """Return one sentence for each misfit that is both clear and large enough to matter."""
     threshold = P_VALUE / max(len(frame), 1)
     said = []
     row: Any

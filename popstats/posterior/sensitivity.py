@@ -55,23 +55,16 @@ _COLUMNS = [
 
 @dataclass(frozen=True, eq=False)
 class Sensitivity:
-    """How much each result changes when the priors, or the data, count for more or less.
+    """How much each result changes when the priors, or the data, count for more or less."""
 
-    Attributes
-    ----------
-    frame : pandas.DataFrame
-        One row a fitted regime and result: regime; quantity ("optimum", "near_lower", "near_upper", "limit");
-        prior and likelihood (power-scaling sensitivity: distance per doubling of the power; above 0.05 is
-        noticeable; the data should matter, the priors should not); median_change, lower_change, upper_change
-        (median and ends of the 90 % interval with the priors to the power 1.25 minus those with 0.8, in
-        posterior standard deviations); diagnosis ("", "prior-data conflict" where priors and data matter,
-        "weak data" where only the priors do; priors matter if noticeable and one of the changes exceeds 0.25).
-    alerts : tuple of str
-        One sentence for each regime with a diagnosis.
-    """
-
+    # One row a fitted regime and result: regime; quantity ("optimum", "near_lower", "near_upper", "limit");
+    # prior and likelihood (power-scaling sensitivity: distance per doubling of the power; above 0.05 is
+    # noticeable; the data should matter, the priors should not); median_change, lower_change, upper_change
+    # (median and ends of the 90 % interval with the priors to the power 1.25 minus those with 0.8, in posterior
+    # standard deviations); diagnosis ("", "prior-data conflict" where priors and data matter, "weak data" where
+    # only the priors do; priors matter if noticeable and one of the changes exceeds 0.25).
     frame: pd.DataFrame
-    alerts: tuple[str, ...]
+    alerts: tuple[str, ...]  # One sentence for each regime with a diagnosis.
 
     @property
     def ok(self) -> bool:
@@ -102,19 +95,6 @@ class Sensitivity:
 def power_scale(fit: FittedCurves) -> Sensitivity:
     """Measure how much optimum, near-optimal range and limit of each regime lean on the priors.
 
-    Parameters
-    ----------
-    fit : Fit
-        Any method and noise. The priors that are scaled are those of `fit.prior_settings` (length scale,
-        amplitude, noise, and the shape of noise that is not normal) together; a `nuts` fit's are joint over the
-        regimes. Row models hold length scale and amplitude fixed, so only the rest is scaled there.
-
-    Returns
-    -------
-    Sensitivity
-
-    Notes
-    -----
     This is a local measure: a prior so strong that the data cannot move it at all does not move by being scaled
     either, and goes unnoticed. `fit.priors` shows what was assumed.
     """
@@ -173,15 +153,7 @@ def _log_pooled_normal(standard: FloatArray, pooling: float) -> FloatArray:
 
 
 def log_likelihood(regime: RegimeData, sample: RegimeSample) -> FloatArray:
-    """Return the log likelihood of a regime's recipes under normal noise, up to a constant, shape (S,).
-
-    Parameters
-    ----------
-    regime : RegimeData
-        Fitted; its cross-products are all that is needed.
-    sample : RegimeSample
-        S draws.
-    """
+    """Return the log likelihood of a regime's recipes under normal noise, up to a constant, shape (S,)."""
     products = regime.products
     beta, share = sample.coefficients, sample.seed_share[:, None]
     variance = sample.scale[:, None] ** 2 * (1.0 - share + share / products.replicates)
@@ -229,20 +201,8 @@ def _per_doubling(ordered: FloatArray, weights: tuple[FloatArray, FloatArray]) -
 
 
 def distribution_distance(ordered: FloatArray, weights: FloatArray) -> float:
-    """Return the cumulative Jensen-Shannon distance between draws and re-weighted draws.
-
-    Parameters
-    ----------
-    ordered : numpy.ndarray, shape (S,)
-        Draws, ascending.
-    weights : numpy.ndarray, shape (S,)
-        Of the same draws, summing to 1.
-
-    Returns
-    -------
-    float
-        Between 0 (the same) and 1; the larger of the distances of the values and of their negatives.
-    """
+    """Return the cumulative Jensen-Shannon distance between draws and re-weighted draws."""
+    # ordered (S,); weights (S,)
     step = np.diff(ordered)
     if step.sum() <= 0.0:
         return 0.0

@@ -84,13 +84,7 @@ def save_fit(fit: FittedCurves, path: Path) -> Path:
 
 
 def read_parts(path: Path) -> dict[str, Any]:
-    """Read a fit that `save_fit` wrote.
-
-    Raises
-    ------
-    FitError
-        If the file is absent, is not such a fit, or has another format version.
-    """
+    """Read a fit that `save_fit` wrote."""
     import xarray as xr
 
     try:

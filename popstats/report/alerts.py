@@ -36,21 +36,11 @@ HEAVY_TAILS = 2.0
 
 @dataclass(frozen=True)
 class Doubt:
-    """Something that speaks against relying on a supported best mCB.
+    """Something that speaks against relying on a supported best mCB."""
 
-    Attributes
-    ----------
-    regimes : tuple of str
-        Labels of the regimes it concerns.
-    clause : str
-        For the paragraph at the top.
-    alert : str
-        For the list below it; empty where another alert says it already.
-    """
-
-    regimes: tuple[str, ...]
-    clause: str
-    alert: str
+    regimes: tuple[str, ...]  # Labels of the regimes it concerns.
+    clause: str  # For the paragraph at the top.
+    alert: str  # For the list below it; empty where another alert says it already.
 
 
 def doubts(evidence: Evidence) -> tuple[Doubt, ...]:

@@ -62,22 +62,7 @@ _QUANTITIES = (
 def comparison_content(
     fits: Sequence[Fit], *, command: str | None = None, created: str | None = None
 ) -> ReportContent:
-    """Compute everything that the comparison of two or more fits says.
-
-    Parameters
-    ----------
-    fits : sequence of Fit
-        All on the same regime axis; the first is the one that the others are compared with.
-    command : str, optional
-        The command line that the reader can repeat.
-    created : str, optional
-        When; default now (UTC).
-
-    Raises
-    ------
-    PopstatsError
-        With fewer than two fits, or fits on different axes.
-    """
+    """Compute everything that the comparison of two or more fits says."""
     if len(fits) < 2 or len({fit.regime_axis for fit in fits}) > 1:
         axes = ", ".join(fit.regime_axis for fit in fits)
         raise PopstatsError(

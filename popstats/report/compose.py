@@ -26,18 +26,7 @@ def report_content(
     command: str | None = None,
     created: str | None = None,
 ) -> ReportContent:
-    """Compute everything that the report of a fit says.
-
-    Parameters
-    ----------
-    fit : Fit
-    verdicts : Verdicts, optional
-        From `popstats.judge`; judged here unless given.
-    command : str, optional
-        The command line that the reader can repeat.
-    created : str, optional
-        When, for the foot of the page; default now (UTC).
-    """
+    """Compute everything that the report of a fit says."""
     evidence = Evidence(fit, verdicts)
     judged = evidence.verdicts
     sections = (

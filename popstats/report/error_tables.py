@@ -26,17 +26,7 @@ def shipped(name: str) -> dict[str, Any] | None:
 def calibration_section(
     simulated: dict[str, Any] | None, real: dict[str, Any] | None = None, evidence: Evidence | None = None
 ) -> Section | None:
-    """Return how often these very rules err; None without a calibration.
-
-    Parameters
-    ----------
-    simulated : dict, optional
-        What `Calibration.to_json` wrote.
-    real : dict, optional
-        What `Plasmode.to_json` wrote.
-    evidence : Evidence, optional
-        The reader's own fit: what its sizes can expect is said first.
-    """
+    """Return how often these very rules err; None without a calibration."""
     if simulated is None:
         return None
     table = pd.DataFrame(simulated["rows"])

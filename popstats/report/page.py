@@ -95,29 +95,12 @@ def write_report(
 
 
 def write_comparison(fits: Sequence[Fit], path: str | Path, *, command: str | None = None) -> Path:
-    """Write the comparison of two or more fits, in the same two files.
-
-    Parameters
-    ----------
-    fits : sequence of Fit
-        On one regime axis; the others are compared with the first.
-    path : str or Path
-        Where the page goes.
-    command : str, optional
-        The command line that made it.
-    """
+    """Write the comparison of two or more fits, in the same two files."""
     return write_content(comparison_content(fits, command=command), path)
 
 
 def write_content(content: ReportContent, path: str | Path) -> Path:
-    """Write a report whose content is already known: the page at `path`, the content at PATH.json.
-
-    Raises
-    ------
-    PopstatsError
-        If the folder does not exist and could not be made inside an existing one other than the root: a mistyped
-        path makes no tree of folders.
-    """
+    """Write a report whose content is already known: the page at `path`, the content at PATH.json."""
     target = Path(path)
     folder_for(target)
     sidecar = target.with_name(f"{target.name}.json")

@@ -34,22 +34,7 @@ _INDENT = " " * 4
 
 
 def verdicts_text(fit: Fit, verdicts: Verdicts, width: int | None = None) -> str:
-    """Return the verdicts as a reader needs them: the answer, what speaks against it, then each conjecture.
-
-    Parameters
-    ----------
-    fit : Fit
-    verdicts : Verdicts
-        From `popstats.judge` on this fit.
-    width : int, optional
-        Columns to wrap at; None: one line a sentence, for pipes.
-
-    Returns
-    -------
-    str
-        Inside a conjecture: supported and refuted verdicts with their sentences, undecided ones with their
-        probability, and those that could not be assessed in one line a reason.
-    """
+    """Return the verdicts as a reader needs them: the answer, what speaks against it, then each conjecture."""
     evidence = Evidence(fit, verdicts)
     lines = _wrapped([repr(fit)[1:-1], "", " ".join(answer(evidence))], width)
     if listed := [alert.text for alert in alerts(evidence)]:
@@ -106,16 +91,7 @@ def _footer(verdicts: Verdicts) -> list[str]:
 
 
 def fit_text(fit: Fit, checked: bool, width: int | None = None) -> str:
-    """Return a fit as a reader needs it: whether it may be believed, what to look at first, then the optima.
-
-    Parameters
-    ----------
-    fit : Fit
-    checked : bool
-        Whether to make the predictive checks.
-    width : int, optional
-        Columns to wrap at; None: one line a sentence.
-    """
+    """Return a fit as a reader needs it: whether it may be believed, what to look at first, then the optima."""
     lines = _wrapped([repr(fit)[1:-1]], width)
     if fit.settings.curve == "smooth":
         lines += _alert_lines(fit, checked, width)
