@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch_pruning.pruner import function, importance
 
-from generate.prune.dependency_graph import Convolution, Member, is_depthwise
+from generate.prune.dependency_graph import Member
 from generate.prune.groups import Group
+from generate.prune.operations import Convolution, is_depthwise
 from popstats.errors import PlanError
 
 CRITERIA: tuple[str, ...] = ("l1", "l2", "bn_scale", "fpgm", "taylor", "random")

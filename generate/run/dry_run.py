@@ -193,7 +193,7 @@ def _time_one(
     images = surveyed.images
     scores = {group.name: torch.ones(group.width) for group in surveyed.costs.groups}
     kept = choose_filters(scores, surveyed.costs.groups, widths)
-    network = cut(surveyed.network, images.input_shape, surveyed.costs.groups, kept)
+    network = cut(surveyed.network, surveyed.costs.groups, kept)
     fresh_weights(network, 0)
     network.to(device)
     kernel = kernel_for(device, images.input_shape)

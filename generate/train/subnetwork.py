@@ -104,7 +104,7 @@ def _resident(images: ImageSet, device: torch.device) -> ImageSet:
 def cut_network(bench: Workbench, training: Training) -> nn.Module:
     """Return the network cut to the training's widths, with the original's weights (fresh ones for scratch), on the CPU."""
     kept = choose_filters(bench.scores[training.criterion], bench.groups, training.widths)
-    network = cut(bench.network, bench.images.input_shape, bench.groups, kept)
+    network = cut(bench.network, bench.groups, kept)
     if training.technique == "scratch":
         fresh_weights(network, training.torch_seed)
     return network

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from generate.inputs.networks import build_network
-from generate.prune.cost_forms import CostModel, QuadraticForm, derive_costs
-from generate.prune.dependency_graph import on_meta_device
+from generate.prune.cost_forms import CostModel, QuadraticForm, cost_forms
 from generate.prune.groups import Group, find_groups
 from generate.recipes.sample import TOLERANCE, feasible_range, mcb_correlations, recipe_blocks, sample_recipes
 from popstats.errors import PlanError
@@ -28,8 +27,8 @@ def costs_of():
     def costs(key):
         if key not in known:
             name, shape, classes = NETWORKS[key]
-            network = on_meta_device(build_network(name, classes=classes, input_shape=shape))
-            known[key] = derive_costs(network, shape, find_groups(network, shape))
+            network = build_network(name, classes=classes, input_shape=shape)
+            known[key] = cost_forms(network, shape, find_groups(network, shape))
         return known[key]
 
     return costs

@@ -41,7 +41,7 @@ def test_a_training_repeated_in_this_process_gives_the_row_to_the_last_digit(ben
 
 def test_fine_tuning_starts_from_the_originals_weights_and_scratch_from_fresh_ones(bench, training):
     kept = choose_filters(bench.scores["l1"], bench.groups, np.array(training.widths))
-    as_cut = cut(bench.network, bench.images.input_shape, bench.groups, kept)
+    as_cut = cut(bench.network, bench.groups, kept)
     assert torch.equal(weights(cut_network(bench, training)), weights(as_cut))
     scratch = dataclasses.replace(training, technique="scratch")
     fresh = [weights(cut_network(bench, scratch)) for _ in range(2)]
