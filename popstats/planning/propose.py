@@ -101,16 +101,14 @@ class Problem:
     @cached_property
     def units(self) -> IntArray:
         """Channels in which each width changes, shape (G,)."""
-        steps: IntArray = (
-            np.ones_like(self.full) if self.steps is None else np.asarray(self.steps, dtype=np.int64)
-        )
-        return steps
+        return np.ones_like(self.full) if self.steps is None else np.asarray(self.steps, dtype=np.int64)
 
     @cached_property
     def smallest(self) -> IntArray:
         """Fewest channels of each group, shape (G,)."""
         wanted = LEAST_CHANNELS if self.least is None else np.asarray(self.least)
-        return np.minimum(-(-np.maximum(wanted, self.units) // self.units) * self.units, self.full)
+        whole = -(-np.maximum(wanted, self.units) // self.units) * self.units
+        return np.asarray(np.minimum(whole, self.full))
 
     @property
     def uniform(self) -> IntArray:
