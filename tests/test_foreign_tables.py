@@ -59,13 +59,15 @@ def test_channel_bench_is_read_as_what_it_is(channel_bench):
 @mobilenet
 def test_channel_bench_has_an_optimal_mcb_where_pruning_is_aggressive(channel_bench_fit):
     optima = channel_bench_fit.optima().set_index("regime")
-    for regime in ("0.75", "0.85"):
+    for regime in ("0.77", "0.812", "0.85"):
         assert 0.85 < optima.loc[regime, "mcb"] < 1.15
         assert optima.loc[regime, "near_lower"] < optima.loc[regime, "mcb"] < optima.loc[regime, "near_upper"]
     verdicts = popstats.judge(channel_bench_fit).frame
     outcome = verdicts[verdicts["conjecture"] == "C3a"].set_index("regime")["outcome"]
-    assert (outcome[["0.75", "0.85"]] == "supported").all()
-    assert "supported" not in set(outcome[["0.05", "0.15", "0.25", "0.35", "0.45"]])
+    assert (outcome[["0.77", "0.812", "0.85"]] == "supported").all()
+    assert "supported" not in set(outcome[["0.11", "0.28", "0.43"]])
+    # Three runs each: seeds explain a third to all of what is left beside the curve.
+    assert optima["seed_share"].dropna().between(0.3, 0.95).all()
     widths_beyond = verdicts[(verdicts["conjecture"] == "M1") & (verdicts["outcome"] != "not assessable")]
     assert (widths_beyond["outcome"] == "refuted").all()
 

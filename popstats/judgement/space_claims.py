@@ -246,9 +246,8 @@ def _with_techniques(
 def _technique(case: Case, name: str) -> Case:
     settings = case.fit.settings
     fitted: Fit = fit(
-        case.fit.population.where(retraining=name),
+        case.fit.population.in_regimes(case.fit.recipes.assigned).where(retraining=name),
         regime_axis=settings.regime_axis,
-        regimes=settings.regimes,
         # Noise as in the fit on trial; only normal noise has a closed form.
         noise=settings.noise,
         method="exact" if settings.noise == "normal" else "nuts",
