@@ -1,6 +1,6 @@
-"""Writes the tables of README.md and ARCHITECTURE.md that repeat what the code declares.
+"""Writes the tables of the documentation that repeat what the code declares: columns and modules.
 
-`make docs` rewrites them; a test fails while they are out of step. Each table stands between the comments
+`make docs` rewrites them; a test fails while they are out of date. Each table stands between the comments
 `<!-- NAME: begin -->` and `<!-- NAME: end -->` and is never edited by hand.
 """
 
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import ast
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 from popstats.population.columns import COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("generate", "popstats")
 
 
 def column_table() -> str:
@@ -29,16 +29,22 @@ def column_table() -> str:
 
 
 def module_table() -> str:
-    """Return every module of both packages with the first line of its docstring, as Markdown."""
+    """Return every module, in the order of `stations.toml`, with the first line of its docstring, as Markdown."""
     lines = ["| module | what it does |", "|---|---|"]
     lines += [f"| `{path.relative_to(ROOT)}` | {_summary(path)} |" for path in modules()]
     return "\n".join(lines)
 
 
 def modules() -> list[Path]:
-    """Return the modules of both packages; `__init__.py` files declare nothing of their own and are left out."""
-    found = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
-    return sorted(path for path in found if path.name != "__init__.py")
+    """Return the modules of both packages in the order of the data flow; stations name some that are still to come."""
+    stations = tomllib.loads((ROOT / "stations.toml").read_text())
+    found = [
+        ROOT / package / station / f"{file}.py" if files else ROOT / package / f"{station}.py"
+        for package in ("generate", "popstats")
+        for station, files in stations[package].items()
+        for file in files or [""]
+    ]
+    return [path for path in found if path.exists()]
 
 
 def _summary(path: Path) -> str:
@@ -47,34 +53,34 @@ def _summary(path: Path) -> str:
 
 
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {"columns": column_table},
-    "ARCHITECTURE.md": {"modules": module_table},
+    "docs/columns.md": {"columns": column_table},
+    "docs/modules.md": {"modules": module_table},
 }
 
 
-def in_step(page: str) -> tuple[str, str]:
+def up_to_date(page: str) -> tuple[str, str]:
     """Return a page's text as it is and as it should be.
 
     Raises
     ------
     ValueError
-        If the page lacks the comments between which a table stands.
+        If the page lacks the comments around a table.
     """
     text = wanted = (ROOT / page).read_text()
     for name, table in TABLES[page].items():
         begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
         if wanted.count(begin) != 1 or wanted.count(end) != 1:
-            raise ValueError(f"{page}: expected {begin} and {end} once each; put the table's place back")
+            raise ValueError(f"{page}: expected {begin} and {end} once each; restore them where the table belongs")
         before, rest = wanted.split(begin)
         wanted = f"{before}{begin}\n{table()}\n{end}{rest.split(end)[1]}"
     return text, wanted
 
 
 def main() -> int:
-    """Rewrite the tables that are out of step; exit status 1 if there were any, as pre-commit expects."""
+    """Rewrite the tables that are out of date; exit status 1 if there were any, as pre-commit expects."""
     changed = 0
     for page in TABLES:
-        text, wanted = in_step(page)
+        text, wanted = up_to_date(page)
         if text != wanted:
             (ROOT / page).write_text(wanted)
             print(f"{page}: tables rewritten")
