@@ -1,0 +1,30 @@
+"""The documentation's examples run as they stand: tutorials and README from the first block to the last, examples as doctests."""
+
+import doctest
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+EXAMPLES = sorted(page.name for page in DOCS.glob("*.md") if "```pycon" in page.read_text())
+
+pytestmark = pytest.mark.slow
+
+
+def blocks(page):
+    """Return (language, text) of each fenced block that a reader would run or save, in order."""
+    return re.findall(r"^```(sh|python|toml|pycon)\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", EXAMPLES)
+def test_examples_give_what_they_show(page):
+    examples = "\n".join(text for language, text in blocks(DOCS / page) if language == "pycon")
+    case = doctest.DocTestParser().get_doctest(examples, {}, page, page, 0)
+    found = []
+    doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(case, out=found.append)
+    assert not found, "".join(found)
