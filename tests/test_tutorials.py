@@ -28,3 +28,19 @@ def test_examples_give_what_they_show(page):
     found = []
     doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(case, out=found.append)
     assert not found, "".join(found)
+
+
+@pytest.mark.parametrize("page", ["tutorial-engineer.md", "tutorial-researcher.md"])
+def test_tutorials_run_from_the_first_block_to_the_last(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    commands = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    namespace: dict[str, object] = {}
+    for number, (language, text) in enumerate(blocks(DOCS / page)):
+        name = f"{page}, block {number + 1}"
+        if language == "python":
+            exec(compile(text, name, "exec"), namespace)
+        elif language == "toml":
+            (tmp_path / f"{page}.toml").write_text(text)
+        else:
+            done = subprocess.run(["bash", "-e"], input=text, env=commands, capture_output=True, text=True)
+            assert done.returncode == 0, f"{name}:\n{text}\n{done.stdout}{done.stderr}"
