@@ -70,7 +70,9 @@ def up_to_date(page: str) -> tuple[str, str]:
     for name, table in TABLES[page].items():
         begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
         if wanted.count(begin) != 1 or wanted.count(end) != 1:
-            raise ValueError(f"{page}: expected {begin} and {end} once each; restore them where the table belongs")
+            raise ValueError(
+                f"{page}: expected {begin} and {end} once each; restore them where the table belongs"
+            )
         before, rest = wanted.split(begin)
         wanted = f"{before}{begin}\n{table()}\n{end}{rest.split(end)[1]}"
     return text, wanted

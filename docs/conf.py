@@ -19,8 +19,16 @@ version = release = popstats.__version__
 
 # The source is the repository, so that links between the pages are the same here as on GitHub.
 include_patterns = [
-    "docs/*.md", "README.md", "ARCHITECTURE.md", "DECISIONS.md", "CONTRIBUTING.md", "BENCHMARKS.md", "CHANGELOG.md",
-    "data/README.md", "reports/README.md", "reports/refined-digits/README.md",
+    "docs/*.md",
+    "README.md",
+    "ARCHITECTURE.md",
+    "DECISIONS.md",
+    "CONTRIBUTING.md",
+    "BENCHMARKS.md",
+    "CHANGELOG.md",
+    "data/README.md",
+    "reports/README.md",
+    "reports/refined-digits/README.md",
 ]
 root_doc = "docs/index"
 

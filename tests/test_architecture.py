@@ -81,7 +81,7 @@ def test_files_and_make_targets_named_in_the_text_exist(page):
     targets = set(re.findall(r"^(\w+):", text_of("Makefile"), flags=re.MULTILINE))
     assert set(re.findall(r"`make (\w+)", text)) <= targets
     named = re.findall(r"`((?:generate|popstats|tests|docs|data|reports)/[\w/.-]*\.\w+)`", text)
-    assert [name for name in named if not (ROOT / name).exists()] == []
+    assert [name for name in named if "NAME" not in name and not (ROOT / name).exists()] == []
 
 
 def test_the_site_holds_every_page():

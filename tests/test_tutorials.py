@@ -1,4 +1,4 @@
-"""The documentation's examples run as they stand: tutorials and README from the first block to the last, examples as doctests."""
+"""The documentation's code runs as it stands: tutorials and README block by block, examples as doctests."""
 
 import doctest
 import os
@@ -18,7 +18,9 @@ pytestmark = pytest.mark.slow
 
 def blocks(page):
     """Return (language, text) of each fenced block that a reader would run or save, in order."""
-    return re.findall(r"^```(sh|python|toml|pycon)\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return re.findall(
+        r"^```(sh|python|toml|pycon)\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize("page", EXAMPLES)

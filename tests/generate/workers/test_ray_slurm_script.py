@@ -1,4 +1,4 @@
-"""The Slurm script of docs/clusters.md with Slurm, Ray and the command played by stubs: what it starts, and what its end says."""
+"""The Slurm script of docs/clusters.md, run with stubs for Slurm, Ray and the command: what it starts and how it ends."""
 
 import os
 import re
