@@ -42,7 +42,7 @@ def test_tutorials_run_from_the_first_block_to_the_last(page, tmp_path, monkeypa
         if language == "python":
             exec(compile(text, name, "exec"), namespace)
         elif language == "toml":
-            (tmp_path / f"{page}.toml").write_text(text)
+            (tmp_path / "tutorial.toml").write_text(text)
         else:
             done = subprocess.run(["bash", "-e"], input=text, env=commands, capture_output=True, text=True)
             assert done.returncode == 0, f"{name}:\n{text}\n{done.stdout}{done.stderr}"
