@@ -1,4 +1,4 @@
-"""Writes the tables of the documentation that repeat what the code declares: columns and modules.
+"""Writes the tables of the documentation that repeat what the repository holds: columns, modules, error rates.
 
 `make docs` rewrites them; a test fails while they are out of date. Each table stands between the comments
 `<!-- NAME: begin -->` and `<!-- NAME: end -->` and is never edited by hand.
@@ -7,14 +7,23 @@
 from __future__ import annotations
 
 import ast
+import json
+import math
 import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from popstats.population.columns import COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
+RATES = ROOT / "popstats" / "planning"
+NEAR_OPTIMAL = ("coverage_near_lower", "coverage_near_upper")
+#: A truth under which the claim holds in at most this share of regimes, by the chance of their range, is a null.
+NEVER = 0.01
+#: Subsamples that hold more than this share of a regime are nearly the whole: their coverage is too high.
+LARGEST_SHARE = 0.5
 
 
 def column_table() -> str:
@@ -52,9 +61,92 @@ def _summary(path: Path) -> str:
     return docstring.split("\n\n")[0].replace("\n", " ").replace("|", "\\|").removesuffix(".")
 
 
+def simulated_table() -> str:
+    """Return error rates of C3a on simulated truths by number of recipes, as Markdown."""
+    rows = _stored("calibration")
+    plain = [r for r in rows if (r["truth"], r["noise_kind"], r["seeds"]) == ("quadratic", "normal", 1)]
+    rises = sorted({row["rise"] for row in plain})
+    found = [f"found: a rise of {rise:g} points" for rise in rises]
+    head = [
+        "recipes per regime",
+        "false refuted, worst truth",
+        *found,
+        "near-optimal bounds",
+        "limit",
+        "argmin",
+    ]
+    lines = []
+    for n, own in _by(rows, "n").items():
+        powers = [
+            _range([row for row in plain if (row["n"], row["rise"]) == (n, rise)], "supported")
+            for rise in rises
+        ]
+        covered = [_range(own, *NEAR_OPTIMAL), _range(own, "coverage_limit"), _range(own, "coverage_mcb")]
+        worst = max(row["false_refuted"] or 0.0 for row in own)
+        lines.append([f"{n:,}", f"{100 * worst:.1f} %", *powers, *covered])
+    return _markdown(head, lines)
+
+
+def null_table() -> str:
+    """Return the share of regimes in which C3a was supported although it is false, by truth, as Markdown."""
+    false = [row for row in _stored("calibration") if row["claim_true"] <= NEVER]
+    sizes = sorted({row["n"] for row in false})
+    lines = [
+        [
+            truth,
+            *(
+                f"{100 * max((r['false_supported'] for r in own if r['n'] == n), default=math.nan):.1f} %"
+                for n in sizes
+            ),
+        ]
+        for truth, own in _by(false, "truth").items()
+    ]
+    return _markdown(["truth", *(f"{n:,} recipes" for n in sizes)], lines)
+
+
+def subsample_table() -> str:
+    """Return verdicts of subsamples of a real table against the whole, by number of recipes, as Markdown."""
+    head = [
+        "recipes per regime",
+        "supported where the whole is",
+        "refuted where the whole is",
+        "the opposite of the whole",
+    ]
+    head += ["near-optimal bounds", "limit"]
+    lines = []
+    for n, own in _by(_stored("plasmode"), "n").items():
+        shares = [_range([r for r in own if r["whole"] == word], word) for word in ("supported", "refuted")]
+        small = [row for row in own if row["share_of_population"] <= LARGEST_SHARE]
+        covered = [_range(small, *NEAR_OPTIMAL), _range(small, "coverage_limit")]
+        lines.append([f"{n:,}", *shares, _range(own, "contradicted"), *covered])
+    return _markdown(head, lines)
+
+
+def _stored(name: str) -> list[dict[str, Any]]:
+    return list(json.loads((RATES / f"{name}.json").read_text())["rows"])
+
+
+def _by(rows: list[dict[str, Any]], key: str) -> dict[Any, list[dict[str, Any]]]:
+    return {
+        value: [row for row in rows if row[key] == value] for value in dict.fromkeys(row[key] for row in rows)
+    }
+
+
+def _range(rows: list[dict[str, Any]], *columns: str) -> str:
+    """Return the smallest and the largest share, in percent."""
+    values = [row[column] for row in rows for column in columns if row[column] is not None]
+    ends = [f"{100 * value:.0f}" for value in (min(values), max(values))] if values else []
+    return f"{' to '.join(dict.fromkeys(ends))} %" if ends else ""
+
+
+def _markdown(head: list[str], lines: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))
+
+
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/columns.md": {"columns": column_table},
     "docs/modules.md": {"modules": module_table},
+    "docs/error-rates.md": {"simulated": simulated_table, "nulls": null_table, "subsamples": subsample_table},
 }
 
 
