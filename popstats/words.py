@@ -248,7 +248,7 @@ def _given(finding: Finding) -> dict[str, Value]:
 class _Writer(string.Formatter):
     """Templates' fields: {name:spec}, and {argument=value}, which becomes an option on the command line.
 
-    Specs of numbers: digits ("2"), "%", "p" (a probability), "g"; none: a whole number. Of findings: what to put before
+    Specs of numbers: digits ("2"), "%", "p" (a probability), "pv" (a p value), "g"; none: a whole number. Of findings: what to put before
     them, where there are any.
     """
 
@@ -290,6 +290,8 @@ def _digits(value: float | Span, spec: str) -> str:
         return percent(value, int(spec[1:]) if spec[1:] else None)
     if spec == "p":
         return probability(value)
+    if spec == "pv":
+        return p_value(value)
     if spec == "g":
         return f"{value:g}"
     return number(value, int(spec or 0))
@@ -316,6 +318,19 @@ def _plan(finding: Finding) -> str:
 def _twice(finding: Finding) -> str:
     return (
         f"# Twice as many as now; popstats.plan_size says how many a given precision takes.\n{_plan(finding)}"
+    )
+
+
+def _another_way(finding: Finding) -> str:
+    """Say how to get a fit that its diagnostics accept; regimes: the one known to be worst."""
+    worst = " (worst at {regimes})" if finding.regimes else ""
+    if finding.values["method"] == "exact":
+        return "fit again with {method=nuts}, which has no grid, or with a wider prior for the amplitude (argument priors)"
+    if finding.values["noise"] == "normal":
+        return f"fit again with {{method=exact}}, which has no chains{worst}, or with more draws ({{draws=4000}}, {{tune=2000}})"
+    return (
+        f"fit again with {{noise=normal}}, which has a closed form{worst}, with more draws ({{draws=4000}}, {{tune=2000}}), or "
+        "with more recipes there"
     )
 
 
@@ -408,7 +423,7 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
     "one drop": "all recipes have the same accuracy drop",
     # Why a fit cannot be used, and the ways out.
     "not converged": "{what}: {reasons}",
-    "fit another way": "{advice}",
+    "fit another way": _another_way,
     # Why a claim cannot be assessed, or is withheld.
     "needs optimum": "it needs a best mCB (C3a), and C3a is {outcome}",
     "no optimum": "C3a is refuted, so there is no best mCB inside the observed range",
@@ -421,7 +436,7 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
         "only {outside:%} of the networks lie outside the band {band:2}; {needed:%} are needed to tell it from the rest"
     ),
     "few for halves": "{recipes} recipes; two halves with winners in each need {needed}",
-    "few regimes with optimum": "{regimes_held} regimes with a supported best mCB (C3a); {needed} are needed",
+    "few regimes with optimum": "only {held} regimes have a supported best mCB (C3a); {needed} are needed",
     "few for validation": "{recipes} recipes; cross-validation needs {needed}",
     "few for spaces": "{recipes} recipes; a comparison of two spaces needs {needed}",
     "one STD": "all recipes have practically the same STD",
@@ -433,7 +448,7 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
     "technique rejected": "of the networks retrained by {technique} alone, {why}",
     "no optimum of technique": "C3a is not supported for any technique alone, so there is no optimum to move",
     "moves with cost": (
-        "the curve moves with {cost} inside the regime (F test p {p}), by {change:2} points between its two ends, so one "
+        "the curve moves with {cost} inside the regime (F test, p {p:pv}), by {change:2} points between its two ends, so one "
         "curve does not describe it"
     ),
     "clusters": (
@@ -450,15 +465,15 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
     "other axis": "from a second fit, of regimes of equal {equal} and with normal noise",
     "outside band": "{outside:%} of the networks lie outside the band {band:2}",
     "halves noise": "the halves are fitted with {noise} noise, as the whole",
-    "EDF distance": "EDFs: Kolmogorov-Smirnov {ks:2}, p {p}",
+    "EDF distance": "EDFs: Kolmogorov-Smirnov {ks:2}, p {p:pv}",
     "unnamed techniques": "{missing} of {whole} trainings do not name their retraining technique and are left out",
     "observed": "observed mCB {observed:2}",
     # What would decide.
     "more recipes": _plan,
     "twice the recipes": _twice,
     "name widths": "name the columns that hold the widths: Population.from_frame(..., widths=[...])",
-    "narrower regimes": "fit narrower regimes, for example regimes={{{target:g}: {half_width:2}}}",
-    "fill the gaps": "add recipes between the clusters:\n{plan}",
+    "narrower regimes": "fit narrower regimes, half as wide as now or less: half-width {half_width:3}",
+    "fill the gaps": "add recipes whose mCB lies between the clusters",
     # Clauses inside verdicts.
     "flat": "the expected drop varies by only {height:2} points",
     "one-sided": "the {better} the better, as far as observed; the {far} end costs {cost:2} points more",

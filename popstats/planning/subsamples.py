@@ -18,7 +18,7 @@ import pandas as pd
 
 from popstats.errors import FitError
 from popstats.inference.draws import INTERVAL_MASS
-from popstats.judgement.analysis import percent
+from popstats.words import percent
 from popstats.planning.error_rates import DRAWS, SCORED, covers, optimum_outcomes, optimum_values
 from popstats.population.regimes import assign_regimes
 from popstats.population.table import Population

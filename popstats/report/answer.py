@@ -10,12 +10,12 @@ from popstats.figures.content import Claim, VerdictRow
 from popstats.figures.curve_figures import limit_sentence, near_words
 from popstats.figures.space_figures import even_sentence
 from popstats.inference.draws import INTERVAL_MASS
-from popstats.judgement.analysis import ALL, Case, Reading
+from popstats.judgement.analysis import Analysis, RegimePosterior
 from popstats.judgement.evidence import AXIS_WORDS, Evidence
 from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdict
 from popstats.posterior.optimum import NEAR_OPTIMAL_POINTS, is_flat
 from popstats.report.alerts import doubts
-from popstats.words import count, interval_words, join_words, number, percent, regime_name, regime_names
+from popstats.words import ALL, clause, count, interval_words, join_words, number, percent, regime_name, regime_names
 
 _OUTCOMES: tuple[Outcome, ...] = ("supported", "refuted", "undecided", "not assessable")
 #: Conjectures whose regimes fix parameters whatever the axis of the fit, and the reverse.
@@ -92,7 +92,7 @@ def answer(evidence: Evidence) -> tuple[str, ...]:
         reasons = "; ".join(evidence.fit.convergence.reasons)
         return (
             f"The fit's own diagnostics reject it, so no verdict that hangs on it is given: {reasons}.",
-            f"What to do: {Case(evidence.fit, Thresholds()).way_out}.",
+            f"What to do: {clause(Analysis(evidence.fit).way_out)}.",
             "The pictures below show the rejected draws; do not use their ranges.",
         )
     sentences = _is_there_one(evidence)
@@ -174,7 +174,7 @@ def _instead(evidence: Evidence, refuted: list[str]) -> str:
     return f" ({'; '.join(clauses)})" if clauses else ""
 
 
-def _as_good(reading: Reading, rise: float) -> str:
+def _as_good(reading: RegimePosterior, rise: float) -> str:
     """Return which mCB values do as well as any inside the observed range; "" where that is not clear."""
     if is_flat(reading.height, rise):
         return "mCB hardly matters"
