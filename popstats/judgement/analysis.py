@@ -17,8 +17,7 @@ from popstats.inference.draws import INTERVAL_MASS, interval
 from popstats.judgement.explained import Explained, what_explains
 from popstats.judgement.premises import broken_premise
 from popstats.judgement.verdicts import Outcome, Thresholds, Verdict, Verdicts, decide, negligible
-from popstats.population.recipes import at_average_technique, first_rows, ratio_std, recipe_table
-from popstats.population.regimes import assign_regimes
+from popstats.population.recipes import ratio_std
 from popstats.posterior.fit import Fit
 from popstats.posterior.mean_curve import MeanCurve, members_of_fit, mix_sensitivity
 from popstats.posterior.optimum import (
@@ -171,7 +170,7 @@ class RegimePosterior:
 
     @property
     def regions(self) -> tuple[tuple[float, float, float], ...]:
-        """Both near-optimal ranges (lower end, best, upper end; log mCB) where a supported optimum has worse values in between."""
+        """Lower end, best and upper end (log mCB) of both near-optimal ranges, where worse values lie in between."""
         rival = self.outcome == "supported" and self.second.probability > SECOND_REGION
         return self.second.regions if rival else ()
 
@@ -360,8 +359,7 @@ class Analysis:
     @cached_property
     def techniques(self) -> dict[str, tuple[str, ...]]:
         """How the networks of each regime were retrained, by its label; rows that do not say come last."""
-        population, settings = self.fit.population, self.fit.settings
-        assigned = assign_regimes(population.frame, settings.regime_axis, settings.regimes)
+        population, assigned = self.fit.population, self.fit.recipes.assigned
         names = [name or UNNAMED for name in population.techniques]
         return {
             label: tuple(names[t] for t in np.unique(population.technique[assigned.index == k]))
@@ -443,10 +441,8 @@ class Analysis:
         drop at the regime's centre and mix of retraining techniques by the fit's own terms, NaN for networks that
         the fit leaves out.
         """
-        fit = self.fit
-        assigned = assign_regimes(fit.population.frame, fit.regime_axis, fit.settings.regimes)
-        table, first = recipe_table(fit.population, assigned), first_rows(fit.population)
-        labels = np.array([*assigned.labels, ""], dtype=object)
+        fit, table, first = self.fit, self.fit.recipes.table, self.fit.recipes.first
+        labels = np.array([*fit.recipes.assigned.labels, ""], dtype=object)
         spread = ratio_std(fit.population)
         adjusted = np.full(len(table), np.nan)
         members = members_of_fit(fit)
@@ -458,7 +454,7 @@ class Analysis:
                 "mcb": np.exp(table["log_mcb"]),
                 "reduction": table["reduction"],
                 "drop": table["drop"],
-                "drop_at_mix": at_average_technique(table)["drop"],
+                "drop_at_mix": fit.recipes.at_average_technique["drop"],
                 "runs": table["runs"].astype(int),
                 "macs": fit.population.frame["macs"].to_numpy()[first],
                 "ratio_std": np.nan if spread is None else spread[first],

@@ -22,8 +22,11 @@ from scipy import stats
 
 from popstats.arrays import FloatArray
 from popstats.errors import FitError
+from popstats.findings import Estimate
 from popstats.inference.draws import INTERVAL_MASS
 from popstats.inference.regression import natural_spline
+from popstats.judgement.analysis import estimate
+from popstats.posterior.fit import Fit, fit
 
 #: Fewest points for any of the companions.
 MINIMUM_POINTS = 10
@@ -184,6 +187,21 @@ def _interrupted(x: FloatArray, y: FloatArray, at: float) -> TwoLines:
     p_left, p_right = (float(2.0 * stats.norm.sf(abs(z))) for z in scores)
     u_shaped = slopes[0] < 0 < slopes[1] and max(p_left, p_right) < 0.05
     return TwoLines(at, slopes[0], slopes[1], scores[0], scores[1], p_left, p_right, u_shaped)
+
+
+def parametric_optima(fitted: Fit, curve: str) -> dict[str, Estimate | None]:
+    """Return by regime the mCB at which a parametric curve is lowest; None where most draws are lowest at an end."""
+    settings = fitted.settings
+    companion = fit(
+        fitted.population,
+        settings.regime_axis,
+        settings.regimes,
+        curve=curve,
+        seed=settings.seed,
+        priors=fitted.prior_settings,
+    )
+    pairs = zip(companion.fitted, companion.optimum_draws, strict=True)
+    return {r.label: estimate(np.exp(o.log_mcb)) if o.interior.mean() >= 0.5 else None for r, o in pairs}
 
 
 def lower_envelope(

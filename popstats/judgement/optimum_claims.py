@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 
 from popstats.findings import Finding, Span, Value
-from popstats.inference.data import RegimeData
 from popstats.judgement.analysis import (
     Analysis,
     Effect,

@@ -27,8 +27,7 @@ from popstats.judgement.edf import SpaceDifference, compare_spaces
 from popstats.judgement.explained import MINIMUM_RECIPES, WidthsBeyond
 from popstats.judgement.optimum_claims import interaction
 from popstats.judgement.verdicts import Verdict
-from popstats.population.recipes import at_average_technique, first_rows, ratio_std, recipe_table
-from popstats.population.regimes import assign_regimes
+from popstats.population.recipes import ratio_std
 from popstats.posterior.fit import fit
 
 #: The low-STD and the high-STD space: the outer thirds of a regime's recipes.
@@ -70,15 +69,10 @@ def judge_std_spaces(analysis: Analysis) -> list[Verdict]:
     spread = ratio_std(analysis.fit.population)
     if spread is None:
         return [analysis.not_assessable("S1", None, Finding("no STD"), (Finding("name widths"),))]
-    population, settings = analysis.fit.population, analysis.fit.settings
-    assigned = assign_regimes(population.frame, settings.regime_axis, settings.regimes)
-    first = first_rows(population)
-    recipes = at_average_technique(recipe_table(population, assigned)).assign(
-        std=spread[first], cost=population.table["macs"].to_numpy()[first]
-    )
-    found = [
-        _compare_std(analysis, r, recipes[recipes["regime"] == k]) for k, r in enumerate(analysis.fit.regimes)
-    ]
+    prepared, macs = analysis.fit.recipes, analysis.fit.population.table["macs"].to_numpy()
+    recipes = prepared.at_average_technique.assign(std=spread[prepared.first], cost=macs[prepared.first])
+    members = zip(analysis.fit.regimes, prepared.members, strict=True)
+    found = [_compare_std(analysis, regime, recipes.iloc[mine]) for regime, mine in members]
     verdicts = [v if isinstance(v, Verdict) else _std_verdict(analysis, v) for v in found]
     compared = [v for v in found if not isinstance(v, Verdict)]
     return [*verdicts, _std_overall(analysis, compared)] if len(compared) > 1 else verdicts
@@ -165,13 +159,13 @@ def _std_effect(analysis: Analysis, draws: FloatArray) -> Effect:
 
 def judge_retraining(analysis: Analysis) -> list[Verdict]:
     """Judge R1 in every regime that was retrained in more than one way: the optimum does not move."""
-    population, settings = analysis.fit.population, analysis.fit.settings
+    population = analysis.fit.population
     named = [name for name in population.techniques if name]
     if len(named) < 2:
         held = f"only {named[0]!r}" if named else "no column retraining"
         why = Finding("one technique", (), {"held": held})
         return [analysis.not_assessable("R1", None, why, (_with_techniques(analysis.fit.regimes, ()),))]
-    member = assign_regimes(population.frame, settings.regime_axis, settings.regimes).index >= 0
+    member = analysis.fit.recipes.assigned.index >= 0
     present = population.table["retraining"][member].dropna().unique()
     alone = {str(name): _technique(analysis, str(name)) for name in present}
     return [_moved(analysis, alone, regime) for regime in analysis.fit.regimes]

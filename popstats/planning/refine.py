@@ -21,8 +21,8 @@ from popstats.judgement.space_claims import judge_std_spaces, std_halves
 from popstats.planning.law import MINIMUM_RECIPES, RegimeLaw, WidthLaw, known_widths, width_law
 from popstats.planning.recovered_costs import CostForm
 from popstats.planning.search import Budget, WidthBands, near_best_bands
-from popstats.population.recipes import at_average_technique, first_rows, ratio_std, recipe_table
-from popstats.population.regimes import Axis, assign_regimes
+from popstats.population.recipes import ratio_std
+from popstats.population.regimes import Axis
 from popstats.population.table import folder_for
 from popstats.posterior.fit import Fit, require_fit
 from popstats.words import percent, sentence
@@ -204,16 +204,14 @@ def refine(fit: Fit, regime: float | str, by: Kind = "mcb") -> RefinedSpace:
 
 def _members(analysis: Analysis, posterior: RegimePosterior) -> pd.DataFrame:
     """Return the regime's recipes with their number in the population, MACs and STD."""
-    population, settings = analysis.fit.population, analysis.fit.settings
-    assigned = assign_regimes(population.frame, settings.regime_axis, settings.regimes)
-    first = first_rows(population)
-    recipes = at_average_technique(recipe_table(population, assigned)).assign(
-        row=first, macs=population.table["macs"].to_numpy()[first]
-    )
+    population, prepared = analysis.fit.population, analysis.fit.recipes
+    first = prepared.first
+    macs = population.table["macs"].to_numpy()[first]
+    recipes = prepared.at_average_technique.assign(row=first, macs=macs)
     spread = ratio_std(population)
     if spread is not None:
         recipes["std"] = spread[first]
-    return recipes[recipes["regime"] == assigned.labels.index(posterior.label)]
+    return recipes.iloc[prepared.members[prepared.assigned.labels.index(posterior.label)]]
 
 
 def _by_mcb(analysis: Analysis, posterior: RegimePosterior) -> RefinedSpace:

@@ -18,11 +18,10 @@ import pandas as pd
 
 from popstats.errors import FitError
 from popstats.inference.draws import INTERVAL_MASS
-from popstats.words import percent
 from popstats.planning.error_rates import DRAWS, SCORED, covers, optimum_outcomes, optimum_values
-from popstats.population.regimes import assign_regimes
 from popstats.population.table import Population
 from popstats.posterior.fit import Fit, fit
+from popstats.words import percent
 
 #: Recipes a regime of the subsamples.
 SIZES = (30, 100, 500, 3000)
@@ -100,7 +99,7 @@ def judge_subsamples(
 def _subsample(whole: Fit, labels: list[str], size: int, rng: np.random.Generator) -> Fit:
     """Fit one training each of `size` recipes of every regime named."""
     population, settings = whole.population, whole.settings
-    assigned = assign_regimes(population.frame, settings.regime_axis, settings.regimes)
+    assigned = whole.recipes.assigned
     # In random order, the first row of a recipe is a random one of its trainings.
     order = rng.permutation(len(population))
     _, first = np.unique(population.recipe[order], return_index=True)

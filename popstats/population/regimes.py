@@ -38,6 +38,16 @@ def reduction(cost: npt.ArrayLike, original: npt.ArrayLike) -> FloatArray:
     return 1.0 - np.asarray(cost, dtype=np.float64) / np.asarray(original, dtype=np.float64)
 
 
+def log_cost_offset(reduction: npt.ArrayLike, target: npt.ArrayLike) -> FloatArray:
+    """Return log((1 - reduction) / (1 - target)): where a recipe's cost lies inside its regime.
+
+    >>> float(log_cost_offset(0.5, 0.5))
+    0.0
+    """
+    kept = 1.0 - np.asarray(reduction, dtype=np.float64)
+    return np.asarray(np.log(kept / (1.0 - np.asarray(target, dtype=np.float64))))
+
+
 def parameter_bucket(
     params: npt.ArrayLike, original_params: npt.ArrayLike, width: float | None = BUCKET_WIDTH
 ) -> FloatArray:

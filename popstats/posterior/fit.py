@@ -154,7 +154,7 @@ def fit(
     priors = priors or Priors()
     prepared = prepare_population(population, axis, centres)
     data, changes = weighted_regimes(prepared, priors, seed)
-    result = _draw(prepared.recipes, data, changes, settings, priors, progress)
+    result = _draw(prepared.recipes.table, data, changes, settings, priors, progress)
     return Fit(population, data, settings, priors, result, changes, time.perf_counter() - started)
 
 

@@ -15,7 +15,17 @@ from popstats.judgement.evidence import AXIS_WORDS, Evidence
 from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdict
 from popstats.posterior.optimum import NEAR_OPTIMAL_POINTS, is_flat
 from popstats.report.alerts import doubts
-from popstats.words import ALL, clause, count, interval_words, join_words, number, percent, regime_name, regime_names
+from popstats.words import (
+    ALL,
+    clause,
+    count,
+    interval_words,
+    join_words,
+    number,
+    percent,
+    regime_name,
+    regime_names,
+)
 
 _OUTCOMES: tuple[Outcome, ...] = ("supported", "refuted", "undecided", "not assessable")
 #: Conjectures whose regimes fix parameters whatever the axis of the fit, and the reverse.

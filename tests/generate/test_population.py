@@ -190,7 +190,7 @@ def test_the_next_command_can_be_pasted(tmp_path, tiny_run, capsys):
 ASK = """
 import sys
 from pathlib import Path
-from generate.run_folder import RunFolder, is_being_prepared
+from generate.run.folder import RunFolder, is_being_prepared
 print(is_being_prepared(RunFolder(Path(sys.argv[1]))))
 """
 

@@ -9,7 +9,8 @@ from generate.inputs.networks import build_network
 from generate.prune.cost_forms import CostModel, QuadraticForm, derive_costs
 from generate.prune.dependency_graph import on_meta_device
 from generate.prune.groups import Group, find_groups
-from generate.recipes.sample import TOLERANCE, feasible_range, mcb_correlations, recipe_blocks, sample_recipes
+from generate.recipes.feasible import feasible_range
+from generate.recipes.sample import TOLERANCE, mcb_correlations, recipe_blocks, sample_recipes
 from popstats.errors import PlanError
 
 NETWORKS = {

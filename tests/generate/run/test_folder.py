@@ -64,7 +64,7 @@ def test_a_row_that_is_no_number_is_not_written(folder):
 HOLD = """
 import sys, time
 from pathlib import Path
-from generate.run_folder import Claims, RunFolder
+from generate.run.folder import Claims, RunFolder
 with Claims(RunFolder(Path(sys.argv[1]))).claim(int(sys.argv[2])) as mine:
     print(mine, flush=True)
     time.sleep(60)

@@ -347,5 +347,5 @@ def test_what_is_kept_of_a_population_cannot_be_written_to():
     for kept in (products.xx, products.xy, products.count, made.recipe, made.technique, made.widths):
         with pytest.raises(ValueError, match="read-only"):
             kept[0] = 0
-    members = prepare_population(made, "macs").members
+    members = prepare_population(made, "macs").recipes.members
     assert all(not rows.flags.writeable for rows in members)
