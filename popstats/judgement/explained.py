@@ -179,7 +179,7 @@ def _log_widths(widths: FloatArray, original: FloatArray) -> FloatArray:
 
 
 def _columns(features: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-    """Return the columns of each feature: a free curve of a single number, the additive law of the widths, their products."""
+    """Return each feature's columns: a free curve of a number; of the widths the additive law, and their products."""
     columns = {
         name: natural_spline(values[:, 0], values[:, 0])[:, 1:]
         for name, values in features.items()

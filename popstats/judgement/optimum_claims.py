@@ -70,7 +70,7 @@ def optimum_undecided(regime: RegimePosterior) -> Finding | None:
 
 
 def remedies(regime: RegimePosterior) -> tuple[Finding, ...]:
-    """Return what would decide whether there is an optimum: another choice of recipes where a premise is broken, else more."""
+    """Return what would decide whether there is an optimum: where a premise is broken, other recipes; else more."""
     if regime.withheld and regime.withheld.kind == "moves with cost":
         return (Finding("narrower regimes", (regime.label,), {"half_width": regime.data.half_width / 2.0}),)
     between = regime.withheld is not None

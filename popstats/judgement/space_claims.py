@@ -163,7 +163,7 @@ def judge_retraining(analysis: Analysis) -> list[Verdict]:
     named = [name for name in population.techniques if name]
     if len(named) < 2:
         held = f"only {named[0]!r}" if named else "no column retraining"
-        why = Finding("one technique", (), {"held": held})
+        why = Finding("one technique", (), {"held": held, "unnamed": _unnamed(analysis) if named else ()})
         return [analysis.not_assessable("R1", None, why, (_with_techniques(analysis.fit.regimes, ()),))]
     member = analysis.fit.recipes.assigned.index >= 0
     present = population.table["retraining"][member].dropna().unique()
