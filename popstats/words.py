@@ -549,7 +549,7 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
     ),
     "M1": _by_outcome(
         "mCB explains something that the layer widths do not",
-        "once the layer widths are known, mCB adds no predictive power",
+        "mCB adds no predictive power once the layer widths are known",
         ": beside {rival} it changes the cross-validated R² by {gain:4}{reach:; }{interaction:. }",
         undecided="mCB explains something that the layer widths do not",
     ),

@@ -10,7 +10,6 @@ import numpy as np
 from popstats.judgement.analysis import Analysis, RegimePosterior, rows_of
 from popstats.judgement.judge import analyse, judge
 from popstats.judgement.verdicts import Thresholds, Verdict, Verdicts
-from popstats.planning.law import MINIMUM_RECIPES, WidthLaw, width_law
 from popstats.posterior.fit import Fit
 from popstats.words import AXIS_WORDS
 
@@ -24,7 +23,7 @@ class Evidence(Analysis):
         self.fit, self.note, self.given = fit, (), given
         if given is not None:
             self.thresholds, self.verdicts = analyse(fit, given).thresholds, given
-            if given.analysis is not None:
+            if isinstance(given.analysis, Analysis):
                 self.__dict__.update(given.analysis.__dict__)
         else:
             self.thresholds = Thresholds()
@@ -37,6 +36,7 @@ class Evidence(Analysis):
 
     @property
     def rise(self) -> float:
+        """As in `Analysis.verdicts` and `RegimePosterior`."""
         return self.thresholds.rise
 
     def verdict(self, conjecture: str, regime: str) -> Verdict | None:  # type: ignore[override]
@@ -44,39 +44,33 @@ class Evidence(Analysis):
         return found[0] if len(found) else None
 
     def outcome(self, conjecture: str, regime: str) -> str:
+        """As in `Analysis.verdicts` and `RegimePosterior`."""
         return self.verdicts.outcome(conjecture, regime)
 
     def regimes_where(self, conjecture: str, outcome: str) -> list[str]:
+        """As in `Analysis.verdicts` and `RegimePosterior`."""
         return self.verdicts.regimes_where(conjecture, outcome)
 
-    @property
+    @cached_property
     def readings(self) -> dict[str, RegimePosterior]:
+        """As in `Analysis.verdicts` and `RegimePosterior`."""
         return self.by_label
 
-    @property
+    @cached_property
     def regions(self) -> dict[str, tuple[tuple[float, float], ...]]:
+        """As in `Analysis.verdicts` and `RegimePosterior`."""
         return {
             r.label: tuple((float(np.exp(a)), float(np.exp(b))) for a, _, b in r.regions)
             for r in self.regimes
             if r.regions
         }
 
-    @property
+    @cached_property
     def stretches(self) -> dict[str, tuple[tuple[float, float], ...]]:
+        """As in `Analysis.verdicts` and `RegimePosterior`."""
         return {r.label: tuple((s.low, s.high) for s in r.stretches) for r in self.regimes}
 
-    @property
-    def bucketed(self) -> dict[str, tuple[str, str]]:
-        return {}
-
     @cached_property
-    def law(self) -> WidthLaw | None:
-        settings, sizes = self.fit.settings, [r.n_recipes for r in self.fit.regimes]
-        if self.fit.population.widths is None or sum(sizes) < MINIMUM_RECIPES:
-            return None
-        return width_law(
-            self.fit.population,
-            regime_axis=settings.regime_axis,
-            regimes=settings.regimes,
-            seed=settings.seed,
-        )
+    def bucketed(self) -> dict[str, tuple[str, str]]:
+        """As in `Analysis.verdicts` and `RegimePosterior`."""
+        return {}

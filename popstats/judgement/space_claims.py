@@ -190,9 +190,8 @@ def _with_techniques(
 def _technique(analysis: Analysis, name: str) -> Analysis:
     settings = analysis.fit.settings
     fitted = fit(
-        analysis.fit.population.where(retraining=name),
+        analysis.fit.population.in_regimes(analysis.fit.recipes.assigned).where(retraining=name),
         regime_axis=settings.regime_axis,
-        regimes=settings.regimes,
         # Noise as in the fit that is judged; only normal noise has a closed form.
         noise=settings.noise,
         method="exact" if settings.noise == "normal" else "nuts",

@@ -6,17 +6,13 @@ import html
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Literal, get_args, overload
+from typing import Literal, get_args, overload
 
 import pandas as pd
 
 from popstats.errors import PopstatsError
 from popstats.findings import Finding, merge
 from popstats.words import ALL, QUANTITIES, sentence
-
-if TYPE_CHECKING:
-    from popstats.judgement.analysis import Analysis
-
 
 #: What `Verdicts.to_records` gives of each verdict.
 _RECORDED = (
@@ -235,7 +231,7 @@ class Verdicts(Sequence[Verdict]):
     Parameters
     ----------
     items : sequence of Verdict
-    analysis : Analysis, optional
+    analysis : popstats.judgement.analysis.Analysis, optional
         What they were read off: a report that is given the verdicts computes nothing again.
 
     Examples
@@ -249,7 +245,7 @@ class Verdicts(Sequence[Verdict]):
     ('supported', ['0.60'])
     """
 
-    def __init__(self, items: Sequence[Verdict], analysis: Analysis | None = None) -> None:
+    def __init__(self, items: Sequence[Verdict], analysis: object = None) -> None:
         self._items = tuple(items)
         self.analysis = analysis
 

@@ -163,7 +163,7 @@ def test_two_good_stretches_are_both_told() -> None:
     assert {np.sign(np.log(low)) for low, _ in stretches} == {-1.0, 1.0}
     both = " or ".join(f"{low:.2f} to {high:.2f}" for low, high in stretches)
     assert f"aim for {both} (best " in answer(evidence)[0]
-    assert f"anything from {both} is within" in evidence.verdicts.of("C3a")[0].sentence
+    assert f"values from {both} are within" in evidence.verdicts.of("C3a")[0].sentence
     assert drop_figure(evidence).table.rows[0][2] == both
     drawn = near_figure(evidence).panels[0].data["near"]
     assert [row[2:] for row in drawn.rows] == list(stretches)
