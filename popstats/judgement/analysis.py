@@ -81,7 +81,7 @@ class RegimePosterior:
     @property
     def grid(self) -> FloatArray:
         """Values of log mCB over the observed range, shape (G,)."""
-        return self.analysis.fit.grid[self.k]
+        return np.asarray(self.analysis.fit.grid[self.k])
 
     @property
     def drop(self) -> FloatArray:

@@ -40,6 +40,7 @@ class Evidence(Analysis):
         return self.thresholds.rise
 
     def verdict(self, conjecture: str, regime: str) -> Verdict | None:  # type: ignore[override]
+        """As in `Analysis.verdicts`."""
         found = self.verdicts.of(conjecture, regime)
         return found[0] if len(found) else None
 

@@ -304,7 +304,7 @@ class Verdicts(Sequence[Verdict]):
 
     def _folded(self) -> list[tuple[str, str, str, str]]:
         """Return conjecture, regimes, outcome, words; those that cannot be assessed share a row per kind of reason."""
-        rows = []
+        rows: list[tuple[str, str, str, str]] = []
         for conjecture in dict.fromkeys(v.conjecture for v in self):
             own = self.of(conjecture)
             rows += [

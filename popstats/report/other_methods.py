@@ -98,21 +98,28 @@ def _companions(evidence: Evidence, regime: RegimeData, quadratic: Optima, halve
     x, y = np.log(networks["mcb"].to_numpy()), networks["adjusted"].to_numpy()
     lines, parabola, tip = two_lines(x, y), quadratic[regime.label], halves[regime.label]
     wrong = parabola is None or not parabola.lower <= row.mcb <= parabola.upper
-    vertex = _NONE_INSIDE if parabola is None else with_interval(*parabola)
+    vertex = _NONE_INSIDE if parabola is None else _shown(parabola)
     if parabola is not None and wrong:
-        vertex = f"{number(parabola.value)} {_MISSPECIFIED}"
+        vertex = f"{_shown(parabola).partition(' ')[0]} {_MISSPECIFIED}"
     supported = evidence.outcome("C3a", regime.label) == "supported"
     envelope, elsewhere = _envelope(x, y, row, evidence)
     return (
         regime.label,
         with_interval(row.mcb, row.mcb_lower, row.mcb_upper),
         vertex,
-        _NONE_INSIDE if tip is None else with_interval(*tip),
+        _NONE_INSIDE if tip is None else _shown(tip),
         p_value(u_test(x, y).p_value),
         "U" if lines.u_shaped else "no U",
         envelope,
         _remarks(lines, supported, wrong, elsewhere),
     )
+
+
+def _shown(optimum: Estimate) -> str:
+    """Return a parametric curve's optimum with its interval."""
+    value, lower, upper = optimum
+    assert isinstance(value, float)
+    return with_interval(value, lower, upper)
 
 
 def _envelope(x: FloatArray, y: FloatArray, row: Any, evidence: Evidence) -> tuple[str, bool]:
