@@ -6,7 +6,6 @@ import argparse
 import json
 import math
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -26,12 +25,10 @@ if TYPE_CHECKING:
 #: Exit statuses; the last is what shells give a command that was interrupted.
 DONE, REJECTED, INTERRUPTED = 0, 3, 130
 
-#: An argument of `popstats.fit`, as sentences of popstats write it.
-_SETTING = re.compile(r"\b(noise|method|curve)='(\w+)'")
 #: Why options about a table or its fit have nothing to change.
-_SAVED = "is a saved fit, whose table and settings are in it. Fit the table again with these options, or leave them out"
+_SAVED = "is a saved fit and holds its own table and settings. Fit the table again with these options, or leave them out"
 _GUESSED = (
-    "no population is given, so a guess is planned with. Give a pilot population, or leave these options out"
+    "without a population, the plan is made from a guess. Give a pilot population, or leave these options out"
 )
 _SIMULATED = (
     "populations are simulated, and no table is read. Give one with --plasmode, or leave these options out"
@@ -47,6 +44,8 @@ _WIDEST = 110
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status."""
+    if sys.stdout is None:  # Closed: services and pythonw have none.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = command_parser(_COMMANDS).parse_args(given)
     options.command_line = f"python -m popstats {shlex.join(given)}"
@@ -54,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
         sys.stdout.flush()
     except PopstatsError as error:
-        print(f"Error: {_as_options(error.on_command_line)}", file=sys.stderr)
+        print(f"Error: {error.on_command_line}", file=sys.stderr)
         return BAD_INPUT
     except BrokenPipeError:
         # The reader (head, less) has seen enough; nothing may be written to the pipe at exit either.
@@ -69,13 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _as_options(sentence: str) -> str:
-    """Return a sentence that names arguments of `popstats.fit` with the options of the command line instead."""
-    return _SETTING.sub(r"--\1 \2", sentence)
-
-
 def _width() -> int | None:
-    """Return the columns to wrap text at; None through a pipe, whose reader wants a line a sentence."""
+    """Return the columns to wrap text at; None through a pipe, whose reader wants one line per sentence."""
     return min(shutil.get_terminal_size().columns, _WIDEST) if sys.stdout.isatty() else None
 
 
@@ -112,7 +106,7 @@ def _check(options: argparse.Namespace) -> int:
 def _fit(options: argparse.Namespace) -> int:
     from popstats.report.terminal import fit_text, near_optimal, optimum_outcomes
 
-    check_output(options.output, ".nc", required=True)
+    check_output(options.output, ".nc")
     fit = _fitted(options, options.population)
     if not fit.fitted:
         raise PopstatsError(_why_nothing(fit))
@@ -132,7 +126,7 @@ def _fit(options: argparse.Namespace) -> int:
         ),
     }
     saved = f"\nSaved: {options.output}" if options.output else ""
-    _say(options, found, "" if options.json else f"{_as_options(fit_text(fit, checked, _width()))}{saved}")
+    _say(options, found, "" if options.json else f"{fit_text(fit, checked, _width())}{saved}")
     return _status(fit)
 
 
@@ -151,17 +145,19 @@ def _why_nothing(fit: Fit) -> str:
     )
     asked = ", ".join(f"{r.target:g} ({r.n:,} trainings: {r.reason})" for r in fit.regimes)
     return (
-        f"{population.name}: no regime could be fitted. Asked for (--regimes, on the {axis} axis): {asked}. "
-        f"The table's {len(population):,} trainings by {axis} reduction: {held}. Ask for regimes with at least "
+        f"{population.name}: no regime could be fitted. Given (--regimes, on the {axis} axis): {asked}. "
+        f"The table's {len(population):,} trainings by {axis} reduction: {held}. Choose regimes with at least "
         f"{MINIMUM_RECIPES} recipes of different mCB, or add recipes"
     )
 
 
 def _alerts(fit: Fit) -> list[str] | None:
     """Return what the predictive checks found, in options' words; None for a curve that has none."""
+    from popstats.words import sentences
+
     if fit.settings.curve != "smooth":
         return None
-    return [_as_options(alert) for alert in fit.predictive_checks.alerts]
+    return list(sentences(fit.predictive_checks.alerts, command_line=True))
 
 
 def _judge(options: argparse.Namespace) -> int:
@@ -171,7 +167,7 @@ def _judge(options: argparse.Namespace) -> int:
     thresholds = _thresholds(options.threshold)
     fit = _fitted(options, options.population)
     verdicts = judge(fit, **thresholds)
-    text = "" if options.json else _as_options(verdicts_text(fit, verdicts, _width()))
+    text = "" if options.json else verdicts_text(fit, verdicts, _width(), _source(options.population))
     _say(options, verdicts.to_records(), text)
     return _status(fit)
 
@@ -189,15 +185,45 @@ def _thresholds(texts: list[str]) -> dict[str, float]:
 def _report(options: argparse.Namespace) -> int:
     from popstats.report.page import write_comparison, write_report
 
-    check_output(options.output, ".html")
+    check_output(options.output, ".html", ".pdf")
     fits = [_fitted(options, source) for source in options.population]
     if len(fits) == 1:
-        path = write_report(fits[0], options.output, command=options.command_line)
+        source = _source(options.population[0])
+        path = write_report(fits[0], options.output, command=options.command_line, source=source)
     else:
         path = write_comparison(fits, options.output, command=options.command_line)
     ok = all(fit.convergence.ok for fit in fits)
     _say(options, {"report": str(path), "content": f"{path}.json", "ok": ok}, str(path))
     return max(_status(fit) for fit in fits)
+
+
+def _source(given: str) -> str | None:
+    """Return what the population is loaded by, for commands to paste; None for a saved fit."""
+    return None if Path(given).suffix == ".nc" else shlex.quote(given)
+
+
+def _recommend(options: argparse.Namespace) -> int:
+    check_output(options.output, ".json", ".toml")
+    from popstats.planning.recommend import recommend
+
+    population = _population(options, options.population)
+    budget = {"drop": options.drop} if options.reduction is None else {"reduction": options.reduction}
+    given = {"axis": options.axis, "candidates": _candidates(options)}
+    found = recommend(population, **budget, **{name: v for name, v in given.items() if v is not None})
+    if options.output:
+        (found.to_toml if options.output.suffix == ".toml" else found.to_json)(options.output)
+    saved = f"\nSaved: {options.output}" if options.output else ""
+    _say(options, {"frame": found.frame, "widths": dict(found.widths)}, f"{repr(found)[1:-1]}{saved}")
+    return DONE
+
+
+def _candidates(options: argparse.Namespace) -> Any:
+    if options.candidates is None:
+        return None
+    import pandas as pd
+
+    read = pd.read_parquet if options.candidates.suffix == ".parquet" else pd.read_csv
+    return read(options.candidates)
 
 
 def _refine(options: argparse.Namespace) -> int:
@@ -213,7 +239,7 @@ def _refine(options: argparse.Namespace) -> int:
     lines = [repr(space)[1:-1]]
     if options.by == "mcb" and outcome != "supported":
         lines.append(
-            f"Note: C3a, that there is a best mCB, is {outcome} in this regime; the range is only where the fit is lowest."
+            f"Note: C3a, that there is a best mCB, is {outcome} in this regime; the range only says where the fit is lowest."
         )
     lines += [f"Saved: {options.output}"] if options.output else []
     _say(options, {**vars(space), "outcome": outcome}, "\n".join(lines))
@@ -264,7 +290,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _simulate(options: argparse.Namespace) -> int:
     from popstats.population.simulate import simulate_population
 
-    check_output(options.output, ".parquet", required=True)
+    check_output(options.output, ".parquet")
     population = simulate_population(
         options.truth, regimes=options.regimes, n=options.n, rise=options.rise, noise=options.noise,
         seeds=options.seeds, seed=options.seed,
@@ -419,7 +445,7 @@ def _status(fit: Fit) -> int:
         return BAD_INPUT
     if fit.convergence.ok:
         return DONE
-    print(f"The fit's own diagnostics reject it: {'; '.join(fit.convergence.reasons)}", file=sys.stderr)
+    print(f"The diagnostics reject the fit: {'; '.join(map(str, fit.convergence.reasons))}", file=sys.stderr)
     return REJECTED
 
 
@@ -429,6 +455,7 @@ _COMMANDS: Mapping[str, Command] = {
     "check": _check,
     "fit": _fit,
     "judge": _judge,
+    "recommend": _recommend,
     "report": _report,
     "refine": _refine,
     "compare": _compare,
