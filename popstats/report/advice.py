@@ -39,8 +39,10 @@ _RATIO = "FLOPs-to-parameters ratio (mCB; 1 is the original's)"
 LOOSE = 3.0
 #: So many aims are named in the sentence; more stand in the table alone.
 _NAMED = 2
-#: Standard deviations between an estimate and a threshold that decide; more recipes than `_TOO_MANY` are no plan.
-_DECIDING, _TOO_MANY = 1.645, 20_000
+#: Square root of the recipes that decide four in five simulated regimes, per noise over distance of the rise from its
+#: threshold (docs/error-rates.md: 80, 450 and 2,200 recipes at distances of 0.3, 0.1 and 0.05 points and noise 0.15);
+#: more recipes than `_TOO_MANY` are no plan.
+_DECIDING, _TOO_MANY = 15.7, 20_000
 
 _PER_REGIME = "Ruled out: costs over {rise:g} points more than the best (probability ≥ {at_least:g})"
 
@@ -117,7 +119,7 @@ def _recommended(analysis: Analysis) -> tuple[Recommendations, str]:
         try:
             found[regime.label] = recommend(population, reduction=regime.target, axis=axis)
         except PopstatsError as error:
-            refusal = f"No widths can be recommended: {error}."
+            refusal = f"No widths can be recommended: {str(error).rstrip('.')}."
     return found, "" if found else refusal
 
 
@@ -212,13 +214,13 @@ def _ruled_out(regime: RegimePosterior) -> tuple[Span, ...]:
     return tuple(Span(float(low), float(high)) for low, high in ends if high > low)
 
 
-def _recipes_to_decide(regime: RegimePosterior) -> int | None:
-    """Return at how many recipes this estimate would decide, its error shrinking with their square root."""
-    rises = least_rise(regime.optimum)
-    distance, error = abs(float(np.median(rises)) - regime.thresholds.rise), float(np.std(rises))
-    needed = regime.data.n_recipes * (_DECIDING * error / distance) ** 2 if distance > 0 else math.inf
-    # Where the prior's odds alone keep a verdict open, twice the recipes are the least that can be told.
-    needed = max(needed, 2.0 * regime.data.n_recipes)
+def _recipes_to_decide(analysis: Analysis, regime: str) -> int | None:
+    """Return at how many recipes a rise like the present estimate is decided in four of five populations."""
+    posterior, row = analysis.by_label[regime], analysis.optima[regime]
+    distance = abs(float(np.median(least_rise(posterior.optimum))) - posterior.thresholds.rise)
+    needed = (_DECIDING * row.residual_sd / distance) ** 2 if distance > 0 else math.inf
+    # What was not enough here is at least doubled.
+    needed = max(needed, 2.0 * row.n_recipes)
     return int(float(f"{needed:.2g}")) if needed <= _TOO_MANY else None
 
 
@@ -278,17 +280,20 @@ def _tables(
 ) -> tuple[tuple[str, Table], ...]:
     rows = [_regime_row(analysis, r.label, advised, sure) for r in analysis.fit.fitted]
     drop, limits = f"points ({MASS_WORDS})", analysis.thresholds
-    columns = (
-        (
+    columns: tuple[str, ...] = (
+        "removed",
+        "mCB to aim for",
+        f"smallest expected drop, {drop}",
+        "at the original's ratio",
+    )
+    if advised:
+        columns = (
             "removed",
-            f"drop with the widths below, {drop}",
-            "uniform pruning",
-            "gain over it",
+            f"gain over uniform, {drop}",
+            "with the widths below",
+            "uniform",
             "mCB to aim for",
         )
-        if advised
-        else ("removed", "mCB to aim for", f"smallest expected drop, {drop}", "at the original's ratio")
-    )
     caption = _PER_REGIME.format(rise=limits.rise, at_least=limits.supported)
     found = [(caption, Table(columns, tuple(rows)))]
     if advised:
@@ -322,7 +327,7 @@ def _no_aim(analysis: Analysis, regime: str) -> str:
     told = [as_good or "undecided"]
     if bad := _ruled_out(analysis.by_label[regime]):
         told.append(f"{' and '.join(interval_words(*span) for span in bad)} ruled out")
-    if recipes := _recipes_to_decide(analysis.by_label[regime]):
+    if recipes := _recipes_to_decide(analysis, regime):
         told.append(
             f"about {count(recipes)} recipes would decide ({count(analysis.optima[regime].n_recipes)} now)"
         )
@@ -331,18 +336,16 @@ def _no_aim(analysis: Analysis, regime: str) -> str:
 
 def _width_table(advised: Recommendations) -> Table:
     """Return one row per layer group, one column per regime."""
-    groups = list(next(iter(advised.values())).widths)
-    rows = [
-        (
-            group,
-            *(
-                f"{number(a.widths[group], 0)} ({percent(1.0 - a.ratios[group], 0)})"
-                for a in advised.values()
-            ),
-        )
-        for group in groups
+    cells = [
+        [
+            f"{w:g} ({percent(ratio, 0)})"
+            for w, ratio in zip(a.widths.values(), a.ratios.values(), strict=True)
+        ]
+        for a in advised.values()
     ]
-    return Table(("group", *(f"{regime_name(r)} removed" for r in advised)), tuple(rows))
+    groups = next(iter(advised.values())).widths
+    columns = ("group", *(f"{regime_name(r)} removed" for r in advised))
+    return Table(columns, tuple(zip(groups, *cells, strict=True)))
 
 
 def _next(
@@ -373,7 +376,7 @@ def _next(
 def _more_recipes(analysis: Analysis, source: str) -> tuple[tuple[str, str], ...]:
     """Return the plan lines of as many recipes as would decide, for the undecided regime that needs fewest."""
     undecided = analysis.verdicts.regimes_where("C3a", "undecided")
-    known = {r: _recipes_to_decide(analysis.by_label[r]) for r in undecided}
+    known = {r: _recipes_to_decide(analysis, r) for r in undecided}
     needed = {regime: n for regime, n in known.items() if n is not None}
     if not needed:
         return ()

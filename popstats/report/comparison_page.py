@@ -223,7 +223,7 @@ def _curves_figure(named: list[_Named]) -> Figure | None:
     labels = sorted(targets, key=lambda label: targets[label])
     return Figure(
         key="curves",
-        heading="The curves on top of each other",
+        heading="The curves overlaid",
         sentence=_overlap_words(named),
         caption=(
             "Expected drop over mCB at each regime's centre. Drops are measured from each population's own original. "
