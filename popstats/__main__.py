@@ -39,6 +39,9 @@ _SIMULATED = (
 _SUBSAMPLED = (
     "subsamples of one table are judged, by the exact method and in one process. Leave these options out"
 )
+_NO_BUDGET = (
+    "without a budget, all supported reductions are predicted. Give --reduction or --drop, or leave these options out"
+)
 #: Above so many trainings, `fit` does not wait for the predictive checks.
 _CHECKED_TRAININGS = 50_000
 #: Longer lines are hard to read, however wide the terminal is.
@@ -198,6 +201,47 @@ def _report(options: argparse.Namespace) -> int:
     ok = all(fit.convergence.ok for fit in fits)
     _say(options, {"report": str(path), "content": f"{path}.json", "ok": ok}, str(path))
     return max(_status(fit) for fit in fits)
+
+
+def _recommend(options: argparse.Namespace) -> int:
+    from popstats.planning.recommend import frontier, recommend
+
+    asked = options.reduction is not None or options.drop is not None
+    ending = ".toml" if options.output and options.output.suffix == ".toml" else ".json"
+    check_output(options.output, ending, required=True)
+    if not asked:
+        refuse_ignored(options, ("candidates", "output"), _NO_BUDGET)
+    population = _population(options, options.population)
+    if not asked:
+        found = frontier(population, axis=options.axis)
+        table = found.frame.to_string(index=False, float_format=lambda v: f"{v:.4g}")
+        _say(options, {"axis": found.axis, "frontier": found.frame}, f"{table}\n{found.sentence}")
+        return DONE
+    recipe = recommend(
+        population, options.reduction, drop=options.drop, axis=options.axis, candidates=_table_of(options.candidates)
+    )
+    if options.output:
+        (recipe.to_toml if ending == ".toml" else recipe.to_json)(options.output)
+    saved = f"\nSaved: {options.output}" if options.output else ""
+    table = recipe.frame.to_string(index=False, float_format=lambda v: f"{v:.6g}")
+    value = {
+        "axis": recipe.axis, "reduction": recipe.reduction, "recommended": vars(recipe.best),
+        "uniform": vars(recipe.uniform), "gain": [recipe.gain, recipe.gain_lower, recipe.gain_upper],
+        "note": recipe.note,
+    }  # fmt: skip
+    _say(options, value, f"{recipe.sentence}\n{table}{saved}")
+    return DONE
+
+
+def _table_of(path: Path | None) -> Any:
+    """Return the table in a file, or None without one."""
+    import pandas as pd
+
+    if path is None:
+        return None
+    if not path.is_file():
+        raise PopstatsError(f"--candidates: no such file: {path}")
+    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
 
 
 def _refine(options: argparse.Namespace) -> int:
@@ -430,6 +474,7 @@ _COMMANDS: Mapping[str, Command] = {
     "fit": _fit,
     "judge": _judge,
     "report": _report,
+    "recommend": _recommend,
     "refine": _refine,
     "compare": _compare,
     "plan-size": _plan_size,

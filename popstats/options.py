@@ -76,6 +76,13 @@ _HELP = {
         "to remake it. Two or more populations are compared side by side. FILE.html.json\n"
         "holds the same for machines.",
     ),
+    "recommend": (
+        "say which widths to keep at a budget",
+        "The recipe that the width law predicts best, beside uniform pruning, with 90 %\n"
+        "intervals: for a budget (--reduction 0.8), or for the largest reduction that costs\n"
+        "at most so many points with probability 0.95 (--drop 1). With neither, the\n"
+        "predicted drops over all supported reductions.",
+    ),
     "refine": (
         "propose the recipe space for the next run of generate",
         "By mCB: the near-optimal range (and low STD, where that is supported). By\n"
@@ -119,7 +126,7 @@ def command_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     json_only, table, fitting = _json_options(), _table_options(), _fit_options()
     parents = {name: [json_only, table, fitting] for name in commands}
     parents |= {"list": [json_only], "simulate": [json_only]}
-    parents |= {"check": [json_only, table], "calibrate": [json_only, table]}
+    parents |= {name: [json_only, table] for name in ("check", "recommend", "calibrate")}
     for name, run in commands.items():
         line, more = _HELP[name]
         own = made.add_parser(
@@ -297,6 +304,21 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _recommend_options(parser: argparse.ArgumentParser) -> None:
+    _check_options(parser)
+    parser.add_argument("--reduction", type=float, metavar="R", help="share of the cost to remove, e.g. 0.8")
+    parser.add_argument("--drop", type=float, metavar="POINTS", help="tolerated drop in accuracy points, e.g. 1")
+    parser.add_argument(
+        "--axis", choices=("macs", "params"), help="what the budget limits (default: the plan's axis, else macs)"
+    )
+    parser.add_argument(
+        "--candidates", type=Path, metavar="FILE", help="recipes to choose from, .csv or .parquet: groups, macs, params"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="save the recipe: .json, or .toml for a plan's space"
+    )
+
+
 def _refine_options(parser: argparse.ArgumentParser) -> None:
     _one_fit(parser)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.toml", help="save the space for a plan")
@@ -389,6 +411,7 @@ _OWN_OPTIONS: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
     "fit": _fitting_options,
     "judge": _judge_options,
     "report": _report_options,
+    "recommend": _recommend_options,
     "refine": _refine_options,
     "compare": _compare_options,
     "plan-size": _planning_options,

@@ -34,8 +34,8 @@ WORTHWHILE = 0.02
 SUPPORTED_FACTOR, SUPPORTED_RECIPES, SUPPORTED_SHARE = 1.5, 20, 0.25
 #: Fewest recipes of similar cost, and narrowest range of reductions that is worth naming.
 FEWEST_RECIPES, NARROWEST = 10, 0.005
-#: Share of the recipes that lies outside the supported costs on either side.
-OUTSIDE = 0.01
+#: Share of the recipes that lies outside the supported costs on either side, before these are widened by a factor.
+OUTSIDE, WIDENED = 0.01, 1.02
 #: Most recipes of a fit, the nearest in cost: more would add time, not certainty.
 MOST = 1000
 #: Most columns of the law: above, the pairwise products are left out.
@@ -84,7 +84,7 @@ class WidthTable:
     def supported(self) -> list[tuple[float, float]]:
         """Return the ranges of reductions that the recipes support, mildest first."""
         low, high = np.quantile(self.log_cost, [OUTSIDE, 1.0 - OUTSIDE])
-        grid = np.linspace(high, low, 201)
+        grid = np.minimum(np.linspace(high + np.log(WIDENED), low - np.log(WIDENED), 201), -1e-6)
         near = np.abs(grid[:, None] - self.log_cost) <= np.log(SUPPORTED_FACTOR)
         needed = max(FEWEST_RECIPES, min(SUPPORTED_RECIPES, int(SUPPORTED_SHARE * self.log_cost.size)))
         fine = near.sum(axis=1) >= needed
