@@ -26,6 +26,9 @@ _HOMES = {
     "judge": "popstats.judgement.judge",
     "Verdicts": "popstats.judgement.verdicts",
     "prior_claims": "popstats.judgement.judge",
+    "recommend": "popstats.planning.recommend",
+    "Recommendation": "popstats.planning.recommend",
+    "frontier": "popstats.planning.recommend",
     "refine": "popstats.planning.refine",
     "RefinedSpace": "popstats.planning.refine",
     "plot_drop": "popstats.plots",
@@ -52,10 +55,12 @@ __all__ = [
     "PopstatsError",
     "Population",
     "PopulationError",
+    "Recommendation",
     "RefinedSpace",
     "Verdicts",
     "compare",
     "fit",
+    "frontier",
     "judge",
     "load_population",
     "plan_size",
@@ -68,6 +73,7 @@ __all__ = [
     "plot_width_law",
     "populations",
     "prior_claims",
+    "recommend",
     "refine",
     "simulate_population",
     "width_law",
@@ -80,6 +86,7 @@ if TYPE_CHECKING:
     from popstats.judgement.verdicts import Verdicts
     from popstats.planning.law import width_law
     from popstats.planning.plan_size import plan_size
+    from popstats.planning.recommend import Recommendation, frontier, recommend
     from popstats.planning.refine import RefinedSpace, refine
     from popstats.plots import (
         plot_drop,

@@ -36,6 +36,7 @@ _SIMULATED = (
 _SUBSAMPLED = (
     "subsamples of one table are judged, by the exact method and in one process. Leave these options out"
 )
+_NO_BUDGET = "without a budget, all supported reductions are predicted. Give --reduction or --drop, or leave these options out"
 #: Above so many trainings, `fit` does not wait for the predictive checks.
 _CHECKED_TRAININGS = 50_000
 #: Longer lines are hard to read, however wide the terminal is.
@@ -203,27 +204,47 @@ def _source(given: str) -> str | None:
 
 
 def _recommend(options: argparse.Namespace) -> int:
-    check_output(options.output, ".json", ".toml")
-    from popstats.planning.recommend import recommend
+    from popstats.planning.recommend import frontier, recommend
 
+    asked = options.reduction is not None or options.drop is not None
+    check_output(options.output, ".json", ".toml")
+    if not asked:
+        refuse_ignored(options, ("candidates", "output"), _NO_BUDGET)
     population = _population(options, options.population)
-    budget = {"drop": options.drop} if options.reduction is None else {"reduction": options.reduction}
-    given = {"axis": options.axis, "candidates": _candidates(options)}
-    found = recommend(population, **budget, **{name: v for name, v in given.items() if v is not None})
+    if not asked:
+        found = frontier(population, axis=options.axis)
+        table = found.frame.to_string(index=False, float_format=lambda v: f"{v:.4g}")
+        _say(options, {"axis": found.axis, "frontier": found.frame}, f"{table}\n{found.sentence}")
+        return DONE
+    recipe = recommend(
+        population,
+        options.reduction,
+        drop=options.drop,
+        axis=options.axis,
+        candidates=_table_of(options.candidates),
+    )
     if options.output:
-        (found.to_toml if options.output.suffix == ".toml" else found.to_json)(options.output)
+        (recipe.to_toml if options.output.suffix == ".toml" else recipe.to_json)(options.output)
     saved = f"\nSaved: {options.output}" if options.output else ""
-    _say(options, {"frame": found.frame, "widths": dict(found.widths)}, f"{repr(found)[1:-1]}{saved}")
+    table = recipe.frame.to_string(index=False, float_format=lambda v: f"{v:.6g}")
+    value = {
+        "axis": recipe.axis, "reduction": recipe.reduction, "recommended": vars(recipe.best),
+        "uniform": vars(recipe.uniform), "gain": [recipe.gain, recipe.gain_lower, recipe.gain_upper],
+        "note": recipe.note,
+    }  # fmt: skip
+    _say(options, value, f"{recipe.sentence}\n{table}{saved}")
     return DONE
 
 
-def _candidates(options: argparse.Namespace) -> Any:
-    if options.candidates is None:
-        return None
+def _table_of(path: Path | None) -> Any:
+    """Return the table in a file, or None without one."""
     import pandas as pd
 
-    read = pd.read_parquet if options.candidates.suffix == ".parquet" else pd.read_csv
-    return read(options.candidates)
+    if path is None:
+        return None
+    if not path.is_file():
+        raise PopstatsError(f"--candidates: no such file: {path}")
+    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
 
 
 def _refine(options: argparse.Namespace) -> int:

@@ -72,11 +72,11 @@ _HELP = {
         "  M1   mCB explains something that the layers' widths do not; read it beside C3a",
     ),
     "recommend": (
-        "recommend the widths of one recipe for a budget, beside uniform pruning",
-        "For --reduction 0.8: the recipe of at most 20 % of the cost with the smallest\n"
-        "predicted drop. For --drop 1.0: the largest reduction whose predicted drop is at\n"
-        "most one point with probability 0.95. A budget outside what the population\n"
-        "supports is refused, with the supported range.",
+        "say which widths to keep at a budget",
+        "The recipe that the width law predicts best, beside uniform pruning, with 90 %\n"
+        "intervals: for a budget (--reduction 0.8), or for the largest reduction that costs\n"
+        "at most so many points with probability 0.95 (--drop 1). With neither, the\n"
+        "predicted drops over all supported reductions.",
     ),
     "report": (
         "write the report, one HTML file that opens offline",
@@ -298,24 +298,29 @@ def _judge_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _recommend_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("population", metavar="POP", help=_POPULATION)
-    budget = parser.add_mutually_exclusive_group(required=True)
-    budget.add_argument(
-        "--reduction", type=float, metavar="R", help="remove at least this fraction of the cost, e.g. 0.8"
-    )
-    budget.add_argument(
-        "--drop",
-        type=float,
-        metavar="POINTS",
-        help="prune as far as a drop of at most this many points allows",
+    _check_options(parser)
+    parser.add_argument("--reduction", type=float, metavar="R", help="share of the cost to remove, e.g. 0.8")
+    parser.add_argument(
+        "--drop", type=float, metavar="POINTS", help="tolerated drop in accuracy points, e.g. 1"
     )
     parser.add_argument(
-        "--axis", choices=("macs", "params"), help="the cost (default: the plan's, else macs)"
+        "--axis",
+        choices=("macs", "params"),
+        help="what the budget limits (default: the plan's axis, else macs)",
     )
     parser.add_argument(
-        "--candidates", type=Path, metavar="TABLE", help="rank these recipes (widths and costs, one per row)"
+        "--candidates",
+        type=Path,
+        metavar="FILE",
+        help="recipes to choose from, .csv or .parquet: groups, macs, params",
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="save it (.json, or .toml)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="save the recipe: .json, or .toml for a plan's space",
+    )
 
 
 def _report_options(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from popstats.figures.curve_figures import MASS_WORDS, limit_sentence, near_word
 from popstats.figures.space_figures import even_sentence
 from popstats.findings import Finding, Span
 from popstats.judgement.analysis import Analysis, RegimePosterior, stated
+from popstats.planning.recommend import Recommendation, recommend
 from popstats.posterior.optimum import least_rise
 from popstats.report.alerts import WEAK, weak_words
 from popstats.words import (
@@ -47,7 +47,7 @@ _DECIDING, _TOO_MANY = 15.7, 20_000
 _PER_REGIME = "Ruled out: costs over {rise:g} points more than the best (probability ≥ {at_least:g})"
 
 #: By regime: what `popstats.recommend` says of its budget.
-Recommendations = Mapping[str, Any]
+type Recommendations = Mapping[str, Recommendation]
 
 
 def advice(analysis: Analysis, known: Sequence[Finding], source: str, command_line: bool = False) -> Section:
@@ -105,13 +105,8 @@ def _nothing_fitted(analysis: Analysis) -> Section:
 
 def _recommended(analysis: Analysis) -> tuple[Recommendations, str]:
     """Return the recommended recipe of each regime, and why there is none where there is none at all."""
-    try:
-        from popstats.planning.recommend import recommend
-    except ImportError:
-        return {}, ""
-
     population, axis = analysis.fit.population, analysis.fit.regime_axis
-    found: dict[str, Any] = {}
+    found: dict[str, Recommendation] = {}
     refusal = ""
     if population.widths is None:
         return found, ""
