@@ -61,8 +61,12 @@ def advice(analysis: Analysis, known: Sequence[Finding], source: str, command_li
     weakened = {r for f in weak for r in f.regimes}
     sure = [r for r in analysis.verdicts.regimes_where("C3a", "supported") if r not in weakened]
     even, by_mcb = even_sentence(analysis), _by_mcb(analysis, sure)
-    lead = [weak_words(known, command_line), _by_widths(analysis, advised)]
-    lead += [] if advised else [by_mcb] if sure else [by_mcb, even]
+    by_widths = _by_widths(analysis, advised)
+    lead = [weak_words(known, command_line)]
+    if any(a.gain_lower > 0 for a in advised.values()):
+        lead += [by_widths]
+    else:
+        lead += [by_mcb, by_widths] if sure else [by_widths, by_mcb, even]
     paragraphs = (
         refusal,
         *dict.fromkeys(a.note for a in advised.values()),
@@ -324,7 +328,7 @@ def _no_aim(analysis: Analysis, regime: str) -> str:
         told.append(f"{' and '.join(interval_words(*span) for span in bad)} ruled out")
     if recipes := _recipes_to_decide(analysis, regime):
         told.append(
-            f"about {count(recipes)} recipes would decide ({count(analysis.optima[regime].n_recipes)} now)"
+            f"about {count(recipes)} recipes would decide at this estimate ({count(analysis.optima[regime].n_recipes)} now)"
         )
     return "; ".join(told)
 
@@ -349,9 +353,10 @@ def _next(
     """Return the command to paste next: the widths as a file, the space around a best mCB, or more recipes."""
     own = analysis.fit.regime_axis
     axis = "" if own == analysis.fit.population.regime_axis else f" --axis {own}"
-    if advised:
-        clear = [r for r, a in advised.items() if a.gain_lower > 0] or list(advised)
-        target = next(r.target for r in analysis.fit.fitted if r.label == clear[-1])
+    clear = [r for r, a in advised.items() if a.gain_lower > 0]
+    if clear or (advised and not sure):
+        last = [*advised, *clear][-1]
+        target = next(r.target for r in analysis.fit.fitted if r.label == last)
         return (
             (
                 "Next: save these widths for training",
