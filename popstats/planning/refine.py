@@ -23,7 +23,7 @@ from popstats.judgement.verdicts import Thresholds
 from popstats.planning.law import MINIMUM_RECIPES, RegimeLaw, WidthLaw, known_widths, width_law
 from popstats.planning.recovered_costs import CostForm
 from popstats.planning.search import Budget, WidthBands, near_best_bands
-from popstats.population.recipes import ratio_std
+from popstats.population.recipes import positive_widths, ratio_std
 from popstats.population.regimes import Axis
 from popstats.population.table import folder_for
 from popstats.posterior.fit import Fit, require_fit
@@ -312,7 +312,7 @@ def _by_widths(case: Case, reading: Reading) -> RefinedSpace:
         )
     whole = fit.population.original.macs if fit.regime_axis == "macs" else fit.population.original.params
     budget = Budget(_cost(fit, law), law.full_widths, (1.0 - reading.data.target) * whole)
-    widths = known_widths(fit.population)[recipes["row"].to_numpy()]
+    widths = positive_widths(known_widths(fit.population)[recipes["row"].to_numpy()])
     shares = np.log(widths / law.full_widths)
     bands = near_best_bands(law.of(reading.label), budget, shares, near=case.thresholds.near)
     low, high = _whole_channels(bands, law.full_widths, widths)
