@@ -80,7 +80,7 @@ def _read_run(source: Path) -> pa.Table:
     plan, original = folder.read_plan(), folder.read_original()
     if plan is None or original is None:
         raise PopulationError(
-            f"{source} is no run folder: it holds no plan with an original network. Expected a folder that "
+            f"{source} is not a run folder: it has no plan with an original network. Expected a folder that "
             "`python -m generate.population --out FOLDER` made, or a .parquet file."
         )
     return folder.table(metadata(plan, OriginalNumbers(**original)))
@@ -102,7 +102,7 @@ def _read_table(path: Path) -> pa.Table:
     missing = [key for key in ("population", "plan", "original", "provenance") if key not in footer]
     if missing:
         raise PopulationError(
-            f"{path}: its footer lacks {', '.join(missing)}. Only tables written by generate can be merged."
+            f"{path}: its footer has no {', '.join(missing)}. Only tables written by generate can be merged."
         )
     return table
 

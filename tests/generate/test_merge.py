@@ -46,7 +46,7 @@ def test_another_original_is_refused(tmp_path, tiny_run):
 
 def test_foreign_and_missing_tables_are_sentences(tmp_path):
     pq.write_table(pa.table({"macs": [1]}), tmp_path / "foreign.parquet")
-    with pytest.raises(PopulationError, match="footer lacks population, plan"):
+    with pytest.raises(PopulationError, match="footer has no population, plan"):
         merge_populations([tmp_path / "foreign.parquet"])
     with pytest.raises(PopulationError, match="cannot be read"):
         merge_populations([tmp_path / "absent"])

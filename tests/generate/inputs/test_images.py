@@ -310,7 +310,7 @@ def test_a_disk_too_small_for_the_decoded_images_is_a_sentence(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "option"),
-    [("digits", "size"), ("cifar10", "size"), ("mine:images", "limit"), ("mine:images", "validation")],
+    [("digits", "size"), ("mine:images", "limit"), ("mine:images", "validation")],
 )
 def test_options_that_would_change_nothing_are_refused(name, option):
     with pytest.raises(PlanError, match=rf"images\.{option}: {name} .* leave images\.{option} out"):

@@ -87,9 +87,9 @@ def test_a_damaged_download_is_a_sentence(cache, content):
 
 
 def test_weights_for_other_classes_are_refused_without_loading_them(cache):
-    with pytest.raises(PlanError, match="tells 1000 classes apart, but mine has 10"):
+    with pytest.raises(PlanError, match="has 1000 outputs, but mine has 10 classes"):
         check_source(plan_of("torchvision:IMAGENET1K_V1"), image_set(10))
-    with pytest.raises(PlanError, match="tells 7 classes apart, but mine has 10"):
+    with pytest.raises(PlanError, match="has 7 outputs, but mine has 10 classes"):
         check_outputs(build_network(NETWORK, classes=7, input_shape=(3, 32, 32)), image_set(10))
     assert list(cache.iterdir()) == []
 
@@ -103,7 +103,7 @@ def test_weights_for_other_classes_are_refused_without_loading_them(cache):
             "has no weights 'IMAGENET1K_V9' for 'squeezenet1_1'; it has IMAGENET1K_V1",
         ),
         ("cifar_resnet8", "IMAGENET1K_V1", "no weights for 'cifar_resnet8'"),
-        ("inception_v3", "IMAGENET1K_V1", "rescales on its own"),
+        ("inception_v3", "IMAGENET1K_V1", "rescales itself"),
     ],
 )
 def test_weights_that_torchvision_does_not_have_are_refused(network, source, message):
