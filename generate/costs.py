@@ -26,7 +26,7 @@ CHART_SUFFIXES = (".html", ".json", ".png", ".svg", ".pdf")
 class CostReport:
     """The costs of one network and the feasible map of MACs against parameters."""
 
-    network: str  # Name, as `generate.networks.build_network` takes it.
+    network: str  # Name, as `generate.inputs.networks.build_network` takes it.
     input_shape: tuple[int, int, int]  # Channels, height and width of one input.
     costs: CostModel  # Exact costs.
     # For MACs reductions that can be reached: what recipes there reach.

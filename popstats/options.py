@@ -220,7 +220,7 @@ def _fit_options() -> argparse.ArgumentParser:
         "--regimes",
         type=_fractions,
         metavar="R,R,...",
-        help="centres, e.g. 0.5,0.7 (default: the plan's, else ten-point bins)",
+        help="centres, e.g. 0.5,0.7 (default: the plan's, else cells of a factor of 1.25 in remaining cost)",
     )
     group.add_argument(
         "--method",

@@ -21,8 +21,8 @@ import pandas as pd
 from popstats.arrays import FloatArray, IntArray
 from popstats.inference.model import FIXED_TERMS, KEPT_RANGE, CurveScale, design_matrix
 from popstats.inference.moments import second_moments
-from popstats.population.recipes import recipe_table
-from popstats.population.regimes import Axis, Regimes, assign_regimes
+from popstats.population.recipes import Recipes, prepared_recipes
+from popstats.population.regimes import Axis, Regimes
 from popstats.population.table import Population
 
 #: Fewer recipes than this and a regime is not fitted: three fixed terms and a curve would have
@@ -112,9 +112,7 @@ class RegimeData:
 class PreparedPopulation:
     """What fits of one population with the same regimes share."""
 
-    assigned: Regimes  # The regime of each row.
-    recipes: pd.DataFrame  # One row a recipe, from `recipe_table`.
-    members: tuple[npt.NDArray[np.intp], ...]  # Numbers of the recipes in each regime, ascending.
+    recipes: Recipes
     regimes: tuple[RegimeData, ...]  # Every recipe with the same weight.
 
 
@@ -124,55 +122,28 @@ def prepare_population(
     regimes: Sequence[float] | Mapping[float, float] | None = None,
 ) -> PreparedPopulation:
     """Go through the rows of a population, the first time that these regimes are asked for."""
-    centres = None if regimes is None else tuple(regimes)
-    half_widths = tuple(regimes.values()) if isinstance(regimes, Mapping) else None
-    key = (__name__, axis, centres, half_widths)
-    return population.derived(key, lambda: _prepare(population, axis, regimes))
+    recipes = prepared_recipes(population, axis, regimes)
+    # The recipes are one object per axis and regimes, and the population keeps them.
+    key = (__name__, id(recipes))
+    return population.derived(key, lambda: PreparedPopulation(recipes, prepare_regimes(recipes)))
 
 
-def _prepare(
-    population: Population, axis: Axis, regimes: Sequence[float] | Mapping[float, float] | None
-) -> PreparedPopulation:
-    assigned = assign_regimes(population.frame, axis, regimes)
-    recipes = recipe_table(population, assigned)
-    members = members_of(recipes["regime"].to_numpy(), assigned.targets.size)
-    return PreparedPopulation(assigned, recipes, tuple(members), _prepare_members(recipes, assigned, members))
-
-
-def prepare_regimes(
-    recipes: pd.DataFrame, regimes: Regimes, weights: FloatArray | None = None
-) -> tuple[RegimeData, ...]:
+def prepare_regimes(recipes: Recipes, weights: FloatArray | None = None) -> tuple[RegimeData, ...]:
     """Return each regime's data, ready to fit."""
-    # weights (recipes,)
-    members = members_of(recipes["regime"].to_numpy(), regimes.targets.size)
-    return _prepare_members(recipes, regimes, members, weights)
-
-
-def _prepare_members(
-    recipes: pd.DataFrame,
-    regimes: Regimes,
-    members: Sequence[npt.NDArray[np.intp]],
-    weights: FloatArray | None = None,
-) -> tuple[RegimeData, ...]:
-    columns = {str(name): recipes[name].to_numpy() for name in recipes.columns}
-    columns["weight"] = np.ones(len(recipes)) if weights is None else weights
+    # weights (recipes,): relative precision, mean 1, where the spread changes over the range
+    table, assigned, members = recipes.table, recipes.assigned, recipes.members
+    columns = {str(name): table[name].to_numpy() for name in table.columns}
+    columns["weight"] = np.ones(len(table)) if weights is None else weights
     techniques = int(columns["technique"].max()) + 1
 
     def prepare(k: int) -> RegimeData:
-        return _regime(columns, members[k], regimes, k, techniques)
+        return _regime(columns, members[k], assigned, k, techniques)
 
     numbers = range(len(members))
-    if len(recipes) < _THREADED:
+    if len(table) < _THREADED:
         return tuple(map(prepare, numbers))
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         return tuple(threads.map(prepare, numbers))
-
-
-def members_of(regime: IntArray, count: int) -> list[npt.NDArray[np.intp]]:
-    """Return the numbers of the recipes in each of `count` regimes, ascending."""
-    # Two bytes a recipe: a quarter of the memory to go through for each regime, and faster than sorting.
-    short = regime.astype(np.int16)
-    return [np.flatnonzero(short == k) for k in range(count)]
 
 
 def _regime(

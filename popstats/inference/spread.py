@@ -103,10 +103,10 @@ def weighted_regimes(
     prepared: PreparedPopulation, priors: Priors, seed: int
 ) -> tuple[tuple[RegimeData, ...], tuple[SpreadChange | None, ...]]:
     """Weight the recipes of regimes where the spread about a pilot fit changes over the range."""
-    recipes, data = prepared.recipes, prepared.regimes
+    recipes, data = prepared.recipes.table, prepared.regimes
     weights = np.ones(len(recipes))
     changes: list[SpreadChange | None] = []
-    for k, (regime, mine) in enumerate(zip(data, prepared.members, strict=True)):
+    for k, (regime, mine) in enumerate(zip(data, prepared.recipes.members, strict=True)):
         change = None
         if regime.fitted:
             # Thinned where there are more: the slope is then known to 0.02, a tenth of the smallest that matters.
@@ -117,5 +117,5 @@ def weighted_regimes(
                 weights[mine] = precision_weights(recipes.iloc[mine], regime, change)
         changes.append(change)
     if any(c is not None and c.matters for c in changes):
-        data = prepare_regimes(recipes, prepared.assigned, weights)
+        data = prepare_regimes(prepared.recipes, weights)
     return data, tuple(changes)

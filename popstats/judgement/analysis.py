@@ -14,7 +14,6 @@ from popstats.inference.data import RegimeData
 from popstats.inference.draws import interval
 from popstats.judgement.explained import Explained, what_explains
 from popstats.judgement.verdicts import Outcome, Thresholds, Verdict, decide
-from popstats.population.regimes import assign_regimes
 from popstats.posterior.fit import Fit
 from popstats.posterior.mean_curve import MeanCurve
 from popstats.posterior.optimum import (
@@ -288,8 +287,7 @@ def decide_optimum(
 
 def retraining_techniques(fit: Fit) -> dict[str, tuple[str, ...]]:
     """Return how the networks of each regime were retrained, by its label; rows that do not say come last."""
-    population, settings = fit.population, fit.settings
-    assigned = assign_regimes(population.frame, settings.regime_axis, settings.regimes)
+    population, assigned = fit.population, fit.recipes.assigned
     names = [name or UNNAMED for name in population.techniques]
     return {
         label: tuple(names[t] for t in np.unique(population.technique[assigned.index == k]))

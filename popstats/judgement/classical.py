@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +31,7 @@ from popstats.inference.regression import natural_spline
 from popstats.inference.spread import precision_weights
 from popstats.judgement.analysis import decide_optimum
 from popstats.judgement.verdicts import Thresholds
-from popstats.population.recipes import first_rows, recipe_table
-from popstats.population.regimes import assign_regimes, mean_computation_budget
+from popstats.population.regimes import mean_computation_budget
 from popstats.posterior.fit import Fit
 from popstats.posterior.optimum import GRID_SIZE, curve_height, has_optimum, read_optimum
 
@@ -419,9 +418,7 @@ def _one_width(
 
 def _bucketed_regimes(fit: Fit, width: float | None) -> tuple[RegimeData, ...]:
     """Return the fit's regimes with mCB from rounded counts; all else, the weights included, as in the fit."""
-    population, settings = fit.population, fit.settings
-    assigned = assign_regimes(population.frame, settings.regime_axis, settings.regimes)
-    table, whole, first = population.table, population.original, first_rows(population)
+    table, whole, first = fit.population.table, fit.population.original, fit.recipes.first
     mcb = mean_computation_budget(
         table["macs"].to_numpy()[first],
         table["params"].to_numpy()[first],
@@ -429,9 +426,9 @@ def _bucketed_regimes(fit: Fit, width: float | None) -> tuple[RegimeData, ...]:
         whole.params,
         bucket_width=width,
     )
-    recipes = recipe_table(population, assigned)
-    members, weights = recipes["regime"].to_numpy(), np.ones(len(recipes))
-    for k, (regime, change) in enumerate(zip(fit.regimes, fit.spread_changes, strict=True)):
+    recipes, weights = fit.recipes.table, np.ones(first.size)
+    parts = zip(fit.regimes, fit.spread_changes, fit.recipes.members, strict=True)
+    for regime, change, mine in parts:
         if change is not None:
-            weights[members == k] = precision_weights(recipes[members == k], regime, change)
-    return prepare_regimes(recipes.assign(log_mcb=np.log(mcb)), assigned, weights)
+            weights[mine] = precision_weights(recipes.iloc[mine], regime, change)
+    return prepare_regimes(replace(fit.recipes, table=recipes.assign(log_mcb=np.log(mcb))), weights)

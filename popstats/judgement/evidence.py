@@ -19,8 +19,8 @@ from popstats.judgement.explained import Explained, what_explains
 from popstats.judgement.judge import judge
 from popstats.judgement.optimum_claims import SECOND_REGION
 from popstats.judgement.verdicts import Thresholds, Verdict, Verdicts
-from popstats.population.recipes import at_average_technique, first_rows, ratio_std, recipe_table
-from popstats.population.regimes import BUCKET_WIDTH, assign_regimes
+from popstats.population.recipes import ratio_std
+from popstats.population.regimes import BUCKET_WIDTH
 from popstats.posterior.fit import Fit
 from popstats.posterior.mean_curve import mix_sensitivity
 from popstats.posterior.optimum import NEAR_OPTIMAL_POINTS, near_stretches
@@ -190,8 +190,7 @@ class Evidence:
         the fit leaves out.
         """
         fit = self.fit
-        assigned = assign_regimes(fit.population.frame, fit.regime_axis, fit.settings.regimes)
-        table, first = recipe_table(fit.population, assigned), first_rows(fit.population)
+        assigned, table, first = fit.recipes.assigned, fit.recipes.table, fit.recipes.first
         labels = np.array([*assigned.labels, ""], dtype=object)
         spread = ratio_std(fit.population)
         networks = pd.DataFrame(
@@ -200,7 +199,7 @@ class Evidence:
                 "mcb": np.exp(table["log_mcb"]),
                 "reduction": table["reduction"],
                 "drop": table["drop"],
-                "drop_at_mix": at_average_technique(table)["drop"],
+                "drop_at_mix": fit.recipes.at_average_technique["drop"],
                 "runs": table["runs"].astype(int),
                 "macs": fit.population.frame["macs"].to_numpy()[first],
                 "ratio_std": np.nan if spread is None else spread[first],

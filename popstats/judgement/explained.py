@@ -26,13 +26,12 @@ from popstats.inference.regression import (
     natural_spline,
 )
 from popstats.population.recipes import (
-    at_average_technique,
-    first_rows,
+    Recipes,
     original_widths,
+    prepared_recipes,
     ratio_std,
-    recipe_table,
 )
-from popstats.population.regimes import Axis, assign_regimes
+from popstats.population.regimes import Axis
 from popstats.population.table import Population
 
 Reach = Literal["most", "part", "unknown"]
@@ -126,12 +125,12 @@ def what_explains(
     seed: int = 0,
 ) -> Explained:
     """Measure what explains the accuracy drop in each regime, beyond MACs."""
-    assigned = assign_regimes(population.frame, regime_axis, regimes)
-    recipes = at_average_technique(recipe_table(population, assigned))
-    features = _features(population, recipes)
+    prepared = prepared_recipes(population, regime_axis, regimes)
+    recipes = prepared.at_average_technique
+    features = _features(population, prepared)
     rows: list[dict[str, object]] = []
     beyond: dict[str, WidthsBeyond] = {}
-    for k, label in enumerate(assigned.labels):
+    for k, label in enumerate(prepared.assigned.labels):
         keep = recipes["regime"].to_numpy() == k
         if keep.sum() < MINIMUM_RECIPES:
             continue
@@ -145,10 +144,10 @@ def what_explains(
     return Explained(pd.DataFrame(rows, columns=columns), beyond)
 
 
-def _features(population: Population, recipes: pd.DataFrame) -> dict[str, FloatArray]:
-    first = first_rows(population)
+def _features(population: Population, recipes: Recipes) -> dict[str, FloatArray]:
+    first = recipes.first
     features = {
-        "log_mcb": recipes["log_mcb"].to_numpy()[:, None],
+        "log_mcb": recipes.table["log_mcb"].to_numpy()[:, None],
         "log_params": np.log1p(-population.frame["params_reduction"].to_numpy()[first])[:, None],
     }
     spread = ratio_std(population)

@@ -28,8 +28,7 @@ from popstats.judgement.analysis import (
 from popstats.judgement.edf import SpaceDifference, compare_spaces
 from popstats.judgement.explained import MINIMUM_RECIPES, WidthsBeyond
 from popstats.judgement.verdicts import Verdict
-from popstats.population.recipes import at_average_technique, first_rows, ratio_std, recipe_table
-from popstats.population.regimes import assign_regimes
+from popstats.population.recipes import ratio_std
 from popstats.posterior.fit import Fit, fit
 
 #: The low-STD and the high-STD space: the outer thirds of a regime's recipes.
@@ -91,13 +90,10 @@ def judge_std_spaces(case: Case) -> list[Verdict]:
                 "S1", None, reason, "name the width columns: Population.from_frame(..., widths=[...])"
             )
         ]
-    population, settings = case.fit.population, case.fit.settings
-    assigned = assign_regimes(population.frame, settings.regime_axis, settings.regimes)
-    first = first_rows(population)
-    recipes = at_average_technique(recipe_table(population, assigned)).assign(
-        std=spread[first], cost=population.table["macs"].to_numpy()[first]
-    )
-    found = [_compare_std(case, r, recipes[recipes["regime"] == k]) for k, r in enumerate(case.fit.regimes)]
+    prepared, macs = case.fit.recipes, case.fit.population.table["macs"].to_numpy()
+    recipes = prepared.at_average_technique.assign(std=spread[prepared.first], cost=macs[prepared.first])
+    members = zip(case.fit.regimes, prepared.members, strict=True)
+    found = [_compare_std(case, regime, recipes.iloc[mine]) for regime, mine in members]
     verdicts = [v if isinstance(v, Verdict) else _std_verdict(case, v) for v in found]
     compared = [v for v in found if not isinstance(v, Verdict)]
     return [*verdicts, _std_overall(case, compared)] if len(compared) > 1 else verdicts
@@ -218,8 +214,7 @@ def judge_retraining(case: Case) -> list[Verdict]:
                 "R1", None, f"it needs two retraining techniques, and the table has {had}", remedy
             )
         ]
-    settings = case.fit.settings
-    member = assign_regimes(population.frame, settings.regime_axis, settings.regimes).index >= 0
+    member = case.fit.recipes.assigned.index >= 0
     present = population.table["retraining"][member].dropna().unique()
     cases = {str(name): _technique(case, str(name)) for name in present}
     return [_moved(case, cases, regime) for regime in case.fit.regimes]
@@ -251,9 +246,8 @@ def _with_techniques(
 def _technique(case: Case, name: str) -> Case:
     settings = case.fit.settings
     fitted: Fit = fit(
-        case.fit.population.where(retraining=name),
+        case.fit.population.in_regimes(case.fit.recipes.assigned).where(retraining=name),
         regime_axis=settings.regime_axis,
-        regimes=settings.regimes,
         # Noise as in the fit on trial; only normal noise has a closed form.
         noise=settings.noise,
         method="exact" if settings.noise == "normal" else "nuts",

@@ -56,6 +56,9 @@ SEED_DF = 2.0
 LEAST_CHANNELS = 2
 #: Guess of the standard deviation between seeds of one recipe, points.
 SEED_SD = 0.5
+#: Guess of the variance between images of a difference of two recipes, in units of one answer's p (1 - p): the part that
+#: stays with many seeds, and the part of one seed of each.
+DISAGREEMENT = (0.1, 0.8)
 #: Bisections of the common factor that puts a recipe on the budget, and its reach in log-width.
 _BISECTIONS, _REACH = 40, 8.0
 #: Random streams of the pool and of each round.
@@ -104,7 +107,8 @@ class Problem:
     def smallest(self) -> IntArray:
         """Fewest channels of each group, shape (G,)."""
         wanted = LEAST_CHANNELS if self.least is None else np.asarray(self.least)
-        return np.minimum(-(-np.maximum(wanted, self.units) // self.units) * self.units, self.full)
+        whole = -(-np.maximum(wanted, self.units) // self.units) * self.units
+        return np.asarray(np.minimum(whole, self.full))
 
     @property
     def uniform(self) -> IntArray:
@@ -119,7 +123,7 @@ class Problem:
     def whole(self, log_widths: FloatArray) -> IntArray:
         """Return the nearest widths that the groups allow, shape (..., G)."""
         counted = np.rint(np.exp(log_widths) / self.units).astype(np.int64) * self.units
-        return np.clip(counted, self.smallest, self.full)
+        return np.asarray(np.clip(counted, self.smallest, self.full))
 
 
 @dataclass(frozen=True)
@@ -218,7 +222,7 @@ def propose(
     size = int(ends[place]) - history.counted
     pool = _pool(problem, np.random.default_rng([seed, _POOL_STREAM]))
     if place == 0:
-        return _pilot(problem, pool, size)
+        return _pilot(problem, pool, int(ends[0]))[history.counted :]
     rng = np.random.default_rng([seed, _ROUND_STREAM, history.counted])
     law = history.law()
     if place >= len(ends) - 2:
@@ -315,9 +319,10 @@ def smallest_gain(seeds: int, images: int, *, seed_sd: float = SEED_SD, accuracy
     seed_sd : float
         Standard deviation between seeds of one recipe, points.
     accuracy : float
-        Expected accuracy, percent: two networks err on half of their errors' images both.
+        Expected accuracy, percent.
     """
-    of_images = accuracy * (100.0 - accuracy)
+    own, by_seed = DISAGREEMENT
+    of_images = (own + by_seed / seeds) * accuracy * (100.0 - accuracy)
     return float(t_quantile(2 * seeds - 2) * (2 * seed_sd**2 / seeds + of_images / images) ** 0.5)
 
 
@@ -594,7 +599,8 @@ def _pilot(problem: Problem, pool: IntArray, size: int) -> IntArray:
     """Return Torch-Pruning's recipe twice, the other baselines once, the rest from the pool."""
     first = np.vstack([problem.baselines[: int(len(problem.baselines) > 1)], problem.baselines])
     rest = pool[~_member(pool, problem.baselines)]
-    return np.vstack([first, rest])[:size]
+    rows = np.vstack([first, rest])
+    return rows[np.arange(size) % len(rows)]
 
 
 def _moved(
@@ -614,7 +620,6 @@ def _draw_round(
 ) -> IntArray:
     """Return a round's recipes: each wins one joint draw, none twice."""
     untrained = _unique(pool[~_member(pool, history.recipes[history.eligible])])
-    trained = np.flatnonzero(history.eligible)
     pool = np.vstack([history.recipes, untrained])
     columns = law.columns(_features(pool, problem))
     open_to = np.r_[history.eligible, np.ones(len(untrained), dtype=bool)]

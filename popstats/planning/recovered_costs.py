@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from popstats.arrays import FloatArray
-from popstats.population.recipes import first_rows
 from popstats.population.table import Population
 
 #: Largest relative error on any recipe at which the recovered form counts as exact.
@@ -55,7 +54,7 @@ def recover_cost(population: Population, cost: str = "macs") -> CostForm | None:
     widths = population.widths
     if widths is None:
         return None
-    rows = first_rows(population)
+    rows = np.unique(population.recipe, return_index=True)[1]
     unit = widths.max(axis=0)
     relative = widths[rows] / unit
     z = np.column_stack([np.ones(rows.size), relative])

@@ -23,8 +23,8 @@ from popstats.judgement.verdicts import Thresholds
 from popstats.planning.law import MINIMUM_RECIPES, RegimeLaw, WidthLaw, known_widths, width_law
 from popstats.planning.recovered_costs import CostForm
 from popstats.planning.search import Budget, WidthBands, near_best_bands
-from popstats.population.recipes import at_average_technique, first_rows, ratio_std, recipe_table
-from popstats.population.regimes import Axis, assign_regimes
+from popstats.population.recipes import ratio_std
+from popstats.population.regimes import Axis
 from popstats.population.table import folder_for
 from popstats.posterior.fit import Fit, require_fit
 
@@ -202,16 +202,14 @@ def refine(fit: Fit, regime: float | str, by: Kind = "mcb") -> RefinedSpace:
 
 def _members(case: Case, reading: Reading) -> pd.DataFrame:
     """Return the regime's recipes with their number in the population, MACs and STD."""
-    population, settings = case.fit.population, case.fit.settings
-    assigned = assign_regimes(population.frame, settings.regime_axis, settings.regimes)
-    first = first_rows(population)
-    recipes = at_average_technique(recipe_table(population, assigned)).assign(
-        row=first, macs=population.table["macs"].to_numpy()[first]
-    )
+    population, prepared = case.fit.population, case.fit.recipes
+    first = prepared.first
+    macs = population.table["macs"].to_numpy()[first]
+    recipes = prepared.at_average_technique.assign(row=first, macs=macs)
     spread = ratio_std(population)
     if spread is not None:
         recipes["std"] = spread[first]
-    return recipes[recipes["regime"] == assigned.labels.index(reading.label)]
+    return recipes.iloc[prepared.members[prepared.assigned.labels.index(reading.label)]]
 
 
 def _by_mcb(case: Case, reading: Reading) -> RefinedSpace:

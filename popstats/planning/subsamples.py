@@ -20,7 +20,6 @@ from popstats.errors import FitError
 from popstats.inference.draws import INTERVAL_MASS
 from popstats.judgement.analysis import percent
 from popstats.planning.error_rates import DRAWS, SCORED, covers, optimum_outcomes, optimum_values
-from popstats.population.regimes import assign_regimes
 from popstats.population.table import Population
 from popstats.posterior.fit import Fit, fit
 
@@ -99,8 +98,7 @@ def judge_subsamples(
 
 def _subsample(whole: Fit, labels: list[str], size: int, rng: np.random.Generator) -> Fit:
     """Fit one training each of `size` recipes of every regime named."""
-    population, settings = whole.population, whole.settings
-    assigned = assign_regimes(population.frame, settings.regime_axis, settings.regimes)
+    population, assigned = whole.population, whole.recipes.assigned
     # In random order, the first row of a recipe is a random one of its trainings.
     order = rng.permutation(len(population))
     _, first = np.unique(population.recipe[order], return_index=True)
@@ -109,9 +107,8 @@ def _subsample(whole: Fit, labels: list[str], size: int, rng: np.random.Generato
     places = [assigned.labels.index(label) for label in labels]
     picked = [rows[member == k][:size] for k in places]
     return fit(
-        population.select(np.sort(np.concatenate(picked))),
-        settings.regime_axis,
-        None if settings.regimes is None else assigned.targets[places].tolist(),
+        population.in_regimes(assigned).select(np.sort(np.concatenate(picked))),
+        whole.regime_axis,
         method="exact",
         draws=DRAWS,
         chains=1,

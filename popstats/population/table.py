@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from numbers import Real
 from pathlib import Path
@@ -392,8 +392,15 @@ class Population:
         rows = np.flatnonzero(keep) if np.asarray(keep).dtype == bool else np.asarray(keep)
         if rows.size == 0:
             raise PopulationError(f"{self.name}: no subnetwork is left after this selection of {len(self)}")
-        table = self.table.iloc[rows].reset_index(drop=True)
-        return Population(self.name, self.original, table, self.failed, self.metadata, self.width_columns)
+        return replace(self, table=self.table.iloc[rows].reset_index(drop=True))
+
+    def in_regimes(self, assigned: spaces.Regimes) -> Population:
+        """Return the population with these regimes written down like a plan's: any selection of it keeps them."""
+        # Rows in no regime are written down as planned on the other axis, where they belong to none on this one.
+        axes = np.array([assigned.axis, "params" if assigned.axis == "macs" else "macs"], dtype=object)
+        columns = {"regime_axis": axes[(assigned.index < 0).astype(int)]}
+        columns["regime_target"] = assigned.targets[assigned.index]
+        return replace(self, table=self.table.assign(**columns))
 
     def save(self, path: str | Path) -> Path:
         """Write the population as Parquet with its metadata in the footer; returns the path."""

@@ -15,7 +15,6 @@ from popstats.arrays import FloatArray
 from popstats.errors import FitError
 from popstats.inference.data import (
     RegimeData,
-    prepare_population,
 )
 from popstats.inference.draws import (
     PRIOR_DRAWS,
@@ -30,6 +29,7 @@ from popstats.inference.spread import (
     SpreadChange,
     relative_spread,
 )
+from popstats.population.recipes import Recipes, prepared_recipes
 from popstats.population.regimes import Axis
 from popstats.population.table import Population
 from popstats.posterior.optimum import GRID_SIZE, NEAR_OPTIMAL_POINTS, OptimumDraws, read_optimum
@@ -58,6 +58,11 @@ class FittedCurves:
     def regime_axis(self) -> Axis:
         """The reduction that defines a regime."""
         return self.settings.regime_axis
+
+    @property
+    def recipes(self) -> Recipes:
+        """The recipes behind the fit, as everything that reads the same regimes shares them."""
+        return prepared_recipes(self.population, self.regime_axis, self.settings.regimes)
 
     @cached_property
     def fitted(self) -> tuple[RegimeData, ...]:
@@ -285,8 +290,7 @@ class FittedCurves:
         change = self.spread_changes[position]
         if change is None or not change.matters:
             return np.ones_like(log_mcb)
-        prepared = prepare_population(self.population, self.regime_axis, self.settings.regimes)
-        held = prepared.recipes["log_mcb"].to_numpy()[prepared.members[position]]
+        held = self.recipes.table["log_mcb"].to_numpy()[self.recipes.members[position]]
         return relative_spread(log_mcb, held, self.fitted[k], change)
 
     def _training_noise(self, k: int, log_mcb: FloatArray) -> FloatArray:

@@ -29,8 +29,6 @@ import pandas as pd
 from popstats.arrays import BoolArray, FloatArray
 from popstats.inference.data import MINIMUM_RECIPES
 from popstats.inference.model import KEPT_RANGE, OBSERVED_QUANTILES, basis, log_basis_variance
-from popstats.population.recipes import first_rows, recipe_table
-from popstats.population.regimes import assign_regimes
 from popstats.posterior.curves import FittedCurves
 from popstats.posterior.optimum import GRID_SIZE
 from popstats.posterior.pointwise import RegimePoints, fitted_points
@@ -155,7 +153,7 @@ def mix_sensitivity(fit: FittedCurves, regimes: Collection[str] | None = None) -
     if population.widths is None:
         return None
     chosen = [k for k, r in enumerate(fit.fitted) if regimes is None or r.label in regimes]
-    widths, points = population.widths[first_rows(population)], fitted_points(fit)
+    widths, points = population.widths[fit.recipes.first], fitted_points(fit)
     members = _members(fit)
     rows: list[tuple[str, str, str, float]] = []
     ranges: list[tuple[str, float, float, float]] = []
@@ -177,13 +175,10 @@ def mix_sensitivity(fit: FittedCurves, regimes: Collection[str] | None = None) -
 
 def _members(fit: FittedCurves) -> dict[str, npt.NDArray[np.int64]]:
     """Return the numbers of the recipes in each regime's fit, in the order of `fitted_points`."""
-    assigned = assign_regimes(fit.population.frame, fit.regime_axis, fit.settings.regimes)
-    recipes = recipe_table(fit.population, assigned)
-    member, log_mcb = recipes["regime"].to_numpy(), recipes["log_mcb"].to_numpy()
-    found = {}
-    for k, regime in enumerate(fit.regimes):
-        near = np.abs(regime.curve_scale.to_unit(log_mcb)) <= KEPT_RANGE if regime.fitted else False
-        found[regime.label] = np.flatnonzero((member == k) & near)
+    log_mcb, found = fit.recipes.table["log_mcb"].to_numpy(), {}
+    for regime, mine in zip(fit.regimes, fit.recipes.members, strict=True):
+        if regime.fitted:
+            found[regime.label] = mine[np.abs(regime.curve_scale.to_unit(log_mcb[mine])) <= KEPT_RANGE]
     return found
 
 

@@ -17,8 +17,6 @@ from popstats.inference.model import log_basis_variance
 from popstats.inference.noise import distribution, log_density
 from popstats.inference.noise import log_density as noise_log_density
 from popstats.inference.spread import precision_weights
-from popstats.population.recipes import recipe_table
-from popstats.population.regimes import assign_regimes
 
 if TYPE_CHECKING:
     from popstats.posterior.curves import FittedCurves
@@ -75,12 +73,10 @@ class RegimeSample:
 
 def fitted_points(fit: FittedCurves) -> tuple[RegimePoints, ...]:
     """Return the recipes of each fitted regime, in the order of `fit.fitted`."""
-    assigned = assign_regimes(fit.population.frame, fit.regime_axis, fit.settings.regimes)
-    recipes = recipe_table(fit.population, assigned)
-    members, found = recipes["regime"].to_numpy(), []
+    found = []
     for k, (regime, change) in enumerate(zip(fit.regimes, fit.spread_changes, strict=True)):
         if regime.fitted:
-            mine = recipes[members == k]
+            mine = fit.recipes.table.iloc[fit.recipes.members[k]]
             weight = None if change is None else precision_weights(mine, regime, change)
             rows = standard_rows(mine, regime, weight)
             design = rows.design()

@@ -14,7 +14,6 @@ from popstats.figures.check_figures import check_paragraphs, check_tables
 from popstats.figures.content import Section, Table
 from popstats.figures.curve_figures import INTERVALS
 from popstats.judgement.evidence import Evidence, rows_of
-from popstats.population.recipes import first_rows
 from popstats.population.table import Population
 from popstats.words import (
     MISSING,
@@ -92,7 +91,7 @@ def _export_words(named: str) -> str:
 def _best(evidence: Evidence) -> pd.DataFrame:
     """Return the recipes shown, regimes in the report's order, with `recipe` (their number) and `params`."""
     population = evidence.fit.population
-    params = population.frame["params"].to_numpy()[first_rows(population)]
+    params = population.frame["params"].to_numpy()[evidence.fit.recipes.first]
     recipes = evidence.networks.assign(params=params, recipe=range(len(params)))
     parts = [recipes[recipes["regime"] == r.label].nsmallest(SHOWN, "drop") for r in evidence.fit.regimes]
     return pd.concat(parts, ignore_index=True)
@@ -221,7 +220,7 @@ def _fit_rows(evidence: Evidence) -> list[tuple[str, str]]:
     settings = evidence.fit.settings
     tuning = f" after {settings.tune} tuning steps" if settings.method == "nuts" else ""
     regimes = (
-        "from the plan, or bins of ten points"
+        "from the plan, or cells of a factor of 1.25 in remaining cost"
         if settings.regimes is None
         else join_words([percent(float(r)) for r in settings.regimes])
     )

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from generate.inputs import image_sets as generate_images
+from generate.inputs import image_files
 from generate.inputs.image_sets import load_images
 from generate.inputs.images import ImageSet, Split, check_images
 from generate.plan import ImagesPlan
@@ -265,7 +265,7 @@ def test_a_damaged_image_is_named_whatever_pillow_raises(tmp_path, name, content
 def grey(path, levels):
     image = pytest.importorskip("PIL.Image")
     image.fromarray(levels).save(path)
-    return generate_images._read_image(path, len(levels))
+    return image_files._read_image(path, len(levels))
 
 
 def test_grey_levels_of_16_bits_keep_their_order(tmp_path):
@@ -296,7 +296,7 @@ def test_a_disk_too_small_for_the_decoded_images_is_a_sentence(tmp_path):
     if mounted.returncode:
         pytest.skip("no mounting here")
     code = (
-        "from generate.inputs.images import *; from generate.plan import ImagesPlan; "
+        "from generate.inputs.image_sets import load_images; from generate.plan import ImagesPlan; "
         f"load_images(ImagesPlan(name='image-folder:{tmp_path / 'set'}', folder='{disk}', size=200))"
     )
     try:

@@ -6,15 +6,13 @@ from popstats import Original, Population
 from popstats.inference import data as cross_products
 from popstats.inference.data import MINIMUM_RECIPES, prepare_population, prepare_regimes
 from popstats.inference.model import KEPT_RANGE, design_matrix
-from popstats.population.recipes import recipe_table
-from popstats.population.regimes import assign_regimes
+from popstats.population.recipes import prepared_recipes
 from popstats.population.simulate import simulate_population
 
 
 def prepared(population, regimes=None):
-    assigned = assign_regimes(population.frame, "macs", regimes)
-    recipes = recipe_table(population, assigned)
-    return recipes, prepare_regimes(recipes, assigned)
+    recipes = prepared_recipes(population, "macs", regimes)
+    return recipes.table, prepare_regimes(recipes)
 
 
 def test_cross_products_equal_the_sums_over_rows():
@@ -42,7 +40,9 @@ def test_recipe_table_averages_replicates_and_keeps_their_spread():
         }
     )  # fmt: skip
     population = Population.from_frame(frame, original=Original(macs=100, params=100, accuracy=93.0))
-    table = recipe_table(population, assign_regimes(population.frame, "macs"))
+    recipes = prepared_recipes(population, "macs")
+    table = recipes.table
+    assert recipes.first.tolist() == [0, 2]
     assert table["drop"].tolist() == [2.0, 5.0]
     assert table["runs"].tolist() == [2.0, 1.0]
     assert table["within"].tolist() == [2.0, 0.0]

@@ -9,16 +9,14 @@ import popstats
 from popstats.inference.data import prepare_regimes
 from popstats.inference.exact import shrinkage
 from popstats.inference.model import log_basis_variance
-from popstats.population.recipes import recipe_table
-from popstats.population.regimes import assign_regimes
+from popstats.population.recipes import prepared_recipes
 from popstats.population.simulate import simulate_population
 from popstats.posterior.optimum import read_optimum
 
 
 def regime_of(**settings):
     population = simulate_population(regimes=[0.7], **settings)
-    assigned = assign_regimes(population.frame, "macs", {0.7: 0.05})
-    return prepare_regimes(recipe_table(population, assigned), assigned)[0]
+    return prepare_regimes(prepared_recipes(population, "macs", {0.7: 0.05}))[0]
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
