@@ -67,7 +67,7 @@ class Statement:
 def _sentence(name: str, gain: Gain, statement: Statement) -> str:
     over = NAMES[name]
     if any(arm.name == name and arm.widths == statement.winner.widths for arm in statement.baselines):
-        return f"The winner is the recipe of {over} itself."
+        return f"No gain over {over} was shown: the winner is that recipe itself."
     interval = f"{gain.mean:+.2f} points, 90 % interval {gain.lower:+.2f} to {gain.upper:+.2f}"
     basis = f"{statement.seeds} fresh seeds each, {statement.images:,} images that chose nothing"
     if gain.lower > 0:

@@ -130,10 +130,11 @@ class _Crew:
         ours, theirs = context.Pipe()
         arguments = (str(self.folder.path), device, theirs, self.deadline)
         process = context.Process(target=_work, args=arguments, name="popstats worker")
+        # Interrupted between its start and its entry here, it would be left at work.
         with interrupts_held():
             process.start()
-        theirs.close()
-        self.workers.append(_Worker(process, ours, device))
+            theirs.close()
+            self.workers.append(_Worker(process, ours, device))
 
     def stop(self) -> None:
         """Ask all workers to end after the training that they are at."""
