@@ -188,8 +188,8 @@ def check_outputs(network: nn.Module, images: ImageSet) -> None:
 
 def _wrong_classes(classes: int, images: ImageSet) -> PlanError:
     return PlanError(
-        f"original.source: the network has {classes} outputs, but {images.name} has {images.classes} classes. "
-        'Take weights that were trained on these classes, or original.source = "train".'
+        f"original: the network has {classes} outputs, but {images.name} has {images.classes} classes. Let a factory "
+        "of your own take `classes`, or take weights that were trained on these classes."
     )
 
 
