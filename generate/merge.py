@@ -114,7 +114,7 @@ def _check_same_original(sources: Sequence[Path], footers: Sequence[Mapping[str,
         if differing:
             key = differing[0]
             raise PopulationError(
-                f"{source} belongs to another original network than {sources[0]}: {key} is "
+                f"{source} belongs to a different original network than {sources[0]}: {key} is "
                 f"{footer['original'].get(key)!r}, "
                 f"not {first.get(key)!r}. Accuracy drops are measured against one original; merge only "
                 "populations that share it."
@@ -135,7 +135,7 @@ def _write(table: pa.Table, out: Path) -> None:
     path = out / POPULATION if out.suffix != ".parquet" else out
     if (path.parent / "worklist.json").exists() and path.name == POPULATION:
         raise PopulationError(
-            f"{path} is the table of a run, which writes it anew when it goes on. Choose another -o."
+            f"{path} is the table of a run, which is rewritten when the run resumes. Choose another -o."
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -65,7 +65,7 @@ def _as_interrupt(number: int, frame: FrameType | None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m generate.population",
-        description="Make a population of pruned, retrained subnetworks. Run again, it continues; nothing is lost.",
+        description="Make a population of pruned, retrained subnetworks. Rerun the command to resume.",
     )
     parser.add_argument(
         "plan",
@@ -233,6 +233,7 @@ def _prepare(
     """Bring the folder to where trainings can start."""
     from generate.inputs.kernel import missing_kernel
     from generate.run.prepare import prepare
+    from generate.run.rounds import search_warnings
     from generate.train.device import release_freed_memory
     from generate.train.original import doubts_about
 
@@ -249,9 +250,14 @@ def _prepare(
         f"{original.macs:,} MACs, {original.params:,} parameters.",
         flush=True,
     )
-    for warning in doubts_about(original, prepared.plan, prepared.images.classes):
+    plan, images = prepared.plan, prepared.images
+    warnings = [*doubts_about(original, plan, images.classes)]
+    if plan.search is not None:
+        groups = len(prepared.costs.groups)
+        warnings += search_warnings(plan.search, groups, len(images.test), original.accuracy)
+    for warning in warnings:
         print(f"Warning: {warning}", file=sys.stderr, flush=True)
-    return Run(folder, claims, prepared.plan, original, deadline)
+    return Run(folder, claims, plan, original, deadline)
 
 
 def _say_that_another_prepares() -> None:

@@ -99,10 +99,10 @@ def _share(text: str) -> float:
 
 def _run(options: argparse.Namespace) -> int:
     present = _folder_plan(options.out)
-    if options.status:
-        return show_status(options.out or RUNS / _base_plan(options).name, options.workers)
     plan = _search_plan(options, present)
     path = options.out or RUNS / plan.name
+    if options.status:
+        return show_status(path, options.workers)
     device = chosen_device(options.device)
     pilot = None if options.pilot is None else _read_pilot(options.pilot)
     if options.dry_run:

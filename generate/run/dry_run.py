@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 
 from generate.inputs.kernel import kernel_for
-from generate.plan import Plan, SearchPlan, TrainingSettings
+from generate.plan import Plan, TrainingSettings
 from generate.prune.cost_forms import CostModel, group_lines
 from generate.prune.dependency_graph import IntArray
 from generate.recipes.baselines import search_problem
@@ -25,6 +24,7 @@ from generate.recipes.sample import TOLERANCE, mcb_correlations
 from generate.recipes.worklist import Training
 from generate.run.prepare import PreparedPlan, survey
 from generate.run.progress import duration
+from generate.run.rounds import search_warnings
 from generate.train.device import default_workers
 from generate.train.loop import evaluate, fresh_weights, train, training_steps
 from generate.train.original import read_weights
@@ -40,10 +40,6 @@ TIMED_STEPS = 12
 
 
 TIMED_TEST_IMAGES = 256
-
-
-# What a search should be able to show (points).
-WANTED_GAIN = 1.0
 
 
 def print_dry_run(plan: Plan, device: torch.device, workers: int | None, pilot: Path | None = None) -> int:
@@ -127,10 +123,10 @@ def _print_regimes(plan: Plan, costs: CostModel, trainings: tuple[Training, ...]
                 f"{'':>13}{missed} of these recipes miss the target by more than 0.5 %: whole filters allow no less"
             )
     print(
-        "  closest group: the one whose width goes along with log mCB most; near +1 or -1 its effect cannot be told "
-        "from mCB's."
+        "  closest group: the width most correlated with log mCB; near +1 or -1 its effect cannot be separated from "
+        "that of mCB."
     )
-    print("Feasible at all (STD: standard deviation of the pruning ratios over groups):")
+    print("Feasible ranges (STD: standard deviation of the pruning ratios over groups):")
     blocks = {(t.axis, t.target): plan.recipes[t.block].round_to for t in trainings}
     for (axis, target), round_to in sorted(blocks.items()):
         print(f"{axis:>6} {target:>5.2f} {feasible_range(costs, axis, target, round_to)}")
@@ -230,7 +226,7 @@ _COMMAND = (sys.executable, "-m", "popstats", "plan-size")
 
 def print_pilot(fit: Path, trainings: Sequence[Training], command: Sequence[str] = _COMMAND) -> None:
     """Print, for each regime of the plan that the pilot fitted, how many recipes and seeds would do."""
-    print(f"What the pilot {fit} says of these regimes:", flush=True)
+    print(f"What the pilot {fit} implies for these regimes:", flush=True)
     answer = ask_popstats(fit, command)
     if isinstance(answer, str):
         print(f"  {answer}")
@@ -238,7 +234,7 @@ def print_pilot(fit: Path, trainings: Sequence[Training], command: Sequence[str]
     for axis, target in sorted({(t.axis, t.target) for t in trainings}):
         found = [p for p in answer["plans"] if _is_of(p, answer["axis"], axis, target)]
         sentence = (
-            found[0]["sentence"] if found else f"no fitted regime on the {answer['axis']} axis is this one."
+            found[0]["sentence"] if found else f"the pilot has no such regime on the {answer['axis']} axis."
         )
         print(f"{axis:>6} {target:>5.2f} {sentence} {_planned(axis, target, trainings)}")
 
@@ -257,7 +253,7 @@ def ask_popstats(fit: Path, command: Sequence[str] = _COMMAND) -> dict[str, Any]
     """Return what `popstats plan-size` answers, or a sentence where popstats cannot run here."""
     if not fit.is_file():
         raise PlanError(
-            f"--fit: expected a saved fit, got {fit}, which is no file; `popstats fit -o FILE.nc` saves one"
+            f"--fit: expected a saved fit, got {fit}, which is not a file; `popstats fit -o FILE.nc` saves one"
         )
     asked = subprocess.run(
         [*command, str(fit), "--regime", "all", "--json"], capture_output=True, text=True, check=False
@@ -267,7 +263,7 @@ def ask_popstats(fit: Path, command: Sequence[str] = _COMMAND) -> dict[str, Any]
         return answer
     reason = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
     if "ModuleNotFoundError" in asked.stderr:
-        return f"popstats cannot run here ({reason}); install it whole, or ask it where the fit was made."
+        return f"popstats cannot run here ({reason}); install all of its packages, or plan where the fit was made."
     raise PlanError(f"--fit: popstats cannot plan with {fit}: {reason.removeprefix('Error: ')}")
 
 
@@ -299,29 +295,8 @@ def print_search_dry_run(plan: Plan, device: torch.device, workers: int | None) 
         f"{search.total} trainings with {count} workers on {device}: about {duration(seconds)}, "
         f"{_original_first(prepared, device)}."
     )
-    for sentence in search_advice(search, len(costs.groups), len(images.test)):
-        print(sentence)
+    gain = smallest_gain(search.confirm, len(images.test))
+    print(f"Smallest gain that these seeds and images are likely to show: about {gain:.1f} points.")
+    for warning in search_warnings(search, len(costs.groups), len(images.test)):
+        print(f"Warning: {warning}")
     return 0
-
-
-def search_advice(search: SearchPlan, groups: int, images: int) -> Iterator[str]:
-    """Yield what a search's sizes can show, and what to change."""
-    gain = smallest_gain(search.confirm, images)
-    yield (
-        f"Smallest gain that {search.confirm} seeds and {images:,} images are likely to show: about {gain:.1f} points."
-    )
-    if gain > WANTED_GAIN:
-        seeds, wanted = search.confirm, images
-        while smallest_gain(seeds, wanted) > WANTED_GAIN:
-            seeds, wanted = seeds + (seeds < 2 * search.confirm), round(1.25 * wanted)
-        yield (
-            f"Warning: a gain of {WANTED_GAIN:g} point may be missed. About {seeds} seeds (--confirm) and {wanted:,} such "
-            f"images, half of {2 * wanted:,} test images, would show it."
-        )
-    pilot = schedule(search.trainings, search.draws)[0]
-    if 2 * groups > pilot:
-        advised = 8 * math.ceil(2 * groups / 3)
-        yield (
-            f"Warning: {groups} groups are many for a pilot of {pilot} trainings. Better: --trainings {advised}, or "
-            "--pilot with a population of the same original network."
-        )

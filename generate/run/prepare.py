@@ -32,6 +32,9 @@ from generate.train.original import (
 from generate.train.subnetwork import WorkerContext
 from popstats.errors import PlanError, RunFolderError
 
+# Images without which a gain of ten points would drown in their noise.
+FEWEST_IMAGES = 50
+
 
 @dataclass(frozen=True)
 class PreparedPlan:
@@ -60,6 +63,11 @@ def survey(plan: Plan, folder: RunFolder | None = None, download: bool = True) -
     costs = derive_costs(network, images.input_shape, groups)
     check_outputs(network, images)
     if plan.search is not None:
+        if len(images.test) < FEWEST_IMAGES:
+            raise PlanError(
+                f"images: {len(images.test)} of {images.name} are left for the statement; expected at least "
+                f"{FEWEST_IMAGES}, half of the test images. A winner's gain cannot be measured on fewer."
+            )
         search_problem(plan.search, costs)  # refuses a budget that no recipe meets
     return PreparedPlan(plan, images, network, costs, _worklist(plan, images, costs, folder))
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from generate.plan import SearchPlan
 from generate.recipes.baselines import find_baselines, search_problem
 from generate.recipes.worklist import (
     CONFIRMATION,
@@ -21,13 +22,35 @@ from generate.recipes.worklist import (
 from generate.run.folder import Claims, RunFolder
 from generate.train.subnetwork import WorkerContext
 from popstats.arrays import FloatArray, IntArray
-from popstats.planning.propose import Problem, choose, propose
+from popstats.planning.propose import Problem, choose, propose, schedule, smallest_gain
 
 # Seeds of the confirmation: no training of a search has one of these.
 FIRST_FRESH_SEED = 1000
 # Weights of the outcome: accuracy (percent) of the search images, and losses (nats) of these and of the training images.
 # The loss of the training images after full retraining predicts other seeds on new images better than accuracy does.
 ACCURACY_WEIGHT, LOSS_WEIGHT = 0.5, 25.0
+
+
+# What a search should be able to show (points).
+WANTED_GAIN = 1.0
+
+
+def search_warnings(search: SearchPlan, groups: int, images: int, accuracy: float = 90.0) -> Iterator[str]:
+    """Yield where a search's sizes are too small, and which would do."""
+    if smallest_gain(search.confirm, images, accuracy=accuracy) > WANTED_GAIN:
+        seeds, wanted = search.confirm, images
+        while smallest_gain(seeds, wanted, accuracy=accuracy) > WANTED_GAIN:
+            seeds, wanted = seeds + (seeds < 2 * search.confirm), round(1.25 * wanted + 1)
+        yield (
+            f"{images:,} images and {search.confirm} seeds may not show a gain of {WANTED_GAIN:g} point. About {wanted:,} "
+            f"such images (half of {2 * wanted:,} test images) and --confirm {seeds} would."
+        )
+    pilot = schedule(search.trainings, search.draws)[0]
+    if 2 * groups > pilot:
+        yield (
+            f"{groups} groups are many for a pilot of {pilot} trainings. Better: --trainings "
+            f"{8 * math.ceil(2 * groups / 3)}, or --pilot with a population of the same original network."
+        )
 
 
 def outcome_of(row: Mapping[str, Any]) -> float:

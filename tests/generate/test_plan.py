@@ -159,3 +159,14 @@ def test_a_copy_of_a_plan_elsewhere_means_the_same(tmp_path):
     copy.parent.mkdir()
     copy.write_text(toml_of(read_plan(plan)))
     assert read_plan(copy) == read_plan(plan)
+
+
+def test_a_plan_that_says_nothing_of_training_trains_the_digits_well():
+    plan = plan_from_dict(SMALL)
+    shipped = read_plan(DEFAULT_PLAN)
+    assert plan.original.training == shipped.original.training
+    assert plan.retraining["fine-tune"] == shipped.retraining["fine-tune"]
+    shorter = plan_from_dict({**SMALL, "retraining": {"fine-tune": {"epochs": 1}}})
+    assert shorter.retraining["fine-tune"] == dataclasses.replace(plan.retraining["fine-tune"], epochs=1.0)
+    own = plan_from_dict({**SMALL, "original": {"training": {"epochs": 3}}})
+    assert own.original.training == TrainingSettings(epochs=3.0)

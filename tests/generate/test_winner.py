@@ -16,9 +16,8 @@ from torch import nn
 from generate.inputs.networks import build_network
 from generate.plan import SearchPlan, read_plan
 from generate.recipes.worklist import CONFIRMATION, SEARCH
-from generate.run.dry_run import search_advice
 from generate.run.folder import RunFolder
-from generate.run.rounds import FIRST_FRESH_SEED, outcome_of
+from generate.run.rounds import FIRST_FRESH_SEED, outcome_of, search_warnings
 from generate.winner import main
 from popstats.errors import BAD_INPUT
 from tests.generate.conftest import rows
@@ -153,10 +152,17 @@ def test_a_dry_run_says_what_the_images_can_show(tiny_plan, capsys, tmp_path, mo
 
 
 def test_many_groups_ask_for_more_trainings():
-    said = " ".join(search_advice(SearchPlan(0.9), groups=37, images=5000))
+    said = " ".join(search_warnings(SearchPlan(0.9), groups=37, images=5000))
     assert "37 groups are many for a pilot of 24" in said
     assert "--trainings 200" in said
-    assert "many" not in " ".join(search_advice(SearchPlan(0.9), groups=6, images=5000))
+    assert list(search_warnings(SearchPlan(0.9), groups=6, images=10_000)) == []
+
+
+def test_too_few_images_come_with_how_many_would_do():
+    (said,) = search_warnings(SearchPlan(0.9), groups=6, images=500)
+    enough = int(re.search(r"About ([\d,]+) such images", said)[1].replace(",", ""))
+    seeds = int(re.search(r"--confirm (\d+)", said)[1])
+    assert list(search_warnings(SearchPlan(0.9, confirm=seeds), groups=6, images=enough)) == []
 
 
 @pytest.mark.parametrize(
