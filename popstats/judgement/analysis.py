@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from popstats.arrays import BoolArray, FloatArray
-from popstats.inference.data import RegimeData
+from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import interval
 from popstats.judgement.explained import Explained, what_explains
 from popstats.judgement.verdicts import Outcome, Thresholds, Verdict, decide
@@ -46,7 +46,7 @@ _AXIS_WORDS = {"macs": "MACs reduction", "params": "parameter reduction"}
 class Reading:
     """One fitted regime, read off its draws and off draws from its prior."""
 
-    data: RegimeData
+    data: RegimeDesign
     grid: FloatArray  # (G,); log mCB.
     # drop, prior_drop: (S, G); Draws of the expected drop, points (the prior's around an arbitrary level).
     drop: FloatArray
@@ -142,7 +142,7 @@ class Case:
             self.fit.population,
             regime_axis=settings.regime_axis,
             regimes=settings.regimes,
-            seed=settings.seed,
+            seed=settings.random_seed,
         )
 
     @property
@@ -185,7 +185,7 @@ class Case:
             "tune=2000), or more recipes there"
         )
 
-    def rejected(self, conjecture: str, regime: RegimeData | None) -> Verdict:
+    def rejected(self, conjecture: str, regime: RegimeDesign | None) -> Verdict:
         """Say that a claim cannot be assessed because the fit may not be believed, and what to do."""
         return self.not_assessable(conjecture, regime, self.rejection, self.way_out)
 
@@ -194,7 +194,7 @@ class Case:
         """How the networks of each regime were retrained."""
         return retraining_techniques(self.fit)
 
-    def mixture(self, regime: RegimeData) -> str:
+    def mixture(self, regime: RegimeDesign) -> str:
         """Return what to add to a reason where networks retrained in different ways share one curve."""
         techniques = self.techniques.get(regime.label, ())
         if len(techniques) < 2:
@@ -205,16 +205,16 @@ class Case:
             f"{one} fits one alone"
         )
 
-    def at(self, regime: RegimeData) -> str:
+    def at(self, regime: RegimeDesign) -> str:
         """Return the regime in words: "At 75 % MACs reduction"."""
         return f"At {100 * regime.target:.4g} % {_AXIS_WORDS[self.fit.regime_axis]}"
 
-    def unfitted(self) -> Iterator[RegimeData]:
+    def unfitted(self) -> Iterator[RegimeDesign]:
         """Return the regimes with too little to fit a curve to."""
         return (r for r in self.fit.regimes if not r.fitted)
 
     def verdict(
-        self, conjecture: str, regime: RegimeData | None, effect: Effect, words: Mapping[str, Words]
+        self, conjecture: str, regime: RegimeDesign | None, effect: Effect, words: Mapping[str, Words]
     ) -> Verdict:
         """Decide on a claim and put it into words."""
         probability = float(np.mean(effect.holds))
@@ -244,7 +244,7 @@ class Case:
         )
 
     def not_assessable(
-        self, conjecture: str, regime: RegimeData | None, reason: str, remedy: str = "", where: str = ""
+        self, conjecture: str, regime: RegimeDesign | None, reason: str, remedy: str = "", where: str = ""
     ) -> Verdict:
         """Say that a claim cannot be assessed, why, and what would change that."""
         nan = float("nan")
@@ -255,12 +255,12 @@ class Case:
             remedy,
         )  # fmt: skip
 
-    def _observed(self, regime: RegimeData | None) -> str:
+    def _observed(self, regime: RegimeDesign | None) -> str:
         """Return where anything is claimed, for the end of a reason."""
         low, high = self._range(regime)
         return "" if np.isnan(low) else f"; observed mCB {number(low)} to {number(high)}"
 
-    def _range(self, regime: RegimeData | None) -> tuple[float, float]:
+    def _range(self, regime: RegimeDesign | None) -> tuple[float, float]:
         if regime is None or not regime.fitted:
             return float("nan"), float("nan")
         low, high = np.exp(regime.observed)
@@ -335,7 +335,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def twice_the_recipes(regime: RegimeData) -> str:
+def twice_the_recipes(regime: RegimeDesign) -> str:
     """Return the plan lines of a population of twice the regime's recipes, and where to ask for a better number."""
     return (
         "# Twice as many as now; popstats.plan_size says what a precision you choose takes.\n"
@@ -343,7 +343,7 @@ def twice_the_recipes(regime: RegimeData) -> str:
     )
 
 
-def more_recipes(regime: RegimeData, count: int = PROPOSED_COUNT, space: str = "stratified") -> str:
+def more_recipes(regime: RegimeDesign, count: int = PROPOSED_COUNT, space: str = "stratified") -> str:
     """Return the plan lines of a population that would tell."""
     return (
         f'[[recipes]]\naxis = "{regime.axis}"\nregimes = [{regime.target:g}]\n'

@@ -24,14 +24,15 @@ from scipy import optimize, stats
 
 from popstats.arrays import FloatArray
 from popstats.errors import FitError
-from popstats.inference.data import RegimeData, prepare_regimes
-from popstats.inference.draws import INTERVAL_MASS, curve_in_points, interval
+from popstats.inference.data import RegimeDesign, prepare_regimes
+from popstats.inference.draws import INTERVAL_MASS, interval
 from popstats.inference.exact import draw_regime
 from popstats.inference.regression import natural_spline
 from popstats.inference.spread import precision_weights
 from popstats.judgement.analysis import decide_optimum
 from popstats.judgement.verdicts import Thresholds
 from popstats.population.regimes import mean_computation_budget
+from popstats.posterior.curves import curve_in_points
 from popstats.posterior.fit import Fit
 from popstats.posterior.optimum import GRID_SIZE, curve_height, has_optimum, read_optimum
 
@@ -404,9 +405,9 @@ def _one_width(
         if not regime.fitted or regime.label not in priors:
             continue
         grid = regime.curve_scale.grid(GRID_SIZE)
-        rng = np.random.default_rng([fit.settings.seed, k, 61])
+        rng = np.random.default_rng([fit.settings.random_seed, k, 61])
         drawn = draw_regime(regime, fit.prior_settings, _DRAWS, rng)
-        drop = curve_in_points(regime, drawn.coefficients, grid)
+        drop = curve_in_points(regime, drawn.flat_coefficients[:, 0], grid)
         optimum = read_optimum(grid, drop, limits.near)
         outcome, probability = decide_optimum(optimum, curve_height(drop), priors[regime.label], limits)
         low, high = np.exp(interval(optimum.log_mcb))
@@ -416,7 +417,7 @@ def _one_width(
     return rows
 
 
-def _bucketed_regimes(fit: Fit, width: float | None) -> tuple[RegimeData, ...]:
+def _bucketed_regimes(fit: Fit, width: float | None) -> tuple[RegimeDesign, ...]:
     """Return the fit's regimes with mCB from rounded counts; all else, the weights included, as in the fit."""
     table, whole, first = fit.population.table, fit.population.original, fit.recipes.first
     mcb = mean_computation_budget(

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from popstats.arrays import FloatArray
-from popstats.inference.data import RegimeData
+from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import INTERVAL_MASS
 from popstats.inference.model import KEPT_RANGE
 from popstats.judgement.analysis import Case, Reading
@@ -23,7 +23,6 @@ from popstats.population.recipes import ratio_std
 from popstats.population.regimes import BUCKET_WIDTH
 from popstats.posterior.fit import Fit
 from popstats.posterior.mean_curve import mix_sensitivity
-from popstats.posterior.optimum import NEAR_OPTIMAL_POINTS, near_stretches
 
 #: What a regime removes, in words.
 AXIS_WORDS = {"macs": "MACs", "params": "parameters"}
@@ -100,13 +99,11 @@ class Evidence:
     @cached_property
     def stretches(self) -> dict[str, tuple[tuple[float, float], ...]]:
         """The near-optimal range of each fitted regime, then the other stretches of mCB that are as good."""
-        fit = self.fit
-        found = (
-            near_stretches(fit.grid[k], fit.expected_drop[:, k], fit.optimum_draws[k], NEAR_OPTIMAL_POINTS)
-            for k in range(len(fit.fitted))
-        )
-        pairs = zip(fit.fitted, found, strict=True)
-        told = {r.label: tuple((float(np.exp(a)), float(np.exp(b))) for a, b in s) for r, s in pairs}
+        pairs = zip(self.fit.fitted, self.fit.optimum_draws, strict=True)
+        told = {
+            r.label: tuple((float(np.exp(a)), float(np.exp(b))) for a, b in o.near.stretches)
+            for r, o in pairs
+        }
         return told | self.regions
 
     @property
@@ -152,7 +149,7 @@ class Evidence:
             self.fit.population,
             regime_axis=settings.regime_axis,
             regimes=settings.regimes,
-            seed=settings.seed,
+            seed=settings.random_seed,
         )
 
     @cached_property
@@ -211,10 +208,10 @@ class Evidence:
             networks.loc[rows, "adjusted"] = self._at_centre(k, regime, table[rows])
         return networks
 
-    def _at_centre(self, k: int, regime: RegimeData, rows: pd.DataFrame) -> FloatArray:
+    def _at_centre(self, k: int, regime: RegimeDesign, rows: pd.DataFrame) -> FloatArray:
         mean = self.fit.draws.flat_coefficients[:, k, 1 : len(regime.fixed)].mean(axis=0)
         others = rows["technique"].to_numpy()[:, None] == np.arange(1, len(regime.mix))
-        c = (rows["reduction"].to_numpy() - regime.target) / (regime.half_width or 1.0)
+        c = regime.offset(rows["reduction"].to_numpy())
         unit = regime.curve_scale.to_unit(rows["log_mcb"])
         technique = (others - np.array(regime.mix[1:])) @ (mean[2:] * regime.fixed[3:])
         effect = mean[0] * c * regime.fixed[1] + mean[1] * c**2 * regime.fixed[2] + technique

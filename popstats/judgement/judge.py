@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from popstats.errors import FitError
+from popstats.inference.model import CHAINS
 from popstats.judgement.analysis import ALL, Case, Reading
 from popstats.judgement.explained import Explained
 from popstats.judgement.optimum_claims import (
@@ -24,7 +25,7 @@ from popstats.posterior.fit import Fit, fit, require_fit
 from popstats.posterior.optimum import has_optimum
 
 #: Draws of the second fit, on the other axis: a probability of 0.95 is then known to 0.005.
-DRAWS, CHAINS = 2000, 4
+DRAWS = 2000
 
 
 _COSTS = {"macs": "MACs", "params": "parameters"}
@@ -101,10 +102,8 @@ def _on_the_other_axis(case: Case) -> Case:
     other = fit(
         case.fit.population,
         regime_axis="params" if case.fit.regime_axis == "macs" else "macs",
-        method="exact",
         draws=DRAWS // CHAINS,
-        chains=CHAINS,
-        seed=case.fit.settings.seed,
+        random_seed=case.fit.settings.random_seed,
         priors=case.fit.prior_settings,
     )
     note = f"; by a second fit, of regimes of equal {_COSTS[other.regime_axis]} and with normal noise"
@@ -168,7 +167,9 @@ def _of_regime(case: Case, reading: Reading) -> Iterator[Row]:
     given = has_optimum(prior, limits.rise)
     for conjecture in (COST_CONJECTURE[case.fit.regime_axis], "C3a"):
         yield conjecture, reading.label, float(given.mean())
-    lift = lift_draws(CrossFit(0.0, 0.0), limits.nearest, np.random.default_rng([case.fit.settings.seed, 33]))
+    lift = lift_draws(
+        CrossFit(0.0, 0.0), limits.nearest, np.random.default_rng([case.fit.settings.random_seed, 33])
+    )
     yield "C3b", reading.label, float((lift > limits.lift).mean())
     regret = prior.regret_at_original[given]
     if regret.size and np.isfinite(regret).all():
@@ -183,5 +184,5 @@ def _of_all(case: Case) -> list[Row]:
         change = optimum_trend(np.stack([r.prior.log_mcb for r in readings], axis=1), steps)
         rows.append(("C3d", ALL, float((change > np.log(limits.trend)).mean())))
     if len(readings) >= limits.limit_regimes:
-        rows.append(("C4", ALL, luck(-steps, case.fit.settings.seed)))
+        rows.append(("C4", ALL, luck(-steps, case.fit.settings.random_seed)))
     return rows

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from popstats.inference.data import RegimeData
+from popstats.inference.data import RegimeDesign
 from popstats.judgement.analysis import (
     Case,
     Effect,
@@ -20,7 +20,7 @@ from popstats.judgement.analysis import (
 )
 from popstats.judgement.explained import WidthsBeyond
 from popstats.judgement.verdicts import Verdict, decide
-from popstats.posterior.optimum import has_optimum, is_flat, least_rise, near_stretches
+from popstats.posterior.optimum import has_optimum, is_flat, least_rise
 
 #: Conjecture that speaks of an optimal cost on the axis that the regime leaves free.
 COST_CONJECTURE = {"macs": "C1", "params": "C2"}
@@ -104,7 +104,7 @@ def _good_regions(case: Case, reading: Reading) -> str:
             f"lowest, and the two within {case.thresholds.rise:g} of each other); the lowest of all is at {best}, and both "
             f"ends of the observed range, {_range_words(reading)}, lie at least {rise} points above it"
         )
-    stretches = near_stretches(reading.grid, reading.drop, reading.optimum, reading.near)
+    stretches = reading.optimum.near.stretches
     near = " or ".join(f"{number(np.exp(low))} to {number(np.exp(high))}" for low, high in stretches)
     return (
         f"there is a best mCB: {best}; anything from {near} is within {case.thresholds.near:g} points of it, and "
@@ -118,7 +118,7 @@ def good_stretches(case: Case, reading: Reading) -> tuple[tuple[float, float], .
         second = reading.second(case.thresholds.rise)
         if second.probability > SECOND_REGION:
             return tuple((low, high) for low, _, high in second.regions)
-    return near_stretches(reading.grid, reading.drop, reading.optimum, reading.near)
+    return reading.optimum.near.stretches
 
 
 def _region_words(low: float, best: float, high: float) -> str:
@@ -126,7 +126,7 @@ def _region_words(low: float, best: float, high: float) -> str:
     return f"{number(np.exp(low))} to {number(np.exp(high))} around {number(np.exp(best))}"
 
 
-def widths_clause(case: Case, regime: RegimeData) -> str:
+def widths_clause(case: Case, regime: RegimeDesign) -> str:
     """Return the clause that M1 adds to a supported optimum, starting with a comma or semicolon."""
     beyond = case.explained.widths_beyond.get(regime.label)
     if beyond is None:
@@ -259,11 +259,10 @@ def _why_not_ratio(case: Case, reading: Reading) -> tuple[str, str] | None:
 
 def _outside(case: Case, reading: Reading) -> float:
     """Share of the regime's networks outside the band around the original's ratio."""
-    frame = case.fit.population.frame
-    reduction = frame[f"{case.fit.regime_axis}_reduction"].to_numpy()
-    # The regime's rows: within its half-width of the centre.
-    member = np.abs(reduction - reading.data.target) <= reading.data.half_width + 1e-9
-    return float((np.abs(frame["log_mcb"].to_numpy()[member]) > np.log(case.thresholds.band)).mean())
+    assigned = case.fit.recipes.assigned
+    member = assigned.index == assigned.labels.index(reading.data.label)
+    log_mcb = case.fit.population.frame["log_mcb"].to_numpy()[member]
+    return float((np.abs(log_mcb) > np.log(case.thresholds.band)).mean())
 
 
 def _band(case: Case) -> str:

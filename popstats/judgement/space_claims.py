@@ -12,7 +12,7 @@ import pandas as pd
 
 from popstats.arrays import BoolArray, FloatArray
 from popstats.errors import FitError
-from popstats.inference.data import RegimeData
+from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import interval
 from popstats.judgement.analysis import (
     PROPOSED_COUNT,
@@ -44,7 +44,7 @@ def judge_widths_beyond(case: Case) -> list[Verdict]:
     return [_widths_beyond(case, regime) for regime in case.fit.regimes]
 
 
-def _widths_beyond(case: Case, regime: RegimeData) -> Verdict:
+def _widths_beyond(case: Case, regime: RegimeDesign) -> Verdict:
     beyond = case.explained.widths_beyond.get(regime.label)
     if beyond is None:
         reason = f"{regime.n_recipes} recipes; cross-validation needs {MINIMUM_RECIPES}"
@@ -112,13 +112,13 @@ class _Compared:
     `medians`: how much smaller the low-STD space's median drop is, points.
     """
 
-    regime: RegimeData
+    regime: RegimeDesign
     difference: SpaceDifference
     bounds: tuple[float, float]
     medians: float
 
 
-def _compare_std(case: Case, regime: RegimeData, recipes: pd.DataFrame) -> Verdict | _Compared:
+def _compare_std(case: Case, regime: RegimeDesign, recipes: pd.DataFrame) -> Verdict | _Compared:
     if len(recipes) < MINIMUM_RECIPES:
         reason = f"{len(recipes)} recipes; two spaces to compare need {MINIMUM_RECIPES}"
         return case.not_assessable("S1", regime, reason, more_recipes(regime))
@@ -131,7 +131,7 @@ def _compare_std(case: Case, regime: RegimeData, recipes: pd.DataFrame) -> Verdi
     drop, cost = recipes["drop"].to_numpy(), recipes["cost"].to_numpy()
     try:
         found = compare_spaces(
-            drop[low], drop[high], costs=(cost[low], cost[high]), seed=case.fit.settings.seed
+            drop[low], drop[high], costs=(cost[low], cost[high]), seed=case.fit.settings.random_seed
         )
     except FitError as error:
         return case.not_assessable("S1", regime, str(error), more_recipes(regime))
@@ -232,7 +232,7 @@ def _unsaid(case: Case, beside: str = "") -> str:
 
 
 def _with_techniques(
-    regimes: Sequence[RegimeData], techniques: tuple[str, ...], count: int = PROPOSED_COUNT
+    regimes: Sequence[RegimeDesign], techniques: tuple[str, ...], count: int = PROPOSED_COUNT
 ) -> str:
     """Return the plan lines of a population retrained in several ways; of one technique known, two are asked for."""
     named = techniques if len(techniques) > 1 else ("fine-tune", "scratch")
@@ -249,16 +249,14 @@ def _technique(case: Case, name: str) -> Case:
         case.fit.population.where(retraining=name),
         regime_axis=settings.regime_axis,
         regimes=settings.regimes,
-        # Noise as in the fit on trial; only normal noise has a closed form.
         noise=settings.noise,
-        method="exact" if settings.noise == "normal" else "nuts",
-        seed=settings.seed,
+        random_seed=settings.random_seed,
         priors=case.fit.prior_settings,
     )
     return Case(fitted, case.thresholds)
 
 
-def _moved(case: Case, cases: dict[str, Case], regime: RegimeData) -> Verdict:
+def _moved(case: Case, cases: dict[str, Case], regime: RegimeDesign) -> Verdict:
     found = {name: _reading(c, regime) for name, c in cases.items()}
     if rejected := {name: c for name, c in cases.items() if not c.usable}:
         name, worst = next(iter(rejected.items()))
@@ -284,7 +282,7 @@ def _moved(case: Case, cases: dict[str, Case], regime: RegimeData) -> Verdict:
 
 
 def _moved_verdict(
-    case: Case, regime: RegimeData, both: dict[str, Reading], regret: FloatArray, prior: FloatArray
+    case: Case, regime: RegimeDesign, both: dict[str, Reading], regret: FloatArray, prior: FloatArray
 ) -> Verdict:
     limit = case.thresholds.regret
     effect = Effect(
@@ -324,7 +322,7 @@ def _regret(grid: FloatArray, drop: FloatArray, at: FloatArray) -> FloatArray:
     return np.asarray(drop[np.arange(len(drop)), index] - drop.min(axis=1))
 
 
-def _reading(case: Case, regime: RegimeData) -> Reading | None:
+def _reading(case: Case, regime: RegimeDesign) -> Reading | None:
     if not case.usable:
         return None
     return next((r for r in case.readings if abs(r.data.target - regime.target) < 1e-9), None)

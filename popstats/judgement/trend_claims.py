@@ -76,12 +76,12 @@ def judge_limit(case: Case) -> Verdict:
         np.median(limit, axis=0),
         np.median(log_mcb, axis=0),
         steps,
-        np.random.default_rng([case.fit.settings.seed, 42]),
+        np.random.default_rng([case.fit.settings.random_seed, 42]),
     )
     by_luck = f"best mCBs dealt out to the regimes at random do as well in {percent(lucky)} of shuffles"
     effect = Effect(
         holds=gain > 0,
-        prior_probability=luck(steps, case.fit.settings.seed),
+        prior_probability=luck(steps, case.fit.settings.random_seed),
         size=gain,
         quantity="fall of the error",
         unit="percentage points",

@@ -35,7 +35,7 @@ PRIOR_WINNERS = 2.0
 SIMULATIONS = 100
 _DRAWS = 4000
 #: The fit's noise in words.
-_NOISES = {"normal": "normal", "student": "Student-t", "frontier": "frontier (normal plus exponential)"}
+_NOISES = {"normal": "normal", "student": "Student-t", "exgaussian": "exponentially modified normal"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def judge_winners(case: Case) -> list[Verdict]:
 
 
 def _winners(case: Case, reading: Reading, curve: MeanCurve) -> Verdict:
-    limits, seed = case.thresholds, case.fit.settings.seed
+    limits, seed = case.thresholds, case.fit.settings.random_seed
     counted = cross_fit(curve, limits, np.random.default_rng([seed, 31]))
     lift = lift_draws(counted, limits.nearest, np.random.default_rng([seed, 32]))
     prior = lift_draws(CrossFit(0.0, 0.0), limits.nearest, np.random.default_rng([seed, 33]))
@@ -156,7 +156,7 @@ def implied_lift(
 
 def _implied(case: Case, reading: Reading, curve: MeanCurve) -> float:
     """Let networks keep their curve and swap what lies between it and them: no noise model has a say."""
-    limits, rng = case.thresholds, np.random.default_rng([case.fit.settings.seed, 34])
+    limits, rng = case.thresholds, np.random.default_rng([case.fit.settings.random_seed, 34])
     expected = np.interp(curve.log_mcb, reading.grid, np.median(reading.drop, axis=0))
     noise = rng.choice(curve.adjusted - expected, size=(SIMULATIONS, expected.size))
     optimum = float(np.median(reading.optimum.log_mcb))

@@ -217,7 +217,7 @@ def _by_mcb(case: Case, reading: Reading) -> RefinedSpace:
     low, high = _near_range(case, reading)
     log_mcb = recipes["log_mcb"].to_numpy()
     inside = (log_mcb >= low) & (log_mcb <= high)
-    rng = np.random.default_rng([case.fit.settings.seed, 72])
+    rng = np.random.default_rng([case.fit.settings.random_seed, 72])
     gain = _curve_gain(reading, log_mcb, inside, rng)
     std = None
     if _evenness_pays(case, reading):
@@ -303,7 +303,10 @@ def _std_gain(
 def _by_widths(case: Case, reading: Reading) -> RefinedSpace:
     fit, recipes = case.fit, _members(case, reading)
     law = width_law(
-        fit.population, regime_axis=fit.regime_axis, regimes=fit.settings.regimes, seed=fit.settings.seed
+        fit.population,
+        regime_axis=fit.regime_axis,
+        regimes=fit.settings.regimes,
+        seed=fit.settings.random_seed,
     )
     if reading.label not in law.labels:
         raise FitError(
@@ -318,7 +321,7 @@ def _by_widths(case: Case, reading: Reading) -> RefinedSpace:
     low, high = _whole_channels(bands, law.full_widths, widths)
     kept = np.exp(shares)
     inside = ((kept >= low - _ROUNDING) & (kept <= high + _ROUNDING)).all(axis=1)
-    gain = _cross_fitted_gain(recipes, shares, budget, case.thresholds.near, fit.settings.seed)
+    gain = _cross_fitted_gain(recipes, shares, budget, case.thresholds.near, fit.settings.random_seed)
     named = {g: (float(a), float(b)) for g, a, b in zip(law.groups, low, high, strict=True)}
     return _space("widths", case, reading, inside, gain, widths=named)
 

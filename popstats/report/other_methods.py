@@ -9,7 +9,7 @@ import numpy as np
 from popstats.arrays import FloatArray
 from popstats.figures.content import Section, Table
 from popstats.figures.curve_figures import MASS_WORDS
-from popstats.inference.data import RegimeData
+from popstats.inference.data import RegimeDesign
 from popstats.judgement.classical import (
     ENVELOPE,
     MINIMUM_POINTS,
@@ -112,7 +112,7 @@ def _bucket_words(evidence: Evidence) -> list[str]:
     ]
 
 
-def _companions(evidence: Evidence, regime: RegimeData) -> tuple[str, ...]:
+def _companions(evidence: Evidence, regime: RegimeDesign) -> tuple[str, ...]:
     networks, row = evidence.of_regime(regime.label), evidence.optima[regime.label]
     x, y = np.log(networks["mcb"].to_numpy()), networks["adjusted"].to_numpy()
     quadratic, halves, lines = quadratic_optimum(x, y), asymmetric_optimum(x, y), two_lines(x, y)
@@ -140,7 +140,7 @@ def _envelope(x: FloatArray, y: FloatArray, row: Any, evidence: Evidence) -> tup
     share = max(ENVELOPE, MINIMUM_POINTS / x.size)
     if share > WIDEST_ENVELOPE:
         return MISSING, False
-    found = lower_envelope(x, y, share, evidence.fit.settings.seed)
+    found = lower_envelope(x, y, share, evidence.fit.settings.random_seed)
     lowest = float(np.exp(found.optimum))
     inside = np.linspace(np.log(row.mcb_lower), np.log(row.mcb_upper), GRID_SIZE)
     least = float(np.interp(inside, found.log_mcb, found.drop).min())

@@ -8,7 +8,7 @@ import pytest
 from scipy import special, stats
 
 import popstats
-from popstats.inference.data import RegimeData, StandardRows
+from popstats.inference.data import RegimeDesign, StandardRows
 from popstats.inference.model import COLUMNS, FIXED_TERMS, CurveScale, Priors
 from popstats.inference.robust import RowCoordinates, pack_row_posterior
 from popstats.inference.robust_density import (
@@ -28,7 +28,7 @@ def some_rows(n, techniques=1, fixed=None, seed=0):
     rng = np.random.default_rng(seed)
     mix = (1.0 / techniques,) * techniques
     fixed = fixed or (True,) * (FIXED_TERMS + techniques - 1)
-    regime = RegimeData(
+    regime = RegimeDesign(
         "0.50", 0.5, "macs", n, n, 0, CurveScale(0.0, 0.5), 0.05, 1.0, 1.0, fixed, None, mix=mix
     )
     unit, distance, drop = rng.uniform(-1.3, 1.3, n), rng.uniform(-1, 1, n), rng.normal(size=n)
