@@ -207,8 +207,8 @@ def prior_precision(fixed: tuple[bool, ...], length_scale: FloatArray, amplitude
     return np.concatenate([absent, curve], axis=1)
 
 
-#: How draws are made; other noise than normal is always drawn by "gibbs".
-Method = Literal["exact", "nuts", "gibbs"]
+#: How draws are made; other noise than normal is always drawn by "hmc".
+Method = Literal["exact", "nuts", "hmc"]
 
 #: Every method's draws come as so many chains.
 CHAINS = 4
@@ -235,7 +235,7 @@ class Settings:
             "regime_axis": ("macs", "params"),
             "curve": ("smooth", *PARAMETRIC),
             "noise": NOISES,
-            "method": ("exact", "nuts") if self.noise == "normal" else ("gibbs",),
+            "method": ("exact", "nuts") if self.noise == "normal" else ("hmc",),
         }
         for name, choices in legal.items():
             if getattr(self, name) not in choices:

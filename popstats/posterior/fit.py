@@ -129,7 +129,7 @@ def fit(
     started = time.perf_counter()
     axis = regime_axis or population.regime_axis
     if method in ("exact", "nuts") and noise in NOISES[1:]:
-        method = "gibbs"
+        method = "hmc"
     if curve in PARAMETRIC and noise == "normal":
         method = "exact"
     centres = _frozen(regimes)

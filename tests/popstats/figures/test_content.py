@@ -126,11 +126,11 @@ def test_the_envelope_of_the_best_networks_stands_beside_the_curve(fitted, conte
 
 
 def test_the_way_to_make_it_again_names_the_noise(fitted):
-    student = replace(fitted, settings=replace(fitted.settings, method="gibbs", noise="student"))
+    student = replace(fitted, settings=replace(fitted.settings, method="hmc", noise="student"))
     section = provenance_section(Evidence(student, Verdicts([])), None)
     command, code = (text for _, text in section.code)
     assert "--noise student --method nuts" in command
-    assert 'noise="student", method="gibbs"' in code
+    assert 'noise="student", method="hmc"' in code
 
 
 def test_prior_sensitivities_are_told_as_measured(fitted, content):

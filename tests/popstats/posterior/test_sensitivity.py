@@ -110,7 +110,7 @@ def test_noise_that_sees_every_row():
     student = replace(
         fit,
         draws=replace(fit.draws, shape=shape),
-        settings=replace(fit.settings, noise="student", method="gibbs"),
+        settings=replace(fit.settings, noise="student", method="hmc"),
     )
     frame = student.prior_sensitivity.frame
     assert np.isfinite(frame[["prior", "likelihood", "median_change"]]).all(axis=None)
@@ -120,7 +120,7 @@ def test_noise_that_sees_every_row():
 def test_the_prior_of_the_degrees_of_freedom_is_that_of_the_model():
     """1 + Gamma(2, 0.1), as a density of log(nu - 1)."""
     fit, nu = exact(draws=50), np.linspace(1.2, 60.0, 50)
-    fit = replace(fit, settings=replace(fit.settings, method="gibbs", noise="student"))
+    fit = replace(fit, settings=replace(fit.settings, method="hmc", noise="student"))
     with_shape = replace(fit, draws=replace(fit.draws, shape=np.resize(nu, fit.draws.noise.shape)))
     picked = np.arange(nu.size)
     prior = _log_prior(with_shape, picked) - _log_prior(fit, picked)
