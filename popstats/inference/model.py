@@ -249,13 +249,13 @@ class Settings:
         for name in ("draws", "tune"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise FitError(f"{name}: expected a positive whole number, got {getattr(self, name)!r}")
-        require_seed(self.random_seed, "fit")
+        require_seed(self.random_seed, "fit", "random_seed")
 
 
-def require_seed(seed: object, who: str) -> None:
+def require_seed(seed: object, who: str, argument: str = "seed") -> None:
     """Raise FitError unless random numbers can be drawn from `seed`; `who` is the function that was given it."""
     if not isinstance(seed, Integral) or not 0 <= int(seed) < _SEEDS:
-        raise FitError(f"{who}: random_seed: expected a whole number from 0 to 2^64 - 1, got {seed!r}")
+        raise FitError(f"{who}: {argument}: expected a whole number from 0 to 2^64 - 1, got {seed!r}")
 
 
 #: Names of the curves.

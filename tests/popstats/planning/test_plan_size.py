@@ -116,7 +116,7 @@ def test_the_hardest_regime_is_planned_unless_one_is_named():
     assert popstats.plan_size(fit, regime=0.5, recipes=[50]).regime == "0.50"
     with pytest.raises(FitError, match=r"regime 0\.6 was not fitted; fitted: 0\.50, 0\.70"):
         popstats.plan_size(fit, regime=0.6)
-    with pytest.raises(FitError, match="plan_size: seed: expected a whole number from 0 on"):
+    with pytest.raises(FitError, match="plan_size: seed: expected a whole number from 0 to"):
         popstats.plan_size(noise=0.1, rise=0.3, seed=-1)
     with pytest.raises(FitError, match=r"plan_size: expected a Fit, got a Population; fit it first"):
         popstats.plan_size(population)
