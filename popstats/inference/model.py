@@ -255,7 +255,7 @@ class Settings:
 def require_seed(seed: object, who: str, argument: str = "seed") -> None:
     """Raise FitError unless random numbers can be drawn from `seed`; `who` is the function that was given it."""
     if not isinstance(seed, Integral) or not 0 <= int(seed) < _SEEDS:
-        raise FitError(f"{who}: {argument}: expected a whole number from 0 to 2^64 - 1, got {seed!r}")
+        raise FitError(f"{who}: {argument}: expected a whole number from 0 on, below 2^64, got {seed!r}")
 
 
 #: Names of the curves.

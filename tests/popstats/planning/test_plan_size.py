@@ -68,7 +68,7 @@ def test_more_recipes_seeds_and_tolerance_need_less():
     assert (table.diff().dropna() < 0).all(axis=None)
     assert (table[4] < table[1]).all()
     assert plan.trainings == plan.recipes * plan.seeds
-    assert f"{plan.recipes:,} recipes with 1 seed each" in plan.sentence
+    assert f"{plan.recipes:,} recipes with {plan.seeds} seed" in plan.sentence
     suffices = plan.frame[plan.frame["chance"] >= 0.8]
     assert plan.trainings == suffices["trainings"].min()
     wide = popstats.plan_size(width=0.6, **guess)
@@ -116,7 +116,7 @@ def test_the_hardest_regime_is_planned_unless_one_is_named():
     assert popstats.plan_size(fit, regime=0.5, recipes=[50]).regime == "0.50"
     with pytest.raises(FitError, match=r"regime 0\.6 was not fitted; fitted: 0\.50, 0\.70"):
         popstats.plan_size(fit, regime=0.6)
-    with pytest.raises(FitError, match="plan_size: seed: expected a whole number from 0 to"):
+    with pytest.raises(FitError, match="plan_size: seed: expected a whole number from 0 on"):
         popstats.plan_size(noise=0.1, rise=0.3, seed=-1)
     with pytest.raises(FitError, match=r"plan_size: expected a Fit, got a Population; fit it first"):
         popstats.plan_size(population)
