@@ -141,6 +141,7 @@ def _why_nothing(fit: Fit) -> str:
     import numpy as np
 
     from popstats.inference.data import MINIMUM_RECIPES
+    from popstats.words import clause
 
     population, axis = fit.population, fit.regime_axis
     counts, edges = np.histogram(population.frame[f"{axis}_reduction"], bins=10, range=(0.0, 1.0))
@@ -149,7 +150,9 @@ def _why_nothing(fit: Fit) -> str:
         for n, low in zip(counts, edges[:-1], strict=True)
         if n
     )
-    asked = ", ".join(f"{r.target:g} ({r.n:,} trainings: {r.reason})" for r in fit.regimes)
+    asked = ", ".join(
+        f"{r.target:g} ({r.n:,} trainings: {clause(r.reason)})" for r in fit.regimes if r.reason is not None
+    )
     return (
         f"{population.name}: no regime could be fitted. Asked for (--regimes, on the {axis} axis): {asked}. "
         f"The table's {len(population):,} trainings by {axis} reduction: {held}. Ask for regimes with at least "
@@ -170,7 +173,7 @@ def _judge(options: argparse.Namespace) -> int:
 
     thresholds = _thresholds(options.threshold)
     fit = _fitted(options, options.population)
-    verdicts = judge(fit, explained=None, **thresholds)
+    verdicts = judge(fit, **thresholds)
     text = "" if options.json else _as_options(verdicts_text(fit, verdicts, _width()))
     _say(options, verdicts.to_records(), text)
     return _status(fit)

@@ -19,10 +19,10 @@ import pandas as pd
 from popstats.errors import FitError
 from popstats.inference.draws import INTERVAL_MASS
 from popstats.inference.model import CHAINS
-from popstats.judgement.analysis import percent
 from popstats.planning.error_rates import DRAWS, SCORED, covers, optimum_outcomes, optimum_values
 from popstats.population.table import Population
 from popstats.posterior.fit import Fit, fit
+from popstats.words import percent
 
 #: Recipes a regime of the subsamples.
 SIZES = (30, 100, 500, 3000)
@@ -99,8 +99,7 @@ def judge_subsamples(
 
 def _subsample(whole: Fit, labels: list[str], size: int, rng: np.random.Generator) -> Fit:
     """Fit one training each of `size` recipes of every regime named."""
-    population, settings = whole.population, whole.settings
-    assigned = whole.recipes.assigned
+    population, assigned = whole.population, whole.recipes.assigned
     # In random order, the first row of a recipe is a random one of its trainings.
     order = rng.permutation(len(population))
     _, first = np.unique(population.recipe[order], return_index=True)
@@ -109,9 +108,8 @@ def _subsample(whole: Fit, labels: list[str], size: int, rng: np.random.Generato
     places = [assigned.labels.index(label) for label in labels]
     picked = [rows[member == k][:size] for k in places]
     return fit(
-        population.select(np.sort(np.concatenate(picked))),
-        settings.regime_axis,
-        None if settings.regimes is None else assigned.targets[places].tolist(),
+        population.in_regimes(assigned).select(np.sort(np.concatenate(picked))),
+        whole.regime_axis,
         draws=DRAWS // CHAINS,
         random_seed=int(rng.integers(2**31)),
     )

@@ -70,7 +70,8 @@ def fit(
         The reduction that defines a regime; default: the axis of the population's plan, else "macs".
     regimes : sequence of float, mapping or float, optional
         Centres (fractions removed), or centre -> half-width; a single number is one regime.
-        Default: the plan's regimes where the table has them, else bins of a factor of 1.25 in remaining cost.
+        Default: the plan's regimes where the table has them, else cells in which the
+        remaining cost falls by a factor of 1.25, named by their geometric centre.
     curve : {"smooth", "quadratic", "asymmetric"}
         "smooth": the curve whose minimum the verdicts read. The others are companions, to be compared with it: a
         parabola, and two half-parabolas that bend differently. They have flat priors and a closed form, so

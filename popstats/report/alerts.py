@@ -10,20 +10,19 @@ from scipy import stats
 from popstats.figures.check_figures import misfits, misfitting
 from popstats.figures.content import Alert
 from popstats.figures.curve_figures import TOO_FEW
+from popstats.findings import merge
 from popstats.inference.data import RegimeDesign
-from popstats.judgement.analysis import retraining_techniques
 from popstats.judgement.classical import MINIMUM_POINTS
 from popstats.judgement.evidence import Evidence
 from popstats.population.regimes import BUCKET_WIDTH
 from popstats.words import (
+    clause,
     interval_words,
     join_words,
     percent,
     plural,
     regime_name,
     regime_names,
-    same_but_numbers,
-    spanned,
 )
 
 #: Share of the observed range (log mCB) over which the best mCB may move with the mix of recipes without being named.
@@ -131,7 +130,7 @@ def _share_moved(evidence: Evidence, regime: str) -> float:
 
 
 def _pooled(evidence: Evidence, supported: list[str]) -> Doubt:
-    techniques = retraining_techniques(evidence.fit)
+    techniques = evidence.techniques
     pooled = {r: techniques[r] for r in supported if len(techniques.get(r, ())) > 1}
     ways = {names: [r for r in pooled if pooled[r] == names] for names in dict.fromkeys(pooled.values())}
     how = join_words([f"{_at(where)} by {join_words(list(names))}" for names, where in ways.items()])
@@ -192,13 +191,17 @@ def _unfitted(evidence: Evidence) -> list[str]:
     """Name the regimes without a curve; those with one reason share a sentence."""
     groups: dict[str, list[RegimeDesign]] = {}
     for regime in evidence.fit.regimes:
-        if not regime.fitted:
-            groups.setdefault(same_but_numbers(regime.reason), []).append(regime)
+        if regime.reason is not None:
+            groups.setdefault(regime.reason.kind, []).append(regime)
     return [
-        f"Not fitted: {regime_names([r.label for r in members])} removed ({spanned([r.reason for r in members])}; "
+        f"Not fitted: {regime_names([r.label for r in members])} removed ({_why(members)}; "
         f"{plural(sum(r.n for r in members), 'training')})."
         for members in groups.values()
     ]
+
+
+def _why(members: list[RegimeDesign]) -> str:
+    return "; ".join(clause(reason) for reason in merge(r.reason for r in members if r.reason is not None))
 
 
 def _extrapolated(evidence: Evidence) -> list[str]:

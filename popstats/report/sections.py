@@ -220,7 +220,7 @@ def _fit_rows(evidence: Evidence) -> list[tuple[str, str]]:
     settings = evidence.fit.settings
     tuning = f" after {settings.tune} tuning steps" if settings.method == "nuts" else ""
     regimes = (
-        "from the plan, or bins of ten points"
+        "from the plan, or cells of a factor of 1.25 in remaining cost"
         if settings.regimes is None
         else join_words([percent(float(r)) for r in settings.regimes])
     )

@@ -52,8 +52,8 @@ def test_the_network_itself_is_not_touched():
 
 NAMES_OF_GOOGLENET = """
 import torch
-from generate.groups import find_groups
-from generate.networks import build_network
+from generate.prune.groups import find_groups
+from generate.inputs.networks import build_network
 with torch.device("meta"):
     network = build_network("googlenet", classes=10, input_shape=(3, 64, 64))
 print([(g.name, g.width, g.layers) for g in find_groups(network, (3, 64, 64))])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from popstats.inference.data import prepare_regimes
-from popstats.inference.exact import _RATIOS, _tabulate, draw_regime, sample_pooled
+from popstats.inference.exact import _RATIOS, _tabulate, draw_regime
 from popstats.inference.model import FIXED_TERMS, Priors, basis, log_basis_variance
 from popstats.population.recipes import prepared_recipes
 from popstats.population.simulate import simulate_population

@@ -5,11 +5,11 @@ import sys
 
 import numpy as np
 import pytest
+from popstats.inference.nuts import Coordinates, log_posterior, pack_posterior
 
 import popstats
 from popstats.inference.data import prepare_regimes
 from popstats.inference.model import Priors
-from popstats.inference.nuts import Coordinates, log_posterior, pack_posterior
 from popstats.population.recipes import prepared_recipes
 from popstats.population.simulate import simulate_population
 
@@ -69,7 +69,7 @@ def test_same_seed_same_draws_and_another_seed_others(population, nuts):
 @pytest.mark.slow
 def test_same_draws_in_another_process(nuts):
     code = (
-        "import numpy as np, popstats, hashlib; from popstats.simulate import simulate_population as s;"
+        "import numpy as np, popstats, hashlib; from popstats.population.simulate import simulate_population as s;"
         "p = s(regimes=[0.5, 0.8], n=80, seed=7); f = popstats.fit(p, method='nuts', seed=1);"
         "print(hashlib.sha256(f.expected_drop.tobytes()).hexdigest())"
     )

@@ -93,7 +93,8 @@ def test_fits_the_noise_it_is_made_for_and_narrows_the_intervals(noise, kind):
 def test_same_seed_same_draws():
     population = simulate_population(regimes=[0.5], n=30, noise_kind="heavy", seed=3)
     one, two, other = (
-        popstats.fit(population, noise="student", draws=20, random_seed=seed).draws.noise for seed in (1, 1, 2)
+        popstats.fit(population, noise="student", draws=20, random_seed=seed).draws.noise
+        for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(one, two)
     assert (one != other).all()
