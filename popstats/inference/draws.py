@@ -72,8 +72,10 @@ class Draws:
             )
         hyper = (np.stack(values, axis=1) for values in zip(*(h for h, _ in regimes), strict=True))
         coefficients = np.stack([c for _, c in regimes], axis=1)
-        split = (values.reshape(chains, -1, *values.shape[1:]) for values in (*hyper, coefficients))
-        return cls(*split, edge_probability=np.array(edges))
+        length_scale, amplitude, noise, share, beta = (
+            values.reshape(chains, -1, *values.shape[1:]) for values in (*hyper, coefficients)
+        )
+        return cls(length_scale, amplitude, noise, share, beta, edge_probability=np.array(edges))
 
     @property
     def flat_coefficients(self) -> FloatArray:

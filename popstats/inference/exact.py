@@ -73,7 +73,7 @@ def draw_coefficients(design: RegimeDesign, hyper: Hyper, rng: np.random.Generat
     # In units of the noise, draws of one cell of the grid have the same posterior: one root serves them all.
     unit = np.array([hyper.length_scale, hyper.amplitude / hyper.noise, hyper.seed_share])
     kinds, kind = np.unique(unit.round(12), axis=1, return_inverse=True)
-    mean, root = coefficient_posterior(design, Hyper(*kinds[:2], np.ones(kinds.shape[1]), kinds[2]))
+    mean, root = coefficient_posterior(design, Hyper(kinds[0], kinds[1], np.ones_like(kinds[0]), kinds[2]))
     order = np.argsort(kind, kind="stable")
     for mine in np.split(order, np.flatnonzero(np.diff(kind[order])) + 1):
         normal[mine] = mean[kind[mine[0]]] + hyper.noise[mine, None] * (normal[mine] @ root[kind[mine[0]]].T)
@@ -183,15 +183,14 @@ class _Cells:
     def ratio(self, nodes: FloatArray, pooling: float) -> FloatArray:
         """Return each cell's prior given a common value over its prior without one, (3, G) -> (3, G, N)."""
         away = self.place[:, None, :] - np.sqrt(pooling) * nodes[:, :, None]
-        return np.exp(0.5 * (self.place[:, None, :] ** 2 - away**2 / (1.0 - pooling))) / np.sqrt(
-            1.0 - pooling
-        )
+        log_ratio = 0.5 * (self.place[:, None, :] ** 2 - away**2 / (1.0 - pooling))
+        return np.asarray(np.exp(log_ratio) / np.sqrt(1.0 - pooling))
 
     def log_evidence(self, ratio: FloatArray) -> FloatArray:
         """Return the log probability of the regime's data at each triple of common values, (G, G, G)."""
         pairs = (self.weight * ratio[0])[:, None, :] * ratio[1][None, :, :]
         total = pairs.reshape(_NODES**2, -1) @ ratio[2].T
-        return np.log(np.maximum(total, 1e-300)).reshape((_NODES,) * 3)
+        return np.asarray(np.log(np.maximum(total, 1e-300)).reshape((_NODES,) * 3))
 
     def choose(
         self, ratio: FloatArray, common: npt.NDArray[np.intp], rng: np.random.Generator

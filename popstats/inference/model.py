@@ -339,7 +339,8 @@ class Priors:
         common, own = rng.standard_normal((3, size, 1)), rng.standard_normal((3, size, regimes))
         x = np.sqrt(self.pooling) * common + np.sqrt(1.0 - self.pooling) * own
         logs = np.log(pairs[:, 0, None, None]) + pairs[:, 1, None, None] * x
-        return Hyper(*np.exp(logs), rng.uniform(size=(size, regimes)))
+        length_scale, amplitude, noise = np.exp(logs)
+        return Hyper(length_scale, amplitude, noise, rng.uniform(size=(size, regimes)))
 
     def describe(self) -> pd.DataFrame:
         """Return one row per prior: name, distribution, unit, reason."""

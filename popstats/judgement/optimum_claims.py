@@ -71,13 +71,8 @@ def optimum_undecided(regime: RegimePosterior) -> Finding | None:
 def remedies(regime: RegimePosterior) -> tuple[Finding, ...]:
     """Return what would decide whether there is an optimum: where a premise is broken, other recipes; else more."""
     if regime.withheld and regime.withheld.kind == "moves with cost":
-        return (
-            Finding(
-                "narrower regimes",
-                (regime.label,),
-                {"half_width": regime.data.reach * (1.0 - regime.data.target) / 2.0},
-            ),
-        )
+        half_width = regime.data.reach * (1.0 - regime.data.target) / 2.0
+        return (Finding("narrower regimes", (regime.label,), {"half_width": half_width}),)
     between = regime.withheld is not None
     return (Finding("fill the gaps", (regime.label,)),) * between + (twice_the_recipes(regime.data),)
 

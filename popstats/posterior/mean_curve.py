@@ -30,7 +30,7 @@ import pandas as pd
 from popstats.arrays import BoolArray, FloatArray
 from popstats.inference.data import MINIMUM_RECIPES
 from popstats.inference.exact import coefficient_posterior
-from popstats.inference.model import KEPT_RANGE, OBSERVED_QUANTILES, Hyper, basis
+from popstats.inference.model import KEPT_RANGE, OBSERVED_QUANTILES, Hyper, basis, prior_precision
 from popstats.inference.regression import weighted_cross_products
 from popstats.posterior.curves import FittedCurves
 from popstats.posterior.optimum import GRID_SIZE
@@ -68,7 +68,13 @@ class MeanCurve:
     @cached_property
     def scale(self) -> FloatArray:
         """Scale of each recipe's noise, in units of the regime's scale, (n,)."""
-        return self.hyper.noise[0] * self.points.relative_scale(self.hyper.seed_share[0])
+        return np.asarray(self.hyper.noise[0] * self.points.relative_scale(self.hyper.seed_share[0]))
+
+    @cached_property
+    def penalty(self) -> FloatArray:
+        """Prior precision of each coefficient, (p,)."""
+        fixed = self.points.regime.fixed
+        return np.asarray(prior_precision(fixed, self.hyper.length_scale, self.hyper.amplitude)[0])
 
     @property
     def log_mcb(self) -> FloatArray:
@@ -111,7 +117,7 @@ class MeanCurve:
     def _solve(self, design: FloatArray, drop: FloatArray, precision: FloatArray) -> FloatArray:
         sums = weighted_cross_products(design, drop, precision * self.hyper.noise[0] ** 2)[None]
         rows = replace(self.points.regime, replicates=np.ones(1), xx=sums[:, :-1, :-1], xy=sums[:, :-1, -1])
-        return coefficient_posterior(rows, self.hyper)[0][0]
+        return np.asarray(coefficient_posterior(rows, self.hyper)[0][0])
 
     def _expected(self, residual: FloatArray, scale: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return each recipe's weight and expected exponential part, given its residual."""

@@ -13,6 +13,7 @@ import pandas as pd
 from popstats.figures.check_figures import check_paragraphs, check_tables
 from popstats.figures.content import Section, Table
 from popstats.figures.curve_figures import INTERVALS
+from popstats.inference.model import CHAINS
 from popstats.judgement.evidence import Evidence, rows_of
 from popstats.population.table import Population
 from popstats.words import (
@@ -229,7 +230,7 @@ def _fit_rows(evidence: Evidence) -> list[tuple[str, str]]:
         ("regimes", f"by {evidence.axis_words} removed; {regimes}"),
         ("curve, noise", f"{settings.curve}, {settings.noise}"),
         ("seed", str(settings.random_seed)),
-        ("draws", f"{settings.chains} × {settings.draws}{tuning}"),
+        ("draws", f"{CHAINS} × {settings.draws}{tuning}"),
         ("time of the fit", f"{number(evidence.fit.seconds)} s"),
         ("Python", platform.python_version()),
         *((name, version(name)) for name in PACKAGES),
