@@ -251,19 +251,21 @@ def _command(evidence: Evidence) -> str:
     s = evidence.fit.settings
     # Half-widths of regimes, where they were given, can only be said in Python.
     regimes = "" if s.regimes is None else f" --regimes {','.join(f'{r:g}' for r in s.regimes)}"
+    method = f" --method {s.method}" if s.noise == "normal" else ""
     return (
-        f"python -m popstats report TABLE -o report.html --axis {s.regime_axis}{regimes} --noise {s.noise} "
-        f"--method {s.method} --seed {s.random_seed}"
+        f"python -m popstats report TABLE -o report.html --axis {s.regime_axis}{regimes} --noise {s.noise}{method} "
+        f"--seed {s.random_seed}"
     )
 
 
 def _python(evidence: Evidence) -> str:
     s = evidence.fit.settings
     regimes = "" if s.regimes is None else f", regimes={s.regimes!r}"
+    method = f', method="{s.method}"' if s.noise == "normal" else ""
     return (
         "import popstats\n\n"
         "population = popstats.load_population(TABLE)\n"
-        f'fit = popstats.fit(population, regime_axis="{s.regime_axis}", noise="{s.noise}", method="{s.method}", '
+        f'fit = popstats.fit(population, regime_axis="{s.regime_axis}", noise="{s.noise}"{method}, '
         f"random_seed={s.random_seed}{regimes})\n"
         "verdicts = popstats.judge(fit)\n"
         'popstats.write_report(fit, "report.html", verdicts=verdicts)\n'

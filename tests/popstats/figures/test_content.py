@@ -129,8 +129,8 @@ def test_the_way_to_make_it_again_names_the_noise(fitted):
     student = replace(fitted, settings=replace(fitted.settings, method="hmc", noise="student"))
     section = provenance_section(Evidence(student, Verdicts([])), None)
     command, code = (text for _, text in section.code)
-    assert "--noise student --method nuts" in command
-    assert 'noise="student", method="hmc"' in code
+    assert "--noise student --seed" in command
+    assert 'noise="student", random_seed' in code
 
 
 def test_prior_sensitivities_are_told_as_measured(fitted, content):
