@@ -9,7 +9,7 @@ import pandas as pd
 
 from popstats.arrays import FloatArray
 from popstats.figures.content import Figure, Panel, Table
-from popstats.inference.data import RegimeData
+from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import INTERVAL_MASS
 from popstats.judgement.evidence import Evidence
 from popstats.posterior.optimum import NEAR_OPTIMAL_POINTS
@@ -98,12 +98,12 @@ def _left_out_words(evidence: Evidence) -> str:
     )
 
 
-def _drop_panel(evidence: Evidence, regime: RegimeData, span: tuple[float, float]) -> Panel:
+def _drop_panel(evidence: Evidence, regime: RegimeDesign, span: tuple[float, float]) -> Panel:
     row, where = (
         evidence.optima[regime.label],
         f"{regime_name(regime.label)} of {evidence.axis_words} removed",
     )
-    points = _thinned(evidence.of_regime(regime.label), seed=evidence.fit.settings.seed)
+    points = _thinned(evidence.of_regime(regime.label), seed=evidence.fit.settings.random_seed)
     curve = evidence.curve[evidence.curve["regime"] == regime.label].drop(columns="regime")
     outcome = evidence.outcome("C3a", regime.label)
     optimum = {
@@ -172,7 +172,7 @@ def _drop_span(drops: pd.Series, curve: pd.DataFrame) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _shown_words(points: pd.DataFrame, regime: RegimeData, high: float) -> str:
+def _shown_words(points: pd.DataFrame, regime: RegimeDesign, high: float) -> str:
     above = int((points["drop"] > high).sum())
     outside = f", {above} above the picture" if above else ""
     some = f"{count(len(points))} of " if len(points) < regime.n_recipes else ""

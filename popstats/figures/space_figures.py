@@ -171,7 +171,7 @@ def _std_panel(evidence: Evidence, label: str) -> Panel | None:
     networks = evidence.networks[evidence.networks["regime"] == label]
     low, high = (networks[mask] for mask in std_halves(networks["ratio_std"].to_numpy()))
     grid, weights = _drop_grid(networks["drop_at_mix"]), cost_weights(low["macs"], high["macs"])
-    seed = evidence.fit.settings.seed
+    seed = evidence.fit.settings.random_seed
     shares = [
         _edf_rows("low STD", low["drop_at_mix"], grid, weights[0], seed),
         _edf_rows("high STD", high["drop_at_mix"], grid, weights[1], seed),
@@ -220,7 +220,7 @@ def _regime_edfs(evidence: Evidence) -> Figure | None:
 
 def _regime_panel(evidence: Evidence, label: str, drops: pd.Series, median: str) -> Panel:
     grid = _drop_grid(drops)
-    shares = _edf_rows("all recipes", drops, grid, None, evidence.fit.settings.seed)
+    shares = _edf_rows("all recipes", drops, grid, None, evidence.fit.settings.random_seed)
     return Panel(
         title=f"{regime_name(label)} removed",
         note=f"median drop {median} points",
@@ -343,5 +343,5 @@ def _law(evidence: Evidence) -> WidthLaw | None:
         evidence.fit.population,
         regime_axis=settings.regime_axis,
         regimes=settings.regimes,
-        seed=settings.seed,
+        seed=settings.random_seed,
     )

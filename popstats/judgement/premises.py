@@ -27,7 +27,7 @@ def moves_with_cost(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> F
     generalised least squares with the curve as a random effect.
     """
     regime, rows, design = curve.points.regime, curve.points.rows, curve.points.design
-    m, u, weight = rows.distance, rows.unit, 1.0 / curve.scale**2
+    m, u, weight = rows.offset, rows.unit, 1.0 / curve.scale**2
     columns = np.column_stack([m * u, m * u**2, rows.drop])
     weighted = design.T * weight
     precision = weighted @ design + np.diag(curve.penalty)

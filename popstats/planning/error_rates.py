@@ -19,7 +19,7 @@ import pandas as pd
 
 from popstats.errors import FitError
 from popstats.inference.draws import INTERVAL_MASS, interval
-from popstats.inference.model import Method
+from popstats.inference.model import CHAINS, Method
 from popstats.judgement.analysis import Analysis
 from popstats.judgement.verdicts import Thresholds
 from popstats.population.simulate import simulate_population
@@ -86,8 +86,6 @@ QUICK: dict[str, Any] = {
     ),
 }
 FULL: dict[str, Any] = {"repetitions": 201, "settings": settings()}
-#: What the two methods are compared on: neither clear nor hopeless.
-COMPARED = Setting("quadratic", 100)
 
 
 @dataclass(frozen=True)
@@ -169,11 +167,10 @@ def _score_population(setting: Setting, method: Method, seed: int) -> list[dict[
 
 def _fit(setting: Setting, method: Method, seed: int) -> Fit:
     population = simulate_population(regimes=REGIMES, seed=seed, **asdict(setting))
-    # Independent draws count fully; NUTS needs several chains for its own diagnostics.
-    chains = 1 if method == "exact" else 4
-    return fit(
-        population, regimes=dict.fromkeys(REGIMES, 0.05), method=method, seed=seed, draws=DRAWS, chains=chains
-    )
+    # Independent draws count fully; NUTS needs more of them for its own diagnostics.
+    draws = DRAWS // CHAINS if method == "exact" else DRAWS
+    half_widths = dict.fromkeys(REGIMES, 0.05)
+    return fit(population, regimes=half_widths, method=method, random_seed=seed, draws=draws)
 
 
 def optimum_outcomes(fitted: Fit) -> tuple[str, ...]:
@@ -205,19 +202,3 @@ def covers(draws: npt.NDArray[np.float64], truth: float) -> bool:
     """Return whether the 90 % interval of the draws holds the truth."""
     low, high = interval(draws)
     return bool(low <= truth <= high)
-
-
-def compare_methods(setting: Setting = COMPARED, repetitions: int = 9, seed: int = 0) -> pd.DataFrame:
-    """Judge C3a on the same simulated populations by both methods.
-
-    The exact method fits each regime alone, NUTS lets regimes of one population learn from each other: verdicts
-    near a threshold may differ by a word, but never from supported to refuted.
-    """
-    rows = []
-    for i in range(-(-repetitions // len(REGIMES))):
-        exact, nuts = (_fit(setting, method, seed + i) for method in ("exact", "nuts"))
-        for regime, one, other in zip(
-            exact.fitted, optimum_outcomes(exact), optimum_outcomes(nuts), strict=True
-        ):
-            rows.append((seed + i, regime.label, one, other, one == other))
-    return pd.DataFrame(rows[:repetitions], columns=["seed", "regime", "exact", "nuts", "agree"])

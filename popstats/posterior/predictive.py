@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -84,13 +83,11 @@ def check_predictions(fit: FittedCurves) -> PredictiveChecks:
         pit = _pit(fit, k, points)
         pits[points.regime.label] = pit
         picked = thinned(fit, _within(REPLICATE_BUDGET // pit.size, REPLICATES))
-        rng = np.random.default_rng([fit.settings.seed, k, 3])
+        rng = np.random.default_rng([fit.settings.random_seed, k, 3])
         shapes = _shapes(points, sample_of(fit, k, picked), rng)
         rows.append({"regime": points.regime.label, "recipes": pit.size, **_coverage(pit), **shapes})
     frame, limits = pd.DataFrame(rows), forecast_limits(fit)
-    return PredictiveChecks(
-        frame, limits, alerts_of(frame, limits, fit.settings.noise, fit.settings.method), pits
-    )
+    return PredictiveChecks(frame, limits, alerts_of(frame, limits, fit.settings.noise), pits)
 
 
 def _within(value: int, ends: tuple[int, int]) -> int:
@@ -100,8 +97,7 @@ def _within(value: int, ends: tuple[int, int]) -> int:
 def _pit(fit: FittedCurves, k: int, points: RegimePoints) -> FloatArray:
     closed = _within(PIT_BUDGET // points.rows.drop.size, PIT_DRAWS)
     picked = thinned(fit, closed if fit.settings.noise == "normal" else WEIGHTED_DRAWS)
-    hyper = [getattr(fit.draws, name)[:, :, k].reshape(-1)[picked] for name in ("length_scale", "amplitude")]
-    return leave_one_out_pit(points, sample_of(fit, k, picked), hyper[0], hyper[1])
+    return leave_one_out_pit(points, sample_of(fit, k, picked))
 
 
 def _coverage(pit: FloatArray) -> dict[str, float]:
@@ -147,10 +143,12 @@ class _Moments:
 
 def _shapes(points: RegimePoints, sample: RegimeSample, rng: np.random.Generator) -> dict[str, float]:
     """Compare the residuals' shape with that of replicated data under the same draws."""
-    observed, replicated = _Moments(sample.scale.size), _Moments(sample.scale.size)
+    observed, replicated = _Moments(sample.hyper.noise.size), _Moments(sample.hyper.noise.size)
     for _, e, scale in sample.residuals(points):
         shape = (
-            sample.shape / scale if sample.noise == "frontier" and sample.shape is not None else sample.shape
+            sample.shape / scale
+            if sample.noise == "exgaussian" and sample.shape is not None
+            else sample.shape
         )
         observed.add(e / scale)
         replicated.add(draw_standard(sample.noise, e.shape, shape, rng))
@@ -180,7 +178,7 @@ def forecast_limits(fit: FittedCurves) -> pd.DataFrame:
         return pd.DataFrame(columns=_COLUMNS)
     x = -np.log1p(-np.array([r.target for r in fit.fitted]))
     limits = np.stack([o.limit for o in fit.optimum_draws], axis=1)
-    rng = np.random.default_rng([fit.settings.seed, 4])
+    rng = np.random.default_rng([fit.settings.random_seed, 4])
     rows = []
     for k, regime in enumerate(fit.fitted):
         others = np.arange(x.size) != k
@@ -243,15 +241,15 @@ TAILS_PER_SKEW = 3.0
 
 
 #: A long upper tail is skewed noise or a few networks that failed: which, only a comparison says (on the shipped
-#: population "student" predicts better than "frontier", although the skewness is large).
+#: population "student" predicts better than "exgaussian", although the skewness is large).
 _REMEDIES_OF_SKEW = {
-    "normal": "; try noise='frontier' and noise='student', and compare them",
-    "student": "; try noise='frontier'",
-    "frontier": "",
+    "normal": "; try noise='exgaussian' and noise='student', and compare them",
+    "student": "; try noise='exgaussian'",
+    "exgaussian": "",
 }
 
 
-def alerts_of(frame: pd.DataFrame, limits: pd.DataFrame, noise: str, method: str = "nuts") -> tuple[str, ...]:
+def alerts_of(frame: pd.DataFrame, limits: pd.DataFrame, noise: str) -> tuple[str, ...]:
     """Return one sentence for each misfit that is both clear and large enough to matter."""
     threshold = P_VALUE / max(len(frame), 1)
     said = []
@@ -264,11 +262,7 @@ def alerts_of(frame: pd.DataFrame, limits: pd.DataFrame, noise: str, method: str
                 f"regime {row.regime}: its limit, {row.limit:.2f} points, breaks the trend of the other regimes "
                 f"({row.predicted_lower:.2f} to {row.predicted_upper:.2f})"
             )
-    return tuple(map(_with_nuts, said) if method == "exact" else said)
-
-
-def _with_nuts(sentence: str) -> str:
-    return re.sub(r"^(.*noise='\w+')", r"\1 (with method='nuts')", sentence)
+    return tuple(said)
 
 
 def _regime_alerts(row: Any, noise: str, threshold: float) -> Iterator[str]:

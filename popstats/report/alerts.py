@@ -10,7 +10,7 @@ from scipy import stats
 from popstats.figures.check_figures import misfits, misfitting
 from popstats.figures.content import Alert
 from popstats.figures.curve_figures import TOO_FEW
-from popstats.inference.data import RegimeData
+from popstats.inference.data import RegimeDesign
 from popstats.judgement.classical import MINIMUM_POINTS
 from popstats.judgement.evidence import Evidence
 from popstats.population.regimes import BUCKET_WIDTH
@@ -87,7 +87,7 @@ def heavy_tails(evidence: Evidence) -> list[str]:
     return [label for label, ratio in found.items() if ratio > HEAVY_TAILS]
 
 
-def _tail_ratio(evidence: Evidence, regime: RegimeData) -> float:
+def _tail_ratio(evidence: Evidence, regime: RegimeDesign) -> float:
     """Return the standard deviation about the curve over its robust estimate; 1 for normal noise."""
     networks, curve = (
         evidence.of_regime(regime.label),
@@ -189,7 +189,7 @@ def alerts(evidence: Evidence) -> tuple[Alert, ...]:
 
 def _unfitted(evidence: Evidence) -> list[str]:
     """Name the regimes without a curve; those with one reason share a sentence."""
-    groups: dict[str, list[RegimeData]] = {}
+    groups: dict[str, list[RegimeDesign]] = {}
     for regime in evidence.fit.regimes:
         if not regime.fitted:
             groups.setdefault(same_but_numbers(regime.reason), []).append(regime)

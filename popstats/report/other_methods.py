@@ -11,7 +11,7 @@ from popstats.arrays import FloatArray
 from popstats.figures.content import Section, Table
 from popstats.figures.curve_figures import MASS_WORDS
 from popstats.findings import Estimate
-from popstats.inference.data import RegimeData
+from popstats.inference.data import RegimeDesign
 from popstats.judgement.classical import (
     ENVELOPE,
     MINIMUM_POINTS,
@@ -93,7 +93,7 @@ def _elsewhere_words(found: list[tuple[str, ...]]) -> str:
     return f", but in {len(elsewhere)} of {plural(len(found), 'regime')} a parabola finds no lowest point, or another"
 
 
-def _companions(evidence: Evidence, regime: RegimeData, quadratic: Optima, halves: Optima) -> tuple[str, ...]:
+def _companions(evidence: Evidence, regime: RegimeDesign, quadratic: Optima, halves: Optima) -> tuple[str, ...]:
     networks, row = evidence.of_regime(regime.label), evidence.optima[regime.label]
     x, y = np.log(networks["mcb"].to_numpy()), networks["adjusted"].to_numpy()
     lines, parabola, tip = two_lines(x, y), quadratic[regime.label], halves[regime.label]
@@ -127,7 +127,7 @@ def _envelope(x: FloatArray, y: FloatArray, row: Any, evidence: Evidence) -> tup
     share = max(ENVELOPE, MINIMUM_POINTS / x.size)
     if share > WIDEST_ENVELOPE:
         return MISSING, False
-    found = lower_envelope(x, y, share, evidence.fit.settings.seed)
+    found = lower_envelope(x, y, share, evidence.fit.settings.random_seed)
     lowest = float(np.exp(found.optimum))
     inside = np.linspace(np.log(row.mcb_lower), np.log(row.mcb_upper), GRID_SIZE)
     least = float(np.interp(inside, found.log_mcb, found.drop).min())

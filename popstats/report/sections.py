@@ -209,7 +209,7 @@ def provenance_section(evidence: Evidence, command: str | None) -> Section:
     return Section(
         key="provenance",
         heading="How to make this again",
-        sentence=f"Seed {settings.seed} gives the same draws again with the same versions.",
+        sentence=f"Seed {settings.random_seed} gives the same draws again with the same versions.",
         paragraphs=(),
         tables=tuple(tables),
         code=(("Command", command or _command(evidence)), ("Python", _python(evidence))),
@@ -228,7 +228,7 @@ def _fit_rows(evidence: Evidence) -> list[tuple[str, str]]:
         ("method", settings.method),
         ("regimes", f"by {evidence.axis_words} removed; {regimes}"),
         ("curve, noise", f"{settings.curve}, {settings.noise}"),
-        ("seed", str(settings.seed)),
+        ("seed", str(settings.random_seed)),
         ("draws", f"{settings.chains} × {settings.draws}{tuning}"),
         ("time of the fit", f"{number(evidence.fit.seconds)} s"),
         ("Python", platform.python_version()),
@@ -252,7 +252,7 @@ def _command(evidence: Evidence) -> str:
     regimes = "" if s.regimes is None else f" --regimes {','.join(f'{r:g}' for r in s.regimes)}"
     return (
         f"python -m popstats report TABLE -o report.html --axis {s.regime_axis}{regimes} --noise {s.noise} "
-        f"--method {s.method} --seed {s.seed}"
+        f"--method {s.method} --seed {s.random_seed}"
     )
 
 
@@ -263,7 +263,7 @@ def _python(evidence: Evidence) -> str:
         "import popstats\n\n"
         "population = popstats.load_population(TABLE)\n"
         f'fit = popstats.fit(population, regime_axis="{s.regime_axis}", noise="{s.noise}", method="{s.method}", '
-        f"seed={s.seed}{regimes})\n"
+        f"random_seed={s.random_seed}{regimes})\n"
         "verdicts = popstats.judge(fit)\n"
         'popstats.write_report(fit, "report.html", verdicts=verdicts)\n'
     )
