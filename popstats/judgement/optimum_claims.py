@@ -73,7 +73,9 @@ def remedies(regime: RegimePosterior) -> tuple[Finding, ...]:
     if regime.withheld and regime.withheld.kind == "moves with cost":
         kept = 1.0 - regime.data.target
         half = kept - kept * float(np.exp(-regime.data.reach / 2.0))
-        return (Finding("narrower regimes", (regime.label,), {"target": regime.data.target, "half_width": half}),)
+        return (
+            Finding("narrower regimes", (regime.label,), {"target": regime.data.target, "half_width": half}),
+        )
     between = regime.withheld is not None
     return (Finding("fill the gaps", (regime.label,)),) * between + (twice_the_recipes(regime.data),)
 
@@ -106,7 +108,11 @@ def _near(regime: RegimePosterior) -> Finding:
     if len(regime.regions) == 2:
         first, second = regime.stretches
         return Finding("two regions", (regime.label,), {"best": best, "first": first, "second": second})
-    values: dict[str, Value] = {"best": best, "ranges": regime.stretches, "height": regime.thresholds.near}
+    values: dict[str, Value] = {
+        "best": best,
+        "ranges": regime.stretches,
+        "height": regime.optimum.near.height,
+    }
     return Finding("near-optimal", (regime.label,), values)
 
 

@@ -7,7 +7,7 @@ from scipy import stats
 
 from popstats.arrays import FloatArray
 from popstats.findings import Finding
-from popstats.inference.model import OBSERVED_QUANTILES
+from popstats.inference.model import OBSERVED_QUANTILES, prior_precision
 from popstats.judgement.verdicts import Thresholds
 from popstats.posterior.mean_curve import MeanCurve
 
@@ -30,7 +30,8 @@ def moves_with_cost(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> F
     m, u, weight = rows.offset, rows.unit, 1.0 / curve.scale**2
     columns = np.column_stack([m * u, m * u**2, rows.drop])
     weighted = design.T * weight
-    precision = weighted @ design + np.diag(curve.penalty)
+    penalty = prior_precision(regime.fixed, curve.hyper.length_scale, curve.hyper.amplitude)[0]
+    precision = weighted @ design + np.diag(penalty)
     rest = columns - design @ np.linalg.solve(precision, weighted @ columns)
     products = (columns.T * weight) @ rest
     slopes = np.linalg.lstsq(products[:2, :2], products[:2, 2], rcond=1e-10)[0]

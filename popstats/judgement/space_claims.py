@@ -102,7 +102,11 @@ def _compare_std(analysis: Analysis, regime: RegimeDesign, recipes: pd.DataFrame
     bounds = float(recipes["std"][low].max()), float(recipes["std"][high].min())
     if bounds[0] >= bounds[1]:
         return analysis.not_assessable("S1", regime, Finding("one STD"), (more_recipes(regime),))
-    drop, cost, seed = recipes["drop"].to_numpy(), recipes["cost"].to_numpy(), analysis.fit.settings.random_seed
+    drop, cost, seed = (
+        recipes["drop"].to_numpy(),
+        recipes["cost"].to_numpy(),
+        analysis.fit.settings.random_seed,
+    )
     try:
         found = compare_spaces(drop[low], drop[high], costs=(cost[low], cost[high]), seed=seed)
     except FitError as error:
