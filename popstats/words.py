@@ -411,6 +411,55 @@ QUANTITIES: Mapping[str, tuple[str, str, str]] = {
 
 _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
     "text": "{text}",
+    # What a reader should know about a table.
+    "run unfinished": (
+        "this run holds {finished} of {planned} trainings: it is still going, or was stopped. Rerun its command to "
+        "resume it"
+    ),
+    "blanks removed": "blanks around column names were removed: {names}",
+    "best accuracies": (
+        "accuracies are the best over epochs on the {images} images, which selects on the {images} set: they are "
+        "optimistic, by more for noisier trainings"
+    ),
+    "validation accuracies": "accuracies were measured on validation images, after the last epoch",
+    "unknown accuracies": "the table does not say which epoch's accuracy it holds (accuracy_kind)",
+    "collapsed": (
+        "{rows} of {trainings} trainings ended below half of the original's accuracy (lowest: {lowest:2} %). With normal "
+        "noise a few such outliers widen every interval of their regime; popstats.fit(population, "
+        "{noise=student}) down-weights them"
+    ),
+    "better than original": (
+        "{rows} of {trainings} networks are more accurate than the original ({accuracy:2} %). Check its number, and "
+        "that the column holds accuracies: of errors, losses and perplexities, lower is better"
+    ),
+    "did not learn": (
+        "the original reaches only {accuracy:2} % on {dataset}, less than twice chance ({chance:g} %): it did not "
+        "learn. Train it with a smaller learning rate, or for longer, before pruning it"
+    ),
+    "learned little": (
+        "the original reaches only {accuracy:2} % on {dataset}, where {usual:0} % is usual. Train it for longer before "
+        "pruning it: drops from a network that learned little say little about recipes"
+    ),
+    "above original": (
+        "rows that cost up to 1 % more than the original in {costs}: {rows}. They are kept: rounding, or another way of "
+        "counting, explains as much"
+    ),
+    "half the MACs": (
+        "networks with all of the original's parameters have {share:%} of its MACs. If only one side counts two FLOPs per "
+        "MAC, count both alike"
+    ),
+    "other count": (
+        "mCB runs from {low:2} to {high:2}, and the original's is 1, about a factor of two away. If only one side "
+        "counts two FLOPs per MAC, or another input size, count both alike"
+    ),
+    "techniques unsaid": (
+        "{missing} of {trainings} trainings do not say how they were retrained (column retraining). Beside {named} they "
+        "count as one technique of their own, which R1 cannot compare; if they belong to a named one, fill in the column"
+    ),
+    "copies": (
+        "rows that are exact copies of other rows: {rows}. They count as separate trainings; if they are not, remove them "
+        "(frame.drop_duplicates()), or every interval is too narrow"
+    ),
     # Why a regime has no curve.
     "few recipes": "{recipes:recipe}; a curve needs at least {needed}",
     "few recipes of techniques": (

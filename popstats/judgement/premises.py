@@ -13,6 +13,8 @@ from popstats.posterior.mean_curve import MeanCurve
 
 #: Neighbours further apart than this share of the observed range belong to different clusters.
 GAP = 0.05
+#: Share of the recipes, those with the most room around them, that do not count in clusters.
+STRAGGLERS = 0.05
 
 
 def broken_premise(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> Finding | None:
@@ -51,11 +53,15 @@ def moves_with_cost(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> F
 
 
 def few_clusters(log_mcb: FloatArray, grid: FloatArray, limits: Thresholds) -> Finding | None:
-    """Count the clusters of recipes in mCB, and the share of the grid within half a gap of any recipe."""
+    """Count the clusters of recipes in mCB, and the share of the grid within half a gap of any, stragglers left out."""
     gap = GAP * (grid[-1] - grid[0])
     inside = np.sort(log_mcb[(log_mcb >= grid[0]) & (log_mcb <= grid[-1])])
-    if not inside.size:
+    if inside.size < 2:
         return None
+    # A recipe's room: from the recipe before it to the one after it. Tails of clusters must not bridge their gaps.
+    room = np.diff(inside, prepend=2.0 * inside[0] - inside[1], append=2.0 * inside[-1] - inside[-2])
+    sparse = np.argsort(room[1:] + room[:-1], kind="stable")[inside.size - int(STRAGGLERS * inside.size) :]
+    inside = np.delete(inside, sparse)
     clusters = 1 + int((np.diff(inside) > gap).sum())
     after = np.searchsorted(inside, grid)
     nearest = np.minimum(
