@@ -522,7 +522,7 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
     "more recipes": _plan,
     "twice the recipes": _twice,
     "name widths": "name the columns that hold the widths: Population.from_frame(..., widths=[...])",
-    "narrower regimes": "fit narrower regimes, half as wide as now or less: half-width {half_width:3}",
+    "narrower regimes": "fit narrower regimes, for example regimes={{{target:g}: {half_width:3}}}",
     "fill the gaps": "add recipes whose mCB lies between the clusters",
     # Clauses inside verdicts.
     "flat": "the expected drop varies by only {height:2} points",

@@ -178,8 +178,7 @@ class RegimePosterior:
         """The ranges of mCB to choose from: the near-optimal one first, or two with worse values in between."""
         if self.regions:
             return tuple(exponentials((low, high)) for low, _, high in self.regions)
-        found = self.optimum.near.stretches
-        return tuple(exponentials(pair) for pair in found)
+        return tuple(exponentials(pair) for pair in self.optimum.near.stretches)
 
     @property
     def shape(self) -> Finding:

@@ -196,7 +196,6 @@ def _technique(analysis: Analysis, name: str) -> Analysis:
     fitted = fit(
         analysis.fit.population.in_regimes(analysis.fit.recipes.assigned).where(retraining=name),
         regime_axis=settings.regime_axis,
-        # Noise as in the fit that is judged; only normal noise has a closed form.
         noise=settings.noise,
         random_seed=settings.random_seed,
         priors=analysis.fit.prior_settings,
