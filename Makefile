@@ -55,13 +55,16 @@ reports: .venv/installed-all ## the report of every shipped population, into rep
 	@$(RUN) -m popstats report cifar10-10k-resnet8 --axis params -o reports/cifar10-10k-resnet8/report-params.html $(HOW) $(WRITTEN)
 	@$(RUN) docs/picture.py
 
-docs: .venv/installed-all ## rewrite the tables in README and ARCHITECTURE that repeat the code
+docs: .venv/installed-all ## the documentation site, into build/site; warnings are errors
 	@$(RUN) docs/build_tables.py || true
+	@$(RUN) -m sphinx --fail-on-warning --keep-going --quiet --conf-dir docs . build/site
+	@echo '<meta http-equiv="refresh" content="0; url=docs/index.html">' > build/site/index.html
+	@echo $(CURDIR)/build/site/index.html
 
 # A stamp a set of extras, so that a second run installs nothing; the full set serves the demo too.
 .venv/installed-all: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing popstats, generate and the developers' tools into .venv (a few minutes the first time)"
-	@$(PIP) --editable '.[generate,ray,onnx,dev]' --constraint constraints.txt
+	@$(PIP) --editable '.[generate,ray,onnx,docs,dev]' --constraint constraints.txt
 	@touch .venv/installed-demo $@
 
 .venv/installed-demo: pyproject.toml constraints.txt | .venv/bin/python

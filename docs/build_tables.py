@@ -1,20 +1,29 @@
-"""Writes the tables of README.md and ARCHITECTURE.md that repeat what the code declares.
+"""Writes the tables of the documentation that repeat what the repository holds: columns, modules, error rates.
 
-`make docs` rewrites them; a test fails while they are out of step. Each table stands between the comments
+`make docs` rewrites them; a test fails while they are out of date. Each table stands between the comments
 `<!-- NAME: begin -->` and `<!-- NAME: end -->` and is never edited by hand.
 """
 
 from __future__ import annotations
 
 import ast
+import json
+import math
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from popstats.population.columns import COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("generate", "popstats")
+RATES = ROOT / "popstats" / "planning"
+NEAR_OPTIMAL = ("coverage_near_lower", "coverage_near_upper")
+#: A truth under which the claim holds in at most this share of regimes, by the chance of their range, is a null.
+NEVER = 0.01
+#: Subsamples that hold more than this share of a regime are nearly the whole: their coverage is too high.
+LARGEST_SHARE = 0.5
 
 
 def column_table() -> str:
@@ -29,16 +38,22 @@ def column_table() -> str:
 
 
 def module_table() -> str:
-    """Return every module of both packages with the first line of its docstring, as Markdown."""
+    """Return every module, in the order of `stations.toml`, with the first line of its docstring, as Markdown."""
     lines = ["| module | what it does |", "|---|---|"]
     lines += [f"| `{path.relative_to(ROOT)}` | {_summary(path)} |" for path in modules()]
     return "\n".join(lines)
 
 
 def modules() -> list[Path]:
-    """Return the modules of both packages; `__init__.py` files declare nothing of their own and are left out."""
-    found = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
-    return sorted(path for path in found if path.name != "__init__.py")
+    """Return the modules of both packages in the order of the data flow; stations name some that are still to come."""
+    stations = tomllib.loads((ROOT / "stations.toml").read_text())
+    found = [
+        ROOT / package / station / f"{file}.py" if files else ROOT / package / f"{station}.py"
+        for package in ("generate", "popstats")
+        for station, files in stations[package].items()
+        for file in files or [""]
+    ]
+    return [path for path in found if path.exists()]
 
 
 def _summary(path: Path) -> str:
@@ -46,35 +61,120 @@ def _summary(path: Path) -> str:
     return docstring.split("\n\n")[0].replace("\n", " ").replace("|", "\\|").removesuffix(".")
 
 
+def simulated_table() -> str:
+    """Return error rates of C3a on simulated truths by number of recipes, as Markdown."""
+    rows = _stored("calibration")
+    plain = [r for r in rows if (r["truth"], r["noise_kind"], r["seeds"]) == ("quadratic", "normal", 1)]
+    rises = sorted({row["rise"] for row in plain})
+    found = [f"found: a rise of {rise:g} points" for rise in rises]
+    head = [
+        "recipes per regime",
+        "false refuted, worst truth",
+        *found,
+        "near-optimal bounds",
+        "limit",
+        "argmin",
+    ]
+    lines = []
+    for n, own in _by(rows, "n").items():
+        powers = [
+            _range([row for row in plain if (row["n"], row["rise"]) == (n, rise)], "supported")
+            for rise in rises
+        ]
+        covered = [_range(own, *NEAR_OPTIMAL), _range(own, "coverage_limit"), _range(own, "coverage_mcb")]
+        worst = max(row["false_refuted"] or 0.0 for row in own)
+        lines.append([f"{n:,}", f"{100 * worst:.1f} %", *powers, *covered])
+    return _markdown(head, lines)
+
+
+def null_table() -> str:
+    """Return the share of regimes in which C3a was supported although it is false, by truth, as Markdown."""
+    false = [row for row in _stored("calibration") if row["claim_true"] <= NEVER]
+    sizes = sorted({row["n"] for row in false})
+    lines = [
+        [
+            truth,
+            *(
+                f"{100 * max((r['false_supported'] for r in own if r['n'] == n), default=math.nan):.1f} %"
+                for n in sizes
+            ),
+        ]
+        for truth, own in _by(false, "truth").items()
+    ]
+    return _markdown(["truth", *(f"{n:,} recipes" for n in sizes)], lines)
+
+
+def subsample_table() -> str:
+    """Return verdicts of subsamples of a real table against the whole, by number of recipes, as Markdown."""
+    head = [
+        "recipes per regime",
+        "supported where the whole is",
+        "refuted where the whole is",
+        "the opposite of the whole",
+    ]
+    head += ["near-optimal bounds", "limit"]
+    lines = []
+    for n, own in _by(_stored("plasmode"), "n").items():
+        shares = [_range([r for r in own if r["whole"] == word], word) for word in ("supported", "refuted")]
+        small = [row for row in own if row["share_of_population"] <= LARGEST_SHARE]
+        covered = [_range(small, *NEAR_OPTIMAL), _range(small, "coverage_limit")]
+        lines.append([f"{n:,}", *shares, _range(own, "contradicted"), *covered])
+    return _markdown(head, lines)
+
+
+def _stored(name: str) -> list[dict[str, Any]]:
+    return list(json.loads((RATES / f"{name}.json").read_text())["rows"])
+
+
+def _by(rows: list[dict[str, Any]], key: str) -> dict[Any, list[dict[str, Any]]]:
+    return {
+        value: [row for row in rows if row[key] == value] for value in dict.fromkeys(row[key] for row in rows)
+    }
+
+
+def _range(rows: list[dict[str, Any]], *columns: str) -> str:
+    """Return the smallest and the largest share, in percent."""
+    values = [row[column] for row in rows for column in columns if row[column] is not None]
+    ends = [f"{100 * value:.0f}" for value in (min(values), max(values))] if values else []
+    return f"{' to '.join(dict.fromkeys(ends))} %" if ends else ""
+
+
+def _markdown(head: list[str], lines: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))
+
+
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {"columns": column_table},
-    "ARCHITECTURE.md": {"modules": module_table},
+    "docs/columns.md": {"columns": column_table},
+    "docs/modules.md": {"modules": module_table},
+    "docs/error-rates.md": {"simulated": simulated_table, "nulls": null_table, "subsamples": subsample_table},
 }
 
 
-def in_step(page: str) -> tuple[str, str]:
+def up_to_date(page: str) -> tuple[str, str]:
     """Return a page's text as it is and as it should be.
 
     Raises
     ------
     ValueError
-        If the page lacks the comments between which a table stands.
+        If the page lacks the comments around a table.
     """
     text = wanted = (ROOT / page).read_text()
     for name, table in TABLES[page].items():
         begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
         if wanted.count(begin) != 1 or wanted.count(end) != 1:
-            raise ValueError(f"{page}: expected {begin} and {end} once each; put the table's place back")
+            raise ValueError(
+                f"{page}: expected {begin} and {end} once each; restore them where the table belongs"
+            )
         before, rest = wanted.split(begin)
         wanted = f"{before}{begin}\n{table()}\n{end}{rest.split(end)[1]}"
     return text, wanted
 
 
 def main() -> int:
-    """Rewrite the tables that are out of step; exit status 1 if there were any, as pre-commit expects."""
+    """Rewrite the tables that are out of date; exit status 1 if there were any, as pre-commit expects."""
     changed = 0
     for page in TABLES:
-        text, wanted = in_step(page)
+        text, wanted = up_to_date(page)
         if text != wanted:
             (ROOT / page).write_text(wanted)
             print(f"{page}: tables rewritten")

@@ -1,14 +1,26 @@
-"""Numbers as a reader wants them: percent, points, intervals, counts, lists."""
+"""The one place where numbers and findings become English."""
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Sequence
+import string
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from popstats.findings import Estimate, Finding, Kind, Span, Value, merge
 
 #: Printed where there is no number.
 MISSING = "–"
 _MINUS = "−"
+#: What a regime removes, and the reduction that defines it, in words.
+AXIS_WORDS = {"macs": "MACs", "params": "parameters"}
+_REDUCTIONS = {"macs": "MACs reduction", "params": "parameter reduction"}
+#: Regime label of a verdict over all regimes.
+ALL = "all"
+#: Every interval of the package, in words.
+INTERVAL_WORDS = "90 % interval"
 _NUMBER = re.compile(r"(?<![\w-])-?\d+(?:,\d{3})*(?:\.\d+)?")
 _NUMBER_OR_RANGE = re.compile(rf"{_NUMBER.pattern}(?: to {_NUMBER.pattern})?")
 
@@ -177,3 +189,488 @@ def regime_names(labels: Sequence[str], last: str = "and") -> str:
     if not all(name.endswith(" %") for name in names):
         return join_words(names, last)
     return join_words([*(name.removesuffix(" %") for name in names[:-1]), *names[-1:]], last)
+
+
+def place(labels: Sequence[str], axis: str = "") -> str:
+    """Return where something holds, for the middle of a sentence.
+
+    >>> place(["0.65", "0.75"], "macs"), place(["0.5"]), place(["all"])
+    ('at 65 and 75 % MACs reduction', 'at 50 %', 'over all regimes')
+    """
+    if not labels or list(labels) == [ALL]:
+        return "over all regimes"
+    return f"at {regime_names(labels)}{f' {_REDUCTIONS[axis]}' if axis else ''}"
+
+
+def capitalized(text: str) -> str:
+    """Return a sentence's beginning in capitals; names such as mCB stay as they are.
+
+    >>> capitalized("at 50 %"), capitalized("mCB = 1 was not observed")
+    ('At 50 %', 'mCB = 1 was not observed')
+    """
+    return text if text.startswith("mCB") else f"{text[:1].upper()}{text[1:]}"
+
+
+def sentence(finding: Finding, command_line: bool = False) -> str:
+    """Return a finding as a sentence; of plan lines, the lines.
+
+    Parameters
+    ----------
+    finding : Finding
+    command_line : bool
+        Name arguments as options: ``--noise student`` instead of ``noise='student'``.
+
+    >>> sentence(Finding("few recipes", ("0.50",), {"recipes": 4, "needed": 10}))
+    '4 recipes; a curve needs at least 10.'
+    """
+    text = clause(finding, command_line)
+    return text if "\n" in text else f"{capitalized(text).removesuffix('.')}."
+
+
+def clause(finding: Finding, command_line: bool = False) -> str:
+    """Return a finding as part of a sentence: no capital, no full stop."""
+    words = _WORDS[finding.kind]
+    template = words if isinstance(words, str) else words(finding)
+    return _Writer(command_line).format(template, **_given(finding))
+
+
+def sentences(findings: Sequence[Finding], command_line: bool = False) -> tuple[str, ...]:
+    """Return a sentence per kind and words: regimes with the same finding share one, numbers become ranges."""
+    return tuple(sentence(found, command_line) for found in merge(findings))
+
+
+def _given(finding: Finding) -> dict[str, Value]:
+    axis = finding.values.get("axis", "")
+    where = place(finding.regimes, axis if isinstance(axis, str) else "")
+    return {"at": where, "regimes": regime_names(finding.regimes), **finding.values}
+
+
+class _Writer(string.Formatter):
+    """Templates' fields: {name:spec}, and {argument=value}, which becomes an option on the command line.
+
+    Specs of numbers: digits ("2"), "%", "p" (a probability), "pv" (a p value), "g", or the noun that is counted; none: a
+    whole number. Of findings: what to put before them, where there are any.
+    """
+
+    def __init__(self, command_line: bool) -> None:
+        self.command_line = command_line
+
+    def get_value(self, key: int | str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        name, equals, value = str(key).partition("=")
+        if not equals:
+            return kwargs[name]
+        if self.command_line:
+            return f"--{name.replace('_', '-')} {value}"
+        return f"{name}={value}" if value.isdigit() else f"{name}={value!r}"
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if isinstance(value, Finding):
+            value = (value,)
+        if isinstance(value, Estimate):
+            ends = _digits(Span(value.lower, value.upper), format_spec)
+            return f"{_digits(value.value, format_spec)} ({INTERVAL_WORDS} {ends})"
+        if isinstance(value, tuple) and not isinstance(value, Span):
+            return self._several(value, format_spec)
+        return value if isinstance(value, str) else _digits(value, format_spec)
+
+    def _several(self, values: Sequence[Value], spec: str) -> str:
+        if values and isinstance(values[0], Finding):
+            told = [clause(v, self.command_line) for v in values if isinstance(v, Finding)]
+            return f"{spec}{'; '.join(told)}"
+        ranges = bool(values) and isinstance(values[0], Span)
+        return join_words([self.format_field(v, spec) for v in values], "or" if ranges else "and")
+
+
+def _digits(value: float | Span, spec: str) -> str:
+    """Return a number, or the two ends of a range, by a template's spec."""
+    if isinstance(value, Span):
+        if spec.isalpha() and len(spec) > 2:
+            return f"{count(value.low)} to {plural(int(value.high), spec)}"
+        low, high = (_digits(v, spec) for v in value)
+        return f"{low.removesuffix(' %')} to {high}" if value.low != value.high else low
+    if spec.startswith("%"):
+        return percent(value, int(spec[1:]) if spec[1:] else None)
+    if spec == "p":
+        return probability(value)
+    if spec == "pv":
+        return p_value(value)
+    if spec == "g":
+        return f"{value:g}"
+    if spec.isalpha():
+        return plural(int(value), spec)
+    return number(value, int(spec or 0))
+
+
+# What follows is what can be said. A template, or a function that picks one; fields are a finding's values.
+
+
+def _plan(finding: Finding) -> str:
+    """Return the lines of a plan with these recipes; of several regimes, with the largest of their counts."""
+    values = finding.values
+    count, techniques = values["count"], values.get("retraining", ())
+    most = count.high if isinstance(count, Span) else count
+    lines = ["[[recipes]]", f'axis = "{values["axis"]}"']
+    lines.append(f"regimes = [{', '.join(f'{float(label):g}' for label in finding.regimes)}]")
+    if space := values.get("space"):
+        lines.append(f'space = "{space}"')
+    lines.append(f"count = {most:.0f}")
+    if isinstance(techniques, tuple) and techniques:
+        lines.append(f"retraining = [{', '.join(json.dumps(name) for name in techniques)}]")
+    return "\n".join(lines)
+
+
+def _twice(finding: Finding) -> str:
+    return (
+        f"# Twice as many as now; popstats.plan_size says how many a given precision takes.\n{_plan(finding)}"
+    )
+
+
+def _another_way(finding: Finding) -> str:
+    """Say how to get a fit that its diagnostics accept; regimes: the one known to be worst."""
+    worst, more = " (worst at {regimes})" if finding.regimes else "", "more draws ({draws=4000}, {tune=2000})"
+    if finding.values["method"] == "exact":
+        return "fit again with {method=nuts}, which has no grid, or with a wider prior for the amplitude (argument priors)"
+    if finding.values["noise"] == "normal":
+        return f"fit again with {{method=exact}}, which has no chains{worst}, or with {more}"
+    return f"fit again with {{noise=normal}}, which has a closed form{worst}, with {more}, or with more recipes there"
+
+
+def _by_outcome(claim: str, denial: str, rest: str, undecided: str = "") -> Callable[[Finding], str]:
+    """Return the words of a verdict: what is claimed, or that it is not so, or that it is undecided; then the rest."""
+
+    def words(finding: Finding) -> str:
+        open_ = f"it is undecided whether {undecided or claim}"
+        head = {"supported": claim, "refuted": denial}.get(str(finding.values["outcome"]), open_)
+        return f"{{at}} {head}{rest}"
+
+    return words
+
+
+def _optimum(finding: Finding) -> str:
+    if finding.values["outcome"] == "supported":
+        range_ = "both ends of the observed range ({observed:2}) lie at least {rise:2} points higher"
+        return f"{{at}} {{near}}, and {range_}.{{widths: }}"
+    told = "there is no" if finding.values["outcome"] == "refuted" else "it is undecided whether there is a"
+    return f"{{at}} {told} best mCB inside the observed range ({{observed:2}}): {{shape}}"
+
+
+def _cost_optimum(finding: Finding) -> str:
+    twin = ". At equal {equal} this is C3a in another unit"
+    if finding.values["outcome"] == "supported":
+        return f"{{at}} there is an optimal {{cost}}: {{share:%1}} of the original's, about {{count}}{{others:; }}{twin}"
+    told = "there is no" if finding.values["outcome"] == "refuted" else "it is undecided whether there is an"
+    return f"{{at}} {told} optimal {{cost}} inside the observed range: {{shape}}{twin}"
+
+
+def _decision(finding: Finding) -> str:
+    """Say how a verdict came about: its probability, its prior, and the rule that it met or missed."""
+    values = finding.values
+    outcome, probability_, prior = values["outcome"], values["probability"], values["prior"]
+    assert isinstance(probability_, float)
+    assert isinstance(prior, float)
+    kind = "Bootstrap" if math.isnan(prior) else "Posterior"
+    shown = f"{kind} probability {{probability:3}}" + ("." if math.isnan(prior) else " (prior {prior:2}).")
+    even = "" if math.isnan(prior) else ", also under even prior odds"
+    if outcome == "refuted" and values["negligible"]:
+        return f"The whole {INTERVAL_WORDS} is negligible: {{negligible}}. {shown}"
+    if outcome == "undecided" and not values["withheld"] and probability_ <= float(str(values["at_most"])):
+        return f"{shown} Unlikely ({{probability:%}}, prior {{prior:%}}), but the evidence is too weak to refute it."
+    return f"{shown} Supported at ≥ {{at_least:g}}; refuted at ≤ {{at_most:g}}{even}."
+
+
+def _remedies_of_tails(finding: Finding) -> str:
+    """Return which noise to try."""
+    tried = finding.values["tried"]
+    assert isinstance(tried, tuple)
+    if not tried:
+        return ""
+    names = " and ".join(f"{{noise={name}}}" for name in tried)
+    compared = ", and compare them" if len(tried) > 1 else ""
+    return f"; try {names}{compared}"
+
+
+def _tails(text: str) -> Callable[[Finding], str]:
+    return lambda finding: f"{text}{_remedies_of_tails(finding)}"
+
+
+#: By conjecture: what its estimate is of, the unit, and what counts as no effect; fields are `Thresholds`.
+QUANTITIES: Mapping[str, tuple[str, str, str]] = {
+    **dict.fromkeys(
+        ("C1", "C2", "C3a"),
+        (
+            "rise at the shallower end",
+            "percentage points",
+            "the curve varies by at most {rise:g} points over the observed range",
+        ),
+    ),
+    "C3b": (
+        "winners near the best mCB",
+        "times their share",
+        "the nearest networks hold at most {lift:g} times their share of the winners",
+    ),
+    "C3c": ("cost of mCB = 1", "percentage points", "mCB = 1 costs under {regret:g} points"),
+    "C3d": ("change of the best mCB", "factor", "the best mCB changes by no more than a factor of {trend:g}"),
+    "C4": ("fall of the error", "percentage points", "none: any lower error counts"),
+    "S1": (
+        "advantage of low STD",
+        "percentage points",
+        "the mean drops differ by at most {std_points:g} points",
+    ),
+    "R1": (
+        "cost of exchanging best mCBs",
+        "percentage points",
+        "the best mCB of one technique costs under {regret:g} points for another",
+    ),
+    "M1": ("added by mCB", "R² beyond MACs", "adding mCB raises R² by at most {gain:g}"),
+}
+
+_WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
+    "text": "{text}",
+    # What a reader should know about a table.
+    "run unfinished": (
+        "this run holds {finished} of {planned} trainings: it is still going, or was stopped. Rerun its command to "
+        "resume it"
+    ),
+    "blanks removed": "blanks around column names were removed: {names}",
+    "best accuracies": (
+        "accuracies are the best over epochs on the {images} images, which selects on the {images} set: they are "
+        "optimistic, by more for noisier trainings"
+    ),
+    "validation accuracies": "accuracies were measured on validation images, after the last epoch",
+    "unknown accuracies": "the table does not say which epoch's accuracy it holds (accuracy_kind)",
+    "collapsed": (
+        "{rows} of {trainings} trainings ended below half of the original's accuracy (lowest: {lowest:2} %). With normal "
+        "noise a few such outliers widen every interval of their regime; popstats.fit(population, "
+        "{noise=student}) down-weights them"
+    ),
+    "better than original": (
+        "{rows} of {trainings} networks are more accurate than the original ({accuracy:2} %). Check its number, and "
+        "that the column holds accuracies: of errors, losses and perplexities, lower is better"
+    ),
+    "did not learn": (
+        "the original reaches only {accuracy:2} % on {dataset}, less than twice chance ({chance:g} %): it did not "
+        "learn. Train it with a smaller learning rate, or for longer, before pruning it"
+    ),
+    "learned little": (
+        "the original reaches only {accuracy:2} % on {dataset}, where {usual:0} % is usual. Train it for longer before "
+        "pruning it: drops from a network that learned little say little about recipes"
+    ),
+    "above original": (
+        "rows that cost up to 1 % more than the original in {costs}: {rows}. They are kept: rounding, or another way of "
+        "counting, explains as much"
+    ),
+    "half the MACs": (
+        "networks with all of the original's parameters have {share:%} of its MACs. If only one side counts two FLOPs per "
+        "MAC, count both alike"
+    ),
+    "other count": (
+        "mCB runs from {low:2} to {high:2}, and the original's is 1, about a factor of two away. If only one side "
+        "counts two FLOPs per MAC, or another input size, count both alike"
+    ),
+    "techniques unsaid": (
+        "{missing} of {trainings} trainings do not say how they were retrained (column retraining). Beside {named} they "
+        "count as one technique of their own, which R1 cannot compare; if they belong to a named one, fill in the column"
+    ),
+    "copies": (
+        "rows that are exact copies of other rows: {rows}. They count as separate trainings; if they are not, remove them "
+        "(frame.drop_duplicates()), or every interval is too narrow"
+    ),
+    # Why a regime has no curve.
+    "few recipes": "{recipes:recipe}; a curve needs at least {needed}",
+    "few recipes of techniques": (
+        "{recipes:recipe}; a curve through {techniques} retraining techniques needs at least {needed}"
+    ),
+    "one mCB": "all recipes have practically the same mCB",
+    "mCB follows cost": (
+        "mCB follows from the cost: at equal cost it varies by a factor of only {factor:3}, {share:%0} of its whole range; "
+        "a curve needs a factor of {needed_factor:2} and {needed_share:%0}"
+    ),
+    "one drop": "all recipes have the same accuracy drop",
+    # Why a fit cannot be used, and the ways out.
+    "not converged": "{what}: {reasons}",
+    "fit another way": _another_way,
+    # Why a claim cannot be assessed, or is withheld.
+    "needs optimum": "it needs a best mCB (C3a), and C3a is {outcome}",
+    "no optimum": "C3a is refuted, so there is no best mCB inside the observed range",
+    "optimum undecided": "whether there is a best mCB at all (C3a) is undecided",
+    "band not reachable": (
+        "networks {side} mCB {bound:2} do not exist at this reduction, so the band {band:2} cannot be passed on both sides"
+    ),
+    "original not observed": "mCB = 1 lies outside the observed range ({observed:2})",
+    "few outside band": (
+        "only {outside:%} of the networks lie outside the band {band:2}; {needed:%} are needed to tell it from the rest"
+    ),
+    "few for halves": "{recipes:recipe}; two halves with winners in each need {needed}",
+    "few regimes with optimum": "only {held:regime} with a supported best mCB (C3a); {needed} are needed",
+    "few for validation": "{recipes:recipe}; cross-validation needs {needed}",
+    "few for spaces": "{recipes:recipe}; a comparison of two spaces needs {needed}",
+    "one STD": "all recipes have practically the same STD",
+    "no common costs": "{text}",
+    "no widths": "the table has no widths",
+    "no STD": "the table has neither widths nor the column ratio_std",
+    "one technique": "a comparison needs two retraining techniques; the table has {held}{unnamed:; }",
+    "few techniques here": "fewer than two techniques have enough recipes here ({held})",
+    "technique rejected": "of the networks retrained by {technique} alone, {why}",
+    "no optimum of technique": "C3a is not supported for any technique alone, so there is no optimum to move",
+    "moves with cost": (
+        "the curve moves with {cost} inside the regime (F test, p {p:pv}), by {change:2} points between its two ends, so "
+        "one curve does not describe it"
+    ),
+    "clusters": (
+        "the recipes form {groups} clusters that cover {covered:%0} of the observed range; differences between a few "
+        "clusters are no curve"
+    ),
+    "lucky": "best mCBs permuted over the regimes predict as well (permutation p = {lucky:2})",
+    # What else the reason of a verdict says.
+    "decision": _decision,
+    "mixture": (
+        "networks retrained by {techniques} share one curve, with an intercept per technique; "
+        "population.where(retraining='{first}') fits one alone"
+    ),
+    "other axis": "from a second fit, of regimes of equal {equal} and with normal noise",
+    "outside band": "{outside:%} of the networks lie outside the band {band:2}",
+    "halves noise": "the halves are fitted with {noise} noise, as the whole",
+    "EDF distance": "EDFs: Kolmogorov-Smirnov {ks:2}, p {p:pv}",
+    "unnamed techniques": "{missing} of {whole} trainings do not name their retraining technique and are left out",
+    "observed": "observed mCB {observed:2}",
+    # What would decide.
+    "more recipes": _plan,
+    "twice the recipes": _twice,
+    "name widths": "name the columns that hold the widths: Population.from_frame(..., widths=[...])",
+    "narrower regimes": "fit narrower regimes, for example regimes={{{target:g}: {half_width:3}}}",
+    "fill the gaps": "add recipes whose mCB lies between the clusters",
+    # Clauses inside verdicts.
+    "flat": "the expected drop varies by only {height:2} points",
+    "one-sided": "the {better} the better, as far as observed; the {far} end costs {cost:2} points more",
+    "lopsided": "the drop rises by {least:2} points at the {end} end; more than {required:g} is required at both",
+    "near-optimal": "there is a best mCB of {best:2}; values from {ranges:2} are within {height:g} points of it",
+    "two regions": (
+        "there are two near-optimal ranges of mCB, {first:2} and {second:2}, with worse values in between; the lowest point "
+        "is at {best:2}"
+    ),
+    "two costs": "the two near-optimal ranges of mCB are at about {first:%1} and {second:%1}",
+    "technique optimum": "{technique}: {best:2}",
+    "widths unknown": "Whether it is more than an effect of the layer widths cannot be told without widths.",
+    "widths explain": (
+        "Any additive effect of the layer widths would produce such an optimum: once the widths are known, mCB adds no "
+        "predictive power."
+    ),
+    "widths explain a part": (
+        "Once the layer widths are known, mCB adds no predictive power, but they explain only {reach:%0} of the noise "
+        "ceiling, so the cause of the optimum is unresolved."
+    ),
+    "widths reach unknown": (
+        "Once the layer widths are known, mCB adds no predictive power; how much they explain is unknown without a second "
+        "seed."
+    ),
+    "interaction": "An interaction of the layer widths is at work, of which mCB carries {share:%0}.",
+    "beyond widths": "It is more than an effect of the layer widths: mCB adds {gain:3} of R².",
+    "widths undecided": "Whether it is more than an effect of the layer widths is undecided.",
+    "reach": "the widths alone explain {reach:%0} of the noise ceiling",
+    # Verdicts.
+    "not assessable": "{at} {conjecture} cannot be assessed: {why}",
+    "C1": _cost_optimum,
+    "C2": _cost_optimum,
+    "C3a": _optimum,
+    "C3b": _by_outcome(
+        "the winners lie near the best mCB",
+        "the winners do not lie near the best mCB",
+        ": the {nearest:%} of the networks nearest to the optimum of the other half hold {lift:2} times their share of the "
+        "winners (the best {winners:%}); the curve alone implies {implied:2}",
+    ),
+    "C3c": _by_outcome(
+        "the original's ratio (mCB = 1) is practically the best",
+        "the original's ratio (mCB = 1) is not the best",
+        ": it costs {cost:2} points more than the best mCB (threshold {limit:g})",
+    ),
+    "C3d": _by_outcome(
+        "the best mCB rises with more aggressive pruning",
+        "the best mCB {direction} with more aggressive pruning",
+        ": from {first:%} to {last:%} reduction it changes by a factor of {change:2} ({count} regimes)",
+    ),
+    "C4": _by_outcome(
+        "the best mCB predicts the limit",
+        "the best mCB does not help to predict the limit",
+        ": with it beside the remaining cost, the error of a left-out regime's predicted limit {direction} by {change:3} "
+        "points ({count} regimes; permutation p = {lucky:2}); a constant alone errs by {constant:3} points",
+    ),
+    "S1": _by_outcome(
+        "low-STD spaces beat high-STD spaces",
+        "low-STD spaces do not beat high-STD spaces",
+        ": at equal MACs, recipes with an STD of the pruning ratios up to {low:2} are {direction} by {change:2} points in "
+        "their mean drop than those from {high:2}; their median drop is {median:2} points {size}",
+    ),
+    "S1 overall": _by_outcome(
+        "low-STD spaces beat high-STD spaces",
+        "low-STD spaces do not beat high-STD spaces",
+        ": on average over {count} regimes their mean drop is {direction} by {change:2} points; from {first:%} to {last:%} "
+        "reduction the advantage goes from {start:2} to {end:2} points, a change of {trend:2}",
+    ),
+    "R1": _by_outcome(
+        "the retraining technique does not move the optimum",
+        "the retraining technique moves the optimum",
+        ": using one technique's best mCB for another costs {cost:2} points ({optima})",
+    ),
+    "M1": _by_outcome(
+        "mCB explains something that the layer widths do not",
+        "mCB adds no predictive power once the layer widths are known",
+        ": beside {rival} it changes the cross-validated R² by {gain:4}{reach:; }{interaction:. }",
+        undecided="mCB explains something that the layer widths do not",
+    ),
+    # What a fit's own checks found.
+    "heavy tails": _tails(
+        "{at} the residuals have heavier tails than the model (excess kurtosis {kurtosis:1})"
+    ),
+    "skewed up": _tails(
+        "{at} more recipes lie far above the curve than far below it (skewness {skewness:1})"
+    ),
+    "skewed down": (
+        "{at} more recipes lie far below the curve than far above it (skewness {skewness:1}); some do much better than "
+        "their mCB suggests"
+    ),
+    "light tails": (
+        "{at} the residuals have lighter tails than the model (excess kurtosis {kurtosis:1}), so intervals for single "
+        "trainings are too wide"
+    ),
+    "far recipe": _tails(
+        "{at} the largest standardized residual is {largest:1} (expected ≤ {expected:1}); inspect this recipe"
+    ),
+    "wrong coverage": "{at} {inside:%0} of the recipes lie inside their 90 % intervals, which are too {too}",
+    "not uniform": (
+        "{at} the recipes are not spread about the curve as predicted (LOO-PIT values {distance:2} from uniform)"
+    ),
+    "breaks trend": (
+        "{at} the limit, {limit:2} points, breaks the trend of the other regimes, which predict {predicted:2}"
+    ),
+    # What stands against relying on a best mCB.
+    "predicts nothing": "mCB predicts none of the drop that MACs leave open (cross-validated R² {r2:2})",
+    "winners elsewhere": "the winners do not lie near the best mCB",
+    "envelope elsewhere": "the best recipes lie at mCB {envelope:2} (lower envelope), away from the average optimum",
+    "mix moves": "the best mCB moves over more than half of the observed range ({range:2}) with the mix of recipes",
+    "rests on few": "{at} the best mCB rests on only {recipes} recipes, so the prior shapes much of the curve",
+    "outliers bend": (
+        "{at} a few recipes drop far more than the others and bend the curve; fit with {noise=student} before relying on it"
+    ),
+    "pooled": (
+        "{at} networks retrained by {techniques} share one curve, with an intercept per technique; "
+        "population.where(retraining=…) fits one alone"
+    ),
+    "misfit": "{at} the noise model does not fit the recipes",
+    # What a reader must know first.
+    "rejected": "the diagnostics reject the fit: {why}. Use none of its ranges",
+    "not fitted": "not fitted: {regimes} ({why}; {trainings} trainings)",
+    "extrapolated": (
+        "{at} the regime's centre lies outside its recipes ({reductions:%1}), so its drops are extrapolated"
+    ),
+    "failed trainings": "{failed} of {whole} trainings failed and are not in the fit",
+    "outliers widen": (
+        "{at} a few recipes drop far more than the others and widen every interval; {noise=student} down-weights them"
+    ),
+    "changing spread": (
+        "{at} the residual spread changes more than 1.5-fold over the observed range; recipes are weighted accordingly"
+    ),
+    "few in regime": "{at} there are fewer than {needed} recipes; many claims stay undecided there",
+    "no replicates": (
+        "no recipe was trained with a second seed, so seed noise cannot be separated from differences between recipes"
+    ),
+}

@@ -1,7 +1,5 @@
 """Real tables of other people, as a newcomer would bring them; skipped where the tables are not at hand."""
 
-import os
-import re
 from pathlib import Path
 
 import pandas as pd
@@ -16,10 +14,6 @@ NNI = TABLES / "nni_pruner_comparison.csv"
 
 mobilenet = pytest.mark.skipif(not MOBILENET.is_file(), reason=f"{MOBILENET.name} is not at hand")
 nni = pytest.mark.skipif(not NNI.is_file(), reason=f"{NNI.name} is not at hand")
-
-
-def readme_examples():
-    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +53,15 @@ def test_channel_bench_is_read_as_what_it_is(channel_bench):
 @mobilenet
 def test_channel_bench_has_an_optimal_mcb_where_pruning_is_aggressive(channel_bench_fit):
     optima = channel_bench_fit.optima().set_index("regime")
-    for regime in ("0.75", "0.85"):
+    for regime in ("0.77", "0.812", "0.85"):
         assert 0.85 < optima.loc[regime, "mcb"] < 1.15
         assert optima.loc[regime, "near_lower"] < optima.loc[regime, "mcb"] < optima.loc[regime, "near_upper"]
     verdicts = popstats.judge(channel_bench_fit).frame
     outcome = verdicts[verdicts["conjecture"] == "C3a"].set_index("regime")["outcome"]
-    assert (outcome[["0.75", "0.85"]] == "supported").all()
-    assert "supported" not in set(outcome[["0.05", "0.15", "0.25", "0.35", "0.45"]])
+    assert (outcome[["0.77", "0.812", "0.85"]] == "supported").all()
+    assert "supported" not in set(outcome[["0.11", "0.28", "0.43"]])
+    # Three runs each: seeds explain a third to all of what is left beside the curve.
+    assert optima["seed_share"].dropna().between(0.3, 0.95).all()
     widths_beyond = verdicts[(verdicts["conjecture"] == "M1") & (verdicts["outcome"] != "not assessable")]
     assert (widths_beyond["outcome"] == "refuted").all()
 
@@ -97,18 +93,3 @@ def test_several_networks_in_one_table_are_refused():
             original=popstats.Original(macs=1_304_694_794, params=23_520_842, accuracy=94.88),
             columns={"macs": "flops", "network": "model"},
         )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [0, 1])
-def test_the_readmes_examples_run_as_they_stand(number, tmp_path, monkeypatch):
-    example = readme_examples()[number]
-    if "digits-resnet8" in example and "digits-resnet8" not in popstats.populations():
-        pytest.skip("digits-resnet8 is not shipped yet")
-    if MOBILENET.name in example:
-        if not MOBILENET.is_file():
-            pytest.skip(f"{MOBILENET.name} is not at hand")
-        os.symlink(MOBILENET, tmp_path / MOBILENET.name)
-    monkeypatch.chdir(tmp_path)
-    exec(compile(example, f"README.md, example {number + 1}", "exec"), {})
-    assert list(tmp_path.glob("*.html"))

@@ -21,7 +21,7 @@ from generate.prune.groups import Group
 from generate.prune.operations import Convolution, is_depthwise
 from popstats.errors import PlanError
 
-CRITERIA: tuple[str, ...] = ("l1", "l2", "bn_scale", "fpgm", "taylor", "random")
+CRITERIA: tuple[str, ...] = ("group_l2", "l1", "l2", "bn_scale", "fpgm", "taylor", "random")
 """Li et al. 2017 (arXiv 1608.08710), its Euclidean variant, Liu et al. 2017 (1708.06519), He et al. 2019
 (1811.00250), Molchanov et al. 2019 (1906.10771), and chance as the control."""
 
@@ -49,6 +49,7 @@ def score_filters(
 
 def _scorer(criterion: str) -> Any:
     classes = {
+        "group_l2": lambda: importance.GroupMagnitudeImportance(p=2),
         "l1": lambda: importance.MagnitudeImportance(p=1, normalizer=None),
         "l2": lambda: importance.MagnitudeImportance(p=2, normalizer=None),
         "bn_scale": lambda: importance.BNScaleImportance(normalizer=None),
@@ -120,6 +121,8 @@ class _Entry(tuple[Any, list[int]]):
 def _pruning_function(layer: object, side: str) -> Any:
     if isinstance(layer, nn.Linear):
         return function.prune_linear_out_channels if side == "out" else function.prune_linear_in_channels
+    if isinstance(layer, Convolution) and layer.transposed and layer.groups > 1:
+        return None  # torch-pruning reads its columns as if it had one group
     if isinstance(layer, Convolution) and not is_depthwise(layer):
         return function.prune_conv_out_channels if side == "out" else function.prune_conv_in_channels
     if isinstance(layer, nn.modules.batchnorm._BatchNorm):

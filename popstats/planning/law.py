@@ -38,8 +38,8 @@ from popstats.inference.regression import (
     weighted_cross_products,
 )
 from popstats.planning.recovered_costs import CostForm, recover_cost
-from popstats.population.recipes import at_average_technique, first_rows, original_widths, recipe_table
-from popstats.population.regimes import Axis, Regimes, assign_regimes
+from popstats.population.recipes import original_widths, positive_widths, prepared_recipes
+from popstats.population.regimes import Axis, Regimes
 from popstats.population.table import Population
 
 #: Label of the law over all regimes together.
@@ -265,9 +265,9 @@ def width_law(
     require_seed(seed, "width_law")
     every = known_widths(population)
     full = original_widths(population)
-    assigned = assign_regimes(population.frame, regime_axis, regimes)
-    recipes = at_average_technique(recipe_table(population, assigned))
-    widths = every[first_rows(population)]
+    prepared = prepared_recipes(population, regime_axis, regimes)
+    recipes, assigned = prepared.at_average_technique, prepared.assigned
+    widths = positive_widths(every[prepared.first])
     laws = _all_laws(recipes, np.log(widths / full), widths, assigned, seed)
     macs = recover_cost(population, "macs")
     tables = [_elasticities(law, population, macs, seed) for law in laws]

@@ -18,11 +18,11 @@ import pandas as pd
 
 from popstats.errors import FitError
 from popstats.inference.draws import INTERVAL_MASS
-from popstats.judgement.analysis import percent
+from popstats.inference.model import CHAINS
 from popstats.planning.error_rates import DRAWS, SCORED, covers, optimum_outcomes, optimum_values
-from popstats.population.regimes import assign_regimes
 from popstats.population.table import Population
 from popstats.posterior.fit import Fit, fit
+from popstats.words import percent
 
 #: Recipes a regime of the subsamples.
 SIZES = (30, 100, 500, 3000)
@@ -81,7 +81,7 @@ def judge_subsamples(
         raise FitError(
             f"plasmode: expected at least one size and repetition, got {list(sizes)}, {repetitions}"
         )
-    whole = fit(population, regimes=regimes, method="exact", seed=seed)
+    whole = fit(population, regimes=regimes, random_seed=seed)
     targets = {r.label: r for r in whole.fitted}
     rows: list[dict[str, Any]] = []
     for size in sorted(set(sizes)):
@@ -99,8 +99,7 @@ def judge_subsamples(
 
 def _subsample(whole: Fit, labels: list[str], size: int, rng: np.random.Generator) -> Fit:
     """Fit one training each of `size` recipes of every regime named."""
-    population, settings = whole.population, whole.settings
-    assigned = assign_regimes(population.frame, settings.regime_axis, settings.regimes)
+    population, assigned = whole.population, whole.recipes.assigned
     # In random order, the first row of a recipe is a random one of its trainings.
     order = rng.permutation(len(population))
     _, first = np.unique(population.recipe[order], return_index=True)
@@ -109,13 +108,10 @@ def _subsample(whole: Fit, labels: list[str], size: int, rng: np.random.Generato
     places = [assigned.labels.index(label) for label in labels]
     picked = [rows[member == k][:size] for k in places]
     return fit(
-        population.select(np.sort(np.concatenate(picked))),
-        settings.regime_axis,
-        None if settings.regimes is None else assigned.targets[places].tolist(),
-        method="exact",
-        draws=DRAWS,
-        chains=1,
-        seed=int(rng.integers(2**31)),
+        population.in_regimes(assigned).select(np.sort(np.concatenate(picked))),
+        whole.regime_axis,
+        draws=DRAWS // CHAINS,
+        random_seed=int(rng.integers(2**31)),
     )
 
 

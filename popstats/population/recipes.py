@@ -1,24 +1,93 @@
-"""Recipes retrained in several ways, brought to the average technique of their regime.
+"""What the recipes of a population are: one row each, with its regime, its place and its mean drop.
 
-The curve's model holds the techniques apart by itself (`cross_products`). This is for what looks at single drops
-beside it: what explains them, what the layers' widths buy, how two spaces compare. A difference between
-techniques would be noise there, and is taken out beforehand.
+Every fit, verdict and figure of the same regimes reads the same `Recipes`, which the population keeps.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from popstats.arrays import FloatArray
-from popstats.population.regimes import Regimes
+from popstats.arrays import FloatArray, IntArray
+from popstats.population.regimes import Axis, Regimes, assign_regimes, log_cost_offset
 from popstats.population.table import Population
 
 
-def first_rows(population: Population) -> npt.NDArray[np.int64]:
-    """Return the number of the first row of each recipe, in the order of recipe numbers."""
-    return np.unique(population.recipe, return_index=True)[1].astype(np.int64)
+@dataclass(frozen=True, eq=False)
+class Recipes:
+    """The recipes of one population under one set of regimes."""
+
+    assigned: Regimes  # of the rows
+    # One row per recipe, in the order of their numbers: regime (-1: none), log_mcb, reduction, offset (log cost offset from
+    # the regime's target; NaN: no regime), technique (position in population.techniques), drop (points, mean over runs),
+    # runs, within (points^2: squared deviations of the runs).
+    table: pd.DataFrame
+    first: IntArray  # (recipes,) number of each recipe's first row
+    members: tuple[IntArray, ...]  # per regime, the numbers of its recipes, ascending
+
+    @cached_property
+    def at_average_technique(self) -> pd.DataFrame:
+        """The table with drops at the average retraining technique of each regime, whose mean drop stays.
+
+        For what looks at single drops beside the model, which holds the techniques apart by itself. The differences are
+        estimated by least squares, beside the cost offset and log mCB; their own uncertainty is not carried on.
+        """
+        code = self.table["technique"].to_numpy()
+        if code.min() == code.max():
+            return self.table
+        drop = self.table["drop"].to_numpy(copy=True)
+        for mine in filter(len, self.members):
+            drop[mine] -= _technique_effect(self.table.iloc[mine])
+        return self.table.assign(drop=drop)
+
+
+def prepared_recipes(
+    population: Population, axis: Axis, regimes: Sequence[float] | Mapping[float, float] | None = None
+) -> Recipes:
+    """Return the population's recipes under these regimes (as for `assign_regimes`): the same object every time."""
+    centres = None if regimes is None else tuple(regimes)
+    half_widths = tuple(regimes.values()) if isinstance(regimes, Mapping) else None
+    key = (__name__, axis, centres, half_widths)
+    return population.derived(key, lambda: _recipes(population, axis, regimes))
+
+
+def _recipes(
+    population: Population, axis: Axis, regimes: Sequence[float] | Mapping[float, float] | None
+) -> Recipes:
+    assigned = assign_regimes(population.frame, axis, regimes)
+    table, first = _recipe_table(population, assigned)
+    # Two bytes per recipe: a quarter of the memory to go through for each regime, and faster than sorting.
+    short = table["regime"].to_numpy().astype(np.int16)
+    members = tuple(np.flatnonzero(short == k) for k in range(assigned.targets.size))
+    return Recipes(assigned, table, first, members)
+
+
+def _recipe_table(population: Population, assigned: Regimes) -> tuple[pd.DataFrame, IntArray]:
+    """Return one row per recipe, and the number of each recipe's first row."""
+    frame, code = population.frame, population.recipe
+    drop = frame["accuracy_drop"].to_numpy()
+    reduction = frame[f"{assigned.axis}_reduction"].to_numpy()
+    columns = {
+        "regime": assigned.index,
+        "log_mcb": frame["log_mcb"].to_numpy(),
+        "reduction": reduction,
+        "offset": log_cost_offset(reduction, np.append(assigned.targets, np.nan)[assigned.index]),
+        "technique": population.technique,
+    }
+    if code[-1] == code.size - 1:  # recipes are numbered as they come: each row is its own
+        alone = {"drop": drop, "runs": np.ones_like(drop), "within": np.zeros_like(drop)}
+        return pd.DataFrame(columns | alone, copy=False), np.arange(code.size)
+    runs = np.bincount(code).astype(np.float64)
+    mean = np.bincount(code, weights=drop) / runs
+    within = np.bincount(code, weights=(drop - mean[code]) ** 2)
+    first = np.empty(runs.size, dtype=np.int64)
+    first[code[::-1]] = np.arange(code.size)[::-1]
+    places = {name: values[first] for name, values in columns.items()}
+    return pd.DataFrame({**places, "drop": mean, "runs": runs, "within": within}, copy=False), first
 
 
 def original_widths(population: Population) -> FloatArray:
@@ -36,42 +105,10 @@ def original_widths(population: Population) -> FloatArray:
     return np.asarray(np.round(np.median(widths / kept, axis=0)))
 
 
-def recipe_table(population: Population, regimes: Regimes) -> pd.DataFrame:
-    """Return one row a recipe: regime, place, technique, mean drop, runs, squared deviations of its runs."""
-    frame, code = population.frame, population.recipe
-    drop = frame["accuracy_drop"].to_numpy()
-    columns = {
-        "regime": regimes.index,
-        "log_mcb": frame["log_mcb"].to_numpy(),
-        "reduction": frame[f"{regimes.axis}_reduction"].to_numpy(),
-        "technique": population.technique,
-    }
-    if code[-1] == code.size - 1:  # recipes are numbered as they come: each row is its own
-        alone = {"drop": drop, "runs": np.ones_like(drop), "within": np.zeros_like(drop)}
-        return pd.DataFrame(columns | alone, copy=False)
-    runs = np.bincount(code).astype(np.float64)
-    mean = np.bincount(code, weights=drop) / runs
-    within = np.bincount(code, weights=(drop - mean[code]) ** 2)
-    first = np.empty(runs.size, dtype=np.int64)
-    first[code[::-1]] = np.arange(code.size)[::-1]
-    places = {name: values[first] for name, values in columns.items()}
-    return pd.DataFrame({**places, "drop": mean, "runs": runs, "within": within}, copy=False)
-
-
-def at_average_technique(recipes: pd.DataFrame) -> pd.DataFrame:
-    """Return the recipes with their drops at the average retraining technique of their regime.
-
-    In each regime the differences between techniques are estimated by least squares, beside the reduction and
-    log mCB (linear and squared each), and taken off. Their own uncertainty is not carried on.
-    """
-    code = recipes["technique"].to_numpy()
-    if code.min() == code.max():
-        return recipes
-    drop, member = recipes["drop"].to_numpy(copy=True), recipes["regime"].to_numpy()
-    for k in np.unique(member[member >= 0]):
-        mine = member == k
-        drop[mine] -= _technique_effect(recipes[mine])
-    return recipes.assign(drop=drop)
+def positive_widths(widths: FloatArray) -> FloatArray:
+    """Return the widths with skipped blocks (0) at half of the narrowest that is kept, so that their logs exist."""
+    narrowest = np.where(widths > 0.0, widths, np.inf).min(axis=0)
+    return np.where(widths > 0.0, widths, narrowest / 2.0)
 
 
 def _technique_effect(recipes: pd.DataFrame) -> FloatArray:
@@ -79,7 +116,7 @@ def _technique_effect(recipes: pd.DataFrame) -> FloatArray:
     code = recipes["technique"].to_numpy()
     indicators = (code[:, None] == np.unique(code)[1:]).astype(np.float64)
     indicators -= indicators.mean(axis=0)
-    c, u = (_standard(recipes[name].to_numpy()) for name in ("reduction", "log_mcb"))
+    c, u = (_standard(recipes[name].to_numpy()) for name in ("offset", "log_mcb"))
     columns = np.column_stack([indicators, np.ones_like(c), c, c**2, u, u**2])
     if len(columns) <= columns.shape[1] + 1:
         return np.zeros(len(columns))

@@ -21,11 +21,23 @@ Axis = Literal["macs", "params"]
 
 #: Default width of a parameter bucket, as a fraction of the original's parameters.
 BUCKET_WIDTH = 0.02
-#: Width of the regimes that are cut where a table names none: ten points of reduction.
-BIN_WIDTH = 0.10
+#: Regimes that are cut where a table names none: cells in which the remaining cost falls by this factor ...
+BIN_RATIO = 1.25
+
+
+#: ... of which two neighbours are joined only where both hold fewer rows than this.
+BIN_ROWS = 60
+
+
+#: Half-width of given regimes, where their neighbours leave room: five points of reduction.
+WIDEST_HALF = 0.05
 #: Rows whose distances from all centres are taken at a time: they stay in the processor's cache.
 _BLOCK = 4096
-#: Two targets closer than this are one regime (targets are written with two or three decimals).
+#: Decimals to which targets are compared: equal ones are one regime ...
+SAME_TARGET = 6
+
+
+#: ... and to which they are named (targets are written with two or three).
 TARGET_DIGITS = 4
 
 
@@ -36,6 +48,16 @@ def reduction(cost: npt.ArrayLike, original: npt.ArrayLike) -> FloatArray:
     0.75
     """
     return 1.0 - np.asarray(cost, dtype=np.float64) / np.asarray(original, dtype=np.float64)
+
+
+def log_cost_offset(reduction: npt.ArrayLike, target: npt.ArrayLike) -> FloatArray:
+    """Return log((1 - reduction) / (1 - target)): where a recipe's cost lies inside its regime.
+
+    >>> float(log_cost_offset(0.5, 0.5))
+    0.0
+    """
+    kept = 1.0 - np.asarray(reduction, dtype=np.float64)
+    return np.asarray(np.log(kept / (1.0 - np.asarray(target, dtype=np.float64))))
 
 
 def parameter_bucket(
@@ -87,18 +109,21 @@ class Regimes:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the regimes: their centres, e.g. "0.45"."""
-        return tuple(regime_label(t) for t in self.targets)
+        """Names of the regimes: their centres, e.g. "0.45"; all different."""
+        labels = tuple(regime_label(t) for t in self.targets)
+        return labels if len(set(labels)) == len(labels) else tuple(f"{t:.12g}" for t in self.targets)
 
 
 def regime_label(target: float) -> str:
-    """Return a regime's name, its centre with two decimals, or three where two do not suffice.
+    """Return a regime's name, its centre with as many decimals as it needs, at least two.
 
-    >>> regime_label(0.5), regime_label(0.875)
-    ('0.50', '0.875')
+    >>> regime_label(0.5), regime_label(0.875), regime_label(1 / 3), regime_label(0.99985)
+    ('0.50', '0.875', '0.3333', '0.99985')
     """
-    two = f"{target:.2f}"
-    return two if abs(float(two) - target) < 10.0**-TARGET_DIGITS else f"{target:.3f}"
+    # Close to 1 a digit more of the reduction is a digit of what remains.
+    tolerance = 10.0**-TARGET_DIGITS / 2.0 * min(1.0, 10.0 * (1.0 - target))
+    decimals = next((d for d in range(2, 12) if abs(round(target, d) - target) < tolerance), 12)
+    return f"{target:.{decimals}f}"
 
 
 def assign_regimes(
@@ -106,7 +131,8 @@ def assign_regimes(
     axis: Axis,
     regimes: Sequence[float] | Mapping[float, float] | None = None,
 ) -> Regimes:
-    """Assign each row to a pruning regime."""
+    """Assign each row to a pruning regime: the given ones, else the plan's, else cells that are equal in log cost."""
+    # regimes: centres, half-widths being half the distance to the nearest neighbour, at most 0.05; or {centre: half-width}
     if axis not in ("macs", "params"):
         raise PopulationError(f"regime_axis: expected 'macs' or 'params', got {axis!r}")
     reductions = frame[f"{axis}_reduction"].to_numpy()
@@ -139,17 +165,32 @@ def _planned(frame: pd.DataFrame, axis: str) -> bool:
 def _from_plan(axis: Axis, targets: FloatArray, on_axis: npt.NDArray[np.bool_]) -> Regimes:
     """Take the plan's targets; networks drawn for regimes on the other axis belong to none on this one."""
     index = np.full(targets.size, -1, dtype=np.int64)
-    centres, index[on_axis] = np.unique(targets[on_axis].round(TARGET_DIGITS), return_inverse=True)
+    centres, index[on_axis] = np.unique(targets[on_axis].round(SAME_TARGET), return_inverse=True)
     return Regimes(axis, centres, index, "plan")
 
 
 def _bins(axis: Axis, reductions: FloatArray) -> Regimes:
-    last = int(np.ceil(1.0 / BIN_WIDTH)) - 1
-    # 0.30000000000000004 / 0.1 must land in the bin that starts at 0.3, and 1.0 in the last one.
-    cell = np.clip(np.floor(reductions / BIN_WIDTH + 1e-9), 0, last).astype(np.int64)
-    occupied, index = np.unique(cell, return_inverse=True)
-    centres: FloatArray = ((occupied + 0.5) * BIN_WIDTH).round(TARGET_DIGITS).astype(np.float64)
-    return Regimes(axis, centres, index.astype(np.int64), "bins")
+    """Cut cells that are equal in the log of the remaining cost; rows a little above the original are in the first."""
+    step = np.log(BIN_RATIO)
+    # The smallest share that rounding can leave under an edge belongs to the cell that starts there.
+    cell = np.maximum(np.floor(-np.log1p(-reductions) / step + 1e-9), 0.0).astype(np.int64)
+    rows = np.bincount(cell)
+    centres: list[float] = []
+    regime_of, joined = np.zeros(rows.size, dtype=np.int64), False
+    for k in np.flatnonzero(rows):
+        joined = bool(k and rows[k - 1] and not joined and max(rows[k - 1], rows[k]) < BIN_ROWS)
+        if joined:
+            centres[-1] = _centre(k * step)
+        else:
+            centres.append(_centre((k + 0.5) * step))
+        regime_of[k] = len(centres) - 1
+    return Regimes(axis, np.array(centres), regime_of[cell], "bins")
+
+
+def _centre(log_cost: float) -> float:
+    """Return the reduction at a log of the remaining cost (below 0), to at most 2.5 % of what remains."""
+    kept = np.exp(-log_cost)
+    return float(round(1.0 - kept, max(2, int(np.ceil(-np.log10(0.05 * kept))))))
 
 
 def _given(axis: Axis, reductions: FloatArray, regimes: Sequence[float] | Mapping[float, float]) -> Regimes:
@@ -187,5 +228,4 @@ def _nearest_regime(
 def _half_widths(centres: Sequence[float]) -> dict[float, float]:
     ordered = sorted({float(c) for c in centres})
     gaps = np.diff(ordered)
-    widest = BIN_WIDTH / 2
-    return {c: float(min([widest, *(gaps[max(i - 1, 0) : i + 1] / 2)])) for i, c in enumerate(ordered)}
+    return {c: float(min([WIDEST_HALF, *(gaps[max(i - 1, 0) : i + 1] / 2)])) for i, c in enumerate(ordered)}

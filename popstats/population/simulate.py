@@ -78,7 +78,7 @@ def simulate_population(
     Parameters
     ----------
     truth : str or callable
-        One of `popstats.truths.TRUTHS`, "additive-widths" (concave terms in the log widths of six layers and
+        One of `popstats.population.truths.TRUTHS`, "additive-widths" (concave terms in the log widths of six layers and
         no mCB mechanism), or a function of log mCB (shape (m,)) and the regime's target (fraction removed)
         that returns the expected drop in percentage points at the regime's centre.
     regimes : sequence of float
@@ -108,7 +108,7 @@ def simulate_population(
     -------
     Population
         With `metadata["truth"]`: "name", "mechanism" ("mcb", "widths" or "none") and "regimes", which maps a
-        regime's label to the fields of `popstats.truths.Answer`.
+        regime's label to the fields of `popstats.population.truths.Answer`.
 
     Raises
     ------

@@ -67,7 +67,7 @@ HOLD = """
 import sys, time
 from contextlib import ExitStack
 from pathlib import Path
-from generate.run_folder import Claims, RunFolder
+from generate.run.folder import Claims, RunFolder
 claims = Claims(RunFolder(Path(sys.argv[1])))
 with ExitStack() as held:
     if sys.argv[2] == "preparation":

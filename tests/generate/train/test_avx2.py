@@ -17,9 +17,10 @@ import json
 import torch
 from torch import nn
 from torch.nn import functional
-from generate.images import ImageSet, Split
+from generate.inputs.images import ImageSet, Split
 from generate.plan import TrainingSettings
-from generate.training import evaluate, memory_format, train
+from generate.train.device import memory_format
+from generate.train.loop import evaluate, train
 
 def network():
     torch.manual_seed(0)

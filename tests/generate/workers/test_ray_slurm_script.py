@@ -1,4 +1,4 @@
-"""The README's Slurm script with Slurm, Ray and the command played by stubs: what it starts, and what its end says."""
+"""The Slurm script of docs/clusters.md, run with stubs for Slurm, Ray and the command: what it starts and how it ends."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[3] / "README.md"
+PAGE = Path(__file__).parents[3] / "docs" / "clusters.md"
 PATIENCE = 30.0
 SLURM = {"SLURM_JOB_NUM_NODES": "4", "SLURM_CPUS_PER_TASK": "32", "SLURMD_NODENAME": "node1"}
 # Each stub writes down how it was called, then does its part.
@@ -23,7 +23,7 @@ STUBS = {
 @pytest.fixture
 def start(tmp_path):
     """Start the script as Slurm would; what it calls stands in the file `calls`."""
-    match = re.search(r"```sh\n(#!/bin/bash\n#SBATCH.*?)```", README.read_text(), flags=re.DOTALL)
+    match = re.search(r"```sh\n(#!/bin/bash\n#SBATCH.*?)```", PAGE.read_text(), flags=re.DOTALL)
     (tmp_path / "script").write_text(match[1])
     (tmp_path / "bin").mkdir()
     for name, part in STUBS.items():

@@ -5,13 +5,12 @@ import sys
 
 import numpy as np
 import pytest
+from popstats.inference.nuts import Coordinates, log_posterior, pack_posterior
 
 import popstats
 from popstats.inference.data import prepare_regimes
 from popstats.inference.model import Priors
-from popstats.inference.nuts import Coordinates, log_posterior, pack_posterior
-from popstats.population.recipes import recipe_table
-from popstats.population.regimes import assign_regimes
+from popstats.population.recipes import prepared_recipes
 from popstats.population.simulate import simulate_population
 
 
@@ -27,8 +26,8 @@ def test_the_sampled_density_is_that_of_the_pymc_model(population):
     """Value up to a constant, and gradient, through the sampler's coordinates."""
     from popstats.inference.pymc_model import build_model
 
-    assigned = assign_regimes(population.frame, "macs", {0.5: 0.05, 0.8: 0.05})
-    regimes, priors = prepare_regimes(recipe_table(population, assigned), assigned), Priors(pooling=0.4)
+    recipes = prepared_recipes(population, "macs", {0.5: 0.05, 0.8: 0.05})
+    regimes, priors = prepare_regimes(recipes), Priors(pooling=0.4)
     coordinates = Coordinates.of(regimes, priors)
     data = pack_posterior(regimes, priors, coordinates)
     model = build_model(regimes, priors)
@@ -70,7 +69,7 @@ def test_same_seed_same_draws_and_another_seed_others(population, nuts):
 @pytest.mark.slow
 def test_same_draws_in_another_process(nuts):
     code = (
-        "import numpy as np, popstats, hashlib; from popstats.simulate import simulate_population as s;"
+        "import numpy as np, popstats, hashlib; from popstats.population.simulate import simulate_population as s;"
         "p = s(regimes=[0.5, 0.8], n=80, seed=7); f = popstats.fit(p, method='nuts', seed=1);"
         "print(hashlib.sha256(f.expected_drop.tobytes()).hexdigest())"
     )

@@ -7,8 +7,7 @@ import popstats
 from popstats import FitError, Population
 from popstats.inference.data import prepare_regimes
 from popstats.judgement.explained import what_explains
-from popstats.population.recipes import at_average_technique, recipe_table
-from popstats.population.regimes import assign_regimes
+from popstats.population.recipes import prepared_recipes
 from popstats.population.simulate import simulate_population
 from popstats.posterior.mean_curve import MeanCurve
 from popstats.posterior.pointwise import fitted_points, sample_of, thinned
@@ -58,7 +57,7 @@ def test_methods_agree_on_unbalanced_replicates_of_two_techniques():
     np.testing.assert_allclose(nuts.expected_drop.std(0), exact.expected_drop.std(0), rtol=0.25)
 
 
-@pytest.mark.parametrize("noise", ["student", "frontier"])
+@pytest.mark.parametrize("noise", ["student", "exgaussian"])
 def test_row_models_hold_the_technique_apart_too(noise):
     fits = [popstats.fit(mixed(p, regimes=[0.6]), noise=noise, draws=500) for p in (0.0, 10.0)]
     (plain, moved) = (f.optima().iloc[0] for f in fits)
@@ -152,8 +151,7 @@ def test_too_few_recipes_for_a_term_more_are_not_fitted():
     ten = population.select(
         np.sort(np.argsort(population.technique, kind="stable")[[*range(5), *range(-5, 0)]])
     )
-    assigned = assign_regimes(ten.frame, "macs")
-    (regime,) = prepare_regimes(recipe_table(ten, assigned), assigned)
+    (regime,) = prepare_regimes(prepared_recipes(ten, "macs"))
     assert regime.reason == "10 recipes; a curve through 2 retraining techniques needs at least 11"
 
 
@@ -165,17 +163,25 @@ def test_saved_and_loaded_exactly(tmp_path):
 
 
 def test_drops_at_the_average_technique_lose_the_difference_and_keep_the_mean():
-    plain, moved = (
-        recipe_table(p, assign_regimes(p.frame, "macs")) for p in (mixed(0.0, seeds=2), mixed(10.0, seeds=2))
-    )
-    levelled = at_average_technique(moved)
-    for k in (0, 1):
-        before, after = moved[moved["regime"] == k], levelled[levelled["regime"] == k]
-        np.testing.assert_allclose(after["drop"].mean(), before["drop"].mean())
-        apart = after["drop"] - at_average_technique(plain)[plain["regime"] == k]["drop"]
+    plain, moved = (prepared_recipes(p, "macs") for p in (mixed(0.0, seeds=2), mixed(10.0, seeds=2)))
+    for mine in moved.members:
+        before, after = (t["drop"].iloc[mine] for t in (moved.table, moved.at_average_technique))
+        np.testing.assert_allclose(after.mean(), before.mean())
+        apart = after - plain.at_average_technique["drop"].iloc[mine]
         np.testing.assert_allclose(apart, apart.mean())
-    alone = plain[plain["technique"] == 0]
-    assert at_average_technique(alone) is alone
+    alone = prepared_recipes(mixed(0.0, share=0.0), "macs")
+    assert alone.at_average_technique is alone.table
+
+
+def test_recipes_are_one_object_and_know_where_they_lie_in_their_regime():
+    population = mixed(0.0)
+    recipes = prepared_recipes(population, "macs", [0.5])
+    assert prepared_recipes(population, "macs", (0.5,)) is recipes
+    assert prepared_recipes(population, "macs", [0.75]) is not recipes
+    (inside,) = recipes.members
+    kept = 1 - recipes.table["reduction"].iloc[inside]
+    np.testing.assert_allclose(0.5 * np.exp(recipes.table["offset"].iloc[inside]), kept)
+    assert recipes.table["offset"].isna().sum() == len(recipes.table) - inside.size > 0
 
 
 def test_what_explains_the_drop_and_the_width_law_do_not_see_the_shift():

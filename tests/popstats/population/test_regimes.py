@@ -6,14 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from popstats import Population
 from popstats.errors import PopulationError
 from popstats.population.regimes import (
     assign_regimes,
+    log_cost_offset,
     mean_computation_budget,
     parameter_bucket,
     reduction,
     regime_label,
 )
+from popstats.population.simulate import simulate_population
 
 
 def frame_of(macs_reduction, **columns):
@@ -62,22 +65,47 @@ def test_impossible_bucket_widths_are_refused(width):
 
 
 @pytest.mark.parametrize(
-    ("target", "label"), [(0.5, "0.50"), (0.875, "0.875"), (0.45, "0.45"), (0.333, "0.333")]
+    ("target", "label"),
+    [(0.5, "0.50"), (0.875, "0.875"), (0.45, "0.45"), (0.333, "0.333"), (0.9998, "0.9998")],
 )
 def test_regime_labels(target, label):
     assert regime_label(target) == label
 
 
-def test_bins_of_ten_points_are_labelled_by_their_centres():
-    found = assign_regimes(frame_of([0.0, 0.05, 0.3, 0.1 + 0.2, 0.399, 0.99]), "macs")
+def test_bins_are_equal_in_log_remaining_cost_and_labelled_by_their_centres():
+    found = assign_regimes(frame_of(np.repeat([0.0, -0.01, 0.19, 0.2, 0.36, 0.848], 60)), "macs")
     assert found.source == "bins"
-    assert found.labels == ("0.05", "0.35", "0.95")
-    assert found.index.tolist() == [0, 0, 1, 1, 1, 2]
+    assert found.labels == ("0.11", "0.28", "0.43", "0.85")
+    assert found.index[::60].tolist() == [0, 0, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels"),
+    [
+        ((59, 59), ("0.20",)),
+        ((60, 1), ("0.11", "0.28")),
+        ((5, 5, 5), ("0.20", "0.43")),
+        ((5, 0, 5), ("0.11", "0.43")),
+        ((60, 5, 5), ("0.11", "0.36")),
+    ],
+)
+def test_two_neighbours_are_merged_only_where_both_are_small(rows, labels):
+    cells = np.repeat(1 - 1.25 ** -(np.arange(len(rows)) + 0.5), rows)
+    assert assign_regimes(frame_of(cells), "macs").labels == labels
+
+
+def test_labels_are_distinct_however_far_networks_are_pruned():
+    reductions = 1 - np.exp(np.repeat(np.linspace(-0.01, -15, 300), 60))
+    found = assign_regimes(frame_of(reductions), "macs")
+    assert len(set(found.labels)) == found.targets.size > 60
+    np.testing.assert_array_equal([float(label) for label in found.labels], found.targets)
+    close = assign_regimes(frame_of([0.5, 0.50001]), "macs", {0.5: 1e-6, 0.50001: 1e-6})
+    assert close.labels == ("0.5", "0.50001")
 
 
 def test_bins_on_the_parameter_axis():
     found = assign_regimes(frame_of([0.8, 0.9]), "params")
-    assert found.labels == ("0.45",)
+    assert found.labels == ("0.43",)
 
 
 def test_the_plans_regimes_come_first():
@@ -121,8 +149,8 @@ def test_unknown_axis_is_refused():
 @given(st.lists(st.floats(0.0, 0.999), min_size=1, max_size=40))
 def test_every_row_falls_into_the_bin_around_it(reductions):
     found = assign_regimes(frame_of(reductions), "macs")
-    distance = np.abs(found.targets[found.index] - np.array(reductions))
-    assert (distance <= 0.05 + 1e-6).all()
+    offset = log_cost_offset(reductions, found.targets[found.index])
+    assert (np.abs(offset) <= np.log(1.25) + 0.03).all()  # two cells at most, and a rounded centre
 
 
 def test_rows_planned_on_the_other_axis_belong_to_no_regime_of_this_one():
@@ -138,3 +166,13 @@ def test_rows_planned_on_the_other_axis_belong_to_no_regime_of_this_one():
     assert regimes.source == "plan"
     assert regimes.labels == ("0.50", "0.70")
     assert regimes.index.tolist() == [0, 0, -1, 1]
+
+
+def test_a_selection_keeps_the_regimes_that_were_written_down():
+    whole = simulate_population(regimes=[0.5, 0.6], n=70)
+    table = whole.table.drop(columns=["regime_axis", "regime_target"])
+    foreign = Population.from_frame(table, original=whole.original)
+    bins = assign_regimes(foreign.frame, "macs", {0.5: 0.02})
+    few = foreign.in_regimes(bins).select(np.arange(0, 140, 10))
+    again = assign_regimes(few.frame, "macs")
+    assert (again.labels, again.index.tolist()) == (("0.50",), bins.index[::10].tolist())

@@ -10,12 +10,16 @@ from popstats.posterior.optimum import (
     curve_height,
     has_optimum,
     least_rise,
-    near_stretches,
+    near_optimal,
     read_optimum,
     second_region,
 )
 
 GRID = np.linspace(-1.0, 1.0, 201)
+
+
+def _line(steps: np.ndarray) -> np.ndarray:
+    return np.vander(steps, 2, increasing=True)
 
 
 def _draws(*curves: np.ndarray) -> np.ndarray:
@@ -52,13 +56,29 @@ def test_both_good_regions_have_their_place_whichever_is_the_lower() -> None:
     assert second_region(GRID, _draws(GRID**2), bump=0.1).regions == ()
 
 
-def test_near_stretches_are_all_that_is_as_good() -> None:
+def test_the_near_optimal_range_is_all_that_is_as_good() -> None:
     w = 4.0 * (GRID**2 - 0.25) ** 2 + 0.02 * GRID
-    found = near_stretches(GRID, _draws(w, w), read_optimum(GRID, _draws(w, w)), 0.05)
-    assert len(found) == 2
-    assert [round(low, 1) for low, _ in found] == [-0.6, 0.4]
-    bowl = _draws(GRID**2, GRID**2)
-    assert len(near_stretches(GRID, bowl, read_optimum(GRID, bowl), 0.05)) == 1
+    found = near_optimal(GRID, _draws(w, w))
+    assert (found.height, found.probability) == (0.05, 1.0)
+    # The left valley is lower by 0.02: its stretch comes first, the other's is as high as 0.03 above its own minimum.
+    (low, high), (left, right) = found.stretches
+    assert low == pytest.approx(-np.sqrt(0.25 + np.sqrt(0.0125)), abs=0.03)
+    assert low < -0.5 < high < 0.0 < left < 0.5 < right
+    assert len(near_optimal(GRID, _draws(0.3 * GRID**2)).stretches) == 1
+
+
+def test_where_no_value_is_near_with_probability_one_half_the_height_rises() -> None:
+    places = np.linspace(-0.9, 0.9, 19)
+    found = near_optimal(GRID, _draws(*(2.0 * (GRID - place) ** 2 for place in places)))
+    assert found.height == 0.5
+    # Within 0.05 points: valleys less than sqrt(0.025) = 0.16 away, four of them halfway between two.
+    assert found.probability == pytest.approx(4 / 19)
+    # Within half a point: valleys at most 0.5 away, ten or more of the nineteen.
+    assert found.stretches[0] == pytest.approx((found.lower, found.upper))
+    assert found.upper == pytest.approx(-found.lower, abs=1e-9)
+    assert 0.35 < found.upper < 0.6
+    steep = near_optimal(GRID, _draws(*(100.0 * (GRID - place) ** 2 for place in places)))
+    assert steep.height > 5.0
 
 
 def test_optima_that_know_nothing_are_as_lucky_as_any() -> None:
@@ -68,8 +88,8 @@ def test_optima_that_know_nothing_are_as_lucky_as_any() -> None:
     for seed in range(100):
         rng = np.random.default_rng(seed)
         mcb = 0.1 * steps + 0.1 * rng.normal(size=7)
-        shares.append(lucky_share(limit, mcb, steps, rng))
-        lowered.append(leave_one_out_gain(limit[None], mcb[None], steps)[0] > 0)
+        shares.append(lucky_share(limit, mcb, _line(steps), rng))
+        lowered.append(leave_one_out_gain(limit[None], mcb[None], _line(steps))[0] > 0)
     # The error falls by luck alone in a quarter of cases, and every one would be called certain with exact limits.
     assert np.mean(lowered) > 0.12
     assert np.mean(np.array(shares) <= 0.05) <= 0.10
@@ -81,7 +101,7 @@ def test_optima_that_make_the_limit_are_no_luck() -> None:
     steps = np.log1p(-np.array([0.2, 0.35, 0.5, 0.65, 0.75, 0.85, 0.9]))
     mcb = 0.1 * steps + 0.1 * rng.normal(size=7)
     limit = 1.0 - 2.0 * steps + 5.0 * mcb
-    assert lucky_share(limit, mcb, steps, rng) < 0.01
+    assert lucky_share(limit, mcb, _line(steps), rng) < 0.01
 
 
 @pytest.mark.parametrize(
@@ -116,10 +136,10 @@ def test_a_limit_that_follows_the_optimum_is_predicted_better() -> None:
     steps = np.log1p(-np.array([0.2, 0.35, 0.5, 0.65, 0.75, 0.85, 0.9]))
     mcb = rng.normal(size=7)
     limit = -2.0 * steps + 0.5 * mcb
-    gain = leave_one_out_gain(limit + 0.01 * rng.normal(size=(300, 7)), np.tile(mcb, (300, 1)), steps)
+    gain = leave_one_out_gain(limit + 0.01 * rng.normal(size=(300, 7)), np.tile(mcb, (300, 1)), _line(steps))
     assert (gain > 0).mean() > 0.99
     without = leave_one_out_gain(
-        -2.0 * steps + 0.01 * rng.normal(size=(300, 7)), rng.normal(size=(300, 7)), steps
+        -2.0 * steps + 0.01 * rng.normal(size=(300, 7)), rng.normal(size=(300, 7)), _line(steps)
     )
     assert 0.05 < (without > 0).mean() < 0.5
 
@@ -138,7 +158,7 @@ def test_leave_one_out_errors_are_those_of_leaving_out() -> None:
 
     base = np.column_stack([np.ones(6), steps])
     expected = error(base) - error(np.column_stack([base, mcb]))
-    assert leave_one_out_gain(limit[None], mcb[None], steps)[0] == pytest.approx(expected, rel=1e-6)
+    assert leave_one_out_gain(limit[None], mcb[None], _line(steps))[0] == pytest.approx(expected, rel=1e-6)
 
 
 def test_exchanging_optima_costs_what_the_curves_say() -> None:
