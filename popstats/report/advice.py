@@ -37,8 +37,8 @@ from popstats.words import (
 _RATIO = "FLOPs-to-parameters ratio (mCB; 1 is the original's)"
 #: Where the best mCB's interval is this many times wider than its near-optimal range, the range is no target.
 LOOSE = 3.0
-#: So many aims are named in the sentence; more stand in the table alone.
-_NAMED = 2
+#: So many aims, and regimes, are named in the sentence; more stand in the table alone.
+_NAMED, _LISTED = 2, 4
 #: Square root of the recipes that decide four in five simulated regimes, per noise over distance of the rise from its
 #: threshold (docs/error-rates.md: 80, 450 and 2,200 recipes at distances of 0.3, 0.1 and 0.05 points and noise 0.15);
 #: more recipes than `_TOO_MANY` are no plan.
@@ -148,7 +148,7 @@ def _by_mcb(analysis: Analysis, sure: Sequence[str]) -> str:
         analysis.verdicts.regimes_where("C3a", outcome) for outcome in ("supported", "refuted", "undecided")
     )
     if sure:
-        aims = "aim for the ranges below"
+        aims = "aim for the ranges in the table"
         if len(sure) <= _NAMED:
             aims = f"aim for {join_words([_aim(analysis, r, len(supported) > 1) for r in sure])}"
         return f"There is a best {_RATIO} {_where(analysis, sure)}: {aims}."
@@ -162,6 +162,8 @@ def _by_mcb(analysis: Analysis, sure: Sequence[str]) -> str:
 def _where(analysis: Analysis, labels: Sequence[str], all_of_them: str = "in every regime") -> str:
     if len(labels) == len(analysis.fit.regimes) > 1:
         return all_of_them
+    if len(labels) > _LISTED:
+        return f"in {len(labels)} of {len(analysis.fit.regimes)} regimes"
     return f"at {regime_names(labels)} of {analysis.axis_words} removed"
 
 
@@ -312,6 +314,7 @@ def _regime_row(
         return (regime_name(regime), MISSING, MISSING, MISSING, aim)
     drops = (with_interval(p.drop, p.drop_lower, p.drop_upper) for p in (found, found.uniform))
     gain = with_interval(found.gain, found.gain_lower, found.gain_upper)
+    gain = gain if math.isfinite(found.gain_lower) else f"{number(found.gain)} (no interval)"
     return (regime_name(regime), gain, *drops, aim)
 
 

@@ -155,21 +155,9 @@ PACKAGES = ("popstats", "numpy", "pandas", "scipy", "statsmodels", "pymc", "nutp
 
 #: Columns of the table whose distinct values the card lists.
 LISTED = (
-    "network",
-    "dataset",
-    "input_size",
-    "space",
-    "criterion",
-    "retraining",
-    "epochs",
-    "learning_rate",
-    "batch_size",
-    "weight_decay",
-    "augmentation",
-    "accuracy_kind",
-    "n_test",
-    "device",
-)
+    "network", "dataset", "input_size", "space", "criterion", "retraining", "epochs", "learning_rate", "batch_size",
+    "weight_decay", "augmentation", "accuracy_kind", "n_test", "device",
+)  # fmt: skip
 
 
 #: Longer texts from the table's footer are cut; the file holds them whole.
