@@ -118,7 +118,7 @@ def test_misfits_of_regimes_with_one_cause_share_an_alert(fitted, content):
 
 def test_well_behaved_data_raise_no_alert_about_the_model():
     population = popstats.simulate_population("quadratic", regimes=(0.5, 0.8), n=150, seed=2)
-    told = report_content(popstats.fit(population, method="exact", draws=200, seed=3))
+    told = report_content(popstats.fit(population, method="exact", draws=200, random_seed=3))
     diagnostics = next(s for s in told.sections if s.key == "diagnostics")
     assert diagnostics.paragraphs[2].startswith("The data look like what the model expects.")
     assert not any("curve" in a.text for a in told.alerts)
@@ -133,11 +133,11 @@ def test_the_envelope_of_the_best_networks_stands_beside_the_curve(fitted, conte
 
 
 def test_the_way_to_make_it_again_names_the_noise(fitted):
-    student = replace(fitted, settings=replace(fitted.settings, method="nuts", noise="student"))
+    student = replace(fitted, settings=replace(fitted.settings, method="hmc", noise="student"))
     section = provenance_section(analyse(student, Verdicts([])), None, "mine")
     command, code = (text for _, text in section.code)
-    assert "--noise student --method nuts" in command
-    assert 'noise="student", method="nuts"' in code
+    assert "--noise student --seed" in command
+    assert 'noise="student", random_seed' in code
 
 
 def test_prior_sensitivities_are_told_as_measured(fitted, content):
@@ -295,26 +295,30 @@ def test_the_lead_says_where_even_pruning_pays_and_where_it_does_not():
 @pytest.mark.parametrize(
     ("settings", "told", "untrue"),
     [
-        ({"method": "exact"}, ("normal noise", "on a grid", "closed form"), ("NUTS", "Student")),
+        (
+            {"method": "exact"},
+            ("normal noise", "on a grid", "partially pooled", "closed form"),
+            ("NUTS", "Student"),
+        ),
         (
             {"method": "nuts"},
-            ("normal noise", "NUTS", "over the curves' scales and noise", "drawn exactly"),
-            ("grid",),
+            ("normal noise", "NUTS", "partially pooled", "drawn exactly"),
+            ("grid", "Hamiltonian"),
         ),
         (
-            {"method": "nuts", "noise": "student"},
+            {"method": "hmc", "noise": "student"},
             (
                 "Student-t noise",
-                "NUTS",
-                "coefficients and the noise, on every recipe",
+                "Hamiltonian Monte Carlo",
+                "on every recipe",
                 "fixed at their posterior medians",
             ),
-            ("drawn exactly", "closed form"),
+            ("drawn exactly", "closed form", "NUTS"),
         ),
         (
-            {"method": "nuts", "noise": "frontier"},
-            ("normal plus exponential noise", "mean excess", "on every recipe"),
-            ("drawn exactly", "closed form", "Student"),
+            {"method": "hmc", "noise": "exgaussian"},
+            ("normal plus exponential noise", "mean excess", "Hamiltonian Monte Carlo", "on every recipe"),
+            ("drawn exactly", "closed form", "Student", "NUTS"),
         ),
         (
             {"method": "exact", "curve": "quadratic"},
