@@ -135,8 +135,8 @@ def alerts(analysis: Analysis, known: Sequence[Finding], command_line: bool = Fa
 
 def _unfitted(analysis: Analysis) -> Iterator[Finding]:
     for r in analysis.fit.regimes:
-        if not r.fitted:
-            yield Finding("not fitted", (r.label,), {"why": stated(r.reason), "trainings": r.n})
+        if r.reason is not None:
+            yield Finding("not fitted", (r.label,), {"why": r.reason, "trainings": r.n})
 
 
 def _extrapolated(analysis: Analysis) -> Iterator[Finding]:

@@ -240,7 +240,7 @@ def provenance_section(analysis: Analysis, command: str | None, source: str = "T
 
 def _fit_rows(analysis: Analysis) -> list[tuple[str, str]]:
     settings = analysis.fit.settings
-    tuning = f" after {settings.tune} tuning steps" if settings.method == "nuts" else ""
+    tuning = "" if settings.method == "exact" else f" after {settings.tune} tuning steps"
     regimes = (
         "from the plan, or cells of a factor of 1.25 in remaining cost"
         if settings.regimes is None
