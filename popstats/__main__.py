@@ -134,7 +134,7 @@ def _fit(options: argparse.Namespace) -> int:
 
 
 def _why_nothing(fit: Fit) -> str:
-    """Say why no regime was fitted: what was asked for, what the table holds, what to do."""
+    """Say why no regime was fitted: what was requested, what the table holds, what to do."""
     import numpy as np
 
     from popstats.inference.data import MINIMUM_RECIPES

@@ -32,7 +32,7 @@ from popstats.words import (
 EDF_POINTS = 61
 #: Shares of variance below this are cut off in the picture.
 LOWEST_R2 = -0.2
-#: Fewer networks than this and a regime has no EDF.
+#: A regime with fewer networks has no EDF.
 MINIMUM_NETWORKS = 10
 
 

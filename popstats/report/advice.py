@@ -11,7 +11,7 @@ from popstats.errors import PopstatsError
 from popstats.figures.content import Section, Table
 from popstats.figures.curve_figures import MASS_WORDS, limit_sentence, near_words
 from popstats.figures.space_figures import even_sentence
-from popstats.findings import Finding, Span
+from popstats.findings import Finding, Span, merge
 from popstats.judgement.analysis import Analysis, RegimePosterior
 from popstats.planning.recommend import Recommendation, recommend
 from popstats.posterior.optimum import least_rise
@@ -46,7 +46,7 @@ _DECIDING, _TOO_MANY = 15.7, 20_000
 
 _PER_REGIME = "Ruled out: costs over {rise:g} points more than the best (probability ≥ {at_least:g})"
 
-#: By regime: what `popstats.recommend` says of its budget.
+#: By regime: what `popstats.recommend` returns for its budget.
 type Recommendations = Mapping[str, Recommendation]
 
 
@@ -54,8 +54,6 @@ def advice(analysis: Analysis, known: Sequence[Finding], source: str, command_li
     """Return the box at the top; `known`: the caveats, `source`: what the population is loaded by."""
     if not analysis.fit.convergence.ok:
         return _rejected(analysis)
-    if not analysis.fit.fitted:
-        return _nothing_fitted(analysis)
     advised, refusal = _recommended(analysis)
     weak = [f for f in known if f.kind in WEAK]
     weakened = {r for f in weak for r in f.regimes}
@@ -63,10 +61,11 @@ def advice(analysis: Analysis, known: Sequence[Finding], source: str, command_li
     even, by_mcb = even_sentence(analysis), _by_mcb(analysis, sure)
     by_widths = _by_widths(analysis, advised)
     lead = [weak_words(known, command_line)]
-    if any(a.gain_lower > 0 for a in advised.values()):
-        lead += [by_widths]
+    if advised:
+        clear = any(a.gain_lower > 0 for a in advised.values())
+        lead += [by_widths] if clear or not sure else [by_mcb, by_widths]
     else:
-        lead += [by_mcb, by_widths] if sure else [by_widths, by_mcb, even]
+        lead += [by_mcb] if sure else [by_mcb, even]
     paragraphs = (
         refusal,
         *dict.fromkeys(a.note for a in advised.values()),
@@ -86,27 +85,10 @@ def advice(analysis: Analysis, known: Sequence[Finding], source: str, command_li
     )
 
 
-def _box(sentence: str, code: tuple[tuple[str, str], ...] = (), *paragraphs: str) -> Section:
-    return Section("what-to-do", "What to do", sentence, paragraphs, (), code)
-
-
 def _rejected(analysis: Analysis) -> Section:
-    return _box(
-        f"Use none of this: {clause(analysis.rejection)}. {sentence(analysis.way_out)}",
-        (),
-        "The figures below show the rejected draws; do not use their ranges.",
-    )
-
-
-def _nothing_fitted(analysis: Analysis) -> Section:
-    lines = sentences([f for v in analysis.verdicts.of("C3a") for f in v.remedies])
-    reason = analysis.fit.regimes[0].reason
-    assert reason is not None, "no regime was fitted"
-    why = clause(reason)
-    return _box(
-        f"Add recipes: no regime has enough to fit a curve ({why}), so nothing is claimed about the best {_RATIO}.",
-        (("Plan lines", "\n".join(lines)),) if lines else (),
-    )
+    why = f"Use none of this: {clause(analysis.rejection)}. {sentence(analysis.way_out)}"
+    figures = "The figures below show the rejected draws; do not use their ranges."
+    return Section("what-to-do", "What to do", why, (figures,), ())
 
 
 def _recommended(analysis: Analysis) -> tuple[Recommendations, str]:
@@ -116,7 +98,7 @@ def _recommended(analysis: Analysis) -> tuple[Recommendations, str]:
     refusal = ""
     if population.widths is None:
         return found, ""
-    for regime in analysis.fit.fitted:
+    for regime in analysis.fit.regimes:
         try:
             found[regime.label] = recommend(population, reduction=regime.target, axis=axis)
         except PopstatsError as error:
@@ -144,6 +126,9 @@ def _by_widths(analysis: Analysis, advised: Recommendations) -> str:
 
 def _by_mcb(analysis: Analysis, sure: Sequence[str]) -> str:
     """Return whether there is a best mCB and where, or that this is not decided."""
+    if not analysis.fit.fitted:
+        reasons = [r.reason for r in analysis.fit.regimes if r.reason is not None]
+        return f"Nothing is claimed about the best {_RATIO}: {'; '.join(clause(f) for f in merge(reasons))}."
     if not any(v.conjecture == "C3a" for v in analysis.verdicts):
         return f"Whether there is a best {_RATIO} was not judged."
     supported, refuted, open_ = (
@@ -281,7 +266,10 @@ def _reach(analysis: Analysis, regimes: Sequence[str]) -> str:
 def _tables(
     analysis: Analysis, advised: Recommendations, sure: Sequence[str]
 ) -> tuple[tuple[str, Table], ...]:
-    rows = [_regime_row(analysis, r.label, advised, sure) for r in analysis.fit.fitted]
+    shown = [r.label for r in analysis.fit.regimes if r.fitted or r.label in advised]
+    if not shown:
+        return ()
+    rows = [_regime_row(analysis, label, advised, sure) for label in shown]
     drop, limits = f"points ({MASS_WORDS})", analysis.thresholds
     columns: tuple[str, ...] = (
         "removed",
@@ -322,6 +310,8 @@ def _regime_row(
 
 def _no_aim(analysis: Analysis, regime: str) -> str:
     """Return what is known of a regime without a supported best mCB."""
+    if regime not in analysis.by_label:
+        return "not fitted"
     outcome = analysis.verdicts.outcome("C3a", regime)
     as_good = _as_good(analysis.by_label[regime])
     if outcome == "supported":
@@ -361,7 +351,7 @@ def _next(
     clear = [r for r, a in advised.items() if a.gain_lower > 0]
     if clear or (advised and not sure):
         last = [*advised, *clear][-1]
-        target = next(r.target for r in analysis.fit.fitted if r.label == last)
+        target = next(r.target for r in analysis.fit.regimes if r.label == last)
         return (
             (
                 "Next: save these widths for training",
@@ -384,7 +374,10 @@ def _more_recipes(analysis: Analysis, source: str) -> tuple[tuple[str, str], ...
     known = {r: _recipes_to_decide(analysis, r) for r in undecided}
     needed = {regime: n for regime, n in known.items() if n is not None}
     if not needed:
-        return ()
+        lines = sentences([f for v in analysis.verdicts.of("C3a") for f in v.remedies])
+        return (
+            (("Plan lines that would help", "\n".join(lines)),) if lines and not analysis.fit.fitted else ()
+        )
     first = min(needed, key=lambda r: needed[r] - analysis.optima[r].n_recipes)
     if "plan" not in analysis.fit.population.metadata:
         command = f"python -m popstats plan-size {source} --regime {float(first):g}"

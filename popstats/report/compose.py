@@ -83,8 +83,10 @@ def facts(analysis: Analysis) -> tuple[tuple[str, str], ...]:
     """Return the population's sizes, for the line under the title."""
     population = analysis.fit.population
     original = population.original
+    run = population.metadata.get("run")
+    of_planned = f" of {count(run['planned'])} planned, so far" if run else ""
     return (
-        ("trainings", count(len(population))),
+        (f"trainings{of_planned}", count(len(population))),
         ("recipes", count(int(population.recipe.max()) + 1)),
         ("regimes fitted", f"{len(analysis.fit.fitted)} of {len(analysis.fit.regimes)}"),
         ("original accuracy", f"{number(original.accuracy)} %"),

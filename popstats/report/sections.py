@@ -83,8 +83,6 @@ def _best(analysis: Analysis) -> pd.DataFrame:
 def _best_table(best: pd.DataFrame, named: str, short: Sequence[str]) -> Table:
     """Return one row per recipe; columns that say nothing of any of them are left out."""
     cells: dict[str, list[str]] = {"removed": [regime_name(r) for r in best["regime"]]}
-    if named:
-        cells[named] = list(short)
     cells |= {
         "mean drop, points": [number(v) for v in best["drop"]],
         "trainings": [count(v) for v in best["runs"]],
@@ -93,6 +91,7 @@ def _best_table(best: pd.DataFrame, named: str, short: Sequence[str]) -> Table:
         "parameters": [count(v) for v in best["params"]],
         "mCB": [number(v) for v in best["mcb"]],
         "STD of ratios": [number(v) for v in best["ratio_std"]],
+        **({named: list(short)} if named else {}),
     }
     told = {name: values for name, values in cells.items() if set(values) - {"", MISSING}}
     return Table(tuple(told), tuple(zip(*told.values(), strict=True)))
@@ -259,7 +258,7 @@ def _fit_rows(analysis: Analysis) -> list[tuple[str, str]]:
 
 
 def _flat(name: str, value: Any) -> list[tuple[str, str]]:
-    """Return a nested value as rows, one a leaf: "plan, training, epochs"."""
+    """Return a nested value as rows, one per leaf: "plan, training, epochs"."""
     if isinstance(value, dict):
         return [row for key, item in value.items() for row in _flat(f"{name}, {key.replace('_', ' ')}", item)]
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
