@@ -40,7 +40,7 @@ _SUBSAMPLED = (
     "subsamples of one table are judged, by the exact method and in one process. Leave these options out"
 )
 _NO_BUDGET = (
-    "without a budget, all supported reductions are predicted. Give --reduction or --drop, or leave these options out"
+    "without a budget, all supported reductions are predicted. Give --reduction or --drop, or leave these out"
 )
 #: Above so many trainings, `fit` does not wait for the predictive checks.
 _CHECKED_TRAININGS = 50_000
@@ -218,15 +218,19 @@ def _recommend(options: argparse.Namespace) -> int:
         _say(options, {"axis": found.axis, "frontier": found.frame}, f"{table}\n{found.sentence}")
         return DONE
     recipe = recommend(
-        population, options.reduction, drop=options.drop, axis=options.axis, candidates=_table_of(options.candidates)
+        population,
+        options.reduction,
+        drop=options.drop,
+        axis=options.axis,
+        candidates=_table_of(options.candidates),
     )
     if options.output:
         (recipe.to_toml if ending == ".toml" else recipe.to_json)(options.output)
     saved = f"\nSaved: {options.output}" if options.output else ""
     table = recipe.frame.to_string(index=False, float_format=lambda v: f"{v:.6g}")
     value = {
-        "axis": recipe.axis, "reduction": recipe.reduction, "recommended": vars(recipe.best),
-        "uniform": vars(recipe.uniform), "gain": [recipe.gain, recipe.gain_lower, recipe.gain_upper],
+        "axis": recipe.axis, "reduction": recipe.reduction, "recipes": recipe.frame,
+        "gain": [recipe.gain, recipe.gain_lower, recipe.gain_upper],
         "note": recipe.note,
     }  # fmt: skip
     _say(options, value, f"{recipe.sentence}\n{table}{saved}")

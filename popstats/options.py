@@ -307,15 +307,26 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
 def _recommend_options(parser: argparse.ArgumentParser) -> None:
     _check_options(parser)
     parser.add_argument("--reduction", type=float, metavar="R", help="share of the cost to remove, e.g. 0.8")
-    parser.add_argument("--drop", type=float, metavar="POINTS", help="tolerated drop in accuracy points, e.g. 1")
     parser.add_argument(
-        "--axis", choices=("macs", "params"), help="what the budget limits (default: the plan's axis, else macs)"
+        "--drop", type=float, metavar="POINTS", help="tolerated drop in accuracy points, e.g. 1"
     )
     parser.add_argument(
-        "--candidates", type=Path, metavar="FILE", help="recipes to choose from, .csv or .parquet: groups, macs, params"
+        "--axis",
+        choices=("macs", "params"),
+        help="what the budget limits (default: the plan's axis, else macs)",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="save the recipe: .json, or .toml for a plan's space"
+        "--candidates",
+        type=Path,
+        metavar="FILE",
+        help="recipes to choose from, .csv or .parquet: groups, macs, params",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="save the recipe: .json, or .toml for a plan's space",
     )
 
 

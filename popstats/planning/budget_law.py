@@ -19,7 +19,6 @@ import numpy as np
 
 from popstats.arrays import BoolArray, FloatArray, IntArray
 from popstats.errors import PopulationError
-from popstats.planning.recovered_costs import CostForm, cost_form
 from popstats.population.recipes import original_widths, prepared_recipes
 from popstats.population.regimes import Axis
 from popstats.population.table import Population
@@ -73,9 +72,8 @@ class WidthTable:
 
     def logs(self, widths: FloatArray) -> FloatArray:
         """Return log kept shares of recipes, (n, G) -> (n, G)."""
-        positive = np.where(widths > 0, widths, np.inf)
-        smallest = np.minimum(positive.min(axis=0), self.full * np.exp(self.log_shares.min(axis=0)))
-        return np.asarray(np.log(np.where(widths > 0, widths, SKIPPED * smallest) / self.full))
+        skipped = self.log_shares.min(axis=0)
+        return np.asarray(np.log(np.where(widths > 0, widths, np.exp(skipped) * self.full) / self.full))
 
     def drop(self, outcome: FloatArray) -> FloatArray:
         """Return the drop in points behind an outcome."""
@@ -89,7 +87,9 @@ class WidthTable:
         needed = max(FEWEST_RECIPES, min(SUPPORTED_RECIPES, int(SUPPORTED_SHARE * self.log_cost.size)))
         fine = near.sum(axis=1) >= needed
         edges = np.flatnonzero(np.diff(np.r_[False, fine, False]))
-        ranges = [(-np.expm1(grid[a]), -np.expm1(grid[b - 1])) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+        ranges = [
+            (-np.expm1(grid[a]), -np.expm1(grid[b - 1])) for a, b in zip(edges[::2], edges[1::2], strict=True)
+        ]
         return [(float(a), float(b)) for a, b in ranges if b - a >= NARROWEST]
 
 
@@ -149,8 +149,12 @@ class BudgetLaw:
     tilt: FloatArray  # (f, k): -d levels / d slopes
     fitted: FloatArray  # (n,) of the recipes
     left_out: FloatArray  # (n,) their residuals from the law of the others
-    inner: BoolArray = field(default_factory=lambda: np.zeros(0, dtype=bool))  # (n,) whether a recipe lies near the budget
-    rows: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # (n,) numbers of the recipes in the width table
+    inner: BoolArray = field(
+        default_factory=lambda: np.zeros(0, dtype=bool)
+    )  # (n,) whether a recipe lies near the budget
+    rows: IntArray = field(
+        default_factory=lambda: np.zeros(0, dtype=np.int64)
+    )  # (n,) numbers of the recipes in the width table
     technique: int = 0  # that is predicted
     seed_variance: float = 0.0  # of one training; 0 where seeds cannot be told from recipes
     mean_inverse_runs: float = 1.0
@@ -193,7 +197,7 @@ class BudgetLaw:
     @property
     def _first(self) -> FloatArray:
         """Return the intercepts' columns of a recipe of the predicted technique, (f,)."""
-        return np.eye(1, self.levels.size)[0]
+        return np.asarray(np.eye(1, self.levels.size)[0])
 
     def _features(self, log_shares: FloatArray, offset: FloatArray | float) -> FloatArray:
         return _features(log_shares - self.centre, np.broadcast_to(offset, len(log_shares)), self.kappa)
@@ -212,9 +216,10 @@ def law_at(table: WidthTable, log_cost: float) -> BudgetLaw:
     """Return the law near one budget (log share of the original's cost)."""
     distance = np.abs(table.log_cost - log_cost)
     order = np.argsort(distance, kind="stable")[:MOST]
-    dearer = table.log_cost[order] > log_cost
+    near = order[distance[order] <= np.log(SUPPORTED_FACTOR)]
+    dearer = table.log_cost[near] > log_cost
     inner = distance <= np.log(INNER)
-    inner[order[dearer][:LEAST_INNER]] = inner[order[~dearer][:LEAST_INNER]] = True
+    inner[near[dearer][:LEAST_INNER]] = inner[near[~dearer][:LEAST_INNER]] = True
     laws = [_fitted(table, rows, inner[rows], log_cost) for rows in _windows(distance, order, inner)]
     best = laws[0]
     for law in laws[1:]:

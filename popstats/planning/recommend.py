@@ -21,6 +21,15 @@ from popstats.planning.search import Budget, best_recipe, penalty, support, unif
 from popstats.population.recipes import prepared_recipes
 from popstats.population.regimes import Axis
 from popstats.population.table import Population, folder_for
+from popstats.words import (
+    AXIS_WORDS,
+    INTERVAL_WORDS,
+    interval_words,
+    join_words,
+    number,
+    percent,
+    with_interval,
+)
 
 #: Budgets of a frontier.
 FRONTIER = 25
@@ -33,12 +42,16 @@ _LEVELS = 64
 #: Other widths that are no whole numbers (densities) are given in this share of the original's.
 _FINE = 1e-3
 _ROUNDING = 1e-9
+#: Names of the two recipes, and what their table shows beside the widths.
+_NAMES = ("recommended", "uniform")
+_COLUMNS = ("name", "macs", "params", "mcb", "drop", "drop_lower", "drop_upper")
 #: Draws behind the interval of a gain.
 _DRAWS = 4000
-_AXIS_WORDS = {"macs": "MACs", "params": "parameters"}
+#: More groups than this are not named in a sentence.
+GROUPS_NAMED = 12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RecipePrediction:
     """One recipe, its costs and its predicted drop.
 
@@ -68,20 +81,20 @@ class RecipePrediction:
     drop_upper: float
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Recommendation:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Recommendation(RecipePrediction):
     """The recipe that the width law predicts best at a budget, beside uniform pruning.
 
     Attributes
     ----------
+    name, widths, ratios, macs, params, mcb, drop, drop_lower, drop_upper
+        Of the recommended recipe, as in `RecipePrediction`.
     axis : {"macs", "params"}
         What the budget limits.
     reduction : float
         Share of the original's cost that goes at least.
-    best, uniform : RecipePrediction
-        The recommended recipe, and the one that keeps the same fraction of every group. The fields of `best` are
-        attributes of the recommendation too: `widths`, `ratios`, `macs`, `params`, `mcb`, `drop`, `drop_lower`,
-        `drop_upper`.
+    uniform : RecipePrediction
+        The recipe that keeps the same fraction of every group.
     gain, gain_lower, gain_upper : float
         Predicted gain over uniform, percentage points, with its 90 % interval; NaN ends where this table cannot tell.
     technique : str
@@ -96,7 +109,6 @@ class Recommendation:
 
     axis: Axis
     reduction: float
-    best: RecipePrediction
     uniform: RecipePrediction
     gain: float
     gain_lower: float
@@ -105,70 +117,31 @@ class Recommendation:
     n_recipes: int
     note: str
     _identity: dict[str, Any] = field(default_factory=dict)
-    _full: dict[str, float] = field(default_factory=dict)
+    _bands: dict[str, tuple[float, float]] = field(default_factory=dict)
     ranking: pd.DataFrame | None = None
-
-    @property
-    def widths(self) -> dict[str, float]:
-        """Channels kept in each group."""
-        return self.best.widths
-
-    @property
-    def ratios(self) -> dict[str, float]:
-        """Fraction removed of each group."""
-        return self.best.ratios
-
-    @property
-    def macs(self) -> float:
-        """MACs of the recipe."""
-        return self.best.macs
-
-    @property
-    def params(self) -> float:
-        """Parameters of the recipe."""
-        return self.best.params
-
-    @property
-    def mcb(self) -> float:
-        """FLOPs-to-parameters ratio relative to the original's."""
-        return self.best.mcb
-
-    @property
-    def drop(self) -> float:
-        """Predicted drop, points."""
-        return self.best.drop
-
-    @property
-    def drop_lower(self) -> float:
-        """Lower end of the drop's 90 % interval, points."""
-        return self.best.drop_lower
-
-    @property
-    def drop_upper(self) -> float:
-        """Upper end of the drop's 90 % interval, points."""
-        return self.best.drop_upper
 
     @property
     def frame(self) -> pd.DataFrame:
         """One row for each of the two recipes: name, macs, params, mcb, drop with its interval, and the widths."""
         rows = [
-            {k: v for k, v in vars(r).items() if k not in ("widths", "ratios")} | r.widths
-            for r in (self.best, self.uniform)
+            {name: getattr(recipe, name) for name in _COLUMNS} | recipe.widths
+            for recipe in (self, self.uniform)
         ]
         return pd.DataFrame(rows)
 
     @property
     def sentence(self) -> str:
         """What to do, and how sure that is."""
-        kept = ", ".join(f"{group} {width:g}" for group, width in self.widths.items())
+        kept = [f"{group} {width:g}" for group, width in self.widths.items()]
+        shown = join_words(kept) if len(kept) <= GROUPS_NAMED else f"the widths listed for {len(kept)} groups"
         trained = f" after {self.technique}" if self.technique else ""
         known = np.isfinite(self.gain_lower)
-        interval = f" ({INTERVAL_MASS:.0%} interval {self.gain_lower:.2f} to {self.gain_upper:.2f})" if known else ""
+        interval = f" ({INTERVAL_WORDS} {interval_words(self.gain_lower, self.gain_upper)})" if known else ""
         text = (
-            f"With at least {100 * self.reduction:.4g} % of the {_AXIS_WORDS[self.axis]} removed, keep {kept}: predicted "
-            f"drop{trained} {self.drop:.2f} points ({INTERVAL_MASS:.0%} interval {self.drop_lower:.2f} to "
-            f"{self.drop_upper:.2f}), {abs(self.gain):.2f} points {'less' if self.gain >= 0 else 'more'} than uniform "
-            f"pruning{interval}."
+            f"To remove at least {percent(self.reduction)} of the {AXIS_WORDS[self.axis]}, keep {shown}. Predicted "
+            f"drop{trained}: {number(self.drop)} points ({INTERVAL_WORDS} "
+            f"{interval_words(self.drop_lower, self.drop_upper)}), {number(abs(self.gain))} points "
+            f"{'less' if self.gain >= 0 else 'more'} than uniform pruning{interval}."
         )
         return f"{text} {self.note}".rstrip()
 
@@ -212,7 +185,9 @@ class Recommendation:
         target = _writable(path)
         whole = self._identity["original_cost"]
         cost = self.macs if self.axis == "macs" else self.params
-        bands = [f"{json.dumps(g)} = [{w / self._full[g]:.12g}, {w / self._full[g]:.12g}]" for g, w in self.widths.items()]
+        bands = [
+            f"{json.dumps(group)} = [{low:.6g}, {high:.6g}]" for group, (low, high) in self._bands.items()
+        ]
         lines = [
             f"# {self.sentence}", "[refined]", f"axis = {json.dumps(self.axis)}",
             f"target = {1.0 - cost / whole!r}", 'kind = "widths"', "", "[refined.widths]", *bands,
@@ -251,9 +226,9 @@ class Frontier:
         """The frontier's two ends."""
         first, last = self.frame.iloc[0], self.frame.iloc[-1]
         return (
-            f"From {first.reduction:.0%} to {last.reduction:.0%} of the {_AXIS_WORDS[self.axis]} removed, the predicted "
-            f"drop of the best recipe rises from {first['drop']:.2f} to {last['drop']:.2f} points; uniform pruning: "
-            f"{first.uniform_drop:.2f} to {last.uniform_drop:.2f}."
+            f"From {percent(first.reduction)} to {percent(last.reduction)} of the {AXIS_WORDS[self.axis]} removed, the "
+            f"predicted drop of the best recipe goes from {number(first['drop'])} to {number(last['drop'])} points; "
+            f"uniform pruning: {number(first.uniform_drop)} to {number(last.uniform_drop)}."
         )
 
     def __repr__(self) -> str:
@@ -378,7 +353,7 @@ def _table(population: Population, axis: Axis | None) -> WidthTable:
     if not table.supported():
         raise PopulationError(
             f"{population.name}: {len(table.outcome)} recipes are too few for a recommendation: at least 10 of similar cost "
-            f"({_AXIS_WORDS[table.axis]} within a factor of 1.5) are needed"
+            f"({AXIS_WORDS[table.axis]} within a factor of 1.5) are needed"
         )
     return table
 
@@ -393,16 +368,24 @@ def _budgets(table: WidthTable) -> FloatArray:
 
 def _checked_reduction(reduction: float, table: WidthTable) -> float:
     name = table.population.name
-    if isinstance(reduction, bool) or not isinstance(reduction, int | float | np.number) or not np.isfinite(reduction):
+    if (
+        isinstance(reduction, bool)
+        or not isinstance(reduction, int | float | np.number)
+        or not np.isfinite(reduction)
+    ):
         raise PopulationError(f"recommend: reduction: expected a fraction between 0 and 1, got {reduction!r}")
     if not 0.0 < reduction < 1.0:
         hint = f"; for {reduction:g} % write {reduction / 100:g}" if 1.0 < reduction < 100.0 else ""
-        raise PopulationError(f"recommend: reduction: expected a fraction between 0 and 1, got {reduction:g}{hint}")
+        raise PopulationError(
+            f"recommend: reduction: expected a fraction between 0 and 1, got {reduction:g}{hint}"
+        )
     ranges = table.supported()
     if not any(low - 1e-3 <= reduction <= high + 1e-3 for low, high in ranges):
-        shown = " and ".join(f"{np.ceil(1e3 * low) / 1e3:.3g} to {np.floor(1e3 * high) / 1e3:.3g}" for low, high in ranges)
+        shown = " and ".join(
+            f"{np.ceil(1e3 * low) / 1e3:.3g} to {np.floor(1e3 * high) / 1e3:.3g}" for low, high in ranges
+        )
         raise PopulationError(
-            f"{name}: {reduction:g} of the {_AXIS_WORDS[table.axis]} removed lies outside what its recipes support. The "
+            f"{name}: {reduction:g} of the {AXIS_WORDS[table.axis]} removed lies outside what its recipes support. The "
             f"table supports reductions from {shown}; train recipes near {reduction:g} to go further"
         )
     return float(reduction)
@@ -443,12 +426,14 @@ class _Recommender:
             if budget.cost.cost(np.vstack([best, uniform])).max() > amount * (1.0 + 1e-6):
                 raise PopulationError(
                     f"{table.population.name}: no recipe with at least one unit of every group costs {1 - reduction:.4g} "
-                    f"of the original's {_AXIS_WORDS[table.axis]} or less"
+                    f"of the original's {AXIS_WORDS[table.axis]} or less"
                 )
             pair = pd.DataFrame(np.vstack([best, uniform]), columns=list(table.population.group_names))
             for name in ("macs", "params"):
                 form = cost_form(table.population, name)
-                pair[name] = np.nan if form is None else form.cost(pair[list(table.population.group_names)].to_numpy())
+                pair[name] = (
+                    np.nan if form is None else form.cost(pair[list(table.population.group_names)].to_numpy())
+                )
         return self._compared(law, reduction, pair, ranking)
 
     def for_drop(self, tolerated: float) -> Recommendation:
@@ -463,8 +448,8 @@ class _Recommender:
             harsher = reduction
         raise PopulationError(
             f"{self.table.population.name}: no supported reduction keeps the drop at {tolerated:g} points or less with "
-            f"probability 0.95: even {found.reduction:.1%} of the {_AXIS_WORDS[self.table.axis]} removed is predicted to "
-            f"cost {found.drop:.2f} points ({found.drop_lower:.2f} to {found.drop_upper:.2f}). Tolerate more, or train "
+            f"probability 0.95: even {percent(found.reduction)} of the {AXIS_WORDS[self.table.axis]} removed is predicted "
+            f"to cost {with_interval(found.drop, found.drop_lower, found.drop_upper)} points. Tolerate more, or train "
             "recipes that are pruned less"
         )
 
@@ -493,10 +478,12 @@ class _Recommender:
         if not usable.any():
             raise PopulationError(
                 f"recommend: candidates: none of {len(frame):,} costs between {CHEAPEST:.0%} and 100 % of the budget "
-                f"({amount:,.6g} {_AXIS_WORDS[table.axis]}) with widths that the trained recipes support"
+                f"({amount:,.6g} {AXIS_WORDS[table.axis]}) with widths that the trained recipes support"
             )
         predicted = _drops(law, table, logs[usable], offset[usable])
-        ranking = fits[usable].assign(**dict(zip(("drop", "drop_lower", "drop_upper"), predicted, strict=True)))
+        ranking = fits[usable].assign(
+            **dict(zip(("drop", "drop_lower", "drop_upper"), predicted, strict=True))
+        )
         ranking = ranking.sort_values("drop", kind="stable").reset_index(drop=True)
         shares = fits[groups].to_numpy(dtype=np.float64) / table.full
         evenest = np.lexsort((-fits[table.axis].to_numpy(), np.round(shares.std(axis=1), 6)))[0]
@@ -510,23 +497,28 @@ class _Recommender:
         population, groups = table.population, list(table.population.group_names)
         widths = pair[groups].to_numpy(dtype=np.float64)
         logs = table.logs(widths)
-        offset = np.log(pair[table.axis].to_numpy() / ((1.0 - reduction) * getattr(population.original, table.axis)))
+        offset = np.log(
+            pair[table.axis].to_numpy() / ((1.0 - reduction) * getattr(population.original, table.axis))
+        )
         drops = np.transpose(_drops(law, table, logs, offset)).tolist()
         gain, lower, upper = _gain(law, table, logs, offset)
-        recipes = [
+        best, uniform = (
             _prediction(name, row, widths[k], table, drops[k])
-            for k, (name, row) in enumerate(zip(("recommended", "uniform"), pair.to_dict("records"), strict=True))
-        ]
+            for k, (name, row) in enumerate(zip(_NAMES, pair.to_dict("records"), strict=True))
+        )
         note = _note(law, table, logs[1])
         if note:
             lower = upper = np.nan
+        # Bands that hold one width each: less than a unit to either side.
+        within = np.array([[-0.4], [0.4]]) * self.units
+        bands = np.clip((widths[0] + within) / table.full, 0.0, 1.0)
         plan = population.metadata.get("original", {})
         identity = {key: plan[key] for key in ("network", "original_id") if key in plan}
         return Recommendation(
-            table.axis, reduction, recipes[0], recipes[1], gain, lower, upper,
-            technique=population.techniques[law.technique], n_recipes=law.rows.size, note=note,
+            **vars(best), uniform=uniform, axis=table.axis, reduction=reduction,
+            gain=gain, gain_lower=lower, gain_upper=upper, technique=population.techniques[law.technique], n_recipes=law.rows.size, note=note,
             _identity=identity | {"original_cost": getattr(population.original, table.axis)},
-            _full=dict(zip(groups, table.full.tolist(), strict=True)), ranking=ranking,
+            _bands=dict(zip(groups, zip(*bands.tolist(), strict=True), strict=True)), ranking=ranking,
         )  # fmt: skip
 
 
@@ -548,11 +540,15 @@ def _drops(
     """Return the median drop of recipes, points, and the ends of its 90 % interval, (n,) each."""
     outcome = law.expected(logs, offset)
     variance, df = law.recipe_variance(outcome)
-    half = stats.t.ppf((1.0 + INTERVAL_MASS) / 2.0, df) * np.sqrt(law.uncertainty(logs, offset) ** 2 + variance)
+    half = stats.t.ppf((1.0 + INTERVAL_MASS) / 2.0, df) * np.sqrt(
+        law.uncertainty(logs, offset) ** 2 + variance
+    )
     return table.drop(outcome), table.drop(outcome - half), table.drop(outcome + half)
 
 
-def _gain(law: BudgetLaw, table: WidthTable, logs: FloatArray, offset: FloatArray) -> tuple[float, float, float]:
+def _gain(
+    law: BudgetLaw, table: WidthTable, logs: FloatArray, offset: FloatArray
+) -> tuple[float, float, float]:
     """Return what the first of two recipes gains over the second, points, with its 90 % interval."""
     if np.array_equal(logs[0], logs[1]):
         return 0.0, 0.0, 0.0
@@ -633,7 +629,9 @@ def _own_recipes(population: Population) -> pd.DataFrame:
 def _checked_candidates(frame: pd.DataFrame, population: Population) -> pd.DataFrame:
     """Return the candidates with a column per group and both costs."""
     if not isinstance(frame, pd.DataFrame) or frame.empty:
-        raise PopulationError(f"recommend: candidates: expected a table with one recipe per row, got {type(frame).__name__}")
+        raise PopulationError(
+            f"recommend: candidates: expected a table with one recipe per row, got {type(frame).__name__}"
+        )
     wanted = [*population.group_names, "macs", "params"]
     if absent := [name for name in wanted if name not in frame]:
         raise PopulationError(
@@ -641,7 +639,11 @@ def _checked_candidates(frame: pd.DataFrame, population: Population) -> pd.DataF
             f"table has: {', '.join(map(str, frame.columns))}"
         )
     numbers = frame[wanted].apply(pd.to_numeric, errors="coerce")
-    bad = numbers.isna().any(axis=1) | (numbers[["macs", "params"]] <= 0).any(axis=1) | (numbers < 0).any(axis=1)
+    bad = (
+        numbers.isna().any(axis=1)
+        | (numbers[["macs", "params"]] <= 0).any(axis=1)
+        | (numbers < 0).any(axis=1)
+    )
     if bad.any():
         rows = ", ".join(map(str, frame.index[bad][:5]))
         raise PopulationError(
@@ -655,7 +657,7 @@ def _number(value: float) -> float | int | None:
     """Return a whole number as one, and None for NaN, as JSON has neither."""
     if not np.isfinite(value):
         return None
-    return int(round(value)) if abs(value - round(value)) < 1e-6 * max(1.0, abs(value)) else value
+    return round(value) if abs(value - round(value)) < 1e-6 * max(1.0, abs(value)) else value
 
 
 def _writable(path: str | Path) -> Path:

@@ -29,7 +29,7 @@ def additive(n=200, seed=0, unit=1, names=("a", "b", "c"), **extra):
     full = np.array([64, 64, 128])
     widths = np.clip(np.rint(full * rng.uniform(0.2, 1.0, (n, 3)) / unit) * unit, unit, full)
     frame = pd.DataFrame(widths, columns=list(names)).assign(**costs(widths), **extra)
-    frame["accuracy"] = truth(widths, full) + 0.02 * rng.standard_normal(n)
+    frame["accuracy"] = truth(widths) + 0.02 * rng.standard_normal(n)
     whole = costs(full[None].astype(float))
     original = popstats.Original(macs=whole["macs"][0], params=whole["params"][0], accuracy=93.0)
     return popstats.Population.from_frame(frame, original=original, widths=list(names), name="chain")
@@ -37,11 +37,14 @@ def additive(n=200, seed=0, unit=1, names=("a", "b", "c"), **extra):
 
 def costs(widths):
     w = np.column_stack([np.full(len(widths), 3.0), widths])
-    return {"macs": (w[:, 1:] * w[:, :-1] * [16, 4, 1]).sum(axis=1), "params": (w[:, 1:] * w[:, :-1]).sum(axis=1)}
+    return {
+        "macs": (w[:, 1:] * w[:, :-1] * [16, 4, 1]).sum(axis=1),
+        "params": (w[:, 1:] * w[:, :-1]).sum(axis=1),
+    }
 
 
-def truth(widths, full=np.array([64, 64, 128])):
-    return 93.0 + np.log(widths / full) @ np.array([2.0, 0.5, 0.1])
+def truth(widths):
+    return 93.0 + np.log(widths / [64, 64, 128]) @ np.array([2.0, 0.5, 0.1])
 
 
 def test_every_attribute_of_the_design_is_there_and_consistent(digits, recommendation):
@@ -84,7 +87,8 @@ def test_the_saved_space_holds_the_recipe_alone(recommendation, tmp_path):
     full = {"conv1": 16, "stage1.0.conv1": 16}
     for group, width in full.items():
         low, high = space.widths[group]
-        assert low == high == pytest.approx(recommendation.widths[group] / width)
+        assert low * width < recommendation.widths[group] < high * width or high == 1.0
+        assert (high - low) * width < 4.0
 
 
 def test_it_finds_what_widths_are_worth():
@@ -138,7 +142,9 @@ def test_listed_candidates_are_ranked():
 
 def test_where_costs_do_not_follow_from_widths_the_tables_own_recipes_are_ranked():
     population = additive()
-    frame = population.table.assign(macs=population.table["macs"] * np.random.default_rng(0).uniform(0.95, 1, 200))
+    frame = population.table.assign(
+        macs=population.table["macs"] * np.random.default_rng(0).uniform(0.95, 1, 200)
+    )
     bent = popstats.Population.from_frame(frame, original=population.original, widths=["a", "b", "c"])
     found = popstats.recommend(bent, reduction=0.6)
     assert (frame[["a", "b", "c"]].to_numpy() == list(found.widths.values())).all(axis=1).any()
@@ -147,8 +153,10 @@ def test_where_costs_do_not_follow_from_widths_the_tables_own_recipes_are_ranked
 def test_costs_of_a_run_come_from_its_metadata(digits):
     exact = [[0, 0, 0], [0, 0, 10], [0, 10, 0]]
     rng = np.random.default_rng(0)
-    widths = rng.integers(2, 9, (30, 2)) * 4
-    frame = pd.DataFrame(widths, columns=["a", "b"]).assign(macs=20 * widths.prod(axis=1) / 8, params=widths.prod(axis=1))
+    widths = rng.integers(2, 9, (120, 2)) * 4
+    frame = pd.DataFrame(widths, columns=["a", "b"]).assign(
+        macs=20 * widths.prod(axis=1) / 8, params=widths.prod(axis=1)
+    )
     frame["accuracy"] = 90 + np.log(widths / 32) @ [1.0, 2.0]
     population = popstats.Population.from_frame(
         frame, original=popstats.Original(macs=2560.0, params=1024.0, accuracy=90.0), widths=["a", "b"]
@@ -162,7 +170,13 @@ def test_costs_of_a_run_come_from_its_metadata(digits):
 
 @pytest.mark.parametrize(
     ("reduction", "said"),
-    [(80, "write 0.8"), (0.0, "between 0 and 1"), ("0.8", "between 0 and 1"), (np.nan, "between 0 and 1"), (True, "got True")],
+    [
+        (80, "write 0.8"),
+        (0.0, "between 0 and 1"),
+        ("0.8", "between 0 and 1"),
+        (np.nan, "between 0 and 1"),
+        (True, "got True"),
+    ],
 )
 def test_a_reduction_that_is_none_is_refused(digits, reduction, said):
     with pytest.raises(PopulationError, match=said):
@@ -175,14 +189,18 @@ def test_a_budget_that_the_recipes_do_not_support_is_refused_with_the_range(digi
 
 
 def test_what_cannot_be_asked_is_a_sentence(digits):
-    with pytest.raises(PopulationError, match="either reduction= .* got both"):
+    with pytest.raises(PopulationError, match=r"either reduction= .* got both"):
         popstats.recommend(digits, reduction=0.8, drop=1.0)
     with pytest.raises(PopulationError, match="got neither"):
         popstats.recommend(digits)
     with pytest.raises(PopulationError, match="expected 'macs' or 'params', got 'mac'"):
         popstats.recommend(digits, reduction=0.8, axis="mac")
     with pytest.raises(PopulationError, match="missing: macs"):
-        popstats.recommend(digits, reduction=0.8, candidates=pd.DataFrame({g: [4] for g in digits.group_names} | {"params": [9]}))
+        popstats.recommend(
+            digits,
+            reduction=0.8,
+            candidates=pd.DataFrame({g: [4] for g in digits.group_names} | {"params": [9]}),
+        )
     with pytest.raises(PopulationError, match="one recipe per row"):
         popstats.recommend(digits, reduction=0.8, candidates=pd.DataFrame())
     bad = pd.DataFrame({g: [4, "x"] for g in digits.group_names} | {"params": [9, 9], "macs": [9, 9]})
@@ -198,7 +216,9 @@ def test_tables_without_what_it_takes_are_refused():
         popstats.recommend(bare, reduction=0.6)
     with pytest.raises(PopulationError, match="too few for a recommendation"):
         popstats.recommend(additive(8), reduction=0.6)
-    same = pd.concat([additive(40).table.iloc[[0]].drop(columns="accuracy")] * 40).assign(accuracy=np.arange(40) / 40 + 90)
+    same = pd.concat([additive(40).table.iloc[[0]].drop(columns="accuracy")] * 40).assign(
+        accuracy=np.arange(40) / 40 + 90
+    )
     population = popstats.Population.from_frame(same, original=additive().original, widths=["a", "b", "c"])
     with pytest.raises(PopulationError, match="have the same widths"):
         popstats.recommend(population, reduction=0.6)
@@ -225,7 +245,9 @@ def test_skipped_blocks_and_fractions_are_legal_widths():
 def test_collapsed_recipes_do_not_move_the_recommendation():
     table = additive(200).table
     collapsed = table.assign(accuracy=np.where(np.arange(200) % 25 == 0, 10.0, table["accuracy"]))
-    population = popstats.Population.from_frame(collapsed, original=additive().original, widths=["a", "b", "c"])
+    population = popstats.Population.from_frame(
+        collapsed, original=additive().original, widths=["a", "b", "c"]
+    )
     found = popstats.recommend(population, reduction=0.7)
     best = truth(np.array([list(popstats.recommend(additive(200), reduction=0.7).widths.values())]))[0]
     assert truth(np.array([list(found.widths.values())]))[0] > best - 0.3
@@ -250,7 +272,9 @@ def test_the_law_predicts_recipes_that_it_has_not_seen(digits):
     assert left_out.std() < table.outcome[rows].std()
     assert np.isfinite(law.uncertainty(table.log_shares[rows])).all()
     np.testing.assert_allclose(
-        law.uncertainty(table.log_shares[rows][:5]) ** 2, np.diag(law.covariance(table.log_shares[rows][:5])), rtol=1e-6
+        law.uncertainty(table.log_shares[rows][:5]) ** 2,
+        np.diag(law.covariance(table.log_shares[rows][:5])),
+        rtol=1e-6,
     )
 
 
