@@ -47,6 +47,8 @@ _NAMES = ("recommended", "uniform")
 _COLUMNS = ("name", "macs", "params", "mcb", "drop", "drop_lower", "drop_upper")
 #: Draws behind the interval of a gain.
 _DRAWS = 4000
+#: Listed candidates lie in the trained range of at least this share of the groups.
+GROUPS_INSIDE = 0.95
 #: More groups than this are not named in a sentence.
 GROUPS_NAMED = 12
 
@@ -473,7 +475,7 @@ class _Recommender:
         logs = table.logs(fits[groups].to_numpy(dtype=np.float64))
         offset = np.log(fits[table.axis].to_numpy(dtype=np.float64) / amount)
         low, high, sure = support(law, table.log_shares[law.rows[law.inner]])
-        usable = ((logs >= low - _ROUNDING) & (logs <= high + _ROUNDING)).all(axis=1)
+        usable = ((logs >= low - _ROUNDING) & (logs <= high + _ROUNDING)).mean(axis=1) >= GROUPS_INSIDE
         usable &= law.uncertainty(logs, offset) <= sure
         if not usable.any():
             raise PopulationError(
@@ -516,9 +518,10 @@ class _Recommender:
         identity = {key: plan[key] for key in ("network", "original_id") if key in plan}
         return Recommendation(
             **vars(best), uniform=uniform, axis=table.axis, reduction=reduction,
-            gain=gain, gain_lower=lower, gain_upper=upper, technique=population.techniques[law.technique], n_recipes=law.rows.size, note=note,
+            gain=gain, gain_lower=lower, gain_upper=upper, note=note, ranking=ranking,
+            technique=population.techniques[law.technique], n_recipes=law.rows.size,
             _identity=identity | {"original_cost": getattr(population.original, table.axis)},
-            _bands=dict(zip(groups, zip(*bands.tolist(), strict=True), strict=True)), ranking=ranking,
+            _bands=dict(zip(groups, zip(*bands.tolist(), strict=True), strict=True)),
         )  # fmt: skip
 
 

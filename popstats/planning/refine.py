@@ -21,7 +21,7 @@ from popstats.judgement.space_claims import judge_std_spaces, std_halves
 from popstats.planning.law import MINIMUM_RECIPES, RegimeLaw, WidthLaw, known_widths, width_law
 from popstats.planning.recovered_costs import CostForm
 from popstats.planning.search import Budget, WidthBands, near_best_bands
-from popstats.population.recipes import ratio_std
+from popstats.population.recipes import positive_widths, ratio_std
 from popstats.population.regimes import Axis
 from popstats.population.table import folder_for
 from popstats.posterior.fit import Fit, require_fit
@@ -313,7 +313,7 @@ def _by_widths(analysis: Analysis, posterior: RegimePosterior) -> RefinedSpace:
         )
     whole = fit.population.original.macs if fit.regime_axis == "macs" else fit.population.original.params
     budget = Budget(_cost(fit, law), law.full_widths, (1.0 - posterior.data.target) * whole)
-    widths = known_widths(fit.population)[recipes["row"].to_numpy()]
+    widths = positive_widths(known_widths(fit.population)[recipes["row"].to_numpy()])
     shares = np.log(widths / law.full_widths)
     bands = near_best_bands(law.of(posterior.label), budget, shares, near=analysis.thresholds.near)
     low, high = _whole_channels(bands, law.full_widths, widths)
