@@ -155,6 +155,7 @@ class BudgetLaw:
     rows: IntArray = field(
         default_factory=lambda: np.zeros(0, dtype=np.int64)
     )  # (n,) numbers of the recipes in the width table
+    offset: FloatArray = field(default_factory=lambda: np.zeros(0))  # (n,) of the recipes
     technique: int = 0  # that is predicted
     seed_variance: float = 0.0  # of one training; 0 where seeds cannot be told from recipes
     mean_inverse_runs: float = 1.0
@@ -257,7 +258,7 @@ def _fitted(table: WidthTable, rows: IntArray, inner: BoolArray, log_cost: float
     df = (table.runs[rows] - 1)[inner].sum()
     seeds = float(table.within[rows][inner].sum() / df) if df >= LEAST_SEED_DF else 0.0
     return replace(
-        law, inner=inner, rows=rows, technique=first, seed_variance=seeds,
+        law, inner=inner, rows=rows, offset=offset, technique=first, seed_variance=seeds,
         mean_inverse_runs=float((1.0 / table.runs[rows][inner]).mean()),
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from popstats.arrays import FloatArray
+from popstats.arrays import BoolArray, FloatArray
 from popstats.errors import PopulationError
 from popstats.inference.draws import INTERVAL_MASS, interval
 from popstats.planning.budget_law import BudgetLaw, WidthTable, law_at, width_table
@@ -36,7 +36,7 @@ FRONTIER = 25
 #: Halvings that place the largest reduction of a tolerated drop between two budgets of a frontier.
 _HALVINGS = 5
 #: Listed candidates may cost so much less than the budget and still be ranked: cheaper ones answer another budget.
-CHEAPEST = 0.75
+CHEAPEST = 2.0 / 3.0
 #: Up to so many different widths that are no whole numbers are taken for the only ones that there are.
 _LEVELS = 64
 #: Other widths that are no whole numbers (densities) are given in this share of the original's.
@@ -47,6 +47,8 @@ _NAMES = ("recommended", "uniform")
 _COLUMNS = ("name", "macs", "params", "mcb", "drop", "drop_lower", "drop_upper")
 #: Draws behind the interval of a gain.
 _DRAWS = 4000
+#: The evenest candidate is looked for among those that cost at least this share of the budget, where there are any.
+USED = 0.9
 #: Listed candidates lie in the trained range of at least this share of the groups.
 GROUPS_INSIDE = 0.95
 #: More groups than this are not named in a sentence.
@@ -335,7 +337,7 @@ def frontier(population: Population, *, axis: Axis | None = None) -> Frontier:
     """
     table = _table(population, axis)
     engine = _Recommender.of(table, None)
-    found = [engine.at(reduction) for reduction in _budgets(table)]
+    found = [engine.at(reduction) for reduction in engine.budgets]
     rows = [
         {
             "reduction": r.reduction, "macs": r.macs, "params": r.params, "mcb": r.mcb,
@@ -412,6 +414,16 @@ class _Recommender:
             return cls(table, None, _units(table), _own_recipes(population))
         return cls(table, Budget(cost, table.full, np.nan), _units(table), None)
 
+    @property
+    def budgets(self) -> list[float]:
+        """Supported reductions, even in log remaining cost; those that some recipe meets where recipes are listed."""
+        grid = _budgets(self.table)
+        if self.candidates is not None:
+            cost = self.candidates[self.table.axis].to_numpy(dtype=np.float64)
+            amount = (1.0 - grid[:, None]) * getattr(self.table.population.original, self.table.axis)
+            grid = grid[((cost <= amount) & (cost >= CHEAPEST * amount)).any(axis=1)]
+        return [float(reduction) for reduction in grid]
+
     def at(self, reduction: float) -> Recommendation:
         """Return the recommendation for one budget."""
         table = self.table
@@ -443,7 +455,7 @@ class _Recommender:
         if not np.isfinite(tolerated):
             raise PopulationError(f"recommend: drop: expected a number of points, got {tolerated!r}")
         harsher: float | None = None
-        for reduction in _budgets(self.table)[::-1].tolist():
+        for reduction in self.budgets[::-1]:
             found = self.at(reduction)
             if found.drop_upper <= tolerated:
                 return self._between(found, harsher, tolerated)
@@ -474,12 +486,14 @@ class _Recommender:
         fits = frame[(frame[table.axis] <= amount) & (frame[table.axis] >= CHEAPEST * amount)]
         logs = table.logs(fits[groups].to_numpy(dtype=np.float64))
         offset = np.log(fits[table.axis].to_numpy(dtype=np.float64) / amount)
-        low, high, sure = support(law, table.log_shares[law.rows[law.inner]])
-        usable = ((logs >= low - _ROUNDING) & (logs <= high + _ROUNDING)).mean(axis=1) >= GROUPS_INSIDE
-        usable &= law.uncertainty(logs, offset) <= sure
+        usable = _usable(law, table, law.inner, logs, offset)
+        if (
+            not usable.any()
+        ):  # recipes in clusters of cost: those near the budget are few, and not all that is known
+            usable = _usable(law, table, np.ones_like(law.inner), logs, offset)
         if not usable.any():
             raise PopulationError(
-                f"recommend: candidates: none of {len(frame):,} costs between {CHEAPEST:.0%} and 100 % of the budget "
+                f"recommend: candidates: none of {len(frame):,} costs between {percent(CHEAPEST)} and 100 % of the budget "
                 f"({amount:,.6g} {AXIS_WORDS[table.axis]}) with widths that the trained recipes support"
             )
         predicted = _drops(law, table, logs[usable], offset[usable])
@@ -488,7 +502,9 @@ class _Recommender:
         )
         ranking = ranking.sort_values("drop", kind="stable").reset_index(drop=True)
         shares = fits[groups].to_numpy(dtype=np.float64) / table.full
-        evenest = np.lexsort((-fits[table.axis].to_numpy(), np.round(shares.std(axis=1), 6)))[0]
+        # The evenest of those that use the budget, so that uniform pruning is not beaten by thrift.
+        thrift = np.maximum(np.log(USED) - offset, 0.0)
+        evenest = int(np.lexsort((-offset, np.round(shares.std(axis=1), 6), np.round(thrift, 3)))[0])
         return pd.concat([ranking.head(1), fits.iloc[[evenest]]], ignore_index=True), ranking
 
     def _compared(
@@ -527,7 +543,7 @@ class _Recommender:
 
 def _best(law: BudgetLaw, seen: FloatArray, budget: Budget, units: FloatArray) -> FloatArray:
     """Return the recipe that the law predicts best within the budget, where the trained ones support it, (G,)."""
-    low, high, sure = support(law, seen)
+    low, high, sure = support(seen, law.uncertainty(seen, law.offset[law.inner]))
 
     def objective(log_shares: FloatArray) -> FloatArray:
         cost = budget.cost.cost(np.exp(log_shares) * budget.full)
@@ -535,6 +551,16 @@ def _best(law: BudgetLaw, seen: FloatArray, budget: Budget, units: FloatArray) -
         return law.expected(log_shares, offset) + penalty(law.uncertainty(log_shares, offset), sure)
 
     return best_recipe(objective, budget, seen, (low, high), units)
+
+
+def _usable(
+    law: BudgetLaw, table: WidthTable, near: BoolArray, logs: FloatArray, offset: FloatArray
+) -> BoolArray:
+    """Return which listed recipes the law's recipes of `near` support, (n,)."""
+    seen = table.log_shares[law.rows[near]]
+    low, high, sure = support(seen, law.uncertainty(seen, law.offset[near]))
+    inside = ((logs >= low - _ROUNDING) & (logs <= high + _ROUNDING)).mean(axis=1) >= GROUPS_INSIDE
+    return np.asarray(inside & (law.uncertainty(logs, offset) <= sure * (1.0 + _ROUNDING)))
 
 
 def _drops(
