@@ -30,13 +30,13 @@ WINDOWS = (1.15, 1.5, 2.5, np.inf)
 #: A wider window has to lower that error by this share.
 WORTHWHILE = 0.02
 #: A budget is supported where so many recipes (of few, this share) cost it within this factor, some less, some more.
-SUPPORTED_FACTOR, SUPPORTED_RECIPES, SUPPORTED_SHARE = 1.5, 20, 0.25
+SUPPORTED_FACTOR, SUPPORTED_RECIPES, SUPPORTED_SHARE = 1.5, 20, 0.15
 #: Fewest recipes of similar cost, and narrowest range of reductions that is worth naming.
 FEWEST_RECIPES, NARROWEST = 10, 0.005
 #: Share of the recipes that lies outside the supported costs on either side, before these are widened by a factor.
 OUTSIDE, WIDENED = 0.01, 1.02
 #: Most recipes of a fit, the nearest in cost: more would add time, not certainty.
-MOST = 1000
+MOST = 600
 #: Most columns of the law: above, the pairwise products are left out.
 MOST_COLUMNS = 6000
 LAMBDAS = 2.0 ** np.arange(-10, 11)
@@ -254,7 +254,7 @@ def _fitted(table: WidthTable, rows: IntArray, inner: BoolArray, log_cost: float
     residual = outcome - law.fitted
     cut = np.minimum(outcome, law.fitted + CUT * 1.4826 * np.median(np.abs(residual)))
     if (cut < outcome).any():
-        law = _ridge(shares, offset, cut, levels)
+        law = _ridge(shares, offset, cut, levels, kappas=(law.kappa,))
     df = (table.runs[rows] - 1)[inner].sum()
     seeds = float(table.within[rows][inner].sum() / df) if df >= LEAST_SEED_DF else 0.0
     return replace(
@@ -263,18 +263,35 @@ def _fitted(table: WidthTable, rows: IntArray, inner: BoolArray, log_cost: float
     )  # fmt: skip
 
 
-def _ridge(shares: FloatArray, offset: FloatArray, outcome: FloatArray, levels: FloatArray) -> BudgetLaw:
+def _singular(x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the singular vectors and values of a matrix, without its null space."""
+    if x.shape[1] <= x.shape[0]:
+        left, spread, right = np.linalg.svd(x, full_matrices=False)
+        kept = spread > 1e-9 * max(float(spread[0]), 1e-300)
+        return left[:, kept], spread[kept], right[kept]
+    # Several times faster where there are more columns than rows; half of the digits are enough.
+    values, left = np.linalg.eigh(x @ x.T)
+    kept = values > 1e-12 * max(float(values[-1]), 1e-300)
+    left, spread = left[:, kept], np.sqrt(values[kept])
+    return left, spread, (left.T @ x) / spread[:, None]
+
+
+def _ridge(
+    shares: FloatArray,
+    offset: FloatArray,
+    outcome: FloatArray,
+    levels: FloatArray,
+    kappas: tuple[float, ...] = KAPPAS,
+) -> BudgetLaw:
     """Return the law of largest marginal likelihood over lambda and kappa."""
     centre, groups = shares.mean(axis=0), shares.shape[1]
     basis = np.linalg.qr(levels)[0]
     free, df = (basis**2).sum(axis=1), len(outcome) - levels.shape[1] + PRIOR_DF
     y = outcome - basis @ (basis.T @ outcome)
     best = None
-    for kappa in KAPPAS if groups * (groups - 1) / 2 <= MOST_COLUMNS else KAPPAS[:1]:
+    for kappa in kappas if groups * (groups - 1) / 2 <= MOST_COLUMNS else KAPPAS[:1]:
         x = _features(shares - centre, offset, kappa)
-        left, spread, right = np.linalg.svd(x - basis @ (basis.T @ x), full_matrices=False)
-        kept = spread > 1e-9 * max(float(spread[0]), 1e-300)
-        left, spread, right = left[:, kept], spread[kept], right[kept]
+        left, spread, right = _singular(x - basis @ (basis.T @ x))
         along = left.T @ y
         gain = 1.0 + LAMBDAS[:, None] * spread**2
         rest = max(float(y @ y - along @ along), 0.0) + PRIOR_DF * PRIOR_SHARE * float(y @ y) / df + 1e-12

@@ -403,6 +403,7 @@ class _Recommender:
     budget: Budget | None  # costs on the axis; None with candidates
     units: FloatArray  # (G,)
     candidates: pd.DataFrame | None
+    trained: bool = False  # whether the candidates are the table's own recipes
 
     @classmethod
     def of(cls, table: WidthTable, candidates: pd.DataFrame | None) -> _Recommender:
@@ -411,7 +412,7 @@ class _Recommender:
             return cls(table, None, _units(table), _checked_candidates(candidates, population))
         cost = cost_form(population, table.axis)
         if cost is None:
-            return cls(table, None, _units(table), _own_recipes(population))
+            return cls(table, None, _units(table), _own_recipes(population), trained=True)
         return cls(table, Budget(cost, table.full, np.nan), _units(table), None)
 
     @property
@@ -468,8 +469,8 @@ class _Recommender:
         )
 
     def _between(self, found: Recommendation, harsher: float | None, tolerated: float) -> Recommendation:
-        """Bisect between a tolerable reduction and the next one, which is not."""
-        for _ in range(_HALVINGS if harsher is not None else 0):
+        """Bisect between a tolerable reduction and the next one, which is not; listed recipes leave no more to find."""
+        for _ in range(_HALVINGS if harsher is not None and self.budget is not None else 0):
             assert harsher is not None
             middle = self.at((found.reduction + harsher) / 2.0)
             if middle.drop_upper <= tolerated:
@@ -486,11 +487,7 @@ class _Recommender:
         fits = frame[(frame[table.axis] <= amount) & (frame[table.axis] >= CHEAPEST * amount)]
         logs = table.logs(fits[groups].to_numpy(dtype=np.float64))
         offset = np.log(fits[table.axis].to_numpy(dtype=np.float64) / amount)
-        usable = _usable(law, table, law.inner, logs, offset)
-        if (
-            not usable.any()
-        ):  # recipes in clusters of cost: those near the budget are few, and not all that is known
-            usable = _usable(law, table, np.ones_like(law.inner), logs, offset)
+        usable = self.trained | _usable(law, table, logs, offset)
         if not usable.any():
             raise PopulationError(
                 f"recommend: candidates: none of {len(frame):,} costs between {percent(CHEAPEST)} and 100 % of the budget "
@@ -553,12 +550,10 @@ def _best(law: BudgetLaw, seen: FloatArray, budget: Budget, units: FloatArray) -
     return best_recipe(objective, budget, seen, (low, high), units)
 
 
-def _usable(
-    law: BudgetLaw, table: WidthTable, near: BoolArray, logs: FloatArray, offset: FloatArray
-) -> BoolArray:
-    """Return which listed recipes the law's recipes of `near` support, (n,)."""
-    seen = table.log_shares[law.rows[near]]
-    low, high, sure = support(seen, law.uncertainty(seen, law.offset[near]))
+def _usable(law: BudgetLaw, table: WidthTable, logs: FloatArray, offset: FloatArray) -> BoolArray:
+    """Return which listed recipes the trained ones near the budget support, (n,)."""
+    seen = table.log_shares[law.rows[law.inner]]
+    low, high, sure = support(seen, law.uncertainty(seen, law.offset[law.inner]))
     inside = ((logs >= low - _ROUNDING) & (logs <= high + _ROUNDING)).mean(axis=1) >= GROUPS_INSIDE
     return np.asarray(inside & (law.uncertainty(logs, offset) <= sure * (1.0 + _ROUNDING)))
 
