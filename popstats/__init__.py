@@ -31,6 +31,13 @@ _HOMES = {
     "frontier": "popstats.planning.recommend",
     "refine": "popstats.planning.refine",
     "RefinedSpace": "popstats.planning.refine",
+    "plot_drop": "popstats.plots",
+    "plot_edf": "popstats.plots",
+    "plot_explained": "popstats.plots",
+    "plot_frontier": "popstats.plots",
+    "plot_limits": "popstats.plots",
+    "plot_near_optimal": "popstats.plots",
+    "plot_width_law": "popstats.plots",
     "write_report": "popstats.report.page",
     "PopstatsError": "popstats.errors",
     "PopulationError": "popstats.errors",
@@ -57,6 +64,13 @@ __all__ = [
     "judge",
     "load_population",
     "plan_size",
+    "plot_drop",
+    "plot_edf",
+    "plot_explained",
+    "plot_frontier",
+    "plot_limits",
+    "plot_near_optimal",
+    "plot_width_law",
     "populations",
     "prior_claims",
     "recommend",
@@ -74,6 +88,15 @@ if TYPE_CHECKING:
     from popstats.planning.plan_size import plan_size
     from popstats.planning.recommend import Recommendation, frontier, recommend
     from popstats.planning.refine import RefinedSpace, refine
+    from popstats.plots import (
+        plot_drop,
+        plot_edf,
+        plot_explained,
+        plot_frontier,
+        plot_limits,
+        plot_near_optimal,
+        plot_width_law,
+    )
     from popstats.population.files import load_population, populations
     from popstats.population.simulate import simulate_population
     from popstats.population.table import Original, Population
