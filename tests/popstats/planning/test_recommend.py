@@ -49,6 +49,7 @@ def truth(widths):
 
 def test_every_attribute_of_the_design_is_there_and_consistent(digits, recommendation):
     r = recommendation
+    assert isinstance(r, popstats.Recommendation)
     assert list(r.widths) == list(digits.group_names)
     assert r.macs <= 0.2 * digits.original.macs
     assert r.uniform.macs <= 0.2 * digits.original.macs
