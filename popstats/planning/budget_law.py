@@ -19,7 +19,7 @@ import numpy as np
 
 from popstats.arrays import BoolArray, FloatArray, IntArray
 from popstats.errors import PopulationError
-from popstats.population.recipes import original_widths, prepared_recipes
+from popstats.population.recipes import original_widths, positive_widths, prepared_recipes
 from popstats.population.regimes import Axis
 from popstats.population.table import Population
 
@@ -52,8 +52,6 @@ COMMON = 10.0
 LEAST_RECIPE_SHARE, LEAST_SEED_DF = 0.05, 5
 #: Errors in percent are kept so far from 0 and 100.
 LEAST_ERROR = 0.05
-#: A width of 0 (a skipped block) counts as this share of the smallest other one.
-SKIPPED = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +76,11 @@ class WidthTable:
     def drop(self, outcome: FloatArray) -> FloatArray:
         """Return the drop in points behind an outcome."""
         return np.asarray(self.population.original.accuracy - 100.0 / (1.0 + np.exp(outcome)))
+
+    def slope(self, outcome: FloatArray) -> FloatArray:
+        """Return how fast the drop in points rises with the outcome."""
+        share = 1.0 / (1.0 + np.exp(-outcome))
+        return np.asarray(100.0 * share * (1.0 - share))
 
     def supported(self) -> list[tuple[float, float]]:
         """Return the ranges of reductions that the recipes support, mildest first."""
@@ -117,15 +120,14 @@ def _width_table(population: Population, axis: Axis) -> WidthTable:
         raise PopulationError(
             f"{population.name}: all {len(own):,} recipes have the same widths, so nothing can be said about other ones"
         )
+    own = np.where(own.any(axis=0), own, 1.0)  # a group that no recipe has
     full = np.maximum(original_widths(population), own.max(axis=0))
-    full = np.where(full > 0, full, 1.0)
-    smallest = np.where(own > 0, own, np.inf).min(axis=0)
     error = 100.0 - population.original.accuracy + table["drop"].to_numpy()
     error = np.clip(error, LEAST_ERROR, 100.0 - LEAST_ERROR)
     slope = 1.0 / error + 1.0 / (100.0 - error)
     return WidthTable(
         population, axis, full,
-        log_shares=np.log(np.where(own > 0, own, SKIPPED * np.where(np.isfinite(smallest), smallest, 1.0)) / full),
+        log_shares=np.log(positive_widths(own) / full),
         log_cost=np.log1p(-np.minimum(table["reduction"].to_numpy(), 1.0 - 1e-9)),
         outcome=np.log(error / (100.0 - error)), runs=table["runs"].to_numpy(),
         within=table["within"].to_numpy() * slope**2,
@@ -213,10 +215,12 @@ def _features(distance: FloatArray, offset: FloatArray, kappa: float) -> FloatAr
     return np.hstack(terms)
 
 
-def law_at(table: WidthTable, log_cost: float) -> BudgetLaw:
-    """Return the law near one budget (log share of the original's cost)."""
+def law_at(table: WidthTable, log_cost: float, among: BoolArray | None = None) -> BudgetLaw:
+    """Return the law near one budget (log share of the original's cost), from all recipes or from those `among`."""
     distance = np.abs(table.log_cost - log_cost)
-    order = np.argsort(distance, kind="stable")[:MOST]
+    if among is not None:
+        distance = np.where(among, distance, np.inf)
+    order = np.argsort(distance, kind="stable")[: min(MOST, int(np.isfinite(distance).sum()))]
     near = order[distance[order] <= np.log(SUPPORTED_FACTOR)]
     dearer = table.log_cost[near] > log_cost
     inner = distance <= np.log(INNER)

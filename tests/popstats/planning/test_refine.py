@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import popstats
-from popstats.errors import FitError
+from popstats.errors import FitError, PopulationError
+from popstats.planning.refine import Kind
 from popstats.planning.search import LEAST_SHARE, Budget, near_best_bands, onto_budget, share_inside
 from popstats.population.layer_chain import LayerChain, additive_drop
 from popstats.posterior.fit import Fit
@@ -146,11 +148,36 @@ def test_shifting_onto_the_budget_meets_it() -> None:
 
 def test_it_says_what_it_cannot_do(by_mcb: Fit) -> None:
     with pytest.raises(FitError, match=r"not fitted; fitted: 0\.60"):
-        popstats.refine(by_mcb, 0.7)
-    with pytest.raises(FitError, match="no widths"):
+        popstats.refine(by_mcb, "0.70")
+    with pytest.raises(PopulationError, match=r"run from 0\.598 to 0\.602"):
+        popstats.refine(by_mcb, 0.9)
+    whole = by_mcb.population
+    few = whole.table.head(5).assign(macs=lambda t: t["macs"] // 4, params=lambda t: t["params"] // 4)
+    table = pd.concat([whole.table, few], ignore_index=True).drop(
+        columns=["recipe_id", "subnetwork_id"], errors="ignore"
+    )
+    odd = popstats.fit(
+        popstats.Population.from_frame(table, original=whole.original), regimes=[0.6], method="exact"
+    )
+    with pytest.raises(FitError, match=r"too few recipes .* fitted regimes: 0\.60"):
+        popstats.refine(odd, 0.9)
+    with pytest.raises(FitError, match="between 0 and 1"):
+        popstats.refine(by_mcb, 60)
+    with pytest.raises(PopulationError, match="no widths"):
         popstats.refine(by_mcb, 0.6, by="widths")
     with pytest.raises(FitError, match="'mcb' or 'widths'"):
         popstats.refine(by_mcb, 0.6, by="luck")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("by", ["mcb", "widths"])
+def test_any_budget_between_the_recipes_is_refined(by: Kind) -> None:
+    made = popstats.simulate_population(
+        "additive-widths", regimes=(0.55, 0.6, 0.65), n=200, rise=0.5, noise=0.05
+    )
+    space = popstats.refine(popstats.fit(made, regimes=[0.55], method="exact"), 0.62, by=by)
+    assert (space.target, space.regime) == (0.62, "0.62")
+    assert space.gain > 0.0
+    assert 0.0 < space.share_kept < 0.9
 
 
 def test_it_displays_itself(chain: Fit) -> None:
