@@ -352,7 +352,7 @@ def _by_widths(fit: Fit, target: float, near: float) -> RefinedSpace:
 
 def _slope(table: WidthTable, law: BudgetLaw) -> float:
     """Return how fast the drop rises with the law's outcome at its best recipes."""
-    return float(table.slope(np.quantile(law.fitted[law.inner], 0.05)))
+    return float(table.slope(np.quantile(law.fitted[law.inner], [0.05]))[0])
 
 
 def _cross_fitted_gain(

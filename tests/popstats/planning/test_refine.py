@@ -10,6 +10,8 @@ import pytest
 
 import popstats
 from popstats.errors import FitError, PopulationError
+from popstats.planning.budget_law import law_at, width_table
+from popstats.planning.recovered_costs import cost_form
 from popstats.planning.refine import Kind
 from popstats.planning.search import LEAST_SHARE, Budget, near_best_bands, onto_budget, share_inside
 from popstats.population.layer_chain import LayerChain, additive_drop
@@ -119,21 +121,19 @@ def test_widths_promise_nothing_where_they_explain_nothing() -> None:
 
 
 def test_bands_stay_where_the_law_has_seen_recipes(chain: Fit) -> None:
-    population = chain.population
-    widths = population.widths
-    assert widths is not None
-    law = popstats.width_law(population)
-    here = (population.frame["regime"] == "0.60").to_numpy()
-    shares = np.log(widths[here] / law.full_widths)
-    assert law.macs is not None
-    budget = Budget(law.macs, law.full_widths, 0.4 * population.original.macs)
-    bands = near_best_bands(law.of("0.60"), budget, shares, near=0.05)
+    table = width_table(chain.population, "macs")
+    law = law_at(table, float(np.log(0.4)))
+    shares = table.log_shares[law.rows[law.inner]]
+    cost = cost_form(chain.population)
+    assert cost is not None
+    budget = Budget(cost, table.full, 0.4 * chain.population.original.macs)
+    bands = near_best_bands(law, budget, shares, near=0.01)
     low, high = np.quantile(shares, (0.025, 0.975), axis=0)
     assert (np.log(bands.low) >= low - 1e-9).all()
     assert (np.log(bands.high) <= high + 1e-9).all()
     assert share_inside(shares, np.log(bands.low), np.log(bands.high)) >= LEAST_SHARE
-    known = np.quantile(law.of("0.60").uncertainty(shares), 0.95)
-    assert law.of("0.60").uncertainty(np.log(bands.best)[None])[0] <= 1.01 * known
+    known = np.quantile(law.uncertainty(shares), 0.95)
+    assert law.uncertainty(np.log(bands.best)[None])[0] <= 1.01 * known
 
 
 def test_shifting_onto_the_budget_meets_it() -> None:
