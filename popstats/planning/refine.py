@@ -245,7 +245,7 @@ def _by_mcb(analysis: Analysis, posterior: RegimePosterior) -> RefinedSpace:
     low, high = _near_range(posterior)
     log_mcb = recipes["log_mcb"].to_numpy()
     inside = (log_mcb >= low) & (log_mcb <= high)
-    rng = np.random.default_rng([analysis.fit.settings.seed, 72])
+    rng = np.random.default_rng([analysis.fit.settings.random_seed, 72])
     gain = _curve_gain(posterior, log_mcb, inside, rng)
     std = None
     if _evenness_pays(analysis, posterior):
@@ -345,7 +345,7 @@ def _by_widths(fit: Fit, target: float, near: float) -> RefinedSpace:
     low, high = _whole_channels(bands, table.full, np.exp(shares) * table.full)
     kept = np.exp(shares)
     inside = ((kept >= low - _ROUNDING) & (kept <= high + _ROUNDING)).all(axis=1)
-    gain = _cross_fitted_gain(table, rows, log_cost, budget, near, fit.settings.seed)
+    gain = _cross_fitted_gain(table, rows, log_cost, budget, near, fit.settings.random_seed)
     named = {g: (float(a), float(b)) for g, a, b in zip(fit.population.group_names, low, high, strict=True)}
     return _space("widths", fit, target, inside, gain, widths=named)
 
