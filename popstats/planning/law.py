@@ -1,4 +1,4 @@
-r"""The additive width law: the accuracy drop as a sum of one curve a dependency group, in its log-width.
+r"""The additive width law: the accuracy drop as a sum of one curve per dependency group, in its log-width.
 
 .. math:: \mathrm{drop}_i = \alpha + \sum_g b_g (\ell_{ig} - \bar\ell_g) + q_g (\ell_{ig} - \bar\ell_g)^2 + e_i,
           \qquad \ell_{ig} = \log(w_{ig} / w_g^{\mathrm{original}})
@@ -85,12 +85,12 @@ class WidthLaw:
 
     groups: tuple[str, ...]  # Dependency groups.
     labels: tuple[str, ...]  # Regimes that have a law, and "all" for the law over all of them.
-    # One row a regime and group: `regime`, `group`, `points` (accuracy points that a 10 % wider group buys,
+    # One row per regime and group: `regime`, `group`, `points` (accuracy points that a 10 % wider group buys,
     # with `lower`, `upper`: 90 % equal-tailed interval), `macs_percent` (what those 10 % cost, in percent of
     # the original's MACs; NaN where the costs cannot be recovered from the table), `points_per_percent_macs`
     # with `per_macs_lower`, `per_macs_upper`.
     elasticities: pd.DataFrame
-    # One row a regime: `regime`, `n_recipes`, `r2` (cross-validated share of the variance between single
+    # One row per regime: `regime`, `n_recipes`, `r2` (cross-validated share of the variance between single
     # trainings of the regime that the law predicts), `ceiling` (what is left after the seeds' own noise; NaN
     # without replicates) and `share_of_ceiling`.
     fit: pd.DataFrame
@@ -127,7 +127,7 @@ class WidthLaw:
     def _columns(self, law: _Law, widths: npt.ArrayLike) -> FloatArray:
         given = np.atleast_2d(np.asarray(widths, dtype=np.float64))
         if given.shape[1] != len(self.groups):
-            raise FitError(f"width law: expected {len(self.groups)} widths a recipe, got {given.shape[1]}")
+            raise FitError(f"width law: expected {len(self.groups)} widths per recipe, got {given.shape[1]}")
         if (given <= 0).any():
             raise FitError("width law: expected positive widths (every group keeps at least one channel)")
         return _law_columns(np.log(given / self.full_widths), law.centre)
