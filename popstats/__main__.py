@@ -233,8 +233,8 @@ def _recommend(options: argparse.Namespace) -> int:
     saved = f"\nSaved: {options.output}" if options.output else ""
     table = recipe.frame.to_string(index=False, float_format=lambda v: f"{v:.6g}")
     value = {
-        "axis": recipe.axis, "reduction": recipe.reduction, "recommended": vars(recipe.best),
-        "uniform": vars(recipe.uniform), "gain": [recipe.gain, recipe.gain_lower, recipe.gain_upper],
+        "axis": recipe.axis, "reduction": recipe.reduction, "recipes": recipe.frame,
+        "gain": [recipe.gain, recipe.gain_lower, recipe.gain_upper],
         "note": recipe.note,
     }  # fmt: skip
     _say(options, value, f"{recipe.sentence}\n{table}{saved}")

@@ -28,18 +28,35 @@ CHANCE = 0.8
 #: Guess where nothing is known: rise over the observed range and noise of a training, points, and the share of
 #: the noise's variance that the seed makes.
 GUESSED_RISE, GUESSED_NOISE, GUESSED_SEED_SHARE = 0.4, 0.3, 0.5
+#: Square root of the recipes that decide four in five simulated regimes, per noise over distance of the rise from its
+#: threshold (docs/error-rates.md: 80, 450 and 2,200 recipes at distances of 0.3, 0.1 and 0.05 points and noise 0.15);
+#: more recipes than the second number are no plan.
+DECIDING, TOO_MANY = 15.7, 20_000
+
+
+def deciding_recipes(rise: float, required: float, noise: float, recipes: int) -> int | None:
+    """Return at how many recipes a rise like this one (points) is decided in four of five regimes; None: too many.
+
+    >>> deciding_recipes(rise=0.4, required=0.1, noise=0.15, recipes=30), deciding_recipes(0.1, 0.1, 0.15, 30)
+    (62, None)
+    """
+    distance = abs(rise - required)
+    needed = (DECIDING * noise / distance) ** 2 if distance > 0 else np.inf
+    # What was not enough is at least doubled.
+    needed = max(needed, 2.0 * recipes)
+    return int(float(f"{needed:.2g}")) if needed <= TOO_MANY else None
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
     """How precise a regime's near-optimal range would become."""
 
-    # One row a number of recipes and seeds: recipes, seeds, trainings (their product); lower_width, upper_width
+    # One row per number of recipes and seeds: recipes, seeds, trainings (their product); lower_width, upper_width
     # (width in mCB of the 90 % intervals of the range's two ends, medians over simulated populations); chance
     # (share of these in which both are narrower than `width`).
     frame: pd.DataFrame
     regime: str  # Label of the regime, "" for a guess.
-    width: float  # What was asked for, in mCB.
+    width: float  # Target width of the intervals, in mCB.
     # recipes, seeds: The fewest trainings with a chance of at least 0.8; None where nothing tried suffices.
     recipes: int | None
     seeds: int | None
@@ -95,9 +112,9 @@ def plan_size(
         A fit of a few dozen recipes; of heavy-tailed or skewed noise counts what it tells about the curve. Without
         it, a guess is planned with: a parabola between mCB 0.5 and 2.
     regime : float or str, optional
-        Centre or label of one of the pilot's regimes; default: the one whose near-optimal range is known worst.
+        Centre or label of one of the pilot's regimes; default: the regime with the widest interval.
     width : float
-        Both ends of the near-optimal range shall have 90 % intervals narrower than this, in mCB.
+        Target width of the 90 % intervals at both ends of the near-optimal range, in mCB.
     noise : float, optional
         Of a guess: standard deviation of one training about the curve, points; default 0.3.
     rise : float, optional
@@ -227,7 +244,7 @@ def _conclude(frame: pd.DataFrame, scenario: Scenario, width: float) -> Plan:
         best = frame.sort_values("chance").iloc[-1]
         sentence = (
             f"{place}: nothing tried gives {goal} with a chance of {CHANCE:.0%}; {int(best['recipes']):,} recipes "
-            f"with {_seeds(best['seeds'])} each reach {best['chance']:.0%}{seeds_unknown}. Ask for a larger width, or "
+            f"with {_seeds(best['seeds'])} each reach {best['chance']:.0%}{seeds_unknown}. Choose a larger width, or "
             "accept that the curve is too flat for one best value."
         )
         return Plan(frame, label, width, None, None, sentence)

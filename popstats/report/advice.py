@@ -13,6 +13,7 @@ from popstats.figures.curve_figures import MASS_WORDS, limit_sentence, near_word
 from popstats.figures.space_figures import even_sentence
 from popstats.findings import Finding, Span, merge
 from popstats.judgement.analysis import Analysis, RegimePosterior
+from popstats.planning.plan_size import deciding_recipes
 from popstats.planning.recommend import Recommendation, recommend
 from popstats.posterior.optimum import least_rise
 from popstats.report.alerts import WEAK, weak_words
@@ -39,11 +40,6 @@ _RATIO = "FLOPs-to-parameters ratio (mCB; 1 is the original's)"
 LOOSE = 3.0
 #: So many aims, and regimes, are named in the sentence; more stand in the table alone.
 _NAMED, _LISTED = 2, 4
-#: Square root of the recipes that decide four in five simulated regimes, per noise over distance of the rise from its
-#: threshold (docs/error-rates.md: 80, 450 and 2,200 recipes at distances of 0.3, 0.1 and 0.05 points and noise 0.15);
-#: more recipes than `_TOO_MANY` are no plan.
-_DECIDING, _TOO_MANY = 15.7, 20_000
-
 _PER_REGIME = "Ruled out: costs over {rise:g} points more than the best (probability ≥ {at_least:g})"
 
 #: By regime: what `popstats.recommend` returns for its budget.
@@ -203,13 +199,10 @@ def _ruled_out(regime: RegimePosterior) -> tuple[Span, ...]:
 
 
 def _recipes_to_decide(analysis: Analysis, regime: str) -> int | None:
-    """Return at how many recipes a rise like the present estimate is decided in four of five populations."""
+    """Return at how many recipes a rise like the present estimate would be decided."""
     posterior, row = analysis.by_label[regime], analysis.optima[regime]
-    distance = abs(float(np.median(least_rise(posterior.optimum))) - posterior.thresholds.rise)
-    needed = (_DECIDING * row.residual_sd / distance) ** 2 if distance > 0 else math.inf
-    # What was not enough here is at least doubled.
-    needed = max(needed, 2.0 * row.n_recipes)
-    return int(float(f"{needed:.2g}")) if needed <= _TOO_MANY else None
+    rise = float(np.median(least_rise(posterior.optimum)))
+    return deciding_recipes(rise, posterior.thresholds.rise, row.residual_sd, row.n_recipes)
 
 
 def _original_ratio(analysis: Analysis) -> str:
