@@ -279,6 +279,8 @@ def _tables(
             "mCB to aim for",
         )
     caption = _PER_REGIME.format(rise=limits.rise, at_least=limits.supported)
+    if not analysis.fit.fitted:
+        columns, rows, caption = columns[:-1], [row[:-1] for row in rows], "Per pruning regime"
     found = [(caption, Table(columns, tuple(rows)))]
     if advised:
         found.append(("The widths: channels kept (share removed) per layer group", _width_table(advised)))

@@ -151,7 +151,8 @@ def test_prior_sensitivities_are_told_as_measured(fitted, content):
 def test_four_rows_make_a_report_that_says_why_there_is_nothing(fitted):
     few = popstats.fit(fitted.population.select(np.arange(4)), method="exact")
     told = report_content(few)
-    assert told.advice.sentence.startswith("Add recipes: no regime has enough to fit a curve")
+    assert "2 recipes; a curve needs at least 10" in told.advice.sentence
+    assert "count = 200" in told.advice.code[0][1]
     assert all(row.outcome == "not assessable" for claim in told.claims for row in claim.rows)
     assert not [f for f in told.figures if f.key in ("drop", "near", "limits")]
 
