@@ -287,7 +287,7 @@ def _digits(value: float | Span, spec: str) -> str:
         if spec.isalpha() and len(spec) > 2:
             return f"{count(value.low)} to {plural(int(value.high), spec)}"
         low, high = (_digits(v, spec) for v in value)
-        return f"{low.removesuffix(' %')} to {high}" if value.low != value.high else low
+        return f"{low.removesuffix(' %')} to {high}" if low != high else low
     if spec.startswith("%"):
         return percent(value, int(spec[1:]) if spec[1:] else None)
     if spec == "p":

@@ -40,6 +40,8 @@ _RATIO = "FLOPs-to-parameters ratio (mCB; 1 is the original's)"
 LOOSE = 3.0
 #: So many aims, and regimes, are named in the sentence; more stand in the table alone.
 _NAMED, _LISTED = 2, 4
+#: Narrower stretches of mCB (as a factor) that are ruled out are not worth a word.
+_NARROWEST = 1.05
 _PER_REGIME = "Ruled out: costs over {rise:g} points more than the best (probability ≥ {at_least:g})"
 
 #: By regime: what `popstats.recommend` returns for its budget.
@@ -108,14 +110,14 @@ def _by_widths(analysis: Analysis, advised: Recommendations) -> str:
         return ""
     clear = [r for r, a in advised.items() if a.gain_lower > 0]
     if not clear:
-        return "Train the widths below beside uniform pruning: no predicted gain over it is clear."
+        return "Train the recommended widths beside uniform pruning: no predicted gain over it is clear."
     most = max(clear, key=lambda r: float(advised[r].gain))
     best = advised[most]
     at = f" {place([most])}" if len(clear) > 1 else ""
     gain = f"{number(best.gain)} points less than uniform pruning{at}"
     rest = "" if len(clear) == len(advised) else " Elsewhere no gain over uniform pruning is clear."
     return (
-        f"Use the widths below {_where(analysis, clear)}: predicted to drop {gain} "
+        f"Use the recommended widths {_where(analysis, clear)}: predicted to drop {gain} "
         f"({INTERVAL_WORDS} {interval_words(best.gain_lower, best.gain_upper)}).{rest}"
     )
 
@@ -195,7 +197,7 @@ def _ruled_out(regime: RegimePosterior) -> tuple[Span, ...]:
     chosen = above.mean(axis=0) >= regime.thresholds.supported
     edges = np.flatnonzero(np.diff(np.concatenate([[False], chosen, [False]]).astype(int)))
     ends = np.exp(regime.grid[np.stack([edges[::2], edges[1::2] - 1], axis=1)])
-    return tuple(Span(float(low), float(high)) for low, high in ends if high > low)
+    return tuple(Span(float(low), float(high)) for low, high in ends if high > _NARROWEST * low)
 
 
 def _recipes_to_decide(analysis: Analysis, regime: str) -> int | None:
@@ -274,7 +276,7 @@ def _tables(
         columns = (
             "removed",
             f"gain over uniform, {drop}",
-            "with the widths below",
+            "with recommended widths",
             "uniform",
             "mCB to aim for",
         )
@@ -283,7 +285,9 @@ def _tables(
         columns, rows, caption = columns[:-1], [row[:-1] for row in rows], "Per pruning regime"
     found = [(caption, Table(columns, tuple(rows)))]
     if advised:
-        found.append(("The widths: channels kept (share removed) per layer group", _width_table(advised)))
+        found.append(
+            ("Recommended widths: channels kept (share removed) per layer group", _width_table(advised))
+        )
     return tuple(found)
 
 
