@@ -505,6 +505,10 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
         "the recipes form {groups} clusters that cover {covered:%0} of the observed range; differences between a few "
         "clusters are no curve"
     ),
+    "outliers": (
+        "a few outlying recipes raise the {end} end: with Student-t weights it lies {rise:2} points above the minimum, more "
+        "than {required:g} with probability {probability:2} only"
+    ),
     "lucky": "best mCBs permuted over the regimes predict as well (permutation p = {lucky:2})",
     # What else the reason of a verdict says.
     "decision": _decision,
@@ -523,6 +527,7 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
     "twice the recipes": _twice,
     "name widths": "name the columns that hold the widths: Population.from_frame(..., widths=[...])",
     "narrower regimes": "fit narrower regimes, for example regimes={{{target:g}: {half_width:3}}}",
+    "down-weight outliers": "inspect the outlying recipes, and fit again with {noise=student}, which down-weights them",
     "fill the gaps": "add recipes whose mCB lies between the clusters",
     # Clauses inside verdicts.
     "flat": "the expected drop varies by only {height:2} points",

@@ -15,7 +15,7 @@ from popstats.findings import Estimate, Finding, Span, Value
 from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import INTERVAL_MASS, interval
 from popstats.judgement.explained import Explained, what_explains
-from popstats.judgement.premises import broken_premise
+from popstats.judgement.premises import broken_premise, rests_on_outliers
 from popstats.judgement.verdicts import Outcome, Thresholds, Verdict, Verdicts, decide, negligible
 from popstats.population.recipes import ratio_std
 from popstats.posterior.fit import Fit
@@ -138,9 +138,16 @@ class RegimePosterior:
         return is_flat(self.height, self.thresholds.rise)
 
     @cached_property
+    def broken(self) -> Finding | None:
+        """Why the shape of the curve is not to be relied on; None where nothing speaks against it."""
+        return broken_premise(self.mean_curve, self.grid, self.thresholds)
+
+    @cached_property
     def withheld(self) -> Finding | None:
         """Why no optimum is supported here, however probable; None where nothing speaks against it."""
-        return broken_premise(self.mean_curve, self.grid, self.thresholds)
+        if self.broken or self.holds.mean() < self.thresholds.supported:
+            return self.broken
+        return rests_on_outliers(self.mean_curve, self.grid, self.thresholds)
 
     @cached_property
     def outcome(self) -> Outcome:
@@ -157,8 +164,8 @@ class RegimePosterior:
         for better, far, here, there in (("lower", "high", low, high), ("higher", "low", high, low)):
             if np.mean((here <= limits.near) & (there > limits.rise)) >= limits.supported:
                 values: dict[str, Value] = {"better": better, "far": far, "cost": estimate(there)}
-                broken = not self.analysis.usable or self.withheld
-                return None if broken else Finding("one-sided", (self.label,), values)
+                unsure = not self.analysis.usable or self.broken
+                return None if unsure else Finding("one-sided", (self.label,), values)
         return None
 
     @cached_property

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy import stats
 
 from popstats.arrays import FloatArray
-from popstats.findings import Finding
-from popstats.inference.model import OBSERVED_QUANTILES, prior_precision
+from popstats.findings import Finding, Value
+from popstats.inference.model import OBSERVED_QUANTILES, basis, prior_precision
 from popstats.judgement.verdicts import Thresholds
 from popstats.posterior.mean_curve import MeanCurve
 
@@ -15,10 +17,14 @@ from popstats.posterior.mean_curve import MeanCurve
 GAP = 0.05
 #: Share of the recipes, those with the most room around them, that do not count in clusters.
 STRAGGLERS = 0.05
+#: Degrees of freedom of the Student-t noise whose weights tell outliers.
+FREEDOM = 4.0
+#: Least probability, with those weights, that either end lies above the minimum by the required rise.
+ROBUST = 0.90
 
 
 def broken_premise(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> Finding | None:
-    """Return why no optimum of this curve is supported, however probable it is; None where nothing speaks against it."""
+    """Return why the shape of this curve is not to be relied on, however probable; None where nothing speaks against it."""
     return moves_with_cost(curve, grid, limits) or few_clusters(curve.log_mcb, grid, limits)
 
 
@@ -50,6 +56,39 @@ def moves_with_cost(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> F
         return None
     values = {"cost": "MACs" if regime.axis == "macs" else "parameters", "p": p, "change": change}
     return Finding("moves with cost", (regime.label,), values)
+
+
+def rests_on_outliers(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> Finding | None:
+    """Draw the mean curve once more with Student-t weights: an end that only a few far recipes raise falls back."""
+    if curve.noise != "normal":
+        return None
+    regime, design, drop = curve.points.regime, curve.points.design, curve.points.rows.drop
+    everyone = np.ones(drop.size, dtype=bool)
+    spread = stats.median_abs_deviation(
+        (drop - design @ curve.coefficients(everyone)) / curve.scale, scale="normal"
+    )
+    hyper = curve.hyper._replace(noise=curve.hyper.noise * min(spread, 1.0))
+    robust = replace(curve, noise="student", shape=FREEDOM, hyper=hyper)
+    found = robust.coefficients(everyone)
+    weight = (FREEDOM + 1.0) / (FREEDOM * robust.scale**2 + (drop - design @ found) ** 2)
+    penalty = prior_precision(regime.fixed, hyper.length_scale, hyper.amplitude)[0]
+    covariance = np.linalg.inv((design.T * weight) @ design + np.diag(penalty))
+    columns = np.zeros((grid.size, found.size))
+    columns[:, 1 + curve.terms.size :] = basis(regime.curve_scale.to_unit(grid))
+    contrasts = columns[[0, -1]] - columns[int((columns @ found).argmin())]
+    rise, error = contrasts @ found, np.sqrt(np.einsum("ei,ij,ej->e", contrasts, covariance, contrasts))
+    # An end that is the minimum itself rises by nothing, with no error.
+    probability = stats.norm.cdf((rise - limits.rise / regime.scale) / np.maximum(error, 1e-12))
+    worst = int(probability.argmin())
+    if probability[worst] >= ROBUST:
+        return None
+    values: dict[str, Value] = {
+        "end": ("low", "high")[worst],
+        "rise": float(rise[worst]) * regime.scale,
+        "required": limits.rise,
+        "probability": float(probability[worst]),
+    }
+    return Finding("outliers", (regime.label,), values)
 
 
 def few_clusters(log_mcb: FloatArray, grid: FloatArray, limits: Thresholds) -> Finding | None:
