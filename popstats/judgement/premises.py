@@ -15,12 +15,12 @@ from popstats.posterior.mean_curve import MeanCurve
 
 #: Neighbours further apart than this share of the observed range belong to different clusters.
 GAP = 0.05
-#: Share of the recipes, those with the most room around them, that do not count in clusters.
-STRAGGLERS = 0.05
+#: Share of the recipes, those with the most room around them, that do not count in clusters; of so many and more.
+STRAGGLERS, MANY = 0.05, 100
 #: Degrees of freedom of the Student-t noise whose weights tell outliers.
 FREEDOM = 4.0
 #: Least probability, with those weights, that either end lies above the minimum by the required rise.
-ROBUST = 0.90
+ROBUST = 0.80
 
 
 def broken_premise(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> Finding | None:
@@ -98,8 +98,9 @@ def few_clusters(log_mcb: FloatArray, grid: FloatArray, limits: Thresholds) -> F
     if inside.size < 2:
         return None
     # A recipe's room: from the recipe before it to the one after it. Tails of clusters must not bridge their gaps.
+    stragglers = int(STRAGGLERS * inside.size) if inside.size >= MANY else 0
     room = np.diff(inside, prepend=2.0 * inside[0] - inside[1], append=2.0 * inside[-1] - inside[-2])
-    sparse = np.argsort(room[1:] + room[:-1], kind="stable")[inside.size - int(STRAGGLERS * inside.size) :]
+    sparse = np.argsort(room[1:] + room[:-1], kind="stable")[inside.size - stragglers :]
     inside = np.delete(inside, sparse)
     clusters = 1 + int((np.diff(inside) > gap).sum())
     after = np.searchsorted(inside, grid)
