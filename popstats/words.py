@@ -21,8 +21,6 @@ _REDUCTIONS = {"macs": "MACs reduction", "params": "parameter reduction"}
 ALL = "all"
 #: Every interval of the package, in words.
 INTERVAL_WORDS = "90 % interval"
-_NUMBER = re.compile(r"(?<![\w-])-?\d+(?:,\d{3})*(?:\.\d+)?")
-_NUMBER_OR_RANGE = re.compile(rf"{_NUMBER.pattern}(?: to {_NUMBER.pattern})?")
 
 
 def number(value: float, decimals: int = 2) -> str:
@@ -121,36 +119,6 @@ def join_words(items: Sequence[str], last: str = "and") -> str:
     if len(items) < 2:
         return "".join(items)
     return f"{', '.join(items[:-1])} {last} {items[-1]}"
-
-
-def same_but_numbers(text: str) -> str:
-    """Return a text without its numbers: equal for texts that `spanned` merges.
-
-    >>> same_but_numbers("9 recipes; at least 10")
-    '# recipes; at least #'
-    """
-    return _NUMBER.sub("#", text)
-
-
-def spanned(texts: Sequence[str]) -> str:
-    """Merge texts that differ in their numbers only: "smallest to largest" where they do.
-
-    >>> spanned(["skewness 3.0, n 5", "skewness 2.4, n 5"])
-    'skewness 2.4 to 3.0, n 5'
-    >>> spanned(["skewness -0.8 (-1.5 to 0.2)", "skewness -1.4 (-2.2 to -0.3)"])
-    'skewness -1.4 to -0.8 (-2.2 to 0.2)'
-    """
-    columns = iter(zip(*(_NUMBER_OR_RANGE.findall(text) for text in texts), strict=True))
-
-    def span(_: re.Match[str]) -> str:
-        ends = sorted(_NUMBER.findall(" ".join(next(columns))), key=_value)
-        return ends[0] if _value(ends[0]) == _value(ends[-1]) else f"{ends[0]} to {ends[-1]}"
-
-    return _NUMBER_OR_RANGE.sub(span, texts[0])
-
-
-def _value(text: str) -> float:
-    return float(text.replace(",", ""))
 
 
 def typeset(text: str) -> str:

@@ -21,6 +21,7 @@ from popstats.population.recipes import ratio_std
 from popstats.posterior.fit import Fit
 from popstats.posterior.mean_curve import MeanCurve, members_of_fit, mix_sensitivity
 from popstats.posterior.optimum import (
+    NEAR_OPTIMAL_POINTS,
     OptimumDraws,
     SecondRegion,
     curve_height,
@@ -100,7 +101,8 @@ class RegimePosterior:
     @cached_property
     def optimum(self) -> OptimumDraws:
         """The optimum, draw by draw."""
-        return self.analysis.fit.read_optimum(self.k, self.thresholds.near)
+        fit, near = self.analysis.fit, self.thresholds.near
+        return fit.optimum_draws[self.k] if near == NEAR_OPTIMAL_POINTS else fit.read_optimum(self.k, near)
 
     @property
     def label(self) -> str:

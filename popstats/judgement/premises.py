@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy import stats
+from scipy.special import fdtrc, ndtr
 
 from popstats.arrays import FloatArray
 from popstats.findings import Finding, Value
@@ -19,6 +19,8 @@ GAP = 0.05
 STRAGGLERS, MANY = 0.05, 100
 #: Degrees of freedom of the Student-t noise whose weights tell outliers.
 FREEDOM = 4.0
+#: Median absolute deviation of a standard normal variable.
+NORMAL_MAD = 0.6745
 #: Least probability, with those weights, that either end lies above the minimum by the required rise.
 ROBUST = 0.80
 
@@ -48,7 +50,7 @@ def moves_with_cost(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> F
     misfit = float(weight @ (rest[:, 2] - rest[:, :2] @ slopes) ** 2)
     if freedom < 1.0 or misfit <= 0.0:
         return None
-    p = float(stats.f.sf(explained / 2.0 / (misfit / freedom), 2, freedom))
+    p = float(fdtrc(2.0, freedom, explained / 2.0 / (misfit / freedom)))
     at = regime.curve_scale.to_unit(grid)
     reach = float(np.ptp(np.quantile(m, OBSERVED_QUANTILES)))
     change = float(np.ptp(np.column_stack([at, at**2]) @ slopes)) * reach * regime.scale
@@ -64,9 +66,8 @@ def rests_on_outliers(curve: MeanCurve, grid: FloatArray, limits: Thresholds) ->
         return None
     regime, design, drop = curve.points.regime, curve.points.design, curve.points.rows.drop
     everyone = np.ones(drop.size, dtype=bool)
-    spread = stats.median_abs_deviation(
-        (drop - design @ curve.coefficients(everyone)) / curve.scale, scale="normal"
-    )
+    residual = (drop - design @ curve.coefficients(everyone)) / curve.scale
+    spread = float(np.median(np.abs(residual - np.median(residual)))) / NORMAL_MAD
     hyper = curve.hyper._replace(noise=curve.hyper.noise * min(spread, 1.0))
     robust = replace(curve, noise="student", shape=FREEDOM, hyper=hyper)
     found = robust.coefficients(everyone)
@@ -78,7 +79,7 @@ def rests_on_outliers(curve: MeanCurve, grid: FloatArray, limits: Thresholds) ->
     contrasts = columns[[0, -1]] - columns[int((columns @ found).argmin())]
     rise, error = contrasts @ found, np.sqrt(np.einsum("ei,ij,ej->e", contrasts, covariance, contrasts))
     # An end that is the minimum itself rises by nothing, with no error.
-    probability = stats.norm.cdf((rise - limits.rise / regime.scale) / np.maximum(error, 1e-12))
+    probability = ndtr((rise - limits.rise / regime.scale) / np.maximum(error, 1e-12))
     worst = int(probability.argmin())
     if probability[worst] >= ROBUST:
         return None
