@@ -25,7 +25,8 @@ type Kind = Literal[
     # What else the reason of a verdict says.
     "decision", "mixture", "other axis", "outside band", "halves noise", "EDF distance", "unnamed techniques", "observed",
     # What would decide.
-    "more recipes", "twice the recipes", "name widths", "narrower regimes", "fill the gaps", "down-weight outliers",
+    "more recipes", "twice the recipes", "deciding recipes", "too many recipes",
+    "name widths", "narrower regimes", "fill the gaps", "down-weight outliers",
     # Clauses inside verdicts.
     "flat", "one-sided", "lopsided", "near-optimal", "two regions", "two costs", "technique optimum",
     "widths unknown", "widths explain", "widths explain a part", "widths reach unknown", "interaction", "beyond widths",

@@ -293,6 +293,10 @@ def _twice(finding: Finding) -> str:
     )
 
 
+def _deciding(finding: Finding) -> str:
+    return f"# So many recipes in all decide four of five regimes like this one.\n{_plan(finding)}"
+
+
 def _another_way(finding: Finding) -> str:
     """Say how to get a fit that its diagnostics accept; regimes: the one known to be worst."""
     worst, more = " (worst at {regimes})" if finding.regimes else "", "more draws ({draws=4000}, {tune=2000})"
@@ -508,6 +512,10 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
     # What would decide.
     "more recipes": _plan,
     "twice the recipes": _twice,
+    "deciding recipes": _deciding,
+    "too many recipes": (
+        "the rise is too close to its threshold: more than {most} recipes would be needed; another threshold (rise) decides"
+    ),
     "name widths": "name the columns that hold the widths: Population.from_frame(..., widths=[...])",
     "narrower regimes": "fit narrower regimes, for example regimes={{{target:g}: {half_width:3}}}",
     "down-weight outliers": "inspect the outlying recipes, and fit again with {noise=student}, which down-weights them",

@@ -36,6 +36,10 @@ from popstats.words import ALL, AXIS_WORDS
 
 #: Draws that a second near-optimal range is looked for in, and its probability from which it is reported.
 SECOND_DRAWS, SECOND_REGION = 1000, 0.5
+#: Square root of the recipes that decide C3a in four of five simulated regimes, per noise over distance of the rise from
+#: its threshold (docs/error-rates.md: 80, 450 and 2,200 recipes at distances of 0.3, 0.1 and 0.05 points and noise 0.15);
+#: more recipes than `TOO_MANY` are no plan.
+DECIDING, TOO_MANY = 15.7, 20_000
 #: Recipes that the proposed plan lines ask for.
 PROPOSED_COUNT = 200
 #: What rows that do not name their retraining technique are called beside others.
@@ -188,6 +192,16 @@ class RegimePosterior:
         if self.regions:
             return tuple(exponentials((low, high)) for low, _, high in self.regions)
         return tuple(exponentials(pair) for pair in self.optimum.near.stretches)
+
+    @property
+    def recipes_to_decide(self) -> int | None:
+        """At how many recipes a rise like the present estimate is decided in four of five regimes; None: too many."""
+        distance = abs(float(np.median(least_rise(self.optimum))) - self.thresholds.rise)
+        spread = float(self.analysis.optima[self.label].residual_sd)
+        needed = (DECIDING * spread / distance) ** 2 if distance > 0 else np.inf
+        # What was not enough here is at least doubled.
+        needed = max(needed, 2.0 * self.data.n_recipes)
+        return int(float(f"{needed:.2g}")) if needed <= TOO_MANY else None
 
     @property
     def shape(self) -> Finding:
@@ -482,6 +496,18 @@ class Analysis:
 def stated(reason: str | Finding) -> Finding:
     """Return a reason as a finding, words that stand for themselves included."""
     return reason if isinstance(reason, Finding) else Finding("text", (), {"text": reason})
+
+
+def deciding_recipes(regime: RegimePosterior) -> Finding:
+    """Return the plan of a population that would decide whether there is an optimum, or that none is in reach."""
+    if regime.recipes_to_decide is None:
+        return Finding("too many recipes", (regime.label,), {"most": float(TOO_MANY)})
+    values: dict[str, Value] = {
+        "axis": regime.data.axis,
+        "count": regime.recipes_to_decide,
+        "space": "stratified",
+    }
+    return Finding("deciding recipes", (f"{regime.data.target:g}",), values)
 
 
 def twice_the_recipes(regime: RegimeDesign) -> Finding:

@@ -11,6 +11,7 @@ from popstats.judgement.analysis import (
     Analysis,
     Effect,
     RegimePosterior,
+    deciding_recipes,
     estimate,
     exponentials,
     more_recipes,
@@ -78,7 +79,7 @@ def remedies(regime: RegimePosterior) -> tuple[Finding, ...]:
     if broken == "outliers":
         return (Finding("down-weight outliers", label),)
     between = (Finding("fill the gaps", label),) if broken else ()
-    return (*between, twice_the_recipes(data))
+    return (*between, deciding_recipes(regime))
 
 
 def _effect(regime: RegimePosterior) -> Effect:
@@ -194,7 +195,8 @@ def _original_ratio(analysis: Analysis, regime: RegimePosterior) -> Verdict:
     outside: dict[str, Value] = {"outside": _outside(analysis, regime), "band": _band(analysis)}
     said = Finding("C3c", (), {"cost": estimate(regret), "limit": limits.regret})
     facts = (Finding("outside band", (regime.label,), outside),)
-    return analysis.verdict("C3c", regime.data, effect, said, facts, (twice_the_recipes(regime.data),))
+    more = (twice_the_recipes(regime.data),) if regime.outcome == "supported" else remedies(regime)
+    return analysis.verdict("C3c", regime.data, effect, said, facts, more)
 
 
 def _why_not_ratio(analysis: Analysis, regime: RegimePosterior) -> tuple[Finding, tuple[Finding, ...]] | None:

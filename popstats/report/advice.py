@@ -14,7 +14,6 @@ from popstats.figures.space_figures import even_sentence
 from popstats.findings import Finding, Span
 from popstats.judgement.analysis import Analysis, RegimePosterior
 from popstats.planning.recommend import Recommendation, recommend
-from popstats.posterior.optimum import least_rise
 from popstats.report.alerts import WEAK, weak_words
 from popstats.words import (
     INTERVAL_WORDS,
@@ -39,10 +38,6 @@ _RATIO = "FLOPs-to-parameters ratio (mCB; 1 is the original's)"
 LOOSE = 3.0
 #: So many aims are named in the sentence; more stand in the table alone.
 _NAMED = 2
-#: Square root of the recipes that decide four in five simulated regimes, per noise over distance of the rise from its
-#: threshold (docs/error-rates.md: 80, 450 and 2,200 recipes at distances of 0.3, 0.1 and 0.05 points and noise 0.15);
-#: more recipes than `_TOO_MANY` are no plan.
-_DECIDING, _TOO_MANY = 15.7, 20_000
 
 _PER_REGIME = "Ruled out: costs over {rise:g} points more than the best (probability ≥ {at_least:g})"
 
@@ -215,16 +210,6 @@ def _ruled_out(regime: RegimePosterior) -> tuple[Span, ...]:
     return tuple(Span(float(low), float(high)) for low, high in ends if high > low)
 
 
-def _recipes_to_decide(analysis: Analysis, regime: str) -> int | None:
-    """Return at how many recipes a rise like the present estimate is decided in four of five populations."""
-    posterior, row = analysis.by_label[regime], analysis.optima[regime]
-    distance = abs(float(np.median(least_rise(posterior.optimum))) - posterior.thresholds.rise)
-    needed = (_DECIDING * row.residual_sd / distance) ** 2 if distance > 0 else math.inf
-    # What was not enough here is at least doubled.
-    needed = max(needed, 2.0 * row.n_recipes)
-    return int(float(f"{needed:.2g}")) if needed <= _TOO_MANY else None
-
-
 def _original_ratio(analysis: Analysis) -> str:
     supported, refuted = (analysis.verdicts.regimes_where("C3c", o) for o in ("supported", "refuted"))
     parts = []
@@ -328,7 +313,7 @@ def _no_aim(analysis: Analysis, regime: str) -> str:
     told = [as_good or "undecided"]
     if bad := _ruled_out(analysis.by_label[regime]):
         told.append(f"{' and '.join(interval_words(*span) for span in bad)} ruled out")
-    if recipes := _recipes_to_decide(analysis, regime):
+    if recipes := analysis.by_label[regime].recipes_to_decide:
         told.append(
             f"about {count(recipes)} recipes would decide at this estimate ({count(analysis.optima[regime].n_recipes)} now)"
         )
@@ -378,7 +363,7 @@ def _next(
 def _more_recipes(analysis: Analysis, source: str) -> tuple[tuple[str, str], ...]:
     """Return the plan lines of as many recipes as would decide, for the undecided regime that needs fewest."""
     undecided = analysis.verdicts.regimes_where("C3a", "undecided")
-    known = {r: _recipes_to_decide(analysis, r) for r in undecided}
+    known = {r: analysis.by_label[r].recipes_to_decide for r in undecided}
     needed = {regime: n for regime, n in known.items() if n is not None}
     if not needed:
         return ()
