@@ -197,10 +197,10 @@ class RegimePosterior:
     def recipes_to_decide(self) -> int | None:
         """At how many recipes a rise like the present estimate is decided in four of five regimes; None: too many."""
         distance = abs(float(np.median(least_rise(self.optimum))) - self.thresholds.rise)
-        spread = float(self.analysis.optima[self.label].residual_sd)
-        needed = (DECIDING * spread / distance) ** 2 if distance > 0 else np.inf
+        row = self.analysis.optima[self.label]
+        needed = (DECIDING * row.residual_sd / distance) ** 2 if distance > 0 else np.inf
         # What was not enough here is at least doubled.
-        needed = max(needed, 2.0 * self.data.n_recipes)
+        needed = max(needed, 2.0 * row.n_recipes)
         return int(float(f"{needed:.2g}")) if needed <= TOO_MANY else None
 
     @property
