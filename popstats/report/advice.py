@@ -13,9 +13,7 @@ from popstats.figures.curve_figures import MASS_WORDS, limit_sentence, near_word
 from popstats.figures.space_figures import even_sentence
 from popstats.findings import Finding, Span, merge
 from popstats.judgement.analysis import Analysis, RegimePosterior
-from popstats.planning.plan_size import deciding_recipes
 from popstats.planning.recommend import Recommendation, recommend
-from popstats.posterior.optimum import least_rise
 from popstats.report.alerts import WEAK, weak_words
 from popstats.words import (
     INTERVAL_WORDS,
@@ -200,13 +198,6 @@ def _ruled_out(regime: RegimePosterior) -> tuple[Span, ...]:
     return tuple(Span(float(low), float(high)) for low, high in ends if high > _NARROWEST * low)
 
 
-def _recipes_to_decide(analysis: Analysis, regime: str) -> int | None:
-    """Return at how many recipes a rise like the present estimate would be decided."""
-    posterior, row = analysis.by_label[regime], analysis.optima[regime]
-    rise = float(np.median(least_rise(posterior.optimum)))
-    return deciding_recipes(rise, posterior.thresholds.rise, row.residual_sd, row.n_recipes)
-
-
 def _original_ratio(analysis: Analysis) -> str:
     supported, refuted = (analysis.verdicts.regimes_where("C3c", o) for o in ("supported", "refuted"))
     parts = []
@@ -320,7 +311,7 @@ def _no_aim(analysis: Analysis, regime: str) -> str:
     told = [as_good or "undecided"]
     if bad := _ruled_out(analysis.by_label[regime]):
         told.append(f"{' and '.join(interval_words(*span) for span in bad)} ruled out")
-    if recipes := _recipes_to_decide(analysis, regime):
+    if recipes := analysis.by_label[regime].recipes_to_decide:
         told.append(
             f"about {count(recipes)} recipes would decide at this estimate ({count(analysis.optima[regime].n_recipes)} now)"
         )
@@ -370,7 +361,7 @@ def _next(
 def _more_recipes(analysis: Analysis, source: str) -> tuple[tuple[str, str], ...]:
     """Return the plan lines of as many recipes as would decide, for the undecided regime that needs fewest."""
     undecided = analysis.verdicts.regimes_where("C3a", "undecided")
-    known = {r: _recipes_to_decide(analysis, r) for r in undecided}
+    known = {r: analysis.by_label[r].recipes_to_decide for r in undecided}
     needed = {regime: n for regime, n in known.items() if n is not None}
     if not needed:
         lines = sentences([f for v in analysis.verdicts.of("C3a") for f in v.remedies])

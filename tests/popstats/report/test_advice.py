@@ -2,6 +2,7 @@
 
 import shlex
 
+import numpy as np
 import pytest
 
 import popstats
@@ -9,6 +10,7 @@ from popstats.__main__ import DONE, main
 from popstats.figures.content import Section
 from popstats.judgement.judge import analyse
 from popstats.posterior.fit import Fit
+from popstats.posterior.optimum import least_rise
 from popstats.report.advice import _ruled_out, advice
 from popstats.report.alerts import caveats
 
@@ -66,3 +68,16 @@ def test_what_is_ruled_out_is_told_where_nothing_is_decided() -> None:
     assert made.metadata["truth"]["regimes"]["0.50"]["rise_lower"] == 0.0
     assert high == pytest.approx(regime.observed.high, rel=0.02)
     assert found.sentence.startswith("No best FLOPs-to-parameters ratio")
+
+
+def test_twice_the_noise_takes_four_times_the_recipes() -> None:
+    made = popstats.simulate_population("quadratic", regimes=(0.5,), n=60, rise=0.5, noise=0.3, seed=8)
+    analysis = analyse(popstats.fit(made, method="exact"))
+    (row,) = analysis.optima.values()
+    rise = np.median(least_rise(analysis.regimes[0].optimum))
+    noise = 0.4 * abs(rise - 0.1)
+    needed = []
+    for factor in (1, 2, 1000):
+        analysis.__dict__["optima"] = {row.regime: row._replace(residual_sd=factor * noise, n_recipes=5)}
+        needed.append(analysis.regimes[0].recipes_to_decide)
+    assert needed == [39, 160, None]
