@@ -139,6 +139,16 @@ class CostModel:
         macs, params = self._evaluate(widths, (self.macs_form, self.params_form))
         return macs, params
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the forms for the table's footer: cost = z' M z with z = (1, widths / steps), M upper triangular."""
+        forms = {"macs": self.macs_form, "params": self.params_form}
+        return {
+            "groups": [group.name for group in self.groups],
+            "widths": self.full_widths.tolist(),
+            "steps": self.steps.tolist(),
+            **{name: _augmented(form).tolist() for name, form in forms.items()},
+        }
+
     def shares(self) -> tuple[FloatArray, FloatArray]:
         """Return the shares of MACs, and of parameters, that each group's filters take part in, each (G,).
 
@@ -309,6 +319,13 @@ def _outer(left: _Affine, right: _Affine) -> IntArray:
         np.concatenate([[left.constant], left.per_unit]), np.concatenate([[right.constant], right.per_unit])
     )
     return cast(IntArray, product)
+
+
+def _augmented(form: QuadraticForm) -> IntArray:
+    """Return the form as one upper triangular matrix over (1, units), shape (G + 1, G + 1)."""
+    return np.block(
+        [[np.array([[form.constant]]), form.linear[None]], [np.zeros_like(form.linear)[:, None], form.pairs]]
+    )
 
 
 def _as_form(augmented: IntArray) -> QuadraticForm:
