@@ -355,6 +355,10 @@ def frontier(population: Population, *, axis: Axis | None = None) -> Frontier:
 
 
 def _table(population: Population, axis: Axis | None) -> WidthTable:
+    if not isinstance(population, Population):
+        raise PopulationError(
+            f"recommend: expected a Population, got {type(population).__name__}; popstats.load_population reads one"
+        )
     if axis not in (None, "macs", "params"):
         raise PopulationError(f"recommend: axis: expected 'macs' or 'params', got {axis!r}")
     table = width_table(population, axis or population.regime_axis)
@@ -457,7 +461,7 @@ class _Recommender:
 
     def for_drop(self, tolerated: float) -> Recommendation:
         """Return the recommendation for the largest reduction whose drop is tolerable with probability 0.95."""
-        if not np.isfinite(tolerated):
+        if not isinstance(tolerated, int | float | np.number) or not np.isfinite(tolerated):
             raise PopulationError(f"recommend: drop: expected a number of points, got {tolerated!r}")
         harsher: float | None = None
         for reduction in self.budgets[::-1]:

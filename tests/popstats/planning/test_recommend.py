@@ -192,6 +192,10 @@ def test_a_budget_that_the_recipes_do_not_support_is_refused_with_the_range(digi
 def test_what_cannot_be_asked_is_a_sentence(digits):
     with pytest.raises(PopulationError, match=r"either reduction= .* got both"):
         popstats.recommend(digits, reduction=0.8, drop=1.0)
+    with pytest.raises(PopulationError, match="expected a Population, got str"):
+        popstats.recommend("digits-resnet8", reduction=0.8)
+    with pytest.raises(PopulationError, match="drop: expected a number"):
+        popstats.recommend(digits, drop="1")
     with pytest.raises(PopulationError, match="got neither"):
         popstats.recommend(digits)
     with pytest.raises(PopulationError, match="expected 'macs' or 'params', got 'mac'"):
@@ -289,5 +293,7 @@ def test_from_the_command_line(tmp_path, capsys):
     assert json.loads(path.read_text())["version"] == 1
     assert main(["recommend", "digits-resnet8", "--reduction", "80"]) == 2
     assert "write 0.8" in capsys.readouterr().err
+    assert main(["recommend", "digits-resnet8", "--drop", "5", "--candidates", str(path)]) == 2
+    assert "missing: conv1" in capsys.readouterr().err
     assert main(["recommend", "digits-resnet8", "-o", str(path)]) == 2
     assert re.search("--output would change nothing", capsys.readouterr().err)
