@@ -150,8 +150,8 @@ def test_blocks_give_the_same_as_single_recipes(models):
 
 @pytest.mark.parametrize("name", ["cifar_resnet8", "regnet_x_400mf"])
 def test_the_forms_in_the_footer_are_the_costs(models, name):
-    *_, costs = models[name]
-    stored = json.loads(json.dumps(costs.as_dict()))
+    network, _, costs = models[name]
+    stored = json.loads(json.dumps(costs.as_dict(network)))
     widths = recipes_with_extremes(costs, 5)
     z = np.column_stack([np.ones(5, dtype=np.int64), widths // stored["steps"]])
     macs, params = (np.einsum("ni,ij,nj->n", z, np.array(stored[cost]), z) for cost in ("macs", "params"))
@@ -161,6 +161,12 @@ def test_the_forms_in_the_footer_are_the_costs(models, name):
         [g.name for g in costs.groups],
         costs.full_widths.tolist(),
     )
+    first = costs.groups[0]
+    assert stored["layers"][first.layers[0]] == {
+        "of": first.width,
+        "group": first.name,
+        "per_channel": {first.name: 1},
+    }
 
 
 def test_widths_for_other_groups_are_refused(models):

@@ -151,7 +151,7 @@ def test_where_costs_do_not_follow_from_widths_the_tables_own_recipes_are_ranked
     assert (frame[["a", "b", "c"]].to_numpy() == list(found.widths.values())).all(axis=1).any()
 
 
-def test_costs_of_a_run_come_from_its_metadata(digits):
+def test_costs_and_layers_of_a_run_come_from_its_metadata(tmp_path):
     exact = [[0, 0, 0], [0, 0, 10], [0, 10, 0]]
     rng = np.random.default_rng(0)
     widths = rng.integers(2, 9, (120, 2)) * 4
@@ -164,7 +164,20 @@ def test_costs_of_a_run_come_from_its_metadata(digits):
     )
     stored = {"groups": ["a", "b"], "widths": [32, 32], "steps": [2, 4], "macs": exact, "params": exact}
     population.metadata["costs"] = stored
+    stored["layers"] = {
+        "first": {"of": 32, "group": "a", "per_channel": {"a": 1}},
+        "flat": {"of": 128, "group": "b", "per_channel": {"b": 4}},
+        "head": {"of": 10, "group": None, "per_channel": {}},
+    }
     found = popstats.recommend(population, reduction=0.5)
+    recipe = json.loads(found.to_json(tmp_path / "recipe.json").read_text())
+    assert recipe["layers"]["first"]["channels"] == found.widths["a"]
+    assert recipe["layers"]["flat"]["channels"] == 4 * found.widths["b"]
+    assert recipe["torch_pruning"]["head"] == 0.0
+    kept = [
+        int(width * (1 - recipe["torch_pruning"][layer])) for layer, width in (("first", 32), ("flat", 32))
+    ]
+    assert kept == [found.widths["a"], found.widths["b"]]
     assert found.macs == pytest.approx(20 * found.widths["a"] * found.widths["b"] / 8)
     assert found.widths["a"] % 2 == found.widths["b"] % 4 == 0
 
