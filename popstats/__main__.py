@@ -249,7 +249,10 @@ def _table_of(path: Path | None) -> Any:
         return None
     if not path.is_file():
         raise PopstatsError(f"--candidates: no such file: {path}")
-    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    try:
+        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except ValueError as error:
+        raise PopstatsError(f"--candidates: {path} is not a table in .csv or .parquet ({error})") from error
 
 
 def _refine(options: argparse.Namespace) -> int:

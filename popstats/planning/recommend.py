@@ -129,6 +129,7 @@ class Recommendation(RecipePrediction):
     n_recipes: int
     note: str
     _identity: dict[str, Any] = field(default_factory=dict)
+    _layers: dict[str, dict[str, Any]] = field(default_factory=dict)
     _bands: dict[str, tuple[float, float]] = field(default_factory=dict)
     ranking: pd.DataFrame | None = None
 
@@ -158,7 +159,7 @@ class Recommendation(RecipePrediction):
         return f"{text} {self.note}".rstrip()
 
     def to_json(self, path: str | Path) -> Path:
-        """Write the recipe as recipe.json, version 1, without what only the network itself tells (layers).
+        """Write the recipe as recipe.json, version 1; layer by layer too, where the table comes from a run.
 
         Raises
         ------
@@ -176,6 +177,7 @@ class Recommendation(RecipePrediction):
             "params": _number(self.params),
             "widths": {group: _number(width) for group, width in self.widths.items()},
             "ratios": self.ratios,
+            **_by_layer(self._layers, self.widths, self.ratios),
             "gains": [],
             "predicted": {
                 "drop": [self.drop, self.drop_lower, self.drop_upper],
@@ -355,6 +357,10 @@ def frontier(population: Population, *, axis: Axis | None = None) -> Frontier:
 
 
 def _table(population: Population, axis: Axis | None) -> WidthTable:
+    if not isinstance(population, Population):
+        raise PopulationError(
+            f"recommend: expected a Population, got {type(population).__name__}; popstats.load_population reads one"
+        )
     if axis not in (None, "macs", "params"):
         raise PopulationError(f"recommend: axis: expected 'macs' or 'params', got {axis!r}")
     table = width_table(population, axis or population.regime_axis)
@@ -457,7 +463,7 @@ class _Recommender:
 
     def for_drop(self, tolerated: float) -> Recommendation:
         """Return the recommendation for the largest reduction whose drop is tolerable with probability 0.95."""
-        if not np.isfinite(tolerated):
+        if not isinstance(tolerated, int | float | np.number) or not np.isfinite(tolerated):
             raise PopulationError(f"recommend: drop: expected a number of points, got {tolerated!r}")
         harsher: float | None = None
         for reduction in self.budgets[::-1]:
@@ -537,6 +543,7 @@ class _Recommender:
             **vars(best), uniform=uniform, axis=table.axis, reduction=reduction,
             gain=gain, gain_lower=lower, gain_upper=upper, note=note, ranking=ranking,
             technique=population.techniques[law.technique], n_recipes=law.rows.size,
+            _layers=population.metadata.get("costs", {}).get("layers", {}),
             _identity=identity | {"original_cost": getattr(population.original, table.axis)},
             _bands=dict(zip(groups, zip(*bands.tolist(), strict=True), strict=True)),
         )  # fmt: skip
@@ -679,6 +686,23 @@ def _checked_candidates(frame: pd.DataFrame, population: Population) -> pd.DataF
             f"(first: {rows})"
         )
     return frame.assign(**{name: numbers[name] for name in wanted})
+
+
+def _by_layer(
+    layers: dict[str, dict[str, Any]], widths: dict[str, float], ratios: dict[str, float]
+) -> dict[str, dict[str, Any]]:
+    """Return what each layer keeps, and the ratios with which Torch-Pruning 1.6.1 cuts exactly these widths."""
+    full = {group: width / (1.0 - ratios[group]) for group, width in widths.items()}
+    kept, cut = {}, {}
+    for name, layer in layers.items():
+        group, outputs = layer["group"], layer["of"]
+        pruned = group is not None and ratios[group] > 0
+        # Half a channel more keeps rounding errors away from Torch-Pruning's whole part.
+        cut[name] = 1.0 - (widths[group] + 0.5) / full[group] if pruned else 0.0
+        if group is not None:
+            gone = sum(n * (full[g] - widths[g]) for g, n in layer["per_channel"].items())
+            kept[name] = {"channels": round(outputs - gone), "of": outputs, "ratio": gone / outputs}
+    return {"layers": kept, "torch_pruning": cut} if layers else {}
 
 
 def _number(value: float) -> float | int | None:

@@ -151,7 +151,7 @@ def test_where_costs_do_not_follow_from_widths_the_tables_own_recipes_are_ranked
     assert (frame[["a", "b", "c"]].to_numpy() == list(found.widths.values())).all(axis=1).any()
 
 
-def test_costs_of_a_run_come_from_its_metadata(digits):
+def test_costs_and_layers_of_a_run_come_from_its_metadata(tmp_path):
     exact = [[0, 0, 0], [0, 0, 10], [0, 10, 0]]
     rng = np.random.default_rng(0)
     widths = rng.integers(2, 9, (120, 2)) * 4
@@ -164,7 +164,20 @@ def test_costs_of_a_run_come_from_its_metadata(digits):
     )
     stored = {"groups": ["a", "b"], "widths": [32, 32], "steps": [2, 4], "macs": exact, "params": exact}
     population.metadata["costs"] = stored
+    stored["layers"] = {
+        "first": {"of": 32, "group": "a", "per_channel": {"a": 1}},
+        "flat": {"of": 128, "group": "b", "per_channel": {"b": 4}},
+        "head": {"of": 10, "group": None, "per_channel": {}},
+    }
     found = popstats.recommend(population, reduction=0.5)
+    recipe = json.loads(found.to_json(tmp_path / "recipe.json").read_text())
+    assert recipe["layers"]["first"]["channels"] == found.widths["a"]
+    assert recipe["layers"]["flat"]["channels"] == 4 * found.widths["b"]
+    assert recipe["torch_pruning"]["head"] == 0.0
+    kept = [
+        int(width * (1 - recipe["torch_pruning"][layer])) for layer, width in (("first", 32), ("flat", 32))
+    ]
+    assert kept == [found.widths["a"], found.widths["b"]]
     assert found.macs == pytest.approx(20 * found.widths["a"] * found.widths["b"] / 8)
     assert found.widths["a"] % 2 == found.widths["b"] % 4 == 0
 
@@ -192,6 +205,10 @@ def test_a_budget_that_the_recipes_do_not_support_is_refused_with_the_range(digi
 def test_what_cannot_be_asked_is_a_sentence(digits):
     with pytest.raises(PopulationError, match=r"either reduction= .* got both"):
         popstats.recommend(digits, reduction=0.8, drop=1.0)
+    with pytest.raises(PopulationError, match="expected a Population, got str"):
+        popstats.recommend("digits-resnet8", reduction=0.8)
+    with pytest.raises(PopulationError, match="drop: expected a number"):
+        popstats.recommend(digits, drop="1")
     with pytest.raises(PopulationError, match="got neither"):
         popstats.recommend(digits)
     with pytest.raises(PopulationError, match="expected 'macs' or 'params', got 'mac'"):
@@ -289,5 +306,7 @@ def test_from_the_command_line(tmp_path, capsys):
     assert json.loads(path.read_text())["version"] == 1
     assert main(["recommend", "digits-resnet8", "--reduction", "80"]) == 2
     assert "write 0.8" in capsys.readouterr().err
+    assert main(["recommend", "digits-resnet8", "--drop", "5", "--candidates", str(path)]) == 2
+    assert "missing: conv1" in capsys.readouterr().err
     assert main(["recommend", "digits-resnet8", "-o", str(path)]) == 2
     assert re.search("--output would change nothing", capsys.readouterr().err)
