@@ -303,10 +303,6 @@ _NOISES = {
     "student": "Student-t noise, which down-weights collapsed recipes",
     "exgaussian": "normal plus exponential noise, with the curve as a frontier; the expected drop includes the mean excess",
 }
-_ERROR_RATES = (
-    "How often these rules err on populations with known truth: docs/error-rates.md; “python -m popstats calibrate” repeats "
-    "the measurement."
-)
 
 
 def method_words(settings: Settings) -> str:
@@ -350,7 +346,7 @@ def diagnostic_section(analysis: Analysis) -> Section:
         key="diagnostics",
         heading="Diagnostics",
         sentence=_diagnosis(analysis),
-        paragraphs=(f"{method_words(fit.settings)} {INTERVALS}", _ERROR_RATES, *check_paragraphs(analysis)),
+        paragraphs=(f"{method_words(fit.settings)} {INTERVALS}", *check_paragraphs(analysis)),
         tables=tuple((caption, table) for caption, table in tables if table.rows),
         folded=True,
     )
