@@ -364,10 +364,8 @@ def _more_recipes(analysis: Analysis, source: str) -> tuple[tuple[str, str], ...
     known = {r: analysis.by_label[r].recipes_to_decide for r in undecided}
     needed = {regime: n for regime, n in known.items() if n is not None}
     if not needed:
-        lines = sentences([f for v in analysis.verdicts.of("C3a") for f in v.remedies])
-        return (
-            (("Plan lines that would help", "\n".join(lines)),) if lines and not analysis.fit.fitted else ()
-        )
+        remedies = "\n".join(sentences([f for v in analysis.verdicts.of("C3a") for f in v.remedies]))
+        return (("Plan lines that would help", remedies),) if remedies and not analysis.fit.fitted else ()
     first = min(needed, key=lambda r: needed[r] - analysis.optima[r].n_recipes)
     if "plan" not in analysis.fit.population.metadata:
         command = f"python -m popstats plan-size {source} --regime {float(first):g}"
