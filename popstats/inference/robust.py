@@ -40,9 +40,8 @@ _STEPS = {"student": 4, "exgaussian": 8}
 _ORBIT = 2.2
 #: Steps are shortened at random by up to this share, so that no orbit closes.
 _JITTER = 0.3
-#: Share of proposals to be accepted; least tuning draws, and their shares after which the coordinates are made anew.
+#: Share of proposals to be accepted, and shares of the tuning draws after which the coordinates are made anew.
 _TARGET_ACCEPT = 0.9
-_LEAST_TUNE = {"student": 400, "exgaussian": 1000}
 _STAGES = (0.15, 0.45, 0.9)
 #: An error of the energy beyond this is a divergence.
 _DIVERGENCE = 1000.0
@@ -59,10 +58,7 @@ def sample_rows(
     priors: Priors,
 ) -> Draws:
     """Sample curves, scales and the shape of the noise; `normal` are draws under normal noise, from which it starts."""
-    rng, tune = (
-        np.random.default_rng([settings.random_seed, 6]),
-        max(settings.tune, _LEAST_TUNE[settings.noise]),
-    )
+    rng, tune = np.random.default_rng([settings.random_seed, 6]), settings.tune
     hypers = [normal.median_hyper(k) for k in range(len(designs))]
     walkers = [
         _Walker(_Posterior(settings.noise, d, r, h, priors), coefficient_posterior(d, h), h.noise, rng)
