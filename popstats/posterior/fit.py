@@ -255,7 +255,7 @@ class Fit(FittedCurves):
         outcomes = {
             name: np.stack([getattr(o, field) for o in self.optimum_draws], axis=1).reshape(shape)
             for name, field in (("optimum", "log_mcb"), ("limit", "limit"))
-        } if self.fitted else {}  # fmt: skip
+        } if self.fitted and self.draws.edge_probability is None else {}  # fmt: skip
         return check_draws(self.draws, self.fitted, outcomes)
 
     @cached_property
