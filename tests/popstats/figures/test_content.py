@@ -133,7 +133,7 @@ def test_the_envelope_of_the_best_networks_stands_beside_the_curve(fitted, conte
 
 
 def test_the_way_to_make_it_again_names_the_noise(fitted):
-    student = replace(fitted, settings=replace(fitted.settings, method="nuts", noise="student"))
+    student = replace(fitted, settings=replace(fitted.settings, method="hmc", noise="student"))
     section = provenance_section(analyse(student, Verdicts([])), None, "mine")
     command, code = (text for _, text in section.code)
     assert "--noise student --seed" in command
@@ -312,7 +312,7 @@ def test_the_lead_says_where_even_pruning_pays_and_where_it_does_not():
             ("drawn exactly", "closed form"),
         ),
         (
-            {"method": "nuts", "noise": "frontier"},
+            {"method": "hmc", "noise": "exgaussian"},
             ("normal plus exponential noise", "mean excess", "on every recipe"),
             ("drawn exactly", "closed form", "Student"),
         ),
