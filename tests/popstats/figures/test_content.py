@@ -302,10 +302,10 @@ def test_the_lead_says_where_even_pruning_pays_and_where_it_does_not():
             ("grid",),
         ),
         (
-            {"method": "nuts", "noise": "student"},
+            {"method": "hmc", "noise": "student"},
             (
                 "Student-t noise",
-                "NUTS",
+                "Hamiltonian Monte Carlo",
                 "coefficients and the noise, on every recipe",
                 "fixed at their posterior medians",
             ),
@@ -313,7 +313,7 @@ def test_the_lead_says_where_even_pruning_pays_and_where_it_does_not():
         ),
         (
             {"method": "hmc", "noise": "exgaussian"},
-            ("normal plus exponential noise", "mean excess", "on every recipe"),
+            ("normal plus exponential noise", "mean of the exponential", "on every recipe"),
             ("drawn exactly", "closed form", "Student"),
         ),
         (
