@@ -355,7 +355,7 @@ def _next(
                 f"python -m popstats refine {source} --regime {float(sure[-1]):g}{axis} -o refined.toml",
             ),
         )
-    return _more_recipes(analysis, source)
+    return _more_recipes(analysis, f"{source}{axis}")
 
 
 def _more_recipes(analysis: Analysis, source: str) -> tuple[tuple[str, str], ...]:
