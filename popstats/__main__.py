@@ -37,7 +37,7 @@ _SUBSAMPLED = (
     "subsamples of one table are judged, by the exact method and in one process. Leave these options out"
 )
 _NO_BUDGET = (
-    "without a budget, all supported reductions are predicted. Give --reduction or --drop, or leave these options out"
+    "without a budget, all supported reductions are predicted. Give --reduction or --drop, or leave these out"
 )
 #: Above so many trainings, `fit` does not wait for the predictive checks.
 _CHECKED_TRAININGS = 50_000

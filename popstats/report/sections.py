@@ -301,7 +301,10 @@ _CURVES = {
 _NOISES = {
     "normal": "normal noise",
     "student": "Student-t noise, which down-weights collapsed recipes",
-    "exgaussian": "normal plus exponential noise, with the curve as what is attainable; the expected drop includes the mean of the exponential",
+    "exgaussian": (
+        "normal plus exponential noise, with the curve as what is attainable; the expected drop includes the mean of the "
+        "exponential"
+    ),
 }
 
 

@@ -318,7 +318,12 @@ def test_the_lead_says_where_even_pruning_pays_and_where_it_does_not():
         ),
         (
             {"method": "hmc", "noise": "exgaussian"},
-            ("normal plus exponential noise", "mean of the exponential", "Hamiltonian Monte Carlo", "on every recipe"),
+            (
+                "normal plus exponential noise",
+                "mean of the exponential",
+                "Hamiltonian Monte Carlo",
+                "on every recipe",
+            ),
             ("drawn exactly", "closed form", "Student", "NUTS"),
         ),
         (
