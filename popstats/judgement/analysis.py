@@ -170,8 +170,12 @@ class RegimePosterior:
         for better, far, here, there in (("lower", "high", low, high), ("higher", "low", high, low)):
             if np.mean((here <= limits.near) & (there > limits.rise)) >= limits.supported:
                 values: dict[str, Value] = {"better": better, "far": far, "cost": estimate(there)}
-                unsure = not self.analysis.usable or self.broken
-                return None if unsure else Finding("one-sided", (self.label,), values)
+                clustered = self.broken is not None and self.broken.kind == "clusters"
+                return (
+                    None
+                    if clustered or not self.analysis.usable
+                    else Finding("one-sided", (self.label,), values)
+                )
         return None
 
     @cached_property

@@ -51,7 +51,11 @@ def moves_with_cost(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> F
     if freedom < 1.0 or misfit <= 0.0:
         return None
     p = float(fdtrc(2.0, freedom, explained / 2.0 / (misfit / freedom)))
-    at = regime.curve_scale.to_unit(grid)
+    # The two ends are compared over the mCB values that both have: elsewhere the interaction is an extrapolation.
+    third, ends = np.quantile(m, [1.0 / 3.0, 2.0 / 3.0]), regime.curve_scale.to_unit(grid[[0, -1]])
+    ranges = [ends, *(np.quantile(u[side], OBSERVED_QUANTILES) for side in (m <= third[0], m >= third[1]))]
+    low, high = max(pair[0] for pair in ranges), min(pair[1] for pair in ranges)
+    at = np.linspace(low, max(low, high), grid.size)
     reach = float(np.ptp(np.quantile(m, OBSERVED_QUANTILES)))
     change = float(np.ptp(np.column_stack([at, at**2]) @ slopes)) * reach * regime.scale
     if p >= limits.moving or change <= limits.rise:
