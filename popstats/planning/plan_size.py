@@ -28,23 +28,6 @@ CHANCE = 0.8
 #: Guess where nothing is known: rise over the observed range and noise of a training, points, and the share of
 #: the noise's variance that the seed makes.
 GUESSED_RISE, GUESSED_NOISE, GUESSED_SEED_SHARE = 0.4, 0.3, 0.5
-#: Square root of the recipes that decide four in five simulated regimes, per noise over distance of the rise from its
-#: threshold (docs/error-rates.md: 80, 450 and 2,200 recipes at distances of 0.3, 0.1 and 0.05 points and noise 0.15);
-#: more recipes than the second number are no plan.
-DECIDING, TOO_MANY = 15.7, 20_000
-
-
-def deciding_recipes(rise: float, required: float, noise: float, recipes: int) -> int | None:
-    """Return at how many recipes a rise like this one (points) is decided in four of five regimes; None: too many.
-
-    >>> deciding_recipes(rise=0.4, required=0.1, noise=0.15, recipes=30), deciding_recipes(0.1, 0.1, 0.15, 30)
-    (62, None)
-    """
-    distance = abs(rise - required)
-    needed = (DECIDING * noise / distance) ** 2 if distance > 0 else np.inf
-    # What was not enough is at least doubled.
-    needed = max(needed, 2.0 * recipes)
-    return int(float(f"{needed:.2g}")) if needed <= TOO_MANY else None
 
 
 @dataclass(frozen=True, eq=False)
