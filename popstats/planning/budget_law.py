@@ -86,9 +86,10 @@ class WidthTable:
         """Return the ranges of reductions that the recipes support, mildest first."""
         low, high = np.quantile(self.log_cost, [OUTSIDE, 1.0 - OUTSIDE])
         grid = np.minimum(np.linspace(high + np.log(WIDENED), low - np.log(WIDENED), 201), -1e-6)
-        near = np.abs(grid[:, None] - self.log_cost) <= np.log(SUPPORTED_FACTOR)
+        reach, ascending = np.log(SUPPORTED_FACTOR), np.sort(self.log_cost)
+        near = np.searchsorted(ascending, grid + reach, "right") - np.searchsorted(ascending, grid - reach)
         needed = max(FEWEST_RECIPES, min(SUPPORTED_RECIPES, int(SUPPORTED_SHARE * self.log_cost.size)))
-        fine = near.sum(axis=1) >= needed
+        fine = near >= needed
         edges = np.flatnonzero(np.diff(np.r_[False, fine, False]))
         ranges = [
             (-np.expm1(grid[a]), -np.expm1(grid[b - 1])) for a, b in zip(edges[::2], edges[1::2], strict=True)

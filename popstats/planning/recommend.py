@@ -129,6 +129,7 @@ class Recommendation(RecipePrediction):
     n_recipes: int
     note: str
     _identity: dict[str, Any] = field(default_factory=dict)
+    _achieved: float = 0.0  # share of the original's cost that the recipe really removes
     _layers: dict[str, dict[str, Any]] = field(default_factory=dict)
     _bands: dict[str, tuple[float, float]] = field(default_factory=dict)
     ranking: pd.DataFrame | None = None
@@ -197,14 +198,12 @@ class Recommendation(RecipePrediction):
             If the folder does not exist and cannot be made.
         """
         target = _writable(path)
-        whole = self._identity["original_cost"]
-        cost = self.macs if self.axis == "macs" else self.params
         bands = [
             f"{json.dumps(group)} = [{low:.6g}, {high:.6g}]" for group, (low, high) in self._bands.items()
         ]
         lines = [
             f"# {self.sentence}", "[refined]", f"axis = {json.dumps(self.axis)}",
-            f"target = {1.0 - cost / whole!r}", 'kind = "widths"', "", "[refined.widths]", *bands,
+            f"target = {self._achieved!r}", 'kind = "widths"', "", "[refined.widths]", *bands,
         ]  # fmt: skip
         target.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return target
@@ -544,7 +543,7 @@ class _Recommender:
             gain=gain, gain_lower=lower, gain_upper=upper, note=note, ranking=ranking,
             technique=population.techniques[law.technique], n_recipes=law.rows.size,
             _layers=population.metadata.get("costs", {}).get("layers", {}),
-            _identity=identity | {"original_cost": getattr(population.original, table.axis)},
+            _identity=identity, _achieved=1.0 - float(np.exp(offset[0])) * (1.0 - reduction),
             _bands=dict(zip(groups, zip(*bands.tolist(), strict=True), strict=True)),
         )  # fmt: skip
 

@@ -78,6 +78,19 @@ def test_it_is_shown_and_saved(recommendation, tmp_path):
     assert content["widths"] == recommendation.widths
     assert content["predicted"]["drop"][0] == recommendation.drop
     assert len(content["original_id"]) == 64
+    assert set(content) == {
+        "version",
+        "network",
+        "original_id",
+        "axis",
+        "reduction",
+        "macs",
+        "params",
+        "widths",
+        "ratios",
+        "gains",
+        "predicted",
+    }
 
 
 def test_the_saved_space_holds_the_recipe_alone(recommendation, tmp_path):
@@ -85,6 +98,7 @@ def test_the_saved_space_holds_the_recipe_alone(recommendation, tmp_path):
 
     path = recommendation.to_toml(tmp_path / "recipe.toml")
     space = read_refined(path)
+    assert space.target == pytest.approx(1 - recommendation.macs / 763_520)
     full = {"conv1": 16, "stage1.0.conv1": 16}
     for group, width in full.items():
         low, high = space.widths[group]
