@@ -220,6 +220,8 @@ COLUMNS: tuple[Column, ...] = (
     ),
     _pc("result", "accuracy_val", "validation accuracy after retraining"),
     _c("result", "test_loss", _real, "nats", "mean cross-entropy on the test images", minimum=0.0),
+    _c("result", "val_loss", _real, "nats", "the same on the validation images, in a search", minimum=0.0),
+    _c("result", "train_loss", _real, "nats", "the same on the training images, in a search", minimum=0.0),
     _c("result", "n_test", _whole, "images", "test images behind accuracy", above=0.0),
     _c("result", "seconds", _real, "s", "wall time of the training", minimum=0.0),
     _c(
