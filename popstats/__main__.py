@@ -243,16 +243,13 @@ def _recommend(options: argparse.Namespace) -> int:
 
 def _table_of(path: Path | None) -> Any:
     """Return the table in a file, or None without one."""
-    import pandas as pd
+    from popstats.population.files import read_table
 
     if path is None:
         return None
     if not path.is_file():
         raise PopstatsError(f"--candidates: no such file: {path}")
-    try:
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except ValueError as error:
-        raise PopstatsError(f"--candidates: {path} is not a table in .csv or .parquet ({error})") from error
+    return read_table(path)[0]
 
 
 def _refine(options: argparse.Namespace) -> int:

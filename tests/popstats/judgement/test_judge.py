@@ -3,8 +3,8 @@
 import re
 import tomllib
 from dataclasses import replace
-from pathlib import Path
 
+import build_page
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,8 +21,6 @@ from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdict
 from popstats.judgement.winner_claims import _inside
 from popstats.posterior.fit import Fit
 from popstats.words import clause, sentence
-
-REAL = Path(__file__).parents[4] / "shared" / "data" / "channel_bench_mobilenet.parquet"
 
 
 def _judged(truth: str, **settings: object) -> popstats.Verdicts:
@@ -449,24 +447,9 @@ def test_what_explains_knows_the_mechanism() -> None:
 
 @pytest.fixture(scope="module")
 def real() -> Fit:
-    if not REAL.is_file():
+    if not build_page.SHARED.is_dir():
         pytest.skip("the shared Channel-Bench table is not here")
-    table = pd.read_parquet(REAL)
-    whole = table[table["recipe"] == "4444444"].iloc[0]
-    widths = [f"keep{i}" for i in range(1, 8)]
-    runs = table.melt(
-        id_vars=["recipe", "flops", "params", *widths],
-        value_vars=["acc_run1", "acc_run2", "acc_run3"],
-        value_name="best_accuracy",
-    )
-    population = popstats.Population.from_frame(
-        runs,
-        original=popstats.Original(int(whole["flops"]), int(whole["params"]), float(whole["accuracy"])),
-        columns={"macs": "flops", "accuracy": "best_accuracy"},
-        widths=widths,
-        accuracy_kind="best_test",
-    )
-    return popstats.fit(population, method="exact")
+    return popstats.fit(build_page.channel_bench(), method="exact")
 
 
 def test_the_real_table_supports_an_optimum_where_it_has_one(real: Fit) -> None:
