@@ -60,6 +60,7 @@ def merge_populations(sources: Sequence[Path], name: str | None = None) -> pa.Ta
         "plan": _joined([footer["plan"] for footer in footers]),
         "original": footers[0]["original"],
         "provenance": _joined([footer["provenance"] for footer in footers]),
+        **({"costs": footers[0]["costs"]} if "costs" in footers[0] else {}),
     }
     return pa.Table.from_pylist([row | {"population": name} for row in rows], schema=columns.schema(footer))
 

@@ -36,7 +36,9 @@ _SIMULATED = (
 _SUBSAMPLED = (
     "subsamples of one table are judged, by the exact method and in one process. Leave these options out"
 )
-_NO_BUDGET = "without a budget, all supported reductions are predicted. Give --reduction or --drop, or leave these options out"
+_NO_BUDGET = (
+    "without a budget, all supported reductions are predicted. Give --reduction or --drop, or leave these out"
+)
 #: Above so many trainings, `fit` does not wait for the predictive checks.
 _CHECKED_TRAININGS = 50_000
 #: Longer lines are hard to read, however wide the terminal is.
@@ -132,7 +134,7 @@ def _fit(options: argparse.Namespace) -> int:
 
 
 def _why_nothing(fit: Fit) -> str:
-    """Say why no regime was fitted: what was asked for, what the table holds, what to do."""
+    """Say why no regime was fitted: what was requested, what the table holds, what to do."""
     import numpy as np
 
     from popstats.inference.data import MINIMUM_RECIPES
@@ -231,8 +233,8 @@ def _recommend(options: argparse.Namespace) -> int:
     saved = f"\nSaved: {options.output}" if options.output else ""
     table = recipe.frame.to_string(index=False, float_format=lambda v: f"{v:.6g}")
     value = {
-        "axis": recipe.axis, "reduction": recipe.reduction, "recommended": vars(recipe.best),
-        "uniform": vars(recipe.uniform), "gain": [recipe.gain, recipe.gain_lower, recipe.gain_upper],
+        "axis": recipe.axis, "reduction": recipe.reduction, "recipes": recipe.frame,
+        "gain": [recipe.gain, recipe.gain_lower, recipe.gain_upper],
         "note": recipe.note,
     }  # fmt: skip
     _say(options, value, f"{recipe.sentence}\n{table}{saved}")
@@ -241,13 +243,13 @@ def _recommend(options: argparse.Namespace) -> int:
 
 def _table_of(path: Path | None) -> Any:
     """Return the table in a file, or None without one."""
-    import pandas as pd
+    from popstats.population.files import read_table
 
     if path is None:
         return None
     if not path.is_file():
         raise PopstatsError(f"--candidates: no such file: {path}")
-    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    return read_table(path)[0]
 
 
 def _refine(options: argparse.Namespace) -> int:

@@ -21,11 +21,12 @@ type Kind = Literal[
     "needs optimum", "no optimum", "optimum undecided", "band not reachable", "original not observed", "few outside band",
     "few for halves", "few regimes with optimum", "few for validation", "few for spaces", "one STD", "no common costs",
     "no widths", "no STD", "one technique", "few techniques here", "technique rejected", "no optimum of technique",
-    "moves with cost", "clusters", "lucky",
+    "moves with cost", "outliers", "clusters", "lucky",
     # What else the reason of a verdict says.
     "decision", "mixture", "other axis", "outside band", "halves noise", "EDF distance", "unnamed techniques", "observed",
     # What would decide.
-    "more recipes", "twice the recipes", "name widths", "narrower regimes", "fill the gaps",
+    "more recipes", "twice the recipes", "deciding recipes", "too many recipes",
+    "name widths", "narrower regimes", "fill the gaps", "down-weight outliers",
     # Clauses inside verdicts.
     "flat", "one-sided", "lopsided", "near-optimal", "two regions", "two costs", "technique optimum",
     "widths unknown", "widths explain", "widths explain a part", "widths reach unknown", "interaction", "beyond widths",

@@ -17,8 +17,8 @@ Statistics for populations of pruned subnetworks: is there a best
 FLOPs-to-parameters ratio (mCB), where, and does it matter?
 
 A population is one original network and the subnetworks pruned from it: a
-shipped name (see `list`), a run folder of generate, a .parquet or a .csv file
-with one row per training."""
+shipped name (see `list`), a run folder of generate, or a table with
+one row per training (.csv, .parquet, .xlsx, .jsonl, ..., packed or not)."""
 
 _EXAMPLES = """\
 examples:
@@ -38,7 +38,7 @@ examples:
 exit status: 0 done; 2 bad input, or no regime could be fitted; 3 the fit was
 rejected by its own diagnostics (its output is written all the same)"""
 
-_POPULATION = "shipped name, run folder, .parquet or .csv"
+_POPULATION = "shipped name, run folder, or table (.csv, .parquet, .xlsx, .jsonl, ...)"
 
 #: Command -> a line for the list of commands, and what its own help adds.
 _HELP = {

@@ -21,8 +21,6 @@ _REDUCTIONS = {"macs": "MACs reduction", "params": "parameter reduction"}
 ALL = "all"
 #: Every interval of the package, in words.
 INTERVAL_WORDS = "90 % interval"
-_NUMBER = re.compile(r"(?<![\w-])-?\d+(?:,\d{3})*(?:\.\d+)?")
-_NUMBER_OR_RANGE = re.compile(rf"{_NUMBER.pattern}(?: to {_NUMBER.pattern})?")
 
 
 def number(value: float, decimals: int = 2) -> str:
@@ -121,36 +119,6 @@ def join_words(items: Sequence[str], last: str = "and") -> str:
     if len(items) < 2:
         return "".join(items)
     return f"{', '.join(items[:-1])} {last} {items[-1]}"
-
-
-def same_but_numbers(text: str) -> str:
-    """Return a text without its numbers: equal for texts that `spanned` merges.
-
-    >>> same_but_numbers("9 recipes; at least 10")
-    '# recipes; at least #'
-    """
-    return _NUMBER.sub("#", text)
-
-
-def spanned(texts: Sequence[str]) -> str:
-    """Merge texts that differ in their numbers only: "smallest to largest" where they do.
-
-    >>> spanned(["skewness 3.0, n 5", "skewness 2.4, n 5"])
-    'skewness 2.4 to 3.0, n 5'
-    >>> spanned(["skewness -0.8 (-1.5 to 0.2)", "skewness -1.4 (-2.2 to -0.3)"])
-    'skewness -1.4 to -0.8 (-2.2 to 0.2)'
-    """
-    columns = iter(zip(*(_NUMBER_OR_RANGE.findall(text) for text in texts), strict=True))
-
-    def span(_: re.Match[str]) -> str:
-        ends = sorted(_NUMBER.findall(" ".join(next(columns))), key=_value)
-        return ends[0] if _value(ends[0]) == _value(ends[-1]) else f"{ends[0]} to {ends[-1]}"
-
-    return _NUMBER_OR_RANGE.sub(span, texts[0])
-
-
-def _value(text: str) -> float:
-    return float(text.replace(",", ""))
 
 
 def typeset(text: str) -> str:
@@ -287,7 +255,7 @@ def _digits(value: float | Span, spec: str) -> str:
         if spec.isalpha() and len(spec) > 2:
             return f"{count(value.low)} to {plural(int(value.high), spec)}"
         low, high = (_digits(v, spec) for v in value)
-        return f"{low.removesuffix(' %')} to {high}" if value.low != value.high else low
+        return f"{low.removesuffix(' %')} to {high}" if low != high else low
     if spec.startswith("%"):
         return percent(value, int(spec[1:]) if spec[1:] else None)
     if spec == "p":
@@ -323,6 +291,10 @@ def _twice(finding: Finding) -> str:
     return (
         f"# Twice as many as now; popstats.plan_size says how many a given precision takes.\n{_plan(finding)}"
     )
+
+
+def _deciding(finding: Finding) -> str:
+    return f"# So many recipes in all decide four of five regimes like this one.\n{_plan(finding)}"
 
 
 def _another_way(finding: Finding) -> str:
@@ -385,8 +357,7 @@ def _remedies_of_tails(finding: Finding) -> str:
     if not tried:
         return ""
     names = " and ".join(f"{{noise={name}}}" for name in tried)
-    compared = ", and compare them" if len(tried) > 1 else ""
-    return f"; try {names}{compared}"
+    return f"; try {names}{', and compare them' if len(tried) > 1 else ''}"
 
 
 def _tails(text: str) -> Callable[[Finding], str]:
@@ -520,6 +491,10 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
         "the recipes form {groups} clusters that cover {covered:%0} of the observed range; differences between a few "
         "clusters are no curve"
     ),
+    "outliers": (
+        "a few outlying recipes raise the {end} end: with Student-t weights it lies {rise:2} points above the minimum, more "
+        "than {required:g} with probability {probability:2} only"
+    ),
     "lucky": "best mCBs permuted over the regimes predict as well (permutation p = {lucky:2})",
     # What else the reason of a verdict says.
     "decision": _decision,
@@ -536,8 +511,13 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
     # What would decide.
     "more recipes": _plan,
     "twice the recipes": _twice,
+    "deciding recipes": _deciding,
+    "too many recipes": (
+        "the rise is too close to its threshold: more than {most} recipes would be needed; another threshold (rise) decides"
+    ),
     "name widths": "name the columns that hold the widths: Population.from_frame(..., widths=[...])",
     "narrower regimes": "fit narrower regimes, for example regimes={{{target:g}: {half_width:3}}}",
+    "down-weight outliers": "inspect the outlying recipes, and fit again with {noise=student}, which down-weights them",
     "fill the gaps": "add recipes whose mCB lies between the clusters",
     # Clauses inside verdicts.
     "flat": "the expected drop varies by only {height:2} points",

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import pandas as pd
+import build_page
 import pytest
 
 import popstats
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLES = ROOT.parent / "shared" / "data"
+TABLES = build_page.SHARED
 MOBILENET = TABLES / "channel_bench_mobilenet.parquet"
 NNI = TABLES / "nni_pruner_comparison.csv"
 
@@ -18,21 +18,7 @@ nni = pytest.mark.skipif(not NNI.is_file(), reason=f"{NNI.name} is not at hand")
 
 @pytest.fixture(scope="module")
 def channel_bench():
-    table = pd.read_parquet(MOBILENET)
-    widths = [f"keep{group}" for group in range(1, 8)]
-    original = table[table["recipe"] == "4444444"].iloc[0]
-    runs = table.melt(
-        id_vars=["recipe", *widths, "flops", "params"],
-        value_vars=["acc_run1", "acc_run2", "acc_run3"],
-        value_name="test_accuracy",
-    )
-    return popstats.Population.from_frame(
-        runs,
-        original=popstats.Original(original["flops"], original["params"], original["accuracy"]),
-        columns={"macs": "flops", "accuracy": "test_accuracy", "recipe_id": "recipe"},
-        widths=widths,
-        accuracy_kind="best_test",
-    )
+    return build_page.channel_bench()
 
 
 @pytest.fixture(scope="module")
@@ -68,21 +54,14 @@ def test_channel_bench_has_an_optimal_mcb_where_pruning_is_aggressive(channel_be
 
 @nni
 def test_nni_resnet18_goes_through_with_its_collapsed_network(tmp_path):
-    table = pd.read_csv(NNI)
-    resnet18 = table[table["model"] == "resnet18"]
-    population = popstats.Population.from_frame(
-        resnet18,
-        original=popstats.Original(macs=556_651_530, params=11_173_962, accuracy=94.33),
-        columns={"macs": "flops", "recipe_id": "recipe"},
-        name="nni-resnet18",
-    )
-    assert len(population) == len(resnet18)
+    population = build_page.pruned_by_nni("resnet18")
+    assert len(population) == 63
     fit = popstats.fit(population, method="exact")
     verdicts = popstats.judge(fit).frame
     assert set(verdicts["conjecture"]) >= {"C1", "C3a", "C3c", "M1"}
     assert (verdicts.loc[verdicts["conjecture"] == "M1", "outcome"] == "not assessable").all()
     page = popstats.write_report(fit, tmp_path / "report.html")
-    assert "nni-resnet18" in page.read_text()
+    assert "six pruners (resnet18" in page.read_text()
 
 
 @nni

@@ -216,15 +216,17 @@ def _finite_or_said(fit):
     assert rejected or fit.convergence.ok
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", HARD)
 def test_the_sampler_gives_finite_numbers_or_says_why_not(make):
     population = popstats.Population.from_frame(make(), original=ORIGINAL)
     _finite_or_said(popstats.fit(population, method="nuts"))
 
 
-def test_seed_noise_known_to_a_thousandth_leaves_the_chains_free():
+@pytest.mark.parametrize("method", ["exact", pytest.param("nuts", marks=pytest.mark.slow)])
+def test_seed_noise_known_to_a_thousandth_is_no_obstacle(method):
     population = popstats.Population.from_frame(one_recipe_many_times_among_others(), original=ORIGINAL)
-    assert popstats.fit(population, method="nuts").convergence.ok
+    assert popstats.fit(population, method=method).convergence.ok
 
 
 @pytest.mark.slow

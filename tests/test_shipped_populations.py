@@ -67,7 +67,8 @@ def test_costs_of_the_size_space_follow_from_its_widths():
     widths = population.widths / 8.0
     columns = np.column_stack([np.ones(len(widths)), widths])
     products = [columns[:, i] * columns[:, j] for i in range(6) for j in range(i, 6)]
-    spared = [(widths[:, i] == widths[:, i + 1])[:, None] * columns[:, [0, i + 1]] ** [0, 2] for i in (1, 3)]
+    equal = [(widths[:, [i]] == widths[:, [i + 1]]) * widths[:, [i]] for i in (1, 3)]
+    spared = [narrow ** [1, 2] for narrow in equal]
     terms = np.column_stack([*products, *spared])
     for cost in ("macs", "params"):
         counted = population.table[cost].to_numpy()

@@ -141,6 +141,20 @@ class CostModel:
         macs, params = self._evaluate(widths, (self.macs_form, self.params_form))
         return macs, params
 
+    def as_dict(self, network: nn.Module) -> dict[str, Any]:
+        """Return the forms for the table's footer: cost = z' M z with z = (1, widths / steps), M upper triangular.
+
+        And the network's layers, so that widths can be told layer by layer.
+        """
+        forms = {"macs": self.macs_form, "params": self.params_form}
+        return {
+            "groups": [group.name for group in self.groups],
+            "widths": self.full_widths.tolist(),
+            "steps": self.steps.tolist(),
+            **{name: _augmented(form).tolist() for name, form in forms.items()},
+            "layers": _layers(network, self.groups),
+        }
+
     def shares(self) -> tuple[FloatArray, FloatArray]:
         """Return the shares of MACs, and of parameters, that each group's filters take part in, each (G,).
 
@@ -216,7 +230,7 @@ class _Positions(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._layers = {id(layer.weight): name for name, layer in reversed(list(_layers(network)))}
+        self._layers = {id(layer.weight): name for name, layer in reversed(list(_weighted_layers(network)))}
         self.counts: Counter[str] = Counter()
 
     def __torch_dispatch__(
@@ -234,7 +248,7 @@ class _Positions(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-def _layers(network: nn.Module) -> Iterator[tuple[str, nn.Linear | Convolution]]:
+def _weighted_layers(network: nn.Module) -> Iterator[tuple[str, nn.Linear | Convolution]]:
     for name, module in network.named_modules():
         if isinstance(module, nn.Linear | Convolution) and "weight" in module._parameters:
             yield name, module
@@ -295,6 +309,31 @@ def _outer(left: _Affine, right: _Affine) -> IntArray:
         np.concatenate([[left.constant], left.per_unit]), np.concatenate([[right.constant], right.per_unit])
     )
     return cast(IntArray, product)
+
+
+def _layers(network: nn.Module, groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
+    """Return each layer's outputs, the group it produces, and how many outputs go with one channel of each group."""
+    layers: dict[str, dict[str, Any]] = {}
+    for name, module in network.named_modules():
+        if isinstance(module, Convolution | nn.Linear):
+            outputs = module.out_features if isinstance(module, nn.Linear) else module.out_channels
+            layers[name] = {"of": outputs, "group": None, "per_channel": {}}
+    for group in groups:
+        for member in group.members:
+            if member.side == "out" and member.layer in group.layers and member.layer in layers:
+                layer = layers[member.layer]
+                layer["group"] = group.name
+                layer["per_channel"][group.name] = (
+                    layer["per_channel"].get(group.name, 0) + member.multiplicity
+                )
+    return layers
+
+
+def _augmented(form: QuadraticForm) -> IntArray:
+    """Return the form as one upper triangular matrix over (1, units), shape (G + 1, G + 1)."""
+    return np.block(
+        [[np.array([[form.constant]]), form.linear[None]], [np.zeros_like(form.linear)[:, None], form.pairs]]
+    )
 
 
 def _as_form(augmented: IntArray) -> QuadraticForm:

@@ -43,6 +43,7 @@ ROW_BYTES = 8192
 PARTS = {
     "plan.json": ("name", "recipes"),
     "original/numbers.json": ("original_id", "accuracy", "macs", "params"),
+    "original/costs.json": ("groups", "steps", "macs", "params"),
     "worklist.json": ("recipes", "trainings"),
     "baselines.json": ("torch-pruning", "uniform"),
     "pilot.json": ("widths", "outcomes"),
@@ -207,6 +208,10 @@ class RunFolder:
         content = {"recipes": plan.as_dict()["recipes"], "trainings": [t.as_dict() for t in trainings]}
         write_whole(self.path / "worklist.json", _json_bytes(content))
 
+    def write_costs(self, costs: Mapping[str, Any]) -> None:
+        """Store what every recipe costs: the table's footer tells it to whoever reads the table."""
+        write_whole(self.path / "original" / "costs.json", _json_bytes(costs))
+
     def read_baselines(self) -> dict[str, list[int]] | None:
         """Return the widths of a search's baselines by name; None before its first round."""
         return self._read_json("baselines.json")
@@ -291,7 +296,9 @@ class RunFolder:
 
     def table(self, metadata: Mapping[str, Any]) -> pa.Table:
         """Return all rows finished so far, in plan order, with `metadata` in the footer."""
-        return pa.Table.from_pylist(self.read_rows(), schema=columns.schema(metadata))
+        costs = self._read_json("original/costs.json")
+        known = {**metadata, "costs": costs} if costs else metadata
+        return pa.Table.from_pylist(self.read_rows(), schema=columns.schema(known))
 
     def compact(self, metadata: Mapping[str, Any]) -> int:
         """Write all finished rows as population.parquet, in plan order; return their number."""

@@ -93,6 +93,7 @@ def prepare(
     plan, images = prepared.plan, prepared.images
     folder.adopt_plan(plan)
     original = _original(folder, prepared, device)
+    folder.write_costs(prepared.costs.as_dict(prepared.network))
     if folder.has_worklist_of(plan):
         return original
     drawn = prepared.trainings

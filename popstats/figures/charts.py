@@ -28,28 +28,12 @@ PALE = 0.4
 #: Ratios that are round on a log scale; those inside the range become ticks.
 FEW_TICKS = (0.125, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 8.0)
 MANY_TICKS = (
-    0.1,
-    0.2,
-    0.3,
-    0.4,
-    0.5,
-    0.6,
-    0.7,
-    0.8,
-    0.9,
-    1.0,
-    1.2,
-    1.4,
-    1.6,
-    1.8,
-    2.0,
-    2.5,
-    3.0,
-    4.0,
-    5.0,
-    8.0,
-)
-TICKS = {"few_ticks": FEW_TICKS, "many_ticks": MANY_TICKS}
+    0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0, 4.0, 5.0, 8.0,
+)  # fmt: skip
+FINE_TICKS = tuple(round(0.02 * i, 2) for i in range(35, 76))
+#: The first of these of which at least three lie inside the range.
+TICKS = {"few_ticks": (FEW_TICKS, MANY_TICKS, FINE_TICKS), "many_ticks": (MANY_TICKS, FINE_TICKS)}
+LEAST_TICKS = 3
 MCB_TITLE = "mCB (original = 1)"
 DROP_TITLE = "accuracy drop, points"
 _C = LIGHT
@@ -69,8 +53,9 @@ def draw(chart: str, frames: dict[str, pd.DataFrame], alt_text: str) -> dict[str
     return specification
 
 
-def _inside(ticks: tuple[float, ...], edge: dict[str, Any]) -> list[float]:
-    return [tick for tick in ticks if edge["x_lower"] <= tick <= edge["x_upper"]]
+def _inside(choices: tuple[tuple[float, ...], ...], edge: dict[str, Any]) -> list[float]:
+    found = [[tick for tick in ticks if edge["x_lower"] <= tick <= edge["x_upper"]] for ticks in choices]
+    return next((ticks for ticks in found if len(ticks) >= LEAST_TICKS), found[0])
 
 
 def _filled(node: Any, edge: dict[str, Any]) -> Any:

@@ -90,21 +90,9 @@ def _predicted_sentence(analysis: Analysis) -> str:
     if not outside:
         return "In every regime the recipes lie about the curve as the model predicts."
     named = {r for alert in analysis.fit.predictive_checks.alerts for r in alert.regimes}
-    wrong = [label for label in outside if label in named]
-    slight = [label for label in outside if label not in named]
-    parts = (
-        [f"at {regime_names(wrong)} removed the recipes are not spread about the curve as the model predicts"]
-        if wrong
-        else []
-    )
-    if slight:
-        parts.append(
-            f"at {regime_names(slight)} removed the curve leaves its band, but not by enough for an alert: by chance alone "
-            "one regime in ten does"
-        )
-    rest = "; elsewhere all is as predicted" if len(outside) < len(pits) else ""
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}{rest}."
+    clear = [label for label in outside if label in named]
+    how = f"clearly so at {regime_names(clear)}" if clear else "which one regime in ten does by chance alone"
+    return f"At {regime_names(outside)} removed the curve leaves its band, {how}."
 
 
 def _pit_panel(label: str, pit: FloatArray) -> Panel:

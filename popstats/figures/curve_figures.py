@@ -49,7 +49,7 @@ INTERVALS = f"Intervals hold {MASS_WORDS} of the probability, with equal tails."
 
 
 def drop_figure(analysis: Analysis) -> Figure:
-    """Return accuracy drop against mCB, one panel a regime."""
+    """Return accuracy drop against mCB, one panel per regime."""
     span = _mcb_span(np.array([r.observed for r in analysis.fit.fitted]))
     return Figure(
         key="drop",
@@ -59,17 +59,14 @@ def drop_figure(analysis: Analysis) -> Figure:
             "One panel per pruning regime; mCB on a log scale (1 is the original's ratio; above 1 a network spends more "
             "MACs per parameter than the original), drops on each regime's own scale and adjusted to the regime's centre"
             f"{_techniques_words(analysis)}. At most {MOST_POINTS} recipes per panel, drawn at random; far outliers "
-            "lie above it. The curve spans the observed range, 2.5 to 97.5 % of the recipes; nothing is claimed outside it. "
-            f"{INTERVALS}{_left_out_words(analysis)}"
+            f"lie above it. {near_definition(analysis)} The curve spans the observed range (2.5 to 97.5 % of recipes, at "
+            f"equal {analysis.axis_words}); nothing is claimed outside it. {INTERVALS}{_left_out_words(analysis)}"
         ),
         n=analysis.n_fitted,
         interval_mass=INTERVAL_MASS,
         legend=(
             ("curve", f"expected drop, with its {MASS_WORDS} band"),
-            (
-                "near",
-                f"near-optimal: within {analysis.thresholds.near:g} points of the minimum (pale: no best mCB is supported)",
-            ),
+            ("near", "near-optimal range (pale: no best mCB is supported)"),
             ("optimum", "best mCB, with its interval"),
             ("open", "lowest point where none is supported"),
             ("winner", f"among the best {percent(WINNERS)} of its regime"),
@@ -140,7 +137,7 @@ def _drop_panel(analysis: Analysis, regime: RegimeDesign, span: tuple[float, flo
 
 
 def _thinned(analysis: Analysis, regime: str) -> pd.DataFrame:
-    """Draw recipes at random, winners no more often than others, with what a tooltip says of each."""
+    """Draw recipes at random, winners no more often than others, with what a tooltip says about each."""
     networks = analysis.of_regime(regime)
     cut = networks["adjusted"].quantile(WINNERS)
     winner = (networks["adjusted"] <= cut) & (len(networks) * WINNERS >= 1)
@@ -250,8 +247,11 @@ def _optima_table(analysis: Analysis) -> Table:
 
 
 def near_words(analysis: Analysis, regime: str) -> str:
-    """Return the near-optimal range of a regime, and each other stretch of mCB that is as good."""
-    return " or ".join(interval_words(*ends) for ends in analysis.by_label[regime].stretches)
+    """Return the near-optimal range of a regime, other stretches that are as good, and their height if it is larger."""
+    posterior = analysis.by_label[regime]
+    height = posterior.optimum.near.height
+    wider = f" (within {height:g} points)" if height > analysis.thresholds.near else ""
+    return f"{' or '.join(interval_words(*ends) for ends in posterior.stretches)}{wider}"
 
 
 def recipes_words(n: int) -> str:
@@ -286,7 +286,7 @@ def near_figure(analysis: Analysis) -> Figure:
 def ranges_panel(
     optima: list[Any], labels: list[str], clear: list[bool], stretches: list[tuple[tuple[float, float], ...]]
 ) -> Panel:
-    """Return the picture of near-optimal ranges, one row a regime."""
+    """Return the picture of near-optimal ranges, one row per regime."""
     names = ("mcb", "near_lower", "near_upper", "observed_lower", "observed_upper")
     renamed = {"lower": "mcb_lower", "upper": "mcb_upper", "limit": "limit"} | {name: name for name in names}
     ranges = pd.DataFrame(
@@ -352,11 +352,17 @@ def _near_caption(analysis: Analysis) -> str:
         else ""
     )
     return (
-        f"By {analysis.axis_words} removed. The near-optimal range goes from the lowest to the highest mCB within "
-        f"{analysis.thresholds.near:g} points of the minimum; each end shown is its median over the posterior, and its "
-        f"{MASS_WORDS} interval, often wider than the range, stands in the table. A second stretch is drawn where it is as "
-        "good with a probability of one half or more, or where a supported best mCB has a rival behind a bump. Where C3a is "
-        f"not supported the range is drawn pale and is no target. {INTERVALS}{mixes}"
+        f"By {analysis.axis_words} removed. {near_definition(analysis)} The {MASS_WORDS} intervals of its ends, often wider "
+        "than the range, are in the table. Where C3a is not supported the range is drawn pale and is no target. "
+        f"{INTERVALS}{mixes}"
+    )
+
+
+def near_definition(analysis: Analysis) -> str:
+    """Return what near-optimal means, on the whole page."""
+    return (
+        f"Near-optimal are the mCB values whose expected drop is within {analysis.thresholds.near:g} points of the minimum "
+        "with probability one half; where there is none, within a larger height, which is stated."
     )
 
 
@@ -368,6 +374,7 @@ def _near_table(analysis: Analysis) -> Table:
             *_near_ends(analysis, r),
             " or ".join(interval_words(*ends) for ends in analysis.by_label[r.regime].stretches[1:])
             or MISSING,
+            f"{analysis.by_label[r.regime].optimum.near.height:g}",
             with_interval(r.mcb, r.mcb_lower, r.mcb_upper),
             interval_words(r.observed_lower, r.observed_upper),
             interval_words(*analysis.mixes[r.regime]) if r.regime in analysis.mixes else MISSING,
@@ -380,6 +387,7 @@ def _near_table(analysis: Analysis) -> Table:
         f"near-optimal from ({MASS_WORDS})",
         f"to ({MASS_WORDS})",
         "also near-optimal",
+        "within, points",
         f"lowest at mCB ({MASS_WORDS})",
         "observed mCB",
         "best mCB over other mixes of recipes",

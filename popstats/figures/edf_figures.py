@@ -11,17 +11,13 @@ import pandas as pd
 from popstats.arrays import FloatArray
 from popstats.errors import FitError
 from popstats.figures.content import Figure, Panel, Table
-from popstats.figures.curve_figures import INTERVALS, MASS_WORDS, drop_ends
+from popstats.figures.curve_figures import INTERVALS, MASS_WORDS
+from popstats.figures.space_figures import MINIMUM_NETWORKS, drop_grid, edf_rows, edge_of
 from popstats.figures.theme import SPACE_MARKS
 from popstats.inference.draws import INTERVAL_MASS
 from popstats.judgement.analysis import Analysis
-from popstats.judgement.edf import SpaceDifference, compare_spaces, cost_weights, edf
+from popstats.judgement.edf import SpaceDifference, compare_spaces, cost_weights
 from popstats.words import count, join_words, number, p_value, regime_name, regime_names, with_interval
-
-#: Fewer networks than this and a population has no EDF in a regime.
-MINIMUM_NETWORKS = 10
-#: Points of an EDF that are drawn.
-POINTS = 61
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +135,7 @@ def _sentence(first: str, regimes: Sequence[_Together]) -> str:
         told.append(
             f"on average {name}'s recipes drop {' and '.join(parts)} removed"
             if parts
-            else f"the mean drops of {name} and {first} do not differ beyond doubt"
+            else f"the mean drops of {name} and {first} do not clearly differ"
         )
     text = "; ".join(told)
     return f"{text[0].upper()}{text[1:]}."
@@ -169,10 +165,9 @@ def _table(first: str, regimes: Sequence[_Together]) -> Table:
 
 def _panel(regime: _Together, names: Sequence[str]) -> Panel:
     spreads, where = regime.spreads, f"{regime_name(regime.label)} removed"
-    low, high = drop_ends(pd.Series(np.concatenate([s.drop for s in spreads])))
-    grid = np.linspace(low, max(high, low + 1e-3), POINTS)
+    grid = drop_grid(pd.Series(np.concatenate([s.drop for s in spreads])))
     weights = regime.weights or [None] * len(spreads)
-    shares = pd.concat([_share_rows(s, grid, w) for s, w in zip(spreads, weights, strict=True)])
+    shares = pd.concat([edf_rows(s.name, s.drop, grid, w) for s, w in zip(spreads, weights, strict=True)])
     medians = ", ".join(f"{s.name} {number(float(np.median(s.drop)))}" for s in spreads)
     sizes = join_words([count(s.drop.size) for s in spreads])
     return Panel(
@@ -184,12 +179,6 @@ def _panel(regime: _Together, names: Sequence[str]) -> Panel:
         data={
             "shares": Table.of(shares),
             "names": Table(("space",), tuple((name,) for name in names)),
-            "frame": Table(("x_lower", "x_upper"), ((float(grid[0]), float(grid[-1])),)),
+            "frame": edge_of(grid),
         },
     )
-
-
-def _share_rows(spread: _Spread, grid: FloatArray, weights: FloatArray | None) -> pd.DataFrame:
-    found = edf(spread.drop, weights=weights, grid=grid)
-    values = {"drop": grid, "share": found.share, "lower": found.lower, "upper": found.upper}
-    return pd.DataFrame({"space": spread.name, **{k: np.round(v, 4) for k, v in values.items()}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from popstats.arrays import FloatArray
@@ -31,7 +32,7 @@ from popstats.words import (
 EDF_POINTS = 61
 #: Shares of variance below this are cut off in the picture.
 LOWEST_R2 = -0.2
-#: Fewer networks than this and a regime has no EDF.
+#: A regime with fewer networks has no EDF.
 MINIMUM_NETWORKS = 10
 
 
@@ -183,11 +184,11 @@ def _std_panel(analysis: Analysis, label: str) -> Panel | None:
         return None
     networks = analysis.networks[analysis.networks["regime"] == label]
     low, high = (networks[mask] for mask in std_halves(networks["ratio_std"].to_numpy()))
-    grid, weights = _drop_grid(networks["drop_at_mix"]), cost_weights(low["macs"], high["macs"])
+    grid, weights = drop_grid(networks["drop_at_mix"]), cost_weights(low["macs"], high["macs"])
     seed = analysis.fit.settings.random_seed
     shares = [
-        _edf_rows("low STD", low["drop_at_mix"], grid, weights[0], seed),
-        _edf_rows("high STD", high["drop_at_mix"], grid, weights[1], seed),
+        edf_rows("low STD", low["drop_at_mix"], grid, weights[0], seed),
+        edf_rows("high STD", high["drop_at_mix"], grid, weights[1], seed),
     ]
     words = (
         f"low STD {'better' if verdict.estimate > 0 else 'worse'} by {number(abs(verdict.estimate))} points"
@@ -198,7 +199,7 @@ def _std_panel(analysis: Analysis, label: str) -> Panel | None:
         outcome=verdict.outcome,
         chart="edfs",
         alt=f"Shares of recipes by drop at {regime_name(label)} of {analysis.axis_words} removed: {words}.",
-        data={"shares": Table.of(pd.concat(shares)), "frame": _edge(grid)},
+        data={"shares": Table.of(pd.concat(shares)), "frame": edge_of(grid)},
     )
 
 
@@ -232,30 +233,33 @@ def _regime_edfs(analysis: Analysis) -> Figure | None:
 
 
 def _regime_panel(analysis: Analysis, label: str, drops: pd.Series, median: str) -> Panel:
-    grid = _drop_grid(drops)
-    shares = _edf_rows("all recipes", drops, grid, None, analysis.fit.settings.random_seed)
+    grid = drop_grid(drops)
+    shares = edf_rows("all recipes", drops, grid, None, analysis.fit.settings.random_seed)
     return Panel(
         title=f"{regime_name(label)} removed",
         note=f"median drop {median} points",
         outcome="",
         chart="edfs",
         alt=f"Shares of recipes by drop at {regime_name(label)} removed: median {median} points.",
-        data={"shares": Table.of(shares), "frame": _edge(grid)},
+        data={"shares": Table.of(shares), "frame": edge_of(grid)},
     )
 
 
-def _drop_grid(drops: pd.Series) -> FloatArray:
+def drop_grid(drops: pd.Series) -> FloatArray:
+    """Return the drops at which an EDF is drawn."""
     low, high = drop_ends(drops)
     return np.linspace(low, max(high, low + 1e-3), EDF_POINTS)
 
 
-def _edge(grid: FloatArray) -> Table:
+def edge_of(grid: FloatArray) -> Table:
+    """Return the ends of a picture's horizontal axis."""
     return Table(("x_lower", "x_upper"), ((float(grid[0]), float(grid[-1])),))
 
 
-def _edf_rows(
-    name: str, drops: pd.Series, grid: FloatArray, weights: FloatArray | None, seed: int
+def edf_rows(
+    name: str, drops: npt.ArrayLike, grid: FloatArray, weights: FloatArray | None, seed: int = 0
 ) -> pd.DataFrame:
+    """Return an EDF with its band at the drops of the grid."""
     found = edf(drops, weights=weights, grid=grid, seed=seed)
     values = {"drop": grid, "share": found.share, "lower": found.lower, "upper": found.upper}
     return pd.DataFrame({"space": name, **{k: np.round(v, 4) for k, v in values.items()}})

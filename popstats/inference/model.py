@@ -261,8 +261,9 @@ def require_seed(seed: object, who: str, argument: str = "seed") -> None:
 #: Names of the curves.
 PARAMETRIC = ("quadratic", "asymmetric")
 
-#: Names of the noises.
+#: Names of the noises, and the draws that a sampler of theirs needs at least to adapt.
 NOISES = ("normal", "student", "exgaussian")
+LEAST_TUNE = {"student": 400, "exgaussian": 1000}
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ regimes' log noises, regimes are independent: each is moved by its own trajector
 posterior is about standard normal, so that four steps lead to a nearly independent draw. All chains move side by side.
 
 The curve's length scale and amplitude are set to their posterior medians under normal noise (empirical
-Bayes): sampled together with the coefficients they form funnels in twenty dimensions. Replicates decide the seeds'
-share whatever the tails, so it is held too.
+Bayes): sampled together with the coefficients they form funnels in twenty dimensions. Reported are draws of the two
+given each draw of the coefficients. Replicates decide the seeds' share whatever the tails, so it is held too.
 
 References
 ----------
@@ -23,7 +23,15 @@ from popstats.arrays import FloatArray
 from popstats.inference.data import RegimeDesign, StandardRows, replicate_variance
 from popstats.inference.draws import Draws
 from popstats.inference.exact import coefficient_posterior
-from popstats.inference.model import CHAINS, Hyper, Priors, Settings, prior_precision
+from popstats.inference.model import (
+    BASIS_SIZE,
+    CHAINS,
+    Hyper,
+    Priors,
+    Settings,
+    log_basis_variance,
+    prior_precision,
+)
 from popstats.inference.noise import log_density_slopes
 
 #: Steps of a trajectory, and the largest step: together a little over a quarter of the standard normal's orbit. The
@@ -32,9 +40,8 @@ _STEPS = {"student": 4, "exgaussian": 8}
 _ORBIT = 2.2
 #: Steps are shortened at random by up to this share, so that no orbit closes.
 _JITTER = 0.3
-#: Share of proposals to be accepted; least tuning draws, and their shares after which the coordinates are made anew.
+#: Share of proposals to be accepted, and shares of the tuning draws after which the coordinates are made anew.
 _TARGET_ACCEPT = 0.9
-_LEAST_TUNE = {"student": 400, "exgaussian": 1000}
 _STAGES = (0.15, 0.45, 0.9)
 #: An error of the energy beyond this is a divergence.
 _DIVERGENCE = 1000.0
@@ -51,10 +58,7 @@ def sample_rows(
     priors: Priors,
 ) -> Draws:
     """Sample curves, scales and the shape of the noise; `normal` are draws under normal noise, from which it starts."""
-    rng, tune = (
-        np.random.default_rng([settings.random_seed, 6]),
-        max(settings.tune, _LEAST_TUNE[settings.noise]),
-    )
+    rng, tune = np.random.default_rng([settings.random_seed, 6]), settings.tune
     hypers = [normal.median_hyper(k) for k in range(len(designs))]
     walkers = [
         _Walker(_Posterior(settings.noise, d, r, h, priors), coefficient_posterior(d, h), h.noise, rng)
@@ -76,13 +80,37 @@ def sample_rows(
     coefficients, shape = drawn[..., :-2].copy(), np.exp(log_shape)
     if settings.noise == "exgaussian":
         coefficients[..., 0] -= shape
-    held = Hyper(*(np.broadcast_to(np.concatenate(v), shape.shape).copy() for v in zip(*hypers, strict=True)))
+    held = (np.broadcast_to(h.seed_share, shape.shape[:2]) for h in hypers)
+    curves = coefficients.reshape(-1, *coefficients.shape[2:])[:, :, -BASIS_SIZE:]
+    scales = [_curve_scales(curves[:, k], priors, rng) for k in range(len(designs))]
+    length_scale, amplitude = (np.stack(v, axis=1).reshape(shape.shape) for v in zip(*scales, strict=True))
     return Draws(
-        *held._replace(noise=np.exp(log_noise)),
+        length_scale=length_scale,
+        amplitude=amplitude,
+        noise=np.exp(log_noise),
+        seed_share=np.stack(list(held), axis=2),
         coefficients=coefficients,
         shape=shape,
         statistics={"diverging": np.array(diverging, dtype=np.float64).T},
     )
+
+
+def _curve_scales(
+    curve: FloatArray, priors: Priors, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Draw length scale and amplitude given each draw of a curve's coefficients (S, m), on a grid: one Gibbs step."""
+    x, y = np.linspace(-2.4, 2.4, 16), np.linspace(-3.0, 3.0, 48)
+    length_scale = priors.length_scale[0] * np.exp(priors.length_scale[1] * x)
+    amplitude = priors.amplitude[0] * np.exp(priors.amplitude[1] * y)
+    log_variance = log_basis_variance(length_scale)
+    squares = curve**2 @ np.exp(-log_variance).T
+    log_weight = -0.5 * (
+        squares[:, :, None] / amplitude**2 + log_variance.sum(axis=1)[:, None] + x[:, None] ** 2 + y**2
+    )
+    log_weight -= BASIS_SIZE * np.log(amplitude)
+    # The largest of the weights after standard Gumbel noise is a draw.
+    cell = (log_weight + rng.gumbel(size=log_weight.shape)).reshape(len(curve), -1).argmax(axis=1)
+    return length_scale[cell // y.size], amplitude[cell % y.size]
 
 
 def _scales(noise: str, a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -15,12 +15,13 @@ from popstats.findings import Estimate, Finding, Span, Value
 from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import INTERVAL_MASS, interval
 from popstats.judgement.explained import Explained, what_explains
-from popstats.judgement.premises import broken_premise
+from popstats.judgement.premises import broken_premise, rests_on_outliers
 from popstats.judgement.verdicts import Outcome, Thresholds, Verdict, Verdicts, decide, negligible
 from popstats.population.recipes import ratio_std
 from popstats.posterior.fit import Fit
 from popstats.posterior.mean_curve import MeanCurve, members_of_fit, mix_sensitivity
 from popstats.posterior.optimum import (
+    NEAR_OPTIMAL_POINTS,
     OptimumDraws,
     SecondRegion,
     curve_height,
@@ -35,6 +36,10 @@ from popstats.words import ALL, AXIS_WORDS
 
 #: Draws that a second near-optimal range is looked for in, and its probability from which it is reported.
 SECOND_DRAWS, SECOND_REGION = 1000, 0.5
+#: Square root of the recipes that decide C3a in four of five simulated regimes, per noise over distance of the rise from
+#: its threshold (docs/error-rates.md: 80, 450 and 2,200 recipes at distances of 0.3, 0.1 and 0.05 points and noise 0.15);
+#: more recipes than `TOO_MANY` are no plan.
+DECIDING, TOO_MANY = 15.7, 20_000
 #: Recipes that the proposed plan lines ask for.
 PROPOSED_COUNT = 200
 #: What rows that do not name their retraining technique are called beside others.
@@ -100,7 +105,8 @@ class RegimePosterior:
     @cached_property
     def optimum(self) -> OptimumDraws:
         """The optimum, draw by draw."""
-        return self.analysis.fit.read_optimum(self.k, self.thresholds.near)
+        fit, near = self.analysis.fit, self.thresholds.near
+        return fit.optimum_draws[self.k] if near == NEAR_OPTIMAL_POINTS else fit.read_optimum(self.k, near)
 
     @property
     def label(self) -> str:
@@ -138,9 +144,16 @@ class RegimePosterior:
         return is_flat(self.height, self.thresholds.rise)
 
     @cached_property
+    def broken(self) -> Finding | None:
+        """Why the shape of the curve is not to be relied on; None where nothing speaks against it."""
+        return broken_premise(self.mean_curve, self.grid, self.thresholds)
+
+    @cached_property
     def withheld(self) -> Finding | None:
         """Why no optimum is supported here, however probable; None where nothing speaks against it."""
-        return broken_premise(self.mean_curve, self.grid, self.thresholds)
+        if self.broken or self.holds.mean() < self.thresholds.supported:
+            return self.broken
+        return rests_on_outliers(self.mean_curve, self.grid, self.thresholds)
 
     @cached_property
     def outcome(self) -> Outcome:
@@ -157,8 +170,12 @@ class RegimePosterior:
         for better, far, here, there in (("lower", "high", low, high), ("higher", "low", high, low)):
             if np.mean((here <= limits.near) & (there > limits.rise)) >= limits.supported:
                 values: dict[str, Value] = {"better": better, "far": far, "cost": estimate(there)}
-                broken = not self.analysis.usable or self.withheld
-                return None if broken else Finding("one-sided", (self.label,), values)
+                clustered = self.broken is not None and self.broken.kind == "clusters"
+                return (
+                    None
+                    if clustered or not self.analysis.usable
+                    else Finding("one-sided", (self.label,), values)
+                )
         return None
 
     @cached_property
@@ -179,6 +196,16 @@ class RegimePosterior:
         if self.regions:
             return tuple(exponentials((low, high)) for low, _, high in self.regions)
         return tuple(exponentials(pair) for pair in self.optimum.near.stretches)
+
+    @property
+    def recipes_to_decide(self) -> int | None:
+        """At how many recipes a rise like the present estimate is decided in four of five regimes; None: too many."""
+        distance = abs(float(np.median(least_rise(self.optimum))) - self.thresholds.rise)
+        row = self.analysis.optima[self.label]
+        needed = (DECIDING * row.residual_sd / distance) ** 2 if distance > 0 else np.inf
+        # What was not enough here is at least doubled.
+        needed = max(needed, 2.0 * row.n_recipes)
+        return int(float(f"{needed:.2g}")) if needed <= TOO_MANY else None
 
     @property
     def shape(self) -> Finding:
@@ -473,6 +500,18 @@ class Analysis:
 def stated(reason: str | Finding) -> Finding:
     """Return a reason as a finding, words that stand for themselves included."""
     return reason if isinstance(reason, Finding) else Finding("text", (), {"text": reason})
+
+
+def deciding_recipes(regime: RegimePosterior) -> Finding:
+    """Return the plan of a population that would decide whether there is an optimum, or that none is in reach."""
+    if regime.recipes_to_decide is None:
+        return Finding("too many recipes", (regime.label,), {"most": float(TOO_MANY)})
+    values: dict[str, Value] = {
+        "axis": regime.data.axis,
+        "count": regime.recipes_to_decide,
+        "space": "stratified",
+    }
+    return Finding("deciding recipes", (f"{regime.data.target:g}",), values)
 
 
 def twice_the_recipes(regime: RegimeDesign) -> Finding:

@@ -28,6 +28,7 @@ from popstats.inference.regression import (
 from popstats.population.recipes import (
     Recipes,
     original_widths,
+    positive_widths,
     prepared_recipes,
     ratio_std,
 )
@@ -168,14 +169,10 @@ def _features(population: Population, recipes: Recipes) -> dict[str, FloatArray]
     if spread is not None:
         features["ratio_std"] = spread[first][:, None]
     if population.widths is not None:
-        features["log_widths"] = _log_widths(population.widths[first], original_widths(population))
+        features["log_widths"] = np.log(
+            positive_widths(population.widths[first]) / original_widths(population)
+        )
     return features
-
-
-def _log_widths(widths: FloatArray, original: FloatArray) -> FloatArray:
-    """Return log shares of the original's widths; a skipped block counts as half of its narrowest width."""
-    narrowest = np.where(widths > 0.0, widths, np.inf).min(axis=0)
-    return np.asarray(np.log(np.where(widths > 0.0, widths, narrowest / 2.0) / original))
 
 
 def _columns(features: Mapping[str, FloatArray]) -> dict[str, FloatArray]:

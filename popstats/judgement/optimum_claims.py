@@ -11,6 +11,7 @@ from popstats.judgement.analysis import (
     Analysis,
     Effect,
     RegimePosterior,
+    deciding_recipes,
     estimate,
     exponentials,
     more_recipes,
@@ -70,14 +71,15 @@ def optimum_undecided(regime: RegimePosterior) -> Finding | None:
 
 def remedies(regime: RegimePosterior) -> tuple[Finding, ...]:
     """Return what would decide whether there is an optimum: where a premise is broken, other recipes; else more."""
-    if regime.withheld and regime.withheld.kind == "moves with cost":
-        kept = 1.0 - regime.data.target
-        half = kept - kept * float(np.exp(-regime.data.reach / 2.0))
-        return (
-            Finding("narrower regimes", (regime.label,), {"target": regime.data.target, "half_width": half}),
-        )
-    between = regime.withheld is not None
-    return (Finding("fill the gaps", (regime.label,)),) * between + (twice_the_recipes(regime.data),)
+    label, data, broken = (regime.label,), regime.data, regime.withheld.kind if regime.withheld else ""
+    if broken == "moves with cost":
+        kept = 1.0 - data.target
+        half = kept - kept * float(np.exp(-data.reach / 2.0))
+        return (Finding("narrower regimes", label, {"target": data.target, "half_width": half}),)
+    if broken == "outliers":
+        return (Finding("down-weight outliers", label),)
+    between = (Finding("fill the gaps", label),) if broken else ()
+    return (*between, deciding_recipes(regime))
 
 
 def _effect(regime: RegimePosterior) -> Effect:
@@ -193,7 +195,8 @@ def _original_ratio(analysis: Analysis, regime: RegimePosterior) -> Verdict:
     outside: dict[str, Value] = {"outside": _outside(analysis, regime), "band": _band(analysis)}
     said = Finding("C3c", (), {"cost": estimate(regret), "limit": limits.regret})
     facts = (Finding("outside band", (regime.label,), outside),)
-    return analysis.verdict("C3c", regime.data, effect, said, facts, (twice_the_recipes(regime.data),))
+    more = (twice_the_recipes(regime.data),) if regime.outcome == "supported" else remedies(regime)
+    return analysis.verdict("C3c", regime.data, effect, said, facts, more)
 
 
 def _why_not_ratio(analysis: Analysis, regime: RegimePosterior) -> tuple[Finding, tuple[Finding, ...]] | None:

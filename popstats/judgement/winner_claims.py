@@ -21,7 +21,7 @@ from popstats.judgement.analysis import (
     more_recipes,
     twice_the_recipes,
 )
-from popstats.judgement.optimum_claims import needs_optimum, optimum_undecided, per_regime
+from popstats.judgement.optimum_claims import needs_optimum, optimum_undecided, per_regime, remedies
 from popstats.judgement.verdicts import Thresholds, Verdict
 from popstats.posterior.mean_curve import MeanCurve
 
@@ -75,9 +75,8 @@ def _winners(analysis: Analysis, regime: RegimePosterior) -> Verdict:
         "implied": _implied(regime, seed),
     }
     facts = (Finding("halves noise", (), {"noise": _NOISES[analysis.fit.settings.noise]}),)
-    return analysis.verdict(
-        "C3b", data, effect, Finding("C3b", (), values), facts, (twice_the_recipes(data),)
-    )
+    more = (twice_the_recipes(data),) if regime.outcome == "supported" else remedies(regime)
+    return analysis.verdict("C3b", data, effect, Finding("C3b", (), values), facts, more)
 
 
 def prior_lift(limits: Thresholds, seed: int) -> float:

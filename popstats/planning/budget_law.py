@@ -19,7 +19,7 @@ import numpy as np
 
 from popstats.arrays import BoolArray, FloatArray, IntArray
 from popstats.errors import PopulationError
-from popstats.population.recipes import original_widths, prepared_recipes
+from popstats.population.recipes import original_widths, positive_widths, prepared_recipes
 from popstats.population.regimes import Axis
 from popstats.population.table import Population
 
@@ -30,13 +30,13 @@ WINDOWS = (1.15, 1.5, 2.5, np.inf)
 #: A wider window has to lower that error by this share.
 WORTHWHILE = 0.02
 #: A budget is supported where so many recipes (of few, this share) cost it within this factor, some less, some more.
-SUPPORTED_FACTOR, SUPPORTED_RECIPES, SUPPORTED_SHARE = 1.5, 20, 0.25
+SUPPORTED_FACTOR, SUPPORTED_RECIPES, SUPPORTED_SHARE = 1.5, 20, 0.15
 #: Fewest recipes of similar cost, and narrowest range of reductions that is worth naming.
 FEWEST_RECIPES, NARROWEST = 10, 0.005
 #: Share of the recipes that lies outside the supported costs on either side, before these are widened by a factor.
 OUTSIDE, WIDENED = 0.01, 1.02
 #: Most recipes of a fit, the nearest in cost: more would add time, not certainty.
-MOST = 1000
+MOST = 600
 #: Most columns of the law: above, the pairwise products are left out.
 MOST_COLUMNS = 6000
 LAMBDAS = 2.0 ** np.arange(-10, 11)
@@ -52,8 +52,6 @@ COMMON = 10.0
 LEAST_RECIPE_SHARE, LEAST_SEED_DF = 0.05, 5
 #: Errors in percent are kept so far from 0 and 100.
 LEAST_ERROR = 0.05
-#: A width of 0 (a skipped block) counts as this share of the smallest other one.
-SKIPPED = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,21 +70,26 @@ class WidthTable:
 
     def logs(self, widths: FloatArray) -> FloatArray:
         """Return log kept shares of recipes, (n, G) -> (n, G)."""
-        positive = np.where(widths > 0, widths, np.inf)
-        smallest = np.minimum(positive.min(axis=0), self.full * np.exp(self.log_shares.min(axis=0)))
-        return np.asarray(np.log(np.where(widths > 0, widths, SKIPPED * smallest) / self.full))
+        skipped = self.log_shares.min(axis=0)
+        return np.asarray(np.log(np.where(widths > 0, widths, np.exp(skipped) * self.full) / self.full))
 
     def drop(self, outcome: FloatArray) -> FloatArray:
         """Return the drop in points behind an outcome."""
         return np.asarray(self.population.original.accuracy - 100.0 / (1.0 + np.exp(outcome)))
 
+    def slope(self, outcome: FloatArray) -> FloatArray:
+        """Return how fast the drop in points rises with the outcome."""
+        share = 1.0 / (1.0 + np.exp(-outcome))
+        return np.asarray(100.0 * share * (1.0 - share))
+
     def supported(self) -> list[tuple[float, float]]:
         """Return the ranges of reductions that the recipes support, mildest first."""
         low, high = np.quantile(self.log_cost, [OUTSIDE, 1.0 - OUTSIDE])
         grid = np.minimum(np.linspace(high + np.log(WIDENED), low - np.log(WIDENED), 201), -1e-6)
-        near = np.abs(grid[:, None] - self.log_cost) <= np.log(SUPPORTED_FACTOR)
+        reach, ascending = np.log(SUPPORTED_FACTOR), np.sort(self.log_cost)
+        near = np.searchsorted(ascending, grid + reach, "right") - np.searchsorted(ascending, grid - reach)
         needed = max(FEWEST_RECIPES, min(SUPPORTED_RECIPES, int(SUPPORTED_SHARE * self.log_cost.size)))
-        fine = near.sum(axis=1) >= needed
+        fine = near >= needed
         edges = np.flatnonzero(np.diff(np.r_[False, fine, False]))
         ranges = [
             (-np.expm1(grid[a]), -np.expm1(grid[b - 1])) for a, b in zip(edges[::2], edges[1::2], strict=True)
@@ -118,15 +121,14 @@ def _width_table(population: Population, axis: Axis) -> WidthTable:
         raise PopulationError(
             f"{population.name}: all {len(own):,} recipes have the same widths, so nothing can be said about other ones"
         )
+    own = np.where(own.any(axis=0), own, 1.0)  # a group that no recipe has
     full = np.maximum(original_widths(population), own.max(axis=0))
-    full = np.where(full > 0, full, 1.0)
-    smallest = np.where(own > 0, own, np.inf).min(axis=0)
     error = 100.0 - population.original.accuracy + table["drop"].to_numpy()
     error = np.clip(error, LEAST_ERROR, 100.0 - LEAST_ERROR)
     slope = 1.0 / error + 1.0 / (100.0 - error)
     return WidthTable(
         population, axis, full,
-        log_shares=np.log(np.where(own > 0, own, SKIPPED * np.where(np.isfinite(smallest), smallest, 1.0)) / full),
+        log_shares=np.log(positive_widths(own) / full),
         log_cost=np.log1p(-np.minimum(table["reduction"].to_numpy(), 1.0 - 1e-9)),
         outcome=np.log(error / (100.0 - error)), runs=table["runs"].to_numpy(),
         within=table["within"].to_numpy() * slope**2,
@@ -156,6 +158,7 @@ class BudgetLaw:
     rows: IntArray = field(
         default_factory=lambda: np.zeros(0, dtype=np.int64)
     )  # (n,) numbers of the recipes in the width table
+    offset: FloatArray = field(default_factory=lambda: np.zeros(0))  # (n,) of the recipes
     technique: int = 0  # that is predicted
     seed_variance: float = 0.0  # of one training; 0 where seeds cannot be told from recipes
     mean_inverse_runs: float = 1.0
@@ -198,7 +201,7 @@ class BudgetLaw:
     @property
     def _first(self) -> FloatArray:
         """Return the intercepts' columns of a recipe of the predicted technique, (f,)."""
-        return np.eye(1, self.levels.size)[0]
+        return np.asarray(np.eye(1, self.levels.size)[0])
 
     def _features(self, log_shares: FloatArray, offset: FloatArray | float) -> FloatArray:
         return _features(log_shares - self.centre, np.broadcast_to(offset, len(log_shares)), self.kappa)
@@ -213,13 +216,16 @@ def _features(distance: FloatArray, offset: FloatArray, kappa: float) -> FloatAr
     return np.hstack(terms)
 
 
-def law_at(table: WidthTable, log_cost: float) -> BudgetLaw:
-    """Return the law near one budget (log share of the original's cost)."""
+def law_at(table: WidthTable, log_cost: float, among: BoolArray | None = None) -> BudgetLaw:
+    """Return the law near one budget (log share of the original's cost), from all recipes or from those `among`."""
     distance = np.abs(table.log_cost - log_cost)
-    order = np.argsort(distance, kind="stable")[:MOST]
-    dearer = table.log_cost[order] > log_cost
+    if among is not None:
+        distance = np.where(among, distance, np.inf)
+    order = np.argsort(distance, kind="stable")[: min(MOST, int(np.isfinite(distance).sum()))]
+    near = order[distance[order] <= np.log(SUPPORTED_FACTOR)]
+    dearer = table.log_cost[near] > log_cost
     inner = distance <= np.log(INNER)
-    inner[order[dearer][:LEAST_INNER]] = inner[order[~dearer][:LEAST_INNER]] = True
+    inner[near[dearer][:LEAST_INNER]] = inner[near[~dearer][:LEAST_INNER]] = True
     laws = [_fitted(table, rows, inner[rows], log_cost) for rows in _windows(distance, order, inner)]
     best = laws[0]
     for law in laws[1:]:
@@ -253,27 +259,44 @@ def _fitted(table: WidthTable, rows: IntArray, inner: BoolArray, log_cost: float
     residual = outcome - law.fitted
     cut = np.minimum(outcome, law.fitted + CUT * 1.4826 * np.median(np.abs(residual)))
     if (cut < outcome).any():
-        law = _ridge(shares, offset, cut, levels)
+        law = _ridge(shares, offset, cut, levels, kappas=(law.kappa,))
     df = (table.runs[rows] - 1)[inner].sum()
     seeds = float(table.within[rows][inner].sum() / df) if df >= LEAST_SEED_DF else 0.0
     return replace(
-        law, inner=inner, rows=rows, technique=first, seed_variance=seeds,
+        law, inner=inner, rows=rows, offset=offset, technique=first, seed_variance=seeds,
         mean_inverse_runs=float((1.0 / table.runs[rows][inner]).mean()),
     )  # fmt: skip
 
 
-def _ridge(shares: FloatArray, offset: FloatArray, outcome: FloatArray, levels: FloatArray) -> BudgetLaw:
+def _singular(x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the singular vectors and values of a matrix, without its null space."""
+    if x.shape[1] <= x.shape[0]:
+        left, spread, right = np.linalg.svd(x, full_matrices=False)
+        kept = spread > 1e-9 * max(float(spread[0]), 1e-300)
+        return left[:, kept], spread[kept], right[kept]
+    # Several times faster where there are more columns than rows; half of the digits are enough.
+    values, left = np.linalg.eigh(x @ x.T)
+    kept = values > 1e-12 * max(float(values[-1]), 1e-300)
+    left, spread = left[:, kept], np.sqrt(values[kept])
+    return left, spread, (left.T @ x) / spread[:, None]
+
+
+def _ridge(
+    shares: FloatArray,
+    offset: FloatArray,
+    outcome: FloatArray,
+    levels: FloatArray,
+    kappas: tuple[float, ...] = KAPPAS,
+) -> BudgetLaw:
     """Return the law of largest marginal likelihood over lambda and kappa."""
     centre, groups = shares.mean(axis=0), shares.shape[1]
     basis = np.linalg.qr(levels)[0]
     free, df = (basis**2).sum(axis=1), len(outcome) - levels.shape[1] + PRIOR_DF
     y = outcome - basis @ (basis.T @ outcome)
     best = None
-    for kappa in KAPPAS if groups * (groups - 1) / 2 <= MOST_COLUMNS else KAPPAS[:1]:
+    for kappa in kappas if groups * (groups - 1) / 2 <= MOST_COLUMNS else KAPPAS[:1]:
         x = _features(shares - centre, offset, kappa)
-        left, spread, right = np.linalg.svd(x - basis @ (basis.T @ x), full_matrices=False)
-        kept = spread > 1e-9 * max(float(spread[0]), 1e-300)
-        left, spread, right = left[:, kept], spread[kept], right[kept]
+        left, spread, right = _singular(x - basis @ (basis.T @ x))
         along = left.T @ y
         gain = 1.0 + LAMBDAS[:, None] * spread**2
         rest = max(float(y @ y - along @ along), 0.0) + PRIOR_DF * PRIOR_SHARE * float(y @ y) / df + 1e-12

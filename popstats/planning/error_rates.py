@@ -60,7 +60,7 @@ class Setting:
     rise: float = 0.4  # Points.
     noise: float = 0.15  # Standard deviation between recipes, points.
     noise_kind: str = "normal"  # normal, heavy, skewed or growing.
-    seeds: int = 1  # Trainings a recipe.
+    seeds: int = 1  # Trainings per recipe.
     seed_noise: float = 0.0  # Standard deviation between trainings of a recipe, points.
 
 
@@ -94,7 +94,7 @@ FULL: dict[str, Any] = {"repetitions": 201, "settings": settings()}
 class Calibration:
     """The outcome of a calibration."""
 
-    # One row a setting: the setting's fields; `regimes` (repetitions); `claim_true` (share in which C3a is
+    # One row per setting: the setting's fields; `regimes` (repetitions); `claim_true` (share in which C3a is
     # true: the observed range varies); `coverage_mcb`, `coverage_near_lower`, `coverage_near_upper`,
     # `coverage_limit` (share of 90 % intervals that hold the truth; NaN where the truth has no optimum);
     # `supported`, `refuted`, `undecided` (shares of verdicts on C3a); `false_supported` (among regimes in which

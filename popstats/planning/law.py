@@ -1,4 +1,4 @@
-r"""The additive width law: the accuracy drop as a sum of one curve a dependency group, in its log-width.
+r"""The additive width law: the accuracy drop as a sum of one curve per dependency group, in its log-width.
 
 .. math:: \mathrm{drop}_i = \alpha + \sum_g b_g (\ell_{ig} - \bar\ell_g) + q_g (\ell_{ig} - \bar\ell_g)^2 + e_i,
           \qquad \ell_{ig} = \log(w_{ig} / w_g^{\mathrm{original}})
@@ -19,7 +19,6 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +36,7 @@ from popstats.inference.regression import (
     log_width_terms,
     weighted_cross_products,
 )
-from popstats.planning.recovered_costs import CostForm, recover_cost
+from popstats.planning.recovered_costs import CostForm, cost_form
 from popstats.population.recipes import original_widths, positive_widths, prepared_recipes
 from popstats.population.regimes import Axis, Regimes
 from popstats.population.table import Population
@@ -58,56 +57,9 @@ _DRAWS = 2000
 
 
 def _law_columns(log_shares: FloatArray, centre: FloatArray) -> FloatArray:
+    """Return level, distances from the centre, their squares and sum, (n, G) -> (n, 2 + 2 G)."""
     terms = log_width_terms(log_shares, centre)
     return np.column_stack([np.ones(len(terms)), terms, terms[:, : centre.size].sum(axis=1)])
-
-
-@dataclass(frozen=True, eq=False)
-class RegimeLaw:
-    """The law of one regime, as its log-widths see it."""
-
-    centre: FloatArray  # (G,); Mean log kept share of each group.
-    posterior: Ridge  # Of level, own slopes, bends and common slope.
-
-    @classmethod
-    def through(cls, log_shares: FloatArray, drop: FloatArray, runs: FloatArray) -> RegimeLaw:
-        """Fit the law to recipes: log kept shares (n, G), mean drops (points) and runs (n,)."""
-        centre = log_shares.mean(axis=0)
-        columns = _law_columns(log_shares, centre)
-        return cls(centre, fit_ridge(weighted_cross_products(columns, drop, runs), len(drop), free=1))
-
-    def columns(self, log_shares: FloatArray) -> FloatArray:
-        """Return level, distances from the centre, their squares and sum, (n, G) -> (n, 2 + 2 G)."""
-        return _law_columns(log_shares, self.centre)
-
-    def slopes(self, coefficients: FloatArray) -> FloatArray:
-        """Return each group's slope, own and common part together, (..., 2 + 2 G) -> (..., G)."""
-        return np.asarray(coefficients[..., 1 : self.centre.size + 1] + coefficients[..., -1:])
-
-    def expected(self, log_shares: FloatArray) -> FloatArray:
-        """Return the posterior mean of the drop, points, (n, G) -> (n,)."""
-        return np.asarray(self.columns(log_shares) @ self.posterior.mean)
-
-    def uncertainty(self, log_shares: FloatArray) -> FloatArray:
-        """Return the posterior standard deviation of the expected drop, points, (n, G) -> (n,).
-
-        Like a leverage, it grows with the distance from the recipes that the law was fitted to, directions that
-        they hardly vary in counting most.
-        """
-        columns = self.columns(log_shares)
-        return np.asarray(
-            np.sqrt(np.einsum("ni,ij,nj->n", columns, self._covariance, columns, optimize=True))
-        )
-
-    @cached_property
-    def _covariance(self) -> FloatArray:
-        drawn, _ = self.posterior.draw(_DRAWS, np.random.default_rng(0))
-        return np.asarray(np.cov(drawn.T))
-
-    def draw_mean(self, log_shares: FloatArray, draws: int, seed: int) -> FloatArray:
-        """Return posterior draws of the mean expected drop of these recipes, points, (n, G) -> (draws,)."""
-        drawn, _ = self.posterior.draw(draws, np.random.default_rng(seed))
-        return np.asarray(drawn @ self.columns(log_shares).mean(axis=0))
 
 
 @dataclass(frozen=True)
@@ -117,17 +69,14 @@ class _Law:
     label: str
     n_recipes: int
     widths: FloatArray
-    law: RegimeLaw
+    centre: FloatArray  # (G,); Mean log kept share of each group.
+    posterior: Ridge  # Of level, own slopes, bends and common slope.
     r2: float
     ceiling: float
 
-    @property
-    def centre(self) -> FloatArray:
-        return self.law.centre
-
-    @property
-    def posterior(self) -> Ridge:
-        return self.law.posterior
+    def slopes(self, coefficients: FloatArray) -> FloatArray:
+        """Return each group's slope, own and common part together, (..., 2 + 2 G) -> (..., G)."""
+        return np.asarray(coefficients[..., 1 : self.centre.size + 1] + coefficients[..., -1:])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -136,19 +85,17 @@ class WidthLaw:
 
     groups: tuple[str, ...]  # Dependency groups.
     labels: tuple[str, ...]  # Regimes that have a law, and "all" for the law over all of them.
-    # One row a regime and group: `regime`, `group`, `points` (accuracy points that a 10 % wider group buys,
+    # One row per regime and group: `regime`, `group`, `points` (accuracy points that a 10 % wider group buys,
     # with `lower`, `upper`: 90 % equal-tailed interval), `macs_percent` (what those 10 % cost, in percent of
     # the original's MACs; NaN where the costs cannot be recovered from the table), `points_per_percent_macs`
     # with `per_macs_lower`, `per_macs_upper`.
     elasticities: pd.DataFrame
-    # One row a regime: `regime`, `n_recipes`, `r2` (cross-validated share of the variance between single
+    # One row per regime: `regime`, `n_recipes`, `r2` (cross-validated share of the variance between single
     # trainings of the regime that the law predicts), `ceiling` (what is left after the seeds' own noise; NaN
     # without replicates) and `share_of_ceiling`.
     fit: pd.DataFrame
-    original_accuracy: float
     full_widths: FloatArray
     macs: CostForm | None
-    params: CostForm | None
     seed: int
     _laws: Mapping[str, _Law]
 
@@ -172,15 +119,6 @@ class WidthLaw:
             }
         )
 
-    def expected_drop(self, widths: npt.ArrayLike, regime: str = POOLED) -> FloatArray:
-        """Return the posterior mean of the drop alone (points), shape (n, G) -> (n,): fast."""
-        law = self._law(regime)
-        return np.asarray(self._columns(law, widths) @ law.posterior.mean)
-
-    def of(self, regime: str) -> RegimeLaw:
-        """Return the law of one regime (a label of `labels`)."""
-        return self._law(regime).law
-
     def _law(self, regime: str) -> _Law:
         if regime not in self._laws:
             raise FitError(f"width law: no regime {regime!r}; there are: {', '.join(self.labels)}")
@@ -189,10 +127,10 @@ class WidthLaw:
     def _columns(self, law: _Law, widths: npt.ArrayLike) -> FloatArray:
         given = np.atleast_2d(np.asarray(widths, dtype=np.float64))
         if given.shape[1] != len(self.groups):
-            raise FitError(f"width law: expected {len(self.groups)} widths a recipe, got {given.shape[1]}")
+            raise FitError(f"width law: expected {len(self.groups)} widths per recipe, got {given.shape[1]}")
         if (given <= 0).any():
             raise FitError("width law: expected positive widths (every group keeps at least one channel)")
-        return law.law.columns(np.log(given / self.full_widths))
+        return _law_columns(np.log(given / self.full_widths), law.centre)
 
     def __repr__(self) -> str:
         best = self.fit.iloc[-1]
@@ -269,17 +207,15 @@ def width_law(
     recipes, assigned = prepared.at_average_technique, prepared.assigned
     widths = positive_widths(every[prepared.first])
     laws = _all_laws(recipes, np.log(widths / full), widths, assigned, seed)
-    macs = recover_cost(population, "macs")
+    macs = cost_form(population, "macs")
     tables = [_elasticities(law, population, macs, seed) for law in laws]
     return WidthLaw(
         groups=population.group_names,
         labels=tuple(law.label for law in laws),
         elasticities=pd.concat(tables, ignore_index=True),
         fit=pd.DataFrame([_fit_row(law) for law in laws]),
-        original_accuracy=population.original.accuracy,
         full_widths=full,
         macs=macs,
-        params=recover_cost(population, "params"),
         seed=seed,
         _laws={law.label: law for law in laws},
     )
@@ -306,8 +242,9 @@ def _one_law(
     label: str, recipes: pd.DataFrame, log_widths: FloatArray, widths: FloatArray, seed: int
 ) -> _Law:
     drop, runs = recipes["drop"].to_numpy(), recipes["runs"].to_numpy()
-    law = RegimeLaw.through(log_widths, drop, runs)
-    losses = held_out_losses(law.columns(log_widths), drop, runs, assign_folds(len(recipes), seed), free=1)
+    centre = log_widths.mean(axis=0)
+    columns = _law_columns(log_widths, centre)
+    losses = held_out_losses(columns, drop, runs, assign_folds(len(recipes), seed), free=1)
     within, df = recipes["within"].sum(), runs.sum() - runs.size
     total = float((runs * (drop - np.average(drop, weights=runs)) ** 2).sum() + within)
     noise = float(within / df * runs.sum()) if df > 0 else float("nan")
@@ -315,7 +252,8 @@ def _one_law(
         label=label,
         n_recipes=len(recipes),
         widths=np.exp(np.log(widths).mean(axis=0)),
-        law=law,
+        centre=centre,
+        posterior=fit_ridge(weighted_cross_products(columns, drop, runs), len(drop), free=1),
         r2=1.0 - float((runs * losses).sum() + within) / total if total > 0 else float("nan"),
         ceiling=1.0 - noise / total if total > 0 else float("nan"),
     )
@@ -333,8 +271,8 @@ def _fit_row(law: _Law) -> dict[str, object]:
 
 def _elasticities(law: _Law, population: Population, macs: CostForm | None, seed: int) -> pd.DataFrame:
     drawn, _ = law.posterior.draw(_DRAWS, np.random.default_rng(seed))
-    lower, upper = interval(-law.law.slopes(drawn) * np.log1p(WIDER))
-    points = -law.law.slopes(law.posterior.mean) * np.log1p(WIDER)
+    lower, upper = interval(-law.slopes(drawn) * np.log1p(WIDER))
+    points = -law.slopes(law.posterior.mean) * np.log1p(WIDER)
     cost = _cost_of_wider(law, population, macs)
     return pd.DataFrame(
         {

@@ -34,12 +34,12 @@ GUESSED_RISE, GUESSED_NOISE, GUESSED_SEED_SHARE = 0.4, 0.3, 0.5
 class Plan:
     """How precise a regime's near-optimal range would become."""
 
-    # One row a number of recipes and seeds: recipes, seeds, trainings (their product); lower_width, upper_width
+    # One row per number of recipes and seeds: recipes, seeds, trainings (their product); lower_width, upper_width
     # (width in mCB of the 90 % intervals of the range's two ends, medians over simulated populations); chance
     # (share of these in which both are narrower than `width`).
     frame: pd.DataFrame
     regime: str  # Label of the regime, "" for a guess.
-    width: float  # What was asked for, in mCB.
+    width: float  # Target width of the intervals, in mCB.
     # recipes, seeds: The fewest trainings with a chance of at least 0.8; None where nothing tried suffices.
     recipes: int | None
     seeds: int | None
@@ -95,9 +95,9 @@ def plan_size(
         A fit of a few dozen recipes; of heavy-tailed or skewed noise counts what it tells about the curve. Without
         it, a guess is planned with: a parabola between mCB 0.5 and 2.
     regime : float or str, optional
-        Centre or label of one of the pilot's regimes; default: the one whose near-optimal range is known worst.
+        Centre or label of one of the pilot's regimes; default: the regime with the widest interval.
     width : float
-        Both ends of the near-optimal range shall have 90 % intervals narrower than this, in mCB.
+        Target width of the 90 % intervals at both ends of the near-optimal range, in mCB.
     noise : float, optional
         Of a guess: standard deviation of one training about the curve, points; default 0.3.
     rise : float, optional
@@ -227,7 +227,7 @@ def _conclude(frame: pd.DataFrame, scenario: Scenario, width: float) -> Plan:
         best = frame.sort_values("chance").iloc[-1]
         sentence = (
             f"{place}: nothing tried gives {goal} with a chance of {CHANCE:.0%}; {int(best['recipes']):,} recipes "
-            f"with {_seeds(best['seeds'])} each reach {best['chance']:.0%}{seeds_unknown}. Ask for a larger width, or "
+            f"with {_seeds(best['seeds'])} each reach {best['chance']:.0%}{seeds_unknown}. Choose a larger width, or "
             "accept that the curve is too flat for one best value."
         )
         return Plan(frame, label, width, None, None, sentence)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from popstats.arrays import FloatArray
+from popstats.arrays import BoolArray, FloatArray
 from popstats.errors import PopulationError
 from popstats.inference.draws import INTERVAL_MASS, interval
 from popstats.planning.budget_law import BudgetLaw, WidthTable, law_at, width_table
@@ -21,24 +21,41 @@ from popstats.planning.search import Budget, best_recipe, penalty, support, unif
 from popstats.population.recipes import prepared_recipes
 from popstats.population.regimes import Axis
 from popstats.population.table import Population, folder_for
+from popstats.words import (
+    AXIS_WORDS,
+    INTERVAL_WORDS,
+    interval_words,
+    join_words,
+    number,
+    percent,
+    with_interval,
+)
 
 #: Budgets of a frontier.
 FRONTIER = 25
 #: Halvings that place the largest reduction of a tolerated drop between two budgets of a frontier.
 _HALVINGS = 5
 #: Listed candidates may cost so much less than the budget and still be ranked: cheaper ones answer another budget.
-CHEAPEST = 0.75
+CHEAPEST = 2.0 / 3.0
 #: Up to so many different widths that are no whole numbers are taken for the only ones that there are.
 _LEVELS = 64
 #: Other widths that are no whole numbers (densities) are given in this share of the original's.
 _FINE = 1e-3
 _ROUNDING = 1e-9
+#: Names of the two recipes, and what their table shows beside the widths.
+_NAMES = ("recommended", "uniform")
+_COLUMNS = ("name", "macs", "params", "mcb", "drop", "drop_lower", "drop_upper")
 #: Draws behind the interval of a gain.
 _DRAWS = 4000
-_AXIS_WORDS = {"macs": "MACs", "params": "parameters"}
+#: The evenest candidate is looked for among those that cost at least this share of the budget, where there are any.
+USED = 0.9
+#: Listed candidates lie in the trained range of at least this share of the groups.
+GROUPS_INSIDE = 0.95
+#: More groups than this are not named in a sentence.
+GROUPS_NAMED = 12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RecipePrediction:
     """One recipe, its costs and its predicted drop.
 
@@ -68,20 +85,20 @@ class RecipePrediction:
     drop_upper: float
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Recommendation:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Recommendation(RecipePrediction):
     """The recipe that the width law predicts best at a budget, beside uniform pruning.
 
     Attributes
     ----------
+    name, widths, ratios, macs, params, mcb, drop, drop_lower, drop_upper
+        Of the recommended recipe, as in `RecipePrediction`.
     axis : {"macs", "params"}
         What the budget limits.
     reduction : float
         Share of the original's cost that goes at least.
-    best, uniform : RecipePrediction
-        The recommended recipe, and the one that keeps the same fraction of every group. The fields of `best` are
-        attributes of the recommendation too: `widths`, `ratios`, `macs`, `params`, `mcb`, `drop`, `drop_lower`,
-        `drop_upper`.
+    uniform : RecipePrediction
+        The recipe that keeps the same fraction of every group.
     gain, gain_lower, gain_upper : float
         Predicted gain over uniform, percentage points, with its 90 % interval; NaN ends where this table cannot tell.
     technique : str
@@ -92,11 +109,18 @@ class Recommendation:
         What limits the prediction; "" if nothing does.
     ranking : pandas.DataFrame or None
         With `candidates`: those within the budget, best first, with `drop`, `drop_lower`, `drop_upper`.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> population = popstats.simulate_population("additive-widths", regimes=[0.6, 0.8], n=150, rise=1.0)
+    >>> found = popstats.recommend(population, reduction=0.7)
+    >>> list(found.frame["name"]), found.uniform.macs <= 0.3 * population.original.macs
+    (['recommended', 'uniform'], True)
     """
 
     axis: Axis
     reduction: float
-    best: RecipePrediction
     uniform: RecipePrediction
     gain: float
     gain_lower: float
@@ -105,77 +129,38 @@ class Recommendation:
     n_recipes: int
     note: str
     _identity: dict[str, Any] = field(default_factory=dict)
-    _full: dict[str, float] = field(default_factory=dict)
+    _achieved: float = 0.0  # share of the original's cost that the recipe really removes
+    _layers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _bands: dict[str, tuple[float, float]] = field(default_factory=dict)
     ranking: pd.DataFrame | None = None
-
-    @property
-    def widths(self) -> dict[str, float]:
-        """Channels kept in each group."""
-        return self.best.widths
-
-    @property
-    def ratios(self) -> dict[str, float]:
-        """Fraction removed of each group."""
-        return self.best.ratios
-
-    @property
-    def macs(self) -> float:
-        """MACs of the recipe."""
-        return self.best.macs
-
-    @property
-    def params(self) -> float:
-        """Parameters of the recipe."""
-        return self.best.params
-
-    @property
-    def mcb(self) -> float:
-        """FLOPs-to-parameters ratio relative to the original's."""
-        return self.best.mcb
-
-    @property
-    def drop(self) -> float:
-        """Predicted drop, points."""
-        return self.best.drop
-
-    @property
-    def drop_lower(self) -> float:
-        """Lower end of the drop's 90 % interval, points."""
-        return self.best.drop_lower
-
-    @property
-    def drop_upper(self) -> float:
-        """Upper end of the drop's 90 % interval, points."""
-        return self.best.drop_upper
 
     @property
     def frame(self) -> pd.DataFrame:
         """One row for each of the two recipes: name, macs, params, mcb, drop with its interval, and the widths."""
         rows = [
-            {k: v for k, v in vars(r).items() if k not in ("widths", "ratios")} | r.widths
-            for r in (self.best, self.uniform)
+            {name: getattr(recipe, name) for name in _COLUMNS} | recipe.widths
+            for recipe in (self, self.uniform)
         ]
         return pd.DataFrame(rows)
 
     @property
     def sentence(self) -> str:
         """What to do, and how sure that is."""
-        kept = ", ".join(f"{group} {width:g}" for group, width in self.widths.items())
+        kept = [f"{group} {width:g}" for group, width in self.widths.items()]
+        shown = join_words(kept) if len(kept) <= GROUPS_NAMED else f"the widths listed for {len(kept)} groups"
         trained = f" after {self.technique}" if self.technique else ""
         known = np.isfinite(self.gain_lower)
-        interval = (
-            f" ({INTERVAL_MASS:.0%} interval {self.gain_lower:.2f} to {self.gain_upper:.2f})" if known else ""
-        )
+        interval = f" ({INTERVAL_WORDS} {interval_words(self.gain_lower, self.gain_upper)})" if known else ""
         text = (
-            f"With at least {100 * self.reduction:.4g} % of the {_AXIS_WORDS[self.axis]} removed, keep {kept}: predicted "
-            f"drop{trained} {self.drop:.2f} points ({INTERVAL_MASS:.0%} interval {self.drop_lower:.2f} to "
-            f"{self.drop_upper:.2f}), {abs(self.gain):.2f} points {'less' if self.gain >= 0 else 'more'} than uniform "
-            f"pruning{interval}."
+            f"To remove at least {percent(self.reduction)} of the {AXIS_WORDS[self.axis]}, keep {shown}. Predicted "
+            f"drop{trained}: {number(self.drop)} points ({INTERVAL_WORDS} "
+            f"{interval_words(self.drop_lower, self.drop_upper)}), {number(abs(self.gain))} points "
+            f"{'less' if self.gain >= 0 else 'more'} than uniform pruning{interval}."
         )
         return f"{text} {self.note}".rstrip()
 
     def to_json(self, path: str | Path) -> Path:
-        """Write the recipe as recipe.json, version 1, without what only the network itself tells (layers).
+        """Write the recipe as recipe.json, version 1; layer by layer too, where the table comes from a run.
 
         Raises
         ------
@@ -193,6 +178,7 @@ class Recommendation:
             "params": _number(self.params),
             "widths": {group: _number(width) for group, width in self.widths.items()},
             "ratios": self.ratios,
+            **_by_layer(self._layers, self.widths, self.ratios),
             "gains": [],
             "predicted": {
                 "drop": [self.drop, self.drop_lower, self.drop_upper],
@@ -212,15 +198,12 @@ class Recommendation:
             If the folder does not exist and cannot be made.
         """
         target = _writable(path)
-        whole = self._identity["original_cost"]
-        cost = self.macs if self.axis == "macs" else self.params
         bands = [
-            f"{json.dumps(g)} = [{w / self._full[g]:.12g}, {w / self._full[g]:.12g}]"
-            for g, w in self.widths.items()
+            f"{json.dumps(group)} = [{low:.6g}, {high:.6g}]" for group, (low, high) in self._bands.items()
         ]
         lines = [
             f"# {self.sentence}", "[refined]", f"axis = {json.dumps(self.axis)}",
-            f"target = {1.0 - cost / whole!r}", 'kind = "widths"', "", "[refined.widths]", *bands,
+            f"target = {self._achieved!r}", 'kind = "widths"', "", "[refined.widths]", *bands,
         ]  # fmt: skip
         target.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return target
@@ -256,9 +239,9 @@ class Frontier:
         """The frontier's two ends."""
         first, last = self.frame.iloc[0], self.frame.iloc[-1]
         return (
-            f"From {first.reduction:.0%} to {last.reduction:.0%} of the {_AXIS_WORDS[self.axis]} removed, the predicted "
-            f"drop of the best recipe rises from {first['drop']:.2f} to {last['drop']:.2f} points; uniform pruning: "
-            f"{first.uniform_drop:.2f} to {last.uniform_drop:.2f}."
+            f"From {percent(first.reduction)} to {percent(last.reduction)} of the {AXIS_WORDS[self.axis]} removed, the "
+            f"predicted drop of the best recipe goes from {number(first['drop'])} to {number(last['drop'])} points; "
+            f"uniform pruning: {number(first.uniform_drop)} to {number(last.uniform_drop)}."
         )
 
     def __repr__(self) -> str:
@@ -316,10 +299,6 @@ def recommend(
     >>> found = popstats.recommend(population, reduction=0.7)
     >>> found.macs <= 0.3 * population.original.macs, found.drop < found.uniform.drop + 0.2
     (True, True)
-    >>> popstats.recommend(population, reduction=0.99)
-    Traceback (most recent call last):
-    ...
-    popstats.errors.PopulationError: ... supports reductions ...
     """
     table = _table(population, axis)
     if (reduction is None) == (drop is None):
@@ -363,7 +342,7 @@ def frontier(population: Population, *, axis: Axis | None = None) -> Frontier:
     """
     table = _table(population, axis)
     engine = _Recommender.of(table, None)
-    found = [engine.at(reduction) for reduction in _budgets(table)]
+    found = [engine.at(reduction) for reduction in engine.budgets]
     rows = [
         {
             "reduction": r.reduction, "macs": r.macs, "params": r.params, "mcb": r.mcb,
@@ -377,13 +356,17 @@ def frontier(population: Population, *, axis: Axis | None = None) -> Frontier:
 
 
 def _table(population: Population, axis: Axis | None) -> WidthTable:
+    if not isinstance(population, Population):
+        raise PopulationError(
+            f"recommend: expected a Population, got {type(population).__name__}; popstats.load_population reads one"
+        )
     if axis not in (None, "macs", "params"):
         raise PopulationError(f"recommend: axis: expected 'macs' or 'params', got {axis!r}")
     table = width_table(population, axis or population.regime_axis)
     if not table.supported():
         raise PopulationError(
             f"{population.name}: {len(table.outcome)} recipes are too few for a recommendation: at least 10 of similar cost "
-            f"({_AXIS_WORDS[table.axis]} within a factor of 1.5) are needed"
+            f"({AXIS_WORDS[table.axis]} within a factor of 1.5) are needed"
         )
     return table
 
@@ -415,7 +398,7 @@ def _checked_reduction(reduction: float, table: WidthTable) -> float:
             f"{np.ceil(1e3 * low) / 1e3:.3g} to {np.floor(1e3 * high) / 1e3:.3g}" for low, high in ranges
         )
         raise PopulationError(
-            f"{name}: {reduction:g} of the {_AXIS_WORDS[table.axis]} removed lies outside what its recipes support. The "
+            f"{name}: {reduction:g} of the {AXIS_WORDS[table.axis]} removed lies outside what its recipes support. The "
             f"table supports reductions from {shown}; train recipes near {reduction:g} to go further"
         )
     return float(reduction)
@@ -429,6 +412,7 @@ class _Recommender:
     budget: Budget | None  # costs on the axis; None with candidates
     units: FloatArray  # (G,)
     candidates: pd.DataFrame | None
+    trained: bool = False  # whether the candidates are the table's own recipes
 
     @classmethod
     def of(cls, table: WidthTable, candidates: pd.DataFrame | None) -> _Recommender:
@@ -437,8 +421,18 @@ class _Recommender:
             return cls(table, None, _units(table), _checked_candidates(candidates, population))
         cost = cost_form(population, table.axis)
         if cost is None:
-            return cls(table, None, _units(table), _own_recipes(population))
+            return cls(table, None, _units(table), _own_recipes(population), trained=True)
         return cls(table, Budget(cost, table.full, np.nan), _units(table), None)
+
+    @property
+    def budgets(self) -> list[float]:
+        """Supported reductions, even in log remaining cost; those that some recipe meets where recipes are listed."""
+        grid = _budgets(self.table)
+        if self.candidates is not None:
+            cost = self.candidates[self.table.axis].to_numpy(dtype=np.float64)
+            amount = (1.0 - grid[:, None]) * getattr(self.table.population.original, self.table.axis)
+            grid = grid[((cost <= amount) & (cost >= CHEAPEST * amount)).any(axis=1)]
+        return [float(reduction) for reduction in grid]
 
     def at(self, reduction: float) -> Recommendation:
         """Return the recommendation for one budget."""
@@ -456,7 +450,7 @@ class _Recommender:
             if budget.cost.cost(np.vstack([best, uniform])).max() > amount * (1.0 + 1e-6):
                 raise PopulationError(
                     f"{table.population.name}: no recipe with at least one unit of every group costs {1 - reduction:.4g} "
-                    f"of the original's {_AXIS_WORDS[table.axis]} or less"
+                    f"of the original's {AXIS_WORDS[table.axis]} or less"
                 )
             pair = pd.DataFrame(np.vstack([best, uniform]), columns=list(table.population.group_names))
             for name in ("macs", "params"):
@@ -468,24 +462,24 @@ class _Recommender:
 
     def for_drop(self, tolerated: float) -> Recommendation:
         """Return the recommendation for the largest reduction whose drop is tolerable with probability 0.95."""
-        if not np.isfinite(tolerated):
+        if not isinstance(tolerated, int | float | np.number) or not np.isfinite(tolerated):
             raise PopulationError(f"recommend: drop: expected a number of points, got {tolerated!r}")
         harsher: float | None = None
-        for reduction in _budgets(self.table)[::-1].tolist():
+        for reduction in self.budgets[::-1]:
             found = self.at(reduction)
             if found.drop_upper <= tolerated:
                 return self._between(found, harsher, tolerated)
             harsher = reduction
         raise PopulationError(
             f"{self.table.population.name}: no supported reduction keeps the drop at {tolerated:g} points or less with "
-            f"probability 0.95: even {found.reduction:.1%} of the {_AXIS_WORDS[self.table.axis]} removed is predicted to "
-            f"cost {found.drop:.2f} points ({found.drop_lower:.2f} to {found.drop_upper:.2f}). Tolerate more, or train "
+            f"probability 0.95: even {percent(found.reduction)} of the {AXIS_WORDS[self.table.axis]} removed is predicted "
+            f"to cost {with_interval(found.drop, found.drop_lower, found.drop_upper)} points. Tolerate more, or train "
             "recipes that are pruned less"
         )
 
     def _between(self, found: Recommendation, harsher: float | None, tolerated: float) -> Recommendation:
-        """Bisect between a tolerable reduction and the next one, which is not."""
-        for _ in range(_HALVINGS if harsher is not None else 0):
+        """Bisect between a tolerable reduction and the next one, which is not; listed recipes leave no more to find."""
+        for _ in range(_HALVINGS if harsher is not None and self.budget is not None else 0):
             assert harsher is not None
             middle = self.at((found.reduction + harsher) / 2.0)
             if middle.drop_upper <= tolerated:
@@ -502,13 +496,11 @@ class _Recommender:
         fits = frame[(frame[table.axis] <= amount) & (frame[table.axis] >= CHEAPEST * amount)]
         logs = table.logs(fits[groups].to_numpy(dtype=np.float64))
         offset = np.log(fits[table.axis].to_numpy(dtype=np.float64) / amount)
-        low, high, sure = support(law, table.log_shares[law.rows[law.inner]])
-        usable = ((logs >= low - _ROUNDING) & (logs <= high + _ROUNDING)).all(axis=1)
-        usable &= law.uncertainty(logs, offset) <= sure
+        usable = self.trained | _usable(law, table, logs, offset)
         if not usable.any():
             raise PopulationError(
-                f"recommend: candidates: none of {len(frame):,} costs between {CHEAPEST:.0%} and 100 % of the budget "
-                f"({amount:,.6g} {_AXIS_WORDS[table.axis]}) with widths that the trained recipes support"
+                f"recommend: candidates: none of {len(frame):,} costs between {percent(CHEAPEST)} and 100 % of the budget "
+                f"({amount:,.6g} {AXIS_WORDS[table.axis]}) with widths that the trained recipes support"
             )
         predicted = _drops(law, table, logs[usable], offset[usable])
         ranking = fits[usable].assign(
@@ -516,7 +508,9 @@ class _Recommender:
         )
         ranking = ranking.sort_values("drop", kind="stable").reset_index(drop=True)
         shares = fits[groups].to_numpy(dtype=np.float64) / table.full
-        evenest = np.lexsort((-fits[table.axis].to_numpy(), np.round(shares.std(axis=1), 6)))[0]
+        # The evenest of those that use the budget, so that uniform pruning is not beaten by thrift.
+        thrift = np.maximum(np.log(USED) - offset, 0.0)
+        evenest = int(np.lexsort((-offset, np.round(shares.std(axis=1), 6), np.round(thrift, 3)))[0])
         return pd.concat([ranking.head(1), fits.iloc[[evenest]]], ignore_index=True), ranking
 
     def _compared(
@@ -532,28 +526,31 @@ class _Recommender:
         )
         drops = np.transpose(_drops(law, table, logs, offset)).tolist()
         gain, lower, upper = _gain(law, table, logs, offset)
-        recipes = [
+        best, uniform = (
             _prediction(name, row, widths[k], table, drops[k])
-            for k, (name, row) in enumerate(
-                zip(("recommended", "uniform"), pair.to_dict("records"), strict=True)
-            )
-        ]
+            for k, (name, row) in enumerate(zip(_NAMES, pair.to_dict("records"), strict=True))
+        )
         note = _note(law, table, logs[1])
         if note:
             lower = upper = np.nan
+        # Bands that hold one width each: less than a unit to either side.
+        within = np.array([[-0.4], [0.4]]) * self.units
+        bands = np.clip((widths[0] + within) / table.full, 0.0, 1.0)
         plan = population.metadata.get("original", {})
         identity = {key: plan[key] for key in ("network", "original_id") if key in plan}
         return Recommendation(
-            table.axis, reduction, recipes[0], recipes[1], gain, lower, upper,
-            technique=population.techniques[law.technique], n_recipes=law.rows.size, note=note,
-            _identity=identity | {"original_cost": getattr(population.original, table.axis)},
-            _full=dict(zip(groups, table.full.tolist(), strict=True)), ranking=ranking,
+            **vars(best), uniform=uniform, axis=table.axis, reduction=reduction,
+            gain=gain, gain_lower=lower, gain_upper=upper, note=note, ranking=ranking,
+            technique=population.techniques[law.technique], n_recipes=law.rows.size,
+            _layers=population.metadata.get("costs", {}).get("layers", {}),
+            _identity=identity, _achieved=1.0 - float(np.exp(offset[0])) * (1.0 - reduction),
+            _bands=dict(zip(groups, zip(*bands.tolist(), strict=True), strict=True)),
         )  # fmt: skip
 
 
 def _best(law: BudgetLaw, seen: FloatArray, budget: Budget, units: FloatArray) -> FloatArray:
     """Return the recipe that the law predicts best within the budget, where the trained ones support it, (G,)."""
-    low, high, sure = support(law, seen)
+    low, high, sure = support(seen, law.uncertainty(seen, law.offset[law.inner]))
 
     def objective(log_shares: FloatArray) -> FloatArray:
         cost = budget.cost.cost(np.exp(log_shares) * budget.full)
@@ -561,6 +558,14 @@ def _best(law: BudgetLaw, seen: FloatArray, budget: Budget, units: FloatArray) -
         return law.expected(log_shares, offset) + penalty(law.uncertainty(log_shares, offset), sure)
 
     return best_recipe(objective, budget, seen, (low, high), units)
+
+
+def _usable(law: BudgetLaw, table: WidthTable, logs: FloatArray, offset: FloatArray) -> BoolArray:
+    """Return which listed recipes the trained ones near the budget support, (n,)."""
+    seen = table.log_shares[law.rows[law.inner]]
+    low, high, sure = support(seen, law.uncertainty(seen, law.offset[law.inner]))
+    inside = ((logs >= low - _ROUNDING) & (logs <= high + _ROUNDING)).mean(axis=1) >= GROUPS_INSIDE
+    return np.asarray(inside & (law.uncertainty(logs, offset) <= sure * (1.0 + _ROUNDING)))
 
 
 def _drops(
@@ -680,6 +685,23 @@ def _checked_candidates(frame: pd.DataFrame, population: Population) -> pd.DataF
             f"(first: {rows})"
         )
     return frame.assign(**{name: numbers[name] for name in wanted})
+
+
+def _by_layer(
+    layers: dict[str, dict[str, Any]], widths: dict[str, float], ratios: dict[str, float]
+) -> dict[str, dict[str, Any]]:
+    """Return what each layer keeps, and the ratios with which Torch-Pruning 1.6.1 cuts exactly these widths."""
+    full = {group: width / (1.0 - ratios[group]) for group, width in widths.items()}
+    kept, cut = {}, {}
+    for name, layer in layers.items():
+        group, outputs = layer["group"], layer["of"]
+        pruned = group is not None and ratios[group] > 0
+        # Half a channel more keeps rounding errors away from Torch-Pruning's whole part.
+        cut[name] = 1.0 - (widths[group] + 0.5) / full[group] if pruned else 0.0
+        if group is not None:
+            gone = sum(n * (full[g] - widths[g]) for g, n in layer["per_channel"].items())
+            kept[name] = {"channels": round(outputs - gone), "of": outputs, "ratio": gone / outputs}
+    return {"layers": kept, "torch_pruning": cut} if layers else {}
 
 
 def _number(value: float) -> float | int | None:

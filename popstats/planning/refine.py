@@ -6,6 +6,7 @@ import html
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Literal
 
@@ -13,19 +14,20 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from popstats.arrays import BoolArray, FloatArray
+from popstats.arrays import BoolArray, FloatArray, IntArray
 from popstats.errors import FitError
 from popstats.inference.draws import interval
 from popstats.judgement.analysis import Analysis, RegimePosterior
 from popstats.judgement.space_claims import judge_std_spaces, std_halves
-from popstats.planning.law import MINIMUM_RECIPES, RegimeLaw, WidthLaw, known_widths, width_law
-from popstats.planning.recovered_costs import CostForm
+from popstats.judgement.verdicts import Thresholds
+from popstats.planning.budget_law import BudgetLaw, WidthTable, law_at, width_table
+from popstats.planning.recovered_costs import CostForm, cost_form
 from popstats.planning.search import Budget, WidthBands, near_best_bands
-from popstats.population.recipes import positive_widths, ratio_std
-from popstats.population.regimes import Axis
+from popstats.population.recipes import ratio_std
+from popstats.population.regimes import Axis, regime_label
 from popstats.population.table import folder_for
-from popstats.posterior.fit import Fit, require_fit
-from popstats.words import percent, sentence
+from popstats.posterior.fit import Fit, fit, require_fit
+from popstats.words import join_words, percent, sentence
 
 Kind = Literal["mcb", "widths"]
 
@@ -37,6 +39,10 @@ _NEIGHBOURS = 40
 #: Bootstrap weights that are held at a time.
 _WEIGHTS = 1_000_000
 _ROUNDING = 1e-9
+#: Centres that differ by less are one.
+_SAME = 1e-6
+#: A budget without a regime of its own is refined from the recipes within this factor of its cost.
+AROUND = 1.25
 #: From this share of the recipes on a space is the whole space again.
 NEARLY_ALL = 0.95
 #: Halvings behind the expected gain of bands of widths, and draws of each half.
@@ -167,12 +173,13 @@ def refine(fit: Fit, regime: float | str, by: Kind = "mcb") -> RefinedSpace:
     ----------
     fit : Fit
     regime : float or str
-        Centre or label of a fitted regime.
+        Centre or label of a fitted regime, or any other reduction: "mcb" then fits a regime there, as the others were
+        fitted; "widths" needs recipes that cost more and less.
     by : {"mcb", "widths"}
         "mcb": the near-optimal range of mCB, and, where S1 is supported in the regime, the band of STD that the
         evenest third of the recipes nearest to that range lies in.
-        "widths": for each group the band of widths of the recipes that the width law predicts within 0.05
-        points of its best, on the exact costs' budget and where the table's recipes support the law; widened
+        "widths": for each group the band of widths of the recipes that the law of `popstats.recommend` predicts within
+        0.05 points of its best, on the exact costs' budget and where the table's recipes support the law; widened
         until 5 % of the regime's recipes lie inside. The expected gain is cross-fitted: bands from one half of
         the recipes, valued by the other.
 
@@ -183,8 +190,9 @@ def refine(fit: Fit, regime: float | str, by: Kind = "mcb") -> RefinedSpace:
     Raises
     ------
     FitError
-        If the regime was not fitted, or, for "widths", if the table has no widths or their costs cannot be
-        recovered from it.
+        If too few recipes lie around the budget, or, for "widths", their costs cannot be recovered from the table.
+    PopulationError
+        If "widths" is asked of a table without widths.
 
     Examples
     --------
@@ -197,9 +205,27 @@ def refine(fit: Fit, regime: float | str, by: Kind = "mcb") -> RefinedSpace:
     require_fit(fit, "refine")
     if by not in ("mcb", "widths"):
         raise FitError(f"refine: by: expected 'mcb' or 'widths', got {by!r}")
-    analysis = Analysis(fit)
-    posterior = analysis.regimes[fit.position_of(regime, "refine")]
-    return _by_mcb(analysis, posterior) if by == "mcb" else _by_widths(analysis, posterior)
+    if not isinstance(regime, str | Real) or (isinstance(regime, Real) and not 0.0 < regime < 1.0):
+        raise FitError(f"refine: regime: expected a reduction between 0 and 1 or a label, got {regime!r}")
+    fitted = isinstance(regime, str) or any(abs(regime - r.target) < _SAME for r in fit.fitted)
+    target = fit.fitted[fit.position_of(regime, "refine")].target if fitted else float(regime)
+    if by == "widths":
+        return _by_widths(fit, target, Thresholds().near)
+    analysis = Analysis(fit if fitted else _fit_at(fit, target))
+    return _by_mcb(analysis, analysis.regimes[analysis.fit.position_of(target, "refine")])
+
+
+def _fit_at(known: Fit, target: float) -> Fit:
+    """Fit a regime at a budget that has none, as the others were fitted."""
+    regimes = {target: (1.0 - target) * (1.0 - 1.0 / AROUND)}
+    found = fit(known.population, **(vars(known.settings) | {"regimes": regimes, "progress": False}))
+    if not found.fitted:
+        held = ", ".join(r.label for r in known.fitted) or "none"
+        raise FitError(
+            f"refine: regime {target:g}: too few recipes within a factor of {AROUND:g} of its cost for a curve; fitted "
+            f"regimes: {held}. Choose one of these, or by='widths', which needs recipes on either side only"
+        )
+    return found
 
 
 def _members(analysis: Analysis, posterior: RegimePosterior) -> pd.DataFrame:
@@ -230,7 +256,8 @@ def _by_mcb(analysis: Analysis, posterior: RegimePosterior) -> RefinedSpace:
         gain = gain + _std_gain(posterior, recipes, inside, near, even, rng)
         inside = inside & even
     mcb = float(np.exp(low)), float(np.exp(high))
-    return _space("mcb", analysis, posterior, inside, gain, mcb=mcb, std=std)
+    note = sentence(posterior.one_sided) if posterior.one_sided else ""
+    return _space("mcb", analysis.fit, posterior.data.target, inside, gain, mcb=mcb, std=std, note=note)
 
 
 def _near_range(posterior: RegimePosterior) -> tuple[float, float]:
@@ -301,34 +328,35 @@ def _std_gain(
     return np.asarray(slopes[..., 0] @ step)
 
 
-def _by_widths(analysis: Analysis, posterior: RegimePosterior) -> RefinedSpace:
-    fit, recipes = analysis.fit, _members(analysis, posterior)
-    law = width_law(
-        fit.population,
-        regime_axis=fit.regime_axis,
-        regimes=fit.settings.regimes,
-        seed=fit.settings.random_seed,
-    )
-    if posterior.label not in law.labels:
+def _by_widths(fit: Fit, target: float, near: float) -> RefinedSpace:
+    table = width_table(fit.population, fit.regime_axis)
+    if not any(low <= target <= high for low, high in table.supported()):
         raise FitError(
-            f"refine: by='widths' needs {MINIMUM_RECIPES} recipes in regime {posterior.label}, got {len(recipes)}; use "
-            "by='mcb', or train more recipes there"
+            f"refine: by='widths' needs recipes that cost more and less than {percent(1.0 - target)} of the original; "
+            f"{fit.population.name} supports reductions {join_words([f'{a:.3g} to {b:.3g}' for a, b in table.supported()])}"
         )
-    whole = fit.population.original.macs if fit.regime_axis == "macs" else fit.population.original.params
-    budget = Budget(_cost(fit, law), law.full_widths, (1.0 - posterior.data.target) * whole)
-    widths = positive_widths(known_widths(fit.population)[recipes["row"].to_numpy()])
-    shares = np.log(widths / law.full_widths)
-    bands = near_best_bands(law.of(posterior.label), budget, shares, near=analysis.thresholds.near)
-    low, high = _whole_channels(bands, law.full_widths, widths)
+    whole = getattr(fit.population.original, fit.regime_axis)
+    budget = Budget(_cost(fit), table.full, (1.0 - target) * whole)
+    log_cost = float(np.log1p(-target))
+    law = law_at(table, log_cost)
+    rows = law.rows[law.inner]
+    shares = table.log_shares[rows]
+    bands = near_best_bands(law, budget, shares, near / _slope(table, law))
+    low, high = _whole_channels(bands, table.full, np.exp(shares) * table.full)
     kept = np.exp(shares)
     inside = ((kept >= low - _ROUNDING) & (kept <= high + _ROUNDING)).all(axis=1)
-    gain = _cross_fitted_gain(recipes, shares, budget, analysis.thresholds.near, fit.settings.random_seed)
-    named = {g: (float(a), float(b)) for g, a, b in zip(law.groups, low, high, strict=True)}
-    return _space("widths", analysis, posterior, inside, gain, widths=named)
+    gain = _cross_fitted_gain(table, rows, log_cost, budget, near, fit.settings.random_seed)
+    named = {g: (float(a), float(b)) for g, a, b in zip(fit.population.group_names, low, high, strict=True)}
+    return _space("widths", fit, target, inside, gain, widths=named)
+
+
+def _slope(table: WidthTable, law: BudgetLaw) -> float:
+    """Return how fast the drop rises with the law's outcome at its best recipes."""
+    return float(table.slope(np.quantile(law.fitted[law.inner], [0.05]))[0])
 
 
 def _cross_fitted_gain(
-    recipes: pd.DataFrame, shares: FloatArray, budget: Budget, near: float, seed: int
+    table: WidthTable, rows: IntArray, log_cost: float, budget: Budget, near: float, seed: int
 ) -> FloatArray:
     """Return draws of what bands gain by a law that had no part in choosing them, points.
 
@@ -336,16 +364,28 @@ def _cross_fitted_gain(
     are found on one half of the recipes and valued by the law of the other half. Draws of all halvings are pooled:
     a half knows less than the whole, so the interval is wider than it need be rather than narrower.
     """
-    drop, runs = recipes["drop"].to_numpy(), recipes["runs"].to_numpy()
     rng, draws = np.random.default_rng([seed, 71]), []
+    recipes = table.log_cost.size
     for split in range(_SPLITS):
-        first = rng.permutation(drop.size) < drop.size // 2
-        for chosen, valued in ((first, ~first), (~first, first)):
-            finder, judge = (RegimeLaw.through(shares[m], drop[m], runs[m]) for m in (chosen, valued))
-            bands = near_best_bands(finder, budget, shares[chosen], near, seed=split)
-            mean = np.average(drop[valued], weights=runs[valued])
-            draws.append(mean - judge.draw_mean(np.log(bands.examples), _SPLIT_DRAWS, split))
+        first = rng.permutation(recipes) < recipes // 2
+        laws = [law_at(table, log_cost, among) for among in (first, ~first)]
+        for finder, judge in (laws, laws[::-1]):
+            seen = table.log_shares[finder.rows[finder.inner]]
+            bands = near_best_bands(finder, budget, seen, near / _slope(table, finder), seed=split)
+            valued = judge.rows[judge.inner]
+            mean = float(np.average(table.drop(table.outcome[valued]), weights=table.runs[valued]))
+            draws.append(mean - _mean_drops(table, judge, np.log(bands.examples), rng))
     return np.concatenate(draws)
+
+
+def _mean_drops(
+    table: WidthTable, law: BudgetLaw, log_shares: FloatArray, rng: np.random.Generator
+) -> FloatArray:
+    """Return draws of the mean expected drop of these recipes, points."""
+    outcome = law.expected(log_shares)
+    slope = table.slope(outcome) / len(outcome)
+    sd = float(np.sqrt(slope @ law.covariance(log_shares) @ slope))
+    return np.asarray(table.drop(outcome).mean() + sd * rng.standard_normal(_SPLIT_DRAWS))
 
 
 def _whole_channels(bands: WidthBands, full: FloatArray, seen: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -359,8 +399,8 @@ def _whole_channels(bands: WidthBands, full: FloatArray, seen: FloatArray) -> tu
     return low, np.ceil(bands.high * full - _ROUNDING) / full
 
 
-def _cost(fit: Fit, law: WidthLaw) -> CostForm:
-    cost = law.macs if fit.regime_axis == "macs" else law.params
+def _cost(fit: Fit) -> CostForm:
+    cost = cost_form(fit.population, fit.regime_axis)
     if cost is None:
         raise FitError(
             "refine: by='widths' needs the costs of recipes that the table does not hold, and they do not follow "
@@ -371,21 +411,22 @@ def _cost(fit: Fit, law: WidthLaw) -> CostForm:
 
 def _space(
     kind: Kind,
-    analysis: Analysis,
-    posterior: RegimePosterior,
+    fit: Fit,
+    target: float,
     inside: npt.NDArray[np.bool_],
     gain: FloatArray,
     *,
     mcb: tuple[float, float] | None = None,
     std: tuple[float, float] | None = None,
     widths: Mapping[str, tuple[float, float]] | None = None,
+    note: str = "",
 ) -> RefinedSpace:
     lower, upper = interval(gain)
     return RefinedSpace(
         kind=kind,
-        axis=analysis.fit.regime_axis,
-        target=posterior.data.target,
-        regime=posterior.label,
+        axis=fit.regime_axis,
+        target=target,
+        regime=regime_label(target),
         mcb=mcb,
         std=std,
         share_kept=float(inside.mean()),
@@ -394,7 +435,7 @@ def _space(
         gain_lower=float(lower),
         gain_upper=float(upper),
         widths=widths or {},
-        note=sentence(posterior.one_sided) if posterior.one_sided and mcb else "",
+        note=note,
     )
 
 

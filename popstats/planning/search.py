@@ -105,7 +105,7 @@ def near_best_bands(
     """
     # seen (n, G)
     rng = np.random.default_rng(seed)
-    low, high, sure = support(law, seen)
+    low, high, sure = support(seen, law.uncertainty(seen))
 
     def objective(log_share: FloatArray) -> FloatArray:
         return law.expected(log_share) + penalty(law.uncertainty(log_share), sure)
@@ -117,10 +117,10 @@ def near_best_bands(
     return WidthBands(np.exp(best), np.exp(band_low), np.exp(band_high), np.exp(examples))
 
 
-def support(law: Law, seen: FloatArray) -> tuple[FloatArray, FloatArray, float]:
-    """Return where the law may be used: each group's observed range (2.5 to 97.5 %), and the largest uncertainty."""
+def support(seen: FloatArray, uncertainty: FloatArray) -> tuple[FloatArray, FloatArray, float]:
+    """Return where a law may be used: each group's observed range (2.5 to 97.5 %), and the largest uncertainty."""
     low, high = np.quantile(seen, OBSERVED_QUANTILES, axis=0)
-    return low, high, float(np.quantile(law.uncertainty(seen), SUPPORT))
+    return low, high, float(np.quantile(uncertainty, SUPPORT))
 
 
 def penalty(uncertainty: FloatArray, sure: float) -> FloatArray:

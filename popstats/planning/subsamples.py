@@ -34,7 +34,7 @@ _OPPOSITE = {"supported": "refuted", "refuted": "supported"}
 class Plasmode:
     """What subsamples of a population say against what the whole says."""
 
-    # One row a regime and size: regime; n (recipes of a subsample, one training each); share_of_population (of
+    # One row per regime and size: regime; n (recipes of a subsample, one training each); share_of_population (of
     # the regime's recipes: near 1, subsamples are nearly the whole and coverage is too high); subsamples; whole
     # (the full population's verdict on C3a); supported, refuted, undecided (shares of the subsamples'
     # verdicts); contradicted (share that says the opposite of the whole, supported against refuted);

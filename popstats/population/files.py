@@ -82,7 +82,7 @@ def load_population(source: str | Path, **from_frame: Any) -> Population:
         frame, metadata = _read_run(path)
     else:
         columns = from_frame.get("columns") or {}
-        frame, metadata = _read_file(path, columns, from_frame.get("widths") or ())
+        frame, metadata = read_table(path, columns, from_frame.get("widths") or ())
     settings = {
         "name": metadata.get("population") or path.name.partition(".")[0],
         "widths": metadata.get("width_columns", ()),
@@ -137,9 +137,11 @@ def _read_run(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     return table.replace_schema_metadata(None).to_pandas(), metadata
 
 
-def _read_file(
-    path: Path, columns: Mapping[str, str], widths: Collection[str]
+def read_table(
+    path: Path, columns: Mapping[str, str] | None = None, widths: Collection[str] = ()
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return a file's table under its own names, and the metadata in its footer; numbers are read in named columns."""
+    columns = columns or {}
     ending, content = _unpacked(path)
     if ending in (".parquet", ".feather"):
         table = _arrow_table(path, content, pq.read_table if ending == ".parquet" else feather.read_table)

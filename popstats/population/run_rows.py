@@ -14,6 +14,7 @@ from popstats.population.columns import footer, schema
 #: What `generate` keeps in a run folder: its table, a file per finished training, what it plans, and the network.
 TABLE, ROWS = "population.parquet", "rows"
 _WORKLIST, _PLAN, _ORIGINAL = "worklist.json", "plan.json", "original/numbers.json"
+_COSTS = "original/costs.json"
 
 
 def finished(folder: Path) -> list[Path]:
@@ -35,7 +36,12 @@ def table_of_rows(folder: Path) -> pa.Table:
             "the command that made this folder to resume it"
         )
     plan, original = _read(folder / _PLAN), _read(folder / _ORIGINAL)
-    known = {"population": (plan or {}).get("name"), "plan": plan, "original": original}
+    known = {
+        "population": (plan or {}).get("name"),
+        "plan": plan,
+        "original": original,
+        "costs": _read(folder / _COSTS),
+    }
     metadata = footer({name: value for name, value in known.items() if value is not None})
     try:
         return pa.Table.from_pylist(rows, schema=schema()).replace_schema_metadata(metadata)

@@ -118,6 +118,11 @@ class FittedCurves:
                 drop[k] += self._excess(k)
         return drop.transpose(1, 0, 2)
 
+    def expected_at(self, k: int, log_mcb: FloatArray) -> FloatArray:
+        """Draws of the k-th regime's expected drop at its centre, at values of log mCB (m,), points, shape (S, m)."""
+        curve = curve_in_points(self.fitted[k], self.draws.flat_coefficients[:, k], log_mcb)
+        return curve + self._excess(k)
+
     def _excess(self, k: int) -> FloatArray:
         """Mean distance of trainings from the curve, points, shape (S, 1): 0 unless the noise is "exgaussian"."""
         if self.settings.noise != "exgaussian" or self.draws.shape is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral
 from pathlib import Path
@@ -18,7 +18,7 @@ from popstats.errors import FitError
 from popstats.inference.data import RegimeDesign, StandardRows, prepare_population, standard_rows
 from popstats.inference.draws import INTERVAL_MASS, Convergence, Draws, check_draws, interval
 from popstats.inference.exact import sample_pooled
-from popstats.inference.model import CHAINS, NOISES, PARAMETRIC, Method, Priors, Settings
+from popstats.inference.model import CHAINS, LEAST_TUNE, NOISES, PARAMETRIC, Method, Priors, Settings
 from popstats.inference.parametric import flat_priors, sample_parametric
 from popstats.inference.spread import SpreadChange, precision_weights, weighted_regimes
 from popstats.population.recipes import Recipes
@@ -89,7 +89,8 @@ def fit(
     random_seed : int
         Same seed, same draws.
     draws, tune : int
-        Kept draws of each of the four chains, and those before them that only adapt a sampler.
+        Kept draws of each of the four chains, and those before them that only adapt a sampler (at least 400 for "student"
+        and 1,000 for "exgaussian" noise).
     priors : Priors, optional
         See `popstats.inference.model.Priors`.
     progress : bool, optional
@@ -137,6 +138,7 @@ def fit(
     centres = _frozen(regimes)
     seed = int(random_seed) if isinstance(random_seed, Integral) else random_seed
     settings = Settings(axis, centres, curve, noise, method, seed, draws, tune)
+    settings = replace(settings, tune=max(tune, LEAST_TUNE.get(noise, 1)))
     priors = priors or Priors()
     prepared = prepare_population(population, axis, centres)
     data, changes = weighted_regimes(prepared, priors, seed)
@@ -253,7 +255,7 @@ class Fit(FittedCurves):
         outcomes = {
             name: np.stack([getattr(o, field) for o in self.optimum_draws], axis=1).reshape(shape)
             for name, field in (("optimum", "log_mcb"), ("limit", "limit"))
-        } if self.fitted else {}  # fmt: skip
+        } if self.fitted and self.draws.edge_probability is None else {}  # fmt: skip
         return check_draws(self.draws, self.fitted, outcomes)
 
     @cached_property

@@ -111,12 +111,13 @@ def near_optimal(grid: FloatArray, drop: FloatArray, near: float = NEAR_OPTIMAL_
     # grid (G,); drop (S, G)
     above = drop - drop.min(axis=1, keepdims=True)
     largest = float((above <= near).mean(axis=0).max())
-    # Where five points are not enough, the smallest that are.
-    least = float(np.median(above, axis=0).min())
-    for height in (near, *(h for h in NEAR_HEIGHTS if h > near), least):
+    for height in (near, *(h for h in NEAR_HEIGHTS if h > near)):
         probability = (above <= height).mean(axis=0)
         if probability.max() >= NEAR_PROBABILITY:
             break
+    else:  # five points are not enough: the smallest height that is
+        height = float(np.median(above, axis=0).min())
+        probability = (above <= height).mean(axis=0)
     return NearRange(float(height), largest, _stretches(grid, probability))
 
 

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from scipy import special
 from scipy.special import logsumexp
 
-from popstats.arrays import FloatArray
+from popstats.arrays import FloatArray, IntArray
 from popstats.inference.data import RegimeDesign, StandardRows, replicate_variance, standard_rows
 from popstats.inference.exact import coefficient_posterior
-from popstats.inference.model import Hyper
+from popstats.inference.model import KEPT_RANGE, Hyper
 from popstats.inference.noise import distribution, log_density
 from popstats.inference.spread import precision_weights
 
@@ -31,6 +31,7 @@ class RegimePoints:
 
     regime: RegimeDesign
     rows: StandardRows  # Of the n recipes that are in the fit.
+    numbers: IntArray  # (n,), of the recipes
     # (n, p); Level, c, c^2, techniques and basis; columns that the regime cannot tell apart are zero.
     design: FloatArray
 
@@ -72,12 +73,14 @@ def fitted_points(fit: FittedCurves) -> tuple[RegimePoints, ...]:
     found = []
     for k, (regime, change) in enumerate(zip(fit.regimes, fit.spread_changes, strict=True)):
         if regime.fitted:
-            mine = fit.recipes.table.iloc[fit.recipes.members[k]]
+            members = fit.recipes.members[k]
+            mine = fit.recipes.table.iloc[members]
             weight = None if change is None else precision_weights(mine, regime, change)
             rows = standard_rows(mine, regime, weight)
             design = rows.design()
             design[:, : len(regime.fixed)] *= regime.fixed
-            found.append(RegimePoints(regime, rows, design))
+            kept = np.abs(regime.curve_scale.to_unit(mine["log_mcb"])) <= KEPT_RANGE
+            found.append(RegimePoints(regime, rows, members[kept], design))
     return tuple(found)
 
 

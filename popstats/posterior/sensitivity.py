@@ -103,7 +103,7 @@ def power_scale(fit: FittedCurves) -> Sensitivity:
         return Sensitivity(pd.DataFrame(columns=_COLUMNS), ())
     rows_matter = fit.settings.noise != "normal"
     picked = thinned(fit, DRAWS_OF_ROWS if rows_matter else DRAWS)
-    log_prior, rows = _log_prior(fit, picked), []
+    density, rows = log_prior(fit, picked), []
     points = fitted_points(fit) if rows_matter else ()
     for k, regime in enumerate(fit.fitted):
         sample = sample_of(fit, k, picked)
@@ -113,12 +113,12 @@ def power_scale(fit: FittedCurves) -> Sensitivity:
             likelihood = log_likelihood(regime, sample.hyper, sample.coefficients)
         for name, (attribute, _) in _QUANTITIES.items():
             values = getattr(fit.optimum_draws[k], attribute)[picked]
-            rows.append({"regime": regime.label, "quantity": name, **_measure(values, log_prior, likelihood)})
+            rows.append({"regime": regime.label, "quantity": name, **_measure(values, density, likelihood)})
     frame = pd.DataFrame(rows, columns=_COLUMNS)
     return Sensitivity(frame, tuple(_alerts(frame)))
 
 
-def _log_prior(fit: FittedCurves, picked: npt.NDArray[np.intp]) -> FloatArray:
+def log_prior(fit: FittedCurves, picked: npt.NDArray[np.intp]) -> FloatArray:
     """Return the joint log prior density of the parameters that were sampled at the picked draws, shape (S,)."""
     priors, draws = fit.prior_settings, fit.draws
     hyper = Hyper(*np.stack([draws.hyper(k, picked) for k in range(len(fit.fitted))], axis=-1))

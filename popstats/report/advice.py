@@ -11,10 +11,9 @@ from popstats.errors import PopstatsError
 from popstats.figures.content import Section, Table
 from popstats.figures.curve_figures import MASS_WORDS, limit_sentence, near_words
 from popstats.figures.space_figures import even_sentence
-from popstats.findings import Finding, Span
+from popstats.findings import Finding, Span, merge
 from popstats.judgement.analysis import Analysis, RegimePosterior
 from popstats.planning.recommend import Recommendation, recommend
-from popstats.posterior.optimum import least_rise
 from popstats.report.alerts import WEAK, weak_words
 from popstats.words import (
     INTERVAL_WORDS,
@@ -37,16 +36,13 @@ from popstats.words import (
 _RATIO = "FLOPs-to-parameters ratio (mCB; 1 is the original's)"
 #: Where the best mCB's interval is this many times wider than its near-optimal range, the range is no target.
 LOOSE = 3.0
-#: So many aims are named in the sentence; more stand in the table alone.
-_NAMED = 2
-#: Square root of the recipes that decide four in five simulated regimes, per noise over distance of the rise from its
-#: threshold (docs/error-rates.md: 80, 450 and 2,200 recipes at distances of 0.3, 0.1 and 0.05 points and noise 0.15);
-#: more recipes than `_TOO_MANY` are no plan.
-_DECIDING, _TOO_MANY = 15.7, 20_000
-
+#: So many aims, and regimes, are named in the sentence; more stand in the table alone.
+_NAMED, _LISTED = 2, 4
+#: Narrower stretches of mCB (as a factor) that are ruled out are not worth a word.
+_NARROWEST = 1.05
 _PER_REGIME = "Ruled out: costs over {rise:g} points more than the best (probability ≥ {at_least:g})"
 
-#: By regime: what `popstats.recommend` says of its budget.
+#: By regime: what `popstats.recommend` returns for its budget.
 type Recommendations = Mapping[str, Recommendation]
 
 
@@ -54,8 +50,6 @@ def advice(analysis: Analysis, known: Sequence[Finding], source: str, command_li
     """Return the box at the top; `known`: the caveats, `source`: what the population is loaded by."""
     if not analysis.fit.convergence.ok:
         return _rejected(analysis)
-    if not analysis.fit.fitted:
-        return _nothing_fitted(analysis)
     advised, refusal = _recommended(analysis)
     weak = [f for f in known if f.kind in WEAK]
     weakened = {r for f in weak for r in f.regimes}
@@ -63,10 +57,11 @@ def advice(analysis: Analysis, known: Sequence[Finding], source: str, command_li
     even, by_mcb = even_sentence(analysis), _by_mcb(analysis, sure)
     by_widths = _by_widths(analysis, advised)
     lead = [weak_words(known, command_line)]
-    if any(a.gain_lower > 0 for a in advised.values()):
-        lead += [by_widths]
+    if advised:
+        clear = any(a.gain_lower > 0 for a in advised.values())
+        lead += [by_widths] if clear or not sure else [by_mcb, by_widths]
     else:
-        lead += [by_mcb, by_widths] if sure else [by_widths, by_mcb, even]
+        lead += [by_mcb] if sure else [by_mcb, even]
     paragraphs = (
         refusal,
         *dict.fromkeys(a.note for a in advised.values()),
@@ -86,27 +81,10 @@ def advice(analysis: Analysis, known: Sequence[Finding], source: str, command_li
     )
 
 
-def _box(sentence: str, code: tuple[tuple[str, str], ...] = (), *paragraphs: str) -> Section:
-    return Section("what-to-do", "What to do", sentence, paragraphs, (), code)
-
-
 def _rejected(analysis: Analysis) -> Section:
-    return _box(
-        f"Use none of this: {clause(analysis.rejection)}. {sentence(analysis.way_out)}",
-        (),
-        "The figures below show the rejected draws; do not use their ranges.",
-    )
-
-
-def _nothing_fitted(analysis: Analysis) -> Section:
-    lines = sentences([f for v in analysis.verdicts.of("C3a") for f in v.remedies])
-    reason = analysis.fit.regimes[0].reason
-    assert reason is not None, "no regime was fitted"
-    why = clause(reason)
-    return _box(
-        f"Add recipes: no regime has enough to fit a curve ({why}), so nothing is claimed about the best {_RATIO}.",
-        (("Plan lines", "\n".join(lines)),) if lines else (),
-    )
+    why = f"Use none of this: {clause(analysis.rejection)}. {sentence(analysis.way_out)}"
+    figures = "The figures below show the rejected draws; do not use their ranges."
+    return Section("what-to-do", "What to do", why, (figures,), ())
 
 
 def _recommended(analysis: Analysis) -> tuple[Recommendations, str]:
@@ -116,7 +94,7 @@ def _recommended(analysis: Analysis) -> tuple[Recommendations, str]:
     refusal = ""
     if population.widths is None:
         return found, ""
-    for regime in analysis.fit.fitted:
+    for regime in analysis.fit.regimes:
         try:
             found[regime.label] = recommend(population, reduction=regime.target, axis=axis)
         except PopstatsError as error:
@@ -130,27 +108,30 @@ def _by_widths(analysis: Analysis, advised: Recommendations) -> str:
         return ""
     clear = [r for r, a in advised.items() if a.gain_lower > 0]
     if not clear:
-        return "Train the widths below beside uniform pruning: no predicted gain over it is clear."
+        return "Train the recommended widths beside uniform pruning: no predicted gain over it is clear."
     most = max(clear, key=lambda r: float(advised[r].gain))
     best = advised[most]
     at = f" {place([most])}" if len(clear) > 1 else ""
     gain = f"{number(best.gain)} points less than uniform pruning{at}"
     rest = "" if len(clear) == len(advised) else " Elsewhere no gain over uniform pruning is clear."
     return (
-        f"Use the widths below {_where(analysis, clear)}: predicted to drop {gain} "
+        f"Use the recommended widths {_where(analysis, clear)}: predicted to drop {gain} "
         f"({INTERVAL_WORDS} {interval_words(best.gain_lower, best.gain_upper)}).{rest}"
     )
 
 
 def _by_mcb(analysis: Analysis, sure: Sequence[str]) -> str:
     """Return whether there is a best mCB and where, or that this is not decided."""
+    if not analysis.fit.fitted:
+        reasons = [r.reason for r in analysis.fit.regimes if r.reason is not None]
+        return f"Nothing is claimed about the best {_RATIO}: {'; '.join(clause(f) for f in merge(reasons))}."
     if not any(v.conjecture == "C3a" for v in analysis.verdicts):
         return f"Whether there is a best {_RATIO} was not judged."
     supported, refuted, open_ = (
         analysis.verdicts.regimes_where("C3a", outcome) for outcome in ("supported", "refuted", "undecided")
     )
     if sure:
-        aims = "aim for the ranges below"
+        aims = "aim for the ranges in the table"
         if len(sure) <= _NAMED:
             aims = f"aim for {join_words([_aim(analysis, r, len(supported) > 1) for r in sure])}"
         return f"There is a best {_RATIO} {_where(analysis, sure)}: {aims}."
@@ -164,6 +145,8 @@ def _by_mcb(analysis: Analysis, sure: Sequence[str]) -> str:
 def _where(analysis: Analysis, labels: Sequence[str], all_of_them: str = "in every regime") -> str:
     if len(labels) == len(analysis.fit.regimes) > 1:
         return all_of_them
+    if len(labels) > _LISTED:
+        return f"in {len(labels)} of {len(analysis.fit.regimes)} regimes"
     return f"at {regime_names(labels)} of {analysis.axis_words} removed"
 
 
@@ -212,17 +195,7 @@ def _ruled_out(regime: RegimePosterior) -> tuple[Span, ...]:
     chosen = above.mean(axis=0) >= regime.thresholds.supported
     edges = np.flatnonzero(np.diff(np.concatenate([[False], chosen, [False]]).astype(int)))
     ends = np.exp(regime.grid[np.stack([edges[::2], edges[1::2] - 1], axis=1)])
-    return tuple(Span(float(low), float(high)) for low, high in ends if high > low)
-
-
-def _recipes_to_decide(analysis: Analysis, regime: str) -> int | None:
-    """Return at how many recipes a rise like the present estimate is decided in four of five populations."""
-    posterior, row = analysis.by_label[regime], analysis.optima[regime]
-    distance = abs(float(np.median(least_rise(posterior.optimum))) - posterior.thresholds.rise)
-    needed = (_DECIDING * row.residual_sd / distance) ** 2 if distance > 0 else math.inf
-    # What was not enough here is at least doubled.
-    needed = max(needed, 2.0 * row.n_recipes)
-    return int(float(f"{needed:.2g}")) if needed <= _TOO_MANY else None
+    return tuple(Span(float(low), float(high)) for low, high in ends if high > _NARROWEST * low)
 
 
 def _original_ratio(analysis: Analysis) -> str:
@@ -279,7 +252,10 @@ def _reach(analysis: Analysis, regimes: Sequence[str]) -> str:
 def _tables(
     analysis: Analysis, advised: Recommendations, sure: Sequence[str]
 ) -> tuple[tuple[str, Table], ...]:
-    rows = [_regime_row(analysis, r.label, advised, sure) for r in analysis.fit.fitted]
+    shown = [r.label for r in analysis.fit.regimes if r.fitted or r.label in advised]
+    if not shown:
+        return ()
+    rows = [_regime_row(analysis, label, advised, sure) for label in shown]
     drop, limits = f"points ({MASS_WORDS})", analysis.thresholds
     columns: tuple[str, ...] = (
         "removed",
@@ -291,14 +267,18 @@ def _tables(
         columns = (
             "removed",
             f"gain over uniform, {drop}",
-            "with the widths below",
+            "with recommended widths",
             "uniform",
             "mCB to aim for",
         )
     caption = _PER_REGIME.format(rise=limits.rise, at_least=limits.supported)
+    if not analysis.fit.fitted:
+        columns, rows, caption = columns[:-1], [row[:-1] for row in rows], "Per pruning regime"
     found = [(caption, Table(columns, tuple(rows)))]
     if advised:
-        found.append(("The widths: channels kept (share removed) per layer group", _width_table(advised)))
+        found.append(
+            ("Recommended widths: channels kept (share removed) per layer group", _width_table(advised))
+        )
     return tuple(found)
 
 
@@ -314,11 +294,14 @@ def _regime_row(
         return (regime_name(regime), MISSING, MISSING, MISSING, aim)
     drops = (with_interval(p.drop, p.drop_lower, p.drop_upper) for p in (found, found.uniform))
     gain = with_interval(found.gain, found.gain_lower, found.gain_upper)
+    gain = gain if math.isfinite(found.gain_lower) else f"{number(found.gain)} (no interval)"
     return (regime_name(regime), gain, *drops, aim)
 
 
 def _no_aim(analysis: Analysis, regime: str) -> str:
     """Return what is known of a regime without a supported best mCB."""
+    if regime not in analysis.by_label:
+        return "not fitted"
     outcome = analysis.verdicts.outcome("C3a", regime)
     as_good = _as_good(analysis.by_label[regime])
     if outcome == "supported":
@@ -328,7 +311,7 @@ def _no_aim(analysis: Analysis, regime: str) -> str:
     told = [as_good or "undecided"]
     if bad := _ruled_out(analysis.by_label[regime]):
         told.append(f"{' and '.join(interval_words(*span) for span in bad)} ruled out")
-    if recipes := _recipes_to_decide(analysis, regime):
+    if recipes := analysis.by_label[regime].recipes_to_decide:
         told.append(
             f"about {count(recipes)} recipes would decide at this estimate ({count(analysis.optima[regime].n_recipes)} now)"
         )
@@ -358,7 +341,7 @@ def _next(
     clear = [r for r, a in advised.items() if a.gain_lower > 0]
     if clear or (advised and not sure):
         last = [*advised, *clear][-1]
-        target = next(r.target for r in analysis.fit.fitted if r.label == last)
+        target = next(r.target for r in analysis.fit.regimes if r.label == last)
         return (
             (
                 "Next: save these widths for training",
@@ -372,16 +355,17 @@ def _next(
                 f"python -m popstats refine {source} --regime {float(sure[-1]):g}{axis} -o refined.toml",
             ),
         )
-    return _more_recipes(analysis, source)
+    return _more_recipes(analysis, f"{source}{axis}")
 
 
 def _more_recipes(analysis: Analysis, source: str) -> tuple[tuple[str, str], ...]:
     """Return the plan lines of as many recipes as would decide, for the undecided regime that needs fewest."""
     undecided = analysis.verdicts.regimes_where("C3a", "undecided")
-    known = {r: _recipes_to_decide(analysis, r) for r in undecided}
+    known = {r: analysis.by_label[r].recipes_to_decide for r in undecided}
     needed = {regime: n for regime, n in known.items() if n is not None}
     if not needed:
-        return ()
+        remedies = "\n".join(sentences([f for v in analysis.verdicts.of("C3a") for f in v.remedies]))
+        return (("Plan lines that would help", remedies),) if remedies and not analysis.fit.fitted else ()
     first = min(needed, key=lambda r: needed[r] - analysis.optima[r].n_recipes)
     if "plan" not in analysis.fit.population.metadata:
         command = f"python -m popstats plan-size {source} --regime {float(first):g}"

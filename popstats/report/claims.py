@@ -112,6 +112,6 @@ def threshold_words(limits: Thresholds) -> str:
     return (
         f"Supported: posterior probability ≥ {limits.supported:g}. Refuted: ≤ {limits.refuted:g}, also under even prior "
         f"odds, or the whole interval is negligible. At a best mCB the expected drop is more than {limits.rise:g} points "
-        f"below that at both ends of the observed range; “practically” means that it costs under {limits.regret:g} points, "
-        f"near-optimal at most {limits.near:g} points."
+        f"below that at both ends of the observed range; “practically” means that it costs under {limits.regret:g} points. "
+        "How often these rules err on known truths: docs/error-rates.md."
     )

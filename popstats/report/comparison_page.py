@@ -55,7 +55,7 @@ class _Named:
 
 @dataclass(frozen=True)
 class _Quantity:
-    """What is compared draw by draw: how to read it, how two are set against each other, what means no difference."""
+    """What is compared draw by draw: how to read it, how two are compared, what means no difference."""
 
     heading: str
     unit: str
@@ -132,7 +132,7 @@ def _named(fits: Sequence[Fit]) -> list[_Named]:
 def _compared(named: list[_Named]) -> pd.DataFrame:
     """Return one row per regime, later population and quantity: the difference from the first population.
 
-    Best mCBs are set against each other only where both populations have one.
+    Best mCBs are compared only where both populations have one.
     """
     first, rows = named[0], []
     old = dict(
@@ -158,7 +158,7 @@ def _both_have_one(first: _Named, other: _Named, regime: str) -> bool:
 
 
 def _differences(quantity: _Quantity, new: OptimumDraws, old: OptimumDraws) -> FloatArray:
-    """Set draws of two independent fits against each other; the order of the draws of each means nothing."""
+    """Compare draws of two independent fits; the order of the draws of each means nothing."""
     a, b = quantity.read(new), quantity.read(old)
     size = min(a.size, b.size)
     return quantity.against(a[:size], b[:size])
@@ -184,7 +184,7 @@ def _difference_words(named: list[_Named], compared: pd.DataFrame) -> str:
 
 
 def _quantity_words(quantity: _Quantity, rows: pd.DataFrame, *, alone: bool) -> str:
-    """Say where a quantity clearly differs, and which way; `alone`: only one is set against the first."""
+    """Say where a quantity clearly differs, and which way; `alone`: only one is compared with the first."""
     name = f"{quantity.heading[0].lower()}{quantity.heading[1:]}"
     if rows.empty:
         return f"no {name} can be compared, as no regime has a supported one in both"

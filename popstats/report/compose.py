@@ -83,8 +83,10 @@ def facts(analysis: Analysis) -> tuple[tuple[str, str], ...]:
     """Return the population's sizes, for the line under the title."""
     population = analysis.fit.population
     original = population.original
+    run = population.metadata.get("run")
+    of_planned = f" of {count(run['planned'])} planned, so far" if run else ""
     return (
-        ("trainings", count(len(population))),
+        (f"trainings{of_planned}", count(len(population))),
         ("recipes", count(int(population.recipe.max()) + 1)),
         ("regimes fitted", f"{len(analysis.fit.fitted)} of {len(analysis.fit.regimes)}"),
         ("original accuracy", f"{number(original.accuracy)} %"),
@@ -94,7 +96,7 @@ def facts(analysis: Analysis) -> tuple[tuple[str, str], ...]:
 
 
 def _short(value: float) -> str:
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g} {letter}"
     return f"{value:.3g}"

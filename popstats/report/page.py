@@ -269,10 +269,13 @@ def _cell(value: Cell) -> str:
 def _numeric_columns(table: Table) -> list[bool]:
     """Return for each column whether all its cells read as numbers; the first holds the row's name."""
     columns = list(zip(*table.rows, strict=True)) if table.rows else [()] * len(table.columns)
-    return [
-        i > 0 and all(_cell(v).lstrip("−–<>+ \u00a0")[:1] in "0123456789" for v in cells)
-        for i, cells in enumerate(columns)
-    ]
+    return [i > 0 and all(_is_number(_cell(v)) for v in cells) for i, cells in enumerate(columns)]
+
+
+def _is_number(cell: str) -> bool:
+    """Return whether a cell starts with a number, or stands for a missing one."""
+    start = cell.lstrip("<>− \u00a0").replace("\u00a0", " ").partition(" ")[0].replace(",", "")
+    return start == MISSING or start.replace(".", "", 1).isdigit()
 
 
 def _span(row: VerdictRow) -> str:

@@ -83,8 +83,6 @@ def _best(analysis: Analysis) -> pd.DataFrame:
 def _best_table(best: pd.DataFrame, named: str, short: Sequence[str]) -> Table:
     """Return one row per recipe; columns that say nothing of any of them are left out."""
     cells: dict[str, list[str]] = {"removed": [regime_name(r) for r in best["regime"]]}
-    if named:
-        cells[named] = list(short)
     cells |= {
         "mean drop, points": [number(v) for v in best["drop"]],
         "trainings": [count(v) for v in best["runs"]],
@@ -93,6 +91,7 @@ def _best_table(best: pd.DataFrame, named: str, short: Sequence[str]) -> Table:
         "parameters": [count(v) for v in best["params"]],
         "mCB": [number(v) for v in best["mcb"]],
         "STD of ratios": [number(v) for v in best["ratio_std"]],
+        **({named: list(short)} if named else {}),
     }
     told = {name: values for name, values in cells.items() if set(values) - {"", MISSING}}
     return Table(tuple(told), tuple(zip(*told.values(), strict=True)))
@@ -155,21 +154,9 @@ PACKAGES = ("popstats", "numpy", "pandas", "scipy", "statsmodels", "pymc", "nutp
 
 #: Columns of the table whose distinct values the card lists.
 LISTED = (
-    "network",
-    "dataset",
-    "input_size",
-    "space",
-    "criterion",
-    "retraining",
-    "epochs",
-    "learning_rate",
-    "batch_size",
-    "weight_decay",
-    "augmentation",
-    "accuracy_kind",
-    "n_test",
-    "device",
-)
+    "network", "dataset", "input_size", "space", "criterion", "retraining", "epochs", "learning_rate", "batch_size",
+    "weight_decay", "augmentation", "accuracy_kind", "n_test", "device",
+)  # fmt: skip
 
 
 #: Longer texts from the table's footer are cut; the file holds them whole.
@@ -271,7 +258,7 @@ def _fit_rows(analysis: Analysis) -> list[tuple[str, str]]:
 
 
 def _flat(name: str, value: Any) -> list[tuple[str, str]]:
-    """Return a nested value as rows, one a leaf: "plan, training, epochs"."""
+    """Return a nested value as rows, one per leaf: "plan, training, epochs"."""
     if isinstance(value, dict):
         return [row for key, item in value.items() for row in _flat(f"{name}, {key.replace('_', ' ')}", item)]
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
@@ -314,12 +301,11 @@ _CURVES = {
 _NOISES = {
     "normal": "normal noise",
     "student": "Student-t noise, which down-weights collapsed recipes",
-    "exgaussian": "normal plus exponential noise, with the curve as a frontier; the expected drop includes the mean excess",
+    "exgaussian": (
+        "normal plus exponential noise, with the curve as what is attainable; the expected drop includes the mean of the "
+        "exponential"
+    ),
 }
-_ERROR_RATES = (
-    "How often these rules err on populations with known truth: docs/error-rates.md; “python -m popstats calibrate” repeats "
-    "the measurement."
-)
 
 
 def method_words(settings: Settings) -> str:
@@ -333,20 +319,19 @@ def _method(settings: Settings) -> str:
         return "exact independent draws of the curve's coefficients and noise; regimes are independent."
     if settings.method == "exact":
         return (
-            "exact. Length scale, amplitude and noise of each regime are tabulated on a grid, partially pooled "
-            "over regimes, and coefficients are drawn in closed form. Nothing has to converge; the grid must resolve the "
-            "posterior."
+            "exact. Length scale, amplitude and noise of each regime are tabulated on a grid, partially pooled over regimes "
+            "by common values on a grid of their own, and coefficients are drawn in closed form. Draws are independent and "
+            "nothing has to converge; the grids must hold the posterior."
         )
-    chains = f"{CHAINS} chains of {settings.draws} draws after {settings.tune} of tuning"
-    if settings.noise == "normal":
+    chains = f"{CHAINS} chains of {settings.draws} draws"
+    if settings.method == "nuts":
         return (
-            f"NUTS (PyMC and nutpie, {chains}) over the curves' scales and noise, partially pooled over regimes; "
-            "given these, coefficients are drawn exactly."
+            f"NUTS (PyMC and nutpie, {chains} after {settings.tune} of tuning) over length scales, amplitudes and noise, "
+            "partially pooled over regimes; given these, coefficients are drawn exactly."
         )
     return (
-        f"Hamiltonian Monte Carlo ({chains}) over the curves' coefficients and the noise, on every recipe. The curves' "
-        "length scales and amplitudes are fixed at their posterior medians under normal noise; the noise is partially "
-        "pooled over regimes."
+        f"Hamiltonian Monte Carlo ({chains}) over the curves' coefficients and the noise, on every recipe. Length scales "
+        "and amplitudes are fixed at their posterior medians under normal noise; the noise is partially pooled over regimes."
     )
 
 
@@ -364,7 +349,7 @@ def diagnostic_section(analysis: Analysis) -> Section:
         key="diagnostics",
         heading="Diagnostics",
         sentence=_diagnosis(analysis),
-        paragraphs=(f"{method_words(fit.settings)} {INTERVALS}", _ERROR_RATES, *check_paragraphs(analysis)),
+        paragraphs=(f"{method_words(fit.settings)} {INTERVALS}", *check_paragraphs(analysis)),
         tables=tuple((caption, table) for caption, table in tables if table.rows),
         folded=True,
     )

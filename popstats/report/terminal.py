@@ -52,10 +52,9 @@ def _box_lines(box: Section, width: int | None) -> list[str]:
     """Return the box What to do, its first table one line per regime."""
     lines = _wrapped([f"{box.heading}: {box.sentence}"], width)
     for _, table in box.tables[:1]:
-        cells = (
-            [f"{name} {cell}" for name, cell in zip(table.columns, row, strict=True)] for row in table.rows
-        )
-        lines += _wrapped(["; ".join(row) for row in cells], width, "  ", _INDENT)
+        for first, *cells in table.rows:
+            told = (f"{name}: {cell}" for name, cell in zip(table.columns[1:], cells, strict=True))
+            lines += _wrapped([f"{first} {table.columns[0]}; {'; '.join(told)}"], width, "  ", _INDENT)
     lines += _wrapped(box.paragraphs, width, "  - ", _INDENT)
     for label, code in box.code:
         lines += ["", f"{label}:", *(f"  {line}" for line in code.splitlines())]

@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 
 from popstats.figures.content import ReportContent
+from popstats.report.page import write_content
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 
@@ -156,3 +157,21 @@ def test_paper_shows_what_is_folded_and_stays_light(browser, report):
     assert max(visit.page.evaluate(widths)) > A4_CONTENT
     assert visit.page.pdf(format="A4")[:5] == b"%PDF-"
     visit.context.close()
+
+
+def test_a_report_is_printed_as_pdf_with_everything_unfolded(browser, report, tmp_path):
+    """What is folded on the screen is on paper, so its pages are many."""
+    page = write_content(ReportContent.load(f"{report}.json"), tmp_path / "report.pdf")
+    printed = page.read_bytes()
+    assert printed[:5] == b"%PDF-"
+    assert printed.count(b"/Type /Page\n") + printed.count(b"/Type /Page ") > 8
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.pdf", "report.pdf.json"]
+
+
+def test_a_folded_figure_is_drawn_when_it_is_opened(wide):
+    wide.page.evaluate("location.hash = 'predicted'")
+    wide.page.wait_for_function("document.querySelector('#predicted details.fold').open", timeout=5_000)
+    wide.page.wait_for_function(
+        "document.querySelector('#predicted svg.marks').getBoundingClientRect().width > 200", timeout=5_000
+    )
+    wide.page.evaluate("document.querySelector('#predicted details.fold').open = false")

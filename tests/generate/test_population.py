@@ -91,7 +91,7 @@ def test_the_population_holds_the_whole_contract(tiny_run):
     table = pq.read_table(tiny_run / "population.parquet")
     assert table.schema.equals(columns.schema())
     footer = columns.read_footer(table.schema)
-    assert set(footer) == {"schema_version", "population", "plan", "original", "provenance"}
+    assert set(footer) == {"schema_version", "population", "plan", "original", "provenance", "costs"}
     assert footer["plan"]["recipes"][0]["regimes"] == [0.4, 0.7]
     frame = table.to_pylist()
     assert len(frame) == 12

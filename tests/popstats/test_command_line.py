@@ -182,7 +182,7 @@ def test_a_closed_standard_output_is_no_traceback(saved):
         (["recommend", "no-such-table", "--drop", "1", "-o", "{folder}/x.csv"], "ends in .json or .toml"),
         (["refine", "no-such-table", "--regime", "0.5", "-o", "{folder}"], "which is a folder"),
         (["calibrate", "--quick", "-o", "{folder}/not/there/x.json"], "does not exist"),
-        (["refine", "{saved}", "--regime", "0.7"], "fitted: 0.50, 0.80"),
+        (["refine", "{saved}", "--regime", "0.7"], "no subnetwork falls into the regimes [0.7]"),
     ],
 )
 def test_bad_input_is_told_in_a_sentence_and_exits_with_2(arguments, told, table, saved, tmp_path, capsys):

@@ -1,85 +1,76 @@
 """Simulation-based calibration: truths drawn from the prior must rank uniformly among the posterior's draws.
 
 Talts et al. (2018), arXiv:1804.06788. The level and the MACs terms have flat priors, so only quantities that do
-not move with them are ranked.
+not move with them are ranked. Regimes of one population share part of their hyperparameters' variance; the first of each
+is ranked, so that ranks are independent.
 """
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from popstats.inference.data import RegimeDesign, StandardRows, _accumulate
-from popstats.inference.draws import Draws, from_regimes
-from popstats.inference.exact import draw_regime
-from popstats.inference.model import FIXED_TERMS, CurveScale, Priors, basis, log_basis_variance
+from popstats.inference.data import RegimeDesign, StandardRows, with_sums
+from popstats.inference.exact import sample_pooled
+from popstats.inference.model import FIXED_TERMS, CurveScale, Hyper, Priors, basis, prior_precision
 
 PRIORS = Priors()
-BINS = 10
+BINS, RANKED = 10, 400
 POINTS = basis(np.array([-0.7, 0.0, 0.7]))
+#: Draws of hyperparameters lie on a grid; ranks need its steps smoothed out.
+STEPS = (0.19, 0.27, 0.05, 0.0, 0.0)
 
 
-def simulate(rng, n=120):
-    """One regime whose hyperparameters and curve come from the prior, in standard units."""
-    length, amplitude, noise = (
-        m * np.exp(s * rng.standard_normal())
-        for m, s in (PRIORS.length_scale, PRIORS.amplitude, PRIORS.noise)
+def simulate(rng, hyper, seeds, n):
+    """One regime in standard units, half of its recipes with `seeds` trainings, and the truth of what is ranked."""
+    unit, offset = rng.uniform(-1.1, 1.1, n), rng.uniform(-1, 1, n)
+    precision = prior_precision((), hyper.length_scale[None], hyper.amplitude[None])[0]
+    weights = rng.standard_normal(precision.size) / np.sqrt(precision)
+    share = hyper.seed_share if seeds > 1 else 0.0
+    runs = np.where(np.arange(n) < n // 2, 1.0, seeds)
+    run = hyper.noise * np.sqrt(share) * rng.standard_normal((n, seeds)) * (np.arange(seeds) < runs[:, None])
+    mean = run.sum(axis=1) / runs
+    within = ((run - mean[:, None]) ** 2 * (np.arange(seeds) < runs[:, None])).sum(axis=1)
+    recipe = hyper.noise * np.sqrt(1.0 - share) * rng.standard_normal(n)
+    drop = 0.4 + 0.2 * offset + basis(unit) @ weights + recipe + mean
+    rows = StandardRows(unit, offset, drop, runs, within, np.ones(n), np.zeros((n, 0)))
+    design = RegimeDesign(
+        "0.50", 0.5, "macs", n, n, 0, CurveScale(0.0, 1.0), 1.0, 0.0, 1.0, (True,) * FIXED_TERMS
     )
-    unit, distance = rng.uniform(-1.1, 1.1, n), rng.uniform(-1, 1, n)
-    weights = amplitude * np.exp(0.5 * log_basis_variance(length)) * rng.standard_normal(POINTS.shape[1])
-    drop = 0.4 + 0.2 * distance + basis(unit) @ weights + noise * rng.standard_normal(n)
-    rows = StandardRows(unit, distance, drop, np.ones(n), np.zeros(n), np.ones(n), np.zeros((n, 0)))
-    products, fixed = _accumulate(rows)
-    regime = RegimeDesign(
-        "0.50", 0.5, "macs", n, n, 0, CurveScale(0.0, 1.0), 1.0, 0.0, 1.0, fixed, products
-    )  # fmt: skip
     left, middle, right = POINTS @ weights
-    return regime, np.array([np.log(length), np.log(amplitude), np.log(noise), left - middle, right - left])
+    logs = [np.log(v) for v in (hyper.length_scale, hyper.amplitude, hyper.noise)]
+    truth = [*logs, left - middle, right - left, np.log(share / (1.0 - share)) if seeds > 1 else 0.0]
+    return with_sums(design, rows), truth
 
 
-#: The exact method draws its hyperparameters from a grid; ranks need its steps smoothed out.
-GRID_STEPS = (0.19, 0.27, 0.05, 0.0, 0.0)
-
-
-def ranked(draws: Draws, truth, steps):
-    curve = draws.flat_coefficients[:, 0, FIXED_TERMS:] @ POINTS.T
-    columns = [
-        np.log(draws.length_scale).ravel(),
-        np.log(draws.amplitude).ravel(),
-        np.log(draws.noise).ravel(),
-        curve[:, 0] - curve[:, 1],
-        curve[:, 2] - curve[:, 0],
-    ]
-    rng = np.random.default_rng(0)
+def ranks(population, regimes, seeds, n):
+    """Draw a population from the prior; rank the truths of its first regime among the posterior's draws."""
+    rng = np.random.default_rng([population, regimes, seeds, n])
+    hyper = PRIORS.draw(1, regimes, rng)
+    drawn = [simulate(rng, Hyper(*(v[0, k] for v in hyper)), seeds, n) for k in range(regimes)]
+    draws = sample_pooled([design for design, _ in drawn], PRIORS, RANKED, population)
+    found, curve = draws.hyper(0), draws.flat_coefficients[:, 0, FIXED_TERMS:] @ POINTS.T
+    columns = [np.log(v) for v in (found.length_scale, found.amplitude, found.noise)]
+    columns += [curve[:, 0] - curve[:, 1], curve[:, 2] - curve[:, 0]]
+    steps = list(STEPS)
+    if seeds > 1:
+        logit = np.log(found.seed_share / (1.0 - found.seed_share))
+        columns.append(logit)
+        steps.append(float(np.diff(np.unique(logit.round(9))).min(initial=np.inf)))
+    steps = np.where(np.isfinite(steps), steps, 0.0)
     return [
         float(np.mean(c + w * (rng.random(c.size) - 0.5) < t))
-        for c, t, w in zip(columns, truth, steps, strict=True)
+        for c, w, t in zip(columns, steps, drawn[0][1], strict=False)
     ]
 
 
-def p_values(ranks):
-    counts = [np.histogram(column, bins=BINS, range=(0, 1))[0] for column in np.array(ranks).T]
-    return [float(stats.chisquare(c).pvalue) for c in counts]
-
-
 @pytest.mark.slow
-def test_exact_method_is_calibrated():
-    rng = np.random.default_rng(20)
-    ranks = []
-    for _ in range(400):
-        regime, truth = simulate(rng)
-        ranks.append(ranked(from_regimes([draw_regime(regime, PRIORS, 400, rng)]), truth, GRID_STEPS))
-    assert min(p_values(ranks)) > 0.01 / 5
-
-
-@pytest.mark.slow
-def test_nuts_is_calibrated():
-    from popstats.inference.nuts import sample_nuts
-    from popstats.inference.sampling import Chains
-
-    rng = np.random.default_rng(21)
-    ranks = []
-    for i in range(120):
-        regime, truth = simulate(rng)
-        draws = sample_nuts([regime], PRIORS, Chains(number=2, draws=200, tune=300, seed=i), progress=False)
-        ranks.append(ranked(draws, truth, np.zeros(5)))
-    assert min(p_values(ranks)) > 0.01 / 5
+@pytest.mark.parametrize(("regimes", "seeds", "n"), [(1, 1, 120), (4, 1, 60), (4, 2, 60), (4, 2, 20)])
+def test_the_pooled_posterior_is_calibrated(regimes, seeds, n):
+    """20 recipes, half of them in pairs: ten degrees of freedom within recipes."""
+    found = np.array([ranks(i, regimes, seeds, n) for i in range(300)])
+    counts = [np.histogram(column, bins=BINS, range=(0, 1))[0] for column in found.T]
+    p_values = [float(stats.chisquare(c).pvalue) for c in counts]
+    print(
+        f"regimes {regimes}, seeds {seeds}, recipes {n}: p {np.round(p_values, 3)}, mean rank {found.mean(0).round(3)}"
+    )
+    assert min(p_values) > 0.01 / len(p_values)

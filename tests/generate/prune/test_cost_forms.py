@@ -1,6 +1,7 @@
 """Costs against the networks themselves: really cut, and counted by torch's own counter."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -144,6 +145,27 @@ def test_blocks_give_the_same_as_single_recipes(models):
     widths = np.random.default_rng(0).integers(1, costs.full_widths + 1, size=(2500, 6))
     one_by_one = [costs.macs(row)[0] for row in widths[::250]]
     assert costs.macs(widths)[::250].tolist() == one_by_one
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet8", "regnet_x_400mf"])
+def test_the_forms_in_the_footer_are_the_costs(models, name):
+    network, _, costs = models[name]
+    stored = json.loads(json.dumps(costs.as_dict(network)))
+    widths = recipes_with_extremes(costs, 5)
+    z = np.column_stack([np.ones(5, dtype=np.int64), widths // stored["steps"]])
+    macs, params = (np.einsum("ni,ij,nj->n", z, np.array(stored[cost]), z) for cost in ("macs", "params"))
+    np.testing.assert_array_equal(macs, costs.macs(widths))
+    np.testing.assert_array_equal(params, costs.params(widths))
+    assert (stored["groups"], stored["widths"]) == (
+        [g.name for g in costs.groups],
+        costs.full_widths.tolist(),
+    )
+    first = costs.groups[0]
+    assert stored["layers"][first.layers[0]] == {
+        "of": first.width,
+        "group": first.name,
+        "per_channel": {first.name: 1},
+    }
 
 
 def test_widths_for_other_groups_are_refused(models):

@@ -19,7 +19,7 @@ from popstats.inference.model import Settings
 from popstats.judgement.judge import analyse
 from popstats.judgement.verdicts import Verdicts
 from popstats.report.comparison_page import comparison_content
-from popstats.report.compose import report_content
+from popstats.report.compose import facts, report_content
 from popstats.report.sections import method_words, provenance_section
 
 GOLDEN = Path(__file__).with_name("golden_content.json")
@@ -120,9 +120,9 @@ def test_well_behaved_data_raise_no_alert_about_the_model():
     population = popstats.simulate_population("quadratic", regimes=(0.5, 0.8), n=150, seed=2)
     told = report_content(popstats.fit(population, method="exact", draws=200, random_seed=3))
     diagnostics = next(s for s in told.sections if s.key == "diagnostics")
-    assert diagnostics.paragraphs[2].startswith("The data look like what the model expects.")
+    assert diagnostics.paragraphs[1].startswith("The data look like what the model expects.")
     assert not any("curve" in a.text for a in told.alerts)
-    assert "leans on the priors" in diagnostics.paragraphs[3]
+    assert "leans on the priors" in diagnostics.paragraphs[2]
 
 
 def test_the_envelope_of_the_best_networks_stands_beside_the_curve(fitted, content):
@@ -133,7 +133,7 @@ def test_the_envelope_of_the_best_networks_stands_beside_the_curve(fitted, conte
 
 
 def test_the_way_to_make_it_again_names_the_noise(fitted):
-    student = replace(fitted, settings=replace(fitted.settings, method="nuts", noise="student"))
+    student = replace(fitted, settings=replace(fitted.settings, method="hmc", noise="student"))
     section = provenance_section(analyse(student, Verdicts([])), None, "mine")
     command, code = (text for _, text in section.code)
     assert "--noise student --seed" in command
@@ -145,13 +145,14 @@ def test_prior_sensitivities_are_told_as_measured(fitted, content):
     table = dict(diagnostics.tables)["Prior sensitivity of each result"].frame
     found = fitted.prior_sensitivity.frame
     assert [float(v) for v in table["sensitivity to the priors"]] == list(found["prior"].round(2))
-    assert fitted.prior_sensitivity.sentence in diagnostics.paragraphs[3]
+    assert fitted.prior_sensitivity.sentence in diagnostics.paragraphs[2]
 
 
 def test_four_rows_make_a_report_that_says_why_there_is_nothing(fitted):
     few = popstats.fit(fitted.population.select(np.arange(4)), method="exact")
     told = report_content(few)
-    assert told.advice.sentence.startswith("Add recipes: no regime has enough to fit a curve")
+    assert "2 recipes; a curve needs at least 10" in told.advice.sentence
+    assert "count = 200" in told.advice.code[0][1]
     assert all(row.outcome == "not assessable" for claim in told.claims for row in claim.rows)
     assert not [f for f in told.figures if f.key in ("drop", "near", "limits")]
 
@@ -295,26 +296,35 @@ def test_the_lead_says_where_even_pruning_pays_and_where_it_does_not():
 @pytest.mark.parametrize(
     ("settings", "told", "untrue"),
     [
-        ({"method": "exact"}, ("normal noise", "on a grid", "closed form"), ("NUTS", "Student")),
+        (
+            {"method": "exact"},
+            ("normal noise", "on a grid", "partially pooled", "closed form"),
+            ("NUTS", "Student"),
+        ),
         (
             {"method": "nuts"},
-            ("normal noise", "NUTS", "over the curves' scales and noise", "drawn exactly"),
-            ("grid",),
+            ("normal noise", "NUTS", "partially pooled", "drawn exactly"),
+            ("grid", "Hamiltonian"),
         ),
         (
-            {"method": "nuts", "noise": "student"},
+            {"method": "hmc", "noise": "student"},
             (
                 "Student-t noise",
-                "NUTS",
-                "coefficients and the noise, on every recipe",
+                "Hamiltonian Monte Carlo",
+                "on every recipe",
                 "fixed at their posterior medians",
             ),
-            ("drawn exactly", "closed form"),
+            ("drawn exactly", "closed form", "NUTS"),
         ),
         (
-            {"method": "nuts", "noise": "frontier"},
-            ("normal plus exponential noise", "mean excess", "on every recipe"),
-            ("drawn exactly", "closed form", "Student"),
+            {"method": "hmc", "noise": "exgaussian"},
+            (
+                "normal plus exponential noise",
+                "mean of the exponential",
+                "Hamiltonian Monte Carlo",
+                "on every recipe",
+            ),
+            ("drawn exactly", "closed form", "Student", "NUTS"),
         ),
         (
             {"method": "exact", "curve": "quadratic"},
@@ -332,3 +342,10 @@ def test_the_method_is_stated_as_it_was(settings, told, untrue):
     words = method_words(Settings(**settings))
     assert [w for w in told if w not in words] == []
     assert [w for w in untrue if w in words] == []
+
+
+def test_a_run_that_is_not_finished_says_how_far_it_is(fitted):
+    running = replace(fitted.population, metadata={"run": {"finished": 720, "planned": 1_000}})
+    told = facts(analyse(replace(fitted, population=running), Verdicts([])))
+    assert told[0] == ("trainings of 1,000 planned, so far", "720")
+    assert facts(analyse(fitted, Verdicts([])))[0] == ("trainings", "720")

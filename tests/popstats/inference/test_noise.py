@@ -26,7 +26,7 @@ def test_density_and_distribution(noise, scale, shape, expected):
     np.testing.assert_allclose(found, expected.cdf(RESIDUALS), rtol=1e-8, atol=1e-12)
 
 
-def test_a_frontier_with_next_to_no_excess_is_normal():
+def test_exponential_noise_of_next_to_no_mean_is_normal():
     found = log_density("exgaussian", RESIDUALS, np.array(1.0), np.array(1e-6))
     np.testing.assert_allclose(found, stats.norm.logpdf(RESIDUALS), atol=1e-4)
     assert np.isfinite(distribution("exgaussian", RESIDUALS, np.array(1.0), np.array(1e-6))).all()

@@ -29,7 +29,7 @@ def additive(n=200, seed=0, unit=1, names=("a", "b", "c"), **extra):
     full = np.array([64, 64, 128])
     widths = np.clip(np.rint(full * rng.uniform(0.2, 1.0, (n, 3)) / unit) * unit, unit, full)
     frame = pd.DataFrame(widths, columns=list(names)).assign(**costs(widths), **extra)
-    frame["accuracy"] = truth(widths, full) + 0.02 * rng.standard_normal(n)
+    frame["accuracy"] = truth(widths) + 0.02 * rng.standard_normal(n)
     whole = costs(full[None].astype(float))
     original = popstats.Original(macs=whole["macs"][0], params=whole["params"][0], accuracy=93.0)
     return popstats.Population.from_frame(frame, original=original, widths=list(names), name="chain")
@@ -43,12 +43,13 @@ def costs(widths):
     }
 
 
-def truth(widths, full=np.array([64, 64, 128])):
-    return 93.0 + np.log(widths / full) @ np.array([2.0, 0.5, 0.1])
+def truth(widths):
+    return 93.0 + np.log(widths / [64, 64, 128]) @ np.array([2.0, 0.5, 0.1])
 
 
 def test_every_attribute_of_the_design_is_there_and_consistent(digits, recommendation):
     r = recommendation
+    assert isinstance(r, popstats.Recommendation)
     assert list(r.widths) == list(digits.group_names)
     assert r.macs <= 0.2 * digits.original.macs
     assert r.uniform.macs <= 0.2 * digits.original.macs
@@ -77,6 +78,19 @@ def test_it_is_shown_and_saved(recommendation, tmp_path):
     assert content["widths"] == recommendation.widths
     assert content["predicted"]["drop"][0] == recommendation.drop
     assert len(content["original_id"]) == 64
+    assert set(content) == {
+        "version",
+        "network",
+        "original_id",
+        "axis",
+        "reduction",
+        "macs",
+        "params",
+        "widths",
+        "ratios",
+        "gains",
+        "predicted",
+    }
 
 
 def test_the_saved_space_holds_the_recipe_alone(recommendation, tmp_path):
@@ -84,10 +98,12 @@ def test_the_saved_space_holds_the_recipe_alone(recommendation, tmp_path):
 
     path = recommendation.to_toml(tmp_path / "recipe.toml")
     space = read_refined(path)
+    assert space.target == pytest.approx(1 - recommendation.macs / 763_520)
     full = {"conv1": 16, "stage1.0.conv1": 16}
     for group, width in full.items():
         low, high = space.widths[group]
-        assert low == high == pytest.approx(recommendation.widths[group] / width)
+        assert low * width < recommendation.widths[group] < high * width or high == 1.0
+        assert (high - low) * width < 4.0
 
 
 def test_it_finds_what_widths_are_worth():
@@ -116,7 +132,7 @@ def test_a_tolerated_drop_is_answered_by_the_largest_reduction_that_keeps_it():
 def test_the_frontier_rises_and_uniform_is_never_clearly_better():
     frame = popstats.frontier(additive()).frame
     assert frame["reduction"].is_monotonic_increasing
-    assert (np.diff(frame["drop"]) > -0.1).all()
+    assert (np.diff(frame["drop"]) > -0.25).all()
     assert (frame["gain_upper"] >= 0.0).all()
     assert frame["drop"].iloc[-1] > frame["drop"].iloc[0] + 0.5
 
@@ -149,10 +165,10 @@ def test_where_costs_do_not_follow_from_widths_the_tables_own_recipes_are_ranked
     assert (frame[["a", "b", "c"]].to_numpy() == list(found.widths.values())).all(axis=1).any()
 
 
-def test_costs_of_a_run_come_from_its_metadata(digits):
+def test_costs_and_layers_of_a_run_come_from_its_metadata(tmp_path):
     exact = [[0, 0, 0], [0, 0, 10], [0, 10, 0]]
     rng = np.random.default_rng(0)
-    widths = rng.integers(2, 9, (30, 2)) * 4
+    widths = rng.integers(2, 9, (120, 2)) * 4
     frame = pd.DataFrame(widths, columns=["a", "b"]).assign(
         macs=20 * widths.prod(axis=1) / 8, params=widths.prod(axis=1)
     )
@@ -162,7 +178,20 @@ def test_costs_of_a_run_come_from_its_metadata(digits):
     )
     stored = {"groups": ["a", "b"], "widths": [32, 32], "steps": [2, 4], "macs": exact, "params": exact}
     population.metadata["costs"] = stored
+    stored["layers"] = {
+        "first": {"of": 32, "group": "a", "per_channel": {"a": 1}},
+        "flat": {"of": 128, "group": "b", "per_channel": {"b": 4}},
+        "head": {"of": 10, "group": None, "per_channel": {}},
+    }
     found = popstats.recommend(population, reduction=0.5)
+    recipe = json.loads(found.to_json(tmp_path / "recipe.json").read_text())
+    assert recipe["layers"]["first"]["channels"] == found.widths["a"]
+    assert recipe["layers"]["flat"]["channels"] == 4 * found.widths["b"]
+    assert recipe["torch_pruning"]["head"] == 0.0
+    kept = [
+        int(width * (1 - recipe["torch_pruning"][layer])) for layer, width in (("first", 32), ("flat", 32))
+    ]
+    assert kept == [found.widths["a"], found.widths["b"]]
     assert found.macs == pytest.approx(20 * found.widths["a"] * found.widths["b"] / 8)
     assert found.widths["a"] % 2 == found.widths["b"] % 4 == 0
 
@@ -188,8 +217,12 @@ def test_a_budget_that_the_recipes_do_not_support_is_refused_with_the_range(digi
 
 
 def test_what_cannot_be_asked_is_a_sentence(digits):
-    with pytest.raises(PopulationError, match="either reduction= .* got both"):
+    with pytest.raises(PopulationError, match=r"either reduction= .* got both"):
         popstats.recommend(digits, reduction=0.8, drop=1.0)
+    with pytest.raises(PopulationError, match="expected a Population, got str"):
+        popstats.recommend("digits-resnet8", reduction=0.8)
+    with pytest.raises(PopulationError, match="drop: expected a number"):
+        popstats.recommend(digits, drop="1")
     with pytest.raises(PopulationError, match="got neither"):
         popstats.recommend(digits)
     with pytest.raises(PopulationError, match="expected 'macs' or 'params', got 'mac'"):
@@ -287,5 +320,7 @@ def test_from_the_command_line(tmp_path, capsys):
     assert json.loads(path.read_text())["version"] == 1
     assert main(["recommend", "digits-resnet8", "--reduction", "80"]) == 2
     assert "write 0.8" in capsys.readouterr().err
+    assert main(["recommend", "digits-resnet8", "--drop", "5", "--candidates", str(path)]) == 2
+    assert "missing: conv1" in capsys.readouterr().err
     assert main(["recommend", "digits-resnet8", "-o", str(path)]) == 2
     assert re.search("--output would change nothing", capsys.readouterr().err)

@@ -5,10 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import popstats
-from popstats.errors import FitError
+from popstats.errors import FitError, PopulationError
+from popstats.planning.budget_law import law_at, width_table
+from popstats.planning.recovered_costs import cost_form
+from popstats.planning.refine import Kind
 from popstats.planning.search import LEAST_SHARE, Budget, near_best_bands, onto_budget, share_inside
 from popstats.population.layer_chain import LayerChain, additive_drop
 from popstats.posterior.fit import Fit
@@ -117,21 +121,19 @@ def test_widths_promise_nothing_where_they_explain_nothing() -> None:
 
 
 def test_bands_stay_where_the_law_has_seen_recipes(chain: Fit) -> None:
-    population = chain.population
-    widths = population.widths
-    assert widths is not None
-    law = popstats.width_law(population)
-    here = (population.frame["regime"] == "0.60").to_numpy()
-    shares = np.log(widths[here] / law.full_widths)
-    assert law.macs is not None
-    budget = Budget(law.macs, law.full_widths, 0.4 * population.original.macs)
-    bands = near_best_bands(law.of("0.60"), budget, shares, near=0.05)
+    table = width_table(chain.population, "macs")
+    law = law_at(table, float(np.log(0.4)))
+    shares = table.log_shares[law.rows[law.inner]]
+    cost = cost_form(chain.population)
+    assert cost is not None
+    budget = Budget(cost, table.full, 0.4 * chain.population.original.macs)
+    bands = near_best_bands(law, budget, shares, near=0.01)
     low, high = np.quantile(shares, (0.025, 0.975), axis=0)
     assert (np.log(bands.low) >= low - 1e-9).all()
     assert (np.log(bands.high) <= high + 1e-9).all()
     assert share_inside(shares, np.log(bands.low), np.log(bands.high)) >= LEAST_SHARE
-    known = np.quantile(law.of("0.60").uncertainty(shares), 0.95)
-    assert law.of("0.60").uncertainty(np.log(bands.best)[None])[0] <= 1.01 * known
+    known = np.quantile(law.uncertainty(shares), 0.95)
+    assert law.uncertainty(np.log(bands.best)[None])[0] <= 1.01 * known
 
 
 def test_shifting_onto_the_budget_meets_it() -> None:
@@ -146,11 +148,36 @@ def test_shifting_onto_the_budget_meets_it() -> None:
 
 def test_it_says_what_it_cannot_do(by_mcb: Fit) -> None:
     with pytest.raises(FitError, match=r"not fitted; fitted: 0\.60"):
-        popstats.refine(by_mcb, 0.7)
-    with pytest.raises(FitError, match="no widths"):
+        popstats.refine(by_mcb, "0.70")
+    with pytest.raises(PopulationError, match=r"run from 0\.598 to 0\.602"):
+        popstats.refine(by_mcb, 0.9)
+    whole = by_mcb.population
+    few = whole.table.head(5).assign(macs=lambda t: t["macs"] // 4, params=lambda t: t["params"] // 4)
+    table = pd.concat([whole.table, few], ignore_index=True).drop(
+        columns=["recipe_id", "subnetwork_id"], errors="ignore"
+    )
+    odd = popstats.fit(
+        popstats.Population.from_frame(table, original=whole.original), regimes=[0.6], method="exact"
+    )
+    with pytest.raises(FitError, match=r"too few recipes .* fitted regimes: 0\.60"):
+        popstats.refine(odd, 0.9)
+    with pytest.raises(FitError, match="between 0 and 1"):
+        popstats.refine(by_mcb, 60)
+    with pytest.raises(PopulationError, match="no widths"):
         popstats.refine(by_mcb, 0.6, by="widths")
     with pytest.raises(FitError, match="'mcb' or 'widths'"):
         popstats.refine(by_mcb, 0.6, by="luck")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("by", ["mcb", "widths"])
+def test_any_budget_between_the_recipes_is_refined(by: Kind) -> None:
+    made = popstats.simulate_population(
+        "additive-widths", regimes=(0.55, 0.6, 0.65), n=200, rise=0.5, noise=0.05
+    )
+    space = popstats.refine(popstats.fit(made, regimes=[0.55], method="exact"), 0.62, by=by)
+    assert (space.target, space.regime) == (0.62, "0.62")
+    assert space.gain > 0.0
+    assert 0.0 < space.share_kept < 0.9
 
 
 def test_it_displays_itself(chain: Fit) -> None:

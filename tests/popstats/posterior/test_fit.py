@@ -169,7 +169,7 @@ def test_displays_in_a_notebook(fit):
     rejected = Convergence(False, ("E-BFMI <0.1>",), pd.DataFrame())
     assert "not ok: E-BFMI &lt;0.1&gt;" in rejected._repr_html_()
     assert set(fit.summary()["parameter"]) == {"length_scale", "amplitude", "noise", "seed_share"}
-    assert set(fit.posterior["posterior"].dims) == {"chain", "draw", "regime", "coefficient"}
+    assert set(fit.posterior["posterior"].dims) == {"chain", "draw", "regime"}
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from popstats.population.simulate import simulate_population
 from popstats.posterior.pointwise import fitted_points, sample_of, thinned
 from popstats.posterior.sensitivity import (
     POWERS,
-    _log_prior,
     _weights,
     distribution_distance,
+    log_prior,
 )
 
 REGIMES = {0.6: 0.05}
@@ -49,7 +49,7 @@ def test_priors_that_fight_the_data_are_noticed(stubborn):
 def test_weights_stand_for_a_refit_with_scaled_priors(power, which):
     fit = exact(n=40, draws=4000)
     picked = thinned(fit, 16_000)
-    weights = _weights(_log_prior(fit, picked))[which]
+    weights = _weights(log_prior(fit, picked))[which]
     priors = fit.prior_settings
     scaled = {
         name: (median, spread / np.sqrt(power))
@@ -123,6 +123,6 @@ def test_the_prior_of_the_degrees_of_freedom_is_that_of_the_model():
     fit = replace(fit, settings=replace(fit.settings, method="hmc", noise="student"))
     with_shape = replace(fit, draws=replace(fit.draws, shape=np.resize(nu, fit.draws.noise.shape)))
     picked = np.arange(nu.size)
-    prior = _log_prior(with_shape, picked) - _log_prior(fit, picked)
+    prior = log_prior(with_shape, picked) - log_prior(fit, picked)
     expected = stats.gamma(2.0, scale=10.0).logpdf(nu - 1.0) + np.log(nu - 1.0)
     np.testing.assert_allclose(prior - prior[0], expected - expected[0])

@@ -11,7 +11,7 @@ from popstats.figures.content import Section
 from popstats.judgement.judge import analyse
 from popstats.posterior.fit import Fit
 from popstats.posterior.optimum import least_rise
-from popstats.report.advice import _recipes_to_decide, _ruled_out, advice
+from popstats.report.advice import _ruled_out, advice
 from popstats.report.alerts import caveats
 
 
@@ -79,5 +79,5 @@ def test_twice_the_noise_takes_four_times_the_recipes() -> None:
     needed = []
     for factor in (1, 2, 1000):
         analysis.__dict__["optima"] = {row.regime: row._replace(residual_sd=factor * noise, n_recipes=5)}
-        needed.append(_recipes_to_decide(analysis, row.regime))
+        needed.append(analysis.regimes[0].recipes_to_decide)
     assert needed == [39, 160, None]

@@ -1,0 +1,113 @@
+"""What keeps a probable optimum from being supported: a curve that moves with cost, clusters, outliers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import popstats
+from popstats.judgement.analysis import Analysis, RegimePosterior
+from popstats.judgement.premises import few_clusters
+from popstats.judgement.verdicts import Thresholds
+from popstats.planning.hard_nulls import HARD_NULLS, simulate_null
+from popstats.words import sentence
+
+GRID = np.linspace(-0.5, 0.5, 161)
+LIMITS = Thresholds()
+
+
+def _posterior(drop_of: object, n: int = 600, seed: int = 0, noise: float = 0.05) -> RegimePosterior:
+    """Return the posterior of one regime whose drop is a function of u (mCB, -1 to 1) and m (cost, -1 to 1)."""
+    rng = np.random.default_rng(seed)
+    u, m = rng.uniform(-1.0, 1.0, (2, n))
+    macs = 0.3 * np.exp(0.3 * m)
+    drop = drop_of(u, m, rng) + noise * rng.standard_normal(n)  # type: ignore[operator]
+    table = pd.DataFrame(
+        {
+            "macs": np.rint(macs * 1e11).astype(np.int64),
+            "params": np.rint(macs * np.exp(-0.4 * u) * 1e9).astype(np.int64),
+            "accuracy": 90.0 - drop,
+        }
+    )
+    original = popstats.Original(macs=10**11, params=10**9, accuracy=90.0)
+    population = popstats.Population.from_frame(table, original=original)
+    return Analysis(popstats.fit(population, regimes={0.7: 0.2})).regimes[0]
+
+
+def test_an_optimum_that_stays_where_it_is_is_supported() -> None:
+    posterior = _posterior(lambda u, m, rng: 2.0 + 0.6 * u**2 + 0.3 * m)
+    assert (posterior.outcome, posterior.withheld) == ("supported", None)
+
+
+def test_a_curve_that_moves_with_cost_is_told_to_use_narrower_regimes() -> None:
+    posterior = _posterior(lambda u, m, rng: 2.0 + 0.6 * (u - 0.5 * m) ** 2)
+    assert posterior.holds.mean() > 0.95
+    assert posterior.outcome == "undecided"
+    assert "The curve moves with MACs inside the regime (F test, p < 0.001)" in sentence(posterior.withheld)
+    (verdict,) = posterior.analysis.fit and popstats.judge(posterior.analysis.fit).of("C3a")
+    assert "Fit narrower regimes, for example regimes={0.7: 0.0" in verdict.remedy
+    assert "The curve moves with MACs" in verdict.reason
+
+
+def test_a_small_movement_does_not_matter() -> None:
+    posterior = _posterior(lambda u, m, rng: 2.0 + 0.6 * (u - 0.02 * m) ** 2, n=3000)
+    assert posterior.outcome == "supported"
+
+
+def test_an_end_that_a_few_outliers_raise_is_not_supported() -> None:
+    def drop(u: np.ndarray, m: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        rank = u.argsort().argsort()
+        collapsed = (rank < 12) & (rank % 4 == 0)
+        return 2.0 + 0.5 * np.maximum(u, 0.0) ** 2 + 2.0 * collapsed
+
+    posterior = _posterior(drop, n=200, seed=1, noise=0.1)
+    assert posterior.holds.mean() > 0.95
+    assert posterior.outcome == "undecided"
+    assert posterior.withheld.kind == "outliers"
+    assert "Student-t weights" in sentence(posterior.withheld)
+
+
+@pytest.mark.parametrize(
+    ("clusters", "width", "found"), [(6, 0.003, True), (4, 0.01, True), (12, 0.003, False)]
+)
+def test_few_clusters_are_told_from_many(clusters: int, width: float, found: bool) -> None:
+    rng = np.random.default_rng(0)
+    centres = np.linspace(-0.48, 0.48, clusters)
+    for n in (60, 600, 3000):
+        log_mcb = rng.choice(centres, n) + width * rng.standard_normal(n)
+        assert (few_clusters(log_mcb, GRID, LIMITS) is not None) == found, n
+
+
+def test_recipes_spread_over_the_range_are_no_clusters() -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        for n in (30, 100, 1000):
+            assert few_clusters(rng.uniform(-0.5, 0.5, n), GRID, LIMITS) is None
+            assert (
+                few_clusters(np.clip(0.25 * rng.standard_normal(n), -0.5, 0.5), GRID, LIMITS) is None
+                or n < 100
+            )
+
+
+@pytest.mark.parametrize("name", HARD_NULLS)
+def test_no_optimum_is_supported_on_the_hard_nulls(name: str) -> None:
+    for seed in range(3):
+        population, regimes = simulate_null(name, 150, seed)
+        assert (
+            "supported"
+            not in Analysis(popstats.fit(population, regimes=regimes, draws=250)).outcomes.values()
+        )
+
+
+def test_a_one_sided_curve_is_a_finding() -> None:
+    lower = _posterior(lambda u, m, rng: 2.0 + 0.5 * np.maximum(u, -0.5))
+    assert lower.outcome == "refuted"
+    assert sentence(lower.one_sided).startswith(
+        "The lower the better, as far as observed; the high end costs 0.7"
+    )
+    assert lower.shape is lower.one_sided
+    assert lower.analysis.one_sided == {"0.70": lower.one_sided}
+    assert _posterior(lambda u, m, rng: 2.0 + 0.6 * u**2).one_sided is None
+    higher = _posterior(lambda u, m, rng: 2.0 - 0.5 * u)
+    assert sentence(higher.one_sided).startswith("The higher the better")
+    refined = popstats.refine(higher.analysis.fit, regime=0.7)
+    assert "The higher the better" in repr(refined)
