@@ -10,13 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from generate.inputs.networks import build_network, parse_input_shape
-from generate.prune.cost_forms import GROUPS_SHOWN, CostModel, derive_costs, group_lines, named_groups
+from generate.prune.cost_forms import CostModel, derive_costs, group_lines, named_groups
 from generate.prune.groups import find_groups
 from generate.recipes.feasible import FeasibleRange, feasible_range
-from generate.recipes.sample import MCB_RANGE, mcb_correlations, sample_recipes
 from popstats.errors import BAD_INPUT, PlanError, PopstatsError
 
 MAP_REDUCTIONS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -83,36 +80,6 @@ class CostReport:
                 f"{reduction:9.0%}    {shares}     {mcb}    {found.std[0]:.3f} to {found.std[1]:.3f}"
             )
         return lines
-
-
-def regime_lines(
-    costs: CostModel,
-    space: str,
-    *,
-    axis: str,
-    target: float,
-    mcb_range: float = MCB_RANGE,
-    round_to: int = 1,
-    count: int = 1000,
-) -> list[str]:
-    """Return what one regime of a space holds, for a dry run: feasible ranges, and what mCB is confounded with."""
-    found = feasible_range(costs, axis, target, round_to)
-    drawn = sample_recipes(
-        space,
-        costs,
-        axis=axis,
-        target=target,
-        count=count,
-        rng=np.random.default_rng(0),
-        mcb_range=mcb_range,
-        round_to=round_to,
-    )
-    strongest = mcb_correlations(drawn, costs)[:GROUPS_SHOWN]
-    named = ", ".join(f"{name} {value:+.2f}" for name, value in strongest)
-    return [
-        f"{axis} -{target:.0%}: {found}",
-        f"    log mCB goes with the widths of {named} (correlation over {count} {space} recipes)",
-    ]
 
 
 def cost_report(

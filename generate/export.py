@@ -19,11 +19,11 @@ from torch import nn
 
 from generate.recipes.worklist import Training
 from generate.run.folder import RunFolder, explain, write_whole
-from generate.run.prepare import reopen
+from generate.run.prepare import worker_context
 from generate.train.device import FUSED, memory_format
 from generate.train.loop import evaluate
 from generate.train.original import load_weights, weights_bytes
-from generate.train.subnetwork import Workbench, cut_network, train_subnetwork
+from generate.train.subnetwork import WorkerContext, cut_network, train_subnetwork
 from popstats.errors import BAD_INPUT, PopstatsError, RunFolderError
 
 FORMATS = ("safetensors", "torchscript", "onnx")
@@ -90,21 +90,21 @@ def export_subnetwork(
     training, row = _find(folder, subnetwork_id)
     # One thread, as in the workers: the same sums in the same order.
     torch.set_num_threads(1)
-    bench = reopen(folder, torch.device("cpu"))
-    network = _trained_network(folder, as_trained(bench, row), training)
-    _check_accuracy(bench, network, row, tolerance)
+    context = worker_context(folder, torch.device("cpu"))
+    network = _trained_network(folder, as_trained(context, row), training)
+    _check_accuracy(context, network, row, tolerance)
     path = out or run / "exports" / f"{training.subnetwork_id}{ENDINGS[kind]}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise explain(error, path.parent) from error
-    write_whole(path, _content(bench, network, row, kind, tolerance))
+    write_whole(path, _content(context, network, row, kind, tolerance))
     return path
 
 
-def as_trained(bench: Workbench, row: Mapping[str, Any]) -> Workbench:
+def as_trained(context: WorkerContext, row: Mapping[str, Any]) -> WorkerContext:
     """Return the workbench that a row was trained on: without the compiled kernel where the row had none."""
-    return bench if FUSED in row["memory_format"] else dataclasses.replace(bench, kernel=None)
+    return context if FUSED in row["memory_format"] else dataclasses.replace(context, kernel=None)
 
 
 def _find(folder: RunFolder, subnetwork_id: str) -> tuple[Training, dict[str, Any]]:
@@ -132,26 +132,28 @@ def _find(folder: RunFolder, subnetwork_id: str) -> tuple[Training, dict[str, An
     return training, row
 
 
-def _trained_network(folder: RunFolder, bench: Workbench, training: Training) -> nn.Module:
+def _trained_network(folder: RunFolder, context: WorkerContext, training: Training) -> nn.Module:
     """Load the kept weights, or train again from recipe and seed where none were kept."""
     path = folder.trained_weights(training.subnetwork_id)
     if path.exists():
-        network = cut_network(bench, training)
+        network = cut_network(context, training)
         load_weights(network, path.read_bytes(), str(path))
-        return network.to(memory_format=memory_format(bench.device)).eval()
+        return network.to(memory_format=memory_format(context.device)).eval()
     print(
         "The weights were not kept (keep_weights in the plan): training again from recipe and seed.",
         flush=True,
     )
-    row, trained = train_subnetwork(bench, training)
+    row, trained = train_subnetwork(context, training)
     if trained is None:
         raise RunFolderError(f"{training.subnetwork_id}: training it again failed ({row['error']}).")
     return trained.eval()
 
 
-def _check_accuracy(bench: Workbench, network: nn.Module, row: dict[str, Any], tolerance: float) -> None:
-    images = bench.images
-    reached = evaluate(network, images, images.test, device=bench.device, shift=images.test_shift).accuracy
+def _check_accuracy(
+    context: WorkerContext, network: nn.Module, row: dict[str, Any], tolerance: float
+) -> None:
+    images = context.images
+    reached = evaluate(network, images, images.test, device=context.device, shift=images.test_shift).accuracy
     if abs(reached - row["accuracy"]) > tolerance:
         raise RunFolderError(
             f"{row['subnetwork_id']}: reaches {reached:.3f} % here, but its row says "
@@ -162,12 +164,14 @@ def _check_accuracy(bench: Workbench, network: nn.Module, row: dict[str, Any], t
         )
 
 
-def _content(bench: Workbench, network: nn.Module, row: dict[str, Any], kind: str, tolerance: float) -> bytes:
+def _content(
+    context: WorkerContext, network: nn.Module, row: dict[str, Any], kind: str, tolerance: float
+) -> bytes:
     """Return the file's content; TorchScript, which holds a trace of the network, is read back and measured too."""
-    network, card = network.to("cpu").to(memory_format=torch.contiguous_format).eval(), _card(bench, row)
+    network, card = network.to("cpu").to(memory_format=torch.contiguous_format).eval(), _card(context, row)
     if kind == "safetensors":
         return weights_bytes(network, card)
-    example = torch.zeros(1, *bench.images.input_shape)
+    example = torch.zeros(1, *context.images.input_shape)
     try:
         if kind == "onnx":
             return _onnx(network, example, card)
@@ -177,18 +181,18 @@ def _content(bench: Workbench, network: nn.Module, row: dict[str, Any], kind: st
         raise RunFolderError(
             f"{row['subnetwork_id']}: {row['network']} cannot be written as {kind} ({reason}). Take another --format."
         ) from error
-    _check_accuracy(bench, traced, row, tolerance)
+    _check_accuracy(context, traced, row, tolerance)
     return content
 
 
-def _card(bench: Workbench, row: dict[str, Any]) -> dict[str, str]:
+def _card(context: WorkerContext, row: dict[str, Any]) -> dict[str, str]:
     """Return what someone needs to rebuild and feed the network, for the file's metadata."""
     names = ("subnetwork_id", "network", "dataset", "input_size", "accuracy", "macs", "params")
     widths = dict(zip(row["group_names"], row["widths"], strict=True))
     card = {name: row[name] for name in names} | {
         "widths": widths,
-        "mean": bench.images.mean,
-        "std": bench.images.std,
+        "mean": context.images.mean,
+        "std": context.images.std,
     }
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in card.items()}
 

@@ -80,7 +80,7 @@ def _read_run(source: Path) -> pa.Table:
     plan, original = folder.read_plan(), folder.read_original()
     if plan is None or original is None:
         raise PopulationError(
-            f"{source} is no run folder: it holds no plan with an original network. Expected a folder that "
+            f"{source} is not a run folder: it has no plan with an original network. Expected a folder that "
             "`python -m generate.population --out FOLDER` made, or a .parquet file."
         )
     return folder.table(metadata(plan, OriginalNumbers(**original)))
@@ -102,7 +102,7 @@ def _read_table(path: Path) -> pa.Table:
     missing = [key for key in ("population", "plan", "original", "provenance") if key not in footer]
     if missing:
         raise PopulationError(
-            f"{path}: its footer lacks {', '.join(missing)}. Only tables written by generate can be merged."
+            f"{path}: its footer has no {', '.join(missing)}. Only tables written by generate can be merged."
         )
     return table
 
@@ -114,7 +114,7 @@ def _check_same_original(sources: Sequence[Path], footers: Sequence[Mapping[str,
         if differing:
             key = differing[0]
             raise PopulationError(
-                f"{source} belongs to another original network than {sources[0]}: {key} is "
+                f"{source} belongs to a different original network than {sources[0]}: {key} is "
                 f"{footer['original'].get(key)!r}, "
                 f"not {first.get(key)!r}. Accuracy drops are measured against one original; merge only "
                 "populations that share it."
@@ -135,7 +135,7 @@ def _write(table: pa.Table, out: Path) -> None:
     path = out / POPULATION if out.suffix != ".parquet" else out
     if (path.parent / "worklist.json").exists() and path.name == POPULATION:
         raise PopulationError(
-            f"{path} is the table of a run, which writes it anew when it goes on. Choose another -o."
+            f"{path} is the table of a run, which is rewritten when the run resumes. Choose another -o."
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,66 @@ from popstats.errors import PlanError
 
 DEFAULT_PLAN = Path(__file__).parent / "plans" / "digits.toml"
 TECHNIQUES = ("fine-tune", "lr-rewind", "scratch")
-CRITERIA = ("l1", "l2", "bn_scale", "fpgm", "taylor", "random")
+CRITERIA = ("group_l2", "l1", "l2", "bn_scale", "fpgm", "taylor", "random")
 AXES = ("macs", "params", "both")
+BASELINES = ("torch-pruning", "uniform", "isomorphic", "random")
+LEAST_TRAININGS = 8  # of a search: its pilot, one round and its finish
 SCHEDULES = ("constant", "one-cycle", "cosine", "steps")
 PRECISIONS = ("float32", "bfloat16")
 STEMS = ("standard", "cifar")
 KEEP_WEIGHTS = ("none", "best", "all")
 
+# What trains a small network on the 700 digits to 97 % and more: used where a plan says nothing of the original's training.
+DIGITS_TRAINING: dict[str, dict[str, Any]] = {
+    "original": {
+        "epochs": 60.0,
+        "batch_size": 50,
+        "weight_decay": 1e-3,
+        "label_smoothing": 0.1,
+        "augmentation": "shift1",
+    },
+    # A constant rate leaves three times the seed noise after so few steps.
+    "fine-tune": {"epochs": 12.0, "learning_rate": 0.1, "schedule": "one-cycle", "batch_size": 100},
+    "lr-rewind": {"epochs": 12.0, "batch_size": 100},
+    "scratch": {"epochs": 24.0, "learning_rate": 0.2, "batch_size": 100},
+}
+
 # He et al. fine-tune at a small constant rate; a tenth of the peak is the usual choice (Liu et al. 2019, arXiv 1810.05270).
 FINE_TUNE_DIVISOR = 10
+
+
+class Space(str):
+    """A recipe space: its text as the plan has it, parsed once."""
+
+    kind: str  # random | stratified | std | refined
+    std: tuple[float, float] | None = None  # band of the standard deviation of the ratios, of `std:LOW-HIGH`
+    file: Path | None = None  # of `refined:FILE`
+
+    def __new__(cls, text: str) -> Space:
+        """Parse it."""
+        space = super().__new__(cls, text)
+        space.kind, _, argument = text.partition(":")
+        if space.kind == "refined" and argument:
+            space.file = Path(argument)
+        elif space.kind == "std":
+            space.std = _band(argument)
+        if space.file or space.std or text in ("random", "stratified"):
+            return space
+        raise PlanError(
+            "expected random, stratified, std:LOW-HIGH (such as std:0.05-0.15) or refined:FILE, "
+            f"got {text!r}."
+        )
+
+
+def _band(argument: str) -> tuple[float, float] | None:
+    ends = argument.split("-")
+    if len(ends) != 2 or not all(end.replace(".", "", 1).isdigit() for end in ends):
+        return None
+    low, high = map(float, ends)
+    return (low, high) if 0 <= low < high <= 1 else None
+
+
+STRATIFIED = Space("stratified")
 
 
 @dataclass(frozen=True)
@@ -86,10 +137,12 @@ class ImagesPlan:
     name: str = "digits"
     # Where downloads and decoded image folders lie or go (default: ~/.cache/popstats).
     folder: str = "~/.cache/popstats"
-    size: int | None = None  # Height and width that the images of an image folder are resized to (pixels).
+    size: int | None = None  # Height and width that images are resized to (pixels).
     # Training images held back for `accuracy_val`; default a tenth, at most 5,000.
     validation: int | None = None
     limit: int | None = None  # Use at most this many training images (for trials).
+    # Share of the test images that no choice is made by; the others join the validation images. Set by a search.
+    statement: float | None = None
 
 
 @dataclass(frozen=True)
@@ -109,13 +162,33 @@ class RecipePlan:
     regimes: tuple[float, ...]  # Target reductions, each in (0, 1).
     count: int  # Recipes a regime.
     axis: str = "macs"  # macs | params | both: which reduction the regimes fix.
-    space: str = "stratified"  # random | stratified | std:LOW-HIGH | refined:FILE.
+    space: Space = STRATIFIED  # random | stratified | std:LOW-HIGH | refined:FILE.
     seeds: int = 1  # Trainings of each recipe, with seeds 0, 1, ...
     retraining: tuple[str, ...] = ("fine-tune",)  # Techniques: fine-tune, lr-rewind, scratch.
-    criterion: str = "l1"  # Filter score: l1 | l2 | bn_scale | fpgm | taylor | random.
+    criterion: str = "group_l2"  # Filter score: group_l2 | l1 | l2 | bn_scale | fpgm | taylor | random.
     # `stratified` spreads over mean computation budgets between 1/mcb_range and mcb_range.
     mcb_range: float = 2.0
     round_to: int = 1  # Widths are multiples of this (or the full width), and at least this.
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """A search for the best recipe on one budget, with baselines on the same budget."""
+
+    reduction: float  # Share of the cost to remove, in (0, 1).
+    axis: str = "macs"  # macs | params: which cost.
+    trainings: int = 64  # Trainings of the search.
+    # Fresh trainings of the winner and of each baseline, measured on images that no choice was made by.
+    confirm: int = 8
+    baselines: tuple[str, ...] = BASELINES[:2]  # torch-pruning, uniform (always), isomorphic, random.
+    technique: str = "fine-tune"  # How networks are retrained.
+    criterion: str = "group_l2"  # Filter score.
+    draws: int | None = None  # Fewest trainings of a round: the number of workers of the first call.
+
+    @property
+    def total(self) -> int:
+        """Trainings in all; fewer where the winner is one of the baselines."""
+        return self.trainings + self.confirm * (1 + len(self.baselines))
 
 
 @dataclass(frozen=True)
@@ -123,7 +196,8 @@ class Plan:
     """What a population holds. Two plans that are equal make the same trainings."""
 
     name: str  # Name of the population.
-    recipes: tuple[RecipePlan, ...]  # Which recipes are drawn, and how often each is trained.
+    recipes: tuple[RecipePlan, ...] = ()  # Which recipes are drawn, and how often each is trained.
+    search: SearchPlan | None = None  # Instead of recipes: which winner is searched for.
     # network, images, original: What is pruned, on which images, and where its weights come from.
     network: NetworkPlan = field(default_factory=NetworkPlan)
     images: ImagesPlan = field(default_factory=ImagesPlan)
@@ -141,6 +215,36 @@ class Plan:
     def as_dict(self) -> dict[str, Any]:
         """Return the resolved plan as plain JSON values, every default spelled out."""
         return dict(json.loads(json.dumps(dataclasses.asdict(self))))
+
+    @property
+    def techniques(self) -> set[str]:
+        """How its networks are retrained."""
+        searched = set() if self.search is None else {self.search.technique}
+        return searched.union(*(block.retraining for block in self.recipes))
+
+    @property
+    def criteria(self) -> set[str]:
+        """The filter scores that it uses."""
+        searched = set() if self.search is None else {self.search.criterion, "group_l2"}
+        return searched | {block.criterion for block in self.recipes}
+
+
+def toml_of(plan: Plan) -> str:
+    """Return the plan as TOML with every default spelled out; read from anywhere, it is the same plan."""
+    return "\n".join(_toml_lines(plan.as_dict())) + "\n"
+
+
+def _toml_lines(table: Mapping[str, Any], name: str = "") -> Iterator[str]:
+    tables = {key: value for key, value in table.items() if isinstance(value, dict)}
+    for key, value in table.items():
+        if value is not None and key != "recipes" and key not in tables:
+            yield f"{key} = {json.dumps(value, ensure_ascii=False)}"
+    for key, value in tables.items():
+        yield f"\n[{name}{key}]"
+        yield from _toml_lines(value, f"{name}{key}.")
+    for block in table.get("recipes", ()):
+        yield "\n[[recipes]]"
+        yield from _toml_lines(block)
 
 
 def read_plan(path: Path | str) -> Plan:
@@ -174,25 +278,19 @@ def read_plan(path: Path | str) -> Plan:
     return plan_from_dict(_absolute_files(table, path.parent), where=str(path))
 
 
-def source_of(path: Path) -> str:
-    """Return a plan's text with the paths in it made absolute, so that a copy elsewhere means the same."""
-    source = path.read_text(encoding="utf-8")
-    for block in tomllib.loads(source).get("recipes", []):
-        given = block.get("space", "")
-        if given.startswith("refined:"):
-            absolute = json.dumps(_absolute_space(given, path.parent), ensure_ascii=False)
-            source = source.replace(f'"{given}"', absolute).replace(f"'{given}'", absolute)
-    return source
-
-
 def plan_from_dict(table: Mapping[str, Any], where: str = "plan") -> Plan:
     """Build and check a plan from nested plain values, as TOML or a stored population's footer holds them."""
     table = dict(table)
     retraining = table.pop("retraining", {})
     plan = _build(Plan, table, where)
-    used = {technique for block in plan.recipes for technique in block.retraining}
+    usual: Mapping[str, Any] = {}
+    if plan.images.name == "digits" and "training" not in table.get("original", {}):
+        usual = DIGITS_TRAINING
+        training = dataclasses.replace(plan.original.training, **usual["original"])
+        plan = dataclasses.replace(plan, original=dataclasses.replace(plan.original, training=training))
     settings = {
-        name: _technique_settings(name, retraining, plan, where) for name in sorted(used | set(retraining))
+        name: _technique_settings(name, retraining, plan, usual.get(name, {}), where)
+        for name in sorted(plan.techniques | set(retraining))
     }
     plan = dataclasses.replace(plan, retraining=settings)
     _check_plan(plan, where)
@@ -210,7 +308,7 @@ def only_adds(old: Plan, new: Plan) -> bool:
 
 def _fixed_parts(plan: Plan) -> tuple[object, ...]:
     """Return what may not change on an existing run folder."""
-    return plan.name, plan.network, plan.images, plan.original, plan.seed
+    return plan.name, plan.network, plan.images, plan.original, plan.seed, plan.search
 
 
 def _block_only_adds(old: RecipePlan, new: RecipePlan) -> bool:
@@ -231,15 +329,14 @@ def _absolute_files(table: dict[str, Any], folder: Path) -> dict[str, Any]:
     for block in table.get("recipes", []):
         space = block.get("space", "") if isinstance(block, dict) else ""
         if isinstance(space, str) and space.startswith("refined:"):
-            block["space"] = _absolute_space(space, folder)
+            file = folder / Path(space.removeprefix("refined:")).expanduser()
+            block["space"] = f"refined:{file.resolve()}"
     return table
 
 
-def _absolute_space(space: str, folder: Path) -> str:
-    return f"refined:{(folder / Path(space.removeprefix('refined:')).expanduser()).resolve()}"
-
-
-def _technique_settings(name: str, tables: Mapping[str, Any], plan: Plan, where: str) -> TrainingSettings:
+def _technique_settings(
+    name: str, tables: Mapping[str, Any], plan: Plan, usual: Mapping[str, Any], where: str
+) -> TrainingSettings:
     if name not in TECHNIQUES:
         raise PlanError(
             f"{where}, [retraining]: unknown technique {name!r}{_did_you_mean(name, TECHNIQUES)}."
@@ -248,6 +345,7 @@ def _technique_settings(name: str, tables: Mapping[str, Any], plan: Plan, where:
     inherited: dict[str, Any] = dataclasses.asdict(base)
     if name == "fine-tune":
         inherited |= {"schedule": "constant", "learning_rate": base.learning_rate / FINE_TUNE_DIVISOR}
+    inherited |= usual
     given = tables.get(name, {})
     if not isinstance(given, Mapping):
         raise PlanError(f"{where}, [retraining.{name}]: expected a table of settings, got {given!r}.")
@@ -295,10 +393,23 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     if hint in (int, str, bool) and type(value) is hint:
         return value
-    expected = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "true or false"}.get(
-        hint, "a list or table"
-    )
+    if hint is Space and isinstance(value, str):
+        return _space(value, where)
+    expected = {
+        int: "a whole number",
+        float: "a number",
+        str: "a text in quotes",
+        Space: "a text in quotes",
+        bool: "true or false",
+    }.get(hint, "a list or table")
     raise PlanError(f"{where}: expected {expected}, got {value!r}.")
+
+
+def _space(text: str, where: str) -> Space:
+    try:
+        return Space(text)
+    except PlanError as error:
+        raise PlanError(f"{where}: {error}") from None
 
 
 def _did_you_mean(key: str, legal: tuple[str, ...]) -> str:
@@ -322,6 +433,11 @@ def _check_plan(plan: Plan, where: str) -> None:
     ):
         if value is not None:
             _at_least(value, 1, f"{where}, {name}")
+    if plan.images.statement is not None and not 0 < plan.images.statement < 1:
+        raise PlanError(
+            f"{where}, images.statement: expected a share of the test images between 0 and 1, got "
+            f"{plan.images.statement:g}."
+        )
     if not 0 < plan.gpus_per_training <= 1:
         raise PlanError(
             f"{where}, gpus_per_training: expected a share of one GPU, above 0 and at most 1, got "
@@ -331,7 +447,9 @@ def _check_plan(plan: Plan, where: str) -> None:
         raise PlanError(
             f"{where}, name: expected a name for the population, which also names its folder; got {plan.name!r}."
         )
-    if not plan.recipes:
+    if plan.search is not None:
+        _check_search(plan.search, f"{where}, search")
+    elif not plan.recipes:
         raise PlanError(f"{where}: no recipes. Add at least one [[recipes]] block with regimes and count.")
     _check_training(plan.original.training, f"{where}, original.training")
     for name, settings in plan.retraining.items():
@@ -343,7 +461,6 @@ def _check_plan(plan: Plan, where: str) -> None:
 def _check_recipes(block: RecipePlan, where: str) -> None:
     _one_of(block.axis, AXES, f"{where}, axis")
     _one_of(block.criterion, CRITERIA, f"{where}, criterion")
-    _check_space(block.space, f"{where}, space")
     for technique in block.retraining:
         _one_of(technique, TECHNIQUES, f"{where}, retraining")
     if not block.regimes or not block.retraining:
@@ -369,23 +486,19 @@ def _check_recipes(block: RecipePlan, where: str) -> None:
         )
 
 
-def _check_space(space: str, where: str) -> None:
-    kind, _, argument = space.partition(":")
-    if (kind in ("random", "stratified") and not argument) or (kind == "refined" and argument):
-        return
-    if kind == "std" and _is_band(argument):
-        return
-    raise PlanError(
-        f"{where}: expected random, stratified, std:LOW-HIGH (such as std:0.05-0.15) or refined:FILE, "
-        f"got {space!r}."
-    )
-
-
-def _is_band(argument: str) -> bool:
-    ends = argument.split("-")
-    if len(ends) != 2 or not all(end.replace(".", "", 1).isdigit() for end in ends):
-        return False
-    return 0 <= float(ends[0]) < float(ends[1]) <= 1
+def _check_search(search: SearchPlan, where: str) -> None:
+    _one_of(search.axis, AXES[:2], f"{where}, axis")
+    _one_of(search.criterion, CRITERIA, f"{where}, criterion")
+    _one_of(search.technique, TECHNIQUES, f"{where}, technique")
+    for baseline in search.baselines:
+        _one_of(baseline, BASELINES, f"{where}, baselines")
+    if not 0 < search.reduction < 1:
+        raise PlanError(
+            f"{where}, reduction: expected a share between 0 and 1 (0.9 removes nine tenths), got "
+            f"{search.reduction:g}."
+        )
+    _at_least(search.trainings, LEAST_TRAININGS, f"{where}, trainings")
+    _at_least(search.confirm, 2, f"{where}, confirm")
 
 
 def _check_training(settings: TrainingSettings, where: str) -> None:

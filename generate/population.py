@@ -18,35 +18,42 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from generate.plan import DEFAULT_PLAN, Plan, read_plan, source_of
-from popstats.errors import BAD_INPUT, PlanError, PopstatsError
+from generate.plan import DEFAULT_PLAN, Plan, read_plan
+from popstats.errors import BAD_INPUT, PlanError, PopstatsError, RunFolderError
 
 if TYPE_CHECKING:
     import torch
 
     from generate.run.folder import Claims, RunFolder
-    from generate.run.prepare import Survey
-    from generate.run.progress import Clock, Display, Event
+    from generate.run.prepare import PreparedPlan
+    from generate.run.progress import Display, Event, RunProgress
     from generate.train.original import OriginalNumbers
 
 
 RUNS = Path("runs")
 # keep_weights = "best": trainings between two looks at whose weights can go.
 DROP_EVERY = 50
+# Exit status of a run that stopped before its end.
+STOPPED = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 0 complete, 2 bad input or an error, 3 stopped before the end."""
     options = _parser().parse_args(arguments)
+    return guarded(lambda: _run(options))
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """Run a command that trains; its errors and signals become sentences and an exit status."""
     previous = signal.signal(signal.SIGTERM, _as_interrupt)
     try:
-        return _run(options)
+        return command()
     except PopstatsError as error:
         print(f"Error: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("Stopped. Everything finished is kept; the same command goes on from there.", file=sys.stderr)
-        return 3
+        print("Stopped. Finished trainings are saved; rerun the command to resume.", file=sys.stderr)
+        return STOPPED
     finally:
         signal.signal(signal.SIGTERM, previous)
 
@@ -58,7 +65,7 @@ def _as_interrupt(number: int, frame: FrameType | None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m generate.population",
-        description="Make a population of pruned, retrained subnetworks. Run again, it continues; nothing is lost.",
+        description="Make a population of pruned, retrained subnetworks. Rerun the command to resume.",
     )
     parser.add_argument(
         "plan",
@@ -67,9 +74,24 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PLAN.toml",
         help="what to make; default: digits, a few minutes on two cores",
     )
+    add_run_options(parser)
+    parser.add_argument(
+        "--fit",
+        type=Path,
+        metavar="FIT.nc",
+        help="with --dry-run: a pilot's saved fit, to print how many recipes its regimes need",
+    )
+    return parser
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a command that fills a run folder."""
     parser.add_argument("--out", type=Path, metavar="DIR", help="run folder; default: runs/NAME")
     parser.add_argument(
-        "--workers", type=_positive, metavar="N", help="worker processes; default: one a core, or four a GPU"
+        "--workers",
+        type=_positive,
+        metavar="N",
+        help="worker processes; default: one per core, or four per GPU",
     )
     parser.add_argument(
         "--device", default="auto", metavar="auto|cpu|cuda|cuda:N", help="where to train; default: auto"
@@ -81,18 +103,11 @@ def _parser() -> argparse.ArgumentParser:
         "--time-limit", type=_seconds, metavar="SECONDS", help="start no training after this time"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="say what would be done, and how long it would take"
+        "--dry-run", action="store_true", help="print what would be done and how long it would take"
     )
     parser.add_argument(
-        "--fit",
-        type=Path,
-        metavar="FIT.nc",
-        help="with --dry-run: a pilot's saved fit, to say how many recipes its regimes need",
+        "--status", action="store_true", help="print how far the run folder is; changes nothing"
     )
-    parser.add_argument(
-        "--status", action="store_true", help="say how far the run folder is; changes nothing"
-    )
-    return parser
 
 
 def _positive(text: str) -> int:
@@ -116,18 +131,19 @@ def _run(options: argparse.Namespace) -> int:
     if options.fit is not None and not options.dry_run:
         raise PlanError("--fit: only a dry run reads a pilot's fit; add --dry-run")
     if options.status:
-        return _status(path, options.workers)
-    device = _device(options.device)
+        return show_status(path, options.workers)
+    device = chosen_device(options.device)
     with _naming(file):
         if options.dry_run:
             from generate.run.dry_run import print_dry_run
 
             return print_dry_run(plan, device, options.workers, options.fit)
-        return _make(plan, source_of(file), path, device, options)
+        return _finish(make(plan, path, device, options))
 
 
-def _status(path: Path, workers: int | None) -> int:
-    from generate.run.status import print_status
+def show_status(path: Path, workers: int | None) -> int:
+    """Print how far the run folder at `path` is."""
+    from generate.run.progress import print_status
     from generate.train.device import choose_device, default_workers
 
     return print_status(path, workers or default_workers(choose_device("auto")))
@@ -154,7 +170,8 @@ def _plan_and_folder(options: argparse.Namespace) -> tuple[Plan, Path, Path]:
     return plan, file, options.out or RUNS / plan.name
 
 
-def _device(name: str) -> torch.device:
+def chosen_device(name: str) -> torch.device:
+    """Return the device that --device names, if trainings can run on it."""
     import torch
 
     from generate.train.device import choose_device
@@ -173,29 +190,29 @@ def _device(name: str) -> torch.device:
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
     """A prepared run folder and how it is to be filled."""
 
     folder: RunFolder
     claims: Claims
     plan: Plan
     original: OriginalNumbers
-    total: int
-    deadline: float
+    deadline: float  # `time.time()` after which no training is started
 
 
-def _make(plan: Plan, source: str, path: Path, device: torch.device, options: argparse.Namespace) -> int:
+def make(plan: Plan, path: Path, device: torch.device, options: argparse.Namespace) -> Run:
+    """Make the plan's trainings in the folder at `path`, as far as time and signals allow."""
     from generate.run.folder import Claims
 
     deadline = math.inf if options.time_limit is None else time.time() + options.time_limit
-    surveyed, folder = _check(plan, path, device)
+    prepared, folder = check(plan, path, device)
     with contextlib.closing(Claims(folder)) as claims, _executor(plan, device, folder, options) as execute:
-        run = _prepare(surveyed, source, folder, claims, device, deadline)
+        run = _prepare(prepared, folder, claims, device, deadline)
         _train(run, execute)
-    return _finish(run)
+    return run
 
 
-def _check(plan: Plan, path: Path, device: torch.device) -> tuple[Survey, RunFolder]:
+def check(plan: Plan, path: Path, device: torch.device) -> tuple[PreparedPlan, RunFolder]:
     """Check everything that can be checked before anything is trained, and make the folder."""
     from generate.run.folder import RunFolder
     from generate.run.prepare import survey
@@ -203,29 +220,29 @@ def _check(plan: Plan, path: Path, device: torch.device) -> tuple[Survey, RunFol
 
     # The original is trained with one thread too, so that it is the same whatever the number of cores.
     settle_on_device(device)
-    surveyed = survey(plan)
     folder = RunFolder(path)
-    if not folder.has_worklist_of(plan):
-        # Drawn once before anything is written: an impossible regime leaves no folder behind.
-        surveyed.worklist(original_id="")
+    # Drawn before anything is written: an impossible regime leaves no folder behind.
+    prepared = survey(plan, folder)
     folder.create()
-    return surveyed, folder
+    return prepared, folder
 
 
 def _prepare(
-    surveyed: Survey, source: str, folder: RunFolder, claims: Claims, device: torch.device, deadline: float
-) -> _Run:
+    prepared: PreparedPlan, folder: RunFolder, claims: Claims, device: torch.device, deadline: float
+) -> Run:
     """Bring the folder to where trainings can start."""
     from generate.inputs.kernel import missing_kernel
     from generate.run.prepare import prepare
+    from generate.run.rounds import search_warnings
     from generate.train.device import release_freed_memory
+    from generate.train.original import doubts_about
 
-    if lacking := missing_kernel(device, surveyed.images.input_shape):
+    if lacking := missing_kernel(device, prepared.images.input_shape):
         print(lacking, flush=True)
     print(f"Preparing {folder.path}: the original network and the recipes.", flush=True)
     with claims.preparation(_say_that_another_prepares):
         folder.sweep()
-        original, trainings = prepare(folder, surveyed, source, device)
+        original = prepare(folder, prepared, device)
     # Workers need the room that this process took on a GPU to train the original.
     release_freed_memory()
     print(
@@ -233,25 +250,31 @@ def _prepare(
         f"{original.macs:,} MACs, {original.params:,} parameters.",
         flush=True,
     )
-    return _Run(folder, claims, surveyed.plan, original, len(trainings), deadline)
+    plan, images = prepared.plan, prepared.images
+    warnings = [*doubts_about(original, plan, images.classes)]
+    if plan.search is not None:
+        groups = len(prepared.costs.groups)
+        warnings += search_warnings(plan.search, groups, len(images.test), original.accuracy)
+    for warning in warnings:
+        print(f"Warning: {warning}", file=sys.stderr, flush=True)
+    return Run(folder, claims, plan, original, deadline)
 
 
 def _say_that_another_prepares() -> None:
-    print("Another process prepares it; waiting for that.", flush=True)
+    print("Another process is preparing it; waiting.", flush=True)
 
 
-def _train(run: _Run, execute: Callable[[_Run, Callable[[Event], None]], None]) -> None:
+def _train(run: Run, execute: Callable[[Run, Callable[[Event], None]], None]) -> None:
     """Train what is missing; whatever stops it, the rows that are there are compacted."""
     from generate.run.prepare import metadata
-    from generate.run.progress import Clock, display_for
+    from generate.run.progress import Display, RunProgress
 
     folder = run.folder
-    rows = {index: folder.read_row(index) for index in folder.finished()}
-    clock = Clock(run.plan, folder.read_worklist(), rows)
+    progress = RunProgress(folder)
     try:
-        if clock.finished < run.total:
-            with display_for(clock) as display:
-                execute(run, _reporter(folder, run.plan, clock, display))
+        if len(progress.rows) < progress.total:
+            with Display(progress).shown() as display:
+                execute(run, _reporter(progress, display))
     finally:
         # One process after the other: of two that end together, the one with fewer rows must not write last.
         with run.claims.preparation():
@@ -264,13 +287,9 @@ def _train(run: _Run, execute: Callable[[_Run, Callable[[Event], None]], None]) 
 @contextlib.contextmanager
 def _executor(
     plan: Plan, device: torch.device, folder: RunFolder, options: argparse.Namespace
-) -> Iterator[Callable[[_Run, Callable[[Event], None]], None]]:
-    """Give what trains a run; a cluster is joined at once, before the original is trained for nothing.
-
-    None is asked for where nothing is left to train.
-    """
-    finished = folder.has_worklist_of(plan) and len(folder.finished()) >= len(folder.read_worklist())
-    if options.executor == "local" or finished:
+) -> Iterator[Callable[[Run, Callable[[Event], None]], None]]:
+    """Yield what trains a run; a cluster is joined at once, before the original is trained for nothing."""
+    if options.executor == "local" or is_complete(folder, plan):
         yield lambda run, report: _train_locally(run, device, options.workers, report)
         return
     from generate.workers.ray_session import ray_session
@@ -281,13 +300,26 @@ def _executor(
         )
 
 
+def is_complete(folder: RunFolder, plan: Plan) -> bool:
+    """Whether every training of the plan is finished."""
+    from generate.recipes.worklist import is_proposed_whole
+
+    if not folder.has_worklist_of(plan):
+        return False
+    trainings = folder.read_worklist()
+    whole = plan.search is None or is_proposed_whole(trainings)
+    return whole and folder.finished() >= {training.index for training in trainings}
+
+
 def _train_locally(
-    run: _Run, device: torch.device, workers: int | None, report: Callable[[Event], None]
+    run: Run, device: torch.device, workers: int | None, report: Callable[[Event], None]
 ) -> None:
+    from generate.run.progress import RunProgress
     from generate.train.device import default_workers, worker_devices
     from generate.workers.local import run_local
 
-    count = min(workers or default_workers(device), run.total - len(run.folder.finished()))
+    left = RunProgress(run.folder)
+    count = min(workers or default_workers(device), left.total - len(left.rows))
     run_local(
         run.folder,
         run.claims,
@@ -297,40 +329,57 @@ def _train_locally(
     )
 
 
-def _reporter(folder: RunFolder, plan: Plan, clock: Clock, display: Display) -> Callable[[Event], None]:
+def _reporter(progress: RunProgress, display: Display) -> Callable[[Event], None]:
     """Return what executors tell their events to."""
     since_dropping = itertools.count(1)
 
     def report(event: Event) -> None:
-        if event.kind == "note":
-            display.note(event.message)
-            return
-        clock.take(event, {index: folder.read_row(index) for index in clock.news(folder.finished())})
+        if event.kind != "note":
+            progress.take(event)
         display.update(event)
-        if plan.keep_weights == "best" and event.kind == "done" and next(since_dropping) % DROP_EVERY == 0:
-            folder.drop_beaten_weights()
+        best_only = progress.plan is not None and progress.plan.keep_weights == "best"
+        if best_only and event.kind == "done" and next(since_dropping) % DROP_EVERY == 0:
+            progress.folder.drop_beaten_weights()
 
     return report
 
 
-def _finish(run: _Run) -> int:
-    """Say what there is and what to do next."""
-    rows = run.folder.read_rows()
-    # Another process may have made the plan grow.
-    total = len(run.folder.read_worklist())
-    failed = sum(row["status"] == "failed" for row in rows)
-    print(f"{len(rows)} of {total} trainings finished ({failed} failed): {run.folder.population_path}")
-    if len(rows) < total:
-        why = "The time limit is reached" if time.time() >= run.deadline else "Stopped"
-        print(f"{why}; {total - len(rows)} trainings are left. The same command goes on from here.")
-        return 3
+def _finish(run: Run) -> int:
+    """Print what there is and what to do next."""
+    if (status := print_finished(run)) != 0:
+        return status
     print("Next:")
-    command = (_python(), "-m", "popstats", "report", run.folder.path, "-o", run.folder.path / "report.html")
-    print("  " + shlex.join(map(str, command)))
+    folder = run.folder.path
+    print(
+        "  "
+        + shlex.join(
+            [called_python(), "-m", "popstats", "report", str(folder), "-o", f"{folder}/report.html"]
+        )
+    )
     return 0
 
 
-def _python() -> str:
+def print_finished(run: Run) -> int:
+    """Print how many trainings are finished; return the exit status, 0 where there are results and none is missing."""
+    from generate.run.progress import RunProgress, most_frequent_reason
+
+    progress = RunProgress(run.folder)
+    done, total = len(progress.rows), progress.total
+    print(f"{done} of {total} trainings finished ({progress.failed} failed): {run.folder.population_path}")
+    if done < total:
+        why = "Time limit reached" if time.time() >= run.deadline else "Stopped"
+        print(f"{why}; {total - done} trainings are left. Rerun the command to resume.")
+        return STOPPED
+    if progress.failed == done:
+        raise RunFolderError(
+            f"{run.folder.path}: all {done} trainings failed, most of them because: "
+            f"{most_frequent_reason(list(progress.rows.values()))}. Check the network and the plan's retraining settings, "
+            "and start a new folder with --out."
+        )
+    return 0
+
+
+def called_python() -> str:
     """Return how this Python was called, as short as it can be."""
     relative = os.path.relpath(sys.executable)
     return relative if len(relative) < len(sys.executable) else sys.executable

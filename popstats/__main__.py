@@ -170,7 +170,7 @@ def _judge(options: argparse.Namespace) -> int:
 
     thresholds = _thresholds(options.threshold)
     fit = _fitted(options, options.population)
-    verdicts = judge(fit, explained=None, **thresholds)
+    verdicts = judge(fit, **thresholds)
     text = "" if options.json else _as_options(verdicts_text(fit, verdicts, _width()))
     _say(options, verdicts.to_records(), text)
     return _status(fit)

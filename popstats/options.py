@@ -177,9 +177,9 @@ def _table_options() -> argparse.ArgumentParser:
     parent = argparse.ArgumentParser(add_help=False)
     group = parent.add_argument_group("tables made elsewhere")
     group.add_argument(
-        "--original-macs", type=int, metavar="N", help="the original network's multiply-accumulates"
+        "--original-macs", type=float, metavar="N", help="the original network's multiply-accumulates"
     )
-    group.add_argument("--original-params", type=int, metavar="N", help="... its parameters")
+    group.add_argument("--original-params", type=float, metavar="N", help="... its parameters")
     group.add_argument("--original-accuracy", type=float, metavar="PERCENT", help="... its test accuracy")
     group.add_argument(
         "--column",
@@ -193,9 +193,8 @@ def _table_options() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--accuracy-kind",
-        choices=("last", "best_test", "best_val", "unknown"),
         metavar="KIND",
-        help="which epoch's accuracy the table holds: last, best_test, best_val or unknown",
+        help="which accuracy the table holds: last (test images, last epoch), best_test, last_val, best_val or unknown",
     )
     group.add_argument("--name", help="the population's name")
     parent.add_argument(

@@ -224,7 +224,7 @@ def sentence(finding: Finding, command_line: bool = False) -> str:
     '4 recipes; a curve needs at least 10.'
     """
     text = clause(finding, command_line)
-    return text if finding.kind == "text" or "\n" in text else f"{capitalized(text).removesuffix('.')}."
+    return text if "\n" in text else f"{capitalized(text).removesuffix('.')}."
 
 
 def clause(finding: Finding, command_line: bool = False) -> str:
@@ -248,8 +248,8 @@ def _given(finding: Finding) -> dict[str, Value]:
 class _Writer(string.Formatter):
     """Templates' fields: {name:spec}, and {argument=value}, which becomes an option on the command line.
 
-    Specs of numbers: digits ("2"), "%", "p" (a probability), "g"; none: a whole number. Of findings: what to put before
-    them, where there are any.
+    Specs of numbers: digits ("2"), "%", "p" (a probability), "pv" (a p value), "g", or the noun that is counted; none: a
+    whole number. Of findings: what to put before them, where there are any.
     """
 
     def __init__(self, command_line: bool) -> None:
@@ -267,8 +267,8 @@ class _Writer(string.Formatter):
         if isinstance(value, Finding):
             value = (value,)
         if isinstance(value, Estimate):
-            low, high = (_digits(v, format_spec) for v in (value.lower, value.upper))
-            return f"{_digits(value.value, format_spec)} ({INTERVAL_WORDS} {low} to {high})"
+            ends = _digits(Span(value.lower, value.upper), format_spec)
+            return f"{_digits(value.value, format_spec)} ({INTERVAL_WORDS} {ends})"
         if isinstance(value, tuple) and not isinstance(value, Span):
             return self._several(value, format_spec)
         return value if isinstance(value, str) else _digits(value, format_spec)
@@ -284,14 +284,20 @@ class _Writer(string.Formatter):
 def _digits(value: float | Span, spec: str) -> str:
     """Return a number, or the two ends of a range, by a template's spec."""
     if isinstance(value, Span):
+        if spec.isalpha() and len(spec) > 2:
+            return f"{count(value.low)} to {plural(int(value.high), spec)}"
         low, high = (_digits(v, spec) for v in value)
-        return low if low == high else f"{low.removesuffix(' %')} to {high}"
+        return f"{low.removesuffix(' %')} to {high}" if value.low != value.high else low
     if spec.startswith("%"):
         return percent(value, int(spec[1:]) if spec[1:] else None)
     if spec == "p":
         return probability(value)
+    if spec == "pv":
+        return p_value(value)
     if spec == "g":
         return f"{value:g}"
+    if spec.isalpha():
+        return plural(int(value), spec)
     return number(value, int(spec or 0))
 
 
@@ -317,6 +323,16 @@ def _twice(finding: Finding) -> str:
     return (
         f"# Twice as many as now; popstats.plan_size says how many a given precision takes.\n{_plan(finding)}"
     )
+
+
+def _another_way(finding: Finding) -> str:
+    """Say how to get a fit that its diagnostics accept; regimes: the one known to be worst."""
+    worst, more = " (worst at {regimes})" if finding.regimes else "", "more draws ({draws=4000}, {tune=2000})"
+    if finding.values["method"] == "exact":
+        return "fit again with {method=nuts}, which has no grid, or with a wider prior for the amplitude (argument priors)"
+    if finding.values["noise"] == "normal":
+        return f"fit again with {{method=exact}}, which has no chains{worst}, or with {more}"
+    return f"fit again with {{noise=normal}}, which has a closed form{worst}, with {more}, or with more recipes there"
 
 
 def _by_outcome(claim: str, denial: str, rest: str, undecided: str = "") -> Callable[[Finding], str]:
@@ -395,10 +411,59 @@ QUANTITIES: Mapping[str, tuple[str, str, str]] = {
 
 _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
     "text": "{text}",
+    # What a reader should know about a table.
+    "run unfinished": (
+        "this run holds {finished} of {planned} trainings: it is still going, or was stopped. Rerun its command to "
+        "resume it"
+    ),
+    "blanks removed": "blanks around column names were removed: {names}",
+    "best accuracies": (
+        "accuracies are the best over epochs on the {images} images, which selects on the {images} set: they are "
+        "optimistic, by more for noisier trainings"
+    ),
+    "validation accuracies": "accuracies were measured on validation images, after the last epoch",
+    "unknown accuracies": "the table does not say which epoch's accuracy it holds (accuracy_kind)",
+    "collapsed": (
+        "{rows} of {trainings} trainings ended below half of the original's accuracy (lowest: {lowest:2} %). With normal "
+        "noise a few such outliers widen every interval of their regime; popstats.fit(population, "
+        "{noise=student}) down-weights them"
+    ),
+    "better than original": (
+        "{rows} of {trainings} networks are more accurate than the original ({accuracy:2} %). Check its number, and "
+        "that the column holds accuracies: of errors, losses and perplexities, lower is better"
+    ),
+    "did not learn": (
+        "the original reaches only {accuracy:2} % on {dataset}, less than twice chance ({chance:g} %): it did not "
+        "learn. Train it with a smaller learning rate, or for longer, before pruning it"
+    ),
+    "learned little": (
+        "the original reaches only {accuracy:2} % on {dataset}, where {usual:0} % is usual. Train it for longer before "
+        "pruning it: drops from a network that learned little say little about recipes"
+    ),
+    "above original": (
+        "rows that cost up to 1 % more than the original in {costs}: {rows}. They are kept: rounding, or another way of "
+        "counting, explains as much"
+    ),
+    "half the MACs": (
+        "networks with all of the original's parameters have {share:%} of its MACs. If only one side counts two FLOPs per "
+        "MAC, count both alike"
+    ),
+    "other count": (
+        "mCB runs from {low:2} to {high:2}, and the original's is 1, about a factor of two away. If only one side "
+        "counts two FLOPs per MAC, or another input size, count both alike"
+    ),
+    "techniques unsaid": (
+        "{missing} of {trainings} trainings do not say how they were retrained (column retraining). Beside {named} they "
+        "count as one technique of their own, which R1 cannot compare; if they belong to a named one, fill in the column"
+    ),
+    "copies": (
+        "rows that are exact copies of other rows: {rows}. They count as separate trainings; if they are not, remove them "
+        "(frame.drop_duplicates()), or every interval is too narrow"
+    ),
     # Why a regime has no curve.
-    "few recipes": "{recipes} recipes; a curve needs at least {needed}",
+    "few recipes": "{recipes:recipe}; a curve needs at least {needed}",
     "few recipes of techniques": (
-        "{recipes} recipes; a curve through {techniques} retraining techniques needs at least {needed}"
+        "{recipes:recipe}; a curve through {techniques} retraining techniques needs at least {needed}"
     ),
     "one mCB": "all recipes have practically the same mCB",
     "mCB follows cost": (
@@ -408,7 +473,7 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
     "one drop": "all recipes have the same accuracy drop",
     # Why a fit cannot be used, and the ways out.
     "not converged": "{what}: {reasons}",
-    "fit another way": "{advice}",
+    "fit another way": _another_way,
     # Why a claim cannot be assessed, or is withheld.
     "needs optimum": "it needs a best mCB (C3a), and C3a is {outcome}",
     "no optimum": "C3a is refuted, so there is no best mCB inside the observed range",
@@ -420,21 +485,21 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
     "few outside band": (
         "only {outside:%} of the networks lie outside the band {band:2}; {needed:%} are needed to tell it from the rest"
     ),
-    "few for halves": "{recipes} recipes; two halves with winners in each need {needed}",
-    "few regimes with optimum": "{regimes_held} regimes with a supported best mCB (C3a); {needed} are needed",
-    "few for validation": "{recipes} recipes; cross-validation needs {needed}",
-    "few for spaces": "{recipes} recipes; a comparison of two spaces needs {needed}",
+    "few for halves": "{recipes:recipe}; two halves with winners in each need {needed}",
+    "few regimes with optimum": "only {held:regime} with a supported best mCB (C3a); {needed} are needed",
+    "few for validation": "{recipes:recipe}; cross-validation needs {needed}",
+    "few for spaces": "{recipes:recipe}; a comparison of two spaces needs {needed}",
     "one STD": "all recipes have practically the same STD",
     "no common costs": "{text}",
     "no widths": "the table has no widths",
     "no STD": "the table has neither widths nor the column ratio_std",
-    "one technique": "a comparison needs two retraining techniques; the table has {held}",
+    "one technique": "a comparison needs two retraining techniques; the table has {held}{unnamed:; }",
     "few techniques here": "fewer than two techniques have enough recipes here ({held})",
     "technique rejected": "of the networks retrained by {technique} alone, {why}",
     "no optimum of technique": "C3a is not supported for any technique alone, so there is no optimum to move",
     "moves with cost": (
-        "the curve moves with {cost} inside the regime (F test p {p}), by {change:2} points between its two ends, so one "
-        "curve does not describe it"
+        "the curve moves with {cost} inside the regime (F test, p {p:pv}), by {change:2} points between its two ends, so "
+        "one curve does not describe it"
     ),
     "clusters": (
         "the recipes form {groups} clusters that cover {covered:%0} of the observed range; differences between a few "
@@ -450,15 +515,15 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
     "other axis": "from a second fit, of regimes of equal {equal} and with normal noise",
     "outside band": "{outside:%} of the networks lie outside the band {band:2}",
     "halves noise": "the halves are fitted with {noise} noise, as the whole",
-    "EDF distance": "EDFs: Kolmogorov-Smirnov {ks:2}, p {p}",
+    "EDF distance": "EDFs: Kolmogorov-Smirnov {ks:2}, p {p:pv}",
     "unnamed techniques": "{missing} of {whole} trainings do not name their retraining technique and are left out",
     "observed": "observed mCB {observed:2}",
     # What would decide.
     "more recipes": _plan,
     "twice the recipes": _twice,
     "name widths": "name the columns that hold the widths: Population.from_frame(..., widths=[...])",
-    "narrower regimes": "fit narrower regimes, for example regimes={{{target:g}: {half_width:2}}}",
-    "fill the gaps": "add recipes between the clusters:\n{plan}",
+    "narrower regimes": "fit narrower regimes, half as wide as now or less: half-width {half_width:3}",
+    "fill the gaps": "add recipes whose mCB lies between the clusters",
     # Clauses inside verdicts.
     "flat": "the expected drop varies by only {height:2} points",
     "one-sided": "the {better} the better, as far as observed; the {far} end costs {cost:2} points more",
@@ -501,7 +566,7 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
     "C3c": _by_outcome(
         "the original's ratio (mCB = 1) is practically the best",
         "the original's ratio (mCB = 1) is not the best",
-        ": it costs {cost:2} points more than the best mCB; under {limit:g} is practically none",
+        ": it costs {cost:2} points more than the best mCB (threshold {limit:g})",
     ),
     "C3d": _by_outcome(
         "the best mCB rises with more aggressive pruning",
@@ -533,7 +598,7 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
     ),
     "M1": _by_outcome(
         "mCB explains something that the layer widths do not",
-        "once the layer widths are known, mCB adds no predictive power",
+        "mCB adds no predictive power once the layer widths are known",
         ": beside {rival} it changes the cross-validated R² by {gain:4}{reach:; }{interaction:. }",
         undecided="mCB explains something that the layer widths do not",
     ),

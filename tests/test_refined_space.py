@@ -13,6 +13,7 @@ import pytest
 
 import popstats
 from generate.inputs.networks import build_network
+from generate.plan import Space
 from generate.prune.cost_forms import CostModel, derive_costs
 from generate.prune.dependency_graph import on_meta_device
 from generate.prune.groups import find_groups
@@ -31,7 +32,7 @@ def costs() -> CostModel:
 
 def drawn(costs: CostModel, space: str, count: int = COUNT, seed: int = 1) -> Recipes:
     rng = np.random.default_rng(seed)
-    return sample_recipes(space, costs, axis="macs", target=TARGET, count=count, rng=rng)
+    return sample_recipes(Space(space), costs, axis="macs", target=TARGET, count=count, rng=rng)
 
 
 def true_drop(costs: CostModel, widths: np.ndarray) -> np.ndarray:

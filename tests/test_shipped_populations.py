@@ -1,5 +1,7 @@
 """Every shipped table: it passes the checks, its costs follow from its widths, its rows are what the plan says."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,12 @@ from generate.prune.cost_forms import derive_costs
 from generate.prune.groups import find_groups
 from popstats.__main__ import main
 
+ROOT = Path(__file__).resolve().parents[1]
+
 CLASSES = 10  # digits and CIFAR-10
+LOADED = {name: popstats.load_population(name) for name in popstats.populations()}
+GENERATED = [name for name, population in LOADED.items() if "plan" in population.metadata]
+PUBLISHED = sorted(set(LOADED) - set(GENERATED))
 
 
 @pytest.mark.parametrize("name", popstats.populations())
@@ -18,9 +25,9 @@ def test_passes_its_own_check(name, capsys):
     assert name in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", popstats.populations())
+@pytest.mark.parametrize("name", GENERATED)
 def test_recorded_costs_follow_from_the_recorded_widths(name):
-    population = popstats.load_population(name)
+    population = LOADED[name]
     first = population.table.iloc[0]
     shape = tuple(int(size) for size in first["input_size"].split("x"))
     network = build_network(first["network"], classes=CLASSES, input_shape=shape)
@@ -35,10 +42,34 @@ def test_recorded_costs_follow_from_the_recorded_widths(name):
     )
 
 
-@pytest.mark.parametrize("name", popstats.populations())
+@pytest.mark.parametrize("name", GENERATED)
 def test_achieved_ratios_follow_from_the_widths_and_no_training_is_there_twice(name):
-    population = popstats.load_population(name)
+    population = LOADED[name]
     full = population.widths / (1 - np.stack(population.table["ratios_achieved"]))
     assert np.allclose(full, full[0])
     assert population.table["subnetwork_id"].is_unique
     assert (population.table["accuracy_kind"] == "last").all()
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_tables_name_their_source_and_hold_their_original(name):
+    population = LOADED[name]
+    assert population.metadata["source"]["license"] in ("MIT", "Apache-2.0")
+    assert name in (ROOT / "data" / "README.md").read_text()
+    whole = population.frame.loc[population.frame["macs"].idxmax()]
+    assert (whole["macs_reduction"], whole["params_reduction"], whole["accuracy_drop"]) == (0.0, 0.0, 0.0)
+    assert population.widths.shape == (len(population), len(population.group_names))
+
+
+def test_costs_of_the_size_space_follow_from_its_widths():
+    """Quadratic forms in the widths, but that an equally wide second or fourth stage needs no projection to the next."""
+    population = LOADED["nats-bench-size-cifar10"]
+    widths = population.widths / 8.0
+    columns = np.column_stack([np.ones(len(widths)), widths])
+    products = [columns[:, i] * columns[:, j] for i in range(6) for j in range(i, 6)]
+    spared = [(widths[:, i] == widths[:, i + 1])[:, None] * columns[:, [0, i + 1]] ** [0, 2] for i in (1, 3)]
+    terms = np.column_stack([*products, *spared])
+    for cost in ("macs", "params"):
+        counted = population.table[cost].to_numpy()
+        solved = np.linalg.lstsq(terms, counted.astype(float), rcond=None)[0]
+        assert np.array_equal(np.rint(terms @ solved), counted)

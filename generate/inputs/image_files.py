@@ -180,7 +180,7 @@ def _eight_bits(picture: Any) -> Any:
     """Bring grey levels of 16 bits to 8: Pillow by itself cuts all above 255 off, which leaves a white image."""
     if picture.mode == "F":
         raise ValueError(
-            "its pixels are floating-point numbers, whose range is anything; save it with 8 or 16 bits"
+            "its pixels are floating-point numbers without a fixed range; save it with 8 or 16 bits"
         )
     if not picture.mode.startswith("I"):
         return picture

@@ -17,7 +17,16 @@ import numpy as np
 import torch
 
 from generate.inputs.image_files import image_folder
-from generate.inputs.images import ImageSet, Split, check_images, hashed_order, held_back, statistics
+from generate.inputs.images import (
+    ImageSet,
+    Split,
+    check_images,
+    hashed_order,
+    held_back,
+    resized,
+    statistics,
+    with_statement,
+)
 from generate.plan import ImagesPlan
 from popstats.errors import PlanError
 
@@ -40,18 +49,32 @@ TORCHVISION_SETS = {
 }
 
 
+# Their classes, training images, channels and pixels a side; each has 10,000 test images.
+SHAPES = {
+    "cifar10": (10, 50_000, 3, 32),
+    "cifar100": (100, 50_000, 3, 32),
+    "fashion-mnist": (10, 60_000, 1, 28),
+    "mnist": (10, 60_000, 1, 28),
+}
+
+
 # What torchvision raises where a set is not there, cannot be downloaded, or arrived in part.
 UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, tarfile.TarError, pickle.UnpicklingError)
 
 
-def load_images(plan: ImagesPlan) -> ImageSet:
-    """Load the plan's images into memory, on the CPU."""
+def load_images(plan: ImagesPlan, download: bool = True) -> ImageSet:
+    """Load the plan's images into memory, on the CPU; without a download, blank ones stand in for absent ones."""
+    images = _load(plan, download)
+    return images if plan.statement is None else with_statement(images, plan.statement)
+
+
+def _load(plan: ImagesPlan, download: bool) -> ImageSet:
     kind, _, argument = plan.name.partition(":")
     _check_options(plan, kind)
     if plan.name == "digits":
         return _digits(plan)
     if plan.name in TORCHVISION_SETS:
-        return _torchvision_set(plan)
+        return _torchvision_set(plan, download)
     if kind == "image-folder" and argument:
         return image_folder(plan, Path(argument).expanduser())
     if argument:
@@ -65,7 +88,7 @@ def _check_options(plan: ImagesPlan, kind: str) -> None:
     known = plan.name == "digits" or plan.name in TORCHVISION_SETS or kind == "image-folder"
     unused = [
         name
-        for name, used in (("size", kind == "image-folder"), ("validation", known), ("limit", known))
+        for name, used in (("size", known and plan.name != "digits"), ("validation", known), ("limit", known))
         if getattr(plan, name) is not None and not used
     ]
     if unused and (known or ":" in plan.name):
@@ -78,8 +101,7 @@ def _assemble(plan: ImagesPlan, train: Split, test: Split, classes: int, test_sh
     held = held_back(plan, len(train))
     order = torch.tensor(hashed_order(plan.name, len(train)))
     kept = order[held:] if plan.limit is None else order[held:][: plan.limit]
-    training = Split(train.images[kept].contiguous(), train.labels[kept])
-    validation = Split(train.images[order[:held]].contiguous(), train.labels[order[:held]])
+    training, validation = train.take(kept), train.take(order[:held])
     mean, std = statistics(training.images)
     images = ImageSet(plan.name, training, validation, test, classes, mean, std, test_shift)
     check_images(images, f"images {plan.name}")
@@ -98,14 +120,14 @@ def _digits(plan: ImagesPlan) -> ImageSet:
     held_back = DIGITS_VALIDATION if plan.validation is None else plan.validation
     return _assemble(
         replace(plan, validation=held_back),
-        Split(pixels[first], labels[first]),
-        Split(pixels[rest], labels[rest]),
+        Split(pixels, labels).take(first),
+        Split(pixels, labels).take(rest),
         classes=10,
         test_shift=DIGITS_SHIFT,
     )
 
 
-def _torchvision_set(plan: ImagesPlan) -> ImageSet:
+def _torchvision_set(plan: ImagesPlan, download: bool) -> ImageSet:
     try:
         from torchvision import datasets
     except ImportError as error:
@@ -115,22 +137,37 @@ def _torchvision_set(plan: ImagesPlan) -> ImageSet:
     factory = getattr(datasets, TORCHVISION_SETS[plan.name])
     folder = Path(plan.folder).expanduser()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        train, test = (factory(str(folder), train=part, download=True) for part in (True, False))
+        if download:
+            folder.mkdir(parents=True, exist_ok=True)
+        train, test = (factory(str(folder), train=part, download=download) for part in (True, False))
     except UNREADABLE as error:
+        if not download:
+            print(f"{plan.name} is not in {folder} yet; blank images of its size stand in for it.")
+            return _assemble(plan, *_blank(plan), classes=SHAPES[plan.name][0])
         reason = " ".join(str(error).split()) or type(error).__name__
         raise PlanError(
-            f"images.name: {plan.name} is neither whole in {folder} nor could it be downloaded ({reason}). "
+            f"images.name: {plan.name} is not complete in {folder} and could not be downloaded ({reason}). "
             "Put it there, set images.folder to where it lies, or use digits, which needs no download."
         ) from error
-    return _assemble(plan, _from_arrays(train), _from_arrays(test), classes=len(train.classes))
+    splits = (_from_arrays(train, plan.size), _from_arrays(test, plan.size))
+    return _assemble(plan, *splits, classes=len(train.classes))
 
 
-def _from_arrays(dataset: Any) -> Split:
+def _blank(plan: ImagesPlan) -> tuple[Split, Split]:
+    classes, train, *shape = SHAPES[plan.name]
+    size = [shape[0], plan.size or shape[1], plan.size or shape[1]]
+    blank = [
+        Split(torch.zeros(count, *size, dtype=torch.uint8), torch.arange(count) % classes)
+        for count in (train, 10_000)
+    ]
+    return blank[0], blank[1]
+
+
+def _from_arrays(dataset: Any, size: int | None) -> Split:
     """Take a torchvision set's raw pixels, grey (n, h, w) or colour (n, h, w, 3), as one tensor."""
     pixels = torch.as_tensor(np.asarray(dataset.data))
     images = pixels.unsqueeze(1) if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2).contiguous()
-    return Split(images, torch.as_tensor(np.asarray(dataset.targets), dtype=torch.int64))
+    return Split(resized(images, size), torch.as_tensor(np.asarray(dataset.targets), dtype=torch.int64))
 
 
 def _factory(plan: ImagesPlan, module: str, name: str) -> ImageSet:

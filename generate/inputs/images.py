@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from generate.plan import ImagesPlan
 from popstats.errors import PlanError
@@ -16,6 +17,7 @@ LARGEST_VALIDATION = 5000
 
 
 STATISTICS_IMAGES = 10_000
+RESIZED_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,10 @@ class Split:
     def to(self, device: torch.device) -> Split:
         """Return the split on `device`."""
         return Split(self.images.to(device), self.labels.to(device))
+
+    def take(self, chosen: Tensor) -> Split:
+        """Return the images with these indices."""
+        return Split(self.images[chosen].contiguous(), self.labels[chosen])
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images and labels in order, `size` at a time."""
@@ -116,3 +122,29 @@ def held_back(plan: ImagesPlan, count: int) -> int:
             f"images.validation: expected 1 to {count - 1} of {count} training images, got {held_back}."
         )
     return held_back
+
+
+def resized(images: Tensor, size: int | None) -> Tensor:
+    """Return uint8 images (n, channels, height, width) shrunk to `size` pixels a side, each the mean of what it covers."""
+    if size is None or images.shape[2:] == (size, size):
+        return images
+    parts = (
+        functional.interpolate(part.float(), (size, size), mode="bilinear", antialias=True)
+        for part in torch.split(images, RESIZED_AT_ONCE)
+    )
+    return torch.cat([part.round().clamp(0, 255).to(torch.uint8) for part in parts])
+
+
+def with_statement(images: ImageSet, share: float) -> ImageSet:
+    """Keep a share of the test images for statements that no choice is made by; the others join the validation images."""
+    order = torch.tensor(hashed_order(f"{images.name}-statement", len(images.test)))
+    count = round(share * len(images.test))
+    if not 0 < count < len(images.test):
+        raise PlanError(
+            f"images.statement: {share:g} of {len(images.test)} test images leaves none to search by, or none to measure "
+            "on. A winner needs more test images."
+        )
+    kept, joined = (images.test.take(part.sort().values) for part in (order[:count], order[count:]))
+    both = (images.validation, joined)
+    searched = Split(torch.cat([one.images for one in both]), torch.cat([one.labels for one in both]))
+    return replace(images, validation=searched, test=kept)

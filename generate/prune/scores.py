@@ -20,7 +20,7 @@ from generate.prune.dependency_graph import Convolution, Member, is_depthwise
 from generate.prune.groups import Group
 from popstats.errors import PlanError
 
-CRITERIA: tuple[str, ...] = ("l1", "l2", "bn_scale", "fpgm", "taylor", "random")
+CRITERIA: tuple[str, ...] = ("group_l2", "l1", "l2", "bn_scale", "fpgm", "taylor", "random")
 """Li et al. 2017 (arXiv 1608.08710), its Euclidean variant, Liu et al. 2017 (1708.06519), He et al. 2019
 (1811.00250), Molchanov et al. 2019 (1906.10771), and chance as the control."""
 
@@ -48,6 +48,7 @@ def score_filters(
 
 def _scorer(criterion: str) -> Any:
     classes = {
+        "group_l2": lambda: importance.GroupMagnitudeImportance(p=2),
         "l1": lambda: importance.MagnitudeImportance(p=1, normalizer=None),
         "l2": lambda: importance.MagnitudeImportance(p=2, normalizer=None),
         "bn_scale": lambda: importance.BNScaleImportance(normalizer=None),

@@ -72,7 +72,7 @@ class Surface:
 
 
 @dataclass(frozen=True)
-class Geometry:
+class CostSurfaces:
     """The kept fractions that a space allows, and the two cost surfaces over them."""
 
     costs: CostModel  # The network's costs.

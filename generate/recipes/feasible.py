@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 
 from generate.prune.cost_forms import CostModel
-from generate.recipes.budget import Axis, Budget, Geometry, SingleArray
+from generate.recipes.budget import Axis, Budget, CostSurfaces, SingleArray
 from popstats.errors import PlanError
 
 SEARCH_STARTS = 32
@@ -51,10 +51,10 @@ def _span(low: float, high: float, form: str) -> str:
 
 def feasible_range(costs: CostModel, axis: str, target: float, round_to: int = 1) -> FeasibleRange:
     """Return what recipes of one regime can reach."""
-    geometry = Geometry(costs, round_to)
+    surfaces = CostSurfaces(costs, round_to)
     budgets = regime_budgets(axis, target)
-    check_budgets(geometry, budgets)
-    return range_on_budget(geometry, budgets)
+    check_budgets(surfaces, budgets)
+    return range_on_budget(surfaces, budgets)
 
 
 def regime_budgets(axis: str, target: float) -> tuple[Budget, ...]:
@@ -67,27 +67,27 @@ def regime_budgets(axis: str, target: float) -> tuple[Budget, ...]:
     return tuple(Budget(one, 1 - target) for one in axes[axis])
 
 
-def check_budgets(geometry: Geometry, budgets: Sequence[Budget]) -> None:
+def check_budgets(surfaces: CostSurfaces, budgets: Sequence[Budget]) -> None:
     """Refuse budgets that no recipe can meet."""
     for budget in budgets:
-        surface = geometry.surface(budget.axis)
+        surface = surfaces.surface(budget.axis)
         ends = [
-            float(surface.value_and_slope(end[None])[0][0]) for end in (geometry.lowest, geometry.highest)
+            float(surface.value_and_slope(end[None])[0][0]) for end in (surfaces.lowest, surfaces.highest)
         ]
         if not ends[0] <= budget.share <= ends[1] + 1e-6:
             raise PlanError(
                 f"regime: no recipe of this space reduces {budget.axis} by {1 - budget.share:.4f}; reductions of "
                 f"{max(1 - ends[1], 0):.4f} to {1 - ends[0]:.4f} can be had. Over all recipes: "
-                f"{overall_range(geometry)}."
+                f"{overall_range(surfaces)}."
             )
     if len(budgets) == 2:
-        _check_mcb_of_both(geometry, budgets)
+        _check_mcb_of_both(surfaces, budgets)
 
 
-def _check_mcb_of_both(geometry: Geometry, budgets: Sequence[Budget]) -> None:
+def _check_mcb_of_both(surfaces: CostSurfaces, budgets: Sequence[Budget]) -> None:
     macs, params = budgets
     log_mcb = float(np.log(macs.share / params.share))
-    found = range_on_budget(geometry, (macs,))
+    found = range_on_budget(surfaces, (macs,))
     if not found.log_mcb[0] <= log_mcb <= found.log_mcb[1]:
         raise PlanError(
             f"regime: no recipe meets both budgets ({macs.share:.3f} of the MACs, {params.share:.3f} of the "
@@ -95,24 +95,24 @@ def _check_mcb_of_both(geometry: Geometry, budgets: Sequence[Budget]) -> None:
         )
 
 
-def range_on_budget(geometry: Geometry, budgets: Sequence[Budget]) -> FeasibleRange:
+def range_on_budget(surfaces: CostSurfaces, budgets: Sequence[Budget]) -> FeasibleRange:
     """Return what recipes on the first budget reach; with two budgets, the second fixes the other cost."""
     first = budgets[0]
     other: Axis = "params" if first.axis == "macs" else "macs"
     if len(budgets) == 2:
         shares = (budgets[1].share, budgets[1].share)
     else:
-        objective = geometry.surface(other).value_and_slope
-        shares = (_extreme(geometry, first, objective, -1), _extreme(geometry, first, objective, 1))
-    std = (_smallest_std(geometry, first), _extreme(geometry, first, _spread_and_slope, 1))
-    return _as_range(geometry, first, shares, std)
+        objective = surfaces.surface(other).value_and_slope
+        shares = (_extreme(surfaces, first, objective, -1), _extreme(surfaces, first, objective, 1))
+    std = (_smallest_std(surfaces, first), _extreme(surfaces, first, _spread_and_slope, 1))
+    return _as_range(surfaces, first, shares, std)
 
 
-def _as_range(geometry: Geometry, first: Budget, others: Pair, std: Pair) -> FeasibleRange:
+def _as_range(surfaces: CostSurfaces, first: Budget, others: Pair, std: Pair) -> FeasibleRange:
     fixed = (first.share, first.share)
     macs, params = (fixed, others) if first.axis == "macs" else (others, fixed)
     logs = sorted(float(np.log(m / p)) for m in set(macs) for p in set(params))
-    original = geometry.costs.original_macs, geometry.costs.original_params
+    original = surfaces.costs.original_macs, surfaces.costs.original_params
     return FeasibleRange(
         (round(macs[0] * original[0]), round(macs[1] * original[0])),
         (round(params[0] * original[1]), round(params[1] * original[1])),
@@ -121,13 +121,13 @@ def _as_range(geometry: Geometry, first: Budget, others: Pair, std: Pair) -> Fea
     )
 
 
-def overall_range(geometry: Geometry) -> FeasibleRange:
-    """Return the range over all recipes of the geometry, whatever their cost."""
-    smallest = geometry.costs.both(geometry.smallest)
-    largest = geometry.costs.both(geometry.largest)
-    low, high = smallest[0][0] / geometry.costs.original_macs, largest[0][0] / geometry.costs.original_macs
+def overall_range(surfaces: CostSurfaces) -> FeasibleRange:
+    """Return the range over all recipes of the surfaces, whatever their cost."""
+    smallest = surfaces.costs.both(surfaces.smallest)
+    largest = surfaces.costs.both(surfaces.largest)
+    low, high = smallest[0][0] / surfaces.costs.original_macs, largest[0][0] / surfaces.costs.original_macs
     shares = [share for share in MAP_SHARES if low < share < high] or [(low + high) / 2]
-    found = [range_on_budget(geometry, (Budget("macs", share),)) for share in shares]
+    found = [range_on_budget(surfaces, (Budget("macs", share),)) for share in shares]
     return FeasibleRange(
         (int(smallest[0][0]), int(largest[0][0])),
         (int(smallest[1][0]), int(largest[1][0])),
@@ -136,8 +136,8 @@ def overall_range(geometry: Geometry) -> FeasibleRange:
     )
 
 
-def _smallest_std(geometry: Geometry, budget: Budget) -> float:
-    level = geometry.shift_onto(budget, np.zeros((1, len(geometry.lowest)), dtype=np.float32))
+def _smallest_std(surfaces: CostSurfaces, budget: Budget) -> float:
+    level = surfaces.shift_onto(budget, np.zeros((1, len(surfaces.lowest)), dtype=np.float32))
     return float(level.std())
 
 
@@ -148,17 +148,17 @@ def _spread_and_slope(kept: SingleArray) -> tuple[SingleArray, SingleArray]:
     return std, slope.astype(np.float32)
 
 
-def _extreme(geometry: Geometry, budget: Budget, objective: Objective, sign: int) -> float:
+def _extreme(surfaces: CostSurfaces, budget: Budget, objective: Objective, sign: int) -> float:
     """Return the largest (sign 1) or smallest (sign -1) objective on the budget, by projected gradient."""
     rng = np.random.default_rng(0)
-    fixed = geometry.surface(budget.axis)
-    kept = geometry.shift_onto(budget, rng.random((SEARCH_STARTS, len(geometry.lowest)), dtype=np.float32))
+    fixed = surfaces.surface(budget.axis)
+    kept = surfaces.shift_onto(budget, rng.random((SEARCH_STARTS, len(surfaces.lowest)), dtype=np.float32))
     best = -np.inf
     for stride in SEARCH_STRIDES:
         value, uphill = objective(kept)
         best = max(best, float((sign * value).max()))
         normal = fixed.value_and_slope(kept)[1]
-        kept = geometry.shift_onto(budget, kept + np.float32(stride) * _direction(sign * uphill, normal))
+        kept = surfaces.shift_onto(budget, kept + np.float32(stride) * _direction(sign * uphill, normal))
     return sign * max(best, float((sign * objective(kept)[0]).max()))
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from generate.prune.cost_forms import FloatArray
 from generate.prune.dependency_graph import IntArray
-from generate.recipes.budget import BoolArray, Budget, Geometry, SingleArray
+from generate.recipes.budget import BoolArray, Budget, CostSurfaces, SingleArray
 
 REPAIR_STEPS = 48
 
@@ -27,7 +27,7 @@ class Rounded:
 
 
 def round_widths(
-    geometry: Geometry,
+    surfaces: CostSurfaces,
     budgets: Sequence[Budget],
     kept: SingleArray,
     solved: BoolArray,
@@ -39,49 +39,49 @@ def round_widths(
     A repair moves one unit of one group at a time: any step that meets the budgets, chosen at random so that no
     group is favoured, else the step that comes nearest.
     """
-    widths = _nearest(geometry, kept)
-    macs, params = geometry.costs.both(widths)
-    misses = _misses(geometry, budgets, macs, params)
+    widths = _nearest(surfaces, kept)
+    macs, params = surfaces.costs.both(widths)
+    misses = _misses(surfaces, budgets, macs, params)
     active = np.flatnonzero((np.abs(misses) > tolerance).any(axis=1) & solved)
     for _ in range(REPAIR_STEPS if len(active) else 0):
-        widths[active] = _one_step(geometry, budgets, widths[active], misses[active], tolerance, rng)
-        macs[active], params[active] = geometry.costs.both(widths[active])
-        misses[active] = _misses(geometry, budgets, macs[active], params[active])
+        widths[active] = _one_step(surfaces, budgets, widths[active], misses[active], tolerance, rng)
+        macs[active], params[active] = surfaces.costs.both(widths[active])
+        misses[active] = _misses(surfaces, budgets, macs[active], params[active])
         active = active[(np.abs(misses[active]) > tolerance).any(axis=1)]
         if not len(active):
             break
     return Rounded(widths, macs, params, np.abs(misses).max(axis=1))
 
 
-def _nearest(geometry: Geometry, kept: SingleArray) -> IntArray:
-    whole = kept * (geometry.costs.full_widths / geometry.units).astype(np.float32)
+def _nearest(surfaces: CostSurfaces, kept: SingleArray) -> IntArray:
+    whole = kept * (surfaces.costs.full_widths / surfaces.units).astype(np.float32)
     widths = np.rint(whole, out=whole).astype(np.int64)
-    if geometry.is_plain:
+    if surfaces.is_plain:
         return widths
-    widths *= geometry.units
-    return np.clip(widths, geometry.smallest, geometry.largest, out=widths)
+    widths *= surfaces.units
+    return np.clip(widths, surfaces.smallest, surfaces.largest, out=widths)
 
 
 def _misses(
-    geometry: Geometry, budgets: Sequence[Budget], macs: IntArray, params: IntArray
+    surfaces: CostSurfaces, budgets: Sequence[Budget], macs: IntArray, params: IntArray
 ) -> NDArray[np.float64]:
     """Return cost minus target as a share of the original's cost, shape (n, budgets)."""
-    shares = {"macs": macs / geometry.costs.original_macs, "params": params / geometry.costs.original_params}
+    shares = {"macs": macs / surfaces.costs.original_macs, "params": params / surfaces.costs.original_params}
     return np.stack([shares[budget.axis] - budget.share for budget in budgets], axis=1)
 
 
 def _one_step(
-    geometry: Geometry,
+    surfaces: CostSurfaces,
     budgets: Sequence[Budget],
     widths: IntArray,
     misses: NDArray[np.float64],
     tolerance: float,
     rng: np.random.Generator,
 ) -> IntArray:
-    changes = _possible_changes(geometry, widths)
+    changes = _possible_changes(surfaces, widths)
     distance = np.zeros(changes.shape)
     for place, budget in enumerate(budgets):
-        after = misses[:, place, None] + _cost_of(geometry, budget, widths, changes)
+        after = misses[:, place, None] + _cost_of(surfaces, budget, widths, changes)
         distance = np.maximum(distance, np.abs(after))
     distance[changes == 0] = np.inf
     good = distance <= tolerance
@@ -93,17 +93,19 @@ def _one_step(
     return stepped
 
 
-def _possible_changes(geometry: Geometry, widths: IntArray) -> IntArray:
+def _possible_changes(surfaces: CostSurfaces, widths: IntArray) -> IntArray:
     """Return one unit up, then one unit down, of each group, shape (n, 2 G); 0 where there is no room."""
-    units = geometry.units
-    up = np.minimum(widths // units * units + units, geometry.largest) - widths
-    down = np.maximum((widths - 1) // units * units, geometry.smallest) - widths
+    units = surfaces.units
+    up = np.minimum(widths // units * units + units, surfaces.largest) - widths
+    down = np.maximum((widths - 1) // units * units, surfaces.smallest) - widths
     return np.concatenate([np.maximum(up, 0), np.minimum(down, 0)], axis=1)
 
 
-def _cost_of(geometry: Geometry, budget: Budget, widths: IntArray, changes: IntArray) -> NDArray[np.float64]:
+def _cost_of(
+    surfaces: CostSurfaces, budget: Budget, widths: IntArray, changes: IntArray
+) -> NDArray[np.float64]:
     """Return what each single change adds to a cost, as a share of the original's, shape (n, 2 G)."""
-    costs = geometry.costs
+    costs = surfaces.costs
     form, original = (
         (costs.macs_form, costs.original_macs)
         if budget.axis == "macs"

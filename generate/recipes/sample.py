@@ -15,21 +15,17 @@ Spaces
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from generate.plan import Space
 from generate.prune.cost_forms import CostModel, FloatArray
 from generate.prune.dependency_graph import IntArray
-from generate.recipes.budget import BoolArray, Budget, Geometry
-from generate.recipes.feasible import (
-    check_budgets,
-    range_on_budget,
-    regime_budgets,
-)
+from generate.recipes.budget import BoolArray, Budget, CostSurfaces
+from generate.recipes.feasible import check_budgets, range_on_budget, regime_budgets
 from generate.recipes.refined import read_refined
 from generate.recipes.rounding import round_widths
 from generate.recipes.spaces import REDRAW_EVERY, RandomSpace, RecipeSpace, StdSpace, StratifiedSpace
@@ -45,7 +41,6 @@ MCB_RANGE = math.log(2)
 """Stratified recipes stay inside this distance from log mCB = 0; beyond it lies junk (design 4)."""
 
 ROWS_AT_ONCE = 2048
-ROWS_OF_A_BLOCK = 16_384
 REDRAWS = 100
 FRUITLESS_REDRAWS, HOPELESS_REDRAWS = 10, 2
 """So many places in a row without one new recipe mean that there is none; fewer if there has never been any."""
@@ -68,7 +63,7 @@ class Recipes:
 
 
 def sample_recipes(
-    space: str,
+    space: Space,
     costs: CostModel,
     *,
     axis: str,
@@ -96,37 +91,12 @@ def _sample(space: RecipeSpace, name: str, count: int, tolerance: float, rng: np
         allowed *= 2
 
 
-def recipe_blocks(
-    space: str,
-    costs: CostModel,
-    *,
-    axis: str,
-    target: float,
-    count: int,
-    rng: np.random.Generator,
-    block: int = ROWS_OF_A_BLOCK,
-    mcb_range: float = MCB_RANGE,
-    round_to: int = 1,
-    tolerance: float = TOLERANCE,
-) -> Iterator[Recipes]:
-    """Yield `count` recipes in blocks: memory stays that of one block, however many there are.
-
-    Recipes are different within a block, not across blocks. Arguments are those of `sample_recipes`, and `block`
-    is the number of recipes in each.
-    """
-    drawn = _space(space, costs, axis=axis, target=target, mcb_range=mcb_range, round_to=round_to)
-    for start in range(0, count, block):
-        yield _sample(drawn, space, min(block, count - start), tolerance, rng)
-
-
-def mcb_correlations(recipes: Recipes, costs: CostModel) -> tuple[tuple[str, float], ...]:
-    """Return each group's name and the correlation of its width with log mCB, strongest first.
-
-    mCB is confounded with single groups, late ones above all: what looks like an effect of mCB among these recipes
-    may be an effect of those widths.
-    """
-    log_mcb = np.log(recipes.macs / costs.original_macs) - np.log(recipes.params / costs.original_params)
-    table = np.column_stack([log_mcb, recipes.widths]).astype(np.float64)
+def mcb_correlations(widths: IntArray, costs: CostModel) -> tuple[tuple[str, float], ...]:
+    """Return each group's name and the correlation of its width with log mCB, strongest first."""
+    # mCB is confounded with single groups, late ones above all: what looks like an effect of mCB among these
+    # recipes may be an effect of those widths.
+    macs, params = costs.both(widths)
+    table = np.column_stack([np.log(macs / params), widths]).astype(np.float64)
     table -= table.mean(axis=0)
     spread = np.sqrt(np.square(table).sum(axis=0))
     products = table[:, 1:].T @ table[:, 0]
@@ -137,41 +107,26 @@ def mcb_correlations(recipes: Recipes, costs: CostModel) -> tuple[tuple[str, flo
 
 
 def _space(
-    space: str, costs: CostModel, *, axis: str, target: float, mcb_range: float, round_to: int
+    space: Space, costs: CostModel, *, axis: str, target: float, mcb_range: float, round_to: int
 ) -> RecipeSpace:
-    if round_to < 1:
-        raise PlanError(f"round_to: expected a whole number of channels from 1, got {round_to}.")
-    geometry, budgets = Geometry(costs, round_to), regime_budgets(axis, target)
-    if space.startswith("refined:"):
-        return _refined_space(space.removeprefix("refined:"), geometry, budgets, axis, target)
-    check_budgets(geometry, budgets)
-    if space == "random":
-        return RandomSpace(geometry, budgets)
-    if space == "stratified":
-        return StratifiedSpace(geometry, budgets, (-mcb_range, mcb_range))
-    if space.startswith("std:"):
-        return StdSpace(geometry, budgets, _std_band(space))
-    raise PlanError(f"space {space!r} is unknown: expected random, stratified, std:LOW-HIGH or refined:FILE.")
-
-
-def _std_band(space: str) -> tuple[float, float]:
-    low, _, high = space.removeprefix("std:").partition("-")
-    try:
-        band = float(low), float(high)
-    except ValueError as error:
-        raise PlanError(f"space {space!r}: expected std:LOW-HIGH such as std:0.05-0.10.") from error
-    if not 0 <= band[0] < band[1] <= 1:
-        raise PlanError(f"space {space!r}: expected 0 <= LOW < HIGH <= 1.")
-    return band
+    surfaces, budgets = CostSurfaces(costs, round_to), regime_budgets(axis, target)
+    if space.file is not None:
+        return _refined_space(space, surfaces, budgets, axis, target)
+    check_budgets(surfaces, budgets)
+    if space.std is not None:
+        return StdSpace(surfaces, budgets, space.std)
+    if space.kind == "random":
+        return RandomSpace(surfaces, budgets)
+    return StratifiedSpace(surfaces, budgets, (-mcb_range, mcb_range))
 
 
 def _refined_space(
-    path: str, geometry: Geometry, budgets: tuple[Budget, ...], axis: str, target: float
+    space: Space, surfaces: CostSurfaces, budgets: tuple[Budget, ...], axis: str, target: float
 ) -> RecipeSpace:
-    where, spec = f"space refined:{path}", read_refined(path)
+    where, spec = f"space {space}", read_refined(str(space.file))
     spec.check_regime(axis, target, where)
-    names = [group.name for group in geometry.costs.groups]
-    bounded = replace(geometry, bands=spec.bands(names, where))
+    names = [group.name for group in surfaces.costs.groups]
+    bounded = replace(surfaces, bands=spec.bands(names, where))
     check_budgets(bounded, budgets)
     if spec.mcb is not None:
         low, high = (math.log(max(end, 1e-9)) for end in spec.mcb)
@@ -183,7 +138,7 @@ def _too_few(space: RecipeSpace, name: str, count: int, found: int, tolerance: f
     return PlanError(
         f"space {name}: expected {count} different recipes, found {found} within {tolerance:.1%} of the budget. "
         f"Ask for fewer, widen the space or choose another target; feasible are "
-        f"{range_on_budget(space.geometry, space.budgets)}."
+        f"{range_on_budget(space.surfaces, space.budgets)}."
     )
 
 
@@ -191,7 +146,7 @@ class _Collected:
     """Recipes found so far, each in the row of the request that it answers."""
 
     def __init__(self, space: RecipeSpace, count: int, tolerance: float, rng: np.random.Generator) -> None:
-        groups = len(space.geometry.lowest)
+        groups = len(space.surfaces.lowest)
         self.space, self.count, self.tolerance, self.rng = space, count, tolerance, rng
         self.widths = np.empty((count, groups), dtype=np.int64)
         self.ratios = np.empty((count, groups))
@@ -225,8 +180,8 @@ class _Collected:
 
     def _draw(self, requests: NDArray[np.float32], rows: IntArray, attempt: int) -> BoolArray:
         kept, solved = self.space.draw(requests, attempt, self.rng)
-        geometry, budgets = self.space.geometry, self.space.budgets
-        rounded = round_widths(geometry, budgets, kept, solved, self.tolerance, self.rng)
+        surfaces, budgets = self.space.surfaces, self.space.budgets
+        rounded = round_widths(surfaces, budgets, kept, solved, self.tolerance, self.rng)
         place = _as_slice(rows)
         self.widths[place], self.macs[place], self.params[place] = (
             rounded.widths,

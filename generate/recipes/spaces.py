@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from generate.recipes.budget import BoolArray, Budget, Geometry, SingleArray
+from generate.recipes.budget import BoolArray, Budget, CostSurfaces, SingleArray
 from generate.recipes.feasible import range_on_budget
 from generate.recipes.rounding import Rounded
 from popstats.errors import PlanError
@@ -52,7 +52,7 @@ class RecipeSpace(ABC):
     again gives another recipe at that place.
     """
 
-    geometry: Geometry  # Bounds and cost surfaces.
+    surfaces: CostSurfaces  # Bounds and cost surfaces.
     budgets: tuple[Budget, ...]  # What every recipe must cost.
 
     @abstractmethod
@@ -75,11 +75,11 @@ class RecipeSpace(ABC):
 
     def achieved_std(self, rounded: Rounded) -> NDArray[np.float64]:
         """Return the STD of the achieved ratios over groups, shape (n,)."""
-        return (rounded.widths / self.geometry.costs.full_widths).std(axis=1)
+        return (rounded.widths / self.surfaces.costs.full_widths).std(axis=1)
 
     def uniform(self, count: int, rng: np.random.Generator) -> SingleArray:
         """Return uniform numbers in [0, 1), shape (count, G)."""
-        return rng.random((count, len(self.geometry.lowest)), dtype=np.float32)
+        return rng.random((count, len(self.surfaces.lowest)), dtype=np.float32)
 
     def directions(self, count: int, rng: np.random.Generator) -> SingleArray:
         """Return random directions, shape (count, G): all groups differ, or a few stand out, up or down.
@@ -98,9 +98,9 @@ class RecipeSpace(ABC):
     def onto_budgets(self, start: SingleArray) -> tuple[SingleArray, BoolArray]:
         """Move rows onto the budget, or onto both; return them and which of them got there."""
         if len(self.budgets) == 1:
-            return self.geometry.shift_onto(self.budgets[0], start), np.ones(len(start), dtype=bool)
+            return self.surfaces.shift_onto(self.budgets[0], start), np.ones(len(start), dtype=bool)
         shares = [np.full(len(start), budget.share, dtype=np.float32) for budget in self.budgets]
-        kept, solved, _ = self.geometry.solve_both(shares[0], shares[1], start, (COST_MISS, COST_MISS))
+        kept, solved, _ = self.surfaces.solve_both(shares[0], shares[1], start, (COST_MISS, COST_MISS))
         return kept, solved
 
 
@@ -116,9 +116,9 @@ class RandomSpace(RecipeSpace):
         self, requests: SingleArray, attempt: int, rng: np.random.Generator
     ) -> tuple[SingleArray, BoolArray]:
         """Return random kept fractions, shifted."""
-        low, high = self.geometry.lowest, self.geometry.highest
+        low, high = self.surfaces.lowest, self.surfaces.highest
         start = self.uniform(len(requests), rng)
-        if self.geometry.bands is not None:
+        if self.surfaces.bands is not None:
             start = low + (high - low) * start
         return self.onto_budgets(start)
 
@@ -132,7 +132,7 @@ class StdSpace(RecipeSpace):
     @cached_property
     def reachable(self) -> tuple[float, float]:
         """The part of the band that recipes on the budget reach."""
-        found = range_on_budget(self.geometry, self.budgets)
+        found = range_on_budget(self.surfaces, self.budgets)
         low, high = max(self.std[0], found.std[0]), min(self.std[1], found.std[1])
         if low >= high:
             raise PlanError(
@@ -178,7 +178,7 @@ class StratifiedSpace(RecipeSpace):
     @cached_property
     def log_mcb(self) -> tuple[float, float]:
         """The feasible part of the band; two budgets leave one value."""
-        found = range_on_budget(self.geometry, self.budgets)
+        found = range_on_budget(self.surfaces, self.budgets)
         low, high = max(found.log_mcb[0], self.log_mcb_band[0]), min(found.log_mcb[1], self.log_mcb_band[1])
         if low > high:
             raise PlanError(
@@ -214,7 +214,7 @@ class StratifiedSpace(RecipeSpace):
         """Return where log mCB is still near the one asked for, and the STD in its band, if there is one."""
         near = np.ones(len(requests), dtype=bool)
         if len(self.budgets) == 1 and attempt < STRICT_ATTEMPTS:
-            costs, (low, high) = self.geometry.costs, self.log_mcb
+            costs, (low, high) = self.surfaces.costs, self.log_mcb
             log_mcb = np.log(rounded.macs * (costs.original_params / costs.original_macs) / rounded.params)
             near &= np.abs(log_mcb - requests[:, 0]) <= OTHER_MISS + MCB_DRIFT * (high - low)
         if self.std is not None:
@@ -233,7 +233,7 @@ class StratifiedSpace(RecipeSpace):
         start *= amplitude[:, None]
         start += np.float32(0.5)
         shares = [np.full(len(log_mcb), budget.share, dtype=np.float32) for budget in self.budgets]
-        solve = self.geometry.solve_both
+        solve = self.surfaces.solve_both
         if len(shares) == 2:
             return solve(shares[0], shares[1], start, (COST_MISS, COST_MISS), guess)
         if self.budgets[0].axis == "macs":

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,29 +19,39 @@ from popstats.errors import PlanError
 # Recipes drawn twice are drawn again this often before a space counts as exhausted.
 REDRAWS = 5
 
+# What stands for the block of a search's trainings, and of those that confirm its winner.
+SEARCH, CONFIRMATION = -1, -2
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the identities of trainings are made from, besides recipe, settings and seed."""
+
+    original_id: str
+    dataset: str
+    input_size: str  # such as 1x8x8
+
 
 @dataclass(frozen=True)
 class Training:
     """One training of one recipe."""
 
-    index: int  # Its place in the plan, fixed for the life of the run folder: the row's place in the table.
-    # subnetwork_id, recipe_id: sha256, with and without the seed.
-    subnetwork_id: str
-    recipe_id: str
-    block: int  # Which [[recipes]] block of the plan asked for it.
-    # axis, target, space: Its regime and the space that its recipe was drawn from.
+    block: int  # which [[recipes]] block of the plan asked for it, or SEARCH, or CONFIRMATION
     axis: str
-    target: float
-    space: str
-    # technique, criterion: How it is retrained, and the filter score.
-    technique: str
-    criterion: str
-    seed: int  # Number of the replicate.
-    widths: tuple[int, ...]  # Channels kept, one entry a group.
-    ratios_requested: tuple[float, ...]  # Fraction to remove, before rounding.
-    # macs, params: Costs.
+    target: float  # reduction
+    space: str  # that its recipe was drawn from
+    criterion: str  # filter score
+    widths: tuple[int, ...]  # channels kept in each group
+    ratios_requested: tuple[float, ...]  # fraction to remove of each group, before rounding
     macs: int
     params: int
+    technique: str = ""  # how it is retrained
+    seed: int = 0  # number of the replicate
+    index: int = (
+        -1
+    )  # its place in the plan, fixed for the life of the run folder: the row's place in the table
+    subnetwork_id: str = ""  # sha256, and the next without the seed
+    recipe_id: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -58,6 +67,11 @@ class Training:
     def torch_seed(self) -> int:
         """Seed of weights, order and augmentation: differs between all trainings, so that their noise is independent."""
         return int(self.subnetwork_id[:15], 16)
+
+
+def is_proposed_whole(trainings: Sequence[Training]) -> bool:
+    """Whether a search has chosen its winner: its last trainings are there, done or not."""
+    return any(training.block == CONFIRMATION for training in trainings)
 
 
 def canonical_json(content: Mapping[str, Any]) -> str:
@@ -97,152 +111,118 @@ def subnetwork_identity(identity: Mapping[str, Any], seed: int | None = None) ->
 
 
 def make_worklist(
-    plan: Plan,
-    costs: CostModel,
-    *,
-    original_id: str,
-    dataset: str,
-    input_size: str,
-    existing: Sequence[Training] = (),
+    plan: Plan, costs: CostModel, *, place: Place, existing: Sequence[Training] = ()
 ) -> tuple[Training, ...]:
-    """Return all trainings that the plan asks for, the existing ones first and unchanged.
-
-    New ones are interleaved over blocks and regimes, so that every regime fills up evenly and the time that
-    remains can be told from the time that passed.
-    """
+    """Return all trainings that the plan asks for, the existing ones first and unchanged."""
+    # New ones are interleaved over blocks and regimes, so that every regime fills up evenly and the time that
+    # remains can be told from the time that passed.
     taken = {training.subnetwork_id for training in existing}
     keyed: list[tuple[float, Training]] = []
     for number, block in enumerate(plan.recipes):
         for target in block.regimes:
-            held = _held_recipes(existing, number, target)
-            new_of = partial(
-                _new_trainings, plan, block, number, target, costs, (original_id, dataset, input_size), taken
-            )
-            drawn = _draw(plan, number, target, costs, held, new_of)
-            for place, recipe in enumerate(drawn):
-                new = new_of(recipe)
+            recipes = _draw_regime(plan, number, target, costs, place, existing, taken)
+            for position, new in enumerate(recipes):
                 taken.update(training.subnetwork_id for training in new)
-                keyed += [((place + 0.5) / len(drawn), training) for training in new]
+                keyed += [((position + 0.5) / len(recipes), training) for training in new]
     keyed.sort(key=lambda entry: entry[0])
-    added = (replace(training, index=len(existing) + place) for place, (_, training) in enumerate(keyed))
+    added = (replace(training, index=len(existing) + i) for i, (_, training) in enumerate(keyed))
     return (*existing, *added)
 
 
-@dataclass(frozen=True)
-class _Recipe:
-    widths: tuple[int, ...]
-    ratios_requested: tuple[float, ...]
-    macs: int
-    params: int
+def with_identities(
+    trainings: Sequence[Training], plan: Plan, costs: CostModel, place: Place
+) -> tuple[Training, ...]:
+    """Return the trainings as those of the original network that `place` names."""
+    names = [group.name for group in costs.groups]
+    return tuple(_identified(training, names, plan, place) for training in trainings)
 
 
-def _held_recipes(existing: Iterable[Training], block: int, target: float) -> list[_Recipe]:
-    """Return the recipes that a regime of a block already has, in the order in which they were drawn."""
-    found: dict[tuple[int, ...], _Recipe] = {}
-    for training in existing:
-        if training.block == block and math.isclose(training.target, target):
-            recipe = _Recipe(training.widths, training.ratios_requested, training.macs, training.params)
-            found.setdefault(training.widths, recipe)
-    return list(found.values())
+def _identified(training: Training, names: Sequence[str], plan: Plan, place: Place) -> Training:
+    identity = recipe_identity(
+        place.original_id,
+        place.dataset,
+        place.input_size,
+        dict(zip(names, training.widths, strict=True)),
+        training.technique,
+        training.criterion,
+        plan.retraining[training.technique],
+    )
+    return replace(
+        training,
+        subnetwork_id=subnetwork_identity(identity, training.seed),
+        recipe_id=subnetwork_identity(identity),
+    )
 
 
-def _draw(
+def _draw_regime(
     plan: Plan,
-    number: int,
+    number: int,  # of the block
     target: float,
     costs: CostModel,
-    held: list[_Recipe],
-    new_of: Callable[[_Recipe], list[Training]],
-) -> list[_Recipe]:
-    """Return the block's count of different recipes in one regime (fewer if the space has no more).
-
-    A recipe that another block trains in just the same way does not count.
-    """
+    place: Place,
+    existing: Sequence[Training],
+    taken: Set[str],  # subnetwork_ids
+) -> list[list[Training]]:
+    """Return the trainings that a regime of a block lacks, by recipe; fewer recipes if the space has no more."""
     block = plan.recipes[number]
-    found = {recipe.widths: recipe for recipe in held}
+    held = {t.widths: t for t in existing if t.block == number and math.isclose(t.target, target)}
+    found = {widths: _trainings_of(plan, number, one, costs, place, taken) for widths, one in held.items()}
     for attempt in range(REDRAWS):
         missing = block.count - len(found)
         if missing <= 0:
             break
         rng = np.random.default_rng([plan.seed, number, round(target * 1e6), len(held), attempt])
-        try:
-            drawn = sample_recipes(
-                block.space,
-                costs,
-                axis=block.axis,
-                target=target,
-                count=missing,
-                rng=rng,
-                mcb_range=math.log(block.mcb_range),
-                round_to=block.round_to,
-            )
-        except PlanError as error:
-            said = str(error).removeprefix("regime: ")
-            raise PlanError(f"recipes[{number}], regimes: {target:g}: {said}") from error
-        for recipe in _each(drawn):
-            if new_of(recipe):
-                found.setdefault(recipe.widths, recipe)
+        for one in _as_trainings(_sample(block, number, target, costs, missing, rng), block, number, target):
+            # A recipe that another block trains in just the same way does not count.
+            if one.widths not in found and (new := _trainings_of(plan, number, one, costs, place, taken)):
+                found[one.widths] = new
     return list(found.values())
 
 
-def _each(drawn: Recipes) -> Iterable[_Recipe]:
-    for row in range(len(drawn.macs)):
-        yield _Recipe(
-            tuple(int(width) for width in drawn.widths[row]),
-            tuple(round(float(ratio), 6) for ratio in drawn.ratios_requested[row]),
-            int(drawn.macs[row]),
-            int(drawn.params[row]),
+def _sample(
+    block: RecipePlan, number: int, target: float, costs: CostModel, count: int, rng: np.random.Generator
+) -> Recipes:
+    try:
+        return sample_recipes(
+            block.space,
+            costs,
+            axis=block.axis,
+            target=target,
+            count=count,
+            rng=rng,
+            mcb_range=math.log(block.mcb_range),
+            round_to=block.round_to,
         )
+    except PlanError as error:
+        said = str(error).removeprefix("regime: ")
+        raise PlanError(f"recipes[{number}], regimes: {target:g}: {said}") from error
 
 
-def _new_trainings(
-    plan: Plan,
-    block: RecipePlan,
-    number: int,
-    target: float,
-    costs: CostModel,
-    place: tuple[str, str, str],
-    taken: Set[str],
-    recipe: _Recipe,
-) -> list[Training]:
-    """Return a recipe's trainings that nothing else in the plan asks for."""
-    wanted = _trainings_of(plan, block, number, target, recipe, costs, place)
-    return [training for training in wanted if training.subnetwork_id not in taken]
+def _as_trainings(drawn: Recipes, block: RecipePlan, number: int, target: float) -> Iterator[Training]:
+    for widths, ratios, macs, params in zip(
+        drawn.widths.tolist(), drawn.ratios_requested.tolist(), drawn.macs, drawn.params, strict=True
+    ):
+        yield Training(
+            block=number,
+            axis=block.axis,
+            target=target,
+            space=block.space,
+            criterion=block.criterion,
+            widths=tuple(widths),
+            ratios_requested=tuple(round(ratio, 6) for ratio in ratios),
+            macs=int(macs),
+            params=int(params),
+        )
 
 
 def _trainings_of(
-    plan: Plan,
-    block: RecipePlan,
-    number: int,
-    target: float,
-    recipe: _Recipe,
-    costs: CostModel,
-    place: tuple[str, str, str],
-) -> Iterable[Training]:
-    """Yield a recipe's trainings, one a technique and seed, without their index."""
-    names = [group.name for group in costs.groups]
-    for technique in block.retraining:
-        identity = recipe_identity(
-            *place,
-            dict(zip(names, recipe.widths, strict=True)),
-            technique,
-            block.criterion,
-            plan.retraining[technique],
-        )
-        for seed in range(block.seeds):
-            yield Training(
-                index=-1,
-                subnetwork_id=subnetwork_identity(identity, seed),
-                recipe_id=subnetwork_identity(identity),
-                block=number,
-                axis=block.axis,
-                target=target,
-                space=block.space,
-                technique=technique,
-                criterion=block.criterion,
-                seed=seed,
-                widths=recipe.widths,
-                ratios_requested=recipe.ratios_requested,
-                macs=recipe.macs,
-                params=recipe.params,
-            )
+    plan: Plan, number: int, recipe: Training, costs: CostModel, place: Place, taken: Set[str]
+) -> list[Training]:
+    """Return a recipe's trainings, one per technique and seed, that nothing else in the plan asks for."""
+    block = plan.recipes[number]
+    wanted = [
+        replace(recipe, technique=technique, seed=seed)
+        for technique in block.retraining
+        for seed in range(block.seeds)
+    ]
+    return [t for t in with_identities(wanted, plan, costs, place) if t.subnetwork_id not in taken]

@@ -17,15 +17,20 @@ import torch
 from generate.inputs.kernel import kernel_for
 from generate.plan import Plan, TrainingSettings
 from generate.prune.cost_forms import CostModel, group_lines
+from generate.prune.dependency_graph import IntArray
+from generate.recipes.baselines import search_problem
 from generate.recipes.feasible import feasible_range
-from generate.recipes.sample import TOLERANCE
+from generate.recipes.sample import TOLERANCE, mcb_correlations
 from generate.recipes.worklist import Training
-from generate.run.prepare import Survey, survey
+from generate.run.prepare import PreparedPlan, survey
 from generate.run.progress import duration
+from generate.run.rounds import search_warnings
 from generate.train.device import default_workers
 from generate.train.loop import evaluate, fresh_weights, train, training_steps
 from generate.train.original import read_weights
+from generate.train.subnetwork import TRAIN_LOSS_IMAGES
 from popstats.errors import PlanError
+from popstats.planning.propose import schedule, smallest_gain
 
 # Trainings timed for the estimate, spread over the plan's range of MACs, and the steps that are timed of each.
 TIMED = 3
@@ -40,41 +45,41 @@ TIMED_TEST_IMAGES = 256
 def print_dry_run(plan: Plan, device: torch.device, workers: int | None, pilot: Path | None = None) -> int:
     """Print the plan's groups, regimes, number of trainings and estimated time; what a pilot's fit says of them."""
     torch.set_num_threads(1)
-    surveyed = survey(plan)
-    trainings = surveyed.worklist(original_id="")
-    _print_groups(plan, surveyed)
-    _print_regimes(plan, surveyed.costs, trainings)
+    prepared = survey(plan, download=False)
+    trainings = prepared.trainings
+    _print_groups(plan, prepared)
+    _print_regimes(plan, prepared.costs, trainings)
     if pilot is not None:
         print_pilot(pilot, trainings)
     count = min(workers or default_workers(device), len(trainings))
-    seconds = estimated_seconds(surveyed, trainings, device) / count
+    seconds = estimated_seconds(prepared, trainings, device) / count
     print(
         f"{len(trainings)} trainings with {count} workers on {device}: about {duration(seconds)}, "
-        f"{_original_first(surveyed, device)}."
+        f"{_original_first(prepared, device)}."
     )
     return 0
 
 
-def _original_first(surveyed: Survey, device: torch.device) -> str:
+def _original_first(prepared: PreparedPlan, device: torch.device) -> str:
     """Say what the original network takes, before the trainings."""
-    source = surveyed.plan.original.source
+    source = prepared.plan.original.source
     if source != "train":
         if not source.startswith("torchvision:"):
             read_weights(source)
         return f"after the original network, which is read ({source}), not trained"
-    return f"after about {duration(original_seconds(surveyed, device))} for the original network"
+    return f"after about {duration(original_seconds(prepared, device))} for the original network"
 
 
-def original_seconds(surveyed: Survey, device: torch.device) -> float:
+def original_seconds(prepared: PreparedPlan, device: torch.device) -> float:
     """Return the seconds that the original network's training takes, from timing a few steps."""
-    settings, costs = surveyed.plan.original.training, surveyed.costs
+    settings, costs = prepared.plan.original.training, prepared.costs
     widths, macs = tuple(map(int, costs.full_widths)), costs.original_macs
-    step, test = _time_one(surveyed, widths, macs, settings, device)
-    return _steps(surveyed, settings, macs) * step + test
+    step, test = _time_one(prepared, widths, macs, settings, device)
+    return _steps(prepared, settings, macs) * step + test
 
 
-def _print_groups(plan: Plan, surveyed: Survey) -> None:
-    costs, images = surveyed.costs, surveyed.images
+def _print_groups(plan: Plan, prepared: PreparedPlan) -> None:
+    costs, images = prepared.costs, prepared.images
     print(
         f"{plan.name}: {plan.network.name} on {images.name} ({images.input_size}; {len(images.train)} "
         "training, "
@@ -110,7 +115,7 @@ def _print_regimes(plan: Plan, costs: CostModel, trainings: tuple[Training, ...]
         print(
             f"{axis:>6} {target:>5.2f} {space:<12.12} {len(held):>9} {len(widths):>8} {ranges} "
             f"{mcb.min():>5.2f}..{mcb.max():<5.2f}  "
-            f"{_confounder(costs, widths, np.log(mcb))}"
+            f"{_confounder(costs, widths)}"
         )
         missed = _off_target(axis, target, macs, params)
         if missed:
@@ -118,10 +123,10 @@ def _print_regimes(plan: Plan, costs: CostModel, trainings: tuple[Training, ...]
                 f"{'':>13}{missed} of these recipes miss the target by more than 0.5 %: whole filters allow no less"
             )
     print(
-        "  closest group: the one whose width goes along with log mCB most; near +1 or -1 its effect cannot be told "
-        "from mCB's."
+        "  closest group: the width most correlated with log mCB; near +1 or -1 its effect cannot be separated from "
+        "that of mCB."
     )
-    print("Feasible at all (STD: standard deviation of the pruning ratios over groups):")
+    print("Feasible ranges (STD: standard deviation of the pruning ratios over groups):")
     blocks = {(t.axis, t.target): plan.recipes[t.block].round_to for t in trainings}
     for (axis, target), round_to in sorted(blocks.items()):
         print(f"{axis:>6} {target:>5.2f} {feasible_range(costs, axis, target, round_to)}")
@@ -140,41 +145,36 @@ def _ends(values: np.ndarray) -> tuple[float, float]:
     return float(values.min()), float(values.max())
 
 
-def _confounder(costs: CostModel, widths: np.ndarray, log_mcb: np.ndarray) -> str:
+def _confounder(costs: CostModel, widths: IntArray) -> str:
     """Name the group whose width goes along with mCB most: its effect cannot be told from mCB's."""
-    correlations = {
-        group.name: float(np.corrcoef(widths[:, place], log_mcb)[0, 1])
-        for place, group in enumerate(costs.groups)
-        if len(widths) > 2 and np.ptp(widths[:, place]) > 0 and np.ptp(log_mcb) > 0
-    }
-    if not correlations:
+    if len(widths) < 3:
         return "-"
-    name = max(correlations, key=lambda key: abs(correlations[key]))
-    return f"{name} (correlation {correlations[name]:+.2f})"
+    name, correlation = mcb_correlations(widths, costs)[0]
+    return f"{name} (correlation {correlation:+.2f})"
 
 
-def estimated_seconds(surveyed: Survey, trainings: tuple[Training, ...], device: torch.device) -> float:
+def estimated_seconds(prepared: PreparedPlan, trainings: tuple[Training, ...], device: torch.device) -> float:
     """Return the seconds that all trainings take on one worker, from timing a few steps of a few widths."""
     by_macs = sorted(trainings, key=lambda training: training.macs)
     chosen = [
         by_macs[round(share * (len(by_macs) - 1))]
         for share in np.linspace(0.1, 0.9, min(TIMED, len(by_macs)))
     ]
-    settings = surveyed.plan.retraining
-    timed = {t.macs: _time_one(surveyed, t.widths, t.macs, settings[t.technique], device) for t in chosen}
+    settings = prepared.plan.retraining
+    timed = {t.macs: _time_one(prepared, t.widths, t.macs, settings[t.technique], device) for t in chosen}
     macs = sorted(timed)
     steps = np.interp([t.macs for t in trainings], macs, [timed[m][0] for m in macs])
     tests = np.interp([t.macs for t in trainings], macs, [timed[m][1] for m in macs])
     return float(
         sum(
-            _steps(surveyed, settings[t.technique], t.macs) * s + _evaluations(t) * e
+            _steps(prepared, settings[t.technique], t.macs) * s + _evaluations(t) * e
             for t, s, e in zip(trainings, steps, tests, strict=True)
         )
     )
 
 
-def _steps(surveyed: Survey, settings: TrainingSettings, macs: int) -> float:
-    return training_steps(settings, macs, len(surveyed.images.train))
+def _steps(prepared: PreparedPlan, settings: TrainingSettings, macs: int) -> float:
+    return training_steps(settings, macs, len(prepared.images.train))
 
 
 def _evaluations(training: Training) -> int:
@@ -183,17 +183,21 @@ def _evaluations(training: Training) -> int:
 
 
 def _time_one(
-    surveyed: Survey, widths: tuple[int, ...], macs: int, settings: TrainingSettings, device: torch.device
+    prepared: PreparedPlan,
+    widths: tuple[int, ...],
+    macs: int,
+    settings: TrainingSettings,
+    device: torch.device,
 ) -> tuple[float, float]:
     """Return the seconds of one step and of one pass over the test images."""
     import dataclasses
 
     from generate.prune.cut import choose_filters, cut
 
-    images = surveyed.images
-    scores = {group.name: torch.ones(group.width) for group in surveyed.costs.groups}
-    kept = choose_filters(scores, surveyed.costs.groups, widths)
-    network = cut(surveyed.network, images.input_shape, surveyed.costs.groups, kept)
+    images = prepared.images
+    scores = {group.name: torch.ones(group.width) for group in prepared.costs.groups}
+    kept = choose_filters(scores, prepared.costs.groups, widths)
+    network = cut(prepared.network, images.input_shape, prepared.costs.groups, kept)
     fresh_weights(network, 0)
     network.to(device)
     kernel = kernel_for(device, images.input_shape)
@@ -222,7 +226,7 @@ _COMMAND = (sys.executable, "-m", "popstats", "plan-size")
 
 def print_pilot(fit: Path, trainings: Sequence[Training], command: Sequence[str] = _COMMAND) -> None:
     """Print, for each regime of the plan that the pilot fitted, how many recipes and seeds would do."""
-    print(f"What the pilot {fit} says of these regimes:", flush=True)
+    print(f"What the pilot {fit} implies for these regimes:", flush=True)
     answer = ask_popstats(fit, command)
     if isinstance(answer, str):
         print(f"  {answer}")
@@ -230,7 +234,7 @@ def print_pilot(fit: Path, trainings: Sequence[Training], command: Sequence[str]
     for axis, target in sorted({(t.axis, t.target) for t in trainings}):
         found = [p for p in answer["plans"] if _is_of(p, answer["axis"], axis, target)]
         sentence = (
-            found[0]["sentence"] if found else f"no fitted regime on the {answer['axis']} axis is this one."
+            found[0]["sentence"] if found else f"the pilot has no such regime on the {answer['axis']} axis."
         )
         print(f"{axis:>6} {target:>5.2f} {sentence} {_planned(axis, target, trainings)}")
 
@@ -249,7 +253,7 @@ def ask_popstats(fit: Path, command: Sequence[str] = _COMMAND) -> dict[str, Any]
     """Return what `popstats plan-size` answers, or a sentence where popstats cannot run here."""
     if not fit.is_file():
         raise PlanError(
-            f"--fit: expected a saved fit, got {fit}, which is no file; `popstats fit -o FILE.nc` saves one"
+            f"--fit: expected a saved fit, got {fit}, which is not a file; `popstats fit -o FILE.nc` saves one"
         )
     asked = subprocess.run(
         [*command, str(fit), "--regime", "all", "--json"], capture_output=True, text=True, check=False
@@ -259,5 +263,40 @@ def ask_popstats(fit: Path, command: Sequence[str] = _COMMAND) -> dict[str, Any]
         return answer
     reason = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
     if "ModuleNotFoundError" in asked.stderr:
-        return f"popstats cannot run here ({reason}); install it whole, or ask it where the fit was made."
+        return f"popstats cannot run here ({reason}); install all of its packages, or plan where the fit was made."
     raise PlanError(f"--fit: popstats cannot plan with {fit}: {reason.removeprefix('Error: ')}")
+
+
+def print_search_dry_run(plan: Plan, device: torch.device, workers: int | None) -> int:
+    """Print a search's budget, the hours that it takes, and the smallest gain that its images and seeds can show."""
+    torch.set_num_threads(1)
+    prepared = survey(plan, download=False)
+    search, images, costs = plan.search, prepared.images, prepared.costs
+    assert search is not None
+    _print_groups(plan, prepared)
+    problem = search_problem(search, costs)
+    widths = tuple(int(width) for width in problem.uniform)
+    print(
+        f"Budget: {problem.lowest:.2%} to {problem.highest:.2%} of the original's {search.axis}. Uniform keeps "
+        f"{', '.join(map(str, widths))}."
+    )
+    rounds = schedule(search.trainings, search.draws)
+    print(
+        f"Search: {search.trainings} trainings in rounds of {', '.join(map(str, rounds))}, by {len(images.validation):,} "
+        f"search images. Confirmation: {search.confirm} fresh seeds of the winner and of {', '.join(search.baselines)}, "
+        f"on {len(images.test):,} images that choose nothing."
+    )
+    count = min(workers or default_workers(device), search.total)
+    settings, macs = plan.retraining[search.technique], int(costs.macs([widths])[0])
+    step, test = _time_one(prepared, widths, macs, settings, device)
+    evaluations = 4 + min(len(images.train), TRAIN_LOSS_IMAGES) / len(images.test)
+    seconds = search.total * (_steps(prepared, settings, macs) * step + evaluations * test) / count
+    print(
+        f"{search.total} trainings with {count} workers on {device}: about {duration(seconds)}, "
+        f"{_original_first(prepared, device)}."
+    )
+    gain = smallest_gain(search.confirm, len(images.test))
+    print(f"Smallest gain that these seeds and images are likely to show: about {gain:.1f} points.")
+    for warning in search_warnings(search, len(costs.groups), len(images.test)):
+        print(f"Warning: {warning}")
+    return 0

@@ -28,7 +28,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from generate.plan import Plan, only_adds, plan_from_dict
+from generate.plan import Plan, only_adds, plan_from_dict, toml_of
 from generate.recipes.worklist import Training
 from popstats.errors import RunFolderError
 from popstats.population import columns
@@ -44,19 +44,21 @@ PARTS = {
     "plan.json": ("name", "recipes"),
     "original/numbers.json": ("original_id", "accuracy", "macs", "params"),
     "worklist.json": ("recipes", "trainings"),
+    "baselines.json": ("torch-pruning", "uniform"),
+    "pilot.json": ("widths", "outcomes"),
 }
 
 
 def explain(error: OSError, path: Path) -> RunFolderError:
     """Turn a refusal of the file system into a sentence."""
     reasons = {
-        errno.ENOSPC: "the disk is full. Free some space and run the same command again; everything finished is kept",
-        errno.EDQUOT: "the disk quota is used up. Free some space and run the same command again; finished rows are kept",
-        errno.EROFS: "it lies on a read-only file system. Choose another folder with --out",
-        errno.EACCES: "it may not be written to. Change its permissions or choose another folder with --out",
-        errno.EPERM: "it may not be written to. Change its permissions or choose another folder with --out",
-        errno.EFBIG: "no file may grow that large here. Raise the limit (ulimit -f) or choose another folder with --out",
-        errno.ENOENT: "it is not there (any more), or no folder can be made there. Was the run folder deleted",
+        errno.ENOSPC: "the disk is full. Free some space and rerun the command to resume",
+        errno.EDQUOT: "the disk quota is used up. Free some space and rerun the command to resume",
+        errno.EROFS: "the file system is read-only. Choose another folder with --out",
+        errno.EACCES: "permission to write is missing. Change its permissions or choose another folder with --out",
+        errno.EPERM: "permission to write is missing. Change its permissions or choose another folder with --out",
+        errno.EFBIG: "the file size limit is reached. Raise the limit (ulimit -f) or choose another folder with --out",
+        errno.ENOENT: "it does not exist (any more) or cannot be created. Was the run folder deleted",
     }
     end = "?" if error.errno == errno.ENOENT else "."
     return RunFolderError(f"{path}: {reasons.get(error.errno or 0, str(error))}{end}")
@@ -143,7 +145,7 @@ class RunFolder:
             os.listdir(self.path / "rows")
         except (FileNotFoundError, NotADirectoryError) as error:
             raise RunFolderError(
-                f"{self.path} is no run folder: expected one made by `python -m generate.population`, "
+                f"{self.path} is not a run folder: expected one made by `python -m generate.population`, "
                 "with a plan and rows/."
             ) from error
         except OSError as error:
@@ -154,7 +156,7 @@ class RunFolder:
         content = self._read_json("plan.json")
         return None if content is None else plan_from_dict(content, where=str(self.path / "plan.json"))
 
-    def adopt_plan(self, plan: Plan, source: str) -> None:
+    def adopt_plan(self, plan: Plan) -> None:
         """Make `plan` the folder's."""
         present = self.read_plan()
         if present == plan:
@@ -164,12 +166,12 @@ class RunFolder:
             (self.path / "original" / "numbers.json").unlink(missing_ok=True)
         elif present is not None and not only_adds(present, plan):
             raise RunFolderError(
-                f"{self.path} was made with another plan ({_differences(present, plan)}). A plan may "
+                f"{self.path} was made with a different plan ({_differences(present, plan)}). A plan may "
                 "only grow on an existing "
                 "folder: more recipes, regimes, seeds or techniques. Choose a new --out, or go back "
                 "to the folder's plan.toml."
             )
-        write_whole(self.path / "plan.toml", source.encode())
+        write_whole(self.path / "plan.toml", toml_of(plan).encode())
         write_whole(self.path / "plan.json", _json_bytes(plan.as_dict()))
 
     def _is_untouched(self) -> bool:
@@ -190,6 +192,11 @@ class RunFolder:
         content = self._read_json("worklist.json") or {"trainings": []}
         return tuple(Training.from_dict(values) for values in content["trainings"])
 
+    def worklist_stamp(self) -> int:
+        """Return what changes with the worklist; 0 where there is none."""
+        path = self.path / "worklist.json"
+        return path.stat().st_mtime_ns if path.exists() else 0
+
     def has_worklist_of(self, plan: Plan) -> bool:
         """Whether the stored worklist was drawn for the plan's recipes; a kill may have come between the two."""
         content = self._read_json("worklist.json") or {}
@@ -199,6 +206,22 @@ class RunFolder:
         """Store the trainings, with what they were drawn for."""
         content = {"recipes": plan.as_dict()["recipes"], "trainings": [t.as_dict() for t in trainings]}
         write_whole(self.path / "worklist.json", _json_bytes(content))
+
+    def read_baselines(self) -> dict[str, list[int]] | None:
+        """Return the widths of a search's baselines by name; None before its first round."""
+        return self._read_json("baselines.json")
+
+    def write_baselines(self, widths: Mapping[str, list[int]]) -> None:
+        """Store the widths of a search's baselines."""
+        write_whole(self.path / "baselines.json", _json_bytes(widths))
+
+    def read_pilot(self) -> dict[str, list[Any]]:
+        """Return widths and outcomes of the population that a search begins with."""
+        return self._read_json("pilot.json") or {"widths": [], "outcomes": []}
+
+    def write_pilot(self, widths: Sequence[Sequence[int]], outcomes: Sequence[float]) -> None:
+        """Store them: that population may grow."""
+        write_whole(self.path / "pilot.json", _json_bytes({"widths": widths, "outcomes": outcomes}))
 
     def _read_json(self, name: str) -> dict[str, Any] | None:
         path = self.path / name
@@ -212,7 +235,7 @@ class RunFolder:
             raise _damaged(path, str(error)) from error
         lacking = [key for key in PARTS[name] if not isinstance(content, dict) or key not in content]
         if lacking:
-            raise _damaged(path, f"it holds no {lacking[0]!r}")
+            raise _damaged(path, f"{lacking[0]!r} is missing")
         return dict(content)
 
     def _row_path(self, index: int) -> Path:
@@ -227,7 +250,7 @@ class RunFolder:
         try:
             names = os.listdir(self.path / "rows")
         except FileNotFoundError as error:
-            raise RunFolderError(f"{self.path} is no run folder: it has no rows/.") from error
+            raise RunFolderError(f"{self.path} is not a run folder: it has no rows/.") from error
         stems = (name.removesuffix(".json") for name in names if name.endswith(".json"))
         return {int(stem) for stem in stems if stem.isdecimal()}
 
@@ -249,12 +272,8 @@ class RunFolder:
         except ValueError as error:
             raise _damaged_row(path, str(error)) from error
         if not isinstance(row, dict) or not {"subnetwork_id", "status"} <= row.keys():
-            raise _damaged_row(path, "it holds no row")
+            raise _damaged_row(path, "it is not a row")
         return row
-
-    def written_at(self, index: int) -> float:
-        """Return when a row was written (s since 1970)."""
-        return self._row_path(index).stat().st_mtime
 
     def drop_beaten_weights(self) -> None:
         """Keep the trained weights of each regime's and technique's best subnetwork only."""
@@ -391,7 +410,7 @@ def _damaged(path: Path, reason: str) -> RunFolderError:
 
 def _damaged_row(path: Path, reason: str) -> RunFolderError:
     return RunFolderError(
-        f"{path} is damaged ({reason}). Delete it and run the same command again: only that network is trained again."
+        f"{path} is damaged ({reason}). Delete it and rerun the command: only that network is retrained."
     )
 
 

@@ -16,7 +16,8 @@ from generate.inputs.networks import planned_network
 from generate.plan import Plan
 from generate.prune.cost_forms import CostModel, derive_costs
 from generate.prune.groups import find_groups
-from generate.recipes.worklist import Training, make_worklist
+from generate.recipes.baselines import search_problem
+from generate.recipes.worklist import Place, Training, make_worklist, with_identities
 from generate.run.folder import RunFolder
 from generate.train.augmentation import check_augmentation, parse_augmentation
 from generate.train.device import code_version, hardware
@@ -28,83 +29,104 @@ from generate.train.original import (
     measure_original,
     weights_bytes,
 )
-from generate.train.subnetwork import Workbench, open_workbench, rebuild_original
+from generate.train.subnetwork import WorkerContext
 from popstats.errors import PlanError, RunFolderError
+
+# Images without which a gain of ten points would drown in their noise.
+FEWEST_IMAGES = 50
 
 
 @dataclass(frozen=True)
-class Survey:
+class PreparedPlan:
     """What a plan means for its network and images, before anything is trained."""
 
-    plan: Plan  # The plan.
-    images: ImageSet  # Its images, on the CPU.
-    network: nn.Module  # The architecture, untrained.
-    costs: CostModel  # Its groups and exact costs.
-
-    def worklist(self, original_id: str, existing: tuple[Training, ...] = ()) -> tuple[Training, ...]:
-        """Return the plan's trainings."""
-        return make_worklist(
-            self.plan,
-            self.costs,
-            original_id=original_id,
-            dataset=self.images.name,
-            input_size=self.images.input_size,
-            existing=existing,
-        )
+    plan: Plan
+    images: ImageSet  # on the CPU
+    network: nn.Module  # the architecture, untrained
+    costs: CostModel
+    trainings: tuple[Training, ...]  # in a new folder without the original network's part of their identities
 
 
-def survey(plan: Plan) -> Survey:
-    """Load the images, build the network, find its groups and derive its costs."""
+def survey(plan: Plan, folder: RunFolder | None = None, download: bool = True) -> PreparedPlan:
+    """Check everything that can be checked before anything is trained, and draw the recipes that `folder` lacks."""
     trainings = {"original.training": plan.original.training} | {
         f"retraining.{technique}": settings for technique, settings in plan.retraining.items()
     }
     for settings in trainings.values():
         parse_augmentation(settings.augmentation)
-    images = load_images(plan.images)
+    images = load_images(plan.images, download)
     for where, settings in trainings.items():
         check_augmentation(settings.augmentation, images.input_shape, where)
     check_source(plan, images)
     network = planned_network(plan.network, classes=images.classes, input_shape=images.input_shape).eval()
     groups = find_groups(network, images.input_shape, plan.network.keep)
-    return Survey(plan, images, network, derive_costs(network, images.input_shape, groups))
+    costs = derive_costs(network, images.input_shape, groups)
+    check_outputs(network, images)
+    if plan.search is not None:
+        if len(images.test) < FEWEST_IMAGES:
+            raise PlanError(
+                f"images: {len(images.test)} of {images.name} are left for the statement; expected at least "
+                f"{FEWEST_IMAGES}, half of the test images. A winner's gain cannot be measured on fewer."
+            )
+        search_problem(plan.search, costs)  # refuses a budget that no recipe meets
+    return PreparedPlan(plan, images, network, costs, _worklist(plan, images, costs, folder))
+
+
+def _worklist(
+    plan: Plan, images: ImageSet, costs: CostModel, folder: RunFolder | None
+) -> tuple[Training, ...]:
+    existing = () if folder is None else folder.read_worklist()
+    if folder is not None and folder.has_worklist_of(plan):
+        return existing
+    # A plan that grows finds the original network there; in a new folder it is the same blank for all.
+    original = (folder and folder.read_original()) or {"original_id": ""}
+    place = Place(original["original_id"], images.name, images.input_size)
+    return make_worklist(plan, costs, place=place, existing=existing)
 
 
 def prepare(
-    folder: RunFolder, surveyed: Survey, source: str, device: torch.device
-) -> tuple[OriginalNumbers, tuple[Training, ...]]:
+    folder: RunFolder,  # created; the caller holds the preparation lock
+    prepared: PreparedPlan,
+    device: torch.device,  # where the original network is trained
+) -> OriginalNumbers:
     """Bring the folder to where trainings can start: plan adopted, original network there, worklist drawn."""
-    folder.adopt_plan(surveyed.plan, source)
-    original = _original(folder, surveyed, device)
-    held = folder.read_worklist()
-    if folder.has_worklist_of(surveyed.plan):
-        return original, held
-    trainings = surveyed.worklist(original.original_id, existing=held)
-    folder.check_space(len(trainings) - len(folder.finished()), _kept_bytes(folder, surveyed.plan))
-    folder.write_worklist(surveyed.plan, trainings)
-    return original, trainings
+    plan, images = prepared.plan, prepared.images
+    folder.adopt_plan(plan)
+    original = _original(folder, prepared, device)
+    if folder.has_worklist_of(plan):
+        return original
+    drawn = prepared.trainings
+    if (
+        drawn[: len(held := folder.read_worklist())] != held
+    ):  # another process has made the plan grow meanwhile
+        drawn = _worklist(plan, images, prepared.costs, folder)
+    place = Place(original.original_id, images.name, images.input_size)
+    trainings = with_identities(drawn, plan, prepared.costs, place)
+    folder.check_space(len(trainings) - len(folder.finished()), _kept_bytes(folder, plan))
+    folder.write_worklist(plan, trainings)
+    return original
 
 
 def _kept_bytes(folder: RunFolder, plan: Plan) -> int:
     return folder.weights_path.stat().st_size if plan.keep_weights == "all" else 0
 
 
-def _original(folder: RunFolder, surveyed: Survey, device: torch.device) -> OriginalNumbers:
+def _original(folder: RunFolder, prepared: PreparedPlan, device: torch.device) -> OriginalNumbers:
     present = folder.read_original()
     if present is not None:
-        return _still_the_same(OriginalNumbers(**present), surveyed.images, folder)
+        return _still_the_same(OriginalNumbers(**present), prepared.images, folder)
     started = time.monotonic()
-    costs = (surveyed.costs.original_macs, surveyed.costs.original_params)
-    kernel = kernel_for(device, surveyed.images.input_shape)
+    costs = (prepared.costs.original_macs, prepared.costs.original_params)
+    kernel = kernel_for(device, prepared.images.input_shape)
     try:
-        network = make_original(surveyed.plan, surveyed.images, macs=costs[0], device=device, kernel=kernel)
-        check_outputs(network, surveyed.images)
+        network = make_original(prepared.plan, prepared.images, macs=costs[0], device=device, kernel=kernel)
         numbers = measure_original(
-            surveyed.plan, network, surveyed.images, costs=costs, device=device, started=started
+            prepared.plan, network, prepared.images, costs=costs, device=device, started=started
         )
     except torch.OutOfMemoryError as error:
         raise PlanError(
-            f"original.training: {device} has too little free memory for {surveyed.plan.network.name} with "
-            f"batches of {surveyed.plan.original.training.batch_size} images. Lower batch_size, wait until the "
+            f"original.training: {device} has too little free memory for {prepared.plan.network.name} with "
+            f"batches of {prepared.plan.original.training.batch_size} images. Lower batch_size, wait until the "
             "GPU is free, or take another one with --device cuda:N."
         ) from error
     folder.write_original(weights_bytes(network), numbers.as_dict())
@@ -128,8 +150,8 @@ def _of_images(images: tuple[str, str, int]) -> str:
     return f"{name} ({size}, {count} test images)"
 
 
-def reopen(folder: RunFolder, device: torch.device) -> Workbench:
-    """Open the workbench of a prepared folder, as each worker does."""
+def worker_context(folder: RunFolder, device: torch.device) -> WorkerContext:
+    """Return what trainings need of a prepared folder; every worker makes its own."""
     plan, numbers = folder.read_plan(), folder.read_original()
     if plan is None or numbers is None:
         raise RunFolderError(
@@ -138,16 +160,7 @@ def reopen(folder: RunFolder, device: torch.device) -> Workbench:
         )
     images = load_images(plan.images)
     original = _still_the_same(OriginalNumbers(**numbers), images, folder)
-    return assemble(plan, images, folder.weights_path.read_bytes(), original, device)
-
-
-def assemble(
-    plan: Plan, images: ImageSet, weights: bytes, original: OriginalNumbers, device: torch.device
-) -> Workbench:
-    """Build a workbench from its parts, on this machine or on another one."""
-    network = rebuild_original(plan, images, weights, "the original network's weights")
-    groups = find_groups(network, images.input_shape, plan.network.keep)
-    return open_workbench(plan, images, network, original, groups, device)
+    return WorkerContext.from_parts(plan, images, folder.weights_path.read_bytes(), original, device)
 
 
 def metadata(plan: Plan, original: OriginalNumbers) -> dict[str, Any]:

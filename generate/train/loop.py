@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from generate.inputs.kernel import Kernel
 from generate.plan import TrainingSettings
 from generate.train.augmentation import parse_augmentation, shift_views
 from generate.train.device import memory_format
+from popstats.arrays import FloatArray
 from popstats.errors import PopstatsError
 
 # One training step costs about three forward passes: forward, gradient of inputs, gradient of weights.
@@ -206,18 +208,38 @@ def evaluate(
 
     The images are padded after normalisation, so that shifted-in pixels look the same as in training.
     """
-    network.eval()
     correct = torch.zeros((), device=device, dtype=torch.int64)
     loss = torch.zeros((), device=device, dtype=torch.float64)
+    for outputs, targets in _outputs(network, images, split, device, shift):
+        correct += (outputs.argmax(1) == targets).sum()
+        loss += functional.cross_entropy(outputs, targets, reduction="sum").double()
+    total = (2 * shift + 1) ** 2 * len(split)
+    return Evaluation(100 * correct.item() / total, loss.item() / total, len(split))
+
+
+@torch.inference_mode()
+def accuracy_per_image(
+    network: nn.Module, images: ImageSet, split: Split, *, device: torch.device, shift: int = 0
+) -> FloatArray:
+    """Return how often each image of `split` is classified right over all shifts, percent, shape (n,)."""
+    views = (2 * shift + 1) ** 2
+    right = [
+        (outputs.argmax(1) == targets).reshape(views, -1).double().mean(0)
+        for outputs, targets in _outputs(network, images, split, device, shift)
+    ]
+    return cast(FloatArray, 100 * torch.cat(right).cpu().numpy())
+
+
+def _outputs(
+    network: nn.Module, images: ImageSet, split: Split, device: torch.device, shift: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield outputs and labels of batches of all shifted images, one shift after the other."""
+    network.eval()
     views, normalise = (2 * shift + 1) ** 2, _normaliser(images, device)
     for pixels, labels in split.batches(max(1, EVALUATION_BATCH[device.type] // views)):
         batch = shift_views(normalise(pixels), shift)
         outputs = network(batch.contiguous(memory_format=memory_format(device))).float()
-        targets = _moved(labels, device).repeat(views)
-        correct += (outputs.argmax(1) == targets).sum()
-        loss += functional.cross_entropy(outputs, targets, reduction="sum").double()
-    total = views * len(split)
-    return Evaluation(100 * correct.item() / total, loss.item() / total, len(split))
+        yield outputs, _moved(labels, device).repeat(views)
 
 
 def check_learned(evaluation: Evaluation, classes: int) -> None:
@@ -228,8 +250,7 @@ def check_learned(evaluation: Evaluation, classes: int) -> None:
         raise DivergenceError(f"the test loss is {evaluation.loss}")
     if evaluation.accuracy <= threshold:
         raise DivergenceError(
-            f"the accuracy at the end, {evaluation.accuracy:.2f} %, is no better than chance "
-            f"({threshold:.2f} %)"
+            f"the accuracy at the end, {evaluation.accuracy:.2f} %, is not above chance ({threshold:.2f} %)"
         )
 
 

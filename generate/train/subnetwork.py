@@ -5,26 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from generate.inputs.images import ImageSet
+from generate.inputs.images import ImageSet, Split
 from generate.inputs.kernel import Kernel, kernel_for
 from generate.inputs.networks import planned_network
 from generate.plan import Plan, TrainingSettings
+from generate.prune.cost_forms import CostModel, derive_costs
 from generate.prune.cut import choose_filters, cut
-from generate.prune.groups import Group
+from generate.prune.groups import Group, find_groups
 from generate.prune.scores import score_filters
-from generate.recipes.worklist import Training
+from generate.recipes.worklist import CONFIRMATION, Training
 from generate.train.device import FUSED, Provenance, memory_format, now, provenance_of
 from generate.train.latency import measure_latency
 from generate.train.loop import (
     PASSES_PER_STEP,
     DivergenceError,
+    Evaluation,
     check_learned,
     evaluate,
     fresh_weights,
@@ -36,6 +38,9 @@ from generate.train.loop import (
 )
 from generate.train.original import OriginalNumbers, load_weights
 from popstats.errors import PopstatsError
+
+# Training images whose loss a search goes by.
+TRAIN_LOSS_IMAGES = 10_000
 
 # Exit codes of a process whose GPU failed; its parent starts another one.
 OUT_OF_MEMORY, DEVICE_LOST = 71, 72
@@ -50,46 +55,51 @@ class DeviceError(PopstatsError):
 
 
 @dataclass(frozen=True)
-class Workbench:
-    """Everything that trainings share, loaded once a worker."""
+class WorkerContext:
+    """Everything that trainings share, loaded once per worker."""
 
-    plan: Plan  # The resolved plan.
-    images: ImageSet  # On `device` if it fits there.
-    network: nn.Module  # The original network, on the CPU; never changed.
-    original: OriginalNumbers  # Its numbers.
-    groups: tuple[Group, ...]  # Its dependency groups.
-    scores: Mapping[str, Mapping[str, Tensor]]  # Filter scores by criterion and group name.
-    device: torch.device  # Where trainings run.
-    provenance: Provenance  # What rows say about this worker.
-    kernel: Kernel | None = None  # What computes batch norm in trainings; None is torch.
+    plan: Plan
+    images: ImageSet  # on `device` if they fit there
+    network: nn.Module  # the original network, on the CPU; never changed
+    original: OriginalNumbers
+    groups: tuple[Group, ...]
+    scores: Mapping[str, Mapping[str, Tensor]]  # of the filters, by criterion and group name
+    device: torch.device  # where trainings run
+    provenance: Provenance  # what rows say about this worker
+    kernel: Kernel | None = None  # what computes batch norm in trainings; None is torch
+
+    @classmethod
+    def from_parts(
+        cls, plan: Plan, images: ImageSet, weights: bytes, original: OriginalNumbers, device: torch.device
+    ) -> WorkerContext:
+        """Build the original network, score its filters and put the images where trainings run."""
+        network = planned_network(plan.network, classes=images.classes, input_shape=images.input_shape).eval()
+        load_weights(network, weights, "the original network's weights")
+        groups = find_groups(network, images.input_shape, plan.network.keep)
+        scores = {name: _scores(name, plan, images, network, groups) for name in sorted(plan.criteria)}
+        network.zero_grad(set_to_none=True)
+        kernel = kernel_for(device, images.input_shape)
+        provenance = provenance_of(device, kernel)
+        resident = _resident(images, device)
+        return cls(plan, resident, network, original, groups, scores, device, provenance, kernel)
+
+    @cached_property
+    def costs(self) -> CostModel:
+        """Exact costs of every recipe."""
+        return derive_costs(self.network, self.images.input_shape, self.groups)
+
+    def keeps_weights(self, training: Training) -> bool:
+        """Whether the trained network is stored: the winner is one of the confirmation networks."""
+        return self.plan.keep_weights != "none" or training.block == CONFIRMATION
 
 
-def open_workbench(
-    plan: Plan,
-    images: ImageSet,
-    network: nn.Module,
-    original: OriginalNumbers,
-    groups: tuple[Group, ...],
-    device: torch.device,
-) -> Workbench:
-    """Score the filters and put the images where trainings run."""
-    criteria = sorted({block.criterion for block in plan.recipes})
-    scores = {
-        name: score_filters(
-            network,
-            images.input_shape,
-            groups,
-            name,
-            backpropagate=partial(loss_gradients, images=images),
-            seed=plan.seed,
-        )
-        for name in criteria
-    }
-    network.zero_grad(set_to_none=True)
-    kernel = kernel_for(device, images.input_shape)
-    provenance = provenance_of(device, kernel)
-    resident = _resident(images, device)
-    return Workbench(plan, resident, network, original, groups, scores, device, provenance, kernel)
+def _scores(
+    criterion: str, plan: Plan, images: ImageSet, network: nn.Module, groups: tuple[Group, ...]
+) -> dict[str, Tensor]:
+    gradients = partial(loss_gradients, images=images)
+    return score_filters(
+        network, images.input_shape, groups, criterion, backpropagate=gradients, seed=plan.seed
+    )
 
 
 def _resident(images: ImageSet, device: torch.device) -> ImageSet:
@@ -101,24 +111,26 @@ def _resident(images: ImageSet, device: torch.device) -> ImageSet:
     return images.to(device) if 2 * size < free else images
 
 
-def cut_network(bench: Workbench, training: Training) -> nn.Module:
+def cut_network(context: WorkerContext, training: Training) -> nn.Module:
     """Return the network cut to the training's widths, with the original's weights (fresh ones for scratch), on the CPU."""
-    kept = choose_filters(bench.scores[training.criterion], bench.groups, training.widths)
-    network = cut(bench.network, bench.images.input_shape, bench.groups, kept)
+    kept = choose_filters(context.scores[training.criterion], context.groups, training.widths)
+    network = cut(context.network, context.images.input_shape, context.groups, kept)
     if training.technique == "scratch":
         fresh_weights(network, training.torch_seed)
     return network
 
 
-def train_subnetwork(bench: Workbench, training: Training) -> tuple[dict[str, Any], nn.Module | None]:
+def train_subnetwork(context: WorkerContext, training: Training) -> tuple[dict[str, Any], nn.Module | None]:
     """Train one subnetwork."""
-    row = known_columns(bench, training)
+    row = known_columns(context, training)
     started = time.monotonic()
     try:
-        network = cut_network(bench, training).to(bench.device).to(memory_format=memory_format(bench.device))
-        row |= _results(bench, training, network)
+        network = (
+            cut_network(context, training).to(context.device).to(memory_format=memory_format(context.device))
+        )
+        row |= _results(context, training, network)
     except (DivergenceError, RuntimeError, ValueError) as error:
-        _blame_device(error, bench.device)
+        _blame_device(error, context.device)
         # Recorded as the row's reason: one recipe that cannot be trained must not stop thousands that can.
         row |= {"status": "failed", "error": _reason(error), "seconds": round(time.monotonic() - started, 3)}
         return row, None
@@ -146,10 +158,10 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
-def _results(bench: Workbench, training: Training, network: nn.Module) -> dict[str, Any]:
+def _results(context: WorkerContext, training: Training, network: nn.Module) -> dict[str, Any]:
     """Measure, train, and measure the test accuracy of the last epoch."""
-    images, device, settings = bench.images, bench.device, bench.plan.retraining[training.technique]
-    before = {} if training.technique == "scratch" else _accuracies_before(bench, network)
+    images, device, settings = context.images, context.device, context.plan.retraining[training.technique]
+    before = {} if training.technique == "scratch" else _accuracies_before(context, network)
     train(
         network,
         images,
@@ -157,7 +169,7 @@ def _results(bench: Workbench, training: Training, network: nn.Module) -> dict[s
         macs=training.macs,
         seed=training.torch_seed,
         device=device,
-        kernel=bench.kernel,
+        kernel=context.kernel,
     )
     test = evaluate(network, images, images.test, device=device, shift=images.test_shift)
     check_learned(test, images.classes)
@@ -167,23 +179,34 @@ def _results(bench: Workbench, training: Training, network: nn.Module) -> dict[s
         "accuracy_kind": "last",
         "accuracy_val": validation.accuracy,
         "test_loss": test.loss,
+        **_search_columns(context, network, validation),
         "status": "done",
         "error": "",
-        **_latency_columns(bench, network),
+        **_latency_columns(context, network),
     }
 
 
-def _latency_columns(bench: Workbench, network: nn.Module) -> dict[str, Any]:
-    batch = bench.plan.latency_batch
+def _search_columns(context: WorkerContext, network: nn.Module, validation: Evaluation) -> dict[str, Any]:
+    """Losses that a search goes by: of the search images, and of the training images after retraining."""
+    if context.plan.search is None:
+        return {}
+    images = context.images
+    sample = Split(images.train.images[:TRAIN_LOSS_IMAGES], images.train.labels[:TRAIN_LOSS_IMAGES])
+    trained = evaluate(network, images, sample, device=context.device, shift=images.test_shift)
+    return {"val_loss": validation.loss, "train_loss": trained.loss}
+
+
+def _latency_columns(context: WorkerContext, network: nn.Module) -> dict[str, Any]:
+    batch = context.plan.latency_batch
     if batch is None:
         return {}
-    latency = measure_latency(network, bench.images.input_shape, batch=batch, device=bench.device)
+    latency = measure_latency(network, context.images.input_shape, batch=batch, device=context.device)
     return {"latency_ms": latency, "latency_batch": batch}
 
 
-def _accuracies_before(bench: Workbench, network: nn.Module) -> dict[str, float]:
+def _accuracies_before(context: WorkerContext, network: nn.Module) -> dict[str, float]:
     """Test accuracy as cut and with re-estimated batch norm; training starts from the statistics as cut."""
-    images, device = bench.images, bench.device
+    images, device = context.images, context.device
     as_cut = {name: value.clone() for name, value in network.named_buffers()}
     pruned = evaluate(network, images, images.test, device=device, shift=images.test_shift)
     recalibrate(network, images, device=device)
@@ -193,48 +216,48 @@ def _accuracies_before(bench: Workbench, network: nn.Module) -> dict[str, float]
     return {"accuracy_pruned": pruned.accuracy, "accuracy_recalibrated": recalibrated.accuracy}
 
 
-def known_columns(bench: Workbench, training: Training) -> dict[str, Any]:
+def known_columns(context: WorkerContext, training: Training) -> dict[str, Any]:
     """Everything about a row that is known before its training."""
     return {
-        **_identity_columns(bench, training),
-        **_recipe_columns(bench, training),
-        **_retraining_columns(bench, training),
-        "original_accuracy": bench.original.accuracy,
-        "n_test": len(bench.images.test),
-        **_provenance_columns(bench, training),
+        **_identity_columns(context, training),
+        **_recipe_columns(context, training),
+        **_retraining_columns(context, training),
+        "original_accuracy": context.original.accuracy,
+        "n_test": len(context.images.test),
+        **_provenance_columns(context, training),
         "started_at": now(),
     }
 
 
-def _provenance_columns(bench: Workbench, training: Training) -> dict[str, Any]:
-    columns = bench.provenance.as_dict()
-    if bench.plan.retraining[training.technique].precision != "float32":
+def _provenance_columns(context: WorkerContext, training: Training) -> dict[str, Any]:
+    columns = context.provenance.as_dict()
+    if context.plan.retraining[training.technique].precision != "float32":
         # The kernel leaves other precisions to torch.
         columns["memory_format"] = columns["memory_format"].removesuffix(FUSED)
     return columns
 
 
-def _identity_columns(bench: Workbench, training: Training) -> dict[str, Any]:
+def _identity_columns(context: WorkerContext, training: Training) -> dict[str, Any]:
     return {
         "subnetwork_id": training.subnetwork_id,
         "recipe_id": training.recipe_id,
-        "original_id": bench.original.original_id,
-        "population": bench.plan.name,
-        "network": bench.original.network,
-        "dataset": bench.original.dataset,
-        "input_size": bench.original.input_size,
+        "original_id": context.original.original_id,
+        "population": context.plan.name,
+        "network": context.original.network,
+        "dataset": context.original.dataset,
+        "input_size": context.original.input_size,
         "regime_axis": training.axis,
         "regime_target": training.target,
         "space": training.space,
     }
 
 
-def _recipe_columns(bench: Workbench, training: Training) -> dict[str, Any]:
-    full = np.array([group.width for group in bench.groups])
+def _recipe_columns(context: WorkerContext, training: Training) -> dict[str, Any]:
+    full = np.array([group.width for group in context.groups])
     achieved = 1 - np.array(training.widths) / full
     return {
         "widths": list(training.widths),
-        "group_names": [group.name for group in bench.groups],
+        "group_names": [group.name for group in context.groups],
         "ratios_requested": list(training.ratios_requested),
         "ratios_achieved": achieved.tolist(),
         "ratio_mean": float(achieved.mean()),
@@ -242,14 +265,14 @@ def _recipe_columns(bench: Workbench, training: Training) -> dict[str, Any]:
         "criterion": training.criterion,
         "macs": training.macs,
         "params": training.params,
-        "original_macs": bench.original.macs,
-        "original_params": bench.original.params,
+        "original_macs": context.original.macs,
+        "original_params": context.original.params,
     }
 
 
-def _retraining_columns(bench: Workbench, training: Training) -> dict[str, Any]:
-    settings: TrainingSettings = bench.plan.retraining[training.technique]
-    images = len(bench.images.train)
+def _retraining_columns(context: WorkerContext, training: Training) -> dict[str, Any]:
+    settings: TrainingSettings = context.plan.retraining[training.technique]
+    images = len(context.images.train)
     return {
         "retraining": training.technique,
         "epochs": training_epochs(settings, training.macs, images),
@@ -262,10 +285,3 @@ def _retraining_columns(bench: Workbench, training: Training) -> dict[str, Any]:
             PASSES_PER_STEP * training.macs * images_seen(settings, training.macs, images)
         ),
     }
-
-
-def rebuild_original(plan: Plan, images: ImageSet, weights: bytes, where: str) -> nn.Module:
-    """Return the original network from its stored weights, in evaluation mode."""
-    network = planned_network(plan.network, classes=images.classes, input_shape=images.input_shape)
-    load_weights(network, weights, where)
-    return network.eval()

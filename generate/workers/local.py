@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -26,11 +27,19 @@ import torch
 
 from generate.recipes.worklist import Training
 from generate.run.folder import Claims, RunFolder, write_whole
-from generate.run.prepare import reopen
-from generate.run.progress import Event
+from generate.run.prepare import worker_context
+from generate.run.progress import Event, Report
+from generate.run.rounds import extend
 from generate.train.device import release_freed_memory, settle_on_device
 from generate.train.original import weights_bytes
-from generate.train.subnetwork import DEVICE_LOST, OUT_OF_MEMORY, DeviceError, Workbench, train_subnetwork
+from generate.train.subnetwork import (
+    DEVICE_LOST,
+    OUT_OF_MEMORY,
+    DeviceError,
+    WorkerContext,
+    known_columns,
+    train_subnetwork,
+)
 from popstats.errors import PopstatsError, RunFolderError
 
 # A training that takes its worker down with it this often is recorded as failed.
@@ -41,8 +50,8 @@ DEATHS_OF_A_TRAINING = 3
 DEATHS_WITHOUT_PROGRESS = 10
 
 
-# If the first trainings all fail, the plan is at fault and not the recipes.
-FIRST_FAILURES = 5
+# Failures of one kind after which a run ends in which nothing has succeeded.
+FIRST_FAILURES = 10
 
 
 POLL_SECONDS = 0.5
@@ -54,21 +63,39 @@ DEVICE_FAILURES: dict[int | None, str] = {
 }
 
 
-type Report = Callable[[Event], None]
-
-
 def failed_row(row: dict[str, Any], reason: str) -> dict[str, Any]:
     """Return `row` as that of a failed training."""
     return row | {"status": "failed", "error": reason, "seconds": 0.0}
 
 
-def check_first_failures(folder: RunFolder, finished: int, failures: int, reason: str) -> None:
-    """Stop a run whose first trainings all failed."""
-    if finished == failures == FIRST_FAILURES:
-        raise RunFolderError(
-            f"{folder.path}: the first {FIRST_FAILURES} trainings of this run all failed, the last one because: "
-            f"{reason}. Check the plan's retraining settings."
-        )
+@dataclass
+class Outcomes:
+    """What has become of a run's trainings so far."""
+
+    folder: RunFolder
+    finished: int = 0
+    failures: Counter[str] = field(default_factory=Counter)  # by kind
+
+    def take(self, event: Event) -> None:
+        """Count a finished training; where none ends well, the plan is at fault and not the recipes."""
+        self.finished += 1
+        if event.kind != "failed":
+            return
+        kind = re.sub(r"[0-9.e+-]+", "#", event.message)
+        self.failures[kind] += 1
+        if self.failures.total() == self.finished and self.failures[kind] == FIRST_FAILURES:
+            raise RunFolderError(
+                f"{self.folder.path}: no training of this run has succeeded, and {FIRST_FAILURES} failed in the same "
+                f"way: {event.message}. Check the plan's retraining settings and the network."
+            )
+
+
+def last_words(error: Exception) -> Event:
+    """Return what a process says that an error ends: its sentence, or where there is none, all that is known."""
+    if isinstance(error, PopstatsError):
+        return Event("broken", message=str(error))
+    trace = "".join(traceback.format_exception(error))
+    return Event("broken", message=f"Unexpected error in a worker:\n{trace}")
 
 
 @dataclass
@@ -88,23 +115,26 @@ class _Crew:
     folder: RunFolder
     deadline: float
     report: Report
+    outcomes: Outcomes = field(init=False)
     workers: list[_Worker] = field(default_factory=list)
     deaths: Counter[int] = field(default_factory=Counter)
     deaths_in_a_row: int = 0
-    finished: int = 0
-    failures: int = 0
     stopping: bool = False
     given_up: list[tuple[int, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.outcomes = Outcomes(self.folder)
 
     def start(self, device: str) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         arguments = (str(self.folder.path), device, theirs, self.deadline)
         process = context.Process(target=_work, args=arguments, name="popstats worker")
+        # Interrupted between its start and its entry here, it would be left at work.
         with interrupts_held():
             process.start()
-        theirs.close()
-        self.workers.append(_Worker(process, ours, device))
+            theirs.close()
+            self.workers.append(_Worker(process, ours, device))
 
     def stop(self) -> None:
         """Ask all workers to end after the training that they are at."""
@@ -150,9 +180,7 @@ class _Crew:
         worker.training = event.index if event.kind == "started" else -1
         if event.kind in ("done", "failed"):
             self.deaths_in_a_row = 0
-            self.finished += 1
-            self.failures += event.kind == "failed"
-            check_first_failures(self.folder, self.finished, self.failures, event.message)
+            self.outcomes.take(event)
         self.report(event)
 
     def _bury(self, worker: _Worker) -> None:
@@ -165,7 +193,7 @@ class _Crew:
         self.deaths_in_a_row += 1
         if self.deaths_in_a_row >= DEATHS_WITHOUT_PROGRESS:
             raise RunFolderError(
-                f"{self.folder.path}: workers end again and again before they finish anything (the "
+                f"{self.folder.path}: workers keep ending before they finish a training (the "
                 f"last one {_ending(worker.process.exitcode)}). "
                 "Is there enough memory? Try fewer --workers."
             )
@@ -212,22 +240,20 @@ def _ending(exitcode: int | None) -> str:
 
 def run_local(
     folder: RunFolder, claims: Claims, *, devices: Sequence[str], deadline: float, report: Report
-) -> bool:
-    """Train what is missing with one worker process a device; return whether everything is finished.
+) -> None:
+    """Train what is missing with one worker process per device.
 
     Ctrl-C once lets the workers finish what they are at, twice ends them at once; finished rows stay either way.
     """
     crew = _Crew(folder, deadline, report)
-    trainings = folder.read_worklist()
     try:
         for device in devices if time.time() < deadline else ():
             crew.start(device)
         while crew.workers:
             _step_or_stop(crew)
-            _record_given_up(crew, claims, trainings)
+            _record_given_up(crew, claims)
     finally:
         crew.kill()
-    return len(folder.finished()) >= len(trainings)
 
 
 def _step_or_stop(crew: _Crew) -> None:
@@ -242,16 +268,15 @@ def _step_or_stop(crew: _Crew) -> None:
         crew.stop()
 
 
-def _record_given_up(crew: _Crew, claims: Claims, trainings: Sequence[Training]) -> None:
+def _record_given_up(crew: _Crew, claims: Claims) -> None:
     """Write the failed rows of trainings that took their workers down."""
     while crew.given_up:
         index, reason = crew.given_up.pop()
         with claims.claim(index) as mine:
             if mine and not crew.folder.is_finished(index):
-                from generate.train.subnetwork import known_columns
-
-                bench = reopen(crew.folder, torch.device("cpu"))
-                crew.folder.write_row(index, failed_row(known_columns(bench, trainings[index]), reason))
+                context = worker_context(crew.folder, torch.device("cpu"))
+                columns = known_columns(context, crew.folder.read_worklist()[index])
+                crew.folder.write_row(index, failed_row(columns, reason))
                 crew.report(Event("failed", index, message=reason))
 
 
@@ -263,20 +288,15 @@ def _work(folder_path: str, device: str, connection: Connection, deadline: float
     settle_on_device(torch.device(device))
     folder = RunFolder(Path(folder_path))
     try:
-        bench = reopen(folder, torch.device(device))
+        context = worker_context(folder, torch.device(device))
         connection.send(Event("ready"))
-        _train_missing(folder, bench, connection, deadline)
+        _train_missing(folder, context, connection, deadline)
     except torch.OutOfMemoryError:
         sys.exit(OUT_OF_MEMORY)
     except DeviceError as error:
         sys.exit(error.exit_code)
-    except PopstatsError as error:
-        connection.send(Event("broken", message=str(error)))
     except Exception as error:
-        trace = "".join(traceback.format_exception(error))
-        connection.send(
-            Event("broken", message=f"A worker met an error that it has no sentence for:\n{trace}")
-        )
+        connection.send(last_words(error))
 
 
 def _end_with_parent() -> None:
@@ -292,26 +312,27 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True, name="parent watch").start()
 
 
-def _train_missing(folder: RunFolder, bench: Workbench, connection: Connection, deadline: float) -> None:
+def _train_missing(
+    folder: RunFolder, context: WorkerContext, connection: Connection, deadline: float
+) -> None:
     """Train until nothing is missing; where others hold all that is missing, wait, since they may die."""
     claims = Claims(folder)
-    trainings = folder.read_worklist()
     while True:
         finished = folder.finished()
-        missing = [training for training in trainings if training.index not in finished]
-        if not missing:
+        missing = [training for training in folder.read_worklist() if training.index not in finished]
+        if not missing and not extend(folder, claims, lambda: context):
             return
         worked = False
         for training in missing:
             if connection.poll() or time.time() >= deadline:
                 return
-            worked |= _train_if_free(folder, claims, bench, training, connection)
-        if not worked and connection.poll(POLL_SECONDS):
+            worked |= _train_if_free(folder, claims, context, training, connection)
+        if missing and not worked and connection.poll(POLL_SECONDS):
             return
 
 
 def _train_if_free(
-    folder: RunFolder, claims: Claims, bench: Workbench, training: Training, connection: Connection
+    folder: RunFolder, claims: Claims, context: WorkerContext, training: Training, connection: Connection
 ) -> bool:
     """Train one subnetwork unless another process does or did; return whether it was trained."""
     if folder.is_finished(training.index):
@@ -321,9 +342,9 @@ def _train_if_free(
         if not mine or folder.is_finished(training.index):
             return False
         connection.send(Event("started", training.index))
-        row, network = train_subnetwork(bench, training)
+        row, network = train_subnetwork(context, training)
         release_freed_memory()
-        if network is not None and bench.plan.keep_weights != "none":
+        if network is not None and context.keeps_weights(training):
             write_whole(folder.trained_weights(training.subnetwork_id), weights_bytes(network))
         folder.write_row(training.index, row)
     connection.send(event_of(training.index, row))

@@ -16,10 +16,9 @@ from generate.inputs.images import ImageSet, Split
 from generate.plan import Plan, plan_from_dict
 from generate.recipes.worklist import Training
 from generate.run.folder import RunFolder
-from generate.run.prepare import assemble
 from generate.train.device import release_freed_memory, settle_on_device
 from generate.train.original import OriginalNumbers, weights_bytes
-from generate.train.subnetwork import DeviceError, train_subnetwork
+from generate.train.subnetwork import DeviceError, WorkerContext, train_subnetwork
 from popstats.errors import RunFolderError
 
 
@@ -77,19 +76,22 @@ class Trainer:
         device = torch.device("cuda:0" if parts.device == "cuda" else parts.device)
         _check_gpu(device)
         settle_on_device(device)
-        self._bench = assemble(plan_from_dict(parts.plan), parts.images(), parts.weights, original, device)
+        self._context = WorkerContext.from_parts(
+            plan_from_dict(parts.plan), parts.images(), parts.weights, original, device
+        )
 
     def ready(self) -> tuple[str, str]:
         """Answer once the workbench is open: the node's name and its version of torch."""
-        return socket.gethostname(), self._bench.provenance.torch_version
+        return socket.gethostname(), self._context.provenance.torch_version
 
     def train(self, training: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """Return the row of one training, and its weights where the plan keeps them."""
+        one = Training.from_dict(training)
         try:
-            row, network = train_subnetwork(self._bench, Training.from_dict(training))
+            row, network = train_subnetwork(self._context, one)
         except DeviceError as error:
             # At once, without Ray's own farewell: the driver opens another actor for one that is gone.
             os._exit(error.exit_code)
         release_freed_memory()
-        keep = network is not None and self._bench.plan.keep_weights != "none"
+        keep = network is not None and self._context.keeps_weights(one)
         return row, weights_bytes(network) if keep and network is not None else b""

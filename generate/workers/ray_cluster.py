@@ -37,7 +37,7 @@ def connect() -> Any:
         ray: Any = importlib.import_module("ray")
     except ImportError as error:
         raise RunFolderError(
-            "--executor ray: Ray is not installed. Install it with: pip install 'popstats[ray]'"
+            "--executor ray: Ray is not installed. Install it with: pip install ray"
         ) from error
     if not ray.is_initialized():
         address, named_by = _known_address()

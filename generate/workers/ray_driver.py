@@ -11,16 +11,18 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from generate.recipes.worklist import Training
 from generate.run.folder import Claims, RunFolder, write_whole
-from generate.run.prepare import reopen
-from generate.run.progress import Event
-from generate.train.subnetwork import known_columns
-from generate.workers.local import DEATHS_OF_A_TRAINING, Report, check_first_failures, event_of, failed_row
+from generate.run.prepare import worker_context
+from generate.run.progress import Event, Report
+from generate.run.rounds import extend
+from generate.train.subnetwork import WorkerContext, known_columns
+from generate.workers.local import DEATHS_OF_A_TRAINING, Outcomes, event_of, failed_row
 from generate.workers.ray_actor import Trainer, parts_of
 from generate.workers.ray_cluster import check_room, connect, describe, resources_of, room_for
 from generate.workers.ray_pool import LostError, Pool, UnfitError
@@ -43,8 +45,8 @@ def run_ray(
     deadline: float,
     report: Report,
     asked_to_stop: Callable[[], bool] = lambda: False,
-) -> bool:
-    """Train what is missing on a Ray cluster; return whether everything is finished.
+) -> None:
+    """Train what is missing on a Ray cluster.
 
     Connects to the cluster that RAY_ADDRESS or `ray start` names; without one it starts Ray on this machine.
     """
@@ -62,7 +64,6 @@ def run_ray(
         driver.run()
     finally:
         pool.close()
-    return len(folder.finished()) >= driver.total
 
 
 @dataclass
@@ -79,8 +80,6 @@ class _Driver:
     asked_to_stop: Callable[[], bool]
     losses: Counter[int] = field(default_factory=Counter)
     losses_in_a_row: int = 0
-    done: int = 0
-    failures: int = 0
     stopping: bool = False
     unfit: int = 0
     told_unfit: set[str] = field(default_factory=set)
@@ -89,8 +88,12 @@ class _Driver:
     other_nodes: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self.outcomes = Outcomes(self.folder)
         self.trainings = self.folder.read_worklist()
-        self.total = len(self.trainings)
+
+    @cached_property
+    def _context(self) -> WorkerContext:
+        return worker_context(self.folder, torch.device("cpu"))
 
     def run(self) -> None:
         while True:
@@ -118,6 +121,9 @@ class _Driver:
 
     def _missing(self) -> deque[Training]:
         finished = self.folder.finished()
+        whole = not self.stopping and all(training.index in finished for training in self.trainings)
+        if whole and extend(self.folder, self.claims, lambda: self._context):
+            self.trainings = self.folder.read_worklist()
         at_work = {training.index for _, training, _ in self.pool.busy.values()}
         return deque(t for t in self.trainings if t.index not in finished and t.index not in at_work)
 
@@ -144,8 +150,8 @@ class _Driver:
         elif time.monotonic() - self.waiting_since > ROOM_SECONDS:
             self.waiting_since = math.inf
             self._note(
-                f"no actor has started for {ROOM_SECONDS:.0f} s: the cluster has no room for one, or its nodes are "
-                "slow; `ray status` shows who uses it"
+                f"no actor has started for {ROOM_SECONDS:.0f} s: the cluster is full or its nodes are "
+                "slow; `ray status` shows its use"
             )
 
     def _note(self, sentence: str) -> None:
@@ -172,7 +178,7 @@ class _Driver:
         except LostError as error:
             self._count_loss(error)
             self._note(
-                "an actor was lost before it could train, another one is asked for; is memory or /dev/shm full on its "
+                "an actor was lost before it could train and is being replaced; is memory or /dev/shm full on its "
                 f"node? ({error})"
             )
             self.pool.replace_actor(actor)
@@ -208,28 +214,22 @@ class _Driver:
         self.folder.write_row(training.index, row)
         event = event_of(training.index, row)
         self.losses_in_a_row = 0
-        self.done += 1
-        self.failures += event.kind == "failed"
-        check_first_failures(self.folder, self.done, self.failures, event.message)
+        self.outcomes.take(event)
         self.report(event)
 
     def _lost(self, actor: Any, training: Training, error: Exception) -> None:
         """Open another actor; the training is missing again, unless it took too many actors with it."""
         if self.stopping:
-            self._note(
-                f"the actor of training {training.index} was lost; the next run takes it over ({error})"
-            )
+            self._note(f"the actor of training {training.index} was lost; the next run repeats it ({error})")
             return
         self._count_loss(error)
         self.losses[training.index] += 1
         self.pool.replace_actor(actor)
         if self.losses[training.index] < DEATHS_OF_A_TRAINING:
-            self._note(
-                f"the actor of training {training.index} was lost, another one takes it over ({error})"
-            )
+            self._note(f"the actor of training {training.index} was lost; another one repeats it ({error})")
             return
         reason = f"its actor was lost {DEATHS_OF_A_TRAINING} times"
-        columns = known_columns(reopen(self.folder, torch.device("cpu")), training)
+        columns = known_columns(self._context, training)
         self.folder.write_row(training.index, failed_row(columns, reason))
         self.report(Event("failed", training.index, message=reason))
 
@@ -237,6 +237,5 @@ class _Driver:
         self.losses_in_a_row += 1
         if self.losses_in_a_row >= LOSSES_WITHOUT_PROGRESS:
             raise RunFolderError(
-                "--executor ray: actors are lost again and again before they finish anything. The "
-                f"last one: {error}"
+                f"--executor ray: actors keep being lost before they finish a training. The last one: {error}"
             ) from error

@@ -30,7 +30,7 @@ class UnfitError(Exception):
 
 def _broken(error: Exception) -> RunFolderError:
     return RunFolderError(
-        "--executor ray: an actor met an error that it has no sentence for. Does every node have the same "
+        "--executor ray: unexpected error in an actor. Does every node have the same "
         f"version of this package, with the extra [generate]?\n{error}"
     )
 

@@ -9,7 +9,6 @@ import contextlib
 import multiprocessing
 import signal
 import time
-import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -20,11 +19,11 @@ import torch
 
 from generate.plan import Plan, plan_from_dict
 from generate.run.folder import Claims, RunFolder
-from generate.run.progress import Event
-from generate.workers.local import Report, interrupts_held
+from generate.run.progress import Event, Report
+from generate.workers.local import interrupts_held, last_words
 from generate.workers.ray_cluster import check_room, connect, resources_of, unused_gpus
 from generate.workers.ray_driver import run_ray
-from popstats.errors import PopstatsError, RunFolderError
+from popstats.errors import RunFolderError
 
 POLL_SECONDS = 0.5
 # Ray's farewell to a cluster that it has started itself takes a few seconds.
@@ -111,10 +110,10 @@ class RaySession:
             time.sleep(SIGNAL_SECONDS)
             raise RunFolderError(
                 "--executor ray: the Ray cluster ended under this run (was Ray stopped on this node, or on the first "
-                "one? did this node run out of memory?). Everything finished is kept: start Ray again and give the "
-                "same command."
+                "one? did this node run out of memory?). Finished trainings are saved: start Ray again and "
+                "rerun the command to resume."
             )
-        report(Event("note", message="Ray has ended before the trainings in progress did; they are dropped"))
+        report(Event("note", message="Ray ended before the trainings in progress did; they are dropped"))
         return True
 
 
@@ -146,13 +145,8 @@ def _drive(plan: dict[str, Any], device: str, connection: Connection) -> None:
         _join_and_train(plan_from_dict(plan), torch.device(device), connection)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent has ended, and nobody is left to tell
-    except PopstatsError as error:
-        connection.send(Event("broken", message=str(error)))
     except Exception as error:
-        trace = "".join(traceback.format_exception(error))
-        connection.send(
-            Event("broken", message=f"--executor ray: an error without a sentence of its own:\n{trace}")
-        )
+        connection.send(last_words(error))
 
 
 def _leave_to_parent(number: int, frame: object) -> None:

@@ -10,7 +10,6 @@ from popstats.figures.content import Figure, Panel, Table
 from popstats.figures.curve_figures import INTERVALS, MASS_WORDS, drop_ends
 from popstats.figures.theme import MODEL_MARKS
 from popstats.inference.draws import INTERVAL_MASS
-from popstats.judgement.analysis import ALL
 from popstats.judgement.edf import cost_weights, edf
 from popstats.judgement.evidence import Evidence, rows_of
 from popstats.judgement.explained import CEILING, MODELS
@@ -18,6 +17,7 @@ from popstats.judgement.space_claims import std_halves
 from popstats.judgement.verdicts import Verdict
 from popstats.planning.law import MINIMUM_RECIPES, POOLED, WidthLaw, width_law
 from popstats.words import (
+    ALL,
     count,
     interval_words,
     number,

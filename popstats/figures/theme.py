@@ -83,6 +83,8 @@ class Mark:
 #: The models of "what explains the drop".
 MODEL_MARKS = {
     "retraining-noise ceiling": Mark(LIGHT.muted, (2, 3), "cross"),
+    "log-width pairs + mCB": Mark(LIGHT.second, (1, 1), "triangle-up"),
+    "log-width pairs": Mark(LIGHT.curve, (2, 2), "circle"),
     "log-widths + mCB": Mark(LIGHT.second, (1, 0), "triangle-up"),
     "log-widths": Mark(LIGHT.curve, (6, 3), "circle"),
     "mCB + STD": Mark(LIGHT.fourth, (8, 3, 2, 3), "square"),

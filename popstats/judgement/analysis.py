@@ -1,144 +1,262 @@
-"""What all claims share: the fit being judged, its regimes' readings, and the making of a verdict."""
+"""A fit under the thresholds of its verdicts: each regime's posterior, and what verdicts, report and figures read off it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import pandas as pd
 
 from popstats.arrays import BoolArray, FloatArray
+from popstats.findings import Estimate, Finding, Span, Value
 from popstats.inference.data import RegimeData
-from popstats.inference.draws import interval
+from popstats.inference.draws import INTERVAL_MASS, interval
 from popstats.judgement.explained import Explained, what_explains
-from popstats.judgement.verdicts import Outcome, Thresholds, Verdict, decide
+from popstats.judgement.premises import broken_premise
+from popstats.judgement.verdicts import Outcome, Thresholds, Verdict, Verdicts, decide, negligible
+from popstats.population.recipes import ratio_std
 from popstats.posterior.fit import Fit
-from popstats.posterior.mean_curve import MeanCurve
+from popstats.posterior.mean_curve import MeanCurve, members_of_fit, mix_sensitivity
 from popstats.posterior.optimum import (
-    NEAR_OPTIMAL_POINTS,
     OptimumDraws,
     SecondRegion,
     curve_height,
     has_optimum,
     is_flat,
+    least_rise,
+    near_stretches,
     read_optimum,
     second_region,
 )
 from popstats.posterior.pointwise import fitted_points
+from popstats.words import ALL, AXIS_WORDS
 
-#: A sentence, or what makes it where it takes work that only one outcome needs.
-Words = str | Callable[[], str]
-
-#: Regime label of a verdict over all regimes.
-ALL = "all"
-#: Draws that a second good region is looked for in: its probability is compared with one half only.
-SECOND_DRAWS = 1000
+#: Draws that a second near-optimal range is looked for in, and its probability from which it is reported.
+SECOND_DRAWS, SECOND_REGION = 1000, 0.5
 #: Recipes that the proposed plan lines ask for.
 PROPOSED_COUNT = 200
-#: What rows that do not say how they were retrained are called beside others.
+#: What rows that do not name their retraining technique are called beside others.
 UNNAMED = "an unnamed technique"
-_AXIS_WORDS = {"macs": "MACs reduction", "params": "parameter reduction"}
+#: Every how many grid points the curve is drawn.
+CURVE_STEP = 4
+
+
+def estimate(draws: FloatArray) -> Estimate:
+    """Return the median of draws with their 90 % interval."""
+    lower, upper = interval(draws)
+    return Estimate(float(np.median(draws)), float(lower), float(upper))
+
+
+def exponentials(pair: Sequence[float]) -> Span:
+    """Return a range of log mCB as mCB."""
+    low, high = np.exp(pair)
+    return Span(float(low), float(high))
+
+
+def rows_of(frame: pd.DataFrame) -> list[Any]:
+    """Return a frame's rows as named tuples."""
+    return list(frame.itertuples(index=False))
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
-    """One fitted regime, read off its draws and off draws from its prior."""
+class RegimePosterior:
+    """One fitted regime, read off its draws and off draws from its prior, under the thresholds of the verdicts."""
 
-    data: RegimeData
-    grid: FloatArray  # (G,); log mCB.
-    # drop, prior_drop: (S, G); Draws of the expected drop, points (the prior's around an arbitrary level).
-    drop: FloatArray
-    prior_drop: FloatArray
-    optimum: OptimumDraws  # The optimum, draw by draw.
-    near: float  # Height of the near-optimal range, points.
+    analysis: Analysis
+    k: int  # Position among the fitted regimes.
+
+    @property
+    def data(self) -> RegimeData:
+        """What the model saw of the regime."""
+        return self.analysis.fit.fitted[self.k]
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """Those of the verdicts."""
+        return self.analysis.thresholds
+
+    @property
+    def grid(self) -> FloatArray:
+        """Values of log mCB over the observed range, shape (G,)."""
+        return np.asarray(self.analysis.fit.grid[self.k])
+
+    @property
+    def drop(self) -> FloatArray:
+        """Draws of the expected drop, points, shape (S, G)."""
+        return self.analysis.fit.expected_drop[:, self.k]
+
+    @property
+    def prior_drop(self) -> FloatArray:
+        """The same under the prior, about an arbitrary level."""
+        return self.analysis.fit.prior_drop[:, self.k]
+
+    @property
+    def mean_curve(self) -> MeanCurve:
+        """The regime ready for curves through some of its recipes."""
+        return self.analysis.mean_curves[self.k]
+
+    @cached_property
+    def optimum(self) -> OptimumDraws:
+        """The optimum, draw by draw."""
+        return self.analysis.fit.read_optimum(self.k, self.thresholds.near)
 
     @property
     def label(self) -> str:
         """Label of the regime."""
         return self.data.label
 
+    @property
+    def observed(self) -> Span:
+        """Observed range, mCB."""
+        return exponentials(self.data.observed)
+
     @cached_property
     def prior(self) -> OptimumDraws:
         """The optimum under the prior."""
-        return read_optimum(self.grid, self.prior_drop, self.near)
+        return read_optimum(self.grid, self.prior_drop, self.thresholds.near)
+
+    @cached_property
+    def holds(self) -> BoolArray:
+        """Draw by draw, whether there is an optimum (C3a), shape (S,)."""
+        return has_optimum(self.optimum, self.thresholds.rise)
+
+    @cached_property
+    def prior_probability(self) -> float:
+        """Of an optimum, before the data."""
+        return float(has_optimum(self.prior, self.thresholds.rise).mean())
 
     @cached_property
     def height(self) -> FloatArray:
-        """Each draw's highest minus lowest expected drop over the observed range, points."""
+        """Each draw's highest minus lowest expected drop over the observed range, points, shape (S,)."""
         return curve_height(self.drop)
 
-    def second(self, bump: float) -> SecondRegion:
-        """Return the second good region beside the optimum."""
+    @property
+    def flat(self) -> bool:
+        """Whether the whole interval of the height is negligible."""
+        return is_flat(self.height, self.thresholds.rise)
+
+    @cached_property
+    def withheld(self) -> Finding | None:
+        """Why no optimum is supported here, however probable; None where nothing speaks against it."""
+        return broken_premise(self.mean_curve, self.grid, self.thresholds)
+
+    @cached_property
+    def outcome(self) -> Outcome:
+        """The outcome of C3a, by the one rule for it."""
+        if not self.analysis.usable:
+            return "not assessable"
+        found = decide(float(self.holds.mean()), self.prior_probability, self.flat, self.thresholds)
+        return "undecided" if found == "supported" and self.withheld else found
+
+    @cached_property
+    def one_sided(self) -> Finding | None:
+        """The finding that one end of the observed range is as good as any mCB in it, and the other end worse."""
+        low, high, limits = self.optimum.rise_lower, self.optimum.rise_upper, self.thresholds
+        for better, far, here, there in (("lower", "high", low, high), ("higher", "low", high, low)):
+            if np.mean((here <= limits.near) & (there > limits.rise)) >= limits.supported:
+                values: dict[str, Value] = {"better": better, "far": far, "cost": estimate(there)}
+                broken = not self.analysis.usable or self.withheld
+                return None if broken else Finding("one-sided", (self.label,), values)
+        return None
+
+    @cached_property
+    def second(self) -> SecondRegion:
+        """The second near-optimal range beside the optimum."""
         thinned = self.drop[:: max(1, len(self.drop) // SECOND_DRAWS)]
-        return second_region(self.grid, thinned, bump, self.near)
+        return second_region(self.grid, thinned, self.thresholds.rise, self.thresholds.near)
 
     @property
-    def observed(self) -> tuple[float, float]:
-        """Observed range, mCB."""
-        low, high = np.exp(self.data.observed)
-        return float(low), float(high)
+    def regions(self) -> tuple[tuple[float, float, float], ...]:
+        """Lower end, best and upper end (log mCB) of both near-optimal ranges, where worse values lie in between."""
+        rival = self.outcome == "supported" and self.second.probability > SECOND_REGION
+        return self.second.regions if rival else ()
+
+    @cached_property
+    def stretches(self) -> tuple[Span, ...]:
+        """The ranges of mCB to choose from: the near-optimal one first, or two with worse values in between."""
+        if self.regions:
+            return tuple(exponentials((low, high)) for low, _, high in self.regions)
+        found = near_stretches(self.grid, self.drop, self.optimum, self.thresholds.near)
+        return tuple(exponentials(pair) for pair in found)
+
+    @property
+    def shape(self) -> Finding:
+        """What the curve looks like where no optimum is supported."""
+        if self.flat:
+            return Finding("flat", (self.label,), {"height": estimate(self.height)})
+        if self.one_sided:
+            return self.one_sided
+        low, high = float(np.median(self.optimum.rise_lower)), float(np.median(self.optimum.rise_upper))
+        values: dict[str, Value] = {
+            "end": "low" if low < high else "high",
+            "least": estimate(least_rise(self.optimum)),
+            "required": self.thresholds.rise,
+        }
+        return Finding("lopsided", (self.label,), values)
 
 
 @dataclass(frozen=True, eq=False)
 class Effect:
     """What a claim is about, as draws."""
 
-    holds: BoolArray  # (S,); Whether the claim holds, draw by draw.
-    prior_probability: float  # Of the claim under the prior; NaN where there is none.
-    size: FloatArray  # (S,); The quantity shown, in `unit`: the one that `holds` compares with a threshold.
-    quantity: str  # What it is, in a few words.
-    unit: str
-    negligible: str  # What counts as no effect, in words.
-    inside_negligible: bool = False  # Whether the whole 90 % interval of the effect lies there.
-    withheld: str = ""  # What forbids "supported", however probable the claim is; empty if nothing does.
+    holds: BoolArray  # (S,); whether the claim holds, draw by draw.
+    prior_probability: float  # Of the claim; NaN where there is no prior.
+    size: FloatArray  # (S,); the quantity shown: the one that `holds` compares with a threshold.
+    inside_negligible: bool = False  # Whether the whole 90 % interval of the effect is negligible.
+    withheld: Finding | None = None  # What forbids "supported", however probable the claim is.
+    rests_on: Outcome = "supported"  # Outcome of the claim that this one needs: it is never stronger.
 
 
-@dataclass(frozen=True, eq=False)
-class Case:
-    """A fit on trial."""
+@dataclass(eq=False)
+class Analysis:
+    """A fit, the thresholds of its verdicts, and (from `judge` on) the verdicts."""
 
     fit: Fit
-    thresholds: Thresholds
-    given: Explained | None = None  # What explains the drop, where the caller has it already.
-    # What to add to the reason of every verdict read off this fit; empty for the fit that was asked for.
-    note: str = ""
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    note: tuple[Finding, ...] = ()  # What the reason of every verdict says besides.
+    verdicts: Verdicts = field(default_factory=lambda: Verdicts([]))
+
+    # What claims are read off.
 
     @cached_property
-    def readings(self) -> tuple[Reading, ...]:
+    def regimes(self) -> tuple[RegimePosterior, ...]:
         """The fitted regimes."""
-        fit, near = self.fit, self.thresholds.near
-        return tuple(
-            Reading(r, fit.grid[k], fit.expected_drop[:, k], fit.prior_drop[:, k], self._optimum(k), near)
-            for k, r in enumerate(fit.fitted)
-        )
-
-    def _optimum(self, k: int) -> OptimumDraws:
-        if self.thresholds.near == NEAR_OPTIMAL_POINTS:
-            return self.fit.optimum_draws[k]
-        return self.fit.read_optimum(k, self.thresholds.near)
+        return tuple(RegimePosterior(self, k) for k in range(len(self.fit.fitted)))
 
     @cached_property
     def mean_curves(self) -> tuple[MeanCurve, ...]:
         """The fitted regimes, ready for curves through some of their recipes."""
         return tuple(MeanCurve.of(self.fit, k, points) for k, points in enumerate(fitted_points(self.fit)))
 
-    @cached_property
-    def with_optimum(self) -> tuple[Reading, ...]:
-        """The regimes in which C3a is supported."""
-        return tuple(r for r in self.readings if self.has_optimum(r) == "supported") if self.usable else ()
+    @property
+    def by_label(self) -> dict[str, RegimePosterior]:
+        """The fitted regimes by label."""
+        return {regime.label: regime for regime in self.regimes}
 
-    def has_optimum(self, reading: Reading) -> Outcome:
-        """Return the outcome of C3a in a regime."""
-        prior = float(has_optimum(reading.prior, self.thresholds.rise).mean())
-        return decide_optimum(reading.optimum, reading.height, prior, self.thresholds)[0]
+    @property
+    def with_optimum(self) -> tuple[RegimePosterior, ...]:
+        """The regimes in which C3a is supported."""
+        return tuple(regime for regime in self.regimes if regime.outcome == "supported")
+
+    @property
+    def outcomes(self) -> dict[str, Outcome]:
+        """The outcome of C3a by regime, those without a curve included."""
+        found = {regime.label: regime.outcome for regime in self.regimes}
+        return {r.label: found.get(r.label, "not assessable") for r in self.fit.regimes}
+
+    @property
+    def one_sided(self) -> dict[str, Finding]:
+        """The one-sided findings by regime."""
+        return {regime.label: found for regime in self.regimes if (found := regime.one_sided)}
 
     @cached_property
     def explained(self) -> Explained:
         """What explains the drop, on the fit's own regimes."""
         settings = self.fit.settings
-        return self.given or what_explains(
+        return what_explains(
             self.fit.population,
             regime_axis=settings.regime_axis,
             regimes=settings.regimes,
@@ -146,206 +264,229 @@ class Case:
         )
 
     @property
-    def explained_so_far(self) -> Explained | None:
-        """What explains the drop, where it was given or asked for; None otherwise."""
-        return self.given or self.__dict__.get("explained")
-
-    @property
     def usable(self) -> bool:
         """Whether the fit's own diagnostics accept it."""
         return self.fit.convergence.ok
 
     @property
-    def rejection(self) -> str:
-        """Why verdicts that hang on the fit cannot be given."""
-        return "the fit's own diagnostics reject it: " + "; ".join(self.fit.convergence.reasons)
+    def rejection(self) -> Finding:
+        """Why the fit cannot be used."""
+        exact = self.fit.settings.method == "exact"
+        what = "the grid does not resolve the posterior" if exact else "the sampler did not converge"
+        reasons = tuple(stated(reason) for reason in self.fit.convergence.reasons)
+        return Finding("not converged", (), {"what": what, "reasons": reasons})
 
     @property
-    def way_out(self) -> str:
+    def way_out(self) -> Finding:
         """What to do about a fit that its own diagnostics reject."""
         settings, table = self.fit.settings, self.fit.convergence.table
-        if settings.method == "exact":
-            return (
-                "fit again with method='nuts' (--method nuts), which has no grid, or with a wider prior of the amplitude "
-                "(popstats.inference.model.Priors)"
-            )
-        where = (
-            f" (worst in regime {table['regime'].iloc[int(np.argmax(table['r_hat']))]})"
-            if "r_hat" in table
-            else ""
-        )
-        if settings.noise == "normal":
-            return (
-                f"fit again with method='exact' (--method exact), which has no chains that could disagree{where}, or with "
-                "more draws (draws=4000, tune=2000)"
-            )
-        return (
-            f"fit again with noise='normal' (--noise normal), whose curves are drawn exactly: noise {settings.noise!r} can "
-            f"leave two good curves open between which the chains do not move{where}; or with more draws (draws=4000, "
-            "tune=2000), or more recipes there"
-        )
+        worst = (str(table["regime"].iloc[int(np.argmax(table["r_hat"]))]),) if "r_hat" in table else ()
+        return Finding("fit another way", worst, {"method": settings.method, "noise": settings.noise})
 
-    def rejected(self, conjecture: str, regime: RegimeData | None) -> Verdict:
-        """Say that a claim cannot be assessed because the fit may not be believed, and what to do."""
-        return self.not_assessable(conjecture, regime, self.rejection, self.way_out)
-
-    @cached_property
-    def techniques(self) -> dict[str, tuple[str, ...]]:
-        """How the networks of each regime were retrained."""
-        return retraining_techniques(self.fit)
-
-    def mixture(self, regime: RegimeData) -> str:
-        """Return what to add to a reason where networks retrained in different ways share one curve."""
-        techniques = self.techniques.get(regime.label, ())
-        if len(techniques) < 2:
-            return ""
-        one = f"population.where(retraining={techniques[0]!r})"
-        return (
-            f"; networks retrained by {' and '.join(techniques)} share one curve, their difference in level taken out; "
-            f"{one} fits one alone"
-        )
-
-    def at(self, regime: RegimeData) -> str:
-        """Return the regime in words: "At 75 % MACs reduction"."""
-        return f"At {100 * regime.target:.4g} % {_AXIS_WORDS[self.fit.regime_axis]}"
-
-    def unfitted(self) -> Iterator[RegimeData]:
-        """Return the regimes with too little to fit a curve to."""
-        return (r for r in self.fit.regimes if not r.fitted)
+    # The making of verdicts.
 
     def verdict(
-        self, conjecture: str, regime: RegimeData | None, effect: Effect, words: Mapping[str, Words]
+        self,
+        conjecture: str,
+        regime: RegimeData | None,
+        effect: Effect,
+        said: Finding,
+        facts: Sequence[Finding] = (),
+        remedies: Sequence[Finding] = (),
     ) -> Verdict:
-        """Decide on a claim and put it into words."""
-        probability = float(np.mean(effect.holds))
-        outcome = decide(probability, effect.prior_probability, effect.inside_negligible, self.thresholds)
-        outcome = "undecided" if outcome == "supported" and effect.withheld else outcome
-        lower, upper = interval(effect.size)
+        """Decide on a claim; `regime` None: over all of them. `said` and `facts` describe it, `remedies` would decide it."""
+        limits, probability = self.thresholds, float(np.mean(effect.holds))
+        outcome = decide(probability, effect.prior_probability, effect.inside_negligible, limits)
+        capped = effect.rests_on != "supported" or (outcome == "supported" and effect.withheld is not None)
+        outcome = "undecided" if capped else outcome
+        decision: dict[str, Value] = {
+            "outcome": outcome,
+            "probability": probability,
+            "prior": effect.prior_probability,
+            "negligible": negligible(conjecture, limits) if effect.inside_negligible else "",
+            "withheld": "yes" if capped else "",
+            "at_least": limits.supported,
+            "at_most": limits.refuted,
+        }
+        withheld = (effect.withheld,) if capped and effect.withheld else ()
+        where = (ALL if regime is None else regime.label,)
+        size, middle = estimate(effect.size), float(np.median(effect.size))
         return Verdict(
             conjecture=conjecture,
-            regime=ALL if regime is None else regime.label,
+            regime=where[0],
             outcome=outcome,
             probability=probability,
             prior_probability=effect.prior_probability,
-            estimate=float(np.median(effect.size)),
-            lower=float(lower),
-            upper=float(upper),
-            unit=effect.unit,
-            observed_range=self._range(regime),
-            thresholds=self.thresholds,
-            negligible_region=effect.negligible,
-            reason=_reason(outcome, probability, effect, self.thresholds)
-            + _said(words.get("because", ""))
-            + self.note
-            + self._observed(regime),
-            sentence=_sentence(outcome, probability, effect, self.thresholds, _said(words[outcome])),
-            remedy=_said(words.get("remedy", "")) if outcome == "undecided" else "",
-            quantity=effect.quantity,
+            estimate=middle,
+            lower=size.lower,
+            upper=size.upper,
+            observed_range=self._observed(regime),
+            thresholds=limits,
+            finding=replace(
+                said, regimes=where, values={"outcome": outcome, "axis": self.fit.regime_axis, **said.values}
+            ),
+            basis=(Finding("decision", where, decision), *withheld, *facts, *self.note, *self._range(regime)),
+            remedies=tuple(remedies) if outcome == "undecided" else (),
         )
 
     def not_assessable(
-        self, conjecture: str, regime: RegimeData | None, reason: str, remedy: str = "", where: str = ""
+        self, conjecture: str, regime: RegimeData | None, why: Finding, remedies: Sequence[Finding] = ()
     ) -> Verdict:
         """Say that a claim cannot be assessed, why, and what would change that."""
-        nan = float("nan")
-        place = where or ("Over all regimes" if regime is None else self.at(regime))
+        nan, where = float("nan"), (ALL if regime is None else regime.label,)
+        why = replace(why, regimes=where)
+        values: dict[str, Value] = {"conjecture": conjecture, "axis": self.fit.regime_axis, "why": why}
         return Verdict(
-            conjecture, ALL if regime is None else regime.label, "not assessable", nan, nan, nan, nan, nan, "",
-            self._range(regime), self.thresholds, "", reason, f"{place} {conjecture} cannot be assessed: {reason}.",
-            remedy,
+            conjecture, where[0], "not assessable", nan, nan, nan, nan, nan, self._observed(regime), self.thresholds,
+            Finding("not assessable", where, values), (why, *self.note), tuple(remedies),
         )  # fmt: skip
 
-    def _observed(self, regime: RegimeData | None) -> str:
-        """Return where anything is claimed, for the end of a reason."""
-        low, high = self._range(regime)
-        return "" if np.isnan(low) else f"; observed mCB {number(low)} to {number(high)}"
+    def rejected(self, conjecture: str, regime: RegimeData | None) -> Verdict:
+        """Say that a claim cannot be assessed because the fit cannot be used, and what to do."""
+        return self.not_assessable(conjecture, regime, self.rejection, (self.way_out,))
 
-    def _range(self, regime: RegimeData | None) -> tuple[float, float]:
+    def _observed(self, regime: RegimeData | None) -> tuple[float, float]:
         if regime is None or not regime.fitted:
             return float("nan"), float("nan")
-        low, high = np.exp(regime.observed)
-        return float(low), float(high)
+        return exponentials(regime.observed)
+
+    def _range(self, regime: RegimeData | None) -> tuple[Finding, ...]:
+        """Return where anything is claimed, for the end of a reason."""
+        if regime is None:
+            return ()
+        return (Finding("observed", (regime.label,), {"observed": exponentials(regime.observed)}),)
+
+    @cached_property
+    def techniques(self) -> dict[str, tuple[str, ...]]:
+        """How the networks of each regime were retrained, by its label; rows that do not say come last."""
+        population, assigned = self.fit.population, self.fit.recipes.assigned
+        names = [name or UNNAMED for name in population.techniques]
+        return {
+            label: tuple(names[t] for t in np.unique(population.technique[assigned.index == k]))
+            for k, label in enumerate(assigned.labels)
+        }
+
+    def mixture(self, regime: RegimeData) -> tuple[Finding, ...]:
+        """Return that networks retrained in different ways share one curve, where they do."""
+        names = self.techniques.get(regime.label, ())
+        return (
+            (Finding("mixture", (regime.label,), {"techniques": names, "first": names[0]}),)
+            if len(names) > 1
+            else ()
+        )
+
+    # What tables, figures and the terminal show.
+
+    @property
+    def axis_words(self) -> str:
+        """What a regime removes: "MACs" or "parameters"."""
+        return AXIS_WORDS[self.fit.regime_axis]
+
+    @cached_property
+    def optima(self) -> dict[str, Any]:
+        """The rows of `fit.optima()` by regime; those not fitted have a `reason`."""
+        return {row.regime: row for row in rows_of(self.fit.optima())}
+
+    @property
+    def fitted_optima(self) -> list[Any]:
+        """The rows of `fit.optima()` of the fitted regimes."""
+        return [self.optima[r.label] for r in self.fit.fitted]
+
+    @property
+    def n_fitted(self) -> int:
+        """Trainings in the fitted regimes."""
+        return sum(r.n for r in self.fit.fitted)
+
+    @cached_property
+    def curve(self) -> pd.DataFrame:
+        """The expected drop at every fourth point of the grid: regime, mcb, drop (median), lower, upper."""
+        tail = (1.0 - INTERVAL_MASS) / 2.0
+        parts = []
+        for regime in self.regimes:
+            drawn = regime.drop[:, ::CURVE_STEP]
+            lower, middle, upper = np.quantile(drawn, [tail, 0.5, 1.0 - tail], axis=0)
+            columns = {
+                "mcb": np.exp(regime.grid[::CURVE_STEP]),
+                "drop": middle,
+                "lower": lower,
+                "upper": upper,
+            }
+            parts.append(pd.DataFrame({"regime": regime.label, **columns}))
+        return pd.concat(parts, ignore_index=True)
+
+    @cached_property
+    def reductions(self) -> dict[str, tuple[float, float]]:
+        """Smallest and largest reduction of each regime's networks."""
+        ends = self.networks.groupby("regime")["reduction"].agg(["min", "max"]).reset_index()
+        return {str(row.regime): (float(row.min), float(row.max)) for row in rows_of(ends)}
+
+    @cached_property
+    def extrapolated(self) -> list[str]:
+        """The fitted regimes whose centre lies outside the reductions of their networks."""
+        ends = self.reductions
+        return [r.label for r in self.fit.fitted if not ends[r.label][0] <= r.target <= ends[r.label][1]]
+
+    @cached_property
+    def mixes(self) -> dict[str, tuple[float, float]]:
+        """Range of each supported best mCB when a group's narrowest or widest quarter is left out."""
+        found = mix_sensitivity(self.fit, [r.label for r in self.with_optimum])
+        return {} if found is None else {r.regime: (r.lower, r.upper) for r in rows_of(found.ranges)}
+
+    @cached_property
+    def networks(self) -> pd.DataFrame:
+        """One row per network (recipe), in the order of the recipes' numbers.
+
+        Columns: regime (label), mcb, reduction, drop (points, mean over its trainings), drop_at_mix (the same at the
+        average retraining technique of its regime), runs, macs, ratio_std (NaN where unknown), and `adjusted`: the
+        drop at the regime's centre and mix of retraining techniques by the fit's own terms, NaN for networks that
+        the fit leaves out.
+        """
+        fit, table, first = self.fit, self.fit.recipes.table, self.fit.recipes.first
+        labels = np.array([*fit.recipes.assigned.labels, ""], dtype=object)
+        spread = ratio_std(fit.population)
+        adjusted = np.full(len(table), np.nan)
+        members = members_of_fit(fit)
+        for regime in self.regimes:
+            adjusted[members[regime.label]] = regime.mean_curve.adjusted
+        return pd.DataFrame(
+            {
+                "regime": labels[table["regime"].to_numpy()],
+                "mcb": np.exp(table["log_mcb"]),
+                "reduction": table["reduction"],
+                "drop": table["drop"],
+                "drop_at_mix": fit.recipes.at_average_technique["drop"],
+                "runs": table["runs"].astype(int),
+                "macs": fit.population.frame["macs"].to_numpy()[first],
+                "ratio_std": np.nan if spread is None else spread[first],
+                "adjusted": adjusted,
+            }
+        )
+
+    def of_regime(self, label: str) -> pd.DataFrame:
+        """Return the networks of one regime that are in its fit."""
+        return self._members.get(label, self.networks.iloc[:0])
+
+    @cached_property
+    def _members(self) -> dict[str, pd.DataFrame]:
+        fitted = self.networks[self.networks["adjusted"].notna()]
+        return {str(label): rows for label, rows in fitted.groupby("regime", sort=False)}
 
 
-def _sentence(outcome: str, probability: float, effect: Effect, limits: Thresholds, words: str) -> str:
-    """Return the sentence, and why a claim that looks refuted is not: the prior alone held it improbable."""
-    if outcome != "undecided" or not probability <= limits.refuted:
-        return words
-    shown = "under 0.01" if probability < 0.01 else f"{probability:.2f}"
-    before = f"it was {effect.prior_probability:.2f} before the data, too little evidence to refute"
-    return f"{words.removesuffix('.')} (probability {shown}; {before})."
+def stated(reason: str | Finding) -> Finding:
+    """Return a reason as a finding, words that stand for themselves included."""
+    return reason if isinstance(reason, Finding) else Finding("text", (), {"text": reason})
 
 
-def decide_optimum(
-    optimum: OptimumDraws, height: FloatArray, prior_probability: float, limits: Thresholds
-) -> tuple[Outcome, float]:
-    """Return the outcome of C3a, by the one rule for it, and its probability."""
-    # height (S,)
-    probability = float(has_optimum(optimum, limits.rise).mean())
-    return decide(probability, prior_probability, is_flat(height, limits.rise), limits), probability
+def twice_the_recipes(regime: RegimeData) -> Finding:
+    """Return the plan of a population of twice the regime's recipes."""
+    values: dict[str, Value] = {"axis": regime.axis, "count": 2 * regime.n_recipes, "space": "stratified"}
+    return Finding("twice the recipes", (f"{regime.target:g}",), values)
 
 
-def retraining_techniques(fit: Fit) -> dict[str, tuple[str, ...]]:
-    """Return how the networks of each regime were retrained, by its label; rows that do not say come last."""
-    population, assigned = fit.population, fit.recipes.assigned
-    names = [name or UNNAMED for name in population.techniques]
-    return {
-        label: tuple(names[t] for t in np.unique(population.technique[assigned.index == k]))
-        for k, label in enumerate(assigned.labels)
-    }
-
-
-def _said(words: Words) -> str:
-    return words if isinstance(words, str) else words()
-
-
-def _reason(outcome: str, probability: float, effect: Effect, limits: Thresholds) -> str:
-    drawn_from_data = np.isnan(effect.prior_probability)
-    prior = "" if drawn_from_data else f", before the data {effect.prior_probability:.2f}"
-    # A bootstrap has no probability before the data, and nothing to set to even odds.
-    even = "" if drawn_from_data else ", also at even odds before the data,"
-    shown = f"probability of the claim {probability:.3f}{prior}"
-    if outcome == "supported":
-        return f"{shown}; at least {limits.supported:g} supports"
-    if outcome == "refuted" and effect.inside_negligible:
-        return f"the whole 90 % interval is negligible ({effect.negligible}); {shown}"
-    if outcome == "refuted":
-        return f"{shown}; at most {limits.refuted:g}{even} refutes"
-    if effect.withheld and probability >= limits.supported:
-        return f"{shown}; {effect.withheld}"
-    return f"{shown}; at least {limits.supported:g} would support, at most {limits.refuted:g}{even} refute"
-
-
-def span(draws: FloatArray, digits: int = 2) -> str:
-    """Return "median (90 % interval low to high)"."""
-    low, high = interval(draws)
-    return (
-        f"{number(np.median(draws), digits)} (90 % interval {number(low, digits)} to {number(high, digits)})"
-    )
-
-
-def number(value: npt.ArrayLike, digits: int = 2) -> str:
-    """Return a number with fixed digits and no negative zero."""
-    text = f"{float(np.asarray(value)):.{digits}f}"
-    return text.lstrip("-") if float(text) == 0.0 else text
-
-
-def percent(share: float) -> str:
-    """Return a fraction as percent: "5 %"."""
-    return f"{100 * share:.3g} %"
-
-
-def twice_the_recipes(regime: RegimeData) -> str:
-    """Return the plan lines of a population of twice the regime's recipes, and where to ask for a better number."""
-    return (
-        "# Twice as many as now; popstats.plan_size says what a precision you choose takes.\n"
-        f"{more_recipes(regime, 2 * regime.n_recipes)}"
-    )
-
-
-def more_recipes(regime: RegimeData, count: int = PROPOSED_COUNT, space: str = "stratified") -> str:
-    """Return the plan lines of a population that would tell."""
-    return (
-        f'[[recipes]]\naxis = "{regime.axis}"\nregimes = [{regime.target:g}]\n'
-        f'space = "{space}"\ncount = {count}'
-    )
+def more_recipes(
+    regime: RegimeData, count: int = PROPOSED_COUNT, techniques: tuple[str, ...] = ()
+) -> Finding:
+    """Return the plan of a population that would tell, retrained by these techniques."""
+    space = "" if techniques else "stratified"
+    values: dict[str, Value] = {"axis": regime.axis, "count": count, "space": space, "retraining": techniques}
+    return Finding("more recipes", (f"{regime.target:g}",), values)

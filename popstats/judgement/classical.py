@@ -14,26 +14,19 @@ MacKinnon and White (1985), doi:10.1016/0304-4076(85)90158-7; Koenker and Basset
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from scipy import optimize, stats
+from scipy import stats
 
 from popstats.arrays import FloatArray
 from popstats.errors import FitError
-from popstats.inference.data import RegimeData, prepare_regimes
-from popstats.inference.draws import INTERVAL_MASS, curve_in_points, interval
-from popstats.inference.exact import draw_regime
+from popstats.findings import Estimate
+from popstats.inference.draws import INTERVAL_MASS
 from popstats.inference.regression import natural_spline
-from popstats.inference.spread import precision_weights
-from popstats.judgement.analysis import decide_optimum
-from popstats.judgement.verdicts import Thresholds
-from popstats.population.regimes import mean_computation_budget
-from popstats.posterior.fit import Fit
-from popstats.posterior.optimum import GRID_SIZE, curve_height, has_optimum, read_optimum
+from popstats.judgement.analysis import estimate
+from popstats.posterior.fit import Fit, fit
 
 #: Fewest points for any of the companions.
 MINIMUM_POINTS = 10
@@ -86,28 +79,6 @@ class TwoLines:
     p_left: float
     p_right: float
     u_shaped: bool  # Left slope negative, right slope positive, both with p < 0.05.
-
-
-@dataclass(frozen=True)
-class QuadraticOptimum:
-    """Vertex of a quadratic with its delta-method interval (90 %); NaN where the parabola opens downwards."""
-
-    log_mcb: float
-    lower: float
-    upper: float
-
-
-@dataclass(frozen=True)
-class AsymmetricOptimum:
-    """Vertex of a parabola whose two sides bend differently."""
-
-    log_mcb: float  # Argmin; NaN where the fitted curve has none.
-    # lower, upper: 90 % profile interval.
-    lower: float
-    upper: float
-    # bend_left, bend_right: Points per squared unit of log mCB on either side.
-    bend_left: float
-    bend_right: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,101 +189,19 @@ def _interrupted(x: FloatArray, y: FloatArray, at: float) -> TwoLines:
     return TwoLines(at, slopes[0], slopes[1], scores[0], scores[1], p_left, p_right, u_shaped)
 
 
-def quadratic_optimum(x: npt.ArrayLike, y: npt.ArrayLike) -> QuadraticOptimum:
-    """Return the vertex of a quadratic fitted by least squares, with its delta-method interval.
-
-    Where the two sides of the truth bend differently the vertex is off by many of its own standard errors:
-    compare with the smooth curve's optimum before using it.
-    """
-    x, y = _checked(x, y)
-    centre = x.mean()
-    d = x - centre
-    beta, covariance = _least_squares(np.column_stack([np.ones_like(d), d, d**2]), y)
-    if beta[2] <= 0:
-        return QuadraticOptimum(float("nan"), float("nan"), float("nan"))
-    vertex = -beta[1] / (2.0 * beta[2])
-    gradient = np.array([-1.0 / (2.0 * beta[2]), beta[1] / (2.0 * beta[2] ** 2)])
-    half = stats.norm.ppf((1.0 + INTERVAL_MASS) / 2.0) * np.sqrt(gradient @ covariance[1:, 1:] @ gradient)
-    return QuadraticOptimum(
-        float(centre + vertex), float(centre + vertex - half), float(centre + vertex + half)
+def parametric_optima(fitted: Fit, curve: str) -> dict[str, Estimate | None]:
+    """Return by regime the mCB at which a parametric curve is lowest; None where most draws are lowest at an end."""
+    settings = fitted.settings
+    companion = fit(
+        fitted.population,
+        settings.regime_axis,
+        settings.regimes,
+        curve=curve,
+        seed=settings.seed,
+        priors=fitted.prior_settings,
     )
-
-
-def asymmetric_optimum(x: npt.ArrayLike, y: npt.ArrayLike) -> AsymmetricOptimum:
-    """Return the vertex of two half-parabolas that meet at it, by profile least squares.
-
-    y = level + bend_left (x - v)^2 left of v, level + bend_right (x - v)^2 right of it.
-    """
-    x, y = _checked(x, y)
-    low, high = np.quantile(x, (0.025, 0.975))
-    sides = _HalfParabolas.of(x, y)
-    grid = np.linspace(low, high, 101)
-    errors = sides.fit(grid)[1]
-    best = int(errors.argmin())
-    fine = np.linspace(grid[max(best - 1, 0)], grid[min(best + 1, grid.size - 1)], 201)
-    vertex = float(fine[sides.fit(fine)[1].argmin()])
-    found, error = sides.fit(np.array([vertex]))
-    (_, left, right), least = found[0].tolist(), float(error[0])
-    if left <= 0 or right <= 0:
-        nan = float("nan")
-        return AsymmetricOptimum(nan, nan, nan, left, right)
-    level = least * (1.0 + stats.f.ppf(INTERVAL_MASS, 1, x.size - 4) / (x.size - 4))
-    outside = grid[errors > level]
-
-    def above(v: float) -> float:
-        return float(sides.fit(np.array([v]))[1][0]) - level
-
-    lower = max(outside[outside < vertex], default=None)
-    upper = min(outside[outside > vertex], default=None)
-    return AsymmetricOptimum(
-        log_mcb=vertex,
-        lower=float(low) if lower is None else float(optimize.brentq(above, lower, vertex)),
-        upper=float(high) if upper is None else float(optimize.brentq(above, vertex, upper)),
-        bend_left=left,
-        bend_right=right,
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _HalfParabolas:
-    """Two half-parabolas through sorted points: sums of powers up to each point give any vertex's fit at once."""
-
-    x: FloatArray
-    powers: FloatArray  # (n + 1, 5): sums of x^0 to x^4 over the first points
-    products: FloatArray  # (n + 1, 3): sums of y x^0 to y x^2
-    centre: float
-    scale: float
-    level: float
-    total: float
-
-    @classmethod
-    def of(cls, x: FloatArray, y: FloatArray) -> _HalfParabolas:
-        order = np.argsort(x, kind="stable")
-        # Centred and scaled, so that fourth powers keep their digits.
-        centre, scale, level = float(x.mean()), float(x.std()), float(y.mean())
-        t, d = (x[order] - centre) / scale, y[order] - level
-        powers = np.vstack([np.zeros(5), np.cumsum(t[:, None] ** np.arange(5), axis=0)])
-        products = np.vstack([np.zeros(3), np.cumsum(d[:, None] * t[:, None] ** np.arange(3), axis=0)])
-        return cls(t, powers, products, centre, scale, level, float(d @ d))
-
-    def fit(self, vertex: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return level, left and right bend, shape (V, 3), and the sums of squared errors, (V,)."""
-        v = (vertex - self.centre) / self.scale
-        before = np.searchsorted(self.x, v, side="left")
-        matrix = np.zeros((v.size, 3, 3))
-        target = np.zeros((v.size, 3))
-        matrix[:, 0, 0], target[:, 0] = self.powers[-1, 0], self.products[-1, 0]
-        left = self.powers[before], self.products[before]
-        right = self.powers[-1] - left[0], self.products[-1] - left[1]
-        for side, (power, product) in ((1, left), (2, right)):
-            s0, s1, s2, s3, s4 = power.T
-            second = s2 - 2.0 * v * s1 + v**2 * s0
-            matrix[:, 0, side] = matrix[:, side, 0] = second
-            matrix[:, side, side] = s4 - 4.0 * v * s3 + 6.0 * v**2 * s2 - 4.0 * v**3 * s1 + v**4 * s0
-            target[:, side] = product[:, 2] - 2.0 * v * product[:, 1] + v**2 * product[:, 0]
-        beta = (np.linalg.pinv(matrix, hermitian=True) @ target[:, :, None])[:, :, 0]
-        errors = self.total - (beta * target).sum(axis=1)
-        return beta * [1.0, self.scale**-2, self.scale**-2] + [self.level, 0.0, 0.0], errors
+    pairs = zip(companion.fitted, companion.optimum_draws, strict=True)
+    return {r.label: estimate(np.exp(o.log_mcb)) if o.interior.mean() >= 0.5 else None for r, o in pairs}
 
 
 def lower_envelope(
@@ -369,66 +258,3 @@ def _checked(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[FloatArray, FloatArray
             f"over a range of {np.ptp(a) if a.size else 0:g}"
         )
     return a, b
-
-
-#: None: the exact count; then shares of the original's parameters, the paper's rounding among them.
-BUCKET_WIDTHS: tuple[float | None, ...] = (None, 0.01, 0.02, 0.05)
-
-
-_DRAWS = 1000
-
-
-def bucket_sensitivity(
-    fit: Fit, widths: Sequence[float | None] = BUCKET_WIDTHS, thresholds: Thresholds | None = None
-) -> pd.DataFrame:
-    """Judge C3a (and with it C1) for several widths of the parameter bucket, by the exact method."""
-    limits = thresholds or Thresholds()
-    priors = _prior_probabilities(fit, limits)
-    rows = [row for width in widths for row in _one_width(fit, width, limits, priors)]
-    columns = ["bucket_width", "regime", "outcome", "probability", "mcb", "mcb_lower", "mcb_upper"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _prior_probabilities(fit: Fit, limits: Thresholds) -> dict[str, float]:
-    """Return C3a's probability before the data by regime: buckets move networks, not the prior."""
-    read = (read_optimum(grid, fit.prior_drop[:, k], limits.near) for k, grid in enumerate(fit.grid))
-    shares = (float(has_optimum(optimum, limits.rise).mean()) for optimum in read)
-    return dict(zip((r.label for r in fit.fitted), shares, strict=True))
-
-
-def _one_width(
-    fit: Fit, width: float | None, limits: Thresholds, priors: dict[str, float]
-) -> list[tuple[object, ...]]:
-    rows: list[tuple[object, ...]] = []
-    for k, regime in enumerate(_bucketed_regimes(fit, width)):
-        if not regime.fitted or regime.label not in priors:
-            continue
-        grid = regime.curve_scale.grid(GRID_SIZE)
-        rng = np.random.default_rng([fit.settings.seed, k, 61])
-        drawn = draw_regime(regime, fit.prior_settings, _DRAWS, rng)
-        drop = curve_in_points(regime, drawn.coefficients, grid)
-        optimum = read_optimum(grid, drop, limits.near)
-        outcome, probability = decide_optimum(optimum, curve_height(drop), priors[regime.label], limits)
-        low, high = np.exp(interval(optimum.log_mcb))
-        at = np.nan if width is None else width
-        middle = float(np.exp(np.median(optimum.log_mcb)))
-        rows.append((at, regime.label, outcome, probability, middle, float(low), float(high)))
-    return rows
-
-
-def _bucketed_regimes(fit: Fit, width: float | None) -> tuple[RegimeData, ...]:
-    """Return the fit's regimes with mCB from rounded counts; all else, the weights included, as in the fit."""
-    table, whole, first = fit.population.table, fit.population.original, fit.recipes.first
-    mcb = mean_computation_budget(
-        table["macs"].to_numpy()[first],
-        table["params"].to_numpy()[first],
-        whole.macs,
-        whole.params,
-        bucket_width=width,
-    )
-    recipes, weights = fit.recipes.table, np.ones(first.size)
-    parts = zip(fit.regimes, fit.spread_changes, fit.recipes.members, strict=True)
-    for regime, change, mine in parts:
-        if change is not None:
-            weights[mine] = precision_weights(recipes.iloc[mine], regime, change)
-    return prepare_regimes(replace(fit.recipes, table=recipes.assign(log_mcb=np.log(mcb))), weights)

@@ -1,4 +1,4 @@
-"""What explains the drop: how much of it mCB, parameters, STD and the layers' widths predict, beyond MACs.
+"""What explains the drop: how much of it mCB, parameters, STD and the layer widths predict, beyond MACs.
 
 Every share is cross-validated by recipe and measured against the same baseline (the regime's level and its
 MACs terms), next to the ceiling that the seeds' own noise sets. The difference that conjecture M1 asks about
@@ -45,14 +45,25 @@ MINIMUM_RECIPES = 30
 BOOTSTRAP = 500
 
 
+#: Most pairs of groups: with more the models of pairs take minutes. They also need more recipes than columns.
+MOST_PAIRS = 800
+
+
+#: The two models whose difference M1 asks about, without and with pairwise products of the log-widths.
+ADDITIVE = ("log-widths", "log-widths + mCB")
+PAIRWISE = ("log-width pairs", "log-width pairs + mCB")
+
+
 #: What is compared, in the order of the table: name -> the features in it.
 MODELS: Mapping[str, tuple[str, ...]] = {
     "mCB": ("log_mcb",),
     "parameters": ("log_params",),
     "STD": ("ratio_std",),
     "mCB + STD": ("log_mcb", "ratio_std"),
-    "log-widths": ("log_widths",),
-    "log-widths + mCB": ("log_widths", "log_mcb"),
+    ADDITIVE[0]: ("log_widths",),
+    ADDITIVE[1]: ("log_widths", "log_mcb"),
+    PAIRWISE[0]: ("log_widths", "pairs"),
+    PAIRWISE[1]: ("log_widths", "pairs", "log_mcb"),
 }
 
 
@@ -64,28 +75,31 @@ CEILING = "retraining-noise ceiling"
 MOST = 0.8
 
 
-#: The two models whose difference M1 asks about.
-GAIN = ("log-widths", "log-widths + mCB")
-
-
 @dataclass(frozen=True, eq=False)
 class WidthsBeyond:
-    """What mCB adds to the additive law in log-widths, in one regime (conjecture M1)."""
+    """What mCB adds to the better law of the widths, additive or with pairwise products, in one regime (conjecture M1)."""
 
     regime: str
     n_recipes: int
-    gain: float  # Rise of cross-validated R^2 beyond MACs when mCB is added to the log-widths.
+    gain: float  # Rise of cross-validated R² beyond MACs when mCB is added to that law.
     draws: FloatArray  # (B,); Bayesian bootstrap draws of it over recipes.
-    # R^2 of the log-widths alone as a share of the retraining-noise ceiling; NaN without replicates.
-    share_of_ceiling: float
-    r2: float  # R^2 of the log-widths alone.
+    share_of_ceiling: (
+        float  # The law's own R² as a share of the retraining-noise ceiling; NaN without replicates.
+    )
+    r2: float  # The law's own R².
+    pairwise: bool = False  # Whether the better law has pairwise products.
+    additive_draws: FloatArray | None = (
+        None  # (B,); draws of what mCB adds to the additive law, where that is not the better.
+    )
+    share_of_interaction: float = float(
+        "nan"
+    )  # What mCB adds to the additive law over what the pairs add to it.
 
     @property
     def reach(self) -> Reach:
-        """How much of what can be predicted the additive law predicts.
+        """How much of what can be predicted the law predicts; "unknown" where no recipe has a second seed.
 
-        "most" of it, only "part" of it, or "unknown" where no recipe has a second seed: only from a mCB that adds nothing
-        to a law that predicts most of it follows that the law makes the best mCB.
+        Only from an mCB that adds nothing to a law that predicts most of it follows that the law makes the best mCB.
         """
         # No ceiling lies above 1, so a law that reaches most of the whole variance reaches most of any ceiling.
         if self.share_of_ceiling >= MOST or self.r2 >= MOST:
@@ -97,7 +111,7 @@ class WidthsBeyond:
 class Explained:
     """What explains the drop."""
 
-    # One row a regime and model: `regime`, `model`, `n_recipes`, `r2` (share of the variance of single
+    # One row per regime and model: `regime`, `model`, `n_recipes`, `r2` (share of the variance of single
     # trainings left by MACs that the model predicts on held-out recipes; negative: it predicts worse than MACs
     # alone), `lower`, `upper` (90 %, over recipes). The row "retraining-noise ceiling" is what a model that
     # knew every recipe's true mean would reach.
@@ -154,15 +168,33 @@ def _features(population: Population, recipes: Recipes) -> dict[str, FloatArray]
     if spread is not None:
         features["ratio_std"] = spread[first][:, None]
     if population.widths is not None:
-        features["log_widths"] = np.log(population.widths[first] / original_widths(population))
+        features["log_widths"] = _log_widths(population.widths[first], original_widths(population))
     return features
 
 
-def _terms(feature: FloatArray) -> FloatArray:
-    """Return the columns of one feature: a free curve of a single number, the additive law of the log-widths."""
-    if feature.shape[1] == 1:
-        return natural_spline(feature[:, 0], feature[:, 0])[:, 1:]
-    return log_width_terms(feature, feature.mean(axis=0))
+def _log_widths(widths: FloatArray, original: FloatArray) -> FloatArray:
+    """Return log shares of the original's widths; a skipped block counts as half of its narrowest width."""
+    narrowest = np.where(widths > 0.0, widths, np.inf).min(axis=0)
+    return np.asarray(np.log(np.where(widths > 0.0, widths, narrowest / 2.0) / original))
+
+
+def _columns(features: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """Return each feature's columns: a free curve of a number; of the widths the additive law, and their products."""
+    columns = {
+        name: natural_spline(values[:, 0], values[:, 0])[:, 1:]
+        for name, values in features.items()
+        if name != "log_widths"
+    }
+    if "log_widths" not in features:
+        return columns
+    log_widths = features["log_widths"]
+    centre = log_widths.mean(axis=0)
+    columns["log_widths"] = log_width_terms(log_widths, centre)
+    recipes, groups = log_widths.shape
+    first, second = np.triu_indices(groups, k=1)
+    if 0 < first.size <= MOST_PAIRS and first.size + 2 * groups < recipes / 2.0:
+        columns["pairs"] = (log_widths - centre)[:, first] * (log_widths - centre)[:, second]
+    return columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,17 +212,17 @@ class _Scores:
     def of(cls, recipes: pd.DataFrame, features: Mapping[str, FloatArray], seed: int) -> _Scores:
         drop, runs = recipes["drop"].to_numpy(), recipes["runs"].to_numpy()
         fold = assign_folds(drop.size, seed)
-        base = distance_terms(recipes["reduction"].to_numpy())
+        base, columns = distance_terms(recipes["reduction"].to_numpy()), _columns(features)
 
         def losses(names: tuple[str, ...]) -> FloatArray:
-            terms = [_terms(features[n]) for n in names]
+            terms = [columns[n] for n in names]
             return runs * held_out_losses(np.hstack([base, *terms]), drop, runs, fold, free=base.shape[1])
 
         within = recipes["within"].to_numpy()
         df = runs.sum() - runs.size
         return cls(
             baseline=losses(()),
-            losses={m: losses(names) for m, names in MODELS.items() if set(names) <= set(features)},
+            losses={m: losses(names) for m, names in MODELS.items() if set(names) <= set(columns)},
             within=within,
             seed_variance=float(within.sum() / df) if df > 0 else float("nan"),
             runs=runs,
@@ -201,16 +233,11 @@ class _Scores:
         )
 
     def shares(self) -> tuple[list[str], FloatArray, FloatArray]:
-        """Return names, values (M,) and draws (B, M) of what each model explains of single trainings' variance.
-
-        The last column is the gain of mCB over the log-widths alone, where there are widths.
-        """
+        """Return names, values (M,) and draws (B, M) of what each model explains of single trainings' variance."""
         named = {name: self.baseline - loss for name, loss in self.losses.items()}
         if np.isfinite(self.seed_variance):
             # What knowing every recipe's true mean would explain.
             named[CEILING] = self.baseline + self.within - self.runs * self.seed_variance
-        if GAIN[1] in named:
-            named["gain"] = named[GAIN[1]] - named[GAIN[0]]
         whole = self.baseline + self.within
         stacked = np.column_stack([*named.values(), whole])
         total, drawn = stacked.sum(axis=0), (self.bootstrap @ stacked.astype(np.float32)).astype(np.float64)
@@ -231,15 +258,25 @@ def _rows(
             "upper": float(upper[i]),
         }
         for i, name in enumerate(names)
-        if name != "gain"
     ]
 
 
 def _widths_beyond(
     label: str, n_recipes: int, names: list[str], point: FloatArray, draws: FloatArray
 ) -> WidthsBeyond:
-    value = dict(zip(names, point.tolist(), strict=True))
+    value, drawn = dict(zip(names, point.tolist(), strict=True)), dict(zip(names, draws.T, strict=True))
+    pairwise = PAIRWISE[0] in value and value[PAIRWISE[0]] > value[ADDITIVE[0]]
+    law, with_mcb = PAIRWISE if pairwise else ADDITIVE
     ceiling = value.get(CEILING, float("nan"))
-    share = value[GAIN[0]] / ceiling if ceiling > 0 else float("nan")
-    gain = value["gain"], draws[:, names.index("gain")]
-    return WidthsBeyond(label, n_recipes, *gain, share_of_ceiling=share, r2=value[GAIN[0]])
+    added = value[ADDITIVE[1]] - value[ADDITIVE[0]]
+    return WidthsBeyond(
+        regime=label,
+        n_recipes=n_recipes,
+        gain=value[with_mcb] - value[law],
+        draws=drawn[with_mcb] - drawn[law],
+        share_of_ceiling=value[law] / ceiling if ceiling > 0 else float("nan"),
+        r2=value[law],
+        pairwise=pairwise,
+        additive_draws=drawn[ADDITIVE[1]] - drawn[ADDITIVE[0]] if pairwise else None,
+        share_of_interaction=added / (value[law] - value[ADDITIVE[0]]) if pairwise else float("nan"),
+    )

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from popstats.errors import FitError
-from popstats.judgement.analysis import ALL, Case, Reading
-from popstats.judgement.explained import Explained
+from popstats.findings import Finding
+from popstats.judgement.analysis import Analysis, RegimePosterior
 from popstats.judgement.optimum_claims import (
     COST_CONJECTURE,
     judge_cost_optimum,
@@ -17,11 +17,19 @@ from popstats.judgement.optimum_claims import (
     judge_original_ratio,
 )
 from popstats.judgement.space_claims import judge_retraining, judge_std_spaces, judge_widths_beyond
-from popstats.judgement.trend_claims import aggressiveness, judge_limit, judge_trend, luck, optimum_trend
-from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdict, Verdicts
-from popstats.judgement.winner_claims import CrossFit, judge_winners, lift_draws
+from popstats.judgement.trend_claims import (
+    aggressiveness,
+    best_base,
+    judge_limit,
+    judge_trend,
+    luck,
+    optimum_trend,
+)
+from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdicts
+from popstats.judgement.winner_claims import judge_winners, prior_lift
 from popstats.posterior.fit import Fit, fit, require_fit
 from popstats.posterior.optimum import has_optimum
+from popstats.words import ALL
 
 #: Draws of the second fit, on the other axis: a probability of 0.95 is then known to 0.005.
 DRAWS, CHAINS = 2000, 4
@@ -30,15 +38,13 @@ DRAWS, CHAINS = 2000, 4
 _COSTS = {"macs": "MACs", "params": "parameters"}
 
 
-def judge(fitted: Fit, *, explained: Explained | None = None, **thresholds: float) -> Verdicts:
+def judge(fitted: Fit, **thresholds: float) -> Verdicts:
     """Judge the conjectures.
 
     Parameters
     ----------
     fitted : Fit
         From `popstats.fit`.
-    explained : Explained, optional
-        From `popstats.judgement.explained.what_explains` on the same regimes, to save computing it again.
     **thresholds : float
         Any field of `Thresholds`, e.g. ``rise=0.2``; the defaults are the design's.
 
@@ -60,7 +66,7 @@ def judge(fitted: Fit, *, explained: Explained | None = None, **thresholds: floa
     C1 speaks of regimes of equal MACs, C2 of equal parameters. The one that the fit is not about is judged on
     a second fit of the same table on the other axis (method "exact", normal noise).
 
-    How to read them: C3a first (is there a best mCB), M1 beside it (is it more than the layers' widths), C3c last
+    How to read them: C3a first (is there a best mCB), M1 beside it (is it more than the layer widths), C3c last
     (is it the original's own). "Undecided" says that the data are too few, "refuted" that the claim is improbable
     whatever the prior held; `remedy` has the plan lines that would tell.
 
@@ -79,36 +85,50 @@ def judge(fitted: Fit, *, explained: Explained | None = None, **thresholds: floa
             "its optimum wherever its form puts it, so it is never the source of a verdict; fit again with "
             "curve='smooth', the report shows both"
         )
-    limits = Thresholds.of(thresholds)
-    case = Case(fitted, limits, explained)
-    verdicts: list[Verdict] = [
-        *judge_cost_optimum(case),
-        *judge_cost_optimum(_on_the_other_axis(case)),
-        *judge_optimum(case),
-        *judge_winners(case),
-        *judge_original_ratio(case),
-        judge_trend(case),
-        judge_limit(case),
-        *judge_std_spaces(case),
-        *judge_retraining(case),
-        *judge_widths_beyond(case),
+    return _judged(Analysis(fitted, Thresholds.of(thresholds)))
+
+
+def analyse(fitted: Fit, verdicts: Verdicts | None = None) -> Analysis:
+    """Return what a report shows: the analysis behind the verdicts, or a new one, judged under the defaults."""
+    if verdicts is None:
+        verdicts = judge(fitted)
+    found = verdicts.analysis
+    if isinstance(found, Analysis) and found.fit is fitted:
+        return found
+    limits = verdicts[0].thresholds if len(verdicts) else Thresholds()
+    return Analysis(fitted, limits, verdicts=verdicts)
+
+
+def _judged(analysis: Analysis) -> Verdicts:
+    verdicts = [
+        *judge_cost_optimum(analysis),
+        *judge_cost_optimum(_on_the_other_axis(analysis)),
+        *judge_optimum(analysis),
+        *judge_winners(analysis),
+        *judge_original_ratio(analysis),
+        judge_trend(analysis),
+        judge_limit(analysis),
+        *judge_std_spaces(analysis),
+        *judge_retraining(analysis),
+        *judge_widths_beyond(analysis),
     ]
     order = list(CLAIMS)
-    return Verdicts(sorted(verdicts, key=lambda v: order.index(v.conjecture)), case.explained_so_far)
+    analysis.verdicts = Verdicts(sorted(verdicts, key=lambda v: order.index(v.conjecture)), analysis)
+    return analysis.verdicts
 
 
-def _on_the_other_axis(case: Case) -> Case:
+def _on_the_other_axis(analysis: Analysis) -> Analysis:
     other = fit(
-        case.fit.population,
-        regime_axis="params" if case.fit.regime_axis == "macs" else "macs",
+        analysis.fit.population,
+        regime_axis="params" if analysis.fit.regime_axis == "macs" else "macs",
         method="exact",
         draws=DRAWS // CHAINS,
         chains=CHAINS,
-        seed=case.fit.settings.seed,
-        priors=case.fit.prior_settings,
+        seed=analysis.fit.settings.seed,
+        priors=analysis.fit.prior_settings,
     )
-    note = f"; by a second fit, of regimes of equal {_COSTS[other.regime_axis]} and with normal noise"
-    return Case(other, case.thresholds, note=note)
+    note = Finding("other axis", (), {"equal": _COSTS[other.regime_axis]})
+    return Analysis(other, analysis.thresholds, note=(note,))
 
 
 Row = tuple[str, str, float]
@@ -154,34 +174,33 @@ def prior_claims(fitted: Fit, **thresholds: float) -> pd.DataFrame:
             f"prior_claims: expected a fit with curve='smooth', got curve={fitted.settings.curve!r}, whose flat priors "
             "give a claim no probability"
         )
-    case = Case(fitted, Thresholds.of(thresholds))
-    rows = [row for reading in case.readings for row in _of_regime(case, reading)]
-    rows += _of_all(case)
+    analysis = Analysis(fitted, Thresholds.of(thresholds))
+    rows = [row for regime in analysis.regimes for row in _of_regime(analysis, regime)]
+    rows += _of_all(analysis)
     order = list(CLAIMS)
     rows.sort(key=lambda row: (order.index(row[0]), row[1]))
     frame = pd.DataFrame(rows, columns=["conjecture", "regime", "prior_probability"])
     return frame.assign(claim=frame["conjecture"].map(CLAIMS))
 
 
-def _of_regime(case: Case, reading: Reading) -> Iterator[Row]:
-    limits, prior = case.thresholds, reading.prior
-    given = has_optimum(prior, limits.rise)
-    for conjecture in (COST_CONJECTURE[case.fit.regime_axis], "C3a"):
-        yield conjecture, reading.label, float(given.mean())
-    lift = lift_draws(CrossFit(0.0, 0.0), limits.nearest, np.random.default_rng([case.fit.settings.seed, 33]))
-    yield "C3b", reading.label, float((lift > limits.lift).mean())
-    regret = prior.regret_at_original[given]
+def _of_regime(analysis: Analysis, regime: RegimePosterior) -> Iterator[Row]:
+    limits = analysis.thresholds
+    for conjecture in (COST_CONJECTURE[analysis.fit.regime_axis], "C3a"):
+        yield conjecture, regime.label, regime.prior_probability
+    yield "C3b", regime.label, prior_lift(limits, analysis.fit.settings.seed)
+    regret = regime.prior.regret_at_original[has_optimum(regime.prior, limits.rise)]
     if regret.size and np.isfinite(regret).all():
-        yield "C3c", reading.label, float((regret < limits.regret).mean())
+        yield "C3c", regime.label, float((regret < limits.regret).mean())
 
 
-def _of_all(case: Case) -> list[Row]:
-    limits, readings = case.thresholds, case.readings
-    steps = aggressiveness(readings)
+def _of_all(analysis: Analysis) -> list[Row]:
+    limits, regimes = analysis.thresholds, analysis.regimes
+    steps = aggressiveness(regimes)
     rows = []
-    if len(readings) >= limits.trend_regimes:
-        change = optimum_trend(np.stack([r.prior.log_mcb for r in readings], axis=1), steps)
+    if len(regimes) >= limits.trend_regimes:
+        change = optimum_trend(np.stack([r.prior.log_mcb for r in regimes], axis=1), steps)
         rows.append(("C3d", ALL, float((change > np.log(limits.trend)).mean())))
-    if len(readings) >= limits.limit_regimes:
-        rows.append(("C4", ALL, luck(-steps, case.fit.settings.seed)))
+    if len(regimes) >= limits.limit_regimes:
+        base = best_base(np.array([float(np.median(r.optimum.limit)) for r in regimes]), steps)
+        rows.append(("C4", ALL, luck(base, analysis.fit.settings.seed)))
     return rows

@@ -1,8 +1,7 @@
-"""S1, R1 and M1: spaces of recipes, retraining techniques, and what the layers' widths explain."""
+"""S1, R1 and M1: spaces of recipes, retraining techniques, and what the layer widths explain."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -12,91 +11,71 @@ import pandas as pd
 
 from popstats.arrays import BoolArray, FloatArray
 from popstats.errors import FitError
+from popstats.findings import Finding, Value
 from popstats.inference.data import RegimeData
 from popstats.inference.draws import interval
 from popstats.judgement.analysis import (
     PROPOSED_COUNT,
-    Case,
+    Analysis,
     Effect,
-    Reading,
+    RegimePosterior,
+    estimate,
     more_recipes,
-    number,
-    percent,
-    span,
     twice_the_recipes,
 )
 from popstats.judgement.edf import SpaceDifference, compare_spaces
 from popstats.judgement.explained import MINIMUM_RECIPES, WidthsBeyond
+from popstats.judgement.optimum_claims import interaction
 from popstats.judgement.verdicts import Verdict
 from popstats.population.recipes import ratio_std
-from popstats.posterior.fit import Fit, fit
+from popstats.posterior.fit import fit
 
 #: The low-STD and the high-STD space: the outer thirds of a regime's recipes.
 OUTER = 1.0 / 3.0
 
 
-def judge_widths_beyond(case: Case) -> list[Verdict]:
-    """Judge M1 in every regime: mCB explains something that the layers' widths do not."""
-    if case.fit.population.widths is None:
-        reason = "the table has no widths"
-        remedy = "name the columns that hold them: Population.from_frame(..., widths=[...])"
-        return [case.not_assessable("M1", None, reason, remedy)]
-    return [_widths_beyond(case, regime) for regime in case.fit.regimes]
+def judge_widths_beyond(analysis: Analysis) -> list[Verdict]:
+    """Judge M1 in every regime: mCB explains something that the layer widths do not."""
+    if analysis.fit.population.widths is None:
+        return [analysis.not_assessable("M1", None, Finding("no widths"), (Finding("name widths"),))]
+    return [_widths_beyond(analysis, regime) for regime in analysis.fit.regimes]
 
 
-def _widths_beyond(case: Case, regime: RegimeData) -> Verdict:
-    beyond = case.explained.widths_beyond.get(regime.label)
+def _widths_beyond(analysis: Analysis, regime: RegimeData) -> Verdict:
+    beyond = analysis.explained.widths_beyond.get(regime.label)
     if beyond is None:
-        reason = f"{regime.n_recipes} recipes; cross-validation needs {MINIMUM_RECIPES}"
-        return case.not_assessable("M1", regime, reason, more_recipes(regime))
-    gain = case.thresholds.gain
-    effect = Effect(
-        holds=beyond.draws > gain,
-        prior_probability=float("nan"),
-        size=beyond.draws,
-        quantity="added by mCB",
-        unit="R^2 beyond MACs",
-        negligible=f"adding mCB raises R^2 by at most {gain:g}",
-    )
-    at, rise = (
-        case.at(regime),
-        f"the share of variance predicted (cross-validated R^2) changes by {span(beyond.draws, 4)}",
-    )
-    law = "an additive law in the layers' widths"
-    words = {
-        "supported": f"{at} mCB explains something that {law} does not: {rise}{_reach(beyond)}.",
-        "refuted": f"{at} mCB explains nothing that {law} does not: {rise}{_reach(beyond)}.",
-        "undecided": f"{at} it is undecided whether mCB explains something that {law} does not: {rise}.",
-        "remedy": twice_the_recipes(regime),
+        why = Finding("few for validation", (), {"recipes": regime.n_recipes, "needed": MINIMUM_RECIPES})
+        return analysis.not_assessable("M1", regime, why, (more_recipes(regime),))
+    effect = Effect(beyond.draws > analysis.thresholds.gain, float("nan"), beyond.draws)
+    told = interaction(analysis, beyond)
+    values: dict[str, Value] = {
+        "rival": "a law with pairwise interactions of the widths"
+        if beyond.pairwise
+        else "an additive law of the widths",
+        "gain": estimate(beyond.draws),
+        "reach": _reach(beyond),
+        "interaction": (told,) if told else (),
     }
-    return case.verdict("M1", regime, effect, words)
+    return analysis.verdict("M1", regime, effect, Finding("M1", (), values), (), (twice_the_recipes(regime),))
 
 
-def _reach(beyond: WidthsBeyond) -> str:
-    if not beyond.share_of_ceiling > 0:
-        return ""
-    only = "only " if beyond.reach == "part" else ""
-    reached = f"{only}{percent(beyond.share_of_ceiling)}"
-    return f"; the widths alone reach {reached} of what the seeds' noise leaves to be predicted"
+def _reach(beyond: WidthsBeyond) -> tuple[Finding, ...]:
+    known = beyond.share_of_ceiling > 0
+    return (Finding("reach", (beyond.regime,), {"reach": beyond.share_of_ceiling}),) if known else ()
 
 
-def judge_std_spaces(case: Case) -> list[Verdict]:
-    """Judge S1 in every regime: low-STD spaces beat high-STD spaces."""
-    spread = ratio_std(case.fit.population)
+def judge_std_spaces(analysis: Analysis) -> list[Verdict]:
+    """Judge S1 in every regime, and over all: low-STD spaces beat high-STD spaces."""
+    spread = ratio_std(analysis.fit.population)
     if spread is None:
-        reason = "the table has neither widths nor the column ratio_std"
-        return [
-            case.not_assessable(
-                "S1", None, reason, "name the width columns: Population.from_frame(..., widths=[...])"
-            )
-        ]
-    prepared, macs = case.fit.recipes, case.fit.population.table["macs"].to_numpy()
+        return [analysis.not_assessable("S1", None, Finding("no STD"), (Finding("name widths"),))]
+    prepared, macs = analysis.fit.recipes, analysis.fit.population.table["macs"].to_numpy()
     recipes = prepared.at_average_technique.assign(std=spread[prepared.first], cost=macs[prepared.first])
-    members = zip(case.fit.regimes, prepared.members, strict=True)
-    found = [_compare_std(case, regime, recipes.iloc[mine]) for regime, mine in members]
-    verdicts = [v if isinstance(v, Verdict) else _std_verdict(case, v) for v in found]
+    members = zip(analysis.fit.regimes, prepared.members, strict=True)
+    found = [_compare_std(analysis, regime, recipes.iloc[mine]) for regime, mine in members]
+    verdicts = [v if isinstance(v, Verdict) else _std_verdict(analysis, v) for v in found]
     compared = [v for v in found if not isinstance(v, Verdict)]
-    return [*verdicts, _std_overall(case, compared)] if len(compared) > 1 else verdicts
+    return [*verdicts, _std_overall(analysis, compared)] if len(compared) > 1 else verdicts
 
 
 def std_halves(std: FloatArray) -> tuple[BoolArray, BoolArray]:
@@ -107,203 +86,154 @@ def std_halves(std: FloatArray) -> tuple[BoolArray, BoolArray]:
 
 @dataclass(frozen=True, eq=False)
 class _Compared:
-    """The two STD spaces of one regime: their difference, and the STD at which they end and begin.
-
-    `medians`: how much smaller the low-STD space's median drop is, points.
-    """
+    """The two STD spaces of one regime."""
 
     regime: RegimeData
     difference: SpaceDifference
-    bounds: tuple[float, float]
-    medians: float
+    bounds: tuple[float, float]  # STD at which the low one ends and the high one begins.
+    medians: float  # How much smaller the low-STD space's median drop is, points.
 
 
-def _compare_std(case: Case, regime: RegimeData, recipes: pd.DataFrame) -> Verdict | _Compared:
+def _compare_std(analysis: Analysis, regime: RegimeData, recipes: pd.DataFrame) -> Verdict | _Compared:
     if len(recipes) < MINIMUM_RECIPES:
-        reason = f"{len(recipes)} recipes; two spaces to compare need {MINIMUM_RECIPES}"
-        return case.not_assessable("S1", regime, reason, more_recipes(regime))
+        few = Finding("few for spaces", (), {"recipes": len(recipes), "needed": MINIMUM_RECIPES})
+        return analysis.not_assessable("S1", regime, few, (more_recipes(regime),))
     low, high = std_halves(recipes["std"].to_numpy())
     bounds = float(recipes["std"][low].max()), float(recipes["std"][high].min())
     if bounds[0] >= bounds[1]:
-        return case.not_assessable(
-            "S1", regime, "all recipes have practically the same STD", more_recipes(regime)
-        )
-    drop, cost = recipes["drop"].to_numpy(), recipes["cost"].to_numpy()
+        return analysis.not_assessable("S1", regime, Finding("one STD"), (more_recipes(regime),))
+    drop, cost, seed = recipes["drop"].to_numpy(), recipes["cost"].to_numpy(), analysis.fit.settings.seed
     try:
-        found = compare_spaces(
-            drop[low], drop[high], costs=(cost[low], cost[high]), seed=case.fit.settings.seed
-        )
+        found = compare_spaces(drop[low], drop[high], costs=(cost[low], cost[high]), seed=seed)
     except FitError as error:
-        return case.not_assessable("S1", regime, str(error), more_recipes(regime))
+        why = Finding("no common costs", (), {"text": str(error)})
+        return analysis.not_assessable("S1", regime, why, (more_recipes(regime),))
     return _Compared(regime, found, bounds, float(np.median(drop[high]) - np.median(drop[low])))
 
 
-def _std_verdict(case: Case, compared: _Compared) -> Verdict:
+def _std_verdict(analysis: Analysis, compared: _Compared) -> Verdict:
     found, (low, high) = compared.difference, compared.bounds
-    effect = _std_effect(case, found.draws)
-    apart = f"{number(abs(compared.medians))} points {'smaller' if compared.medians >= 0 else 'larger'}"
-    by = (
-        f"at equal MACs evenly pruned recipes (STD of the pruning ratios up to {low:.2f}) are {_better(found.draws)} than "
-        f"uneven ones (from {high:.2f}) in their mean drop; their median, which a few collapsed networks do not move, is "
-        f"{apart}"
-    )
-    words = _std_words(case.at(compared.regime), by)
-    words["because"] = f"; EDFs: Kolmogorov-Smirnov {found.ks:.2f}, p = {found.ks_p_value:.2g}"
-    words["remedy"] = twice_the_recipes(compared.regime)
-    return case.verdict("S1", compared.regime, effect, words)
+    values: dict[str, Value] = {
+        **_better(found.draws),
+        "low": low,
+        "high": high,
+        "median": abs(compared.medians),
+        "size": "smaller" if compared.medians >= 0 else "larger",
+    }
+    facts = (Finding("EDF distance", (), {"ks": found.ks, "p": found.ks_p_value}),)
+    remedies = (twice_the_recipes(compared.regime),)
+    effect = _std_effect(analysis, found.draws)
+    return analysis.verdict("S1", compared.regime, effect, Finding("S1", (), values), facts, remedies)
 
 
-def _std_overall(case: Case, compared: list[_Compared]) -> Verdict:
+def _std_overall(analysis: Analysis, compared: list[_Compared]) -> Verdict:
     """Judge S1 over all regimes: the mean advantage, and how it changes from the mildest to the hardest regime."""
     draws = np.stack([c.difference.draws for c in compared], axis=1)
-    first, last = (f"{100 * c.regime.target:.4g} %" for c in (compared[0], compared[-1]))
-    by = (
-        f"on average over {len(compared)} regimes their mean drop is {_better(draws.mean(axis=1))}; "
-        f"from {first} to {last} reduction the advantage goes from {number(np.median(draws[:, 0]))} to "
-        f"{number(np.median(draws[:, -1]))} points, a change of {span(draws[:, -1] - draws[:, 0])}"
+    values: dict[str, Value] = {
+        **_better(draws.mean(axis=1)),
+        "count": len(compared),
+        "first": compared[0].regime.target,
+        "last": compared[-1].regime.target,
+        "start": float(np.median(draws[:, 0])),
+        "end": float(np.median(draws[:, -1])),
+        "trend": estimate(draws[:, -1] - draws[:, 0]),
+    }
+    return analysis.verdict(
+        "S1", None, _std_effect(analysis, draws.mean(axis=1)), Finding("S1 overall", (), values)
     )
-    words = _std_words("Over all regimes", by)
-    return case.verdict("S1", None, _std_effect(case, draws.mean(axis=1)), words)
 
 
-def _better(draws: FloatArray) -> str:
-    """Return "better by ... points" or "worse by ... points", without a minus sign to puzzle over."""
+def _better(draws: FloatArray) -> dict[str, Value]:
+    """Return an advantage as "better" or "worse" by a positive amount: no minus sign to puzzle over."""
     worse = np.median(draws) < 0
-    return f"{'worse' if worse else 'better'} by {span(-draws if worse else draws)} points"
+    return {"direction": "worse" if worse else "better", "change": estimate(-draws if worse else draws)}
 
 
-def _std_effect(case: Case, draws: FloatArray) -> Effect:
-    least = case.thresholds.std_points
+def _std_effect(analysis: Analysis, draws: FloatArray) -> Effect:
+    least = analysis.thresholds.std_points
     lower, upper = interval(draws)
     return Effect(
-        holds=draws > least,
-        prior_probability=float("nan"),
-        size=draws,
-        quantity="low STD better by",
-        unit="percentage points",
-        negligible=f"the mean drops differ by at most {least:g} points",
-        inside_negligible=bool(-least <= lower and upper <= least),
+        draws > least, float("nan"), draws, inside_negligible=bool(-least <= lower and upper <= least)
     )
 
 
-def _std_words(place: str, by: str) -> dict[str, str]:
-    return {
-        "supported": f"{place} low-STD spaces beat high-STD spaces: {by}.",
-        "refuted": f"{place} low-STD spaces do not beat high-STD spaces: {by}.",
-        "undecided": f"{place} it is undecided whether low-STD spaces beat high-STD spaces: {by}.",
-    }
-
-
-def judge_retraining(case: Case) -> list[Verdict]:
+def judge_retraining(analysis: Analysis) -> list[Verdict]:
     """Judge R1 in every regime that was retrained in more than one way: the optimum does not move."""
-    population = case.fit.population
-    counts = (
-        population.table["retraining"].value_counts()
-        if "retraining" in population.table
-        else pd.Series(dtype=int)
-    )
-    if len(counts) < 2:
-        had = (
-            f"only {counts.index[0]!r}{_unsaid(case, beside='beside ')}"
-            if len(counts)
-            else "no column retraining"
-        )
-        remedy = _with_techniques(case.fit.regimes, ("fine-tune", "scratch"))
-        return [
-            case.not_assessable(
-                "R1", None, f"it needs two retraining techniques, and the table has {had}", remedy
-            )
-        ]
-    member = case.fit.recipes.assigned.index >= 0
+    population = analysis.fit.population
+    named = [name for name in population.techniques if name]
+    if len(named) < 2:
+        held = f"only {named[0]!r}" if named else "no column retraining"
+        why = Finding("one technique", (), {"held": held, "unnamed": _unnamed(analysis) if named else ()})
+        return [analysis.not_assessable("R1", None, why, (_with_techniques(analysis.fit.regimes, ()),))]
+    member = analysis.fit.recipes.assigned.index >= 0
     present = population.table["retraining"][member].dropna().unique()
-    cases = {str(name): _technique(case, str(name)) for name in present}
-    return [_moved(case, cases, regime) for regime in case.fit.regimes]
+    alone = {str(name): _technique(analysis, str(name)) for name in present}
+    return [_moved(analysis, alone, regime) for regime in analysis.fit.regimes]
 
 
-def _unsaid(case: Case, beside: str = "") -> str:
-    """Return how many trainings do not say how they were retrained, after a space; "" where all do."""
-    table = case.fit.population.table
+def _unnamed(analysis: Analysis) -> tuple[Finding, ...]:
+    """Return how many trainings do not name their retraining technique, where any do not."""
+    table = analysis.fit.population.table
     missing = int(table["retraining"].isna().sum())
-    return (
-        f" {beside}{missing:,} of {len(table):,} trainings that do not say how they were retrained"
-        if missing
-        else ""
-    )
+    return (Finding("unnamed techniques", (), {"missing": missing, "whole": len(table)}),) if missing else ()
 
 
 def _with_techniques(
     regimes: Sequence[RegimeData], techniques: tuple[str, ...], count: int = PROPOSED_COUNT
-) -> str:
-    """Return the plan lines of a population retrained in several ways; of one technique known, two are asked for."""
+) -> Finding:
+    """Return the plan of a population retrained in several ways."""
     named = techniques if len(techniques) > 1 else ("fine-tune", "scratch")
-    targets = ", ".join(f"{r.target:g}" for r in regimes)
-    return (
-        f'[[recipes]]\naxis = "{regimes[0].axis}"\nregimes = [{targets}]\ncount = {count}\n'
-        f"retraining = [{', '.join(json.dumps(n) for n in named)}]"
-    )
+    values: dict[str, Value] = {"axis": regimes[0].axis, "count": count, "retraining": named}
+    return Finding("more recipes", tuple(f"{r.target:g}" for r in regimes), values)
 
 
-def _technique(case: Case, name: str) -> Case:
-    settings = case.fit.settings
-    fitted: Fit = fit(
-        case.fit.population.in_regimes(case.fit.recipes.assigned).where(retraining=name),
+def _technique(analysis: Analysis, name: str) -> Analysis:
+    settings = analysis.fit.settings
+    fitted = fit(
+        analysis.fit.population.in_regimes(analysis.fit.recipes.assigned).where(retraining=name),
         regime_axis=settings.regime_axis,
-        # Noise as in the fit on trial; only normal noise has a closed form.
+        # Noise as in the fit that is judged; only normal noise has a closed form.
         noise=settings.noise,
         method="exact" if settings.noise == "normal" else "nuts",
         seed=settings.seed,
-        priors=case.fit.prior_settings,
+        priors=analysis.fit.prior_settings,
     )
-    return Case(fitted, case.thresholds)
+    return Analysis(fitted, analysis.thresholds)
 
 
-def _moved(case: Case, cases: dict[str, Case], regime: RegimeData) -> Verdict:
-    found = {name: _reading(c, regime) for name, c in cases.items()}
-    if rejected := {name: c for name, c in cases.items() if not c.usable}:
+def _moved(analysis: Analysis, alone: dict[str, Analysis], regime: RegimeData) -> Verdict:
+    if rejected := {name: a for name, a in alone.items() if not a.usable}:
         name, worst = next(iter(rejected.items()))
-        return case.not_assessable(
-            "R1", regime, f"of networks retrained by {name} alone, {worst.rejection}", worst.way_out
-        )
+        why = Finding("technique rejected", (), {"technique": name, "why": worst.rejection})
+        return analysis.not_assessable("R1", regime, why, (worst.way_out,))
+    found = {name: _of_target(a, regime) for name, a in alone.items()}
     both = {name: r for name, r in found.items() if r is not None}
     if len(both) < 2:
-        reason = f"fewer than two techniques have enough recipes here ({', '.join(both) or 'none'})"
-        return case.not_assessable("R1", regime, reason, _with_techniques([regime], tuple(cases)))
-    if not any(cases[name].has_optimum(r) == "supported" for name, r in both.items()):
-        return case.not_assessable(
-            "R1",
-            regime,
-            "C3a is not supported for any of the techniques alone, so there is no optimum to move",
-            _with_techniques([regime], tuple(both), 2 * regime.n_recipes),
-        )
-    posterior = [exchange_regret(a.grid, a.drop, b.grid, b.drop) for a, b in combinations(both.values(), 2)]
-    prior = [
-        exchange_regret(a.grid, a.prior_drop, b.grid, b.prior_drop) for a, b in combinations(both.values(), 2)
-    ]
-    return _moved_verdict(case, regime, both, np.max(posterior, axis=0), np.max(prior, axis=0))
-
-
-def _moved_verdict(
-    case: Case, regime: RegimeData, both: dict[str, Reading], regret: FloatArray, prior: FloatArray
-) -> Verdict:
-    limit = case.thresholds.regret
-    effect = Effect(
-        holds=regret < limit,
-        prior_probability=float((prior < limit).mean()),
-        size=regret,
-        quantity="cost of exchanging best mCBs",
-        unit="percentage points",
-        negligible=f"using one technique's optimum for another costs under {limit:g} points",
+        why = Finding("few techniques here", (), {"held": ", ".join(both) or "none"})
+        return analysis.not_assessable("R1", regime, why, (_with_techniques([regime], tuple(alone)),))
+    if not any(r.outcome == "supported" for r in both.values()):
+        remedy = _with_techniques([regime], tuple(both), 2 * regime.n_recipes)
+        return analysis.not_assessable("R1", regime, Finding("no optimum of technique"), (remedy,))
+    pairs = list(combinations(both.values(), 2))
+    regret = np.array([exchange_regret(a.grid, a.drop, b.grid, b.drop) for a, b in pairs]).max(axis=0)
+    prior = np.array([exchange_regret(a.grid, a.prior_drop, b.grid, b.prior_drop) for a, b in pairs]).max(
+        axis=0
     )
-    where = "; ".join(f"{name}: {span(np.exp(r.optimum.log_mcb))}" for name, r in both.items())
-    at, cost = case.at(regime), f"using one's best mCB for the other costs {span(regret)} points ({where})"
-    words = {
-        "supported": f"{at} the retraining technique does not move the optimum: {cost}.",
-        "refuted": f"{at} the retraining technique moves the optimum: {cost}.",
-        "undecided": f"{at} it is undecided whether the retraining technique moves the optimum: {cost}.",
-        "because": f"; without{unsaid}" if (unsaid := _unsaid(case)) else "",
-        "remedy": _with_techniques([regime], tuple(both)),
-    }
-    return case.verdict("R1", regime, effect, words)
+    limit = analysis.thresholds.regret
+    effect = Effect(holds=regret < limit, prior_probability=float((prior < limit).mean()), size=regret)
+    optima = tuple(
+        Finding("technique optimum", (), {"technique": name, "best": estimate(np.exp(r.optimum.log_mcb))})
+        for name, r in both.items()
+    )
+    said = Finding("R1", (), {"cost": estimate(regret), "optima": optima})
+    return analysis.verdict(
+        "R1", regime, effect, said, _unnamed(analysis), (_with_techniques([regime], tuple(both)),)
+    )
+
+
+def _of_target(analysis: Analysis, regime: RegimeData) -> RegimePosterior | None:
+    """Return a technique's own regime of this centre, where it was fitted."""
+    return next((r for r in analysis.regimes if abs(r.data.target - regime.target) < 1e-9), None)
 
 
 def exchange_regret(
@@ -321,9 +251,3 @@ def exchange_regret(
 def _regret(grid: FloatArray, drop: FloatArray, at: FloatArray) -> FloatArray:
     index = np.rint(np.interp(at, grid, np.arange(grid.size))).astype(np.int64)
     return np.asarray(drop[np.arange(len(drop)), index] - drop.min(axis=1))
-
-
-def _reading(case: Case, regime: RegimeData) -> Reading | None:
-    if not case.usable:
-        return None
-    return next((r for r in case.readings if abs(r.data.target - regime.target) < 1e-9), None)

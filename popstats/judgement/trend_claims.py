@@ -5,133 +5,116 @@ from __future__ import annotations
 import numpy as np
 
 from popstats.arrays import FloatArray
+from popstats.findings import Finding, Value, merge
 from popstats.inference.draws import interval
-from popstats.judgement.analysis import PROPOSED_COUNT, Case, Effect, Reading, number, percent, span
+from popstats.judgement.analysis import PROPOSED_COUNT, Analysis, Effect, RegimePosterior, estimate
 from popstats.judgement.verdicts import Verdict
-from popstats.posterior.optimum import SHUFFLES, TIE
 
 #: Simulations of C4's prior probability: what a predictor that knows nothing would reach by luck.
 LUCK = 4000
-
-
+#: Shuffles behind the p value of C4, and the difference in points below which two of them are one.
+SHUFFLES, _TIE = 2000, 1e-12
 #: Regimes that the proposed plan lines ask for: one more than C4 needs.
-PROPOSED_REGIMES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+PROPOSED_REGIMES = ("0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9")
+#: Degrees of the curve in the log remaining cost that C4 chooses from.
+DEGREES = (1, 2)
 
 
-def judge_trend(case: Case) -> Verdict:
+def judge_trend(analysis: Analysis) -> Verdict:
     """Judge C3d over all regimes: the optimal mCB rises with more aggressive pruning."""
-    if not case.usable:
-        return case.rejected("C3d", None)
-    limits, readings = case.thresholds, case.with_optimum
-    if len(readings) < limits.trend_regimes:
-        labels = ", ".join(f"{100 * r.data.target:.4g} %" for r in readings)
-        held = (
-            f"there {'is' if len(readings) == 1 else 'are'} {len(readings)} ({labels})"
-            if readings
-            else "there is none"
-        )
-        reason = f"it needs {limits.trend_regimes} regimes with C3a supported, and {held}"
-        return case.not_assessable(
-            "C3d", None, reason, f"more recipes in more regimes, e.g.\n{_more_regimes(case)}"
-        )
-    steps = aggressiveness(readings)
-    change = optimum_trend(np.stack([r.optimum.log_mcb for r in readings], axis=1), steps)
-    prior = optimum_trend(np.stack([r.prior.log_mcb for r in readings], axis=1), steps)
+    limits, regimes = analysis.thresholds, analysis.with_optimum
+    if few := _too_few(analysis, "C3d", limits.trend_regimes):
+        return few
+    steps = aggressiveness(regimes)
+    change = optimum_trend(np.stack([r.optimum.log_mcb for r in regimes], axis=1), steps)
+    prior = optimum_trend(np.stack([r.prior.log_mcb for r in regimes], axis=1), steps)
     least = float(np.log(limits.trend))
     lower, upper = interval(change)
     effect = Effect(
         holds=change > least,
         prior_probability=float((prior > least).mean()),
         size=np.exp(change),
-        quantity="change of the best mCB",
-        unit="factor",
-        negligible=f"the optimal mCB changes by no more than a factor of {limits.trend:g}",
         inside_negligible=bool(-least <= lower and upper <= least),
     )
-    over = f"from {100 * readings[0].data.target:.4g} to {100 * readings[-1].data.target:.4g} % reduction"
-    by = f"{over} it changes by a factor of {span(np.exp(change))} ({len(readings)} regimes)"
-    words = {
-        "supported": f"The best mCB rises with more aggressive pruning: {by}.",
-        "refuted": f"The best mCB does not rise with more aggressive pruning: {by}.",
-        "undecided": f"It is undecided whether the best mCB rises with more aggressive pruning: {by}.",
-        "remedy": f"more recipes in these regimes: {', '.join(f'{100 * r.data.target:.4g} %' for r in readings)}",
+    values: dict[str, Value] = {
+        "direction": "falls" if (change < -least).mean() >= limits.supported else "does not rise",
+        "first": regimes[0].data.target,
+        "last": regimes[-1].data.target,
+        "change": estimate(np.exp(change)),
+        "count": len(regimes),
     }
-    return case.verdict("C3d", None, effect, words)
+    more = tuple(_more_recipes(analysis, (r.label,), 2 * r.data.n_recipes) for r in regimes)
+    return analysis.verdict("C3d", None, effect, Finding("C3d", (), values), (), merge(more))
 
 
-def judge_limit(case: Case) -> Verdict:
+def judge_limit(analysis: Analysis) -> Verdict:
     """Judge C4 over all regimes: the limit is predictable from the optimal mCB."""
-    if not case.usable:
-        return case.rejected("C4", None)
-    limits, readings = case.thresholds, case.readings
-    if len(readings) < limits.limit_regimes:
-        held = f"there {'is' if len(readings) == 1 else 'are'} {len(readings)}"
-        reason = f"it needs {limits.limit_regimes} fitted regimes, and {held}"
-        return case.not_assessable("C4", None, reason, _more_regimes(case))
-    steps = -aggressiveness(readings)
-    limit = np.stack([r.optimum.limit for r in readings], axis=1)
-    log_mcb = np.stack([r.optimum.log_mcb for r in readings], axis=1)
-    gain = leave_one_out_gain(limit, log_mcb, steps)
-    lucky = lucky_share(
-        np.median(limit, axis=0),
-        np.median(log_mcb, axis=0),
-        steps,
-        np.random.default_rng([case.fit.settings.seed, 42]),
-    )
-    by_luck = f"best mCBs dealt out to the regimes at random do as well in {percent(lucky)} of shuffles"
+    limits, regimes = analysis.thresholds, analysis.with_optimum
+    if few := _too_few(analysis, "C4", limits.limit_regimes):
+        return few
+    limit = np.stack([r.optimum.limit for r in regimes], axis=1)
+    log_mcb = np.stack([r.optimum.log_mcb for r in regimes], axis=1)
+    middle, seed = np.median(limit, axis=0), analysis.fit.settings.seed
+    base = best_base(middle, aggressiveness(regimes))
+    gain = leave_one_out_gain(limit, log_mcb, base)
+    lucky = lucky_share(middle, np.median(log_mcb, axis=0), base, np.random.default_rng([seed, 42]))
+    chance = Finding("lucky", (), {"lucky": lucky})
     effect = Effect(
         holds=gain > 0,
-        prior_probability=luck(steps, case.fit.settings.seed),
+        prior_probability=luck(base, seed),
         size=gain,
-        quantity="fall of the error",
-        unit="percentage points",
-        negligible="nothing: any lower error counts",
-        withheld=by_luck if lucky > 1.0 - limits.supported else "",
+        withheld=chance if lucky > 1.0 - limits.supported else None,
     )
-    constant = _constant_error(limit)
-    error = (
-        f"with it beside log(1 - reduction), the error of predicting a left-out regime's limit {_falls(gain)} points "
-        f"({len(readings)} regimes); a constant alone errs by {number(constant, 3)} points, "
-        f"and {by_luck}"
-    )
-    words = {
-        "supported": f"The best mCB predicts the limit: {error}.",
-        "refuted": f"The best mCB does not help to predict the limit: {error}.",
-        "undecided": f"It is undecided whether the best mCB predicts the limit: {error}.",
-        "remedy": f"more regimes:\n{_more_regimes(case)}",
-    }
-    return case.verdict("C4", None, effect, words)
-
-
-def _more_regimes(case: Case) -> str:
-    """Return the plan lines of a population with enough regimes."""
-    return f'[[recipes]]\naxis = "{case.fit.regime_axis}"\nregimes = {list(PROPOSED_REGIMES)}\ncount = {PROPOSED_COUNT}'
-
-
-def _falls(gain: FloatArray) -> str:
-    """Return "falls by ..." or "rises by ..." of an error, without a minus sign to puzzle over."""
     worse = np.median(gain) < 0
-    return f"{'rises' if worse else 'falls'} by {span(-gain if worse else gain, 3)}"
+    values: dict[str, Value] = {
+        "direction": "rises" if worse else "falls",
+        "change": estimate(-gain if worse else gain),
+        "count": len(regimes),
+        "lucky": lucky,
+        "constant": _constant_error(middle),
+    }
+    remedy = _more_recipes(analysis, PROPOSED_REGIMES)
+    return analysis.verdict("C4", None, effect, Finding("C4", (), values), (), (remedy,))
 
 
-def aggressiveness(readings: tuple[Reading, ...]) -> FloatArray:
+def _too_few(analysis: Analysis, conjecture: str, needed: int) -> Verdict | None:
+    """Return the verdict where too few regimes have an optimum, or the fit cannot be used."""
+    if not analysis.usable:
+        return analysis.rejected(conjecture, None)
+    held = analysis.with_optimum
+    if len(held) >= needed:
+        return None
+    where = tuple(r.label for r in held)
+    why = Finding("few regimes with optimum", where, {"held": len(held), "needed": needed})
+    return analysis.not_assessable(conjecture, None, why, (_more_recipes(analysis, PROPOSED_REGIMES),))
+
+
+def _more_recipes(analysis: Analysis, labels: tuple[str, ...], count: int = PROPOSED_COUNT) -> Finding:
+    return Finding("more recipes", labels, {"axis": analysis.fit.regime_axis, "count": count})
+
+
+def aggressiveness(regimes: tuple[RegimePosterior, ...]) -> FloatArray:
     """Return -log(1 - reduction) of each regime, shape (K,)."""
-    return -np.log1p(-np.array([r.data.target for r in readings]))
+    return -np.log1p(-np.array([r.data.target for r in regimes]))
 
 
-def luck(steps: FloatArray, seed: int) -> float:
+def best_base(limit: FloatArray, aggressiveness: FloatArray) -> FloatArray:
+    """Return the columns of the curve in the remaining cost that best predicts a left-out regime's limit, (K, 2 or 3)."""
+    found = [np.vander(aggressiveness, degree + 1, increasing=True) for degree in DEGREES]
+    return min(found, key=lambda base: float(_leave_one_out_error(base[None], limit[None])[0]))
+
+
+def luck(base: FloatArray, seed: int) -> float:
     """Return how often a predictor without information lowers the error: the prior probability of the claim."""
-    rng = np.random.default_rng([seed, 41])
-    shape = (LUCK, steps.size)
+    rng, shape = np.random.default_rng([seed, 41]), (LUCK, len(base))
     return float(
-        (leave_one_out_gain(rng.standard_normal(shape), rng.standard_normal(shape), steps) > 0).mean()
+        (leave_one_out_gain(rng.standard_normal(shape), rng.standard_normal(shape), base) > 0).mean()
     )
 
 
 def _constant_error(limit: FloatArray) -> float:
     """Return the leave-one-out error of predicting each regime's limit by the others' mean, points."""
-    middle = np.median(limit, axis=0)
-    left_out = (middle - middle.mean()) * middle.size / (middle.size - 1)
+    left_out = (limit - limit.mean()) * limit.size / (limit.size - 1)
     return float(np.sqrt((left_out**2).mean()))
 
 
@@ -148,36 +131,27 @@ def optimum_trend(log_mcb: FloatArray, aggressiveness: FloatArray) -> FloatArray
     return np.asarray(slope * np.ptp(aggressiveness))
 
 
-def leave_one_out_gain(limit: FloatArray, log_mcb: FloatArray, aggressiveness: FloatArray) -> FloatArray:
-    """Return how much knowing the optimal mCB lowers the error of a left-out regime's limit, points, (S,).
+def leave_one_out_gain(limit: FloatArray, log_mcb: FloatArray, base: FloatArray) -> FloatArray:
+    """Return how much the optimal mCB beside the `base` columns (K, b) lowers a left-out limit's error, points, (S,)."""
+    # limit, log_mcb (S, K)
+    alone = np.broadcast_to(base, (*limit.shape, base.shape[1]))
+    full = np.concatenate([alone, log_mcb[..., None]], axis=-1)
+    return _leave_one_out_error(alone, limit) - _leave_one_out_error(full, limit)
 
-    Root mean squared leave-one-regime-out error of limit ~ 1 + a, minus that of limit ~ 1 + a + log mCB.
+
+def lucky_share(limit: FloatArray, log_mcb: FloatArray, base: FloatArray, rng: np.random.Generator) -> float:
+    """Return the permutation p value: how often optimal mCBs shuffled over the regimes lower the error as much.
+
+    What the base columns explain of the optimal mCB stays with the regime; the rest of it is shuffled, so that nothing but
+    its relation to the limit is lost.
+
+    Source: Winkler et al. (2014), doi:10.1016/j.neuroimage.2014.01.060, table 2 (Smith's method).
     """
-    # limit, log_mcb (S, K); aggressiveness (K,)
-    base = np.broadcast_to(
-        np.stack([np.ones_like(aggressiveness), aggressiveness], axis=-1), (*limit.shape, 2)
-    )
-    full = np.concatenate([base, log_mcb[..., None]], axis=-1)
-    return _leave_one_out_error(base, limit) - _leave_one_out_error(full, limit)
-
-
-def lucky_share(
-    limit: FloatArray, log_mcb: FloatArray, aggressiveness: FloatArray, rng: np.random.Generator
-) -> float:
-    """Return how often optimal mCBs dealt out to the regimes at random lower the error as much.
-
-    What log(1 - reduction) says of the optimal mCB stays with the regime; the rest of it is shuffled, so that
-    nothing but its relation to the limit is lost.
-
-    Source: Winkler et al. (2014), doi:10.1016/j.neuroimage.2014.01.060, table 2 (Smith's method: what other
-    regressors leave of the one that is tested is shuffled).
-    """
-    # limit, log_mcb (K,); aggressiveness (K,)
-    base = np.stack([np.ones_like(aggressiveness), aggressiveness], axis=-1)
+    # limit, log_mcb (K,); base (K, b)
     rest = log_mcb - base @ np.linalg.lstsq(base, log_mcb, rcond=None)[0]
     shuffled = np.vstack([rest, rng.permuted(np.tile(rest, (SHUFFLES, 1)), axis=1)])
-    gain = leave_one_out_gain(np.tile(limit, (len(shuffled), 1)), shuffled, aggressiveness)
-    return float((gain >= gain[0] - TIE).mean())
+    gain = leave_one_out_gain(np.tile(limit, (len(shuffled), 1)), shuffled, base)
+    return float((gain >= gain[0] - _TIE).mean())
 
 
 def _leave_one_out_error(design: FloatArray, y: FloatArray) -> FloatArray:

@@ -6,15 +6,19 @@ import html
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Literal, get_args, overload
+from typing import Literal, get_args, overload
 
 import pandas as pd
 
 from popstats.errors import PopstatsError
+from popstats.findings import Finding, merge
+from popstats.words import ALL, QUANTITIES, sentence
 
-if TYPE_CHECKING:
-    from popstats.judgement.explained import Explained
-
+#: What `Verdicts.to_records` gives of each verdict.
+_RECORDED = (
+    "conjecture", "regime", "target", "claim", "outcome", "probability", "prior_probability", "estimate", "lower", "upper",
+    "unit", "quantity", "observed_range", "negligible_region", "sentence", "reason", "remedy", "thresholds",
+)  # fmt: skip
 
 #: Probabilities are means over draws; a limit met up to rounding is met.
 _ROUNDING = 1e-12
@@ -32,7 +36,7 @@ CLAIMS: dict[str, str] = {
     "C4": "The limit of accuracy is predictable from the optimal mCB",
     "S1": "Low-STD spaces beat high-STD spaces",
     "R1": "The retraining technique does not move the optimum",
-    "M1": "mCB explains something that the layers' widths do not",
+    "M1": "mCB explains something that the layer widths do not",
 }
 
 
@@ -71,7 +75,14 @@ class Thresholds:
     std_points : float
         S1: the mean drops differ by more than this many points.
     gain : float
-        M1: cross-validated R^2 beyond MACs rises by more than this.
+        M1: cross-validated R² beyond MACs rises by more than this.
+    moving : float
+        "Supported" is withheld where an F test with a smaller p value finds that the curve moves with MACs inside the
+        regime, and the fitted change exceeds `rise`.
+    clusters : int
+        "Supported" is withheld where recipes form at most so many clusters in mCB ...
+    covered : float
+        ... that cover less than this share of the observed range.
     """
 
     supported: float = 0.95
@@ -89,6 +100,9 @@ class Thresholds:
     limit_regimes: int = 6
     std_points: float = 0.05
     gain: float = 0.01
+    moving: float = 0.001
+    clusters: int = 6
+    covered: float = 0.60
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -130,26 +144,20 @@ class Verdict:
     probability : float
         Posterior probability of the claim with its negligible region; NaN if not assessable.
     prior_probability : float
-        Of the same claim before the data, by simulation from the prior; NaN where the probability comes from
-        a bootstrap, which has none.
+        Of the same claim under the prior, by simulation; NaN where the probability comes from a bootstrap.
     estimate, lower, upper : float
         `quantity` with its 90 % equal-tailed interval, in `unit`: what the probability is about, whatever the outcome.
         Where the best mCB lies is in `sentence`, and in `Fit.optima`.
-    unit : str
     observed_range : (float, float)
-        mCB between which anything is claimed (2.5 to 97.5 % of the regime's networks).
+        mCB between which anything is claimed.
     thresholds : Thresholds
         What the verdict was made with.
-    negligible_region : str
-        What counts as no effect, in words.
-    reason : str
-        Why this outcome.
-    sentence : str
-        The verdict for a report, in plain words with numbers and units.
-    remedy : str
-        For verdicts without an answer: what would give one, with the lines of a plan where a population could.
-    quantity : str
-        What `estimate` is an estimate of; empty where nothing could be assessed.
+    finding : Finding
+        What was found, typed: `sentence` in words.
+    basis : tuple of Finding
+        Why this outcome: `reason` in words.
+    remedies : tuple of Finding
+        What would decide, with the lines of a plan where a population could: `remedy` in words.
     """
 
     conjecture: str
@@ -160,14 +168,11 @@ class Verdict:
     estimate: float
     lower: float
     upper: float
-    unit: str
     observed_range: tuple[float, float]
     thresholds: Thresholds
-    negligible_region: str
-    reason: str
-    sentence: str
-    remedy: str = ""
-    quantity: str = ""
+    finding: Finding
+    basis: tuple[Finding, ...]
+    remedies: tuple[Finding, ...] = ()
 
     @property
     def claim(self) -> str:
@@ -182,6 +187,41 @@ class Verdict:
         except ValueError:
             return math.nan
 
+    @property
+    def sentence(self) -> str:
+        """The verdict in plain words, with numbers and units."""
+        return sentence(self.finding)
+
+    @property
+    def reason(self) -> str:
+        """Why this outcome, in words."""
+        return " ".join(sentence(found) for found in self.basis)
+
+    @property
+    def remedy(self) -> str:
+        """What would decide, in words; empty where nothing is open."""
+        return "\n".join(sentence(found) for found in self.remedies)
+
+    @property
+    def quantity(self) -> str:
+        """What `estimate` is an estimate of; empty where nothing could be assessed."""
+        return "" if self.outcome == "not assessable" else QUANTITIES[self.conjecture][0]
+
+    @property
+    def unit(self) -> str:
+        """Of `estimate`."""
+        return "" if self.outcome == "not assessable" else QUANTITIES[self.conjecture][1]
+
+    @property
+    def negligible_region(self) -> str:
+        """What counts as no effect, in words."""
+        return "" if self.outcome == "not assessable" else negligible(self.conjecture, self.thresholds)
+
+
+def negligible(conjecture: str, thresholds: Thresholds) -> str:
+    """Return what counts as no effect, in words."""
+    return QUANTITIES[conjecture][2].format(**asdict(thresholds))
+
 
 class Verdicts(Sequence[Verdict]):
     """The verdicts of one fit: a sequence of `Verdict` that displays itself as a table.
@@ -191,23 +231,23 @@ class Verdicts(Sequence[Verdict]):
     Parameters
     ----------
     items : sequence of Verdict
-    explained : Explained, optional
-        What explains the drop, as M1 was judged with; a report that is given the verdicts need not compute it again.
+    analysis : popstats.judgement.analysis.Analysis, optional
+        What they were read off: a report that is given the verdicts computes nothing again.
 
     Examples
     --------
     >>> import popstats
     >>> population = popstats.simulate_population(regimes=[0.6], n=300, rise=1.0)
     >>> verdicts = popstats.judge(popstats.fit(population, method="exact"))
-    >>> verdicts.of("C3a")[0].sentence[:46]
-    'At 60 % MACs reduction there is a best mCB: 1.'
-    >>> verdicts.frame.loc[verdicts.frame["conjecture"] == "C3c", ["outcome", "quantity"]].to_numpy().tolist()
-    [['supported', 'cost of mCB = 1']]
+    >>> verdicts.of("C3a")[0].sentence[:48]
+    'At 60 % MACs reduction there is a best mCB of 1.'
+    >>> verdicts.outcome("C3c", "0.60"), verdicts.regimes_where("C3a", "supported")
+    ('supported', ['0.60'])
     """
 
-    def __init__(self, items: Sequence[Verdict], explained: Explained | None = None) -> None:
+    def __init__(self, items: Sequence[Verdict], analysis: object = None) -> None:
         self._items = tuple(items)
-        self.explained = explained
+        self.analysis = analysis
 
     @overload
     def __getitem__(self, index: int) -> Verdict: ...
@@ -235,57 +275,44 @@ class Verdicts(Sequence[Verdict]):
         kept = [v for v in self if v.conjecture == conjecture and regime in (None, v.regime)]
         return Verdicts(kept)
 
+    def outcome(self, conjecture: str, regime: str) -> str:
+        """Return the outcome of a conjecture in a regime; "" where it was not judged."""
+        found = self.of(conjecture, regime)
+        return found[0].outcome if len(found) else ""
+
+    def regimes_where(self, conjecture: str, outcome: str) -> list[str]:
+        """Return the labels of the regimes in which a conjecture has an outcome."""
+        return [v.regime for v in self if (v.conjecture, v.outcome) == (conjecture, outcome)]
+
     @property
     def frame(self) -> pd.DataFrame:
-        """One row a verdict: conjecture, regime, outcome, probability, estimate, lower, upper, unit, quantity, ...
+        """One row per verdict: conjecture, regime, outcome, probability, estimate, lower, upper, reason.
 
-        `estimate` is of `quantity`, what the probability is about: for C3a not the best mCB, but how far the curve rises
-        from its lowest point to the end where it rises less. `target` is the regime's centre as a number, a fraction
-        removed; NaN over all regimes.
+        `estimate` is of what the probability is about (`Verdict.quantity`): for C3a not the best mCB, but how far the curve
+        rises from its minimum to the end where it rises less.
         """
-        first = [
-            "conjecture",
-            "regime",
-            "outcome",
-            "probability",
-            "estimate",
-            "lower",
-            "upper",
-            "unit",
-            "quantity",
-            "reason",
-        ]
-        rest = [f.name for f in fields(Verdict) if f.name not in [*first, "thresholds"]]
-        rows = [{f.name: getattr(v, f.name) for f in fields(Verdict)} | {"target": v.target} for v in self]
-        frame = pd.DataFrame(rows, columns=[*first, *rest, "target"])
-        return frame.astype({"target": float})
+        columns = ["conjecture", "regime", "outcome", "probability", "estimate", "lower", "upper", "reason"]
+        return pd.DataFrame([[getattr(v, name) for name in columns] for v in self], columns=columns)
 
     def to_records(self) -> list[dict[str, object]]:
-        """Return plain values for JSON, the regime's `target` included: NaN and infinite numbers become None."""
-        rows = (asdict(verdict) | {"target": verdict.target} for verdict in self)
-        return [{k: _plain(v) for k, v in row.items()} for row in rows]
+        """Return plain values and words for JSON: NaN and infinite numbers become None."""
+        return [{name: _plain(getattr(v, name)) for name in _RECORDED} for v in self]
 
     def __repr__(self) -> str:
         lines = [f"{c:<4}{regimes:<7} {outcome:<15}{words}" for c, regimes, outcome, words in self._folded()]
         return "\n".join([f"<Verdicts: {len(self)}{self._counts()}>", *lines])
 
     def _folded(self) -> list[tuple[str, str, str, str]]:
-        """Return conjecture, regimes, outcome, words; those that cannot be assessed share a row where the reason is one."""
-        alike: dict[tuple[str, str], list[Verdict]] = {}
-        for verdict in self:
-            open_ = verdict.outcome == "not assessable"
-            alike.setdefault((verdict.conjecture, verdict.reason if open_ else verdict.regime), []).append(
-                verdict
-            )
-        return [
-            (
-                found[0].conjecture,
-                ", ".join(v.regime for v in found),
-                found[0].outcome,
-                found[0].reason if found[0].outcome == "not assessable" else found[0].sentence,
-            )
-            for found in alike.values()
-        ]
+        """Return conjecture, regimes, outcome, words; those that cannot be assessed share a row per kind of reason."""
+        rows: list[tuple[str, str, str, str]] = []
+        for conjecture in dict.fromkeys(v.conjecture for v in self):
+            own = self.of(conjecture)
+            rows += [
+                (conjecture, v.regime, v.outcome, v.sentence) for v in own if v.outcome != "not assessable"
+            ]
+            for found in merge(v.finding for v in own if v.outcome == "not assessable"):
+                rows.append((conjecture, ", ".join(found.regimes) or ALL, "not assessable", sentence(found)))
+        return rows
 
     def _counts(self) -> str:
         counts = [(sum(v.outcome == outcome for v in self), outcome) for outcome in get_args(Outcome)]
@@ -346,6 +373,4 @@ def _plain(value: object) -> object:
         return value if math.isfinite(value) else None
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return value
+    return asdict(value) if isinstance(value, Thresholds) else value

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from popstats.arrays import FloatArray
+from popstats.findings import Finding, Value
 from popstats.inference.draws import interval
 from popstats.judgement.analysis import (
-    Case,
+    Analysis,
     Effect,
-    Reading,
+    RegimePosterior,
+    estimate,
     more_recipes,
-    number,
-    percent,
-    span,
     twice_the_recipes,
 )
+from popstats.judgement.optimum_claims import needs_optimum, optimum_undecided, per_regime
 from popstats.judgement.verdicts import Thresholds, Verdict
 from popstats.posterior.mean_curve import MeanCurve
 
@@ -34,7 +34,7 @@ PRIOR_WINNERS = 2.0
 #: Simulated populations behind the lift that the curve alone implies.
 SIMULATIONS = 100
 _DRAWS = 4000
-#: The fit's noise in words.
+#: The fit's noise, for the reason.
 _NOISES = {"normal": "normal", "student": "Student-t", "frontier": "frontier (normal plus exponential)"}
 
 
@@ -46,52 +46,44 @@ class CrossFit:
     near: float  # How many of them are among the nearest to the optimum of the other half.
 
 
-def judge_winners(case: Case) -> list[Verdict]:
-    """Judge C3b in every regime: winners lie near the optimum.
-
-    The halves are fitted under the noise, the curve's scales and the weights of the fit on trial.
-    """
-    if not case.usable:
-        return [case.rejected("C3b", regime) for regime in case.fit.regimes]
-    readings = {r.label: (r, curve) for r, curve in zip(case.readings, case.mean_curves, strict=True)}
-    verdicts = []
-    for regime in case.fit.regimes:
-        if not regime.fitted or regime.n_recipes < MINIMUM_RECIPES:
-            few = f"{regime.n_recipes} recipes; two halves with winners in each need {MINIMUM_RECIPES}"
-            verdicts.append(case.not_assessable("C3b", regime, regime.reason or few, more_recipes(regime)))
-        else:
-            verdicts.append(_winners(case, *readings[regime.label]))
-    return verdicts
+def judge_winners(analysis: Analysis) -> list[Verdict]:
+    """Judge C3b in every regime: winners lie near the optimum. Halves keep the fit's noise, scales and weights."""
+    return per_regime(analysis, "C3b", _winners)
 
 
-def _winners(case: Case, reading: Reading, curve: MeanCurve) -> Verdict:
-    limits, seed = case.thresholds, case.fit.settings.seed
-    counted = cross_fit(curve, limits, np.random.default_rng([seed, 31]))
+def _winners(analysis: Analysis, regime: RegimePosterior) -> Verdict:
+    limits, seed, data = analysis.thresholds, analysis.fit.settings.seed, regime.data
+    if data.n_recipes < MINIMUM_RECIPES:
+        few = Finding("few for halves", (), {"recipes": data.n_recipes, "needed": MINIMUM_RECIPES})
+        return analysis.not_assessable("C3b", data, few, (more_recipes(data),))
+    if found := needs_optimum(analysis, "C3b", regime):
+        return found
+    counted = cross_fit(regime.mean_curve, limits, np.random.default_rng([seed, 31]))
     lift = lift_draws(counted, limits.nearest, np.random.default_rng([seed, 32]))
-    prior = lift_draws(CrossFit(0.0, 0.0), limits.nearest, np.random.default_rng([seed, 33]))
-    implied = _implied(case, reading, curve)
     effect = Effect(
         holds=lift > limits.lift,
-        prior_probability=float((prior > limits.lift).mean()),
+        prior_probability=prior_lift(limits, seed),
         size=lift,
-        quantity="winners near the best mCB",
-        unit="times their share",
-        negligible=f"the nearest hold at most {limits.lift:g} times their share of the winners",
         inside_negligible=_inside(lift, limits.lift),
+        withheld=optimum_undecided(regime),
+        rests_on=regime.outcome,
     )
-    at, near = case.at(reading.data), f"the {percent(limits.nearest)} of recipes nearest to the optimum"
-    held = (
-        f"{near} (fitted on the other half) hold {span(lift)} times their share of the winners (the best "
-        f"{percent(limits.winners)}); by the curve alone it would be {number(implied)}"
-    )
-    words = {
-        "supported": f"{at} winners lie near the best mCB: {held}.",
-        "refuted": f"{at} winners do not lie near the best mCB: {held}.",
-        "undecided": f"{at} it is undecided whether winners lie near the best mCB: {held}.",
-        "because": f"; halves fitted under {_NOISES[curve.noise]} noise, as the whole",
-        "remedy": twice_the_recipes(reading.data),
+    values: dict[str, Value] = {
+        "nearest": limits.nearest,
+        "lift": estimate(lift),
+        "winners": limits.winners,
+        "implied": _implied(regime, seed),
     }
-    return case.verdict("C3b", reading.data, effect, words)
+    facts = (Finding("halves noise", (), {"noise": _NOISES[analysis.fit.settings.noise]}),)
+    return analysis.verdict(
+        "C3b", data, effect, Finding("C3b", (), values), facts, (twice_the_recipes(data),)
+    )
+
+
+def prior_lift(limits: Thresholds, seed: int) -> float:
+    """Return the probability of the claim before any winner is counted."""
+    prior = lift_draws(CrossFit(0.0, 0.0), limits.nearest, np.random.default_rng([seed, 33]))
+    return float((prior > limits.lift).mean())
 
 
 def _inside(lift: FloatArray, least: float) -> bool:
@@ -154,10 +146,10 @@ def implied_lift(
     return float(near[best].mean() / near.mean())
 
 
-def _implied(case: Case, reading: Reading, curve: MeanCurve) -> float:
+def _implied(regime: RegimePosterior, seed: int) -> float:
     """Let networks keep their curve and swap what lies between it and them: no noise model has a say."""
-    limits, rng = case.thresholds, np.random.default_rng([case.fit.settings.seed, 34])
-    expected = np.interp(curve.log_mcb, reading.grid, np.median(reading.drop, axis=0))
+    limits, curve, rng = regime.thresholds, regime.mean_curve, np.random.default_rng([seed, 34])
+    expected = np.interp(curve.log_mcb, regime.grid, np.median(regime.drop, axis=0))
     noise = rng.choice(curve.adjusted - expected, size=(SIMULATIONS, expected.size))
-    optimum = float(np.median(reading.optimum.log_mcb))
+    optimum = float(np.median(regime.optimum.log_mcb))
     return implied_lift(curve.log_mcb, expected, noise, optimum, limits.winners, limits.nearest)

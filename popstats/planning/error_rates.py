@@ -20,13 +20,12 @@ import pandas as pd
 from popstats.errors import FitError
 from popstats.inference.draws import INTERVAL_MASS, interval
 from popstats.inference.model import Method
-from popstats.judgement.analysis import Case, percent
-from popstats.judgement.explained import Explained
-from popstats.judgement.optimum_claims import judge_optimum
+from popstats.judgement.analysis import Analysis
 from popstats.judgement.verdicts import Thresholds
 from popstats.population.simulate import simulate_population
 from popstats.posterior.fit import Fit, fit
 from popstats.posterior.optimum import OptimumDraws
+from popstats.words import percent
 
 #: Regimes of each simulated population; each is one repetition of the experiment.
 REGIMES = (0.5, 0.7, 0.85)
@@ -48,8 +47,6 @@ SCORED = ("mcb", "near_lower", "near_upper", "limit")
 #: Draws of each fit: the ends of an interval are then known to half a percentile, and errors of this kind average
 #: out over repetitions.
 DRAWS = 1000
-#: Verdicts on C3a do not wait for what else explains the drop; only their sentences mention it.
-_UNEXPLAINED = Explained(pd.DataFrame({"regime": [], "model": []}), {})
 
 
 @dataclass(frozen=True)
@@ -181,8 +178,7 @@ def _fit(setting: Setting, method: Method, seed: int) -> Fit:
 
 def optimum_outcomes(fitted: Fit) -> tuple[str, ...]:
     """Return the verdict on C3a in each fitted regime."""
-    verdicts = {v.regime: v.outcome for v in judge_optimum(Case(fitted, Thresholds(), _UNEXPLAINED))}
-    return tuple(verdicts[r.label] for r in fitted.fitted)
+    return tuple(regime.outcome for regime in Analysis(fitted).regimes)
 
 
 def optimum_values(optimum: OptimumDraws) -> dict[str, npt.NDArray[np.float64]]:

@@ -38,7 +38,7 @@ from popstats.inference.regression import (
     weighted_cross_products,
 )
 from popstats.planning.recovered_costs import CostForm, recover_cost
-from popstats.population.recipes import original_widths, prepared_recipes
+from popstats.population.recipes import original_widths, positive_widths, prepared_recipes
 from popstats.population.regimes import Axis, Regimes
 from popstats.population.table import Population
 
@@ -267,7 +267,7 @@ def width_law(
     full = original_widths(population)
     prepared = prepared_recipes(population, regime_axis, regimes)
     recipes, assigned = prepared.at_average_technique, prepared.assigned
-    widths = every[prepared.first]
+    widths = positive_widths(every[prepared.first])
     laws = _all_laws(recipes, np.log(widths / full), widths, assigned, seed)
     macs = recover_cost(population, "macs")
     tables = [_elasticities(law, population, macs, seed) for law in laws]

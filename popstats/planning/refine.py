@@ -16,17 +16,16 @@ import pandas as pd
 from popstats.arrays import BoolArray, FloatArray
 from popstats.errors import FitError
 from popstats.inference.draws import interval
-from popstats.judgement.analysis import Case, Reading, percent
-from popstats.judgement.optimum_claims import SECOND_REGION
+from popstats.judgement.analysis import Analysis, RegimePosterior
 from popstats.judgement.space_claims import judge_std_spaces, std_halves
-from popstats.judgement.verdicts import Thresholds
 from popstats.planning.law import MINIMUM_RECIPES, RegimeLaw, WidthLaw, known_widths, width_law
 from popstats.planning.recovered_costs import CostForm
 from popstats.planning.search import Budget, WidthBands, near_best_bands
-from popstats.population.recipes import ratio_std
+from popstats.population.recipes import positive_widths, ratio_std
 from popstats.population.regimes import Axis
 from popstats.population.table import folder_for
 from popstats.posterior.fit import Fit, require_fit
+from popstats.words import percent, sentence
 
 Kind = Literal["mcb", "widths"]
 
@@ -69,6 +68,8 @@ class RefinedSpace:
         Recipes of the regime.
     gain, gain_lower, gain_upper : float
         Expected gain in accuracy points over as many recipes drawn like the population's, with its 90 % interval.
+    note : str
+        What else is known of the regime: that one end of the observed range is as good as any mCB in it.
 
     Examples
     --------
@@ -91,6 +92,7 @@ class RefinedSpace:
     gain_lower: float
     gain_upper: float
     widths: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    note: str = ""
 
     def to_toml(self, path: str | Path) -> Path:
         """Write the space to a file that a plan reads as ``space = "refined:FILE"``; returns the path.
@@ -143,7 +145,7 @@ class RefinedSpace:
         return (
             f"At {where}: {', '.join(parts)}. It keeps {percent(self.share_kept)} of {self.n_recipes:,} recipes and is "
             f"expected to gain {self.gain:.2f} points on average (90 % interval {self.gain_lower:.2f} to "
-            f"{self.gain_upper:.2f}) over as many recipes of the whole space."
+            f"{self.gain_upper:.2f}) over as many recipes of the whole space.{f' {self.note}' if self.note else ''}"
         )
 
     def __repr__(self) -> str:
@@ -195,71 +197,70 @@ def refine(fit: Fit, regime: float | str, by: Kind = "mcb") -> RefinedSpace:
     require_fit(fit, "refine")
     if by not in ("mcb", "widths"):
         raise FitError(f"refine: by: expected 'mcb' or 'widths', got {by!r}")
-    case = Case(fit, Thresholds())
-    reading = case.readings[fit.position_of(regime, "refine")]
-    return _by_mcb(case, reading) if by == "mcb" else _by_widths(case, reading)
+    analysis = Analysis(fit)
+    posterior = analysis.regimes[fit.position_of(regime, "refine")]
+    return _by_mcb(analysis, posterior) if by == "mcb" else _by_widths(analysis, posterior)
 
 
-def _members(case: Case, reading: Reading) -> pd.DataFrame:
+def _members(analysis: Analysis, posterior: RegimePosterior) -> pd.DataFrame:
     """Return the regime's recipes with their number in the population, MACs and STD."""
-    population, prepared = case.fit.population, case.fit.recipes
+    population, prepared = analysis.fit.population, analysis.fit.recipes
     first = prepared.first
     macs = population.table["macs"].to_numpy()[first]
     recipes = prepared.at_average_technique.assign(row=first, macs=macs)
     spread = ratio_std(population)
     if spread is not None:
         recipes["std"] = spread[first]
-    return recipes.iloc[prepared.members[prepared.assigned.labels.index(reading.label)]]
+    return recipes.iloc[prepared.members[prepared.assigned.labels.index(posterior.label)]]
 
 
-def _by_mcb(case: Case, reading: Reading) -> RefinedSpace:
-    recipes = _members(case, reading)
-    low, high = _near_range(case, reading)
+def _by_mcb(analysis: Analysis, posterior: RegimePosterior) -> RefinedSpace:
+    recipes = _members(analysis, posterior)
+    low, high = _near_range(posterior)
     log_mcb = recipes["log_mcb"].to_numpy()
     inside = (log_mcb >= low) & (log_mcb <= high)
-    rng = np.random.default_rng([case.fit.settings.seed, 72])
-    gain = _curve_gain(reading, log_mcb, inside, rng)
+    rng = np.random.default_rng([analysis.fit.settings.seed, 72])
+    gain = _curve_gain(posterior, log_mcb, inside, rng)
     std = None
-    if _evenness_pays(case, reading):
+    if _evenness_pays(analysis, posterior):
         near = _nearest(log_mcb, (low + high) / 2.0) | inside
         spread = recipes["std"].to_numpy()
         even = near & (spread <= spread[near][std_halves(spread[near])[0]].max())
         std = float(spread[even].min()), float(spread[even].max())
-        gain = gain + _std_gain(reading, recipes, inside, near, even, rng)
+        gain = gain + _std_gain(posterior, recipes, inside, near, even, rng)
         inside = inside & even
     mcb = float(np.exp(low)), float(np.exp(high))
-    return _space("mcb", case, reading, inside, gain, mcb=mcb, std=std)
+    return _space("mcb", analysis, posterior, inside, gain, mcb=mcb, std=std)
 
 
-def _near_range(case: Case, reading: Reading) -> tuple[float, float]:
-    """Return the near-optimal range, log mCB; of two good regions, the lower one's."""
-    second = reading.second(case.thresholds.rise)
-    if second.probability <= SECOND_REGION:
-        return float(np.median(reading.optimum.near_lower)), float(np.median(reading.optimum.near_upper))
-    curve = np.median(reading.drop, axis=0)
-    low, _, high = min(second.regions, key=lambda region: np.interp(region[1], reading.grid, curve))
+def _near_range(posterior: RegimePosterior) -> tuple[float, float]:
+    """Return the near-optimal range, log mCB; of two, the one whose minimum is lower."""
+    if not posterior.regions:
+        return float(np.log(posterior.stretches[0].low)), float(np.log(posterior.stretches[0].high))
+    curve = np.median(posterior.drop, axis=0)
+    low, _, high = min(posterior.regions, key=lambda region: np.interp(region[1], posterior.grid, curve))
     return low, high
 
 
 def _curve_gain(
-    reading: Reading, log_mcb: FloatArray, inside: BoolArray, rng: np.random.Generator
+    posterior: RegimePosterior, log_mcb: FloatArray, inside: BoolArray, rng: np.random.Generator
 ) -> FloatArray:
     """Return draws of what the mCB range gains over the whole space, points.
 
     The whole space is known from the recipes at hand only: they are weighted by the Bayesian bootstrap.
     """
-    place = np.clip(log_mcb, reading.grid[0], reading.grid[-1])
-    cell = np.rint(np.interp(place, reading.grid, np.arange(reading.grid.size))).astype(np.int64)
-    counts = np.bincount(cell, minlength=reading.grid.size)
-    weights = rng.standard_gamma(counts, size=reading.drop.shape)
-    whole = (reading.drop * weights).sum(axis=1) / weights.sum(axis=1)
-    kept = np.bincount(cell[inside], minlength=reading.grid.size)
-    return np.asarray(whole - reading.drop @ kept / max(int(kept.sum()), 1))
+    place = np.clip(log_mcb, posterior.grid[0], posterior.grid[-1])
+    cell = np.rint(np.interp(place, posterior.grid, np.arange(posterior.grid.size))).astype(np.int64)
+    counts = np.bincount(cell, minlength=posterior.grid.size)
+    weights = rng.standard_gamma(counts, size=posterior.drop.shape)
+    whole = (posterior.drop * weights).sum(axis=1) / weights.sum(axis=1)
+    kept = np.bincount(cell[inside], minlength=posterior.grid.size)
+    return np.asarray(whole - posterior.drop @ kept / max(int(kept.sum()), 1))
 
 
-def _evenness_pays(case: Case, reading: Reading) -> bool:
+def _evenness_pays(analysis: Analysis, posterior: RegimePosterior) -> bool:
     """Return whether low-STD recipes are better in this regime (S1 is supported)."""
-    return any(v.outcome == "supported" for v in judge_std_spaces(case) if v.regime == reading.label)
+    return any(v.outcome == "supported" for v in judge_std_spaces(analysis) if v.regime == posterior.label)
 
 
 def _nearest(log_mcb: FloatArray, centre: float) -> BoolArray:
@@ -270,7 +271,7 @@ def _nearest(log_mcb: FloatArray, centre: float) -> BoolArray:
 
 
 def _std_gain(
-    reading: Reading,
+    posterior: RegimePosterior,
     recipes: pd.DataFrame,
     inside: BoolArray,
     near: BoolArray,
@@ -283,14 +284,14 @@ def _std_gain(
     the range: a parabola through their distances from the curve, under the Bayesian bootstrap.
     """
     std, log_mcb = recipes["std"].to_numpy(), recipes["log_mcb"].to_numpy()
-    rest = recipes["drop"].to_numpy() - np.interp(log_mcb, reading.grid, np.median(reading.drop, axis=0))
+    rest = recipes["drop"].to_numpy() - np.interp(log_mcb, posterior.grid, np.median(posterior.drop, axis=0))
     design = np.vander(std - std.mean(), 3, increasing=True)
     usual = inside if inside.sum() >= _LEAST_INSIDE else near
     step = design[usual].mean(axis=0) - design[even].mean(axis=0)
     x, y = design[near], rest[near]
     products = np.column_stack([(x[:, :, None] * x[:, None, :]).reshape(y.size, -1), x * y[:, None]])
     # Some draws at a time: the weights of all of them for a large regime's recipes would fill the memory.
-    sizes = np.diff([*range(0, len(reading.drop), max(1, _WEIGHTS // y.size)), len(reading.drop)])
+    sizes = np.diff([*range(0, len(posterior.drop), max(1, _WEIGHTS // y.size)), len(posterior.drop)])
     sums = np.concatenate([rng.standard_exponential((size, y.size)) @ products for size in sizes])
     moments, right = (
         sums[:, : x.shape[1] ** 2].reshape(-1, x.shape[1], x.shape[1]),
@@ -300,27 +301,27 @@ def _std_gain(
     return np.asarray(slopes[..., 0] @ step)
 
 
-def _by_widths(case: Case, reading: Reading) -> RefinedSpace:
-    fit, recipes = case.fit, _members(case, reading)
+def _by_widths(analysis: Analysis, posterior: RegimePosterior) -> RefinedSpace:
+    fit, recipes = analysis.fit, _members(analysis, posterior)
     law = width_law(
         fit.population, regime_axis=fit.regime_axis, regimes=fit.settings.regimes, seed=fit.settings.seed
     )
-    if reading.label not in law.labels:
+    if posterior.label not in law.labels:
         raise FitError(
-            f"refine: by='widths' needs {MINIMUM_RECIPES} recipes in regime {reading.label}, got {len(recipes)}; use "
+            f"refine: by='widths' needs {MINIMUM_RECIPES} recipes in regime {posterior.label}, got {len(recipes)}; use "
             "by='mcb', or train more recipes there"
         )
     whole = fit.population.original.macs if fit.regime_axis == "macs" else fit.population.original.params
-    budget = Budget(_cost(fit, law), law.full_widths, (1.0 - reading.data.target) * whole)
-    widths = known_widths(fit.population)[recipes["row"].to_numpy()]
+    budget = Budget(_cost(fit, law), law.full_widths, (1.0 - posterior.data.target) * whole)
+    widths = positive_widths(known_widths(fit.population)[recipes["row"].to_numpy()])
     shares = np.log(widths / law.full_widths)
-    bands = near_best_bands(law.of(reading.label), budget, shares, near=case.thresholds.near)
+    bands = near_best_bands(law.of(posterior.label), budget, shares, near=analysis.thresholds.near)
     low, high = _whole_channels(bands, law.full_widths, widths)
     kept = np.exp(shares)
     inside = ((kept >= low - _ROUNDING) & (kept <= high + _ROUNDING)).all(axis=1)
-    gain = _cross_fitted_gain(recipes, shares, budget, case.thresholds.near, fit.settings.seed)
+    gain = _cross_fitted_gain(recipes, shares, budget, analysis.thresholds.near, fit.settings.seed)
     named = {g: (float(a), float(b)) for g, a, b in zip(law.groups, low, high, strict=True)}
-    return _space("widths", case, reading, inside, gain, widths=named)
+    return _space("widths", analysis, posterior, inside, gain, widths=named)
 
 
 def _cross_fitted_gain(
@@ -367,8 +368,8 @@ def _cost(fit: Fit, law: WidthLaw) -> CostForm:
 
 def _space(
     kind: Kind,
-    case: Case,
-    reading: Reading,
+    analysis: Analysis,
+    posterior: RegimePosterior,
     inside: npt.NDArray[np.bool_],
     gain: FloatArray,
     *,
@@ -379,9 +380,9 @@ def _space(
     lower, upper = interval(gain)
     return RefinedSpace(
         kind=kind,
-        axis=case.fit.regime_axis,
-        target=reading.data.target,
-        regime=reading.label,
+        axis=analysis.fit.regime_axis,
+        target=posterior.data.target,
+        regime=posterior.label,
         mcb=mcb,
         std=std,
         share_kept=float(inside.mean()),
@@ -390,6 +391,7 @@ def _space(
         gain_lower=float(lower),
         gain_upper=float(upper),
         widths=widths or {},
+        note=sentence(posterior.one_sided) if posterior.one_sided and mcb else "",
     )
 
 

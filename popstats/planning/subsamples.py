@@ -18,10 +18,10 @@ import pandas as pd
 
 from popstats.errors import FitError
 from popstats.inference.draws import INTERVAL_MASS
-from popstats.judgement.analysis import percent
 from popstats.planning.error_rates import DRAWS, SCORED, covers, optimum_outcomes, optimum_values
 from popstats.population.table import Population
 from popstats.posterior.fit import Fit, fit
+from popstats.words import percent
 
 #: Recipes a regime of the subsamples.
 SIZES = (30, 100, 500, 3000)

@@ -215,11 +215,13 @@ COLUMNS: tuple[Column, ...] = (
         "accuracy_kind",
         _text,
         "",
-        "which epoch's accuracy it is",
-        choices=("last", "best_test", "best_val", "unknown"),
+        "which accuracy it is: of the last epoch or the best over epochs, on test or validation (val) images",
+        choices=("last", "best_test", "last_val", "best_val", "unknown"),
     ),
     _pc("result", "accuracy_val", "validation accuracy after retraining"),
     _c("result", "test_loss", _real, "nats", "mean cross-entropy on the test images", minimum=0.0),
+    _c("result", "val_loss", _real, "nats", "the same on the validation images, in a search", minimum=0.0),
+    _c("result", "train_loss", _real, "nats", "the same on the training images, in a search", minimum=0.0),
     _c("result", "n_test", _whole, "images", "test images behind accuracy", above=0.0),
     _c("result", "seconds", _real, "s", "wall time of the training", minimum=0.0),
     _c(
@@ -246,6 +248,27 @@ COLUMNS: tuple[Column, ...] = (
     ),
     _c("provenance", "started_at", _text, "ISO 8601, UTC", "when the training started"),
 )
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """What is known of a set of images: an original far under what is usual on it did not learn."""
+
+    classes: int
+    input_size: str
+    usual: float  # Test accuracy, percent, that a small trained network reaches on images of that size.
+
+
+#: By name, in small letters without marks.
+SETS = {
+    "digits": ImageSet(10, "1x8x8", 95.0),
+    "mnist": ImageSet(10, "1x28x28", 98.0),
+    "fashionmnist": ImageSet(10, "1x28x28", 87.0),
+    "cifar10": ImageSet(10, "3x32x32", 80.0),
+    "cifar100": ImageSet(100, "3x32x32", 45.0),
+    "imagenet": ImageSet(1000, "3x224x224", 50.0),
+}
+
 
 REQUIRED: tuple[str, ...] = tuple(c.name for c in COLUMNS if c.required)
 _BY_NAME = {c.name: c for c in COLUMNS}

@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 import ast
+import bz2
+import gzip
+import io
+import json
+import lzma
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
 from popstats.errors import PopulationError
+from popstats.population import run_rows
 from popstats.population.columns import COLUMNS, SCHEMA_VERSION, read_footer
+from popstats.population.delimited import as_numbers, read_delimited, without_nameless
 from popstats.population.table import Population
+
+#: What files of tables end in, beside what they are packed with.
+ENDINGS = (".parquet", ".feather", ".csv", ".tsv", ".txt", ".jsonl", ".json", ".xlsx")
+
+
+_UNPACK: Mapping[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.decompress,
+    ".bz2": bz2.decompress,
+    ".xz": lzma.decompress,
+}
+_LISTS = [c.name for c in COLUMNS if pa.types.is_list(c.type)]
+_TEXTS = [c.name for c in COLUMNS if c.type == pa.string()]
+_NUMBERS = [c.name for c in COLUMNS if c.name not in {*_LISTS, *_TEXTS}]
 
 
 def populations() -> list[str]:
@@ -31,8 +55,9 @@ def load_population(source: str | Path, **from_frame: Any) -> Population:
     Parameters
     ----------
     source : str or Path
-        The name of a shipped population (see `populations()`), a .parquet or .csv file, or a run folder of
-        `generate` (which holds population.parquet).
+        The name of a shipped population (see `populations()`); a table (.parquet, .feather, .csv, .tsv, .txt, .jsonl,
+        .json, .xlsx; text also packed as .gz, .bz2, .xz or .zip); or a run folder of `generate`, finished or not.
+        Text may have any separator, decimal commas and thousands separators.
     **from_frame
         Passed on to `Population.from_frame`: `original`, `columns`, `widths`, `accuracy_kind`, `name`.
 
@@ -53,9 +78,13 @@ def load_population(source: str | Path, **from_frame: Any) -> Population:
     True
     """
     path = _resolve(source)
-    frame, metadata = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
+    if path.is_dir():
+        frame, metadata = _read_run(path)
+    else:
+        columns = from_frame.get("columns") or {}
+        frame, metadata = _read_file(path, columns, from_frame.get("widths") or ())
     settings = {
-        "name": metadata.get("population") or path.stem,
+        "name": metadata.get("population") or path.name.partition(".")[0],
         "widths": metadata.get("width_columns", ()),
         "metadata": metadata,
         "where": path.name,
@@ -76,21 +105,13 @@ def _resolve(source: str | Path) -> Path:
         )
     path = Path(source)
     if path.is_dir():
-        table = path / "population.parquet"
-        if not table.is_file():
+        if not (path / run_rows.TABLE).is_file() and not (path / run_rows.ROWS).is_dir():
             raise PopulationError(
-                f"{path}: a folder without population.parquet; expected a run folder of generate "
+                f"{path}: a folder without {run_rows.TABLE} or {run_rows.ROWS}/; expected a run folder of generate "
                 "(`python -m generate.population --out FOLDER` makes one)"
             )
-        return table
+        return path
     if path.is_file():
-        if path.suffix not in (".parquet", ".csv"):
-            saved = "; a saved fit is read by popstats.Fit.load" if path.suffix == ".nc" else ""
-            raise PopulationError(
-                f"{path}: expected a .parquet or .csv file, or a run folder{saved}",
-                on_command_line=f"{path}: expected a .parquet or .csv file, or a run folder"
-                f"{'; a saved fit is read by fit, judge, report, refine and compare' if saved else ''}",
-            )
         return path
     shipped = _shipped_folder() / f"{source}.parquet"
     if shipped.is_file():
@@ -104,37 +125,141 @@ def _resolve(source: str | Path) -> Path:
     )
 
 
-def _read_csv(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    try:
-        frame = pd.read_csv(path, low_memory=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise PopulationError(f"{path}: cannot be read as CSV ({error})") from error
-    lists = [c.name for c in COLUMNS if pa.types.is_list(c.type) and c.name in frame]
+def _read_run(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return a run's rows: its table, or the files of its trainings where these are ahead of it."""
+    compacted = folder / run_rows.TABLE
+    table = _arrow_table(compacted, compacted.read_bytes(), pq.read_table) if compacted.is_file() else None
+    if table is None or len(run_rows.finished(folder)) > table.num_rows:
+        table = run_rows.table_of_rows(folder)
+    metadata = read_footer(table.schema)
+    if (planned := run_rows.planned(folder)) > table.num_rows:
+        metadata["run"] = {"finished": table.num_rows, "planned": planned}
+    return table.replace_schema_metadata(None).to_pandas(), metadata
+
+
+def _read_file(
+    path: Path, columns: Mapping[str, str], widths: Collection[str]
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    ending, content = _unpacked(path)
+    if ending in (".parquet", ".feather"):
+        table = _arrow_table(path, content, pq.read_table if ending == ".parquet" else feather.read_table)
+        return table.replace_schema_metadata(None).to_pandas(), read_footer(table.schema)
+    numbers = [*(columns.get(name, name) for name in _NUMBERS), *widths]
+    if ending in (".csv", ".tsv", ".txt"):
+        frame = read_delimited(content, path.name, [columns.get(name, name) for name in _TEXTS], numbers)
+    else:
+        frame = _with_numbers(
+            _spreadsheet(path, content) if ending == ".xlsx" else _json(path, content), numbers, path
+        )
+    lists = [name for name in (columns.get(name, name) for name in _LISTS) if name in frame]
     return frame.assign(**{name: _parse_lists(frame[name], path) for name in lists}), {}
 
 
-def _parse_lists(texts: pd.Series, path: Path) -> pd.Series:
+def _unpacked(path: Path) -> tuple[str, bytes]:
+    """Return the ending of the file that is in `path`, in small letters, and its content."""
+    name, packed = path.name.lower(), path.suffix.lower()
     try:
-        return texts.map(ast.literal_eval, na_action="ignore")
-    except (ValueError, SyntaxError) as error:
+        content = path.read_bytes()
+        if packed == ".zip":
+            name, content = _only_member(path, content)
+        elif packed in _UNPACK:
+            name, content = name.removesuffix(packed), _UNPACK[packed](content)
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
+        raise PopulationError(f"{path}: cannot be read ({error}); is the file whole?") from error
+    ending = {".pq": ".parquet", ".arrow": ".feather", ".ndjson": ".jsonl"}.get(
+        Path(name).suffix, Path(name).suffix
+    )
+    if ending not in ENDINGS:
+        endings = f"{', '.join(ENDINGS)}, or these packed ({', '.join([*_UNPACK, '.zip'])})"
+        expected = f"{path}: expected a run folder, or a file that ends in {endings}"
+        saved = packed == ".nc"
         raise PopulationError(
-            f"{path}: column {texts.name} must hold lists such as [16, 32], got {texts.dropna().iloc[0]!r} first"
-        ) from error
+            f"{expected}{'; a saved fit is read by popstats.Fit.load' * saved}",
+            on_command_line=f"{expected}{'; a saved fit is read by fit, judge, report, refine and compare' * saved}",
+        )
+    return ending, content
 
 
-def _read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+def _only_member(path: Path, content: bytes) -> tuple[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = [n for n in archive.namelist() if not n.endswith("/") and not n.startswith("__MACOSX")]
+        if len(names) != 1:
+            raise PopulationError(f"{path}: expected one file inside, found {', '.join(names) or 'none'}")
+        return names[0].lower(), archive.read(names[0])
+
+
+def _arrow_table(path: Path, content: bytes, read: Callable[[pa.NativeFile], pa.Table]) -> pa.Table:
     try:
-        table = pq.read_table(path)
+        table = read(pa.BufferReader(content))
     except (pa.ArrowException, OSError) as error:
         raise PopulationError(
-            f"{path}: cannot be read as Parquet ({error}); the file is damaged or was cut short. If a run folder "
-            "made it, run the same generate command again: it rebuilds the table from the finished trainings"
+            f"{path}: cannot be read ({error}); the file is damaged or was cut short. If a run folder made it, rerun "
+            "the command that made the folder: it rebuilds the table from the finished trainings"
         ) from error
-    metadata = read_footer(table.schema)
-    version = metadata.get("schema_version", SCHEMA_VERSION)
+    version = read_footer(table.schema).get("schema_version", SCHEMA_VERSION)
     if version > SCHEMA_VERSION:
         raise PopulationError(
             f"{path}: written in version {version} of the table, and this popstats reads up to {SCHEMA_VERSION}; "
             "update popstats"
         )
-    return table.replace_schema_metadata(None).to_pandas(), metadata
+    return table
+
+
+def _json(path: Path, content: bytes) -> pd.DataFrame:
+    """Return the records of a JSON file, in one list or one per line, or its columns."""
+    try:
+        text = content.decode("utf-8-sig")
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = [json.loads(line) for line in text.splitlines() if line.strip()]
+        one = isinstance(found, dict) and not any(isinstance(v, list | dict) for v in found.values())
+        return pd.DataFrame([found] if one else found)
+    except (ValueError, TypeError) as error:
+        raise PopulationError(
+            f"{path}: cannot be read as JSON records, one per line or in one list ({error})"
+        ) from error
+
+
+def _spreadsheet(path: Path, content: bytes) -> pd.DataFrame:
+    try:
+        sheets = pd.read_excel(io.BytesIO(content), sheet_name=None, header=None, engine="openpyxl")
+    except ImportError as error:
+        raise PopulationError(
+            f"{path}: spreadsheets are read by the package openpyxl, which is not installed. Install it, or save the "
+            "sheet as CSV"
+        ) from error
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise PopulationError(f"{path}: cannot be read as a spreadsheet ({error})") from error
+    filled = {name: sheet for name, sheet in sheets.items() if not sheet.empty}
+    if len(filled) != 1:
+        raise PopulationError(
+            f"{path}: expected one sheet with a table, found {', '.join(map(repr, filled)) or 'none'}. Save that sheet "
+            "alone, or as CSV"
+        )
+    (sheet,) = filled.values()
+    names = ["" if pd.isna(name) else name for name in sheet.iloc[0]]
+    rows = sheet.iloc[1:].set_axis(names, axis=1).reset_index(drop=True)
+    return without_nameless(rows.infer_objects())
+
+
+def _with_numbers(frame: pd.DataFrame, numbers: Collection[str], path: Path) -> pd.DataFrame:
+    """Return the frame with numbers that were stored as text read as numbers, in the columns that hold numbers."""
+    wanted = [i for i, name in enumerate(frame.columns) if str(name).strip() in numbers]
+    texts = [i for i in wanted if any(isinstance(value, str) for value in frame.iloc[:, i])]
+    if not texts:
+        return frame
+    cells = frame.iloc[:, texts].map(str, na_action="ignore").set_axis(texts, axis=1)
+    names = frame.columns
+    frame = frame.set_axis(range(len(names)), axis=1)
+    frame[texts] = as_numbers(cells, path.name)
+    return frame.set_axis(names, axis=1)
+
+
+def _parse_lists(texts: pd.Series, path: Path) -> pd.Series:
+    try:
+        return texts.map(lambda cell: ast.literal_eval(cell) if isinstance(cell, str) else cell)
+    except (ValueError, SyntaxError) as error:
+        raise PopulationError(
+            f"{path}: column {texts.name} must hold lists such as [16, 32], got {texts.dropna().iloc[0]!r} first"
+        ) from error

@@ -105,6 +105,12 @@ def original_widths(population: Population) -> FloatArray:
     return np.asarray(np.round(np.median(widths / kept, axis=0)))
 
 
+def positive_widths(widths: FloatArray) -> FloatArray:
+    """Return the widths with skipped blocks (0) at half of the narrowest that is kept, so that their logs exist."""
+    narrowest = np.where(widths > 0.0, widths, np.inf).min(axis=0)
+    return np.where(widths > 0.0, widths, narrowest / 2.0)
+
+
 def _technique_effect(recipes: pd.DataFrame) -> FloatArray:
     """Return what each recipe's technique adds to its drop, points, mean 0, shape (n,)."""
     code = recipes["technique"].to_numpy()

@@ -175,8 +175,8 @@ def _bins(axis: Axis, reductions: FloatArray) -> Regimes:
     # The smallest share that rounding can leave under an edge belongs to the cell that starts there.
     cell = np.maximum(np.floor(-np.log1p(-reductions) / step + 1e-9), 0.0).astype(np.int64)
     rows = np.bincount(cell)
-    regime_of, centres = np.zeros(rows.size, dtype=np.int64), []
-    joined = False
+    centres: list[float] = []
+    regime_of, joined = np.zeros(rows.size, dtype=np.int64), False
     for k in np.flatnonzero(rows):
         joined = bool(k and rows[k - 1] and not joined and max(rows[k - 1], rows[k]) < BIN_ROWS)
         if joined:

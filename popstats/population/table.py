@@ -1,9 +1,10 @@
-"""A population: one original network and the subnetworks pruned from it, one row a training."""
+"""A population: one original network and the subnetworks pruned from it, one row per training."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from numbers import Real
@@ -17,20 +18,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from popstats.errors import PopstatsError, PopulationError
+from popstats.findings import Finding
 from popstats.population import regimes as spaces
 from popstats.population.columns import REQUIRED, column, footer
+from popstats.population.notes import notes_of
 from popstats.population.validation import (
+    check_accuracy_kind,
     check_recipes,
     check_table,
     check_widths,
     failed_rows,
-    is_single_value,
+    plain_columns,
     rename_columns,
+    unboxed,
 )
-
-#: A training that ends below this share of the original's accuracy has collapsed: it is no matter of recipes.
-COLLAPSED = 0.5
-
+from popstats.words import sentences
 
 #: Columns that tell recipes apart where the table has no recipe_id: same widths, retrained the same way.
 RECIPE_SETTINGS = (
@@ -77,7 +79,7 @@ class Original:
             value = getattr(self, name)
             if not isinstance(value, Real) or isinstance(value, bool):
                 raise PopulationError(f"original: expected a number for {name}, got {value!r}")
-        if not (self.macs > 0 and self.params > 0):
+        if not (0 < self.macs < np.inf and 0 < self.params < np.inf):
             raise PopulationError(
                 f"original: expected positive macs and params, got macs={self.macs:,.10g}, params={self.params:,.10g}"
             )
@@ -109,6 +111,10 @@ class Population:
         The rows whose training failed, with their reasons.
     metadata : dict
         Plan, original and provenance from the file's footer; empty for a foreign table.
+    width_columns : tuple of str
+        Columns that hold the widths, one per group, where the table has no column `widths`.
+    remarks : tuple of Finding
+        What was noticed on reading, beside what `findings` sees in the table.
 
     Examples
     --------
@@ -126,6 +132,7 @@ class Population:
     failed: pd.DataFrame
     metadata: dict[str, Any] = field(default_factory=dict)
     width_columns: tuple[str, ...] = ()
+    remarks: tuple[Finding, ...] = ()
     _derived: dict[Hashable, Any] = field(default_factory=dict, init=False)
 
     @classmethod
@@ -146,17 +153,18 @@ class Population:
         Parameters
         ----------
         frame : pandas.DataFrame
-            One row a training (replicates are rows that share a recipe). Not modified.
+            One row per training (replicates are rows that share a recipe). Not modified.
         original : Original, optional
             The original network's three numbers; needed unless the table has the columns
             original_macs, original_params and original_accuracy.
         columns : mapping of str to str, optional
             popstats's column name -> the table's own, e.g. ``{"macs": "flops", "recipe_id": "arch"}``.
         widths : sequence of str, optional
-            Columns that hold the width (channels kept, or a number proportional to it), one a group.
-            Rows with equal widths are replicates unless a recipe_id says otherwise.
-        accuracy_kind : {"last", "best_test", "best_val", "unknown"}, optional
-            Which epoch's accuracy the table holds; the report repeats it. Default "unknown".
+            Columns that hold the width (channels kept, or a number proportional to it; 0: the block is skipped), one
+            per group. Rows with equal widths are replicates unless a recipe_id says otherwise.
+        accuracy_kind : {"last", "best_test", "last_val", "best_val", "unknown"}, optional
+            Which accuracy the table holds: of the last epoch, or the best over epochs, on test or on validation images;
+            the report repeats it. Default "unknown".
         name : str, optional
             Name of the population.
         metadata : mapping, optional
@@ -191,21 +199,21 @@ class Population:
                 "original: expected popstats.Original(macs=..., params=..., accuracy=...), got a "
                 f"{type(original).__name__}{'; popstats.Original(**it) makes one' * isinstance(original, dict)}"
             )
-        own = frame.columns
-        table = rename_columns(frame, columns or {}, where).reset_index(drop=True)
+        check_accuracy_kind(accuracy_kind)
+        own = plain_columns(frame, (columns or {}).values())
+        table = unboxed(rename_columns(own, columns or {}, where))
         if original is not None:
-            table = table.assign(
-                original_macs=original.macs,
-                original_params=original.params,
-                original_accuracy=original.accuracy,
-            )
+            given = {f"original_{name}": float(value) for name, value in vars(original).items()}
+            table = table.assign(**given)
         if accuracy_kind is not None or "accuracy_kind" not in table:
             table = table.assign(accuracy_kind=accuracy_kind or "unknown")
-        check_table(table, where, own)
-        check_widths(table, widths, where, own)
+        check_table(table, where, own.columns)
+        check_widths(table, widths, where, own.columns)
         population = cls._checked(table, name, dict(metadata or {}), tuple(widths))
         check_recipes(population.table, population.recipe, where)
-        return population
+        blanks = tuple(repr(name) for name in frame.columns if name not in own.columns)
+        remarks = (Finding("blanks removed", (), {"names": blanks}),) if blanks else ()
+        return replace(population, remarks=remarks)
 
     @classmethod
     def _checked(
@@ -234,7 +242,12 @@ class Population:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know about the table, in sentences; `check` and the report repeat them."""
-        return tuple(_notes(self.table, self.techniques))
+        return sentences(self.findings)
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """What a reader should know about the table, as typed facts."""
+        return (*self.remarks, *notes_of(self.table, self.techniques, self.metadata))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -403,20 +416,22 @@ class Population:
         return replace(self, table=self.table.assign(**columns))
 
     def save(self, path: str | Path) -> Path:
-        """Write the population as Parquet with its metadata in the footer; returns the path."""
+        """Write the population as Parquet with its metadata in the footer; returns the path.
+
+        A column whose values Parquet has no common type for is written as text.
+        """
         whole = pd.concat([self.table, self.failed], ignore_index=True) if len(self.failed) else self.table
-        arrow = pa.Table.from_pandas(whole, preserve_index=False)
+        arrow = pa.table({str(name): _arrow_array(whole[name]) for name in whole.columns})
         metadata = {**self.metadata, "population": self.name, "width_columns": self.width_columns}
-        target = Path(path)
-        folder_for(target)
-        unfinished = target.with_name(f"{target.name}.unfinished")
-        pq.write_table(arrow.replace_schema_metadata(footer(metadata)), unfinished)
-        return unfinished.replace(target)
+        with written_whole(Path(path)) as unfinished:
+            pq.write_table(arrow.replace_schema_metadata(footer(metadata)), unfinished, compression="zstd")
+        return Path(path)
 
     def __repr__(self) -> str:
-        reductions = self.frame["macs_reduction"]
+        reductions, run = self.frame["macs_reduction"], self.metadata.get("run")
+        unfinished = f" ({run['finished']:,} of {run['planned']:,} are finished)" if run else ""
         return (
-            f"<Population {self.name!r}: {len(self):,} trainings of {self.recipe.max() + 1:,} recipes"
+            f"<Population {self.name!r}: {len(self):,} trainings of {self.recipe.max() + 1:,} recipes{unfinished}"
             f"{f', {len(self.failed)} failed' if len(self.failed) else ''}; MACs reduction "
             f"{100 * reductions.min():.0f} to {100 * reductions.max():.0f} %; original {self.original.accuracy:.2f} %, "
             f"{self.original.macs:,.10g} MACs, {self.original.params:,.10g} parameters>"
@@ -449,11 +464,43 @@ def folder_for(path: Path) -> Path:
     folder = path.absolute().parent
     if not folder.is_dir() and (folder.parent == Path(folder.anchor) or not folder.parent.is_dir()):
         raise PopstatsError(
-            f"{path}: expected a folder to write to, got {folder}, which does not exist, and only one folder is made, "
+            f"{path}: expected a folder to write to, got {path.parent}, which does not exist, and only one folder is made, "
             "inside an existing one other than the root. Make it, or write elsewhere"
         )
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise _not_written(path, error) from error
     return folder
+
+
+def _not_written(path: Path, error: OSError) -> PopstatsError:
+    return PopstatsError(f"{path}: cannot be written ({error.strerror or error}); write elsewhere")
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield where to write a file that is at `path` whole or not at all; what is refused is told of `path`."""
+    folder_for(path)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    except OSError as error:
+        raise _not_written(path, error) from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
+def _arrow_array(values: pd.Series) -> pa.Array:
+    """Return a column for a file, as text where its values have no common type."""
+    try:
+        return pa.array(values, from_pandas=True)
+    except (pa.ArrowException, TypeError, ValueError):
+        missing = [pd.api.types.is_scalar(value) and pd.isna(value) for value in values]
+        texts = [None if gone else str(value) for value, gone in zip(values, missing, strict=True)]
+        return pa.array(texts, pa.string())
 
 
 def require_population(value: object) -> None:
@@ -474,40 +521,9 @@ def _name_in(table: pd.DataFrame) -> str:
 
 
 def _plain_numbers(values: pd.Series) -> npt.NDArray[Any]:
-    """Return a required column as plain int64 where every value is whole, else as float64."""
+    """Return a required column as plain int64 where every value is whole and fits, else as float64."""
     numbers = values.to_numpy(dtype=np.float64)
-    if column(str(values.name)).type != pa.int64() or (numbers != np.rint(numbers)).any():
+    whole = column(str(values.name)).type == pa.int64() and (numbers == np.rint(numbers)).all()
+    if not whole or numbers.max() >= 2.0**63:
         return numbers
     return values.to_numpy(dtype=np.int64)
-
-
-def _notes(table: pd.DataFrame, techniques: tuple[str, ...]) -> Iterator[str]:
-    kinds = sorted(table["accuracy_kind"].dropna().unique())
-    if "best_test" in kinds:
-        yield (
-            "Accuracies are the best over epochs on the test images, which selects on the test set: they are "
-            "optimistic, by more for noisier trainings."
-        )
-    if "unknown" in kinds:
-        yield "The table does not say which epoch's accuracy it holds (accuracy_kind)."
-    if len(techniques) > 1 and not techniques[-1]:
-        named = ", ".join(filter(None, techniques))
-        yield (
-            f"{int(table['retraining'].isna().sum()):,} of {len(table):,} trainings do not say how they were retrained "
-            f"(column retraining). Beside {named} they count as one technique of their own, which R1 cannot compare; if "
-            "they are of a named one, fill the column in."
-        )
-    scalar = [c for c in table.columns if table[c].dtype != object or table[c].map(is_single_value).all()]
-    copies = int(table.duplicated(subset=scalar).sum()) if "subnetwork_id" not in table else 0
-    if copies:
-        yield (
-            f"{copies:,} rows are exact copies of other rows. They count as separate trainings; if they are not, "
-            "drop them (frame.drop_duplicates()), or every interval is too narrow."
-        )
-    collapsed = table["accuracy"] < COLLAPSED * table["original_accuracy"]
-    if collapsed.any():
-        yield (
-            f"{int(collapsed.sum()):,} of {len(table):,} trainings ended below half of the original's accuracy "
-            f"(lowest: {table['accuracy'].min():.2f} %). With normal noise a few such outliers widen every interval of "
-            'their regime; popstats.fit(population, noise="student") withstands them.'
-        )

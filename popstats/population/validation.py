@@ -6,6 +6,7 @@ the first draw; nothing is repaired silently.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from popstats.errors import PopulationError
-from popstats.population.columns import COLUMNS, REQUIRED, Column
+from popstats.population.columns import COLUMNS, REQUIRED, Column, column
 
 #: Columns that must hold one value in a population: two values are two populations.
 ONE_VALUE = (
@@ -31,6 +32,26 @@ _SHOWN_ROWS = 5
 _SEPARATORS = (";", "\t", "|")
 
 
+#: A row that costs this share more than the original is kept: rounding and other ways of counting explain as much.
+TOLERATED = 0.01
+
+
+#: Where no row reaches this share of the original's cost, or one is under the second, units are mixed.
+_OTHER_UNIT, _NOTHING_LEFT = 1e-3, 1e-9
+
+
+#: What people call the columns that are needed, in small letters and digits.
+_LIKELY = {
+    "macs": ("macs", "mac", "flops", "flop", "gmacs", "mmacs", "gflops", "mflops", "multadds", "madds"),
+    "params": ("params", "param", "parameters", "nparams", "numparams", "paramcount", "mparams", "weights"),
+    "accuracy": ("accuracy", "acc", "top1", "top1acc", "top1accuracy", "testacc", "testaccuracy", "valacc"),
+}
+
+
+#: Names of quantities of which lower is better.
+_LOSSES = re.compile(r"(?<![a-z])(perplexity|ppl|loss|nll|cross_?entropy|error|err|wer|cer)(?![a-z])")
+
+
 def check_table(frame: pd.DataFrame, where: str, own: Iterable[Hashable] | None = None) -> None:
     """Raise PopulationError unless `frame` is one population with the needed columns and legal values."""
     _has_rows(frame, where)
@@ -42,21 +63,34 @@ def check_table(frame: pd.DataFrame, where: str, own: Iterable[Hashable] | None 
 def check_widths(
     frame: pd.DataFrame, names: Sequence[str], where: str, own: Iterable[Hashable] | None = None
 ) -> None:
-    """Raise PopulationError unless each named column holds a positive number in every row."""
+    """Raise PopulationError unless each named column holds a number from 0 on in every row, and not 0 in all."""
     if isinstance(names, str):
         raise PopulationError(
-            f"widths: expected a list of columns, one a group, e.g. [{names!r}]; got {names!r}"
+            f"widths: expected a list of columns, one per group, e.g. [{names!r}]; got {names!r}"
         )
     if absent := [name for name in names if name not in frame.columns]:
         has = _names(frame.columns if own is None else own)
         raise PopulationError(f"widths: {where} has no column {absent}; it has: {has}")
     for name in names:
-        bad = ~(pd.to_numeric(frame[name], errors="coerce") > 0).to_numpy(dtype=bool, na_value=False)
+        widths = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        bad = ~((widths >= 0) & np.isfinite(widths))
         if bad.any():
             raise PopulationError(
-                f"{where}: column {name} must hold widths, numbers > 0; got {frame[name][bad].tolist()[0]!r} in "
-                f"{_rows(frame, bad)}"
+                f"{where}: column {name} must hold widths, numbers >= 0 (0: the block is skipped); got "
+                f"{frame[name][bad].tolist()[0]!r} in {_rows(frame, bad)}"
             )
+        if not widths.any():
+            raise PopulationError(
+                f"{where}: column {name} holds the width 0 in every row; leave it out of widths"
+            )
+
+
+def check_accuracy_kind(kind: str | None) -> None:
+    """Raise PopulationError unless a given kind of accuracy is one that popstats knows."""
+    legal = column("accuracy_kind").choices
+    if kind is not None and kind not in legal:
+        said = f"expected one of {', '.join(legal)}, got {kind!r}"
+        raise PopulationError(f"accuracy_kind: {said}", on_command_line=f"--accuracy-kind: {said}")
 
 
 def check_recipes(frame: pd.DataFrame, recipe: npt.NDArray[np.int64], where: str) -> None:
@@ -86,9 +120,46 @@ def is_single_value(value: object) -> bool:
     return isinstance(value, Hashable) and not isinstance(value, tuple)
 
 
+def plain_columns(frame: pd.DataFrame, mapped: Iterable[str] = ()) -> pd.DataFrame:
+    """Return the frame with its named index as columns, and with names free of blanks around them, unless `mapped`."""
+    levels = [name for name in frame.index.names if name is not None and name not in frame.columns]
+    frame = (frame.reset_index(level=levels) if levels else frame).reset_index(drop=True)
+    kept = set(mapped)
+    return frame.rename(
+        columns=lambda name: name.strip() if isinstance(name, str) and name not in kept else name
+    )
+
+
+def unboxed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame with categories, and numbers stored as objects or decimals, as plain values."""
+
+    def plain(values: pd.Series) -> pd.Series:
+        if isinstance(values.dtype, pd.CategoricalDtype):
+            return pd.Series(np.asarray(values), index=values.index)
+        if isinstance(values.dtype, pd.ArrowDtype) and pa.types.is_decimal(values.dtype.pyarrow_dtype):
+            return values.astype(np.float64)
+        return values.infer_objects()
+
+    nested = [name for name, kind in frame.dtypes.items() if is_nested(kind)]
+    frame = frame.astype(dict.fromkeys(nested, object))
+    declared = [c.name for c in COLUMNS if c.name in frame and not pa.types.is_list(c.type)]
+    return frame.assign(**{name: plain(frame[name]) for name in declared})
+
+
+def is_nested(kind: object) -> bool:
+    """Return whether a column's type is one of Arrow's for lists and the like, which pandas neither groups nor compares."""
+    return isinstance(kind, pd.ArrowDtype) and pa.types.is_nested(kind.pyarrow_dtype)
+
+
 def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.DataFrame:
     """Return the frame with foreign names replaced: `columns` maps popstats's name to the table's own."""
     _names_are_unique(frame, where)
+    if _LOSSES.search(str(columns.get("accuracy", "")).lower()):
+        raise PopulationError(
+            f"columns: accuracy is to be read from {columns['accuracy']!r}, of which lower is better; popstats reads "
+            "percent of right answers. Errors in percent become accuracies by 100 - error; losses and perplexities do "
+            "not: name the column of accuracies"
+        )
     known = {c.name for c in COLUMNS}
     if unknown := sorted(set(columns) - known):
         raise _unknown_names(unknown, columns, known)
@@ -120,10 +191,10 @@ def _names(columns: Iterable[Hashable]) -> str:
     names = list(map(str, columns))
     if len(names) == 1 and (mark := next((m for m in _SEPARATORS if m in names[0]), "")):
         return (
-            f"{names[0]!r}, one column: is the separator {mark!r}? popstats reads commas; "
-            f"pandas.read_csv(file, sep={mark!r}) reads it for Population.from_frame, and .to_csv writes commas"
+            f"{names[0]!r}, one column: is the separator {mark!r}? popstats.load_population reads files with any "
+            f"separator, as pandas.read_csv(file, sep={mark!r}) does"
         )
-    return ", ".join(names)
+    return ", ".join(map(repr, names))
 
 
 def _rows(frame: pd.DataFrame, bad: npt.ArrayLike) -> str:
@@ -140,15 +211,22 @@ def _has_needed(frame: pd.DataFrame, where: str, own: Iterable[Hashable]) -> Non
     others = [name for name in absent if name not in originals]
     remedies, options = [], []
     if others:
+        yours = {name: _likely(name, own) for name in others}
         remedies.append(
-            "name them with columns={" + ", ".join(f"'{n}': '<your column>'" for n in others) + "}"
+            "map them with columns={" + ", ".join(f"{n!r}: {c!r}" for n, c in yours.items()) + "}"
         )
-        options.append("name them with " + " ".join(f"--column {n}=<your column>" for n in others))
+        options.append("map them with " + " ".join(f"--column {n}={c}" for n, c in yours.items()))
     if originals:
         remedies.append("pass original=popstats.Original(macs=..., params=..., accuracy=...)")
         options.append("pass --original-macs N --original-params N --original-accuracy PERCENT")
-    said = f"{where} lacks {', '.join(absent)}; it has: {_names(own)}. To mend it, "
+    said = f"{where} lacks {', '.join(absent)}; it has: {_names(own)}. To fix this, "
     raise PopulationError(said + " and ".join(remedies), on_command_line=said + " and ".join(options))
+
+
+def _likely(name: str, own: Iterable[Hashable]) -> str:
+    """Return the table's own name of a needed column, as far as it can be guessed."""
+    alike = (c for c in own if re.sub("[^a-z0-9]", "", str(c).lower()) in _LIKELY.get(name, ()))
+    return str(next(alike, "<your column>"))
 
 
 def _names_are_unique(frame: pd.DataFrame, where: str) -> None:
@@ -178,11 +256,10 @@ def _no_numbers(values: pd.Series) -> str:
         return f"{values.dtype}; first values: {values.head(3).tolist()}"
     bad = values[values.notna() & pd.to_numeric(values, errors="coerce").isna()]
     if bad.empty:
-        return (
-            f"numbers stored as {values.dtype} ({values.head(3).tolist()}); pandas.to_numeric converts them"
-        )
+        return f"numbers stored as {values.dtype} ({values.head(3).tolist()}); .astype(float) converts them"
+    plain = "; write plain numbers, such as 69900000 or 93.25, without unit, percent sign or separators of thousands"
     shown = ", ".join(f"{value!r} in row {row}" for row, value in bad.head(_SHOWN_ROWS).items())
-    return f"{shown}{f' and {len(bad) - _SHOWN_ROWS} more' if len(bad) > _SHOWN_ROWS else ''}"
+    return f"{shown}{f' and {len(bad) - _SHOWN_ROWS} more' if len(bad) > _SHOWN_ROWS else ''}{plain}"
 
 
 def _holds_numbers(values: pd.Series) -> bool:
@@ -209,7 +286,7 @@ def _lists_are_lists(frame: pd.DataFrame, where: str) -> None:
         bad = ~values.map(lambda value: isinstance(value, list | tuple | np.ndarray)).to_numpy(dtype=bool)
         if bad.any():
             raise PopulationError(
-                f"{where}: column {declared.name} must hold lists, one entry a group; got {values[bad].iloc[0]!r} in "
+                f"{where}: column {declared.name} must hold lists, one entry per group; got {values[bad].iloc[0]!r} in "
                 f"{_rows(values.to_frame(), bad)}"
             )
 
@@ -228,10 +305,14 @@ def _widths_are_numbers(frame: pd.DataFrame, where: str) -> None:
         widths = np.array(done["widths"].tolist(), dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise PopulationError(f"{where}: column widths must hold lists of numbers ({error})") from error
-    bad = ~(widths > 0).all(axis=tuple(range(1, widths.ndim)))
+    bad = ~((widths >= 0) & np.isfinite(widths)).all(axis=tuple(range(1, widths.ndim)))
     if bad.any() or widths.ndim != 2:
         raise PopulationError(
-            f"{where}: column widths must hold lists of numbers > 0; see {_rows(done, bad)}"
+            f"{where}: column widths must hold lists of numbers >= 0 (0: the block is skipped); see {_rows(done, bad)}"
+        )
+    if skipped := np.flatnonzero(~widths.any(axis=0)).tolist():
+        raise PopulationError(
+            f"{where}: column widths holds the width 0 in every row at position {skipped[0]}; leave that group out"
         )
 
 
@@ -268,9 +349,10 @@ def _check_column(declared: Column, frame: pd.DataFrame, where: str) -> None:
         return
     if bad.any():
         first = values[bad].tolist()[0]
+        unit = f" {declared.unit}" if declared.unit else ""
+        hint = ". Losses and perplexities are no accuracies" if "accuracy" in declared.name else ""
         raise PopulationError(
-            f"{where}: column {declared.name} must be {declared.legal}"
-            f"{' ' + declared.unit if declared.unit else ''}; got {first!r} in {_rows(frame, bad)}"
+            f"{where}: column {declared.name} must be {declared.legal}{unit}; got {first!r} in {_rows(frame, bad)}{hint}"
         )
 
 
@@ -313,14 +395,25 @@ def _is_one_population(frame: pd.DataFrame, where: str) -> None:
 
 def _is_smaller_than_original(frame: pd.DataFrame, where: str) -> None:
     done = _done(frame)
-    for name in ("macs", "params"):
-        bad = done[name] > done[f"original_{name}"]
+    for name in ("macs", "params") if len(done) else ():
+        share = (done[name] / done[f"original_{name}"]).to_numpy(dtype=np.float64)
+        bad, original = share > 1.0 + TOLERATED, done[f"original_{name}"].iloc[0]
         if bad.any():
-            row = done[bad].iloc[0]
+            alike = "; do both count alike (FLOPs often count 2 per MAC)?" if share.max() <= 2.02 else ""
             raise PopulationError(
                 f"{where}: {name} is larger than the original network's in {_rows(done, bad)} "
-                f"({row[name]:,.10g} against {row[f'original_{name}']:,.10g}); a subnetwork cannot cost more than the "
-                "network it was cut from: check the original's numbers and the unit of the column"
+                f"({done[name][bad].iloc[0]:,.10g} against {original:,.10g}); a subnetwork cannot cost more than the "
+                f"network it was cut from: check the original's numbers and the unit of the column{alike}"
+            )
+        tiny = share < (_OTHER_UNIT if share.max() < _OTHER_UNIT else _NOTHING_LEFT)
+        if tiny.any():
+            said = (
+                f"{where}: {name} is {done[name][tiny].iloc[0]:,.10g} in {_rows(done, tiny)}, and the original's is "
+                f"{original:,.10g}: are they in the same unit? Give"
+            )
+            raise PopulationError(
+                f"{said} Original(...) in the unit of the table",
+                on_command_line=f"{said} --original-{name} in the unit of the table",
             )
 
 

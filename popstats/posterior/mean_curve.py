@@ -154,7 +154,7 @@ def mix_sensitivity(fit: FittedCurves, regimes: Collection[str] | None = None) -
         return None
     chosen = [k for k, r in enumerate(fit.fitted) if regimes is None or r.label in regimes]
     widths, points = population.widths[fit.recipes.first], fitted_points(fit)
-    members = _members(fit)
+    members = members_of_fit(fit)
     rows: list[tuple[str, str, str, float]] = []
     ranges: list[tuple[str, float, float, float]] = []
     for k in chosen:
@@ -173,7 +173,7 @@ def mix_sensitivity(fit: FittedCurves, regimes: Collection[str] | None = None) -
     )
 
 
-def _members(fit: FittedCurves) -> dict[str, npt.NDArray[np.int64]]:
+def members_of_fit(fit: FittedCurves) -> dict[str, npt.NDArray[np.int64]]:
     """Return the numbers of the recipes in each regime's fit, in the order of `fitted_points`."""
     log_mcb, found = fit.recipes.table["log_mcb"].to_numpy(), {}
     for regime, mine in zip(fit.regimes, fit.recipes.members, strict=True):

@@ -11,7 +11,6 @@ from popstats.figures.check_figures import misfits, misfitting
 from popstats.figures.content import Alert
 from popstats.figures.curve_figures import TOO_FEW
 from popstats.inference.data import RegimeData
-from popstats.judgement.analysis import retraining_techniques
 from popstats.judgement.classical import MINIMUM_POINTS
 from popstats.judgement.evidence import Evidence
 from popstats.population.regimes import BUCKET_WIDTH
@@ -131,7 +130,7 @@ def _share_moved(evidence: Evidence, regime: str) -> float:
 
 
 def _pooled(evidence: Evidence, supported: list[str]) -> Doubt:
-    techniques = retraining_techniques(evidence.fit)
+    techniques = evidence.techniques
     pooled = {r: techniques[r] for r in supported if len(techniques.get(r, ())) > 1}
     ways = {names: [r for r in pooled if pooled[r] == names] for names in dict.fromkeys(pooled.values())}
     how = join_words([f"{_at(where)} by {join_words(list(names))}" for names, where in ways.items()])

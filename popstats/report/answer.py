@@ -10,12 +10,22 @@ from popstats.figures.content import Claim, VerdictRow
 from popstats.figures.curve_figures import limit_sentence, near_words
 from popstats.figures.space_figures import even_sentence
 from popstats.inference.draws import INTERVAL_MASS
-from popstats.judgement.analysis import ALL, Case, Reading
+from popstats.judgement.analysis import Analysis, RegimePosterior
 from popstats.judgement.evidence import AXIS_WORDS, Evidence
 from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdict
-from popstats.posterior.optimum import NEAR_OPTIMAL_POINTS, is_flat
+from popstats.posterior.optimum import is_flat
 from popstats.report.alerts import doubts
-from popstats.words import count, interval_words, join_words, number, percent, regime_name, regime_names
+from popstats.words import (
+    ALL,
+    clause,
+    count,
+    interval_words,
+    join_words,
+    number,
+    percent,
+    regime_name,
+    regime_names,
+)
 
 _OUTCOMES: tuple[Outcome, ...] = ("supported", "refuted", "undecided", "not assessable")
 #: Conjectures whose regimes fix parameters whatever the axis of the fit, and the reverse.
@@ -92,7 +102,7 @@ def answer(evidence: Evidence) -> tuple[str, ...]:
         reasons = "; ".join(evidence.fit.convergence.reasons)
         return (
             f"The fit's own diagnostics reject it, so no verdict that hangs on it is given: {reasons}.",
-            f"What to do: {Case(evidence.fit, Thresholds()).way_out}.",
+            f"What to do: {clause(Analysis(evidence.fit).way_out)}.",
             "The pictures below show the rejected draws; do not use their ranges.",
         )
     sentences = _is_there_one(evidence)
@@ -142,12 +152,12 @@ def _is_there_one(evidence: Evidence) -> list[str]:
 def _cost_of_a_range(evidence: Evidence) -> str:
     """Return what a value in a range costs; the worse one of two good regions may cost more."""
     rival = (
-        f", and in one of two good regions about {NEAR_OPTIMAL_POINTS + evidence.rise:g} or less"
+        f", and in one of two good regions about {evidence.thresholds.near + evidence.rise:g} or less"
         if evidence.regions
         else ""
     )
     return (
-        f"A value in such a range is expected to cost about {NEAR_OPTIMAL_POINTS:g} points or less against the best "
+        f"A value in such a range is expected to cost about {evidence.thresholds.near:g} points or less against the best "
         f"there{rival}."
     )
 
@@ -174,14 +184,14 @@ def _instead(evidence: Evidence, refuted: list[str]) -> str:
     return f" ({'; '.join(clauses)})" if clauses else ""
 
 
-def _as_good(reading: Reading, rise: float) -> str:
+def _as_good(reading: RegimePosterior, rise: float) -> str:
     """Return which mCB values do as well as any inside the observed range; "" where that is not clear."""
     if is_flat(reading.height, rise):
         return "mCB hardly matters"
     low, high = np.median(reading.optimum.rise_lower), np.median(reading.optimum.rise_upper)
-    if high <= NEAR_OPTIMAL_POINTS and low > rise:
+    if high <= reading.thresholds.near and low > rise:
         return "high mCB is as good as any that was observed"
-    if low <= NEAR_OPTIMAL_POINTS and high > rise:
+    if low <= reading.thresholds.near and high > rise:
         return "low mCB is as good as any that was observed"
     return ""
 
@@ -327,12 +337,5 @@ def threshold_words(limits: Thresholds) -> str:
         f"Supported: probability of the claim at least {limits.supported:g}. Refuted: at most {limits.refuted:g}, also "
         "after its odds before the data are set to 1:1, or the whole interval is negligible. At a best mCB the expected "
         f"drop lies more than {limits.rise:g} points below that at both ends of the observed range; “practically” means "
-        f"that it costs under {limits.regret:g} points, near-optimal at most {limits.near:g} points{_other_height(limits)}."
+        f"that it costs under {limits.regret:g} points, near-optimal at most {limits.near:g} points."
     )
-
-
-def _other_height(limits: Thresholds) -> str:
-    """Say that the figures keep their own height of the near-optimal range where the verdicts have another."""
-    if limits.near == NEAR_OPTIMAL_POINTS:
-        return ""
-    return f" (in these verdicts; figures and tables show ranges of {NEAR_OPTIMAL_POINTS:g} points)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,23 +10,21 @@ import numpy as np
 from popstats.arrays import FloatArray
 from popstats.figures.content import Section, Table
 from popstats.figures.curve_figures import MASS_WORDS
+from popstats.findings import Estimate
 from popstats.inference.data import RegimeData
 from popstats.judgement.classical import (
     ENVELOPE,
     MINIMUM_POINTS,
     TwoLines,
-    asymmetric_optimum,
     lower_envelope,
-    quadratic_optimum,
+    parametric_optima,
     two_lines,
     u_test,
 )
 from popstats.judgement.evidence import Evidence
-from popstats.population.regimes import BUCKET_WIDTH
 from popstats.posterior.optimum import GRID_SIZE
 from popstats.words import (
     MISSING,
-    join_words,
     number,
     p_value,
     percent,
@@ -38,13 +37,16 @@ from popstats.words import (
 #: Where a regime is too small for the envelope of its best 5 %, a larger share is taken, up to this one.
 WIDEST_ENVELOPE = 0.20
 _NO_CONTRADICTION = "no contradiction"
+#: A parametric curve's optimum by regime; None where it has none inside the observed range.
+type Optima = Mapping[str, Estimate | None]
 #: What stands in place of a parabola's optimum where it has none, or not the smooth curve's.
 _MISSPECIFIED, _NONE_INSIDE = "(misspecified)", "none inside"
 
 
 def companion_section(evidence: Evidence) -> Section | None:
     """Return classical tests and curves beside the smooth curve's optimum; None where no regime has enough."""
-    found = [_companions(evidence, r) for r in evidence.fit.fitted if r.n_recipes >= MINIMUM_POINTS]
+    optima = parametric_optima(evidence.fit, "quadratic"), parametric_optima(evidence.fit, "asymmetric")
+    found = [_companions(evidence, r, *optima) for r in evidence.fit.fitted if r.n_recipes >= MINIMUM_POINTS]
     if not found:
         return None
     differing = [row[0] for row in found if row[-1] != _NO_CONTRADICTION]
@@ -73,7 +75,6 @@ def companion_section(evidence: Evidence) -> Section | None:
             "then a rising one. The envelope is a quantile regression on a spline: under it lies the stated share of "
             "recipes, so it asks what the best recipes do and not the average one. It disagrees "
             f"where it lies more than {evidence.rise:g} points above its minimum all over the best mCB's interval.",
-            *_bucket_words(evidence),
         ),
         tables=(
             (
@@ -92,47 +93,33 @@ def _elsewhere_words(found: list[tuple[str, ...]]) -> str:
     return f", but in {len(elsewhere)} of {plural(len(found), 'regime')} a parabola finds no lowest point, or another"
 
 
-def _bucket_words(evidence: Evidence) -> list[str]:
-    """Say whether the paper's parameter buckets, instead of exact counts, change a verdict."""
-    judged = {r: pair for r, pair in evidence.bucketed.items() if evidence.outcome("C3a", r)}
-    if not judged:
-        return []
-    changed = [
-        f"{regime_name(r)} ({before} becomes {after})"
-        for r, (before, after) in judged.items()
-        if before != after
-    ]
-    verdict = f"changes at {join_words(changed)}" if changed else "is the same in every regime"
-    settings = evidence.fit.settings
-    alike = (settings.method, settings.noise) == ("exact", "normal")
-    how = "" if alike else " (both judged by the exact method under normal noise)"
-    return [
-        f"Models here use exact parameter counts. With counts rounded to buckets of {percent(BUCKET_WIDTH)} of the "
-        f"original's, as mCB is defined in the paper, the verdict on C3a{how} {verdict}."
-    ]
-
-
-def _companions(evidence: Evidence, regime: RegimeData) -> tuple[str, ...]:
+def _companions(evidence: Evidence, regime: RegimeData, quadratic: Optima, halves: Optima) -> tuple[str, ...]:
     networks, row = evidence.of_regime(regime.label), evidence.optima[regime.label]
     x, y = np.log(networks["mcb"].to_numpy()), networks["adjusted"].to_numpy()
-    quadratic, halves, lines = quadratic_optimum(x, y), asymmetric_optimum(x, y), two_lines(x, y)
-    vertex, low, high = (float(np.exp(v)) for v in (quadratic.log_mcb, quadratic.lower, quadratic.upper))
-    wrong = not low <= row.mcb <= high
-    inside = row.observed_lower <= vertex <= row.observed_upper
-    parabola = f"{number(vertex)} {_MISSPECIFIED}" if wrong else with_interval(vertex, low, high)
-    tip, tip_low, tip_high = (float(np.exp(v)) for v in (halves.log_mcb, halves.lower, halves.upper))
+    lines, parabola, tip = two_lines(x, y), quadratic[regime.label], halves[regime.label]
+    wrong = parabola is None or not parabola.lower <= row.mcb <= parabola.upper
+    vertex = _NONE_INSIDE if parabola is None else _shown(parabola)
+    if parabola is not None and wrong:
+        vertex = f"{_shown(parabola).partition(' ')[0]} {_MISSPECIFIED}"
     supported = evidence.outcome("C3a", regime.label) == "supported"
     envelope, elsewhere = _envelope(x, y, row, evidence)
     return (
         regime.label,
         with_interval(row.mcb, row.mcb_lower, row.mcb_upper),
-        parabola if inside else _NONE_INSIDE,
-        _NONE_INSIDE if np.isnan(tip) else with_interval(tip, tip_low, tip_high),
+        vertex,
+        _NONE_INSIDE if tip is None else _shown(tip),
         p_value(u_test(x, y).p_value),
         "U" if lines.u_shaped else "no U",
         envelope,
         _remarks(lines, supported, wrong, elsewhere),
     )
+
+
+def _shown(optimum: Estimate) -> str:
+    """Return a parametric curve's optimum with its interval."""
+    value, lower, upper = optimum
+    assert isinstance(value, float)
+    return with_interval(value, lower, upper)
 
 
 def _envelope(x: FloatArray, y: FloatArray, row: Any, evidence: Evidence) -> tuple[str, bool]:

@@ -7,18 +7,17 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import get_args
 
-import numpy as np
 import pandas as pd
 
 from popstats.figures.check_figures import misfits
-from popstats.judgement.analysis import ALL, Case
+from popstats.judgement.analysis import Analysis
 from popstats.judgement.evidence import Evidence
-from popstats.judgement.optimum_claims import good_stretches
-from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdict, Verdicts
+from popstats.judgement.verdicts import CLAIMS, Outcome, Verdict, Verdicts
 from popstats.posterior.fit import Fit
 from popstats.report.alerts import alerts
 from popstats.report.answer import answer, claims, threshold_words
 from popstats.words import (
+    ALL,
     MISSING,
     interval_words,
     join_words,
@@ -133,11 +132,7 @@ def optimum_outcomes(fit: Fit) -> dict[str, str]:
     labels = [r.label for r in fit.regimes]
     if fit.settings.curve != "smooth":
         return dict.fromkeys(labels, "")
-    if not fit.convergence.ok:
-        return dict.fromkeys(labels, "not assessable")
-    case = Case(fit, Thresholds())
-    judged = {r.label: case.has_optimum(r) for r in case.readings}
-    return {label: judged.get(label, "not assessable") for label in labels}
+    return dict(Analysis(fit).outcomes)
 
 
 def near_optimal(fit: Fit) -> dict[str, tuple[tuple[float, float], ...]]:
@@ -152,11 +147,7 @@ def near_optimal(fit: Fit) -> dict[str, tuple[tuple[float, float], ...]]:
             str(label): (tuple(pair),)
             for label, pair in zip(ends.index, ends.to_numpy().tolist(), strict=True)
         }
-    case = Case(fit, Thresholds())
-    return {
-        r.label: tuple((float(np.exp(low)), float(np.exp(high))) for low, high in good_stretches(case, r))
-        for r in case.readings
-    }
+    return {r.label: tuple((s.low, s.high) for s in r.stretches) for r in Analysis(fit).regimes}
 
 
 def _optima_table(fit: Fit) -> str:

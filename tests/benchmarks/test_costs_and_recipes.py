@@ -14,11 +14,12 @@ import torch
 import torch_pruning as tp
 
 from generate.inputs.networks import build_network
+from generate.plan import Space
 from generate.prune.cost_forms import derive_costs
 from generate.prune.cut import choose_filters, cut
 from generate.prune.dependency_graph import on_meta_device
 from generate.prune.groups import find_groups
-from generate.recipes.sample import MCB_RANGE, TOLERANCE, recipe_blocks
+from generate.recipes.sample import MCB_RANGE, TOLERANCE, sample_recipes
 
 pytestmark = pytest.mark.benchmark(timer=time.process_time)
 
@@ -71,8 +72,7 @@ def count_by_cutting(network, groups, costs, recipes=3):
 
 def draw(space, costs, count):
     rng = np.random.default_rng(0)
-    blocks = recipe_blocks(space, costs, axis="macs", target=TARGET, count=count, rng=rng, block=BLOCK)
-    return sum(len(block) for block in blocks)
+    return len(sample_recipes(Space(space), costs, axis="macs", target=TARGET, count=count, rng=rng))
 
 
 def test_random_recipes_against_rejection_sampling(benchmark, resnet50):

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from generate.costs import cost_report, main, regime_lines, write_chart
+from generate.costs import cost_report, main, write_chart
 from popstats.errors import BAD_INPUT, PlanError
 
 DIGITS = (1, 8, 8)
@@ -42,12 +42,6 @@ def test_text_names_every_group(report):
     text = report.as_text()
     assert "763,520 MACs, 77,754 parameters, 6 groups" in text
     assert all(group.name in text for group in report.costs.groups)
-
-
-def test_a_regime_is_described_for_the_dry_run(report):
-    ranges, confounded = regime_lines(report.costs, "stratified", axis="macs", target=0.5, count=200)
-    assert ranges.startswith("macs -50%: MACs 381,760")
-    assert "stage3.0.conv" in confounded
 
 
 def test_chart_is_written(report, tmp_path):

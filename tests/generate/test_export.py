@@ -11,7 +11,7 @@ from torch import nn
 
 from generate.export import CARD, _content, export_subnetwork, main
 from generate.run.folder import RunFolder
-from generate.run.prepare import reopen
+from generate.run.prepare import worker_context
 from generate.train.loop import evaluate
 from generate.train.subnetwork import cut_network
 from popstats.errors import BAD_INPUT, RunFolderError
@@ -36,10 +36,10 @@ def test_without_kept_weights_it_says_so_and_trains_again(tmp_path, tiny_run, fi
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     assert json.loads(card["accuracy"]) == row["accuracy"]
     assert list(json.loads(card["widths"]).values()) == row["widths"]
-    bench = reopen(RunFolder(tiny_run), CPU)
-    network = cut_network(bench, training)
+    context = worker_context(RunFolder(tiny_run), CPU)
+    network = cut_network(context, training)
     network.load_state_dict(state)
-    again = evaluate(network, bench.images, bench.images.test, device=CPU, shift=1)
+    again = evaluate(network, context.images, context.images.test, device=CPU, shift=1)
     assert again.accuracy == pytest.approx(row["accuracy"], abs=0.05)
 
 
@@ -48,11 +48,11 @@ def test_without_kept_weights_it_says_so_and_trains_again(tmp_path, tiny_run, fi
 )
 def test_torchscript_needs_no_code_of_ours(tmp_path, tiny_run, first):
     path = export_subnetwork(tiny_run, first[0].subnetwork_id, "torchscript", tmp_path / "network.pt")
-    bench = reopen(RunFolder(tiny_run), CPU)
+    context = worker_context(RunFolder(tiny_run), CPU)
     content = {CARD: ""}
     network = torch.jit.load(path, _extra_files=content)
-    assert json.loads(json.loads(content[CARD])["mean"]) == list(bench.images.mean)
-    again = evaluate(network, bench.images, bench.images.test, device=CPU, shift=1)
+    assert json.loads(json.loads(content[CARD])["mean"]) == list(context.images.mean)
+    again = evaluate(network, context.images, context.images.test, device=CPU, shift=1)
     assert again.accuracy == pytest.approx(first[1]["accuracy"], abs=0.05)
 
 
@@ -78,8 +78,8 @@ def test_onnx_is_one_file_that_takes_any_batch(tmp_path, tiny_run, first):
     network = Session(path)
     card = network.session.get_modelmeta().custom_metadata_map
     assert list(json.loads(card["widths"]).values()) == row["widths"]
-    bench = reopen(RunFolder(tiny_run), CPU)
-    again = evaluate(network, bench.images, bench.images.test, device=CPU, shift=1)
+    context = worker_context(RunFolder(tiny_run), CPU)
+    again = evaluate(network, context.images, context.images.test, device=CPU, shift=1)
     assert again.accuracy == pytest.approx(row["accuracy"], abs=0.05)
 
 
@@ -130,7 +130,7 @@ def test_unknown_and_ambiguous_ids_are_sentences(tiny_run):
 
 
 def test_a_place_that_is_no_run_is_a_sentence(tmp_path):
-    with pytest.raises(RunFolderError, match="is no run folder"):
+    with pytest.raises(RunFolderError, match="is not a run folder"):
         export_subnetwork(tmp_path / "absent", "abc")
 
 
@@ -165,13 +165,13 @@ class Branching(nn.Module):
 
 
 def test_a_network_that_a_trace_or_a_graph_cannot_hold_is_not_written(tiny_run, first):
-    bench = reopen(RunFolder(tiny_run), CPU)
-    network = cut_network(bench, first[0]).eval()
-    reached = evaluate(network, bench.images, bench.images.test, device=CPU, shift=1).accuracy
+    context = worker_context(RunFolder(tiny_run), CPU)
+    network = cut_network(context, first[0]).eval()
+    reached = evaluate(network, context.images, context.images.test, device=CPU, shift=1).accuracy
     row = first[1] | {"accuracy": reached}
-    assert _content(bench, network, row, "torchscript", 0.05)
+    assert _content(context, network, row, "torchscript", 0.05)
     with pytest.raises(RunFolderError, match=r"but its row says .*Nothing was written"):
-        _content(bench, Branching(network), row, "torchscript", 0.05)
+        _content(context, Branching(network), row, "torchscript", 0.05)
     pytest.importorskip("onnxscript")
     with pytest.raises(RunFolderError, match=r"cannot be written as onnx .*Take another --format"):
-        _content(bench, Branching(network), row, "onnx", 0.05)
+        _content(context, Branching(network), row, "onnx", 0.05)

@@ -40,13 +40,13 @@ def test_the_command_takes_run_folders(tmp_path, tiny_run, capsys):
 
 def test_another_original_is_refused(tmp_path, tiny_run):
     other = part(tmp_path / "b.parquet", tiny_run, slice(0, 3), original_id="ffff")
-    with pytest.raises(PopulationError, match=r"another original network.*original_id is 'ffff'"):
+    with pytest.raises(PopulationError, match=r"different original network.*original_id is 'ffff'"):
         merge_populations([tiny_run, other])
 
 
 def test_foreign_and_missing_tables_are_sentences(tmp_path):
     pq.write_table(pa.table({"macs": [1]}), tmp_path / "foreign.parquet")
-    with pytest.raises(PopulationError, match="footer lacks population, plan"):
+    with pytest.raises(PopulationError, match="footer has no population, plan"):
         merge_populations([tmp_path / "foreign.parquet"])
     with pytest.raises(PopulationError, match="cannot be read"):
         merge_populations([tmp_path / "absent"])

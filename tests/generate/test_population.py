@@ -19,6 +19,7 @@ import pytest
 from generate.export import main as export_main
 from generate.plan import read_plan
 from generate.population import _say_that_another_prepares, main
+from generate.recipes.worklist import Place, with_identities
 from generate.run.folder import Claims, RunFolder
 from generate.run.prepare import survey
 from popstats.errors import BAD_INPUT
@@ -103,7 +104,12 @@ def test_the_population_holds_the_whole_contract(tiny_run):
         assert row["original_accuracy"] == footer["original"]["accuracy"]
         assert row["training_macs"] == 3 * row["macs"] * 4 * 100
         empty = {column.name for column in columns.COLUMNS if row[column.name] is None}
-        assert empty == {"latency_ms", "latency_batch"}  # measured only where a plan asks for it
+        assert empty == {
+            "latency_ms",
+            "latency_batch",
+            "val_loss",
+            "train_loss",
+        }  # only where a plan asks for them
 
 
 def test_killed_workers_and_parents_lose_nothing(tmp_path, tiny_plan, tiny_run, start):
@@ -241,7 +247,7 @@ def test_whoever_waits_for_another_process_says_so(tmp_path, capsys):
             owner.kill()
 
         with claims.preparation(say):
-            assert "Another process prepares it" in capsys.readouterr().out
+            assert "Another process is preparing it" in capsys.readouterr().out
     claims.close()
 
 
@@ -275,7 +281,7 @@ def test_the_time_limit_stops_between_trainings_and_says_what_is_left(tmp_path, 
     for index in (3, 7):
         (folder / "rows" / f"{index:07d}.json").unlink()
     assert main(["--out", str(folder), "--time-limit", "0", "--device", "cpu"]) == 3
-    assert "The time limit is reached; 2 trainings are left" in capsys.readouterr().out
+    assert "Time limit reached; 2 trainings are left" in capsys.readouterr().out
     assert pq.read_table(folder / "population.parquet").num_rows == 10
 
 
@@ -283,7 +289,7 @@ def test_a_changed_plan_is_refused(tmp_path, tiny_run, capsys):
     changed = tmp_path / "changed.toml"
     changed.write_text(TINY.replace("epochs = 4", "epochs = 5"))
     assert main([str(changed), "--out", str(tiny_run), "--device", "cpu"]) == BAD_INPUT
-    assert "was made with another plan" in capsys.readouterr().err
+    assert "was made with a different plan" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -324,7 +330,7 @@ def test_an_impossible_regime_is_refused_before_anything_is_written(tmp_path, ca
 def test_a_read_only_folder_is_a_sentence(tmp_path, tiny_plan, capsys):
     tmp_path.chmod(0o500)
     assert main([str(tiny_plan), "--out", str(tmp_path / "run"), "--device", "cpu"]) == BAD_INPUT
-    assert "may not be written to" in capsys.readouterr().err
+    assert "permission to write is missing" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -349,7 +355,7 @@ def test_ctrl_c_while_workers_are_starting_is_quiet_too(tmp_path, tiny_plan, tin
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(PATIENCE) == 3
     said = (tmp_path / "run-0.log").read_text()
-    assert "the same command goes on from" in said.lower()
+    assert "rerun the command to resume" in said.lower()
     assert "Traceback" not in said
 
 
@@ -401,8 +407,9 @@ def test_an_image_folder_from_the_command_line(tmp_path, capsys):
     assert all(row["dataset"].startswith("image-folder:colours@") for row in made)
     # Elsewhere the same images are the same trainings.
     moved = shutil.copytree(images, tmp_path / "elsewhere" / "colours")
-    surveyed = survey(read_plan(folder_plan(tmp_path / "moved.toml", moved)))
-    again = surveyed.worklist(original_id=made[0]["original_id"])
+    prepared = survey(read_plan(folder_plan(tmp_path / "moved.toml", moved)))
+    place = Place(made[0]["original_id"], prepared.images.name, prepared.images.input_size)
+    again = with_identities(prepared.trainings, prepared.plan, prepared.costs, place)
     assert [training.subnetwork_id for training in again] == [row["subnetwork_id"] for row in made]
     # Continued on other images, it would mix what cannot be compared.
     (images / "test" / "red" / "0.png").rename(tmp_path / "0.png")

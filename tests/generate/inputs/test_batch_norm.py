@@ -15,7 +15,7 @@ from generate.inputs.kernel import MOST_LANES, kernel_for, lanes_of, missing_ker
 from generate.inputs.networks import build_network
 from generate.plan import TrainingSettings
 from generate.run.folder import RunFolder
-from generate.run.prepare import reopen
+from generate.run.prepare import worker_context
 from generate.train.device import provenance_of
 from generate.train.loop import evaluate, fresh_weights, train
 from generate.train.subnetwork import known_columns
@@ -150,15 +150,15 @@ def test_a_training_with_the_kernel_is_the_training_without_it_up_to_rounding():
 def test_rows_say_what_they_were_trained_with_and_are_trained_again_so(tiny_run):
     """8x8 images have no use for the kernel; had these rows used it, they would say so."""
     folder = RunFolder(tiny_run)
-    bench, training = reopen(folder, CPU), folder.read_worklist()[0]
-    assert (bench.kernel, bench.provenance.memory_format) == (None, "channels_last")
-    fused = dataclasses.replace(bench, kernel=KERNEL, provenance=provenance_of(CPU, KERNEL))
+    context, training = worker_context(folder, CPU), folder.read_worklist()[0]
+    assert (context.kernel, context.provenance.memory_format) == (None, "channels_last")
+    fused = dataclasses.replace(context, kernel=KERNEL, provenance=provenance_of(CPU, KERNEL))
     row = known_columns(fused, training)
     assert row["memory_format"] == "channels_last, fused batch norm"
     assert as_trained(fused, row).kernel is KERNEL
-    assert as_trained(fused, known_columns(bench, training)).kernel is None
-    narrow = dataclasses.replace(bench.plan.retraining["fine-tune"], precision="bfloat16")
-    plan = dataclasses.replace(bench.plan, retraining={"fine-tune": narrow})
+    assert as_trained(fused, known_columns(context, training)).kernel is None
+    narrow = dataclasses.replace(context.plan.retraining["fine-tune"], precision="bfloat16")
+    plan = dataclasses.replace(context.plan, retraining={"fine-tune": narrow})
     assert known_columns(dataclasses.replace(fused, plan=plan), training)["memory_format"] == "channels_last"
 
 

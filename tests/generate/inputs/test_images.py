@@ -14,7 +14,7 @@ import torch
 
 from generate.inputs import image_files
 from generate.inputs.image_sets import load_images
-from generate.inputs.images import ImageSet, Split, check_images
+from generate.inputs.images import ImageSet, Split, check_images, resized
 from generate.plan import ImagesPlan
 from popstats.errors import PlanError
 
@@ -214,7 +214,7 @@ def test_a_set_that_cannot_be_downloaded_is_one_sentence(tmp_path, monkeypatch, 
 
     monkeypatch.setattr(utils.urllib.request, "urlopen", refused)
     with pytest.raises(
-        PlanError, match=r"neither whole in .* nor could it be downloaded .*no network here"
+        PlanError, match=r"not complete in .* and could not be downloaded .*no network here"
     ) as raised:
         load_images(ImagesPlan(name=name, folder=str(tmp_path)))
     assert "\n" not in str(raised.value)
@@ -225,7 +225,7 @@ def test_a_set_that_arrived_in_part_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar, "check_integrity", lambda path, md5: True)
     (tmp_path / "cifar-10-batches-py").mkdir()
     (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(pickle.dumps([1] * 99)[:50])
-    with pytest.raises(PlanError, match="cifar10 is neither whole in"):
+    with pytest.raises(PlanError, match="cifar10 is not complete in"):
         load_images(ImagesPlan(name="cifar10", folder=str(tmp_path)))
 
 
@@ -310,8 +310,39 @@ def test_a_disk_too_small_for_the_decoded_images_is_a_sentence(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "option"),
-    [("digits", "size"), ("cifar10", "size"), ("mine:images", "limit"), ("mine:images", "validation")],
+    [("digits", "size"), ("mine:images", "limit"), ("mine:images", "validation")],
 )
 def test_options_that_would_change_nothing_are_refused(name, option):
     with pytest.raises(PlanError, match=rf"images\.{option}: {name} .* leave images\.{option} out"):
         load_images(ImagesPlan(name=name, **{option: 16}))
+
+
+def test_images_of_the_statement_are_test_images_that_the_search_does_not_see(digits):
+    split = load_images(ImagesPlan(statement=0.5))
+    assert (len(split.train), len(split.validation), len(split.test)) == (700, 599, 498)
+    parts = [split.validation.images[100:], split.test.images]
+    both = torch.cat(parts).flatten(1)
+    assert torch.equal(torch.unique(both, dim=0), torch.unique(digits.test.images.flatten(1), dim=0))
+    assert torch.equal(split.validation.images[:100], digits.validation.images)
+    with pytest.raises(PlanError, match="leaves none to search by"):
+        load_images(ImagesPlan(statement=1e-4))
+
+
+def test_smaller_images_are_means_of_what_they_cover():
+    stripes = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    stripes[:, :, :, 16:] = 200
+    small = resized(stripes, 16)
+    assert small.shape == (2, 3, 16, 16)
+    assert small.dtype == torch.uint8
+    assert small[..., :6].max() == 0
+    assert small[..., 10:].min() == 200
+    assert small.float().mean() == pytest.approx(100, abs=1)
+
+
+def test_a_dry_run_needs_no_download(tmp_path, capsys):
+    pytest.importorskip("torchvision")
+    plan = ImagesPlan(name="mnist", folder=str(tmp_path / "none"), size=14)
+    blank = load_images(plan, download=False)
+    assert (len(blank.train), len(blank.test), blank.input_shape) == (55_000, 10_000, (1, 14, 14))
+    assert "blank images of its size stand in" in capsys.readouterr().out
+    assert not (tmp_path / "none").exists()

@@ -2,18 +2,18 @@
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from generate.plan import Plan
 from generate.recipes.worklist import Training
-from generate.run.progress import Clock, Event
+from generate.run.progress import Event, RunProgress
 
 
 @dataclass(frozen=True)
 class Moment:
-    """What the clock said after some of a run's trainings, and what came."""
+    """What was said after some of a run's trainings, and what came."""
 
     share: float
     predicted: float | None
@@ -25,10 +25,32 @@ class Moment:
         return self.predicted / self.actual
 
 
+@dataclass
+class Rows:
+    """A run folder's plan, worklist and rows, in memory."""
+
+    plan: Plan
+    trainings: Sequence[Training]
+    rows: dict[int, dict] = field(default_factory=dict)
+
+    def read_plan(self) -> Plan:
+        return self.plan
+
+    def read_worklist(self) -> Sequence[Training]:
+        return self.trainings
+
+    def worklist_stamp(self) -> int:
+        return 1
+
+    def finished(self) -> set[int]:
+        return set(self.rows)
+
+    def read_row(self, index: int) -> dict:
+        return self.rows[index]
+
+
 def training(index: int, technique: str, macs: int) -> Training:
-    return Training(
-        index, f"s{index}", f"r{index}", 0, "macs", 0.5, "random", technique, "l1", 0, (1,), (0.5,), macs, 1
-    )
+    return Training(0, "macs", 0.5, "random", "l1", (1,), (0.5,), macs, 1, technique, index=index)
 
 
 def scheduled(seconds: Sequence[float], starts: Sequence[float]) -> list[tuple[float, float]]:
@@ -49,10 +71,11 @@ def replay(
     known: int = 0,
     foreign: frozenset[int] = frozenset(),
 ) -> list[Moment]:
-    """Tell a clock of a run; the first `known` rows are there before it, `foreign` ones are another process's."""
+    """Tell a progress of a run; the first `known` rows are there before it, `foreign` ones are another process's."""
     trainings = [training(i, row["retraining"], row["macs"]) for i, row in enumerate(rows)]
+    folder = Rows(plan, trainings, {i: rows[i] | {"started_at": f"{i:09d}"} for i in range(known)})
     time, moments = [0.0], []
-    clock = Clock(plan, trainings, {i: rows[i] for i in range(known)}, now=lambda: time[0])
+    progress = RunProgress(folder, now=lambda: time[0])
     here = range(known, len(rows))
     events = [(spans[i][0], 1, i) for i in here if i not in foreign] + [(spans[i][1], 0, i) for i in here]
     last = max(spans[i][1] for i in here)
@@ -61,13 +84,15 @@ def replay(
     for moment, starting, index in sorted(events):
         time[0] = moment
         if starting:
-            clock.take(Event("started", index), {})
+            progress.take(Event("started", index))
             continue
-        took = spans[index][1] - spans[index][0]
-        clock.take(Event("done", index), {index: rows[index] | {"seconds": took, "status": "done"}})
+        began, ended = spans[index]
+        timed = {"seconds": ended - began, "status": "done", "started_at": f"{began + 1e6:020.6f}"}
+        folder.rows[index] = rows[index] | timed
+        progress.take(Event("done", index))
         done += 1
         if done in marks:
-            moments.append(Moment(marks[done], clock.remaining, last - moment))
+            moments.append(Moment(marks[done], progress.remaining(), last - moment))
     return moments
 
 

@@ -33,9 +33,9 @@ def trainings(*targets):
 def test_the_pilots_answer_stands_beside_the_plans_numbers(fit_file, capsys):
     print_pilot(fit_file, trainings(0.5, 0.7))
     header, without, planned = capsys.readouterr().out.splitlines()
-    assert header == f"What the pilot {fit_file} says of these regimes:"
+    assert header == f"What the pilot {fit_file} implies for these regimes:"
     assert without.split(maxsplit=2)[:2] == ["macs", "0.50"]
-    assert "no fitted regime on the macs axis is this one" in without
+    assert "the pilot has no such regime on the macs axis" in without
     assert "Regime 0.70: " in planned
     assert planned.endswith("This plan: 3 recipes, 3 trainings.")
 
@@ -50,7 +50,7 @@ def test_popstats_without_its_packages_is_a_sentence(fit_file, capsys):
 
 
 def test_a_file_that_is_no_fit_is_refused(tmp_path):
-    with pytest.raises(PlanError, match="which is no file"):
+    with pytest.raises(PlanError, match="which is not a file"):
         ask_popstats(tmp_path / "absent.nc")
     wrong = tmp_path / "wrong.nc"
     wrong.write_text("no fit")

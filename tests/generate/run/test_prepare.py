@@ -28,8 +28,10 @@ def test_every_shipped_plan_finds_all_the_recipes_that_it_asks_for(path: Path, m
     if plan.images.name != "digits":
         pytest.importorskip("torchvision")
         classes = next(count for name, count in CLASSES.items() if name in plan.images.name)
-        monkeypatch.setattr("generate.run.prepare.load_images", lambda images: stand_in(images, classes))
-    trainings = survey(plan).worklist(original_id="")
+        monkeypatch.setattr(
+            "generate.run.prepare.load_images", lambda images, download: stand_in(images, classes)
+        )
+    trainings = survey(plan).trainings
     assert len({training.subnetwork_id for training in trainings}) == len(trainings)
     held = Counter((training.block, training.target, training.technique) for training in trainings)
     for number, block in enumerate(plan.recipes):
@@ -42,6 +44,8 @@ def test_every_shipped_plan_finds_all_the_recipes_that_it_asks_for(path: Path, m
 def test_the_imagenet_plan_says_what_is_wrong_with_a_folder_of_other_classes(monkeypatch):
     pytest.importorskip("torchvision")
     plan = read_plan(DEFAULT_PLAN.parent / "imagenet-resnet50.toml")
-    monkeypatch.setattr("generate.run.prepare.load_images", lambda images: stand_in(images, classes=100))
-    with pytest.raises(PlanError, match=r"tells 1000 classes apart, but image-folder:~/imagenet has 100"):
+    monkeypatch.setattr(
+        "generate.run.prepare.load_images", lambda images, download: stand_in(images, classes=100)
+    )
+    with pytest.raises(PlanError, match=r"has 1000 outputs, but image-folder:~/imagenet has 100 classes"):
         survey(plan)

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from generate.plan import plan_from_dict
-from generate.run.forecast import Forecast, seconds_with
-from generate.run.progress import Clock, Event, PlainDisplay, duration
-from tests.generate.run.replay import replay, scheduled, training
+from generate.run.progress import Display, Event, RunProgress, _work, duration
+from tests.generate.run.replay import Rows, replay, scheduled, training
 
 PLAN = plan_from_dict(
     {
@@ -83,36 +82,33 @@ def test_a_technique_added_to_a_finished_plan_is_told_from_its_own_trainings():
         assert moment.ratio == pytest.approx(1, abs=0.1), moment
 
 
-def test_a_resumed_run_knows_at_once_how_long_the_rest_takes():
-    trainings = [training(i, "fine-tune", 1000) for i in range(10)]
+def progress_of(rows: dict[int, dict], count: int, plan=PLAN):
+    """A progress on a clock, of trainings of which some are finished."""
+    trainings = [training(i, "fine-tune", 1000) for i in range(count)]
+    folder = Rows(plan, trainings, {i: one | {"started_at": str(i)} for i, one in rows.items()})
     time = [100.0]
-    clock = Clock(PLAN, trainings, {i: row("fine-tune", 1000) for i in range(6)}, now=lambda: time[0])
-    assert clock.line() == "6 of 10 trainings"
-    clock.take(Event("started", 6), {})
+    return RunProgress(folder, now=lambda: time[0]), folder, time
+
+
+def test_a_resumed_run_knows_at_once_how_long_the_rest_takes():
+    progress, _, time = progress_of({i: row("fine-tune", 1000) for i in range(6)}, 10)
+    assert progress.line() == "6 of 10 trainings"
+    progress.take(Event("started", 6))
     time[0] = 101.0
-    assert clock.remaining == pytest.approx(15.0)  # four of four seconds, one of which has gone by
-    assert clock.line() == "6 of 10 trainings, about 15 s left"
+    assert progress.remaining() == pytest.approx(15.0)  # four of four seconds, one of which has gone by
+    assert progress.line() == "6 of 10 trainings, about 15 s left"
 
 
 def test_the_last_training_takes_as_long_as_it_has_left():
-    trainings = [training(i, "fine-tune", 1000) for i in range(3)]
-    time = [0.0]
-    clock = Clock(PLAN, trainings, {i: row("fine-tune", 1000) for i in range(2)}, now=lambda: time[0])
-    clock.take(Event("started", 2), {})
-    time[0] = 1.0
-    assert clock.remaining == pytest.approx(3.0)
-    time[0] = 9.0
-    assert clock.remaining == 0.0
-    clock.take(Event("done", 2), {2: row("fine-tune", 1000)})
-    assert clock.line() == "3 of 3 trainings"
-
-
-def test_rows_beyond_the_plan_of_a_process_are_not_counted():
-    """Another process may have made the plan grow meanwhile."""
-    clock = Clock(PLAN, [training(0, "fine-tune", 1000)], {})
-    clock.take(Event("started", 0), {})
-    clock.take(Event("done", 0), {0: row("fine-tune", 1000), 1: row("fine-tune", 1000)})
-    assert clock.line() == "1 of 1 trainings"
+    progress, folder, time = progress_of({i: row("fine-tune", 1000) for i in range(2)}, 3)
+    progress.take(Event("started", 2))
+    time[0] = 101.0
+    assert progress.remaining() == pytest.approx(3.0)
+    time[0] = 109.0
+    assert progress.remaining() == 0.0
+    folder.rows[2] = row("fine-tune", 1000) | {"started_at": "2"}
+    progress.take(Event("done", 2))
+    assert progress.line() == "3 of 3 trainings"
 
 
 def test_budgets_in_macs_give_every_network_the_same_macs():
@@ -123,31 +119,26 @@ def test_budgets_in_macs_give_every_network_the_same_macs():
             "recipes": [{"regimes": [0.5], "count": 3}],
         }
     )
-    # Twice the MACs is half the epochs.
-    forecast = Forecast(plan, [training(0, "fine-tune", 1000), training(1, "fine-tune", 2000)])
-    forecast.learn(0, row("fine-tune", 1000, seconds=8.0))
-    first, second = forecast.seconds()
-    assert first == pytest.approx(8.0)
-    assert second == pytest.approx(8.0 / 2 * 1.5)  # half the epochs, of which half goes along with MACs
+    # Twice the MACs is half the epochs, of which half goes along with MACs.
+    first, second = _work(
+        plan, [training(0, "fine-tune", 1000), training(1, "fine-tune", 2000)], row("fine-tune", 1000)
+    )
+    assert second / first == pytest.approx((1 + 4 / 3) / (1 + 2 / 3) / 2)
 
 
 def test_failed_trainings_teach_nothing():
-    forecast = Forecast(PLAN, [training(0, "fine-tune", 1000)])
-    forecast.learn(0, row("fine-tune", 1000, seconds=0.0, status="failed"))
-    assert forecast.seconds() is None
+    progress, *_ = progress_of({0: row("fine-tune", 1000, seconds=0.0, status="failed")}, 2)
+    progress.take(Event("started", 1))
+    assert progress.remaining() is None
 
 
-def test_workers_do_not_end_together():
-    assert seconds_with(1, 100.0, 10.0) == 100.0
-    assert seconds_with(4, 100.0, 10.0) == pytest.approx(25 + 0.75 * 5)
-
-
-def test_the_plain_display_says_where_it_begins_and_ends():
+def test_the_display_says_where_it_begins_and_ends():
     stream = io.StringIO()
-    clock = Clock(PLAN, [training(0, "fine-tune", 1000)], {})
-    with PlainDisplay(clock, stream) as display:
-        clock.take(Event("started", 0), {})
-        clock.take(Event("failed", 0), {0: row("fine-tune", 1000, status="failed")})
+    progress, folder, _ = progress_of({}, 1)
+    with Display(progress, stream).shown() as display:
+        progress.take(Event("started", 0))
+        folder.rows[0] = row("fine-tune", 1000, status="failed")
+        progress.take(Event("failed", 0))
         display.update(Event("failed", 0, message="it diverged"))
     assert stream.getvalue().splitlines() == [
         "0 of 1 trainings",

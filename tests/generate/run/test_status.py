@@ -1,6 +1,5 @@
 """How far a run is: whoever asks, whatever state the folder is in."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 
 from generate.population import main
 from generate.run.folder import RunFolder
-from generate.run.status import print_status, read_status
+from generate.run.progress import RunProgress, print_status
 from popstats.errors import BAD_INPUT, RunFolderError
 from tests.generate.conftest import another_process_holds
 
@@ -27,35 +26,32 @@ def half_done(tmp_path, tiny_run) -> Path:
 
 
 def test_where_nobody_runs_it_says_how_long_the_rest_takes(half_done, capsys):
-    status = read_status(RunFolder(half_done), workers=2)
-    assert (status.left, status.workers, status.running) == (4, 2, ())
-    # Two each, and at the end half a training with one of them idle half of the time.
-    assert status.remaining_seconds == pytest.approx(4.5, abs=0.3)
+    # Two seconds each, and at the end half a training with one of two idle half of the time.
+    assert RunProgress(RunFolder(half_done)).remaining_with(2, ()) == pytest.approx(4.5, abs=0.3)
     assert main(["--out", str(half_done), "--status", "--workers", "1"]) == 0
     assert "About 8 s left" in (said := capsys.readouterr().out)
-    assert "(with 1 worker; nobody works on it now)" in said
+    assert "(with 1 worker; no worker is active)" in said
 
 
 def test_the_newest_rows_tell_the_speed(half_done, monkeypatch):
     """Two of the last trainings took four times as long: the machine is busier now, or another one."""
-    monkeypatch.setattr("generate.run.status.NEWEST_ROWS", 2)
+    monkeypatch.setattr("generate.run.progress.NEWEST_ROWS", 2)
     folder = RunFolder(half_done)
-    for index in range(8):
-        os.utime(half_done / "rows" / f"{index:07d}.json", (index, index))
-    before = read_status(folder).remaining_seconds
+    before = RunProgress(folder).remaining_with(1, ())
     for index in (6, 7):
-        folder.write_row(index, folder.read_row(index) | {"seconds": 8.0})
-    assert read_status(folder).remaining_seconds > 3 * before
+        folder.write_row(index, folder.read_row(index) | {"seconds": 8.0, "started_at": "9999"})
+    assert RunProgress(folder).remaining_with(1, ()) > 3 * before
 
 
 def test_running_trainings_are_the_workers_and_half_done(half_done, capsys):
     with another_process_holds(half_done, "8,9,11"):
-        status = read_status(RunFolder(half_done), workers=1)
-        assert (status.running, status.workers) == ((8, 9, 11), 3)
         # 4 x 2 s, half of three of them gone: 5 s for three, and a third of a second of each waiting for the last.
-        assert status.remaining_seconds == pytest.approx(5 / 3 + 2 / 3, abs=0.2)
+        left = RunProgress(RunFolder(half_done)).remaining_with(3, (8, 9, 11))
+        assert left == pytest.approx(5 / 3 + 2 / 3, abs=0.2)
         assert print_status(half_done, 1) == 0
-    assert "(3 at a time)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "8 of 12 trainings done, 0 failed, 3 running, 4 left" in said
+    assert "(3 at a time)" in said
 
 
 def test_a_folder_that_is_being_prepared_says_so(tmp_path, capsys):
@@ -79,7 +75,7 @@ def test_before_the_first_row_nothing_is_known(half_done, capsys):
     for path in (half_done / "rows").glob("*.json"):
         path.unlink()
     assert print_status(half_done, 2) == 0
-    assert "--dry-run estimates it" in capsys.readouterr().out
+    assert "--dry-run gives one" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", [b"{}", b"[]", b"null", b"", b'{"macs": 1', bytes(100), b"\xff\xfe"])
@@ -89,7 +85,7 @@ def test_damaged_rows_are_named_and_the_rest_is_counted(half_done, content, caps
     said = capsys.readouterr()
     assert "7 of 12 trainings done, 0 failed, 0 running, 5 left" in said.out
     assert "0000003.json is damaged" in said.err
-    assert "Delete it and run the same command again" in said.err
+    assert "Delete it and rerun the command" in said.err
 
 
 @pytest.mark.parametrize("name", ["plan.json", "worklist.json", "original/numbers.json"])
@@ -104,5 +100,5 @@ def test_damaged_parts_are_sentences(half_done, name, content):
 def test_a_place_that_is_no_run_folder(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "absent", tmp_path, tmp_path / "file"):
-        with pytest.raises(RunFolderError, match="is no run folder"):
-            read_status(RunFolder(path))
+        with pytest.raises(RunFolderError, match="is not a run folder"):
+            print_status(path, 1)

@@ -19,19 +19,20 @@ from generate.inputs.images import ImageSet, Split
 from generate.inputs.networks import build_network
 from generate.plan import ImagesPlan, TrainingSettings
 from generate.run.folder import RunFolder
-from generate.run.prepare import reopen
+from generate.run.prepare import worker_context
 from generate.train import device as provenance
 from generate.train import latency
 from generate.train import subnetwork as subnetworks
 from generate.train.device import default_workers, worker_devices
 from generate.train.latency import measure_latency
 from generate.train.loop import evaluate, fresh_weights, recalibrate, train
+from generate.train.original import weights_bytes
 from generate.train.subnetwork import (
     DEVICE_LOST,
     OUT_OF_MEMORY,
     DeviceError,
+    WorkerContext,
     cut_network,
-    open_workbench,
     train_subnetwork,
 )
 from generate.workers.local import DEVICE_FAILURES, _ending
@@ -195,38 +196,42 @@ def test_latency_is_measured_on_the_gpu_and_waits_for_it(gpu, digits, monkeypatc
 def parts(tiny_run):
     """A prepared folder's parts, opened on the CPU with real numbers; one training, and its network, which is cut there."""
     folder = RunFolder(tiny_run)
-    bench, training = reopen(folder, CPU), folder.read_worklist()[0]
-    return bench, training, cut_network(bench, training)
+    context, training = worker_context(folder, CPU), folder.read_worklist()[0]
+    return context, training, cut_network(context, training)
 
 
 def test_a_whole_training_from_the_cut_network_to_its_row(parts, gpu, monkeypatch):
     opened, training, network_cut = parts
     monkeypatch.setattr(subnetworks, "cut_network", lambda *_: network_cut)
-    bench = dataclasses.replace(
+    context = dataclasses.replace(
         opened, device=CUDA, images=opened.images.to(CUDA), provenance=provenance.provenance_of(CUDA)
     )
-    row, trained = train_subnetwork(bench, training)
+    row, trained = train_subnetwork(context, training)
     assert row["error"] == ""
     assert row["status"] == "done"
     assert (row["device"], row["memory_format"]) == ("fake GPU", "channels_last")
     assert devices(trained) == {"cuda"}
-    assert devices(bench.network) == {"cpu"}
+    assert devices(context.network) == {"cpu"}
 
 
-def test_a_workbench_keeps_network_and_scores_on_the_host_and_images_on_the_gpu(parts, monkeypatch, gpu):
+def test_a_worker_keeps_network_and_scores_on_the_host_and_images_on_the_gpu(parts, monkeypatch, gpu):
     opened = parts[0]
     monkeypatch.setattr(subnetworks, "score_filters", lambda *_, **__: {})
-    bench = open_workbench(opened.plan, opened.images, opened.network, opened.original, opened.groups, CUDA)
-    assert bench.images.train.images.device == CUDA
-    assert bench.kernel is None
+    context = WorkerContext.from_parts(
+        opened.plan, opened.images, weights_bytes(opened.network), opened.original, CUDA
+    )
+    assert context.images.train.images.device == CUDA
+    assert context.kernel is None
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (1000, 1000))
-    bench = open_workbench(opened.plan, opened.images, opened.network, opened.original, opened.groups, CUDA)
-    assert bench.images.train.images.device == CPU
+    context = WorkerContext.from_parts(
+        opened.plan, opened.images, weights_bytes(opened.network), opened.original, CUDA
+    )
+    assert context.images.train.images.device == CPU
 
 
 def test_a_gpu_that_fails_ends_its_process_and_not_the_recipe(parts, monkeypatch):
     opened, training, _ = parts
-    bench = dataclasses.replace(opened, device=CUDA)
+    context = dataclasses.replace(opened, device=CUDA)
 
     def fails(error):
         def training_of(*_, **__):
@@ -236,15 +241,15 @@ def test_a_gpu_that_fails_ends_its_process_and_not_the_recipe(parts, monkeypatch
 
     monkeypatch.setattr(subnetworks, "cut_network", fails(torch.OutOfMemoryError("CUDA out of memory")))
     with pytest.raises(DeviceError, match="cuda:0 is out of memory") as caught:
-        train_subnetwork(bench, training)
+        train_subnetwork(context, training)
     assert caught.value.exit_code == OUT_OF_MEMORY
     monkeypatch.setattr(subnetworks, "cut_network", fails(RuntimeError("CUDA error: an illegal access")))
     monkeypatch.setattr(torch.cuda, "synchronize", fails(RuntimeError("CUDA error: an illegal access")))
     with pytest.raises(DeviceError, match="does not answer") as caught:
-        train_subnetwork(bench, training)
+        train_subnetwork(context, training)
     assert caught.value.exit_code == DEVICE_LOST
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
-    row, _ = train_subnetwork(bench, training)
+    row, _ = train_subnetwork(context, training)
     assert (row["status"], row["error"]) == ("failed", "RuntimeError: CUDA error: an illegal access")
     assert [_ending(code) for code in (OUT_OF_MEMORY, DEVICE_LOST)] == list(DEVICE_FAILURES.values())
 

@@ -1,6 +1,7 @@
 """Where the original network comes from: torchvision's weights read by torchvision itself, from a cache made here."""
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
@@ -12,7 +13,14 @@ from safetensors.torch import save_file
 from generate.inputs.images import ImageSet, Split
 from generate.inputs.networks import build_network
 from generate.plan import plan_from_dict
-from generate.train.original import check_outputs, check_source, make_original, weights_id
+from generate.train.original import (
+    OriginalNumbers,
+    check_outputs,
+    check_source,
+    doubts_about,
+    make_original,
+    weights_id,
+)
 from popstats.errors import PlanError
 
 CPU = torch.device("cpu")
@@ -87,9 +95,9 @@ def test_a_damaged_download_is_a_sentence(cache, content):
 
 
 def test_weights_for_other_classes_are_refused_without_loading_them(cache):
-    with pytest.raises(PlanError, match="tells 1000 classes apart, but mine has 10"):
+    with pytest.raises(PlanError, match="has 1000 outputs, but mine has 10 classes"):
         check_source(plan_of("torchvision:IMAGENET1K_V1"), image_set(10))
-    with pytest.raises(PlanError, match="tells 7 classes apart, but mine has 10"):
+    with pytest.raises(PlanError, match="has 7 outputs, but mine has 10 classes"):
         check_outputs(build_network(NETWORK, classes=7, input_shape=(3, 32, 32)), image_set(10))
     assert list(cache.iterdir()) == []
 
@@ -103,7 +111,7 @@ def test_weights_for_other_classes_are_refused_without_loading_them(cache):
             "has no weights 'IMAGENET1K_V9' for 'squeezenet1_1'; it has IMAGENET1K_V1",
         ),
         ("cifar_resnet8", "IMAGENET1K_V1", "no weights for 'cifar_resnet8'"),
-        ("inception_v3", "IMAGENET1K_V1", "rescales on its own"),
+        ("inception_v3", "IMAGENET1K_V1", "rescales itself"),
     ],
 )
 def test_weights_that_torchvision_does_not_have_are_refused(network, source, message):
@@ -123,3 +131,21 @@ def test_a_file_of_weights(tmp_path):
     assert weights_id(network.state_dict()) == weights_id(weights)
     with pytest.raises(PlanError, match="these weights do not fit the network"):
         make_original(plan, replace(images, classes=9), macs=1, device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "source", "said"),
+    [
+        (19.0, "train", r"19\.00 %, less than twice chance \(10 %\)\. .*epochs or learning_rate"),
+        (94.0, "train", r"94\.00 % on digits, where small networks reach 95 % or more"),
+        (94.0, "mine.safetensors", r"check original\.source"),
+        (96.0, "train", None),
+    ],
+)
+def test_an_original_that_did_not_learn_is_doubted(accuracy, source, said):
+    plan = plan_of(source)
+    original = OriginalNumbers(
+        *("id", NETWORK, "digits", "1x8x8", source, 1, 1, accuracy, accuracy, 1.0, 997, 1.0, 1.0)
+    )
+    doubts = " ".join(doubts_about(original, plan, classes=10))
+    assert doubts == "" if said is None else re.search(said, doubts)

@@ -10,10 +10,10 @@ import torch
 
 from generate.plan import plan_from_dict
 from generate.recipes.worklist import Training
-from generate.run.prepare import assemble, survey
+from generate.run.prepare import survey
 from generate.train.device import provenance_of, settle_on_one_core
 from generate.train.original import OriginalNumbers, make_original, weights_bytes, weights_id
-from generate.train.subnetwork import train_subnetwork
+from generate.train.subnetwork import WorkerContext, train_subnetwork
 from popstats.population import columns
 
 CPU = torch.device("cpu")
@@ -45,11 +45,11 @@ def test_a_row_trained_again_from_recipe_and_seed_has_its_accuracy():
     row = rows[np.random.default_rng(0).integers(len(rows))]
     settle_on_one_core()
     plan = plan_from_dict(footer["plan"])
-    surveyed = survey(plan)
-    network = make_original(plan, surveyed.images, macs=surveyed.costs.original_macs, device=CPU)
+    prepared = survey(plan)
+    network = make_original(plan, prepared.images, macs=prepared.costs.original_macs, device=CPU)
     original = OriginalNumbers(**footer["original"])
-    bench = assemble(plan, surveyed.images, weights_bytes(network), original, CPU)
-    again, _ = train_subnetwork(bench, training_of(row))
+    context = WorkerContext.from_parts(plan, prepared.images, weights_bytes(network), original, CPU)
+    again, _ = train_subnetwork(context, training_of(row))
 
     here = provenance_of(CPU)
     same_machine = all(

@@ -4,10 +4,14 @@ import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
+
+import pytest
 
 from generate.run.folder import RunFolder
 from generate.run.progress import Event
-from generate.workers.local import _Crew, _next_event, _Worker
+from generate.workers.local import Outcomes, _Crew, _next_event, _Worker
+from popstats.errors import RunFolderError
 
 
 def test_a_worker_that_dies_in_the_middle_of_a_message_has_said_nothing():
@@ -50,3 +54,24 @@ def test_an_impatient_ctrl_c_leaves_no_worker_at_work(tmp_path, monkeypatch):
     assert [worker.process.exitcode for worker in crew.workers] == [-signal.SIGKILL] * 2
     for worker in crew.workers:
         worker.connection.close()
+
+
+def outcomes(folder: Path, kinds: str) -> Outcomes:
+    """What becomes of trainings, one letter each: d for done, else a kind of failure."""
+    found = Outcomes(RunFolder(folder))
+    for index, kind in enumerate(kinds):
+        message = f"the loss is nan after {index / 3:.3g} epochs, {kind}"
+        found.take(Event("done", index) if kind == "d" else Event("failed", index, message=message))
+    return found
+
+
+def test_a_run_stops_after_ten_failures_of_one_kind_where_nothing_succeeds(tmp_path):
+    outcomes(tmp_path, "a" * 9)
+    with pytest.raises(
+        RunFolderError, match="no training of this run has succeeded, and 10 failed in the same way"
+    ):
+        outcomes(tmp_path, "a" * 10)
+    with pytest.raises(RunFolderError, match="in the same way"):
+        outcomes(tmp_path, "ab" * 5 + "a" * 5)
+    outcomes(tmp_path, "d" + "a" * 30)
+    outcomes(tmp_path, "a" * 9 + "d" + "a" * 30)

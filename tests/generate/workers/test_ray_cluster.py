@@ -41,7 +41,7 @@ def cluster(**resources: float) -> SimpleNamespace:
 
 def test_without_ray_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(RunFolderError, match=r"not installed.*pip install 'popstats\[ray\]'"):
+    with pytest.raises(RunFolderError, match=r"not installed.*pip install ray"):
         connect()
 
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from generate.plan import read_plan
-from generate.population import _check
+from generate.population import check, is_complete
 from generate.run.folder import Claims, RunFolder
 from generate.run.prepare import prepare
 from generate.run.progress import Event
 from generate.workers.ray_driver import run_ray
-from tests.generate.conftest import TINY, command, rows, run
+from tests.generate.conftest import command, rows, run
 
 # Seconds; only a test that hangs waits as long.
 PATIENCE = 60.0
@@ -85,7 +85,7 @@ class Log:
 def test_a_lost_node_costs_nothing_but_time(cluster, tmp_path, tiny_plan, tiny_run):
     made, second = cluster
     torch.set_num_threads(1)
-    surveyed, folder = _check(read_plan(tiny_plan), tmp_path / "run", torch.device("cpu"))
+    prepared, folder = check(read_plan(tiny_plan), tmp_path / "run", torch.device("cpu"))
     log = Log()
 
     def lose_the_second_node() -> None:
@@ -97,15 +97,13 @@ def test_a_lost_node_costs_nothing_but_time(cluster, tmp_path, tiny_plan, tiny_r
 
     claims = Claims(folder)
     with claims.preparation():
-        prepare(folder, surveyed, TINY, torch.device("cpu"))
+        prepare(folder, prepared, torch.device("cpu"))
     saboteur = threading.Thread(target=lose_the_second_node, daemon=True)
     saboteur.start()
-    complete = run_ray(
-        folder, claims, workers=None, device=torch.device("cpu"), deadline=math.inf, report=log
-    )
+    run_ray(folder, claims, workers=None, device=torch.device("cpu"), deadline=math.inf, report=log)
     claims.close()
     saboteur.join(PATIENCE)
-    assert complete
+    assert is_complete(folder, prepared.plan)
     assert not saboteur.is_alive()
     assert len(RunFolder(folder.path).finished()) == 12
     folder.compact({})
@@ -173,6 +171,6 @@ def test_ctrl_c_and_the_schedulers_signal_keep_what_is_finished(unfinished, tmp_
     assert process.wait(4 * PATIENCE) == 3
     said = (tmp_path / "log").read_text()
     assert "stopping after the trainings in progress" in said
-    assert "The same command goes on from here" in said
+    assert "Rerun the command to resume" in said
     assert "Traceback" not in said
     assert pq.read_table(unfinished.population_path).num_rows == len(unfinished.finished()) >= 6

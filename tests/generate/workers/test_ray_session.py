@@ -76,7 +76,7 @@ def test_what_the_driver_cannot_do_is_said_before_anything_is_trained(train):
 
 def test_a_cluster_that_ends_under_a_run_is_a_sentence(train):
     told = []
-    with pytest.raises(RunFolderError, match=r"cluster ended under this run .*Everything finished is kept"):
+    with pytest.raises(RunFolderError, match=r"cluster ended under this run .*Finished trainings are saved"):
         train(gone_at_work, told)
     assert told == ["done"]
 
@@ -87,7 +87,7 @@ def test_a_cluster_that_ends_with_the_job_is_no_error(train):
     train(gone_when_stopped, told, interrupt_at="started")
     assert told[0] == "started"
     assert "stopping" in told[1]
-    assert told[2] == "Ray has ended before the trainings in progress did; they are dropped"
+    assert told[2] == "Ray ended before the trainings in progress did; they are dropped"
 
 
 def test_a_finished_run_asks_for_no_cluster(tiny_run, tiny_plan, tmp_path, monkeypatch):

@@ -161,7 +161,7 @@ def test_a_rejected_fit_says_so_first(fitted):
     told = report_content(replace(fitted, draws=replace(fitted.draws, edge_probability=edge)))
     assert told.answer[0].startswith("The fit's own diagnostics reject it")
     assert "What to do: fit again with method='nuts'" in told.answer[1]
-    assert told.claims[0].rows[0].remedy in told.answer[1]
+    assert told.claims[0].rows[0].remedy[1:] in told.answer[1]
     assert told.alerts[0].level == "reject"
     assert {row.outcome for row in told.claims[0].rows} == {"not assessable"}
 
@@ -275,10 +275,10 @@ def test_the_widths_are_credited_only_where_an_optimum_is_supported(fitted):
 
 
 def test_the_ranges_of_the_lead_are_priced_at_their_own_height(fitted):
-    strict = popstats.judge(fitted, near=0.02)
-    changed = [replace(v, outcome="supported") if v.conjecture == "C3a" else v for v in strict]
+    wide = popstats.judge(fitted, near=0.08)
+    changed = [replace(v, outcome="supported") if v.conjecture == "C3a" else v for v in wide]
     lead = " ".join(report_content(fitted, Verdicts(changed)).answer)
-    assert "about 0.05 points or less" in lead
+    assert "about 0.08 points or less" in lead
 
 
 def test_the_rules_are_also_held_against_a_real_table(fitted):

@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 import statsmodels.api as sm
-from scipy import stats
 
+import popstats
 from popstats.errors import FitError
 from popstats.judgement.classical import (
-    asymmetric_optimum,
     lower_envelope,
-    quadratic_optimum,
+    parametric_optima,
     two_lines,
     u_test,
     u_test_from_estimates,
@@ -129,41 +128,16 @@ def test_two_lines_has_power_on_a_u_and_none_on_a_line() -> None:
     assert np.sum(on_line) <= 4
 
 
-def test_quadratic_optimum_covers_a_quadratics_vertex() -> None:
-    inside = 0
-    for seed in range(100):
-        found = quadratic_optimum(*_noisy(lambda x: (x - 0.2) ** 2, seed=seed))
-        inside += found.lower < 0.2 < found.upper
-    assert 80 <= inside <= 98
+def test_parametric_optima_are_found_where_the_curve_has_them() -> None:
+    def optimum(truth: str, curve: str) -> object:
+        population = popstats.simulate_population(truth, regimes=(0.6,), n=600, rise=0.6)
+        return parametric_optima(popstats.fit(population, method="exact"), curve)["0.60"]
 
-
-def test_quadratic_optimum_of_a_hill_is_nothing() -> None:
-    assert np.isnan(quadratic_optimum(*_noisy(lambda x: -(x**2))).log_mcb)
-
-
-def test_asymmetric_optimum_finds_what_the_quadratic_misses() -> None:
-    x, y = _noisy(lambda x: np.where(x < -0.2, 5.0, 1.0) * (x + 0.2) ** 2, n=2000, noise=0.05)
-    found, plain = asymmetric_optimum(x, y), quadratic_optimum(x, y)
-    assert found.lower <= -0.2 <= found.upper
-    assert found.log_mcb == pytest.approx(-0.2, abs=0.03)
-    assert found.bend_left == pytest.approx(5.0, rel=0.1)
-    assert found.bend_right == pytest.approx(1.0, rel=0.1)
-    assert not plain.lower <= -0.2 <= plain.upper
-
-
-def test_half_parabolas_are_those_of_least_squares() -> None:
-    x, y = _noisy(lambda x: np.where(x < 0.1, 3.0, 1.0) * (x - 0.1) ** 2, n=400, noise=0.2)
-    found = asymmetric_optimum(x, y)
-
-    def error(v: float) -> float:
-        d = x - v
-        design = np.column_stack([np.ones_like(d), d**2 * (d < 0), d**2 * (d >= 0)])
-        return float(np.linalg.lstsq(design, y, rcond=None)[1][0])
-
-    best = min(np.linspace(*np.quantile(x, (0.025, 0.975)), 2001), key=error)
-    assert found.log_mcb == pytest.approx(best, abs=0.005)
-    level = error(best) * (1.0 + stats.f.ppf(0.9, 1, 396) / 396)
-    assert [error(found.lower), error(found.upper)] == pytest.approx([level, level], rel=1e-4)
+    for curve in ("quadratic", "asymmetric"):
+        found = optimum("quadratic", curve)
+        assert found is not None
+        assert found.lower < 1.0 < found.upper
+    assert optimum("linear", "quadratic") is None
 
 
 def test_lower_envelope_has_its_share_of_networks_below() -> None:
@@ -174,7 +148,7 @@ def test_lower_envelope_has_its_share_of_networks_below() -> None:
     assert found.optimum == pytest.approx(0.1, abs=0.3)
 
 
-@pytest.mark.parametrize("function", [u_test, two_lines, quadratic_optimum, asymmetric_optimum])
+@pytest.mark.parametrize("function", [u_test, two_lines])
 def test_too_few_networks_or_one_mcb_are_refused(function: object) -> None:
     assert callable(function)
     with pytest.raises(FitError, match="at least 10"):

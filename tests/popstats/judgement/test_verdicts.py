@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from popstats.errors import PopstatsError
+from popstats.findings import Finding
 from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdict, Verdicts, decide, reset_odds
 
 NAN = float("nan")
@@ -65,28 +66,34 @@ def test_thresholds_can_be_changed_and_are_checked() -> None:
 
 
 def _verdict(conjecture: str = "C3a", regime: str = "0.50", sentence: str = "<b>x</b>") -> Verdict:
+    said, why = (Finding("text", (regime,), {"text": text}) for text in (sentence, "why"))
     return Verdict(
-        conjecture, regime, "supported", 0.97, 0.2, 1.0, 0.9, NAN, "mCB", (0.5, 2.0), Thresholds(), "flat", "why", sentence
-    )  # fmt: skip
+        conjecture, regime, "supported", 0.97, 0.2, 1.0, 0.9, NAN, (0.5, 2.0), Thresholds(), said, (why,)
+    )
+
+
+def _open(regime: str, why: Finding) -> Verdict:
+    values = {"conjecture": "C3a", "axis": "macs", "why": why}
+    found = Finding("not assessable", (regime,), values)
+    return replace(_verdict(regime=regime), outcome="not assessable", finding=found)
 
 
 def test_verdicts_as_a_frame() -> None:
     verdicts = Verdicts([_verdict(), _verdict("M1", "all")])
-    assert list(verdicts.frame.columns[:7]) == [
-        "conjecture", "regime", "outcome", "probability", "estimate", "lower", "upper"
+    assert list(verdicts.frame.columns) == [
+        "conjecture", "regime", "outcome", "probability", "estimate", "lower", "upper", "reason"
     ]  # fmt: skip
-    assert {"reason", "unit", "sentence", "remedy"} <= set(verdicts.frame.columns)
+    assert verdicts.frame["reason"].tolist() == ["Why."] * 2
     assert len(verdicts.of("M1")) == 1
     assert verdicts.of("M1", "all")[0].regime == "all"
+    assert (verdicts.outcome("C3a", "0.50"), verdicts.outcome("C3a", "0.75")) == ("supported", "")
+    assert verdicts.regimes_where("M1", "supported") == ["all"]
     assert Verdicts([]).frame.empty
 
 
 def test_the_regimes_centre_is_a_number() -> None:
-    frame = Verdicts([_verdict(), _verdict(regime="0.875"), _verdict("C4", "all")]).frame
-    assert frame["target"].tolist()[:2] == [0.5, 0.875]
-    assert np.isnan(frame["target"].iloc[2])
-    assert frame["target"].dtype == float
-    assert Verdicts([]).frame["target"].dtype == float
+    assert [_verdict(regime=r).target for r in ("0.50", "0.875")] == [0.5, 0.875]
+    assert np.isnan(_verdict("C4", "all").target)
 
 
 def test_the_first_line_counts_the_outcomes() -> None:
@@ -97,12 +104,15 @@ def test_the_first_line_counts_the_outcomes() -> None:
 
 
 def test_what_cannot_be_assessed_for_one_reason_is_one_row() -> None:
-    few = [replace(_verdict(regime=r), outcome="not assessable", reason="too few") for r in ("0.20", "0.35")]
-    other = replace(few[0], regime="0.50", reason="no widths")
+    few = [
+        _open(r, Finding("few recipes", (), {"recipes": n, "needed": 10}))
+        for r, n in (("0.20", 3), ("0.35", 9))
+    ]
+    other = _open("0.50", Finding("one mCB"))
     shown = repr(Verdicts([*few, other, _verdict(regime="0.80")])).splitlines()
     assert len(shown) == 4
-    assert "0.20, 0.35" in shown[1]
-    assert shown[1].endswith("too few")
+    assert "0.20, 0.35" in shown[2]
+    assert shown[2].endswith("3 to 9 recipes; a curve needs at least 10.")
     assert Verdicts([*few, other])._repr_html_().count("<tr><th scope") == 2
 
 

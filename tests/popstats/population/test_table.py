@@ -112,8 +112,8 @@ def test_exact_copies_are_said_and_kept():
     found = Population.from_frame(frame, original=ORIGINAL, accuracy_kind="last")
     assert len(found) == 6
     assert found.notes == (
-        "2 rows are exact copies of other rows. They count as separate trainings; if they are not, "
-        "drop them (frame.drop_duplicates()), or every interval is too narrow.",
+        "Rows that are exact copies of other rows: 2. They count as separate trainings; if they are not, "
+        "remove them (frame.drop_duplicates()), or every interval is too narrow.",
     )
 
 
@@ -128,7 +128,7 @@ def test_collapsed_networks_are_said():
 
 def test_lists_in_extra_columns_do_not_hide_copies():
     frame = pd.concat([table(tags=[[1]] * 4), table(tags=[[2]] * 4)])
-    assert "4 rows are exact copies" in Population.from_frame(frame, original=ORIGINAL).notes[-1]
+    assert "exact copies of other rows: 4" in Population.from_frame(frame, original=ORIGINAL).notes[-1]
 
 
 def test_where_and_select():
@@ -223,7 +223,7 @@ def test_run_folder(rich, tmp_path):
 
 
 def test_folder_without_a_table(tmp_path):
-    with pytest.raises(PopulationError, match=r"a folder without population\.parquet"):
+    with pytest.raises(PopulationError, match=r"a folder without population\.parquet or rows/"):
         popstats.load_population(tmp_path)
 
 
@@ -233,15 +233,15 @@ def test_truncated_parquet_says_what_to_do(rich, tmp_path, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(
-        PopulationError, match=r"damaged or was cut short.*run the same generate command again"
+        PopulationError, match=r"damaged or was cut short.*rerun the command that made the folder"
     ):
         popstats.load_population(path)
 
 
 def test_a_file_of_another_kind(tmp_path):
-    (tmp_path / "table.xlsx").write_bytes(b"PK")
-    with pytest.raises(PopulationError, match=r"expected a \.parquet or \.csv file"):
-        popstats.load_population(tmp_path / "table.xlsx")
+    (tmp_path / "table.docx").write_bytes(b"PK")
+    with pytest.raises(PopulationError, match=r"expected a run folder, or a file that ends in \.parquet"):
+        popstats.load_population(tmp_path / "table.docx")
 
 
 def test_an_unknown_name_lists_the_shipped_ones():

@@ -5,6 +5,7 @@ import math
 import pytest
 
 import popstats
+from popstats.findings import Finding
 from popstats.judgement.verdicts import Thresholds, Verdict, Verdicts
 from popstats.report.terminal import _lines, fit_text, optimum_outcomes, verdicts_text
 
@@ -24,7 +25,8 @@ def made(
     if outcome == "not assessable":
         probability = prior = nan
     return Verdict(
-        "C3a", regime, outcome, probability, prior, nan, nan, nan, "", (nan, nan), Thresholds(), "", reason, "A sentence."
+        "C3a", regime, outcome, probability, prior, nan, nan, nan, (nan, nan), Thresholds(),
+        Finding("text", (regime,), {"text": "A sentence"}), (Finding("text", (regime,), {"text": reason}),),
     )  # type: ignore[arg-type]  # fmt: skip
 
 
@@ -41,8 +43,8 @@ def test_outcomes_come_in_order_and_reasons_are_folded():
         "supported, 80 %: A sentence.",
         "refuted, 50 %: A sentence.",
         "undecided, 35 %: probability 0.50, before the data 0.20",
-        "not assessable, 20 % and 65 %: 20 to 45 recipes; 60 are needed",
-        "not assessable, 92 %: no widths",
+        "not assessable, 20 % and 65 %: 20 to 45 recipes; 60 are needed.",
+        "not assessable, 92 %: No widths.",
     ]
 
 

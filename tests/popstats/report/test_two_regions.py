@@ -1,7 +1,5 @@
 """Where a best mCB has a rival behind a bump, every place names the same two good regions."""
 
-import re
-
 import pytest
 
 import popstats
@@ -10,6 +8,7 @@ from popstats.judgement.evidence import Evidence
 from popstats.posterior.fit import Fit
 from popstats.report.answer import answer
 from popstats.report.terminal import fit_text, near_optimal
+from popstats.words import interval_words
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +25,10 @@ def regions(evidence: Evidence) -> list[str]:
     """The two regions as C3a's sentence names them."""
     (verdict,) = evidence.verdicts.of("C3a")
     assert verdict.outcome == "supported"
-    found = re.search(r"good region of mCB: (.*) around .* and (.*) around", verdict.sentence)
-    assert found is not None, verdict.sentence
-    return list(found.groups())
+    near = verdict.finding.values["near"].values
+    told = [interval_words(*near[name]) for name in ("first", "second")]
+    assert f"two near-optimal ranges of mCB, {' and '.join(told)}, with" in verdict.sentence
+    return told
 
 
 def test_the_terminal_shows_both(evidence: Evidence, regions: list[str]) -> None:

@@ -1,0 +1,120 @@
+"""What a search is measured against: the recipes that engineers would take without one, on the same budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor, nn
+
+from generate.plan import SearchPlan
+from generate.prune.cost_forms import CostModel
+from generate.prune.groups import Group
+from popstats.arrays import FloatArray, IntArray
+from popstats.errors import PlanError
+from popstats.planning.propose import Problem, meet_budget
+
+# How far below the target a recipe's cost may lie, as a share of the original's: the first that whole filters allow.
+BANDS = (0.002, 0.005, 0.01, 0.02, 0.05)
+# Half-range of the logarithms of the shares that a random recipe keeps.
+RANDOM_RANGE = 1.0
+
+
+def search_problem(search: SearchPlan, costs: CostModel) -> Problem:
+    """Return the budget of a search, with the uniform recipe as its only baseline."""
+    highest = 1 - search.reduction
+    count, original = (
+        (costs.macs, costs.original_macs) if search.axis == "macs" else (costs.params, costs.original_params)
+    )
+    for band in BANDS:
+        problem = Problem(
+            cost=lambda widths: count(widths) / original,
+            lowest=highest - band,
+            highest=highest,
+            full=costs.full_widths,
+            steps=costs.steps,
+            baselines=np.empty((0, len(costs.groups)), dtype=np.int64),
+        )
+        uniform = meet_budget(problem, np.log(costs.full_widths)[None], np.random.default_rng(0))
+        if len(uniform):
+            return replace(problem, baselines=uniform)
+    smallest = float(problem.cost(problem.smallest[None])[0])
+    raise PlanError(
+        f"reduction: no recipe removes {search.reduction:.4g} of the original's {search.axis}: with "
+        f"{int(problem.smallest.min())} filters or more in every group, reductions up to {1 - smallest:.4g} are possible."
+    )
+
+
+def find_baselines(
+    search: SearchPlan,
+    problem: Problem,
+    groups: Sequence[Group],
+    scores: Mapping[str, Tensor],  # group L2, by group name
+    network: nn.Module,
+) -> dict[str, IntArray]:
+    """Return the widths of each baseline by name, Torch-Pruning's first and uniform second, each of shape (G,)."""
+    units = [_unit_scores(scores[group.name], group) for group in groups]
+    scopes = [_structure(network, group) for group in groups]
+    made: dict[str, Callable[[], IntArray]] = {
+        "torch-pruning": lambda: _by_threshold(units, groups, problem),
+        "uniform": lambda: problem.baselines[0],
+        "isomorphic": lambda: _by_threshold(_ranks(units, scopes), groups, problem),
+        "random": lambda: _random(problem),
+    }
+    return {name: made[name]() for name in made if name in {*search.baselines, "torch-pruning", "uniform"}}
+
+
+def _unit_scores(scores: Tensor, group: Group) -> FloatArray:
+    """Return the scores of what a group loses at once, best first, relative to their mean, shape (width / step,)."""
+    values = scores.double().cpu().numpy()
+    by_block = [np.sort(values[group.blocks == block])[::-1] for block in range(group.step)]
+    units: FloatArray = np.mean(by_block, axis=0)
+    return units / units.mean()
+
+
+def _by_threshold(units: Sequence[FloatArray], groups: Sequence[Group], problem: Problem) -> IntArray:
+    """Keep the best units of the whole network, as many as the budget allows: Torch-Pruning's global pruning.
+
+    A group keeps one unit. The unit that does not fit any more is skipped, and the next ones are tried, until the cost
+    is inside the budget's band.
+    """
+    owners = np.repeat(np.arange(len(groups)), [len(unit) for unit in units])
+    order = owners[np.argsort(-np.concatenate(units), kind="stable")]
+    steps = np.array([group.step for group in groups], dtype=np.int64)
+    kept = np.zeros(len(groups), dtype=np.int64)
+
+    def cost(kept: IntArray) -> float:
+        return float(problem.cost((np.maximum(kept, 1) * steps)[None])[0])
+
+    for owner in order:
+        kept[owner] += 1
+        if cost(kept) > problem.highest:
+            kept[owner] -= 1
+            if cost(kept) >= problem.lowest:
+                break
+    return np.maximum(kept, 1) * steps
+
+
+def _ranks(units: Sequence[FloatArray], scopes: Sequence[str]) -> list[FloatArray]:
+    """Return each unit's rank among those of groups of the same structure, a share: isomorphic pruning."""
+    ranked: list[FloatArray] = [np.empty(0)] * len(units)
+    for scope in set(scopes):
+        members = [i for i, one in enumerate(scopes) if one == scope]
+        ordered = np.sort(np.concatenate([units[i] for i in members]))
+        for i in members:
+            ranked[i] = np.searchsorted(ordered, units[i], side="right") / len(ordered)
+    return ranked
+
+
+def _structure(network: nn.Module, group: Group) -> str:
+    """Return what Torch-Pruning's isomorphic pruning tells groups apart by: kinds and sides of their layers."""
+    modules = dict(network.named_modules())
+    kinds = (f"{type(modules.get(m.layer)).__name__} {m.side}" for m in group.members)
+    return ", ".join(sorted(kinds))
+
+
+def _random(problem: Problem) -> IntArray:
+    rng = np.random.default_rng(0)
+    shares = rng.uniform(-RANDOM_RANGE, RANDOM_RANGE, (64, len(problem.full)))
+    return np.asarray(meet_budget(problem, np.log(problem.full) + shares, rng)[0])

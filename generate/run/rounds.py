@@ -1,0 +1,189 @@
+"""The rounds of a search: proposed from what is finished, appended to the worklist by whoever finds nothing missing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from generate.plan import SearchPlan
+from generate.recipes.baselines import find_baselines, search_problem
+from generate.recipes.worklist import (
+    CONFIRMATION,
+    SEARCH,
+    Place,
+    Training,
+    is_proposed_whole,
+    with_identities,
+)
+from generate.run.folder import Claims, RunFolder
+from generate.train.subnetwork import WorkerContext
+from popstats.arrays import FloatArray, IntArray
+from popstats.planning.propose import Problem, choose, propose, schedule, smallest_gain
+
+# Seeds of the confirmation: no training of a search has one of these.
+FIRST_FRESH_SEED = 1000
+# Weights of the outcome: accuracy (percent) of the search images, and losses (nats) of these and of the training images.
+# The loss of the training images after full retraining predicts other seeds on new images better than accuracy does.
+ACCURACY_WEIGHT, LOSS_WEIGHT = 0.5, 25.0
+
+
+# What a search should be able to show (points).
+WANTED_GAIN = 1.0
+
+
+def search_warnings(search: SearchPlan, groups: int, images: int, accuracy: float = 90.0) -> Iterator[str]:
+    """Yield where a search's sizes are too small, and which would do."""
+    if smallest_gain(search.confirm, images, accuracy=accuracy) > WANTED_GAIN:
+        seeds, wanted = search.confirm, images
+        while smallest_gain(seeds, wanted, accuracy=accuracy) > WANTED_GAIN:
+            seeds, wanted = seeds + (seeds < 2 * search.confirm), round(1.25 * wanted + 1)
+        yield (
+            f"{images:,} images and {search.confirm} seeds may not show a gain of {WANTED_GAIN:g} point. About {wanted:,} "
+            f"such images (half of {2 * wanted:,} test images) and --confirm {seeds} would."
+        )
+    pilot = schedule(search.trainings, search.draws)[0]
+    if 2 * groups > pilot:
+        yield (
+            f"{groups} groups are many for a pilot of {pilot} trainings. Better: --trainings "
+            f"{8 * math.ceil(2 * groups / 3)}, or --pilot with a population of the same original network."
+        )
+
+
+def outcome_of(row: Mapping[str, Any]) -> float:
+    """Return what a search maximises; NaN for a failed training."""
+    if row["status"] == "failed":
+        return math.nan
+    if row.get("train_loss") is None:
+        return float(row["accuracy_val"])  # a population's row: all that no test image is behind
+    losses = float(row["val_loss"]) + float(row["train_loss"])
+    return ACCURACY_WEIGHT * float(row["accuracy_val"]) - LOSS_WEIGHT * losses
+
+
+def extend(folder: RunFolder, claims: Claims, context: Callable[[], WorkerContext]) -> bool:
+    """Append a search's next round where all its trainings are finished; return whether there are new ones."""
+    plan = folder.read_plan()
+    if plan is None or plan.search is None:
+        return False
+    with claims.preparation():
+        trainings = folder.read_worklist()
+        if not folder.finished() >= {training.index for training in trainings}:
+            return True  # another process has appended them
+        new = next_trainings(folder, context(), trainings)
+        if new:
+            folder.write_worklist(plan, (*trainings, *new))
+    return bool(new)
+
+
+def next_trainings(
+    folder: RunFolder, context: WorkerContext, trainings: Sequence[Training]
+) -> tuple[Training, ...]:
+    """Return the next round, or the confirmation after the last one, or nothing after that."""
+    search = context.plan.search
+    if search is None or is_proposed_whole(trainings):
+        return ()
+    baselines = _baselines(folder, context)
+    problem = replace(search_problem(search, context.costs), baselines=np.stack(list(baselines.values())))
+    trained, outcome, given = _history(folder, context, trainings)
+    if not np.isfinite(outcome).any() and len(trainings):
+        return ()  # nothing to go by: the run says why its trainings failed
+    widths = propose(
+        problem,
+        trained,
+        outcome,
+        trainings=search.trainings,
+        seed=context.plan.seed,
+        draws=search.draws,
+        given=given,
+    )
+    if len(widths):
+        return _proposed(context, problem, widths, trainings)
+    winner = tuple(int(w) for w in choose(problem, trained, outcome, given=given).widths)
+    return _confirmations(context, winner, baselines, trainings)
+
+
+def _baselines(folder: RunFolder, context: WorkerContext) -> dict[str, IntArray]:
+    """Return the baselines that the search began with: on another processor the scores' last digits may differ."""
+    stored = folder.read_baselines()
+    if stored is None:
+        search = context.plan.search
+        assert search is not None
+        problem = search_problem(search, context.costs)
+        scores = context.scores["group_l2"]
+        found = find_baselines(search, problem, context.groups, scores, context.network)
+        stored = {name: widths.tolist() for name, widths in found.items()}
+        folder.write_baselines(stored)
+    return {name: np.array(widths) for name, widths in stored.items()}
+
+
+def _history(
+    folder: RunFolder, context: WorkerContext, trainings: Sequence[Training]
+) -> tuple[IntArray, FloatArray, int]:
+    """Return widths (n, G) and outcomes (n,) of all finished trainings, the pilot's first, and how many these are."""
+    pilot = folder.read_pilot()
+    widths = [*pilot["widths"], *(training.widths for training in trainings)]
+    outcomes = [*pilot["outcomes"], *(outcome_of(folder.read_row(t.index)) for t in trainings)]
+    shape = (-1, len(context.groups))
+    return np.array(widths, np.int64).reshape(shape), np.array(outcomes, np.float64), len(pilot["outcomes"])
+
+
+def _proposed(
+    context: WorkerContext, problem: Problem, widths: IntArray, trainings: Sequence[Training]
+) -> tuple[Training, ...]:
+    """Return a round: a recipe that was trained before gets its next seed."""
+    number = len({training.space for training in trainings}) + 1
+    seeds: dict[tuple[int, ...], int] = {}
+    for training in trainings:
+        seeds[training.widths] = seeds.get(training.widths, 0) + 1
+    wanted = []
+    for row in map(tuple, widths.tolist()):
+        wanted.append((row, seeds.get(row, 0)))
+        seeds[row] = seeds.get(row, 0) + 1
+    return _as_trainings(context, wanted, SEARCH, f"search:round-{number}", len(trainings))
+
+
+def _confirmations(
+    context: WorkerContext,
+    winner: tuple[int, ...],
+    baselines: Mapping[str, IntArray],
+    trainings: Sequence[Training],
+) -> tuple[Training, ...]:
+    search = context.plan.search
+    assert search is not None
+    arms = dict.fromkeys([winner, *(tuple(b.tolist()) for b in baselines.values())])
+    wanted = [(arm, FIRST_FRESH_SEED + k) for k in range(search.confirm) for arm in arms]
+    return _as_trainings(context, wanted, CONFIRMATION, "search:confirm", len(trainings))
+
+
+def _as_trainings(
+    context: WorkerContext,
+    wanted: Sequence[tuple[tuple[int, ...], int]],  # widths and seed
+    block: int,
+    space: str,
+    first: int,  # index
+) -> tuple[Training, ...]:
+    search, original, costs = context.plan.search, context.original, context.costs
+    assert search is not None
+    macs, params = costs.both([widths for widths, _ in wanted])
+    place = Place(original.original_id, original.dataset, original.input_size)
+    made = [
+        Training(
+            block=block,
+            axis=search.axis,
+            target=search.reduction,
+            space=space,
+            criterion=search.criterion,
+            widths=widths,
+            ratios_requested=tuple(np.round(1 - np.array(widths) / costs.full_widths, 6).tolist()),
+            macs=int(macs[i]),
+            params=int(params[i]),
+            technique=search.technique,
+            seed=seed,
+            index=first + i,
+        )
+        for i, (widths, seed) in enumerate(wanted)
+    ]
+    return with_identities(made, context.plan, costs, place)

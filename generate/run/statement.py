@@ -1,0 +1,223 @@
+"""What a search has found: the winner's gain over each baseline, from fresh seeds and images that chose nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from generate.plan import SearchPlan
+from generate.prune.dependency_graph import Convolution
+from generate.prune.groups import Group
+from generate.recipes.worklist import CONFIRMATION, SEARCH, Training
+from generate.run.folder import RunFolder
+from generate.run.rounds import outcome_of
+from generate.train.device import memory_format
+from generate.train.loop import accuracy_per_image
+from generate.train.original import load_weights
+from generate.train.subnetwork import WorkerContext, cut_network
+from popstats.arrays import FloatArray
+from popstats.errors import RunFolderError
+from popstats.planning.propose import Gain, gain_over
+
+NAMES = {
+    "torch-pruning": "Torch-Pruning",
+    "uniform": "uniform pruning",
+    "isomorphic": "isomorphic pruning",
+    "random": "a random recipe",
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A recipe and its confirmation."""
+
+    name: str  # winner, or the baseline's
+    widths: tuple[int, ...]
+    macs: int
+    params: int
+    accuracies: tuple[float, ...]  # percent, one per fresh seed, on the statement images
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a search has found."""
+
+    search: SearchPlan
+    winner: Arm
+    baselines: tuple[Arm, ...]
+    gains: Mapping[str, Gain]  # over each baseline, points
+    best_observed: Mapping[str, float]  # what the best training of the search would have claimed, points
+    seeds: int
+    images: int  # that no choice was made by
+    network_id: str  # subnetwork_id of the network that is handed over
+    network_accuracy: float  # percent, on the statement images
+    trainings: int
+    seconds: float  # of all trainings together
+
+    def sentences(self) -> list[str]:
+        """Return the findings in words, one per baseline."""
+        return [_sentence(name, gain, self) for name, gain in self.gains.items()]
+
+
+def _sentence(name: str, gain: Gain, statement: Statement) -> str:
+    over = NAMES[name]
+    if any(arm.name == name and arm.widths == statement.winner.widths for arm in statement.baselines):
+        return f"No gain over {over} was shown: the winner is that recipe itself."
+    interval = f"{gain.mean:+.2f} points, 90 % interval {gain.lower:+.2f} to {gain.upper:+.2f}"
+    basis = f"{statement.seeds} fresh seeds each, {statement.images:,} images that chose nothing"
+    if gain.lower > 0:
+        return f"Gain over {over}: {interval} ({basis})."
+    return f"No gain over {over} was shown: {interval} ({basis})."
+
+
+def make_statement(folder: RunFolder, context: WorkerContext) -> Statement:
+    """Measure winner and baselines and compare them."""
+    search = context.plan.search
+    trainings = folder.read_worklist()
+    rows = {training.index: folder.read_row(training.index) for training in trainings}
+    confirmed = [training for training in trainings if training.block == CONFIRMATION]
+    if search is None or not confirmed:
+        raise RunFolderError(f"{folder.path} holds no finished search.")
+    values = {t.index: _per_image(folder, context, t, rows[t.index]) for t in confirmed}
+    found = folder.read_baselines() or {}
+    names = {"winner": confirmed[0].widths, **{name: tuple(widths) for name, widths in found.items()}}
+    arms = {name: _arm(name, widths, confirmed, values) for name, widths in names.items()}
+    by_image = {
+        name: np.stack([values[t.index] for t in confirmed if t.widths == arm.widths])
+        for name, arm in arms.items()
+    }
+    winner = arms.pop("winner")
+    best = _best_network(confirmed, rows, winner.widths)
+    return Statement(
+        search=search,
+        winner=winner,
+        baselines=tuple(arms.values()),
+        gains={
+            name: Gain(0.0, 0.0, 0.0)
+            if arm.widths == winner.widths
+            else gain_over(by_image["winner"], by_image[name])
+            for name, arm in arms.items()
+        },
+        best_observed=_best_observed(trainings, rows, arms),
+        seeds=search.confirm,
+        images=len(context.images.test),
+        network_id=best.subnetwork_id,
+        network_accuracy=float(rows[best.index]["accuracy"]),
+        trainings=len(trainings),
+        seconds=float(sum(row["seconds"] for row in rows.values())),
+    )
+
+
+def _per_image(
+    folder: RunFolder, context: WorkerContext, training: Training, row: Mapping[str, Any]
+) -> FloatArray:
+    """Return a confirmation network's accuracy on each statement image; a failed training guesses."""
+    images = context.images
+    if row["status"] == "failed":
+        return np.full(len(images.test), 100 / images.classes)
+    network = cut_network(context, training)
+    path = folder.trained_weights(training.subnetwork_id)
+    load_weights(network, path.read_bytes(), str(path))
+    network = network.to(context.device).to(memory_format=memory_format(context.device))
+    shift = images.test_shift
+    return accuracy_per_image(network, images, images.test, device=context.device, shift=shift)
+
+
+def _arm(
+    name: str, widths: tuple[int, ...], confirmed: Sequence[Training], values: Mapping[int, FloatArray]
+) -> Arm:
+    own = [training for training in confirmed if training.widths == widths]
+    accuracies = tuple(float(values[training.index].mean()) for training in own)
+    return Arm(name, widths, own[0].macs, own[0].params, accuracies)
+
+
+def _best_network(
+    confirmed: Sequence[Training], rows: Mapping[int, Mapping[str, Any]], widths: tuple[int, ...]
+) -> Training:
+    """Return the winner's confirmation network with the best outcome on the search images."""
+    own = [t for t in confirmed if t.widths == widths and rows[t.index]["status"] == "done"]
+    if not own:
+        raise RunFolderError("Every confirmation of the winner failed; there is no network to hand over.")
+    return max(own, key=lambda training: outcome_of(rows[training.index]))
+
+
+def _best_observed(
+    trainings: Sequence[Training], rows: Mapping[int, Mapping[str, Any]], arms: Mapping[str, Arm]
+) -> dict[str, float]:
+    """Return the best search accuracy of any training minus each baseline's mean: it is selected, and so too high."""
+    searched = [t for t in trainings if t.block == SEARCH and rows[t.index]["status"] == "done"]
+    accuracy = {t.index: float(rows[t.index]["accuracy_val"]) for t in searched}
+    claims = {}
+    for name, arm in arms.items():
+        own = [accuracy[t.index] for t in searched if t.widths == arm.widths]
+        if own:
+            claims[name] = max(accuracy.values()) - float(np.mean(own))
+    return claims
+
+
+def recipe_content(context: WorkerContext, statement: Statement) -> dict[str, Any]:
+    """Return recipe.json, version 1: what to keep, where, and what it gained."""
+    widths = statement.winner.widths
+    return {
+        "version": 1,
+        "network": context.original.network,
+        "original_id": context.original.original_id,
+        "macs": statement.winner.macs,
+        "params": statement.winner.params,
+        "widths": {group.name: width for group, width in zip(context.groups, widths, strict=True)},
+        "layers": layer_channels(context.network, context.groups, widths),
+        "torch_pruning": torch_pruning_ratios(context.network, context.groups, widths),
+        "gains": [
+            {
+                "over": name,
+                "mean": gain.mean,
+                "lower": gain.lower,
+                "upper": gain.upper,
+                "seeds": statement.seeds,
+                "images": statement.images,
+            }
+            for name, gain in statement.gains.items()
+        ],
+    }
+
+
+def layer_channels(
+    network: nn.Module, groups: Sequence[Group], widths: Sequence[int]
+) -> dict[str, dict[str, float]]:
+    """Return the output channels that each layer of a group keeps, of how many, and the ratio that goes."""
+    gone: dict[str, int] = {}
+    for group, width in zip(groups, widths, strict=True):
+        for member in group.members:
+            if member.side == "out" and member.layer in group.layers:
+                gone[member.layer] = gone.get(member.layer, 0) + member.multiplicity * (group.width - width)
+    layers = {}
+    for name, module in network.named_modules():
+        if name in gone and isinstance(module, Convolution | nn.Linear):
+            whole = module.out_features if isinstance(module, nn.Linear) else module.out_channels
+            kept = whole - gone[name]
+            layers[name] = {"channels": kept, "of": whole, "ratio": 1 - kept / whole}
+    return layers
+
+
+def torch_pruning_ratios(
+    network: nn.Module, groups: Sequence[Group], widths: Sequence[int]
+) -> dict[str, float]:
+    """Return a pruning ratio per layer with which Torch-Pruning 1.6.1 cuts exactly these widths."""
+    # It keeps the whole part of width x (1 - ratio): half a channel more keeps rounding errors away from it.
+    ratios = {
+        name: 0.0 for name, module in network.named_modules() if isinstance(module, Convolution | nn.Linear)
+    }
+    for group, width in zip(groups, widths, strict=True):
+        if width < group.width:
+            ratios |= {layer: 1 - (width + 0.5) / group.width for layer in group.layers if layer in ratios}
+    return ratios
+
+
+def recipe_bytes(content: Mapping[str, Any]) -> bytes:
+    """Return recipe.json as it is written."""
+    return (json.dumps(content, indent=2) + "\n").encode()

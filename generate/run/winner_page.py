@@ -1,0 +1,123 @@
+"""The winner's page: one small HTML file that opens offline, light and dark, on a phone and on paper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from string import Template
+
+import numpy as np
+
+from generate.plan import Plan
+from generate.prune.groups import Group
+from generate.run.progress import duration
+from generate.run.statement import NAMES, Arm, Statement
+from generate.train.original import OriginalNumbers
+
+PAGE = Template("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title><style>
+:root { color-scheme: light dark; --line: #8884; --winner: #1f77b4; --torch-pruning: #ff7f0e; --uniform: #999; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; margin: 1rem 0; } .wide { overflow-x: auto; }
+th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid var(--line); }
+th:first-child, td:first-child { text-align: left; }
+.lead { border: 1px solid var(--line); border-left: 4px solid var(--winner); padding: .6rem 1rem; }
+.bar { height: .6rem; margin: 1px 0; background: var(--uniform); } .winner { background: var(--winner); }
+.torch-pruning { background: var(--torch-pruning); } .layer { margin: .8rem 0; break-inside: avoid; }
+.track { background: var(--line); } .name { display: flex; justify-content: space-between; flex-wrap: wrap; }
+code, pre { font-family: ui-monospace, monospace; overflow-wrap: anywhere; white-space: pre-wrap; }
+.key span { display: inline-block; width: .8rem; height: .8rem; margin: 0 .3rem 0 1rem; }
+@media print { .bar, .track, .key span { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
+</style></head><body>
+<h1>$title</h1>
+<div class="lead">$lead</div>
+<h2>Accuracy on images that chose nothing</h2>
+<div class="wide"><table><thead><tr><th>recipe</th><th>accuracy</th><th>gain of the winner</th><th>90 % interval</th>
+<th>best observed would claim</th><th>MACs left</th><th>parameters left</th></tr></thead><tbody>
+$rows
+</tbody></table></div>
+<p>Accuracy: mean over $seeds fresh seeds on $images images that no choice was made by. Intervals are over seeds and
+images. The best observed training of the search was selected by its own noise, so its claim is too high; it is shown
+as a warning, not as a result. The network in <code>winner.safetensors</code> is the confirmation network with the best
+search outcome; it alone reaches $network_accuracy %.</p>
+<h2>Which width for which layer</h2>
+<p class="key"><span class="winner"></span>winner<span class="torch-pruning"></span>Torch-Pruning<span
+class="bar"></span>uniform</p>
+$layers
+<h2>What it cost</h2>
+<p>$cost</p>
+<h2>Make it again</h2>
+<pre>$command</pre>
+<h2>Load it</h2>
+<pre>$loader</pre>
+</body></html>
+""")
+
+
+def winner_page(
+    plan: Plan,
+    original: OriginalNumbers,
+    groups: Sequence[Group],
+    statement: Statement,
+    command: str,
+    loader: str,
+) -> str:
+    """Return the page."""
+    search = plan.search
+    assert search is not None
+    axis = "MACs" if search.axis == "macs" else "parameters"
+    title = f"{original.network} on {original.dataset}: {search.reduction:.4g} of the {axis} removed"
+    cost = (
+        f"{statement.trainings} trainings, {duration(statement.seconds)} of training time in all "
+        f"({search.trainings} for the search, {statement.seeds} for each confirmed recipe). Original: "
+        f"{original.accuracy:.2f} %, {original.macs:,} MACs, {original.params:,} parameters."
+    )
+    return PAGE.substitute(
+        title=escape(title),
+        lead="".join(f"<p>{escape(sentence)}</p>" for sentence in statement.sentences()),
+        rows="\n".join(_rows(original, statement)),
+        seeds=statement.seeds,
+        images=f"{statement.images:,}",
+        network_accuracy=f"{statement.network_accuracy:.2f}",
+        layers="\n".join(_layers(groups, statement)),
+        cost=escape(cost),
+        command=escape(command),
+        loader=escape(loader),
+    )
+
+
+def _rows(original: OriginalNumbers, statement: Statement) -> Iterator[str]:
+    for arm in (statement.winner, *statement.baselines):
+        gain, claim = statement.gains.get(arm.name), statement.best_observed.get(arm.name)
+        cells = [
+            escape(NAMES.get(arm.name, arm.name)),
+            f"{np.mean(arm.accuracies):.2f} %",
+            "" if gain is None else f"{gain.mean:+.2f}",
+            "" if gain is None else f"{gain.lower:+.2f} to {gain.upper:+.2f}",
+            "" if claim is None else f"{claim:+.2f}",
+            f"{arm.macs / original.macs:.2%}",
+            f"{arm.params / original.params:.2%}",
+        ]
+        yield "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _layers(groups: Sequence[Group], statement: Statement) -> Iterator[str]:
+    shown = [
+        statement.winner,
+        *(arm for arm in statement.baselines if arm.name in ("torch-pruning", "uniform")),
+    ]
+    for place, group in enumerate(groups):
+        bars = "".join(_bar(arm, arm.widths[place], group.width) for arm in shown)
+        kept = ", ".join(str(arm.widths[place]) for arm in shown)
+        yield (
+            f'<div class="layer"><div class="name"><code>{escape(group.name)}</code>'
+            f"<span>{kept} of {group.width}</span></div>{bars}</div>"
+        )
+
+
+def _bar(arm: Arm, width: int, full: int) -> str:
+    share = f"{100 * width / full:.2f}%"
+    return (
+        f'<div class="track"><div class="bar {arm.name}" style="width:{share}" title="{width}"></div></div>'
+    )

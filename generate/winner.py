@@ -1,0 +1,261 @@
+"""The command that searches for the best recipe on a budget: `python -m generate.winner [PLAN.toml] --reduction 0.9`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from generate.plan import BASELINES, DEFAULT_PLAN, Plan, SearchPlan, plan_from_dict, read_plan
+from generate.population import (
+    RUNS,
+    Run,
+    add_run_options,
+    called_python,
+    chosen_device,
+    guarded,
+    make,
+    print_finished,
+    show_status,
+)
+from popstats.errors import PlanError
+
+if TYPE_CHECKING:
+    import torch
+
+# Share of the test images that no choice is made by.
+STATEMENT_SHARE = 0.5
+
+# What is printed: the architecture of the original, then the winner in its place.
+LOADER = """import generate
+from generate.inputs.networks import build_network
+
+network = build_network({network!r}, classes={classes}, input_shape={shape}, width={width}, stem={stem!r})
+network = generate.load_subnetwork({recipe!r}, {weights!r}, network)
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status: 0 complete, 2 bad input or an error, 3 stopped before the end."""
+    options = _parser().parse_args(arguments)
+    return guarded(lambda: _run(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m generate.winner",
+        description="Search for the best recipe on a budget, and measure what it gains over uniform pruning and "
+        "Torch-Pruning on fresh seeds and images that chose nothing. Rerun the command to resume.",
+    )
+    parser.add_argument(
+        "plan", nargs="?", type=Path, metavar="PLAN.toml", help="network, images, retraining; default: digits"
+    )
+    parser.add_argument(
+        "--reduction", type=_share, metavar="SHARE", help="share of the cost to remove, such as 0.9"
+    )
+    parser.add_argument(
+        "--axis", choices=("macs", "params"), default="macs", help="which cost; default: macs"
+    )
+    parser.add_argument("--trainings", type=int, default=64, metavar="N", help="of the search; default: 64")
+    parser.add_argument(
+        "--confirm", type=int, default=8, metavar="N", help="fresh seeds per confirmed recipe; default: 8"
+    )
+    parser.add_argument(
+        "--baseline",
+        choices=BASELINES[2:],
+        action="append",
+        default=[],
+        help="another baseline beside torch-pruning and uniform; may be given twice",
+    )
+    parser.add_argument(
+        "--pilot", type=Path, metavar="RUN", help="run folder of the same original network to learn from"
+    )
+    parser.add_argument("--network", metavar="MODULE:FACTORY", help="instead of a plan: what to prune")
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="its trained weights, a .safetensors file"
+    )
+    parser.add_argument(
+        "--images", metavar="SET", help="its images: image-folder:PATH, module:factory, cifar10, ..."
+    )
+    add_run_options(parser)
+    return parser
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(
+            f"expected a share between 0 and 1 (0.9 removes nine tenths); got {text!r}"
+        )
+    return value
+
+
+def _run(options: argparse.Namespace) -> int:
+    present = _folder_plan(options.out)
+    plan = _search_plan(options, present)
+    path = options.out or RUNS / plan.name
+    if options.status:
+        return show_status(path, options.workers)
+    device = chosen_device(options.device)
+    pilot = None if options.pilot is None else _read_pilot(options.pilot)
+    if options.dry_run:
+        from generate.run.dry_run import print_search_dry_run
+
+        return print_search_dry_run(plan, device, options.workers)
+    if pilot is not None and present is None:
+        _store_pilot(path, pilot)
+    run = make(plan, path, device, options)
+    if (status := print_finished(run)) != 0:
+        return status
+    return _hand_over(run, device)
+
+
+def _folder_plan(out: Path | None) -> Plan | None:
+    """Return the search that a folder holds, to be continued."""
+    from generate.run.folder import RunFolder
+
+    plan = None if out is None else RunFolder(out).read_plan()
+    if plan is not None and plan.search is None:
+        raise PlanError(f"--out: {out} holds a population, not a search. Choose another folder.")
+    return plan
+
+
+def _search_plan(options: argparse.Namespace, present: Plan | None) -> Plan:
+    """Return the plan of the search: the folder's own, or what the options ask for."""
+    if present is not None and options.reduction is None:
+        return present
+    if options.reduction is None:
+        raise PlanError("--reduction is missing: the share of the cost to remove, such as 0.9.")
+    base = _base_plan(options)
+    technique = next(iter(sorted(base.techniques)), "fine-tune")
+    search = SearchPlan(
+        reduction=options.reduction,
+        axis=options.axis,
+        trainings=options.trainings,
+        confirm=options.confirm,
+        baselines=(*BASELINES[:2], *dict.fromkeys(options.baseline)),
+        technique="fine-tune" if "fine-tune" in base.retraining else technique,
+        draws=options.workers if present is None or present.search is None else present.search.draws,
+    )
+    table = base.as_dict() | {"recipes": [], "search": vars(search), "keep_weights": "none"}
+    table["name"] = f"{base.name}-{options.axis}-{options.reduction:g}"
+    table["images"]["statement"] = STATEMENT_SHARE
+    if options.pilot is not None:
+        table["original"]["source"] = str((options.pilot / "original" / "weights.safetensors").resolve())
+    return plan_from_dict(table, where="the search")
+
+
+def _base_plan(options: argparse.Namespace) -> Plan:
+    """Return what is pruned, on which images and how it is retrained."""
+    if options.network is None:
+        if options.weights is not None or options.images is not None:
+            raise PlanError("--weights and --images belong to --network; a plan names its own.")
+        if options.plan is None and options.pilot is not None:
+            return _pilot_plan(options.pilot)
+        return read_plan(options.plan or DEFAULT_PLAN)
+    if options.plan is not None:
+        raise PlanError("--network: expected either a plan or --network, got both.")
+    table: dict[str, Any] = {
+        "name": options.network.rpartition(":")[2],
+        "network": {"name": options.network},
+        "images": {"name": options.images or "digits"},
+        "search": {"reduction": options.reduction or 0.5},
+    }
+    if options.weights is not None:
+        table["original"] = {"source": str(options.weights.resolve())}
+    return plan_from_dict(table, where="--network")
+
+
+def _pilot_plan(path: Path) -> Plan:
+    from generate.run.folder import RunFolder
+
+    plan = RunFolder(path).read_plan()
+    if plan is None or not RunFolder(path).weights_path.exists():
+        raise PlanError(
+            f"--pilot: {path} is not a run folder with an original network. Expected a folder that "
+            "`python -m generate.population --out FOLDER` made."
+        )
+    return plan
+
+
+def _read_pilot(path: Path) -> tuple[list[list[int]], list[float]]:
+    """Return widths and outcomes of a population's trainings."""
+    from generate.run.folder import RunFolder
+    from generate.run.rounds import outcome_of
+
+    _pilot_plan(path)
+    rows = [row for row in RunFolder(path).read_rows() if row["status"] == "done"]
+    if not rows:
+        raise PlanError(f"--pilot: {path} has no finished training yet.")
+    # One level for all: a population may mix techniques, of which the largest part counts.
+    techniques = [row["retraining"] for row in rows]
+    usual = max(sorted(set(techniques)), key=techniques.count)
+    rows = [row for row in rows if row["retraining"] == usual]
+    return [row["widths"] for row in rows], [outcome_of(row) for row in rows]
+
+
+def _store_pilot(path: Path, pilot: tuple[list[list[int]], list[float]]) -> None:
+    from generate.run.folder import RunFolder
+
+    folder = RunFolder(path)
+    folder.create()
+    folder.write_pilot(*pilot)
+
+
+def _hand_over(run: Run, device: torch.device) -> int:
+    """Write recipe, weights and page of the winner; print what it gained."""
+    from generate.run.folder import write_whole
+    from generate.run.prepare import worker_context
+    from generate.run.statement import make_statement, recipe_bytes, recipe_content
+    from generate.run.winner_page import winner_page
+
+    folder, out = run.folder, run.folder.path
+    context = worker_context(folder, device)
+    statement = make_statement(folder, context)
+    weights, recipe, page = out / "winner.safetensors", out / "recipe.json", out / "report.html"
+    write_whole(weights, folder.trained_weights(statement.network_id).read_bytes())
+    write_whole(recipe, recipe_bytes(recipe_content(context, statement)))
+    named, images = run.plan.network, context.images
+    loader = LOADER.format(
+        network=named.name,
+        classes=images.classes,
+        shape=images.input_shape,
+        width=named.width,
+        stem=named.stem,
+        recipe=str(recipe),
+        weights=str(weights),
+    )
+    command = shlex.join([called_python(), "-m", "generate.winner", "--out", str(out)])
+    html = winner_page(run.plan, run.original, context.groups, statement, command, loader)
+    write_whole(page, html.encode())
+    for sentence in statement.sentences():
+        print(sentence)
+    winner = statement.winner
+    print(
+        f"Widths: {', '.join(f'{g.name} {w}' for g, w in zip(context.groups, winner.widths, strict=True))}\n"
+        f"Costs: {winner.macs / run.original.macs:.2%} of the MACs, {winner.params / run.original.params:.2%} of the "
+        f"parameters. The network handed over reaches {statement.network_accuracy:.2f} % on these images."
+    )
+    print(f"Written: {weights}, {recipe}, {page}\n\nLoad it:\n{loader}\nNext:")
+    export = [
+        called_python(),
+        "-m",
+        "generate.export",
+        str(out),
+        statement.network_id[:12],
+        "--format",
+        "onnx",
+    ]
+    print("  " + shlex.join(export))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
