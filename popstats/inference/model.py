@@ -222,7 +222,10 @@ class Settings:
                 f"curve={self.curve!r} has normal noise only, got noise={self.noise!r}: use curve='smooth' with it"
             )
         if self.noise != "normal" and self.method == "exact":
-            raise FitError(f"noise={self.noise!r} has no closed form: use method='nuts'")
+            raise FitError(
+                f"noise={self.noise!r} has no closed form: use method='nuts'",
+                on_command_line=f"--noise {self.noise} has no closed form: use --method nuts",
+            )
         for name in ("draws", "tune", "chains"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise FitError(f"{name}: expected a positive whole number, got {getattr(self, name)!r}")

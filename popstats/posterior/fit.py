@@ -41,6 +41,7 @@ from popstats.population.regimes import Axis
 from popstats.population.table import Population, require_population
 
 if TYPE_CHECKING:
+    import altair as alt
     import xarray as xr
 
     from popstats.inference.sampling import Chains
@@ -319,6 +320,12 @@ class Fit(FittedCurves):
         from popstats.posterior.storage import posterior_tree
 
         return posterior_tree(self)
+
+    def plot(self, regime: float | str | None = None) -> alt.LayerChart | alt.ConcatChart:
+        """Plot the accuracy drop against mCB; see `popstats.plot_drop`."""
+        from popstats.plots import plot_drop
+
+        return plot_drop(self, regime)
 
     def save(self, path: str | Path) -> Path:
         """Write the fit, its population included, as one netCDF file; `Fit.load` gives it back exactly."""
