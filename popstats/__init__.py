@@ -20,6 +20,7 @@ _HOMES = {
     "simulate_population": "popstats.population.simulate",
     "fit": "popstats.posterior.fit",
     "Fit": "popstats.posterior.fit",
+    "pymc_model": "popstats.inference.pymc_model",
     "compare": "popstats.posterior.comparison",
     "plan_size": "popstats.planning.plan_size",
     "width_law": "popstats.planning.law",
@@ -73,6 +74,7 @@ __all__ = [
     "plot_width_law",
     "populations",
     "prior_claims",
+    "pymc_model",
     "recommend",
     "refine",
     "simulate_population",
@@ -82,6 +84,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from popstats.errors import ConvergenceError, FitError, PlanError, PopstatsError, PopulationError
+    from popstats.inference.pymc_model import pymc_model
     from popstats.judgement.judge import judge, prior_claims
     from popstats.judgement.verdicts import Verdicts
     from popstats.planning.law import width_law

@@ -136,6 +136,7 @@ def _why_nothing(fit: Fit) -> str:
     import numpy as np
 
     from popstats.inference.data import MINIMUM_RECIPES
+    from popstats.words import clause
 
     population, axis = fit.population, fit.regime_axis
     counts, edges = np.histogram(population.frame[f"{axis}_reduction"], bins=10, range=(0.0, 1.0))
@@ -144,7 +145,9 @@ def _why_nothing(fit: Fit) -> str:
         for n, low in zip(counts, edges[:-1], strict=True)
         if n
     )
-    asked = ", ".join(f"{r.target:g} ({r.n:,} trainings: {r.reason})" for r in fit.regimes)
+    asked = ", ".join(
+        f"{r.target:g} ({r.n:,} trainings: {clause(r.reason)})" for r in fit.regimes if r.reason is not None
+    )
     return (
         f"{population.name}: no regime could be fitted. Given (--regimes, on the {axis} axis): {asked}. "
         f"The table's {len(population):,} trainings by {axis} reduction: {held}. Choose regimes with at least "
@@ -303,7 +306,7 @@ def _compare(options: argparse.Namespace) -> int:
     first, second = (_fitted(options, source) for source in options.population)
     found = compare(first, second)
     table = found.frame.to_string(index=False, float_format=lambda v: f"{v:.2f}")
-    value = {"sentence": found.sentence, "difference": found.difference, "difference_se": found.difference_se}
+    value = {"sentence": found.sentence, "difference": found.difference, "dse": found.dse}
     _say(options, {**value, "fits": found.frame}, f"{table}\n{found.sentence}")
     return max(_status(first), _status(second))
 
@@ -358,16 +361,8 @@ def _calibrate(options: argparse.Namespace) -> int:
         "false_refuted",
     ]
     text = found.table[shown].to_string(index=False, float_format=lambda v: f"{v:.2f}", na_rep="-")
-    methods = f"\n{_compared_methods(options.seed)}" if options.quick and not options.json else ""
-    _say(options, found.table.to_dict("records"), f"{text}\n{repr(found)[1:-1]}{methods}")
+    _say(options, found.table.to_dict("records"), f"{text}\n{repr(found)[1:-1]}")
     return DONE
-
-
-def _compared_methods(seed: int) -> str:
-    from popstats.planning.error_rates import compare_methods
-
-    found = compare_methods(seed=seed)
-    return f"exact and nuts give the same verdict in {found['agree'].sum()} of {len(found)} regimes"
 
 
 def _judge_subsamples(options: argparse.Namespace) -> int:
@@ -448,10 +443,12 @@ def _fitted(options: argparse.Namespace, source: str) -> Fit:
             refuse_ignored(options, _idle_for_a_saved_fit(options), f"{source} {_SAVED}")
         return Fit.load(source)
     # What is not given is left to popstats.fit, whose defaults the options' help repeats.
-    settings = {name: value for name in FIT_OPTIONS if (value := getattr(options, name)) is not None}
-    axis = settings.pop("axis", None)
+    settings: dict[str, Any] = {
+        name: value for name in FIT_OPTIONS if (value := getattr(options, name)) is not None
+    }
+    axis, seed = settings.pop("axis", None), settings.pop("seed", 0)
     progress = False if options.json else None
-    return fit(_population(options, source), axis, progress=progress, **settings)
+    return fit(_population(options, source), axis, progress=progress, random_seed=seed, **settings)
 
 
 def _idle_for_a_saved_fit(options: argparse.Namespace) -> list[str]:

@@ -235,14 +235,14 @@ def _fit_options() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--method",
-        choices=("nuts", "exact"),
-        help="nuts: regimes learn from each other; exact: under a second (default: nuts)",
+        choices=("exact", "nuts"),
+        help="exact: closed form, under a second; nuts: the same model sampled by PyMC (default: exact)",
     )
     group.add_argument(
         "--noise",
         metavar="KIND",
-        help="distribution about the curve: normal; student where a few networks collapse; or frontier, the "
-        "curve as what is attainable (default: normal)",
+        help="distribution about the curve: normal; student where a few networks collapse; or exgaussian, "
+        "the curve as what is attainable (default: normal)",
     )
     group.add_argument(
         "--curve",

@@ -379,15 +379,14 @@ def _decision(finding: Finding) -> str:
 
 
 def _remedies_of_tails(finding: Finding) -> str:
-    """Return which noise to try; the sampler's name where the fit was made without one."""
+    """Return which noise to try."""
     tried = finding.values["tried"]
     assert isinstance(tried, tuple)
     if not tried:
         return ""
     names = " and ".join(f"{{noise={name}}}" for name in tried)
-    with_method = " (with {method=nuts})" if finding.values["method"] == "exact" else ""
     compared = ", and compare them" if len(tried) > 1 else ""
-    return f"; try {names}{with_method}{compared}"
+    return f"; try {names}{compared}"
 
 
 def _tails(text: str) -> Callable[[Finding], str]:
@@ -538,7 +537,7 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
     "more recipes": _plan,
     "twice the recipes": _twice,
     "name widths": "name the columns that hold the widths: Population.from_frame(..., widths=[...])",
-    "narrower regimes": "fit narrower regimes, half as wide as now or less: half-width {half_width:3}",
+    "narrower regimes": "fit narrower regimes, for example regimes={{{target:g}: {half_width:3}}}",
     "fill the gaps": "add recipes whose mCB lies between the clusters",
     # Clauses inside verdicts.
     "flat": "the expected drop varies by only {height:2} points",

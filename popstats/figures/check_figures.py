@@ -169,7 +169,7 @@ def _predictive_words(analysis: Analysis) -> str:
         "The data look like what the model expects."
         if checks.ok
         else "The data do not look like what the model expects, as the alerts at the top of the page say. "
-        "Another noise (“student” or “frontier”) may fit better; popstats.compare says which of two fits predicts better."
+        "Another noise (“student” or “exgaussian”) may fit better; popstats.compare says which of two fits predicts better."
     )
     return (
         f"{verdict} Inside the {MASS_WORDS} interval that is predicted for them from the others lie "

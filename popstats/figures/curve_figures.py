@@ -9,7 +9,7 @@ import pandas as pd
 
 from popstats.arrays import FloatArray, IntArray
 from popstats.figures.content import Figure, Panel, Table
-from popstats.inference.data import RegimeData
+from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import INTERVAL_MASS
 from popstats.judgement.analysis import Analysis
 from popstats.words import (
@@ -97,7 +97,7 @@ def _left_out_words(analysis: Analysis) -> str:
     )
 
 
-def _drop_panel(analysis: Analysis, regime: RegimeData, span: tuple[float, float]) -> Panel:
+def _drop_panel(analysis: Analysis, regime: RegimeDesign, span: tuple[float, float]) -> Panel:
     row, where = (
         analysis.optima[regime.label],
         f"{regime_name(regime.label)} of {analysis.axis_words} removed",
@@ -144,7 +144,7 @@ def _thinned(analysis: Analysis, regime: str) -> pd.DataFrame:
     networks = analysis.of_regime(regime)
     cut = networks["adjusted"].quantile(WINNERS)
     winner = (networks["adjusted"] <= cut) & (len(networks) * WINNERS >= 1)
-    rng = np.random.default_rng([analysis.fit.settings.seed, 31])
+    rng = np.random.default_rng([analysis.fit.settings.random_seed, 31])
     rows = np.sort(rng.permutation(len(networks))[:MOST_POINTS])
     shown = networks.iloc[rows]
     told = {"mcb": shown["mcb"].round(4), "drop": shown["adjusted"].round(3), "winner": winner.iloc[rows]}
@@ -187,7 +187,7 @@ def _drop_span(drops: pd.Series, curve: pd.DataFrame) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _shown_words(points: pd.DataFrame, regime: RegimeData, high: float) -> str:
+def _shown_words(points: pd.DataFrame, regime: RegimeDesign, high: float) -> str:
     above = int((points["drop"] > high).sum())
     outside = f", {above} above the picture" if above else ""
     some = f"{count(len(points))} of " if len(points) < regime.n_recipes else ""

@@ -184,7 +184,7 @@ def _std_panel(analysis: Analysis, label: str) -> Panel | None:
     networks = analysis.networks[analysis.networks["regime"] == label]
     low, high = (networks[mask] for mask in std_halves(networks["ratio_std"].to_numpy()))
     grid, weights = _drop_grid(networks["drop_at_mix"]), cost_weights(low["macs"], high["macs"])
-    seed = analysis.fit.settings.seed
+    seed = analysis.fit.settings.random_seed
     shares = [
         _edf_rows("low STD", low["drop_at_mix"], grid, weights[0], seed),
         _edf_rows("high STD", high["drop_at_mix"], grid, weights[1], seed),
@@ -233,7 +233,7 @@ def _regime_edfs(analysis: Analysis) -> Figure | None:
 
 def _regime_panel(analysis: Analysis, label: str, drops: pd.Series, median: str) -> Panel:
     grid = _drop_grid(drops)
-    shares = _edf_rows("all recipes", drops, grid, None, analysis.fit.settings.seed)
+    shares = _edf_rows("all recipes", drops, grid, None, analysis.fit.settings.random_seed)
     return Panel(
         title=f"{regime_name(label)} removed",
         note=f"median drop {median} points",
@@ -357,5 +357,5 @@ def _law(analysis: Analysis) -> WidthLaw | None:
         analysis.fit.population,
         regime_axis=settings.regime_axis,
         regimes=settings.regimes,
-        seed=settings.seed,
+        seed=settings.random_seed,
     )

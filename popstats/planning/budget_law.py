@@ -88,7 +88,9 @@ class WidthTable:
         needed = max(FEWEST_RECIPES, min(SUPPORTED_RECIPES, int(SUPPORTED_SHARE * self.log_cost.size)))
         fine = near.sum(axis=1) >= needed
         edges = np.flatnonzero(np.diff(np.r_[False, fine, False]))
-        ranges = [(-np.expm1(grid[a]), -np.expm1(grid[b - 1])) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+        ranges = [
+            (-np.expm1(grid[a]), -np.expm1(grid[b - 1])) for a, b in zip(edges[::2], edges[1::2], strict=True)
+        ]
         return [(float(a), float(b)) for a, b in ranges if b - a >= NARROWEST]
 
 
@@ -148,8 +150,12 @@ class BudgetLaw:
     tilt: FloatArray  # (f, k): -d levels / d slopes
     fitted: FloatArray  # (n,) of the recipes
     left_out: FloatArray  # (n,) their residuals from the law of the others
-    inner: BoolArray = field(default_factory=lambda: np.zeros(0, dtype=bool))  # (n,) whether a recipe lies near the budget
-    rows: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # (n,) numbers of the recipes in the width table
+    inner: BoolArray = field(
+        default_factory=lambda: np.zeros(0, dtype=bool)
+    )  # (n,) whether a recipe lies near the budget
+    rows: IntArray = field(
+        default_factory=lambda: np.zeros(0, dtype=np.int64)
+    )  # (n,) numbers of the recipes in the width table
     technique: int = 0  # that is predicted
     seed_variance: float = 0.0  # of one training; 0 where seeds cannot be told from recipes
     mean_inverse_runs: float = 1.0

@@ -163,7 +163,9 @@ class Recommendation:
         kept = ", ".join(f"{group} {width:g}" for group, width in self.widths.items())
         trained = f" after {self.technique}" if self.technique else ""
         known = np.isfinite(self.gain_lower)
-        interval = f" ({INTERVAL_MASS:.0%} interval {self.gain_lower:.2f} to {self.gain_upper:.2f})" if known else ""
+        interval = (
+            f" ({INTERVAL_MASS:.0%} interval {self.gain_lower:.2f} to {self.gain_upper:.2f})" if known else ""
+        )
         text = (
             f"With at least {100 * self.reduction:.4g} % of the {_AXIS_WORDS[self.axis]} removed, keep {kept}: predicted "
             f"drop{trained} {self.drop:.2f} points ({INTERVAL_MASS:.0%} interval {self.drop_lower:.2f} to "
@@ -212,7 +214,10 @@ class Recommendation:
         target = _writable(path)
         whole = self._identity["original_cost"]
         cost = self.macs if self.axis == "macs" else self.params
-        bands = [f"{json.dumps(g)} = [{w / self._full[g]:.12g}, {w / self._full[g]:.12g}]" for g, w in self.widths.items()]
+        bands = [
+            f"{json.dumps(g)} = [{w / self._full[g]:.12g}, {w / self._full[g]:.12g}]"
+            for g, w in self.widths.items()
+        ]
         lines = [
             f"# {self.sentence}", "[refined]", f"axis = {json.dumps(self.axis)}",
             f"target = {1.0 - cost / whole!r}", 'kind = "widths"', "", "[refined.widths]", *bands,
@@ -393,14 +398,22 @@ def _budgets(table: WidthTable) -> FloatArray:
 
 def _checked_reduction(reduction: float, table: WidthTable) -> float:
     name = table.population.name
-    if isinstance(reduction, bool) or not isinstance(reduction, int | float | np.number) or not np.isfinite(reduction):
+    if (
+        isinstance(reduction, bool)
+        or not isinstance(reduction, int | float | np.number)
+        or not np.isfinite(reduction)
+    ):
         raise PopulationError(f"recommend: reduction: expected a fraction between 0 and 1, got {reduction!r}")
     if not 0.0 < reduction < 1.0:
         hint = f"; for {reduction:g} % write {reduction / 100:g}" if 1.0 < reduction < 100.0 else ""
-        raise PopulationError(f"recommend: reduction: expected a fraction between 0 and 1, got {reduction:g}{hint}")
+        raise PopulationError(
+            f"recommend: reduction: expected a fraction between 0 and 1, got {reduction:g}{hint}"
+        )
     ranges = table.supported()
     if not any(low - 1e-3 <= reduction <= high + 1e-3 for low, high in ranges):
-        shown = " and ".join(f"{np.ceil(1e3 * low) / 1e3:.3g} to {np.floor(1e3 * high) / 1e3:.3g}" for low, high in ranges)
+        shown = " and ".join(
+            f"{np.ceil(1e3 * low) / 1e3:.3g} to {np.floor(1e3 * high) / 1e3:.3g}" for low, high in ranges
+        )
         raise PopulationError(
             f"{name}: {reduction:g} of the {_AXIS_WORDS[table.axis]} removed lies outside what its recipes support. The "
             f"table supports reductions from {shown}; train recipes near {reduction:g} to go further"
@@ -448,7 +461,9 @@ class _Recommender:
             pair = pd.DataFrame(np.vstack([best, uniform]), columns=list(table.population.group_names))
             for name in ("macs", "params"):
                 form = cost_form(table.population, name)
-                pair[name] = np.nan if form is None else form.cost(pair[list(table.population.group_names)].to_numpy())
+                pair[name] = (
+                    np.nan if form is None else form.cost(pair[list(table.population.group_names)].to_numpy())
+                )
         return self._compared(law, reduction, pair, ranking)
 
     def for_drop(self, tolerated: float) -> Recommendation:
@@ -496,7 +511,9 @@ class _Recommender:
                 f"({amount:,.6g} {_AXIS_WORDS[table.axis]}) with widths that the trained recipes support"
             )
         predicted = _drops(law, table, logs[usable], offset[usable])
-        ranking = fits[usable].assign(**dict(zip(("drop", "drop_lower", "drop_upper"), predicted, strict=True)))
+        ranking = fits[usable].assign(
+            **dict(zip(("drop", "drop_lower", "drop_upper"), predicted, strict=True))
+        )
         ranking = ranking.sort_values("drop", kind="stable").reset_index(drop=True)
         shares = fits[groups].to_numpy(dtype=np.float64) / table.full
         evenest = np.lexsort((-fits[table.axis].to_numpy(), np.round(shares.std(axis=1), 6)))[0]
@@ -510,12 +527,16 @@ class _Recommender:
         population, groups = table.population, list(table.population.group_names)
         widths = pair[groups].to_numpy(dtype=np.float64)
         logs = table.logs(widths)
-        offset = np.log(pair[table.axis].to_numpy() / ((1.0 - reduction) * getattr(population.original, table.axis)))
+        offset = np.log(
+            pair[table.axis].to_numpy() / ((1.0 - reduction) * getattr(population.original, table.axis))
+        )
         drops = np.transpose(_drops(law, table, logs, offset)).tolist()
         gain, lower, upper = _gain(law, table, logs, offset)
         recipes = [
             _prediction(name, row, widths[k], table, drops[k])
-            for k, (name, row) in enumerate(zip(("recommended", "uniform"), pair.to_dict("records"), strict=True))
+            for k, (name, row) in enumerate(
+                zip(("recommended", "uniform"), pair.to_dict("records"), strict=True)
+            )
         ]
         note = _note(law, table, logs[1])
         if note:
@@ -548,11 +569,15 @@ def _drops(
     """Return the median drop of recipes, points, and the ends of its 90 % interval, (n,) each."""
     outcome = law.expected(logs, offset)
     variance, df = law.recipe_variance(outcome)
-    half = stats.t.ppf((1.0 + INTERVAL_MASS) / 2.0, df) * np.sqrt(law.uncertainty(logs, offset) ** 2 + variance)
+    half = stats.t.ppf((1.0 + INTERVAL_MASS) / 2.0, df) * np.sqrt(
+        law.uncertainty(logs, offset) ** 2 + variance
+    )
     return table.drop(outcome), table.drop(outcome - half), table.drop(outcome + half)
 
 
-def _gain(law: BudgetLaw, table: WidthTable, logs: FloatArray, offset: FloatArray) -> tuple[float, float, float]:
+def _gain(
+    law: BudgetLaw, table: WidthTable, logs: FloatArray, offset: FloatArray
+) -> tuple[float, float, float]:
     """Return what the first of two recipes gains over the second, points, with its 90 % interval."""
     if np.array_equal(logs[0], logs[1]):
         return 0.0, 0.0, 0.0
@@ -633,7 +658,9 @@ def _own_recipes(population: Population) -> pd.DataFrame:
 def _checked_candidates(frame: pd.DataFrame, population: Population) -> pd.DataFrame:
     """Return the candidates with a column per group and both costs."""
     if not isinstance(frame, pd.DataFrame) or frame.empty:
-        raise PopulationError(f"recommend: candidates: expected a table with one recipe per row, got {type(frame).__name__}")
+        raise PopulationError(
+            f"recommend: candidates: expected a table with one recipe per row, got {type(frame).__name__}"
+        )
     wanted = [*population.group_names, "macs", "params"]
     if absent := [name for name in wanted if name not in frame]:
         raise PopulationError(
@@ -641,7 +668,11 @@ def _checked_candidates(frame: pd.DataFrame, population: Population) -> pd.DataF
             f"table has: {', '.join(map(str, frame.columns))}"
         )
     numbers = frame[wanted].apply(pd.to_numeric, errors="coerce")
-    bad = numbers.isna().any(axis=1) | (numbers[["macs", "params"]] <= 0).any(axis=1) | (numbers < 0).any(axis=1)
+    bad = (
+        numbers.isna().any(axis=1)
+        | (numbers[["macs", "params"]] <= 0).any(axis=1)
+        | (numbers < 0).any(axis=1)
+    )
     if bad.any():
         rows = ", ".join(map(str, frame.index[bad][:5]))
         raise PopulationError(
@@ -655,7 +686,7 @@ def _number(value: float) -> float | int | None:
     """Return a whole number as one, and None for NaN, as JSON has neither."""
     if not np.isfinite(value):
         return None
-    return int(round(value)) if abs(value - round(value)) < 1e-6 * max(1.0, abs(value)) else value
+    return round(value) if abs(value - round(value)) < 1e-6 * max(1.0, abs(value)) else value
 
 
 def _writable(path: str | Path) -> Path:

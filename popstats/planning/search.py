@@ -129,7 +129,11 @@ def penalty(uncertainty: FloatArray, sure: float) -> FloatArray:
 
 
 def best_recipe(
-    objective: Objective, budget: Budget, seen: FloatArray, box: tuple[FloatArray, FloatArray], units: FloatArray
+    objective: Objective,
+    budget: Budget,
+    seen: FloatArray,
+    box: tuple[FloatArray, FloatArray],
+    units: FloatArray,
 ) -> FloatArray:
     """Return the widths, in whole units, of the least objective at no more than the budget, shape (G,)."""
     # seen (n, G) log kept shares of trained recipes near the budget; box: of log kept shares; units (G,) channels in
@@ -181,6 +185,7 @@ def uniform_recipe(budget: Budget, units: FloatArray) -> FloatArray:
 
     What whole units leave of the budget is filled up, one unit for a group at most, the smallest fractions first.
     """
+
     def whole(fraction: float) -> FloatArray:
         return np.clip(np.floor(fraction * budget.full / units + _ROUNDING) * units, units, budget.full)
 

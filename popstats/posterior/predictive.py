@@ -89,13 +89,11 @@ def check_predictions(fit: FittedCurves) -> PredictiveChecks:
         pit = _pit(fit, k, points)
         pits[points.regime.label] = pit
         picked = thinned(fit, _within(REPLICATE_BUDGET // pit.size, REPLICATES))
-        rng = np.random.default_rng([fit.settings.seed, k, 3])
+        rng = np.random.default_rng([fit.settings.random_seed, k, 3])
         shapes = _shapes(points, sample_of(fit, k, picked), rng)
         rows.append({"regime": points.regime.label, "recipes": pit.size, **_coverage(pit), **shapes})
     frame, limits = pd.DataFrame(rows), forecast_limits(fit)
-    return PredictiveChecks(
-        frame, limits, alerts_of(frame, limits, fit.settings.noise, fit.settings.method), pits
-    )
+    return PredictiveChecks(frame, limits, alerts_of(frame, limits, fit.settings.noise), pits)
 
 
 def _within(value: int, ends: tuple[int, int]) -> int:
@@ -105,8 +103,7 @@ def _within(value: int, ends: tuple[int, int]) -> int:
 def _pit(fit: FittedCurves, k: int, points: RegimePoints) -> FloatArray:
     closed = _within(PIT_BUDGET // points.rows.drop.size, PIT_DRAWS)
     picked = thinned(fit, closed if fit.settings.noise == "normal" else WEIGHTED_DRAWS)
-    hyper = [getattr(fit.draws, name)[:, :, k].reshape(-1)[picked] for name in ("length_scale", "amplitude")]
-    return leave_one_out_pit(points, sample_of(fit, k, picked), hyper[0], hyper[1])
+    return leave_one_out_pit(points, sample_of(fit, k, picked))
 
 
 def _coverage(pit: FloatArray) -> dict[str, float]:
@@ -152,10 +149,12 @@ class _Moments:
 
 def _shapes(points: RegimePoints, sample: RegimeSample, rng: np.random.Generator) -> dict[str, float]:
     """Compare the residuals' shape with that of replicated data under the same draws."""
-    observed, replicated = _Moments(sample.scale.size), _Moments(sample.scale.size)
+    observed, replicated = _Moments(sample.hyper.noise.size), _Moments(sample.hyper.noise.size)
     for _, e, scale in sample.residuals(points):
         shape = (
-            sample.shape / scale if sample.noise == "frontier" and sample.shape is not None else sample.shape
+            sample.shape / scale
+            if sample.noise == "exgaussian" and sample.shape is not None
+            else sample.shape
         )
         observed.add(e / scale)
         replicated.add(draw_standard(sample.noise, e.shape, shape, rng))
@@ -185,7 +184,7 @@ def forecast_limits(fit: FittedCurves) -> pd.DataFrame:
         return pd.DataFrame(columns=_COLUMNS)
     x = -np.log1p(-np.array([r.target for r in fit.fitted]))
     limits = np.stack([o.limit for o in fit.optimum_draws], axis=1)
-    rng = np.random.default_rng([fit.settings.seed, 4])
+    rng = np.random.default_rng([fit.settings.random_seed, 4])
     rows = []
     for k, regime in enumerate(fit.fitted):
         others = np.arange(x.size) != k
@@ -248,19 +247,17 @@ TAILS_PER_SKEW = 3.0
 
 
 #: A long upper tail is skewed noise or a few networks that failed: which, only a comparison says (on the shipped
-#: population "student" predicts better than "frontier", although the skewness is large).
-_TRIED_FOR_SKEW = {"normal": ("frontier", "student"), "student": ("frontier",), "frontier": ()}
+#: population "student" predicts better than "exgaussian", although the skewness is large).
+_TRIED_FOR_SKEW = {"normal": ("exgaussian", "student"), "student": ("exgaussian",), "exgaussian": ()}
 
 
-def alerts_of(
-    frame: pd.DataFrame, limits: pd.DataFrame, noise: str, method: str = "nuts"
-) -> tuple[Finding, ...]:
+def alerts_of(frame: pd.DataFrame, limits: pd.DataFrame, noise: str) -> tuple[Finding, ...]:
     """Return one finding for each misfit that is both clear and large enough to matter."""
     threshold = P_VALUE / max(len(frame), 1)
     found: list[Finding] = []
     row: Any
     for row in frame.itertuples():
-        found += _regime_alerts(row, noise, method, threshold)
+        found += _regime_alerts(row, noise, threshold)
     for row in limits.itertuples():
         if row.surprise < P_VALUE / len(limits):
             predicted = Span(row.predicted_lower, row.predicted_upper)
@@ -272,15 +269,13 @@ def _finding(kind: Kind, row: Any, **values: Any) -> Finding:
     return Finding(kind, (row.regime,), values)
 
 
-def _regime_alerts(row: Any, noise: str, method: str, threshold: float) -> Iterator[Finding]:
-    shape = _shape(row, noise, method, threshold)
+def _regime_alerts(row: Any, noise: str, threshold: float) -> Iterator[Finding]:
+    shape = _shape(row, noise, threshold)
     if shape:
         yield shape
     elif row.largest_p < threshold and row.largest > row.largest_model + LARGEST:
         tried = ("student",) if noise == "normal" else ()
-        yield _finding(
-            "far recipe", row, largest=row.largest, expected=row.largest_model, tried=tried, method=method
-        )
+        yield _finding("far recipe", row, largest=row.largest, expected=row.largest_model, tried=tried)
     error = STANDARD_ERRORS * np.sqrt(0.09 / row.recipes)
     if abs(row.inside_90 - 0.9) > max(COVERAGE, error):
         too = "narrow" if row.inside_90 < 0.9 else "wide"
@@ -289,15 +284,15 @@ def _regime_alerts(row: Any, noise: str, method: str, threshold: float) -> Itera
         yield _finding("not uniform", row, distance=row.pit_distance)
 
 
-def _shape(row: Any, noise: str, method: str, threshold: float) -> Finding | None:
+def _shape(row: Any, noise: str, threshold: float) -> Finding | None:
     skewed = row.skewness - row.skewness_model
     tails = row.kurtosis - row.kurtosis_model
     clear_skew = min(row.skewness_p, 1.0 - row.skewness_p) < threshold and abs(skewed) > SKEWNESS
     if row.kurtosis_p < threshold and tails > max(KURTOSIS, TAILS_PER_SKEW * skewed**2):
         tried = ("student",) if noise != "student" else ()
-        return _finding("heavy tails", row, kurtosis=row.kurtosis, tried=tried, method=method)
+        return _finding("heavy tails", row, kurtosis=row.kurtosis, tried=tried)
     if clear_skew and skewed > 0:
-        found = {"skewness": row.skewness, "tried": _TRIED_FOR_SKEW[noise], "method": method}
+        found = {"skewness": row.skewness, "tried": _TRIED_FOR_SKEW[noise]}
         return _finding("skewed up", row, **found)
     if clear_skew:
         return _finding("skewed down", row, skewness=row.skewness)

@@ -12,7 +12,7 @@ from popstats.figures.content import Section, Table
 from popstats.figures.curve_figures import MASS_WORDS, limit_sentence, near_words
 from popstats.figures.space_figures import even_sentence
 from popstats.findings import Finding, Span
-from popstats.judgement.analysis import Analysis, RegimePosterior, stated
+from popstats.judgement.analysis import Analysis, RegimePosterior
 from popstats.planning.recommend import Recommendation, recommend
 from popstats.posterior.optimum import least_rise
 from popstats.report.alerts import WEAK, weak_words
@@ -100,7 +100,9 @@ def _rejected(analysis: Analysis) -> Section:
 
 def _nothing_fitted(analysis: Analysis) -> Section:
     lines = sentences([f for v in analysis.verdicts.of("C3a") for f in v.remedies])
-    why = clause(stated(analysis.fit.regimes[0].reason))
+    reason = analysis.fit.regimes[0].reason
+    assert reason is not None, "no regime was fitted"
+    why = clause(reason)
     return _box(
         f"Add recipes: no regime has enough to fit a curve ({why}), so nothing is claimed about the best {_RATIO}.",
         (("Plan lines", "\n".join(lines)),) if lines else (),

@@ -10,7 +10,7 @@ from scipy import stats
 from popstats.figures.content import Alert
 from popstats.figures.curve_figures import TOO_FEW
 from popstats.findings import Finding, Span, merge
-from popstats.inference.data import RegimeData
+from popstats.inference.data import RegimeDesign
 from popstats.judgement.analysis import Analysis, rows_of, stated
 from popstats.judgement.classical import MINIMUM_POINTS
 from popstats.report.other_methods import envelope_elsewhere
@@ -92,7 +92,7 @@ def heavy_tails(analysis: Analysis) -> list[str]:
     return [label for label, ratio in found.items() if ratio > HEAVY_TAILS]
 
 
-def _tail_ratio(analysis: Analysis, regime: RegimeData) -> float:
+def _tail_ratio(analysis: Analysis, regime: RegimeDesign) -> float:
     """Return the standard deviation about the curve over its robust estimate; 1 for normal noise."""
     networks = analysis.of_regime(regime.label)
     curve = analysis.curve[analysis.curve["regime"] == regime.label]
@@ -135,8 +135,8 @@ def alerts(analysis: Analysis, known: Sequence[Finding], command_line: bool = Fa
 
 def _unfitted(analysis: Analysis) -> Iterator[Finding]:
     for r in analysis.fit.regimes:
-        if not r.fitted:
-            yield Finding("not fitted", (r.label,), {"why": stated(r.reason), "trainings": r.n})
+        if r.reason is not None:
+            yield Finding("not fitted", (r.label,), {"why": r.reason, "trainings": r.n})
 
 
 def _extrapolated(analysis: Analysis) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ import numpy as np
 from popstats.figures.content import Section, Table
 from popstats.figures.curve_figures import MASS_WORDS
 from popstats.findings import Estimate, Span
-from popstats.inference.data import RegimeData
+from popstats.inference.data import RegimeDesign
 from popstats.judgement.analysis import Analysis
 from popstats.judgement.classical import (
     ENVELOPE,
@@ -92,7 +92,9 @@ def _elsewhere_words(found: list[tuple[str, ...]]) -> str:
     return f", but in {len(elsewhere)} of {plural(len(found), 'regime')} a parabola has no minimum, or a different one"
 
 
-def _companions(analysis: Analysis, regime: RegimeData, quadratic: Optima, halves: Optima) -> tuple[str, ...]:
+def _companions(
+    analysis: Analysis, regime: RegimeDesign, quadratic: Optima, halves: Optima
+) -> tuple[str, ...]:
     networks, row = analysis.of_regime(regime.label), analysis.optima[regime.label]
     x, y = np.log(networks["mcb"].to_numpy()), networks["adjusted"].to_numpy()
     lines, parabola, tip = two_lines(x, y), quadratic[regime.label], halves[regime.label]
@@ -135,7 +137,7 @@ def _envelope(analysis: Analysis, regime: str) -> _Envelope | None:
     if share > WIDEST_ENVELOPE:
         return None
     x, y = np.log(networks["mcb"].to_numpy()), networks["adjusted"].to_numpy()
-    found = lower_envelope(x, y, share, analysis.fit.settings.seed)
+    found = lower_envelope(x, y, share, analysis.fit.settings.random_seed)
     inside = np.linspace(np.log(row.mcb_lower), np.log(row.mcb_upper), GRID_SIZE)
     least = float(np.interp(inside, found.log_mcb, found.drop).min())
     return _Envelope(

@@ -14,7 +14,7 @@ import pandas as pd
 from popstats.figures.check_figures import check_paragraphs, check_tables
 from popstats.figures.content import Section, Table
 from popstats.figures.curve_figures import INTERVALS, SHORT_ID
-from popstats.inference.model import PARAMETRIC, Settings
+from popstats.inference.model import CHAINS, PARAMETRIC, Settings
 from popstats.judgement.analysis import Analysis, rows_of
 from popstats.population.files import populations
 from popstats.population.recipes import original_widths
@@ -242,7 +242,7 @@ def provenance_section(analysis: Analysis, command: str | None, source: str = "T
     return Section(
         key="provenance",
         heading="How to reproduce this",
-        sentence=f"With the same versions, seed {settings.seed} gives the same draws.",
+        sentence=f"With the same versions, seed {settings.random_seed} gives the same draws.",
         paragraphs=(),
         tables=tuple(tables),
         code=(("Command", command or _command(analysis, source)), ("Python", _python(analysis, source))),
@@ -252,7 +252,7 @@ def provenance_section(analysis: Analysis, command: str | None, source: str = "T
 
 def _fit_rows(analysis: Analysis) -> list[tuple[str, str]]:
     settings = analysis.fit.settings
-    tuning = f" after {settings.tune} tuning steps" if settings.method == "nuts" else ""
+    tuning = "" if settings.method == "exact" else f" after {settings.tune} tuning steps"
     regimes = (
         "from the plan, or cells of a factor of 1.25 in remaining cost"
         if settings.regimes is None
@@ -262,8 +262,8 @@ def _fit_rows(analysis: Analysis) -> list[tuple[str, str]]:
         ("method", settings.method),
         ("regimes", f"by {analysis.axis_words} removed; {regimes}"),
         ("curve, noise", f"{settings.curve}, {settings.noise}"),
-        ("seed", str(settings.seed)),
-        ("draws", f"{settings.chains} × {settings.draws}{tuning}"),
+        ("seed", str(settings.random_seed)),
+        ("draws", f"{CHAINS} × {settings.draws}{tuning}"),
         ("time of the fit", f"{number(analysis.fit.seconds)} s"),
         ("Python", platform.python_version()),
         *((name, version(name)) for name in PACKAGES),
@@ -284,20 +284,22 @@ def _command(analysis: Analysis, source: str) -> str:
     s = analysis.fit.settings
     # Half-widths of regimes, where they were given, can only be said in Python.
     regimes = "" if s.regimes is None else f" --regimes {','.join(f'{r:g}' for r in s.regimes)}"
+    method = f" --method {s.method}" if s.noise == "normal" else ""
     return (
-        f"python -m popstats report {source} -o report.html --axis {s.regime_axis}{regimes} --noise {s.noise} "
-        f"--method {s.method} --seed {s.seed}"
+        f"python -m popstats report {source} -o report.html --axis {s.regime_axis}{regimes} --noise {s.noise}{method} "
+        f"--seed {s.random_seed}"
     )
 
 
 def _python(analysis: Analysis, source: str) -> str:
     s = analysis.fit.settings
     regimes = "" if s.regimes is None else f", regimes={s.regimes!r}"
+    method = f', method="{s.method}"' if s.noise == "normal" else ""
     return (
         "import popstats\n\n"
         f"population = popstats.load_population({source!r})\n"
-        f'fit = popstats.fit(population, regime_axis="{s.regime_axis}", noise="{s.noise}", method="{s.method}", '
-        f"seed={s.seed}{regimes})\n"
+        f'fit = popstats.fit(population, regime_axis="{s.regime_axis}", noise="{s.noise}"{method}, '
+        f"random_seed={s.random_seed}{regimes})\n"
         "verdicts = popstats.judge(fit)\n"
         'popstats.write_report(fit, "report.html", verdicts=verdicts)\n'
     )
@@ -312,7 +314,7 @@ _CURVES = {
 _NOISES = {
     "normal": "normal noise",
     "student": "Student-t noise, which down-weights collapsed recipes",
-    "frontier": "normal plus exponential noise, with the curve as a frontier; the expected drop includes the mean excess",
+    "exgaussian": "normal plus exponential noise, with the curve as a frontier; the expected drop includes the mean excess",
 }
 _ERROR_RATES = (
     "How often these rules err on populations with known truth: docs/error-rates.md; “python -m popstats calibrate” repeats "
@@ -331,18 +333,20 @@ def _method(settings: Settings) -> str:
         return "exact independent draws of the curve's coefficients and noise; regimes are independent."
     if settings.method == "exact":
         return (
-            "exact. Length scale, amplitude and noise of each regime are tabulated on a grid and coefficients are drawn in "
-            "closed form; regimes are independent. Nothing has to converge; the grid must hold the posterior."
+            "exact. Length scale, amplitude and noise of each regime are tabulated on a grid, partially pooled "
+            "over regimes, and coefficients are drawn in closed form. Nothing has to converge; the grid must resolve the "
+            "posterior."
         )
-    chains = f"{settings.chains} chains of {settings.draws} draws after {settings.tune} of tuning"
+    chains = f"{CHAINS} chains of {settings.draws} draws after {settings.tune} of tuning"
     if settings.noise == "normal":
         return (
-            f"NUTS (nutpie, {chains}) over the curves' scales and noise, partially pooled over regimes; given these, "
-            "coefficients are drawn exactly."
+            f"NUTS (PyMC and nutpie, {chains}) over the curves' scales and noise, partially pooled over regimes; "
+            "given these, coefficients are drawn exactly."
         )
     return (
-        f"NUTS (nutpie, {chains}) over the curves' coefficients and the noise, on every recipe. The curves' length scales "
-        "and amplitudes are fixed at their posterior medians under normal noise; the noise is partially pooled over regimes."
+        f"Hamiltonian Monte Carlo ({chains}) over the curves' coefficients and the noise, on every recipe. The curves' "
+        "length scales and amplitudes are fixed at their posterior medians under normal noise; the noise is partially "
+        "pooled over regimes."
     )
 
 

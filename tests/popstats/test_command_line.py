@@ -160,7 +160,7 @@ def test_a_closed_standard_output_is_no_traceback(saved):
             ["check", "{table}", "--column", "macs=flops"],
             "--column: population.parquet has no column ['flops']",
         ),
-        (["fit", "{table}", "--noise", "student", "--method", "exact"], "no closed form: use --method nuts"),
+        (["fit", "{table}", "--noise", "student", "--curve", "quadratic"], "has normal noise only"),
         (
             ["judge", "{saved}", "--noise", "student", "--where", "seed=0"],
             "--where, --noise would change nothing",
@@ -371,7 +371,7 @@ def test_fit_prints_the_alerts_in_options(tmp_path, capsys):
     popstats.Population.from_frame(table).save(tmp_path / "heavy.parquet")
     command = ["fit", str(tmp_path / "heavy.parquet"), "--method", "exact", "--regimes", "0.5"]
     assert main(command) == DONE
-    assert "try --noise student (with --method nuts)" in (out := capsys.readouterr().out)
+    assert "try --noise student" in (out := capsys.readouterr().out)
     assert out.index("Read first:") < out.index("best mCB?")
 
 

@@ -37,7 +37,10 @@ def additive(n=200, seed=0, unit=1, names=("a", "b", "c"), **extra):
 
 def costs(widths):
     w = np.column_stack([np.full(len(widths), 3.0), widths])
-    return {"macs": (w[:, 1:] * w[:, :-1] * [16, 4, 1]).sum(axis=1), "params": (w[:, 1:] * w[:, :-1]).sum(axis=1)}
+    return {
+        "macs": (w[:, 1:] * w[:, :-1] * [16, 4, 1]).sum(axis=1),
+        "params": (w[:, 1:] * w[:, :-1]).sum(axis=1),
+    }
 
 
 def truth(widths, full=np.array([64, 64, 128])):
@@ -138,7 +141,9 @@ def test_listed_candidates_are_ranked():
 
 def test_where_costs_do_not_follow_from_widths_the_tables_own_recipes_are_ranked():
     population = additive()
-    frame = population.table.assign(macs=population.table["macs"] * np.random.default_rng(0).uniform(0.95, 1, 200))
+    frame = population.table.assign(
+        macs=population.table["macs"] * np.random.default_rng(0).uniform(0.95, 1, 200)
+    )
     bent = popstats.Population.from_frame(frame, original=population.original, widths=["a", "b", "c"])
     found = popstats.recommend(bent, reduction=0.6)
     assert (frame[["a", "b", "c"]].to_numpy() == list(found.widths.values())).all(axis=1).any()
@@ -148,7 +153,9 @@ def test_costs_of_a_run_come_from_its_metadata(digits):
     exact = [[0, 0, 0], [0, 0, 10], [0, 10, 0]]
     rng = np.random.default_rng(0)
     widths = rng.integers(2, 9, (30, 2)) * 4
-    frame = pd.DataFrame(widths, columns=["a", "b"]).assign(macs=20 * widths.prod(axis=1) / 8, params=widths.prod(axis=1))
+    frame = pd.DataFrame(widths, columns=["a", "b"]).assign(
+        macs=20 * widths.prod(axis=1) / 8, params=widths.prod(axis=1)
+    )
     frame["accuracy"] = 90 + np.log(widths / 32) @ [1.0, 2.0]
     population = popstats.Population.from_frame(
         frame, original=popstats.Original(macs=2560.0, params=1024.0, accuracy=90.0), widths=["a", "b"]
@@ -162,7 +169,13 @@ def test_costs_of_a_run_come_from_its_metadata(digits):
 
 @pytest.mark.parametrize(
     ("reduction", "said"),
-    [(80, "write 0.8"), (0.0, "between 0 and 1"), ("0.8", "between 0 and 1"), (np.nan, "between 0 and 1"), (True, "got True")],
+    [
+        (80, "write 0.8"),
+        (0.0, "between 0 and 1"),
+        ("0.8", "between 0 and 1"),
+        (np.nan, "between 0 and 1"),
+        (True, "got True"),
+    ],
 )
 def test_a_reduction_that_is_none_is_refused(digits, reduction, said):
     with pytest.raises(PopulationError, match=said):
@@ -182,7 +195,11 @@ def test_what_cannot_be_asked_is_a_sentence(digits):
     with pytest.raises(PopulationError, match="expected 'macs' or 'params', got 'mac'"):
         popstats.recommend(digits, reduction=0.8, axis="mac")
     with pytest.raises(PopulationError, match="missing: macs"):
-        popstats.recommend(digits, reduction=0.8, candidates=pd.DataFrame({g: [4] for g in digits.group_names} | {"params": [9]}))
+        popstats.recommend(
+            digits,
+            reduction=0.8,
+            candidates=pd.DataFrame({g: [4] for g in digits.group_names} | {"params": [9]}),
+        )
     with pytest.raises(PopulationError, match="one recipe per row"):
         popstats.recommend(digits, reduction=0.8, candidates=pd.DataFrame())
     bad = pd.DataFrame({g: [4, "x"] for g in digits.group_names} | {"params": [9, 9], "macs": [9, 9]})
@@ -198,7 +215,9 @@ def test_tables_without_what_it_takes_are_refused():
         popstats.recommend(bare, reduction=0.6)
     with pytest.raises(PopulationError, match="too few for a recommendation"):
         popstats.recommend(additive(8), reduction=0.6)
-    same = pd.concat([additive(40).table.iloc[[0]].drop(columns="accuracy")] * 40).assign(accuracy=np.arange(40) / 40 + 90)
+    same = pd.concat([additive(40).table.iloc[[0]].drop(columns="accuracy")] * 40).assign(
+        accuracy=np.arange(40) / 40 + 90
+    )
     population = popstats.Population.from_frame(same, original=additive().original, widths=["a", "b", "c"])
     with pytest.raises(PopulationError, match="have the same widths"):
         popstats.recommend(population, reduction=0.6)
@@ -225,7 +244,9 @@ def test_skipped_blocks_and_fractions_are_legal_widths():
 def test_collapsed_recipes_do_not_move_the_recommendation():
     table = additive(200).table
     collapsed = table.assign(accuracy=np.where(np.arange(200) % 25 == 0, 10.0, table["accuracy"]))
-    population = popstats.Population.from_frame(collapsed, original=additive().original, widths=["a", "b", "c"])
+    population = popstats.Population.from_frame(
+        collapsed, original=additive().original, widths=["a", "b", "c"]
+    )
     found = popstats.recommend(population, reduction=0.7)
     best = truth(np.array([list(popstats.recommend(additive(200), reduction=0.7).widths.values())]))[0]
     assert truth(np.array([list(found.widths.values())]))[0] > best - 0.3
@@ -250,7 +271,9 @@ def test_the_law_predicts_recipes_that_it_has_not_seen(digits):
     assert left_out.std() < table.outcome[rows].std()
     assert np.isfinite(law.uncertainty(table.log_shares[rows])).all()
     np.testing.assert_allclose(
-        law.uncertainty(table.log_shares[rows][:5]) ** 2, np.diag(law.covariance(table.log_shares[rows][:5])), rtol=1e-6
+        law.uncertainty(table.log_shares[rows][:5]) ** 2,
+        np.diag(law.covariance(table.log_shares[rows][:5])),
+        rtol=1e-6,
     )
 
 
