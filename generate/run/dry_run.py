@@ -267,7 +267,7 @@ def ask_popstats(fit: Path, command: Sequence[str] = _COMMAND) -> dict[str, Any]
     raise PlanError(f"--fit: popstats cannot plan with {fit}: {reason.removeprefix('Error: ')}")
 
 
-def print_search_dry_run(plan: Plan, device: torch.device, workers: int | None) -> int:
+def print_search_dry_run(plan: Plan, device: torch.device, workers: int | None, given: int) -> int:
     """Print a search's budget, the hours that it takes, and the smallest gain that its images and seeds can show."""
     torch.set_num_threads(1)
     prepared = survey(plan, download=False)
@@ -280,7 +280,7 @@ def print_search_dry_run(plan: Plan, device: torch.device, workers: int | None) 
         f"Budget: {problem.lowest:.2%} to {problem.highest:.2%} of the original's {search.axis}. Uniform keeps "
         f"{', '.join(map(str, widths))}."
     )
-    rounds = schedule(search.trainings, search.draws)
+    rounds = schedule(search.trainings, search.draws, given)
     print(
         f"Search: {search.trainings} trainings in rounds of {', '.join(map(str, rounds))}, by {len(images.validation):,} "
         f"search images. Confirmation: {search.confirm} fresh seeds of the winner and of {', '.join(search.baselines)}, "
