@@ -17,7 +17,6 @@ import torch
 from generate.inputs.kernel import kernel_for
 from generate.plan import Plan, TrainingSettings
 from generate.prune.cost_forms import CostModel, group_lines
-from generate.prune.dependency_graph import IntArray
 from generate.recipes.baselines import search_problem
 from generate.recipes.feasible import feasible_range
 from generate.recipes.sample import TOLERANCE, mcb_correlations
@@ -29,6 +28,7 @@ from generate.train.device import default_workers
 from generate.train.loop import evaluate, fresh_weights, train, training_steps
 from generate.train.original import read_weights
 from generate.train.subnetwork import TRAIN_LOSS_IMAGES
+from popstats.arrays import IntArray
 from popstats.errors import PlanError
 from popstats.planning.propose import schedule, smallest_gain
 
