@@ -289,7 +289,8 @@ def print_search_dry_run(plan: Plan, device: torch.device, workers: int | None, 
     count = min(workers or default_workers(device), search.total)
     settings, macs = plan.retraining[search.technique], int(costs.macs([widths])[0])
     step, test = _time_one(prepared, widths, macs, settings, device)
-    evaluations = 4 + min(len(images.train), TRAIN_LOSS_IMAGES) / len(images.test)
+    measured = len(images.validation) + min(len(images.train), TRAIN_LOSS_IMAGES)
+    evaluations = 1 + measured / len(images.test)
     seconds = search.total * (_steps(prepared, settings, macs) * step + evaluations * test) / count
     print(
         f"{search.total} trainings with {count} workers on {device}: about {duration(seconds)}, "
