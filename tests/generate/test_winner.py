@@ -183,6 +183,24 @@ def test_a_dry_run_says_what_the_images_can_show(tiny_plan, capsys, tmp_path, mo
     assert list(tmp_path.iterdir()) == []
 
 
+OWN = """
+from generate.inputs.networks import CifarResNet
+def make(classes):
+    return CifarResNet(8, classes, channels=1, width=8)
+"""
+
+
+def test_a_network_of_ones_own_needs_no_plan(tiny_run, capsys, tmp_path, monkeypatch):
+    (tmp_path / "own_winner_network.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    weights = tiny_run / "original" / "weights.safetensors"
+    own = ["--network", "own_winner_network:make", "--weights", str(weights), "--images", "digits"]
+    assert main([*own, *OPTIONS, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "make-macs-0.7: own_winner_network:make on digits" in said
+    assert f"which is read ({weights}), not trained" in said
+
+
 def test_many_groups_ask_for_more_trainings():
     said = " ".join(search_warnings(SearchPlan(0.9), groups=37, images=5000))
     assert "37 groups are many for a pilot of 24" in said
