@@ -20,14 +20,25 @@ _HOMES = {
     "simulate_population": "popstats.population.simulate",
     "fit": "popstats.posterior.fit",
     "Fit": "popstats.posterior.fit",
+    "pymc_model": "popstats.inference.pymc_model",
     "compare": "popstats.posterior.comparison",
     "plan_size": "popstats.planning.plan_size",
     "width_law": "popstats.planning.law",
     "judge": "popstats.judgement.judge",
     "Verdicts": "popstats.judgement.verdicts",
     "prior_claims": "popstats.judgement.judge",
+    "recommend": "popstats.planning.recommend",
+    "Recommendation": "popstats.planning.recommend",
+    "frontier": "popstats.planning.recommend",
     "refine": "popstats.planning.refine",
     "RefinedSpace": "popstats.planning.refine",
+    "plot_drop": "popstats.plots",
+    "plot_edf": "popstats.plots",
+    "plot_explained": "popstats.plots",
+    "plot_frontier": "popstats.plots",
+    "plot_limits": "popstats.plots",
+    "plot_near_optimal": "popstats.plots",
+    "plot_width_law": "popstats.plots",
     "write_report": "popstats.report.page",
     "PopstatsError": "popstats.errors",
     "PopulationError": "popstats.errors",
@@ -45,15 +56,26 @@ __all__ = [
     "PopstatsError",
     "Population",
     "PopulationError",
+    "Recommendation",
     "RefinedSpace",
     "Verdicts",
     "compare",
     "fit",
+    "frontier",
     "judge",
     "load_population",
     "plan_size",
+    "plot_drop",
+    "plot_edf",
+    "plot_explained",
+    "plot_frontier",
+    "plot_limits",
+    "plot_near_optimal",
+    "plot_width_law",
     "populations",
     "prior_claims",
+    "pymc_model",
+    "recommend",
     "refine",
     "simulate_population",
     "width_law",
@@ -62,11 +84,22 @@ __all__ = [
 
 if TYPE_CHECKING:
     from popstats.errors import ConvergenceError, FitError, PlanError, PopstatsError, PopulationError
+    from popstats.inference.pymc_model import pymc_model
     from popstats.judgement.judge import judge, prior_claims
     from popstats.judgement.verdicts import Verdicts
     from popstats.planning.law import width_law
     from popstats.planning.plan_size import plan_size
+    from popstats.planning.recommend import Recommendation, frontier, recommend
     from popstats.planning.refine import RefinedSpace, refine
+    from popstats.plots import (
+        plot_drop,
+        plot_edf,
+        plot_explained,
+        plot_frontier,
+        plot_limits,
+        plot_near_optimal,
+        plot_width_law,
+    )
     from popstats.population.files import load_population, populations
     from popstats.population.simulate import simulate_population
     from popstats.population.table import Original, Population

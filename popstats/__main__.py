@@ -6,7 +6,6 @@ import argparse
 import json
 import math
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -26,12 +25,10 @@ if TYPE_CHECKING:
 #: Exit statuses; the last is what shells give a command that was interrupted.
 DONE, REJECTED, INTERRUPTED = 0, 3, 130
 
-#: An argument of `popstats.fit`, as sentences of popstats write it.
-_SETTING = re.compile(r"\b(noise|method|curve)='(\w+)'")
 #: Why options about a table or its fit have nothing to change.
-_SAVED = "is a saved fit, whose table and settings are in it. Fit the table again with these options, or leave them out"
+_SAVED = "is a saved fit and holds its own table and settings. Fit the table again with these options, or leave them out"
 _GUESSED = (
-    "no population is given, so a guess is planned with. Give a pilot population, or leave these options out"
+    "without a population, the plan is made from a guess. Give a pilot population, or leave these options out"
 )
 _SIMULATED = (
     "populations are simulated, and no table is read. Give one with --plasmode, or leave these options out"
@@ -39,6 +36,7 @@ _SIMULATED = (
 _SUBSAMPLED = (
     "subsamples of one table are judged, by the exact method and in one process. Leave these options out"
 )
+_NO_BUDGET = "without a budget, all supported reductions are predicted. Give --reduction or --drop, or leave these options out"
 #: Above so many trainings, `fit` does not wait for the predictive checks.
 _CHECKED_TRAININGS = 50_000
 #: Longer lines are hard to read, however wide the terminal is.
@@ -47,6 +45,8 @@ _WIDEST = 110
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status."""
+    if sys.stdout is None:  # Closed: services and pythonw have none.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = command_parser(_COMMANDS).parse_args(given)
     options.command_line = f"python -m popstats {shlex.join(given)}"
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
         sys.stdout.flush()
     except PopstatsError as error:
-        print(f"Error: {_as_options(error.on_command_line)}", file=sys.stderr)
+        print(f"Error: {error.on_command_line}", file=sys.stderr)
         return BAD_INPUT
     except BrokenPipeError:
         # The reader (head, less) has seen enough; nothing may be written to the pipe at exit either.
@@ -69,13 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _as_options(sentence: str) -> str:
-    """Return a sentence that names arguments of `popstats.fit` with the options of the command line instead."""
-    return _SETTING.sub(r"--\1 \2", sentence)
-
-
 def _width() -> int | None:
-    """Return the columns to wrap text at; None through a pipe, whose reader wants a line a sentence."""
+    """Return the columns to wrap text at; None through a pipe, whose reader wants one line per sentence."""
     return min(shutil.get_terminal_size().columns, _WIDEST) if sys.stdout.isatty() else None
 
 
@@ -112,7 +107,7 @@ def _check(options: argparse.Namespace) -> int:
 def _fit(options: argparse.Namespace) -> int:
     from popstats.report.terminal import fit_text, near_optimal, optimum_outcomes
 
-    check_output(options.output, ".nc", required=True)
+    check_output(options.output, ".nc")
     fit = _fitted(options, options.population)
     if not fit.fitted:
         raise PopstatsError(_why_nothing(fit))
@@ -132,7 +127,7 @@ def _fit(options: argparse.Namespace) -> int:
         ),
     }
     saved = f"\nSaved: {options.output}" if options.output else ""
-    _say(options, found, "" if options.json else f"{_as_options(fit_text(fit, checked, _width()))}{saved}")
+    _say(options, found, "" if options.json else f"{fit_text(fit, checked, _width())}{saved}")
     return _status(fit)
 
 
@@ -141,6 +136,7 @@ def _why_nothing(fit: Fit) -> str:
     import numpy as np
 
     from popstats.inference.data import MINIMUM_RECIPES
+    from popstats.words import clause
 
     population, axis = fit.population, fit.regime_axis
     counts, edges = np.histogram(population.frame[f"{axis}_reduction"], bins=10, range=(0.0, 1.0))
@@ -149,19 +145,23 @@ def _why_nothing(fit: Fit) -> str:
         for n, low in zip(counts, edges[:-1], strict=True)
         if n
     )
-    asked = ", ".join(f"{r.target:g} ({r.n:,} trainings: {r.reason})" for r in fit.regimes)
+    asked = ", ".join(
+        f"{r.target:g} ({r.n:,} trainings: {clause(r.reason)})" for r in fit.regimes if r.reason is not None
+    )
     return (
-        f"{population.name}: no regime could be fitted. Asked for (--regimes, on the {axis} axis): {asked}. "
-        f"The table's {len(population):,} trainings by {axis} reduction: {held}. Ask for regimes with at least "
+        f"{population.name}: no regime could be fitted. Given (--regimes, on the {axis} axis): {asked}. "
+        f"The table's {len(population):,} trainings by {axis} reduction: {held}. Choose regimes with at least "
         f"{MINIMUM_RECIPES} recipes of different mCB, or add recipes"
     )
 
 
 def _alerts(fit: Fit) -> list[str] | None:
     """Return what the predictive checks found, in options' words; None for a curve that has none."""
+    from popstats.words import sentences
+
     if fit.settings.curve != "smooth":
         return None
-    return [_as_options(alert) for alert in fit.predictive_checks.alerts]
+    return list(sentences(fit.predictive_checks.alerts, command_line=True))
 
 
 def _judge(options: argparse.Namespace) -> int:
@@ -171,7 +171,7 @@ def _judge(options: argparse.Namespace) -> int:
     thresholds = _thresholds(options.threshold)
     fit = _fitted(options, options.population)
     verdicts = judge(fit, **thresholds)
-    text = "" if options.json else _as_options(verdicts_text(fit, verdicts, _width()))
+    text = "" if options.json else verdicts_text(fit, verdicts, _width(), _source(options.population))
     _say(options, verdicts.to_records(), text)
     return _status(fit)
 
@@ -189,15 +189,65 @@ def _thresholds(texts: list[str]) -> dict[str, float]:
 def _report(options: argparse.Namespace) -> int:
     from popstats.report.page import write_comparison, write_report
 
-    check_output(options.output, ".html")
+    check_output(options.output, ".html", ".pdf")
     fits = [_fitted(options, source) for source in options.population]
     if len(fits) == 1:
-        path = write_report(fits[0], options.output, command=options.command_line)
+        source = _source(options.population[0])
+        path = write_report(fits[0], options.output, command=options.command_line, source=source)
     else:
         path = write_comparison(fits, options.output, command=options.command_line)
     ok = all(fit.convergence.ok for fit in fits)
     _say(options, {"report": str(path), "content": f"{path}.json", "ok": ok}, str(path))
     return max(_status(fit) for fit in fits)
+
+
+def _source(given: str) -> str | None:
+    """Return what the population is loaded by, for commands to paste; None for a saved fit."""
+    return None if Path(given).suffix == ".nc" else shlex.quote(given)
+
+
+def _recommend(options: argparse.Namespace) -> int:
+    from popstats.planning.recommend import frontier, recommend
+
+    asked = options.reduction is not None or options.drop is not None
+    check_output(options.output, ".json", ".toml")
+    if not asked:
+        refuse_ignored(options, ("candidates", "output"), _NO_BUDGET)
+    population = _population(options, options.population)
+    if not asked:
+        found = frontier(population, axis=options.axis)
+        table = found.frame.to_string(index=False, float_format=lambda v: f"{v:.4g}")
+        _say(options, {"axis": found.axis, "frontier": found.frame}, f"{table}\n{found.sentence}")
+        return DONE
+    recipe = recommend(
+        population,
+        options.reduction,
+        drop=options.drop,
+        axis=options.axis,
+        candidates=_table_of(options.candidates),
+    )
+    if options.output:
+        (recipe.to_toml if options.output.suffix == ".toml" else recipe.to_json)(options.output)
+    saved = f"\nSaved: {options.output}" if options.output else ""
+    table = recipe.frame.to_string(index=False, float_format=lambda v: f"{v:.6g}")
+    value = {
+        "axis": recipe.axis, "reduction": recipe.reduction, "recommended": vars(recipe.best),
+        "uniform": vars(recipe.uniform), "gain": [recipe.gain, recipe.gain_lower, recipe.gain_upper],
+        "note": recipe.note,
+    }  # fmt: skip
+    _say(options, value, f"{recipe.sentence}\n{table}{saved}")
+    return DONE
+
+
+def _table_of(path: Path | None) -> Any:
+    """Return the table in a file, or None without one."""
+    import pandas as pd
+
+    if path is None:
+        return None
+    if not path.is_file():
+        raise PopstatsError(f"--candidates: no such file: {path}")
+    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
 
 
 def _refine(options: argparse.Namespace) -> int:
@@ -213,7 +263,7 @@ def _refine(options: argparse.Namespace) -> int:
     lines = [repr(space)[1:-1]]
     if options.by == "mcb" and outcome != "supported":
         lines.append(
-            f"Note: C3a, that there is a best mCB, is {outcome} in this regime; the range is only where the fit is lowest."
+            f"Note: C3a, that there is a best mCB, is {outcome} in this regime; the range only says where the fit is lowest."
         )
     lines += [f"Saved: {options.output}"] if options.output else []
     _say(options, {**vars(space), "outcome": outcome}, "\n".join(lines))
@@ -256,7 +306,7 @@ def _compare(options: argparse.Namespace) -> int:
     first, second = (_fitted(options, source) for source in options.population)
     found = compare(first, second)
     table = found.frame.to_string(index=False, float_format=lambda v: f"{v:.2f}")
-    value = {"sentence": found.sentence, "difference": found.difference, "difference_se": found.difference_se}
+    value = {"sentence": found.sentence, "difference": found.difference, "dse": found.dse}
     _say(options, {**value, "fits": found.frame}, f"{table}\n{found.sentence}")
     return max(_status(first), _status(second))
 
@@ -264,7 +314,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _simulate(options: argparse.Namespace) -> int:
     from popstats.population.simulate import simulate_population
 
-    check_output(options.output, ".parquet", required=True)
+    check_output(options.output, ".parquet")
     population = simulate_population(
         options.truth, regimes=options.regimes, n=options.n, rise=options.rise, noise=options.noise,
         seeds=options.seeds, seed=options.seed,
@@ -311,16 +361,8 @@ def _calibrate(options: argparse.Namespace) -> int:
         "false_refuted",
     ]
     text = found.table[shown].to_string(index=False, float_format=lambda v: f"{v:.2f}", na_rep="-")
-    methods = f"\n{_compared_methods(options.seed)}" if options.quick and not options.json else ""
-    _say(options, found.table.to_dict("records"), f"{text}\n{repr(found)[1:-1]}{methods}")
+    _say(options, found.table.to_dict("records"), f"{text}\n{repr(found)[1:-1]}")
     return DONE
-
-
-def _compared_methods(seed: int) -> str:
-    from popstats.planning.error_rates import compare_methods
-
-    found = compare_methods(seed=seed)
-    return f"exact and nuts give the same verdict in {found['agree'].sum()} of {len(found)} regimes"
 
 
 def _judge_subsamples(options: argparse.Namespace) -> int:
@@ -401,10 +443,12 @@ def _fitted(options: argparse.Namespace, source: str) -> Fit:
             refuse_ignored(options, _idle_for_a_saved_fit(options), f"{source} {_SAVED}")
         return Fit.load(source)
     # What is not given is left to popstats.fit, whose defaults the options' help repeats.
-    settings = {name: value for name in FIT_OPTIONS if (value := getattr(options, name)) is not None}
-    axis = settings.pop("axis", None)
+    settings: dict[str, Any] = {
+        name: value for name in FIT_OPTIONS if (value := getattr(options, name)) is not None
+    }
+    axis, seed = settings.pop("axis", None), settings.pop("seed", 0)
     progress = False if options.json else None
-    return fit(_population(options, source), axis, progress=progress, **settings)
+    return fit(_population(options, source), axis, progress=progress, random_seed=seed, **settings)
 
 
 def _idle_for_a_saved_fit(options: argparse.Namespace) -> list[str]:
@@ -419,7 +463,7 @@ def _status(fit: Fit) -> int:
         return BAD_INPUT
     if fit.convergence.ok:
         return DONE
-    print(f"The fit's own diagnostics reject it: {'; '.join(fit.convergence.reasons)}", file=sys.stderr)
+    print(f"The diagnostics reject the fit: {'; '.join(map(str, fit.convergence.reasons))}", file=sys.stderr)
     return REJECTED
 
 
@@ -429,6 +473,7 @@ _COMMANDS: Mapping[str, Command] = {
     "check": _check,
     "fit": _fit,
     "judge": _judge,
+    "recommend": _recommend,
     "report": _report,
     "refine": _refine,
     "compare": _compare,

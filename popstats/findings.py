@@ -32,6 +32,14 @@ type Kind = Literal[
     "widths undecided", "reach",
     # Verdicts.
     "not assessable", "C1", "C2", "C3a", "C3b", "C3c", "C3d", "C4", "S1", "S1 overall", "R1", "M1",
+    # What a fit's own checks found.
+    "heavy tails", "skewed up", "skewed down", "light tails", "far recipe", "wrong coverage", "not uniform", "breaks trend",
+    # What stands against relying on a best mCB.
+    "predicts nothing", "winners elsewhere", "envelope elsewhere", "mix moves", "rests on few", "outliers bend", "pooled",
+    "misfit",
+    # What a reader must know first.
+    "rejected", "not fitted", "extrapolated", "failed trainings", "outliers widen", "changing spread", "few in regime",
+    "no replicates",
     # Words that stand for themselves.
     "text",
 ]  # fmt: skip
@@ -75,16 +83,16 @@ def merge(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """
     alike: dict[object, list[Finding]] = {}
     for finding in findings:
-        alike.setdefault(_likeness(finding), []).append(finding)
+        alike.setdefault(likeness(finding), []).append(finding)
     return tuple(_merged(found) if len(found) > 1 else found[0] for found in alike.values())
 
 
-def _likeness(value: Value) -> object:
+def likeness(value: Value) -> object:
     """Return what two values share if only numbers differ between them."""
     if isinstance(value, Finding):
-        return value.kind, tuple((name, _likeness(v)) for name, v in value.values.items())
+        return value.kind, tuple((name, likeness(v)) for name, v in value.values.items())
     if isinstance(value, tuple) and not isinstance(value, (Span, Estimate)):
-        return tuple(_likeness(v) for v in value)
+        return tuple(likeness(v) for v in value)
     return value if isinstance(value, str) else ""
 
 

@@ -18,14 +18,15 @@ FLOPs-to-parameters ratio (mCB), where, and does it matter?
 
 A population is one original network and the subnetworks pruned from it: a
 shipped name (see `list`), a run folder of generate, a .parquet or a .csv file
-with one row a training."""
+with one row per training."""
 
 _EXAMPLES = """\
 examples:
   python -m popstats list
   python -m popstats check runs/mine
   python -m popstats judge digits-resnet8 --noise student
-  python -m popstats report runs/mine -o report.html --method exact
+  python -m popstats report runs/mine -o report.html
+  python -m popstats recommend runs/mine --reduction 0.8 -o recipe.json
   python -m popstats report table.csv -o report.html --column macs=flops \\
       --original-macs 211281920 --original-params 1804170 \\
       --original-accuracy 91.7
@@ -49,7 +50,7 @@ _HELP = {
     ),
     "fit": (
         "fit the curves and print the best mCB of every regime",
-        "One line a pruning regime: whether there is a best mCB (C3a), the mCB values\n"
+        "One line per pruning regime: whether there is a best mCB (C3a), the mCB values\n"
         "whose expected drop is within 0.05 points of the lowest, where it is lowest,\n"
         "and how low. Intervals are 90 %. Choose recipes by the near-optimal range, and\n"
         "only where the best mCB is supported.",
@@ -70,11 +71,18 @@ _HELP = {
         "  R1   the retraining technique does not move the optimum\n"
         "  M1   mCB explains something that the layers' widths do not; read it beside C3a",
     ),
+    "recommend": (
+        "say which widths to keep at a budget",
+        "The recipe that the width law predicts best, beside uniform pruning, with 90 %\n"
+        "intervals: for a budget (--reduction 0.8), or for the largest reduction whose\n"
+        "drop is at most so many points with probability 0.95 (--drop 1). With neither,\n"
+        "the predicted drops over all supported reductions.",
+    ),
     "report": (
         "write the report, one HTML file that opens offline",
-        "The answer in a paragraph, every verdict, the pictures, the diagnostics, and how\n"
-        "to remake it. Two or more populations are compared side by side. FILE.html.json\n"
-        "holds the same for machines.",
+        "What to do first, then the main figure, the best networks, every verdict and\n"
+        "the rest. Two or more populations are compared side by side. FILE.html.json\n"
+        "holds the same for machines. A FILE.pdf is printed with an installed Chromium.",
     ),
     "refine": (
         "propose the recipe space for the next run of generate",
@@ -119,7 +127,7 @@ def command_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     json_only, table, fitting = _json_options(), _table_options(), _fit_options()
     parents = {name: [json_only, table, fitting] for name in commands}
     parents |= {"list": [json_only], "simulate": [json_only]}
-    parents |= {"check": [json_only, table], "calibrate": [json_only, table]}
+    parents |= {name: [json_only, table] for name in ("check", "recommend", "calibrate")}
     for name, run in commands.items():
         line, more = _HELP[name]
         own = made.add_parser(
@@ -148,7 +156,7 @@ def _is_given(value: object) -> bool:
     return not (value is None or value is False or value in ("", []))
 
 
-def check_output(path: Path | None, ending: str, required: bool = False) -> None:
+def check_output(path: Path | None, *endings: str) -> None:
     """Raise PopstatsError before any work is done for a file that could not be written in the end."""
     if path is None:
         return
@@ -156,11 +164,12 @@ def check_output(path: Path | None, ending: str, required: bool = False) -> None
 
     if path.is_dir():
         raise PopstatsError(
-            f"-o: expected a file, e.g. {path / ('name' + ending)}, got {path}, which is a folder"
+            f"-o: expected a file, e.g. {path / ('name' + endings[0])}, got {path}, which is a folder"
         )
-    if required and path.suffix != ending:
+    if path.suffix.lower() not in endings:
+        wanted = " or ".join(endings)
         raise PopstatsError(
-            f"-o: expected a name that ends in {ending}, e.g. {path.with_suffix(ending)}, got {path}"
+            f"-o: expected a name that ends in {wanted}, e.g. {path.with_suffix(endings[0])}, got {path}"
         )
     folder = folder_for(path)
     if not os.access(path if path.exists() else folder, os.W_OK):
@@ -177,7 +186,10 @@ def _table_options() -> argparse.ArgumentParser:
     parent = argparse.ArgumentParser(add_help=False)
     group = parent.add_argument_group("tables made elsewhere")
     group.add_argument(
-        "--original-macs", type=float, metavar="N", help="the original network's multiply-accumulates"
+        "--original-macs",
+        type=float,
+        metavar="N",
+        help="the original network's multiply-accumulates, in the table's unit",
     )
     group.add_argument("--original-params", type=float, metavar="N", help="... its parameters")
     group.add_argument("--original-accuracy", type=float, metavar="PERCENT", help="... its test accuracy")
@@ -223,14 +235,14 @@ def _fit_options() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--method",
-        choices=("nuts", "exact"),
-        help="nuts: regimes learn from each other; exact: under a second (default: nuts)",
+        choices=("exact", "nuts"),
+        help="exact: closed form, under a second; nuts: the same model sampled by PyMC (default: exact)",
     )
     group.add_argument(
         "--noise",
         metavar="KIND",
-        help="distribution about the curve: normal; student where a few networks collapse; or frontier, the "
-        "curve as what is attainable (default: normal)",
+        help="distribution about the curve: normal; student where a few networks collapse; or exgaussian, "
+        "the curve as what is attainable (default: normal)",
     )
     group.add_argument(
         "--curve",
@@ -285,6 +297,32 @@ def _judge_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _recommend_options(parser: argparse.ArgumentParser) -> None:
+    _check_options(parser)
+    parser.add_argument("--reduction", type=float, metavar="R", help="share of the cost to remove, e.g. 0.8")
+    parser.add_argument(
+        "--drop", type=float, metavar="POINTS", help="tolerated drop in accuracy points, e.g. 1"
+    )
+    parser.add_argument(
+        "--axis",
+        choices=("macs", "params"),
+        help="what the budget limits (default: the plan's axis, else macs)",
+    )
+    parser.add_argument(
+        "--candidates",
+        type=Path,
+        metavar="FILE",
+        help="recipes to choose from, .csv or .parquet: groups, macs, params",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="save the recipe: .json, or .toml for a plan's space",
+    )
+
+
 def _report_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "population",
@@ -293,7 +331,7 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
         help=f"{_POPULATION}, or a saved fit (.nc); two or more are compared",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE.html", required=True, help="where the page goes"
+        "-o", "--output", type=Path, metavar="FILE", required=True, help="FILE.html, or FILE.pdf"
     )
 
 
@@ -317,17 +355,17 @@ def _planning_options(parser: argparse.ArgumentParser) -> None:
         "population",
         metavar="POP",
         nargs="?",
-        help=f"a pilot: {_POPULATION}, or a fit that `fit -o` saved (.nc); without one a guess is planned with",
+        help=f"a pilot: {_POPULATION}, or a fit that `fit -o` saved (.nc); without one the plan is made from a guess",
     )
     parser.add_argument(
         "--regime",
         action="append",
         metavar="R",
-        help="a regime's centre (repeat), or all; default: the one known worst",
+        help="a regime's centre (repeat), or all; default: the one with the widest interval",
     )
     parser.add_argument(
         "--width", type=float, default=0.2, metavar="MCB",
-        help="both ends of the near-optimal range shall have 90 %% intervals narrower than this (default: 0.2)",
+        help="target width of the 90 %% intervals at both ends (default: 0.2)",
     )  # fmt: skip
     parser.add_argument("--guess-noise", type=float, metavar="POINTS", help="of a guess: spread of trainings")
     parser.add_argument(
@@ -348,7 +386,7 @@ def _simulate_options(parser: argparse.ArgumentParser) -> None:
         metavar="R,R,...",
         help="centres (default: 0.5,0.7,0.85)",
     )
-    parser.add_argument("--n", type=int, default=100, help="networks a regime (default: 100)")
+    parser.add_argument("--n", type=int, default=100, help="recipes per regime (default: 100)")
     parser.add_argument(
         "--rise",
         type=float,
@@ -363,7 +401,7 @@ def _simulate_options(parser: argparse.ArgumentParser) -> None:
         metavar="POINTS",
         help="standard deviation about it (default: 0.15)",
     )
-    parser.add_argument("--seeds", type=int, default=1, help="trainings a network (default: 1)")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings per recipe (default: 1)")
     parser.add_argument("--seed", type=_seed, default=0, help="same seed, same population (default: 0)")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.parquet", required=True, help="where")
 
@@ -378,9 +416,7 @@ def _calibrate_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: 1)")
     parser.add_argument("--seed", type=_seed, default=0, help="same seed, same table (default: 0)")
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE.json", help="save the table, for the reports"
-    )
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="save the table")
 
 
 _OWN_OPTIONS: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
@@ -388,6 +424,7 @@ _OWN_OPTIONS: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
     "check": _check_options,
     "fit": _fitting_options,
     "judge": _judge_options,
+    "recommend": _recommend_options,
     "report": _report_options,
     "refine": _refine_options,
     "compare": _compare_options,

@@ -378,6 +378,21 @@ def _decision(finding: Finding) -> str:
     return f"{shown} Supported at ≥ {{at_least:g}}; refuted at ≤ {{at_most:g}}{even}."
 
 
+def _remedies_of_tails(finding: Finding) -> str:
+    """Return which noise to try."""
+    tried = finding.values["tried"]
+    assert isinstance(tried, tuple)
+    if not tried:
+        return ""
+    names = " and ".join(f"{{noise={name}}}" for name in tried)
+    compared = ", and compare them" if len(tried) > 1 else ""
+    return f"; try {names}{compared}"
+
+
+def _tails(text: str) -> Callable[[Finding], str]:
+    return lambda finding: f"{text}{_remedies_of_tails(finding)}"
+
+
 #: By conjecture: what its estimate is of, the unit, and what counts as no effect; fields are `Thresholds`.
 QUANTITIES: Mapping[str, tuple[str, str, str]] = {
     **dict.fromkeys(
@@ -522,7 +537,7 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
     "more recipes": _plan,
     "twice the recipes": _twice,
     "name widths": "name the columns that hold the widths: Population.from_frame(..., widths=[...])",
-    "narrower regimes": "fit narrower regimes, half as wide as now or less: half-width {half_width:3}",
+    "narrower regimes": "fit narrower regimes, for example regimes={{{target:g}: {half_width:3}}}",
     "fill the gaps": "add recipes whose mCB lies between the clusters",
     # Clauses inside verdicts.
     "flat": "the expected drop varies by only {height:2} points",
@@ -601,5 +616,61 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
         "mCB adds no predictive power once the layer widths are known",
         ": beside {rival} it changes the cross-validated R² by {gain:4}{reach:; }{interaction:. }",
         undecided="mCB explains something that the layer widths do not",
+    ),
+    # What a fit's own checks found.
+    "heavy tails": _tails(
+        "{at} the residuals have heavier tails than the model (excess kurtosis {kurtosis:1})"
+    ),
+    "skewed up": _tails(
+        "{at} more recipes lie far above the curve than far below it (skewness {skewness:1})"
+    ),
+    "skewed down": (
+        "{at} more recipes lie far below the curve than far above it (skewness {skewness:1}); some do much better than "
+        "their mCB suggests"
+    ),
+    "light tails": (
+        "{at} the residuals have lighter tails than the model (excess kurtosis {kurtosis:1}), so intervals for single "
+        "trainings are too wide"
+    ),
+    "far recipe": _tails(
+        "{at} the largest standardized residual is {largest:1} (expected ≤ {expected:1}); inspect this recipe"
+    ),
+    "wrong coverage": "{at} {inside:%0} of the recipes lie inside their 90 % intervals, which are too {too}",
+    "not uniform": (
+        "{at} the recipes are not spread about the curve as predicted (LOO-PIT values {distance:2} from uniform)"
+    ),
+    "breaks trend": (
+        "{at} the limit, {limit:2} points, breaks the trend of the other regimes, which predict {predicted:2}"
+    ),
+    # What stands against relying on a best mCB.
+    "predicts nothing": "mCB predicts none of the drop that MACs leave open (cross-validated R² {r2:2})",
+    "winners elsewhere": "the winners do not lie near the best mCB",
+    "envelope elsewhere": "the best recipes lie at mCB {envelope:2} (lower envelope), away from the average optimum",
+    "mix moves": "the best mCB moves over more than half of the observed range ({range:2}) with the mix of recipes",
+    "rests on few": "{at} the best mCB rests on only {recipes} recipes, so the prior shapes much of the curve",
+    "outliers bend": (
+        "{at} a few recipes drop far more than the others and bend the curve; fit with {noise=student} before relying on it"
+    ),
+    "pooled": (
+        "{at} networks retrained by {techniques} share one curve, with an intercept per technique; "
+        "population.where(retraining=…) fits one alone"
+    ),
+    "misfit": "{at} the noise model does not fit the recipes",
+    # What a reader must know first.
+    "rejected": "the diagnostics reject the fit: {why}. Use none of its ranges",
+    "not fitted": "not fitted: {regimes} ({why}; {trainings} trainings)",
+    "extrapolated": (
+        "{at} the regime's centre lies outside its recipes ({reductions:%1}), so its drops are extrapolated"
+    ),
+    "failed trainings": "{failed} of {whole} trainings failed and are not in the fit",
+    "outliers widen": (
+        "{at} a few recipes drop far more than the others and widen every interval; {noise=student} down-weights them"
+    ),
+    "changing spread": (
+        "{at} the residual spread changes more than 1.5-fold over the observed range; recipes are weighted accordingly"
+    ),
+    "few in regime": "{at} there are fewer than {needed} recipes; many claims stay undecided there",
+    "no replicates": (
+        "no recipe was trained with a second seed, so seed noise cannot be separated from differences between recipes"
     ),
 }

@@ -15,7 +15,7 @@ import altair as alt
 import pandas as pd
 from altair.utils.schemapi import debug_mode
 
-from popstats.figures.theme import LIGHT, MODEL_MARKS, SPACE_MARKS, altair_config
+from popstats.figures.theme import LIGHT, SPACE_MARKS, altair_config
 
 PANEL_HEIGHT = 200
 ROW_HEIGHT = 30
@@ -123,12 +123,13 @@ _INTERVAL_TIPS = (("lower", "90 % from"), ("upper", "to"))
 
 
 @_template
-def drop_over_mcb(clear: bool, few: bool) -> Any:
+def drop_over_mcb(clear: bool, few: bool, told: tuple[str, ...]) -> Any:
     """One regime: networks, expected drop with its band, near-optimal range, optimum, the original's ratio."""
     x = _mcb("few_ticks")
     scale = alt.Scale(domain=["@y_lower", "@y_upper"], nice=False)
     y = alt.Y("drop:Q", title=DROP_TITLE, scale=scale, axis=alt.Axis(tickCount=5))
     tips, size = _tips(("mcb", "mCB"), ("drop", "drop, points")), FEW_SIZE if few else MANY_SIZE
+    described = [*tips, *(alt.Tooltip(f"{name}:N") for name in told)]
     near = _rows("near").mark_rect(color=_C.near, opacity=0.3 if clear else 0.14, clip=True).encode(
         x=alt.X("near_lower:Q", title=MCB_TITLE), x2="near_upper:Q")  # fmt: skip
     others = (
@@ -149,8 +150,8 @@ def drop_over_mcb(clear: bool, few: bool) -> Any:
     return alt.layer(
         near,
         _at_original(x),
-        others.encode(x=x, y=y, tooltip=tips),
-        winners.encode(x=x, y=y, tooltip=tips),
+        others.encode(x=x, y=y, tooltip=described),
+        winners.encode(x=x, y=y, tooltip=described),
         band,
         line.encode(x=x, y=y, tooltip=[*tips, *_tips(*_INTERVAL_TIPS)]),
         span,
@@ -197,40 +198,24 @@ def _lowest_points(rows: Any, clear: bool) -> Any:
 
 
 @_template
-def what_explains(models: frozenset[str]) -> Any:
-    """Share of the drop's variance that each description of a network predicts, over regimes."""
-    known = {name: mark for name, mark in MODEL_MARKS.items() if name in models}
-
-    def by(attribute: str) -> Any:
-        return alt.Scale(domain=list(known), range=[getattr(mark, attribute) for mark in known.values()])
-
-    color = alt.Color("model:N", scale=by("color"), legend=None)
-    x = alt.X(
-        "regime:N",
-        sort=None,
-        title="removed",
-        axis=alt.Axis(labelAngle=0),
-        scale=alt.Scale(type="band", paddingInner=0.35, paddingOuter=0.2),
-    )
-    title = "share of variance predicted (R²)"
-    scale = alt.Scale(domain=["@y_lower", "@y_upper"], nice=True)
-    y = alt.Y("r2:Q", title=title, axis=alt.Axis(labelExpr=PERCENT, tickCount=5), scale=scale)
-    tips = [
-        alt.Tooltip("model:N"),
-        alt.Tooltip("regime:N", title="removed"),
-        *_tips(("r2", "R²"), *_INTERVAL_TIPS, digits=3),
-    ]
-    # Side by side, so that the models' intervals do not hide each other.
-    base = _rows("shares").encode(x=x, xOffset=alt.XOffset("model:N", scale=alt.Scale(domain=list(known))))
+def what_explains(models: int, ceiling: bool) -> Any:
+    """One regime: share of the drop's variance that each description of a recipe predicts, and the noise ceiling."""
+    title, scale = "share of variance predicted (R²)", alt.Scale(domain=["@x_lower", "@x_upper"], nice=False)
+    axis = alt.Axis(labelExpr=PERCENT, values=[0.0, 0.25, 0.5, 0.75, 1.0])
+    x = alt.X("r2:Q", title=title, scale=scale, axis=axis)
+    y = alt.Y("model:N", sort=None, title=None, axis=alt.Axis(grid=False))
+    tips = [alt.Tooltip("model:N"), *_tips(("r2", "R²"), *_INTERVAL_TIPS, digits=3)]
+    base = _rows("shares").encode(y=y)
+    top = [_rows("ceiling").mark_rule(color=_C.muted, strokeDash=_DASHES, strokeWidth=1.6).encode(x=x)]
     return alt.layer(
-        base.mark_rule(strokeWidth=1.4, opacity=0.6, clip=True).encode(
-            y=alt.Y("lower:Q", title=title, scale=scale), y2="upper:Q", color=color),
-        base.mark_line(strokeWidth=1.2, opacity=0.55, clip=True).encode(
-            y=y, color=color, strokeDash=alt.StrokeDash("model:N", scale=by("dash"), legend=None)),
-        base.mark_point(size=46, strokeWidth=1.6, filled=False, opacity=1, clip=True).encode(
-            y=y, color=color, shape=alt.Shape("model:N", scale=by("shape"), legend=None), tooltip=tips),
+        *(top if ceiling else []),
+        _rows("original").mark_rule(color=_C.line, strokeWidth=1.4).encode(x=x),
+        base.mark_rule(color=_C.curve, strokeWidth=2.4, clip=True).encode(
+            x=alt.X("lower:Q", title=title, scale=scale, axis=axis), x2="upper:Q"),
+        base.mark_point(shape="diamond", size=60, filled=True, color=_C.ink, opacity=1, clip=True).encode(
+            x=x, tooltip=tips),
         width="container",
-        height=320,
+        height=24 * models,
     )  # fmt: skip
 
 
@@ -269,11 +254,7 @@ def limits(inside: bool, outside: bool) -> Any:
 @_template
 def edfs(spaces: tuple[str, ...]) -> Any:
     """Share of networks at or below each drop, one line a space, with bands."""
-    marks, names = SPACE_MARKS[: len(spaces)], list(spaces)
-    color = alt.Color("space:N", scale=alt.Scale(domain=names, range=[m.color for m in marks]), legend=None)
-    dash = alt.StrokeDash(
-        "space:N", scale=alt.Scale(domain=names, range=[m.dash for m in marks]), legend=None
-    )
+    color, dash = _by_space(spaces)
     x = alt.X(
         "drop:Q",
         title=DROP_TITLE,
@@ -298,9 +279,56 @@ def edfs(spaces: tuple[str, ...]) -> Any:
 
 
 @_template
+def overlaid_curves(spaces: tuple[str, ...]) -> Any:
+    """Draw the expected drop of several populations over mCB, with bands."""
+    color, dash = _by_space(spaces)
+    x, scale = _mcb("few_ticks"), alt.Scale(domain=["@y_lower", "@y_upper"], nice=False)
+    y = alt.Y("drop:Q", title=DROP_TITLE, scale=scale, axis=alt.Axis(tickCount=5))
+    base = _rows("curves").encode(x=x)
+    tips = [alt.Tooltip("space:N"), *_tips(("mcb", "mCB"), ("drop", "drop, points"), *_INTERVAL_TIPS)]
+    return alt.layer(
+        _at_original(x),
+        base.mark_area(opacity=0.2, clip=True).encode(
+            y=alt.Y("lower:Q", title=DROP_TITLE, scale=scale), y2="upper:Q", color=color),
+        base.mark_line(strokeWidth=2, clip=True).encode(y=y, color=color, strokeDash=dash, tooltip=tips),
+        width="container",
+        height=PANEL_HEIGHT,
+    )  # fmt: skip
+
+
+@_template
+def frontier() -> Any:
+    """Draw the drop of the best recipe and of uniform pruning over reductions."""
+    color, dash = _by_space(("best recipe", "uniform"))
+    x = alt.X("reduction:Q", title="removed", axis=alt.Axis(labelExpr=PERCENT), scale=alt.Scale(zero=False))
+    y = alt.Y("drop:Q", title=DROP_TITLE)
+    tips = [
+        alt.Tooltip("space:N"),
+        *_tips(("reduction", "removed"), ("drop", "drop, points"), *_INTERVAL_TIPS),
+    ]
+    base = _rows("frontier").encode(x=x)
+    return alt.layer(
+        base.mark_area(opacity=0.2).encode(y=alt.Y("lower:Q", title=DROP_TITLE), y2="upper:Q", color=color),
+        base.mark_line(strokeWidth=2).encode(y=y, color=color, strokeDash=dash, tooltip=tips),
+        width="container",
+        height=PANEL_HEIGHT,
+    )
+
+
+def _by_space(spaces: tuple[str, ...]) -> tuple[alt.Color, alt.StrokeDash]:
+    """Return the colour and the dashes of each space."""
+    marks, names = SPACE_MARKS[: len(spaces)], list(spaces)
+    colors, dashes = [m.color for m in marks], [m.dash for m in marks]
+    return (
+        alt.Color("space:N", scale=alt.Scale(domain=names, range=colors), legend=None),
+        alt.StrokeDash("space:N", scale=alt.Scale(domain=names, range=dashes), legend=None),
+    )
+
+
+@_template
 def dot_intervals(title: str, groups: int) -> Any:
     """Draw one quantity of several groups, with intervals and the value that means nothing."""
-    y = alt.Y("group:N", sort=None, title=None, axis=alt.Axis(grid=False, labelLimit=130))
+    y = alt.Y("group:N", sort=None, title=None, axis=alt.Axis(grid=False))
     x = alt.X("points:Q", title=title, axis=alt.Axis(tickCount=4, format="~f"), scale=alt.Scale(zero=False))
     tips = [alt.Tooltip("group:N"), *_tips(("points", title), *_INTERVAL_TIPS, digits=3)]
     base = _rows("groups").encode(y=y)
@@ -341,18 +369,20 @@ def uniform_difference() -> Any:
 
 def _spaces(tables: dict[str, pd.DataFrame]) -> tuple[str, ...]:
     """Return the spaces in the order of their marks; a table "names" holds those that a panel may lack."""
-    return tuple(dict.fromkeys(tables.get("names", tables["shares"])["space"]))
+    return tuple(dict.fromkeys((tables["names"] if "names" in tables else tables["shares"])["space"]))
 
 
 #: What a panel may ask for: its tables decide the kind of chart.
 CHARTS: dict[str, Callable[[dict[str, pd.DataFrame]], dict[str, Any]]] = {
     "drop_over_mcb": lambda t: drop_over_mcb(
-        bool(t["optimum"]["clear"].iloc[0]), len(t["points"]) <= FEW_POINTS
+        bool(t["optimum"]["clear"].iloc[0]), len(t["points"]) <= FEW_POINTS, tuple(t["points"].columns[3:])
     ),
     "near_optimal_ranges": lambda t: near_optimal_ranges(len(t["ranges"])),
-    "what_explains": lambda t: what_explains(frozenset(t["shares"]["model"])),
+    "what_explains": lambda t: what_explains(len(t["shares"]), len(t["ceiling"]) > 0),
     "limits": lambda t: limits(bool(t["limits"]["inside"].any()), bool((~t["limits"]["inside"]).any())),
     "edfs": lambda t: edfs(_spaces(t)),
+    "frontier": lambda t: frontier(),
+    "overlaid_curves": lambda t: overlaid_curves(_spaces(t)),
     "dot_intervals": lambda t: dot_intervals(str(t["frame"]["title"].iloc[0]), len(t["groups"])),
     "uniform_difference": lambda t: uniform_difference(),
 }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -13,7 +11,7 @@ from popstats.arrays import FloatArray
 from popstats.figures.content import Figure, Panel, Table
 from popstats.figures.curve_figures import INTERVALS, MASS_WORDS
 from popstats.inference.draws import INTERVAL_MASS
-from popstats.judgement.evidence import Evidence, rows_of
+from popstats.judgement.analysis import Analysis, rows_of
 from popstats.posterior.predictive import PIT_DISTANCE
 from popstats.posterior.sensitivity import MATTERS, POWERS, THRESHOLD
 from popstats.words import (
@@ -24,15 +22,12 @@ from popstats.words import (
     percent,
     regime_name,
     regime_names,
-    same_but_numbers,
-    spanned,
     with_interval,
 )
 
 #: Points at which the distribution of the LOO-PIT values is drawn.
 PIT_POINTS = 101
 
-_ALERT = re.compile(r"regime (?P<regime>[^:]+): (?P<text>.*)", re.DOTALL)
 #: Results of the fit as the sensitivity table calls them, in the report's words: in sentences, and in tables.
 _RESULTS = {
     "optimum": ("best mCB", "best mCB"),
@@ -42,56 +37,34 @@ _RESULTS = {
 }
 
 
-def misfits(evidence: Evidence) -> list[str]:
-    """Return what the predictive checks found; regimes with the same finding share a sentence."""
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for alert in evidence.fit.predictive_checks.alerts:
-        found = _ALERT.fullmatch(alert)
-        regime, text = (found["regime"], found["text"]) if found else ("", alert)
-        groups.setdefault(same_but_numbers(text), []).append((regime, text))
-    return [_shared_sentence(members) for members in groups.values()]
-
-
-def misfitting(evidence: Evidence) -> set[str]:
-    """Return the labels of the regimes that a predictive check names."""
-    found = (_ALERT.fullmatch(alert) for alert in evidence.fit.predictive_checks.alerts)
-    return {alert["regime"] for alert in found if alert}
-
-
-def _shared_sentence(members: Sequence[tuple[str, str]]) -> str:
-    regimes = [regime for regime, _ in members if regime]
-    text = spanned([text for _, text in members])
-    return f"At {regime_names(regimes)} removed: {text}." if regimes else f"{text}."
-
-
-def predicted_figure(evidence: Evidence) -> Figure | None:
+def predicted_figure(analysis: Analysis) -> Figure | None:
     """Return how well each network is predicted from the others (LOO-PIT); None where no regime was fitted.
 
     The band is that of Kolmogorov and Smirnov: it holds the whole curve with the interval's mass if the model is
     right, so a curve inside it and a statistic below its quantile are the same thing.
     """
-    pits = evidence.fit.predictive_checks.loo_pit
+    pits = analysis.fit.predictive_checks.loo_pit
     if not pits:
         return None
     return Figure(
         key="predicted",
         heading="Does the model predict its recipes?",
-        sentence=_predicted_sentence(evidence),
+        sentence=_predicted_sentence(analysis),
         caption=(
-            "Each recipe's drop is predicted from the other recipes, and its place in that prediction (LOO-PIT; 0: below "
-            "all that was predicted, 1: above) should be anywhere with equal chance: the share of recipes below each place, "
-            "minus the expected share, should stay at 0. Above 0 at the left and below it at the right: predicted intervals "
-            "are too narrow; the other way round: too wide. The band holds the whole curve with "
-            f"{MASS_WORDS} probability if the model is right. {INTERVALS}"
+            "Each recipe's drop is predicted from the other recipes. Its place in that prediction (LOO-PIT; 0: below all "
+            "that was predicted, 1: above) is uniform if the model is right: observed minus expected share stays at 0. "
+            "Above 0 at the left and below it at the right: predicted intervals are too narrow; the other way round: too "
+            f"wide. The band holds the whole curve with {MASS_WORDS} probability if the model is right. {INTERVALS}"
         ),
-        n=evidence.n_fitted,
+        n=analysis.n_fitted,
         interval_mass=INTERVAL_MASS,
         legend=(
             ("curve", f"observed minus expected share; band: {MASS_WORDS} if the model is right"),
             ("original", "predicted exactly"),
         ),
         panels=tuple(_pit_panel(label, pit) for label, pit in pits.items()),
-        table=_predicted_networks(evidence),
+        table=_predicted_networks(analysis),
+        folded=True,
     )
 
 
@@ -111,12 +84,12 @@ def _distance(pit: FloatArray) -> float:
     return float(max((steps[1:] - ordered).max(), (ordered - steps[:-1]).max()))
 
 
-def _predicted_sentence(evidence: Evidence) -> str:
-    pits = evidence.fit.predictive_checks.loo_pit
+def _predicted_sentence(analysis: Analysis) -> str:
+    pits = analysis.fit.predictive_checks.loo_pit
     outside = [label for label, pit in pits.items() if _leaves_band(pit)]
     if not outside:
         return "In every regime the recipes lie about the curve as the model predicts."
-    named = misfitting(evidence)
+    named = {r for alert in analysis.fit.predictive_checks.alerts for r in alert.regimes}
     wrong = [label for label in outside if label in named]
     slight = [label for label in outside if label not in named]
     parts = (
@@ -162,16 +135,16 @@ def _pit_panel(label: str, pit: FloatArray) -> Panel:
     )
 
 
-def check_paragraphs(evidence: Evidence) -> tuple[str, ...]:
+def check_paragraphs(analysis: Analysis) -> tuple[str, ...]:
     """Return what the checks found and how to read their tables; nothing where no regime was fitted."""
-    if not evidence.fit.fitted:
+    if not analysis.fit.fitted:
         return ()
-    return _predictive_words(evidence), _prior_words(evidence), _how_to_read_priors()
+    return _predictive_words(analysis), _prior_words(analysis), _how_to_read_priors()
 
 
-def _prior_words(evidence: Evidence) -> str:
+def _prior_words(analysis: Analysis) -> str:
     """Return what leans on the priors, and what to do; results with the same regimes share a clause."""
-    found = evidence.fit.prior_sensitivity
+    found = analysis.fit.prior_sensitivity
     leaning = found.frame[found.frame["diagnosis"] != ""]
     if leaning.empty:
         return found.sentence
@@ -187,8 +160,8 @@ def _prior_words(evidence: Evidence) -> str:
     )
 
 
-def _predictive_words(evidence: Evidence) -> str:
-    checks = evidence.fit.predictive_checks
+def _predictive_words(analysis: Analysis) -> str:
+    checks = analysis.fit.predictive_checks
     low, high = (
         percent(float(v), 0) for v in (checks.frame["inside_90"].min(), checks.frame["inside_90"].max())
     )
@@ -196,7 +169,7 @@ def _predictive_words(evidence: Evidence) -> str:
         "The data look like what the model expects."
         if checks.ok
         else "The data do not look like what the model expects, as the alerts at the top of the page say. "
-        "Another noise (“student” or “frontier”) may fit better; popstats.compare says which of two fits predicts better."
+        "Another noise (“student” or “exgaussian”) may fit better; popstats.compare says which of two fits predicts better."
     )
     return (
         f"{verdict} Inside the {MASS_WORDS} interval that is predicted for them from the others lie "
@@ -212,24 +185,24 @@ def _how_to_read_priors() -> str:
     )
 
 
-def check_tables(evidence: Evidence) -> tuple[tuple[str, Table], ...]:
+def check_tables(analysis: Analysis) -> tuple[tuple[str, Table], ...]:
     """Return the tables behind `check_paragraphs`, each with a caption that says how to read it."""
-    if not evidence.fit.fitted:
+    if not analysis.fit.fitted:
         return ()
     return (
         (
-            "Shape of what is left over, against data simulated from the fit: a p near 0 or 1 is a misfit",
-            _shapes(evidence),
+            "Shape of the residuals, against data simulated from the fit: a p near 0 or 1 is a misfit",
+            _shapes(analysis),
         ),
         (
             "Each regime's limit, predicted by a line through the other regimes: a surprise near 0 breaks the trend",
-            _limits(evidence),
+            _limits(analysis),
         ),
-        ("How far each result leans on the priors", _priors(evidence)),
+        ("Prior sensitivity of each result", _priors(analysis)),
     )
 
 
-def _predicted_networks(evidence: Evidence) -> Table:
+def _predicted_networks(analysis: Analysis) -> Table:
     rows = [
         (
             regime_name(r.regime),
@@ -239,7 +212,7 @@ def _predicted_networks(evidence: Evidence) -> Table:
             f"{number(r.pit_distance)} (band {number(_pit_band(r.recipes))})",
             p_value(r.pit_p),
         )
-        for r in rows_of(evidence.fit.predictive_checks.frame)
+        for r in rows_of(analysis.fit.predictive_checks.frame)
     ]
     columns = (
         "removed",
@@ -252,10 +225,10 @@ def _predicted_networks(evidence: Evidence) -> Table:
     return Table(columns, tuple(rows))
 
 
-def _shapes(evidence: Evidence) -> Table:
+def _shapes(analysis: Analysis) -> Table:
     names = {"skewness": "skewness", "kurtosis": "excess kurtosis", "largest": "largest residual, sd"}
     rows = []
-    for r in rows_of(evidence.fit.predictive_checks.frame):
+    for r in rows_of(analysis.fit.predictive_checks.frame):
         pairs = [(getattr(r, name), getattr(r, f"{name}_model"), getattr(r, f"{name}_p")) for name in names]
         cells = [cell for seen, model, p in pairs for cell in (number(seen, 1), number(model, 1), p_value(p))]
         rows.append((regime_name(r.regime), *cells))
@@ -263,7 +236,7 @@ def _shapes(evidence: Evidence) -> Table:
     return Table(("removed", *heads), tuple(rows))
 
 
-def _limits(evidence: Evidence) -> Table:
+def _limits(analysis: Analysis) -> Table:
     rows = [
         (
             regime_name(r.regime),
@@ -272,7 +245,7 @@ def _limits(evidence: Evidence) -> Table:
             p_value(r.surprise),
             "beyond the others" if r.beyond else "between the others",
         )
-        for r in rows_of(evidence.fit.predictive_checks.limits)
+        for r in rows_of(analysis.fit.predictive_checks.limits)
     ]
     columns = (
         "removed",
@@ -284,7 +257,7 @@ def _limits(evidence: Evidence) -> Table:
     return Table(columns, tuple(rows))
 
 
-def _priors(evidence: Evidence) -> Table:
+def _priors(analysis: Analysis) -> Table:
     rows = [
         (
             regime_name(r.regime),
@@ -296,7 +269,7 @@ def _priors(evidence: Evidence) -> Table:
             number(r.upper_change),
             r.diagnosis or MISSING,
         )
-        for r in rows_of(evidence.fit.prior_sensitivity.frame)
+        for r in rows_of(analysis.fit.prior_sensitivity.frame)
     ]
     columns = (
         "removed",

@@ -20,7 +20,7 @@ import pandas as pd
 from popstats.errors import PopstatsError
 
 #: Version of the JSON layout.
-FORMAT = 3
+FORMAT = 4
 #: Significant digits kept of every number: more than any picture or sentence shows.
 DIGITS = 6
 
@@ -72,17 +72,15 @@ class Figure:
     legend: tuple[tuple[str, str], ...]
     panels: tuple[Panel, ...]
     table: Table  # The same numbers to read.
+    folded: bool = False  # Whether the panels wait behind a click.
 
 
 @dataclass(frozen=True)
 class VerdictRow:
-    """One verdict, in plain values; None where there is no number. `population` only in comparisons.
+    """One verdict, in plain values; None where there is no number. `population` only in comparisons."""
 
-    `target` is the regime's centre, a fraction removed; None for a verdict over all regimes.
-    """
-
-    regime: str
-    target: float | None
+    regime: str  # Label; of several that share a row, the first's.
+    place: str  # The regimes in words.
     outcome: str
     probability: float | None
     prior_probability: float | None
@@ -105,7 +103,11 @@ class Claim:
     summary: str  # Its verdicts in a sentence.
     negligible_region: str  # What counts as no effect.
     quantity: str  # What the rows' estimates are estimates of; empty where nothing could be assessed.
-    rows: tuple[VerdictRow, ...]
+    rows: tuple[VerdictRow, ...]  # One per regime.
+    merged: tuple[
+        VerdictRow, ...
+    ]  # The same for a table: those that cannot be assessed for one reason share a row.
+    folded: bool = False  # Whether it repeats another conjecture in another unit.
 
 
 @dataclass(frozen=True)
@@ -118,15 +120,15 @@ class Alert:
 
 @dataclass(frozen=True)
 class Section:
-    """Text and tables without a picture; `folded`: the tables wait behind their captions."""
+    """Text and tables without a picture."""
 
     key: str
     heading: str
     sentence: str
     paragraphs: tuple[str, ...]
     tables: tuple[tuple[str, Table], ...]
-    code: tuple[tuple[str, str], ...] = ()
-    folded: bool = False
+    code: tuple[tuple[str, str], ...] = ()  # Label and what to copy.
+    folded: bool = False  # Whether all of it waits behind its heading.
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class ReportContent:
     format: int  # Version of this layout.
     kind: str  # What it is, above the title.
     title: str  # The population's name.
-    answer: tuple[str, ...]  # The paragraph that a hurried reader reads; one sentence each.
+    advice: Section  # The box at the top: what to do.
     facts: tuple[tuple[str, str], ...]  # Label and value, for the line under the title.
     axis_words: str  # What a regime removes: "MACs" or "parameters".
     interval_mass: float
@@ -144,6 +146,7 @@ class ReportContent:
     alerts: tuple[Alert, ...]
     claims: tuple[Claim, ...]
     figures: tuple[Figure, ...]
+    order: tuple[str, ...]  # Keys of figures and sections, "verdicts" among them, as the page has them.
     sections: tuple[Section, ...]  # Companions, diagnostics, population card, provenance.
     created: str  # When, UTC.
 

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from popstats.arrays import FloatArray
+from popstats.arrays import FloatArray, IntArray
 from popstats.figures.content import Figure, Panel, Table
-from popstats.inference.data import RegimeData
+from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import INTERVAL_MASS
-from popstats.judgement.evidence import Evidence
-from popstats.posterior.optimum import NEAR_OPTIMAL_POINTS
+from popstats.judgement.analysis import Analysis
 from popstats.words import (
     MISSING,
     count,
@@ -25,14 +24,16 @@ from popstats.words import (
     with_interval,
 )
 
-#: Most networks drawn in a panel; of them at most this many winners.
-MOST_POINTS, MOST_WINNERS = 250, 50
+#: Most recipes drawn in a panel.
+MOST_POINTS = 250
 #: Share of the networks of a regime that count as winners.
 WINNERS = 0.05
 #: Drops further than this many interquartile ranges beyond the quartiles lie outside the picture.
 OUTER_FENCE = 3.0
 #: Tables mark regimes of fewer networks.
 TOO_FEW = 30
+#: Characters shown of an id.
+SHORT_ID = 12
 #: Where the original network stands on the mCB axis.
 ORIGINAL = Table(("mcb",), ((1.0,),))
 #: The marks of `ranges_panel`.
@@ -47,28 +48,27 @@ MASS_WORDS = percent(INTERVAL_MASS)
 INTERVALS = f"Intervals hold {MASS_WORDS} of the probability, with equal tails."
 
 
-def drop_figure(evidence: Evidence) -> Figure:
+def drop_figure(analysis: Analysis) -> Figure:
     """Return accuracy drop against mCB, one panel a regime."""
-    span = _mcb_span(np.array([r.observed for r in evidence.fit.fitted]))
+    span = _mcb_span(np.array([r.observed for r in analysis.fit.fitted]))
     return Figure(
         key="drop",
         heading="Accuracy drop against mCB",
-        sentence=_optimum_sentence(evidence),
+        sentence=_optimum_sentence(analysis),
         caption=(
-            "One panel a pruning regime; mCB on a log scale (1 is the original's ratio; above 1 a network spends more "
-            "MACs per parameter than the original), drops on each regime's own scale. Drops are those at "
-            "the regime's centre: the effect of pruning a little more or less inside a regime is taken out"
-            f"{_techniques_words(evidence)}. Far outliers lie above the picture and are counted over it. The curve spans "
-            "the observed range, 2.5 to 97.5 % of the recipes; nothing is claimed outside it. "
-            f"{INTERVALS}{_left_out_words(evidence)}"
+            "One panel per pruning regime; mCB on a log scale (1 is the original's ratio; above 1 a network spends more "
+            "MACs per parameter than the original), drops on each regime's own scale and adjusted to the regime's centre"
+            f"{_techniques_words(analysis)}. At most {MOST_POINTS} recipes per panel, drawn at random; far outliers "
+            "lie above it. The curve spans the observed range, 2.5 to 97.5 % of the recipes; nothing is claimed outside it. "
+            f"{INTERVALS}{_left_out_words(analysis)}"
         ),
-        n=evidence.n_fitted,
+        n=analysis.n_fitted,
         interval_mass=INTERVAL_MASS,
         legend=(
             ("curve", f"expected drop, with its {MASS_WORDS} band"),
             (
                 "near",
-                f"near-optimal: within {NEAR_OPTIMAL_POINTS:g} points of the minimum (pale: no best mCB is supported)",
+                f"near-optimal: within {analysis.thresholds.near:g} points of the minimum (pale: no best mCB is supported)",
             ),
             ("optimum", "best mCB, with its interval"),
             ("open", "lowest point where none is supported"),
@@ -76,36 +76,35 @@ def drop_figure(evidence: Evidence) -> Figure:
             ("point", "another recipe (mean of its trainings)"),
             ("original", "the original network's ratio"),
         ),
-        panels=tuple(_drop_panel(evidence, regime, span) for regime in evidence.fit.fitted),
-        table=_optima_table(evidence),
+        panels=tuple(_drop_panel(analysis, regime, span) for regime in analysis.fit.fitted),
+        table=_optima_table(analysis),
     )
 
 
-def _techniques_words(evidence: Evidence) -> str:
-    several = len(evidence.fit.population.techniques) > 1
-    return ", and so is the difference in level between retraining techniques" if several else ""
+def _techniques_words(analysis: Analysis) -> str:
+    several = len(analysis.fit.population.techniques) > 1
+    return " and to the average retraining technique" if several else ""
 
 
-def _left_out_words(evidence: Evidence) -> str:
+def _left_out_words(analysis: Analysis) -> str:
     """Say where the trainings are that the fit leaves out; nothing where it has them all."""
-    missing = len(evidence.fit.population) - evidence.n_fitted
+    missing = len(analysis.fit.population) - analysis.n_fitted
     if not missing:
         return ""
     return (
-        f" Of {plural(len(evidence.fit.population), 'training')} {count(missing)} {'is' if missing == 1 else 'are'} not "
-        "in the fit: outside every fitted regime, or of mCB so far beyond the observed range that the curve does not "
-        "reach there."
+        f" Of {plural(len(analysis.fit.population), 'training')} {count(missing)} {'is' if missing == 1 else 'are'} not "
+        "in the fit: outside every fitted regime, or far beyond the observed range of mCB."
     )
 
 
-def _drop_panel(evidence: Evidence, regime: RegimeData, span: tuple[float, float]) -> Panel:
+def _drop_panel(analysis: Analysis, regime: RegimeDesign, span: tuple[float, float]) -> Panel:
     row, where = (
-        evidence.optima[regime.label],
-        f"{regime_name(regime.label)} of {evidence.axis_words} removed",
+        analysis.optima[regime.label],
+        f"{regime_name(regime.label)} of {analysis.axis_words} removed",
     )
-    points = _thinned(evidence.of_regime(regime.label), seed=evidence.fit.settings.seed)
-    curve = evidence.curve[evidence.curve["regime"] == regime.label].drop(columns="regime")
-    outcome = evidence.outcome("C3a", regime.label)
+    points = _thinned(analysis, regime.label)
+    curve = analysis.curve[analysis.curve["regime"] == regime.label].drop(columns="regime")
+    outcome = analysis.verdicts.outcome("C3a", regime.label)
     optimum = {
         "mcb": row.mcb,
         "lower": row.mcb_lower,
@@ -116,7 +115,7 @@ def _drop_panel(evidence: Evidence, regime: RegimeData, span: tuple[float, float
         "near_upper": row.near_upper,
         "clear": outcome == "supported",
     }
-    near = Table(("near_lower", "near_upper"), evidence.stretches[regime.label])
+    near = Table(("near_lower", "near_upper"), analysis.by_label[regime.label].stretches)
     low, high = _drop_span(points["drop"], curve)
     frame = {"x_lower": span[0], "x_upper": span[1], "y_lower": low, "y_upper": high}
     return Panel(
@@ -126,7 +125,7 @@ def _drop_panel(evidence: Evidence, regime: RegimeData, span: tuple[float, float
         chart="drop_over_mcb",
         alt=(
             f"Accuracy drop against mCB at {where}: smallest near mCB {number(row.mcb)}, {number(row.limit)} points; "
-            f"near-optimal {near_words(evidence, regime.label)}; observed "
+            f"near-optimal {near_words(analysis, regime.label)}; observed "
             f"{interval_words(row.observed_lower, row.observed_upper)}."
         ),
         data={
@@ -140,18 +139,34 @@ def _drop_panel(evidence: Evidence, regime: RegimeData, span: tuple[float, float
     )
 
 
-def _thinned(networks: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Draw networks and winners at random, each up to its number."""
+def _thinned(analysis: Analysis, regime: str) -> pd.DataFrame:
+    """Draw recipes at random, winners no more often than others, with what a tooltip says of each."""
+    networks = analysis.of_regime(regime)
     cut = networks["adjusted"].quantile(WINNERS)
-    winner = (networks["adjusted"] <= cut).to_numpy() & (len(networks) * WINNERS >= 1)
-    rng = np.random.default_rng([seed, 31])
-    best = rng.permutation(np.flatnonzero(winner))[:MOST_WINNERS]
-    rest = rng.permutation(np.flatnonzero(~winner))[: MOST_POINTS - best.size]
-    rows = np.sort(np.concatenate([best, rest]))
+    winner = (networks["adjusted"] <= cut) & (len(networks) * WINNERS >= 1)
+    rng = np.random.default_rng([analysis.fit.settings.random_seed, 31])
+    rows = np.sort(rng.permutation(len(networks))[:MOST_POINTS])
     shown = networks.iloc[rows]
-    return pd.DataFrame(
-        {"mcb": shown["mcb"].round(4), "drop": shown["adjusted"].round(3), "winner": winner[rows]}
-    )
+    told = {"mcb": shown["mcb"].round(4), "drop": shown["adjusted"].round(3), "winner": winner.iloc[rows]}
+    return pd.DataFrame(told | _described(analysis, shown.index.to_numpy(), shown["ratio_std"]))
+
+
+def _described(analysis: Analysis, recipes: IntArray, std: pd.Series) -> dict[str, Any]:
+    """Return the columns of a tooltip that the table has: id, widths, STD and retraining technique of each recipe."""
+    population = analysis.fit.population
+    first = analysis.fit.recipes.first[recipes]
+    rows = population.frame.iloc[first]
+    found: dict[str, Any] = {}
+    named = next((c for c in ("subnetwork_id", "recipe_id") if c in rows), None)
+    if named:
+        found["id"] = rows[named].astype(str).str[:SHORT_ID].to_numpy()
+    if population.widths is not None:
+        found["widths"] = [" ".join(f"{w:g}" for w in kept) for kept in population.widths[first]]
+    if std.notna().any():
+        found["STD"] = std.round(2).to_numpy()
+    if "retraining" in rows and rows["retraining"].notna().any():
+        found["retraining"] = rows["retraining"].fillna("").astype(str).to_numpy()
+    return found
 
 
 def drop_ends(drops: pd.Series) -> tuple[float, float]:
@@ -172,7 +187,7 @@ def _drop_span(drops: pd.Series, curve: pd.DataFrame) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _shown_words(points: pd.DataFrame, regime: RegimeData, high: float) -> str:
+def _shown_words(points: pd.DataFrame, regime: RegimeDesign, high: float) -> str:
     above = int((points["drop"] > high).sum())
     outside = f", {above} above the picture" if above else ""
     some = f"{count(len(points))} of " if len(points) < regime.n_recipes else ""
@@ -186,39 +201,39 @@ def _mcb_span(observed: FloatArray) -> tuple[float, float]:
     return float(np.exp(low - margin)), float(np.exp(high + margin))
 
 
-def _optimum_sentence(evidence: Evidence) -> str:
-    supported, fitted = evidence.regimes_where("C3a", "supported"), len(evidence.fit.fitted)
+def _optimum_sentence(analysis: Analysis) -> str:
+    supported, fitted = analysis.verdicts.regimes_where("C3a", "supported"), len(analysis.fit.fitted)
     if not supported:
         return (
-            f"In none of {plural(fitted, 'fitted regime')} is there a best mCB beyond doubt: the curve is flat, falls "
-            "to an end of the observed range, or too little is known."
+            f"No best mCB could be established in {plural(fitted, 'fitted regime')}: the curve is flat, falls to an end of "
+            "the observed range, or too little is known."
         )
     where = "the one fitted regime" if fitted == 1 else f"{len(supported)} of {fitted} regimes"
-    places = [f"{_place(evidence, r)} at {regime_name(r)}" for r in supported]
+    places = [f"{_place(analysis, r)} at {regime_name(r)}" for r in supported]
     return f"In {where} the drop has a clear minimum inside the observed range: {join_words(places)}."
 
 
-def _place(evidence: Evidence, regime: str) -> str:
-    """Return the best mCB of a regime, or its two good regions."""
-    if regime in evidence.regions:
-        return f"in one of two regions, {near_words(evidence, regime)},"
-    return number(evidence.optima[regime].mcb)
+def _place(analysis: Analysis, regime: str) -> str:
+    """Return the best mCB of a regime, or its two near-optimal ranges."""
+    if analysis.by_label[regime].regions:
+        return f"in one of two ranges, {near_words(analysis, regime)},"
+    return number(analysis.optima[regime].mcb)
 
 
-def _optima_table(evidence: Evidence) -> Table:
+def _optima_table(analysis: Analysis) -> Table:
     rows = [
         (regime_name(row.regime), recipes_words(row.n_recipes), *(MISSING,) * 4, row.reason)
         if row.reason
         else (
             regime_name(row.regime),
             recipes_words(row.n_recipes),
-            near_words(evidence, row.regime),
+            near_words(analysis, row.regime),
             with_interval(row.mcb, row.mcb_lower, row.mcb_upper),
             with_interval(row.limit, row.limit_lower, row.limit_upper),
             with_interval(row.regret_at_original, row.regret_at_original_lower, row.regret_at_original_upper),
             interval_words(row.observed_lower, row.observed_upper),
         )
-        for row in evidence.optima.values()
+        for row in analysis.optima.values()
     ]
     columns = (
         "removed",
@@ -228,15 +243,15 @@ def _optima_table(evidence: Evidence) -> Table:
         f"drop there, points ({MASS_WORDS})",
         f"cost of mCB = 1, points ({MASS_WORDS})",
         "observed mCB, or why there is no curve"
-        if any(r.reason for r in evidence.optima.values())
+        if any(r.reason for r in analysis.optima.values())
         else "observed mCB",
     )
     return Table(columns, tuple(rows))
 
 
-def near_words(evidence: Evidence, regime: str) -> str:
+def near_words(analysis: Analysis, regime: str) -> str:
     """Return the near-optimal range of a regime, and each other stretch of mCB that is as good."""
-    return " or ".join(interval_words(*ends) for ends in evidence.stretches[regime])
+    return " or ".join(interval_words(*ends) for ends in analysis.by_label[regime].stretches)
 
 
 def recipes_words(n: int) -> str:
@@ -248,21 +263,23 @@ def recipes_words(n: int) -> str:
     return f"{count(n)} (few recipes)" if n < TOO_FEW else count(n)
 
 
-def near_figure(evidence: Evidence) -> Figure:
+def near_figure(analysis: Analysis) -> Figure:
     """Return the near-optimal ranges over regimes."""
-    optima = evidence.fitted_optima
+    optima = analysis.fitted_optima
     labels = [regime_name(row.regime) for row in optima]
-    clear = [evidence.outcome("C3a", row.regime) == "supported" for row in optima]
+    clear = [analysis.verdicts.outcome("C3a", row.regime) == "supported" for row in optima]
     return Figure(
         key="near",
-        heading="How much room there is around the best mCB",
-        sentence=_near_sentence(evidence),
-        caption=_near_caption(evidence),
-        n=evidence.n_fitted,
+        heading="Near-optimal ranges",
+        sentence=_near_sentence(analysis),
+        caption=_near_caption(analysis),
+        n=analysis.n_fitted,
         interval_mass=INTERVAL_MASS,
         legend=RANGES_LEGEND,
-        panels=(ranges_panel(optima, labels, clear, [evidence.stretches[row.regime] for row in optima]),),
-        table=_near_table(evidence),
+        panels=(
+            ranges_panel(optima, labels, clear, [analysis.by_label[row.regime].stretches for row in optima]),
+        ),
+        table=_near_table(analysis),
     )
 
 
@@ -301,11 +318,15 @@ def ranges_panel(
     )
 
 
-def _near_sentence(evidence: Evidence) -> str:
-    supported = [row for row in evidence.fitted_optima if evidence.outcome("C3a", row.regime) == "supported"]
+def _near_sentence(analysis: Analysis) -> str:
+    supported = [
+        row for row in analysis.fitted_optima if analysis.verdicts.outcome("C3a", row.regime) == "supported"
+    ]
     if not supported:
         return "No regime has a supported best mCB, so no range here is a target."
-    holds = [r for r in supported if any(low <= 1.0 <= high for low, high in evidence.stretches[r.regime])]
+    holds = [
+        r for r in supported if any(low <= 1.0 <= high for low, high in analysis.by_label[r.regime].stretches)
+    ]
     where = (
         f"is {'' if holds else 'not '}near-optimal in the one regime"
         if len(supported) == 1
@@ -323,34 +344,35 @@ def _near_sentence(evidence: Evidence) -> str:
     return f"{first}; keeping it costs {most}."
 
 
-def _near_caption(evidence: Evidence) -> str:
+def _near_caption(analysis: Analysis) -> str:
     mixes = (
         " The last column of the table says where a supported best mCB goes when the recipes with the narrowest, or "
         "widest, quarter of any one layer group are left out; no interval allows for that."
-        if evidence.mixes
+        if analysis.mixes
         else ""
     )
     return (
-        f"By {evidence.axis_words} removed. The near-optimal range goes from the lowest to the highest mCB within "
-        f"{NEAR_OPTIMAL_POINTS:g} points of the minimum; each end shown is its median over the posterior, and its "
+        f"By {analysis.axis_words} removed. The near-optimal range goes from the lowest to the highest mCB within "
+        f"{analysis.thresholds.near:g} points of the minimum; each end shown is its median over the posterior, and its "
         f"{MASS_WORDS} interval, often wider than the range, stands in the table. A second stretch is drawn where it is as "
         "good with a probability of one half or more, or where a supported best mCB has a rival behind a bump. Where C3a is "
         f"not supported the range is drawn pale and is no target. {INTERVALS}{mixes}"
     )
 
 
-def _near_table(evidence: Evidence) -> Table:
+def _near_table(analysis: Analysis) -> Table:
     rows = [
         (
             regime_name(r.regime),
             recipes_words(r.n_recipes),
-            *_near_ends(evidence, r),
-            " or ".join(interval_words(*ends) for ends in evidence.stretches[r.regime][1:]) or MISSING,
+            *_near_ends(analysis, r),
+            " or ".join(interval_words(*ends) for ends in analysis.by_label[r.regime].stretches[1:])
+            or MISSING,
             with_interval(r.mcb, r.mcb_lower, r.mcb_upper),
             interval_words(r.observed_lower, r.observed_upper),
-            interval_words(*evidence.mixes[r.regime]) if r.regime in evidence.mixes else MISSING,
+            interval_words(*analysis.mixes[r.regime]) if r.regime in analysis.mixes else MISSING,
         )
-        for r in evidence.fitted_optima
+        for r in analysis.fitted_optima
     ]
     columns = (
         "removed",
@@ -365,10 +387,10 @@ def _near_table(evidence: Evidence) -> Table:
     return Table(columns, tuple(rows))
 
 
-def _near_ends(evidence: Evidence, row: Any) -> tuple[str, str]:
-    """Return both ends with their intervals; of two good regions those of the left one, whose ends have none."""
-    if row.regime in evidence.regions:
-        low, high = evidence.regions[row.regime][0]
+def _near_ends(analysis: Analysis, row: Any) -> tuple[str, str]:
+    """Return both ends with their intervals; of two near-optimal ranges those of the left one, whose ends have none."""
+    if analysis.by_label[row.regime].regions:
+        low, high = analysis.by_label[row.regime].stretches[0]
         return number(low), number(high)
     return (
         with_interval(row.near_lower, row.near_lower_lower, row.near_lower_upper),
@@ -376,11 +398,11 @@ def _near_ends(evidence: Evidence, row: Any) -> tuple[str, str]:
     )
 
 
-def limit_figure(evidence: Evidence) -> Figure:
+def limit_figure(analysis: Analysis) -> Figure:
     """Return the smallest expected drop over regimes."""
-    accuracy = evidence.fit.population.original.accuracy
+    accuracy = analysis.fit.population.original.accuracy
     sentence = (
-        limit_sentence(evidence)
+        limit_sentence(analysis)
         or "No regime has recipes on both sides of its centre: the limits are extrapolated."
     )
     return Figure(
@@ -388,21 +410,21 @@ def limit_figure(evidence: Evidence) -> Figure:
         heading="The limit: the smallest expected drop",
         sentence=sentence,
         caption=(
-            f"The smallest expected drop in each regime, by {evidence.axis_words} removed: the mean of recipes where the "
+            f"The smallest expected drop in each regime, by {analysis.axis_words} removed: the mean of recipes where the "
             "curve is lowest, not the drop of the best single network. The line only joins the regimes. "
             f"The dashed line is the original's accuracy, {percent(accuracy / 100, 2)}, whose own noise is common to all "
             f"drops. {INTERVALS}"
         ),
-        n=evidence.n_fitted,
+        n=analysis.n_fitted,
         interval_mass=INTERVAL_MASS,
-        legend=_limit_legend(evidence),
-        panels=(_limit_panel(evidence, sentence),),
-        table=_limit_table(evidence, accuracy),
+        legend=_limit_legend(analysis),
+        panels=(_limit_panel(analysis, sentence),),
+        table=_limit_table(analysis, accuracy),
     )
 
 
-def _limit_legend(evidence: Evidence) -> tuple[tuple[str, str], ...]:
-    remarked = any(_limit_remarks(evidence, row) for row in evidence.fitted_optima)
+def _limit_legend(analysis: Analysis) -> tuple[tuple[str, str], ...]:
+    remarked = any(_limit_remarks(analysis, row) for row in analysis.fitted_optima)
     unsure = ("limit open", f"extrapolated, or from fewer than {TOO_FEW} recipes")
     return (
         ("limit", "smallest expected drop, with its interval"),
@@ -411,50 +433,50 @@ def _limit_legend(evidence: Evidence) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _limit_panel(evidence: Evidence, sentence: str) -> Panel:
+def _limit_panel(analysis: Analysis, sentence: str) -> Panel:
     limits = [
         {
             "regime": regime_name(row.regime),
             "target": row.target,
-            "inside": not _limit_remarks(evidence, row),
+            "inside": not _limit_remarks(analysis, row),
             "limit": row.limit,
             "lower": row.limit_lower,
             "upper": row.limit_upper,
         }
-        for row in evidence.fitted_optima
+        for row in analysis.fitted_optima
     ]
     data = {"limits": Table.of(pd.DataFrame(limits)), "original": Table(("limit",), ((0.0,),))}
     return Panel(title="", note="", outcome="", chart="limits", alt=sentence, data=data)
 
 
-def _limit_table(evidence: Evidence, accuracy: float) -> Table:
+def _limit_table(analysis: Analysis, accuracy: float) -> Table:
     rows = [
         (
             regime_name(row.regime),
             with_interval(row.limit, row.limit_lower, row.limit_upper),
             number(accuracy - row.limit),
-            _limit_remarks(evidence, row),
+            _limit_remarks(analysis, row),
         )
-        for row in evidence.fitted_optima
+        for row in analysis.fitted_optima
     ]
     return Table(("removed", f"smallest drop, points ({MASS_WORDS})", "accuracy, %", "remarks"), tuple(rows))
 
 
-def _limit_remarks(evidence: Evidence, row: Any) -> str:
-    remarks = ["extrapolated"] if row.regime in evidence.extrapolated else []
+def _limit_remarks(analysis: Analysis, row: Any) -> str:
+    remarks = ["extrapolated"] if row.regime in analysis.extrapolated else []
     return ", ".join([*remarks, *(["few recipes"] if row.n_recipes < TOO_FEW else [])])
 
 
-def limit_sentence(evidence: Evidence, *, reliable: bool = False) -> str:
+def limit_sentence(analysis: Analysis, *, reliable: bool = False) -> str:
     """Return how the limit changes over the regimes whose centre was observed; "" if none was."""
-    inside = [row for row in evidence.fitted_optima if row.regime not in evidence.extrapolated]
+    inside = [row for row in analysis.fitted_optima if row.regime not in analysis.extrapolated]
     many = [row for row in inside if row.n_recipes >= TOO_FEW]
     known = many if many or reliable else inside
     if not known:
         return ""
     ends = [known[0], known[-1]] if len(known) > 1 else known
     drops = [f"{number(r.limit)} points at {_limit_place(r)}" for r in ends]
-    return f"Where the curve is lowest, the expected drop is {join_words(drops)} of {evidence.axis_words} removed."
+    return f"Where the curve is lowest, the expected drop is {join_words(drops)} of {analysis.axis_words} removed."
 
 
 def _limit_place(row: Any) -> str:

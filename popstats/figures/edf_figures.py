@@ -14,8 +14,8 @@ from popstats.figures.content import Figure, Panel, Table
 from popstats.figures.curve_figures import INTERVALS, MASS_WORDS, drop_ends
 from popstats.figures.theme import SPACE_MARKS
 from popstats.inference.draws import INTERVAL_MASS
+from popstats.judgement.analysis import Analysis
 from popstats.judgement.edf import SpaceDifference, compare_spaces, cost_weights, edf
-from popstats.judgement.evidence import Evidence
 from popstats.words import count, join_words, number, p_value, regime_name, regime_names, with_interval
 
 #: Fewer networks than this and a population has no EDF in a regime.
@@ -52,7 +52,7 @@ class _Together:
         return list(zip(self.spreads[1:], self.differences, strict=True))
 
 
-def compared_edfs(named: Sequence[tuple[str, Evidence]]) -> Figure | None:
+def compared_edfs(named: Sequence[tuple[str, Analysis]]) -> Figure | None:
     """Return the EDFs of the populations by regime, and by how much each differs from the first; None if alone."""
     shown = list(named)[: len(SPACE_MARKS)]
     alike = len({(e.fit.population.original.macs, e.fit.population.original.params) for _, e in shown}) == 1
@@ -68,7 +68,7 @@ def compared_edfs(named: Sequence[tuple[str, Evidence]]) -> Figure | None:
             "Share of recipes whose drop is at most the value: further left is better. "
             f"{_cost_words(alike)} Bands and differences: Bayesian bootstrap over recipes. {INTERVALS}"
         ),
-        n=sum(evidence.n_fitted for _, evidence in shown),
+        n=sum(analysis.n_fitted for _, analysis in shown),
         interval_mass=INTERVAL_MASS,
         legend=tuple((f"space {i}", name) for i, name in enumerate(names)),
         panels=tuple(_panel(regime, names) for regime in regimes),
@@ -76,14 +76,14 @@ def compared_edfs(named: Sequence[tuple[str, Evidence]]) -> Figure | None:
     )
 
 
-def _labels(named: Sequence[tuple[str, Evidence]]) -> list[str]:
-    targets = {r.label: r.target for _, evidence in named for r in evidence.fit.regimes}
+def _labels(named: Sequence[tuple[str, Analysis]]) -> list[str]:
+    targets = {r.label: r.target for _, analysis in named for r in analysis.fit.regimes}
     return sorted(targets, key=lambda label: targets[label])
 
 
-def _together(named: Sequence[tuple[str, Evidence]], label: str, alike: bool) -> _Together | None:
+def _together(named: Sequence[tuple[str, Analysis]], label: str, alike: bool) -> _Together | None:
     """Compare the populations in a regime; None where the first, or all others, have too few networks."""
-    first, *rest = (_spread(name, evidence, label) for name, evidence in named)
+    first, *rest = (_spread(name, analysis, label) for name, analysis in named)
     others = [other for other in rest if other is not None]
     if first is None or not others:
         return None
@@ -93,8 +93,8 @@ def _together(named: Sequence[tuple[str, Evidence]], label: str, alike: bool) ->
     return _Together(label, (first, *others), differences, weights)
 
 
-def _spread(name: str, evidence: Evidence, label: str) -> _Spread | None:
-    rows = evidence.networks[evidence.networks["regime"] == label]
+def _spread(name: str, analysis: Analysis, label: str) -> _Spread | None:
+    rows = analysis.networks[analysis.networks["regime"] == label]
     if len(rows) < MINIMUM_NETWORKS:
         return None
     return _Spread(name, rows["drop"].to_numpy(), rows["macs"].to_numpy(dtype=np.float64))

@@ -8,10 +8,9 @@ import pandas as pd
 from popstats.arrays import FloatArray
 from popstats.figures.content import Figure, Panel, Table
 from popstats.figures.curve_figures import INTERVALS, MASS_WORDS, drop_ends
-from popstats.figures.theme import MODEL_MARKS
 from popstats.inference.draws import INTERVAL_MASS
+from popstats.judgement.analysis import Analysis, rows_of
 from popstats.judgement.edf import cost_weights, edf
-from popstats.judgement.evidence import Evidence, rows_of
 from popstats.judgement.explained import CEILING, MODELS
 from popstats.judgement.space_claims import std_halves
 from popstats.judgement.verdicts import Verdict
@@ -36,45 +35,57 @@ LOWEST_R2 = -0.2
 MINIMUM_NETWORKS = 10
 
 
-def explained_figure(evidence: Evidence) -> Figure | None:
-    """Return what explains the drop; None where no regime has enough networks."""
-    frame = evidence.explained.frame
+def explained_figure(analysis: Analysis) -> Figure | None:
+    """Return what explains the drop, one panel per regime; None where no regime has enough networks."""
+    frame = analysis.explained.frame
     if frame.empty:
         return None
     models, regimes = set(frame["model"]), list(dict.fromkeys(frame["regime"]))
-    shares = frame.assign(regime=frame["regime"].map(regime_name))[
-        ["regime", "model", "r2", "lower", "upper"]
-    ]
     r2 = {(row.regime, row.model): float(row.r2) for row in rows_of(frame)}
     order = [m for m in [*MODELS, CEILING] if m in models]
-    sentence = _explained_sentence(r2, regimes, models)
+    low = max(min(0.0, float(frame["lower"].min())), LOWEST_R2)
     return Figure(
         key="explained",
         heading="What explains the drop",
-        sentence=sentence,
+        sentence=_explained_sentence(r2, regimes, models),
         caption=(
-            f"By {evidence.axis_words} removed: the share of single trainings' variance, beyond what {evidence.axis_words} "
+            f"By {analysis.axis_words} removed: the share of single trainings' variance, beyond what {analysis.axis_words} "
             "explain, that each description of a recipe predicts for recipes it has not seen (tenfold "
-            "cross-validation by recipe). “log-widths” is an additive law in the layers' widths. The ceiling is what "
-            "a model that knew every recipe's true mean would reach; it needs recipes trained with several seeds. "
-            f"{INTERVALS}"
+            "cross-validation by recipe). “log-widths” is an additive law in the layer widths. The noise ceiling is what a "
+            f"model that knew every recipe's true mean would reach; it needs recipes with several seeds. {INTERVALS}"
         ),
-        n=sum(r.n for r in evidence.fit.regimes if r.label in regimes),
+        n=sum(r.n for r in analysis.fit.regimes if r.label in regimes),
         interval_mass=INTERVAL_MASS,
-        legend=tuple((name, name) for name in MODEL_MARKS if name in models),
-        panels=(Panel("", "", "", "what_explains", sentence, _explained_data(shares)),),
+        legend=(
+            ("limit", "share predicted, with its interval"),
+            *((("ceiling", "noise ceiling"),) if CEILING in models else ()),
+        ),
+        panels=tuple(_explained_panel(frame[frame["regime"] == r], (low, 1.0)) for r in regimes),
         table=Table(
             ("removed", *order),
-            tuple((regime_name(r), *(number(r2[r, m], 3) for m in order)) for r in regimes),
+            tuple((regime_name(r), *(number(r2.get((r, m), np.nan), 3) for m in order)) for r in regimes),
         ),
     )
 
 
-def _explained_data(shares: pd.DataFrame) -> dict[str, Table]:
-    """Return the chart's tables; intervals that reach far below 0 (worse than nothing) are cut."""
-    low = max(min(0.0, float(shares["lower"].min())), LOWEST_R2, min(0.0, 1.1 * float(shares["r2"].min())))
-    frame = Table(("y_lower", "y_upper"), ((low, float(shares["upper"].max())),))
-    return {"shares": Table.of(shares), "frame": frame}
+def _explained_panel(rows: pd.DataFrame, ends: tuple[float, float]) -> Panel:
+    """Draw one regime; intervals that reach far below 0 (worse than nothing) are cut."""
+    where = f"{regime_name(str(rows['regime'].iloc[0]))} removed"
+    shares = rows[rows["model"] != CEILING][["model", "r2", "lower", "upper"]].iloc[::-1]
+    told = ", ".join(f"{row.model} {number(100 * row.r2, 0)} %" for row in rows_of(shares))
+    return Panel(
+        title=where,
+        note="",
+        outcome="",
+        chart="what_explains",
+        alt=f"Share of the drop's variance predicted at {where}: {told}.",
+        data={
+            "shares": Table.of(shares),
+            "ceiling": Table.of(rows[rows["model"] == CEILING][["r2"]]),
+            "original": Table(("r2",), ((0.0,),)),
+            "frame": Table(("x_lower", "x_upper"), (ends,)),
+        },
+    )
 
 
 def _explained_sentence(r2: dict[tuple[str, str], float], regimes: list[str], models: set[str]) -> str:
@@ -89,19 +100,19 @@ def _explained_sentence(r2: dict[tuple[str, str], float], regimes: list[str], mo
     gains = [r2[r, "log-widths + mCB"] - r2[r, "log-widths"] for r in regimes]
     ends = list(dict.fromkeys([number(min(gains), 3), number(max(gains), 3)]))
     return (
-        f"{mcb}; an additive law in the layers' widths predicts {reach('log-widths')}, and adding mCB to it changes "
+        f"{mcb}; an additive law in the layer widths predicts {reach('log-widths')}, and adding mCB to it changes "
         f"R² by {' to '.join(ends)}{', by regime' if len(regimes) > 1 else ''}."
     )
 
 
-def edf_figure(evidence: Evidence) -> Figure | None:
+def edf_figure(analysis: Analysis) -> Figure | None:
     """Return EDFs of low-STD and high-STD networks by regime, or of whole regimes where the STD is unknown."""
-    panels = [p for r in evidence.fit.regimes if (p := _std_panel(evidence, r.label)) is not None]
-    return _std_edfs(evidence, panels) if panels else _regime_edfs(evidence)
+    panels = [p for r in analysis.fit.regimes if (p := _std_panel(analysis, r.label)) is not None]
+    return _std_edfs(analysis, panels) if panels else _regime_edfs(analysis)
 
 
-def _std_edfs(evidence: Evidence, panels: list[Panel]) -> Figure:
-    judged = _judged_spaces(evidence)
+def _std_edfs(analysis: Analysis, panels: list[Panel]) -> Figure:
+    judged = _judged_spaces(analysis)
     rows = [
         (
             regime_name(v.regime),
@@ -121,7 +132,7 @@ def _std_edfs(evidence: Evidence, panels: list[Panel]) -> Figure:
             "are weighted to one histogram of MACs. “Better by” compares mean drops, far outliers beyond the picture "
             f"included. Bands: Bayesian bootstrap over recipes. {INTERVALS}"
         ),
-        n=evidence.n_fitted,
+        n=analysis.n_fitted,
         interval_mass=INTERVAL_MASS,
         legend=(("space 0", "low STD: pruned evenly"), ("space 1", "high STD: pruned unevenly")),
         panels=tuple(panels),
@@ -132,13 +143,13 @@ def _std_edfs(evidence: Evidence, panels: list[Panel]) -> Figure:
     )
 
 
-def _judged_spaces(evidence: Evidence) -> list[Verdict]:
-    return [v for v in evidence.verdicts if v.conjecture == "S1" and v.outcome != "not assessable"]
+def _judged_spaces(analysis: Analysis) -> list[Verdict]:
+    return [v for v in analysis.verdicts if v.conjecture == "S1" and v.outcome != "not assessable"]
 
 
-def even_sentence(evidence: Evidence) -> str:
+def even_sentence(analysis: Analysis) -> str:
     """Return where even pruning pays and how much; empty where S1 is supported in no regime."""
-    each = [v for v in _judged_spaces(evidence) if v.regime != ALL]
+    each = [v for v in _judged_spaces(analysis) if v.regime != ALL]
     better = [v for v in each if v.outcome == "supported"]
     if not better:
         return ""
@@ -148,8 +159,8 @@ def even_sentence(evidence: Evidence) -> str:
     but = f", but more at {regime_names(worse)}" if worse else ""
     where = regime_names([v.regime for v in better])
     return (
-        f"Even pruning pays at {where}: at equal MACs recipes of low STD (layers pruned alike) drop {by} points less in "
-        f"the mean than those of high STD{but}."
+        f"Even pruning pays at {where}: at equal MACs recipes of low STD (layers pruned alike) drop {by} points less on "
+        f"average than those of high STD{but}."
     )
 
 
@@ -158,20 +169,22 @@ def _std_sentence(judged: list[Verdict]) -> str:
     better = [v.regime for v in regimes if v.lower > 0]
     worse = [v.regime for v in regimes if v.upper < 0]
     if not better and not worse:
-        return "At equal MACs, evenly pruned recipes (low STD) and unevenly pruned ones do not differ beyond doubt."
+        return (
+            "At equal MACs, evenly pruned recipes (low STD) and unevenly pruned ones do not clearly differ."
+        )
     parts = [f"{how} at {regime_names(where)}" for how, where in (("less", better), ("more", worse)) if where]
     return f"At equal MACs, evenly pruned recipes (low STD) drop {' and '.join(parts)} removed than unevenly pruned ones."
 
 
-def _std_panel(evidence: Evidence, label: str) -> Panel | None:
+def _std_panel(analysis: Analysis, label: str) -> Panel | None:
     """Draw a regime's two spaces; None where S1 could not compare them."""
-    verdict = evidence.verdict("S1", label)
+    verdict = next(iter(analysis.verdicts.of("S1", label)), None)
     if verdict is None or verdict.outcome == "not assessable":
         return None
-    networks = evidence.networks[evidence.networks["regime"] == label]
+    networks = analysis.networks[analysis.networks["regime"] == label]
     low, high = (networks[mask] for mask in std_halves(networks["ratio_std"].to_numpy()))
     grid, weights = _drop_grid(networks["drop_at_mix"]), cost_weights(low["macs"], high["macs"])
-    seed = evidence.fit.settings.seed
+    seed = analysis.fit.settings.random_seed
     shares = [
         _edf_rows("low STD", low["drop_at_mix"], grid, weights[0], seed),
         _edf_rows("high STD", high["drop_at_mix"], grid, weights[1], seed),
@@ -184,14 +197,14 @@ def _std_panel(evidence: Evidence, label: str) -> Panel | None:
         note=words,
         outcome=verdict.outcome,
         chart="edfs",
-        alt=f"Shares of recipes by drop at {regime_name(label)} of {evidence.axis_words} removed: {words}.",
+        alt=f"Shares of recipes by drop at {regime_name(label)} of {analysis.axis_words} removed: {words}.",
         data={"shares": Table.of(pd.concat(shares)), "frame": _edge(grid)},
     )
 
 
-def _regime_edfs(evidence: Evidence) -> Figure | None:
-    networks = evidence.networks
-    members = {r.label: networks.loc[networks["regime"] == r.label, "drop"] for r in evidence.fit.regimes}
+def _regime_edfs(analysis: Analysis) -> Figure | None:
+    networks = analysis.networks
+    members = {r.label: networks.loc[networks["regime"] == r.label, "drop"] for r in analysis.fit.regimes}
     drops = {label: values for label, values in members.items() if len(values) >= MINIMUM_NETWORKS}
     if not drops:
         return None
@@ -207,20 +220,20 @@ def _regime_edfs(evidence: Evidence) -> Figure | None:
             "Share of recipes whose drop is at most the value: further left is better. Evenly and unevenly pruned "
             f"recipes (low and high STD) could not be compared here. {INTERVALS}"
         ),
-        n=evidence.n_fitted,
+        n=analysis.n_fitted,
         interval_mass=INTERVAL_MASS,
         legend=(("space 0", "all recipes of the regime"),),
         panels=tuple(
-            _regime_panel(evidence, label, values, row[3])
+            _regime_panel(analysis, label, values, row[3])
             for (label, values), row in zip(drops.items(), rows, strict=True)
         ),
         table=Table(("removed", "recipes", "best 5 %, points", "median", "worst 5 %"), tuple(rows)),
     )
 
 
-def _regime_panel(evidence: Evidence, label: str, drops: pd.Series, median: str) -> Panel:
+def _regime_panel(analysis: Analysis, label: str, drops: pd.Series, median: str) -> Panel:
     grid = _drop_grid(drops)
-    shares = _edf_rows("all recipes", drops, grid, None, evidence.fit.settings.seed)
+    shares = _edf_rows("all recipes", drops, grid, None, analysis.fit.settings.random_seed)
     return Panel(
         title=f"{regime_name(label)} removed",
         note=f"median drop {median} points",
@@ -248,9 +261,9 @@ def _edf_rows(
     return pd.DataFrame({"space": name, **{k: np.round(v, 4) for k, v in values.items()}})
 
 
-def elasticity_figure(evidence: Evidence) -> Figure | None:
+def elasticity_figure(analysis: Analysis) -> Figure | None:
     """Return what each group's width buys; None without widths."""
-    law = _law(evidence)
+    law = _law(analysis)
     if law is None:
         return None
     pooled = law.elasticities[law.elasticities["regime"] == POOLED]
@@ -263,10 +276,10 @@ def elasticity_figure(evidence: Evidence) -> Figure | None:
             "From an additive law in the log-widths over all regimes, at the average recipe; it predicts "
             f"{percent(r2, 0)} of the variance between single trainings, differences between regimes included. {INTERVALS}"
         ),
-        n=sum(r.n for r in evidence.fit.regimes),
+        n=sum(r.n for r in analysis.fit.regimes),
         interval_mass=INTERVAL_MASS,
         legend=(),
-        panels=_elasticity_panels(pooled),
+        panels=elasticity_panels(pooled),
         table=_elasticity_table(pooled),
     )
 
@@ -287,7 +300,8 @@ def _elasticity_sentence(pooled: pd.DataFrame) -> str:
     return f"Width is best spent on {best} {unit}) and worst on {worst})."
 
 
-def _elasticity_panels(pooled: pd.DataFrame) -> tuple[Panel, ...]:
+def elasticity_panels(pooled: pd.DataFrame) -> tuple[Panel, ...]:
+    """Return what a wider group buys in accuracy, per width and per MACs where costs are known."""
     first = _elasticity_panel(pooled, ("points", "lower", "upper"), "For 10 % more width")
     if not _per_macs(pooled):
         return (first,)
@@ -334,14 +348,14 @@ def _elasticity_table(pooled: pd.DataFrame) -> Table:
     return Table(columns, tuple(rows))
 
 
-def _law(evidence: Evidence) -> WidthLaw | None:
+def _law(analysis: Analysis) -> WidthLaw | None:
     """Return the width law; None where the table has no widths or no regime has enough networks."""
-    settings, sizes = evidence.fit.settings, [r.n_recipes for r in evidence.fit.regimes]
-    if evidence.fit.population.widths is None or sum(sizes) < MINIMUM_RECIPES:
+    settings, sizes = analysis.fit.settings, [r.n_recipes for r in analysis.fit.regimes]
+    if analysis.fit.population.widths is None or sum(sizes) < MINIMUM_RECIPES:
         return None
     return width_law(
-        evidence.fit.population,
+        analysis.fit.population,
         regime_axis=settings.regime_axis,
         regimes=settings.regimes,
-        seed=settings.seed,
+        seed=settings.random_seed,
     )

@@ -73,25 +73,12 @@ OUTCOME_GLYPHS = {"supported": "✓", "refuted": "✕", "undecided": "?", "not a
 
 @dataclass(frozen=True)
 class Mark:
-    """How a series is drawn: colour, dashes and shape, so that each alone tells it from the others."""
+    """How a series is drawn: colour and dashes, so that each alone tells it from the others."""
 
     color: str  # A colour of `LIGHT`.
     dash: tuple[int, ...] = (1, 0)  # Lengths of dashes and gaps; (1, 0) is solid.
-    shape: str = ""  # A Vega symbol, or "" for lines without points.
 
 
-#: The models of "what explains the drop".
-MODEL_MARKS = {
-    "retraining-noise ceiling": Mark(LIGHT.muted, (2, 3), "cross"),
-    "log-width pairs + mCB": Mark(LIGHT.second, (1, 1), "triangle-up"),
-    "log-width pairs": Mark(LIGHT.curve, (2, 2), "circle"),
-    "log-widths + mCB": Mark(LIGHT.second, (1, 0), "triangle-up"),
-    "log-widths": Mark(LIGHT.curve, (6, 3), "circle"),
-    "mCB + STD": Mark(LIGHT.fourth, (8, 3, 2, 3), "square"),
-    "mCB": Mark(LIGHT.third, (1, 0), "diamond"),
-    "STD": Mark(LIGHT.original, (3, 3), "triangle-down"),
-    "parameters": Mark(LIGHT.points, (4, 2), "stroke"),
-}
 #: The spaces of an EDF, in order.
 SPACE_MARKS = (
     Mark(LIGHT.curve),
@@ -100,17 +87,6 @@ SPACE_MARKS = (
     Mark(LIGHT.fourth, (8, 3, 2, 3)),
 )
 
-_SHAPES = {
-    "circle": '<circle cx="14" cy="7" r="3.6" {}/>',
-    "square": '<path d="M10.6 3.6h6.8v6.8h-6.8z" {}/>',
-    "diamond": '<path d="M14 2.4l4 4.6-4 4.6-4-4.6z" {}/>',
-    "triangle-up": '<path d="M14 2.6l4.4 7.8H9.6z" {}/>',
-    "triangle-down": '<path d="M14 11.4l4.4-7.8H9.6z" {}/>',
-    "cross": '<path d="M12.6 3h2.8v2.6H18v2.8h-2.6V11h-2.8V8.4H10V5.6h2.6z" {}/>',
-    "stroke": '<path d="M10 7h8" {}/>',
-    "": "",
-}
-
 
 def legend_mark(mark: Mark) -> str:
     """Return a series' mark as a small SVG for a legend on the page."""
@@ -118,8 +94,7 @@ def legend_mark(mark: Mark) -> str:
     line = (
         f'<path d="M0 7h28" stroke="{mark.color}" stroke-width="1.8" stroke-dasharray="{dash}" fill="none"/>'
     )
-    shape = _SHAPES[mark.shape].format(f'fill="none" stroke="{mark.color}" stroke-width="1.6"')
-    return f'<svg width="28" height="14" viewBox="0 0 28 14" aria-hidden="true">{line}{shape}</svg>'
+    return f'<svg width="28" height="14" viewBox="0 0 28 14" aria-hidden="true">{line}</svg>'
 
 
 def color_rules(palette: Palette = LIGHT) -> str:
@@ -160,6 +135,7 @@ def altair_config(palette: Palette = LIGHT) -> dict[str, Any]:
             "ticks": False,
             "labelPadding": 6,
             "titlePadding": 8,
+            "labelLimit": 0,  # No label is cut: what does not fit takes room from the picture.
             "labelOverlap": "greedy",
             "labelSeparation": 6,
         },
@@ -195,9 +171,11 @@ LEGEND_MARKS = {
     "limit open": _diamond("white", _UPRIGHT),
     "winner": _small(f'<path d="M14 2l5 9H9z" fill="{LIGHT.winner}"/>'),
     "point": _small(f'<circle cx="14" cy="7" r="2.6" fill="{LIGHT.points}"/>'),
+    "ceiling": _small(
+        f'<path d="M14 0v14" stroke="{LIGHT.muted}" stroke-width="1.6" stroke-dasharray="4 3"/>'
+    ),
     "original": _small(
         f'<path d="M0 7h28" stroke="{LIGHT.original}" stroke-width="1.4" stroke-dasharray="5 4"/>'
     ),
     **{f"space {i}": legend_mark(mark) for i, mark in enumerate(SPACE_MARKS)},
-    **{name: legend_mark(mark) for name, mark in MODEL_MARKS.items()},
 }

@@ -1,13 +1,23 @@
-r"""Closed-form inference for one regime: coefficients and noise integrated analytically on a grid.
+r"""Closed-form inference: coefficients, noise and what regimes share, on grids.
 
 With noise sd :math:`\sigma`, amplitude :math:`r\sigma` and spectral density D(l), the projected data
-(fixed terms removed) have
+(fixed terms removed) of one regime have
 
 .. math:: \log p(y) = -\tfrac{n-p_f}{2}\log\sigma^2 - \tfrac12\sum_j\log(1+r^2\lambda_j)
           - \frac{1}{2\sigma^2}\Bigl(y'y - \sum_j \frac{r^2 z_j^2}{1+r^2\lambda_j}\Bigr),
 
 where lambda and z come from one eigendecomposition of D^{1/2} X'X D^{1/2} per length scale. Amplitude and
 noise are then scalars: a dense grid over all hyperparameters costs milliseconds.
+
+Regimes resemble each other. Given the common values g (one for log length scale, log amplitude and log noise each,
+standard normal), they are independent, and a hyperparameter standardised by its prior is normal with mean
+:math:`\sqrt\pi g` and variance :math:`1 - \pi`, :math:`\pi` the pooled share. With the cells c of regime k's grid, their
+places x and their weights w under independent priors,
+
+.. math:: p(g \mid y) \propto e^{-g'g/2} \prod_k \sum_c w_{kc} \prod_i
+          \frac{\mathrm{N}(x_{kci}; \sqrt\pi g_i, 1 - \pi)}{\mathrm{N}(x_{kci}; 0, 1)},
+
+and draws of g, then of each regime's cell given g, then of its coefficients are exact and independent.
 
 References
 ----------
@@ -16,118 +26,216 @@ Rasmussen and Williams (2006), Gaussian Processes for Machine Learning, sections
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from popstats.arrays import FloatArray
-from popstats.inference.data import CrossProducts, RegimeData
-from popstats.inference.model import Priors, log_basis_variance
+from popstats.inference.data import RegimeDesign
+from popstats.inference.draws import Draws
+from popstats.inference.model import Hyper, Priors, log_basis_variance, prior_precision
 
-_LENGTHS = 16
-
-
+#: Length scales, in prior standard deviations of the log from the median.
+_LENGTHS = np.linspace(-2.4, 2.4, 16)
+#: Amplitudes over the noise, and noises in posterior standard deviations of their log at given amplitude.
 _RATIOS = np.exp(np.linspace(np.log(0.01), np.log(3000.0), 48))
-
-
 _NOISES = np.linspace(-4.0, 4.0, 11)
-
-
-_SHARES = 9
-
-
+#: Seed shares; more where so few degrees of freedom within recipes leave them wide and skewed.
+_SHARES, _MANY_SHARES, _FEW_FREEDOM = 9, 17, 20
 _SHARE_LIMIT = 7.0  # logit; shares from 0.1 % to 99.9 % ...
-
-
 _SHARE_MARGIN = 2.0  # ... or from a seventh of the least that the replicates allow,
-
-
 _SHARE_LEAST = 1e-9  # which is more than this: less is identical replicates
+_SHARE_ZOOMS = 7
+#: Common values along each of the three axes: steps of about one posterior standard deviation at the end ...
+_NODES, _REACH = 9, 4.0
+#: ... of at most so many rounds, each about the last one's mean.
+_ZOOMS = 8
+#: Cells with less of a regime's posterior than this are left out.
+_NOTHING = 1e-8
 
 
-_ZOOMS = 7
+def coefficient_posterior(design: RegimeDesign, hyper: Hyper) -> tuple[FloatArray, FloatArray]:
+    """Return mean (S, p) and a root of the covariance (S, p, p) of the coefficients given S sets of hyperparameters."""
+    variance = design.variance(hyper.noise, hyper.seed_share)
+    precision = np.einsum("ds,sij->dij", 1.0 / variance, design.xx)
+    index = np.arange(precision.shape[1])
+    precision[:, index, index] += prior_precision(design.fixed, hyper.length_scale, hyper.amplitude)
+    root = np.linalg.inv(np.linalg.cholesky(precision)).transpose(0, 2, 1)
+    target = (1.0 / variance) @ design.xy
+    return np.einsum("dij,dkj,dk->di", root, root, target, optimize=True), root
+
+
+def draw_coefficients(design: RegimeDesign, hyper: Hyper, rng: np.random.Generator) -> FloatArray:
+    """Return exact draws of the coefficients, one per set of hyperparameters, shape (S, p)."""
+    normal = rng.standard_normal((hyper.noise.size, design.xy.shape[1]))
+    # In units of the noise, draws of one cell of the grid have the same posterior: one root serves them all.
+    unit = np.array([hyper.length_scale, hyper.amplitude / hyper.noise, hyper.seed_share])
+    kinds, kind = np.unique(unit.round(12), axis=1, return_inverse=True)
+    mean, root = coefficient_posterior(design, Hyper(kinds[0], kinds[1], np.ones_like(kinds[0]), kinds[2]))
+    order = np.argsort(kind, kind="stable")
+    for mine in np.split(order, np.flatnonzero(np.diff(kind[order])) + 1):
+        normal[mine] = mean[kind[mine[0]]] + hyper.noise[mine, None] * (normal[mine] @ root[kind[mine[0]]].T)
+    return normal
+
+
+def shrinkage(design: RegimeDesign, mean: FloatArray, hyper: Hyper) -> FloatArray:
+    """Return the bias of the coefficients' posterior mean, estimated at that mean itself, shape (p,).
+
+    Under noise that is not normal the information of the rows is taken as if it were, with the same scale.
+    """
+    (root,) = coefficient_posterior(design, hyper)[1]
+    pull = prior_precision(design.fixed, hyper.length_scale, hyper.amplitude)[0] * mean
+    pull[: len(design.fixed)] = 0.0
+    return np.asarray(-root @ (root.T @ pull))
+
+
+def log_likelihood(design: RegimeDesign, hyper: Hyper, coefficients: FloatArray) -> FloatArray:
+    """Return the log likelihood of a regime's recipes under normal noise, up to a constant, shape (S,)."""
+    # coefficients (S, p)
+    variance = design.variance(hyper.noise, hyper.seed_share)
+    misfit = design.yy - 2.0 * coefficients @ design.xy.T
+    misfit = misfit + np.einsum("di,sij,dj->ds", coefficients, design.xx, coefficients, optimize=True)
+    total = -0.5 * (design.count * np.log(variance) + misfit / variance).sum(axis=1)
+    if design.has_replicates:
+        run = hyper.seed_share * hyper.noise**2
+        total -= 0.5 * (design.within_df * np.log(run) + design.within / run)
+    return np.asarray(total)
 
 
 @dataclass(frozen=True)
-class HyperDraws:
-    """Joint posterior draws of one regime, in units of the regime's scale."""
+class RegimeGrid:
+    """Posterior of one regime's hyperparameters under independent priors, in cells (R shares, L lengths, ratios, noises)."""
 
-    length_scale: FloatArray  # (S,); Half-ranges of log mCB.
-    # amplitude, noise: (S,); Standard deviations of the curve and of one training about it.
-    amplitude: FloatArray
-    noise: FloatArray
-    seed_share: FloatArray  # (S,); Share of one training's variance that is seed noise; 0 without replicates.
-    coefficients: FloatArray  # (S, p); Level, c, c^2, techniques, basis.
-    # Posterior probability on the outermost length scales and amplitudes of the grid: near 0 unless the grid
-    # cuts the posterior off.
-    edge_probability: float
+    design: RegimeDesign
+    priors: Priors
+    lengths: FloatArray
+    shares: FloatArray
+    # log_weight, log_noise: (R, L, ratios, noises)
+    log_weight: FloatArray
+    log_noise: FloatArray
 
+    @classmethod
+    def of(cls, design: RegimeDesign, priors: Priors) -> RegimeGrid:
+        """Tabulate a fitted regime."""
+        median, spread = priors.length_scale
+        lengths = np.asarray(median * np.exp(spread * _LENGTHS))
+        shares = _share_grid(design, lengths, priors)
+        return cls(design, priors, lengths, shares, *_tabulate(design, lengths, shares, priors))
 
-@dataclass(frozen=True)
-class _Projected:
-    """Cross-products at given seed shares with the fixed terms projected out, and their eigensystems."""
+    @property
+    def weight(self) -> FloatArray:
+        """Posterior probability of each cell, (cells,)."""
+        weight = np.exp(self.log_weight - self.log_weight.max()).ravel()
+        return np.asarray(weight / weight.sum())
 
-    fixed: FloatArray  # (R, f, f)
-    fixed_basis: FloatArray  # (R, f, m)
-    fixed_y: FloatArray  # (R, f)
-    residual: FloatArray  # (R,) y'y
-    log_determinant: FloatArray  # (R,)
-    root_density: FloatArray  # (L, m)
-    eigenvalues: FloatArray  # (R, L, m)
-    eigenvectors: FloatArray  # (R, L, m, m)
-    rotated: FloatArray  # (R, L, m) z
+    def hyper(self, cells: npt.NDArray[np.intp]) -> Hyper:
+        """Return the hyperparameters of cells, given by their flat numbers."""
+        share, length, ratio, _ = np.unravel_index(cells, self.log_weight.shape)
+        noise = np.exp(self.log_noise.ravel()[cells])
+        return Hyper(self.lengths[length], _RATIOS[ratio] * noise, noise, self.shares[share])
 
+    def draw(self, cells: npt.NDArray[np.intp], rng: np.random.Generator) -> tuple[Hyper, FloatArray]:
+        """Return the hyperparameters of cells with a draw of the coefficients for each."""
+        hyper = self.hyper(cells)
+        return hyper, draw_coefficients(self.design, hyper, rng)
 
-def draw_regime(regime: RegimeData, priors: Priors, size: int, rng: np.random.Generator) -> HyperDraws:
-    """Draw from the exact posterior of one regime."""
-    products = regime.products
-    lengths = _length_grid(priors)
-    shares = _share_grid(products, regime.fixed, lengths, priors)
-    projected = _project(products, regime.fixed, lengths, shares)
-    log_weight, log_noise = _grid(products, projected, lengths, shares, priors, sum(regime.fixed))
-    weight = np.exp(log_weight - log_weight.max())
-    weight /= weight.sum()
-    cells = np.unravel_index(rng.choice(weight.size, size=size, p=weight.ravel()), weight.shape)
-    r, length, ratio, _ = cells
-    noise = np.exp(log_noise[cells])
-    return HyperDraws(
-        length_scale=lengths[length],
-        amplitude=_RATIOS[ratio] * noise,
-        noise=noise,
-        seed_share=shares[r],
-        coefficients=_coefficients(projected, r, length, _RATIOS[ratio], noise, rng),
-        edge_probability=_edge_probability(weight),
-    )
+    def at_edge(self, cells: npt.NDArray[np.intp]) -> float:
+        """Return the share of cells on the largest amplitude; the lengths end where their prior does."""
+        return float((np.unravel_index(cells, self.log_weight.shape)[2] == _RATIOS.size - 1).mean())
 
 
-def _length_grid(priors: Priors) -> FloatArray:
-    median, spread = priors.length_scale
-    return np.asarray(np.exp(np.log(median) + spread * np.linspace(-2.4, 2.4, _LENGTHS)))
+def draw_regime(design: RegimeDesign, priors: Priors, size: int, rng: np.random.Generator) -> Draws:
+    """Draw from the posterior of one regime alone, as one chain."""
+    grid = RegimeGrid.of(design, priors)
+    cells = rng.choice(grid.log_weight.size, size=size, p=grid.weight)
+    return Draws.joined([grid.draw(cells, rng)], [grid.at_edge(cells)], chains=1)
 
 
-def _edge_probability(weight: FloatArray) -> float:
-    # The length scale's grid ends where its prior does (2.4 sd), so mass there is no sign of a cut-off.
-    return float(weight[:, :, -1].sum())
+def sample_pooled(designs: Sequence[RegimeDesign], priors: Priors, size: int, seed: int) -> Draws:
+    """Draw from the joint posterior of all regimes: `size` independent draws."""
+    cells = [_Cells(RegimeGrid.of(design, priors)) for design in designs]
+    if not cells:
+        return Draws.joined([], [])
+    mass, ratios = _common_values(cells, priors.pooling)
+    chosen = np.random.default_rng([seed, 5]).choice(mass.size, size=size, p=mass.ravel())
+    drawn, edges = [], []
+    for k, (mine, ratio) in enumerate(zip(cells, ratios, strict=True)):
+        rng = np.random.default_rng([seed, k])
+        picked = mine.number[mine.choose(ratio, chosen, rng)]
+        drawn.append(mine.grid.draw(picked, rng))
+        edges.append(mine.grid.at_edge(picked))
+    return Draws.joined(drawn, edges)
 
 
-def _share_grid(
-    products: CrossProducts, fixed: tuple[bool, ...], lengths: FloatArray, priors: Priors
-) -> FloatArray:
+class _Cells:
+    """The cells of one regime that matter, and how probable each makes the common values."""
+
+    def __init__(self, grid: RegimeGrid) -> None:
+        weight = grid.weight
+        self.grid = grid
+        self.number = np.flatnonzero(weight > _NOTHING)
+        self.weight = weight[self.number]
+        hyper = grid.hyper(self.number)
+        self.place = np.array(grid.priors.standardised(hyper.length_scale, hyper.amplitude, hyper.noise))
+
+    def ratio(self, nodes: FloatArray, pooling: float) -> FloatArray:
+        """Return each cell's prior given a common value over its prior without one, (3, G) -> (3, G, N)."""
+        away = self.place[:, None, :] - np.sqrt(pooling) * nodes[:, :, None]
+        log_ratio = 0.5 * (self.place[:, None, :] ** 2 - away**2 / (1.0 - pooling))
+        return np.asarray(np.exp(log_ratio) / np.sqrt(1.0 - pooling))
+
+    def log_evidence(self, ratio: FloatArray) -> FloatArray:
+        """Return the log probability of the regime's data at each triple of common values, (G, G, G)."""
+        pairs = (self.weight * ratio[0])[:, None, :] * ratio[1][None, :, :]
+        total = pairs.reshape(_NODES**2, -1) @ ratio[2].T
+        return np.asarray(np.log(np.maximum(total, 1e-300)).reshape((_NODES,) * 3))
+
+    def choose(
+        self, ratio: FloatArray, common: npt.NDArray[np.intp], rng: np.random.Generator
+    ) -> npt.NDArray[np.intp]:
+        """Return one cell per draw, given the number of its common values."""
+        found, uniform = np.empty_like(common), rng.random(common.size)
+        order = np.argsort(common, kind="stable")
+        for mine in np.split(order, np.flatnonzero(np.diff(common[order])) + 1):
+            i, j, k = np.unravel_index(common[mine[0]], (_NODES,) * 3)
+            total = np.cumsum(self.weight * ratio[0, i] * ratio[1, j] * ratio[2, k])
+            found[mine] = np.searchsorted(total, uniform[mine] * total[-1])
+        return found
+
+
+def _common_values(cells: Sequence[_Cells], pooling: float) -> tuple[FloatArray, list[FloatArray]]:
+    """Return the posterior of the common values on a grid, (G, G, G), and each regime's `_Cells.ratio` on it."""
+    nodes = np.tile(np.linspace(-_REACH, _REACH, _NODES), (3, 1))
+    for _ in range(_ZOOMS):
+        ratios = [mine.ratio(nodes, pooling) for mine in cells]
+        log_mass = np.sum([mine.log_evidence(r) for mine, r in zip(cells, ratios, strict=True)], axis=0)
+        log_mass = log_mass - 0.5 * sum(n**2 for n in np.meshgrid(*nodes, indexing="ij"))
+        mass = np.exp(log_mass - log_mass.max())
+        mass /= mass.sum()
+        margins = np.array([mass.sum(axis=axes) for axes in ((1, 2), (0, 2), (0, 1))])
+        centre = (margins * nodes).sum(axis=1, keepdims=True)
+        spread = np.sqrt((margins * (nodes - centre) ** 2).sum(axis=1, keepdims=True))
+        step = nodes[:, 1:2] - nodes[:, :1]
+        if (spread > 0.9 * step).all():
+            break
+        nodes = centre + _REACH * np.maximum(spread, 0.4 * step) * np.linspace(-1.0, 1.0, _NODES)
+    return mass, ratios
+
+
+def _share_grid(design: RegimeDesign, lengths: FloatArray, priors: Priors) -> FloatArray:
     """Seed shares to integrate over: zoomed in until the posterior spans several grid points."""
-    if not products.has_replicates:
+    if not design.has_replicates:
         return np.zeros(1)
     # The seeds' variance over that of all drops: their share of the noise is hardly less.
-    least = float(np.log(max(products.within / products.within_df, _SHARE_LEAST)))
+    least = float(np.log(max(design.within / design.within_df, _SHARE_LEAST)))
     lowest = min(-_SHARE_LIMIT, least - _SHARE_MARGIN)
     low, high = lowest, _SHARE_LIMIT
-    for _ in range(_ZOOMS):
-        logit = np.linspace(low, high, _SHARES)
+    for _ in range(_SHARE_ZOOMS):
+        logit = np.linspace(low, high, _MANY_SHARES if design.within_df < _FEW_FREEDOM else _SHARES)
         shares = 1.0 / (1.0 + np.exp(-logit))
-        projected = _project(products, fixed, lengths[::5], shares)
-        log_weight, _ = _grid(products, projected, lengths[::5], shares, priors, sum(fixed))
+        log_weight, _ = _tabulate(design, lengths[::5], shares, priors)
         mass = np.exp(log_weight - log_weight.max()).sum(axis=(1, 2, 3))
         mass /= mass.sum()
         centre = float(mass @ logit)
@@ -140,170 +248,54 @@ def _share_grid(
     return shares
 
 
-def _relative_variance(products: CrossProducts, shares: FloatArray) -> FloatArray:
-    """Variance of a recipe's mean relative to one training's, shape (R, S)."""
-    return 1.0 - shares[:, None] + shares[:, None] / products.replicates[None, :]
+def _tabulate(
+    design: RegimeDesign, lengths: FloatArray, shares: FloatArray, priors: Priors
+) -> tuple[FloatArray, FloatArray]:
+    """Return log posterior weight and log noise sd of each cell, shape (R, L, ratios, noises)."""
+    relative = design.variance(np.ones_like(shares), shares)
+    values, rotated, residual, log_determinant = _project(design, lengths, relative)
+    squared = (_RATIOS**2)[:, None]
+    shrunk = 1.0 + squared * values[:, :, None, :]
+    misfit = residual[:, None, None] - (squared * rotated[:, :, None, :] ** 2 / shrunk).sum(-1)
+    misfit = np.maximum(misfit, 1e-12 * residual[:, None, None])
+    determinant = np.log(shrunk).sum(axis=-1) + log_determinant[:, None, None]
+    share_prior = np.zeros_like(shares)
+    if design.has_replicates:
+        misfit = misfit + (design.within / shares)[:, None, None]
+        determinant = determinant + (design.within_df * np.log(shares))[:, None, None]
+        share_prior = np.log(shares * (1.0 - shares))  # a uniform share on an equally spaced logit grid
+    freedom = design.count.sum() - sum(design.fixed) + design.within_df
+    log_noise = 0.5 * np.log(misfit / freedom)[..., None] + _NOISES / np.sqrt(2.0 * freedom)
+    log_weight = -freedom * log_noise - 0.5 * misfit[..., None] * np.exp(-2.0 * log_noise)
+    log_weight += share_prior[:, None, None, None] - 0.5 * determinant[..., None]
+    noise = np.exp(log_noise)
+    for x in priors.standardised(lengths[:, None, None], _RATIOS[:, None] * noise, noise):
+        log_weight -= 0.5 * x**2
+    return log_weight, log_noise
 
 
 def _project(
-    products: CrossProducts, fixed: tuple[bool, ...], lengths: FloatArray, shares: FloatArray
-) -> _Projected:
-    relative = _relative_variance(products, shares)
-    xx = np.einsum("rs,sij->rij", 1.0 / relative, products.xx)
-    xy = np.einsum("rs,si->ri", 1.0 / relative, products.xy)
-    yy = (products.yy / relative).sum(axis=1)
-    f = len(fixed)
-    absent = np.diag([0.0 if kept else 1.0 for kept in fixed])
-    ff, fz = xx[:, :f, :f] + absent, xx[:, :f, f:]
-    solved = np.linalg.solve(ff, np.concatenate([fz, xy[:, :f, None]], axis=2))
-    zz = xx[:, f:, f:] - np.einsum("rfi,rfj->rij", fz, solved[:, :, :-1])
-    zy = xy[:, f:] - np.einsum("rfi,rf->ri", fz, solved[:, :, -1])
-    residual = yy - np.einsum("rf,rf->r", xy[:, :f], solved[:, :, -1])
+    design: RegimeDesign, lengths: FloatArray, relative: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Return eigenvalues and rotated targets (R, L, m), squared length of the drops and log determinant (R,) of the rest.
+
+    Fixed terms are projected out; `relative` (R, S) is the variance of recipes' means over that of one training.
+    """
+    xx = np.einsum("rs,sij->rij", 1.0 / relative, design.xx)
+    xy = (1.0 / relative) @ design.xy
+    f = len(design.fixed)
+    ff = xx[:, :f, :f] + np.diag(1.0 - np.array(design.fixed))
+    solved = np.linalg.solve(ff, np.concatenate([xx[:, :f, f:], xy[:, :f, None]], axis=2))
+    zz = xx[:, f:, f:] - xx[:, f:, :f] @ solved[:, :, :-1]
+    zy = xy[:, f:] - (xx[:, f:, :f] @ solved[:, :, -1:])[:, :, 0]
+    residual = (design.yy / relative).sum(axis=1) - (xy[:, :f] * solved[:, :, -1]).sum(axis=1)
     root = np.exp(0.5 * log_basis_variance(lengths))
-    values, vectors = _eigensystems(zz, root, products, relative)
-    rotated = np.einsum("rlji,lj,rj->rli", vectors, root, zy)
-    log_determinant = (products.count * np.log(relative)).sum(axis=1) + np.linalg.slogdet(ff)[1]
-    return _Projected(ff, fz, xy[:, :f], residual, log_determinant, root, values, vectors, rotated)
-
-
-def _eigensystems(
-    zz: FloatArray, root: FloatArray, products: CrossProducts, relative: FloatArray
-) -> tuple[FloatArray, FloatArray]:
     # With one stratum every seed share gives the same matrix up to a factor: decompose it once.
-    single = products.replicates.size == 1
+    single = relative.shape[1] == 1
     matrices = root[None, :, :, None] * (zz[:1] if single else zz)[:, None] * root[None, :, None, :]
     values, vectors = np.linalg.eigh(matrices)
     if single:
         values = values * (relative[0] / relative)[:, :, None]
-        vectors = np.broadcast_to(vectors, (relative.shape[0], *vectors.shape[1:]))
-    return np.maximum(values, 0.0), vectors
-
-
-def _grid(
-    products: CrossProducts,
-    projected: _Projected,
-    lengths: FloatArray,
-    shares: FloatArray,
-    priors: Priors,
-    fixed_terms: int,
-) -> tuple[FloatArray, FloatArray]:
-    """Log posterior weight and log noise sd of each cell, shape (R, L, ratios, noises)."""
-    squared = (_RATIOS**2)[:, None]
-    shrunk = 1.0 + squared * projected.eigenvalues[:, :, None, :]
-    log_shrunk = np.log(shrunk).sum(axis=-1)
-    misfit = projected.residual[:, None, None] - (
-        squared * projected.rotated[:, :, None, :] ** 2 / shrunk
-    ).sum(-1)
-    misfit = np.maximum(misfit, 1e-12 * projected.residual[:, None, None])
-    log_share = np.zeros_like(shares)
-    if products.has_replicates:
-        misfit = misfit + (products.within / shares)[:, None, None]
-        log_share = products.within_df * np.log(shares)
-    freedom = products.count.sum() - fixed_terms + products.within_df
-    log_noise = 0.5 * np.log(misfit / freedom)[..., None] + _NOISES / np.sqrt(2.0 * freedom)
-    likelihood = -freedom * log_noise - 0.5 * misfit[..., None] * np.exp(-2.0 * log_noise)
-    likelihood -= 0.5 * (log_shrunk + (log_share + projected.log_determinant)[:, None, None])[..., None]
-    prior = _normal(log_noise, priors.noise)
-    prior += _normal(np.log(_RATIOS)[:, None] + log_noise, priors.amplitude)
-    prior += _normal(np.log(lengths), priors.length_scale)[:, None, None]
-    if products.has_replicates:  # uniform share on an equally spaced logit grid
-        prior += np.log(shares * (1.0 - shares))[:, None, None, None]
-    return likelihood + prior, log_noise
-
-
-def _normal(log_value: FloatArray, pair: tuple[float, float]) -> FloatArray:
-    return np.asarray(-0.5 * ((log_value - np.log(pair[0])) / pair[1]) ** 2)
-
-
-def _coefficients(
-    projected: _Projected, r: npt.NDArray[np.intp], length: npt.NDArray[np.intp], ratio: FloatArray,
-    noise: FloatArray, rng: np.random.Generator,
-) -> FloatArray:  # fmt: skip
-    """Exact conditional draws given each draw's cell, shape (S, p)."""
-    gain = ratio[:, None] ** 2 / (1.0 + ratio[:, None] ** 2 * projected.eigenvalues[r, length])
-    normal = rng.standard_normal(gain.shape)
-    rotated = gain * projected.rotated[r, length] + noise[:, None] * np.sqrt(gain) * normal
-    basis = projected.root_density[length] * np.einsum(
-        "sij,sj->si", projected.eigenvectors[r, length], rotated
-    )
-    inverse = np.linalg.inv(projected.fixed)
-    root = np.linalg.cholesky(inverse)
-    remainder = projected.fixed_y[r] - np.einsum("sfi,si->sf", projected.fixed_basis[r], basis)
-    fixed = np.einsum("sfg,sg->sf", inverse[r], remainder)
-    fixed += noise[:, None] * np.einsum("sfg,sg->sf", root[r], rng.standard_normal(fixed.shape))
-    return np.concatenate([fixed, basis], axis=1)
-
-
-def draw_coefficients(
-    regime: RegimeData,
-    length_scale: FloatArray,
-    amplitude: FloatArray,
-    noise: FloatArray,
-    share: FloatArray,
-    rng: np.random.Generator,
-) -> FloatArray:
-    """Return exact conditional draws of one regime's coefficients, shape (chains, draws, p)."""
-    # length_scale, amplitude, noise, share (chains, draws)
-    data = regime.products
-    rho = share.ravel()[:, None]
-    weight = 1.0 / (noise.ravel()[:, None] ** 2 * (1.0 - rho + rho / data.replicates))
-    prior = np.empty((weight.shape[0], data.xy.shape[1]))
-    terms = len(regime.fixed)
-    prior[:, :terms] = 1.0 - np.array(regime.fixed)
-    variance = log_basis_variance(length_scale.ravel())
-    prior[:, terms:] = np.exp(-variance) / amplitude.ravel()[:, None] ** 2
-    drawn = rng.standard_normal(prior.shape)
-    _colour(weight, prior, data.xx, data.xy, drawn)
-    return drawn.reshape(*share.shape, -1)
-
-
-@numba.njit(cache=True, fastmath={"reassoc", "contract"}, error_model="numpy")
-def _factor(weight: Any, prior: Any, xx: Any, root: Any) -> None:
-    """Write the Cholesky factor of one draw's precision."""
-    p = prior.size
-    for i in range(p):
-        for j in range(i + 1):
-            t = prior[i] if i == j else 0.0
-            for s in range(weight.size):
-                t += weight[s] * xx[s, i, j]
-            for q in range(j):
-                t -= root[i, q] * root[j, q]
-            root[i, j] = np.sqrt(t) if i == j else t / root[j, j]
-
-
-@numba.njit(cache=True, error_model="numpy")
-def _colour(weight: Any, prior: Any, xx: Any, xy: Any, drawn: Any) -> None:
-    """Turn standard normal rows of `drawn` into coefficients with each draw's posterior precision and mean."""
-    draws, p = drawn.shape
-    root, half = np.empty((p, p)), np.empty(p)
-    for d in range(draws):
-        _factor(weight[d], prior[d], xx, root)
-        for i in range(p):
-            half[i] = 0.0
-            for s in range(weight.shape[1]):
-                half[i] += weight[d, s] * xy[s, i]
-            for j in range(i):
-                half[i] -= root[i, j] * half[j]
-            half[i] /= root[i, i]
-            drawn[d, i] += half[i]
-        for i in range(p - 1, -1, -1):
-            drawn[d, i] /= root[i, i]
-            for j in range(i):
-                drawn[d, j] -= root[i, j] * drawn[d, i]
-
-
-def shrinkage(
-    regime: RegimeData, mean: FloatArray, length_scale: float, amplitude: float, noise: float, share: float
-) -> FloatArray:
-    """Return the bias of the coefficients' posterior mean, estimated at that mean itself, shape (p,).
-
-    Under noise that is not normal the information of the rows is taken as if it were, with the same scale.
-    """
-    # mean (p,)
-    data = regime.products
-    prior = np.zeros((2, mean.size))
-    prior[0, : len(regime.fixed)] = 1.0 - np.array(regime.fixed)
-    prior[1, len(regime.fixed) :] = np.exp(-log_basis_variance(length_scale)) / amplitude**2
-    weight = 1.0 / (noise**2 * (1.0 - share + share / data.replicates))
-    precision = np.tensordot(weight, data.xx, 1) + np.diag(prior.sum(axis=0))
-    return np.asarray(-np.linalg.solve(precision, prior[1] * mean))
+    rotated = np.einsum("rlji,lj,rj->rli", np.broadcast_to(vectors, (len(zz), *vectors.shape[1:])), root, zy)
+    log_determinant = (design.count * np.log(relative)).sum(axis=1) + np.linalg.slogdet(ff)[1]
+    return np.maximum(values, 0.0), rotated, residual, log_determinant

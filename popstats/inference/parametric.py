@@ -16,54 +16,56 @@ of its height at u = 1: everything that reads a fit reads these too, and the reg
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
 from popstats.arrays import FloatArray
-from popstats.inference.data import CrossProducts, RegimeData
-from popstats.inference.exact import HyperDraws, draw_regime
-from popstats.inference.model import BASIS_SIZE, KEPT_RANGE, Priors, design_matrix
+from popstats.inference.data import RegimeDesign
+from popstats.inference.draws import Draws
+from popstats.inference.exact import draw_regime
+from popstats.inference.model import BASIS_SIZE, KEPT_RANGE, Hyper, Priors, design_matrix
 
 #: Vertices of the asymmetric curve, over the observed range: finer than its standard error at 10,000 recipes.
 _VERTICES = 801
 
-
 #: Points on which a curve is written in the smooth basis.
 _PROJECTION = 1401
 
-
 #: Step of the difference quotient at the vertex.
 _STEP = 1e-4
-
 
 #: Ridge, in shares of the diagonal: a bend that no row sees stays zero.
 _RIDGE = 1e-10
 
 
-def draw_parametric(
-    curve: str, regime: RegimeData, priors: Priors, size: int, rng: np.random.Generator
-) -> HyperDraws:
-    """Draw a parametric curve of one regime."""
-    products = regime.products
-    share = draw_regime(regime, priors, size, rng).seed_share
-    shapes = _shapes(curve, regime.fixed)
-    log_weight, means, roots, misfit, freedom = _least_squares(products, shapes, float(np.median(share)))
+def sample_parametric(
+    curve: str, designs: Sequence[RegimeDesign], priors: Priors, size: int, seed: int
+) -> Draws:
+    """Draw parametric curves of all regimes, each alone: `size` independent draws."""
+    streams = [np.random.default_rng([seed, k]) for k in range(len(designs))]
+    drawn = [_draw_regime(curve, d, priors, size, rng) for d, rng in zip(designs, streams, strict=True)]
+    return Draws.joined(drawn, [0.0] * len(drawn))
+
+
+def _draw_regime(
+    curve: str, design: RegimeDesign, priors: Priors, size: int, rng: np.random.Generator
+) -> tuple[Hyper, FloatArray]:
+    """Return hyperparameters, the seed share that of the smooth fit, and coefficients of the smooth basis."""
+    share = draw_regime(design, priors, size, rng).seed_share.ravel()
+    shapes = _shapes(curve, design.fixed)
+    log_weight, means, roots, misfit, freedom = _least_squares(
+        design, shapes, np.median(share, keepdims=True)
+    )
     weight = np.exp(log_weight - log_weight.max())
     picked = rng.choice(weight.size, size=size, p=weight / weight.sum())
     noise = np.sqrt(misfit[picked] / rng.chisquare(freedom, size))
     normal = rng.standard_normal((size, means.shape[1], 1))
     own = means[picked] + noise[:, None] * (roots[picked] @ normal)[..., 0]
     none = np.full(size, np.nan)
-    return HyperDraws(
-        length_scale=none,
-        amplitude=none,
-        noise=noise,
-        seed_share=share,
-        coefficients=np.einsum("spq,sq->sp", shapes[picked], own),
-        edge_probability=0.0,
-    )
+    return Hyper(none, none, noise, share), np.einsum("spq,sq->sp", shapes[picked], own)
 
 
 def flat_priors() -> pd.DataFrame:
@@ -77,7 +79,7 @@ def flat_priors() -> pd.DataFrame:
 
 @lru_cache(maxsize=4)
 def _shapes(curve: str, fixed: tuple[bool, ...]) -> FloatArray:
-    """Return the curve's columns in the columns of the smooth model, one matrix a vertex, (V, p, q)."""
+    """Return the curve's columns in the columns of the smooth model, one matrix per vertex, (V, p, q)."""
     unit = np.linspace(-KEPT_RANGE, KEPT_RANGE, _PROJECTION)
     inverse = np.linalg.pinv(_columns(unit), rcond=1e-12)
     if curve == "quadratic":
@@ -112,17 +114,17 @@ def _half_parabolas(unit: FloatArray, inverse: FloatArray, vertex: float) -> Flo
 
 
 def _least_squares(
-    products: CrossProducts, shapes: FloatArray, share: float
+    design: RegimeDesign, shapes: FloatArray, share: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, int]:
     """Return each vertex's log weight, estimates, root of their covariance at unit noise, misfit; and the freedom."""
-    relative = 1.0 - share + share / products.replicates
-    xx, xy = np.tensordot(1.0 / relative, products.xx, 1), np.tensordot(1.0 / relative, products.xy, 1)
+    weight = 1.0 / design.variance(np.ones(1), share)[0]
+    xx, xy = np.tensordot(weight, design.xx, 1), weight @ design.xy
     gram = shapes.transpose(0, 2, 1) @ xx @ shapes
     index = np.arange(gram.shape[1])
     gram[:, index, index] *= 1.0 + _RIDGE
     target = shapes.transpose(0, 2, 1) @ xy
     inverse = np.linalg.inv(gram)
     means = (inverse @ target[..., None])[..., 0]
-    misfit = (products.yy / relative).sum() - (target * means).sum(axis=1)
-    freedom = int(products.count.sum()) - gram.shape[1] - (1 if len(shapes) > 1 else 0)
+    misfit = weight @ design.yy - (target * means).sum(axis=1)
+    freedom = int(design.count.sum()) - gram.shape[1] - (1 if len(shapes) > 1 else 0)
     return -0.5 * freedom * np.log(misfit), means, np.linalg.cholesky(inverse), misfit, freedom

@@ -1,160 +1,234 @@
-"""The PyMC models: of the hyperparameters over all regimes under normal noise, and of the rows under other noise.
+r"""The model of normal noise in public PyMC: its definition, the reference of `exact`, and what users extend.
 
-They are the definitions, for reading and for PyMC's own tools. `nuts` and `row_models` sample the same densities
-through functions that need no compiling in each process; tests hold each pair equal.
+The hyperparameters of all regimes are the free variables; the coefficients, given which the drops are normal, are
+integrated out. With :math:`v_s` the variance of a recipe's mean in stratum s, D the prior variances of the curve's
+coefficients, and X'X, X'y, y'y the stratum's cross-products,
+
+.. math:: A = D^{-1} + \sum_s X_s'X_s / v_s, \qquad b = \sum_s X_s'y_s / v_s, \qquad
+          \log p(y) = -\tfrac12\Bigl(\log|A| + \log|D| + \sum_s n_s\log v_s + \sum_s y_s'y_s / v_s - b'A^{-1}b\Bigr).
 """
 
 from __future__ import annotations
 
-import inspect
 import sys
-from collections.abc import Callable, Sequence
-from hashlib import sha256
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from math import lgamma
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pymc as pm
-import pytensor.tensor as pt
-from pytensor.gradient import DisconnectedType, disconnected_type
-from pytensor.graph.basic import Apply
-from pytensor.graph.op import Op
-from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_and_cache_key
+import pandas as pd
 
 from popstats.arrays import FloatArray
-from popstats.inference import robust_density as row_density
-from popstats.inference.data import RegimeData
-from popstats.inference.model import Priors
-from popstats.inference.nuts import log_density, pack
-from popstats.inference.robust import RowCoordinates
+from popstats.errors import FitError
+from popstats.inference.data import RegimeDesign, StandardRows, prepare_population, standard_rows
+from popstats.inference.draws import Draws
+from popstats.inference.exact import draw_coefficients
+from popstats.inference.model import CHAINS, KEPT_RANGE, SMOOTHNESS, Hyper, Priors, Settings, frequencies
+from popstats.inference.spread import precision_weights, weighted_regimes
+from popstats.population.regimes import Axis
+from popstats.population.table import Population
+from popstats.words import clause
+
+if TYPE_CHECKING:
+    import pymc as pm
+
+#: What users may add to each recipe's expected drop: a table of the recipes to a tensor of points, one per recipe.
+Extra = Callable[[pd.DataFrame], Any]
 
 
-class DensityOp(Op):  # type: ignore[misc]
-    """Inputs: arrays to differentiate by, then the packed data; outputs: value (), then the gradients.
+def pymc_model(
+    population: Population,
+    regime_axis: Axis | None = None,
+    regimes: Sequence[float] | Mapping[float, float] | None = None,
+    priors: Priors | None = None,
+    extra: Extra | None = None,
+) -> pm.Model:
+    """Return the PyMC model behind ``popstats.fit(population, method="nuts")``, to sample, read or extend.
 
-    Subclasses set `density`, a function in numba's subset of Python that calls nothing outside its own module, and
-    `differentiable`, how many of its leading inputs it returns gradients for.
+    Parameters
+    ----------
+    population : Population
+    regime_axis, regimes, priors
+        As for `popstats.fit`.
+    extra : callable, optional
+        Called inside the model with a table of the recipes in the fit (one row each, in the order of the model, with the
+        population's columns and `regime`, the label); returns what to add to their expected drops, percentage points: a
+        tensor of shape (recipes,), made of variables that it defines. The curves stay integrated out.
+
+    Returns
+    -------
+    pymc.Model
+        Free variables per regime: `log_length_scale` (half-ranges of log mCB), `log_amplitude` and `log_noise` (units of
+        the drops' standard deviation in the regime), and `seed_share`, which is 0 where no recipe has replicates.
+
+    Raises
+    ------
+    FitError
+        If no regime can be fitted.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> model = popstats.pymc_model(popstats.simulate_population(regimes=[0.6], n=100))
+    >>> [variable.name for variable in model.free_RVs]
+    ['log_length_scale', 'log_amplitude', 'log_noise']
     """
-
-    __props__ = ()
-    density: ClassVar[Callable[..., Any]]
-    differentiable: ClassVar[int]
-
-    def make_node(self, *inputs: Any) -> Apply:
-        """Return the node."""
-        tensors = [pt.as_tensor_variable(x) for x in inputs]
-        return Apply(self, tensors, [pt.dscalar(), *(x.type() for x in tensors[: self.differentiable])])
-
-    def perform(self, node: Apply, inputs: list[Any], output_storage: list[Any]) -> None:
-        """Evaluate in plain Python; for debugging."""
-        for storage, result in zip(output_storage, type(self).density(*inputs), strict=True):
-            storage[0] = np.asarray(result)
-
-    def infer_shape(self, node: Apply, shapes: list[Any]) -> list[Any]:
-        """Gradients have the shapes of what they are taken by."""
-        return [(), *shapes[: self.differentiable]]
-
-    def pullback(self, inputs: list[Any], outputs: list[Any], cotangents: list[Any]) -> list[Any]:
-        """Chain rule for the value; the gradients' own derivatives are not defined."""
-        if not all(isinstance(c.type, DisconnectedType) for c in cotangents[1:]):
-            raise NotImplementedError("second derivatives of this log density are not available")
-        through = [cotangents[0] * gradient for gradient in outputs[1:]]
-        return [*through, *(disconnected_type() for _ in inputs[self.differentiable :])]
-
-    L_op = pullback
-
-    def connection_pattern(self, node: Apply) -> list[list[bool]]:
-        """Only the leading inputs are differentiated."""
-        return [[i < self.differentiable] * len(node.outputs) for i in range(len(node.inputs))]
+    priors = priors or Priors()
+    prepared = prepare_population(population, regime_axis or population.regime_axis, regimes)
+    designs, changes = weighted_regimes(prepared, priors, 0)
+    if not any(d.fitted for d in designs):
+        reasons = "; ".join(f"{d.label}: {clause(d.reason)}" for d in designs if d.reason is not None)
+        raise FitError(f"pymc_model: no regime of {population.name!r} can be fitted ({reasons})")
+    table, rows, numbers = prepared.recipes.table, [], []
+    for design, change, mine in zip(designs, changes, prepared.recipes.members, strict=True):
+        if change is not None:
+            held = mine[np.abs(design.curve_scale.to_unit(table["log_mcb"].to_numpy()[mine])) <= KEPT_RANGE]
+            rows.append(
+                standard_rows(table.iloc[mine], design, precision_weights(table.iloc[mine], design, change))
+            )
+            numbers.append(held)
+    fitted = [d for d in designs if d.fitted]
+    if extra is None:
+        return build_model(fitted, priors)
+    frame = population.frame.iloc[prepared.recipes.first[np.concatenate(numbers)]].reset_index(drop=True)
+    labels = np.repeat([d.label for d in fitted], [n.size for n in numbers])
+    return build_model(fitted, priors, rows, lambda: extra(frame.assign(regime=labels)))
 
 
-@register_funcify_and_cache_key(DensityOp)  # type: ignore[untyped-decorator]
-def _compiled(op: DensityOp, **kwargs: Any) -> Any:
-    # PyTensor keeps the compiled function on disk under this key. The source is part of it, with all that the
-    # function may call: a key made of the operation's properties alone would keep serving an earlier version.
-    source = inspect.getsource(sys.modules[type(op).density.__module__])
-    return numba_njit(type(op).density), sha256(source.encode()).hexdigest()
+def build_model(
+    designs: Sequence[RegimeDesign],
+    priors: Priors,
+    rows: Sequence[StandardRows] = (),
+    extra: Callable[[], Any] | None = None,
+) -> pm.Model:
+    """Return the model of fitted regimes; `rows` are needed where `extra` is given, which returns the shift of each."""
+    import pymc as pm
+    import pytensor.tensor as pt
 
-
-class MarginalLogDensity(DensityOp):
-    """`marginal.log_density` in a PyTensor graph."""
-
-    density = staticmethod(log_density)
-    differentiable = 1
-
-
-def build_model(regimes: Sequence[RegimeData], priors: Priors) -> pm.Model:
-    """Return the PyMC model of the hyperparameters, coefficients integrated out.
-
-    Free variables, (K,) each: `log_length_scale`, `log_amplitude`, `log_noise`, in units of the regime's scale;
-    `logit_seed_share`, which the data inform where a regime has replicates. Partial pooling:
-    `priors.pooling` is the correlation of two regimes' log hyperparameters, a value common to all regimes
-    integrated out.
-    """
-    pairs = np.array([priors.length_scale, priors.amplitude, priors.noise])
-    size = len(regimes)
+    size = len(designs)
     correlation = (1.0 - priors.pooling) * np.eye(size) + priors.pooling
-    with pm.Model() as model:
-        rows = [
-            pm.MvNormal(f"log_{name}", np.full(size, np.log(median)), spread**2 * correlation)
-            for name, (median, spread) in zip(("length_scale", "amplitude", "noise"), pairs, strict=True)
-        ]
-        logit_share = pm.Logistic("logit_seed_share", 0.0, 1.0, shape=size)
-        packed = pm.Data("packed", pack(regimes))
-        pm.Potential("data", MarginalLogDensity()(pt.stack([*rows, logit_share]), packed)[0])
+    pairs = {"length_scale": priors.length_scale, "amplitude": priors.amplitude, "noise": priors.noise}
+    replicated = np.array([d.has_replicates for d in designs])
+    with pm.Model(coords={"regime": [d.label for d in designs]}) as model:
+        log_length, log_amplitude, log_noise = (
+            pm.MvNormal(f"log_{name}", np.full(size, np.log(median)), spread**2 * correlation, dims="regime")
+            for name, (median, spread) in pairs.items()
+        )
+        share = pm.Uniform("seed_share", 0.0, 1.0, dims="regime") if replicated.any() else np.zeros(size)
+        share = pt.where(replicated, share, 0.0)
+        sums = _sums(designs)
+        if extra is not None:
+            sums |= _shifted(designs, rows, sums, extra())
+        data = _log_likelihood(designs, sums, pt.exp(log_length), log_amplitude, log_noise, share)
+        pm.Potential("drops", data.sum())
     return model
 
 
-class RowLogDensity(DensityOp):
-    """`row_density.log_density` in a PyTensor graph."""
+def _sums(designs: Sequence[RegimeDesign]) -> dict[str, Any]:
+    """Return the cross-products of all regimes, with empty strata where one has fewer, (K, S, ...) each."""
+    strata = max(d.count.size for d in designs)
 
-    density = staticmethod(row_density.log_density)
-    differentiable = 3
+    def padded(values: FloatArray, fill: float = 0.0) -> FloatArray:
+        return np.concatenate([values, np.full((strata - len(values), *values.shape[1:]), fill)])
 
-
-def build_row_model(noise: str, coordinates: RowCoordinates, packed: FloatArray, priors: Priors) -> pm.Model:
-    """Return the PyMC model.
-
-    Free variables: `common`, the scales (`log_noise` and `log_beyond_one`, or `log_total` and `log_odds`; (K,) each)
-    and `z`, whitened coefficients (K, p).
-    """
-    size = len(coordinates.centre)
-    with pm.Model() as model:
-        common = pm.Normal("common", np.log(priors.noise[0]), priors.noise[1] * np.sqrt(priors.pooling))
-        own = priors.noise[1] * np.sqrt(1.0 - priors.pooling)
-        scales = _frontier_scales if noise == "frontier" else _student_scales
-        log_noise, log_shape, lowered = scales(size, common, own, priors)
-        # The likelihood places the coefficients; this wide prior only keeps the density proper.
-        z = pm.Normal("z", 0.0, coordinates.wide**-0.5, shape=coordinates.wide.shape)
-        coefficients = coordinates.centre + (coordinates.root * z[:, None, :]).sum(axis=2)
-        coefficients = pm.Deterministic("coefficients", pt.inc_subtensor(coefficients[:, 0], -lowered))
-        curve = coefficients[:, -coordinates.precision.shape[1] :]
-        pm.Potential("curve", -0.5 * (coordinates.precision * curve**2).sum())
-        rows = pm.Data("rows", packed)
-        pm.Potential("data", RowLogDensity()(coefficients, log_noise, log_shape, rows)[0])
-    return model
+    sums = {
+        name: np.stack([padded(getattr(d, name)) for d in designs]) for name in ("count", "xx", "xy", "yy")
+    }
+    return sums | {"replicates": np.stack([padded(d.replicates, 1.0) for d in designs])}
 
 
-def _student_scales(size: int, common: Any, own: float, priors: Priors) -> tuple[Any, Any, Any]:
-    """Return log noise, log degrees of freedom, and 0: the curve is where trainings centre."""
-    log_noise = pm.Normal("log_noise", common, own, shape=size)
-    # Degrees of freedom nu = 1 + Gamma(2, 0.1) (Juarez and Steel 2010, doi:10.1198/jbes.2009.07145, above 1:
-    # without a mean there would be no expected drop), sampled as log(nu - 1).
-    beyond = pm.Flat("log_beyond_one", shape=size, initval=np.full(size, np.log(5.0)))
-    pm.Potential("degrees_of_freedom", (2.0 * beyond - 0.1 * pt.exp(beyond)).sum())
-    return log_noise, pm.Deterministic("log_shape", pt.softplus(beyond)), np.zeros(size)
+def _shifted(
+    designs: Sequence[RegimeDesign], rows: Sequence[StandardRows], sums: dict[str, Any], shift: Any
+) -> dict[str, Any]:
+    """Return X'y and y'y after the shift of each recipe's drop, points, has been taken off."""
+    import pytensor.tensor as pt
+
+    ends = np.cumsum([0, *(r.drop.size for r in rows)])
+    xy, yy = pt.as_tensor(sums["xy"]), pt.as_tensor(sums["yy"])
+    for k, (design, mine) in enumerate(zip(designs, rows, strict=True)):
+        columns = mine.design()
+        columns[:, : len(design.fixed)] *= design.fixed
+        moved = shift[ends[k] : ends[k + 1]] / design.scale
+        for s, replicates in enumerate(design.replicates):
+            members = (
+                np.flatnonzero(mine.runs == replicates)
+                if design.replicates.size > 1
+                else np.arange(mine.runs.size)
+            )
+            weighted, left = mine.weight[members] * moved[members], 2.0 * mine.drop[members] - moved[members]
+            xy = xy[k, s].inc(-(columns[members].T @ weighted))
+            yy = yy[k, s].inc(-(weighted * left).sum())
+    return {"xy": xy, "yy": yy}
 
 
-def _frontier_scales(size: int, common: Any, own: float, priors: Priors) -> tuple[Any, Any, Any]:
-    """Return log noise, log excess, and how far the curve lies below the trainings' mean: the excess.
+def _log_likelihood(
+    designs: Sequence[RegimeDesign],
+    sums: dict[str, Any],
+    length: Any,
+    log_amplitude: Any,
+    log_noise: Any,
+    share: Any,
+) -> Any:
+    """Return each regime's log density of the drops, coefficients integrated out, up to a constant, (K,)."""
+    import pytensor.tensor as pt
 
-    Noise and excess trade off along a circle of constant variance, and level and excess along a line. Sampled are
-    the total and the odds of its two parts instead (the Jacobian is constant), and the mean's level.
-    """
-    log_total = pm.Flat("log_total", shape=size, initval=np.zeros(size))
-    log_odds = pm.Flat("log_odds", shape=size, initval=np.zeros(size))
-    log_noise = pm.Deterministic("log_noise", log_total - 0.5 * pt.softplus(log_odds))
-    log_shape = pm.Deterministic("log_shape", log_total - 0.5 * pt.softplus(-log_odds))
-    pm.Potential("noise", pm.logp(pm.Normal.dist(common, own), log_noise).sum())
-    excess = pm.Normal.dist(np.log(priors.excess[0]), priors.excess[1])
-    pm.Potential("excess", pm.logp(excess, log_shape).sum())
-    return log_noise, log_shape, pt.exp(log_shape)
+    nu, size = SMOOTHNESS, len(designs)
+    constant = np.log(2.0 * np.sqrt(np.pi)) + lgamma(nu + 0.5) - lgamma(nu) + nu * np.log(2.0 * nu)
+    squares = 2.0 * nu / length[:, None] ** 2 + frequencies() ** 2
+    sines = constant - 2.0 * nu * pt.log(length)[:, None] - (nu + 0.5) * pt.log(squares)
+    log_prior = pt.concatenate([sines, pt.zeros((size, 1))], axis=1) + 2.0 * log_amplitude[:, None]
+    absent = 1.0 - np.array([d.fixed for d in designs])
+    prior_precision = pt.concatenate([pt.as_tensor(absent), pt.exp(-log_prior)], axis=1)
+    variance = pt.exp(2.0 * log_noise)[:, None] * (1.0 - share[:, None] + share[:, None] / sums["replicates"])
+    precision = (sums["xx"] / variance[:, :, None, None]).sum(axis=1)
+    precision = precision + prior_precision[:, :, None] * np.eye(sums["xx"].shape[-1])
+    root = pt.linalg.cholesky(precision)
+    target = (sums["xy"] / variance[:, :, None]).sum(axis=1)
+    half = pt.linalg.solve_triangular(root, target[:, :, None], lower=True, b_ndim=2)[:, :, 0]
+    determinant = 2.0 * pt.log(pt.diagonal(root, axis1=1, axis2=2)).sum(axis=1) + log_prior.sum(axis=1)
+    misfit = (sums["count"] * pt.log(variance) + sums["yy"] / variance).sum(axis=1) - (half**2).sum(axis=1)
+    freedom, within = (
+        np.array([float(v) for v in values])
+        for values in zip(*((d.within_df, d.within) for d in designs), strict=True)
+    )
+    run = pt.where(freedom > 0, share * pt.exp(2.0 * log_noise), 1.0)
+    return -0.5 * (determinant + misfit + freedom * pt.log(run) + within / run)
+
+
+def sample_nuts(
+    designs: Sequence[RegimeDesign], priors: Priors, settings: Settings, progress: bool | None = None
+) -> Draws:
+    """Sample the hyperparameters by NUTS and draw the coefficients exactly given them."""
+    import pymc as pm
+
+    with build_model(designs, priors):
+        trace = pm.sample(
+            draws=settings.draws,
+            tune=settings.tune,
+            chains=CHAINS,
+            nuts_sampler="nutpie",
+            random_seed=settings.random_seed % 2**32,
+            progressbar=sys.stderr.isatty() if progress is None else progress,
+            compute_convergence_checks=False,
+        )
+    posterior = trace["posterior"]
+    logs = [posterior[f"log_{name}"].to_numpy() for name in ("length_scale", "amplitude", "noise")]
+    share = posterior["seed_share"].to_numpy() if "seed_share" in posterior else np.zeros_like(logs[0])
+    share = np.where([d.has_replicates for d in designs], share, 0.0)
+    length_scale, amplitude, noise = np.exp(logs)
+    hyper, rng = (
+        Hyper(length_scale, amplitude, noise, share),
+        np.random.default_rng([settings.random_seed, 5]),
+    )
+    coefficients = [
+        draw_coefficients(d, Hyper(*(values[:, :, k].ravel() for values in hyper)), rng)
+        for k, d in enumerate(designs)
+    ]
+    return Draws(
+        *hyper,
+        coefficients=np.stack(coefficients, axis=1).reshape(*share.shape, -1),
+        statistics={
+            name: trace["sample_stats"][name].to_numpy().astype(np.float64)
+            for name in ("diverging", "energy")
+        },
+    )

@@ -1,158 +1,219 @@
-"""Noise that is not normal: Student-t, or a frontier (normal plus exponential).
+r"""Noise that is not normal, Student-t or exponentially modified normal: Hamiltonian Monte Carlo in NumPy.
 
-The likelihood does not reduce to cross-products, so every row enters every step. Coefficients are sampled
-too, whitened by the exact posterior under normal noise: in those coordinates NUTS needs few steps.
+The likelihood does not reduce to cross-products, so every recipe enters every step. Given the value common to the
+regimes' log noises, regimes are independent: each is moved by its own trajectories, in coordinates in which its
+posterior is about standard normal, so that four steps lead to a nearly independent draw. All chains move side by side.
 
 The curve's length scale and amplitude are set to their posterior medians under normal noise (empirical
-Bayes). Sampled together with the coefficients they form funnels in twenty dimensions: centred, non-centred
-and partially centred versions all gave fewer than 150 effective draws out of 2,000.
+Bayes): sampled together with the coefficients they form funnels in twenty dimensions. Replicates decide the seeds'
+share whatever the tails, so it is held too.
 
-The posterior is the one of the PyMC model `models.build_row_model`; sampled is the same density through a function
-that needs no compiling in each process (`row_density`).
+References
+----------
+Neal (2011), MCMC using Hamiltonian dynamics; Hoffman and Gelman (2014), JMLR 15, section 3.2 (the step size).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 
 from popstats.arrays import FloatArray
-from popstats.inference.data import RegimeData, StandardRows
+from popstats.inference.data import RegimeDesign, StandardRows, replicate_variance
 from popstats.inference.draws import Draws
-from popstats.inference.model import Priors, log_basis_variance
-from popstats.inference.robust_density import compiled_row_posterior, pack_rows
-from popstats.inference.sampling import Chains, sample_compiled, say
+from popstats.inference.exact import coefficient_posterior
+from popstats.inference.model import CHAINS, Hyper, Priors, Settings, prior_precision
+from popstats.inference.noise import log_density_slopes
 
-#: At 0.9 one transition in some thousand diverged under frontier noise: five of six fits of a population with collapses.
-_TARGET_ACCEPT = 0.95
-#: At least so many draws adapt the sampler: with 500, effective sample sizes differed fivefold between seeds.
-_LEAST_TUNE = 1000
-#: Prior precision of a whitened coefficient: the likelihood places it.
-_WIDE = 1e-4
-#: Where the degrees of freedom less one start, and the odds of exponential and normal part; and how far apart chains
-#: start, in logs.
-_START = {"student": 5.0, "frontier": 1.0}
-_APART = 0.5
-
-
-@dataclass(frozen=True)
-class RowCoordinates:
-    """Where the sampler walks: the noises' common value, two scales a regime, whitened coefficients.
-
-    The two scales a regime are log noise and log(degrees of freedom - 1), or the logs of the total spread and of the
-    odds of its exponential and normal parts.
-    """
-
-    # start, spread: (1 + 2 K,); The scales are start + spread * x.
-    start: FloatArray
-    spread: FloatArray
-    centre: FloatArray  # (K, p); Coefficients are centre + root @ z: the exact posterior under normal noise.
-    root: FloatArray  # (K, p, p); Lower triangular.
-    # (K, p); Prior precision of z: next to nothing, but 1 for terms that a regime cannot tell apart.
-    wide: FloatArray
-    precision: FloatArray  # (K, m); Prior precision of the curve's coefficients.
-
-    @classmethod
-    def of(
-        cls,
-        noise: str,
-        regimes: Sequence[RegimeData],
-        normal: Draws,
-        length_scale: FloatArray,
-        amplitude: FloatArray,
-    ) -> RowCoordinates:
-        """Standardise by the exact draws under normal noise; length scale and amplitude, (K,) each, are held."""
-        flat, log_noise = normal.flat_coefficients, np.log(normal.noise).reshape(-1, len(regimes))
-        centre, wide = flat.mean(axis=0), np.full(flat.shape[1:], _WIDE)
-        root = np.zeros((*flat.shape[1:], flat.shape[2]))
-        for k, regime in enumerate(regimes):
-            kept = np.ones(flat.shape[2], dtype=bool)
-            kept[: len(regime.fixed)] = regime.fixed
-            covariance = np.cov(flat[:, k].T) * np.outer(kept, kept) + np.diag(np.where(kept, 1e-9, 1.0))
-            root[k], centre[k, ~kept], wide[k, ~kept] = np.linalg.cholesky(covariance), 0.0, 1.0
-        first = log_noise.mean(axis=0)
-        apart = np.full(len(regimes), _APART)
-        return cls(
-            start=np.concatenate([[first.mean()], first, np.full(len(regimes), np.log(_START[noise]))]),
-            spread=np.concatenate([[_APART], 2.0 * log_noise.std(axis=0), apart]),
-            centre=centre,
-            root=root,
-            wide=wide,
-            precision=np.exp(-log_basis_variance(length_scale)) / amplitude[:, None] ** 2,
-        )
-
-    @property
-    def dimension(self) -> int:
-        """Coordinates in all."""
-        return int(self.start.size + self.centre.size)
-
-    def to_parameters(self, noise: str, x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return log noise and log shape, (..., K) each, and coefficients (..., K, p) of coordinates (..., dimension)."""
-        walked = self.start + self.spread * x[..., : self.start.size]
-        a, b = np.split(walked[..., 1:], 2, axis=-1)
-        z = x[..., self.start.size :].reshape(*x.shape[:-1], *self.centre.shape)
-        coefficients = self.centre + np.einsum("kij,...kj->...ki", self.root, z)
-        if noise == "student":
-            return a, np.logaddexp(0.0, b), coefficients
-        log_shape = a - 0.5 * np.logaddexp(0.0, -b)
-        coefficients[..., 0] -= np.exp(log_shape)
-        return a - 0.5 * np.logaddexp(0.0, b), log_shape, coefficients
-
-
-def pack_row_posterior(coordinates: RowCoordinates, packed: FloatArray, priors: Priors) -> FloatArray:
-    """Return all that the compiled density of the coordinates needs, as one vector.
-
-    Layout: its size, regimes K, coefficients p, those of the curve m; medians and deviations of the log priors
-    (common noise, a regime's own about it, excess); start and spread of the scales, centre, prior precisions and
-    root of the coefficients, the curve's prior precisions, then `pack_rows`.
-    """
-    c, (median, spread) = coordinates, priors.noise
-    common, own = spread * np.sqrt(priors.pooling), spread * np.sqrt(1.0 - priors.pooling)
-    vector = np.concatenate([
-        [0.0, *c.centre.shape, c.precision.shape[1]],
-        [np.log(median), common, own, np.log(priors.excess[0]), priors.excess[1]],
-        c.start, c.spread, c.centre.ravel(), c.wide.ravel(), c.root.ravel(), c.precision.ravel(), packed,
-    ])  # fmt: skip
-    vector[0] = vector.size
-    return vector
+#: Steps of a trajectory, and the largest step: together a little over a quarter of the standard normal's orbit. The
+#: edge of an exponential is sharp, and needs short ones.
+_STEPS = {"student": 4, "exgaussian": 8}
+_ORBIT = 2.2
+#: Steps are shortened at random by up to this share, so that no orbit closes.
+_JITTER = 0.3
+#: Share of proposals to be accepted; least tuning draws, and their shares after which the coordinates are made anew.
+_TARGET_ACCEPT = 0.9
+_LEAST_TUNE = {"student": 400, "exgaussian": 1000}
+_STAGES = (0.15, 0.45, 0.9)
+#: An error of the energy beyond this is a divergence.
+_DIVERGENCE = 1000.0
+#: Where degrees of freedom less one, or odds of the exponential and the normal part, start; how far apart, in logs.
+_START = {"student": 5.0, "exgaussian": 1.0}
+_APART = 0.3
 
 
 def sample_rows(
-    noise: str,
-    regimes: Sequence[RegimeData],
+    settings: Settings,
+    designs: Sequence[RegimeDesign],
     rows: Sequence[StandardRows],
     normal: Draws,
     priors: Priors,
-    chains: Chains,
-    progress: bool | None = None,
 ) -> Draws:
-    """Sample curves, scales and the shape of the noise, every recipe seen one by one."""
-    share = np.median(normal.seed_share, axis=(0, 1))
-    length_scale, amplitude = np.median(normal.length_scale, (0, 1)), np.median(normal.amplitude, (0, 1))
-    coordinates = RowCoordinates.of(noise, regimes, normal, length_scale, amplitude)
-    say(progress, "loading the compiled model (compiling it, for some seconds, the first time on a machine)")
-    density = compiled_row_posterior()
-    say(progress, f"sampling {chains.number} chains over {sum(r.drop.size for r in rows):,} recipes")
-    data = pack_row_posterior(coordinates, _pack(noise, regimes, rows, share), priors)
-    chains = replace(chains, tune=max(chains.tune, _LEAST_TUNE))
-    raw = sample_compiled(density, data, coordinates.dimension, chains, target_accept=_TARGET_ACCEPT)
-    log_noise, log_shape, coefficients = coordinates.to_parameters(noise, raw.positions)
+    """Sample curves, scales and the shape of the noise; `normal` are draws under normal noise, from which it starts."""
+    rng, tune = (
+        np.random.default_rng([settings.random_seed, 6]),
+        max(settings.tune, _LEAST_TUNE[settings.noise]),
+    )
+    hypers = [normal.median_hyper(k) for k in range(len(designs))]
+    walkers = [
+        _Walker(_Posterior(settings.noise, d, r, h, priors), coefficient_posterior(d, h), h.noise, rng)
+        for d, r, h in zip(designs, rows, hypers, strict=True)
+    ]
+    stages = {round(share * tune) for share in _STAGES}
+    positions, diverging = [], []
+    for i in range(tune + settings.draws):
+        common = _draw_common(walkers, priors, rng)
+        for walker in walkers:
+            walker.move(common, tuning=i < tune)
+            if i in stages:
+                walker.adapt()
+        if i >= tune:
+            positions.append(np.stack([w.position for w in walkers]))
+            diverging.append(np.any([w.diverged for w in walkers], axis=0))
+    drawn = np.array(positions).transpose(3, 0, 1, 2)  # (chains, draws, K, p + 2)
+    log_noise, log_shape = _scales(settings.noise, drawn[..., -2], drawn[..., -1])
+    coefficients, shape = drawn[..., :-2].copy(), np.exp(log_shape)
+    if settings.noise == "exgaussian":
+        coefficients[..., 0] -= shape
+    held = Hyper(*(np.broadcast_to(np.concatenate(v), shape.shape).copy() for v in zip(*hypers, strict=True)))
     return Draws(
-        length_scale=np.broadcast_to(length_scale, log_noise.shape).copy(),
-        amplitude=np.broadcast_to(amplitude, log_noise.shape).copy(),
-        noise=np.exp(log_noise),
-        seed_share=np.broadcast_to(share, log_noise.shape).copy(),
+        *held._replace(noise=np.exp(log_noise)),
         coefficients=coefficients,
-        statistics=raw.statistics,
-        edge_probability=np.zeros(len(regimes)),
-        shape=np.exp(log_shape),
+        shape=shape,
+        statistics={"diverging": np.array(diverging, dtype=np.float64).T},
     )
 
 
-def _pack(
-    noise: str, regimes: Sequence[RegimeData], rows: Sequence[StandardRows], share: FloatArray
-) -> FloatArray:
-    relative = [np.sqrt((1.0 - s + s / r.runs) / r.weight) for r, s in zip(rows, share.tolist(), strict=True)]
-    return pack_rows(noise, regimes, rows, relative)
+def _scales(noise: str, a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return log noise and log shape of the walked pair.
+
+    "student": log noise and log(degrees of freedom - 1). "exgaussian": logs of the total spread and of the odds of its
+    exponential and normal parts, which trade off against each other.
+    """
+    if noise == "student":
+        return a, np.logaddexp(0.0, b)
+    return a - 0.5 * np.logaddexp(0.0, b), a - 0.5 * np.logaddexp(0.0, -b)
+
+
+class _Posterior:
+    """Log posterior density of one regime given the common noise, at positions (coefficients, a, b) side by side.
+
+    Under exponentially modified noise the first coefficient is the mean's level, not the curve's: the curve's trades off
+    against the mean of the exponential.
+    """
+
+    def __init__(
+        self, noise: str, design: RegimeDesign, rows: StandardRows, hyper: Hyper, priors: Priors
+    ) -> None:
+        self.noise, self.priors = noise, priors
+        kept = np.ones(design.xy.shape[1])
+        kept[: len(design.fixed)] = design.fixed
+        self.columns = rows.design() * kept
+        self.drop = rows.drop[:, None]
+        self.relative = np.sqrt(replicate_variance(hyper.seed_share, rows.runs, rows.weight))[:, None]
+        self.precision = prior_precision(design.fixed, hyper.length_scale, hyper.amplitude).T
+        self.own = priors.noise[1] * np.sqrt(1.0 - priors.pooling)
+
+    def slopes(self, position: FloatArray, common: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return value (C,) and gradient (p + 2, C) at positions (p + 2, C), given the common log noise (C,)."""
+        beta, a, b = position[:-2], position[-2], position[-1]
+        log_noise, log_shape = _scales(self.noise, a, b)
+        shape, odds = np.exp(log_shape), 1.0 / (1.0 + np.exp(-b))
+        shift = shape if self.noise == "exgaussian" else 0.0
+        e = self.drop - self.columns @ beta + shift
+        rows, by_e, by_noise, by_shape = log_density_slopes(
+            self.noise, e, np.exp(log_noise) * self.relative, shape
+        )
+        away = (log_noise - common) / self.own
+        to_noise = by_noise.sum(axis=0) - away / self.own
+        to_shape = (by_shape + by_e * shift).sum(axis=0)
+        value = rows.sum(axis=0) - 0.5 * (self.precision * beta**2).sum(axis=0) - 0.5 * away**2
+        value += self.priors.log_shape_density(self.noise, shape)
+        gradient = np.empty_like(position)
+        gradient[:-2] = -self.columns.T @ by_e - self.precision * beta
+        if self.noise == "student":
+            gradient[-2], gradient[-1] = to_noise, odds * to_shape + 2.0 - 0.1 * np.exp(b)
+        else:
+            median, spread = self.priors.excess
+            to_shape -= (log_shape - np.log(median)) / spread**2
+            gradient[-2] = to_noise + to_shape
+            gradient[-1] = 0.5 * ((1.0 - odds) * to_shape - odds * to_noise)
+        return value, gradient
+
+
+class _Walker:
+    """The chains of one regime, side by side."""
+
+    def __init__(
+        self,
+        target: _Posterior,
+        normal: tuple[FloatArray, FloatArray],
+        noise: FloatArray,
+        rng: np.random.Generator,
+    ) -> None:
+        # normal: mean (1, p) and root (1, p, p) of the coefficients under normal noise
+        self.target, self.rng = target, rng
+        (mean,), (root,) = normal
+        self.root = np.zeros((mean.size + 2, mean.size + 2))
+        self.root[:-2, :-2] = np.linalg.cholesky(root @ root.T)
+        self.root[[-2, -1], [-2, -1]] = _APART
+        centre = np.concatenate([mean, np.log(noise), [np.log(_START[target.noise])]])
+        self.position = centre[:, None] + self.root @ rng.standard_normal((centre.size, CHAINS))
+        self.diverged = np.zeros(CHAINS, dtype=bool)
+        self.steps = _STEPS[target.noise]
+        self._restart(0.1)
+
+    @property
+    def log_noise(self) -> FloatArray:
+        """Of each chain, (C,)."""
+        return _scales(self.target.noise, self.position[-2], self.position[-1])[0]
+
+    def move(self, common: FloatArray, tuning: bool) -> None:
+        """Follow a trajectory from each chain's position, and accept its end or stay."""
+        step = (self.step if tuning else self.mean_step) * (1.0 - _JITTER * self.rng.random())
+        position, momentum = self.position, self.rng.standard_normal(self.position.shape)
+        value, gradient = self.target.slopes(position, common)
+        energy = 0.5 * (momentum**2).sum(axis=0) - value
+        with np.errstate(all="ignore"):  # a step too far is not accepted
+            for _ in range(self.steps):
+                momentum = momentum + 0.5 * step * (self.root.T @ gradient)
+                position = position + step * (self.root @ momentum)
+                value, gradient = self.target.slopes(position, common)
+                momentum = momentum + 0.5 * step * (self.root.T @ gradient)
+            error = np.nan_to_num(0.5 * (momentum**2).sum(axis=0) - value - energy, nan=np.inf)
+            chance = np.minimum(1.0, np.exp(-error))
+        self.diverged = error > _DIVERGENCE
+        self.position = np.where(self.rng.random(CHAINS) < chance, position, self.position)
+        if tuning:
+            self.seen.append(self.position)
+            self._tune(float(chance.mean()))
+
+    def adapt(self) -> None:
+        """Make the coordinates anew from where the chains have been, drawn towards the last ones where that is little."""
+        seen = np.concatenate(self.seen[len(self.seen) // 3 :], axis=1)
+        share = seen.shape[1] / (seen.shape[1] + 2.0 * len(seen))
+        covariance = share * np.cov(seen) + (1.0 - share) * self.root @ self.root.T
+        self.root = np.linalg.cholesky(covariance)
+        self._restart(self.mean_step)
+
+    def _restart(self, step: float) -> None:
+        self.step = self.mean_step = step
+        self.seen: list[FloatArray] = []
+        self.shortfall, self.anchor = 0.0, np.log(10.0 * step)
+
+    def _tune(self, accepted: float) -> None:
+        """Dual averaging (Hoffman and Gelman 2014, algorithm 5)."""
+        m = len(self.seen)
+        self.shortfall += (_TARGET_ACCEPT - accepted - self.shortfall) / (m + 10.0)
+        self.step = min(float(np.exp(self.anchor - np.sqrt(m) / 0.05 * self.shortfall)), _ORBIT / self.steps)
+        self.mean_step *= (self.step / self.mean_step) ** (m**-0.75)
+
+
+def _draw_common(walkers: Sequence[_Walker], priors: Priors, rng: np.random.Generator) -> FloatArray:
+    """Draw the value common to the regimes' log noises given them, (C,)."""
+    (median, spread), pooling = priors.noise, priors.pooling
+    own, shared = 1.0 / (spread**2 * (1.0 - pooling)), 1.0 / (spread**2 * pooling)
+    precision = shared + own * len(walkers)
+    mean = (shared * np.log(median) + own * np.sum([w.log_noise for w in walkers], axis=0)) / precision
+    return np.asarray(mean + rng.standard_normal(CHAINS) / np.sqrt(precision))

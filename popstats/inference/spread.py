@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,28 +10,21 @@ import pandas as pd
 from popstats.arrays import FloatArray
 from popstats.inference.data import (
     PreparedPopulation,
-    RegimeData,
+    RegimeDesign,
     prepare_regimes,
     standard_rows,
 )
 from popstats.inference.exact import draw_regime
 from popstats.inference.model import KEPT_RANGE, Priors
 
-if TYPE_CHECKING:
-    pass
-
-
 #: From this ratio of residual standard deviations between the ends of the observed range on, rows are weighted.
 SPREAD_CHANGE = 1.5
-
 
 #: ... if the change is also this many standard errors away from none.
 SIGNIFICANCE = 2.5
 
-
 # Mean and standard deviation of the log of a chi-square variable with one degree of freedom.
 _LOG_CHI2_MEAN, _LOG_CHI2_SD = -1.2704, 2.2214
-
 
 # Residuals are cut off here (in units of the regime's scale): a single one of 0 must not decide the slope.
 _SMALLEST = 1e-3
@@ -42,7 +34,7 @@ _SMALLEST = 1e-3
 class SpreadChange:
     """How the residual spread changes over one regime's observed range."""
 
-    slope: float  # Change of the log standard deviation a half-range of log mCB.
+    slope: float  # Change of the log standard deviation per half-range of log mCB.
     standard_error: float  # Of the slope.
 
     @property
@@ -57,7 +49,7 @@ class SpreadChange:
 
 
 def estimate_spread_change(
-    recipes: pd.DataFrame, regime: RegimeData, coefficients: FloatArray
+    recipes: pd.DataFrame, regime: RegimeDesign, coefficients: FloatArray
 ) -> SpreadChange:
     """Regress the log squared residuals of a regime's recipes on u (Harvey 1976, doi:10.2307/1913974)."""
     # coefficients (p,)
@@ -69,7 +61,7 @@ def estimate_spread_change(
     return SpreadChange(float((u * squared).sum()) / total / 2.0, _LOG_CHI2_SD / np.sqrt(total) / 2.0)
 
 
-def precision_weights(recipes: pd.DataFrame, regime: RegimeData, change: SpreadChange) -> FloatArray:
+def precision_weights(recipes: pd.DataFrame, regime: RegimeDesign, change: SpreadChange) -> FloatArray:
     """Return each recipe's relative precision, mean 1 over the regime; all ones where the change is small."""
     if not change.matters:
         return np.ones(len(recipes))
@@ -78,7 +70,7 @@ def precision_weights(recipes: pd.DataFrame, regime: RegimeData, change: SpreadC
 
 
 def relative_spread(
-    log_mcb: FloatArray, recipes: FloatArray, regime: RegimeData, change: SpreadChange
+    log_mcb: FloatArray, recipes: FloatArray, regime: RegimeDesign, change: SpreadChange
 ) -> FloatArray:
     """Return the residual standard deviation at `log_mcb` over that of a recipe with weight 1, shape (m,)."""
     # log_mcb (m,); recipes (n,)
@@ -86,7 +78,7 @@ def relative_spread(
     return np.asarray(np.sqrt(mean / _precision(log_mcb, regime, change)))
 
 
-def _precision(log_mcb: FloatArray, regime: RegimeData, change: SpreadChange) -> FloatArray:
+def _precision(log_mcb: FloatArray, regime: RegimeDesign, change: SpreadChange) -> FloatArray:
     unit = np.clip(regime.curve_scale.to_unit(log_mcb), -KEPT_RANGE, KEPT_RANGE)
     return np.asarray(np.exp(-2.0 * change.slope * unit))
 
@@ -94,14 +86,13 @@ def _precision(log_mcb: FloatArray, regime: RegimeData, change: SpreadChange) ->
 #: Draws that the weights for a changing spread are estimated with, before the fit proper.
 _PILOT_DRAWS = 200
 
-
-#: ... and the most recipes a regime that it is estimated from.
+#: ... and the most recipes per regime that it is estimated from.
 _PILOT_RECIPES = 10_000
 
 
 def weighted_regimes(
     prepared: PreparedPopulation, priors: Priors, seed: int
-) -> tuple[tuple[RegimeData, ...], tuple[SpreadChange | None, ...]]:
+) -> tuple[tuple[RegimeDesign, ...], tuple[SpreadChange | None, ...]]:
     """Weight the recipes of regimes where the spread about a pilot fit changes over the range."""
     recipes, data = prepared.recipes.table, prepared.regimes
     weights = np.ones(len(recipes))
@@ -112,7 +103,7 @@ def weighted_regimes(
             # Thinned where there are more: the slope is then known to 0.02, a tenth of the smallest that matters.
             some = recipes.iloc[mine[:: max(1, mine.size // _PILOT_RECIPES)]]
             pilot = draw_regime(regime, priors, _PILOT_DRAWS, np.random.default_rng([seed, k, 1]))
-            change = estimate_spread_change(some, regime, pilot.coefficients.mean(axis=0))
+            change = estimate_spread_change(some, regime, pilot.flat_coefficients[:, 0].mean(axis=0))
             if change.matters:
                 weights[mine] = precision_weights(recipes.iloc[mine], regime, change)
         changes.append(change)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from popstats.arrays import BoolArray, FloatArray
 from popstats.findings import Estimate, Finding, Span, Value
-from popstats.inference.data import RegimeData
+from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import INTERVAL_MASS, interval
 from popstats.judgement.explained import Explained, what_explains
 from popstats.judgement.premises import broken_premise
@@ -27,7 +27,6 @@ from popstats.posterior.optimum import (
     has_optimum,
     is_flat,
     least_rise,
-    near_stretches,
     read_optimum,
     second_region,
 )
@@ -69,7 +68,7 @@ class RegimePosterior:
     k: int  # Position among the fitted regimes.
 
     @property
-    def data(self) -> RegimeData:
+    def data(self) -> RegimeDesign:
         """What the model saw of the regime."""
         return self.analysis.fit.fitted[self.k]
 
@@ -179,8 +178,7 @@ class RegimePosterior:
         """The ranges of mCB to choose from: the near-optimal one first, or two with worse values in between."""
         if self.regions:
             return tuple(exponentials((low, high)) for low, _, high in self.regions)
-        found = near_stretches(self.grid, self.drop, self.optimum, self.thresholds.near)
-        return tuple(exponentials(pair) for pair in found)
+        return tuple(exponentials(pair) for pair in self.optimum.near.stretches)
 
     @property
     def shape(self) -> Finding:
@@ -260,7 +258,7 @@ class Analysis:
             self.fit.population,
             regime_axis=settings.regime_axis,
             regimes=settings.regimes,
-            seed=settings.seed,
+            seed=settings.random_seed,
         )
 
     @property
@@ -288,7 +286,7 @@ class Analysis:
     def verdict(
         self,
         conjecture: str,
-        regime: RegimeData | None,
+        regime: RegimeDesign | None,
         effect: Effect,
         said: Finding,
         facts: Sequence[Finding] = (),
@@ -330,7 +328,7 @@ class Analysis:
         )
 
     def not_assessable(
-        self, conjecture: str, regime: RegimeData | None, why: Finding, remedies: Sequence[Finding] = ()
+        self, conjecture: str, regime: RegimeDesign | None, why: Finding, remedies: Sequence[Finding] = ()
     ) -> Verdict:
         """Say that a claim cannot be assessed, why, and what would change that."""
         nan, where = float("nan"), (ALL if regime is None else regime.label,)
@@ -341,16 +339,16 @@ class Analysis:
             Finding("not assessable", where, values), (why, *self.note), tuple(remedies),
         )  # fmt: skip
 
-    def rejected(self, conjecture: str, regime: RegimeData | None) -> Verdict:
+    def rejected(self, conjecture: str, regime: RegimeDesign | None) -> Verdict:
         """Say that a claim cannot be assessed because the fit cannot be used, and what to do."""
         return self.not_assessable(conjecture, regime, self.rejection, (self.way_out,))
 
-    def _observed(self, regime: RegimeData | None) -> tuple[float, float]:
+    def _observed(self, regime: RegimeDesign | None) -> tuple[float, float]:
         if regime is None or not regime.fitted:
             return float("nan"), float("nan")
         return exponentials(regime.observed)
 
-    def _range(self, regime: RegimeData | None) -> tuple[Finding, ...]:
+    def _range(self, regime: RegimeDesign | None) -> tuple[Finding, ...]:
         """Return where anything is claimed, for the end of a reason."""
         if regime is None:
             return ()
@@ -366,7 +364,7 @@ class Analysis:
             for k, label in enumerate(assigned.labels)
         }
 
-    def mixture(self, regime: RegimeData) -> tuple[Finding, ...]:
+    def mixture(self, regime: RegimeDesign) -> tuple[Finding, ...]:
         """Return that networks retrained in different ways share one curve, where they do."""
         names = self.techniques.get(regime.label, ())
         return (
@@ -477,14 +475,14 @@ def stated(reason: str | Finding) -> Finding:
     return reason if isinstance(reason, Finding) else Finding("text", (), {"text": reason})
 
 
-def twice_the_recipes(regime: RegimeData) -> Finding:
+def twice_the_recipes(regime: RegimeDesign) -> Finding:
     """Return the plan of a population of twice the regime's recipes."""
     values: dict[str, Value] = {"axis": regime.axis, "count": 2 * regime.n_recipes, "space": "stratified"}
     return Finding("twice the recipes", (f"{regime.target:g}",), values)
 
 
 def more_recipes(
-    regime: RegimeData, count: int = PROPOSED_COUNT, techniques: tuple[str, ...] = ()
+    regime: RegimeDesign, count: int = PROPOSED_COUNT, techniques: tuple[str, ...] = ()
 ) -> Finding:
     """Return the plan of a population that would tell, retrained by these techniques."""
     space = "" if techniques else "stratified"

@@ -197,7 +197,7 @@ def parametric_optima(fitted: Fit, curve: str) -> dict[str, Estimate | None]:
         settings.regime_axis,
         settings.regimes,
         curve=curve,
-        seed=settings.seed,
+        random_seed=settings.random_seed,
         priors=fitted.prior_settings,
     )
     pairs = zip(companion.fitted, companion.optimum_draws, strict=True)

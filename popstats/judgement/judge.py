@@ -9,6 +9,7 @@ import pandas as pd
 
 from popstats.errors import FitError
 from popstats.findings import Finding
+from popstats.inference.model import CHAINS
 from popstats.judgement.analysis import Analysis, RegimePosterior
 from popstats.judgement.optimum_claims import (
     COST_CONJECTURE,
@@ -32,7 +33,7 @@ from popstats.posterior.optimum import has_optimum
 from popstats.words import ALL
 
 #: Draws of the second fit, on the other axis: a probability of 0.95 is then known to 0.005.
-DRAWS, CHAINS = 2000, 4
+DRAWS = 2000
 
 
 _COSTS = {"macs": "MACs", "params": "parameters"}
@@ -121,10 +122,8 @@ def _on_the_other_axis(analysis: Analysis) -> Analysis:
     other = fit(
         analysis.fit.population,
         regime_axis="params" if analysis.fit.regime_axis == "macs" else "macs",
-        method="exact",
         draws=DRAWS // CHAINS,
-        chains=CHAINS,
-        seed=analysis.fit.settings.seed,
+        random_seed=analysis.fit.settings.random_seed,
         priors=analysis.fit.prior_settings,
     )
     note = Finding("other axis", (), {"equal": _COSTS[other.regime_axis]})
@@ -187,7 +186,7 @@ def _of_regime(analysis: Analysis, regime: RegimePosterior) -> Iterator[Row]:
     limits = analysis.thresholds
     for conjecture in (COST_CONJECTURE[analysis.fit.regime_axis], "C3a"):
         yield conjecture, regime.label, regime.prior_probability
-    yield "C3b", regime.label, prior_lift(limits, analysis.fit.settings.seed)
+    yield "C3b", regime.label, prior_lift(limits, analysis.fit.settings.random_seed)
     regret = regime.prior.regret_at_original[has_optimum(regime.prior, limits.rise)]
     if regret.size and np.isfinite(regret).all():
         yield "C3c", regime.label, float((regret < limits.regret).mean())
@@ -202,5 +201,5 @@ def _of_all(analysis: Analysis) -> list[Row]:
         rows.append(("C3d", ALL, float((change > np.log(limits.trend)).mean())))
     if len(regimes) >= limits.limit_regimes:
         base = best_base(np.array([float(np.median(r.optimum.limit)) for r in regimes]), steps)
-        rows.append(("C4", ALL, luck(base, analysis.fit.settings.seed)))
+        rows.append(("C4", ALL, luck(base, analysis.fit.settings.random_seed)))
     return rows

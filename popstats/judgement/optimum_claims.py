@@ -14,7 +14,6 @@ from popstats.judgement.analysis import (
     estimate,
     exponentials,
     more_recipes,
-    stated,
     twice_the_recipes,
 )
 from popstats.judgement.explained import WidthsBeyond
@@ -51,8 +50,8 @@ def per_regime(
     fitted = analysis.by_label
     return [
         judge_one(analysis, fitted[r.label])
-        if r.fitted
-        else analysis.not_assessable(conjecture, r, stated(r.reason), (more_recipes(r),))
+        if r.reason is None
+        else analysis.not_assessable(conjecture, r, r.reason, (more_recipes(r),))
         for r in analysis.fit.regimes
     ]
 
@@ -72,7 +71,11 @@ def optimum_undecided(regime: RegimePosterior) -> Finding | None:
 def remedies(regime: RegimePosterior) -> tuple[Finding, ...]:
     """Return what would decide whether there is an optimum: where a premise is broken, other recipes; else more."""
     if regime.withheld and regime.withheld.kind == "moves with cost":
-        return (Finding("narrower regimes", (regime.label,), {"half_width": regime.data.half_width / 2.0}),)
+        kept = 1.0 - regime.data.target
+        half = kept - kept * float(np.exp(-regime.data.reach / 2.0))
+        return (
+            Finding("narrower regimes", (regime.label,), {"target": regime.data.target, "half_width": half}),
+        )
     between = regime.withheld is not None
     return (Finding("fill the gaps", (regime.label,)),) * between + (twice_the_recipes(regime.data),)
 
@@ -105,7 +108,11 @@ def _near(regime: RegimePosterior) -> Finding:
     if len(regime.regions) == 2:
         first, second = regime.stretches
         return Finding("two regions", (regime.label,), {"best": best, "first": first, "second": second})
-    values: dict[str, Value] = {"best": best, "ranges": regime.stretches, "height": regime.thresholds.near}
+    values: dict[str, Value] = {
+        "best": best,
+        "ranges": regime.stretches,
+        "height": regime.optimum.near.height,
+    }
     return Finding("near-optimal", (regime.label,), values)
 
 

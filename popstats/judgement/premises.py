@@ -7,12 +7,14 @@ from scipy import stats
 
 from popstats.arrays import FloatArray
 from popstats.findings import Finding
-from popstats.inference.model import OBSERVED_QUANTILES
+from popstats.inference.model import OBSERVED_QUANTILES, prior_precision
 from popstats.judgement.verdicts import Thresholds
 from popstats.posterior.mean_curve import MeanCurve
 
 #: Neighbours further apart than this share of the observed range belong to different clusters.
 GAP = 0.05
+#: Share of the recipes, those with the most room around them, that do not count in clusters.
+STRAGGLERS = 0.05
 
 
 def broken_premise(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> Finding | None:
@@ -27,10 +29,11 @@ def moves_with_cost(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> F
     generalised least squares with the curve as a random effect.
     """
     regime, rows, design = curve.points.regime, curve.points.rows, curve.points.design
-    m, u, weight = rows.distance, rows.unit, 1.0 / curve.scale**2
+    m, u, weight = rows.offset, rows.unit, 1.0 / curve.scale**2
     columns = np.column_stack([m * u, m * u**2, rows.drop])
     weighted = design.T * weight
-    precision = weighted @ design + np.diag(curve.penalty)
+    penalty = prior_precision(regime.fixed, curve.hyper.length_scale, curve.hyper.amplitude)[0]
+    precision = weighted @ design + np.diag(penalty)
     rest = columns - design @ np.linalg.solve(precision, weighted @ columns)
     products = (columns.T * weight) @ rest
     slopes = np.linalg.lstsq(products[:2, :2], products[:2, 2], rcond=1e-10)[0]
@@ -50,11 +53,15 @@ def moves_with_cost(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> F
 
 
 def few_clusters(log_mcb: FloatArray, grid: FloatArray, limits: Thresholds) -> Finding | None:
-    """Count the clusters of recipes in mCB, and the share of the grid within half a gap of any recipe."""
+    """Count the clusters of recipes in mCB, and the share of the grid within half a gap of any, stragglers left out."""
     gap = GAP * (grid[-1] - grid[0])
     inside = np.sort(log_mcb[(log_mcb >= grid[0]) & (log_mcb <= grid[-1])])
-    if not inside.size:
+    if inside.size < 2:
         return None
+    # A recipe's room: from the recipe before it to the one after it. Tails of clusters must not bridge their gaps.
+    room = np.diff(inside, prepend=2.0 * inside[0] - inside[1], append=2.0 * inside[-1] - inside[-2])
+    sparse = np.argsort(room[1:] + room[:-1], kind="stable")[inside.size - int(STRAGGLERS * inside.size) :]
+    inside = np.delete(inside, sparse)
     clusters = 1 + int((np.diff(inside) > gap).sum())
     after = np.searchsorted(inside, grid)
     nearest = np.minimum(

@@ -12,7 +12,7 @@ import pandas as pd
 from popstats.arrays import BoolArray, FloatArray
 from popstats.errors import FitError
 from popstats.findings import Finding, Value
-from popstats.inference.data import RegimeData
+from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import interval
 from popstats.judgement.analysis import (
     PROPOSED_COUNT,
@@ -41,7 +41,7 @@ def judge_widths_beyond(analysis: Analysis) -> list[Verdict]:
     return [_widths_beyond(analysis, regime) for regime in analysis.fit.regimes]
 
 
-def _widths_beyond(analysis: Analysis, regime: RegimeData) -> Verdict:
+def _widths_beyond(analysis: Analysis, regime: RegimeDesign) -> Verdict:
     beyond = analysis.explained.widths_beyond.get(regime.label)
     if beyond is None:
         why = Finding("few for validation", (), {"recipes": regime.n_recipes, "needed": MINIMUM_RECIPES})
@@ -88,13 +88,13 @@ def std_halves(std: FloatArray) -> tuple[BoolArray, BoolArray]:
 class _Compared:
     """The two STD spaces of one regime."""
 
-    regime: RegimeData
+    regime: RegimeDesign
     difference: SpaceDifference
     bounds: tuple[float, float]  # STD at which the low one ends and the high one begins.
     medians: float  # How much smaller the low-STD space's median drop is, points.
 
 
-def _compare_std(analysis: Analysis, regime: RegimeData, recipes: pd.DataFrame) -> Verdict | _Compared:
+def _compare_std(analysis: Analysis, regime: RegimeDesign, recipes: pd.DataFrame) -> Verdict | _Compared:
     if len(recipes) < MINIMUM_RECIPES:
         few = Finding("few for spaces", (), {"recipes": len(recipes), "needed": MINIMUM_RECIPES})
         return analysis.not_assessable("S1", regime, few, (more_recipes(regime),))
@@ -102,7 +102,11 @@ def _compare_std(analysis: Analysis, regime: RegimeData, recipes: pd.DataFrame) 
     bounds = float(recipes["std"][low].max()), float(recipes["std"][high].min())
     if bounds[0] >= bounds[1]:
         return analysis.not_assessable("S1", regime, Finding("one STD"), (more_recipes(regime),))
-    drop, cost, seed = recipes["drop"].to_numpy(), recipes["cost"].to_numpy(), analysis.fit.settings.seed
+    drop, cost, seed = (
+        recipes["drop"].to_numpy(),
+        recipes["cost"].to_numpy(),
+        analysis.fit.settings.random_seed,
+    )
     try:
         found = compare_spaces(drop[low], drop[high], costs=(cost[low], cost[high]), seed=seed)
     except FitError as error:
@@ -179,7 +183,7 @@ def _unnamed(analysis: Analysis) -> tuple[Finding, ...]:
 
 
 def _with_techniques(
-    regimes: Sequence[RegimeData], techniques: tuple[str, ...], count: int = PROPOSED_COUNT
+    regimes: Sequence[RegimeDesign], techniques: tuple[str, ...], count: int = PROPOSED_COUNT
 ) -> Finding:
     """Return the plan of a population retrained in several ways."""
     named = techniques if len(techniques) > 1 else ("fine-tune", "scratch")
@@ -192,16 +196,14 @@ def _technique(analysis: Analysis, name: str) -> Analysis:
     fitted = fit(
         analysis.fit.population.in_regimes(analysis.fit.recipes.assigned).where(retraining=name),
         regime_axis=settings.regime_axis,
-        # Noise as in the fit that is judged; only normal noise has a closed form.
         noise=settings.noise,
-        method="exact" if settings.noise == "normal" else "nuts",
-        seed=settings.seed,
+        random_seed=settings.random_seed,
         priors=analysis.fit.prior_settings,
     )
     return Analysis(fitted, analysis.thresholds)
 
 
-def _moved(analysis: Analysis, alone: dict[str, Analysis], regime: RegimeData) -> Verdict:
+def _moved(analysis: Analysis, alone: dict[str, Analysis], regime: RegimeDesign) -> Verdict:
     if rejected := {name: a for name, a in alone.items() if not a.usable}:
         name, worst = next(iter(rejected.items()))
         why = Finding("technique rejected", (), {"technique": name, "why": worst.rejection})
@@ -231,7 +233,7 @@ def _moved(analysis: Analysis, alone: dict[str, Analysis], regime: RegimeData) -
     )
 
 
-def _of_target(analysis: Analysis, regime: RegimeData) -> RegimePosterior | None:
+def _of_target(analysis: Analysis, regime: RegimeDesign) -> RegimePosterior | None:
     """Return a technique's own regime of this centre, where it was fitted."""
     return next((r for r in analysis.regimes if abs(r.data.target - regime.target) < 1e-9), None)
 

@@ -54,7 +54,7 @@ def judge_limit(analysis: Analysis) -> Verdict:
         return few
     limit = np.stack([r.optimum.limit for r in regimes], axis=1)
     log_mcb = np.stack([r.optimum.log_mcb for r in regimes], axis=1)
-    middle, seed = np.median(limit, axis=0), analysis.fit.settings.seed
+    middle, seed = np.median(limit, axis=0), analysis.fit.settings.random_seed
     base = best_base(middle, aggressiveness(regimes))
     gain = leave_one_out_gain(limit, log_mcb, base)
     lucky = lucky_share(middle, np.median(log_mcb, axis=0), base, np.random.default_rng([seed, 42]))

@@ -35,7 +35,7 @@ PRIOR_WINNERS = 2.0
 SIMULATIONS = 100
 _DRAWS = 4000
 #: The fit's noise, for the reason.
-_NOISES = {"normal": "normal", "student": "Student-t", "frontier": "frontier (normal plus exponential)"}
+_NOISES = {"normal": "normal", "student": "Student-t", "exgaussian": "exponentially modified normal"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def judge_winners(analysis: Analysis) -> list[Verdict]:
 
 
 def _winners(analysis: Analysis, regime: RegimePosterior) -> Verdict:
-    limits, seed, data = analysis.thresholds, analysis.fit.settings.seed, regime.data
+    limits, seed, data = analysis.thresholds, analysis.fit.settings.random_seed, regime.data
     if data.n_recipes < MINIMUM_RECIPES:
         few = Finding("few for halves", (), {"recipes": data.n_recipes, "needed": MINIMUM_RECIPES})
         return analysis.not_assessable("C3b", data, few, (more_recipes(data),))

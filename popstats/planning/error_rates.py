@@ -5,6 +5,7 @@ It stands after the verdicts because it counts them.
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 from collections.abc import Iterable, Sequence
@@ -19,12 +20,13 @@ import pandas as pd
 
 from popstats.errors import FitError
 from popstats.inference.draws import INTERVAL_MASS, interval
-from popstats.inference.model import Method
+from popstats.inference.model import CHAINS, Method
 from popstats.judgement.analysis import Analysis
 from popstats.judgement.verdicts import Thresholds
+from popstats.planning.hard_nulls import HARD_NULLS, simulate_null
 from popstats.population.simulate import simulate_population
 from popstats.posterior.fit import Fit, fit
-from popstats.posterior.optimum import OptimumDraws
+from popstats.posterior.optimum import NEAR_OPTIMAL_POINTS, OptimumDraws
 from popstats.words import percent
 
 #: Regimes of each simulated population; each is one repetition of the experiment.
@@ -66,7 +68,7 @@ def settings(sizes: Iterable[int] = (30, 100, 500, 3000)) -> tuple[Setting, ...]
     """Return the settings of the full calibration: truths x sizes, rises for power, kinds of noise."""
     found = []
     for n in sizes:
-        found += [Setting(truth, n) for truth in (*NULLS, *OPTIMA)]
+        found += [Setting(truth, n) for truth in (*NULLS, *HARD_NULLS, *OPTIMA)]
         found += [Setting("quadratic", n, rise=rise) for rise in (0.15, 0.2)]
         for kind in ("heavy", "skewed", "growing"):
             found += [Setting(truth, n, noise_kind=kind) for truth in ("quadratic", "saturating-8")]
@@ -86,8 +88,6 @@ QUICK: dict[str, Any] = {
     ),
 }
 FULL: dict[str, Any] = {"repetitions": 201, "settings": settings()}
-#: What the two methods are compared on: neither clear nor hopeless.
-COMPARED = Setting("quadratic", 100)
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,11 @@ def calibrate(
 
 
 def _score_setting(setting: Setting, *, repetitions: int, method: Method, seed: int) -> dict[str, Any]:
-    populations = -(-repetitions // len(REGIMES))
-    scores = [score for i in range(populations) for score in _score_population(setting, method, seed + i)]
+    scores: list[dict[str, Any]] = []
+    for i in itertools.count():
+        scores += _score_population(setting, method, seed + i)
+        if len(scores) >= repetitions:
+            break
     frame = pd.DataFrame(scores[:repetitions])
     true, outcome = frame["claim"].to_numpy(dtype=bool), frame["outcome"]
     row = {**asdict(setting), "regimes": len(frame), "claim_true": float(true.mean())}
@@ -158,22 +161,23 @@ def _score_setting(setting: Setting, *, repetitions: int, method: Method, seed: 
 
 def _score_population(setting: Setting, method: Method, seed: int) -> list[dict[str, Any]]:
     fitted = _fit(setting, method, seed)
-    answers = fitted.population.metadata["truth"]["regimes"]
+    answers = fitted.population.metadata.get("truth", {}).get("regimes", {})
+    optima = dict(zip((r.label for r in fitted.fitted), fitted.optimum_draws, strict=True))
     return [
-        _score_regime(answers[regime.label], optimum, outcome)
-        for regime, optimum, outcome in zip(
-            fitted.fitted, fitted.optimum_draws, optimum_outcomes(fitted), strict=True
-        )
+        _score_regime(answers.get(label), optima.get(label), outcome)
+        for label, outcome in Analysis(fitted).outcomes.items()
     ]
 
 
 def _fit(setting: Setting, method: Method, seed: int) -> Fit:
-    population = simulate_population(regimes=REGIMES, seed=seed, **asdict(setting))
-    # Independent draws count fully; NUTS needs several chains for its own diagnostics.
-    chains = 1 if method == "exact" else 4
-    return fit(
-        population, regimes=dict.fromkeys(REGIMES, 0.05), method=method, seed=seed, draws=DRAWS, chains=chains
-    )
+    # Independent draws count fully; NUTS needs more of them for its own diagnostics.
+    draws = DRAWS // CHAINS if method == "exact" else DRAWS
+    if setting.truth in HARD_NULLS:
+        population, half_widths = simulate_null(setting.truth, setting.n, seed)
+    else:
+        population = simulate_population(regimes=REGIMES, seed=seed, **asdict(setting))
+        half_widths = dict.fromkeys(REGIMES, 0.05)
+    return fit(population, regimes=half_widths, method=method, random_seed=seed, draws=draws)
 
 
 def optimum_outcomes(fitted: Fit) -> tuple[str, ...]:
@@ -191,13 +195,19 @@ def optimum_values(optimum: OptimumDraws) -> dict[str, npt.NDArray[np.float64]]:
     }
 
 
-def _score_regime(answer: dict[str, Any], optimum: OptimumDraws, outcome: str) -> dict[str, Any]:
-    rise = min(answer["rise_lower"], answer["rise_upper"])
-    claim = bool(answer["interior"] and rise > Thresholds().rise)
+def _score_regime(
+    answer: dict[str, Any] | None, optimum: OptimumDraws | None, outcome: str
+) -> dict[str, Any]:
+    """Score a regime against the true answer; None: it has no optimum."""
+    rise = min(answer["rise_lower"], answer["rise_upper"]) if answer else 0.0
+    claim = bool(answer and answer["interior"] and rise > Thresholds().rise)
     covered: dict[str, Any] = dict.fromkeys(SCORED, np.nan)
     # Where the truth is flat, an optimum is a convention (the first grid point), not something to cover.
-    if claim:
+    if claim and answer and optimum:
         covered = {name: covers(draws, answer[name]) for name, draws in optimum_values(optimum).items()}
+        if optimum.near.height != NEAR_OPTIMAL_POINTS:
+            # The true ends are those at the usual height.
+            covered |= {"near_lower": np.nan, "near_upper": np.nan}
     return {**covered, "claim": claim, "outcome": outcome}
 
 
@@ -205,19 +215,3 @@ def covers(draws: npt.NDArray[np.float64], truth: float) -> bool:
     """Return whether the 90 % interval of the draws holds the truth."""
     low, high = interval(draws)
     return bool(low <= truth <= high)
-
-
-def compare_methods(setting: Setting = COMPARED, repetitions: int = 9, seed: int = 0) -> pd.DataFrame:
-    """Judge C3a on the same simulated populations by both methods.
-
-    The exact method fits each regime alone, NUTS lets regimes of one population learn from each other: verdicts
-    near a threshold may differ by a word, but never from supported to refuted.
-    """
-    rows = []
-    for i in range(-(-repetitions // len(REGIMES))):
-        exact, nuts = (_fit(setting, method, seed + i) for method in ("exact", "nuts"))
-        for regime, one, other in zip(
-            exact.fitted, optimum_outcomes(exact), optimum_outcomes(nuts), strict=True
-        ):
-            rows.append((seed + i, regime.label, one, other, one == other))
-    return pd.DataFrame(rows[:repetitions], columns=["seed", "regime", "exact", "nuts", "agree"])

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from popstats.errors import FitError
-from popstats.inference.draws import INTERVAL_MASS, curve_in_points, interval
+from popstats.inference.draws import INTERVAL_MASS, interval
 from popstats.inference.exact import draw_regime
 from popstats.inference.model import COLUMNS, Priors, require_seed
 from popstats.planning.planned_regimes import Scenario, guessed_scenario, pilot_scenario, simulate_regime
+from popstats.posterior.curves import curve_in_points
 from popstats.posterior.fit import Fit, require_fit
 from popstats.posterior.optimum import GRID_SIZE, OptimumDraws, read_optimum
 
@@ -211,7 +212,7 @@ def _simulated_widths(
     regime = simulate_regime(scenario, truth, recipes, seeds, rng)
     grid = regime.curve_scale.grid(GRID_SIZE)
     draws = draw_regime(regime, priors, DRAWS, rng)
-    return _widths(read_optimum(grid, curve_in_points(regime, draws.coefficients, grid)))
+    return _widths(read_optimum(grid, curve_in_points(regime, draws.flat_coefficients[:, 0], grid)))
 
 
 def _conclude(frame: pd.DataFrame, scenario: Scenario, width: float) -> Plan:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from popstats.arrays import FloatArray
-from popstats.inference.data import CrossProducts, RegimeData
+from popstats.inference.data import RegimeDesign, replicate_variance
 from popstats.inference.model import CurveScale, design_matrix
 from popstats.inference.noise import log_density
 from popstats.posterior.fit import Fit
@@ -32,7 +32,7 @@ _REACH, _QUADRATURE = 12.0, 4001
 class Scenario:
     """What the regime to be planned is taken to be like; T equally likely truths."""
 
-    template: RegimeData  # Label, observed range and units of the regime; its cross-products are replaced.
+    template: RegimeDesign  # Label, observed range and units of the regime; its cross-products are replaced.
     moments: FloatArray  # (p, p); Mean of x x' over the recipe distribution.
     coefficients: FloatArray  # (T, p); True curves, in units of the template's scale.
     # recipe_sd, seed_sd: (T,); Spread of recipes about the curve and of trainings about their recipe, in the
@@ -49,24 +49,22 @@ def pilot_scenario(pilot: Fit, k: int, truths: int, seed_share: float | None) ->
     pilot's own noise will be as precise (Lehmann and Casella 1998, Theory of Point Estimation, section 6.3).
     """
     regime, flat = pilot.fitted[k], pilot.draws.flat_coefficients[:, k]
-    products = regime.products
     picked = np.linspace(0, flat.shape[0] - 1, truths).astype(np.intp)
-    noise = pilot.draws.noise[:, :, k].reshape(-1)[picked]
+    _, _, noise, share = pilot.draws.hyper(k, picked)
     if pilot.draws.shape is not None:
         shape = pilot.draws.shape[:, :, k].reshape(-1)[picked]
         noise = noise * equivalent_noise(pilot.settings.noise, noise, shape)
-    share = pilot.draws.seed_share[:, :, k].reshape(-1)[picked]
-    if not products.has_replicates:
+    if not regime.has_replicates:
         share = np.full(truths, seed_share or 0.0)
         # Without replicates the noise is that of one training only if every recipe had one.
-        noise = noise / np.sqrt(1.0 - share + share / products.replicates.mean())
+        noise = noise / np.sqrt(replicate_variance(share, regime.replicates.mean()))
     return Scenario(
         template=regime,
-        moments=products.xx.sum(axis=0) / products.count.sum(),
+        moments=regime.xx.sum(axis=0) / regime.count.sum(),
         coefficients=flat[picked],
         recipe_sd=noise * np.sqrt(1.0 - share),
         seed_sd=noise * np.sqrt(share),
-        knows_seeds=products.has_replicates or seed_share is not None,
+        knows_seeds=regime.has_replicates or seed_share is not None,
     )
 
 
@@ -76,14 +74,14 @@ def equivalent_noise(kind: str, scale: FloatArray, shape: FloatArray) -> FloatAr
     if kind == "student":
         return np.asarray(np.sqrt((shape + 3.0) / (shape + 1.0)))
     excess = shape / scale
-    information = [_frontier_information(tau) for tau in excess.tolist()]
+    information = [_exgaussian_information(tau) for tau in excess.tolist()]
     return 1.0 / np.sqrt(np.array(information))
 
 
-def _frontier_information(tau: float) -> float:
+def _exgaussian_information(tau: float) -> float:
     """Return the expected squared slope of the log density of a unit normal plus an exponential of mean tau."""
     e = np.linspace(-_REACH, _REACH * (1.0 + tau), _QUADRATURE)
-    log_p = log_density("frontier", e, np.ones_like(e), np.full_like(e, tau))
+    log_p = log_density("exgaussian", e, np.ones_like(e), np.full_like(e, tau))
     slope = np.gradient(log_p, e)
     return float(np.trapezoid(slope**2 * np.exp(log_p), e))
 
@@ -94,13 +92,13 @@ def guessed_scenario(
     """Guess a parabola with its minimum in the middle of recipes spread evenly over log mCB."""
     scale = CurveScale(0.0, GUESSED_HALF_RANGE)
     unit = np.linspace(-1.0 / 0.95, 1.0 / 0.95, _GRID)
-    # Golden-ratio steps spread the reductions evenly and unrelated to log mCB.
-    distance = 2.0 * np.mod(np.arange(_GRID) * 0.6180339887, 1.0) - 1.0
-    design = design_matrix(unit, distance)
+    # Golden-ratio steps spread the costs evenly and unrelated to log mCB.
+    offset = 2.0 * np.mod(np.arange(_GRID) * 0.6180339887, 1.0) - 1.0
+    design = design_matrix(unit, offset)
     curve = design_matrix(unit, np.zeros(_GRID))
     truth = np.linalg.lstsq(curve, rise * unit**2, rcond=None)[0]
     share = seed_share or 0.0
-    template = RegimeData(
+    template = RegimeDesign(
         label=label,
         target=0.5,
         axis="macs",
@@ -108,12 +106,10 @@ def guessed_scenario(
         n_recipes=0,
         n_left_out=0,
         curve_scale=scale,
-        half_width=1.0,
+        reach=1.0,
         centre=0.0,
         scale=1.0,
         fixed=(True, True, True),
-        cross_products=None,
-        reason="planned",
     )
     return Scenario(
         template=template,
@@ -127,7 +123,7 @@ def guessed_scenario(
 
 def simulate_regime(
     scenario: Scenario, truth: int, recipes: int, seeds: int, rng: np.random.Generator
-) -> RegimeData:
+) -> RegimeDesign:
     """Draw the data of a regime as the exact method would see them.
 
     With the same number of seeds for each recipe the mean drops say all about the curve, so replicates enter
@@ -145,7 +141,11 @@ def simulate_regime(
     mean = float(xy[0] / xx[0, 0])
     xy, yy = xy - mean * xx[:, 0], yy - mean**2 * float(xx[0, 0])
     spread = float(np.sqrt(yy / recipes))
-    products = CrossProducts(
+    return replace(
+        scenario.template,
+        n=recipes * seeds,
+        n_recipes=recipes,
+        scale=scenario.template.scale * spread,
         replicates=np.ones(1),
         count=np.array([float(recipes)]),
         xx=xx[None],
@@ -153,13 +153,4 @@ def simulate_regime(
         yy=np.array([yy]) / spread**2,
         within=0.0,
         within_df=0,
-    )
-    scale = scenario.template.scale * spread
-    return replace(
-        scenario.template,
-        n=recipes * seeds,
-        n_recipes=recipes,
-        scale=scale,
-        cross_products=products,
-        reason="",
     )

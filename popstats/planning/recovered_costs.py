@@ -33,7 +33,7 @@ class CostForm:
     def cost(self, widths: npt.ArrayLike) -> FloatArray:
         """Return the cost of recipes, shape (n, G) -> (n,)."""
         z = self._extended(widths)
-        return np.asarray(np.einsum("ni,ij,nj->n", z, self.matrix, z, optimize=True))
+        return np.asarray(((z @ self.matrix) * z).sum(axis=1))
 
     def log_width_slope(self, widths: npt.ArrayLike) -> FloatArray:
         """Return d cost / d log width at each recipe, shape (n, G) -> (n, G)."""
@@ -72,3 +72,12 @@ def recover_cost(population: Population, cost: str = "macs") -> CostForm | None:
     matrix = np.zeros((z.shape[1], z.shape[1]))
     matrix[upper] = solution / 2.0
     return CostForm(matrix + matrix.T, unit)
+
+
+def cost_form(population: Population, cost: str = "macs") -> CostForm | None:
+    """Return a cost as a form in the widths: the run's own where the table's metadata has it, else recovered."""
+    stored = population.metadata.get("costs")
+    if not stored or list(stored["groups"]) != list(population.group_names):
+        return population.derived((__name__, cost), lambda: recover_cost(population, cost))
+    matrix = np.asarray(stored[cost], dtype=np.float64)
+    return CostForm((matrix + matrix.T) / 2.0, np.asarray(stored["steps"], dtype=np.float64))

@@ -219,7 +219,7 @@ def _by_mcb(analysis: Analysis, posterior: RegimePosterior) -> RefinedSpace:
     low, high = _near_range(posterior)
     log_mcb = recipes["log_mcb"].to_numpy()
     inside = (log_mcb >= low) & (log_mcb <= high)
-    rng = np.random.default_rng([analysis.fit.settings.seed, 72])
+    rng = np.random.default_rng([analysis.fit.settings.random_seed, 72])
     gain = _curve_gain(posterior, log_mcb, inside, rng)
     std = None
     if _evenness_pays(analysis, posterior):
@@ -304,7 +304,10 @@ def _std_gain(
 def _by_widths(analysis: Analysis, posterior: RegimePosterior) -> RefinedSpace:
     fit, recipes = analysis.fit, _members(analysis, posterior)
     law = width_law(
-        fit.population, regime_axis=fit.regime_axis, regimes=fit.settings.regimes, seed=fit.settings.seed
+        fit.population,
+        regime_axis=fit.regime_axis,
+        regimes=fit.settings.regimes,
+        seed=fit.settings.random_seed,
     )
     if posterior.label not in law.labels:
         raise FitError(
@@ -319,7 +322,7 @@ def _by_widths(analysis: Analysis, posterior: RegimePosterior) -> RefinedSpace:
     low, high = _whole_channels(bands, law.full_widths, widths)
     kept = np.exp(shares)
     inside = ((kept >= low - _ROUNDING) & (kept <= high + _ROUNDING)).all(axis=1)
-    gain = _cross_fitted_gain(recipes, shares, budget, analysis.thresholds.near, fit.settings.seed)
+    gain = _cross_fitted_gain(recipes, shares, budget, analysis.thresholds.near, fit.settings.random_seed)
     named = {g: (float(a), float(b)) for g, a, b in zip(law.groups, low, high, strict=True)}
     return _space("widths", analysis, posterior, inside, gain, widths=named)
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from popstats.arrays import FloatArray
 from popstats.inference.model import OBSERVED_QUANTILES
-from popstats.planning.law import RegimeLaw
 from popstats.planning.recovered_costs import CostForm
 
 CANDIDATES = 600
@@ -32,6 +32,22 @@ PENALTY = 1000.0
 #: Least share of the regime's recipes that the bands hold.
 LEAST_SHARE = 0.05
 _ROUNDING = 1e-9
+#: Steps of the search over whole channels, in units, from coarse to fine; and most moves with each.
+STEPS, MOVES = (8, 2, 1), 60
+
+
+#: Of log kept shares, (n, G) -> (n,): the lower the better.
+Objective = Callable[[FloatArray], FloatArray]
+
+
+class Law(Protocol):
+    """What predicts recipes from their log kept shares, (n, G) -> (n,)."""
+
+    def expected(self, log_shares: FloatArray) -> FloatArray:
+        """Return the posterior mean, the lower the better."""
+
+    def uncertainty(self, log_shares: FloatArray) -> FloatArray:
+        """Return its posterior standard deviation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +90,7 @@ class Budget:
 
 
 def near_best_bands(
-    law: RegimeLaw,
+    law: Law,
     budget: Budget,
     seen: FloatArray,
     near: float,
@@ -89,12 +105,10 @@ def near_best_bands(
     """
     # seen (n, G)
     rng = np.random.default_rng(seed)
-    low, high = np.quantile(seen, OBSERVED_QUANTILES, axis=0)
-    sure = float(np.quantile(law.uncertainty(seen), SUPPORT))
+    low, high, sure = support(law, seen)
 
     def objective(log_share: FloatArray) -> FloatArray:
-        beyond = np.maximum(law.uncertainty(log_share) / sure - 1.0, 0.0)
-        return law.expected(log_share) + PENALTY * beyond
+        return law.expected(log_share) + penalty(law.uncertainty(log_share), sure)
 
     best = _best(objective, seen, budget, (low, high), rng)
     band_low, band_high = _bands(objective, best, seen, budget, (low, high), near, least_share, rng)
@@ -103,8 +117,93 @@ def near_best_bands(
     return WidthBands(np.exp(best), np.exp(band_low), np.exp(band_high), np.exp(examples))
 
 
+def support(law: Law, seen: FloatArray) -> tuple[FloatArray, FloatArray, float]:
+    """Return where the law may be used: each group's observed range (2.5 to 97.5 %), and the largest uncertainty."""
+    low, high = np.quantile(seen, OBSERVED_QUANTILES, axis=0)
+    return low, high, float(np.quantile(law.uncertainty(seen), SUPPORT))
+
+
+def penalty(uncertainty: FloatArray, sure: float) -> FloatArray:
+    """Return what recipes are charged of which the law is less certain than of those that were seen, (n,)."""
+    return np.asarray(PENALTY * np.maximum(uncertainty / sure - 1.0, 0.0))
+
+
+def best_recipe(
+    objective: Objective,
+    budget: Budget,
+    seen: FloatArray,
+    box: tuple[FloatArray, FloatArray],
+    units: FloatArray,
+) -> FloatArray:
+    """Return the widths, in whole units, of the least objective at no more than the budget, shape (G,)."""
+    # seen (n, G) log kept shares of trained recipes near the budget; box: of log kept shares; units (G,) channels in
+    # which each width changes
+    low, high = box
+    start = _best(objective, seen, budget, (low, high), np.random.default_rng(0))
+    lower = np.maximum(np.ceil(np.exp(low) * budget.full / units - _ROUNDING), 1.0) * units
+    upper = np.maximum(np.floor(np.exp(high) * budget.full / units + _ROUNDING) * units, lower)
+    best = np.clip(np.floor(np.exp(start) * budget.full / units + _ROUNDING) * units, lower, upper)
+    for step in STEPS:
+        moves = _moves(step * units)
+        for _ in range(MOVES):
+            better = _better(best, moves, objective, budget, (lower, upper))
+            if better is None:
+                break
+            best = better
+    return best
+
+
+def _moves(step: FloatArray) -> FloatArray:
+    """Return all moves of one group by one step, and of two groups in opposite directions."""
+    one = np.diag(step)
+    i, j = np.nonzero(~np.eye(step.size, dtype=bool))
+    return np.vstack([one, -one, one[i] - one[j]])
+
+
+def _better(
+    best: FloatArray,
+    moves: FloatArray,
+    objective: Objective,
+    budget: Budget,
+    box: tuple[FloatArray, FloatArray],
+) -> FloatArray | None:
+    """Return the best recipe one move away that meets the budget, or None if none is better."""
+    tried = best + moves
+    tried = tried[((tried >= box[0] - _ROUNDING) & (tried <= box[1] + _ROUNDING)).all(axis=1)]
+    tried = tried[budget.cost.cost(tried) <= budget.amount * (1.0 + _ROUNDING)]
+    if not len(tried):
+        return None
+    value = objective(np.log(tried / budget.full))
+    # A recipe that the box leaves above the budget has to come down whatever that costs.
+    above = budget.cost.cost(best)[0] > budget.amount * (1.0 + _ROUNDING)
+    known = float(objective(np.log(best / budget.full)[None])[0])
+    return np.asarray(tried[value.argmin()]) if above or value.min() < known - _ROUNDING else None
+
+
+def uniform_recipe(budget: Budget, units: FloatArray) -> FloatArray:
+    """Return the recipe that keeps the same fraction of every group, in whole units within the budget, shape (G,).
+
+    What whole units leave of the budget is filled up, one unit for a group at most, the smallest fractions first.
+    """
+
+    def whole(fraction: float) -> FloatArray:
+        return np.clip(np.floor(fraction * budget.full / units + _ROUNDING) * units, units, budget.full)
+
+    low, high = 0.0, 1.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if budget.cost.cost(whole(middle))[0] <= budget.amount else (low, middle)
+    widths = whole(low)
+    for group in np.argsort(np.round(widths / budget.full, 9), kind="stable"):
+        wider = widths.copy()
+        wider[group] = min(widths[group] + units[group], budget.full[group])
+        if budget.cost.cost(wider)[0] <= budget.amount * (1.0 + _ROUNDING):
+            widths = wider
+    return np.asarray(widths)
+
+
 def _best(
-    objective: Callable[[FloatArray], FloatArray],
+    objective: Objective,
     seen: FloatArray,
     budget: Budget,
     box: tuple[FloatArray, FloatArray],
@@ -121,7 +220,7 @@ def _best(
 
 
 def _bands(
-    objective: Callable[[FloatArray], FloatArray],
+    objective: Objective,
     best: FloatArray,
     seen: FloatArray,
     budget: Budget,

@@ -18,6 +18,7 @@ import pandas as pd
 
 from popstats.errors import FitError
 from popstats.inference.draws import INTERVAL_MASS
+from popstats.inference.model import CHAINS
 from popstats.planning.error_rates import DRAWS, SCORED, covers, optimum_outcomes, optimum_values
 from popstats.population.table import Population
 from popstats.posterior.fit import Fit, fit
@@ -80,7 +81,7 @@ def judge_subsamples(
         raise FitError(
             f"plasmode: expected at least one size and repetition, got {list(sizes)}, {repetitions}"
         )
-    whole = fit(population, regimes=regimes, method="exact", seed=seed)
+    whole = fit(population, regimes=regimes, random_seed=seed)
     targets = {r.label: r for r in whole.fitted}
     rows: list[dict[str, Any]] = []
     for size in sorted(set(sizes)):
@@ -109,10 +110,8 @@ def _subsample(whole: Fit, labels: list[str], size: int, rng: np.random.Generato
     return fit(
         population.in_regimes(assigned).select(np.sort(np.concatenate(picked))),
         whole.regime_axis,
-        method="exact",
-        draws=DRAWS,
-        chains=1,
-        seed=int(rng.integers(2**31)),
+        draws=DRAWS // CHAINS,
+        random_seed=int(rng.integers(2**31)),
     )
 
 

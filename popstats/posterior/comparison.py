@@ -38,13 +38,13 @@ class Comparison:
     # One row a fit, best first: fit (name), elpd (sum over recipes of the log density, per percentage point, of
     # their mean drops), se (its standard error), p_loo (effective number of parameters), share_bad_k (share of
     # recipes with Pareto k above 0.7: should be 0, under 0.01 is harmless), difference (elpd minus the best's,
-    # 0 or negative), difference_se.
+    # 0 or negative), dse.
     frame: pd.DataFrame
-    # One row a regime and fit other than the best: fit, regime, recipes, difference, difference_se.
+    # One row a regime and fit other than the best: fit, regime, recipes, difference, dse.
     by_regime: pd.DataFrame
-    # difference, difference_se: elpd of the best minus that of the runner-up, and its standard error.
+    # difference, dse: elpd of the best minus that of the runner-up, and its standard error.
     difference: float
-    difference_se: float
+    dse: float
     sentence: str  # What may be concluded.
 
     def __repr__(self) -> str:
@@ -112,9 +112,7 @@ def compare(first: Fit | Mapping[str, Fit], second: Fit | None = None) -> Compar
     by_regime = pd.DataFrame(list(_by_regime(ordered, scores, points[ordered[0]])))
     runner_up = frame.iloc[1]
     sentence = " ".join(_sentence(frame, i) for i in range(1, len(frame)))
-    return Comparison(
-        frame, by_regime, -float(runner_up["difference"]), float(runner_up["difference_se"]), sentence
-    )
+    return Comparison(frame, by_regime, -float(runner_up["difference"]), float(runner_up["dse"]), sentence)
 
 
 def _named(first: Fit | Mapping[str, Fit], second: Fit | None) -> dict[str, Fit]:
@@ -169,7 +167,7 @@ def _require_same_recipes(
 
 def _same(p: RegimePoints, q: RegimePoints) -> bool:
     # The weights may differ: they belong to the model, not to the data.
-    pairs = [(getattr(p.rows, name), getattr(q.rows, name)) for name in ("unit", "distance", "drop", "runs")]
+    pairs = [(getattr(p.rows, name), getattr(q.rows, name)) for name in ("unit", "offset", "drop", "runs")]
     units = np.allclose((p.regime.centre, p.regime.scale), (q.regime.centre, q.regime.scale))
     return units and all(x.shape == y.shape and np.allclose(x, y) for x, y in pairs)
 
@@ -199,7 +197,7 @@ def _row(name: str, score: _Pointwise, best: _Pointwise) -> dict[str, object]:
         "p_loo": float(score.p_loo.sum()),
         "share_bad_k": float((score.pareto_k > RELIABLE_K).mean()),
         "difference": float(difference.sum()),
-        "difference_se": _standard_error(difference),
+        "dse": _standard_error(difference),
         "recipes": difference.size,
     }
 
@@ -217,13 +215,13 @@ def _by_regime(
                 "regime": p.regime.label,
                 "recipes": part.size,
                 "difference": float(part.sum()),
-                "difference_se": _standard_error(part),
+                "dse": _standard_error(part),
             }
 
 
 def _sentence(frame: pd.DataFrame, position: int) -> str:
     best, other = frame.iloc[0], frame.iloc[position]
-    gap, error = -float(other["difference"]), float(other["difference_se"])
+    gap, error = -float(other["difference"]), float(other["dse"])
     numbers = f"elpd difference {gap:.1f}, standard error {error:.1f}, {int(best['recipes']):,} recipes"
     if gap > max(SMALL_DIFFERENCE, CLEAR * error):
         text = f"{best['fit']!r} predicts left-out recipes better than {other['fit']!r} ({numbers})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,33 +13,63 @@ import pandas as pd
 
 from popstats.arrays import FloatArray
 from popstats.errors import FitError
-from popstats.inference.data import (
-    RegimeData,
-)
-from popstats.inference.draws import (
-    PRIOR_DRAWS,
-    Draws,
-    curve_in_points,
-    interval,
-    prior_curves,
-)
+from popstats.inference.data import RegimeDesign
+from popstats.inference.draws import PRIOR_DRAWS, Draws, interval
 from popstats.inference.exact import shrinkage
-from popstats.inference.model import PARAMETRIC, Priors, Settings
-from popstats.inference.spread import (
-    SpreadChange,
-    relative_spread,
-)
+from popstats.inference.model import PARAMETRIC, Priors, Settings, basis, design_matrix, prior_precision
+from popstats.inference.spread import SpreadChange, relative_spread
 from popstats.population.recipes import Recipes, prepared_recipes
 from popstats.population.regimes import Axis
 from popstats.population.table import Population
 from popstats.posterior.optimum import GRID_SIZE, NEAR_OPTIMAL_POINTS, OptimumDraws, read_optimum
+from popstats.words import sentence
 
-if TYPE_CHECKING:
-    pass
-
+#: Columns of `FittedCurves.optima` that a regime without a curve leaves blank.
+_READ = (
+    *(f"{n}{end}" for n in ("mcb", "near_lower", "near_upper") for end in ("", "_lower", "_upper")),
+    *(f"{n}{end}" for n in ("limit", "regret_at_original") for end in ("", "_lower", "_upper")),
+    "near_height", "near_probability", "p_interior", "observed_lower", "observed_upper", "recipe_sd", "seed_sd",
+    "residual_sd", "seed_share",
+)  # fmt: skip
 
 #: Ends of ranges are printed with three decimals: whoever types one must not be refused.
 _PRINTED = 0.0005
+
+
+def curve_in_points(
+    regime: RegimeDesign,
+    coefficients: FloatArray,
+    log_mcb: FloatArray,
+    reduction: float | None = None,
+    technique: int | None = None,
+) -> FloatArray:
+    """Return the expected drop in percentage points, shape (S, G).
+
+    At a reduction, by default the regime's centre, through the technique at a position of the regime's mix, by default the
+    average over them.
+    """
+    # coefficients (S, p); log_mcb (G,)
+    offset = np.full(log_mcb.shape, 0.0 if reduction is None else regime.offset(reduction))
+    others = np.zeros((log_mcb.size, len(regime.mix) - 1))
+    if technique is not None:
+        others += (np.arange(1, len(regime.mix)) == technique) - np.array(regime.mix[1:])
+    design = design_matrix(regime.curve_scale.to_unit(log_mcb), offset, others)
+    # Of a term that the regime cannot tell apart the draws are noise.
+    design[:, : len(regime.fixed)] *= regime.fixed
+    # In place: draws of a curve are megabytes, and fresh ones cost more than the arithmetic.
+    curve: FloatArray = coefficients @ design.T
+    curve *= regime.scale
+    curve += regime.centre
+    return curve
+
+
+def prior_curves(regime: RegimeDesign, priors: Priors, log_mcb: FloatArray, seed: int) -> FloatArray:
+    """Return curves drawn from the prior, points around an arbitrary level, shape (PRIOR_DRAWS, G)."""
+    rng = np.random.default_rng([seed, 977])
+    hyper = priors.draw(PRIOR_DRAWS, 1, rng)
+    precision = prior_precision((), hyper.length_scale[:, 0], hyper.amplitude[:, 0])
+    weights = rng.standard_normal(precision.shape) / np.sqrt(precision)
+    return np.asarray(regime.scale * (weights @ basis(regime.curve_scale.to_unit(log_mcb)).T))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,7 +77,7 @@ class FittedCurves:
     """The draws of one population's curves, on the axes that users read; `Fit` adds checks and files."""
 
     population: Population
-    regimes: tuple[RegimeData, ...]
+    regimes: tuple[RegimeDesign, ...]
     settings: Settings
     prior_settings: Priors
     draws: Draws
@@ -65,7 +95,7 @@ class FittedCurves:
         return prepared_recipes(self.population, self.regime_axis, self.settings.regimes)
 
     @cached_property
-    def fitted(self) -> tuple[RegimeData, ...]:
+    def fitted(self) -> tuple[RegimeDesign, ...]:
         """The regimes that were fitted."""
         return tuple(r for r in self.regimes if r.fitted)
 
@@ -84,13 +114,13 @@ class FittedCurves:
         drop = np.empty((len(self.fitted), flat.shape[0], GRID_SIZE))
         for k, regime in enumerate(self.fitted):
             drop[k] = curve_in_points(regime, flat[:, k], self.grid[k])
-            if self.settings.noise == "frontier":
+            if self.settings.noise == "exgaussian":
                 drop[k] += self._excess(k)
         return drop.transpose(1, 0, 2)
 
     def _excess(self, k: int) -> FloatArray:
-        """Mean distance of trainings from the curve, points, shape (S, 1): 0 unless the curve is a frontier."""
-        if self.settings.noise != "frontier" or self.draws.shape is None:
+        """Mean distance of trainings from the curve, points, shape (S, 1): 0 unless the noise is "exgaussian"."""
+        if self.settings.noise != "exgaussian" or self.draws.shape is None:
             return np.zeros((self.draws.flat_coefficients.shape[0], 1))
         return np.asarray(self.fitted[k].scale * self.draws.shape[:, :, k].reshape(-1, 1))
 
@@ -108,12 +138,7 @@ class FittedCurves:
         if self.settings.curve in PARAMETRIC:
             return None
         regime, draws = self.fitted[k], self.draws
-        length, amplitude, noise, share = (
-            float(np.median(values[:, :, k]))
-            for values in (draws.length_scale, draws.amplitude, draws.noise, draws.seed_share)
-        )
-        mean = draws.coefficients[:, :, k].mean(axis=(0, 1))
-        bias = shrinkage(regime, mean, length, amplitude, noise, share)
+        bias = shrinkage(regime, draws.coefficients[:, :, k].mean(axis=(0, 1)), draws.median_hyper(k))
         return np.asarray(curve_in_points(regime, bias[None], self.grid[k])[0] - regime.centre)
 
     @cached_property
@@ -121,7 +146,7 @@ class FittedCurves:
         """Curves drawn from the prior around an arbitrary level, points, shape (draws, K, GRID_SIZE)."""
         drop = np.empty((len(self.fitted), PRIOR_DRAWS, GRID_SIZE))
         for k, regime in enumerate(self.fitted):
-            drop[k] = prior_curves(regime, self.prior_settings, self.grid[k], self.settings.seed)
+            drop[k] = prior_curves(regime, self.prior_settings, self.grid[k], self.settings.random_seed)
         return drop.transpose(1, 0, 2)
 
     def optima(self) -> pd.DataFrame:
@@ -130,56 +155,49 @@ class FittedCurves:
         Returns
         -------
         pandas.DataFrame
-            One row a regime: regime, target (fraction removed), n (trainings), n_recipes; mcb (median of the
-            argmin) with mcb_lower, mcb_upper; near_lower and near_upper, the near-optimal range (medians of its
-            ends: mCB values within 0.05 points of the minimum), each with its own interval
-            (near_lower_lower, ...); limit (points) with limit_lower, limit_upper; regret_at_original (points;
-            NaN where mCB = 1 was not observed) with its interval; p_interior (probability that the minimum lies
-            inside the observed range); observed_lower, observed_upper (mCB); recipe_sd and seed_sd (points; NaN
-            without replicates), residual_sd (points, one training), seed_share; reason (why a regime has none).
+            One row per regime: regime, target (fraction removed), n (trainings), n_recipes; mcb (median of the
+            argmin) with mcb_lower, mcb_upper; near_lower and near_upper, the near-optimal range: mCB values whose
+            expected drop is within near_height points of the minimum with probability one half, each end with its own
+            interval (near_lower_lower, ...); near_height (0.05, unless no mCB value is that near with that probability)
+            and near_probability (the largest probability of being within 0.05 points); limit (points) with limit_lower,
+            limit_upper; regret_at_original (points; NaN where mCB = 1 was not observed) with its interval; p_interior
+            (probability that the minimum lies inside the observed range); observed_lower, observed_upper (mCB at equal
+            cost); recipe_sd and seed_sd (points; NaN without replicates), residual_sd (points, one training), seed_share;
+            reason (why a regime has none).
         """
         rows = [self._optimum_row(r) for r in self.regimes]
         return pd.DataFrame(rows)
 
-    def _optimum_row(self, regime: RegimeData) -> dict[str, Any]:
+    def _optimum_row(self, regime: RegimeDesign) -> dict[str, Any]:
         row: dict[str, Any] = {
             "regime": regime.label,
             "target": regime.target,
             "n": regime.n,
             "n_recipes": regime.n_recipes,
         }
-        names = ("mcb", "near_lower", "near_upper", "limit", "regret_at_original")
-        if not regime.fitted:
-            blank = {f"{n}{e}": np.nan for n in names for e in ("", "_lower", "_upper")}
-            rest = dict.fromkeys(
-                (
-                    "p_interior",
-                    "observed_lower",
-                    "observed_upper",
-                    "recipe_sd",
-                    "seed_sd",
-                    "residual_sd",
-                    "seed_share",
-                ),
-                np.nan,
-            )
-            return {**row, **blank, **rest, "reason": regime.reason}
+        if regime.reason is not None:
+            return {**row, **dict.fromkeys(_READ, np.nan), "reason": sentence(regime.reason)}
         optimum = self.optimum_draws[self.fitted.index(regime)]
-        values = (
-            np.exp(optimum.log_mcb), np.exp(optimum.near_lower), np.exp(optimum.near_upper), optimum.limit,
-            optimum.regret_at_original,
-        )  # fmt: skip
-        for name, draws in zip(names, values, strict=True):
+        near = optimum.near
+        values = {
+            "mcb": np.exp(optimum.log_mcb), "near_lower": np.exp(optimum.near_lower),
+            "near_upper": np.exp(optimum.near_upper), "limit": optimum.limit,
+            "regret_at_original": optimum.regret_at_original,
+        }  # fmt: skip
+        points = {name: float(np.median(draws)) for name, draws in values.items()}
+        points |= {"near_lower": float(np.exp(near.lower)), "near_upper": float(np.exp(near.upper))}
+        for name, draws in values.items():
             low, high = interval(draws)
-            row |= {name: float(np.median(draws)), f"{name}_lower": float(low), f"{name}_upper": float(high)}
+            row |= {name: points[name], f"{name}_lower": float(low), f"{name}_upper": float(high)}
+        row |= {"near_height": near.height, "near_probability": near.probability}
         return {**row, "p_interior": float(optimum.interior.mean()), **self._spread(regime), "reason": ""}
 
-    def _spread(self, regime: RegimeData) -> dict[str, float]:
+    def _spread(self, regime: RegimeDesign) -> dict[str, float]:
         k = self.fitted.index(regime)
         low, high = np.exp(regime.observed)
         noise = regime.scale * self.draws.noise[:, :, k]
         share = self.draws.seed_share[:, :, k]
-        replicated = regime.cross_products is not None and regime.cross_products.has_replicates
+        replicated = regime.has_replicates
         return {
             "observed_lower": float(low),
             "observed_upper": float(high),
@@ -249,14 +267,13 @@ class FittedCurves:
                 "nothing may be claimed there"
             )
         log_mcb = np.log(asked)
-        distance = 0.0 if reduction is None else reduction - data.target
-        if not abs(distance) <= data.half_width + _PRINTED:
+        first, last = 1.0 - (1.0 - data.target) * np.exp([data.reach, -data.reach])
+        if reduction is not None and not first - _PRINTED <= reduction <= last + _PRINTED:
             raise FitError(
-                f"predict: reduction {reduction} lies outside regime {data.label} "
-                f"({data.target - data.half_width:.3f} to {data.target + data.half_width:.3f})"
+                f"predict: reduction {reduction} lies outside regime {data.label} ({first:.3f} to {last:.3f})"
             )
         technique = self._technique_of(data, retraining)
-        curve = curve_in_points(data, self.draws.flat_coefficients[:, k], log_mcb, distance, technique)
+        curve = curve_in_points(data, self.draws.flat_coefficients[:, k], log_mcb, reduction, technique)
         drop = curve + self._excess(k)
         lower, upper = interval(drop)
         t_lower, t_upper = interval(drop + self._training_noise(k, log_mcb))
@@ -271,7 +288,7 @@ class FittedCurves:
             }
         )
 
-    def _technique_of(self, regime: RegimeData, retraining: str | None) -> int | None:
+    def _technique_of(self, regime: RegimeDesign, retraining: str | None) -> int | None:
         """Position of a technique that the regime holds; None for the average over them."""
         if retraining is None:
             return None
@@ -295,7 +312,7 @@ class FittedCurves:
 
     def _training_noise(self, k: int, log_mcb: FloatArray) -> FloatArray:
         """Draw deviations of single trainings at `log_mcb`, shape (m,), from their expected drop, points, (S, m)."""
-        rng = np.random.default_rng([self.settings.seed, k, 2])
+        rng = np.random.default_rng([self.settings.random_seed, k, 2])
         noise = self.fitted[k].scale * self.draws.noise[:, :, k].reshape(-1, 1)
         scale = noise * self._relative_spread(k, log_mcb)
         shape = scale.shape

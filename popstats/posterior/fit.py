@@ -15,43 +15,27 @@ import numpy as np
 import pandas as pd
 
 from popstats.errors import FitError
-from popstats.inference.data import (
-    RegimeData,
-    StandardRows,
-    prepare_population,
-    standard_rows,
-)
-from popstats.inference.draws import (
-    INTERVAL_MASS,
-    Convergence,
-    Draws,
-    check_draws,
-    from_regimes,
-    interval,
-)
-from popstats.inference.exact import draw_regime
-from popstats.inference.model import PARAMETRIC, Method, Priors, Settings
-from popstats.inference.parametric import draw_parametric, flat_priors
-from popstats.inference.spread import (
-    SpreadChange,
-    precision_weights,
-    weighted_regimes,
-)
+from popstats.inference.data import RegimeDesign, StandardRows, prepare_population, standard_rows
+from popstats.inference.draws import INTERVAL_MASS, Convergence, Draws, check_draws, interval
+from popstats.inference.exact import sample_pooled
+from popstats.inference.model import CHAINS, NOISES, PARAMETRIC, Method, Priors, Settings
+from popstats.inference.parametric import flat_priors, sample_parametric
+from popstats.inference.spread import SpreadChange, precision_weights, weighted_regimes
+from popstats.population.recipes import Recipes
 from popstats.population.regimes import Axis
 from popstats.population.table import Population, require_population
+from popstats.posterior.curves import FittedCurves
 
 if TYPE_CHECKING:
+    import altair as alt
     import xarray as xr
 
-    from popstats.inference.sampling import Chains
     from popstats.posterior.predictive import PredictiveChecks
     from popstats.posterior.sensitivity import Sensitivity
 
-from popstats.posterior.curves import FittedCurves
-
 #: Columns of `Fit.optima()` that a notebook shows.
 _SHOWN = (
-    "regime", "n", "near_lower", "near_upper", "mcb", "mcb_lower", "mcb_upper", "limit", "limit_lower",
+    "regime", "n", "near_lower", "near_upper", "near_height", "mcb", "mcb_lower", "mcb_upper", "limit", "limit_lower",
     "limit_upper", "p_interior",
 )  # fmt: skip
 
@@ -60,25 +44,24 @@ def fit(
     population: Population,
     regime_axis: Axis | None = None,
     regimes: Sequence[float] | Mapping[float, float] | float | None = None,
-    *,
     curve: str = "smooth",
     noise: str = "normal",
-    method: Method = "nuts",
-    seed: int = 0,
+    method: Method = "exact",
+    random_seed: int = 0,
+    *,
     draws: int = 1000,
     tune: int = 500,
-    chains: int = 4,
     priors: Priors | None = None,
     progress: bool | None = None,
 ) -> Fit:
-    r"""Fit curves of accuracy drop over mCB, one a pruning regime.
+    r"""Fit curves of accuracy drop over mCB, one per pruning regime.
 
-    .. math:: \mathrm{drop}_{ij} = \mathrm{level}_k + b_k c + d_k c^2 + t_k + f_k(\log \mathrm{mCB}_i)
+    .. math:: \mathrm{drop}_{ij} = \mathrm{level}_k + b_k m + d_k m^2 + t_k + f_k(\log \mathrm{mCB}_i)
               + \mathrm{recipe}_i + \mathrm{run}_{ij}
 
-    for recipe i of regime k and seed j, with c the reduction minus the regime's centre, t_k what the recipe's
-    retraining technique lies above the regime's average over techniques (where the table's column `retraining` holds
-    several) and f_k a Matern Gaussian process of smoothness 7/4 on a fixed basis.
+    for recipe i of regime k and seed j, with m the log of the recipe's remaining cost over that of the regime's centre,
+    t_k the difference between the recipe's retraining technique and the regime's average over techniques (where the
+    table's column `retraining` holds several) and f_k a Matern Gaussian process of smoothness 7/4 on a fixed basis.
 
     Parameters
     ----------
@@ -94,19 +77,19 @@ def fit(
         "smooth": the curve whose minimum the verdicts read. The others are companions, to be compared with it: a
         parabola, and two half-parabolas that bend differently. They have flat priors and a closed form, so
         `method` is "exact" whatever was asked for, and `judge` refuses them.
-    noise : {"normal", "student", "frontier"}
+    noise : {"normal", "student", "exgaussian"}
         Distribution of recipes and runs about the curve. "student": heavy tails, for collapsed networks; the
         curve is then the centre of a regime's recipes, which collapses do not pull.
-        "frontier": normal plus exponential, the curve's lower edge as what is attainable; the expected drop,
-        which verdicts read, includes the mean excess. The last two see every row and take longer.
-    method : {"nuts", "exact"}
-        "nuts": PyMC and nutpie, hyperparameters partially pooled over regimes. "exact": regimes
-        independent, hyperparameters on a grid, everything else in closed form; well under a second.
-    seed : int
+        "exgaussian": normal plus exponential, the curve's lower edge as what is attainable; the expected drop,
+        which verdicts read, includes the mean of the exponential. The last two see every row and take longer.
+    method : {"exact", "nuts"}
+        "exact": hyperparameters on a grid, partially pooled over regimes, everything else in closed form: independent
+        draws, well under a second. "nuts": the same model in public PyMC (`popstats.pymc_model`), sampled by nutpie.
+        Noise that is not normal has neither, and is sampled by Hamiltonian Monte Carlo whatever was asked for.
+    random_seed : int
         Same seed, same draws.
-    draws, tune, chains : int
-        Of NUTS, whose `tune` is at least 1,000 where every row is seen; the exact method gives chains x draws independent
-        draws.
+    draws, tune : int
+        Kept draws of each of the four chains, and those before them that only adapt a sampler.
     priors : Priors, optional
         See `popstats.inference.model.Priors`.
     progress : bool, optional
@@ -131,13 +114,13 @@ def fit(
 
     References
     ----------
-    Riutort-Mayol et al. (2023), doi:10.1007/s11222-022-10167-2 (the basis); what differs is in ``inference/curves.py``.
+    Riutort-Mayol et al. (2023), doi:10.1007/s11222-022-10167-2 (the basis); what differs is in ``inference/model.py``.
 
     Examples
     --------
     >>> import popstats
     >>> population = popstats.simulate_population(regimes=[0.6], n=300, rise=1.0)
-    >>> fit = popstats.fit(population, method="exact")
+    >>> fit = popstats.fit(population)
     >>> fit.convergence.ok
     True
     >>> fit.optima()[["regime", "near_lower", "near_upper", "limit"]].round(1)
@@ -147,15 +130,17 @@ def fit(
     require_population(population)
     started = time.perf_counter()
     axis = regime_axis or population.regime_axis
+    if method in ("exact", "nuts") and noise in NOISES[1:]:
+        method = "hmc"
     if curve in PARAMETRIC and noise == "normal":
         method = "exact"
     centres = _frozen(regimes)
-    seed = int(seed) if isinstance(seed, Integral) else seed
-    settings = Settings(axis, centres, curve, noise, method, seed, draws, tune, chains)
+    seed = int(random_seed) if isinstance(random_seed, Integral) else random_seed
+    settings = Settings(axis, centres, curve, noise, method, seed, draws, tune)
     priors = priors or Priors()
     prepared = prepare_population(population, axis, centres)
     data, changes = weighted_regimes(prepared, priors, seed)
-    result = _draw(prepared.recipes.table, data, changes, settings, priors, progress)
+    result = _draw(prepared.recipes, data, changes, settings, priors, progress)
     return Fit(population, data, settings, priors, result, changes, time.perf_counter() - started)
 
 
@@ -177,55 +162,36 @@ def _frozen(
 
 
 def _draw(
-    recipes: pd.DataFrame,
-    data: tuple[RegimeData, ...],
+    recipes: Recipes,
+    data: tuple[RegimeDesign, ...],
     changes: tuple[SpreadChange | None, ...],
     settings: Settings,
     priors: Priors,
     progress: bool | None,
 ) -> Draws:
-    fitted = [r for r in data if r.fitted]
+    fitted, size, seed = [r for r in data if r.fitted], CHAINS * settings.draws, settings.random_seed
+    if settings.curve in PARAMETRIC:
+        return sample_parametric(settings.curve, fitted, priors, size, seed)
     if settings.method == "exact" or not fitted:
-        return _draw_exact(fitted, settings, priors)
-    if settings.noise == "normal":
-        from popstats.inference.nuts import sample_nuts
+        return sample_pooled(fitted, priors, size, seed)
+    if settings.method == "nuts":
+        from popstats.inference.pymc_model import sample_nuts
 
-        return sample_nuts(fitted, priors, _chains(settings), progress)
+        return sample_nuts(fitted, priors, settings, progress)
     from popstats.inference.robust import sample_rows
 
-    rows = _rows(recipes, data, changes)
-    normal = _draw_exact(fitted, settings, priors)
-    return sample_rows(settings.noise, fitted, rows, normal, priors, _chains(settings), progress)
-
-
-def _chains(settings: Settings) -> Chains:
-    from popstats.inference.sampling import Chains
-
-    return Chains(number=settings.chains, draws=settings.draws, tune=settings.tune, seed=settings.seed)
-
-
-def _draw_exact(fitted: list[RegimeData], settings: Settings, priors: Priors) -> Draws:
-    size = settings.draws * settings.chains
-    streams = [np.random.default_rng([settings.seed, k]) for k in range(len(fitted))]
-    curve = settings.curve
-    drawn = [
-        draw_parametric(curve, r, priors, size, rng)
-        if curve in PARAMETRIC
-        else draw_regime(r, priors, size, rng)
-        for r, rng in zip(fitted, streams, strict=True)
-    ]
-    return from_regimes(drawn)
+    normal = sample_pooled(fitted, priors, size, seed)
+    return sample_rows(settings, fitted, _rows(recipes, data, changes), normal, priors)
 
 
 def _rows(
-    recipes: pd.DataFrame, data: tuple[RegimeData, ...], changes: tuple[SpreadChange | None, ...]
+    recipes: Recipes, data: tuple[RegimeDesign, ...], changes: tuple[SpreadChange | None, ...]
 ) -> list[StandardRows]:
-    members = recipes["regime"].to_numpy()
     found = []
-    for k, (regime, change) in enumerate(zip(data, changes, strict=True)):
-        if regime.fitted and change is not None:
-            mine = recipes[members == k]
-            found.append(standard_rows(mine, regime, precision_weights(mine, regime, change)))
+    for regime, mine, change in zip(data, recipes.members, changes, strict=True):
+        if change is not None:
+            rows = recipes.table.iloc[mine]
+            found.append(standard_rows(rows, regime, precision_weights(rows, regime, change)))
     return found
 
 
@@ -248,7 +214,7 @@ class Fit(FittedCurves):
     Attributes
     ----------
     population : Population
-    regimes : tuple of RegimeData
+    regimes : tuple of RegimeDesign
         All regimes, those too small to fit included (`regime.fitted`, `regime.reason`).
     settings : Settings
         The arguments of `popstats.fit`.
@@ -268,7 +234,7 @@ class Fit(FittedCurves):
     Examples
     --------
     >>> import popstats
-    >>> fit = popstats.fit(popstats.simulate_population(regimes=[0.6, 0.8], n=100), method="exact")
+    >>> fit = popstats.fit(popstats.simulate_population(regimes=[0.6, 0.8], n=100))
     >>> fit.expected_drop.shape, [regime.label for regime in fit.fitted]
     ((4000, 2, 161), ['0.60', '0.80'])
     >>> fit.predict([0.9, 1.0], regime=0.6)[["mcb", "drop"]].round(1)["drop"].tolist()
@@ -316,9 +282,15 @@ class Fit(FittedCurves):
     @cached_property
     def posterior(self) -> xr.DataTree:
         """The draws as an ArviZ-style DataTree: groups posterior, sample_stats, constant_data."""
-        from popstats.posterior.storage import posterior_tree
+        from popstats.posterior.tree import posterior_tree
 
         return posterior_tree(self)
+
+    def plot(self, regime: float | str | None = None) -> alt.LayerChart | alt.ConcatChart:
+        """Plot the accuracy drop against mCB; see `popstats.plot_drop`."""
+        from popstats.plots import plot_drop
+
+        return plot_drop(self, regime)
 
     def save(self, path: str | Path) -> Path:
         """Write the fit, its population included, as one netCDF file; `Fit.load` gives it back exactly."""
@@ -343,9 +315,8 @@ class Fit(FittedCurves):
         """Return the hyperparameters of each fitted regime: medians and 90 % intervals in users' units."""
         rows = []
         for k, regime in enumerate(self.fitted):
-            low, high = regime.observed
             for name, values, unit in (
-                ("length_scale", self.draws.length_scale[:, :, k] * (high - low) / 2, "log mCB"),
+                ("length_scale", self.draws.length_scale[:, :, k] * regime.curve_scale.half_range, "log mCB"),
                 ("amplitude", self.draws.amplitude[:, :, k] * regime.scale, "points"),
                 ("noise", self.draws.noise[:, :, k] * regime.scale, "points"),
                 ("seed_share", self.draws.seed_share[:, :, k], "fraction of variance"),

@@ -2,14 +2,14 @@ r"""The mean curve through some of a regime's recipes, under the very noise that
 
 Half of the recipes, or all but one group's narrowest quarter: the coefficients maximise their posterior given
 the fit's own length scale, amplitude, noise and shape (posterior medians), so that what is left out changes the
-curve and nothing else. With normal noise that is one linear system. Heavy tails and frontiers are mixtures of
+curve and nothing else. With normal noise that is one linear system. Heavy tails and skewed noise are mixtures of
 normal noise, and a few rounds of expectation and maximisation lead there:
 
 .. math:: \text{student: } w_i = \frac{\nu + 1}{\nu + (e_i / s_i)^2}, \qquad
-          \text{frontier: } \mathrm{E}[x_i \mid e_i] = m_i + s_i \frac{\phi(m_i / s_i)}{\Phi(m_i / s_i)}, \quad
+          \text{exgaussian: } \mathrm{E}[x_i \mid e_i] = m_i + s_i \frac{\phi(m_i / s_i)}{\Phi(m_i / s_i)}, \quad
           m_i = e_i - s_i^2 / \tau,
 
-with residual e, scale s, and x the recipe's exponential distance from the frontier.
+with residual e, scale s, and x the exponential part of the recipe's residual.
 
 References
 ----------
@@ -20,7 +20,8 @@ doi:10.1080/01621459.1989.10478852 (the weights of Student-t noise).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,9 @@ import pandas as pd
 
 from popstats.arrays import BoolArray, FloatArray
 from popstats.inference.data import MINIMUM_RECIPES
-from popstats.inference.model import KEPT_RANGE, OBSERVED_QUANTILES, basis, log_basis_variance
+from popstats.inference.exact import coefficient_posterior
+from popstats.inference.model import KEPT_RANGE, OBSERVED_QUANTILES, Hyper, basis, prior_precision
+from popstats.inference.regression import weighted_cross_products
 from popstats.posterior.curves import FittedCurves
 from popstats.posterior.optimum import GRID_SIZE
 from popstats.posterior.pointwise import RegimePoints, fitted_points
@@ -36,8 +39,6 @@ from popstats.posterior.pointwise import RegimePoints, fitted_points
 #: Most rounds of expectation and maximisation, and the change of a coefficient (in units of the regime's scale)
 #: that ends them: a hundredth of what moves an optimum by a step of the grid.
 ROUNDS = 60
-
-
 SMALL = 1e-4
 
 
@@ -47,9 +48,8 @@ class MeanCurve:
 
     points: RegimePoints  # The n recipes in the fit.
     noise: str  # Name of the fit's noise.
-    scale: FloatArray  # (n,); Scale of each recipe's noise, in units of the regime's scale.
+    hyper: Hyper  # Posterior medians, (1,) each.
     shape: float | None  # Degrees of freedom, or mean of the exponential in units of the regime's scale.
-    penalty: FloatArray  # (p,); Prior precision of each coefficient.
     # (2 + T,); Posterior means of the MACs terms, c and c^2, and of the retraining techniques after the first.
     terms: FloatArray
 
@@ -57,21 +57,24 @@ class MeanCurve:
     def of(cls, fit: FittedCurves, k: int, points: RegimePoints) -> MeanCurve:
         """Take the k-th fitted regime; `points` are its recipes (`fitted_points`)."""
         draws = fit.draws
-
-        def median(values: FloatArray) -> float:
-            return float(np.median(values[:, :, k]))
-
-        # Columns that the regime cannot tell apart are zero; any penalty keeps the system solvable.
-        fixed = [0.0 if kept else 1.0 for kept in points.regime.fixed]
-        spread = log_basis_variance(median(draws.length_scale)) + 2.0 * np.log(median(draws.amplitude))
         return cls(
             points=points,
             noise=fit.settings.noise,
-            scale=median(draws.noise) * points.relative_scale(median(draws.seed_share)),
-            shape=None if draws.shape is None else median(draws.shape),
-            penalty=np.concatenate([fixed, np.exp(-spread)]),
-            terms=draws.flat_coefficients[:, k, 1 : len(fixed)].mean(axis=0),
+            hyper=draws.median_hyper(k),
+            shape=None if draws.shape is None else float(np.median(draws.shape[:, :, k])),
+            terms=draws.flat_coefficients[:, k, 1 : len(points.regime.fixed)].mean(axis=0),
         )
+
+    @cached_property
+    def scale(self) -> FloatArray:
+        """Scale of each recipe's noise, in units of the regime's scale, (n,)."""
+        return np.asarray(self.hyper.noise[0] * self.points.relative_scale(self.hyper.seed_share[0]))
+
+    @cached_property
+    def penalty(self) -> FloatArray:
+        """Prior precision of each coefficient, (p,)."""
+        fixed = self.points.regime.fixed
+        return np.asarray(prior_precision(fixed, self.hyper.length_scale, self.hyper.amplitude)[0])
 
     @property
     def log_mcb(self) -> FloatArray:
@@ -91,10 +94,11 @@ class MeanCurve:
         # members (n,)
         if members.sum() < MINIMUM_RECIPES:
             return None
-        low, high = np.quantile(self.points.rows.unit[members], OBSERVED_QUANTILES)
+        scale = self.points.regime.curve_scale
+        ends = scale.to_unit(scale.observed)
+        low, high = np.clip(np.quantile(self.points.rows.unit[members], OBSERVED_QUANTILES), *ends)
         unit = np.linspace(low, high, GRID_SIZE)
         curve = basis(unit) @ self.coefficients(members)[1 + self.terms.size :]
-        scale = self.points.regime.curve_scale
         return float(scale.centre + scale.half_range * unit[curve.argmin()])
 
     def coefficients(self, members: BoolArray) -> FloatArray:
@@ -111,11 +115,12 @@ class MeanCurve:
         return found
 
     def _solve(self, design: FloatArray, drop: FloatArray, precision: FloatArray) -> FloatArray:
-        weighted = design.T * precision
-        return np.asarray(np.linalg.solve(weighted @ design + np.diag(self.penalty), weighted @ drop))
+        sums = weighted_cross_products(design, drop, precision * self.hyper.noise[0] ** 2)[None]
+        rows = replace(self.points.regime, replicates=np.ones(1), xx=sums[:, :-1, :-1], xy=sums[:, :-1, -1])
+        return np.asarray(coefficient_posterior(rows, self.hyper)[0][0])
 
     def _expected(self, residual: FloatArray, scale: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return each recipe's weight and expected distance from the frontier, given its residual."""
+        """Return each recipe's weight and expected exponential part, given its residual."""
         assert self.shape is not None
         if self.noise == "student":
             weight = (self.shape + 1.0) / (self.shape + (residual / scale) ** 2)

@@ -1,6 +1,6 @@
 """From draws of a curve to what users ask of it: optimum, near-optimal range, limit, regret.
 
-All functions take the grid and draws of one regime and return one number a draw, so that any probability
+All functions take the grid and draws of one regime and return one number per draw, so that any probability
 or interval is a mean or a quantile over draws, and every function can be tested with hand-made curves.
 """
 
@@ -14,22 +14,47 @@ import numpy.typing as npt
 from popstats.arrays import BoolArray, FloatArray
 from popstats.inference.draws import interval
 
-#: The near-optimal range: expected drop within this many points of the minimum.
+#: The near-optimal range: expected drop within this many points of the minimum ...
 NEAR_OPTIMAL_POINTS = 0.05
-
+#: ... with this probability; where no mCB value reaches it, within the first of these heights at which one does.
+NEAR_PROBABILITY = 0.5
+NEAR_HEIGHTS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 #: Points of the grid over the observed range.
 GRID_SIZE = 161
+#: Grid points (of 161 over the observed range) below which a stretch is a speck.
+SHORTEST_STRETCH = 3
+
+
+@dataclass(frozen=True)
+class NearRange:
+    """The near-optimal range of one regime."""
+
+    height: float  # points above the minimum
+    probability: float  # the largest with which an mCB value lies within the height that was asked for
+    stretches: tuple[
+        tuple[float, float], ...
+    ]  # log mCB: that of the most probable value first, then others, ascending
+
+    @property
+    def lower(self) -> float:
+        """Lower end of the main stretch, log mCB."""
+        return self.stretches[0][0]
+
+    @property
+    def upper(self) -> float:
+        """Upper end of the main stretch, log mCB."""
+        return self.stretches[0][1]
 
 
 @dataclass(frozen=True)
 class OptimumDraws:
-    """One regime's optimum, one number a draw; all shapes (S,)."""
+    """One regime's optimum, one number per draw; all shapes (S,)."""
 
     log_mcb: FloatArray  # Argmin of the expected drop over the observed range, log mCB.
     # The smallest expected drop, percentage points, corrected for two biases (see `read_optimum`).
     limit: FloatArray
-    # near_lower, near_upper: Ends of the near-optimal range around the argmin, log mCB.
+    # near_lower, near_upper: where the draw has risen by the near-optimal range's height on either side of its argmin
     near_lower: FloatArray
     near_upper: FloatArray
     # rise_lower, rise_upper: How far the two ends of the observed range lie above the minimum, points.
@@ -38,6 +63,7 @@ class OptimumDraws:
     interior: npt.NDArray[np.bool_]  # Whether the argmin lies inside the observed range, not on its edge.
     # Expected drop at mCB = 1 minus the minimum, points; NaN where 1 is outside the observed range.
     regret_at_original: FloatArray
+    near: NearRange  # read off all draws together
 
 
 def read_optimum(
@@ -59,7 +85,8 @@ def read_optimum(
     # grid (G,); drop (S, G); bias (G,)
     position = drop.argmin(axis=1)
     argmin, limit = _parabolic_minimum(grid, drop, position)
-    level = limit + near
+    near_range = near_optimal(grid, drop, near)
+    level = limit + near_range.height
     near_best, weights = _best_of_mean(grid, drop)
     at_best = drop[:, near_best] @ weights
     filled = 0.0 if bias is None else float(bias[near_best] @ weights)
@@ -72,7 +99,49 @@ def read_optimum(
         rise_upper=drop[:, -1] - limit,
         interior=(position > 0) & (position < grid.size - 1),
         regret_at_original=value_at(grid, drop, 0.0) - limit,
+        near=near_range,
     )
+
+
+def near_optimal(grid: FloatArray, drop: FloatArray, near: float = NEAR_OPTIMAL_POINTS) -> NearRange:
+    """Return the mCB values whose expected drop is within `near` points of the minimum with probability one half.
+
+    Where there are none, the height rises to the first of `NEAR_HEIGHTS` at which there are.
+    """
+    # grid (G,); drop (S, G)
+    above = drop - drop.min(axis=1, keepdims=True)
+    largest = float((above <= near).mean(axis=0).max())
+    # Where five points are not enough, the smallest that are.
+    least = float(np.median(above, axis=0).min())
+    for height in (near, *(h for h in NEAR_HEIGHTS if h > near), least):
+        probability = (above <= height).mean(axis=0)
+        if probability.max() >= NEAR_PROBABILITY:
+            break
+    return NearRange(float(height), largest, _stretches(grid, probability))
+
+
+def _stretches(grid: FloatArray, probability: FloatArray) -> tuple[tuple[float, float], ...]:
+    """Return where the probability is at least one half: the stretch of its maximum, then the others, ascending."""
+    steps = np.diff(np.concatenate([[0], (probability >= NEAR_PROBABILITY).astype(np.int8), [0]]))
+    starts, stops = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1) - 1
+    best = probability.argmax()
+    main = int(np.flatnonzero((starts <= best) & (best <= stops))[0])
+    kept = [
+        main,
+        *(i for i in range(starts.size) if i != main and stops[i] - starts[i] + 1 >= SHORTEST_STRETCH),
+    ]
+    return tuple(
+        (_half_way(grid, probability, starts[i], -1), _half_way(grid, probability, stops[i], 1)) for i in kept
+    )
+
+
+def _half_way(grid: FloatArray, probability: FloatArray, end: int, side: int) -> float:
+    """Return where the probability falls to one half between the last grid point above it and the next."""
+    if not 0 <= end + side < grid.size:
+        return float(grid[end])
+    inside, outside = probability[end], probability[end + side]
+    share = (inside - NEAR_PROBABILITY) / (inside - outside)
+    return float(grid[end] + share * (grid[end + side] - grid[end]))
 
 
 def value_at(grid: FloatArray, drop: FloatArray, log_mcb: float) -> FloatArray:
@@ -129,10 +198,6 @@ def _crossing(
     climb = np.where(found & (high > low), high - low, 1.0)
     share = np.where(found, np.clip((level - low) / climb, 0.0, 1.0), 0.0)
     return grid[inner] + share * (grid[outer] - grid[inner])
-
-
-#: Grid points (of 161 over the observed range) below which a stretch is a speck.
-SHORTEST_STRETCH = 3
 
 
 #: Shuffles behind the p value of C4, and the difference in points below which two of them are one.
@@ -214,17 +279,3 @@ def _two_regions(
         low, middle, up = (float(np.median(grid[index])) for index in (before, position, after))
         regions.append((low, middle, up))
     return tuple(regions)
-
-
-def near_stretches(
-    grid: FloatArray, drop: FloatArray, optimum: OptimumDraws, near: float
-) -> tuple[tuple[float, float], ...]:
-    """Return the near-optimal range and every other stretch of mCB that is as good, log mCB."""
-    # grid (G,); drop (S, G)
-    main = float(np.median(optimum.near_lower)), float(np.median(optimum.near_upper))
-    inside = (drop <= drop.min(axis=1, keepdims=True) + near).mean(axis=0) >= 0.5
-    steps = np.diff(np.concatenate([[0], inside.astype(np.int8), [0]]))
-    starts, stops = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1) - 1
-    long = stops - starts + 1 >= SHORTEST_STRETCH
-    found = [(float(grid[a]), float(grid[b])) for a, b in zip(starts[long], stops[long], strict=True)]
-    return main, *((low, high) for low, high in found if high < main[0] or low > main[1])

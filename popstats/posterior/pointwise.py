@@ -12,15 +12,14 @@ from scipy import special
 from scipy.special import logsumexp
 
 from popstats.arrays import FloatArray
-from popstats.inference.data import RegimeData, StandardRows, standard_rows
-from popstats.inference.model import log_basis_variance
+from popstats.inference.data import RegimeDesign, StandardRows, replicate_variance, standard_rows
+from popstats.inference.exact import coefficient_posterior
+from popstats.inference.model import Hyper
 from popstats.inference.noise import distribution, log_density
-from popstats.inference.noise import log_density as noise_log_density
 from popstats.inference.spread import precision_weights
 
 if TYPE_CHECKING:
     from popstats.posterior.curves import FittedCurves
-
 
 #: Recipes handled at once: with 500 draws, arrays of 4 MB each.
 BLOCK = 1024
@@ -30,18 +29,17 @@ BLOCK = 1024
 class RegimePoints:
     """One fitted regime's recipes, in units of its scale."""
 
-    regime: RegimeData
+    regime: RegimeDesign
     rows: StandardRows  # Of the n recipes that are in the fit.
     # (n, p); Level, c, c^2, techniques and basis; columns that the regime cannot tell apart are zero.
     design: FloatArray
 
     def relative_scale(self, seed_share: npt.ArrayLike) -> FloatArray:
         """Scale of a recipe's noise over that of one training, shape (n,) or (n, S) for S seed shares."""
-        share = np.asarray(seed_share, dtype=np.float64)
         runs, weight = self.rows.runs, self.rows.weight
-        if share.ndim:
+        if np.ndim(seed_share):
             runs, weight = runs[:, None], weight[:, None]
-        return np.asarray(np.sqrt((1.0 - share + share / runs) / weight))
+        return np.sqrt(replicate_variance(seed_share, runs, weight))
 
 
 @dataclass(frozen=True)
@@ -49,10 +47,8 @@ class RegimeSample:
     """Some posterior draws of one regime, in units of its scale; S of them."""
 
     noise: str  # Name of the noise.
+    hyper: Hyper  # (S,) each
     coefficients: FloatArray  # (S, p)
-    # scale, seed_share: (S,)
-    scale: FloatArray
-    seed_share: FloatArray
     shape: FloatArray | None  # (S,); Degrees of freedom, or mean of the exponential.
 
     def log_density(self, points: RegimePoints) -> Iterator[tuple[slice, FloatArray]]:
@@ -67,8 +63,8 @@ class RegimeSample:
             block = slice(start, start + BLOCK)
             e = points.rows.drop[block, None] - points.design[block] @ self.coefficients.T
             runs, weight = points.rows.runs[block, None], points.rows.weight[block, None]
-            relative = (1.0 - self.seed_share + self.seed_share / runs) / weight
-            yield block, e, self.scale * np.sqrt(relative)
+            relative = replicate_variance(self.hyper.seed_share, runs, weight)
+            yield block, e, self.hyper.noise * np.sqrt(relative)
 
 
 def fitted_points(fit: FittedCurves) -> tuple[RegimePoints, ...]:
@@ -96,50 +92,43 @@ def sample_of(fit: FittedCurves, k: int, picked: npt.NDArray[np.intp]) -> Regime
     draws = fit.draws
     return RegimeSample(
         noise=fit.settings.noise,
+        hyper=draws.hyper(k, picked),
         coefficients=draws.flat_coefficients[picked, k],
-        scale=draws.noise[:, :, k].reshape(-1)[picked],
-        seed_share=draws.seed_share[:, :, k].reshape(-1)[picked],
         shape=None if draws.shape is None else draws.shape[:, :, k].reshape(-1)[picked],
     )
 
 
-def leave_one_out_pit(
-    points: RegimePoints, sample: RegimeSample, length_scale: FloatArray, amplitude: FloatArray
-) -> FloatArray:
+def leave_one_out_pit(points: RegimePoints, sample: RegimeSample) -> FloatArray:
     """Return the LOO-PIT value of each recipe of a regime, shape (n,)."""
-    # length_scale, amplitude (S,)
     if sample.noise != "normal":
         return weighted(points, sample)
-    z, log_density = closed_form(points, sample, length_scale, amplitude)
-    return _average(special.ndtr(z), -log_density)
+    z, density = closed_form(points, sample)
+    return _average(special.ndtr(z), -density)
 
 
-def closed_form(
-    points: RegimePoints, sample: RegimeSample, length_scale: FloatArray, amplitude: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Leave each recipe out under normal noise; arguments as for `leave_one_out_pit`."""
-    # -> z (n, S), log_density (n, S)
-    mean, root = _coefficient_posterior(points, sample, length_scale, amplitude)
+def closed_form(points: RegimePoints, sample: RegimeSample) -> tuple[FloatArray, FloatArray]:
+    """Leave each recipe out under normal noise: its standardised residual and log density, both (n, S)."""
+    mean, root = coefficient_posterior(points.regime, sample.hyper)
     draws, p = mean.shape
     side_by_side = root.transpose(1, 0, 2).reshape(p, draws * p)
     z = np.empty((points.rows.drop.size, draws))
-    log_density = np.empty_like(z)
+    density = np.empty_like(z)
     for start in range(0, z.shape[0], BLOCK):
         block = slice(start, start + BLOCK)
         design = points.design[block]
-        variance = (sample.scale * points.relative_scale(sample.seed_share)[block]) ** 2
+        variance = (sample.hyper.noise * points.relative_scale(sample.hyper.seed_share)[block]) ** 2
         reached = ((design @ side_by_side) ** 2).reshape(-1, draws, p).sum(axis=2)
         rest = np.maximum(1.0 - reached / variance, 1e-12)
         z[block] = (points.rows.drop[block, None] - design @ mean.T) / np.sqrt(variance * rest)
-        log_density[block] = -0.5 * (z[block] ** 2 + np.log(2.0 * np.pi * variance / rest))
-    return z, log_density
+        density[block] = -0.5 * (z[block] ** 2 + np.log(2.0 * np.pi * variance / rest))
+    return z, density
 
 
 def weighted(points: RegimePoints, sample: RegimeSample) -> FloatArray:
     """Return LOO-PIT values for any noise, by Pareto-smoothed importance weights, shape (n,)."""
     pit = np.empty(points.rows.drop.size)
     for block, e, scale in sample.residuals(points):
-        log_weights, _ = smooth_log_weights(-noise_log_density(sample.noise, e, scale, sample.shape))
+        log_weights, _ = smooth_log_weights(-log_density(sample.noise, e, scale, sample.shape))
         below = distribution(sample.noise, e, scale, sample.shape)
         pit[block] = (np.exp(log_weights) * below).sum(axis=1)
     return pit
@@ -150,32 +139,11 @@ def _average(values: FloatArray, log_weights: FloatArray) -> FloatArray:
     return np.asarray((weights * values).sum(axis=1) / weights.sum(axis=1))
 
 
-def _coefficient_posterior(
-    points: RegimePoints, sample: RegimeSample, length_scale: FloatArray, amplitude: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Return mean (S, p) and a root of the covariance (S, p, p) of the coefficients given each draw."""
-    products = points.regime.products
-    share = sample.seed_share[:, None]
-    variance = sample.scale[:, None] ** 2 * (1.0 - share + share / products.replicates)
-    precision = np.einsum("ds,sij->dij", 1.0 / variance, products.xx)
-    diagonal = np.empty(precision.shape[:2])
-    terms = len(points.regime.fixed)
-    diagonal[:, :terms] = 1.0 - np.array(points.regime.fixed)
-    diagonal[:, terms:] = np.exp(-log_basis_variance(length_scale)) / amplitude[:, None] ** 2
-    index = np.arange(diagonal.shape[1])
-    precision[:, index, index] += diagonal
-    root = np.linalg.inv(np.linalg.cholesky(precision)).transpose(0, 2, 1)
-    target = np.einsum("ds,si->di", 1.0 / variance, products.xy)
-    return np.einsum("dij,dkj,dk->di", root, root, target, optimize=True), root
-
-
 #: Prior of the Pareto shape: so many tail draws' worth of 0.5 (Vehtari et al., appendix C).
 PRIOR_DRAWS, PRIOR_SHAPE = 10.0, 0.5
 
-
 #: Zhang and Stephens' constants: the grid's size beyond sqrt(n), and its reach.
 GRID_POINTS, GRID_REACH = 30, 3.0
-
 
 #: Fewer tail draws than this are left as they are.
 MINIMUM_TAIL = 5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from popstats.arrays import FloatArray
+from popstats.findings import Finding, Kind, Span
 from popstats.inference.draws import interval
 from popstats.inference.noise import draw_standard
 from popstats.posterior.pointwise import (
@@ -23,6 +23,7 @@ from popstats.posterior.pointwise import (
     sample_of,
     thinned,
 )
+from popstats.words import sentences
 
 if TYPE_CHECKING:
     from popstats.posterior.curves import FittedCurves
@@ -53,7 +54,7 @@ class PredictiveChecks:
     frame: pd.DataFrame
     # Each regime's limit as predicted from the other regimes; see `limit_forecast.forecast_limits`.
     limits: pd.DataFrame
-    alerts: tuple[str, ...]  # What does not fit, one sentence each; empty if nothing.
+    alerts: tuple[Finding, ...]  # What does not fit, one per regime and kind; empty if nothing.
     # (n,); The LOO-PIT values of each regime's recipes; uniform where the model is right.
     loo_pit: Mapping[str, FloatArray]
 
@@ -63,11 +64,15 @@ class PredictiveChecks:
         return not self.alerts
 
     def __repr__(self) -> str:
-        return f"<PredictiveChecks of {len(self.frame)} regimes: {'; '.join(self.alerts) or 'nothing stands out'}>"
+        return f"<PredictiveChecks of {len(self.frame)} regimes: {self._said or 'nothing stands out'}>"
+
+    @property
+    def _said(self) -> str:
+        return " ".join(sentences(self.alerts))
 
     def _repr_html_(self) -> str:
         said = (
-            "".join(f"<li>{html.escape(alert)}</li>" for alert in self.alerts)
+            "".join(f"<li>{html.escape(alert)}</li>" for alert in sentences(self.alerts))
             or "<li>Nothing stands out.</li>"
         )
         return f"<ul>{said}</ul>{self.frame.to_html(index=False, float_format=lambda v: f'{v:.3g}')}"
@@ -84,13 +89,11 @@ def check_predictions(fit: FittedCurves) -> PredictiveChecks:
         pit = _pit(fit, k, points)
         pits[points.regime.label] = pit
         picked = thinned(fit, _within(REPLICATE_BUDGET // pit.size, REPLICATES))
-        rng = np.random.default_rng([fit.settings.seed, k, 3])
+        rng = np.random.default_rng([fit.settings.random_seed, k, 3])
         shapes = _shapes(points, sample_of(fit, k, picked), rng)
         rows.append({"regime": points.regime.label, "recipes": pit.size, **_coverage(pit), **shapes})
     frame, limits = pd.DataFrame(rows), forecast_limits(fit)
-    return PredictiveChecks(
-        frame, limits, alerts_of(frame, limits, fit.settings.noise, fit.settings.method), pits
-    )
+    return PredictiveChecks(frame, limits, alerts_of(frame, limits, fit.settings.noise), pits)
 
 
 def _within(value: int, ends: tuple[int, int]) -> int:
@@ -100,8 +103,7 @@ def _within(value: int, ends: tuple[int, int]) -> int:
 def _pit(fit: FittedCurves, k: int, points: RegimePoints) -> FloatArray:
     closed = _within(PIT_BUDGET // points.rows.drop.size, PIT_DRAWS)
     picked = thinned(fit, closed if fit.settings.noise == "normal" else WEIGHTED_DRAWS)
-    hyper = [getattr(fit.draws, name)[:, :, k].reshape(-1)[picked] for name in ("length_scale", "amplitude")]
-    return leave_one_out_pit(points, sample_of(fit, k, picked), hyper[0], hyper[1])
+    return leave_one_out_pit(points, sample_of(fit, k, picked))
 
 
 def _coverage(pit: FloatArray) -> dict[str, float]:
@@ -147,10 +149,12 @@ class _Moments:
 
 def _shapes(points: RegimePoints, sample: RegimeSample, rng: np.random.Generator) -> dict[str, float]:
     """Compare the residuals' shape with that of replicated data under the same draws."""
-    observed, replicated = _Moments(sample.scale.size), _Moments(sample.scale.size)
+    observed, replicated = _Moments(sample.hyper.noise.size), _Moments(sample.hyper.noise.size)
     for _, e, scale in sample.residuals(points):
         shape = (
-            sample.shape / scale if sample.noise == "frontier" and sample.shape is not None else sample.shape
+            sample.shape / scale
+            if sample.noise == "exgaussian" and sample.shape is not None
+            else sample.shape
         )
         observed.add(e / scale)
         replicated.add(draw_standard(sample.noise, e.shape, shape, rng))
@@ -180,7 +184,7 @@ def forecast_limits(fit: FittedCurves) -> pd.DataFrame:
         return pd.DataFrame(columns=_COLUMNS)
     x = -np.log1p(-np.array([r.target for r in fit.fitted]))
     limits = np.stack([o.limit for o in fit.optimum_draws], axis=1)
-    rng = np.random.default_rng([fit.settings.seed, 4])
+    rng = np.random.default_rng([fit.settings.random_seed, 4])
     rows = []
     for k, regime in enumerate(fit.fitted):
         others = np.arange(x.size) != k
@@ -243,75 +247,55 @@ TAILS_PER_SKEW = 3.0
 
 
 #: A long upper tail is skewed noise or a few networks that failed: which, only a comparison says (on the shipped
-#: population "student" predicts better than "frontier", although the skewness is large).
-_REMEDIES_OF_SKEW = {
-    "normal": "; try noise='frontier' and noise='student', and compare them",
-    "student": "; try noise='frontier'",
-    "frontier": "",
-}
+#: population "student" predicts better than "exgaussian", although the skewness is large).
+_TRIED_FOR_SKEW = {"normal": ("exgaussian", "student"), "student": ("exgaussian",), "exgaussian": ()}
 
 
-def alerts_of(frame: pd.DataFrame, limits: pd.DataFrame, noise: str, method: str = "nuts") -> tuple[str, ...]:
-    """Return one sentence for each misfit that is both clear and large enough to matter."""
+def alerts_of(frame: pd.DataFrame, limits: pd.DataFrame, noise: str) -> tuple[Finding, ...]:
+    """Return one finding for each misfit that is both clear and large enough to matter."""
     threshold = P_VALUE / max(len(frame), 1)
-    said = []
+    found: list[Finding] = []
     row: Any
     for row in frame.itertuples():
-        said += [f"regime {row.regime}: {text}" for text in _regime_alerts(row, noise, threshold)]
+        found += _regime_alerts(row, noise, threshold)
     for row in limits.itertuples():
         if row.surprise < P_VALUE / len(limits):
-            said.append(
-                f"regime {row.regime}: its limit, {row.limit:.2f} points, breaks the trend of the other regimes "
-                f"({row.predicted_lower:.2f} to {row.predicted_upper:.2f})"
-            )
-    return tuple(map(_with_nuts, said) if method == "exact" else said)
+            predicted = Span(row.predicted_lower, row.predicted_upper)
+            found.append(_finding("breaks trend", row, limit=row.limit, predicted=predicted))
+    return tuple(found)
 
 
-def _with_nuts(sentence: str) -> str:
-    return re.sub(r"^(.*noise='\w+')", r"\1 (with method='nuts')", sentence)
+def _finding(kind: Kind, row: Any, **values: Any) -> Finding:
+    return Finding(kind, (row.regime,), values)
 
 
-def _regime_alerts(row: Any, noise: str, threshold: float) -> Iterator[str]:
+def _regime_alerts(row: Any, noise: str, threshold: float) -> Iterator[Finding]:
     shape = _shape(row, noise, threshold)
     if shape:
         yield shape
     elif row.largest_p < threshold and row.largest > row.largest_model + LARGEST:
-        remedy = "; try noise='student'" if noise == "normal" else ""
-        yield (
-            f"one recipe lies {row.largest:.1f} standard deviations from the curve, the model expects at most "
-            f"about {row.largest_model:.1f}: look at it{remedy}"
-        )
+        tried = ("student",) if noise == "normal" else ()
+        yield _finding("far recipe", row, largest=row.largest, expected=row.largest_model, tried=tried)
     error = STANDARD_ERRORS * np.sqrt(0.09 / row.recipes)
     if abs(row.inside_90 - 0.9) > max(COVERAGE, error):
-        kind = "narrow" if row.inside_90 < 0.9 else "wide"
-        yield f"{row.inside_90:.0%} of the recipes lie inside their 90 % intervals: these are too {kind}"
+        too = "narrow" if row.inside_90 < 0.9 else "wide"
+        yield _finding("wrong coverage", row, inside=row.inside_90, too=too)
     elif row.pit_p < threshold and row.pit_distance > PIT_DISTANCE and not shape:
-        yield (
-            f"the recipes are not spread about the curve as predicted (LOO-PIT values {row.pit_distance:.2f} away "
-            "from uniform)"
-        )
+        yield _finding("not uniform", row, distance=row.pit_distance)
 
 
-def _shape(row: Any, noise: str, threshold: float) -> str:
+def _shape(row: Any, noise: str, threshold: float) -> Finding | None:
     skewed = row.skewness - row.skewness_model
     tails = row.kurtosis - row.kurtosis_model
     clear_skew = min(row.skewness_p, 1.0 - row.skewness_p) < threshold and abs(skewed) > SKEWNESS
     if row.kurtosis_p < threshold and tails > max(KURTOSIS, TAILS_PER_SKEW * skewed**2):
-        remedy = (
-            "try noise='student'" if noise != "student" else "look at the recipes farthest from the curve"
-        )
-        return f"heavier tails than the model's (excess kurtosis {row.kurtosis:.1f}); {remedy}"
+        tried = ("student",) if noise != "student" else ()
+        return _finding("heavy tails", row, kurtosis=row.kurtosis, tried=tried)
     if clear_skew and skewed > 0:
-        remedy = _REMEDIES_OF_SKEW[noise]
-        return f"more recipes far above the curve than far below it (skewness {row.skewness:.1f}){remedy}"
+        found = {"skewness": row.skewness, "tried": _TRIED_FOR_SKEW[noise]}
+        return _finding("skewed up", row, **found)
     if clear_skew:
-        return (
-            f"more recipes far below the curve than far above it (skewness {row.skewness:.1f}): some do much better "
-            "than their mCB says"
-        )
+        return _finding("skewed down", row, skewness=row.skewness)
     if 1.0 - row.kurtosis_p < threshold and tails < -KURTOSIS:
-        return (
-            f"lighter tails than the model's (excess kurtosis {row.kurtosis:.1f}): intervals for single trainings "
-            "are too wide"
-        )
-    return ""
+        return _finding("light tails", row, kurtosis=row.kurtosis)
+    return None

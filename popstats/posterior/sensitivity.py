@@ -22,9 +22,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from popstats.arrays import FloatArray
-from popstats.inference.data import RegimeData
-from popstats.inference.draws import INTERVAL_MASS
-from popstats.posterior.pointwise import RegimeSample, fitted_points, sample_of, smooth_log_weights, thinned
+from popstats.inference.draws import TAIL
+from popstats.inference.exact import log_likelihood
+from popstats.inference.model import Hyper
+from popstats.posterior.pointwise import fitted_points, sample_of, smooth_log_weights, thinned
 
 if TYPE_CHECKING:
     from popstats.posterior.curves import FittedCurves
@@ -39,7 +40,7 @@ THRESHOLD = 0.05
 #: The distance alone is misled where draws pile up at an edge of the observed range: the pile changes its share
 #: a little, the distribution function all along the range, and nothing that is reported moves.
 MATTERS = 0.25
-#: Draws that enter; where every row counts (student, frontier), fewer.
+#: Draws that enter; where every row counts (student, exgaussian), fewer.
 DRAWS, DRAWS_OF_ROWS = 2000, 500
 #: Result by name: attribute of `OptimumDraws`, how it is called.
 _QUANTITIES = {
@@ -109,61 +110,23 @@ def power_scale(fit: FittedCurves) -> Sensitivity:
         if rows_matter:
             likelihood = np.sum([d.sum(axis=0) for _, d in sample.log_density(points[k])], axis=0)
         else:
-            likelihood = log_likelihood(regime, sample)
+            likelihood = log_likelihood(regime, sample.hyper, sample.coefficients)
         for name, (attribute, _) in _QUANTITIES.items():
             values = getattr(fit.optimum_draws[k], attribute)[picked]
-            rows.append(
-                {"regime": regime.label, "quantity": name, **_measure(values, log_prior[:, k], likelihood)}
-            )
+            rows.append({"regime": regime.label, "quantity": name, **_measure(values, log_prior, likelihood)})
     frame = pd.DataFrame(rows, columns=_COLUMNS)
     return Sensitivity(frame, tuple(_alerts(frame)))
 
 
 def _log_prior(fit: FittedCurves, picked: npt.NDArray[np.intp]) -> FloatArray:
-    """Return the log prior density of each regime's hyperparameters at the picked draws, shape (S, K)."""
+    """Return the joint log prior density of the parameters that were sampled at the picked draws, shape (S,)."""
     priors, draws = fit.prior_settings, fit.draws
-    named = {"noise": priors.noise}
-    if fit.settings.noise == "normal":
-        named |= {"length_scale": priors.length_scale, "amplitude": priors.amplitude}
-    total = np.zeros((picked.size, len(fit.fitted)))
-    for name, (median, spread) in named.items():
-        values = getattr(draws, name).reshape(-1, total.shape[1])[picked]
-        standard = (np.log(values) - np.log(median)) / spread
-        pooling = priors.pooling if fit.settings.method == "nuts" else 0.0
-        total += _log_pooled_normal(standard, pooling)
-    if draws.shape is not None:
-        shape = draws.shape.reshape(-1, total.shape[1])[picked]
-        if fit.settings.noise == "student":
-            # Of log(nu - 1), as `row_models` samples it.
-            beyond = np.maximum(shape - 1.0, np.finfo(np.float64).tiny)
-            total += 2.0 * np.log(beyond) - 0.1 * beyond
-        else:
-            total -= 0.5 * ((np.log(shape) - np.log(priors.excess[0])) / priors.excess[1]) ** 2
-    return total
-
-
-def _log_pooled_normal(standard: FloatArray, pooling: float) -> FloatArray:
-    """Log density of values with a common part, up to a constant: joint if pooled, else each regime's own."""
-    if pooling == 0.0:
-        return -0.5 * standard**2
-    size = standard.shape[1]
-    precision = np.linalg.inv(pooling * np.ones((size, size)) + (1.0 - pooling) * np.eye(size))
-    joint = -0.5 * np.einsum("sk,kl,sl->s", standard, precision, standard)
-    return np.broadcast_to(joint[:, None], standard.shape)
-
-
-def log_likelihood(regime: RegimeData, sample: RegimeSample) -> FloatArray:
-    """Return the log likelihood of a regime's recipes under normal noise, up to a constant, shape (S,)."""
-    products = regime.products
-    beta, share = sample.coefficients, sample.seed_share[:, None]
-    variance = sample.scale[:, None] ** 2 * (1.0 - share + share / products.replicates)
-    misfit = products.yy - 2.0 * beta @ products.xy.T
-    misfit = misfit + np.einsum("di,sij,dj->ds", beta, products.xx, beta, optimize=True)
-    total = -0.5 * (products.count * np.log(variance) + misfit / variance).sum(axis=1)
-    if products.has_replicates:
-        run = sample.seed_share * sample.scale**2
-        total -= 0.5 * (products.within_df * np.log(run) + products.within / run)
-    return np.asarray(total)
+    hyper = Hyper(*np.stack([draws.hyper(k, picked) for k in range(len(fit.fitted))], axis=-1))
+    if draws.shape is None:
+        return priors.log_density(hyper)
+    # Length scale and amplitude are held: they add the same to every draw.
+    shape = draws.shape.reshape(-1, len(fit.fitted))[picked]
+    return priors.log_density(hyper) + priors.log_shape_density(fit.settings.noise, shape).sum(axis=1)
 
 
 def _measure(values: FloatArray, log_prior: FloatArray, log_likelihood: FloatArray) -> dict[str, Any]:
@@ -171,8 +134,7 @@ def _measure(values: FloatArray, log_prior: FloatArray, log_likelihood: FloatArr
     ordered, spread = values[order], float(values.std())
     weights = {name: _weights(log[order]) for name, log in (("prior", log_prior), ("data", log_likelihood))}
     prior, data = (_per_doubling(ordered, weights[name]) for name in ("prior", "data"))
-    tail = (1.0 - INTERVAL_MASS) / 2.0
-    low, high = (_quantiles(ordered, w, [tail, 0.5, 1.0 - tail]) for w in weights["prior"])
+    low, high = (_quantiles(ordered, w, [TAIL, 0.5, 1.0 - TAIL]) for w in weights["prior"])
     change = (high - low) / spread if spread > 0.0 else np.zeros(3)
     leans = prior >= THRESHOLD and float(np.abs(change).max()) >= MATTERS
     conflict = "prior-data conflict" if data >= THRESHOLD else "weak data"

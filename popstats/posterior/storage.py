@@ -26,37 +26,9 @@ if TYPE_CHECKING:
     from popstats.posterior.curves import FittedCurves
 
 
-#: Version of the file format; 2: another basis, so that stored coefficients mean another curve.
-FORMAT = 2
-_DRAWS = ("length_scale", "amplitude", "noise", "seed_share")
-
-
-def posterior_tree(fit: FittedCurves) -> xr.DataTree:
-    """Return the draws of `fit` as a DataTree.
-
-    Groups: `posterior` (length_scale, amplitude, noise, seed_share: chain, draw, regime; coefficients with a
-    further dimension; optimum and limit in users' units), `sample_stats` (nuts only).
-    """
-    import xarray as xr
-
-    labels = [r.label for r in fit.fitted]
-    dims = ("chain", "draw", "regime")
-    variables: dict[str, Any] = {name: (dims, getattr(fit.draws, name)) for name in _DRAWS}
-    variables["coefficients"] = ((*dims, "coefficient"), fit.draws.coefficients)
-    if fit.draws.shape is not None:
-        variables["shape"] = (dims, fit.draws.shape)
-    shape = fit.draws.noise.shape
-    if fit.fitted:
-        optimum = np.stack([o.log_mcb for o in fit.optimum_draws], axis=1).reshape(shape)
-        limit = np.stack([o.limit for o in fit.optimum_draws], axis=1).reshape(shape)
-        variables["optimal_mcb"] = (dims, np.exp(optimum), {"units": "relative to the original"})
-        variables["limit"] = (dims, limit, {"units": "percentage points"})
-    coordinates = {"regime": labels, "chain": np.arange(shape[0]), "draw": np.arange(shape[1])}
-    groups = {"posterior": xr.Dataset(variables, coords=coordinates)}
-    if fit.draws.statistics:
-        statistics = {name: (("chain", "draw"), values) for name, values in fit.draws.statistics.items()}
-        groups["sample_stats"] = xr.Dataset(statistics)
-    return xr.DataTree.from_dict(groups)
+#: Version of the file format; 3: the draws in the model's units, in a group of their own.
+FORMAT = 3
+_DIMS = ("chain", "draw", "regime", "column")
 
 
 def save_fit(fit: FittedCurves, path: Path) -> Path:
@@ -75,8 +47,17 @@ def save_fit(fit: FittedCurves, path: Path) -> Path:
     }
     if isinstance(fit.settings.regimes, dict):
         description["regime_widths"] = sorted(fit.settings.regimes.items())
-    tree = posterior_tree(fit)
-    tree["edge_probability"] = xr.DataArray(fit.draws.edge_probability, dims="fitted")
+    draws = asdict(fit.draws)
+    held = {
+        name: values for name, values in draws.items() if isinstance(values, np.ndarray) and values.ndim > 1
+    }
+    groups = {
+        "draws": xr.Dataset({name: (_DIMS[: values.ndim], values) for name, values in held.items()}),
+        "statistics": xr.Dataset({name: (_DIMS[:2], values) for name, values in draws["statistics"].items()}),
+    }
+    tree = xr.DataTree.from_dict(groups)
+    if fit.draws.edge_probability is not None:
+        tree["edge_probability"] = xr.DataArray(fit.draws.edge_probability, dims="fitted")
     tree["population"] = xr.DataArray(np.frombuffer(parquet, dtype=np.uint8), dims="byte")
     tree.attrs["popstats"] = json.dumps(description)
     tree.to_netcdf(path, engine="h5netcdf")
@@ -116,7 +97,7 @@ def _parts(tree: xr.DataTree, description: dict[str, Any]) -> dict[str, Any]:
     settings = Settings(**stored)
     priors = Priors(**_tuples(description["priors"]))
     prepared = prepare_population(population, settings.regime_axis, settings.regimes)
-    regimes, changes = weighted_regimes(prepared, priors, settings.seed)
+    regimes, changes = weighted_regimes(prepared, priors, settings.random_seed)
     return {
         "population": population,
         "regimes": regimes,
@@ -141,12 +122,7 @@ def _population(content: Any, width_columns: tuple[str, ...]) -> Population:
 
 
 def _draws(tree: xr.DataTree) -> Draws:
-    posterior = tree["posterior"]
-    statistics = tree["sample_stats"].dataset if "sample_stats" in tree.children else {}
-    return Draws(
-        **{name: posterior[name].to_numpy() for name in _DRAWS},
-        coefficients=posterior["coefficients"].to_numpy(),
-        statistics={str(name): statistics[name].to_numpy() for name in statistics},
-        edge_probability=tree["edge_probability"].to_numpy(),
-        shape=posterior["shape"].to_numpy() if "shape" in posterior else None,
-    )
+    held = {str(name): values.to_numpy() for name, values in tree["draws"].data_vars.items()}
+    statistics = {str(name): values.to_numpy() for name, values in tree["statistics"].data_vars.items()}
+    edge = tree["edge_probability"].to_numpy() if "edge_probability" in tree else None
+    return Draws(**held, statistics=statistics, edge_probability=edge)

@@ -1,259 +1,175 @@
-"""What a supported best mCB hangs on that its verdict does not say: rounding, mix, retraining, misfit."""
+"""What a supported best mCB depends on that its verdict does not say, and what a reader must know first."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy import stats
 
-from popstats.figures.check_figures import misfits, misfitting
 from popstats.figures.content import Alert
 from popstats.figures.curve_figures import TOO_FEW
-from popstats.inference.data import RegimeData
+from popstats.findings import Finding, Span, merge
+from popstats.inference.data import RegimeDesign
+from popstats.judgement.analysis import Analysis, rows_of, stated
 from popstats.judgement.classical import MINIMUM_POINTS
-from popstats.judgement.evidence import Evidence
-from popstats.population.regimes import BUCKET_WIDTH
-from popstats.words import (
-    interval_words,
-    join_words,
-    percent,
-    plural,
-    regime_name,
-    regime_names,
-    same_but_numbers,
-    spanned,
-)
+from popstats.report.other_methods import envelope_elsewhere
+from popstats.words import clause, join_words, place, sentence
 
 #: Share of the observed range (log mCB) over which the best mCB may move with the mix of recipes without being named.
 MOVES = 0.5
-
-
 #: Spread over robust spread from which a few recipes count as outliers: a normal sample of 20 hardly reaches it.
 HEAVY_TAILS = 2.0
+#: A cross-validated R² of mCB up to this is none: it lies within what other folds would change.
+NO_R2 = 0.02
+#: A regime with fewer recipes than this gets an alert: most of its claims stay open.
+FEW_RECIPES = 50
+#: Caveats that leave nothing to aim for: the lead starts with them.
+WEAK = ("predicts nothing", "winners elsewhere", "envelope elsewhere", "mix moves")
 
 
-@dataclass(frozen=True)
-class Doubt:
-    """Something that speaks against relying on a supported best mCB."""
-
-    regimes: tuple[str, ...]  # Labels of the regimes it concerns.
-    clause: str  # For the paragraph at the top.
-    alert: str  # For the list below it; empty where another alert says it already.
-
-
-def doubts(evidence: Evidence) -> tuple[Doubt, ...]:
-    """Return what speaks against relying on the supported best mCBs, the gravest first."""
-    if not evidence.fit.convergence.ok:
+def caveats(analysis: Analysis) -> tuple[Finding, ...]:
+    """Return what stands against relying on the supported best mCBs, one per kind, the gravest first."""
+    if not analysis.fit.convergence.ok:
         return ()
-    supported = evidence.regimes_where("C3a", "supported")
-    found = (
-        (test(evidence, supported) for test in (_few, _outliers, _rounding, _mix, _pooled, _misfit))
-        if supported
-        else ()
-    )
-    return tuple(doubt for doubt in found if doubt.regimes)
+    supported = analysis.verdicts.regimes_where("C3a", "supported")
+    tests = (_no_prediction, _winners, _envelope, _mix, _few, _outliers, _pooled, _misfit)
+    return merge(found for test in tests for found in test(analysis, supported)) if supported else ()
 
 
-def _at(regimes: list[str]) -> str:
-    return f"at {regime_names(regimes)}"
+def weak_words(known: Sequence[Finding], command_line: bool = False) -> str:
+    """Return in which regimes mCB is no guide, and why; "" if in none."""
+    why = [f"{place(f.regimes)} ({clause(f, command_line)})" for f in known if f.kind in WEAK]
+    return f"mCB is a weak guide {join_words(why)}." if why else ""
 
 
-def _few(evidence: Evidence, supported: list[str]) -> Doubt:
-    sizes = {r: evidence.optima[r].n_recipes for r in supported if evidence.optima[r].n_recipes < TOO_FEW}
-    held = join_words([f"{n} recipes only {_at([r])}" for r, n in sizes.items()])
-    return Doubt(
-        tuple(sizes),
-        f"it rests on {held}",
-        f"A best mCB rests on {held}: with so few, the priors and single recipes decide much of the curve.",
-    )
+def _no_prediction(analysis: Analysis, supported: list[str]) -> Iterator[Finding]:
+    frame = analysis.explained.frame
+    for row in rows_of(frame[frame["model"] == "mCB"]):
+        if row.regime in supported and row.r2 <= NO_R2:
+            yield Finding("predicts nothing", (str(row.regime),), {"r2": float(row.r2)})
 
 
-def _outliers(evidence: Evidence, supported: list[str]) -> Doubt:
-    heavy = [r for r in heavy_tails(evidence) if r in supported]
-    return Doubt(
-        tuple(heavy),
-        f"a few recipes {_at(heavy)} drop far more than the others and bend the curve under normal noise",
-        f"A few recipes {_at(heavy)} drop far more than the others. Under normal noise they bend the curve and widen its "
-        "intervals: look at them, and fit with noise='student' before relying on the best mCB there.",
-    )
+def _winners(analysis: Analysis, supported: list[str]) -> Iterator[Finding]:
+    refuted = analysis.verdicts.regimes_where("C3b", "refuted")
+    return (Finding("winners elsewhere", (r,)) for r in supported if r in refuted)
 
 
-def heavy_tails(evidence: Evidence) -> list[str]:
+def _envelope(analysis: Analysis, supported: list[str]) -> Iterator[Finding]:
+    for regime in supported:
+        lowest = envelope_elsewhere(analysis, regime)
+        if lowest is not None:
+            yield Finding("envelope elsewhere", (regime,), {"envelope": lowest})
+
+
+def _mix(analysis: Analysis, supported: list[str]) -> Iterator[Finding]:
+    for regime in supported:
+        if regime in analysis.mixes and _share_moved(analysis, regime) > MOVES:
+            yield Finding("mix moves", (regime,), {"range": Span(*analysis.mixes[regime])})
+
+
+def _share_moved(analysis: Analysis, regime: str) -> float:
+    """Return the share of the observed range, on the log scale, over which other mixes move the best mCB."""
+    row = analysis.optima[regime]
+    low, high = np.log(analysis.mixes[regime])
+    return float((high - low) / np.log(row.observed_upper / row.observed_lower))
+
+
+def _few(analysis: Analysis, supported: list[str]) -> Iterator[Finding]:
+    sizes = {r: analysis.optima[r].n_recipes for r in supported}
+    return (Finding("rests on few", (r,), {"recipes": n}) for r, n in sizes.items() if n < TOO_FEW)
+
+
+def _outliers(analysis: Analysis, supported: list[str]) -> Iterator[Finding]:
+    return (Finding("outliers bend", (r,)) for r in heavy_tails(analysis) if r in supported)
+
+
+def heavy_tails(analysis: Analysis) -> list[str]:
     """Return the regimes whose spread is made by a few far recipes, where the noise model is the normal one."""
-    if evidence.fit.settings.noise != "normal":
+    if analysis.fit.settings.noise != "normal":
         return []
-    found = {r.label: _tail_ratio(evidence, r) for r in evidence.fit.fitted if r.n_recipes >= MINIMUM_POINTS}
+    found = {r.label: _tail_ratio(analysis, r) for r in analysis.fit.fitted if r.n_recipes >= MINIMUM_POINTS}
     return [label for label, ratio in found.items() if ratio > HEAVY_TAILS]
 
 
-def _tail_ratio(evidence: Evidence, regime: RegimeData) -> float:
+def _tail_ratio(analysis: Analysis, regime: RegimeDesign) -> float:
     """Return the standard deviation about the curve over its robust estimate; 1 for normal noise."""
-    networks, curve = (
-        evidence.of_regime(regime.label),
-        evidence.curve[evidence.curve["regime"] == regime.label],
-    )
+    networks = analysis.of_regime(regime.label)
+    curve = analysis.curve[analysis.curve["regime"] == regime.label]
     residual = networks["adjusted"] - np.interp(networks["mcb"], curve["mcb"], curve["drop"])
     robust = stats.median_abs_deviation(residual, scale="normal")
     return float(residual.std() / robust) if robust > 0 else 1.0
 
 
-def _rounding(evidence: Evidence, supported: list[str]) -> Doubt:
-    pairs = {r: evidence.bucketed[r] for r in supported if r in evidence.bucketed}
-    # Both are judged under normal noise, which may support less than the fit's own noise does.
-    changed = {r: after for r, (before, after) in pairs.items() if before != after and after != "supported"}
-    becomes = join_words([f"{after} {_at([r])}" for r, after in changed.items()])
-    return Doubt(
-        tuple(changed),
-        f"the verdict changes {_at(list(changed))} when parameters are counted in the paper's buckets",
-        f"The verdict on the best mCB hangs on how parameters are counted: with counts rounded to buckets of "
-        f"{percent(BUCKET_WIDTH)} of the original's, as the paper defines mCB, it is {becomes}.",
-    )
+def _pooled(analysis: Analysis, supported: list[str]) -> Iterator[Finding]:
+    pooled = {r: analysis.techniques.get(r, ()) for r in supported}
+    return (Finding("pooled", (r,), {"techniques": t}) for r, t in pooled.items() if len(t) > 1)
 
 
-def _mix(evidence: Evidence, supported: list[str]) -> Doubt:
-    moved = [r for r in supported if r in evidence.mixes and _share_moved(evidence, r) > MOVES]
-    ranges = join_words([f"{interval_words(*evidence.mixes[r])} {_at([r])}" for r in moved])
-    return Doubt(
-        tuple(moved),
-        f"with another mix of recipes the best mCB moves over more than half of the observed range {_at(moved)}",
-        "The best mCB depends on the mix of recipes, which no interval allows for: leaving out the recipes with the "
-        f"narrowest, or widest, quarter of one layer group moves it over {ranges}, more than half of the observed range.",
-    )
+def _misfit(analysis: Analysis, supported: list[str]) -> Iterator[Finding]:
+    wrong = {r for alert in analysis.fit.predictive_checks.alerts for r in alert.regimes}
+    return (Finding("misfit", (r,)) for r in supported if r in wrong)
 
 
-def _share_moved(evidence: Evidence, regime: str) -> float:
-    """Return the share of the observed range, on the log scale, over which other mixes move the best mCB."""
-    row = evidence.optima[regime]
-    low, high = np.log(evidence.mixes[regime])
-    return float((high - low) / np.log(row.observed_upper / row.observed_lower))
-
-
-def _pooled(evidence: Evidence, supported: list[str]) -> Doubt:
-    techniques = evidence.techniques
-    pooled = {r: techniques[r] for r in supported if len(techniques.get(r, ())) > 1}
-    ways = {names: [r for r in pooled if pooled[r] == names] for names in dict.fromkeys(pooled.values())}
-    how = join_words([f"{_at(where)} by {join_words(list(names))}" for names, where in ways.items()])
-    return Doubt(
-        tuple(pooled),
-        f"networks retrained in different ways share one curve {_at(list(pooled))}",
-        f"Networks retrained in different ways share one curve, their difference in level taken out: {how}. R1 compares "
-        "their best mCBs; population.where(retraining=…) fits one alone.",
-    )
-
-
-def _misfit(evidence: Evidence, supported: list[str]) -> Doubt:
-    wrong = misfitting(evidence)
-    regimes = [r for r in supported if r in wrong]
-    return Doubt(
-        tuple(regimes),
-        f"the model's noise does not fit the recipes {_at(regimes)}",
-        "",
-    )
-
-
-#: A regime with fewer recipes than this gets an alert: most of its claims stay open.
-FEW_RECIPES = 50
-
-
-def alerts(evidence: Evidence) -> tuple[Alert, ...]:
-    """Return what a reader must know first, gravest first."""
-    fit = evidence.fit
-    rejections = [
-        Alert(
-            "reject",
-            f"Diagnostics reject the fit: {reason}. Use none of its ranges; the first paragraph says what to do.",
-        )
-        for reason in fit.convergence.reasons
-    ]
+def alerts(analysis: Analysis, known: Sequence[Finding], command_line: bool = False) -> tuple[Alert, ...]:
+    """Return what a reader must know first, gravest first; `known`: the caveats, of which the lead names the weak ones."""
+    fit = analysis.fit
+    rejections = [Finding("rejected", (), {"why": stated(reason)}) for reason in fit.convergence.reasons]
     warnings = [
-        *(doubt.alert for doubt in doubts(evidence) if doubt.alert),
-        *_unfitted(evidence),
-        *_extrapolated(evidence),
-        *fit.population.notes,
-        *_failed(evidence),
-        *misfits(evidence),
+        *(found for found in known if found.kind not in (*WEAK, "misfit")),
+        *_unfitted(analysis),
+        *_extrapolated(analysis),
+        *fit.population.findings,
+        *_failed(analysis),
+        *fit.predictive_checks.alerts,
     ]
     notes = [
-        *_other_outliers(evidence),
-        *_changing_spread(evidence),
-        *_few_recipes(evidence),
-        *_no_replicates(evidence),
+        *_other_outliers(analysis),
+        *_changing_spread(analysis),
+        *_few_recipes(analysis),
+        *_no_replicates(analysis),
     ]
+    graded = (("reject", rejections), ("warn", warnings), ("note", notes))
+    return tuple(Alert(level, sentence(f, command_line)) for level, found in graded for f in merge(found))
+
+
+def _unfitted(analysis: Analysis) -> Iterator[Finding]:
+    for r in analysis.fit.regimes:
+        if r.reason is not None:
+            yield Finding("not fitted", (r.label,), {"why": r.reason, "trainings": r.n})
+
+
+def _extrapolated(analysis: Analysis) -> Iterator[Finding]:
     return (
-        *rejections,
-        *(Alert("warn", text) for text in warnings),
-        *(Alert("note", text) for text in notes),
+        Finding("extrapolated", (label,), {"reductions": Span(*analysis.reductions[label])})
+        for label in analysis.extrapolated
     )
 
 
-def _unfitted(evidence: Evidence) -> list[str]:
-    """Name the regimes without a curve; those with one reason share a sentence."""
-    groups: dict[str, list[RegimeData]] = {}
-    for regime in evidence.fit.regimes:
-        if not regime.fitted:
-            groups.setdefault(same_but_numbers(regime.reason), []).append(regime)
-    return [
-        f"Not fitted: {regime_names([r.label for r in members])} removed ({spanned([r.reason for r in members])}; "
-        f"{plural(sum(r.n for r in members), 'training')})."
-        for members in groups.values()
-    ]
+def _failed(analysis: Analysis) -> Iterator[Finding]:
+    population = analysis.fit.population
+    if failed := len(population.failed):
+        yield Finding("failed trainings", (), {"failed": failed, "whole": failed + len(population)})
 
 
-def _extrapolated(evidence: Evidence) -> list[str]:
-    ends = {label: [percent(v, 1) for v in evidence.reductions[label]] for label in evidence.extrapolated}
-    return [
-        f"At {regime_name(label)} removed the regime's centre lies outside its recipes ({low} to {high}): its drops "
-        "are extrapolated."
-        for label, (low, high) in ends.items()
-    ]
+def _other_outliers(analysis: Analysis) -> Iterator[Finding]:
+    """Name the regimes with outliers that no caveat names already."""
+    supported = analysis.verdicts.regimes_where("C3a", "supported")
+    return (Finding("outliers widen", (r,)) for r in heavy_tails(analysis) if r not in supported)
 
 
-def _failed(evidence: Evidence) -> list[str]:
-    failed = len(evidence.fit.population.failed)
+def _changing_spread(analysis: Analysis) -> Iterator[Finding]:
+    pairs = zip(analysis.fit.regimes, analysis.fit.spread_changes, strict=True)
     return (
-        [f"{plural(failed, 'training')} failed and {'is' if failed == 1 else 'are'} not in the fit."]
-        if failed
-        else []
+        Finding("changing spread", (r.label,)) for r, change in pairs if change is not None and change.matters
     )
 
 
-def _other_outliers(evidence: Evidence) -> list[str]:
-    """Name the regimes with outliers that no doubt names already."""
-    supported = evidence.regimes_where("C3a", "supported")
-    heavy = [label for label in heavy_tails(evidence) if label not in supported]
-    if not heavy:
-        return []
-    return [
-        f"A few recipes drop far more than the others at {regime_names(heavy)}, which widens every interval there; "
-        "noise='student' lets them count less."
-    ]
+def _few_recipes(analysis: Analysis) -> Iterator[Finding]:
+    few = (r.label for r in analysis.fit.fitted if r.n_recipes < FEW_RECIPES)
+    return (Finding("few in regime", (label,), {"needed": FEW_RECIPES}) for label in few)
 
 
-def _changing_spread(evidence: Evidence) -> list[str]:
-    pairs = zip(evidence.fit.regimes, evidence.fit.spread_changes, strict=True)
-    where = [regime.label for regime, change in pairs if change is not None and change.matters]
-    return (
-        [
-            "The spread about the curve changes more than 1.5-fold over the observed range at "
-            f"{regime_names(where)}; recipes are weighted accordingly."
-        ]
-        if where
-        else []
-    )
-
-
-def _few_recipes(evidence: Evidence) -> list[str]:
-    few = [r.label for r in evidence.fit.fitted if r.n_recipes < FEW_RECIPES]
-    if not few:
-        return []
-    where = "in every regime" if 1 < len(few) == len(evidence.fit.fitted) else f"at {regime_names(few)}"
-    return [f"Fewer than {FEW_RECIPES} recipes {where}: many claims stay open there."]
-
-
-def _no_replicates(evidence: Evidence) -> list[str]:
-    if evidence.fit.population.has_replicates:
-        return []
-    return [
-        "No recipe was trained with a second seed, so seed noise cannot be told from the recipes' own differences."
-    ]
+def _no_replicates(analysis: Analysis) -> Iterator[Finding]:
+    if not analysis.fit.population.has_replicates:
+        yield Finding("no replicates")

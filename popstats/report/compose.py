@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from popstats.figures.check_figures import predicted_figure
-from popstats.figures.content import FORMAT, Figure, ReportContent
+from popstats.figures.content import FORMAT, Figure, ReportContent, Section
 from popstats.figures.curve_figures import drop_figure, limit_figure, near_figure
 from popstats.figures.space_figures import edf_figure, elasticity_figure, explained_figure
 from popstats.inference.draws import INTERVAL_MASS
-from popstats.judgement.evidence import Evidence
+from popstats.judgement.analysis import Analysis
+from popstats.judgement.judge import analyse
 from popstats.judgement.verdicts import Verdicts
+from popstats.population.files import populations
 from popstats.posterior.fit import Fit
-from popstats.report.alerts import alerts
-from popstats.report.answer import answer, claims, facts, threshold_words
-from popstats.report.error_tables import calibration_section, shipped
+from popstats.report.advice import advice
+from popstats.report.alerts import alerts, caveats
+from popstats.report.claims import claims, threshold_words
 from popstats.report.other_methods import companion_section
 from popstats.report.sections import best_section, card_section, diagnostic_section, provenance_section
+from popstats.words import count, number
+
+#: What stands before the verdicts.
+_FIRST = ("drop", "curves", "best")
 
 
 def report_content(
@@ -24,46 +31,85 @@ def report_content(
     verdicts: Verdicts | None = None,
     *,
     command: str | None = None,
+    source: str | None = None,
     created: str | None = None,
 ) -> ReportContent:
     """Compute everything that the report of a fit says."""
-    evidence = Evidence(fit, verdicts)
-    judged = evidence.verdicts
+    analysis = analyse(fit, verdicts)
+    judged, known, named = analysis.verdicts, caveats(analysis), source or loaded_by(fit)
     sections = (
-        best_section(evidence),
-        companion_section(evidence),
-        diagnostic_section(evidence),
-        calibration_section(shipped("calibration"), shipped("plasmode"), evidence),
-        card_section(evidence),
-        provenance_section(evidence, command),
+        best_section(analysis, named),
+        companion_section(analysis),
+        diagnostic_section(analysis),
+        card_section(analysis),
+        provenance_section(analysis, command, named),
     )
+    drawn = _figures(analysis)
+    kept = tuple(section for section in sections if section is not None)
     return ReportContent(
         format=FORMAT,
         kind="Population report",
         title=fit.population.name,
-        answer=answer(evidence),
-        facts=facts(evidence),
-        axis_words=evidence.axis_words,
+        advice=advice(analysis, known, named),
+        facts=facts(analysis),
+        axis_words=analysis.axis_words,
         interval_mass=INTERVAL_MASS,
         thresholds=threshold_words(judged[0].thresholds) if len(judged) else "",
-        alerts=alerts(evidence),
-        claims=claims(evidence),
-        figures=_figures(evidence),
-        sections=tuple(section for section in sections if section is not None),
+        alerts=alerts(analysis, known),
+        claims=claims(analysis),
+        figures=drawn,
+        order=page_order(drawn, kept),
+        sections=kept,
         created=created or datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
 
-def _figures(evidence: Evidence) -> tuple[Figure, ...]:
+def loaded_by(fit: Fit) -> str:
+    """Return what a reader may load the population by: its name if it is shipped, else a word to replace."""
+    name = fit.population.name
+    return name if name in populations() else "RUN" if "plan" in fit.population.metadata else "TABLE"
+
+
+def page_order(figures: Sequence[Figure], sections: Sequence[Section]) -> tuple[str, ...]:
+    """Return the parts' keys: main figure, best networks, verdicts, the rest; what is folded comes last."""
+    parts: list[Figure | Section] = [*figures, *sections]
+    first = [part.key for part in parts if part.key in _FIRST]
+    rest = [part.key for part in parts if part.key not in _FIRST and not part.folded]
+    folded = [part.key for part in parts if part.folded]
+    return (*first, "verdicts", *rest, *folded)
+
+
+def facts(analysis: Analysis) -> tuple[tuple[str, str], ...]:
+    """Return the population's sizes, for the line under the title."""
+    population = analysis.fit.population
+    original = population.original
+    return (
+        ("trainings", count(len(population))),
+        ("recipes", count(int(population.recipe.max()) + 1)),
+        ("regimes fitted", f"{len(analysis.fit.fitted)} of {len(analysis.fit.regimes)}"),
+        ("original accuracy", f"{number(original.accuracy)} %"),
+        ("original MACs", _short(original.macs)),
+        ("original parameters", _short(original.params)),
+    )
+
+
+def _short(value: float) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {letter}"
+    return f"{value:.3g}"
+
+
+def _figures(analysis: Analysis) -> tuple[Figure, ...]:
     """Return the figures in the report's order; those that need a curve only where one was fitted."""
-    fitted = bool(evidence.fit.fitted)
+    fitted = bool(analysis.fit.fitted)
     drawn = (
-        drop_figure(evidence) if fitted else None,
-        near_figure(evidence) if fitted else None,
-        explained_figure(evidence),
-        limit_figure(evidence) if fitted else None,
-        edf_figure(evidence),
-        elasticity_figure(evidence),
-        predicted_figure(evidence),
+        drop_figure(analysis) if fitted else None,
+        near_figure(analysis) if fitted else None,
+        explained_figure(analysis),
+        limit_figure(analysis) if fitted else None,
+        edf_figure(analysis),
+        elasticity_figure(analysis),
+        predicted_figure(analysis),
     )
     return tuple(figure for figure in drawn if figure is not None)

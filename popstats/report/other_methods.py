@@ -1,17 +1,17 @@
-"""What classical methods say of each regime's optimum, and whether the paper's parameter buckets change it."""
+"""What classical methods say about each regime's optimum."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from popstats.arrays import FloatArray
 from popstats.figures.content import Section, Table
 from popstats.figures.curve_figures import MASS_WORDS
-from popstats.findings import Estimate
-from popstats.inference.data import RegimeData
+from popstats.findings import Estimate, Span
+from popstats.inference.data import RegimeDesign
+from popstats.judgement.analysis import Analysis
 from popstats.judgement.classical import (
     ENVELOPE,
     MINIMUM_POINTS,
@@ -21,7 +21,6 @@ from popstats.judgement.classical import (
     two_lines,
     u_test,
 )
-from popstats.judgement.evidence import Evidence
 from popstats.posterior.optimum import GRID_SIZE
 from popstats.words import (
     MISSING,
@@ -43,10 +42,10 @@ type Optima = Mapping[str, Estimate | None]
 _MISSPECIFIED, _NONE_INSIDE = "(misspecified)", "none inside"
 
 
-def companion_section(evidence: Evidence) -> Section | None:
+def companion_section(analysis: Analysis) -> Section | None:
     """Return classical tests and curves beside the smooth curve's optimum; None where no regime has enough."""
-    optima = parametric_optima(evidence.fit, "quadratic"), parametric_optima(evidence.fit, "asymmetric")
-    found = [_companions(evidence, r, *optima) for r in evidence.fit.fitted if r.n_recipes >= MINIMUM_POINTS]
+    optima = parametric_optima(analysis.fit, "quadratic"), parametric_optima(analysis.fit, "asymmetric")
+    found = [_companions(analysis, r, *optima) for r in analysis.fit.fitted if r.n_recipes >= MINIMUM_POINTS]
     if not found:
         return None
     differing = [row[0] for row in found if row[-1] != _NO_CONTRADICTION]
@@ -62,7 +61,7 @@ def companion_section(evidence: Evidence) -> Section | None:
     )
     return Section(
         key="companions",
-        heading="What classical methods say",
+        heading="Classical methods",
         sentence=(
             f"The answers disagree at {regime_names(differing)}; the verdicts follow the smooth curve."
             if differing
@@ -71,14 +70,14 @@ def companion_section(evidence: Evidence) -> Section | None:
         paragraphs=(
             "Shown beside the verdicts, never instead of them. Where the smooth and the quadratic optimum differ by "
             "more than the quadratic's own interval, a quadratic is the wrong curve and its interval is not printed. "
-            "The U-test (Lind and Mehlum) presumes a quadratic; the two-lines test (Simonsohn) asks for a falling line, "
-            "then a rising one. The envelope is a quantile regression on a spline: under it lies the stated share of "
-            "recipes, so it asks what the best recipes do and not the average one. It disagrees "
-            f"where it lies more than {evidence.rise:g} points above its minimum all over the best mCB's interval.",
+            "The U-test (Lind and Mehlum) presumes a quadratic; the two-lines test (Simonsohn) requires a falling line "
+            "followed by a rising one. The envelope is a quantile regression on a spline: the stated share of recipes lies "
+            "below it, so it describes the best recipes and not the average one. It disagrees where it lies more than "
+            f"{analysis.thresholds.rise:g} points above its minimum all over the best mCB's interval.",
         ),
         tables=(
             (
-                "Lowest point, mCB, by method",
+                "Minimum (mCB) by method",
                 Table(columns, tuple((regime_name(row[0]), *row[1:]) for row in found)),
             ),
         ),
@@ -90,59 +89,76 @@ def _elsewhere_words(found: list[tuple[str, ...]]) -> str:
     elsewhere = [row for row in found if any(c == _NONE_INSIDE or c.endswith(_MISSPECIFIED) for c in row)]
     if not elsewhere:
         return ""
-    return f", but in {len(elsewhere)} of {plural(len(found), 'regime')} a parabola finds no lowest point, or another"
+    return f", but in {len(elsewhere)} of {plural(len(found), 'regime')} a parabola has no minimum, or a different one"
 
 
-def _companions(evidence: Evidence, regime: RegimeData, quadratic: Optima, halves: Optima) -> tuple[str, ...]:
-    networks, row = evidence.of_regime(regime.label), evidence.optima[regime.label]
+def _companions(
+    analysis: Analysis, regime: RegimeDesign, quadratic: Optima, halves: Optima
+) -> tuple[str, ...]:
+    networks, row = analysis.of_regime(regime.label), analysis.optima[regime.label]
     x, y = np.log(networks["mcb"].to_numpy()), networks["adjusted"].to_numpy()
     lines, parabola, tip = two_lines(x, y), quadratic[regime.label], halves[regime.label]
     wrong = parabola is None or not parabola.lower <= row.mcb <= parabola.upper
-    vertex = _NONE_INSIDE if parabola is None else _shown(parabola)
+    vertex = _NONE_INSIDE if parabola is None else _in_words(parabola)
     if parabola is not None and wrong:
-        vertex = f"{_shown(parabola).partition(' ')[0]} {_MISSPECIFIED}"
-    supported = evidence.outcome("C3a", regime.label) == "supported"
-    envelope, elsewhere = _envelope(x, y, row, evidence)
+        vertex = f"{_in_words(parabola).partition(' ')[0]} {_MISSPECIFIED}"
+    supported = analysis.verdicts.outcome("C3a", regime.label) == "supported"
+    envelope = _envelope(analysis, regime.label)
     return (
         regime.label,
         with_interval(row.mcb, row.mcb_lower, row.mcb_upper),
         vertex,
-        _NONE_INSIDE if tip is None else _shown(tip),
+        _NONE_INSIDE if tip is None else _in_words(tip),
         p_value(u_test(x, y).p_value),
         "U" if lines.u_shaped else "no U",
-        envelope,
-        _remarks(lines, supported, wrong, elsewhere),
+        MISSING if envelope is None else f"{number(envelope.lowest)} (best {percent(envelope.share, 0)})",
+        _remarks(lines, supported, wrong, envelope is not None and envelope.elsewhere),
     )
 
 
-def _shown(optimum: Estimate) -> str:
-    """Return a parametric curve's optimum with its interval."""
-    value, lower, upper = optimum
-    assert isinstance(value, float)
-    return with_interval(value, lower, upper)
+def _in_words(found: Estimate) -> str:
+    assert not isinstance(found.value, Span)
+    return with_interval(found.value, found.lower, found.upper)
 
 
-def _envelope(x: FloatArray, y: FloatArray, row: Any, evidence: Evidence) -> tuple[str, bool]:
-    """Return the envelope's lowest point in words, and whether it contradicts the smooth curve's."""
-    share = max(ENVELOPE, MINIMUM_POINTS / x.size)
+@dataclass(frozen=True)
+class _Envelope:
+    """The quantile regression through the best recipes of a regime."""
+
+    share: float  # Share of recipes under it.
+    lowest: float  # mCB where it is lowest.
+    elsewhere: bool  # Whether it lies too high all over the best mCB's interval.
+
+
+def _envelope(analysis: Analysis, regime: str) -> _Envelope | None:
+    """Return the lower envelope of a regime; None where it has too few recipes for one."""
+    networks, row = analysis.of_regime(regime), analysis.optima[regime]
+    share = max(ENVELOPE, MINIMUM_POINTS / len(networks))
     if share > WIDEST_ENVELOPE:
-        return MISSING, False
-    found = lower_envelope(x, y, share, evidence.fit.settings.seed)
-    lowest = float(np.exp(found.optimum))
+        return None
+    x, y = np.log(networks["mcb"].to_numpy()), networks["adjusted"].to_numpy()
+    found = lower_envelope(x, y, share, analysis.fit.settings.random_seed)
     inside = np.linspace(np.log(row.mcb_lower), np.log(row.mcb_upper), GRID_SIZE)
     least = float(np.interp(inside, found.log_mcb, found.drop).min())
-    elsewhere = least > float(found.drop.min()) + evidence.rise
-    return f"{number(lowest)} (best {percent(share, 0)})", elsewhere
+    return _Envelope(
+        share, float(np.exp(found.optimum)), least > float(found.drop.min()) + analysis.thresholds.rise
+    )
+
+
+def envelope_elsewhere(analysis: Analysis, regime: str) -> float | None:
+    """Return the mCB where the best recipes lie, if the average ones' best mCB is another; None if it is not."""
+    found = _envelope(analysis, regime)
+    return found.lowest if found is not None and found.elsewhere else None
 
 
 def _remarks(lines: TwoLines, supported: bool, quadratic_wrong: bool, envelope_elsewhere: bool) -> str:
     remarks = []
     if lines.u_shaped and not supported:
-        remarks.append("two lines see a U, the smooth curve not beyond doubt")
+        remarks.append("two lines find a U, the smooth curve does not")
     if supported and not lines.u_shaped:
-        remarks.append("two lines see no U")
+        remarks.append("two lines find no U")
     if supported and quadratic_wrong:
         remarks.append("quadratic misspecified")
     if supported and envelope_elsewhere:
-        remarks.append("the best recipes lie elsewhere than the average")
+        remarks.append("the best recipes lie elsewhere")
     return "; ".join(remarks) or _NO_CONTRADICTION

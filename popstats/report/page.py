@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import re
+import shutil
+import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from popstats.errors import PopstatsError
 from popstats.figures.charts import draw
 from popstats.figures.content import Cell, ReportContent, Table, VerdictRow
 from popstats.figures.theme import DARK, LEGEND_MARKS, LIGHT, OUTCOME_GLYPHS, Palette, color_rules
@@ -31,21 +33,25 @@ from popstats.words import (
     number,
     percent,
     probability,
-    regime_names,
-    same_but_numbers,
-    spanned,
     typeset,
 )
 
+#: What a report may be called.
+ENDINGS = (".html", ".htm", ".pdf")
+#: Browsers that print a PDF, how they do, and seconds that they may take.
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+PRINTING = (
+    "--headless",
+    "--disable-gpu",
+    "--no-first-run",
+    "--no-pdf-header-footer",
+    "--virtual-time-budget=10000",
+)
+PATIENCE = 120
 #: Longest cell of a table that is never broken: an interval.
 SHORT_CELL = 14
-#: Between the labels of regimes that share a row of verdicts.
-_JOINT = "; "
-_COUNT = re.compile(r"count = (\d+)")
-_REGIMES = re.compile(r"regimes = \[[\d., ]*\]")
 #: Decimals of a verdict's smallest numbers.
 MOST_DECIMALS = 4
-_NUMBER_LIKE = re.compile(r"^[−–<>]? ?[\d.,]*( ?%|-fold.*)?( to [−\d.,]+| \(.*\))*( %)?$")
 
 
 def write_report(
@@ -54,19 +60,22 @@ def write_report(
     *,
     verdicts: Verdicts | None = None,
     command: str | None = None,
+    source: str | None = None,
 ) -> Path:
-    """Write the report of a fit: one HTML file, and its content as JSON beside it.
+    """Write the report of a fit: one HTML file (or PDF), and its content as JSON beside it.
 
     Parameters
     ----------
     fit : Fit
         From `popstats.fit`.
     path : str or Path
-        Where the page goes; PATH.json goes beside it.
+        Where the page goes; PATH.json goes beside it. A name that ends in .pdf is printed with an installed Chromium.
     verdicts : Verdicts, optional
         From `popstats.judge`; judged here unless given.
     command : str, optional
         The command line that made it, for the reader to repeat.
+    source : str, optional
+        What `popstats.load_population` takes for this population, for the commands on the page; default: its name.
 
     Returns
     -------
@@ -78,7 +87,7 @@ def write_report(
     FitError
         If it is not given a fit, or one whose curve is a companion, from which no verdict comes.
     PopstatsError
-        If the page's folder does not exist and cannot be made.
+        If the page's folder does not exist and cannot be made, or a PDF is to be printed without a browser.
 
     Examples
     --------
@@ -91,7 +100,7 @@ def write_report(
     ('report.html', ['report.html', 'report.html.json'])
     """
     require_fit(fit, "write_report")
-    return write_content(report_content(fit, verdicts, command=command), path)
+    return write_content(report_content(fit, verdicts, command=command, source=source), path)
 
 
 def write_comparison(fits: Sequence[Fit], path: str | Path, *, command: str | None = None) -> Path:
@@ -102,25 +111,58 @@ def write_comparison(fits: Sequence[Fit], path: str | Path, *, command: str | No
 def write_content(content: ReportContent, path: str | Path) -> Path:
     """Write a report whose content is already known: the page at `path`, the content at PATH.json."""
     target = Path(path)
+    if target.suffix.lower() not in ENDINGS:
+        raise PopstatsError(f"{path}: expected a name that ends in {' or '.join(ENDINGS)}")
+    browser = _browser(target) if target.suffix.lower() == ".pdf" else ""
     folder_for(target)
     sidecar = target.with_name(f"{target.name}.json")
     page = render(content, sidecar=sidecar.name)
-    _write(sidecar, content.to_json())
-    _write(target, page)
+    try:
+        _write(sidecar, content.to_json().encode())
+        _write(target, _printed(page, browser) if browser else page.encode())
+    except OSError as error:
+        raise PopstatsError(f"{path}: cannot be written ({error.strerror}); write elsewhere") from error
     return target
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: bytes) -> None:
     """Write to a temporary file of the same folder and rename it, so that `path` is always whole."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
         temporary.chmod(0o644)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _browser(path: Path) -> str:
+    found = next((full for name in BROWSERS if (full := shutil.which(name))), None)
+    if found is None:
+        raise PopstatsError(
+            f"{path}: printing a PDF needs Chromium or Chrome, and none was found; write "
+            f"{path.with_suffix('.html')} and print it from a browser"
+        )
+    return found
+
+
+def _printed(page: str, browser: str) -> bytes:
+    """Print a page as PDF, in a fresh profile that is thrown away."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, printed = Path(folder, "report.html"), Path(folder, "report.pdf")
+        source.write_text(page, encoding="utf-8")
+        flags = [*PRINTING, f"--user-data-dir={folder}/profile", f"--print-to-pdf={printed}", source.as_uri()]
+        # A container's root has no sandbox to run in.
+        rootless = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
+        try:
+            subprocess.run([browser, *rootless, *flags], capture_output=True, timeout=PATIENCE, check=True)
+            return printed.read_bytes()
+        except (subprocess.SubprocessError, OSError) as error:
+            raise PopstatsError(
+                f"{browser} could not print the report ({error}); write an .html file and print it from a browser"
+            ) from error
 
 
 def render(content: ReportContent, *, sidecar: str = "") -> str:
@@ -128,6 +170,9 @@ def render(content: ReportContent, *, sidecar: str = "") -> str:
     environment = _environment()
     return environment.get_template("report.html.j2").render(
         content=content,
+        figures={figure.key: figure for figure in content.figures},
+        numbers_of={figure.key: i for i, figure in enumerate(content.figures)},
+        sections={section.key: section for section in content.sections},
         sidecar=sidecar,
         specifications=_inside_script(
             json.dumps(_specifications(content), separators=(",", ":"), allow_nan=False)
@@ -154,27 +199,21 @@ def _inside_script(text: str) -> str:
 
 
 def vega_bundle() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one script.
-
-    Bundling takes seconds, so it is kept in the user's cache folder, a file a version.
-    """
+    """Return Vega, Vega-Lite and Vega-Embed as one script; bundling takes seconds, so it is kept in the user's cache."""
     name = f"{version('vl-convert-python')}-{vl_convert.get_vegalite_versions()[-1]}"
     cached = _cache_folder() / f"vega-bundle-{name}.js"
     if cached.is_file():
         return cached.read_text(encoding="utf-8")
     bundle = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
-    if os.access(_existing_parent(cached), os.W_OK):
+    with contextlib.suppress(OSError):  # Without a place for it, the next report bundles again.
         cached.parent.mkdir(parents=True, exist_ok=True)
-        _write(cached, bundle)
+        _write(cached, bundle.encode())
     return bundle
 
 
 def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "popstats"
-
-
-def _existing_parent(path: Path) -> Path:
-    return next(parent for parent in path.parents if parent.exists())
+    given = os.environ.get("XDG_CACHE_HOME")
+    return Path(given or os.path.expanduser("~/.cache")) / "popstats"
 
 
 def _environment() -> Environment:
@@ -191,11 +230,9 @@ def _environment() -> Environment:
         "verbatim": escape,
         "count": count,
         "estimate": lambda row: number(row.estimate, _decimals(row)),
-        "merged": _merged,
         "numeric": _numeric_columns,
         "percentage": percent,
         "probability": probability,
-        "regime": lambda label: regime_names(label.split(_JOINT)),
         "span": _span,
     }  # fmt: skip
     return environment
@@ -233,7 +270,7 @@ def _numeric_columns(table: Table) -> list[bool]:
     """Return for each column whether all its cells read as numbers; the first holds the row's name."""
     columns = list(zip(*table.rows, strict=True)) if table.rows else [()] * len(table.columns)
     return [
-        i > 0 and all(_NUMBER_LIKE.match(_cell(v).replace("\u00a0", " ")) for v in cells)
+        i > 0 and all(_cell(v).lstrip("−–<>+ \u00a0")[:1] in "0123456789" for v in cells)
         for i, cells in enumerate(columns)
     ]
 
@@ -242,39 +279,6 @@ def _span(row: VerdictRow) -> str:
     if row.lower is None or row.upper is None:
         return MISSING
     return interval_words(row.lower, row.upper, _decimals(row))
-
-
-def _merged(rows: Sequence[VerdictRow]) -> list[VerdictRow]:
-    """Merge the rows of one population that could not be assessed for one reason, where the first of them stood."""
-    groups: dict[tuple[str, ...], list[VerdictRow]] = {}
-    for i, row in enumerate(rows):
-        shared = (
-            (row.population, same_but_numbers(row.reason)) if row.outcome == "not assessable" else (str(i),)
-        )
-        groups.setdefault(shared, []).append(row)
-    return [_joint(alike) if len(alike) > 1 else alike[0] for alike in groups.values()]
-
-
-def _joint(rows: Sequence[VerdictRow]) -> VerdictRow:
-    reason = spanned([row.reason for row in rows])
-    return replace(
-        rows[0],
-        regime=_JOINT.join(row.regime for row in rows),
-        target=None,
-        sentence=f"Cannot be assessed: {reason}.",
-        reason=reason,
-        remedy=_joint_remedy([row for row in rows if row.remedy]),
-    )
-
-
-def _joint_remedy(rows: Sequence[VerdictRow]) -> str:
-    """Return the plan lines for all regimes that have any, with the largest of their counts; "" if they differ more."""
-    if len({same_but_numbers(row.remedy) for row in rows}) != 1:
-        return ""
-    targets = ", ".join(f"{row.target:g}" for row in rows if row.target is not None)
-    remedy = _REGIMES.sub(f"regimes = [{targets}]", rows[0].remedy)
-    counts = [int(n) for row in rows for n in _COUNT.findall(row.remedy)]
-    return _COUNT.sub(lambda _: f"count = {max(counts)}", remedy)
 
 
 def _by_population(rows: Sequence[VerdictRow]) -> list[tuple[str, list[VerdictRow]]]:

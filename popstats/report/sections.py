@@ -1,9 +1,10 @@
-"""The best networks of each regime, with the ids by which they are exported."""
+"""The report's sections beside the figures: the best networks, diagnostics, the population, how to reproduce it."""
 
 from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -12,8 +13,11 @@ import pandas as pd
 
 from popstats.figures.check_figures import check_paragraphs, check_tables
 from popstats.figures.content import Section, Table
-from popstats.figures.curve_figures import INTERVALS
-from popstats.judgement.evidence import Evidence, rows_of
+from popstats.figures.curve_figures import INTERVALS, SHORT_ID
+from popstats.inference.model import CHAINS, PARAMETRIC, Settings
+from popstats.judgement.analysis import Analysis, rows_of
+from popstats.population.files import populations
+from popstats.population.recipes import original_widths
 from popstats.population.table import Population
 from popstats.words import (
     MISSING,
@@ -30,76 +34,90 @@ from popstats.words import (
 
 #: Recipes shown of each regime.
 SHOWN = 2
-
-
-#: Characters shown of an id, where they are enough to tell it from all others.
-SHORT_ID = 12
-
-
 #: What a row is known by, the first that the table has: one training, or one recipe.
 ID_COLUMNS = ("subnetwork_id", "recipe_id")
 
 
-def best_section(evidence: Evidence) -> Section | None:
-    """Return each regime's recipes of smallest mean drop; None where the table has no ids."""
-    frame = evidence.fit.population.frame
-    named = next((c for c in ID_COLUMNS if c in frame and frame[c].notna().all()), "")
-    best = _best(evidence)
-    if not named or best.empty:
+def best_section(analysis: Analysis, source: str) -> Section | None:
+    """Return each regime's recipes of smallest mean drop, with widths and the way to export them; None without any."""
+    best = _best(analysis)
+    if best.empty:
         return None
-    ids = _ids(evidence, best, named)
-    short = _short(ids, frame[named].astype(str).drop_duplicates().tolist())
-    cells = zip(rows_of(best), short, strict=True)
-    rows = [
-        (
-            regime_name(r.regime),
-            shown,
-            number(r.drop),
-            count(r.runs),
-            count(r.macs),
-            count(r.params),
-            number(r.mcb),
-        )
-        for r, shown in cells
-    ]
-    columns = ("removed", named, "mean drop, points", "trainings", "MACs", "parameters", "mCB")
-    pairs = zip(best["regime"], ids, strict=True)
+    frame = analysis.fit.population.frame
+    named = next((c for c in ID_COLUMNS if c in frame and frame[c].notna().all()), "")
+    ids = _ids(analysis, best, named) if named else []
+    known = frame[named].astype(str).drop_duplicates().tolist() if named else []
+    short = _short(ids, known)
+    tables = [("Best recipes per regime", _best_table(best, named, short))]
+    if analysis.fit.population.widths is not None:
+        tables.append((_WIDTHS_CAPTION, _best_widths(analysis, best.drop_duplicates("regime"))))
     return Section(
         key="best",
         heading="The best networks",
-        sentence=f"The {plural(SHOWN, 'recipe')} of smallest mean drop in each regime, of those that were trained.",
+        sentence="The two recipes with the smallest mean drop in each regime, among those that were trained.",
         paragraphs=(
             "Ranked by the mean drop over a recipe's trainings, at its own MACs and parameters. The best of many is partly "
-            "luck: trained again, it drops more on average. " + _export_words(named),
+            "luck: trained again, it drops more on average.",
         ),
-        tables=(("Best recipes by regime", Table(columns, tuple(rows))),),
-        code=(("Whole ids", "\n".join(f"{regime_name(r):>7}  {i}" for r, i in pairs)),)
-        if short != ids
-        else (),
+        tables=tuple(tables),
+        code=_exports(best, named, short, source),
     )
 
 
-def _export_words(named: str) -> str:
-    if named != "subnetwork_id":
-        return "A recipe's trainings share its recipe_id."
-    return (
-        "The id is that of the recipe's most accurate training; for populations made by generate, "
-        "“python -m generate.export RUN SUBNETWORK_ID” gives its network, and the characters shown are enough for it."
-    )
+_WIDTHS_CAPTION = "Widths of the best recipe per regime: channels kept (share removed)"
 
 
-def _best(evidence: Evidence) -> pd.DataFrame:
+def _best(analysis: Analysis) -> pd.DataFrame:
     """Return the recipes shown, regimes in the report's order, with `recipe` (their number) and `params`."""
-    population = evidence.fit.population
-    params = population.frame["params"].to_numpy()[evidence.fit.recipes.first]
-    recipes = evidence.networks.assign(params=params, recipe=range(len(params)))
-    parts = [recipes[recipes["regime"] == r.label].nsmallest(SHOWN, "drop") for r in evidence.fit.regimes]
+    population = analysis.fit.population
+    first = analysis.fit.recipes.first
+    rows = population.frame.iloc[first]
+    techniques = rows["retraining"].to_numpy() if "retraining" in rows else np.full(len(first), None)
+    recipes = analysis.networks.assign(
+        params=rows["params"].to_numpy(), retraining=techniques, recipe=range(len(first))
+    )
+    parts = [recipes[recipes["regime"] == r.label].nsmallest(SHOWN, "drop") for r in analysis.fit.regimes]
     return pd.concat(parts, ignore_index=True)
 
 
-def _ids(evidence: Evidence, best: pd.DataFrame, named: str) -> list[str]:
+def _best_table(best: pd.DataFrame, named: str, short: Sequence[str]) -> Table:
+    """Return one row per recipe; columns that say nothing of any of them are left out."""
+    cells: dict[str, list[str]] = {"removed": [regime_name(r) for r in best["regime"]]}
+    if named:
+        cells[named] = list(short)
+    cells |= {
+        "mean drop, points": [number(v) for v in best["drop"]],
+        "trainings": [count(v) for v in best["runs"]],
+        "retraining": ["" if pd.isna(v) else str(v) for v in best["retraining"]],
+        "MACs": [count(v) for v in best["macs"]],
+        "parameters": [count(v) for v in best["params"]],
+        "mCB": [number(v) for v in best["mcb"]],
+        "STD of ratios": [number(v) for v in best["ratio_std"]],
+    }
+    told = {name: values for name, values in cells.items() if set(values) - {"", MISSING}}
+    return Table(tuple(told), tuple(zip(*told.values(), strict=True)))
+
+
+def _best_widths(analysis: Analysis, best: pd.DataFrame) -> Table:
+    """Return one row per layer group and one column per recipe."""
+    population = analysis.fit.population
+    assert population.widths is not None
+    widths = population.widths[analysis.fit.recipes.first[best["recipe"]]]
+    full = original_widths(population)
+    cells = [
+        [
+            f"{number(w, 0 if w == int(w) else 2)} ({percent(1 - w / f, 0)})"
+            for w, f in zip(row, full, strict=True)
+        ]
+        for row in widths
+    ]
+    columns = ("group", *(f"{regime_name(r)} removed" for r in best["regime"]))
+    return Table(columns, tuple(zip(population.group_names, *cells, strict=True)))
+
+
+def _ids(analysis: Analysis, best: pd.DataFrame, named: str) -> list[str]:
     """Return the id of each recipe's most accurate training."""
-    population = evidence.fit.population
+    population = analysis.fit.population
     rows = population.frame.assign(recipe=population.recipe)
     top = rows.sort_values("accuracy", kind="stable").drop_duplicates("recipe", keep="last")
     return top.set_index("recipe")[named].astype(str).loc[best["recipe"]].tolist()
@@ -113,8 +131,22 @@ def _short(ids: list[str], known: list[str]) -> list[str]:
     >>> _short(["abcdefghijklmn"], ["abcdefghijklmn", "abcdefghijklmo"])
     ['abcdefghijklmn']
     """
-    starts = pd.Series(known).str[:SHORT_ID].value_counts()
+    starts = pd.Series(known, dtype=object).str[:SHORT_ID].value_counts()
     return [i[:SHORT_ID] if starts[i[:SHORT_ID]] == 1 else i for i in ids]
+
+
+def _exports(
+    best: pd.DataFrame, named: str, short: Sequence[str], source: str
+) -> tuple[tuple[str, str], ...]:
+    """Return the commands that export each regime's best network; shipped populations have no weights to export."""
+    if named != "subnetwork_id" or source in populations():
+        return ()
+    first = best.assign(short=short).drop_duplicates("regime")
+    lines = (
+        f"python -m generate.export {source} {r.short}  # the best at {regime_name(r.regime)}"
+        for r in rows_of(first)
+    )
+    return (("Export a network from its run folder", "\n".join(lines)),)
 
 
 #: Packages whose versions decide what a fit gives.
@@ -144,9 +176,9 @@ LISTED = (
 LONGEST_TEXT = 600
 
 
-def card_section(evidence: Evidence) -> Section:
+def card_section(analysis: Analysis) -> Section:
     """Return what the population is."""
-    population = evidence.fit.population
+    population = analysis.fit.population
     networks = int(population.recipe.max()) + 1
     listed = [c for c in LISTED if c in population.frame and population.frame[c].notna().any()]
     rows = [*_sizes(population), *((c.replace("_", " "), _distinct(population.frame[c])) for c in listed)]
@@ -157,10 +189,11 @@ def card_section(evidence: Evidence) -> Section:
         paragraphs=(
             "One MAC is one multiply-accumulate of a convolution or linear layer (the papers' FLOP). mCB is the MACs "
             "kept over the parameters kept, both as fractions of the original: 1 is the original's ratio, above 1 the "
-            "network spends more MACs a parameter. A network is one recipe, a width for every layer group; its trainings "
-            "differ in their seed.",
+            "network spends more MACs per parameter. A recipe gives the width of every layer group; its trainings differ in "
+            "their seed.",
         ),
         tables=(("Population card", Table(("what", "value"), tuple(rows))),),
+        folded=True,
     )
 
 
@@ -199,26 +232,27 @@ def _some(items: list[str], most: int = 8) -> str:
     )
 
 
-def provenance_section(evidence: Evidence, command: str | None) -> Section:
+def provenance_section(analysis: Analysis, command: str | None, source: str = "TABLE") -> Section:
     """Return where the report comes from and how to make it again."""
-    settings, metadata = evidence.fit.settings, evidence.fit.population.metadata
+    settings, metadata = analysis.fit.settings, analysis.fit.population.metadata
     stored = [row for key, value in metadata.items() if key != "truth" for row in _flat(str(key), value)]
-    tables = [("Fit and versions", Table(("what", "value"), tuple(_fit_rows(evidence))))]
+    tables = [("Fit and versions", Table(("what", "value"), tuple(_fit_rows(analysis))))]
     if stored:
         tables.append(("Stored with the table", Table(("what", "value"), tuple(stored))))
     return Section(
         key="provenance",
-        heading="How to make this again",
-        sentence=f"Seed {settings.seed} gives the same draws again with the same versions.",
+        heading="How to reproduce this",
+        sentence=f"With the same versions, seed {settings.random_seed} gives the same draws.",
         paragraphs=(),
         tables=tuple(tables),
-        code=(("Command", command or _command(evidence)), ("Python", _python(evidence))),
+        code=(("Command", command or _command(analysis, source)), ("Python", _python(analysis, source))),
+        folded=True,
     )
 
 
-def _fit_rows(evidence: Evidence) -> list[tuple[str, str]]:
-    settings = evidence.fit.settings
-    tuning = f" after {settings.tune} tuning steps" if settings.method == "nuts" else ""
+def _fit_rows(analysis: Analysis) -> list[tuple[str, str]]:
+    settings = analysis.fit.settings
+    tuning = "" if settings.method == "exact" else f" after {settings.tune} tuning steps"
     regimes = (
         "from the plan, or cells of a factor of 1.25 in remaining cost"
         if settings.regimes is None
@@ -226,11 +260,11 @@ def _fit_rows(evidence: Evidence) -> list[tuple[str, str]]:
     )
     return [
         ("method", settings.method),
-        ("regimes", f"by {evidence.axis_words} removed; {regimes}"),
+        ("regimes", f"by {analysis.axis_words} removed; {regimes}"),
         ("curve, noise", f"{settings.curve}, {settings.noise}"),
-        ("seed", str(settings.seed)),
-        ("draws", f"{settings.chains} × {settings.draws}{tuning}"),
-        ("time of the fit", f"{number(evidence.fit.seconds)} s"),
+        ("seed", str(settings.random_seed)),
+        ("draws", f"{CHAINS} × {settings.draws}{tuning}"),
+        ("time of the fit", f"{number(analysis.fit.seconds)} s"),
         ("Python", platform.python_version()),
         *((name, version(name)) for name in PACKAGES),
     ]
@@ -246,63 +280,103 @@ def _flat(name: str, value: Any) -> list[tuple[str, str]]:
     return [(name, text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…")]
 
 
-def _command(evidence: Evidence) -> str:
-    s = evidence.fit.settings
+def _command(analysis: Analysis, source: str) -> str:
+    s = analysis.fit.settings
     # Half-widths of regimes, where they were given, can only be said in Python.
     regimes = "" if s.regimes is None else f" --regimes {','.join(f'{r:g}' for r in s.regimes)}"
+    method = f" --method {s.method}" if s.noise == "normal" else ""
     return (
-        f"python -m popstats report TABLE -o report.html --axis {s.regime_axis}{regimes} --noise {s.noise} "
-        f"--method {s.method} --seed {s.seed}"
+        f"python -m popstats report {source} -o report.html --axis {s.regime_axis}{regimes} --noise {s.noise}{method} "
+        f"--seed {s.random_seed}"
     )
 
 
-def _python(evidence: Evidence) -> str:
-    s = evidence.fit.settings
+def _python(analysis: Analysis, source: str) -> str:
+    s = analysis.fit.settings
     regimes = "" if s.regimes is None else f", regimes={s.regimes!r}"
+    method = f', method="{s.method}"' if s.noise == "normal" else ""
     return (
         "import popstats\n\n"
-        "population = popstats.load_population(TABLE)\n"
-        f'fit = popstats.fit(population, regime_axis="{s.regime_axis}", noise="{s.noise}", method="{s.method}", '
-        f"seed={s.seed}{regimes})\n"
+        f"population = popstats.load_population({source!r})\n"
+        f'fit = popstats.fit(population, regime_axis="{s.regime_axis}", noise="{s.noise}"{method}, '
+        f"random_seed={s.random_seed}{regimes})\n"
         "verdicts = popstats.judge(fit)\n"
         'popstats.write_report(fit, "report.html", verdicts=verdicts)\n'
     )
 
 
-def diagnostic_section(evidence: Evidence) -> Section:
-    """Return whether the fit may be believed, its noise, its priors."""
-    fit = evidence.fit
-    method = (
-        "Method: NUTS (PyMC and nutpie) over the curves' scales and noise, pooled over regimes; coefficients are drawn "
-        "exactly."
-        if fit.settings.method == "nuts"
-        else "Method: exact (closed form on a grid, regimes independent); there is nothing to converge, only a grid that "
-        "must hold the posterior."
+#: How a curve and its noise are described, and how draws of them are made.
+_CURVES = {
+    "smooth": "a smooth curve over log mCB (Matérn process of smoothness 7/4 on a fixed basis)",
+    "quadratic": "a quadratic in log mCB with flat priors",
+    "asymmetric": "two half-parabolas in log mCB with flat priors",
+}
+_NOISES = {
+    "normal": "normal noise",
+    "student": "Student-t noise, which down-weights collapsed recipes",
+    "exgaussian": "normal plus exponential noise, with the curve as a frontier; the expected drop includes the mean excess",
+}
+_ERROR_RATES = (
+    "How often these rules err on populations with known truth: docs/error-rates.md; “python -m popstats calibrate” repeats "
+    "the measurement."
+)
+
+
+def method_words(settings: Settings) -> str:
+    """Return how the posterior was computed: what was sampled, what was drawn exactly, what was pooled."""
+    model = f"Model: {_CURVES[settings.curve]}, with {_NOISES[settings.noise]}."
+    return f"{model} Method: {_method(settings)}"
+
+
+def _method(settings: Settings) -> str:
+    if settings.curve in PARAMETRIC:
+        return "exact independent draws of the curve's coefficients and noise; regimes are independent."
+    if settings.method == "exact":
+        return (
+            "exact. Length scale, amplitude and noise of each regime are tabulated on a grid, partially pooled "
+            "over regimes, and coefficients are drawn in closed form. Nothing has to converge; the grid must resolve the "
+            "posterior."
+        )
+    chains = f"{CHAINS} chains of {settings.draws} draws after {settings.tune} of tuning"
+    if settings.noise == "normal":
+        return (
+            f"NUTS (PyMC and nutpie, {chains}) over the curves' scales and noise, partially pooled over regimes; "
+            "given these, coefficients are drawn exactly."
+        )
+    return (
+        f"Hamiltonian Monte Carlo ({chains}) over the curves' coefficients and the noise, on every recipe. The curves' "
+        "length scales and amplitudes are fixed at their posterior medians under normal noise; the noise is partially "
+        "pooled over regimes."
     )
+
+
+def diagnostic_section(analysis: Analysis) -> Section:
+    """Return whether the fit may be believed, its noise, its priors."""
+    fit = analysis.fit
     tables = (
         ("Checks of the draws", _checks(fit.convergence.table)),
-        ("What is left over about the curve", _noise(evidence)),
-        *check_tables(evidence),
-        ("What the priors held of each claim before the data", _prior_probabilities(evidence)),
+        ("Residuals", _noise(analysis)),
+        *check_tables(analysis),
+        ("Prior and posterior probability of each claim", _prior_probabilities(analysis)),
         ("Prior distributions", Table.of(fit.priors)),
     )
     return Section(
         key="diagnostics",
         heading="Diagnostics",
-        sentence=_diagnosis(evidence),
-        paragraphs=(f"{method} {INTERVALS}", *check_paragraphs(evidence)),
+        sentence=_diagnosis(analysis),
+        paragraphs=(f"{method_words(fit.settings)} {INTERVALS}", _ERROR_RATES, *check_paragraphs(analysis)),
         tables=tuple((caption, table) for caption, table in tables if table.rows),
         folded=True,
     )
 
 
-def _diagnosis(evidence: Evidence) -> str:
-    if not evidence.fit.fitted:
+def _diagnosis(analysis: Analysis) -> str:
+    if not analysis.fit.fitted:
         return "No regime was fitted, so there is nothing to diagnose."
     return (
         "The fit passes its own diagnostics."
-        if evidence.fit.convergence.ok
-        else "The fit's own diagnostics reject it."
+        if analysis.fit.convergence.ok
+        else "The diagnostics reject the fit."
     )
 
 
@@ -324,10 +398,10 @@ def _checks(table: pd.DataFrame) -> Table:
     return Table(columns, tuple(rows))
 
 
-def _noise(evidence: Evidence) -> Table:
-    changes = {r.label: c for r, c in zip(evidence.fit.regimes, evidence.fit.spread_changes, strict=True)}
+def _noise(analysis: Analysis) -> Table:
+    changes = {r.label: c for r, c in zip(analysis.fit.regimes, analysis.fit.spread_changes, strict=True)}
     rows = []
-    for r in evidence.fitted_optima:
+    for r in analysis.fitted_optima:
         change = changes[r.regime]
         ratio = (
             MISSING if change is None else f"{number(change.ratio)}{' (weighted)' if change.matters else ''}"
@@ -345,18 +419,18 @@ def _noise(evidence: Evidence) -> Table:
     columns = (
         "removed",
         "sd of one training, points",
-        "recipes' own sd",
+        "sd between recipes",
         "seed sd",
-        "seeds' share of the variance",
-        "larger over smaller sd at the range's ends",
+        "share of seeds in the variance",
+        "ratio of sds at the ends of the range",
     )
     return Table(columns, tuple(rows))
 
 
-def _prior_probabilities(evidence: Evidence) -> Table:
-    shown = [v for v in evidence.verdicts if np.isfinite(v.prior_probability)]
+def _prior_probabilities(analysis: Analysis) -> Table:
+    shown = [v for v in analysis.verdicts if np.isfinite(v.prior_probability)]
     rows = [
         (v.conjecture, regime_name(v.regime), probability(v.prior_probability), probability(v.probability))
         for v in shown
     ]
-    return Table(("claim", "removed", "probability before the data", "after"), tuple(rows))
+    return Table(("claim", "removed", "prior probability", "posterior probability"), tuple(rows))

@@ -1,4 +1,4 @@
-"""What a fit and its verdicts say on a terminal: first what to read first, then a line a regime."""
+"""What a fit and its verdicts say on a terminal: what to do and what to know first, then one line per regime."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import get_args
 
 import pandas as pd
 
-from popstats.figures.check_figures import misfits
+from popstats.figures.content import Section
 from popstats.judgement.analysis import Analysis
-from popstats.judgement.evidence import Evidence
+from popstats.judgement.judge import analyse
 from popstats.judgement.verdicts import CLAIMS, Outcome, Verdict, Verdicts
 from popstats.posterior.fit import Fit
-from popstats.report.alerts import alerts
-from popstats.report.answer import answer, claims, threshold_words
+from popstats.report.advice import advice
+from popstats.report.alerts import alerts, caveats
+from popstats.report.claims import claims, joint_reason, reasons, threshold_words
+from popstats.report.compose import loaded_by
 from popstats.words import (
     ALL,
     MISSING,
@@ -23,8 +25,7 @@ from popstats.words import (
     join_words,
     probability,
     regime_name,
-    same_but_numbers,
-    spanned,
+    sentences,
     with_interval,
 )
 
@@ -32,17 +33,33 @@ from popstats.words import (
 _INDENT = " " * 4
 
 
-def verdicts_text(fit: Fit, verdicts: Verdicts, width: int | None = None) -> str:
-    """Return the verdicts as a reader needs them: the answer, what speaks against it, then each conjecture."""
-    evidence = Evidence(fit, verdicts)
-    lines = _wrapped([repr(fit)[1:-1], "", " ".join(answer(evidence))], width)
-    if listed := [alert.text for alert in alerts(evidence)]:
+def verdicts_text(fit: Fit, verdicts: Verdicts, width: int | None = None, source: str | None = None) -> str:
+    """Return the verdicts as a reader needs them: what to do, what stands against it, then each conjecture."""
+    analysis = analyse(fit, verdicts)
+    known = caveats(analysis)
+    lines = _wrapped([repr(fit)[1:-1], ""], width)
+    lines += _box_lines(advice(analysis, known, source or loaded_by(fit), command_line=True), width)
+    if listed := [alert.text for alert in alerts(analysis, known, command_line=True)]:
         lines += ["", "Read first:", *_wrapped(listed, width, "  ! ", _INDENT)]
-    for claim in claims(evidence):
+    for claim in claims(analysis):
         lines += ["", f"{claim.conjecture:<4} {CLAIMS[claim.conjecture]}"]
         lines += _wrapped(_lines(verdicts.of(claim.conjecture)), width, "  ", _INDENT)
     lines += ["", *_wrapped(_footer(verdicts), width)]
     return "\n".join(lines)
+
+
+def _box_lines(box: Section, width: int | None) -> list[str]:
+    """Return the box What to do, its first table one line per regime."""
+    lines = _wrapped([f"{box.heading}: {box.sentence}"], width)
+    for _, table in box.tables[:1]:
+        cells = (
+            [f"{name} {cell}" for name, cell in zip(table.columns, row, strict=True)] for row in table.rows
+        )
+        lines += _wrapped(["; ".join(row) for row in cells], width, "  ", _INDENT)
+    lines += _wrapped(box.paragraphs, width, "  - ", _INDENT)
+    for label, code in box.code:
+        lines += ["", f"{label}:", *(f"  {line}" for line in code.splitlines())]
+    return lines
 
 
 def _lines(verdicts: Sequence[Verdict]) -> list[str]:
@@ -58,21 +75,21 @@ def _line(verdict: Verdict) -> str:
     place = f"{verdict.outcome}, {_place(verdict)}"
     if verdict.outcome != "undecided" or verdict.regime == ALL:
         return f"{place}: {verdict.sentence}"
-    held = f"{place}: probability {probability(verdict.probability)}"
+    held = f"{place}: posterior probability {probability(verdict.probability)}"
     if math.isnan(verdict.prior_probability):
         return held
     weak = verdict.probability <= verdict.thresholds.refuted
-    before = f"before the data {probability(verdict.prior_probability)}"
-    return f"{held}, {before}{': too little evidence to refute' if weak else ''}"
+    prior = f"(prior {probability(verdict.prior_probability)})"
+    return f"{held} {prior}{'; the evidence is too weak to refute it' if weak else ''}"
 
 
 def _folded(verdicts: Sequence[Verdict]) -> list[str]:
-    """Return a line a reason; reasons that differ in their numbers only are one."""
-    alike: dict[str, list[Verdict]] = {}
+    """Return one line per reason; reasons that differ in their numbers only are one."""
+    alike: dict[object, list[Verdict]] = {}
     for verdict in verdicts:
-        alike.setdefault(same_but_numbers(verdict.reason), []).append(verdict)
+        alike.setdefault(reasons(verdict), []).append(verdict)
     return [
-        f"not assessable, {join_words([_place(v) for v in found])}: {spanned([v.reason for v in found])}"
+        f"not assessable, {join_words([_place(v) for v in found])}: {joint_reason(found)}"
         for found in alike.values()
     ]
 
@@ -85,7 +102,7 @@ def _footer(verdicts: Verdicts) -> list[str]:
     open_ = sum(bool(v.remedy) for v in verdicts)
     lines = [threshold_words(verdicts[0].thresholds)] if len(verdicts) else []
     if open_:
-        lines.append(f"What would answer {open_} of these (plan lines, mostly): --json, key remedy.")
+        lines.append(f"What would decide {open_} of these: key “remedy” of --json.")
     return lines
 
 
@@ -104,26 +121,21 @@ def _reading(fit: Fit) -> str:
     """Return how to read the table of optima; nothing of a rejected fit, whose reasons stand above it."""
     if fit.settings.curve != "smooth":
         return (
-            f"The {fit.settings.curve} curve has its lowest point wherever its form puts it: it is there to be compared "
-            "with the smooth one, no verdict comes from it, and no range here is a target. Intervals are 90 %."
+            f"The {fit.settings.curve} curve has its minimum wherever its form puts it. It is meant for comparison with the "
+            "smooth one: no verdict comes from it, and no range here is a target. Intervals are 90 %."
         )
     if not fit.convergence.ok:
         return ""
     return (
-        "best mCB?: the verdict on C3a. Choose recipes by the near-optimal range where it is supported; elsewhere no best "
-        "mCB was found, and the range only says where this fit is lowest. n counts trainings. Intervals are 90 %."
+        "best mCB?: the verdict on C3a. Choose recipes by the near-optimal range where it is supported; elsewhere the range "
+        "only says where this fit is lowest. n counts trainings. Intervals are 90 %."
     )
-
-
-def merged_alerts(fit: Fit) -> list[str]:
-    """Return what the predictive checks found; regimes with the same finding share a sentence."""
-    return misfits(Evidence(fit))
 
 
 def _alert_lines(fit: Fit, checked: bool, width: int | None) -> list[str]:
     if not checked:
-        return ["", *_wrapped(["Predictive checks: not made here; the report makes them."], width)]
-    found = merged_alerts(fit)
+        return ["", *_wrapped(["Predictive checks are left to the report."], width)]
+    found = sentences(fit.predictive_checks.alerts, command_line=True)
     return ["", "Read first:", *_wrapped(found, width, "  ! ", _INDENT)] if found else []
 
 
@@ -138,7 +150,7 @@ def optimum_outcomes(fit: Fit) -> dict[str, str]:
 def near_optimal(fit: Fit) -> dict[str, tuple[tuple[float, float], ...]]:
     """Return by fitted regime every stretch of mCB to choose from, the range about the lowest point first.
 
-    Where a supported best mCB has a rival behind a bump they are the two good regions; of a companion curve there is
+    Where a supported best mCB has a rival behind a bump they are its two near-optimal ranges; of a companion curve there is
     only the range about the lowest point.
     """
     if fit.settings.curve != "smooth":

@@ -35,7 +35,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     named = popstats.Population.from_frame(
         population.table, original=population.original, accuracy_kind="last", name=HOSTILE
     )
-    fit = popstats.fit(named, method="exact", draws=200, seed=3)
+    fit = popstats.fit(named, method="exact", draws=200, random_seed=3)
     return write_report(fit, tmp_path_factory.mktemp("page") / "report.html")
 
 

@@ -15,7 +15,7 @@ def fitted() -> Fit:
     population = popstats.simulate_population(
         "additive-widths", regimes=(0.4, 0.6, 0.8), n=120, seeds=2, seed_noise=0.1, seed=3
     )
-    return popstats.fit(population, method="exact", draws=200, seed=3)
+    return popstats.fit(population, method="exact", draws=200, random_seed=3)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from popstats.inference.data import RegimeData, StandardRows, _accumulate
+from popstats.inference.data import RegimeDesign, StandardRows, _accumulate
 from popstats.inference.draws import Draws, from_regimes
 from popstats.inference.exact import draw_regime
 from popstats.inference.model import FIXED_TERMS, CurveScale, Priors, basis, log_basis_variance
@@ -29,7 +29,7 @@ def simulate(rng, n=120):
     drop = 0.4 + 0.2 * distance + basis(unit) @ weights + noise * rng.standard_normal(n)
     rows = StandardRows(unit, distance, drop, np.ones(n), np.zeros(n), np.ones(n), np.zeros((n, 0)))
     products, fixed = _accumulate(rows)
-    regime = RegimeData(
+    regime = RegimeDesign(
         "0.50", 0.5, "macs", n, n, 0, CurveScale(0.0, 1.0), 1.0, 0.0, 1.0, fixed, products
     )  # fmt: skip
     left, middle, right = POINTS @ weights

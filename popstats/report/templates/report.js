@@ -15,6 +15,18 @@
   // shrunken ones have unreadable labels. Vega redraws at once.
   const sheet = { one: 660, several: 325 };
   const draw = (place, width) => views.get(place)?.signal("width", width).run();
+  // A chart that was folded away has no width until it is seen.
+  addEventListener("toggle", (event) => {
+    event.target.querySelectorAll("[data-chart]").forEach((place) => draw(place, place.clientWidth));
+  }, true);
+  // A link to something folded opens it.
+  const unfold = () => location.hash.length > 1 && document.getElementById(location.hash.slice(1))?.querySelector("details.fold")?.setAttribute("open", "");
+  addEventListener("hashchange", unfold);
+  unfold();
+  document.querySelectorAll("button.copy").forEach((button) => button.addEventListener("click", () => {
+    getSelection().selectAllChildren(button.previousElementSibling);
+    button.textContent = document.execCommand("copy") ? "Copied" : "Selected";
+  }));
   // Paper has no toggles: everything folded is opened for printing, and folded again afterwards.
   let folded = [];
   addEventListener("beforeprint", () => {

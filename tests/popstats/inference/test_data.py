@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from popstats import Original, Population
-from popstats.inference import data as cross_products
+from popstats.findings import Finding
 from popstats.inference.data import MINIMUM_RECIPES, prepare_population, prepare_regimes
 from popstats.inference.model import KEPT_RANGE, design_matrix
 from popstats.population.recipes import prepared_recipes
@@ -22,14 +22,13 @@ def test_cross_products_equal_the_sums_over_rows():
         rows = recipes[recipes["regime"] == k]
         unit = regime.curve_scale.to_unit(rows["log_mcb"])
         rows, unit = rows[np.abs(unit) <= KEPT_RANGE], unit[np.abs(unit) <= KEPT_RANGE]
-        x = design_matrix(unit, (rows["reduction"].to_numpy() - regime.target) / regime.half_width)
+        x = design_matrix(unit, rows["offset"].to_numpy() / regime.reach)
         y = (rows["drop"].to_numpy() - regime.centre) / regime.scale
-        products = regime.cross_products
-        assert products.replicates.tolist() == [3.0]
-        np.testing.assert_allclose(products.xx[0], x.T @ x, rtol=1e-10, atol=1e-8)
-        np.testing.assert_allclose(products.xy[0], x.T @ y, atol=1e-8)
-        np.testing.assert_allclose(products.yy[0], y @ y)
-        assert products.within_df == 2 * len(rows)
+        assert regime.replicates.tolist() == [3.0]
+        np.testing.assert_allclose(regime.xx[0], x.T @ x, rtol=1e-10, atol=1e-8)
+        np.testing.assert_allclose(regime.xy[0], x.T @ y, atol=1e-8)
+        np.testing.assert_allclose(regime.yy[0], y @ y)
+        assert regime.within_df == 2 * len(rows)
 
 
 def test_recipe_table_averages_replicates_and_keeps_their_spread():
@@ -53,8 +52,8 @@ def test_unbalanced_replicates_make_one_stratum_each():
     keep = np.ones(len(population), dtype=bool)
     keep[population.recipe % 3 == 0] = np.arange((population.recipe % 3 == 0).sum()) % 3 == 0
     _, (regime,) = prepared(population.select(keep))
-    assert regime.cross_products.replicates.tolist() == [1.0, 3.0]
-    assert regime.cross_products.count.sum() == regime.n_recipes
+    assert regime.replicates.tolist() == [1.0, 3.0]
+    assert regime.count.sum() == regime.n_recipes
 
 
 def test_drops_that_differ_only_far_outside_the_observed_range_are_nothing_to_explain():
@@ -66,7 +65,7 @@ def test_drops_that_differ_only_far_outside_the_observed_range_are_nothing_to_ex
     )
     population = Population.from_frame(frame, original=Original(macs=100, params=100, accuracy=93.0))
     _, (regime,) = prepared(population)
-    assert regime.reason == "all recipes have the same accuracy drop; there is nothing to explain"
+    assert regime.reason == Finding("one drop", (regime.label,))
     assert (regime.n, regime.n_left_out) == (100, 0)
 
 
@@ -78,7 +77,7 @@ def test_constant_macs_drop_the_macs_terms_instead_of_dividing_by_zero():
     population = Population.from_frame(frame, original=Original(macs=100_000, params=100_000, accuracy=93.0))
     _, (regime,) = prepared(population)
     assert regime.fixed == (True, False, False)
-    assert np.isfinite(regime.cross_products.xx).all()
+    assert np.isfinite(regime.xx).all()
 
 
 def test_small_constant_and_narrow_regimes_say_why_they_are_not_fitted():
@@ -95,16 +94,38 @@ def test_small_constant_and_narrow_regimes_say_why_they_are_not_fitted():
         _, (regime,) = prepared(Population.from_frame(frame, original=original))
         assert not regime.fitted
         reasons.append(regime.reason)
-    assert str(MINIMUM_RECIPES) in reasons[0]
-    assert "mCB" in reasons[1]
-    assert "drop" in reasons[2]
+    assert [reason.kind for reason in reasons] == ["few recipes", "one mCB", "one drop"]
+    assert reasons[0].values == {"recipes": 4, "needed": MINIMUM_RECIPES}
+
+
+def test_what_follows_from_the_cost_is_no_range_of_mcb():
+    """mCB that hardly varies at equal cost has no curve; where it varies freely the range is that of all recipes."""
+    rng = np.random.default_rng(0)
+    macs, own = rng.uniform(0.12, 0.18, 500), rng.normal(size=500)
+    reasons, ranges = [], []
+    for follows, spread in ((1.0, 0.001), (1.0, 0.05), (0.0, 0.1)):
+        log_mcb = follows * np.log(macs / 0.15) + spread * own
+        frame = pd.DataFrame(
+            {"macs": macs * 1e9, "params": macs * 1e9 / np.exp(log_mcb), "accuracy": 90.0 + own}
+        )
+        original = Original(macs=10**9, params=10**9, accuracy=93.0)
+        _, (regime,) = prepared(Population.from_frame(frame, original=original), {0.85: 0.05})
+        reasons.append(regime.reason)
+        ranges.append((regime.observed, regime.curve_scale))
+    assert reasons[0].kind == "mCB follows cost"
+    assert reasons[0].values["factor"] == pytest.approx(np.exp(2 * 1.96 * 0.001), rel=1e-3)
+    assert reasons[1:] == [None, None]
+    # 1.96 standard deviations of what the cost leaves, about the value at the regime's centre.
+    assert ranges[1][0] == pytest.approx((-0.098, 0.098), abs=0.015)
+    assert ranges[1][1].half_range > 1.5 * 0.098
+    assert ranges[2][1].at_equal_cost is None
 
 
 def test_identical_replicates_say_nothing_about_seed_noise():
     population = simulate_population(regimes=[0.5], n=40, seeds=2, seed_noise=0.0, seed=2)
     _, (regime,) = prepared(population)
-    assert not regime.cross_products.has_replicates
-    assert regime.cross_products.replicates.tolist() == [1.0]
+    assert not regime.has_replicates
+    assert regime.replicates.tolist() == [1.0]
     assert regime.n == 80
 
 
@@ -116,17 +137,3 @@ def test_rows_are_gone_through_once_for_the_same_regimes_and_again_for_others():
         assert prepare_population(population, axis, regimes) is not first
     wide, narrow = (prepare_population(population, "macs", {0.5: half}) for half in (0.05, 0.001))
     assert narrow.regimes[0].n < wide.regimes[0].n
-
-
-@pytest.mark.parametrize("in_order", [True, False])
-def test_regimes_prepared_side_by_side_and_from_slices_are_those_prepared_one_by_one(monkeypatch, in_order):
-    population = simulate_population(regimes=[0.5, 0.7, 0.8], n=100, seeds=2, seed_noise=0.2, seed=3)
-    if not in_order:
-        population = population.select(np.random.default_rng(0).permutation(len(population)))
-    alone = prepared(population)[1]
-    monkeypatch.setattr(cross_products, "_THREADED", 0)
-    monkeypatch.setattr(cross_products, "_in_order", lambda mine: mine)
-    for one, other in zip(alone, prepared(population)[1], strict=True):
-        assert (one.label, one.centre, one.scale) == (other.label, other.centre, other.scale)
-        np.testing.assert_array_equal(one.products.xx, other.products.xx)
-        assert one.products.within == other.products.within

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from popstats.inference.data import prepare_regimes
-from popstats.inference.exact import _RATIOS, _grid, _length_grid, _project, draw_regime
+from popstats.inference.exact import _RATIOS, _tabulate, draw_regime
 from popstats.inference.model import FIXED_TERMS, Priors, basis, log_basis_variance
 from popstats.population.recipes import prepared_recipes
 from popstats.population.simulate import simulate_population
@@ -25,7 +25,7 @@ def direct_log_likelihood(recipes, regime, length, amplitude, noise, share):
     unit = regime.curve_scale.to_unit(recipes["log_mcb"])
     kept = np.abs(unit) <= 1.4
     recipes, unit = recipes[kept], unit[kept]
-    c = (recipes["reduction"].to_numpy() - regime.target) / regime.half_width
+    c = recipes["offset"].to_numpy() / regime.reach
     y = (recipes["drop"].to_numpy() - regime.centre) / regime.scale
     fixed = np.column_stack([np.ones_like(c), c, c**2]) * 1e3
     curve = basis(unit) * np.exp(0.5 * log_basis_variance(length)) * amplitude
@@ -42,9 +42,8 @@ def direct_log_likelihood(recipes, regime, length, amplitude, noise, share):
 def test_grid_likelihood_differs_from_the_direct_one_by_a_constant(seeds):
     recipes, regime = regime_of(n=40, seeds=seeds, seed_noise=0.1 if seeds > 1 else 0.0, seed=3)
     shares = np.array([0.2, 0.6]) if seeds > 1 else np.zeros(1)
-    lengths = _length_grid(PRIORS)[[2, 9]]
-    projected = _project(regime.cross_products, regime.fixed, lengths, shares)
-    weight, log_noise = _grid(regime.cross_products, projected, lengths, shares, PRIORS, 3)
+    lengths = np.array([0.3, 0.9])
+    weight, log_noise = _tabulate(regime, lengths, shares, PRIORS)
     differences = []
     for cell in [(0, 0, 10, 2), (0, 1, 25, 5), (shares.size - 1, 0, 30, 8), (shares.size - 1, 1, 15, 5)]:
         r, length, ratio, _ = cell
@@ -65,16 +64,17 @@ def test_grid_likelihood_differs_from_the_direct_one_by_a_constant(seeds):
 def test_coefficients_given_one_cell_have_the_regression_posterior():
     _, regime = regime_of(n=300, noise=0.1, seed=4)
     draws = draw_regime(regime, PRIORS, 4000, np.random.default_rng(0))
-    products = regime.cross_products
     # Posterior mean of the coefficients at the average hyperparameters, by ridge regression.
     noise, amplitude, length = (np.median(v) for v in (draws.noise, draws.amplitude, draws.length_scale))
-    diagonal = np.zeros(products.xy.shape[1])
+    diagonal = np.zeros(regime.xy.shape[1])
     diagonal[FIXED_TERMS:] = noise**2 / (amplitude**2 * np.exp(log_basis_variance(length)))
-    mean = np.linalg.solve(products.xx[0] + np.diag(diagonal), products.xy[0])
+    mean = np.linalg.solve(regime.xx[0] + np.diag(diagonal), regime.xy[0])
     unit = np.linspace(-0.9, 0.9, 9)
     design = np.column_stack([np.ones(9), np.zeros((9, 2)), basis(unit)])
-    spread = (draws.coefficients @ design.T).std(axis=0)
-    assert (np.abs(draws.coefficients.mean(axis=0) @ design.T - design @ mean) < 0.5 * spread).all()
+    spread = (draws.flat_coefficients[:, 0] @ design.T).std(axis=0)
+    assert (
+        np.abs(draws.flat_coefficients[:, 0].mean(axis=0) @ design.T - design @ mean) < 0.5 * spread
+    ).all()
 
 
 def test_seed_noise_is_told_from_the_recipes_own():
@@ -87,7 +87,7 @@ def test_seed_noise_is_told_from_the_recipes_own():
 
 def test_amplitude_grid_does_not_cut_the_posterior_off():
     _, regime = regime_of(n=500, noise=0.01, rise=5.0, seed=6)
-    assert draw_regime(regime, PRIORS, 500, np.random.default_rng(0)).edge_probability < 0.01
+    assert draw_regime(regime, PRIORS, 500, np.random.default_rng(0)).edge_probability[0] < 0.01
 
 
 @pytest.mark.parametrize("seed_noise", [0.3, 0.01, 3e-4])

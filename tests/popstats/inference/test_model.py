@@ -63,7 +63,7 @@ def test_spectral_density_integrates_to_the_variance():
 
 def test_scale_puts_the_observed_range_on_minus_one_to_one():
     log_mcb = np.linspace(-0.4, 0.8, 1001)
-    scale = CurveScale.from_log_mcb(log_mcb)
+    scale = CurveScale.of(log_mcb, np.zeros(1001))
     np.testing.assert_allclose(scale.to_unit(np.quantile(log_mcb, [0.025, 0.975])), [-1, 1])
     np.testing.assert_allclose(scale.grid(3), [scale.observed[0], scale.centre, scale.observed[1]])
 

@@ -10,9 +10,9 @@ RESIDUALS = np.array([-6.0, -1.0, -0.1, 0.0, 0.4, 2.0, 9.0])
 CASES = [
     ("normal", 0.5, None, stats.norm(scale=0.5)),
     ("student", 0.5, 3.5, stats.t(3.5, scale=0.5)),
-    ("frontier", 0.5, 0.4, stats.exponnorm(0.4 / 0.5, scale=0.5)),
-    ("frontier", 0.5, 5.0, stats.exponnorm(5.0 / 0.5, scale=0.5)),
-    ("frontier", 1.0, 0.02, stats.exponnorm(0.02, scale=1.0)),
+    ("exgaussian", 0.5, 0.4, stats.exponnorm(0.4 / 0.5, scale=0.5)),
+    ("exgaussian", 0.5, 5.0, stats.exponnorm(5.0 / 0.5, scale=0.5)),
+    ("exgaussian", 1.0, 0.02, stats.exponnorm(0.02, scale=1.0)),
 ]
 
 
@@ -27,9 +27,9 @@ def test_density_and_distribution(noise, scale, shape, expected):
 
 
 def test_a_frontier_with_next_to_no_excess_is_normal():
-    found = log_density("frontier", RESIDUALS, np.array(1.0), np.array(1e-6))
+    found = log_density("exgaussian", RESIDUALS, np.array(1.0), np.array(1e-6))
     np.testing.assert_allclose(found, stats.norm.logpdf(RESIDUALS), atol=1e-4)
-    assert np.isfinite(distribution("frontier", RESIDUALS, np.array(1.0), np.array(1e-6))).all()
+    assert np.isfinite(distribution("exgaussian", RESIDUALS, np.array(1.0), np.array(1e-6))).all()
 
 
 @pytest.mark.parametrize(("noise", "scale", "shape", "expected"), CASES)

@@ -15,7 +15,7 @@ REGIMES = {0.7: 0.05}
 
 def fit_of(curve, truth="quadratic", n=400, **settings):
     population = simulate_population(truth, regimes=[0.7], n=n, noise=0.1, seed=3, **settings)
-    return popstats.fit(population, regimes=REGIMES, curve=curve, seed=1)
+    return popstats.fit(population, regimes=REGIMES, curve=curve, random_seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_the_basis_holds_both_shapes():
 def test_quadratic_is_least_squares_on_the_rows(quadratic):
     (points,) = fitted_points(quadratic)
     rows = points.rows
-    x = np.column_stack([np.ones_like(rows.unit), rows.distance, rows.distance**2, rows.unit, rows.unit**2])
+    x = np.column_stack([np.ones_like(rows.unit), rows.offset, rows.offset**2, rows.unit, rows.unit**2])
     beta, (misfit,), *_ = np.linalg.lstsq(x, rows.drop)
     variance = misfit / (len(x) - 5)
     grid = np.linspace(-1, 1, 21)
@@ -92,10 +92,10 @@ def test_a_fit_with_it_reads_like_any_other(quadratic, tmp_path):
 
 def test_it_can_be_compared_with_the_smooth_curve():
     steep = fit_of("quadratic", truth="saturating-8", rise=0.8)
-    smooth = popstats.fit(steep.population, regimes=REGIMES, method="exact", seed=1)
+    smooth = popstats.fit(steep.population, regimes=REGIMES, method="exact", random_seed=1)
     found = popstats.compare(smooth, steep)
     assert found.frame["fit"].tolist() == ["smooth", "quadratic"]
-    assert found.difference > 2 * found.difference_se
+    assert found.difference > 2 * found.dse
 
 
 def test_it_is_never_the_source_of_a_verdict(quadratic):

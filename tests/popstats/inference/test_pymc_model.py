@@ -5,11 +5,11 @@ import sys
 
 import numpy as np
 import pytest
+from popstats.inference.nuts import Coordinates, log_posterior, pack_posterior
 
 import popstats
 from popstats.inference.data import prepare_regimes
 from popstats.inference.model import Priors
-from popstats.inference.nuts import Coordinates, log_posterior, pack_posterior
 from popstats.population.recipes import prepared_recipes
 from popstats.population.simulate import simulate_population
 

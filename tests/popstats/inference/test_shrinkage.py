@@ -1,14 +1,12 @@
 """What the prior takes off a curve: against the posterior mean of data without noise, and in simulated valleys."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 import popstats
 from popstats.inference.data import prepare_regimes
 from popstats.inference.exact import shrinkage
-from popstats.inference.model import log_basis_variance
+from popstats.inference.model import Hyper, log_basis_variance
 from popstats.population.recipes import prepared_recipes
 from popstats.population.simulate import simulate_population
 from popstats.posterior.optimum import read_optimum
@@ -19,33 +17,31 @@ def regime_of(**settings):
     return prepare_regimes(prepared_recipes(population, "macs", {0.7: 0.05}))[0]
 
 
+def hyper(*values):
+    return Hyper(*(np.array([value]) for value in values))
+
+
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_bias_is_that_of_the_posterior_mean_given_data_without_noise(seeds):
     regime = regime_of(n=60, seeds=seeds, seed_noise=0.1 * (seeds - 1), seed=2)
     length, amplitude, noise, share = 0.8, 0.5, 0.4, 0.3
-    data, terms = regime.cross_products, len(regime.fixed)
+    data, terms = regime, len(regime.fixed)
     truth = np.random.default_rng(2).normal(size=data.xy.shape[1])
     truth[:terms] *= regime.fixed
     information = data.xx.sum(axis=0) / (noise**2 * (1.0 - share + share / seeds))
     prior = np.exp(-log_basis_variance(length)) / amplitude**2
     precision = information + np.diag([*(1.0 - np.array(regime.fixed)), *prior])
     mean = np.linalg.solve(precision, information @ truth)
-    found = shrinkage(regime, truth, length, amplitude, noise, share)
+    found = shrinkage(regime, truth, hyper(length, amplitude, noise, share))
     np.testing.assert_allclose(found, mean - truth, atol=1e-9)
 
 
 def test_nothing_is_pulled_where_the_data_are_sharp_or_the_prior_is_wide():
     regime = regime_of(n=300, seed=1)
-    mean = np.ones(regime.cross_products.xy.shape[1])
-    pulled = np.abs(shrinkage(regime, mean, 0.7, 0.5, 0.8, 0.0)).max()
-    assert np.abs(shrinkage(regime, mean, 0.7, 0.5, 1e-6, 0.0)).max() < 1e-3 * pulled
-    assert np.abs(shrinkage(regime, mean, 0.7, 1e5, 0.8, 0.0)).max() < 1e-3 * pulled
-
-
-def test_a_regime_without_data_says_so():
-    regime = replace(regime_of(n=30), cross_products=None, reason="too small")
-    with pytest.raises(ValueError, match="too small"):
-        shrinkage(regime, np.zeros(3), 0.7, 0.5, 0.8, 0.0)
+    mean = np.ones(regime.xy.shape[1])
+    pulled = np.abs(shrinkage(regime, mean, hyper(0.7, 0.5, 0.8, 0.0))).max()
+    assert np.abs(shrinkage(regime, mean, hyper(0.7, 0.5, 1e-6, 0.0))).max() < 1e-3 * pulled
+    assert np.abs(shrinkage(regime, mean, hyper(0.7, 1e5, 0.8, 0.0))).max() < 1e-3 * pulled
 
 
 def test_the_limit_of_a_narrow_valley_is_not_filled_in():
@@ -54,7 +50,7 @@ def test_the_limit_of_a_narrow_valley_is_not_filled_in():
     for seed in range(8):
         population = simulate_population("narrow", n=100, seed=seed)
         regimes = dict.fromkeys((0.5, 0.7, 0.85), 0.05)
-        fit = popstats.fit(population, regimes=regimes, method="exact", seed=seed)
+        fit = popstats.fit(population, regimes=regimes, method="exact", random_seed=seed)
         answers = population.metadata["truth"]["regimes"]
         for k, regime in enumerate(fit.fitted):
             limit, truth = np.median(fit.optimum_draws[k].limit), answers[regime.label]["limit"]

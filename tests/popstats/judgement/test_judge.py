@@ -14,14 +14,12 @@ from popstats.errors import PopstatsError
 from popstats.findings import Finding
 from popstats.inference.draws import Convergence
 from popstats.judgement.analysis import Analysis, Effect, twice_the_recipes
-from popstats.judgement.evidence import Evidence
 from popstats.judgement.explained import CEILING, MOST, WidthsBeyond, what_explains
 from popstats.judgement.optimum_claims import _why_not_ratio
 from popstats.judgement.space_claims import _moved
 from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdict
 from popstats.judgement.winner_claims import _inside
 from popstats.posterior.fit import Fit
-from popstats.report.answer import answer
 from popstats.words import clause, sentence
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "channel_bench_mobilenet.parquet"
@@ -146,7 +144,6 @@ def test_a_law_that_explains_a_part_is_not_said_to_make_the_best_mcb(seeds: int,
     assert "would produce" not in best.sentence
     assert re.search(told, best.sentence), best.sentence
     assert ("of the noise ceiling" in beyond.sentence) == (seeds == 2)
-    assert "would produce" not in " ".join(answer(Evidence(fitted, verdicts)))
 
 
 def test_how_far_the_widths_law_reaches() -> None:
@@ -351,7 +348,9 @@ def test_a_fit_that_its_diagnostics_reject_supports_nothing() -> None:
 @pytest.mark.parametrize(("noise", "advice"), [("student", "noise='normal'"), ("normal", "method='exact'")])
 def test_a_rejected_fit_says_what_to_do(noise: str, advice: str) -> None:
     fitted = popstats.fit(popstats.simulate_population("quadratic", regimes=(0.6, 0.7), n=60), method="exact")
-    rejected = replace(fitted, settings=replace(fitted.settings, method="nuts", noise=noise))
+    rejected = replace(
+        fitted, settings=replace(fitted.settings, method="nuts" if noise == "normal" else "hmc", noise=noise)
+    )
     table = pd.DataFrame({"regime": ["0.60", "0.70"], "r_hat": [1.0, 1.4]})
     rejected.__dict__["convergence"] = Convergence(False, ("R-hat up to 1.400 (must be under 1.01)",), table)
     verdict = Analysis(rejected).rejected("C3a", rejected.regimes[1])

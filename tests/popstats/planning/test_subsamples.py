@@ -5,7 +5,6 @@ import json
 import pytest
 
 from popstats.errors import FitError
-from popstats.planning.error_rates import Setting, compare_methods
 from popstats.planning.subsamples import judge_subsamples
 from popstats.population.simulate import simulate_population
 
@@ -50,14 +49,3 @@ def test_sizes_that_no_regime_holds_are_refused(population):
         judge_subsamples(population, sizes=(5000,), repetitions=1)
     with pytest.raises(FitError, match="at least one size"):
         judge_subsamples(population, sizes=())
-
-
-def test_both_methods_give_the_same_verdicts():
-    table = compare_methods(Setting("quadratic", 100), repetitions=6)
-    assert len(table) == 6
-    # A word apart near a threshold may happen, the opposite word may not.
-    assert table["agree"].sum() >= 5
-    assert not (
-        set(zip(table["exact"], table["nuts"], strict=True))
-        & {("supported", "refuted"), ("refuted", "supported")}
-    )

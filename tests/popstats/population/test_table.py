@@ -343,8 +343,7 @@ def test_what_is_kept_of_a_population_cannot_be_written_to():
     """Every fit of a population shares these arrays."""
     made = popstats.simulate_population("additive-widths", regimes=(0.5,), n=40, seeds=2)
     (regime,) = prepare_population(made, "macs").regimes
-    products = regime.products
-    for kept in (products.xx, products.xy, products.count, made.recipe, made.technique, made.widths):
+    for kept in (regime.xx, regime.xy, regime.count, made.recipe, made.technique, made.widths):
         with pytest.raises(ValueError, match="read-only"):
             kept[0] = 0
     members = prepare_population(made, "macs").recipes.members

@@ -41,21 +41,21 @@ def test_quiet_where_the_model_is_right(fit):
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("heavy", "try noise='student' (with method='nuts')"),
-        ("skewed", "noise='student' (with method='nuts')"),
+        ("heavy", "try noise='student'"),
+        ("skewed", "noise='student'"),
     ],
 )
 def test_says_what_the_noise_looks_like_and_what_to_try(kind, words):
     checks = fit_of(kind).predictive_checks
     assert not checks.ok
-    assert all(alert.startswith("regime 0.") for alert in checks.alerts)
-    assert any(words in alert for alert in checks.alerts)
+    assert {r for alert in checks.alerts for r in alert.regimes} <= {"0.50", "0.70"}
+    assert words in repr(checks)
 
 
 def test_the_right_noise_quiets_the_alert():
     fit = fit_of("skewed")
     normal = fit.predictive_checks
-    # The simulated noise is exponential with standard deviation 0.15 and mean 0: a frontier 0.15 below.
+    # The simulated noise is exponential with standard deviation 0.15 and mean 0: a curve 0.15 below.
     coefficients, scale = fit.draws.coefficients.copy(), np.array([r.scale for r in fit.fitted])
     coefficients[..., 0] -= 0.15 / scale
     draws = replace(
@@ -66,7 +66,7 @@ def test_the_right_noise_quiets_the_alert():
     )
     frontier = replace(fit, draws=draws, settings=replace(fit.settings, method="nuts", noise="frontier"))
     found = check_predictions(frontier)
-    assert not any("skewness" in alert for alert in found.alerts)
+    assert not any(alert.kind.startswith("skewed") for alert in found.alerts)
     assert (found.frame["skewness_p"] > 0.001).all()
     assert (found.frame["pit_distance"] < normal.frame["pit_distance"]).all()
 
@@ -77,7 +77,7 @@ def test_one_collapsed_network_is_pointed_out(fit):
     population = popstats.Population.from_frame(table)
     checks = popstats.fit(population, regimes=dict.fromkeys(TARGETS, 0.04), method="exact").predictive_checks
     assert len(checks.alerts) >= 1
-    assert all(alert.startswith("regime 0.50") for alert in checks.alerts)
+    assert {alert.regimes for alert in checks.alerts} == {("0.50",)}
     assert checks.frame.loc[0, "largest"] > 6.0
 
 
@@ -86,8 +86,7 @@ def test_closed_form_equals_fits_without_the_recipe():
     (points,) = fitted_points(fit)
     picked = thinned(fit, 200)
     sample = sample_of(fit, 0, picked)
-    hyper = [getattr(fit.draws, name)[0, picked, 0] for name in ("length_scale", "amplitude")]
-    z, log_density = closed_form(points, sample, *hyper)
+    z, log_density = closed_form(points, sample)
     pit = _average(special.ndtr(z), -log_density)
     np.testing.assert_allclose(fit.predictive_checks.loo_pit["0.60"], pit)
     drops = points.regime.centre + points.regime.scale * points.rows.drop

@@ -10,7 +10,7 @@ from popstats.posterior.optimum import (
     curve_height,
     has_optimum,
     least_rise,
-    near_stretches,
+    near_optimal,
     read_optimum,
     second_region,
 )
@@ -56,13 +56,29 @@ def test_both_good_regions_have_their_place_whichever_is_the_lower() -> None:
     assert second_region(GRID, _draws(GRID**2), bump=0.1).regions == ()
 
 
-def test_near_stretches_are_all_that_is_as_good() -> None:
+def test_the_near_optimal_range_is_all_that_is_as_good() -> None:
     w = 4.0 * (GRID**2 - 0.25) ** 2 + 0.02 * GRID
-    found = near_stretches(GRID, _draws(w, w), read_optimum(GRID, _draws(w, w)), 0.05)
-    assert len(found) == 2
-    assert [round(low, 1) for low, _ in found] == [-0.6, 0.4]
-    bowl = _draws(GRID**2, GRID**2)
-    assert len(near_stretches(GRID, bowl, read_optimum(GRID, bowl), 0.05)) == 1
+    found = near_optimal(GRID, _draws(w, w))
+    assert (found.height, found.probability) == (0.05, 1.0)
+    # The left valley is lower by 0.02: its stretch comes first, the other's is as high as 0.03 above its own minimum.
+    (low, high), (left, right) = found.stretches
+    assert low == pytest.approx(-np.sqrt(0.25 + np.sqrt(0.0125)), abs=0.03)
+    assert low < -0.5 < high < 0.0 < left < 0.5 < right
+    assert len(near_optimal(GRID, _draws(0.3 * GRID**2)).stretches) == 1
+
+
+def test_where_no_value_is_near_with_probability_one_half_the_height_rises() -> None:
+    places = np.linspace(-0.9, 0.9, 19)
+    found = near_optimal(GRID, _draws(*(2.0 * (GRID - place) ** 2 for place in places)))
+    assert found.height == 0.5
+    # Within 0.05 points: valleys less than sqrt(0.025) = 0.16 away, four of them halfway between two.
+    assert found.probability == pytest.approx(4 / 19)
+    # Within half a point: valleys at most 0.5 away, ten or more of the nineteen.
+    assert found.stretches[0] == pytest.approx((found.lower, found.upper))
+    assert found.upper == pytest.approx(-found.lower, abs=1e-9)
+    assert 0.35 < found.upper < 0.6
+    steep = near_optimal(GRID, _draws(*(100.0 * (GRID - place) ** 2 for place in places)))
+    assert steep.height > 5.0
 
 
 def test_optima_that_know_nothing_are_as_lucky_as_any() -> None:

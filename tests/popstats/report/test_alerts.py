@@ -6,11 +6,12 @@ import pytest
 import popstats
 from popstats.figures.content import VerdictRow
 from popstats.figures.curve_figures import drop_figure, limit_figure, limit_sentence, near_figure
+from popstats.findings import Finding
 from popstats.judgement.analysis import Analysis
-from popstats.judgement.evidence import Evidence
+from popstats.judgement.judge import analyse
 from popstats.posterior.fit import Fit
-from popstats.report.alerts import alerts, doubts, heavy_tails
-from popstats.report.answer import answer
+from popstats.report.advice import advice
+from popstats.report.alerts import alerts, caveats, heavy_tails
 from popstats.report.other_methods import _elsewhere_words
 from popstats.report.page import _span
 from popstats.report.sections import card_section
@@ -28,16 +29,24 @@ def clear() -> Fit:
     return popstats.fit(population, method="exact", draws=200)
 
 
-def _evidence(fit: Fit, **known: object) -> Evidence:
-    evidence = Evidence(fit)
-    evidence.__dict__.update({"bucketed": {}, "mixes": {}, **known})
+def _evidence(fit: Fit, **known: object) -> Analysis:
+    evidence = analyse(fit)
+    evidence.__dict__.update({"mixes": {}, **known})
     return evidence
 
 
+def _lead(evidence: Analysis, known: tuple[Finding, ...] | None = None) -> str:
+    return advice(evidence, caveats(evidence) if known is None else known, "mine").sentence
+
+
+def _told(evidence: Analysis, level: str = "") -> list[str]:
+    return [a.text for a in alerts(evidence, caveats(evidence)) if a.level.startswith(level)]
+
+
 def test_only_regimes_that_pool_techniques_are_called_pooled(clear: Fit) -> None:
-    found = doubts(_evidence(clear))
-    assert [d.regimes for d in found] == [("0.50",)]
-    assert "at 50 % by fine-tune and scratch" in found[0].alert
+    found = caveats(_evidence(clear))
+    assert [(f.kind, f.regimes) for f in found] == [("pooled", ("0.50",))]
+    assert "At 50 % networks retrained by fine-tune and scratch share one curve" in _told(_evidence(clear))[0]
     analysis = Analysis(clear)
     assert "retrained by fine-tune and scratch share one curve" in clause(
         analysis.mixture(clear.fitted[0])[0]
@@ -54,14 +63,14 @@ def test_trainings_that_do_not_say_how_are_told_of_beside_those_that_do() -> Non
     assert note.startswith(
         "50 of 150 trainings do not say how they were retrained (column retraining). Beside fine-tune"
     )
-    assert note in [a.text for a in alerts(_evidence(fitted))]
+    assert note in _told(_evidence(fitted))
     (mixture,) = Analysis(fitted).mixture(fitted.fitted[0])
     assert "fine-tune and an unnamed technique share one curve" in clause(mixture)
     (verdict,) = popstats.judge(fitted).of("R1")
     assert verdict.reason.endswith(
         "the table has only 'fine-tune'; 50 of 150 trainings do not name their retraining technique and are left out."
     )
-    card = dict(card_section(Evidence(fitted)).tables[0][1].rows)
+    card = dict(card_section(analyse(fitted)).tables[0][1].rows)
     assert card["retraining"] == "fine-tune; 50 trainings do not say"
     # Of one technique alone there is nothing to tell.
     assert population.where(retraining="fine-tune").notes == ()
@@ -82,18 +91,30 @@ def test_a_best_mcb_is_moved_by_the_mix_from_half_of_the_range_on(clear: Fit) ->
     def told(share: float) -> list[tuple[str, ...]]:
         low, high = ends["0.80"]
         moved = {"0.80": (float(np.exp(low)), float(np.exp(low + share * (high - low))))}
-        return [d.regimes for d in doubts(_evidence(clear, mixes=moved)) if "mix of recipes" in d.clause]
+        return [f.regimes for f in caveats(_evidence(clear, mixes=moved)) if f.kind == "mix moves"]
 
     assert told(0.51) == [("0.80",)]
     assert told(0.49) == []
 
 
+def test_the_lead_starts_with_what_makes_a_best_mcb_weak(clear: Fit) -> None:
+    evidence = _evidence(clear)
+    weak = (Finding("predicts nothing", ("0.80",), {"r2": 0.003}), Finding("winners elsewhere", ("0.80",)))
+    lead = _lead(evidence, weak)
+    assert lead.startswith(
+        "mCB is a weak guide at 80 % (mCB predicts none of the drop that MACs leave open (cross-validated R² 0.00)) and "
+        "at 80 % (the winners do not lie near the best mCB)."
+    )
+    # What is weak is no target either.
+    assert "aim for" in lead
+    assert f"{evidence.optima['0.80'].mcb:.2f} at 80 %" not in lead
+
+
 def test_the_lead_gives_the_best_mcbs_own_interval(clear: Fit) -> None:
     evidence = _evidence(clear)
     row = evidence.optima["0.80"]
-    assert (
-        f"(best {row.mcb:.2f}, 90 % interval {row.mcb_lower:.2f} to {row.mcb_upper:.2f})"
-        in answer(evidence)[0]
+    assert f"(best {row.mcb:.2f}, 90 % interval {row.mcb_lower:.2f} to {row.mcb_upper:.2f})" in _lead(
+        evidence
     )
 
 
@@ -122,7 +143,7 @@ def test_trainings_outside_the_fit_are_accounted_for(clear: Fit) -> None:
     [(-0.0019, 0.0235, "−0.002 to 0.024"), (0.0, 0.0235, "0.00 to 0.02"), (-0.02, 13.28, "−0.02 to 13.28")],
 )
 def test_a_bound_below_zero_never_looks_like_zero(lower: float, upper: float, shown: str) -> None:
-    row = VerdictRow("0.50", 0.5, "undecided", 0.5, None, 0.01, lower, upper, "points", "", "", "")
+    row = VerdictRow("0.50", "50 %", "undecided", 0.5, None, 0.01, lower, upper, "points", "", "", "")
     assert _span(row) == shown
 
 
@@ -130,7 +151,7 @@ def test_parabolas_that_differ_are_counted_though_they_contradict_no_verdict() -
     agreeing = ("50 %", "1.00 (0.90 to 1.10)", "1.00 (0.90 to 1.10)", "1.01 (0.90 to 1.10)", "U")
     other = ("80 %", "1.00 (0.90 to 1.10)", "1.31 (misspecified)", "none inside", "U")
     assert _elsewhere_words([agreeing]) == ""
-    assert "in 1 of 2 regimes a parabola finds no lowest point, or another" in _elsewhere_words(
+    assert "in 1 of 2 regimes a parabola has no minimum, or a different one" in _elsewhere_words(
         [agreeing, other]
     )
 
@@ -158,11 +179,11 @@ def test_two_good_stretches_are_both_told() -> None:
         popstats.Population.from_frame(table, original=made.original), method="exact", draws=300
     )
     evidence = _evidence(fit)
-    stretches = evidence.stretches["0.50"]
+    stretches = evidence.by_label["0.50"].stretches
     assert len(stretches) == 2
     assert {np.sign(np.log(low)) for low, _ in stretches} == {-1.0, 1.0}
     both = " or ".join(f"{low:.2f} to {high:.2f}" for low, high in stretches)
-    assert f"aim for {both} (best " in answer(evidence)[0]
+    assert f"aim for {both} (best " in _lead(evidence)
     assert f"values from {both} are within" in evidence.verdicts.of("C3a")[0].sentence
     assert drop_figure(evidence).table.rows[0][2] == both
     drawn = near_figure(evidence).panels[0].data["near"]
@@ -187,51 +208,37 @@ def test_few_recipes_and_outliers_stand_before_a_best_mcb() -> None:
         popstats.Population.from_frame(table, original=made.original), method="exact", draws=200
     )
     evidence = _evidence(fit)
-    assert evidence.outcome("C3a", "0.50") == "supported"
+    assert evidence.verdicts.outcome("C3a", "0.50") == "supported"
     assert heavy_tails(evidence) == ["0.50"]
-    lead = next(
-        s for s in answer(evidence) if s.startswith("Before you rely on it: it rests on 26 recipes only")
+    assert "At 50 % the best mCB rests on only 26 recipes, so the prior shapes much of the curve." in _told(
+        evidence
     )
-    assert "drop far more than the others and bend the curve under normal noise" in lead
-    told = [a.text for a in alerts(evidence) if a.level == "warn"]
+    told = _told(evidence, "warn")
     assert any("fit with noise='student' before relying" in text for text in told)
-    assert sum("drop far more than the others" in a.text for a in alerts(evidence)) == 1
+    assert sum("drop far more than the others" in text for text in _told(evidence)) == 1
 
 
 def test_a_range_narrower_than_what_is_known_is_no_target(clear: Fit) -> None:
     evidence = _evidence(clear)
     row = evidence.optima["0.80"]
-    assert "known roughly" not in answer(evidence)[0]
+    assert "known roughly" not in _lead(evidence)
     loose = {r: v._replace(mcb_lower=0.5, mcb_upper=2.0) for r, v in evidence.optima.items()}
-    told = answer(_evidence(clear, optima=loose))[0]
+    told = _lead(_evidence(clear, optima=loose))
     assert f"{row.mcb:.2f} at 80 % (known roughly: 90 % interval 0.50 to 2.00)" in told
-    assert "or less against the best" not in told
-
-
-def test_two_good_regions_are_told_instead_of_the_range_between(clear: Fit) -> None:
-    regions = {"0.80": ((0.7, 0.8), (1.2, 1.4))}
-    stretches = _evidence(clear).stretches | regions
-    told = answer(_evidence(clear, regions=regions, stretches=stretches))[0]
-    assert "0.70 to 0.80 or 1.20 to 1.40 at 80 % (two good regions, and what lies between is worse)" in told
-
-
-def test_rounding_that_only_supports_more_is_no_doubt(clear: Fit) -> None:
-    flips = {"0.50": ("undecided", "supported"), "0.80": ("supported", "supported")}
-    assert not [d for d in doubts(_evidence(clear, bucketed=flips)) if "buckets" in d.clause]
 
 
 @pytest.mark.parametrize(
     ("truth", "told"),
     [
-        ("flat", "in any pruning regime (mCB hardly matters at 50 and 70 %)."),
-        ("linear", "in any pruning regime (low mCB is as good as any that was observed at 50 and 70 %)."),
+        ("flat", "in any regime (mCB hardly matters at 50 and 70 %)."),
+        ("linear", "in any regime (the lower the better, as far as observed at 50 and 70 %)."),
     ],
 )
 def test_where_there_is_no_best_mcb_the_lead_says_what_does_as_well(truth: str, told: str) -> None:
     made = popstats.simulate_population(truth, regimes=(0.5, 0.7), n=400, rise=0.8)
-    evidence = Evidence(popstats.fit(made, method="exact"))
-    lead = answer(evidence)[0]
-    assert lead.startswith("There is no best ratio of MACs to parameters")
+    evidence = analyse(popstats.fit(made, method="exact"))
+    lead = _lead(evidence)
+    assert lead.startswith("There is no best FLOPs-to-parameters ratio")
     assert lead.endswith(told)
     # A cost against a lowest point that no verdict supports would be read as one.
     assert (

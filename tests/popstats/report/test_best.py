@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import popstats
-from popstats.judgement.evidence import Evidence
+from popstats.judgement.judge import analyse
 from popstats.posterior.fit import Fit
 from popstats.report.sections import SHOWN, best_section
 
@@ -29,7 +29,7 @@ def _named(made: popstats.Population) -> popstats.Population:
 
 def test_the_best_recipes_are_those_of_smallest_mean_drop(made: popstats.Population) -> None:
     population = _named(made)
-    section = best_section(Evidence(_fit(population)))
+    section = best_section(analyse(_fit(population)), "runs/mine")
     assert section is not None
     shown = section.tables[0][1].frame
     frame = population.frame.assign(recipe=population.recipe)
@@ -44,23 +44,44 @@ def test_the_best_recipes_are_those_of_smallest_mean_drop(made: popstats.Populat
             assert len(found) == 1
             assert found["recipe"].iloc[0] == recipe
             assert found["accuracy"].iloc[0] == frame.loc[frame["recipe"] == recipe, "accuracy"].max()
-    whole = [line.split()[-1] for line in section.code[0][1].splitlines()]
-    assert [i[:12] for i in whole] == list(shown["subnetwork_id"])
-    assert set(whole) <= set(frame["subnetwork_id"])
-    assert "generate.export" in section.paragraphs[0]
+    assert section.code[0][1].splitlines() == [
+        f"python -m generate.export runs/mine {i}  # the best at {r}"
+        for r, i in shown.drop_duplicates("removed")[["removed", "subnetwork_id"]].itertuples(index=False)
+    ]
 
 
-def test_without_ids_there_is_no_table(made: popstats.Population) -> None:
+def test_widths_are_those_of_the_best_recipes_beside_the_originals() -> None:
+    population = popstats.simulate_population("additive-widths", regimes=(0.5, 0.8), n=60, seed=4)
+    section = best_section(analyse(_fit(population)), "mine")
+    assert section is not None
+    table = section.tables[1][1].frame.set_index("group")
+    rows = population.frame[population.frame["regime"] == "0.80"]
+    best = rows["accuracy_drop"].idxmin()
+    assert [float(cell.split(" ")[0]) for cell in table["80 % removed"]] == list(population.widths[best])
+    assert all(cell.endswith("%)") for cell in table["80 % removed"])
+
+
+def test_shipped_populations_have_no_weights_to_export() -> None:
+    population = popstats.load_population("digits-resnet8-params")
+    section = best_section(analyse(_fit(population)), population.name)
+    assert section is not None
+    assert section.code == ()
+
+
+def test_without_ids_the_recipes_are_still_shown(made: popstats.Population) -> None:
     columns = [c for c in ("subnetwork_id", "recipe_id") if c in made.table]
     bare = popstats.Population.from_frame(made.table.drop(columns=columns))
-    assert best_section(Evidence(_fit(bare))) is None
+    section = best_section(analyse(_fit(bare)), "mine")
+    assert section is not None
+    assert "subnetwork_id" not in section.tables[0][1].columns
+    assert section.code == ()
 
 
 def test_recipes_known_by_their_recipe_id_alone_are_not_promised_an_export(made: popstats.Population) -> None:
     alone = made.table.drop(columns=[c for c in ("subnetwork_id",) if c in made.table])
     ids = np.array([f"r{i}" for i in made.recipe])
-    section = best_section(Evidence(_fit(popstats.Population.from_frame(alone.assign(recipe_id=ids)))))
+    section = best_section(analyse(_fit(popstats.Population.from_frame(alone.assign(recipe_id=ids)))), "mine")
     assert section is not None
     assert section.tables[0][1].columns[1] == "recipe_id"
-    assert "generate.export" not in section.paragraphs[0]
+    assert section.code == ()
     assert section.code == ()

@@ -18,6 +18,13 @@ def fit():
     return popstats.fit(population, method="exact")
 
 
+def _reason(regime: str, text: str) -> Finding:
+    """ "20 recipes; ..." as the finding that it comes from; other words as they are."""
+    number, _, rest = text.partition(" recipes;")
+    values = {"recipes": int(number), "needed": 60} if rest else {"text": text}
+    return Finding("few for halves" if rest else "text", (regime,), values)
+
+
 def made(
     regime: str, outcome: str, reason: str = "why", probability: float = 0.5, prior: float = 0.2
 ) -> Verdict:
@@ -26,7 +33,7 @@ def made(
         probability = prior = nan
     return Verdict(
         "C3a", regime, outcome, probability, prior, nan, nan, nan, (nan, nan), Thresholds(),
-        Finding("text", (regime,), {"text": "A sentence"}), (Finding("text", (regime,), {"text": reason}),),
+        Finding("text", (regime,), {"text": "A sentence."}), (_reason(regime, reason),),
     )  # type: ignore[arg-type]  # fmt: skip
 
 
@@ -42,18 +49,19 @@ def test_outcomes_come_in_order_and_reasons_are_folded():
     assert lines == [
         "supported, 80 %: A sentence.",
         "refuted, 50 %: A sentence.",
-        "undecided, 35 %: probability 0.50, before the data 0.20",
-        "not assessable, 20 % and 65 %: 20 to 45 recipes; 60 are needed.",
+        "undecided, 35 %: posterior probability 0.50 (prior 0.20)",
+        "not assessable, 20 % and 65 %: 20 to 45 recipes; two halves with winners in each need 60.",
         "not assessable, 92 %: No widths.",
     ]
 
 
 def test_a_low_probability_that_does_not_refute_says_why():
     assert (
-        "too little evidence to refute" in _lines([made("0.5", "undecided", probability=0.04, prior=0.05)])[0]
+        "the evidence is too weak to refute it"
+        in _lines([made("0.5", "undecided", probability=0.04, prior=0.05)])[0]
     )
     assert _lines([made("0.5", "undecided", probability=0.3, prior=math.nan)]) == [
-        "undecided, 50 %: probability 0.30"
+        "undecided, 50 %: posterior probability 0.30"
     ]
 
 
@@ -61,7 +69,8 @@ def test_every_verdict_of_a_fit_is_on_the_terminal_within_its_width(fit):
     verdicts = popstats.judge(fit)
     wide, narrow = verdicts_text(fit, verdicts), verdicts_text(fit, verdicts, WIDTH)
     assert all(v.sentence in wide for v in verdicts if v.outcome in ("supported", "refuted"))
-    assert max(map(len, narrow.splitlines())) <= WIDTH
+    # A command to paste stays on one line.
+    assert max(len(line) for line in narrow.splitlines() if "python -m" not in line) <= WIDTH
     assert narrow.split() == wide.split()
 
 

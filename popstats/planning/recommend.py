@@ -1,0 +1,695 @@
+"""`popstats.recommend` and `popstats.frontier`: which widths at a budget, and how far to prune for a given drop."""
+
+from __future__ import annotations
+
+import html
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from popstats.arrays import FloatArray
+from popstats.errors import PopulationError
+from popstats.inference.draws import INTERVAL_MASS, interval
+from popstats.planning.budget_law import BudgetLaw, WidthTable, law_at, width_table
+from popstats.planning.recovered_costs import cost_form
+from popstats.planning.search import Budget, best_recipe, penalty, support, uniform_recipe
+from popstats.population.recipes import prepared_recipes
+from popstats.population.regimes import Axis
+from popstats.population.table import Population, folder_for
+
+#: Budgets of a frontier.
+FRONTIER = 25
+#: Halvings that place the largest reduction of a tolerated drop between two budgets of a frontier.
+_HALVINGS = 5
+#: Listed candidates may cost so much less than the budget and still be ranked: cheaper ones answer another budget.
+CHEAPEST = 0.75
+#: Up to so many different widths that are no whole numbers are taken for the only ones that there are.
+_LEVELS = 64
+#: Other widths that are no whole numbers (densities) are given in this share of the original's.
+_FINE = 1e-3
+_ROUNDING = 1e-9
+#: Draws behind the interval of a gain.
+_DRAWS = 4000
+_AXIS_WORDS = {"macs": "MACs", "params": "parameters"}
+
+
+@dataclass(frozen=True)
+class RecipePrediction:
+    """One recipe, its costs and its predicted drop.
+
+    Attributes
+    ----------
+    name : {"recommended", "uniform"}
+    widths : dict of str to float
+        Channels kept in each group, in the table's unit.
+    ratios : dict of str to float
+        Fraction removed of each group.
+    macs, params : float
+        Costs in the table's unit; NaN where the table does not tell.
+    mcb : float
+        FLOPs-to-parameters ratio relative to the original's.
+    drop, drop_lower, drop_upper : float
+        Predicted drop in accuracy, percentage points, and its 90 % interval for this recipe.
+    """
+
+    name: str
+    widths: dict[str, float]
+    ratios: dict[str, float]
+    macs: float
+    params: float
+    mcb: float
+    drop: float
+    drop_lower: float
+    drop_upper: float
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Recommendation:
+    """The recipe that the width law predicts best at a budget, beside uniform pruning.
+
+    Attributes
+    ----------
+    axis : {"macs", "params"}
+        What the budget limits.
+    reduction : float
+        Share of the original's cost that goes at least.
+    best, uniform : RecipePrediction
+        The recommended recipe, and the one that keeps the same fraction of every group. The fields of `best` are
+        attributes of the recommendation too: `widths`, `ratios`, `macs`, `params`, `mcb`, `drop`, `drop_lower`,
+        `drop_upper`.
+    gain, gain_lower, gain_upper : float
+        Predicted gain over uniform, percentage points, with its 90 % interval; NaN ends where this table cannot tell.
+    technique : str
+        Retraining technique that the drops hold for; "" where the table does not say.
+    n_recipes : int
+        Recipes that the law was fitted to.
+    note : str
+        What limits the prediction; "" if nothing does.
+    ranking : pandas.DataFrame or None
+        With `candidates`: those within the budget, best first, with `drop`, `drop_lower`, `drop_upper`.
+    """
+
+    axis: Axis
+    reduction: float
+    best: RecipePrediction
+    uniform: RecipePrediction
+    gain: float
+    gain_lower: float
+    gain_upper: float
+    technique: str
+    n_recipes: int
+    note: str
+    _identity: dict[str, Any] = field(default_factory=dict)
+    _full: dict[str, float] = field(default_factory=dict)
+    ranking: pd.DataFrame | None = None
+
+    @property
+    def widths(self) -> dict[str, float]:
+        """Channels kept in each group."""
+        return self.best.widths
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """Fraction removed of each group."""
+        return self.best.ratios
+
+    @property
+    def macs(self) -> float:
+        """MACs of the recipe."""
+        return self.best.macs
+
+    @property
+    def params(self) -> float:
+        """Parameters of the recipe."""
+        return self.best.params
+
+    @property
+    def mcb(self) -> float:
+        """FLOPs-to-parameters ratio relative to the original's."""
+        return self.best.mcb
+
+    @property
+    def drop(self) -> float:
+        """Predicted drop, points."""
+        return self.best.drop
+
+    @property
+    def drop_lower(self) -> float:
+        """Lower end of the drop's 90 % interval, points."""
+        return self.best.drop_lower
+
+    @property
+    def drop_upper(self) -> float:
+        """Upper end of the drop's 90 % interval, points."""
+        return self.best.drop_upper
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row for each of the two recipes: name, macs, params, mcb, drop with its interval, and the widths."""
+        rows = [
+            {k: v for k, v in vars(r).items() if k not in ("widths", "ratios")} | r.widths
+            for r in (self.best, self.uniform)
+        ]
+        return pd.DataFrame(rows)
+
+    @property
+    def sentence(self) -> str:
+        """What to do, and how sure that is."""
+        kept = ", ".join(f"{group} {width:g}" for group, width in self.widths.items())
+        trained = f" after {self.technique}" if self.technique else ""
+        known = np.isfinite(self.gain_lower)
+        interval = (
+            f" ({INTERVAL_MASS:.0%} interval {self.gain_lower:.2f} to {self.gain_upper:.2f})" if known else ""
+        )
+        text = (
+            f"With at least {100 * self.reduction:.4g} % of the {_AXIS_WORDS[self.axis]} removed, keep {kept}: predicted "
+            f"drop{trained} {self.drop:.2f} points ({INTERVAL_MASS:.0%} interval {self.drop_lower:.2f} to "
+            f"{self.drop_upper:.2f}), {abs(self.gain):.2f} points {'less' if self.gain >= 0 else 'more'} than uniform "
+            f"pruning{interval}."
+        )
+        return f"{text} {self.note}".rstrip()
+
+    def to_json(self, path: str | Path) -> Path:
+        """Write the recipe as recipe.json, version 1, without what only the network itself tells (layers).
+
+        Raises
+        ------
+        PopulationError
+            If the folder does not exist and cannot be made.
+        """
+        target = _writable(path)
+        known = np.isfinite(self.gain_lower)
+        content = {
+            "version": 1,
+            **self._identity,
+            "axis": self.axis,
+            "reduction": self.reduction,
+            "macs": _number(self.macs),
+            "params": _number(self.params),
+            "widths": {group: _number(width) for group, width in self.widths.items()},
+            "ratios": self.ratios,
+            "gains": [],
+            "predicted": {
+                "drop": [self.drop, self.drop_lower, self.drop_upper],
+                "gain_over_uniform": [self.gain, self.gain_lower, self.gain_upper] if known else [self.gain],
+                "note": self.note,
+            },
+        }
+        target.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        return target
+
+    def to_toml(self, path: str | Path) -> Path:
+        """Write a recipe space that holds this recipe alone, for a plan's ``space = "refined:FILE"``.
+
+        Raises
+        ------
+        PopulationError
+            If the folder does not exist and cannot be made.
+        """
+        target = _writable(path)
+        whole = self._identity["original_cost"]
+        cost = self.macs if self.axis == "macs" else self.params
+        bands = [
+            f"{json.dumps(g)} = [{w / self._full[g]:.12g}, {w / self._full[g]:.12g}]"
+            for g, w in self.widths.items()
+        ]
+        lines = [
+            f"# {self.sentence}", "[refined]", f"axis = {json.dumps(self.axis)}",
+            f"target = {1.0 - cost / whole!r}", 'kind = "widths"', "", "[refined.widths]", *bands,
+        ]  # fmt: skip
+        target.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return target
+
+    def __repr__(self) -> str:
+        return f"<Recommendation: {self.sentence}>"
+
+    def _repr_html_(self) -> str:
+        table = self.frame.to_html(index=False, float_format=lambda v: f"{v:.4g}")
+        return f"<p>{html.escape(self.sentence)}</p>{table}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Frontier:
+    """How the drop grows with the reduction, for the best recipe and for uniform pruning.
+
+    Attributes
+    ----------
+    frame : pandas.DataFrame
+        One row per reduction: reduction; macs, params, mcb of the recommended recipe; drop, drop_lower, drop_upper;
+        uniform_drop, uniform_lower, uniform_upper; gain, gain_lower, gain_upper. Points and 90 % intervals.
+    axis : {"macs", "params"}
+    technique : str
+        Retraining technique at the mildest budget.
+    """
+
+    frame: pd.DataFrame
+    axis: Axis
+    technique: str
+
+    @property
+    def sentence(self) -> str:
+        """The frontier's two ends."""
+        first, last = self.frame.iloc[0], self.frame.iloc[-1]
+        return (
+            f"From {first.reduction:.0%} to {last.reduction:.0%} of the {_AXIS_WORDS[self.axis]} removed, the predicted "
+            f"drop of the best recipe rises from {first['drop']:.2f} to {last['drop']:.2f} points; uniform pruning: "
+            f"{first.uniform_drop:.2f} to {last.uniform_drop:.2f}."
+        )
+
+    def __repr__(self) -> str:
+        return f"<Frontier of {len(self.frame)} budgets: {self.sentence}>"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(self.sentence)}</p>{self.frame.to_html(index=False, float_format=lambda v: f'{v:.3g}')}"
+
+
+def recommend(
+    population: Population,
+    reduction: float | None = None,
+    *,
+    drop: float | None = None,
+    axis: Axis | None = None,
+    candidates: pd.DataFrame | None = None,
+) -> Recommendation:
+    """Recommend the widths for a budget, or the largest reduction for a tolerated drop.
+
+    Parameters
+    ----------
+    population : Population
+        With widths.
+    reduction : float, optional
+        Share of the original's cost to remove at least, between 0 and 1.
+    drop : float, optional
+        Instead: the largest reduction whose predicted drop is at most so many points with probability 0.95.
+    axis : {"macs", "params"}, optional
+        What the budget limits; default: the plan's axis, MACs where there is no plan.
+    candidates : pandas.DataFrame, optional
+        Recipes to choose from, one per row: a column per group (`population.group_names`), `macs` and `params`. For
+        tables whose costs do not follow from the widths: there, the table's own recipes are the default.
+
+    Returns
+    -------
+    Recommendation
+
+    Raises
+    ------
+    PopulationError
+        If the table has no widths; if the budget lies outside what the trained
+        recipes support; if an argument is not legal.
+
+    Notes
+    -----
+    A law in the log-widths is fitted to recipes of about that cost. The recommended recipe is its optimum among the
+    recipes within the budget whose widths stay in the trained range and of which the law is as certain as of trained
+    ones. Intervals hold for the recipe, its own distance from the law included; where the table has one seed per recipe,
+    they hold for one training.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> population = popstats.simulate_population("additive-widths", regimes=[0.6, 0.8], n=150, rise=1.0)
+    >>> found = popstats.recommend(population, reduction=0.7)
+    >>> found.macs <= 0.3 * population.original.macs, found.drop < found.uniform.drop + 0.2
+    (True, True)
+    >>> popstats.recommend(population, reduction=0.99)
+    Traceback (most recent call last):
+    ...
+    popstats.errors.PopulationError: ... supports reductions ...
+    """
+    table = _table(population, axis)
+    if (reduction is None) == (drop is None):
+        raise PopulationError(
+            "recommend: expected either reduction= (a budget) or drop= (a tolerated drop in points), got "
+            f"{'neither' if reduction is None else 'both'}"
+        )
+    engine = _Recommender.of(table, candidates)
+    if reduction is None:
+        assert drop is not None
+        return engine.for_drop(drop)
+    return engine.at(_checked_reduction(reduction, table))
+
+
+def frontier(population: Population, *, axis: Axis | None = None) -> Frontier:
+    """Predict the drop of the best recipe and of uniform pruning over all supported reductions.
+
+    Parameters
+    ----------
+    population : Population
+        With widths, from which costs follow.
+    axis : {"macs", "params"}, optional
+        As for `recommend`.
+
+    Returns
+    -------
+    Frontier
+
+    Raises
+    ------
+    PopulationError
+        As for `recommend`.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> population = popstats.simulate_population("additive-widths", regimes=[0.6, 0.8], n=150, rise=1.0)
+    >>> frame = popstats.frontier(population).frame
+    >>> bool((frame["drop_lower"] < frame["drop"]).all()), frame["reduction"].is_monotonic_increasing
+    (True, True)
+    """
+    table = _table(population, axis)
+    engine = _Recommender.of(table, None)
+    found = [engine.at(reduction) for reduction in _budgets(table)]
+    rows = [
+        {
+            "reduction": r.reduction, "macs": r.macs, "params": r.params, "mcb": r.mcb,
+            "drop": r.drop, "drop_lower": r.drop_lower, "drop_upper": r.drop_upper,
+            "uniform_drop": r.uniform.drop, "uniform_lower": r.uniform.drop_lower, "uniform_upper": r.uniform.drop_upper,
+            "gain": r.gain, "gain_lower": r.gain_lower, "gain_upper": r.gain_upper,
+        }
+        for r in found
+    ]  # fmt: skip
+    return Frontier(pd.DataFrame(rows), table.axis, found[0].technique)
+
+
+def _table(population: Population, axis: Axis | None) -> WidthTable:
+    if axis not in (None, "macs", "params"):
+        raise PopulationError(f"recommend: axis: expected 'macs' or 'params', got {axis!r}")
+    table = width_table(population, axis or population.regime_axis)
+    if not table.supported():
+        raise PopulationError(
+            f"{population.name}: {len(table.outcome)} recipes are too few for a recommendation: at least 10 of similar cost "
+            f"({_AXIS_WORDS[table.axis]} within a factor of 1.5) are needed"
+        )
+    return table
+
+
+def _budgets(table: WidthTable) -> FloatArray:
+    """Return reductions over the supported ranges, even in log remaining cost."""
+    ranges = table.supported()
+    grid = -np.expm1(np.linspace(np.log1p(-ranges[0][0]), np.log1p(-ranges[-1][1]), FRONTIER))
+    held = [any(low - _ROUNDING <= r <= high + _ROUNDING for low, high in ranges) for r in grid]
+    return np.asarray(np.clip(grid[np.array(held)], ranges[0][0], ranges[-1][1]))
+
+
+def _checked_reduction(reduction: float, table: WidthTable) -> float:
+    name = table.population.name
+    if (
+        isinstance(reduction, bool)
+        or not isinstance(reduction, int | float | np.number)
+        or not np.isfinite(reduction)
+    ):
+        raise PopulationError(f"recommend: reduction: expected a fraction between 0 and 1, got {reduction!r}")
+    if not 0.0 < reduction < 1.0:
+        hint = f"; for {reduction:g} % write {reduction / 100:g}" if 1.0 < reduction < 100.0 else ""
+        raise PopulationError(
+            f"recommend: reduction: expected a fraction between 0 and 1, got {reduction:g}{hint}"
+        )
+    ranges = table.supported()
+    if not any(low - 1e-3 <= reduction <= high + 1e-3 for low, high in ranges):
+        shown = " and ".join(
+            f"{np.ceil(1e3 * low) / 1e3:.3g} to {np.floor(1e3 * high) / 1e3:.3g}" for low, high in ranges
+        )
+        raise PopulationError(
+            f"{name}: {reduction:g} of the {_AXIS_WORDS[table.axis]} removed lies outside what its recipes support. The "
+            f"table supports reductions from {shown}; train recipes near {reduction:g} to go further"
+        )
+    return float(reduction)
+
+
+@dataclass(frozen=True, eq=False)
+class _Recommender:
+    """What is the same for every budget: the table, exact costs or a list of candidates, and whole units."""
+
+    table: WidthTable
+    budget: Budget | None  # costs on the axis; None with candidates
+    units: FloatArray  # (G,)
+    candidates: pd.DataFrame | None
+
+    @classmethod
+    def of(cls, table: WidthTable, candidates: pd.DataFrame | None) -> _Recommender:
+        population = table.population
+        if candidates is not None:
+            return cls(table, None, _units(table), _checked_candidates(candidates, population))
+        cost = cost_form(population, table.axis)
+        if cost is None:
+            return cls(table, None, _units(table), _own_recipes(population))
+        return cls(table, Budget(cost, table.full, np.nan), _units(table), None)
+
+    def at(self, reduction: float) -> Recommendation:
+        """Return the recommendation for one budget."""
+        table = self.table
+        law = law_at(table, float(np.log1p(-reduction)))
+        whole = getattr(table.population.original, table.axis)
+        amount = (1.0 - reduction) * whole
+        if self.budget is None:
+            assert self.candidates is not None
+            pair, ranking = self._listed(law, amount)
+        else:
+            budget, ranking = Budget(self.budget.cost, table.full, amount), None
+            seen = table.log_shares[law.rows[law.inner]]
+            best, uniform = _best(law, seen, budget, self.units), uniform_recipe(budget, self.units)
+            if budget.cost.cost(np.vstack([best, uniform])).max() > amount * (1.0 + 1e-6):
+                raise PopulationError(
+                    f"{table.population.name}: no recipe with at least one unit of every group costs {1 - reduction:.4g} "
+                    f"of the original's {_AXIS_WORDS[table.axis]} or less"
+                )
+            pair = pd.DataFrame(np.vstack([best, uniform]), columns=list(table.population.group_names))
+            for name in ("macs", "params"):
+                form = cost_form(table.population, name)
+                pair[name] = (
+                    np.nan if form is None else form.cost(pair[list(table.population.group_names)].to_numpy())
+                )
+        return self._compared(law, reduction, pair, ranking)
+
+    def for_drop(self, tolerated: float) -> Recommendation:
+        """Return the recommendation for the largest reduction whose drop is tolerable with probability 0.95."""
+        if not np.isfinite(tolerated):
+            raise PopulationError(f"recommend: drop: expected a number of points, got {tolerated!r}")
+        harsher: float | None = None
+        for reduction in _budgets(self.table)[::-1].tolist():
+            found = self.at(reduction)
+            if found.drop_upper <= tolerated:
+                return self._between(found, harsher, tolerated)
+            harsher = reduction
+        raise PopulationError(
+            f"{self.table.population.name}: no supported reduction keeps the drop at {tolerated:g} points or less with "
+            f"probability 0.95: even {found.reduction:.1%} of the {_AXIS_WORDS[self.table.axis]} removed is predicted to "
+            f"cost {found.drop:.2f} points ({found.drop_lower:.2f} to {found.drop_upper:.2f}). Tolerate more, or train "
+            "recipes that are pruned less"
+        )
+
+    def _between(self, found: Recommendation, harsher: float | None, tolerated: float) -> Recommendation:
+        """Bisect between a tolerable reduction and the next one, which is not."""
+        for _ in range(_HALVINGS if harsher is not None else 0):
+            assert harsher is not None
+            middle = self.at((found.reduction + harsher) / 2.0)
+            if middle.drop_upper <= tolerated:
+                found = middle
+            else:
+                harsher = middle.reduction
+        return found
+
+    def _listed(self, law: BudgetLaw, amount: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the best and the evenest candidate within the budget, and all of these, best first."""
+        frame, table = self.candidates, self.table
+        assert frame is not None
+        groups = list(table.population.group_names)
+        fits = frame[(frame[table.axis] <= amount) & (frame[table.axis] >= CHEAPEST * amount)]
+        logs = table.logs(fits[groups].to_numpy(dtype=np.float64))
+        offset = np.log(fits[table.axis].to_numpy(dtype=np.float64) / amount)
+        low, high, sure = support(law, table.log_shares[law.rows[law.inner]])
+        usable = ((logs >= low - _ROUNDING) & (logs <= high + _ROUNDING)).all(axis=1)
+        usable &= law.uncertainty(logs, offset) <= sure
+        if not usable.any():
+            raise PopulationError(
+                f"recommend: candidates: none of {len(frame):,} costs between {CHEAPEST:.0%} and 100 % of the budget "
+                f"({amount:,.6g} {_AXIS_WORDS[table.axis]}) with widths that the trained recipes support"
+            )
+        predicted = _drops(law, table, logs[usable], offset[usable])
+        ranking = fits[usable].assign(
+            **dict(zip(("drop", "drop_lower", "drop_upper"), predicted, strict=True))
+        )
+        ranking = ranking.sort_values("drop", kind="stable").reset_index(drop=True)
+        shares = fits[groups].to_numpy(dtype=np.float64) / table.full
+        evenest = np.lexsort((-fits[table.axis].to_numpy(), np.round(shares.std(axis=1), 6)))[0]
+        return pd.concat([ranking.head(1), fits.iloc[[evenest]]], ignore_index=True), ranking
+
+    def _compared(
+        self, law: BudgetLaw, reduction: float, pair: pd.DataFrame, ranking: pd.DataFrame | None
+    ) -> Recommendation:
+        """Return the recommendation of the first recipe of a pair, the second being uniform."""
+        table = self.table
+        population, groups = table.population, list(table.population.group_names)
+        widths = pair[groups].to_numpy(dtype=np.float64)
+        logs = table.logs(widths)
+        offset = np.log(
+            pair[table.axis].to_numpy() / ((1.0 - reduction) * getattr(population.original, table.axis))
+        )
+        drops = np.transpose(_drops(law, table, logs, offset)).tolist()
+        gain, lower, upper = _gain(law, table, logs, offset)
+        recipes = [
+            _prediction(name, row, widths[k], table, drops[k])
+            for k, (name, row) in enumerate(
+                zip(("recommended", "uniform"), pair.to_dict("records"), strict=True)
+            )
+        ]
+        note = _note(law, table, logs[1])
+        if note:
+            lower = upper = np.nan
+        plan = population.metadata.get("original", {})
+        identity = {key: plan[key] for key in ("network", "original_id") if key in plan}
+        return Recommendation(
+            table.axis, reduction, recipes[0], recipes[1], gain, lower, upper,
+            technique=population.techniques[law.technique], n_recipes=law.rows.size, note=note,
+            _identity=identity | {"original_cost": getattr(population.original, table.axis)},
+            _full=dict(zip(groups, table.full.tolist(), strict=True)), ranking=ranking,
+        )  # fmt: skip
+
+
+def _best(law: BudgetLaw, seen: FloatArray, budget: Budget, units: FloatArray) -> FloatArray:
+    """Return the recipe that the law predicts best within the budget, where the trained ones support it, (G,)."""
+    low, high, sure = support(law, seen)
+
+    def objective(log_shares: FloatArray) -> FloatArray:
+        cost = budget.cost.cost(np.exp(log_shares) * budget.full)
+        offset = np.minimum(np.log(cost / budget.amount), 0.0)
+        return law.expected(log_shares, offset) + penalty(law.uncertainty(log_shares, offset), sure)
+
+    return best_recipe(objective, budget, seen, (low, high), units)
+
+
+def _drops(
+    law: BudgetLaw, table: WidthTable, logs: FloatArray, offset: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the median drop of recipes, points, and the ends of its 90 % interval, (n,) each."""
+    outcome = law.expected(logs, offset)
+    variance, df = law.recipe_variance(outcome)
+    half = stats.t.ppf((1.0 + INTERVAL_MASS) / 2.0, df) * np.sqrt(
+        law.uncertainty(logs, offset) ** 2 + variance
+    )
+    return table.drop(outcome), table.drop(outcome - half), table.drop(outcome + half)
+
+
+def _gain(
+    law: BudgetLaw, table: WidthTable, logs: FloatArray, offset: FloatArray
+) -> tuple[float, float, float]:
+    """Return what the first of two recipes gains over the second, points, with its 90 % interval."""
+    if np.array_equal(logs[0], logs[1]):
+        return 0.0, 0.0, 0.0
+    expected, rng = law.expected(logs, offset), np.random.default_rng(0)
+    variance, df = law.recipe_variance(expected)
+    covariance = law.covariance(logs, offset) + np.diag(variance)
+    normal = rng.standard_normal((_DRAWS, 2)) @ np.linalg.cholesky(covariance).T
+    scale = np.sqrt(df.min() / rng.chisquare(df.min(), (_DRAWS, 1)))
+    drops = table.drop(expected + normal * scale)
+    lower, upper = interval(drops[:, 1] - drops[:, 0])
+    best, uniform = table.drop(expected).tolist()
+    return uniform - best, float(lower), float(upper)
+
+
+def _note(law: BudgetLaw, table: WidthTable, uniform: FloatArray) -> str:
+    """Say why the gain over uniform cannot be predicted; "" where it can."""
+    seen = table.log_shares[law.rows[law.inner]]
+    step = 0.05
+    beyond = [
+        group
+        for group, low, value, high in zip(
+            table.population.group_names, seen.min(axis=0), uniform, seen.max(axis=0), strict=True
+        )
+        if not low - step <= value <= high + step
+    ]
+    if not beyond:
+        return ""
+    return (
+        f"Uniform pruning lies outside the trained widths of {', '.join(beyond)}, so the gain over it has no interval: "
+        "training decides."
+    )
+
+
+def _prediction(
+    name: str,
+    row: dict[Any, Any],
+    widths: FloatArray,
+    table: WidthTable,
+    interval: list[float],
+) -> RecipePrediction:
+    groups, original = table.population.group_names, table.population.original
+    macs, params = float(row["macs"]), float(row["params"])
+    ratios = 1.0 - widths / table.full
+    return RecipePrediction(
+        name, dict(zip(groups, widths.tolist(), strict=True)), dict(zip(groups, ratios.tolist(), strict=True)),
+        macs, params, (macs / original.macs) / (params / original.params), *interval,
+    )  # fmt: skip
+
+
+def _units(table: WidthTable) -> FloatArray:
+    """Return the step in which each group's width changes, shape (G,): the run's own, else what the table shows."""
+    stored = table.population.metadata.get("costs")
+    if stored and list(stored["groups"]) == list(table.population.group_names):
+        return np.asarray(stored["steps"], dtype=np.float64)
+    widths = table.population.widths
+    assert widths is not None
+    return np.array([_unit(column, full) for column, full in zip(widths.T, table.full.tolist(), strict=True)])
+
+
+def _unit(widths: FloatArray, full: float) -> float:
+    values = np.unique(np.append(widths[widths > 0], full))
+    if np.array_equal(values, np.rint(values)) and full > 1.0:
+        return float(np.gcd.reduce(values.astype(np.int64)))
+    steps = values / values[0]
+    if values.size <= _LEVELS and np.abs(steps - np.rint(steps)).max() < 1e-6:
+        return float(values[0])
+    return _FINE * full
+
+
+def _own_recipes(population: Population) -> pd.DataFrame:
+    """Return the table's recipes as candidates: all whose costs are known where these do not follow from the widths."""
+    first = prepared_recipes(population, population.regime_axis).first
+    assert population.widths is not None
+    own = pd.DataFrame(population.widths[first], columns=list(population.group_names))
+    return own.assign(**{name: population.table[name].to_numpy()[first] for name in ("macs", "params")})
+
+
+def _checked_candidates(frame: pd.DataFrame, population: Population) -> pd.DataFrame:
+    """Return the candidates with a column per group and both costs."""
+    if not isinstance(frame, pd.DataFrame) or frame.empty:
+        raise PopulationError(
+            f"recommend: candidates: expected a table with one recipe per row, got {type(frame).__name__}"
+        )
+    wanted = [*population.group_names, "macs", "params"]
+    if absent := [name for name in wanted if name not in frame]:
+        raise PopulationError(
+            f"recommend: candidates: expected a column for each group, macs and params; missing: {', '.join(absent)}. The "
+            f"table has: {', '.join(map(str, frame.columns))}"
+        )
+    numbers = frame[wanted].apply(pd.to_numeric, errors="coerce")
+    bad = (
+        numbers.isna().any(axis=1)
+        | (numbers[["macs", "params"]] <= 0).any(axis=1)
+        | (numbers < 0).any(axis=1)
+    )
+    if bad.any():
+        rows = ", ".join(map(str, frame.index[bad][:5]))
+        raise PopulationError(
+            f"recommend: candidates: expected widths of 0 or more and positive costs, got others in {int(bad.sum())} rows "
+            f"(first: {rows})"
+        )
+    return frame.assign(**{name: numbers[name] for name in wanted})
+
+
+def _number(value: float) -> float | int | None:
+    """Return a whole number as one, and None for NaN, as JSON has neither."""
+    if not np.isfinite(value):
+        return None
+    return round(value) if abs(value - round(value)) < 1e-6 * max(1.0, abs(value)) else value
+
+
+def _writable(path: str | Path) -> Path:
+    target = Path(path)
+    folder_for(target)
+    return target

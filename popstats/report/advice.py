@@ -1,0 +1,391 @@
+"""The box at the top: what to do, how sure that is and the next command; where nothing is decided, what is known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from popstats.errors import PopstatsError
+from popstats.figures.content import Section, Table
+from popstats.figures.curve_figures import MASS_WORDS, limit_sentence, near_words
+from popstats.figures.space_figures import even_sentence
+from popstats.findings import Finding, Span
+from popstats.judgement.analysis import Analysis, RegimePosterior
+from popstats.planning.recommend import Recommendation, recommend
+from popstats.posterior.optimum import least_rise
+from popstats.report.alerts import WEAK, weak_words
+from popstats.words import (
+    INTERVAL_WORDS,
+    MISSING,
+    clause,
+    count,
+    interval_words,
+    join_words,
+    number,
+    percent,
+    place,
+    regime_name,
+    regime_names,
+    sentence,
+    sentences,
+    with_interval,
+)
+
+#: What the reader is told that mCB is.
+_RATIO = "FLOPs-to-parameters ratio (mCB; 1 is the original's)"
+#: Where the best mCB's interval is this many times wider than its near-optimal range, the range is no target.
+LOOSE = 3.0
+#: So many aims are named in the sentence; more stand in the table alone.
+_NAMED = 2
+#: Square root of the recipes that decide four in five simulated regimes, per noise over distance of the rise from its
+#: threshold (docs/error-rates.md: 80, 450 and 2,200 recipes at distances of 0.3, 0.1 and 0.05 points and noise 0.15);
+#: more recipes than `_TOO_MANY` are no plan.
+_DECIDING, _TOO_MANY = 15.7, 20_000
+
+_PER_REGIME = "Ruled out: costs over {rise:g} points more than the best (probability ≥ {at_least:g})"
+
+#: By regime: what `popstats.recommend` says of its budget.
+type Recommendations = Mapping[str, Recommendation]
+
+
+def advice(analysis: Analysis, known: Sequence[Finding], source: str, command_line: bool = False) -> Section:
+    """Return the box at the top; `known`: the caveats, `source`: what the population is loaded by."""
+    if not analysis.fit.convergence.ok:
+        return _rejected(analysis)
+    if not analysis.fit.fitted:
+        return _nothing_fitted(analysis)
+    advised, refusal = _recommended(analysis)
+    weak = [f for f in known if f.kind in WEAK]
+    weakened = {r for f in weak for r in f.regimes}
+    sure = [r for r in analysis.verdicts.regimes_where("C3a", "supported") if r not in weakened]
+    even, by_mcb = even_sentence(analysis), _by_mcb(analysis, sure)
+    by_widths = _by_widths(analysis, advised)
+    lead = [weak_words(known, command_line)]
+    if any(a.gain_lower > 0 for a in advised.values()):
+        lead += [by_widths]
+    else:
+        lead += [by_mcb, by_widths] if sure else [by_widths, by_mcb, even]
+    paragraphs = (
+        refusal,
+        *dict.fromkeys(a.note for a in advised.values()),
+        by_mcb,
+        _original_ratio(analysis),
+        _widths(analysis),
+        even,
+        limit_sentence(analysis, reliable=True),
+    )
+    return Section(
+        key="what-to-do",
+        heading="What to do",
+        sentence=" ".join(text for text in lead if text),
+        paragraphs=tuple(text for text in paragraphs if text and text not in lead),
+        tables=_tables(analysis, advised, sure),
+        code=_next(analysis, advised, sure, source),
+    )
+
+
+def _box(sentence: str, code: tuple[tuple[str, str], ...] = (), *paragraphs: str) -> Section:
+    return Section("what-to-do", "What to do", sentence, paragraphs, (), code)
+
+
+def _rejected(analysis: Analysis) -> Section:
+    return _box(
+        f"Use none of this: {clause(analysis.rejection)}. {sentence(analysis.way_out)}",
+        (),
+        "The figures below show the rejected draws; do not use their ranges.",
+    )
+
+
+def _nothing_fitted(analysis: Analysis) -> Section:
+    lines = sentences([f for v in analysis.verdicts.of("C3a") for f in v.remedies])
+    reason = analysis.fit.regimes[0].reason
+    assert reason is not None, "no regime was fitted"
+    why = clause(reason)
+    return _box(
+        f"Add recipes: no regime has enough to fit a curve ({why}), so nothing is claimed about the best {_RATIO}.",
+        (("Plan lines", "\n".join(lines)),) if lines else (),
+    )
+
+
+def _recommended(analysis: Analysis) -> tuple[Recommendations, str]:
+    """Return the recommended recipe of each regime, and why there is none where there is none at all."""
+    population, axis = analysis.fit.population, analysis.fit.regime_axis
+    found: dict[str, Recommendation] = {}
+    refusal = ""
+    if population.widths is None:
+        return found, ""
+    for regime in analysis.fit.fitted:
+        try:
+            found[regime.label] = recommend(population, reduction=regime.target, axis=axis)
+        except PopstatsError as error:
+            refusal = f"No widths can be recommended: {str(error).rstrip('.')}."
+    return found, "" if found else refusal
+
+
+def _by_widths(analysis: Analysis, advised: Recommendations) -> str:
+    """Return what the recommended widths gain over uniform pruning; "" without any."""
+    if not advised:
+        return ""
+    clear = [r for r, a in advised.items() if a.gain_lower > 0]
+    if not clear:
+        return "Train the widths below beside uniform pruning: no predicted gain over it is clear."
+    most = max(clear, key=lambda r: float(advised[r].gain))
+    best = advised[most]
+    at = f" {place([most])}" if len(clear) > 1 else ""
+    gain = f"{number(best.gain)} points less than uniform pruning{at}"
+    rest = "" if len(clear) == len(advised) else " Elsewhere no gain over uniform pruning is clear."
+    return (
+        f"Use the widths below {_where(analysis, clear)}: predicted to drop {gain} "
+        f"({INTERVAL_WORDS} {interval_words(best.gain_lower, best.gain_upper)}).{rest}"
+    )
+
+
+def _by_mcb(analysis: Analysis, sure: Sequence[str]) -> str:
+    """Return whether there is a best mCB and where, or that this is not decided."""
+    if not any(v.conjecture == "C3a" for v in analysis.verdicts):
+        return f"Whether there is a best {_RATIO} was not judged."
+    supported, refuted, open_ = (
+        analysis.verdicts.regimes_where("C3a", outcome) for outcome in ("supported", "refuted", "undecided")
+    )
+    if sure:
+        aims = "aim for the ranges below"
+        if len(sure) <= _NAMED:
+            aims = f"aim for {join_words([_aim(analysis, r, len(supported) > 1) for r in sure])}"
+        return f"There is a best {_RATIO} {_where(analysis, sure)}: {aims}."
+    if supported:
+        return f"The fitted optimum {_where(analysis, supported)} is no target."
+    if refuted and not open_:
+        return f"There is no best {_RATIO} {_where(analysis, refuted, 'in any regime')}{_instead(analysis, refuted)}."
+    return f"No best {_RATIO} could be established at any pruning level."
+
+
+def _where(analysis: Analysis, labels: Sequence[str], all_of_them: str = "in every regime") -> str:
+    if len(labels) == len(analysis.fit.regimes) > 1:
+        return all_of_them
+    return f"at {regime_names(labels)} of {analysis.axis_words} removed"
+
+
+def _instead(analysis: Analysis, refuted: Sequence[str]) -> str:
+    """Return what a reader may do where there is no best mCB, in brackets after a space; "" where nothing is clear."""
+    told: dict[str, list[str]] = {}
+    for regime in refuted:
+        told.setdefault(_as_good(analysis.by_label[regime]), []).append(regime)
+    clauses = [f"{what} at {regime_names(where)}" for what, where in told.items() if what]
+    return f" ({'; '.join(clauses)})" if clauses else ""
+
+
+def _as_good(regime: RegimePosterior) -> str:
+    """Return which mCB values do as well as any inside the observed range; "" where that is not clear."""
+    if regime.flat:
+        return "mCB hardly matters"
+    return clause(regime.one_sided).partition(";")[0] if regime.one_sided else ""
+
+
+def _aim(analysis: Analysis, regime: str, named: bool = False) -> str:
+    """Return every stretch of mCB that is near-optimal, and the best mCB with its interval.
+
+    Where that interval is far wider than the stretches, they would promise what is not known: the best comes first.
+    """
+    row = analysis.optima[regime]
+    where = f" at {regime_name(regime)}" if named else ""
+    interval = f"{INTERVAL_WORDS} {interval_words(row.mcb_lower, row.mcb_upper)}"
+    if analysis.by_label[regime].regions:
+        return (
+            f"{near_words(analysis, regime)}{where} (two near-optimal ranges, with worse values in between)"
+        )
+    if _is_loose(analysis, regime):
+        return f"{number(row.mcb)}{where} (known roughly: {interval})"
+    return f"{near_words(analysis, regime)}{where} (best {number(row.mcb)}, {interval})"
+
+
+def _is_loose(analysis: Analysis, regime: str) -> bool:
+    row = analysis.optima[regime]
+    near = sum(math.log(high / low) for low, high in analysis.by_label[regime].stretches)
+    return math.log(row.mcb_upper / row.mcb_lower) > LOOSE * near
+
+
+def _ruled_out(regime: RegimePosterior) -> tuple[Span, ...]:
+    """Return the stretches of mCB that cost more than the required rise, wherever the optimum is."""
+    above = regime.drop > regime.drop.min(axis=1, keepdims=True) + regime.thresholds.rise
+    chosen = above.mean(axis=0) >= regime.thresholds.supported
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], chosen, [False]]).astype(int)))
+    ends = np.exp(regime.grid[np.stack([edges[::2], edges[1::2] - 1], axis=1)])
+    return tuple(Span(float(low), float(high)) for low, high in ends if high > low)
+
+
+def _recipes_to_decide(analysis: Analysis, regime: str) -> int | None:
+    """Return at how many recipes a rise like the present estimate is decided in four of five populations."""
+    posterior, row = analysis.by_label[regime], analysis.optima[regime]
+    distance = abs(float(np.median(least_rise(posterior.optimum))) - posterior.thresholds.rise)
+    needed = (_DECIDING * row.residual_sd / distance) ** 2 if distance > 0 else math.inf
+    # What was not enough here is at least doubled.
+    needed = max(needed, 2.0 * row.n_recipes)
+    return int(float(f"{needed:.2g}")) if needed <= _TOO_MANY else None
+
+
+def _original_ratio(analysis: Analysis) -> str:
+    supported, refuted = (analysis.verdicts.regimes_where("C3c", o) for o in ("supported", "refuted"))
+    parts = []
+    if supported:
+        worst = max(analysis.optima[r].regret_at_original for r in supported)
+        parts.append(
+            f"keeping the original's ratio is practically the best {place(supported)} "
+            f"(it costs {number(worst)} points or less)"
+        )
+    if refuted:
+        costs = [_cost(analysis, r) for r in refuted]
+        subject = "it" if supported else "keeping the original's ratio"
+        parts.append(f"{subject} is not the best {place(refuted)}: it costs {join_words(costs)}")
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _cost(analysis: Analysis, regime: str) -> str:
+    """Return what mCB = 1 costs in a regime, with its interval."""
+    row = analysis.optima[regime]
+    low, high = row.regret_at_original_lower, row.regret_at_original_upper
+    return f"{number(row.regret_at_original)} points ({INTERVAL_WORDS} {interval_words(low, high)})"
+
+
+def _widths(analysis: Analysis) -> str:
+    """Return what M1 says about supported best mCBs, or about mCB where there is none."""
+    best = analysis.verdicts.regimes_where("C3a", "supported")
+    refuted, supported = (analysis.verdicts.regimes_where("M1", o) for o in ("refuted", "supported"))
+    parts = []
+    if alike := [r for r in best or refuted if r in refuted]:
+        parts.append(
+            f"Once the layer widths are known, mCB adds no predictive power {place(alike)}{_reach(analysis, alike)}."
+        )
+    if more := [r for r in best or supported if r in supported]:
+        parts.append(f"mCB explains something that the layer widths do not {place(more)}.")
+    return " ".join(parts)
+
+
+def _reach(analysis: Analysis, regimes: Sequence[str]) -> str:
+    """Return how far the widths themselves explain the drop, and what follows for a best mCB."""
+    beyond = [analysis.explained.widths_beyond[r] for r in regimes]
+    known = [min(max(b.share_of_ceiling, 0.0), 1.0) for b in beyond if math.isfinite(b.share_of_ceiling)]
+    if not known:
+        return ""
+    ends = "–".join(dict.fromkeys(number(100 * s, 0) for s in (min(known), max(known))))
+    told = f"; they explain {ends} % of the noise ceiling"
+    if all(b.reach == "most" for b in beyond):
+        return f"{told}, so any additive effect of the widths would produce such an optimum"
+    return f"{told}, so the cause of an optimum is unresolved"
+
+
+def _tables(
+    analysis: Analysis, advised: Recommendations, sure: Sequence[str]
+) -> tuple[tuple[str, Table], ...]:
+    rows = [_regime_row(analysis, r.label, advised, sure) for r in analysis.fit.fitted]
+    drop, limits = f"points ({MASS_WORDS})", analysis.thresholds
+    columns: tuple[str, ...] = (
+        "removed",
+        "mCB to aim for",
+        f"smallest expected drop, {drop}",
+        "at the original's ratio",
+    )
+    if advised:
+        columns = (
+            "removed",
+            f"gain over uniform, {drop}",
+            "with the widths below",
+            "uniform",
+            "mCB to aim for",
+        )
+    caption = _PER_REGIME.format(rise=limits.rise, at_least=limits.supported)
+    found = [(caption, Table(columns, tuple(rows)))]
+    if advised:
+        found.append(("The widths: channels kept (share removed) per layer group", _width_table(advised)))
+    return tuple(found)
+
+
+def _regime_row(
+    analysis: Analysis, regime: str, advised: Recommendations, sure: Sequence[str]
+) -> tuple[str, ...]:
+    row, found = analysis.optima[regime], advised.get(regime)
+    aim = near_words(analysis, regime) if regime in sure else _no_aim(analysis, regime)
+    if not advised:
+        limit = with_interval(row.limit, row.limit_lower, row.limit_upper)
+        return (regime_name(regime), aim, limit, number(row.limit + row.regret_at_original))
+    if found is None:
+        return (regime_name(regime), MISSING, MISSING, MISSING, aim)
+    drops = (with_interval(p.drop, p.drop_lower, p.drop_upper) for p in (found, found.uniform))
+    gain = with_interval(found.gain, found.gain_lower, found.gain_upper)
+    return (regime_name(regime), gain, *drops, aim)
+
+
+def _no_aim(analysis: Analysis, regime: str) -> str:
+    """Return what is known of a regime without a supported best mCB."""
+    outcome = analysis.verdicts.outcome("C3a", regime)
+    as_good = _as_good(analysis.by_label[regime])
+    if outcome == "supported":
+        return "none: see above"
+    if outcome != "undecided":
+        return as_good or ("none" if outcome == "refuted" else outcome)
+    told = [as_good or "undecided"]
+    if bad := _ruled_out(analysis.by_label[regime]):
+        told.append(f"{' and '.join(interval_words(*span) for span in bad)} ruled out")
+    if recipes := _recipes_to_decide(analysis, regime):
+        told.append(
+            f"about {count(recipes)} recipes would decide at this estimate ({count(analysis.optima[regime].n_recipes)} now)"
+        )
+    return "; ".join(told)
+
+
+def _width_table(advised: Recommendations) -> Table:
+    """Return one row per layer group, one column per regime."""
+    cells = [
+        [
+            f"{w:g} ({percent(ratio, 0)})"
+            for w, ratio in zip(a.widths.values(), a.ratios.values(), strict=True)
+        ]
+        for a in advised.values()
+    ]
+    groups = next(iter(advised.values())).widths
+    columns = ("group", *(f"{regime_name(r)} removed" for r in advised))
+    return Table(columns, tuple(zip(groups, *cells, strict=True)))
+
+
+def _next(
+    analysis: Analysis, advised: Recommendations, sure: Sequence[str], source: str
+) -> tuple[tuple[str, str], ...]:
+    """Return the command to paste next: the widths as a file, the space around a best mCB, or more recipes."""
+    own = analysis.fit.regime_axis
+    axis = "" if own == analysis.fit.population.regime_axis else f" --axis {own}"
+    clear = [r for r, a in advised.items() if a.gain_lower > 0]
+    if clear or (advised and not sure):
+        last = [*advised, *clear][-1]
+        target = next(r.target for r in analysis.fit.fitted if r.label == last)
+        return (
+            (
+                "Next: save these widths for training",
+                f"python -m popstats recommend {source} --reduction {target:g}{axis} -o recipe.json",
+            ),
+        )
+    if sure:
+        return (
+            (
+                "Next: a recipe space around the best mCB, for the next plan",
+                f"python -m popstats refine {source} --regime {float(sure[-1]):g}{axis} -o refined.toml",
+            ),
+        )
+    return _more_recipes(analysis, source)
+
+
+def _more_recipes(analysis: Analysis, source: str) -> tuple[tuple[str, str], ...]:
+    """Return the plan lines of as many recipes as would decide, for the undecided regime that needs fewest."""
+    undecided = analysis.verdicts.regimes_where("C3a", "undecided")
+    known = {r: _recipes_to_decide(analysis, r) for r in undecided}
+    needed = {regime: n for regime, n in known.items() if n is not None}
+    if not needed:
+        return ()
+    first = min(needed, key=lambda r: needed[r] - analysis.optima[r].n_recipes)
+    if "plan" not in analysis.fit.population.metadata:
+        command = f"python -m popstats plan-size {source} --regime {float(first):g}"
+        return ((f"Next: plan more recipes at {regime_name(first)}", command),)
+    values = {"axis": analysis.fit.regime_axis, "space": "stratified", "count": needed[first]}
+    lines = sentence(Finding("more recipes", (first,), values))
+    return ((f"Next: plan lines that would decide about {regime_name(first)}", lines),)

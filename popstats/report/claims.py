@@ -1,0 +1,117 @@
+"""Every conjecture with its verdicts, as a reader meets them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from popstats.figures.content import Claim, VerdictRow
+from popstats.findings import likeness
+from popstats.judgement.analysis import Analysis
+from popstats.judgement.optimum_claims import COST_CONJECTURE
+from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdict
+from popstats.words import ALL, AXIS_WORDS, regime_names, sentences
+
+_OUTCOMES: tuple[Outcome, ...] = ("supported", "refuted", "undecided", "not assessable")
+#: Conjectures whose regimes fix parameters whatever the axis of the fit, and the reverse.
+_OWN_AXIS = {"C1": "macs", "C2": "params"}
+#: The best mCB first, then whether it is more than the widths, then the rest; C1 and C2 repeat C3a in other units.
+_FIRST, _LAST = ("C3a", "C3c", "C3b", "C3d", "M1"), ("C1", "C2")
+_ORDER = (*_FIRST, *(c for c in CLAIMS if c not in _FIRST + _LAST), *_LAST)
+
+
+def claims(analysis: Analysis) -> tuple[Claim, ...]:
+    """Return every conjecture that was judged: the best mCB and what there is to it first, its twins in costs last."""
+    judged = [(c, [v for v in analysis.verdicts if v.conjecture == c]) for c in _ORDER]
+    return tuple(_claim(analysis, c, verdicts) for c, verdicts in judged if verdicts)
+
+
+def _claim(analysis: Analysis, conjecture: str, verdicts: list[Verdict]) -> Claim:
+    axis = AXIS_WORDS[_OWN_AXIS.get(conjecture, analysis.fit.regime_axis)]
+    return Claim(
+        conjecture=conjecture,
+        claim=CLAIMS[conjecture],
+        summary=_summary(verdicts, axis),
+        negligible_region=next((v.negligible_region for v in verdicts if v.negligible_region), ""),
+        quantity=next((v.quantity for v in verdicts if v.quantity), ""),
+        rows=tuple(_row(v) for v in verdicts),
+        merged=merged_rows(verdicts),
+        folded=conjecture == COST_CONJECTURE[analysis.fit.regime_axis],
+    )
+
+
+def _summary(verdicts: list[Verdict], axis: str) -> str:
+    if len(verdicts) == 1:
+        return verdicts[0].sentence
+    over_all = [f" Over all regimes: {v.outcome}." for v in verdicts if v.regime == ALL]
+    each = [v for v in verdicts if v.regime != ALL]
+    parts = []
+    for outcome in _OUTCOMES:
+        regimes = [v.regime for v in each if v.outcome == outcome]
+        if len(regimes) == len(each):
+            where = "the one regime" if len(each) == 1 else f"all {len(each)} regimes"
+            return f"{outcome.capitalize()} in {where}.{''.join(over_all)}"
+        if regimes:
+            parts.append(f"{outcome} at {regime_names(regimes)}")
+    return f"By {axis} removed: {'; '.join(parts)}.{''.join(over_all)}"
+
+
+def _row(verdict: Verdict) -> VerdictRow:
+    def finite(value: float) -> float | None:
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+
+    return VerdictRow(
+        regime=verdict.regime,
+        place=regime_names([verdict.regime]),
+        outcome=verdict.outcome,
+        probability=finite(verdict.probability),
+        prior_probability=finite(verdict.prior_probability),
+        estimate=finite(verdict.estimate),
+        lower=finite(verdict.lower),
+        upper=finite(verdict.upper),
+        unit=verdict.unit,
+        sentence=verdict.sentence,
+        reason=verdict.reason,
+        remedy=verdict.remedy,
+    )
+
+
+def merged_rows(verdicts: Sequence[Verdict]) -> tuple[VerdictRow, ...]:
+    """Return the rows of a table: those that cannot be assessed for one reason share one, where the first stood."""
+    groups: dict[object, list[Verdict]] = {}
+    for i, verdict in enumerate(verdicts):
+        alike = reasons(verdict) if verdict.outcome == "not assessable" else i
+        groups.setdefault(alike, []).append(verdict)
+    return tuple(_joint(found) if len(found) > 1 else _row(found[0]) for found in groups.values())
+
+
+def reasons(verdict: Verdict) -> tuple[object, ...]:
+    """Return what a verdict's reasons share with those that differ in numbers only."""
+    return tuple(map(likeness, verdict.basis))
+
+
+def joint_reason(verdicts: Sequence[Verdict]) -> str:
+    """Return why several verdicts cannot be given, numbers that differ as ranges."""
+    return " ".join(sentences([f for v in verdicts for f in v.basis]))
+
+
+def _joint(verdicts: Sequence[Verdict]) -> VerdictRow:
+    reason = joint_reason(verdicts)
+    return replace(
+        _row(verdicts[0]),
+        place=regime_names([v.regime for v in verdicts]),
+        sentence=f"Cannot be assessed: {reason[0].lower()}{reason[1:]}",
+        reason=reason,
+        remedy="\n".join(sentences([f for v in verdicts for f in v.remedies])),
+    )
+
+
+def threshold_words(limits: Thresholds) -> str:
+    """Return what the verdicts were made with."""
+    return (
+        f"Supported: posterior probability ≥ {limits.supported:g}. Refuted: ≤ {limits.refuted:g}, also under even prior "
+        f"odds, or the whole interval is negligible. At a best mCB the expected drop is more than {limits.rise:g} points "
+        f"below that at both ends of the observed range; “practically” means that it costs under {limits.regret:g} points, "
+        f"near-optimal at most {limits.near:g} points."
+    )

@@ -1,0 +1,291 @@
+"""Recommendations: within the budget, near the best, honest about what the table cannot tell."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import popstats
+from popstats.errors import PopulationError
+from popstats.planning.budget_law import law_at, width_table
+from popstats.planning.recommend import _units
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return popstats.load_population("digits-resnet8")
+
+
+@pytest.fixture(scope="module")
+def recommendation(digits):
+    return popstats.recommend(digits, reduction=0.8)
+
+
+def additive(n=200, seed=0, unit=1, names=("a", "b", "c"), **extra):
+    """A chain of three groups whose accuracy is a sum over log-widths, without noise to speak of."""
+    rng = np.random.default_rng(seed)
+    full = np.array([64, 64, 128])
+    widths = np.clip(np.rint(full * rng.uniform(0.2, 1.0, (n, 3)) / unit) * unit, unit, full)
+    frame = pd.DataFrame(widths, columns=list(names)).assign(**costs(widths), **extra)
+    frame["accuracy"] = truth(widths, full) + 0.02 * rng.standard_normal(n)
+    whole = costs(full[None].astype(float))
+    original = popstats.Original(macs=whole["macs"][0], params=whole["params"][0], accuracy=93.0)
+    return popstats.Population.from_frame(frame, original=original, widths=list(names), name="chain")
+
+
+def costs(widths):
+    w = np.column_stack([np.full(len(widths), 3.0), widths])
+    return {
+        "macs": (w[:, 1:] * w[:, :-1] * [16, 4, 1]).sum(axis=1),
+        "params": (w[:, 1:] * w[:, :-1]).sum(axis=1),
+    }
+
+
+def truth(widths, full=np.array([64, 64, 128])):
+    return 93.0 + np.log(widths / full) @ np.array([2.0, 0.5, 0.1])
+
+
+def test_every_attribute_of_the_design_is_there_and_consistent(digits, recommendation):
+    r = recommendation
+    assert list(r.widths) == list(digits.group_names)
+    assert r.macs <= 0.2 * digits.original.macs
+    assert r.uniform.macs <= 0.2 * digits.original.macs
+    assert r.ratios["conv1"] == pytest.approx(1 - r.widths["conv1"] / 16)
+    assert r.mcb == pytest.approx(r.macs / digits.original.macs / (r.params / digits.original.params))
+    assert r.drop_lower < r.drop < r.drop_upper
+    assert r.gain == pytest.approx(r.uniform.drop - r.drop)
+    assert r.gain_lower < r.gain < r.gain_upper
+    assert r.frame["name"].tolist() == ["recommended", "uniform"]
+    assert (r.axis, r.technique) == ("macs", "fine-tune")
+
+
+def test_uniform_keeps_the_same_fraction_up_to_a_unit(recommendation, digits):
+    units = _units(width_table(digits, "macs"))
+    full = np.array([16, 16, 32, 32, 64, 64])
+    kept = np.array(list(recommendation.uniform.widths.values()))
+    assert np.ptp(kept / full) <= 2 * (units / full).max()
+
+
+def test_it_is_shown_and_saved(recommendation, tmp_path):
+    assert "conv1" in repr(recommendation)
+    assert "90 % interval" in recommendation.sentence
+    assert "<table" in recommendation._repr_html_()
+    content = json.loads(recommendation.to_json(tmp_path / "new" / "recipe.json").read_text())
+    assert content["version"] == 1
+    assert content["widths"] == recommendation.widths
+    assert content["predicted"]["drop"][0] == recommendation.drop
+    assert len(content["original_id"]) == 64
+
+
+def test_the_saved_space_holds_the_recipe_alone(recommendation, tmp_path):
+    from generate.recipes.refined import read_refined
+
+    path = recommendation.to_toml(tmp_path / "recipe.toml")
+    space = read_refined(path)
+    full = {"conv1": 16, "stage1.0.conv1": 16}
+    for group, width in full.items():
+        low, high = space.widths[group]
+        assert low == high == pytest.approx(recommendation.widths[group] / width)
+
+
+def test_it_finds_what_widths_are_worth():
+    population = additive()
+    found = popstats.recommend(population, reduction=0.7)
+    rng = np.random.default_rng(1)
+    others = np.rint(np.array([64, 64, 128]) * rng.uniform(0.1, 1.0, (20_000, 3)))
+    affordable = costs(others)["macs"] <= 0.3 * population.original.macs
+    best = truth(others[affordable]).max()
+    mine = truth(np.array([list(found.widths.values())]))[0]
+    assert mine > best - 0.2
+    assert found.drop_lower <= 93.0 - mine <= found.drop_upper
+    assert found.gain_lower > 0.0
+
+
+def test_a_tolerated_drop_is_answered_by_the_largest_reduction_that_keeps_it():
+    population = additive()
+    found = popstats.recommend(population, drop=1.5)
+    assert found.drop_upper <= 1.5
+    harsher = popstats.recommend(population, reduction=min(found.reduction + 0.05, 0.85))
+    assert harsher.drop_upper > 1.5
+    with pytest.raises(PopulationError, match="no supported reduction keeps the drop"):
+        popstats.recommend(population, drop=-5.0)
+
+
+def test_the_frontier_rises_and_uniform_is_never_clearly_better():
+    frame = popstats.frontier(additive()).frame
+    assert frame["reduction"].is_monotonic_increasing
+    assert (np.diff(frame["drop"]) > -0.1).all()
+    assert (frame["gain_upper"] >= 0.0).all()
+    assert frame["drop"].iloc[-1] > frame["drop"].iloc[0] + 0.5
+
+
+def test_the_other_axis_limits_the_other_cost(digits):
+    found = popstats.recommend(digits, reduction=0.8, axis="params")
+    assert found.params <= 0.2 * digits.original.params
+    assert found.macs > 0.2 * digits.original.macs
+
+
+def test_listed_candidates_are_ranked():
+    population = additive()
+    listed = np.rint(np.array([64, 64, 128]) * np.random.default_rng(3).uniform(0.3, 0.9, (400, 3)))
+    frame = pd.DataFrame(listed, columns=["a", "b", "c"]).assign(note="x", **costs(listed))
+    found = popstats.recommend(population, reduction=0.6, candidates=frame)
+    affordable = listed[frame["macs"] <= 0.4 * population.original.macs]
+    assert truth(np.array([list(found.widths.values())]))[0] > np.quantile(truth(affordable), 0.9)
+    assert found.ranking["drop"].is_monotonic_increasing
+    assert (found.ranking["macs"] <= 0.4 * population.original.macs).all()
+    assert "note" in found.ranking
+
+
+def test_where_costs_do_not_follow_from_widths_the_tables_own_recipes_are_ranked():
+    population = additive()
+    frame = population.table.assign(
+        macs=population.table["macs"] * np.random.default_rng(0).uniform(0.95, 1, 200)
+    )
+    bent = popstats.Population.from_frame(frame, original=population.original, widths=["a", "b", "c"])
+    found = popstats.recommend(bent, reduction=0.6)
+    assert (frame[["a", "b", "c"]].to_numpy() == list(found.widths.values())).all(axis=1).any()
+
+
+def test_costs_of_a_run_come_from_its_metadata(digits):
+    exact = [[0, 0, 0], [0, 0, 10], [0, 10, 0]]
+    rng = np.random.default_rng(0)
+    widths = rng.integers(2, 9, (30, 2)) * 4
+    frame = pd.DataFrame(widths, columns=["a", "b"]).assign(
+        macs=20 * widths.prod(axis=1) / 8, params=widths.prod(axis=1)
+    )
+    frame["accuracy"] = 90 + np.log(widths / 32) @ [1.0, 2.0]
+    population = popstats.Population.from_frame(
+        frame, original=popstats.Original(macs=2560.0, params=1024.0, accuracy=90.0), widths=["a", "b"]
+    )
+    stored = {"groups": ["a", "b"], "widths": [32, 32], "steps": [2, 4], "macs": exact, "params": exact}
+    population.metadata["costs"] = stored
+    found = popstats.recommend(population, reduction=0.5)
+    assert found.macs == pytest.approx(20 * found.widths["a"] * found.widths["b"] / 8)
+    assert found.widths["a"] % 2 == found.widths["b"] % 4 == 0
+
+
+@pytest.mark.parametrize(
+    ("reduction", "said"),
+    [
+        (80, "write 0.8"),
+        (0.0, "between 0 and 1"),
+        ("0.8", "between 0 and 1"),
+        (np.nan, "between 0 and 1"),
+        (True, "got True"),
+    ],
+)
+def test_a_reduction_that_is_none_is_refused(digits, reduction, said):
+    with pytest.raises(PopulationError, match=said):
+        popstats.recommend(digits, reduction=reduction)
+
+
+def test_a_budget_that_the_recipes_do_not_support_is_refused_with_the_range(digits):
+    with pytest.raises(PopulationError, match=r"supports reductions from 0\.\d+ to 0\.9\d"):
+        popstats.recommend(digits, reduction=0.97)
+
+
+def test_what_cannot_be_asked_is_a_sentence(digits):
+    with pytest.raises(PopulationError, match="either reduction= .* got both"):
+        popstats.recommend(digits, reduction=0.8, drop=1.0)
+    with pytest.raises(PopulationError, match="got neither"):
+        popstats.recommend(digits)
+    with pytest.raises(PopulationError, match="expected 'macs' or 'params', got 'mac'"):
+        popstats.recommend(digits, reduction=0.8, axis="mac")
+    with pytest.raises(PopulationError, match="missing: macs"):
+        popstats.recommend(
+            digits,
+            reduction=0.8,
+            candidates=pd.DataFrame({g: [4] for g in digits.group_names} | {"params": [9]}),
+        )
+    with pytest.raises(PopulationError, match="one recipe per row"):
+        popstats.recommend(digits, reduction=0.8, candidates=pd.DataFrame())
+    bad = pd.DataFrame({g: [4, "x"] for g in digits.group_names} | {"params": [9, 9], "macs": [9, 9]})
+    with pytest.raises(PopulationError, match="1 rows"):
+        popstats.recommend(digits, reduction=0.8, candidates=bad)
+    with pytest.raises(PopulationError, match="none of 1 costs between"):
+        popstats.recommend(digits, reduction=0.8, candidates=bad.head(1))
+
+
+def test_tables_without_what_it_takes_are_refused():
+    bare = popstats.simulate_population("quadratic", regimes=[0.6], n=60)
+    with pytest.raises(PopulationError, match="has no widths"):
+        popstats.recommend(bare, reduction=0.6)
+    with pytest.raises(PopulationError, match="too few for a recommendation"):
+        popstats.recommend(additive(8), reduction=0.6)
+    same = pd.concat([additive(40).table.iloc[[0]].drop(columns="accuracy")] * 40).assign(
+        accuracy=np.arange(40) / 40 + 90
+    )
+    population = popstats.Population.from_frame(same, original=additive().original, widths=["a", "b", "c"])
+    with pytest.raises(PopulationError, match="have the same widths"):
+        popstats.recommend(population, reduction=0.6)
+
+
+def test_one_regime_is_enough_for_its_own_budget():
+    population = popstats.simulate_population("additive-widths", regimes=[0.6], n=60, rise=1.0)
+    assert popstats.recommend(population, reduction=0.6).macs <= 0.4 * population.original.macs
+    with pytest.raises(PopulationError, match="supports reductions"):
+        popstats.recommend(population, reduction=0.8)
+
+
+def test_skipped_blocks_and_fractions_are_legal_widths():
+    table = additive(120).table
+    skipped = table.assign(b=np.where(np.arange(len(table)) % 10 == 0, 0, table["b"]))
+    population = popstats.Population.from_frame(skipped, original=additive().original, widths=["a", "b", "c"])
+    assert np.isfinite(popstats.recommend(population, reduction=0.6).drop)
+    shares = table.assign(a=table["a"] / 64, b=table["b"] / 64, c=table["c"] / 128)
+    population = popstats.Population.from_frame(shares, original=additive().original, widths=["a", "b", "c"])
+    found = popstats.recommend(population, reduction=0.6)
+    assert max(found.widths.values()) <= 1.0
+
+
+def test_collapsed_recipes_do_not_move_the_recommendation():
+    table = additive(200).table
+    collapsed = table.assign(accuracy=np.where(np.arange(200) % 25 == 0, 10.0, table["accuracy"]))
+    population = popstats.Population.from_frame(
+        collapsed, original=additive().original, widths=["a", "b", "c"]
+    )
+    found = popstats.recommend(population, reduction=0.7)
+    best = truth(np.array([list(popstats.recommend(additive(200), reduction=0.7).widths.values())]))[0]
+    assert truth(np.array([list(found.widths.values())]))[0] > best - 0.3
+
+
+def test_a_gain_over_a_uniform_recipe_that_nothing_resembles_has_no_interval():
+    table = additive(300).table
+    whole = np.array([[64.0, 64.0, 128.0]])
+    original = pd.DataFrame(whole, columns=["a", "b", "c"]).assign(**costs(whole), accuracy=93.0)
+    uneven = pd.concat([table[table["a"] < 0.4 * 64], original])
+    population = popstats.Population.from_frame(uneven, original=additive().original, widths=["a", "b", "c"])
+    found = popstats.recommend(population, reduction=0.6)
+    assert np.isnan(found.gain_lower)
+    assert "training decides" in found.sentence
+
+
+def test_the_law_predicts_recipes_that_it_has_not_seen(digits):
+    table = width_table(digits, "macs")
+    law = law_at(table, np.log(0.2))
+    rows = law.rows[law.inner]
+    left_out = law.left_out[law.inner]
+    assert left_out.std() < table.outcome[rows].std()
+    assert np.isfinite(law.uncertainty(table.log_shares[rows])).all()
+    np.testing.assert_allclose(
+        law.uncertainty(table.log_shares[rows][:5]) ** 2,
+        np.diag(law.covariance(table.log_shares[rows][:5])),
+        rtol=1e-6,
+    )
+
+
+def test_from_the_command_line(tmp_path, capsys):
+    from popstats.__main__ import main
+
+    path = tmp_path / "recipe.json"
+    assert main(["recommend", "digits-resnet8", "--reduction", "0.8", "-o", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "keep conv1" in out
+    assert json.loads(path.read_text())["version"] == 1
+    assert main(["recommend", "digits-resnet8", "--reduction", "80"]) == 2
+    assert "write 0.8" in capsys.readouterr().err
+    assert main(["recommend", "digits-resnet8", "-o", str(path)]) == 2
+    assert re.search("--output would change nothing", capsys.readouterr().err)
