@@ -184,6 +184,7 @@ class SearchPlan:
     technique: str = "fine-tune"  # How networks are retrained.
     criterion: str = "group_l2"  # Filter score.
     draws: int | None = None  # Fewest trainings of a round: the number of workers of the first call.
+    pilot: str | None = None  # Run folder of the same original network whose rows come first.
 
     @property
     def total(self) -> int:

@@ -99,17 +99,17 @@ def _share(text: str) -> float:
 
 def _run(options: argparse.Namespace) -> int:
     present = _folder_plan(options.out)
-    plan = _search_plan(options, present)
+    device = None if options.status else chosen_device(options.device)
+    plan = _search_plan(options, present, device)
     path = options.out or RUNS / plan.name
-    if options.status:
+    if device is None:
         return show_status(path, options.workers)
-    device = chosen_device(options.device)
-    pilot = None if options.pilot is None else _read_pilot(options.pilot)
+    pilot = _read_pilot(plan) if present is None else None
     if options.dry_run:
         from generate.run.dry_run import print_search_dry_run
 
-        return print_search_dry_run(plan, device, options.workers)
-    if pilot is not None and present is None:
+        return print_search_dry_run(plan, device, options.workers, 0 if pilot is None else len(pilot[1]))
+    if pilot is not None:
         _store_pilot(path, pilot)
     run = make(plan, path, device, options)
     if (status := print_finished(run)) != 0:
@@ -127,13 +127,15 @@ def _folder_plan(out: Path | None) -> Plan | None:
     return plan
 
 
-def _search_plan(options: argparse.Namespace, present: Plan | None) -> Plan:
-    """Return the plan of the search: the folder's own, or what the options ask for."""
+def _search_plan(options: argparse.Namespace, present: Plan | None, device: torch.device | None) -> Plan:
+    """Return the plan of the search: the folder's or the file's own, or what the options ask for."""
     if present is not None and options.reduction is None:
         return present
-    if options.reduction is None:
-        raise PlanError("--reduction is missing: the share of the cost to remove, such as 0.9.")
     base = _base_plan(options)
+    if options.reduction is None:
+        if base.search is None or options.network is not None:
+            raise PlanError("--reduction is missing: the share of the cost to remove, such as 0.9.")
+        return base
     technique = next(iter(sorted(base.techniques)), "fine-tune")
     search = SearchPlan(
         reduction=options.reduction,
@@ -142,7 +144,10 @@ def _search_plan(options: argparse.Namespace, present: Plan | None) -> Plan:
         confirm=options.confirm,
         baselines=(*BASELINES[:2], *dict.fromkeys(options.baseline)),
         technique="fine-tune" if "fine-tune" in base.retraining else technique,
-        draws=options.workers if present is None or present.search is None else present.search.draws,
+        draws=_workers(options, device)
+        if present is None or present.search is None
+        else present.search.draws,
+        pilot=None if options.pilot is None else str(options.pilot.resolve()),
     )
     table = base.as_dict() | {"recipes": [], "search": vars(search), "keep_weights": "none"}
     table["name"] = f"{base.name}-{options.axis}-{options.reduction:g}"
@@ -150,6 +155,16 @@ def _search_plan(options: argparse.Namespace, present: Plan | None) -> Plan:
     if options.pilot is not None:
         table["original"]["source"] = str((options.pilot / "original" / "weights.safetensors").resolve())
     return plan_from_dict(table, where="the search")
+
+
+def _workers(options: argparse.Namespace, device: torch.device | None) -> int | None:
+    """Return how many trainings go on at a time, where that is known."""
+    from generate.train.device import default_workers
+
+    workers: int | None = options.workers
+    if workers is None and device is not None and options.executor == "local":
+        return default_workers(device)
+    return workers
 
 
 def _base_plan(options: argparse.Namespace) -> Plan:
@@ -185,12 +200,20 @@ def _pilot_plan(path: Path) -> Plan:
     return plan
 
 
-def _read_pilot(path: Path) -> tuple[list[list[int]], list[float]]:
-    """Return widths and outcomes of a population's trainings."""
+def _read_pilot(plan: Plan) -> tuple[list[list[int]], list[float]] | None:
+    """Return widths and outcomes of the population that a search begins with."""
     from generate.run.folder import RunFolder
     from generate.run.rounds import outcome_of
 
-    _pilot_plan(path)
+    if plan.search is None or plan.search.pilot is None:
+        return None
+    path = Path(plan.search.pilot)
+    given = _pilot_plan(path)
+    if (given.network, given.images.name) != (plan.network, plan.images.name):
+        raise PlanError(
+            f"--pilot: {path} is a population of {given.network.name} on {given.images.name}, not of "
+            f"{plan.network.name} on {plan.images.name}."
+        )
     rows = [row for row in RunFolder(path).read_rows() if row["status"] == "done"]
     if not rows:
         raise PlanError(f"--pilot: {path} has no finished training yet.")
@@ -232,7 +255,8 @@ def _hand_over(run: Run, device: torch.device) -> int:
         recipe=str(recipe),
         weights=str(weights),
     )
-    command = shlex.join([called_python(), "-m", "generate.winner", "--out", str(out)])
+    again = out.with_name(f"{out.name}-again")
+    command = shlex.join([called_python(), "-m", "generate.winner", f"{out}/plan.toml", "--out", str(again)])
     html = winner_page(run.plan, run.original, context.groups, statement, command, loader)
     write_whole(page, html.encode())
     for sentence in statement.sentences():

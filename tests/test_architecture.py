@@ -1,5 +1,6 @@
 """What the pages say about the tree is what the tree holds."""
 
+import importlib
 import importlib.util
 import re
 from pathlib import Path
@@ -89,6 +90,13 @@ def test_the_site_holds_every_page():
     listed = re.findall(r"^([\w/-]+)$", contents, flags=re.MULTILINE)
     pages = {name.removeprefix("/") if name.startswith("/") else f"docs/{name}" for name in listed}
     assert pages == {page.removesuffix(".md") for page in PAGES} - {"docs/index"}
+
+
+@pytest.mark.parametrize("package", ["generate", "popstats"])
+def test_the_api_reference_names_every_public_name(package):
+    public = getattr(importlib.import_module(package), "__all__", [])
+    listed = re.findall(rf"^\.\. auto\w+:: {package}\.(\w+)$", text_of("docs/api.md"), flags=re.MULTILINE)
+    assert sorted(listed) == sorted(public)
 
 
 def test_the_readme_is_short_and_starts_with_the_two_commands():

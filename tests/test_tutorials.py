@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,3 +47,19 @@ def test_tutorials_run_from_the_first_block_to_the_last(page, tmp_path, monkeypa
         else:
             done = subprocess.run(["bash", "-e"], input=text, env=commands, capture_output=True, text=True)
             assert done.returncode == 0, f"{name}:\n{text}\n{done.stdout}{done.stderr}"
+
+
+def test_the_readmes_examples_run(tmp_path, monkeypatch):
+    """Notebook, recommendation and foreign table; the hand-over is the tutorial's, with other images."""
+    monkeypatch.chdir(tmp_path)
+    examples = [text for language, text in blocks(ROOT / "README.md") if language == "python"]
+    (hand_over,) = [text for text in examples if "torch_pruning" in text]
+    tutorial = "".join(text for _, text in blocks(DOCS / "tutorial-engineer.md"))
+    assert hand_over.partition("pruner.step()")[0].replace("1, 3, 32, 32", "1, 1, 8, 8") in tutorial
+    rows = {"flops": [4e8, 5e8], "params": [8e6, 9e6], "accuracy": [92.0, 93.0], "arch": ["a", "b"]}
+    names: dict[str, object] = {"frame": pd.DataFrame(rows)}
+    for example in examples:
+        if example != hand_over:
+            exec(compile(example, "README.md", "exec"), names)
+    assert (tmp_path / "report.html").is_file()
+    assert len(names["population"]) == 2

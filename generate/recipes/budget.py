@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from generate.prune.cost_forms import CostModel, QuadraticForm
-from generate.prune.dependency_graph import IntArray
+from popstats.arrays import BoolArray, IntArray
 
 Axis = Literal["macs", "params"]
 SingleArray = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
 
 NEWTON_STEPS = 14
 """Enough for all but a few recipes in a thousand, which are drawn again."""

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from generate.prune.cost_forms import FloatArray
-from generate.prune.dependency_graph import IntArray
-from generate.recipes.budget import BoolArray, Budget, CostSurfaces, SingleArray
+from generate.recipes.budget import Budget, CostSurfaces, SingleArray
+from popstats.arrays import BoolArray, FloatArray, IntArray
 
 REPAIR_STEPS = 48
 
@@ -64,7 +62,7 @@ def _nearest(surfaces: CostSurfaces, kept: SingleArray) -> IntArray:
 
 def _misses(
     surfaces: CostSurfaces, budgets: Sequence[Budget], macs: IntArray, params: IntArray
-) -> NDArray[np.float64]:
+) -> FloatArray:
     """Return cost minus target as a share of the original's cost, shape (n, budgets)."""
     shares = {"macs": macs / surfaces.costs.original_macs, "params": params / surfaces.costs.original_params}
     return np.stack([shares[budget.axis] - budget.share for budget in budgets], axis=1)
@@ -74,7 +72,7 @@ def _one_step(
     surfaces: CostSurfaces,
     budgets: Sequence[Budget],
     widths: IntArray,
-    misses: NDArray[np.float64],
+    misses: FloatArray,
     tolerance: float,
     rng: np.random.Generator,
 ) -> IntArray:
@@ -101,9 +99,7 @@ def _possible_changes(surfaces: CostSurfaces, widths: IntArray) -> IntArray:
     return np.concatenate([np.maximum(up, 0), np.minimum(down, 0)], axis=1)
 
 
-def _cost_of(
-    surfaces: CostSurfaces, budget: Budget, widths: IntArray, changes: IntArray
-) -> NDArray[np.float64]:
+def _cost_of(surfaces: CostSurfaces, budget: Budget, widths: IntArray, changes: IntArray) -> FloatArray:
     """Return what each single change adds to a cost, as a share of the original's, shape (n, 2 G)."""
     costs = surfaces.costs
     form, original = (

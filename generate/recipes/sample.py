@@ -22,13 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from generate.plan import Space
-from generate.prune.cost_forms import CostModel, FloatArray
-from generate.prune.dependency_graph import IntArray
-from generate.recipes.budget import BoolArray, Budget, CostSurfaces
+from generate.prune.cost_forms import CostModel
+from generate.recipes.budget import Budget, CostSurfaces, SingleArray
 from generate.recipes.feasible import check_budgets, range_on_budget, regime_budgets
 from generate.recipes.refined import read_refined
 from generate.recipes.rounding import round_widths
 from generate.recipes.spaces import REDRAW_EVERY, RandomSpace, RecipeSpace, StdSpace, StratifiedSpace
+from popstats.arrays import BoolArray, FloatArray, IntArray
 from popstats.errors import PlanError
 
 TOLERANCE = 0.005
@@ -170,7 +170,7 @@ class _Collected:
             requests[open_rows] = self.space.again(requests[open_rows], redraw, self.rng)
         return self.count - len(open_rows)
 
-    def _answer(self, requests: NDArray[np.float32], open_rows: IntArray, attempt: int) -> IntArray:
+    def _answer(self, requests: SingleArray, open_rows: IntArray, attempt: int) -> IntArray:
         """Draw once for every open request; return those that are still open."""
         blocks = [open_rows[i : i + ROWS_AT_ONCE] for i in range(0, len(open_rows), ROWS_AT_ONCE)]
         usable = [self._draw(requests[rows], rows, attempt) for rows in blocks]
@@ -178,7 +178,7 @@ class _Collected:
         answered = candidates[self.known.add_new(self.keys[candidates])]
         return np.setdiff1d(open_rows, answered, assume_unique=True)
 
-    def _draw(self, requests: NDArray[np.float32], rows: IntArray, attempt: int) -> BoolArray:
+    def _draw(self, requests: SingleArray, rows: IntArray, attempt: int) -> BoolArray:
         kept, solved = self.space.draw(requests, attempt, self.rng)
         surfaces, budgets = self.space.surfaces, self.space.budgets
         rounded = round_widths(surfaces, budgets, kept, solved, self.tolerance, self.rng)

@@ -8,11 +8,11 @@ from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
-from generate.recipes.budget import BoolArray, Budget, CostSurfaces, SingleArray
+from generate.recipes.budget import Budget, CostSurfaces, SingleArray
 from generate.recipes.feasible import range_on_budget
 from generate.recipes.rounding import Rounded
+from popstats.arrays import BoolArray, FloatArray, IntArray
 from popstats.errors import PlanError
 
 COST_MISS, OTHER_MISS = 0.002, 0.004
@@ -73,7 +73,7 @@ class RecipeSpace(ABC):
         """Return which rows still lie where they were asked to, whatever they cost, after rounding."""
         return np.ones(len(requests), dtype=bool)
 
-    def achieved_std(self, rounded: Rounded) -> NDArray[np.float64]:
+    def achieved_std(self, rounded: Rounded) -> FloatArray:
         """Return the STD of the achieved ratios over groups, shape (n,)."""
         return (rounded.widths / self.surfaces.costs.full_widths).std(axis=1)
 
@@ -240,12 +240,12 @@ class StratifiedSpace(RecipeSpace):
             return solve(shares[0], shares[0] * np.exp(-log_mcb), start, (COST_MISS, OTHER_MISS), guess)
         return solve(shares[0] * np.exp(log_mcb), shares[0], start, (OTHER_MISS, COST_MISS), guess)
 
-    def _bins(self, log_mcb: SingleArray) -> NDArray[np.int64]:
+    def _bins(self, log_mcb: SingleArray) -> IntArray:
         low, high = self.log_mcb
         place = (log_mcb - low) / max(high - low, 1e-6) * PILOT_BINS
         return np.clip(place.astype(np.int64), 0, PILOT_BINS - 1)
 
-    def _amplitude(self, bins: NDArray[np.int64], place: SingleArray) -> SingleArray:
+    def _amplitude(self, bins: IntArray, place: SingleArray) -> SingleArray:
         """Return the amplitude that, by the pilot, gives the STD at this place of what is reachable."""
         amplitude = np.empty(len(bins), dtype=np.float32)
         for number, spreads in enumerate(self._pilot.std):
@@ -271,16 +271,16 @@ class StratifiedSpace(RecipeSpace):
 class _Pilot:
     """Medians of trial recipes, by bin of log mCB and amplitude of the random direction."""
 
-    std: NDArray[np.float64]  # (bins, amplitudes); STD reached; it never falls with the amplitude.
+    std: FloatArray  # (bins, amplitudes); STD reached; it never falls with the amplitude.
     # (bins, amplitudes, 2); How far along shift and tilt the budget lay: the first guess for the next ones.
     places: SingleArray
 
 
-def _never_falling(std: NDArray[np.float32]) -> NDArray[np.float64]:
+def _never_falling(std: SingleArray) -> FloatArray:
     """Return the medians over rows that reached their place, made to rise, shape (bins, amplitudes)."""
     reached = np.isfinite(std).sum(axis=1)
     ordered = np.sort(np.nan_to_num(std, nan=np.inf), axis=1)
     middle = np.maximum(reached - 1, 0)[:, None, :] // 2
     median = np.take_along_axis(ordered, middle, axis=1)[:, 0, :]
-    rising: NDArray[np.float64] = np.maximum.accumulate(np.where(np.isfinite(median), median, 0.0), axis=1)
+    rising: FloatArray = np.maximum.accumulate(np.where(np.isfinite(median), median, 0.0), axis=1)
     return rising + np.arange(std.shape[2]) * 1e-6

@@ -17,7 +17,6 @@ import torch
 from generate.inputs.kernel import kernel_for
 from generate.plan import Plan, TrainingSettings
 from generate.prune.cost_forms import CostModel, group_lines
-from generate.prune.dependency_graph import IntArray
 from generate.recipes.baselines import search_problem
 from generate.recipes.feasible import feasible_range
 from generate.recipes.sample import TOLERANCE, mcb_correlations
@@ -29,6 +28,7 @@ from generate.train.device import default_workers
 from generate.train.loop import evaluate, fresh_weights, train, training_steps
 from generate.train.original import read_weights
 from generate.train.subnetwork import TRAIN_LOSS_IMAGES
+from popstats.arrays import IntArray
 from popstats.errors import PlanError
 from popstats.planning.propose import schedule, smallest_gain
 
@@ -266,7 +266,7 @@ def ask_popstats(fit: Path, command: Sequence[str] = _COMMAND) -> dict[str, Any]
     raise PlanError(f"--fit: popstats cannot plan with {fit}: {reason.removeprefix('Error: ')}")
 
 
-def print_search_dry_run(plan: Plan, device: torch.device, workers: int | None) -> int:
+def print_search_dry_run(plan: Plan, device: torch.device, workers: int | None, given: int) -> int:
     """Print a search's budget, the hours that it takes, and the smallest gain that its images and seeds can show."""
     torch.set_num_threads(1)
     prepared = survey(plan, download=False)
@@ -279,7 +279,7 @@ def print_search_dry_run(plan: Plan, device: torch.device, workers: int | None) 
         f"Budget: {problem.lowest:.2%} to {problem.highest:.2%} of the original's {search.axis}. Uniform keeps "
         f"{', '.join(map(str, widths))}."
     )
-    rounds = schedule(search.trainings, search.draws)
+    rounds = schedule(search.trainings, search.draws, given)
     print(
         f"Search: {search.trainings} trainings in rounds of {', '.join(map(str, rounds))}, by {len(images.validation):,} "
         f"search images. Confirmation: {search.confirm} fresh seeds of the winner and of {', '.join(search.baselines)}, "
@@ -288,7 +288,8 @@ def print_search_dry_run(plan: Plan, device: torch.device, workers: int | None) 
     count = min(workers or default_workers(device), search.total)
     settings, macs = plan.retraining[search.technique], int(costs.macs([widths])[0])
     step, test = _time_one(prepared, widths, macs, settings, device)
-    evaluations = 4 + min(len(images.train), TRAIN_LOSS_IMAGES) / len(images.test)
+    measured = len(images.validation) + min(len(images.train), TRAIN_LOSS_IMAGES)
+    evaluations = 1 + measured / len(images.test)
     seconds = search.total * (_steps(prepared, settings, macs) * step + evaluations * test) / count
     print(
         f"{search.total} trainings with {count} workers on {device}: about {duration(seconds)}, "

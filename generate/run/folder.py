@@ -162,22 +162,27 @@ class RunFolder:
         present = self.read_plan()
         if present == plan:
             return
+        self.check_plan(plan)
         if present is not None and self._is_untouched():
             # Nothing but the original network can be there, and it may be that plan's.
             (self.path / "original" / "numbers.json").unlink(missing_ok=True)
-        elif present is not None and not only_adds(present, plan):
-            raise RunFolderError(
-                f"{self.path} was made with a different plan ({_differences(present, plan)}). A plan may "
-                "only grow on an existing "
-                "folder: more recipes, regimes, seeds or techniques. Choose a new --out, or go back "
-                "to the folder's plan.toml."
-            )
         write_whole(self.path / "plan.toml", toml_of(plan).encode())
         write_whole(self.path / "plan.json", _json_bytes(plan.as_dict()))
 
+    def check_plan(self, plan: Plan) -> None:
+        """Refuse a plan that does more than to add recipes to those that trainings were drawn for."""
+        present = self.read_plan()
+        if present is not None and not self._is_untouched() and not only_adds(present, plan):
+            raise RunFolderError(
+                f"{self.path} was made with a different plan ({_differences(present, plan)}). A plan may "
+                "only grow on an existing folder: more recipes, regimes, seeds or techniques. Choose a new --out, or go "
+                "back to the folder's plan.toml."
+            )
+
     def _is_untouched(self) -> bool:
         """Whether no training was drawn yet: what stopped the first attempt was often the plan itself."""
-        return not (self.path / "worklist.json").exists() and not self.finished()
+        rows = self.finished() if (self.path / "rows").exists() else ()
+        return not (self.path / "worklist.json").exists() and not rows
 
     def read_original(self) -> dict[str, Any] | None:
         """Return the original network's numbers, or None while it is not there."""

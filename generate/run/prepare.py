@@ -75,6 +75,8 @@ def survey(plan: Plan, folder: RunFolder | None = None, download: bool = True) -
 def _worklist(
     plan: Plan, images: ImageSet, costs: CostModel, folder: RunFolder | None
 ) -> tuple[Training, ...]:
+    if folder is not None:
+        folder.check_plan(plan)
     existing = () if folder is None else folder.read_worklist()
     if folder is not None and folder.has_worklist_of(plan):
         return existing

@@ -67,7 +67,7 @@ def winner_page(
     search = plan.search
     assert search is not None
     axis = "MACs" if search.axis == "macs" else "parameters"
-    title = f"{original.network} on {original.dataset}: {search.reduction:.4g} of the {axis} removed"
+    title = f"{original.network} on {original.dataset}: {100 * search.reduction:.4g} % of the {axis} removed"
     cost = (
         f"{statement.trainings} trainings, {duration(statement.seconds)} of training time in all "
         f"({search.trainings} for the search, {statement.seeds} for each confirmed recipe). Original: "

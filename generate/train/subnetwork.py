@@ -161,7 +161,9 @@ def _reason(error: Exception) -> str:
 def _results(context: WorkerContext, training: Training, network: nn.Module) -> dict[str, Any]:
     """Measure, train, and measure the test accuracy of the last epoch."""
     images, device, settings = context.images, context.device, context.plan.retraining[training.technique]
-    before = {} if training.technique == "scratch" else _accuracies_before(context, network)
+    # A search does not go by accuracies before retraining, which say little about those after it.
+    skipped = training.technique == "scratch" or context.plan.search is not None
+    before = {} if skipped else _accuracies_before(context, network)
     train(
         network,
         images,

@@ -285,9 +285,12 @@ def test_the_time_limit_stops_between_trainings_and_says_what_is_left(tmp_path, 
     assert pq.read_table(folder / "population.parquet").num_rows == 10
 
 
-def test_a_changed_plan_is_refused(tmp_path, tiny_run, capsys):
+@pytest.mark.parametrize(
+    ("before", "after"), [("epochs = 4", "epochs = 5"), ("width = 8", 'name = "cifar_resnet20"')]
+)
+def test_a_changed_plan_is_refused(tmp_path, tiny_run, capsys, before, after):
     changed = tmp_path / "changed.toml"
-    changed.write_text(TINY.replace("epochs = 4", "epochs = 5"))
+    changed.write_text(TINY.replace(before, after))
     assert main([str(changed), "--out", str(tiny_run), "--device", "cpu"]) == BAD_INPUT
     assert "was made with a different plan" in capsys.readouterr().err
 

@@ -3,6 +3,9 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +81,35 @@ def test_a_search_interrupted_anywhere_ends_the_same(found, tmp_path, tiny_plan)
     assert (folder / "recipe.json").read_bytes() == (found / "recipe.json").read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_ray_cluster_searches_the_same(found, tmp_path, tiny_plan, monkeypatch):
+    pytest.importorskip("ray")
+    for name, value in (("AUTH_MODE", "disabled"), ("ADDRESS", "local"), ("worker_niceness", "0")):
+        monkeypatch.setenv(f"RAY_{name}", value)
+    folder = tmp_path / "run"
+    arguments = [str(tiny_plan), *OPTIONS, "--workers", "1", "--executor", "ray", "--out", str(folder)]
+    assert main(arguments) == 0
+    assert rows(folder / "population.parquet") == rows(found / "population.parquet")
+    assert (folder / "winner.safetensors").read_bytes() == (found / "winner.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_search_whose_processes_are_killed_loses_nothing(found, tmp_path, tiny_plan):
+    """Killed four times, at moments between the original network and the confirmation."""
+    folder = tmp_path / "run"
+    arguments = [str(tiny_plan), *OPTIONS, "--workers", "1", "--out", str(folder)]
+    command = [sys.executable, "-m", "generate.winner", *arguments]
+    for rows_before in (1, 4, 7, 10):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        while process.poll() is None and len(list((folder / "rows").glob("*.json"))) < rows_before:
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+    assert main(arguments) == 0
+    assert rows(folder / "population.parquet") == rows(found / "population.parquet")
+
+
 def test_the_recipe_says_what_to_keep_in_every_layer(found):
     recipe = json.loads((found / "recipe.json").read_text())
     assert set(recipe) == {
@@ -118,7 +150,7 @@ def test_the_page_opens_offline_and_leads_with_the_gain(found):
     page = (found / "report.html").read_text()
     assert not re.search(r'(src|href)="|@import|url\(', page)
     assert page.index('class="lead"') < page.index("<h2>")
-    for part in ("over Torch-Pruning", "90 % interval", "stage1.0.conv1", "generate.winner --out"):
+    for part in ("over Torch-Pruning", "90 % interval", "stage1.0.conv1", "plan.toml --out"):
         assert part in page
 
 
@@ -149,6 +181,24 @@ def test_a_dry_run_says_what_the_images_can_show(tiny_plan, capsys, tmp_path, mo
     assert "498 images that choose nothing" in said
     assert "Smallest gain" in said
     assert list(tmp_path.iterdir()) == []
+
+
+OWN = """
+from generate.inputs.networks import CifarResNet
+def make(classes):
+    return CifarResNet(8, classes, channels=1, width=8)
+"""
+
+
+def test_a_network_of_ones_own_needs_no_plan(tiny_run, capsys, tmp_path, monkeypatch):
+    (tmp_path / "own_winner_network.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    weights = tiny_run / "original" / "weights.safetensors"
+    own = ["--network", "own_winner_network:make", "--weights", str(weights), "--images", "digits"]
+    assert main([*own, *OPTIONS, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "make-macs-0.7: own_winner_network:make on digits" in said
+    assert f"which is read ({weights}), not trained" in said
 
 
 def test_many_groups_ask_for_more_trainings():
