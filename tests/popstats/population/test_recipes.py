@@ -152,7 +152,9 @@ def test_too_few_recipes_for_a_term_more_are_not_fitted():
         np.sort(np.argsort(population.technique, kind="stable")[[*range(5), *range(-5, 0)]])
     )
     (regime,) = prepare_regimes(prepared_recipes(ten, "macs"))
-    assert regime.reason == "10 recipes; a curve through 2 retraining techniques needs at least 11"
+    assert regime.reason is not None
+    assert regime.reason.kind == "few recipes of techniques"
+    assert dict(regime.reason.values) == {"recipes": 10, "needed": 11, "techniques": 2}
 
 
 def test_saved_and_loaded_exactly(tmp_path):
