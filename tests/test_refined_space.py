@@ -14,8 +14,7 @@ import pytest
 import popstats
 from generate.inputs.networks import build_network
 from generate.plan import Space
-from generate.prune.cost_forms import CostModel, derive_costs
-from generate.prune.dependency_graph import on_meta_device
+from generate.prune.cost_forms import CostModel, cost_forms
 from generate.prune.groups import find_groups
 from generate.recipes.sample import Recipes, sample_recipes
 
@@ -26,8 +25,8 @@ Truth = Callable[[CostModel, Recipes], np.ndarray]
 
 @pytest.fixture(scope="module")
 def costs() -> CostModel:
-    network = on_meta_device(build_network("cifar_resnet8", classes=10, input_shape=SHAPE, width=32))
-    return derive_costs(network, SHAPE, find_groups(network, SHAPE))
+    network = build_network("cifar_resnet8", classes=10, input_shape=SHAPE, width=32)
+    return cost_forms(network, SHAPE, find_groups(network, SHAPE))
 
 
 def drawn(costs: CostModel, space: str, count: int = COUNT, seed: int = 1) -> Recipes:

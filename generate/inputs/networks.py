@@ -6,11 +6,13 @@ as shortcuts wherever the shape changes.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from generate.inputs.batch_norm import normalise
@@ -22,6 +24,19 @@ CIFAR_DEPTHS: tuple[int, ...] = (8, 20, 32, 56, 110)
 
 CIFAR_FIRST_WIDTH = 16
 """Channels of the first stage in the paper; the later two stages double it."""
+
+# Two images: batch norm can be trained on them, and class scores show whether they have one row for each.
+TRACED_IMAGES = 2
+# What the code of a network raises when it cannot do something.
+NETWORK_ERRORS = (
+    RuntimeError,
+    ValueError,
+    LookupError,
+    AssertionError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+)
 
 _CIFAR_PREFIX = "cifar_resnet"
 _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
@@ -84,10 +99,74 @@ def _initialise(module: nn.Module) -> None:
 
 
 def planned_network(plan: NetworkPlan, *, classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
-    """Return a freshly initialised network as a plan's [network] table asks for it."""
-    return build_network(
+    """Return a freshly initialised network as a plan's [network] table describes it, checked for training."""
+    network = build_network(
         plan.name, classes=classes, input_shape=input_shape, width=plan.width, stem=plan.stem
     )
+    _check_trainable(network, plan.name, classes, input_shape)
+    return network
+
+
+def _check_trainable(network: nn.Module, name: str, classes: int, input_shape: tuple[int, int, int]) -> None:
+    """Refuse what would fail once training starts: lazy layers are shaped here."""
+    was_training = network.training
+    scores = class_scores(network.eval(), input_shape)
+    network.train(was_training)
+    if scores.shape[1] != classes:
+        raise PlanError(
+            f"network {name!r}: expected {classes} class scores for each image, one per class, got {scores.shape[1]}."
+        )
+    kinds = {parameter.dtype for parameter in network.parameters()}
+    if kinds != {torch.float32}:
+        found = ", ".join(sorted(str(kind) for kind in kinds)) or "none"
+        raise PlanError(
+            f"network {name!r}: expected parameters of torch.float32 (call .float()), got {found}."
+        )
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise PlanError(
+            f"network {name!r}: all parameters are frozen, so nothing can be trained; call .requires_grad_(True)."
+        )
+
+
+def class_scores(network: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
+    """Return the class scores of a few images of noise, shape (TRACED_IMAGES, classes); refuse anything else."""
+    name, shape = type(network).__name__, "x".join(map(str, input_shape))
+    kind = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+    mode = " in training mode" if network.training else ""
+    lazy = any(isinstance(p, nn.parameter.UninitializedParameter) for p in network.parameters())
+    grad_mode = torch.no_grad() if lazy else torch.inference_mode()
+    try:
+        with torch.random.fork_rng(devices=[]), grad_mode, without_fast_attention():
+            output = network(torch.randn(TRACED_IMAGES, *input_shape, dtype=kind))
+    except NETWORK_ERRORS as error:
+        raise PlanError(f"network {name} cannot take images of {shape}{mode}: {first_line(error)}") from error
+    if not isinstance(output, Tensor):
+        raise PlanError(
+            f"network {name}{mode}: expected one tensor of class scores, got {type(output).__name__}; "
+            "build it without auxiliary outputs."
+        )
+    if output.dim() != 2 or len(output) != TRACED_IMAGES:
+        raise PlanError(
+            f"network {name}{mode}: expected class scores of shape (images, classes), got {tuple(output.shape)} "
+            f"for {TRACED_IMAGES} images."
+        )
+    return output
+
+
+@contextlib.contextmanager
+def without_fast_attention() -> Iterator[None]:
+    """Switch off the fused kernels of nn.MultiheadAttention, whose parts neither labels nor counters see."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def first_line(error: BaseException) -> str:
+    """Return an error's first line, or its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def build_network(
@@ -104,7 +183,7 @@ def build_network(
             f"network {name!r} has a stem of its own; stem = {stem!r} is for torchvision's ResNets."
         )
     if ":" in name:
-        return _from_factory(name, {"classes": classes, "input_shape": input_shape, "width": width})
+        return _from_factory(name, _factory_options(classes, input_shape, width))
     if name.startswith(_CIFAR_PREFIX):
         return _cifar(name, classes, input_shape, width)
     if width is not None:
@@ -162,10 +241,31 @@ def _with_cifar_stem(network: nn.Module, name: str) -> nn.Module:
     return network
 
 
+def _factory_options(classes: int, shape: tuple[int, int, int], width: int | None) -> dict[str, Any]:
+    """Return what a factory's parameters can be filled with, by their usual names."""
+    return {
+        **dict.fromkeys(("classes", "num_classes", "n_classes", "num_labels"), classes),
+        **dict.fromkeys(("in_channels", "in_chans", "input_channels"), shape[0]),
+        **dict.fromkeys(("image_size", "img_size"), shape[1]),
+        **({} if width is None else {"width": width}),
+        "input_shape": shape,
+    }
+
+
 def _from_factory(name: str, available: dict[str, Any]) -> nn.Module:
     factory = _find_factory(name)
-    accepted = inspect.signature(factory).parameters
-    network = factory(**{key: value for key, value in available.items() if key in accepted})
+    parameters = inspect.signature(factory).parameters.values()
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    missing = [p.name for p in named if p.default is p.empty and p.name not in available]
+    if missing or any(p.kind is p.POSITIONAL_ONLY for p in named):
+        raise PlanError(
+            f"network {name!r}: the factory needs {', '.join(missing or [p.name for p in named])}, which a plan cannot "
+            f"give; it can give {', '.join(available)}. Give the others defaults."
+        )
+    try:
+        network = factory(**{p.name: available[p.name] for p in named if p.name in available})
+    except NETWORK_ERRORS as error:
+        raise PlanError(f"network {name!r}: its factory failed ({first_line(error)}).") from error
     if not isinstance(network, nn.Module):
         raise PlanError(
             f"network {name!r}: expected the factory to return an nn.Module, got {type(network)}."

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from generate.prune.dependency_graph import Convolution, IntArray, blank_input, is_depthwise, on_meta_device
+from generate.inputs.networks import TRACED_IMAGES, class_scores
+from generate.prune.dependency_graph import IntArray, with_values
 from generate.prune.groups import Group
-from generate.prune.slicing import remove_filters
+from generate.prune.operations import Convolution, is_depthwise, sides
+from generate.prune.verify import counted_macs, verify_cuts
 from popstats.errors import PlanError
 
 LAYERS_SHOWN, GROUPS_SHOWN = 3, 3
@@ -190,118 +192,102 @@ class _Affine:
     per_unit: IntArray
 
 
-def derive_costs(network: nn.Module, input_shape: tuple[int, int, int], groups: Sequence[Group]) -> CostModel:
-    """Return the exact cost model of `network` for inputs of `input_shape` (channels, height, width).
+def derive_costs(network: nn.Module, input_shape: tuple[int, ...], groups: Sequence[Group]) -> CostModel:
+    """Return the exact cost model of `network` for inputs of `input_shape`, proven on real cuts.
 
     Raises
     ------
     PlanError
-        If a layer's channels are no affine function of the widths, or a cost is too large to be exact.
+        If a cut does not compute what the original computes without the removed filters, or costs something else than
+        predicted; if a layer's channels are no affine function of the widths, or a cost is too large to be exact.
     """
-    shell = on_meta_device(network)
-    positions = _count_positions(shell, input_shape)
-    width = len(groups) + 1
-    macs, params = np.zeros((width, width), np.int64), np.zeros((width, width), np.int64)
-    for name, module in shell.named_modules():
-        if isinstance(module, nn.Linear | Convolution):
-            product, biases = _layer_forms(name, module, groups)
-            macs += positions.get(name, 0) * product
-            params += product + biases
-        else:
-            params += _channelwise_form(name, module, groups)
-    model = CostModel(tuple(groups), _as_form(macs), _as_form(params))
-    _check_exact(model, type(network).__name__)
-    _check_on_a_cut(model, shell, input_shape)
+    model = cost_forms(network, input_shape, groups)
+    verify_cuts(network, input_shape, model.groups, model.both)
     return model
 
 
-def _count_positions(shell: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, int]:
-    """Return how often each layer's kernel is applied to one input, over all its calls."""
-    counts: Counter[str] = Counter()
-
-    def record(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        transposed = getattr(module, "transposed", False)
-        channels_in, channels_out = _sides(module)
-        counts[name] += inputs[0].numel() // channels_in if transposed else output.numel() // channels_out
-
-    hooks = [
-        module.register_forward_hook(partial(record, name))
-        for name, module in shell.named_modules()
-        if isinstance(module, nn.Linear | Convolution)
-    ]
-    with torch.no_grad():
-        shell(blank_input(shell, input_shape))
-    for hook in hooks:
-        hook.remove()
-    return counts
+def cost_forms(network: nn.Module, input_shape: tuple[int, ...], groups: Sequence[Group]) -> CostModel:
+    """Return the costs as the groups say, without proof."""
+    shell = with_values(network)
+    positions, counted = _count_positions(shell, input_shape)
+    modules = dict(shell.named_modules())
+    macs = np.zeros((len(groups) + 1, len(groups) + 1), np.int64)
+    params = np.zeros_like(macs)
+    for name, applications in positions.items():
+        macs += applications * _weight_form(name, modules[name], groups)
+    for name, parameter in shell.named_parameters():  # one that two layers share is counted once
+        params += _parameter_form(name, parameter, modules, groups)
+    model = CostModel(tuple(groups), _as_form(macs), _as_form(params))
+    # What is no layer's product (attention, recurrence, functional layers) has channels that all stay.
+    macs[0, 0] += counted - model.original_macs
+    model = CostModel(tuple(groups), _as_form(macs), _as_form(params))
+    _check_exact(model, type(network).__name__)
+    return model
 
 
-def _check_on_a_cut(model: CostModel, shell: nn.Module, input_shape: tuple[int, int, int]) -> None:
-    """Cut the shell to half of every group, run it, and compare its costs with the forms.
+class _Positions(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts how often each layer's kernel is applied."""
 
-    A network that does something with its channels which the groups do not know fails here, before anything is
-    trained.
-    """
-    name = type(shell).__name__
-    widths = (model.full_widths // model.steps + 1) // 2 * model.steps
-    remove_filters(shell, model.groups, _first_of_each_block(model.groups, widths))
-    try:
-        positions = _count_positions(shell, input_shape)
-    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
-        raise PlanError(
-            f"network {name} does not run any more once its groups are cut to half: {error}. "
-            "Protect the layers in question with `keep`."
-        ) from error
-    macs = sum(positions[key] * _weights(module) for key, module in shell.named_modules() if key in positions)
-    params = sum(parameter.numel() for parameter in shell.parameters())
-    if (macs, params) != (model.macs(widths)[0], model.params(widths)[0]):
-        raise PlanError(
-            f"network {name}: cut to half it has {macs} MACs and {params} parameters, where its groups say "
-            f"{model.macs(widths)[0]} and {model.params(widths)[0]}. It cannot be costed, so it is refused."
-        )
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._layers = {id(layer.weight): name for name, layer in reversed(list(_weighted_layers(network)))}
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        layer = self._layers.get(id(args[1])) if len(args) > 1 else None
+        name = func.overloadpacket.__name__
+        if layer is not None and (name == "linear" or name.startswith("conv")):
+            weight = args[1]
+            transposed = "transpose" in name
+            # Rows of a linear layer and a convolution are its outputs, those of a transposed one its inputs.
+            values = args[0] if transposed else result
+            self.counts[layer] += values.numel() // weight.shape[0]
+        return result
 
 
-def _first_of_each_block(groups: Sequence[Group], widths: IntArray) -> dict[str, IntArray]:
-    kept = {}
-    for group, width in zip(groups, widths.tolist(), strict=True):
-        by_block = np.argsort(group.blocks, kind="stable").reshape(group.step, -1)
-        kept[group.name] = by_block[:, : width // group.step].ravel()
-    return kept
+def _weighted_layers(network: nn.Module) -> Iterator[tuple[str, nn.Linear | Convolution]]:
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Linear | Convolution) and "weight" in module._parameters:
+            yield name, module
 
 
-def _weights(module: nn.Module) -> int:
-    return cast(Tensor, module.weight).numel()
+def _count_positions(shell: nn.Module, input_shape: tuple[int, ...]) -> tuple[dict[str, int], int]:
+    """Return how often each layer's kernel is applied to one input, and all MACs by torch's own counter."""
+    with _Positions(shell) as positions:
+        class_scores(shell.eval(), input_shape)
+    counts = {layer: count // TRACED_IMAGES for layer, count in positions.counts.items()}
+    return counts, counted_macs(shell, input_shape)
 
 
-def _sides(module: nn.Module) -> tuple[int, int]:
-    if isinstance(module, nn.Linear):
-        return module.in_features, module.out_features
-    convolution = cast(Convolution, module)
-    return convolution.in_channels, convolution.out_channels
-
-
-def _layer_forms(name: str, module: nn.Module, groups: Sequence[Group]) -> tuple[IntArray, IntArray]:
-    """Return the weights, and the biases, of one layer as augmented forms, shape (G + 1, G + 1)."""
-    channels_in, channels_out = _sides(module)
+def _weight_form(name: str, module: nn.Module, groups: Sequence[Group]) -> IntArray:
+    """Return the weights of one layer as an augmented form, shape (G + 1, G + 1)."""
+    channels_in, channels_out = sides(module)
     outputs = _affine(name, "out", channels_out, groups)
-    biases = _outer(outputs, _one(groups)) * int(module.bias is not None)
     kernel = math.prod(getattr(module, "kernel_size", ()))
     if is_depthwise(module):
-        return kernel * _outer(outputs, _one(groups)), biases
+        return kernel * _outer(outputs, _one(groups))
     inputs = _affine(name, "in", channels_in, groups)
     # Widths are multiples of the step, and a grouped convolution's step of its groups: the division is exact.
-    return kernel * _outer(outputs, inputs) // int(getattr(module, "groups", 1)), biases
+    return kernel * _outer(outputs, inputs) // int(getattr(module, "groups", 1))
 
 
-def _channelwise_form(name: str, module: nn.Module, groups: Sequence[Group]) -> IntArray:
-    """Return the parameters that a module holds itself, a fixed number for each of its channels."""
-    total = np.zeros((len(groups) + 1, len(groups) + 1), np.int64)
-    for parameter_name, parameter in module.named_parameters(recurse=False):
-        layer = f"{name}.{parameter_name}".lstrip(".")
-        owner = name if any(m.layer == name for group in groups for m in group.members) else layer
-        channels = _affine(owner, "out", parameter.numel(), groups)
-        total += _outer(channels, _one(groups))
-    return total
+def _parameter_form(
+    name: str, parameter: nn.Parameter, modules: Mapping[str, nn.Module], groups: Sequence[Group]
+) -> IntArray:
+    """Return the number of values of one parameter as an augmented form."""
+    owner, _, attribute = name.rpartition(".")
+    module = modules[owner]
+    if isinstance(module, nn.Linear | Convolution) and attribute in ("weight", "bias"):
+        if attribute == "weight":
+            return _weight_form(owner, module, groups)
+        return _outer(_affine(owner, "out", len(parameter), groups), _one(groups))
+    places = [m for group in groups for m in group.members if m.layer in (owner, name) and m.side == "out"]
+    channels = parameter.shape[places[0].axis] if places and parameter.dim() else 1
+    each = parameter.numel() // channels
+    return each * _outer(_affine(places[0].layer if places else name, "out", channels, groups), _one(groups))
 
 
 def _affine(layer: str, side: str, channels: int, groups: Sequence[Group]) -> _Affine:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from generate.prune.dependency_graph import IntArray
+from generate.prune.dependency_graph import IntArray, Member, Side, copy_network
 from generate.prune.groups import Group
-from generate.prune.slicing import remove_filters
+from generate.prune.operations import Convolution, channel_count, is_depthwise
 from popstats.errors import PlanError
+
+_CHANNEL_COUNTS = ("num_features", "num_channels", "num_parameters")
 
 
 def choose_filters(
@@ -23,8 +25,26 @@ def choose_filters(
 
     Where a group's step is above 1 (grouped convolutions), the same number is kept in each of its blocks.
     Equal scores are decided by the lower index, so the choice is the same everywhere.
+
+    Parameters
+    ----------
+    scores : mapping of str to torch.Tensor, shape (width,)
+        By group name; higher is kept longer.
+    groups : sequence of Group
+        The prunable groups.
+    widths : array_like of int, shape (G,)
+        Filters to keep in each group.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray of int
+        By group name: sorted indices of the kept filters.
+
+    Raises
+    ------
+    PlanError
+        If a width is no multiple of its group's step, or outside 1 .. the group's width.
     """
-    # scores (width,); widths (G,)
     kept = {}
     for group, width in zip(groups, np.asarray(widths).tolist(), strict=True):
         _check_width(group, width)
@@ -33,32 +53,42 @@ def choose_filters(
     return kept
 
 
-def cut(
-    network: nn.Module,
-    input_shape: tuple[int, int, int],
-    groups: Sequence[Group],
-    kept: Mapping[str, IntArray],
+def cut_to_widths(
+    network: nn.Module, groups: Sequence[Group], scores: Mapping[str, Tensor], widths: ArrayLike
 ) -> nn.Module:
-    """Return a copy of `network` with only the kept filters; `network` itself is not touched.
+    """Return a copy of `network` with `widths` filters of each group, those of the highest scores.
+
+    Raises
+    ------
+    PlanError
+        As `choose_filters`.
+    """
+    return cut(network, groups, choose_filters(scores, groups, widths))
+
+
+def cut(network: nn.Module, groups: Sequence[Group], kept: Mapping[str, IntArray]) -> nn.Module:
+    """Return a copy of `network` with only the kept filters, in the same mode and on the same device.
 
     Parameters
     ----------
     network : torch.nn.Module
-        The network that `groups` were found in, or one of the same architecture.
-    input_shape : tuple of int
-        Channels, height and width of one input; the cut does not depend on it.
+        The network that `groups` were found in, or one of the same architecture; it is not touched.
     groups : sequence of Group
         Its prunable groups.
     kept : mapping of str to numpy.ndarray of int
-        By group name: sorted indices of the filters that stay, as from `choose_filters`.
+        By group name: indices of the filters that stay.
 
-    Returns
-    -------
-    torch.nn.Module
-        In the same training mode, on the same device.
+    Raises
+    ------
+    PlanError
+        If `kept` names other filters than the groups have, or not the same number in every block.
     """
-    smaller = copy.deepcopy(network)
-    remove_filters(smaller, groups, kept)
+    for group in groups:
+        _check_kept(group, kept)
+    smaller = copy_network(network)
+    knife = _Knife(smaller)
+    for member, gone in gone_channels(groups, kept):
+        knife.remove(member, gone)
     return smaller
 
 
@@ -70,8 +100,124 @@ def _check_width(group: Group, width: int) -> None:
         )
 
 
+def _check_kept(group: Group, kept: Mapping[str, IntArray]) -> None:
+    if group.name not in kept:
+        raise PlanError(f"kept: expected filters of group {group.name!r}, got those of {', '.join(kept)}.")
+    filters = np.unique(np.asarray(kept[group.name]))
+    if not len(filters) or filters[0] < 0 or filters[-1] >= group.width:
+        raise PlanError(
+            f"kept: group {group.name!r} has filters 0 to {group.width - 1}, of which at least one stays; got "
+            f"{filters.tolist()}."
+        )
+    if len(set(np.bincount(group.blocks[filters], minlength=group.step))) > 1:
+        raise PlanError(
+            f"kept: expected equally many filters of each of the {group.step} blocks of {group.name!r}."
+        )
+
+
 def _best(values: NDArray[np.float64], group: Group, width: int) -> IntArray:
     ranking = np.argsort(-values, kind="stable")
     quota = width // group.step
     best = [ranking[group.blocks[ranking] == block][:quota] for block in range(group.step)]
     return np.sort(np.concatenate(best))
+
+
+def gone_channels(groups: Sequence[Group], kept: Mapping[str, IntArray]) -> list[tuple[Member, IntArray]]:
+    """Return all channels to remove, once for each side of each layer."""
+    gone: dict[tuple[str, Side], tuple[Member, list[IntArray]]] = {}
+    for group in groups:
+        dropped = np.setdiff1d(np.arange(group.width), kept[group.name])
+        for member in group.members if len(dropped) else ():
+            held = gone.setdefault((member.layer, member.side), (member, []))
+            held[1].append(member.channels[dropped].ravel())
+    merged = [(member, np.concatenate(parts)) for member, parts in gone.values()]
+    return sorted(merged, key=lambda item: item[0].side, reverse=True)  # outputs first, in every layer
+
+
+class _Knife:
+    """Removes channels from a network's layers, in place; a parameter of two layers is cut once and stays one."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._done: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}  # by old tensor and axis: (old, new)
+
+    def remove(self, member: Member, gone: IntArray) -> None:
+        """Remove the channels `gone` from one side of one layer."""
+        parent_name, _, attribute = member.layer.rpartition(".")
+        parent = self._network.get_submodule(parent_name)
+        layer = getattr(parent, attribute)
+        if isinstance(layer, Tensor):
+            self._select(parent, attribute, member.axis, _stay(layer.shape[member.axis], gone))
+        elif isinstance(layer, nn.Linear):
+            self._cut_linear(layer, member.side, gone)
+        elif isinstance(layer, Convolution):
+            self._cut_convolution(layer, member.side, gone)
+        else:
+            self._cut_channelwise(layer, gone)
+
+    def _select(self, module: nn.Module, name: str, axis: int, stay: Tensor, blocks: int = 1) -> None:
+        """Keep `stay` of one axis; with several blocks (rows of the weight), each keeps its own."""
+        old = cast("Tensor | None", getattr(module, name))
+        if old is None:
+            return
+        if (id(old), axis) not in self._done:
+            parts = old.detach().chunk(blocks)
+            places = stay.to(old.device).reshape(blocks, -1)
+            new = torch.cat(
+                [part.index_select(axis, place) for part, place in zip(parts, places, strict=True)]
+            )
+            if isinstance(old, nn.Parameter):
+                new = nn.Parameter(new, requires_grad=old.requires_grad)
+            self._done[id(old), axis] = old, new
+        setattr(module, name, self._done[id(old), axis][1])
+
+    def _cut_linear(self, layer: nn.Linear, side: Side, gone: IntArray) -> None:
+        if side == "in":
+            self._select(layer, "weight", 1, _stay(layer.in_features, gone))
+            layer.in_features = layer.weight.shape[1]
+            return
+        stay = _stay(layer.out_features, gone)
+        self._select(layer, "weight", 0, stay)
+        self._select(layer, "bias", 0, stay)
+        layer.out_features = len(stay)
+
+    def _cut_convolution(self, layer: Convolution, side: Side, gone: IntArray) -> None:
+        channels = layer.in_channels if side == "in" else layer.out_channels
+        stay = _stay(channels, gone)
+        multiplier = layer.out_channels // layer.in_channels
+        if is_depthwise(layer):
+            rows = stay if not layer.transposed else stay[::multiplier] // multiplier
+            self._select(layer, "weight", 0, rows)
+            layer.in_channels = layer.groups = len(stay) // multiplier
+        elif (side == "out") != layer.transposed:
+            self._select(layer, "weight", 0, stay)
+        else:  # each group of a grouped convolution has columns of its own
+            self._select(layer, "weight", 1, stay % (channels // layer.groups), layer.groups)
+        if side == "in":
+            layer.in_channels = len(stay)
+        else:
+            self._select(layer, "bias", 0, stay)
+            layer.out_channels = len(stay)
+
+    def _cut_channelwise(self, layer: nn.Module, gone: IntArray) -> None:
+        channels = cast(int, channel_count(layer))
+        stay = _stay(channels, gone)
+        for name, held in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
+            if held.shape == (channels,):
+                self._select(layer, name, 0, stay)
+        set_channels(layer, channels, len(stay))
+
+
+def set_channels(layer: nn.Module, before: int, now: int) -> None:
+    """Tell a normalisation (or PReLU) how many channels it has."""
+    if isinstance(layer, nn.GroupNorm):
+        layer.num_groups = layer.num_groups * now // before if layer.num_groups > 1 else 1
+    for name in _CHANNEL_COUNTS:
+        if hasattr(layer, name):
+            setattr(layer, name, now)
+    if isinstance(layer, nn.LayerNorm | nn.RMSNorm):
+        layer.normalized_shape = (now,)
+
+
+def _stay(channels: int, gone: IntArray) -> Tensor:
+    return torch.from_numpy(np.setdiff1d(np.arange(channels), gone))

@@ -9,8 +9,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from torch import nn
 
-from generate.prune.dependency_graph import Bundle, Convolution, IntArray, Member, find_bundles, is_depthwise
+from generate.prune.dependency_graph import ChannelGroup, IntArray, Member, find_dependencies
+from generate.prune.operations import Convolution, is_depthwise
 from popstats.errors import PlanError
+
+REASONS_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,9 @@ def find_groups(
 ) -> tuple[Group, ...]:
     """Return the prunable groups of `network`, ordered by their first producing layer.
 
-    The input and the classifier's output are never prunable, nor are channels that grouped convolutions tie
-    together in such a way that no part of them can go. The network itself is not touched: a copy without values
-    is traced.
+    The input and the class scores are never prunable, nor are channels that an operation mixes in a way that no filter
+    of them can go (matrix products of activations, recurrence, parts of fixed sizes), nor what grouped convolutions tie
+    together entirely. The network itself is not touched: a copy takes two images in evaluation and in training mode.
 
     Parameters
     ----------
@@ -56,10 +59,16 @@ def find_groups(
         If the network cannot be pruned by groups, with the reason, or `keep` names no layer.
     """
     _check_keep(keep, [name for name, _ in network.named_modules()])
-    bundles = [b for b in find_bundles(network, input_shape) if not b.is_output and not _is_kept(b, keep)]
-    groups = tuple(_unique_names(list(_prunable(bundles, network))))
+    found = find_dependencies(network, input_shape)
+    free = [channels for channels in found.channel_groups if not _is_kept(channels, keep)]
+    groups = tuple(_unique_names(list(_prunable(free, network))))
     if not groups:
-        raise PlanError(f"network {type(network).__name__}: no group of filters can be pruned.")
+        reasons = "; ".join(
+            f"{layer}: {reason}" for layer, reason in list(found.kept.items())[:REASONS_SHOWN]
+        )
+        raise PlanError(
+            f"network {type(network).__name__}: no group of filters can be pruned ({reasons or 'all are kept'})."
+        )
     return groups
 
 
@@ -71,26 +80,29 @@ def _check_keep(keep: Sequence[str], names: Iterable[str]) -> None:
         raise PlanError(f"keep: no layer is called {', '.join(unknown)}; the network has {shown}.")
 
 
-def _is_kept(bundle: Bundle, keep: Sequence[str]) -> bool:
-    return any(layer == name or layer.startswith(f"{name}.") for layer in bundle.layers for name in keep)
+def _is_kept(channels: ChannelGroup, keep: Sequence[str]) -> bool:
+    places = [member.layer for member in channels.members if member.side == "out"]
+    return any(place == name or place.startswith(f"{name}.") for place in places for name in keep)
 
 
-def _prunable(bundles: Iterable[Bundle], network: nn.Module) -> Iterator[Group]:
-    for bundle in bundles:
-        width = len(bundle.members[0].channels)
-        blocks = _blocks(bundle, network, width)
+def _prunable(found: Iterable[ChannelGroup], network: nn.Module) -> Iterator[Group]:
+    for channels in found:
+        width = len(channels.members[0].channels)
+        blocks = _blocks(channels, network, width)
         if blocks is not None and int(blocks.max()) + 1 < width:
-            yield Group(bundle.layers[0], width, bundle.layers, int(blocks.max()) + 1, bundle.members, blocks)
+            yield Group(
+                channels.layers[0], width, channels.layers, int(blocks.max()) + 1, channels.members, blocks
+            )
 
 
-def _blocks(bundle: Bundle, network: nn.Module, width: int) -> IntArray | None:
+def _blocks(channel_group: ChannelGroup, network: nn.Module, width: int) -> IntArray | None:
     """Return the block of each filter, or None where no equal number can be taken from every block.
 
-    A grouped convolution (or group norm) sees its channels in consecutive blocks of equal size, and they must
+    A grouped convolution sees its channels in consecutive blocks of equal size, and they must
     stay equal. Where several of them share the filters, a block is what none of them tells apart.
     """
     labels = [np.zeros(width, dtype=np.int64)]
-    for member in bundle.members:
+    for member in channel_group.members:
         divisions = _divisions(network, member)
         if divisions is None:
             continue
@@ -110,8 +122,6 @@ def _divisions(network: nn.Module, member: Member) -> tuple[int, int] | None:
     if isinstance(layer, Convolution) and layer.groups > 1 and not is_depthwise(layer):
         channels = layer.in_channels if member.side == "in" else layer.out_channels
         return layer.groups, channels // layer.groups
-    if isinstance(layer, nn.GroupNorm) and layer.num_groups > 1:
-        return layer.num_groups, layer.num_channels // layer.num_groups
     return None
 
 

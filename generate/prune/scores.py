@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch_pruning.pruner import function, importance
 
-from generate.prune.dependency_graph import Convolution, Member, is_depthwise
+from generate.prune.dependency_graph import Member
 from generate.prune.groups import Group
+from generate.prune.operations import Convolution, is_depthwise
 from popstats.errors import PlanError
 
 CRITERIA: tuple[str, ...] = ("group_l2", "l1", "l2", "bn_scale", "fpgm", "taylor", "random")
@@ -120,6 +121,8 @@ class _Entry(tuple[Any, list[int]]):
 def _pruning_function(layer: object, side: str) -> Any:
     if isinstance(layer, nn.Linear):
         return function.prune_linear_out_channels if side == "out" else function.prune_linear_in_channels
+    if isinstance(layer, Convolution) and layer.transposed and layer.groups > 1:
+        return None  # torch-pruning reads its columns as if it had one group
     if isinstance(layer, Convolution) and not is_depthwise(layer):
         return function.prune_conv_out_channels if side == "out" else function.prune_conv_in_channels
     if isinstance(layer, nn.modules.batchnorm._BatchNorm):

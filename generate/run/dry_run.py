@@ -192,12 +192,11 @@ def _time_one(
     """Return the seconds of one step and of one pass over the test images."""
     import dataclasses
 
-    from generate.prune.cut import choose_filters, cut
+    from generate.prune.cut import cut_to_widths
 
     images = prepared.images
     scores = {group.name: torch.ones(group.width) for group in prepared.costs.groups}
-    kept = choose_filters(scores, prepared.costs.groups, widths)
-    network = cut(prepared.network, images.input_shape, prepared.costs.groups, kept)
+    network = cut_to_widths(prepared.network, prepared.costs.groups, scores, widths)
     fresh_weights(network, 0)
     network.to(device)
     kernel = kernel_for(device, images.input_shape)

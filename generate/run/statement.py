@@ -11,8 +11,8 @@ import numpy as np
 from torch import nn
 
 from generate.plan import SearchPlan
-from generate.prune.dependency_graph import Convolution
 from generate.prune.groups import Group
+from generate.prune.operations import Convolution
 from generate.recipes.worklist import CONFIRMATION, SEARCH, Training
 from generate.run.folder import RunFolder
 from generate.run.rounds import outcome_of

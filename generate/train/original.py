@@ -135,7 +135,10 @@ def weights_id(weights: Mapping[str, Tensor]) -> str:
 
 def weights_bytes(network: nn.Module, metadata: Mapping[str, str] | None = None) -> bytes:
     """Return a network's weights as safetensors."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    # Cloned: safetensors refuses tensors that share their memory, as tied weights do.
+    plain = {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()
+    }
     return save(plain, metadata=dict(metadata or {}))
 
 

@@ -16,8 +16,8 @@ from generate.inputs.images import ImageSet, Split
 from generate.inputs.kernel import Kernel, kernel_for
 from generate.inputs.networks import planned_network
 from generate.plan import Plan, TrainingSettings
-from generate.prune.cost_forms import CostModel, derive_costs
-from generate.prune.cut import choose_filters, cut
+from generate.prune.cost_forms import CostModel, cost_forms
+from generate.prune.cut import cut_to_widths
 from generate.prune.groups import Group, find_groups
 from generate.prune.scores import score_filters
 from generate.recipes.worklist import CONFIRMATION, Training
@@ -86,7 +86,7 @@ class WorkerContext:
     @cached_property
     def costs(self) -> CostModel:
         """Exact costs of every recipe."""
-        return derive_costs(self.network, self.images.input_shape, self.groups)
+        return cost_forms(self.network, self.images.input_shape, self.groups)
 
     def keeps_weights(self, training: Training) -> bool:
         """Whether the trained network is stored: the winner is one of the confirmation networks."""
@@ -113,8 +113,8 @@ def _resident(images: ImageSet, device: torch.device) -> ImageSet:
 
 def cut_network(context: WorkerContext, training: Training) -> nn.Module:
     """Return the network cut to the training's widths, with the original's weights (fresh ones for scratch), on the CPU."""
-    kept = choose_filters(context.scores[training.criterion], context.groups, training.widths)
-    network = cut(context.network, context.images.input_shape, context.groups, kept)
+    scores = context.scores[training.criterion]
+    network = cut_to_widths(context.network, context.groups, scores, training.widths)
     if training.technique == "scratch":
         fresh_weights(network, training.torch_seed)
     return network

@@ -15,9 +15,8 @@ import torch_pruning as tp
 
 from generate.inputs.networks import build_network
 from generate.plan import Space
-from generate.prune.cost_forms import derive_costs
+from generate.prune.cost_forms import cost_forms
 from generate.prune.cut import choose_filters, cut
-from generate.prune.dependency_graph import on_meta_device
 from generate.prune.groups import find_groups
 from generate.recipes.sample import MCB_RANGE, TOLERANCE, sample_recipes
 
@@ -34,7 +33,7 @@ def resnet50():
     torch.manual_seed(0)
     network = build_network("resnet50", classes=1000, input_shape=IMAGENET).eval()
     groups = find_groups(network, IMAGENET)
-    return network, groups, derive_costs(network, IMAGENET, groups)
+    return network, groups, cost_forms(network, IMAGENET, groups)
 
 
 def random_widths(costs, count, seed=0):
@@ -64,7 +63,7 @@ def count_by_cutting(network, groups, costs, recipes=3):
     image = torch.zeros(1, *IMAGENET)
     start = time.process_time()
     for widths in random_widths(costs, recipes, seed=1):
-        smaller = cut(network, IMAGENET, groups, choose_filters(scores, groups, widths))
+        smaller = cut(network, groups, choose_filters(scores, groups, widths))
         _, params = tp.utils.count_ops_and_params(smaller, image)
         assert params == costs.params(widths)[0]
     return recipes / (time.process_time() - start)
@@ -132,6 +131,6 @@ def cost_in_blocks(costs, count, block=100_000):
 
 def test_derivation(benchmark, resnet50):
     network, *_ = resnet50
-    shell = on_meta_device(network)
-    benchmark.pedantic(lambda: derive_costs(shell, IMAGENET, find_groups(shell, IMAGENET)), rounds=5)
+    shell = network
+    benchmark.pedantic(lambda: cost_forms(shell, IMAGENET, find_groups(shell, IMAGENET)), rounds=5)
     print(f"\ngroups and costs of ResNet-50: {benchmark.stats['min']:.2f} s")

@@ -56,7 +56,7 @@ def make_network(task, images):
     network = build_network(task["network"], classes=images.classes, input_shape=images.input_shape)
     groups = find_groups(network, images.input_shape)
     scores = {group.name: torch.ones(group.width) for group in groups}
-    network = cut(network, images.input_shape, groups, choose_filters(scores, groups, task["widths"]))
+    network = cut(network, groups, choose_filters(scores, groups, task["widths"]))
     fresh_weights(network, task["seed"])
     return network
 

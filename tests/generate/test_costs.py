@@ -61,8 +61,8 @@ def test_a_missing_altair_is_a_sentence(report, tmp_path, monkeypatch):
 
 
 def test_errors_are_sentences_with_a_status(capsys):
-    assert main(["vit_b_16"]) == BAD_INPUT
-    assert "Error: network VisionTransformer cannot be pruned" in capsys.readouterr().err
+    assert main(["cifar_resnet8", "--keep", "stage9"]) == BAD_INPUT
+    assert "Error: keep: no layer is called stage9" in capsys.readouterr().err
 
 
 @pytest.mark.slow

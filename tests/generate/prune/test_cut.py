@@ -38,7 +38,7 @@ def test_a_cut_leaves_the_network_itself_untouched(resnet8):
     before = {name: value.clone() for name, value in resnet8.state_dict().items()}
     groups = find_groups(resnet8, DIGITS)
     kept = choose_filters(score_filters(resnet8, DIGITS, groups, "l1"), groups, [1] * 6)
-    smaller = cut(resnet8, DIGITS, groups, kept)
+    smaller = cut(resnet8, groups, kept)
     assert smaller.conv1.out_channels == 1
     assert all(torch.equal(value, before[name]) for name, value in resnet8.state_dict().items())
 
@@ -84,7 +84,7 @@ def test_any_cut_network_runs_and_gives_finite_outputs(searched, data, name):
     widths = [data.draw(st.integers(1, group.width // group.step)) * group.step for group in groups]
     kept = choose_filters(score_filters(network, shape, groups, "l1"), groups, widths)
     with torch.no_grad():
-        scores = cut(network, shape, groups, kept)(torch.randn(2, *shape))
+        scores = cut(network, groups, kept)(torch.randn(2, *shape))
     assert scores.shape == (2, 10)
     assert torch.isfinite(scores).all()
 
@@ -92,6 +92,6 @@ def test_any_cut_network_runs_and_gives_finite_outputs(searched, data, name):
 def test_a_cut_network_trains(resnet8):
     groups = find_groups(resnet8, DIGITS)
     kept = choose_filters(score_filters(resnet8, DIGITS, groups, "l1"), groups, [3, 1, 7, 2, 5, 9])
-    smaller = cut(resnet8, DIGITS, groups, kept).train()
+    smaller = cut(resnet8, groups, kept).train()
     smaller(torch.randn(4, *DIGITS)).sum().backward()
     assert all(parameter.grad is not None and parameter.is_leaf for parameter in smaller.parameters())

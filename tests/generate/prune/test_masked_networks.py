@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from generate.inputs.networks import build_network
-from generate.prune.cost_forms import derive_costs
+from generate.prune.cost_forms import cost_forms
 from generate.prune.cut import choose_filters, cut
 from generate.prune.groups import find_groups
 from generate.prune.scores import CRITERIA, score_filters
@@ -111,7 +111,7 @@ def assert_cut_equals_masked(network, shape, groups, scores, widths):
     images = torch.randn(2, *shape, dtype=torch.float64)
     with torch.no_grad():
         expected = layer_norm_2d_as_layer_norm_masked(network, groups, kept)(images)
-        found = cut(network, shape, groups, kept)(images)
+        found = cut(network, groups, kept)(images)
     assert torch.isfinite(found).all()
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
     return found
@@ -128,7 +128,7 @@ def check_family(name, recipes):
 
 def check_network(network, shape, recipes):
     groups = find_groups(network, shape)
-    costs = derive_costs(network, shape, groups)
+    costs = cost_forms(network, shape, groups)
     rng = np.random.default_rng(0)
     units = costs.full_widths // costs.steps
     outputs = []

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from generate.inputs.networks import build_network
 from generate.plan import Space
-from generate.prune.cost_forms import CostModel, QuadraticForm, derive_costs
-from generate.prune.dependency_graph import on_meta_device
+from generate.prune.cost_forms import CostModel, QuadraticForm, cost_forms
 from generate.prune.groups import Group, find_groups
 from generate.recipes.feasible import feasible_range
 from generate.recipes.sample import TOLERANCE, mcb_correlations, sample_recipes
@@ -30,8 +29,8 @@ def costs_of():
     def costs(key):
         if key not in known:
             name, shape, classes = NETWORKS[key]
-            network = on_meta_device(build_network(name, classes=classes, input_shape=shape))
-            known[key] = derive_costs(network, shape, find_groups(network, shape))
+            network = build_network(name, classes=classes, input_shape=shape)
+            known[key] = cost_forms(network, shape, find_groups(network, shape))
         return known[key]
 
     return costs

@@ -42,7 +42,7 @@ def test_a_training_repeated_in_this_process_gives_the_row_to_the_last_digit(con
 
 def test_fine_tuning_starts_from_the_originals_weights_and_scratch_from_fresh_ones(context, training):
     kept = choose_filters(context.scores["group_l2"], context.groups, np.array(training.widths))
-    as_cut = cut(context.network, context.images.input_shape, context.groups, kept)
+    as_cut = cut(context.network, context.groups, kept)
     assert torch.equal(weights(cut_network(context, training)), weights(as_cut))
     scratch = dataclasses.replace(training, technique="scratch")
     fresh = [weights(cut_network(context, scratch)) for _ in range(2)]

@@ -1,0 +1,159 @@
+"""For people who prune in a script of their own: groups that are proven, cuts, and networks read back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import safetensors
+import torch
+from numpy.typing import ArrayLike
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from generate.prune import cut as cutting
+from generate.prune import groups as grouping
+from generate.prune.cost_forms import derive_costs
+from generate.prune.dependency_graph import copy_network
+from generate.prune.groups import Group
+from generate.prune.operations import Convolution, Normalisation, channel_count, is_depthwise, sides
+from popstats.errors import PlanError
+
+
+def find_groups(
+    network: nn.Module, input_shape: tuple[int, int, int], keep: Sequence[str] = ()
+) -> tuple[Group, ...]:
+    """Return the prunable groups of `network`, after a proof on real cuts.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        A classifier; it is not touched.
+    input_shape : tuple of int
+        Channels, height and width of one input.
+    keep : sequence of str
+        Layers (or modules that hold layers) whose output channels must all stay.
+
+    Returns
+    -------
+    tuple of Group
+        With `name`, `width`, `step`, `blocks` and `members` (each with `layer`, `side` and `channels`).
+
+    Raises
+    ------
+    PlanError
+        If the network cannot be pruned or a cut does not compute what it should, with the layers to keep.
+    """
+    return derive_costs(network, input_shape, grouping.find_groups(network, input_shape, keep)).groups
+
+
+def cut(
+    network: nn.Module,
+    input_shape: tuple[int, int, int],
+    groups: Sequence[Group],
+    kept: Mapping[str, ArrayLike],
+) -> nn.Module:
+    """Return a copy of `network` from which all filters but the kept ones are gone.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        The network that `groups` were found in, or one of the same architecture; it is not touched.
+    input_shape : tuple of int
+        Channels, height and width of one input.
+    groups : sequence of Group
+        From `find_groups`, which has proven them.
+    kept : mapping of str to array_like of int
+        By group name: indices of the filters that stay, equally many in each block.
+
+    Returns
+    -------
+    torch.nn.Module
+        In the same mode, on the same device.
+
+    Raises
+    ------
+    PlanError
+        If `kept` does not fit the groups.
+    """
+    return cutting.cut(
+        network, groups, {name: np.asarray(filters, np.int64) for name, filters in kept.items()}
+    )
+
+
+def load_subnetwork(recipe_json: str | Path, weights: str | Path, network: nn.Module) -> nn.Module:
+    """Return the subnetwork that a recipe and its weights describe.
+
+    Parameters
+    ----------
+    recipe_json : str or pathlib.Path
+        As `generate.winner` writes it.
+    weights : str or pathlib.Path
+        The safetensors file beside it.
+    network : torch.nn.Module
+        The original architecture, with any weights; it is not touched.
+
+    Returns
+    -------
+    torch.nn.Module
+        In evaluation mode.
+
+    Raises
+    ------
+    PlanError
+        If a file cannot be read, or they belong to another network.
+    """
+    try:
+        recipe, held = json.loads(Path(recipe_json).read_text()), load_file(weights)
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise PlanError(f"{recipe_json}, {weights}: expected a recipe and its weights; {error}") from error
+    smaller = copy_network(network)
+    for name, module in smaller.named_modules():
+        _take_shapes(module, name, held, recipe.get("layers", {}).get(name, {}))
+    try:
+        smaller.load_state_dict(held)
+    except RuntimeError as error:
+        raise PlanError(f"{weights}: these weights do not fit {type(network).__name__} ({error}).") from error
+    for name, layer in recipe.get("layers", {}).items():
+        _check_layer(smaller, name, layer["channels"])
+    return smaller.eval()
+
+
+def _check_layer(network: nn.Module, name: str, channels: int) -> None:
+    weight = network.state_dict(keep_vars=True).get(f"{name}.weight")
+    layer = network.get_submodule(name)
+    found = getattr(layer, "out_channels", getattr(layer, "out_features", None))
+    if weight is not None and found is not None and found != channels:
+        raise PlanError(
+            f"recipe and weights disagree: {name} has {channels} channels in one, {found} in the other."
+        )
+
+
+def _take_shapes(module: nn.Module, name: str, held: Mapping[str, Tensor], layer: Mapping[str, Any]) -> None:
+    """Give a module the shapes of its stored tensors, in place."""
+    before = sides(module) if isinstance(module, nn.Linear | Convolution) else None
+    channels = channel_count(module) if isinstance(module, Normalisation) else None
+    for own, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+        stored = held.get(f"{name}.{own}".lstrip("."))
+        if stored is not None and stored.shape != tensor.shape:
+            empty = torch.empty(stored.shape, dtype=tensor.dtype, device=tensor.device)
+            is_parameter = isinstance(tensor, nn.Parameter)
+            setattr(module, own, nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty)
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, Convolution):
+        _take_convolution(module, cast(tuple[int, int], before))
+    elif channels is not None:
+        found = [len(tensor) for tensor in module.state_dict().values() if tensor.dim() == 1]
+        cutting.set_channels(module, channels, found[0] if found else int(layer.get("channels", channels)))
+
+
+def _take_convolution(layer: Convolution, before: tuple[int, int]) -> None:
+    rows, columns = layer.weight.shape[:2]
+    if is_depthwise(layer):
+        layer.groups = rows if layer.transposed else rows * before[0] // before[1]
+    read, made = (rows, columns * layer.groups) if layer.transposed else (columns * layer.groups, rows)
+    layer.in_channels, layer.out_channels = read, made

@@ -1,0 +1,291 @@
+"""The proof of a cut: on values, it equals the original with the same filters silenced, and costs what was predicted.
+
+Silenced means that nothing reads the filters any more: the columns of all layers that take them in are zero, and
+statistics over channels are taken over the rest. The cut cannot compute anything of removed filters, so where both agree
+on random weights, the right columns went. All weights, scales and statistics are drawn anew: fresh networks are full of
+ones and zeros, on which a wrong cut shows nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from generate.inputs.networks import NETWORK_ERRORS, first_line, without_fast_attention
+from generate.prune.cut import cut, gone_channels
+from generate.prune.dependency_graph import IntArray, copy_network, with_values
+from generate.prune.groups import Group
+from generate.prune.operations import Convolution
+from popstats.errors import PlanError
+
+Costs = Callable[[IntArray], tuple[IntArray, IntArray]]
+# Above this many multiply-accumulates a proof takes single precision, fewer images and fewer cuts.
+LARGE = 50_000_000
+OVER_CHANNELS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
+LEAST_NORMALISED = 4
+SMALLEST = 1e-9  # spread of a channel that tells images apart
+# Rounding leaves 1e-3 at most in deep networks (1e-10 in double precision); a wrong column moves the output by percents.
+TOLERANCE = {torch.float32: 5e-3, torch.float64: 1e-6}
+
+
+def verify_cuts(
+    network: nn.Module, input_shape: tuple[int, ...], groups: Sequence[Group], predict: Costs
+) -> None:
+    """Make a few random cuts, and compare each with the silenced original and with its predicted costs.
+
+    Raises
+    ------
+    PlanError
+        If one differs, with the layers to keep.
+    """
+    proof = _Proof(network, input_shape, groups, predict)
+    for recipe in range(proof.recipes):
+        reason = proof.fault(groups, recipe)
+        if reason:
+            names = ", ".join(repr(group.name) for group in proof.culprits(groups, recipe))
+            raise PlanError(
+                f"network {type(network).__name__} cannot be cut at {names}: {reason}. "
+                f"Protect what cannot be cut with keep = [{names}]."
+            )
+
+
+def counted_macs(network: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """Return the multiply-accumulates of one input by torch's own counter, in evaluation mode."""
+    training = network.training
+    kind = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), without_fast_attention():
+        network.eval()(torch.zeros(1, *input_shape, dtype=kind))
+    network.train(training)
+    return int(counter.get_total_flops()) // 2
+
+
+class _Proof:
+    """A network with random values, and what its cuts are compared with."""
+
+    def __init__(
+        self, network: nn.Module, input_shape: tuple[int, ...], groups: Sequence[Group], predict: Costs
+    ) -> None:
+        self._shape, self._groups, self._predict = input_shape, tuple(groups), predict
+        self._normalised = _normalised(network, groups)
+        large = predict(np.array([group.width for group in groups]))[0][0] > LARGE
+        self.recipes, images = (2, 2) if large else (3, 3)
+        self._network, self._images = with_values(network).float(), _images(images, input_shape)
+        if not large:
+            try:
+                self._output(copy_network(self._network).double().eval(), self._images.double())
+                self._network, self._images = self._network.double(), self._images.double()
+            except NETWORK_ERRORS:  # it makes tensors of a fixed type itself
+                pass
+
+    def fault(self, pruned: Sequence[Group], recipe: int) -> str:
+        """Return what is wrong with a random cut of some groups; "" if nothing is."""
+        kept = _random_recipe(self._groups, {g.name for g in pruned}, self._normalised, recipe)
+        whole = copy_network(self._network).eval()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe)
+            _randomise(whole)
+            norms = silence(whole, self._groups, kept)
+            with _Liven():
+                self._output(whole, self._images, norms)
+        small = cut(whole, self._groups, kept)
+        try:
+            for training in (False, True):
+                found = self._output(small.train(training), self._images)
+                expected = self._output(whole.train(training), self._images, norms)
+                if not _agree(found, expected):
+                    mode = "training" if training else "evaluation"
+                    return (
+                        f"in {mode} mode it does not compute what the original computes without these filters"
+                    )
+            return self._wrong_costs(small, kept)
+        except NETWORK_ERRORS as error:
+            return f"it does not run any more ({first_line(error)})"
+
+    def culprits(self, groups: Sequence[Group], recipe: int) -> list[Group]:
+        """Return the groups that cannot be cut, found by halving; all where only several together fail."""
+        if len(groups) == 1:
+            return list(groups)
+        halves = groups[: len(groups) // 2], groups[len(groups) // 2 :]
+        found = [g for half in halves if self.fault(half, recipe) for g in self.culprits(half, recipe)]
+        return found or list(groups)
+
+    def _output(
+        self, network: nn.Module, images: Tensor, norms: Sequence[tuple[nn.Module, IntArray]] = ()
+    ) -> Tensor:
+        with (
+            torch.random.fork_rng(devices=[]),
+            torch.inference_mode(),
+            without_fast_attention(),
+            _Silence(norms),
+        ):
+            torch.manual_seed(1)
+            output: Tensor = network(images)
+        return output
+
+    def _wrong_costs(self, small: nn.Module, kept: Mapping[str, IntArray]) -> str:
+        macs, params = self._predict(np.array([len(kept[group.name]) for group in self._groups]))
+        counted = counted_macs(small, self._shape), sum(p.numel() for p in small.parameters())
+        if counted == (macs[0], params[0]):
+            return ""
+        return f"it has {counted[0]} MACs and {counted[1]} parameters, but {macs[0]} and {params[0]} were predicted"
+
+
+def _images(count: int, shape: tuple[int, ...]) -> Tensor:
+    """Return noise on a ground of its own for each image, which pooling does not average away."""
+    generator = torch.Generator().manual_seed(0)
+    ground = torch.randn(count, shape[0], *[1] * (len(shape) - 1), generator=generator)
+    return ground + torch.randn(count, *shape, generator=generator)
+
+
+def _agree(found: Tensor, expected: Tensor) -> bool:
+    if found.shape != expected.shape or not torch.isfinite(expected).all():
+        return False
+    scale = max(float(expected.abs().max()), float(found.abs().max()))
+    return bool((found - expected).abs().max() <= TOLERANCE[expected.dtype] * scale)
+
+
+def _normalised(network: nn.Module, groups: Sequence[Group]) -> set[str]:
+    """Return the names of groups over whose channels a layer takes statistics: of one channel there are none."""
+    layers = {name for name, module in network.named_modules() if isinstance(module, OVER_CHANNELS)}
+    return {group.name for group in groups if any(member.layer in layers for member in group.members)}
+
+
+def _random_recipe(
+    groups: Sequence[Group], pruned: set[str], normalised: set[str], seed: int
+) -> dict[str, IntArray]:
+    """Return the filters kept: one of each block, all but one, or a random number, at random places."""
+    rng = np.random.default_rng(seed)
+    kept = {}
+    for group in groups:
+        most = group.width // group.step
+        least = min(LEAST_NORMALISED, most) if group.name in normalised else 1
+        quota = rng.choice([least, most - 1, rng.integers(least, most + 1)]) if group.name in pruned else most
+        parts = [rng.permutation(np.flatnonzero(group.blocks == b))[:quota] for b in range(group.step)]
+        kept[group.name] = np.sort(np.concatenate(parts))
+    return kept
+
+
+def _randomise(network: nn.Module) -> None:
+    """Draw values that hide nothing: none is one or zero."""
+    with torch.no_grad():
+        for held in [*network.parameters(), *network.buffers()]:
+            if held.is_floating_point() and held.dim() > 1:
+                held.normal_(std=held[0].numel() ** -0.5)
+            elif held.is_floating_point() and held.numel() > 1:
+                held.uniform_(0.5, 1.5)
+
+
+def silence(
+    network: nn.Module, groups: Sequence[Group], kept: Mapping[str, IntArray]
+) -> list[tuple[nn.Module, IntArray]]:
+    """Let no layer read the filters that are not kept, in place; return the norms and what they are to leave out."""
+    norms: list[tuple[nn.Module, IntArray]] = []
+    for member, gone in gone_channels(groups, kept):
+        parent, _, attribute = member.layer.rpartition(".")
+        layer = getattr(network.get_submodule(parent), attribute)
+        if member.side == "in":
+            _unplug(layer, torch.from_numpy(gone))
+        elif isinstance(layer, OVER_CHANNELS):
+            norms.append((layer, gone))
+    return norms
+
+
+@torch.no_grad()
+def _unplug(layer: nn.Module, gone: Tensor) -> None:
+    weight = cast(Tensor, layer.weight)
+    if isinstance(layer, nn.Linear):
+        weight[:, gone] = 0
+    elif cast(Convolution, layer).transposed:
+        weight[gone] = 0
+    else:
+        blocks = weight.reshape(cast(int, layer.groups), -1, *weight.shape[1:])
+        blocks[gone // weight.shape[1], :, gone % weight.shape[1]] = 0
+
+
+class _Liven(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Scales weights and sets statistics while images pass, so that no signal dies: what is dead would hide a fault."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = func.overloadpacket.__name__
+        held = args[1] if len(args) > 1 else None
+        if isinstance(held, nn.Parameter) and id(held) not in self._seen:
+            self._seen.add(id(held))
+            if name == "linear" or (name.startswith("conv") and "transpose" not in name):
+                self._standardise(
+                    func(*args, **(kwargs or {})), name, held, args[2] if len(args) > 2 else None
+                )
+            elif name == "batch_norm" and args[3] is not None:
+                values = args[0].movedim(1, 0).flatten(1)
+                args[3].mul_(values.std(1)).add_(values.mean(1) - values.std(1))
+                args[4].mul_(values.var(1) + SMALLEST)
+        return func(*args, **(kwargs or {}))
+
+    def _standardise(self, made: Tensor, name: str, weight: Tensor, bias: Tensor | None) -> None:
+        axis = made.dim() - 1 if name == "linear" else made.dim() - weight.dim() + 1
+        channels = made.movedim(axis, 0).flatten(1)
+        spread = channels.std(1)
+        spread = spread.clamp(min=0.1 * float(spread.max()) + SMALLEST)
+        weight.div_(spread.reshape(-1, *[1] * (weight.dim() - 1)))
+        if bias is not None:
+            bias.copy_((bias - channels.mean(1)) / spread + 0.5 * torch.randn_like(bias))
+
+
+class _Silence(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Lets norms leave channels out of their statistics, and turns chance off: dropout passes everything."""
+
+    def __init__(self, norms: Sequence[tuple[nn.Module, IntArray]]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._norms = {id(norm): gone for norm, gone in norms}
+        self._now: list[int] = []  # the norm that runs
+        self._hooks = [
+            hook
+            for norm, _ in norms
+            for hook in (norm.register_forward_pre_hook(self._enter), norm.register_forward_hook(self._leave))
+        ]
+
+    def _enter(self, norm: nn.Module, inputs: Any) -> None:
+        self._now.append(id(norm))
+
+    def _leave(self, norm: nn.Module, inputs: Any, output: Any) -> None:
+        self._now.pop()
+
+    def __exit__(self, *reason: Any) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        super().__exit__(*reason)  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = func.overloadpacket.__name__.rstrip("_")
+        if self._now and name in ("layer_norm", "rms_norm"):
+            return self._normalise(func, args, -1)
+        if self._now and name == "group_norm" and args[1] == 1:
+            return self._normalise(func, args, 1)
+        if name.endswith("dropout"):
+            return args[0]
+        result = func(*args, **(kwargs or {}))
+        if name == "bernoulli":
+            return result.fill_(1)
+        return result.fill_(0.5) if name in ("rand", "rand_like") else result
+
+    def _normalise(self, func: Any, args: tuple[Any, ...], axis: int) -> Tensor:
+        """Normalise over the channels that are left; the others are zero."""
+        images = args[0]
+        stay = torch.from_numpy(np.setdiff1d(np.arange(images.shape[axis]), self._norms[self._now[-1]]))
+        count = 1 if axis == 1 else [len(stay)]
+        scales = [held[stay] if isinstance(held, Tensor) else held for held in args[2:4]]
+        rest = func(images.index_select(axis, stay), count, *scales, *args[4:])
+        return torch.zeros_like(images).index_copy(axis, stay, rest)
