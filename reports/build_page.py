@@ -96,7 +96,11 @@ def judged() -> Iterator[Judged]:
         for path in reports:
             content = json.loads(path.read_text())
             axis = next(key for key, words in AXIS_WORDS.items() if words == content["axis_words"])
-            title = name if axis == population.regime_axis else f"{name}, {content['axis_words']} regimes"
+            title = (
+                name
+                if axis == population.regime_axis
+                else f"{name}, {content['axis_words'].removesuffix('s')} regimes"
+            )
             yield Judged(
                 title,
                 population,
@@ -185,7 +189,7 @@ def plain_medians(population: popstats.Population, axis: Any) -> str:
     where = {
         "middle": "in the middle bin",
         "low": "in the bin of the lowest mCB",
-        "high": "in the bin of the highest",
+        "high": "in the bin of the highest mCB",
     }
     told = join_words([f"{where[key]} in {ends[key]}" for key in where if ends[key]])
     return (

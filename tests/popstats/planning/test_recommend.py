@@ -313,14 +313,15 @@ def test_the_law_predicts_recipes_that_it_has_not_seen(digits):
 def test_from_the_command_line(tmp_path, capsys):
     from popstats.__main__ import main
 
-    path = tmp_path / "recipe.json"
+    path, listed = tmp_path / "recipe.json", tmp_path / "listed.csv"
+    listed.write_text("macs,params\n1,1\n")
     assert main(["recommend", "digits-resnet8", "--reduction", "0.8", "-o", str(path)]) == 0
     out = capsys.readouterr().out
     assert "keep conv1" in out
     assert json.loads(path.read_text())["version"] == 1
     assert main(["recommend", "digits-resnet8", "--reduction", "80"]) == 2
     assert "write 0.8" in capsys.readouterr().err
-    assert main(["recommend", "digits-resnet8", "--drop", "5", "--candidates", str(path)]) == 2
+    assert main(["recommend", "digits-resnet8", "--drop", "5", "--candidates", str(listed)]) == 2
     assert "missing: conv1" in capsys.readouterr().err
     assert main(["recommend", "digits-resnet8", "-o", str(path)]) == 2
     assert re.search("--output would change nothing", capsys.readouterr().err)

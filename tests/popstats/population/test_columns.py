@@ -6,14 +6,15 @@ import pytest
 
 from popstats.population.columns import COLUMNS, REQUIRED, SCHEMA_VERSION, column, read_footer, schema
 
-#: Section 3 of the design in its order, and the optional latency: a renamed column breaks every stored table.
+#: Section 3 of the design in its order, a winner search's losses and the optional latency: renaming one breaks tables.
 CONTRACT = """
 subnetwork_id recipe_id original_id population
 network dataset input_size regime_axis regime_target space
 widths group_names ratios_requested ratios_achieved ratio_mean ratio_std criterion
 macs params original_macs original_params
 retraining epochs learning_rate batch_size weight_decay augmentation seed training_macs
-original_accuracy accuracy_pruned accuracy_recalibrated accuracy accuracy_kind accuracy_val test_loss n_test
+original_accuracy accuracy_pruned accuracy_recalibrated accuracy accuracy_kind accuracy_val
+test_loss val_loss train_loss n_test
 seconds latency_ms latency_batch status error
 code_version torch_version device cpu_capability memory_format started_at
 """.split()  # noqa: SIM905 (the table reads better in lines)

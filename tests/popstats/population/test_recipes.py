@@ -11,6 +11,7 @@ from popstats.population.recipes import prepared_recipes
 from popstats.population.simulate import simulate_population
 from popstats.posterior.mean_curve import MeanCurve
 from popstats.posterior.pointwise import fitted_points, sample_of, thinned
+from popstats.words import sentence
 
 #: Columns of `optima()` that a shift of one technique must leave alone.
 PLACES = ["mcb", "mcb_lower", "mcb_upper", "near_lower", "near_upper", "residual_sd", "p_interior"]
@@ -152,7 +153,8 @@ def test_too_few_recipes_for_a_term_more_are_not_fitted():
         np.sort(np.argsort(population.technique, kind="stable")[[*range(5), *range(-5, 0)]])
     )
     (regime,) = prepare_regimes(prepared_recipes(ten, "macs"))
-    assert regime.reason == "10 recipes; a curve through 2 retraining techniques needs at least 11"
+    told = sentence(regime.reason)
+    assert told == "10 recipes; a curve through 2 retraining techniques needs at least 11."
 
 
 def test_saved_and_loaded_exactly(tmp_path):
