@@ -224,6 +224,8 @@ def test_a_worker_keeps_network_and_scores_on_the_host_and_images_on_the_gpu(
     parts, weights, monkeypatch, gpu
 ):
     opened = parts[0]
+    # Groups are read off real values, which fake tensors do not have.
+    monkeypatch.setattr(subnetworks, "find_groups", lambda *_: opened.groups)
     monkeypatch.setattr(subnetworks, "score_filters", lambda *_, **__: {})
     context = WorkerContext.from_parts(opened.plan, opened.images, weights, opened.original, CUDA)
     assert context.images.train.images.device == CUDA
