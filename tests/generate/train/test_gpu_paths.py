@@ -200,6 +200,12 @@ def parts(tiny_run):
     return context, training, cut_network(context, training)
 
 
+@pytest.fixture(scope="module")
+def weights(parts):
+    """The original's weights as a file's bytes, read before any tensor is a fake one."""
+    return weights_bytes(parts[0].network)
+
+
 def test_a_whole_training_from_the_cut_network_to_its_row(parts, gpu, monkeypatch):
     opened, training, network_cut = parts
     monkeypatch.setattr(subnetworks, "cut_network", lambda *_: network_cut)
@@ -214,18 +220,18 @@ def test_a_whole_training_from_the_cut_network_to_its_row(parts, gpu, monkeypatc
     assert devices(context.network) == {"cpu"}
 
 
-def test_a_worker_keeps_network_and_scores_on_the_host_and_images_on_the_gpu(parts, monkeypatch, gpu):
+def test_a_worker_keeps_network_and_scores_on_the_host_and_images_on_the_gpu(
+    parts, weights, monkeypatch, gpu
+):
     opened = parts[0]
+    # Groups are read off real values, which fake tensors do not have.
+    monkeypatch.setattr(subnetworks, "find_groups", lambda *_: opened.groups)
     monkeypatch.setattr(subnetworks, "score_filters", lambda *_, **__: {})
-    context = WorkerContext.from_parts(
-        opened.plan, opened.images, weights_bytes(opened.network), opened.original, CUDA
-    )
+    context = WorkerContext.from_parts(opened.plan, opened.images, weights, opened.original, CUDA)
     assert context.images.train.images.device == CUDA
     assert context.kernel is None
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (1000, 1000))
-    context = WorkerContext.from_parts(
-        opened.plan, opened.images, weights_bytes(opened.network), opened.original, CUDA
-    )
+    context = WorkerContext.from_parts(opened.plan, opened.images, weights, opened.original, CUDA)
     assert context.images.train.images.device == CPU
 
 
