@@ -14,7 +14,7 @@ there by 0.7 standard errors on average).
 Smoothness 7/4, not 5/2: the coefficients of a curve whose curvature jumps somewhere fall with frequency as
 those of a Matern-5/2 process do, and a prior as smooth as the truth rounds the jump off by more than its own
 standard error. A prior that is somewhat rougher is one whose intervals cover (Knapik et al.), and costs no power
-(ARCHITECTURE.md has the figures).
+(DECISIONS.md has the figures).
 
 References
 ----------

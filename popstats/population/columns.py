@@ -1,6 +1,6 @@
 """The population table: each column's name, type, unit, legal values and meaning, declared once.
 
-The Arrow schema, the checks on reading, the column table in the README and the axis labels of the report
+The Arrow schema, the checks on reading, docs/columns.md and the axis labels of the report
 all come from `COLUMNS`. This module imports pyarrow and nothing heavier, because `generate` writes with it.
 """
 
@@ -24,7 +24,7 @@ class Column:
     name: str  # Name in the table, in code and (through `label`) on axes.
     type: pa.DataType  # Arrow type of the values.
     unit: str  # Unit of the values; "" where there is none.
-    meaning: str  # One sentence for the README's table.
+    meaning: str  # One sentence for docs/columns.md.
     # Which part of the row it belongs to: identity, place, recipe, cost, retraining, result, provenance.
     station: str
     # minimum, maximum: Legal closed range of numeric values.
@@ -42,7 +42,7 @@ class Column:
 
     @property
     def legal(self) -> str:
-        """The legal values in words, for error messages and the README."""
+        """The legal values in words, for error messages and docs/columns.md."""
         if self.choices:
             return " | ".join(self.choices)
         if self.above is not None:
