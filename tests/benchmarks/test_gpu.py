@@ -109,7 +109,7 @@ def test_a_cut_network_is_the_masked_one(candidates, exact_products, device, nam
     groups = find_groups(network, SMALL)
     scores = {group.name: torch.arange(group.width).float() % 5 for group in groups}
     kept = choose_filters(scores, groups, recipe(network, groups)[0])
-    smaller = cut(network, SMALL, groups, kept).to(device)
+    smaller = cut(network, groups, kept).to(device)
     whole = network.to(device)
     masks = candidates.Masks(whole, groups, device)
     masks.keep(kept)
@@ -136,7 +136,7 @@ def test_a_masked_network_trains_as_the_cut_one_and_can_be_used_again(candidates
     groups = find_groups(network, SMALL)
     scores = {group.name: torch.arange(group.width).float() for group in groups}
     kept = choose_filters(scores, groups, recipe(network, groups)[0])
-    cut_one = cut(network, SMALL, groups, kept).to(device)
+    cut_one = cut(network, groups, kept).to(device)
     train(cut_one, images, SETTINGS, macs=1, seed=3, device=device)
     network.to(device)
     masks = candidates.Masks(network, groups, device)
