@@ -23,7 +23,15 @@ from popstats.errors import PlanError
 DEFAULT_PLAN = Path(__file__).parent / "plans" / "digits.toml"
 TECHNIQUES = ("fine-tune", "lr-rewind", "scratch")
 CRITERIA = ("group_l2", "l1", "l2", "bn_scale", "fpgm", "taylor", "random")
+MAGNITUDE = "magnitude"  # score of weights
 AXES = ("macs", "params", "both")
+KINDS = ("filters", "weights", "2:4")
+# What can be trained beside the recipes of a population, by kind of pruning.
+PLAIN_BASELINES = {
+    "filters": ("uniform",),
+    "weights": ("uniform", "erk", "global", "lamp"),
+    "2:4": ("erk", "global", "lamp"),
+}
 BASELINES = ("torch-pruning", "uniform", "isomorphic", "random")
 LEAST_TRAININGS = 8  # of a search: its pilot, one round and its finish
 SCHEDULES = ("constant", "one-cycle", "cosine", "steps")
@@ -130,6 +138,19 @@ class NetworkPlan:
 
 
 @dataclass(frozen=True)
+class PruningPlan:
+    """What is removed from the network."""
+
+    # filters | weights (unstructured, a density per layer) | 2:4 (two of each four weights go, in some layers).
+    kind: str = "filters"
+    # Weights that every filter keeps with kind = "weights": layers that collapse to single weights fake an optimum.
+    floor: int = 2
+
+
+FILTERS = PruningPlan()
+
+
+@dataclass(frozen=True)
 class ImagesPlan:
     """Which images it is trained and tested on."""
 
@@ -160,15 +181,18 @@ class RecipePlan:
     """One block of recipes: the same number in each of its regimes, each trained with each technique and seed."""
 
     regimes: tuple[float, ...]  # Target reductions, each in (0, 1).
-    count: int  # Recipes a regime.
+    count: int  # Recipes per regime; may be 0 with baselines.
     axis: str = "macs"  # macs | params | both: which reduction the regimes fix.
     space: Space = STRATIFIED  # random | stratified | std:LOW-HIGH | refined:FILE.
     seeds: int = 1  # Trainings of each recipe, with seeds 0, 1, ...
     retraining: tuple[str, ...] = ("fine-tune",)  # Techniques: fine-tune, lr-rewind, scratch.
-    criterion: str = "group_l2"  # Filter score: group_l2 | l1 | l2 | bn_scale | fpgm | taylor | random.
+    # Filter score: group_l2 | l1 | l2 | bn_scale | fpgm | taylor | random. Weights always go by "magnitude".
+    criterion: str = "group_l2"
     # `stratified` spreads over mean computation budgets between 1/mcb_range and mcb_range.
     mcb_range: float = 2.0
     round_to: int = 1  # Widths are multiples of this (or the full width), and at least this.
+    # Trained beside the recipes, in the same ways: uniform; of weights also erk | global | lamp.
+    baselines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -201,6 +225,7 @@ class Plan:
     search: SearchPlan | None = None  # Instead of recipes: which winner is searched for.
     # network, images, original: What is pruned, on which images, and where its weights come from.
     network: NetworkPlan = field(default_factory=NetworkPlan)
+    pruning: PruningPlan = field(default_factory=PruningPlan)  # What is removed: filters or weights.
     images: ImagesPlan = field(default_factory=ImagesPlan)
     original: OriginalPlan = field(default_factory=OriginalPlan)
     # Settings of each technique that the recipes use; keys left out are the original's.
@@ -283,7 +308,7 @@ def plan_from_dict(table: Mapping[str, Any], where: str = "plan") -> Plan:
     """Build and check a plan from nested plain values, as TOML or a stored population's footer holds them."""
     table = dict(table)
     retraining = table.pop("retraining", {})
-    plan = _build(Plan, table, where)
+    plan = _with_magnitude(_build(Plan, table, where), table, where)
     usual: Mapping[str, Any] = {}
     if plan.images.name == "digits" and "training" not in table.get("original", {}):
         usual = DIGITS_TRAINING
@@ -298,6 +323,22 @@ def plan_from_dict(table: Mapping[str, Any], where: str = "plan") -> Plan:
     return plan
 
 
+def _with_magnitude(plan: Plan, table: Mapping[str, Any], where: str) -> Plan:
+    """Return the plan with the only score that weights go by, where weights are pruned."""
+    if plan.pruning.kind == "filters":
+        return plan
+    for number, block in enumerate(table.get("recipes", ())):
+        given = block.get("criterion", MAGNITUDE)
+        if given != MAGNITUDE:
+            raise PlanError(
+                f"{where}, recipes[{number}], criterion: {given!r} ranks filters; with pruning.kind = "
+                f"{plan.pruning.kind!r} weights go by their {MAGNITUDE}. Leave it out."
+            )
+    return dataclasses.replace(
+        plan, recipes=tuple(dataclasses.replace(block, criterion=MAGNITUDE) for block in plan.recipes)
+    )
+
+
 def only_adds(old: Plan, new: Plan) -> bool:
     """Whether `new` asks for everything that `old` does, and at most for more recipes, regimes, seeds or techniques."""
     if _fixed_parts(old) != _fixed_parts(new):
@@ -309,12 +350,17 @@ def only_adds(old: Plan, new: Plan) -> bool:
 
 def _fixed_parts(plan: Plan) -> tuple[object, ...]:
     """Return what may not change on an existing run folder."""
-    return plan.name, plan.network, plan.images, plan.original, plan.seed, plan.search
+    return plan.name, plan.network, plan.pruning, plan.images, plan.original, plan.seed, plan.search
 
 
 def _block_only_adds(old: RecipePlan, new: RecipePlan) -> bool:
     grown = dataclasses.replace(
-        old, regimes=new.regimes, count=new.count, seeds=new.seeds, retraining=new.retraining
+        old,
+        regimes=new.regimes,
+        count=new.count,
+        seeds=new.seeds,
+        retraining=new.retraining,
+        baselines=new.baselines,
     )
     return (
         grown == new
@@ -322,6 +368,7 @@ def _block_only_adds(old: RecipePlan, new: RecipePlan) -> bool:
         and new.seeds >= old.seeds
         and set(new.regimes) >= set(old.regimes)
         and set(new.retraining) >= set(old.retraining)
+        and set(new.baselines) >= set(old.baselines)
     )
 
 
@@ -455,13 +502,24 @@ def _check_plan(plan: Plan, where: str) -> None:
     _check_training(plan.original.training, f"{where}, original.training")
     for name, settings in plan.retraining.items():
         _check_training(settings, f"{where}, retraining.{name}")
+    _one_of(plan.pruning.kind, KINDS, f"{where}, pruning.kind")
+    _at_least(plan.pruning.floor, 1, f"{where}, pruning.floor")
+    if plan.search is not None and plan.pruning.kind != "filters":
+        raise PlanError(f"{where}, pruning.kind: a search prunes filters, got {plan.pruning.kind!r}.")
     for number, block in enumerate(plan.recipes):
-        _check_recipes(block, f"{where}, recipes[{number}]")
+        _check_recipes(block, plan.pruning.kind, f"{where}, recipes[{number}]")
 
 
-def _check_recipes(block: RecipePlan, where: str) -> None:
+def _check_recipes(block: RecipePlan, kind: str, where: str) -> None:
     _one_of(block.axis, AXES, f"{where}, axis")
-    _one_of(block.criterion, CRITERIA, f"{where}, criterion")
+    if kind == "filters":
+        _one_of(block.criterion, CRITERIA, f"{where}, criterion")
+    elif block.round_to != 1:
+        raise PlanError(f"{where}, round_to: only numbers of filters are rounded; leave it out.")
+    for baseline in block.baselines:
+        _one_of(baseline, PLAIN_BASELINES[kind], f"{where}, baselines")
+    if block.baselines and block.axis == "both":
+        raise PlanError(f"{where}, baselines: a baseline meets one budget; got axis = 'both'.")
     for technique in block.retraining:
         _one_of(technique, TECHNIQUES, f"{where}, retraining")
     if not block.regimes or not block.retraining:
@@ -477,7 +535,7 @@ def _check_recipes(block: RecipePlan, where: str) -> None:
             f"{where}: regimes and retraining techniques must not repeat; got {block.regimes} and "
             f"{block.retraining}."
         )
-    _at_least(block.count, 1, f"{where}, count")
+    _at_least(block.count, 0 if block.baselines else 1, f"{where}, count")
     _at_least(block.seeds, 1, f"{where}, seeds")
     _at_least(block.round_to, 1, f"{where}, round_to")
     if block.mcb_range <= 1:

@@ -10,14 +10,19 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-from generate.plan import Plan, RecipePlan, TrainingSettings
+from generate.plan import FILTERS, Plan, PruningPlan, RecipePlan, TrainingSettings
 from generate.prune.cost_forms import CostModel
+from generate.recipes.baselines import baseline_widths
 from generate.recipes.sample import Recipes, sample_recipes
 from popstats.errors import PlanError
 
 # Recipes drawn twice are drawn again this often before a space counts as exhausted.
 REDRAWS = 5
+
+# What the space of a baseline's trainings begins with; its name follows.
+BASELINE = "baseline:"
 
 # What stands for the block of a search's trainings, and of those that confirm its winner.
 SEARCH, CONFIRMATION = -1, -2
@@ -41,7 +46,7 @@ class Training:
     target: float  # reduction
     space: str  # that its recipe was drawn from
     criterion: str  # filter score
-    widths: tuple[int, ...]  # channels kept in each group
+    widths: tuple[int, ...]  # channels kept in each group, or weights in each layer
     ratios_requested: tuple[float, ...]  # fraction to remove of each group, before rounding
     macs: int
     params: int
@@ -87,6 +92,7 @@ def recipe_identity(
     technique: str,
     criterion: str,
     settings: TrainingSettings,
+    pruning: PruningPlan = FILTERS,
 ) -> dict[str, Any]:
     """Return what makes a recipe the same recipe: everything that decides its accuracy except the seed.
 
@@ -95,13 +101,14 @@ def recipe_identity(
     training: dict[str, Any] = {"technique": technique, **settings.identity()}
     if technique != "scratch":
         training["criterion"] = criterion
-    return {
+    identity = {
         "original_id": original_id,
         "dataset": dataset,
         "input_size": input_size,
         "widths": dict(widths),
         "training": training,
     }
+    return identity if pruning.kind == "filters" else {**identity, "pruning": asdict(pruning)}
 
 
 def subnetwork_identity(identity: Mapping[str, Any], seed: int | None = None) -> str:
@@ -111,9 +118,14 @@ def subnetwork_identity(identity: Mapping[str, Any], seed: int | None = None) ->
 
 
 def make_worklist(
-    plan: Plan, costs: CostModel, *, place: Place, existing: Sequence[Training] = ()
+    plan: Plan,
+    costs: CostModel,
+    *,
+    place: Place,
+    network: nn.Module | None = None,  # whose weights tell some baselines apart: the original network
+    existing: Sequence[Training] = (),
 ) -> tuple[Training, ...]:
-    """Return all trainings that the plan asks for, the existing ones first and unchanged."""
+    """Return all trainings of the plan, the existing ones first and unchanged."""
     # New ones are interleaved over blocks and regimes, so that every regime fills up evenly and the time that
     # remains can be told from the time that passed.
     taken = {training.subnetwork_id for training in existing}
@@ -121,6 +133,7 @@ def make_worklist(
     for number, block in enumerate(plan.recipes):
         for target in block.regimes:
             recipes = _draw_regime(plan, number, target, costs, place, existing, taken)
+            recipes += _baselines(plan, number, target, costs, place, network, existing, taken)
             for position, new in enumerate(recipes):
                 taken.update(training.subnetwork_id for training in new)
                 keyed += [((position + 0.5) / len(recipes), training) for training in new]
@@ -146,6 +159,7 @@ def _identified(training: Training, names: Sequence[str], plan: Plan, place: Pla
         training.technique,
         training.criterion,
         plan.retraining[training.technique],
+        plan.pruning,
     )
     return replace(
         training,
@@ -165,14 +179,15 @@ def _draw_regime(
 ) -> list[list[Training]]:
     """Return the trainings that a regime of a block lacks, by recipe; fewer recipes if the space has no more."""
     block = plan.recipes[number]
-    held = {t.widths: t for t in existing if t.block == number and math.isclose(t.target, target)}
+    held = {t.widths: t for t in existing if _is_of(t, number, target, block.space)}
     found = {widths: _trainings_of(plan, number, one, costs, place, taken) for widths, one in held.items()}
     for attempt in range(REDRAWS):
         missing = block.count - len(found)
         if missing <= 0:
             break
         rng = np.random.default_rng([plan.seed, number, round(target * 1e6), len(held), attempt])
-        for one in _as_trainings(_sample(block, number, target, costs, missing, rng), block, number, target):
+        drawn = _sample(block, number, target, costs, missing, rng)
+        for one in _as_trainings(drawn, block, number, target, block.space):
             # A recipe that another block trains in just the same way does not count.
             if one.widths not in found and (new := _trainings_of(plan, number, one, costs, place, taken)):
                 found[one.widths] = new
@@ -198,7 +213,37 @@ def _sample(
         raise PlanError(f"recipes[{number}], regimes: {target:g}: {said}") from error
 
 
-def _as_trainings(drawn: Recipes, block: RecipePlan, number: int, target: float) -> Iterator[Training]:
+def _is_of(training: Training, number: int, target: float, space: str) -> bool:
+    return (training.block, training.space) == (number, space) and math.isclose(training.target, target)
+
+
+def _baselines(
+    plan: Plan,
+    number: int,
+    target: float,
+    costs: CostModel,
+    place: Place,
+    network: nn.Module | None,
+    existing: Sequence[Training],
+    taken: Set[str],
+) -> list[list[Training]]:
+    """Return the trainings that the baselines of a regime lack, by baseline."""
+    block, found = plan.recipes[number], []
+    for name in block.baselines:
+        space = f"{BASELINE}{name}"
+        recipe = next((t for t in existing if _is_of(t, number, target, space)), None)
+        if recipe is None:
+            widths = baseline_widths(name, costs, network, block.axis, target)[None]
+            macs, params = costs.both(widths)
+            drawn = Recipes(widths, 1 - widths / costs.full_widths, macs, params, np.zeros(1, dtype=bool))
+            recipe = next(_as_trainings(drawn, block, number, target, space))
+        found.append(_trainings_of(plan, number, recipe, costs, place, taken))
+    return [new for new in found if new]
+
+
+def _as_trainings(
+    drawn: Recipes, block: RecipePlan, number: int, target: float, space: str
+) -> Iterator[Training]:
     for widths, ratios, macs, params in zip(
         drawn.widths.tolist(), drawn.ratios_requested.tolist(), drawn.macs, drawn.params, strict=True
     ):
@@ -206,7 +251,7 @@ def _as_trainings(drawn: Recipes, block: RecipePlan, number: int, target: float)
             block=number,
             axis=block.axis,
             target=target,
-            space=block.space,
+            space=space,
             criterion=block.criterion,
             widths=tuple(widths),
             ratios_requested=tuple(round(ratio, 6) for ratio in ratios),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import torch
 from generate.inputs.kernel import kernel_for
 from generate.plan import Plan, TrainingSettings
 from generate.prune.cost_forms import CostModel, group_lines
+from generate.prune.masks import dense_layers, prune_network
 from generate.recipes.baselines import search_problem
 from generate.recipes.feasible import feasible_range
 from generate.recipes.sample import TOLERANCE, mcb_correlations
@@ -87,10 +89,17 @@ def _print_groups(plan: Plan, prepared: PreparedPlan) -> None:
     )
     print(
         f"{costs.original_macs:,} MACs, {costs.original_params:,} parameters, {len(costs.groups)} "
-        "dependency groups:"
+        f"{'dependency groups' if plan.pruning.kind == 'filters' else 'layers to prune'}:"
     )
     for line in group_lines(costs):
         print(f"  {line}")
+    if plan.pruning.kind != "filters":
+        if dense := dense_layers(prepared.network, costs.groups, plan.pruning):
+            print(f"  Layers that stay dense: {dense}.")
+        print(
+            "  width: number of weights; step: widths are multiples of it. MACs count non-zero weights and are theoretical."
+        )
+        return
     print(
         "  A layer belongs to the groups of its inputs and of its outputs, so the shares add up to more than 100 %; "
         "step: widths are multiples of it."
@@ -120,13 +129,15 @@ def _print_regimes(plan: Plan, costs: CostModel, trainings: tuple[Training, ...]
         missed = _off_target(axis, target, macs, params)
         if missed:
             print(
-                f"{'':>13}{missed} of these recipes miss the target by more than 0.5 %: whole filters allow no less"
+                f"{'':>13}{missed} of these recipes miss the target by more than 0.5 %: the widths' steps allow no less"
             )
     print(
         "  closest group: the width most correlated with log mCB; near +1 or -1 its effect cannot be separated from "
         "that of mCB."
     )
     print("Feasible ranges (STD: standard deviation of the pruning ratios over groups):")
+    if plan.pruning.kind == "weights":
+        print(f"  Floor: every filter keeps at least {plan.pruning.floor} weights.")
     blocks = {(t.axis, t.target): plan.recipes[t.block].round_to for t in trainings}
     for (axis, target), round_to in sorted(blocks.items()):
         print(f"{axis:>6} {target:>5.2f} {feasible_range(costs, axis, target, round_to)}")
@@ -190,13 +201,9 @@ def _time_one(
     device: torch.device,
 ) -> tuple[float, float]:
     """Return the seconds of one step and of one pass over the test images."""
-    import dataclasses
-
-    from generate.prune.cut import cut_to_widths
-
-    images = prepared.images
-    scores = {group.name: torch.ones(group.width) for group in prepared.costs.groups}
-    network = cut_to_widths(prepared.network, prepared.costs.groups, scores, widths)
+    images, groups = prepared.images, prepared.costs.groups
+    scores = {group.name: torch.ones(group.width) for group in groups}
+    network = prune_network(prepared.network, groups, scores, widths, prepared.plan.pruning)
     fresh_weights(network, 0)
     network.to(device)
     kernel = kernel_for(device, images.input_shape)

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from generate.inputs.images import ImageSet, Split
 from generate.inputs.kernel import Kernel, kernel_for
 from generate.inputs.networks import planned_network
-from generate.plan import Plan, TrainingSettings
+from generate.plan import MAGNITUDE, Plan, TrainingSettings
 from generate.prune.cost_forms import CostModel, cost_forms
-from generate.prune.cut import cut_to_widths
 from generate.prune.groups import Group, find_groups
+from generate.prune.masks import magnitudes, prune_network, weight_costs, zero_removed
 from generate.prune.scores import score_filters
 from generate.recipes.worklist import CONFIRMATION, Training
 from generate.train.device import FUSED, Provenance, memory_format, now, provenance_of
@@ -75,8 +75,12 @@ class WorkerContext:
         """Build the original network, score its filters and put the images where trainings run."""
         network = planned_network(plan.network, classes=images.classes, input_shape=images.input_shape).eval()
         load_weights(network, weights, "the original network's weights")
-        groups = find_groups(network, images.input_shape, plan.network.keep)
-        scores = {name: _scores(name, plan, images, network, groups) for name in sorted(plan.criteria)}
+        if plan.pruning.kind == "filters":
+            groups = find_groups(network, images.input_shape, plan.network.keep)
+            scores = {name: _scores(name, plan, images, network, groups) for name in sorted(plan.criteria)}
+        else:
+            groups = weight_costs(network, images.input_shape, plan.pruning, plan.network.keep).groups
+            scores = {MAGNITUDE: magnitudes(network, groups)}
         network.zero_grad(set_to_none=True)
         kernel = kernel_for(device, images.input_shape)
         provenance = provenance_of(device, kernel)
@@ -112,11 +116,12 @@ def _resident(images: ImageSet, device: torch.device) -> ImageSet:
 
 
 def cut_network(context: WorkerContext, training: Training) -> nn.Module:
-    """Return the network cut to the training's widths, with the original's weights (fresh ones for scratch), on the CPU."""
-    scores = context.scores[training.criterion]
-    network = cut_to_widths(context.network, context.groups, scores, training.widths)
+    """Return the network pruned to a recipe, with the original's weights (fresh ones for scratch), on the CPU."""
+    scores, pruning = context.scores[training.criterion], context.plan.pruning
+    network = prune_network(context.network, context.groups, scores, training.widths, pruning)
     if training.technique == "scratch":
         fresh_weights(network, training.torch_seed)
+        zero_removed(network)
     return network
 
 
@@ -257,7 +262,10 @@ def _identity_columns(context: WorkerContext, training: Training) -> dict[str, A
 def _recipe_columns(context: WorkerContext, training: Training) -> dict[str, Any]:
     full = np.array([group.width for group in context.groups])
     achieved = 1 - np.array(training.widths) / full
+    kind = context.plan.pruning.kind
     return {
+        "pruning": kind,
+        "densities": None if kind == "filters" else (1 - achieved).tolist(),
         "widths": list(training.widths),
         "group_names": [group.name for group in context.groups],
         "ratios_requested": list(training.ratios_requested),

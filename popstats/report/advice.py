@@ -276,9 +276,9 @@ def _tables(
         columns, rows, caption = columns[:-1], [row[:-1] for row in rows], "Per pruning regime"
     found = [(caption, Table(columns, tuple(rows)))]
     if advised:
-        found.append(
-            ("Recommended widths: channels kept (share removed) per layer group", _width_table(advised))
-        )
+        unit = analysis.fit.population.width_unit
+        caption = f"Recommended widths: {unit} kept (share removed) per layer group"
+        found.append((caption, _width_table(advised)))
     return tuple(found)
 
 

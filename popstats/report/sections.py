@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from popstats.figures.check_figures import check_paragraphs, check_tables
 from popstats.figures.content import Section, Table
 from popstats.figures.curve_figures import INTERVALS, SHORT_ID
+from popstats.inference.draws import INTERVAL_MASS
 from popstats.inference.model import CHAINS, PARAMETRIC, Settings
 from popstats.judgement.analysis import Analysis, rows_of
 from popstats.population.files import populations
@@ -30,10 +32,13 @@ from popstats.words import (
     plural,
     probability,
     regime_name,
+    with_interval,
 )
 
 #: Recipes shown of each regime.
 SHOWN = 2
+#: What the space of a baseline's rows begins with; its name follows.
+BASELINE = "baseline:"
 #: What a row is known by, the first that the table has: one training, or one recipe.
 ID_COLUMNS = ("subnetwork_id", "recipe_id")
 
@@ -50,7 +55,9 @@ def best_section(analysis: Analysis, source: str) -> Section | None:
     short = _short(ids, known)
     tables = [("Best recipes per regime", _best_table(best, named, short))]
     if analysis.fit.population.widths is not None:
-        tables.append((_WIDTHS_CAPTION, _best_widths(analysis, best.drop_duplicates("regime"))))
+        unit = analysis.fit.population.width_unit
+        caption = f"Widths of the best recipe per regime: {unit} kept (share removed)"
+        tables.append((caption, _best_widths(analysis, best.drop_duplicates("regime"))))
     return Section(
         key="best",
         heading="The best networks",
@@ -64,7 +71,42 @@ def best_section(analysis: Analysis, source: str) -> Section | None:
     )
 
 
-_WIDTHS_CAPTION = "Widths of the best recipe per regime: channels kept (share removed)"
+def baseline_section(analysis: Analysis) -> Section | None:
+    """Return what the baselines of the plan dropped beside the other recipes of their regimes; None without any."""
+    frame = analysis.fit.population.frame
+    if "space" not in frame or "regime" not in frame:
+        return None
+    name = frame["space"].fillna("").astype(str)
+    rows = frame.assign(baseline=name.str.removeprefix(BASELINE).where(name.str.startswith(BASELINE), ""))
+    if not rows["baseline"].any():
+        return None
+    cells = []
+    for regime in (r.label for r in analysis.fit.regimes):
+        here = rows[rows["regime"] == regime]
+        others = here.loc[here["baseline"] == "", "accuracy_drop"]
+        for baseline, own in here[here["baseline"] != ""].groupby("baseline"):
+            drop, runs = own["accuracy_drop"], len(own)
+            half = (
+                stats.t.ppf((1 + INTERVAL_MASS) / 2, runs - 1) * drop.std() / runs**0.5
+                if runs > 1
+                else np.nan
+            )
+            better = percent(float((others < drop.mean()).mean()), 0) if len(others) else MISSING
+            cells.append((
+                regime_name(regime), str(baseline), with_interval(drop.mean(), drop.mean() - half, drop.mean() + half),
+                count(runs), number(own["mcb"].mean()), number(others.median()), better,
+            ))  # fmt: skip
+    columns = (
+        "removed", "baseline", f"mean drop, points ({percent(INTERVAL_MASS)} interval)", "trainings", "mCB",
+        "median drop of the other recipes", "other recipes that drop less",
+    )  # fmt: skip
+    return Section(
+        key="baselines",
+        heading="Baselines",
+        sentence="Recipes that need no study, trained in the same regimes and in the same ways.",
+        paragraphs=("Intervals are Student's t over the trainings of a baseline: the noise of seeds alone.",),
+        tables=(("Baselines per regime", Table(columns, tuple(cells))),),
+    )
 
 
 def _best(analysis: Analysis) -> pd.DataFrame:
@@ -154,8 +196,8 @@ PACKAGES = ("popstats", "numpy", "pandas", "scipy", "statsmodels", "pymc", "nutp
 
 #: Columns of the table whose distinct values the card lists.
 LISTED = (
-    "network", "dataset", "input_size", "space", "criterion", "retraining", "epochs", "learning_rate", "batch_size",
-    "weight_decay", "augmentation", "accuracy_kind", "n_test", "device",
+    "network", "dataset", "input_size", "pruning", "space", "criterion", "retraining", "epochs", "learning_rate",
+    "batch_size", "weight_decay", "augmentation", "accuracy_kind", "n_test", "device",
 )  # fmt: skip
 
 
