@@ -194,6 +194,8 @@ def _card(context: WorkerContext, row: dict[str, Any]) -> dict[str, str]:
         "mean": context.images.mean,
         "std": context.images.std,
     }
+    if row.get("densities"):
+        card["densities"] = dict(zip(row["group_names"], row["densities"], strict=True))
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in card.items()}
 
 

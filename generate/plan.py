@@ -129,7 +129,7 @@ class NetworkPlan:
     """Which architecture is pruned."""
 
     name: str = (
-        "cifar_resnet8"  # cifar_resnet8 | 20 | 32 | 56 | 110, a torchvision name, or "module:factory".
+        "cifar_resnet8"  # cifar_resnet8 | 14 | 20 | 32 | 56 | 110, a torchvision name, or "module:factory".
     )
     width: int | None = None  # Channels of a CIFAR ResNet's first stage (16).
     # standard | cifar: for small images, torchvision's ResNets start with a 3x3 convolution and no pooling.

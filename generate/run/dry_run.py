@@ -112,7 +112,7 @@ def _print_regimes(plan: Plan, costs: CostModel, trainings: tuple[Training, ...]
     for training in trainings:
         regimes.setdefault((training.axis, training.target, training.space), []).append(training)
     print(
-        f"{'regime':>12} {'space':<12} {'trainings':>9} {'recipes':>8} {'MACs left':>15} "
+        f"{'regime':>12} {'space':<16} {'trainings':>9} {'recipes':>8} {'MACs left':>15} "
         f"{'parameters left':>16} {'mCB':>12}  closest group"
     )
     for (axis, target, space), held in sorted(regimes.items()):
@@ -122,7 +122,7 @@ def _print_regimes(plan: Plan, costs: CostModel, trainings: tuple[Training, ...]
         mcb = macs / params
         ranges = " ".join(f"{low:>7.1%}..{high:<6.1%}" for low, high in (_ends(macs), _ends(params)))
         print(
-            f"{axis:>6} {target:>5.2f} {space:<12.12} {len(held):>9} {len(widths):>8} {ranges} "
+            f"{axis:>6} {target:>5.2f} {space:<16.16} {len(held):>9} {len(widths):>8} {ranges} "
             f"{mcb.min():>5.2f}..{mcb.max():<5.2f}  "
             f"{_confounder(costs, widths)}"
         )
@@ -141,6 +141,10 @@ def _print_regimes(plan: Plan, costs: CostModel, trainings: tuple[Training, ...]
     blocks = {(t.axis, t.target): plan.recipes[t.block].round_to for t in trainings}
     for (axis, target), round_to in sorted(blocks.items()):
         print(f"{axis:>6} {target:>5.2f} {feasible_range(costs, axis, target, round_to)}")
+    if {"global", "lamp"} & {name for block in plan.recipes for name in block.baselines}:
+        print(
+            "The baselines global and lamp go by the original's weights: those above are of an untrained network."
+        )
     techniques = Counter(training.technique for training in trainings)
     print("Retraining: " + ", ".join(f"{name} {count}" for name, count in sorted(techniques.items())))
 

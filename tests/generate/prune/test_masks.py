@@ -66,7 +66,9 @@ def counted(network: nn.Module) -> tuple[int, int]:
             total += int(functional.linear(torch.ones_like(inputs[0]), weight).sum())
         elif isinstance(layer, nn.ConvTranspose2d):
             ones = torch.ones_like(inputs[0])
-            total += int(functional.conv_transpose2d(ones, weight, stride=layer.stride, groups=layer.groups).sum())
+            total += int(
+                functional.conv_transpose2d(ones, weight, stride=layer.stride, groups=layer.groups).sum()
+            )
         else:  # padding is multiplied too: each weight once per output position
             total += int(weight.sum()) * math.prod(output.shape[2:])
 
@@ -74,7 +76,9 @@ def counted(network: nn.Module) -> tuple[int, int]:
         if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
             layer.register_forward_hook(count)
     marked(torch.randn(1, *SHAPE).double())
-    removed = sum(int(buffer.sum()) for name, buffer in network.named_buffers() if name.endswith("removed_weights"))
+    removed = sum(
+        int(buffer.sum()) for name, buffer in network.named_buffers() if name.endswith("removed_weights")
+    )
     return total, sum(p.numel() for p in network.parameters()) - removed
 
 
@@ -137,7 +141,8 @@ def test_layers_that_the_pattern_does_not_fit_stay_dense_and_are_named():
     costs = weight_costs(Odd(), SHAPE, TWO_OF_FOUR)
     assert [group.name for group in costs.groups] == ["grouped", "twice", "hidden", "head"]
     said = dense_layers(Odd(), costs.groups, TWO_OF_FOUR)
-    assert said.startswith("first, depthwise, up, unused (") and "multiple of 4" in said
+    assert said.startswith("first, depthwise, up, unused (")
+    assert "multiple of 4" in said
     with pytest.raises(PlanError, match="no layer of Sequential can be pruned with kind = '2:4'"):
         weight_costs(nn.Sequential(nn.Conv2d(2, 5, 3), nn.AvgPool2d(6), nn.Flatten()), SHAPE, TWO_OF_FOUR)
 
@@ -180,6 +185,17 @@ def test_momentum_and_decay_never_revive_a_removed_weight(network, optimiser, fr
         # Bit for bit: not even the sign of a zero changes.
         assert torch.equal(weight[gone].view(torch.int32), torch.zeros(int(gone.sum()), dtype=torch.int32))
         assert not torch.equal(weight[~gone], before[f"{name}.weight"][~gone])
+
+
+def test_a_masked_network_can_be_moved(network):
+    costs = weight_costs(network, SHAPE, WEIGHTS)
+    masked = prune_network(network, costs.groups, magnitudes(network, costs.groups), costs.least, WEIGHTS)
+    masked.to(memory_format=torch.channels_last).double()
+    masked(torch.randn(4, *SHAPE).double()).sum().backward()
+    for group in costs.groups:
+        weight = masked.get_submodule(group.name).weight
+        assert not weight.grad[weight == 0].any()
+        assert weight.grad[weight != 0].any()
 
 
 def test_what_is_saved_is_a_plain_dense_network(network):
