@@ -13,7 +13,7 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -255,6 +255,71 @@ class Plan:
         return searched | {block.criterion for block in self.recipes}
 
 
+@dataclass(frozen=True)
+class Limit:
+    """Which numbers are legal."""
+
+    holds: Callable[[Any], bool]
+    expected: str
+
+
+def _at_least(least: float) -> Limit:
+    return Limit(lambda value: value >= least, f"at least {least:g}")
+
+
+type Rule = Limit | tuple[str, ...]  # or the legal texts
+
+_POSITIVE = Limit(lambda value: value > 0, "a number above 0")
+_BELOW_ONE = Limit(lambda value: 0 <= value < 1, "0 to 1 (1 excluded)")
+_SHARE = Limit(lambda value: 0 < value < 1, "a share between 0 and 1 (0.9 for nine tenths)")
+_NAME = Limit(
+    lambda value: value not in ("", ".", "..") and not set(value) & set("/\\\0"),
+    "a name for the population, which also names its folder",
+)
+
+# What values are legal beside their type; of lists, each item.
+RULES: dict[type, dict[str, Rule]] = {
+    Plan: {
+        "name": _NAME,
+        "keep_weights": KEEP_WEIGHTS,
+        "seed": _at_least(0),
+        "latency_batch": _at_least(1),
+        "gpus_per_training": Limit(lambda v: 0 < v <= 1, "a share of one GPU, above 0 and at most 1"),
+    },
+    NetworkPlan: {"stem": STEMS},
+    PruningPlan: {"kind": KINDS, "floor": _at_least(1)},
+    ImagesPlan: {"limit": _at_least(1), "size": _at_least(1), "statement": _SHARE},
+    OriginalPlan: {"seed": _at_least(0)},
+    RecipePlan: {
+        "axis": AXES,
+        "retraining": TECHNIQUES,
+        "regimes": Limit(lambda v: 0 < v < 1, "a reduction between 0 and 1 (0.5 removes half)"),
+        "seeds": _at_least(1),
+        "round_to": _at_least(1),
+        "mcb_range": Limit(lambda v: v > 1, "more than 1 (2 spreads mCB over 1/2 to 2)"),
+    },
+    SearchPlan: {
+        "axis": AXES[:2],
+        "criterion": CRITERIA,
+        "technique": TECHNIQUES,
+        "baselines": BASELINES,
+        "reduction": _SHARE,
+        "trainings": _at_least(LEAST_TRAININGS),
+        "confirm": _at_least(2),
+    },
+    TrainingSettings: {
+        "schedule": SCHEDULES,
+        "precision": PRECISIONS,
+        "epochs": _POSITIVE,
+        "learning_rate": _POSITIVE,
+        "training_macs": _POSITIVE,
+        "batch_size": _at_least(2),
+        "weight_decay": _at_least(0),
+        **dict.fromkeys(("warm_up", "momentum", "label_smoothing"), _BELOW_ONE),
+    },
+}
+
+
 def toml_of(plan: Plan) -> str:
     """Return the plan as TOML with every default spelled out; read from anywhere, it is the same plan."""
     return "\n".join(_toml_lines(plan.as_dict())) + "\n"
@@ -308,7 +373,7 @@ def plan_from_dict(table: Mapping[str, Any], where: str = "plan") -> Plan:
     """Build and check a plan from nested plain values, as TOML or a stored population's footer holds them."""
     table = dict(table)
     retraining = table.pop("retraining", {})
-    plan = _with_magnitude(_build(Plan, table, where), table, where)
+    plan = _build(Plan, table, where)
     usual: Mapping[str, Any] = {}
     if plan.images.name == "digits" and "training" not in table.get("original", {}):
         usual = DIGITS_TRAINING
@@ -318,25 +383,12 @@ def plan_from_dict(table: Mapping[str, Any], where: str = "plan") -> Plan:
         name: _technique_settings(name, retraining, plan, usual.get(name, {}), where)
         for name in sorted(plan.techniques | set(retraining))
     }
-    plan = dataclasses.replace(plan, retraining=settings)
-    _check_plan(plan, where)
-    return plan
-
-
-def _with_magnitude(plan: Plan, table: Mapping[str, Any], where: str) -> Plan:
-    """Return the plan with the only score that weights go by, where weights are pruned."""
-    if plan.pruning.kind == "filters":
-        return plan
-    for number, block in enumerate(table.get("recipes", ())):
-        given = block.get("criterion", MAGNITUDE)
-        if given != MAGNITUDE:
-            raise PlanError(
-                f"{where}, recipes[{number}], criterion: {given!r} ranks filters; with pruning.kind = "
-                f"{plan.pruning.kind!r} weights go by their {MAGNITUDE}. Leave it out."
-            )
-    return dataclasses.replace(
-        plan, recipes=tuple(dataclasses.replace(block, criterion=MAGNITUDE) for block in plan.recipes)
-    )
+    recipes = tuple(_checked_block(b, plan, f"{where}, recipes[{i}]") for i, b in enumerate(plan.recipes))
+    if not recipes and plan.search is None:
+        raise PlanError(f"{where}: no recipes. Add at least one [[recipes]] block with regimes and count.")
+    if plan.search is not None and plan.pruning.kind != "filters":
+        raise PlanError(f"{where}, pruning.kind: a search prunes filters, got {plan.pruning.kind!r}.")
+    return dataclasses.replace(plan, retraining=settings, recipes=recipes)
 
 
 def only_adds(old: Plan, new: Plan) -> bool:
@@ -408,13 +460,11 @@ def _build[T](cls: type[T], table: Mapping[str, Any], where: str) -> T:
             raise PlanError(f"{where}: unknown key {key!r}{_did_you_mean(key, tuple(fields))}.")
     hints = typing.get_type_hints(cls)
     values = {key: _convert(hints[key], value, f"{where}, {key}") for key, value in table.items()}
-    missing = [
-        f.name
-        for f in fields.values()
-        if f.name not in values
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
-    ]
+    for key, rule in RULES.get(cls, {}).items():
+        if key in values:
+            _check(rule, values[key], f"{where}, {key}")
+    unset = dataclasses.MISSING
+    missing = [n for n, f in fields.items() if n not in values and f.default is unset is f.default_factory]
     if missing:
         raise PlanError(
             f"{where}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. "
@@ -469,125 +519,34 @@ def _legal(legal: tuple[str, ...]) -> str:
     return "Legal keys: " + ", ".join(legal)
 
 
-def _check_plan(plan: Plan, where: str) -> None:
-    _one_of(plan.keep_weights, KEEP_WEIGHTS, f"{where}, keep_weights")
-    _one_of(plan.network.stem, STEMS, f"{where}, network.stem")
-    _at_least(plan.seed, 0, f"{where}, seed")
-    _at_least(plan.original.seed, 0, f"{where}, original.seed")
-    for name, value in (
-        ("latency_batch", plan.latency_batch),
-        ("images.limit", plan.images.limit),
-        ("images.size", plan.images.size),
-    ):
-        if value is not None:
-            _at_least(value, 1, f"{where}, {name}")
-    if plan.images.statement is not None and not 0 < plan.images.statement < 1:
-        raise PlanError(
-            f"{where}, images.statement: expected a share of the test images between 0 and 1, got "
-            f"{plan.images.statement:g}."
-        )
-    if not 0 < plan.gpus_per_training <= 1:
-        raise PlanError(
-            f"{where}, gpus_per_training: expected a share of one GPU, above 0 and at most 1, got "
-            f"{plan.gpus_per_training:g}."
-        )
-    if not plan.name or set(plan.name) & set("/\\\0") or plan.name in (".", ".."):
-        raise PlanError(
-            f"{where}, name: expected a name for the population, which also names its folder; got {plan.name!r}."
-        )
-    if plan.search is not None:
-        _check_search(plan.search, f"{where}, search")
-    elif not plan.recipes:
-        raise PlanError(f"{where}: no recipes. Add at least one [[recipes]] block with regimes and count.")
-    _check_training(plan.original.training, f"{where}, original.training")
-    for name, settings in plan.retraining.items():
-        _check_training(settings, f"{where}, retraining.{name}")
-    _one_of(plan.pruning.kind, KINDS, f"{where}, pruning.kind")
-    _at_least(plan.pruning.floor, 1, f"{where}, pruning.floor")
-    if plan.search is not None and plan.pruning.kind != "filters":
-        raise PlanError(f"{where}, pruning.kind: a search prunes filters, got {plan.pruning.kind!r}.")
-    for number, block in enumerate(plan.recipes):
-        _check_recipes(block, plan.pruning.kind, f"{where}, recipes[{number}]")
+def _check(rule: Rule, value: Any, where: str) -> None:
+    """Refuse a value, or an item of a list, that the rule does not allow."""
+    for item in value if isinstance(value, tuple) else (value,):
+        if isinstance(rule, tuple) and item not in rule:
+            close = difflib.get_close_matches(item, rule, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise PlanError(f"{where}: expected {' | '.join(rule)}, got {item!r}.{hint}")
+        if isinstance(rule, Limit) and item is not None and not rule.holds(item):
+            raise PlanError(f"{where}: expected {rule.expected}, got {item!r}.")
 
 
-def _check_recipes(block: RecipePlan, kind: str, where: str) -> None:
-    _one_of(block.axis, AXES, f"{where}, axis")
-    if kind == "filters":
-        _one_of(block.criterion, CRITERIA, f"{where}, criterion")
-    elif block.round_to != 1:
-        raise PlanError(f"{where}, round_to: only numbers of filters are rounded; leave it out.")
-    for baseline in block.baselines:
-        _one_of(baseline, PLAIN_BASELINES[kind], f"{where}, baselines")
-    if block.baselines and block.axis == "both":
-        raise PlanError(f"{where}, baselines: a baseline meets one budget; got axis = 'both'.")
-    for technique in block.retraining:
-        _one_of(technique, TECHNIQUES, f"{where}, retraining")
+def _checked_block(block: RecipePlan, plan: Plan, where: str) -> RecipePlan:
+    """Return a block of recipes with the score that its kind of pruning goes by; refuse what contradicts itself."""
     if not block.regimes or not block.retraining:
         raise PlanError(f"{where}: expected at least one regime and one retraining technique, got none.")
-    for target in block.regimes:
-        if not 0 < target < 1:
-            raise PlanError(
-                f"{where}, regimes: a regime is a reduction between 0 and 1 (0.5 removes half), got "
-                f"{target:g}."
-            )
     if len(set(block.regimes)) < len(block.regimes) or len(set(block.retraining)) < len(block.retraining):
         raise PlanError(
             f"{where}: regimes and retraining techniques must not repeat; got {block.regimes} and "
             f"{block.retraining}."
         )
-    _at_least(block.count, 0 if block.baselines else 1, f"{where}, count")
-    _at_least(block.seeds, 1, f"{where}, seeds")
-    _at_least(block.round_to, 1, f"{where}, round_to")
-    if block.mcb_range <= 1:
-        raise PlanError(
-            f"{where}, mcb_range: expected more than 1 (2 spreads mCB over 1/2 to 2), got "
-            f"{block.mcb_range:g}."
-        )
-
-
-def _check_search(search: SearchPlan, where: str) -> None:
-    _one_of(search.axis, AXES[:2], f"{where}, axis")
-    _one_of(search.criterion, CRITERIA, f"{where}, criterion")
-    _one_of(search.technique, TECHNIQUES, f"{where}, technique")
-    for baseline in search.baselines:
-        _one_of(baseline, BASELINES, f"{where}, baselines")
-    if not 0 < search.reduction < 1:
-        raise PlanError(
-            f"{where}, reduction: expected a share between 0 and 1 (0.9 removes nine tenths), got "
-            f"{search.reduction:g}."
-        )
-    _at_least(search.trainings, LEAST_TRAININGS, f"{where}, trainings")
-    _at_least(search.confirm, 2, f"{where}, confirm")
-
-
-def _check_training(settings: TrainingSettings, where: str) -> None:
-    _one_of(settings.schedule, SCHEDULES, f"{where}, schedule")
-    _one_of(settings.precision, PRECISIONS, f"{where}, precision")
-    _positive(settings.epochs, f"{where}, epochs")
-    _positive(settings.learning_rate, f"{where}, learning_rate")
-    if settings.training_macs is not None:
-        _positive(settings.training_macs, f"{where}, training_macs")
-    _at_least(settings.batch_size, 2, f"{where}, batch_size")
-    _at_least(settings.weight_decay, 0, f"{where}, weight_decay")
-    for name in ("warm_up", "momentum", "label_smoothing"):
-        if not 0 <= getattr(settings, name) < 1:
-            raise PlanError(
-                f"{where}, {name}: expected 0 to 1 (1 excluded), got {getattr(settings, name):g}."
-            )
-
-
-def _one_of(value: str, legal: tuple[str, ...], where: str) -> None:
-    if value not in legal:
-        close = difflib.get_close_matches(value, legal, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise PlanError(f"{where}: expected {' | '.join(legal)}, got {value!r}.{hint}")
-
-
-def _at_least(value: float, least: float, where: str) -> None:
-    if value < least:
-        raise PlanError(f"{where}: expected at least {least:g}, got {value:g}.")
-
-
-def _positive(value: float, where: str) -> None:
-    if value <= 0:
-        raise PlanError(f"{where}: expected a number above 0, got {value:g}.")
+    kind = plan.pruning.kind
+    if kind != "filters" and block.criterion == RecipePlan.criterion:
+        block = dataclasses.replace(block, criterion=MAGNITUDE)
+    _check(_at_least(0 if block.baselines else 1), block.count, f"{where}, count")
+    _check(PLAIN_BASELINES[kind], block.baselines, f"{where}, baselines")
+    _check(CRITERIA if kind == "filters" else (MAGNITUDE,), block.criterion, f"{where}, criterion")
+    if block.baselines and block.axis == "both":
+        raise PlanError(f"{where}, baselines: a baseline meets one budget; got axis = 'both'.")
+    if kind != "filters" and block.round_to != 1:
+        raise PlanError(f"{where}, round_to: only numbers of filters are rounded; leave it out.")
+    return block

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +25,6 @@ from generate.train.loop import evaluate, fresh_weights, train, training_steps
 from generate.train.original import read_weights
 from generate.train.subnetwork import TRAIN_LOSS_IMAGES
 from popstats.arrays import IntArray
-from popstats.errors import PlanError
 from popstats.planning.propose import schedule, smallest_gain
 
 # Trainings timed for the estimate, spread over the plan's range of MACs, and the steps that are timed of each.
@@ -44,15 +37,13 @@ TIMED_STEPS = 12
 TIMED_TEST_IMAGES = 256
 
 
-def print_dry_run(plan: Plan, device: torch.device, workers: int | None, pilot: Path | None = None) -> int:
-    """Print the plan's groups, regimes, number of trainings and estimated time; what a pilot's fit says of them."""
+def print_dry_run(plan: Plan, device: torch.device, workers: int | None) -> int:
+    """Print the plan's groups, regimes, number of trainings and estimated time."""
     torch.set_num_threads(1)
     prepared = survey(plan, download=False)
     trainings = prepared.trainings
     _print_groups(plan, prepared)
     _print_regimes(plan, prepared.costs, trainings)
-    if pilot is not None:
-        print_pilot(pilot, trainings)
     count = min(workers or default_workers(device), len(trainings))
     seconds = estimated_seconds(prepared, trainings, device) / count
     print(
@@ -225,56 +216,6 @@ def _time_one(
     started = time.perf_counter()
     evaluate(network, images, sample, device=device, shift=images.test_shift)
     return step, (time.perf_counter() - started) * len(images.test) / len(sample)
-
-
-#: Exit status of popstats where the fit's own diagnostics reject it; its answer comes all the same.
-_REJECTED = 3
-
-
-_COMMAND = (sys.executable, "-m", "popstats", "plan-size")
-
-
-def print_pilot(fit: Path, trainings: Sequence[Training], command: Sequence[str] = _COMMAND) -> None:
-    """Print, for each regime of the plan that the pilot fitted, how many recipes and seeds would do."""
-    print(f"What the pilot {fit} implies for these regimes:", flush=True)
-    answer = ask_popstats(fit, command)
-    if isinstance(answer, str):
-        print(f"  {answer}")
-        return
-    for axis, target in sorted({(t.axis, t.target) for t in trainings}):
-        found = [p for p in answer["plans"] if _is_of(p, answer["axis"], axis, target)]
-        sentence = (
-            found[0]["sentence"] if found else f"the pilot has no such regime on the {answer['axis']} axis."
-        )
-        print(f"{axis:>6} {target:>5.2f} {sentence} {_planned(axis, target, trainings)}")
-
-
-def _is_of(plan: dict[str, Any], fitted_axis: str, axis: str, target: float) -> bool:
-    return axis in (fitted_axis, "both") and abs(float(plan["regime"]) - target) < 1e-6
-
-
-def _planned(axis: str, target: float, trainings: Sequence[Training]) -> str:
-    held = [t for t in trainings if (t.axis, t.target) == (axis, target)]
-    recipes = len({tuple(t.widths) for t in held})
-    return f"This plan: {recipes:,} recipes, {len(held):,} trainings."
-
-
-def ask_popstats(fit: Path, command: Sequence[str] = _COMMAND) -> dict[str, Any] | str:
-    """Return what `popstats plan-size` answers, or a sentence where popstats cannot run here."""
-    if not fit.is_file():
-        raise PlanError(
-            f"--fit: expected a saved fit, got {fit}, which is not a file; `popstats fit -o FILE.nc` saves one"
-        )
-    asked = subprocess.run(
-        [*command, str(fit), "--regime", "all", "--json"], capture_output=True, text=True, check=False
-    )
-    if asked.returncode in (0, _REJECTED):
-        answer: dict[str, Any] = json.loads(asked.stdout)
-        return answer
-    reason = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
-    if "ModuleNotFoundError" in asked.stderr:
-        return f"popstats cannot run here ({reason}); install all of its packages, or plan where the fit was made."
-    raise PlanError(f"--fit: popstats cannot plan with {fit}: {reason.removeprefix('Error: ')}")
 
 
 def print_search_dry_run(plan: Plan, device: torch.device, workers: int | None, given: int) -> int:

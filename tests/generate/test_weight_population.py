@@ -89,8 +89,8 @@ def test_a_baseline_that_cannot_meet_the_budget_is_refused(network):
 @pytest.mark.parametrize(
     ("kind", "changes", "reason"),
     [
-        ("filter", {}, r"pruning.kind: expected filters \| weights \| 2:4"),
-        ("weights", {"criterion": "l1"}, r"criterion: 'l1' ranks filters"),
+        ("filter", {}, r"pruning, kind: expected filters \| weights \| 2:4"),
+        ("weights", {"criterion": "l1"}, "criterion: expected magnitude, got 'l1'"),
         ("weights", {"round_to": 4}, "round_to: only numbers of filters"),
         ("filters", {"baselines": ["erk"]}, r"recipes\[0\], baselines: expected uniform, got 'erk'"),
         ("2:4", {"baselines": ["uniform"]}, r"baselines: expected erk \| global \| lamp"),
