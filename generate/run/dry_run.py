@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from generate.inputs.images import Split
 from generate.inputs.kernel import kernel_for
 from generate.plan import Plan, TrainingSettings
 from generate.prune.cost_forms import CostModel, group_lines
@@ -24,51 +27,83 @@ from generate.train.device import default_workers
 from generate.train.loop import evaluate, fresh_weights, train, training_steps
 from generate.train.original import read_weights
 from generate.train.subnetwork import TRAIN_LOSS_IMAGES
-from popstats.arrays import IntArray
 from popstats.planning.propose import schedule, smallest_gain
 
-# Trainings timed for the estimate, spread over the plan's range of MACs, and the steps that are timed of each.
-TIMED = 3
+# Trainings timed for the estimate, spread over the plan's range of MACs; steps that are timed of each; test images.
+TIMED, TIMED_STEPS, TIMED_TEST_IMAGES = 3, 12, 256
 
 
-TIMED_STEPS = 12
+class _Job(NamedTuple):
+    """One training whose time is estimated."""
 
-
-TIMED_TEST_IMAGES = 256
+    widths: Sequence[int]
+    macs: int
+    settings: TrainingSettings
+    evaluations: float = 1.0  # passes over the test images
 
 
 def print_dry_run(plan: Plan, device: torch.device, workers: int | None) -> int:
     """Print the plan's groups, regimes, number of trainings and estimated time."""
     torch.set_num_threads(1)
     prepared = survey(plan, download=False)
-    trainings = prepared.trainings
     _print_groups(plan, prepared)
-    _print_regimes(plan, prepared.costs, trainings)
-    count = min(workers or default_workers(device), len(trainings))
-    seconds = estimated_seconds(prepared, trainings, device) / count
-    print(
-        f"{len(trainings)} trainings with {count} workers on {device}: about {duration(seconds)}, "
-        f"{_original_first(prepared, device)}."
-    )
+    _print_regimes(plan, prepared.costs, prepared.trainings)
+    # Test images are passed after training, and twice before it unless from scratch.
+    jobs = [
+        _Job(t.widths, t.macs, plan.retraining[t.technique], 1 if t.technique == "scratch" else 3)
+        for t in prepared.trainings
+    ]
+    _print_time(prepared, jobs, workers, device)
     return 0
 
 
-def _original_first(prepared: PreparedPlan, device: torch.device) -> str:
-    """Say what the original network takes, before the trainings."""
-    source = prepared.plan.original.source
-    if source != "train":
-        if not source.startswith("torchvision:"):
-            read_weights(source)
-        return f"after the original network, which is read ({source}), not trained"
-    return f"after about {duration(original_seconds(prepared, device))} for the original network"
+def _print_time(
+    prepared: PreparedPlan, jobs: Sequence[_Job], workers: int | None, device: torch.device
+) -> None:
+    source, costs = prepared.plan.original.source, prepared.costs
+    first = f"after the original network, which is read ({source}), not trained"
+    if source == "train":
+        original = _Job(costs.full_widths.tolist(), costs.original_macs, prepared.plan.original.training)
+        seconds = _seconds(prepared, [original], device)
+        first = f"after about {duration(seconds)} for the original network"
+    elif not source.startswith("torchvision:"):
+        read_weights(source)  # refuses what is not there
+    count = min(workers or default_workers(device), len(jobs))
+    seconds = _seconds(prepared, jobs, device) / count
+    print(f"{len(jobs)} trainings with {count} workers on {device}: about {duration(seconds)}, {first}.")
 
 
-def original_seconds(prepared: PreparedPlan, device: torch.device) -> float:
-    """Return the seconds that the original network's training takes, from timing a few steps."""
-    settings, costs = prepared.plan.original.training, prepared.costs
-    widths, macs = tuple(map(int, costs.full_widths)), costs.original_macs
-    step, test = _time_one(prepared, widths, macs, settings, device)
-    return _steps(prepared, settings, macs) * step + test
+def _seconds(prepared: PreparedPlan, jobs: Sequence[_Job], device: torch.device) -> float:
+    """Return the seconds that all trainings take on one worker, from timing a few steps of a few widths."""
+    by_macs = sorted(jobs, key=lambda job: job.macs)
+    places = np.linspace(0.1, 0.9, min(TIMED, len(jobs))) * (len(jobs) - 1)
+    timed = {job.macs: _time_one(prepared, job, device) for job in (by_macs[round(p)] for p in places)}
+    macs, images = sorted(timed), len(prepared.images.train)
+    total = 0.0
+    for job in jobs:
+        step, test = (np.interp(job.macs, macs, [timed[m][k] for m in macs]) for k in (0, 1))
+        total += training_steps(job.settings, job.macs, images) * step + job.evaluations * test
+    return float(total)
+
+
+def _time_one(prepared: PreparedPlan, job: _Job, device: torch.device) -> tuple[float, float]:
+    """Return the seconds of one step and of one pass over the test images."""
+    images, groups = prepared.images, prepared.costs.groups
+    scores = {group.name: torch.ones(group.width) for group in groups}
+    network = prune_network(prepared.network, groups, scores, job.widths, prepared.plan.pruning)
+    fresh_weights(network, 0)
+    network.to(device)
+    kernel = kernel_for(device, images.input_shape)
+    share = TIMED_STEPS / max(1, len(images.train) // job.settings.batch_size)
+    short = dataclasses.replace(job.settings, epochs=share, training_macs=None)
+    for _ in range(2):  # the first pass warms up
+        started = time.perf_counter()
+        train(network, images, short, macs=job.macs, seed=0, device=device, kernel=kernel)
+        step = (time.perf_counter() - started) / TIMED_STEPS
+    sample = Split(images.test.images[:TIMED_TEST_IMAGES], images.test.labels[:TIMED_TEST_IMAGES])
+    started = time.perf_counter()
+    evaluate(network, images, sample, device=device, shift=images.test_shift)
+    return step, (time.perf_counter() - started) * len(images.test) / len(sample)
 
 
 def _print_groups(plan: Plan, prepared: PreparedPlan) -> None:
@@ -110,15 +145,16 @@ def _print_regimes(plan: Plan, costs: CostModel, trainings: tuple[Training, ...]
         widths = np.unique(np.array([training.widths for training in held]), axis=0)
         macs = costs.macs(widths) / costs.original_macs
         params = costs.params(widths) / costs.original_params
-        mcb = macs / params
-        ranges = " ".join(f"{low:>7.1%}..{high:<6.1%}" for low, high in (_ends(macs), _ends(params)))
+        mcb, closest = macs / params, "-"
+        if len(widths) > 2:
+            name, correlation = mcb_correlations(widths, costs)[0]
+            closest = f"{name} (correlation {correlation:+.2f})"
+        ranges = " ".join(f"{share.min():>7.1%}..{share.max():<6.1%}" for share in (macs, params))
         print(
             f"{axis:>6} {target:>5.2f} {space:<16.16} {len(held):>9} {len(widths):>8} {ranges} "
-            f"{mcb.min():>5.2f}..{mcb.max():<5.2f}  "
-            f"{_confounder(costs, widths)}"
+            f"{mcb.min():>5.2f}..{mcb.max():<5.2f}  {closest}"
         )
-        missed = _off_target(axis, target, macs, params)
-        if missed:
+        if missed := _off_target(axis, target, macs, params):
             print(
                 f"{'':>13}{missed} of these recipes miss the target by more than 0.5 %: the widths' steps allow no less"
             )
@@ -147,77 +183,6 @@ def _off_target(axis: str, target: float, macs: np.ndarray, params: np.ndarray) 
     return int((worst > TOLERANCE + 1e-12).sum())
 
 
-def _ends(values: np.ndarray) -> tuple[float, float]:
-    return float(values.min()), float(values.max())
-
-
-def _confounder(costs: CostModel, widths: IntArray) -> str:
-    """Name the group whose width goes along with mCB most: its effect cannot be told from mCB's."""
-    if len(widths) < 3:
-        return "-"
-    name, correlation = mcb_correlations(widths, costs)[0]
-    return f"{name} (correlation {correlation:+.2f})"
-
-
-def estimated_seconds(prepared: PreparedPlan, trainings: tuple[Training, ...], device: torch.device) -> float:
-    """Return the seconds that all trainings take on one worker, from timing a few steps of a few widths."""
-    by_macs = sorted(trainings, key=lambda training: training.macs)
-    chosen = [
-        by_macs[round(share * (len(by_macs) - 1))]
-        for share in np.linspace(0.1, 0.9, min(TIMED, len(by_macs)))
-    ]
-    settings = prepared.plan.retraining
-    timed = {t.macs: _time_one(prepared, t.widths, t.macs, settings[t.technique], device) for t in chosen}
-    macs = sorted(timed)
-    steps = np.interp([t.macs for t in trainings], macs, [timed[m][0] for m in macs])
-    tests = np.interp([t.macs for t in trainings], macs, [timed[m][1] for m in macs])
-    return float(
-        sum(
-            _steps(prepared, settings[t.technique], t.macs) * s + _evaluations(t) * e
-            for t, s, e in zip(trainings, steps, tests, strict=True)
-        )
-    )
-
-
-def _steps(prepared: PreparedPlan, settings: TrainingSettings, macs: int) -> float:
-    return training_steps(settings, macs, len(prepared.images.train))
-
-
-def _evaluations(training: Training) -> int:
-    """Return the passes over the test images: after training, and twice before it unless from scratch."""
-    return 1 if training.technique == "scratch" else 3
-
-
-def _time_one(
-    prepared: PreparedPlan,
-    widths: tuple[int, ...],
-    macs: int,
-    settings: TrainingSettings,
-    device: torch.device,
-) -> tuple[float, float]:
-    """Return the seconds of one step and of one pass over the test images."""
-    images, groups = prepared.images, prepared.costs.groups
-    scores = {group.name: torch.ones(group.width) for group in groups}
-    network = prune_network(prepared.network, groups, scores, widths, prepared.plan.pruning)
-    fresh_weights(network, 0)
-    network.to(device)
-    kernel = kernel_for(device, images.input_shape)
-    share = TIMED_STEPS / max(1, len(images.train) // settings.batch_size)
-    short = dataclasses.replace(settings, epochs=share, training_macs=None)
-    for _ in range(2):  # the first pass warms up
-        started = time.perf_counter()
-        train(network, images, short, macs=macs, seed=0, device=device, kernel=kernel)
-        step = (time.perf_counter() - started) / TIMED_STEPS
-    sample = dataclasses.replace(
-        images.test,
-        images=images.test.images[:TIMED_TEST_IMAGES],
-        labels=images.test.labels[:TIMED_TEST_IMAGES],
-    )
-    started = time.perf_counter()
-    evaluate(network, images, sample, device=device, shift=images.test_shift)
-    return step, (time.perf_counter() - started) * len(images.test) / len(sample)
-
-
 def print_search_dry_run(plan: Plan, device: torch.device, workers: int | None, given: int) -> int:
     """Print a search's budget, the hours that it takes, and the smallest gain that its images and seeds can show."""
     torch.set_num_threads(1)
@@ -237,15 +202,13 @@ def print_search_dry_run(plan: Plan, device: torch.device, workers: int | None, 
         f"search images. Confirmation: {search.confirm} fresh seeds of the winner and of {', '.join(search.baselines)}, "
         f"on {len(images.test):,} images that choose nothing."
     )
-    count = min(workers or default_workers(device), search.total)
-    settings, macs = plan.retraining[search.technique], int(costs.macs([widths])[0])
-    step, test = _time_one(prepared, widths, macs, settings, device)
     measured = len(images.validation) + min(len(images.train), TRAIN_LOSS_IMAGES)
-    evaluations = 1 + measured / len(images.test)
-    seconds = search.total * (_steps(prepared, settings, macs) * step + evaluations * test) / count
-    print(
-        f"{search.total} trainings with {count} workers on {device}: about {duration(seconds)}, "
-        f"{_original_first(prepared, device)}."
+    macs, settings = int(costs.macs([widths])[0]), plan.retraining[search.technique]
+    _print_time(
+        prepared,
+        [_Job(widths, macs, settings, 1 + measured / len(images.test))] * search.total,
+        workers,
+        device,
     )
     gain = smallest_gain(search.confirm, len(images.test))
     print(f"Smallest gain that these seeds and images are likely to show: about {gain:.1f} points.")

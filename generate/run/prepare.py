@@ -111,13 +111,10 @@ def prepare(
         drawn = _worklist(plan, images, prepared.network, prepared.costs, folder)
     place = Place(original.original_id, images.name, images.input_size)
     trainings = with_identities(drawn, plan, prepared.costs, place)
-    folder.check_space(len(trainings) - len(folder.finished()), _kept_bytes(folder, plan))
+    kept = folder.weights_path.stat().st_size if plan.keep_weights == "all" else 0
+    folder.check_space(len(trainings) - len(folder.finished()), kept)
     folder.write_worklist(plan, trainings)
     return original
-
-
-def _kept_bytes(folder: RunFolder, plan: Plan) -> int:
-    return folder.weights_path.stat().st_size if plan.keep_weights == "all" else 0
 
 
 def _original(folder: RunFolder, prepared: PreparedPlan, device: torch.device) -> OriginalNumbers:
@@ -147,16 +144,12 @@ def _still_the_same(original: OriginalNumbers, images: ImageSet, folder: RunFold
     then = (original.dataset, original.input_size, original.n_test)
     now = (images.name, images.input_size, len(images.test))
     if then != now:
+        was, are = ("{} ({}, {} test images)".format(*images) for images in (then, now))
         raise RunFolderError(
-            f"{folder.path}: the images have changed since the original network was measured: then {_of_images(then)}, "
-            f"now {_of_images(now)}. Restore them, or start a new folder with --out."
+            f"{folder.path}: the images have changed since the original network was measured: then {was}, now {are}. "
+            "Restore them, or start a new folder with --out."
         )
     return original
-
-
-def _of_images(images: tuple[str, str, int]) -> str:
-    name, size, count = images
-    return f"{name} ({size}, {count} test images)"
 
 
 def worker_context(folder: RunFolder, device: torch.device) -> WorkerContext:
