@@ -131,7 +131,7 @@ def prune_network(
             removed[places.reshape(-1)] = ~kept.reshape(-1)
         layer.register_buffer(REMOVED, removed.reshape(weight.shape).to(weight.device), persistent=False)
         if weight.requires_grad:
-            weight.register_post_accumulate_grad_hook(partial(_drop_gradient, layer))
+            weight.register_post_accumulate_grad_hook(partial(_drop_gradient, layer))  # type: ignore[no-untyped-call]
     zero_removed(masked)
     return masked
 

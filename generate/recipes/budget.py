@@ -96,7 +96,7 @@ class CostSurfaces:
         lowest = [0.0] * len(self.units) if self.bands is None else [low for low, _ in self.bands]
         wanted = np.maximum(np.array(lowest) * self.costs.full_widths - 1e-9, self.costs.least)
         whole = np.maximum(np.ceil(wanted / self.units), 1) * self.units
-        return np.minimum(whole, self.costs.full_widths).astype(np.int64)
+        return np.asarray(np.minimum(whole, self.costs.full_widths), dtype=np.int64)
 
     @cached_property
     def largest(self) -> IntArray:

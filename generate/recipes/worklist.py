@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -85,9 +85,7 @@ def canonical_json(content: Mapping[str, Any]) -> str:
 
 
 def recipe_identity(
-    original_id: str,
-    dataset: str,
-    input_size: str,
+    place: Place,
     widths: Mapping[str, int],
     technique: str,
     criterion: str,
@@ -101,13 +99,7 @@ def recipe_identity(
     training: dict[str, Any] = {"technique": technique, **settings.identity()}
     if technique != "scratch":
         training["criterion"] = criterion
-    identity = {
-        "original_id": original_id,
-        "dataset": dataset,
-        "input_size": input_size,
-        "widths": dict(widths),
-        "training": training,
-    }
+    identity = {**asdict(place), "widths": dict(widths), "training": training}
     return identity if pruning.kind == "filters" else {**identity, "pruning": asdict(pruning)}
 
 
@@ -148,13 +140,11 @@ def with_identities(
     for training in trainings:
         widths, settings = dict(zip(names, training.widths, strict=True)), plan.retraining[training.technique]
         identity = recipe_identity(
-            *astuple(place), widths, training.technique, training.criterion, settings, plan.pruning
+            place, widths, training.technique, training.criterion, settings, plan.pruning
         )
-        ids = {
-            "subnetwork_id": subnetwork_identity(identity, training.seed),
-            "recipe_id": subnetwork_identity(identity),
-        }
-        identified.append(replace(training, **ids))
+        subnetwork_id = subnetwork_identity(identity, training.seed)
+        recipe_id = subnetwork_identity(identity)
+        identified.append(replace(training, subnetwork_id=subnetwork_id, recipe_id=recipe_id))
     return tuple(identified)
 
 
