@@ -74,30 +74,25 @@ def best_section(analysis: Analysis, source: str) -> Section | None:
 def baseline_section(analysis: Analysis) -> Section | None:
     """Return what the baselines of the plan dropped beside the other recipes of their regimes; None without any."""
     frame = analysis.fit.population.frame
-    if "space" not in frame or "regime" not in frame:
-        return None
-    name = frame["space"].fillna("").astype(str)
-    rows = frame.assign(baseline=name.str.removeprefix(BASELINE).where(name.str.startswith(BASELINE), ""))
-    if not rows["baseline"].any():
-        return None
-    cells = []
-    for regime in (r.label for r in analysis.fit.regimes):
-        here = rows[rows["regime"] == regime]
+    space = frame["space"].fillna("").astype(str) if "space" in frame else pd.Series("", index=frame.index)
+    techniques = frame["retraining"].fillna("") if "retraining" in frame else ""
+    named = space.str.removeprefix(BASELINE).where(space.str.startswith(BASELINE), "")
+    rows, cells = frame.assign(baseline=named, technique=techniques), []
+    for (regime, technique), here in rows.groupby(["regime", "technique"]):
         others = here.loc[here["baseline"] == "", "accuracy_drop"]
         for baseline, own in here[here["baseline"] != ""].groupby("baseline"):
             drop, runs = own["accuracy_drop"], len(own)
-            half = (
-                stats.t.ppf((1 + INTERVAL_MASS) / 2, runs - 1) * drop.std() / runs**0.5
-                if runs > 1
-                else np.nan
-            )
+            ends = stats.t.interval(INTERVAL_MASS, runs - 1, drop.mean(), drop.sem()) if runs > 1 else ()
             better = percent(float((others < drop.mean()).mean()), 0) if len(others) else MISSING
             cells.append((
-                regime_name(regime), str(baseline), with_interval(drop.mean(), drop.mean() - half, drop.mean() + half),
+                regime_name(str(regime)), str(baseline), str(technique),
+                with_interval(drop.mean(), *ends) if ends else number(drop.mean()),
                 count(runs), number(own["mcb"].mean()), number(others.median()), better,
             ))  # fmt: skip
+    if not cells:
+        return None
     columns = (
-        "removed", "baseline", f"mean drop, points ({percent(INTERVAL_MASS)} interval)", "trainings", "mCB",
+        "removed", "baseline", "retraining", f"mean drop, points ({percent(INTERVAL_MASS)} interval)", "trainings", "mCB",
         "median drop of the other recipes", "other recipes that drop less",
     )  # fmt: skip
     return Section(
