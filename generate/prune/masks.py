@@ -52,7 +52,7 @@ def weight_costs(
     if not groups:
         raise PlanError(
             f"pruning: no layer of {type(network).__name__} can be pruned with kind = {pruning.kind!r}: each of its "
-            f"{len(layers)} layers is kept, or {_reason(pruning)}."
+            f"{len(layers)} layers is kept, {_reason(pruning)}."
         )
     macs = _linear_form(counted, [positions[group.name] for group in groups], groups)
     params = _linear_form(sum(p.numel() for p in shell.parameters()), [1] * len(groups), groups)
@@ -66,13 +66,13 @@ def dense_layers(network: nn.Module, groups: Sequence[Group], pruning: PruningPl
     pruned = {group.name for group in groups}
     weighted = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear | Convolution)]
     dense = [name for name in weighted if name not in pruned]
-    return f"{', '.join(dense)} (kept, never used, or {_reason(pruning)})" if dense else ""
+    return f"{', '.join(dense)} (kept, unused, {_reason(pruning)})" if dense else ""
 
 
 def _reason(pruning: PruningPlan) -> str:
     if pruning.kind == "2:4":
-        return f"transposed, or its fan-in (input channels x kernel) is not a multiple of {BLOCK}"
-    return f"its filters have {pruning.floor} weights or fewer, the floor"
+        return f"transposed, or with a fan-in (input channels x kernel) that is not a multiple of {BLOCK}"
+    return f"or with a fan-in of at most {pruning.floor} weights, the floor"
 
 
 def _as_group(name: str, layer: nn.Module, pruning: PruningPlan) -> Group | None:

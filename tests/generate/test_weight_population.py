@@ -186,11 +186,10 @@ def test_a_run_can_be_resumed_shared_asked_and_exported(tmp_path):
     first = run(tmp_path / "one", "--workers", "1", plan=path)
     assert first.returncode == 0, first.stdout + first.stderr
     folder = RunFolder(tmp_path / "two")
-    for _ in range(2):
-        assert run(folder.path, "--workers", "2", plan=path).returncode == 0
-        for row in sorted((folder.path / "rows").glob("*.json"))[::2]:
-            row.unlink()
-    assert "finished" in run(folder.path, "--status").stdout
+    assert run(folder.path, "--workers", "2", plan=path).returncode == 0
+    for row in sorted((folder.path / "rows").glob("*.json"))[::2]:
+        row.unlink()
+    assert "5 of 10 trainings done" in run(folder.path, "--status").stdout
     assert run(folder.path, "--workers", "2", plan=path).returncode == 0
     assert rows(folder.population_path) == rows(tmp_path / "one" / "population.parquet")
     row = folder.read_row(0)
