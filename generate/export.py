@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib.util
 import io
 import json
@@ -20,7 +19,7 @@ from torch import nn
 from generate.recipes.worklist import Training
 from generate.run.folder import RunFolder, explain, write_whole
 from generate.run.prepare import worker_context
-from generate.train.device import FUSED, memory_format
+from generate.train.device import memory_format
 from generate.train.loop import evaluate
 from generate.train.original import load_weights, weights_bytes
 from generate.train.subnetwork import WorkerContext, cut_network, train_subnetwork
@@ -91,7 +90,7 @@ def export_subnetwork(
     # One thread, as in the workers: the same sums in the same order.
     torch.set_num_threads(1)
     context = worker_context(folder, torch.device("cpu"))
-    network = _trained_network(folder, as_trained(context, row), training)
+    network = _trained_network(folder, context, training)
     _check_accuracy(context, network, row, tolerance)
     path = out or run / "exports" / f"{training.subnetwork_id}{ENDINGS[kind]}"
     try:
@@ -100,11 +99,6 @@ def export_subnetwork(
         raise explain(error, path.parent) from error
     write_whole(path, _content(context, network, row, kind, tolerance))
     return path
-
-
-def as_trained(context: WorkerContext, row: Mapping[str, Any]) -> WorkerContext:
-    """Return the workbench that a row was trained on: without the compiled kernel where the row had none."""
-    return context if FUSED in row["memory_format"] else dataclasses.replace(context, kernel=None)
 
 
 def _find(folder: RunFolder, subnetwork_id: str) -> tuple[Training, dict[str, Any]]:

@@ -11,9 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from generate.inputs.batch_norm import fused_batch_norm
 from generate.inputs.images import ImageSet, Split
-from generate.inputs.kernel import Kernel
 from generate.plan import TrainingSettings
 from generate.train.augmentation import parse_augmentation, shift_views
 from generate.train.device import memory_format
@@ -112,7 +110,6 @@ def train(
     macs: int,
     seed: int,
     device: torch.device,
-    kernel: Kernel | None = None,
 ) -> None:
     """Train `network` in place."""
     batch_size = _batch_size(settings, len(images.train))
@@ -122,12 +119,11 @@ def train(
     optimizer = _optimizer(network, settings, device)
     network.to(memory_format=memory_format(device)).train()
     batches = _endless_batches(images, settings, batch_size, seed, device)
-    with fused_batch_norm(network, kernel):
-        for step, (rate, (batch, labels)) in enumerate(zip(rates, batches, strict=False), start=1):
-            loss = _step(network, optimizer, batch, labels, rate, settings)
-            # Reading the loss waits for the device: once an epoch is enough to stop a hopeless training early.
-            if (step % per_epoch == 0 or step == steps) and not math.isfinite(loss.item()):
-                raise DivergenceError(f"the loss is {loss.item()} after {step / per_epoch:.3g} epochs")
+    for step, (rate, (batch, labels)) in enumerate(zip(rates, batches, strict=False), start=1):
+        loss = _step(network, optimizer, batch, labels, rate, settings)
+        # Reading the loss waits for the device: once per epoch is enough to stop a hopeless training early.
+        if (step % per_epoch == 0 or step == steps) and not math.isfinite(loss.item()):
+            raise DivergenceError(f"the loss is {loss.item()} after {step / per_epoch:.3g} epochs")
 
 
 def _step(

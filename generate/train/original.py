@@ -16,7 +16,6 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from generate.inputs.images import ImageSet
-from generate.inputs.kernel import Kernel
 from generate.inputs.networks import planned_network
 from generate.plan import Plan
 from generate.train.device import memory_format
@@ -56,16 +55,14 @@ class OriginalNumbers:
         return asdict(self)
 
 
-def make_original(
-    plan: Plan, images: ImageSet, *, macs: int, device: torch.device, kernel: Kernel | None = None
-) -> nn.Module:
-    """Return the original network, trained (batch norm in `kernel`) or loaded, on the CPU and in evaluation mode."""
+def make_original(plan: Plan, images: ImageSet, *, macs: int, device: torch.device) -> nn.Module:
+    """Return the original network, trained or loaded, on the CPU and in evaluation mode."""
     network = _build(plan, images)
     if plan.original.source == "train":
         fresh_weights(network, plan.original.seed)
         network.to(device)
         settings, seed = plan.original.training, plan.original.seed
-        train(network, images, settings, macs=macs, seed=seed, device=device, kernel=kernel)
+        train(network, images, settings, macs=macs, seed=seed, device=device)
     return network.to("cpu").to(memory_format=torch.contiguous_format).eval()
 
 

@@ -68,7 +68,7 @@ def _check_gpu(device: torch.device) -> None:
 
 
 class Trainer:
-    """The actor: opens its workbench once, then trains what it is given."""
+    """The actor: prepares itself once, then trains what it is given."""
 
     def __init__(self, parts: Parts) -> None:
         original = OriginalNumbers(**parts.original)
@@ -81,8 +81,8 @@ class Trainer:
         )
 
     def ready(self) -> tuple[str, str]:
-        """Answer once the workbench is open: the node's name and its version of torch."""
-        return socket.gethostname(), self._context.provenance.torch_version
+        """Answer once trainings can start: the node's name and its version of torch."""
+        return socket.gethostname(), self._context.provenance["torch_version"]
 
     def train(self, training: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """Return the row of one training, and its weights where the plan keeps them."""
