@@ -102,7 +102,7 @@ def export_subnetwork(
 
 
 def _find(folder: RunFolder, subnetwork_id: str) -> tuple[Training, dict[str, Any]]:
-    folder.check_readable()
+    finished = folder.finished()
     found = [
         training for training in folder.read_worklist() if training.subnetwork_id.startswith(subnetwork_id)
     ]
@@ -113,7 +113,7 @@ def _find(folder: RunFolder, subnetwork_id: str) -> tuple[Training, dict[str, An
             "are in the table's column subnetwork_id."
         )
     training = found[0]
-    if not folder.is_finished(training.index):
+    if training.index not in finished:
         raise RunFolderError(
             f"{folder.path}: {training.subnetwork_id} is not trained yet. Continue the run first."
         )

@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import importlib
 import pickle
 import tarfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from generate.inputs.images import (
     check_images,
     hashed_order,
     held_back,
+    imported_factory,
     resized,
     statistics,
     with_statement,
@@ -61,7 +60,7 @@ def _load(plan: ImagesPlan, download: bool) -> ImageSet:
     if kind == "image-folder" and argument:
         return image_folder(plan, Path(argument).expanduser())
     if argument:
-        return _factory(plan, kind, argument)
+        return _factory(plan)
     legal = ", ".join(("digits", *TORCHVISION_SETS, "image-folder:PATH", "module:factory"))
     raise PlanError(f"images.name: unknown image set {plan.name!r}. Legal: {legal}.")
 
@@ -148,16 +147,9 @@ def _from_arrays(dataset: Any, size: int | None) -> Split:
     return Split(resized(images, size), torch.as_tensor(np.asarray(dataset.targets), dtype=torch.int64))
 
 
-def _factory(plan: ImagesPlan, module: str, name: str) -> ImageSet:
+def _factory(plan: ImagesPlan) -> ImageSet:
     """Call a user's `module:factory`, which returns an ImageSet."""
-    try:
-        factory: Callable[[], ImageSet] = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise PlanError(
-            f"images.name: {plan.name} cannot be imported ({error}). Expected module:factory on the "
-            "Python path."
-        ) from error
-    images = factory()
+    images = imported_factory(plan.name, f"images.name: {plan.name}")()
     if not isinstance(images, ImageSet):
         raise PlanError(
             f"images.name: {plan.name} returned {type(images).__name__}; expected generate.inputs.images.ImageSet."

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from generate.inputs.images import imported_factory
 from generate.plan import NetworkPlan
 from popstats.errors import PlanError
 
@@ -253,7 +254,7 @@ def _factory_options(classes: int, shape: tuple[int, int, int], width: int | Non
 
 
 def _from_factory(name: str, available: dict[str, Any]) -> nn.Module:
-    factory = _find_factory(name)
+    factory = imported_factory(name, f"network {name!r}")
     parameters = inspect.signature(factory).parameters.values()
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     missing = [p.name for p in named if p.default is p.empty and p.name not in available]
@@ -271,14 +272,3 @@ def _from_factory(name: str, available: dict[str, Any]) -> nn.Module:
             f"network {name!r}: expected the factory to return an nn.Module, got {type(network)}."
         )
     return network
-
-
-def _find_factory(name: str) -> Callable[..., Any]:
-    module_name, _, factory_name = name.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module_name), factory_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise PlanError(
-            f"network {name!r}: expected module:factory that can be imported from here; {error}."
-        ) from error
-    return cast(Callable[..., Any], factory)

@@ -88,6 +88,13 @@ def write_whole(path: Path, content: bytes) -> None:
         raise explain(error, path) from error
 
 
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a population."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_whole(path, sink.getvalue().to_pybytes())
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """A folder that holds one population in the making."""
@@ -135,18 +142,6 @@ class RunFolder:
                 f"{self.path}: {free / 1e6:,.0f} MB are free, but about {needed / 1e6:,.0f} MB are needed. "
                 'Free some space, choose another --out, or set keep_weights = "none".'
             )
-
-    def check_readable(self) -> None:
-        """Refuse a folder that is none of a run, or whose rows may not be read."""
-        try:
-            os.listdir(self.path / "rows")
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise RunFolderError(
-                f"{self.path} is not a run folder: expected one made by `python -m generate.population`, "
-                "with a plan and rows/."
-            ) from error
-        except OSError as error:
-            raise RunFolderError(f"{self.path} cannot be read ({error.strerror}).") from error
 
     def read_plan(self) -> Plan | None:
         """Return the plan that the folder was made with, or None for a new folder."""
@@ -242,8 +237,13 @@ class RunFolder:
         """Return the indices of all finished trainings, failed ones included."""
         try:
             names = os.listdir(self.path / "rows")
-        except FileNotFoundError as error:
-            raise RunFolderError(f"{self.path} is not a run folder: it has no rows/.") from error
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise RunFolderError(
+                f"{self.path} is not a run folder: expected one made by `python -m generate.population`, with a plan "
+                "and rows/."
+            ) from error
+        except OSError as error:
+            raise RunFolderError(f"{self.path} cannot be read ({error.strerror}).") from error
         stems = (name.removesuffix(".json") for name in names if name.endswith(".json"))
         return {int(stem) for stem in stems if stem.isdecimal()}
 
@@ -288,9 +288,7 @@ class RunFolder:
     def compact(self, metadata: Mapping[str, Any]) -> int:
         """Write all finished rows as population.parquet, in plan order; return their number."""
         table = self.table(metadata)
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        write_whole(self.population_path, sink.getvalue().to_pybytes())
+        write_table(self.population_path, table)
         return int(table.num_rows)
 
     def sweep(self) -> None:

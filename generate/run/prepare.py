@@ -22,7 +22,6 @@ from generate.train.augmentation import check_augmentation, parse_augmentation
 from generate.train.device import code_version, hardware
 from generate.train.original import (
     OriginalNumbers,
-    check_outputs,
     check_source,
     make_original,
     measure_original,
@@ -60,7 +59,6 @@ def survey(plan: Plan, folder: RunFolder | None = None, download: bool = True) -
     network = planned_network(plan.network, classes=images.classes, input_shape=images.input_shape).eval()
     groups = find_groups(network, images.input_shape, plan.network.keep)
     costs = derive_costs(network, images.input_shape, groups)
-    check_outputs(network, images)
     if plan.search is not None:
         if len(images.test) < FEWEST_IMAGES:
             raise PlanError(

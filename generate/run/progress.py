@@ -224,7 +224,6 @@ class Display:
 def print_status(path: Path, workers: int) -> int:
     """Print how far the run folder at `path` is; return the command's exit status. Writes nothing."""
     folder = RunFolder(path)
-    folder.check_readable()
     progress = RunProgress(folder)
     running = claimed(folder, progress.missing)
     left = progress.total - len(progress.rows)

@@ -29,8 +29,6 @@ FIRST_FRESH_SEED = 1000
 # Weights of the outcome: accuracy (percent) of the search images, and losses (nats) of these and of the training images.
 # The loss of the training images after full retraining predicts other seeds on new images better than accuracy does.
 ACCURACY_WEIGHT, LOSS_WEIGHT = 0.5, 25.0
-
-
 # What a search should be able to show (points).
 WANTED_GAIN = 1.0
 

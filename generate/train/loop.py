@@ -20,27 +20,15 @@ from popstats.errors import PopstatsError
 
 # One training step costs about three forward passes: forward, gradient of inputs, gradient of weights.
 PASSES_PER_STEP = 3
-
-
 # On a CPU 1,024 images of ResNet-8 are 64 MB an activation: more than the allocator can be told to keep.
 EVALUATION_BATCH = {"cpu": 256, "cuda": 1024}
-
-
 # Statistics of batch norm are means over images and positions: these many fix them to a fraction of a percent.
 RECALIBRATION_IMAGES = 4096
-
-
 # Enough images for the ranking of filters to settle (Molchanov et al. 2019, arXiv 1906.10771, use a few batches).
 TAYLOR_IMAGES = 1024
-
-
 TAYLOR_BATCH = 128
-
-
 # `steps` schedule: the rate falls to a tenth at 50 % and 75 % of the training (He et al. 2016, arXiv 1512.03385, CIFAR).
 STEPS_AT = (0.5, 0.75)
-
-
 # With n test images, accuracies up to chance + 2 standard errors cannot be told from guessing.
 CHANCE_ERRORS = 2.0
 

@@ -26,14 +26,12 @@ from popstats.errors import RunFolderError
 class Parts:
     """What an actor needs to train; sent once, in plain values and arrays."""
 
-    # plan, original: As in the run folder.
-    plan: Mapping[str, Any]
+    plan: Mapping[str, Any]  # as in the run folder
     original: Mapping[str, Any]
-    # Images and labels of train, validation and test.
-    splits: Mapping[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
-    image_values: Mapping[str, Any]  # The image set's other fields.
-    weights: bytes  # The original network's, as safetensors.
-    device: str  # "cuda" or "cpu".
+    splits: Mapping[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]  # images and labels by split
+    image_values: Mapping[str, Any]  # the image set's other fields
+    weights: bytes  # the original network's, as safetensors
+    device: str  # "cuda" or "cpu"
 
     def images(self) -> ImageSet:
         """Rebuild the image set."""
@@ -52,8 +50,7 @@ def parts_of(folder: RunFolder, plan: Plan, device: torch.device) -> Parts:
         name: (split.images.numpy(), split.labels.numpy())
         for name, split in (("train", images.train), ("validation", images.validation), ("test", images.test))
     }
-    names = ("name", "classes", "mean", "std", "test_shift")
-    values = {name: getattr(images, name) for name in names}
+    values = {name: getattr(images, name) for name in ("name", "classes", "mean", "std", "test_shift")}
     original = folder.read_original() or {}
     return Parts(plan.as_dict(), original, splits, values, folder.weights_path.read_bytes(), device.type)
 
