@@ -337,36 +337,22 @@ def t_quantile(df: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class _History:
-    """The finished trainings, by recipe.
-
-    Attributes
-    ----------
-    recipes : numpy.ndarray of int, shape (R, G)
-        Different recipes with an outcome.
-    mean, runs : numpy.ndarray, shape (R,)
-        Mean outcome and number of outcomes; those of an earlier population are recipes of their own.
-    within, df : float
-        Squared deviations of the outcomes from their recipe's mean, and their degrees of freedom.
-    earlier : numpy.ndarray of bool, shape (R,)
-        Whether the outcomes come from an earlier population.
-    eligible : numpy.ndarray of bool, shape (R,)
-        Whether the recipe can win: trained in this search, on the budget or a baseline.
-    failed : numpy.ndarray of int, shape (f, G)
-        Recipes without any outcome.
-    counted : int
-        Trainings of this search.
-    """
+    """The finished trainings, by recipe."""
 
     problem: Problem
-    recipes: IntArray
-    mean: FloatArray
-    runs: FloatArray
-    within: float
-    df: float
-    earlier: BoolArray
-    eligible: BoolArray
-    failed: IntArray
-    counted: int
+    recipes: (
+        IntArray  # (R, G) different recipes with an outcome; those of an earlier population are their own
+    )
+    mean: FloatArray  # (R,) of the outcomes
+    runs: FloatArray  # (R,) number of outcomes
+    within: float  # squared deviations of the outcomes from their recipe's mean
+    df: float  # their degrees of freedom
+    earlier: BoolArray  # (R,) whether the outcomes come from an earlier population
+    eligible: (
+        BoolArray  # (R,) whether the recipe can win: trained in this search, on the budget or a baseline
+    )
+    failed: IntArray  # (f, G) recipes without any outcome
+    counted: int  # trainings of this search
 
     @classmethod
     def of(cls, problem: Problem, trained: npt.ArrayLike, outcome: npt.ArrayLike, given: int) -> _History:
@@ -397,8 +383,7 @@ class _History:
         """Fit the law to the trainings."""
         if not self.eligible.any():
             raise PlanError("winner: no training of the search has succeeded, so nothing can be proposed")
-        features = _features(self.recipes, self.problem)
-        return Law.through(features, self.mean, self.runs, self.within, self.df, self.earlier)
+        return Law.through(self)
 
     def leaders(self, law: Law) -> IntArray:
         """Return the recipes that can win, best posterior mean first."""
@@ -425,59 +410,37 @@ def _features(widths: IntArray, problem: Problem) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class Law:
-    """Posterior of the law and of the trained recipes' own effects.
+    """Posterior of the law and of the trained recipes' own effects."""
 
-    Attributes
-    ----------
-    centre : numpy.ndarray, shape (p,)
-        Mean of the features over the trained recipes.
-    spread : float
-        Their common scale.
-    shift : float
-        Level of the outcomes.
-    mean, root : numpy.ndarray, shapes (1 + p,) and (1 + p, 1 + p)
-        Posterior mean of level and coefficients, and Cholesky factor of their covariance.
-    rows : numpy.ndarray, shape (R, 1 + p)
-        The law's columns of the trained recipes; one column more where some come from an earlier population.
-    residual, shrinkage : numpy.ndarray, shape (R,)
-        Distance of each trained recipe from the law, and the share of it that is the recipe's own.
-    recipe_variance, seed_variance : float
-    """
-
-    centre: FloatArray
-    spread: float
-    shift: float
-    mean: FloatArray
-    root: FloatArray
-    rows: FloatArray
-    residual: FloatArray
-    shrinkage: FloatArray
+    centre: FloatArray  # (p,) mean of the features over the trained recipes
+    spread: float  # their common scale
+    shift: float  # level of the outcomes
+    mean: FloatArray  # (c,) posterior mean of level and coefficients
+    root: FloatArray  # (c, c) Cholesky factor of their covariance
+    rows: FloatArray  # (R, c) columns of the trained recipes; one more where some come from elsewhere
+    residual: FloatArray  # (R,) distance of each trained recipe from the law
+    shrinkage: FloatArray  # (R,) share of it that is the recipe's own
     recipe_variance: float
     seed_variance: float
 
     @classmethod
-    def through(
-        cls,
-        features: FloatArray,
-        mean: FloatArray,
-        runs: FloatArray,
-        within: float,
-        df: float,
-        earlier: BoolArray,
-    ) -> Law:
-        """Fit the law to the mean outcomes of recipes, features of shape (R, p)."""
+    def through(cls, history: _History) -> Law:
+        """Fit the law to the mean outcomes of the recipes."""
+        mean, earlier = history.mean, history.earlier
+        features = _features(history.recipes, history.problem)
         centre, spread = features.mean(axis=0), float(features.std(axis=0).mean()) + 1e-9
         scaled = (features - centre) / spread
-        free = np.column_stack([np.ones(len(mean)), earlier])[
-            :, : 1 + int(earlier.any() and not earlier.all())
-        ]
-        ratio, residual_variance = _best_ridge(free, scaled, mean)
-        seed = min((within + residual_variance) / (df + SEED_DF), residual_variance)
+        levels = 1 + int(earlier.any() and not earlier.all())
+        free = np.column_stack([np.ones(len(mean)), earlier])[:, :levels]
+        df_level = max(len(mean) - free.shape[1], 1)
+        ridge = Ridge.of(free, scaled, mean, LAMBDAS, df_level + 2.0, 2e-9)
+        residual_variance = ridge.squares / df_level
+        seed = min((history.within + residual_variance) / (history.df + SEED_DF), residual_variance)
         recipe = max(residual_variance - seed, LEAST_RECIPE_SHARE * residual_variance)
-        variance = recipe + seed / runs
+        variance = recipe + seed / history.runs
         rows = np.hstack([free, scaled])
         flat = np.full(free.shape[1], 1e-8)
-        precision = np.r_[flat, np.full(scaled.shape[1], 1 / (ratio * residual_variance))]
+        precision = np.r_[flat, np.full(scaled.shape[1], 1 / (ridge.ratio * residual_variance))]
         covariance = np.linalg.inv((rows / variance[:, None]).T @ rows + np.diag(precision))
         shift = float(mean.mean())
         beta = covariance @ (rows.T @ ((mean - shift) / variance))
@@ -501,30 +464,59 @@ class Law:
         own = self.shrinkage * self.residual
         return np.asarray(self.shift + self.rows @ self.mean + own)
 
-    def draw(self, columns: FloatArray, place: IntArray, rng: np.random.Generator) -> FloatArray:
-        """Draw the outcomes of recipes jointly: those of the n `columns`, of which R at `place` are the trained ones."""
+    def draw(self, columns: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Draw the outcomes of recipes jointly: those of the n `columns`, of which the first R are the trained ones."""
         beta = self.mean + self.root @ rng.standard_normal(self.mean.size)
         outcome = self.shift + columns @ beta
         trained = self.rows @ beta
         own = self.shrinkage * (self.residual + self.rows @ self.mean - trained)
         noise = np.sqrt(self.recipe_variance * (1 - self.shrinkage)) * rng.standard_normal(len(trained))
-        outcome[place] = self.shift + trained + own + noise
+        outcome[: len(trained)] = self.shift + trained + own + noise
         return np.asarray(outcome)
 
 
-def _best_ridge(free: FloatArray, scaled: FloatArray, outcome: FloatArray) -> tuple[float, float]:
-    """Return the prior variance ratio of best marginal likelihood and the residual variance at it."""
-    basis = np.linalg.qr(free)[0]
-    x, y = scaled - basis @ (basis.T @ scaled), outcome - basis @ (basis.T @ outcome)
-    left, values, _ = np.linalg.svd(x, full_matrices=False)
-    projected = left.T @ y
-    rest = max(float(y @ y - projected @ projected), 0.0)
-    df = max(len(y) - free.shape[1], 1)
-    gain = 1 + LAMBDAS[:, None] * values**2
-    squares = (projected**2 / gain).sum(axis=1) + rest
-    evidence = -0.5 * np.log(gain).sum(axis=1) - 0.5 * (df + 2) * np.log(squares / 2 + 1e-9)
-    best = int(evidence.argmax())
-    return float(LAMBDAS[best]), max(float(squares[best] / df), 1e-12)
+@dataclass(frozen=True, eq=False)
+class Ridge:
+    """A ridge regression whose prior variance has the largest marginal likelihood."""
+
+    evidence: float  # log marginal likelihood, up to a constant
+    ratio: float  # prior variance of a coefficient over the residual variance
+    squares: float  # sum of squares at that ratio
+    left: FloatArray  # (n, k) singular vectors and values of the columns, the free ones taken out
+    spread: FloatArray  # (k,)
+    axes: FloatArray  # (k, p)
+    along: FloatArray  # (k,) outcome along the left vectors
+
+    @classmethod
+    def of(
+        cls, free: FloatArray, x: FloatArray, y: FloatArray, lambdas: FloatArray, df: float, prior: float
+    ) -> Ridge:
+        """Fit columns x beside unshrunk ones, the residual variance given `df` and a `prior` sum of squares."""
+        # free (n, f); x (n, p); y (n,)
+        basis = np.linalg.qr(free)[0]
+        y = y - basis @ (basis.T @ y)
+        left, spread, axes = _singular(x - basis @ (basis.T @ x))
+        along = left.T @ y
+        gain = 1.0 + lambdas[:, None] * spread**2
+        squares = (along**2 / gain).sum(axis=1) + max(float(y @ y - along @ along), 0.0) + prior
+        evidence = -0.5 * np.log(gain).sum(axis=1) - 0.5 * df * np.log(squares)
+        best = int(evidence.argmax())
+        return cls(
+            float(evidence[best]), float(lambdas[best]), float(squares[best]), left, spread, axes, along
+        )
+
+
+def _singular(x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the singular vectors and values of a matrix, without its null space."""
+    if x.shape[1] <= x.shape[0]:
+        left, spread, right = np.linalg.svd(x, full_matrices=False)
+        kept = spread > 1e-9 * max(float(spread[0]), 1e-300)
+        return left[:, kept], spread[kept], right[kept]
+    # Several times faster where there are more columns than rows; half of the digits are enough.
+    values, left = np.linalg.eigh(x @ x.T)
+    kept = values > 1e-12 * max(float(values[-1]), 1e-300)
+    left, spread = left[:, kept], np.sqrt(values[kept])
+    return left, spread, (left.T @ x) / spread[:, None]
 
 
 def _pool(problem: Problem, rng: np.random.Generator) -> IntArray:
@@ -545,19 +537,9 @@ def _pool(problem: Problem, rng: np.random.Generator) -> IntArray:
 
 
 def meet_budget(problem: Problem, log_widths: FloatArray, rng: np.random.Generator) -> IntArray:
-    """Return whole widths on the budget: each recipe scaled by a common factor, then repaired by one or two moves.
+    """Return different whole widths on the budget, (n, G) -> (k, G): scaled together, then repaired by up to two moves.
 
-    Parameters
-    ----------
-    problem : Problem
-    log_widths : numpy.ndarray, shape (n, G)
-    rng : numpy.random.Generator
-        Chooses between repairs.
-
-    Returns
-    -------
-    numpy.ndarray of int, shape (k, G)
-        Different recipes, k <= n, in order; recipes that cannot be repaired are left out.
+    Recipes that cannot be repaired are left out; `rng` chooses between repairs.
     """
     middle = (problem.lowest + problem.highest) / 2
     low, high = np.full(len(log_widths), -_REACH), np.full(len(log_widths), _REACH)
@@ -625,7 +607,7 @@ def _draw_round(
     open_to = np.r_[history.eligible, np.ones(len(untrained), dtype=bool)]
     picked: list[int] = []
     for _ in range(min(size, int(open_to.sum()))):
-        outcome = law.draw(columns, np.arange(len(history.recipes)), rng)
+        outcome = law.draw(columns, rng)
         outcome[~open_to] = -np.inf
         picked.append(int(outcome.argmax()))
         open_to[picked[-1]] = False
