@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Real
@@ -22,10 +21,9 @@ from popstats.judgement.space_claims import judge_std_spaces, std_halves
 from popstats.judgement.verdicts import Thresholds
 from popstats.planning.budget_law import BudgetLaw, WidthTable, law_at, width_table
 from popstats.planning.recovered_costs import CostForm, cost_form
-from popstats.planning.search import Budget, WidthBands, near_best_bands
+from popstats.planning.search import Budget, WidthBands, near_best_bands, write_space
 from popstats.population.recipes import ratio_std
 from popstats.population.regimes import Axis, regime_label
-from popstats.population.table import folder_for
 from popstats.posterior.fit import Fit, fit, require_fit
 from popstats.words import join_words, percent, sentence
 
@@ -113,29 +111,15 @@ class RefinedSpace:
         PopstatsError
             If its folder does not exist and cannot be made.
         """
-        target = Path(path)
-        folder_for(target)
-        target.write_text(self._toml(), encoding="utf-8")
-        return target
-
-    def _toml(self) -> str:
-        lines = [
-            f"# {line}"
-            for line in ("A refined recipe space, written by popstats.refine.", *self._words().split("\n"))
-        ]
-        lines += [
-            "[refined]",
-            f"axis = {json.dumps(self.axis)}",
-            f"target = {self.target!r}",
-            f"kind = {json.dumps(self.kind)}",
-        ]
-        lines += [
-            f"{name} = {_pair(value)}" for name, value in (("mcb", self.mcb), ("std", self.std)) if value
-        ]
-        if self.widths:
-            lines += ["", "[refined.widths]"]
-            lines += [f"{json.dumps(group)} = {_pair(band)}" for group, band in self.widths.items()]
-        return "\n".join(lines) + "\n"
+        comment = ["A refined recipe space, written by popstats.refine.", self._words()]
+        entries = {
+            "axis": self.axis,
+            "target": self.target,
+            "kind": self.kind,
+            "mcb": self.mcb,
+            "std": self.std,
+        }
+        return write_space(path, comment, entries, self.widths)
 
     def _words(self) -> str:
         where = f"{100 * self.target:.4g} % {'MACs' if self.axis == 'macs' else 'parameter'} reduction"
@@ -384,7 +368,7 @@ def _mean_drops(
     """Return draws of the mean expected drop of these recipes, points."""
     outcome = law.expected(log_shares)
     slope = table.slope(outcome) / len(outcome)
-    sd = float(np.sqrt(slope @ law.covariance(log_shares) @ slope))
+    sd = float(np.linalg.norm(slope @ law.deviations(log_shares)))
     return np.asarray(table.drop(outcome).mean() + sd * rng.standard_normal(_SPLIT_DRAWS))
 
 
@@ -437,7 +421,3 @@ def _space(
         widths=widths or {},
         note=note,
     )
-
-
-def _pair(values: tuple[float, float]) -> str:
-    return f"[{values[0]:.6g}, {values[1]:.6g}]"

@@ -6,8 +6,10 @@ log-widths: every candidate is shifted onto the budget, so cost is a constraint 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +17,7 @@ import numpy as np
 from popstats.arrays import FloatArray
 from popstats.inference.model import OBSERVED_QUANTILES
 from popstats.planning.recovered_costs import CostForm
+from popstats.population.table import folder_for
 
 CANDIDATES = 600
 ROUNDS = 15
@@ -249,3 +252,26 @@ def _bands(
 def share_inside(log_share: FloatArray, low: FloatArray, high: FloatArray) -> float:
     """Return the share of recipes with every group inside its band."""
     return float(((log_share >= low - _ROUNDING) & (log_share <= high + _ROUNDING)).all(axis=1).mean())
+
+
+def write_space(
+    path: str | Path,
+    comment: Sequence[str],
+    entries: Mapping[str, str | float | tuple[float, float] | None],
+    widths: Mapping[str, tuple[float, float]],
+) -> Path:
+    """Write a recipe space that a plan reads as ``space = "refined:FILE"``; return the path."""
+
+    def value(entry: str | float | tuple[float, float]) -> str:
+        if isinstance(entry, tuple):
+            return f"[{entry[0]:.6g}, {entry[1]:.6g}]"
+        return json.dumps(entry) if isinstance(entry, str) else repr(entry)
+
+    target = Path(path)
+    folder_for(target)
+    lines = [*(f"# {line}" for line in comment), "[refined]"]
+    lines += [f"{name} = {value(entry)}" for name, entry in entries.items() if entry is not None]
+    lines += ["", "[refined.widths]"] if widths else []
+    lines += [f"{json.dumps(group)} = {value(band)}" for group, band in widths.items()]
+    target.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return target

@@ -15,6 +15,7 @@ from popstats.planning.recovered_costs import cost_form
 from popstats.planning.refine import Kind
 from popstats.planning.search import LEAST_SHARE, Budget, near_best_bands, onto_budget, share_inside
 from popstats.population.layer_chain import LayerChain, additive_drop
+from popstats.population.recipes import original_widths
 from popstats.posterior.fit import Fit
 from popstats.posterior.mean_curve import mix_sensitivity
 
@@ -138,12 +139,12 @@ def test_bands_stay_where_the_law_has_seen_recipes(chain: Fit) -> None:
 
 def test_shifting_onto_the_budget_meets_it() -> None:
     population = popstats.simulate_population("additive-widths", regimes=(0.6,), n=100)
-    law = popstats.width_law(population)
-    assert law.macs is not None
+    cost, full = cost_form(population), original_widths(population)
+    assert cost is not None
     shares = np.random.default_rng(1).normal(-0.5, 0.4, size=(50, 6))
     budget = 0.4 * population.original.macs
-    moved = onto_budget(shares, law.macs, law.full_widths, budget, np.full(6, -3.0), np.zeros(6))
-    np.testing.assert_allclose(law.macs.cost(np.exp(moved) * law.full_widths), budget, rtol=1e-6)
+    moved = onto_budget(shares, cost, full, budget, np.full(6, -3.0), np.zeros(6))
+    np.testing.assert_allclose(cost.cost(np.exp(moved) * full), budget, rtol=1e-6)
 
 
 def test_it_says_what_it_cannot_do(by_mcb: Fit) -> None:
