@@ -240,20 +240,13 @@ def _table_of(path: Path | None) -> Any:
 
 def _refine(options: argparse.Namespace) -> int:
     from popstats.planning.refine import refine
-    from popstats.report.terminal import optimum_outcomes
 
     check_output(options.output, ".toml")
     fit = _fitted(options, options.population)
     space = refine(fit, regime=_regime(options.regime), by=options.by)
     if options.output:
         space.to_toml(options.output)
-    outcome = optimum_outcomes(fit)[space.regime]
-    lines = [repr(space)[1:-1]]
-    if options.by == "mcb" and outcome != "supported":
-        lines.append(
-            f"Note: C3a, that there is a best mCB, is {outcome} in this regime; the range only says where the fit is lowest."
-        )
-    _say(options, {**vars(space), "outcome": outcome}, "\n".join(lines), options.output)
+    _say(options, vars(space), repr(space)[1:-1], options.output)
     return _status(fit)
 
 

@@ -69,34 +69,19 @@ Cost = Callable[[IntArray], FloatArray]
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Recipes of one budget, and where the search starts.
+    """Recipes of one budget, and where the search starts."""
 
-    Parameters
-    ----------
-    cost : callable
-        Widths of shape (n, G) to the share of the original's cost, shape (n,), on the budget's axis.
-    lowest, highest : float
-        Cost shares between which every proposed recipe lies.
-    full : numpy.ndarray of int, shape (G,)
-        The original's widths.
-    baselines : numpy.ndarray of int, shape (B, G)
-        Recipes that are trained in any case: first Torch-Pruning's, then uniform (uniform alone if there is one).
-    steps : numpy.ndarray of int, shape (G,), optional
-        Widths are multiples of these; 1 by default.
-    least : numpy.ndarray of int, shape (G,), optional
-        Fewest channels of each group; by default 2, or one step where that is more.
-    candidates : numpy.ndarray of int, shape (n, G), optional
-        The only recipes to propose, all on the budget; by default recipes are generated.
-    """
-
-    cost: Cost
-    lowest: float
+    cost: Cost  # widths (n, G) to shares of the original's cost on the budget's axis, (n,)
+    lowest: float  # every proposed recipe's cost share lies between these
     highest: float
-    full: IntArray
+    full: IntArray  # (G,) the original's widths
+    # (B, G) recipes that are trained in any case: first Torch-Pruning's, then uniform (uniform alone if there is one)
     baselines: IntArray
-    steps: IntArray | None = None
-    least: IntArray | None = None
-    candidates: IntArray | None = None
+    steps: IntArray | None = None  # (G,) widths are multiples of these; by default 1
+    least: IntArray | None = None  # (G,) fewest channels; by default 2, or one step where that is more
+    candidates: IntArray | None = (
+        None  # (n, G) the only recipes to propose, all on the budget; by default generated
+    )
 
     @cached_property
     def units(self) -> IntArray:
@@ -128,39 +113,17 @@ class Problem:
 
 @dataclass(frozen=True)
 class Choice:
-    """The recipe that a search chooses.
+    """The recipe that a search chooses."""
 
-    Attributes
-    ----------
-    widths : numpy.ndarray of int, shape (G,)
-    runs : int
-        Its trainings in the search.
-    leaders : numpy.ndarray of int, shape (k, G)
-        All trained recipes that may win, best first.
-    """
-
-    widths: IntArray
-    runs: int
-    leaders: IntArray
+    widths: IntArray  # (G,)
+    runs: int  # its trainings in the search
+    leaders: IntArray  # (k, G) all trained recipes that may win, best first
 
 
 def schedule(trainings: int, draws: int | None = None, given: int = 0) -> tuple[int, ...]:
-    """Return the trainings of each round: pilot, rounds of draws, and two of the finish.
-
-    Parameters
-    ----------
-    trainings : int
-        In all, at least 8.
-    draws : int, optional
-        Fewest trainings of a round between pilot and finish: the number of workers.
-    given : int
-        Rows of an earlier population, which shorten the pilot.
-
-    Raises
-    ------
-    PlanError
-        If there are too few trainings.
-    """
+    """Return the trainings of each round: pilot, rounds of draws, and two of the finish."""
+    # draws: fewest trainings of a round between pilot and finish, the number of workers; given: rows of an earlier
+    # population, which shorten the pilot
     if trainings < LEAST_TRAININGS:
         raise PlanError(
             f"winner: expected at least {LEAST_TRAININGS} trainings (pilot, rounds, leaders), got {trainings}"
@@ -186,34 +149,11 @@ def propose(
     draws: int | None = None,
     given: int = 0,
 ) -> IntArray:
-    """Return the recipes of the next round, one row per training.
-
-    Parameters
-    ----------
-    problem : Problem
-    trained : array_like of int, shape (m, G)
-        Widths of the finished trainings in the order in which they were proposed; none: the pilot is proposed.
-    outcome : array_like, shape (m,)
-        Their outcomes, higher being better; NaN where a training failed.
-    trainings : int
-        Of the whole search.
-    seed : int
-        Same seed and outcomes, same proposals.
-    draws : int, optional
-        As in `schedule`.
-    given : int
-        So many first rows come from an earlier population: they do not count, and have a level of their own.
-
-    Returns
-    -------
-    numpy.ndarray of int, shape (k, G)
-        None left to propose: shape (0, G). A recipe that comes twice is trained with two seeds.
-
-    Raises
-    ------
-    PlanError
-        If no recipe meets the budget, or the arguments do not fit together.
-    """
+    """Return the recipes of the next round, one row per training; none when the search is over, (k, G)."""
+    # trained (m, G): widths of the finished trainings in the order of their proposal, none: the pilot is proposed.
+    # outcome (m,): the higher the better, NaN where a training failed. trainings: of the whole search; draws: as in
+    # `schedule`. The first `given` rows come from an earlier population: they do not count, and have a level of their own.
+    # A recipe that comes twice is trained with two seeds.
     history = _History.of(problem, trained, outcome, given)
     ends = np.cumsum(schedule(trainings, draws, given))
     place = int(np.searchsorted(ends, history.counted, side="right"))
@@ -232,18 +172,7 @@ def propose(
 
 
 def choose(problem: Problem, trained: npt.ArrayLike, outcome: npt.ArrayLike, *, given: int = 0) -> Choice:
-    """Return the trained recipe with the best posterior mean.
-
-    Parameters
-    ----------
-    problem, trained, outcome, given
-        As in `propose`.
-
-    Raises
-    ------
-    PlanError
-        If no training of the search succeeded.
-    """
+    """Return the trained recipe with the best posterior mean; arguments as in `propose`."""
     history = _History.of(problem, trained, outcome, given)
     law = history.law()
     order = history.leaders(law)
@@ -253,13 +182,7 @@ def choose(problem: Problem, trained: npt.ArrayLike, outcome: npt.ArrayLike, *, 
 
 @dataclass(frozen=True)
 class Gain:
-    """What a recipe gains over another, measured on fresh seeds.
-
-    Attributes
-    ----------
-    mean, lower, upper : float
-        Gain in points and its 90 % equal-tailed interval.
-    """
+    """What a recipe gains over another, points, with its 90 % equal-tailed interval."""
 
     mean: float
     lower: float
@@ -267,24 +190,11 @@ class Gain:
 
 
 def gain_over(winner: npt.ArrayLike, baseline: npt.ArrayLike) -> Gain:
-    """Return the gain of one recipe over another, from seeds and images that chose neither.
-
-    Parameters
-    ----------
-    winner, baseline : array_like, shape (seeds,) or (seeds, images)
-        Accuracies in percent of at least two trainings of each: their mean, or one value per image (0 to 100), the
-        same images for both. Only with values per image does the interval hold for other images of the kind.
-
-    Raises
-    ------
-    PlanError
-        If a recipe has fewer than two seeds, or the images differ.
-
-    Notes
-    -----
-    Seeds and images are crossed: the variance of the difference is that of the seeds' means, plus that of the images'
-    differences, less the residual that both contain. Degrees of freedom: Satterthwaite (1946), doi:10.2307/3002019.
-    """
+    """Return the gain of one recipe over another, from seeds and images that chose neither."""
+    # Accuracies in percent of at least two trainings of each, (seeds,), or one value per image, (seeds, images), the same
+    # images for both: only then does the interval hold for other images of the kind. Seeds and images are crossed: the
+    # variance of the difference is that of the seeds' means, plus that of the images' differences, less the residual that
+    # both contain. Degrees of freedom: Satterthwaite (1946), doi:10.2307/3002019.
     one, other = (np.asarray(v, dtype=np.float64).reshape(len(np.asarray(v)), -1) for v in (winner, baseline))
     if min(len(one), len(other)) < 2 or one.shape[1] != other.shape[1]:
         raise PlanError(
@@ -310,17 +220,7 @@ def _residual_variance(values: FloatArray) -> float:
 
 
 def smallest_gain(seeds: int, images: int, *, seed_sd: float = SEED_SD, accuracy: float = 90.0) -> float:
-    """Return the smallest gain, in points, that lies above its own interval: for the dry run.
-
-    Parameters
-    ----------
-    seeds, images : int
-        Confirmations of each recipe, and images that they are measured on.
-    seed_sd : float
-        Standard deviation between seeds of one recipe, points.
-    accuracy : float
-        Expected accuracy, percent.
-    """
+    """Return the smallest gain, in points, that lies above its own interval with so many seeds and images."""
     own, by_seed = DISAGREEMENT
     of_images = (own + by_seed / seeds) * accuracy * (100.0 - accuracy)
     return float(t_quantile(2 * seeds - 2) * (2 * seed_sd**2 / seeds + of_images / images) ** 0.5)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from popstats.arrays import BoolArray, FloatArray
+from popstats.arrays import FloatArray
 from popstats.errors import PopulationError
 from popstats.inference.draws import INTERVAL_MASS, interval
 from popstats.planning.budget_law import (
@@ -24,7 +24,7 @@ from popstats.planning.budget_law import (
     width_table,
 )
 from popstats.planning.recovered_costs import CostForm, cost_form
-from popstats.planning.search import Budget, best_recipe, penalty, support, uniform_recipe, write_space
+from popstats.planning.search import Search, Support, write_space
 from popstats.population.recipes import prepared_recipes
 from popstats.population.regimes import Axis
 from popstats.population.table import Population, folder_for
@@ -48,7 +48,6 @@ CHEAPEST = 2.0 / 3.0
 _LEVELS = 64
 #: Other widths that are no whole numbers (densities) are given in this share of the original's.
 _FINE = 1e-3
-_ROUNDING = 1e-9
 #: Names of the two recipes, and what their table shows beside the widths.
 _NAMES = ("recommended", "uniform")
 _COLUMNS = ("name", "macs", "params", "mcb", "drop", "drop_lower", "drop_upper")
@@ -58,8 +57,6 @@ _FRONTIER_COLUMNS = ("reduction", *_COLUMNS[1:], "gain", "gain_lower", "gain_upp
 _DRAWS = 4000
 #: The most even candidate is looked for among those that cost at least this share of the budget, where there are any.
 USED = 0.9
-#: Listed candidates lie in the trained range of at least this share of the groups.
-GROUPS_INSIDE = 0.95
 #: A recipe is not uniform where the shares that its groups keep differ by more than so many units of the widest step.
 _EVEN_STEPS = 2.0
 #: More groups than this are not named in a sentence.
@@ -120,14 +117,6 @@ class Recommendation(RecipePrediction):
         What limits the prediction; "" if nothing does.
     ranking : pandas.DataFrame or None
         With `candidates`: those within the budget, best first, with `drop`, `drop_lower`, `drop_upper`.
-
-    Examples
-    --------
-    >>> import popstats
-    >>> population = popstats.simulate_population("additive-widths", regimes=[0.6, 0.8], n=150, rise=1.0)
-    >>> found = popstats.recommend(population, reduction=0.7)
-    >>> list(found.frame["name"]), found.uniform.macs <= 0.3 * population.original.macs
-    (['recommended', 'uniform'], True)
     """
 
     axis: Axis
@@ -479,9 +468,9 @@ class _Recommender:
     def _searched(self, law: BudgetLaw, amount: float) -> tuple[pd.DataFrame, None]:
         """Return the best recipe within the budget and the uniform one."""
         assert self.cost is not None
-        table, budget = self.table, Budget(self.cost, self.table.full, amount)
-        widths = np.vstack([_best(law, table, budget, self.units), uniform_recipe(budget, self.units)])
-        if self.cost.cost(widths).max() > amount * (1.0 + 1e-6):
+        table, search = self.table, Search(Support.of(self.table, law), self.cost, amount)
+        widths = np.vstack([search.best_widths(self.units), search.uniform(self.units)])
+        if not search.affords(widths).all():
             raise PopulationError(
                 f"{table.population.name}: no recipe inside the trained widths, with at least one unit of every group, "
                 f"costs {amount:,.6g} {AXIS_WORDS[table.axis]} or less"
@@ -498,7 +487,7 @@ class _Recommender:
         widths = fits[list(table.population.group_names)].to_numpy(dtype=np.float64)
         logs = table.logs(widths)
         offset = np.log(fits[table.axis].to_numpy(dtype=np.float64) / amount)
-        usable = self.trained | _usable(law, table, logs, offset)
+        usable = self.trained | Support.of(table, law).holds(logs, offset)
         if not usable.any():
             raise PopulationError(self._none_listed(f"the budget ({amount:,.6g} {AXIS_WORDS[table.axis]})"))
         predicted = _drops(law, table, logs[usable], offset[usable])
@@ -552,31 +541,6 @@ class _Recommender:
             _achieved=1.0 - float(np.exp(offset[0])) * (1.0 - reduction),
             _bands=dict(zip(groups, zip(*bands.tolist(), strict=True), strict=True)),
         )  # fmt: skip
-
-
-def _seen(law: BudgetLaw, table: WidthTable) -> tuple[FloatArray, FloatArray, FloatArray, float]:
-    """Return the trained recipes near the budget, and where the law may be used; see `support`."""
-    seen = table.log_shares[law.rows[law.inner]]
-    return seen, *support(seen, law.uncertainty(seen, law.offset[law.inner]))
-
-
-def _best(law: BudgetLaw, table: WidthTable, budget: Budget, units: FloatArray) -> FloatArray:
-    """Return the recipe that the law predicts best within the budget, where the trained ones support it, (G,)."""
-    seen, low, high, sure = _seen(law, table)
-
-    def objective(log_shares: FloatArray) -> FloatArray:
-        cost = budget.cost.cost(np.exp(log_shares) * budget.full)
-        offset = np.minimum(np.log(cost / budget.amount), 0.0)
-        return law.expected(log_shares, offset) + penalty(law.uncertainty(log_shares, offset), sure)
-
-    return best_recipe(objective, budget, seen, (low, high), units)
-
-
-def _usable(law: BudgetLaw, table: WidthTable, logs: FloatArray, offset: FloatArray) -> BoolArray:
-    """Return which listed recipes the trained ones near the budget support, (n,)."""
-    _, low, high, sure = _seen(law, table)
-    inside = ((logs >= low - _ROUNDING) & (logs <= high + _ROUNDING)).mean(axis=1) >= GROUPS_INSIDE
-    return np.asarray(inside & (law.uncertainty(logs, offset) <= sure * (1.0 + _ROUNDING)))
 
 
 def _drops(

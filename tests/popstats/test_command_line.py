@@ -239,7 +239,7 @@ def test_refine_says_where_no_best_mcb_was_found(tmp_path, capsys):
     popstats.simulate_population("linear", regimes=[0.5], n=800).save(tmp_path / "line.parquet")
     command = ["refine", str(tmp_path / "line.parquet"), "--method", "exact", "--regime", "0.5"]
     assert main(command) == DONE
-    assert "that there is a best mCB, is refuted" in capsys.readouterr().out
+    assert "there is a best mCB (C3a) is refuted" in capsys.readouterr().out
     assert main([*command, "--json"]) == DONE
     assert json.loads(capsys.readouterr().out)["outcome"] == "refuted"
 
