@@ -86,7 +86,7 @@ class WidthTable:
         def within(below: float, above: float) -> IntArray:
             """Count the recipes within these factors of each cost of the grid."""
             least, most = grid - np.log(below), grid + np.log(above)
-            return np.searchsorted(ascending, most, "right") - np.searchsorted(ascending, least)
+            return np.asarray(np.searchsorted(ascending, most, "right") - np.searchsorted(ascending, least))
 
         needed = max(FEWEST_RECIPES, min(SUPPORTED_RECIPES, int(SUPPORTED_SHARE * self.log_cost.size)))
         sides = within(SUPPORTED_FACTOR, INNER), within(INNER, SUPPORTED_FACTOR)

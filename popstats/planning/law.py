@@ -40,7 +40,7 @@ WIDER = 0.10
 #: Fewer recipes than this in a regime and the regime has no law.
 MINIMUM_RECIPES = 20
 #: Prior variance of a coefficient, in units of the residual variance.
-LAMBDAS = 2.0 ** np.arange(-10, 11)
+LAMBDAS: FloatArray = 2.0 ** np.arange(-10.0, 11.0)
 #: Prior degrees of freedom of the residual variance, and its prior guess as a share of the outcomes' variance: where
 #: there are hardly more recipes than terms, the data alone would allow a law without any residuals.
 PRIOR_DF, PRIOR_SHARE = 4.0, 0.05

@@ -203,15 +203,15 @@ def _plan(
     best = enough.iloc[0] if len(enough) else frame.sort_values("chance").iloc[-1]
     n, each = int(best["recipes"]), int(best["seeds"])
     size = f"{n:,} recipes with {plural(each, 'seed')} each"
-    chance = percent(float(best["chance"]), 0)
+    reached = percent(float(best["chance"]), 0)
     if enough.empty:
         sentence = (
-            f"{place}: no size tried gives {goal} with a chance of {percent(CHANCE)}; {size} reach {chance}{unknown}. "
+            f"{place}: no size tried gives {goal} with a chance of {percent(CHANCE)}; {size} reach {reached}{unknown}. "
             f"Choose a larger width, or accept that the curve is too flat for one best value.{deciding}"
         )
         return Plan(frame, label, width, None, None, sentence)
     sentence = (
-        f"{place}: {size} ({n * each:,} trainings) give {goal} with a chance of {chance}{unknown}.{deciding}"
+        f"{place}: {size} ({n * each:,} trainings) give {goal} with a chance of {reached}{unknown}.{deciding}"
     )
     return Plan(frame, label, width, n, each, sentence)
 

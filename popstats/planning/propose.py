@@ -47,7 +47,7 @@ NEAR = ((0.12, 100), (0.3, 100))
 #: where not to look, not how steep the law is.
 FLOOR = 3.0
 #: Prior variance of a coefficient, in units of the residual variance.
-LAMBDAS = 2.0 ** np.arange(-8, 9)
+LAMBDAS: FloatArray = 2.0 ** np.arange(-8.0, 9.0)
 #: Least share of the residual variance that recipes make.
 LEAST_RECIPE_SHARE = 0.05
 #: Degrees of freedom of the prior guess that seeds make half of the residual variance.
@@ -240,9 +240,7 @@ class _History:
     """The finished trainings, by recipe."""
 
     problem: Problem
-    recipes: (
-        IntArray  # (R, G) different recipes with an outcome; those of an earlier population are their own
-    )
+    recipes: IntArray  # (R, G) different ones with an outcome; those of an earlier population apart
     mean: FloatArray  # (R,) of the outcomes
     runs: FloatArray  # (R,) number of outcomes
     within: float  # squared deviations of the outcomes from their recipe's mean

@@ -646,7 +646,8 @@ def _checked_candidates(frame: pd.DataFrame, population: Population) -> pd.DataF
             f"recommend: candidates: expected widths of 0 or more and positive costs, got others in {int((~legal).sum())} "
             f"rows (first: {rows})"
         )
-    return frame.assign(**{name: numbers[name] for name in wanted})[~numbers.duplicated()]
+    different: pd.DataFrame = frame.assign(**numbers).loc[~numbers.duplicated()]
+    return different
 
 
 def _by_layer(

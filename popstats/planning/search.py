@@ -171,12 +171,11 @@ class Search:
         while near <= above.max():
             # A band must hold the best recipe, or shifting onto the budget could leave it.
             good = np.vstack([candidates[above <= near], best])
-            narrow = np.quantile(good, BAND, axis=0)
-            narrow = np.minimum(narrow[0], best), np.maximum(narrow[1], best)
-            if share_inside(here.seen, *narrow) >= least_share:
-                low, high = narrow
+            ends = np.quantile(good, BAND, axis=0)
+            low, high = np.minimum(ends[0], best), np.maximum(ends[1], best)
+            if share_inside(here.seen, low, high) >= least_share:
                 break
-            near *= 2.0
+            low, high, near = here.low, here.high, 2.0 * near
         drawn = np.log(rng.uniform(np.exp(low), np.exp(high), size=(EXAMPLES, best.size)))
         return low, high, self.meet(drawn, low, high)
 
