@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from generate.inputs.images import Split
-from generate.inputs.kernel import kernel_for
 from generate.plan import Plan, TrainingSettings
 from generate.prune.cost_forms import CostModel, group_lines
 from generate.prune.masks import dense_layers, prune_network
@@ -93,12 +92,11 @@ def _time_one(prepared: PreparedPlan, job: _Job, device: torch.device) -> tuple[
     network = prune_network(prepared.network, groups, scores, job.widths, prepared.plan.pruning)
     fresh_weights(network, 0)
     network.to(device)
-    kernel = kernel_for(device, images.input_shape)
     share = TIMED_STEPS / max(1, len(images.train) // job.settings.batch_size)
     short = dataclasses.replace(job.settings, epochs=share, training_macs=None)
     for _ in range(2):  # the first pass warms up
         started = time.perf_counter()
-        train(network, images, short, macs=job.macs, seed=0, device=device, kernel=kernel)
+        train(network, images, short, macs=job.macs, seed=0, device=device)
         step = (time.perf_counter() - started) / TIMED_STEPS
     sample = Split(images.test.images[:TIMED_TEST_IMAGES], images.test.labels[:TIMED_TEST_IMAGES])
     started = time.perf_counter()

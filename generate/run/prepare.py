@@ -11,7 +11,6 @@ from torch import nn
 
 from generate.inputs.image_sets import load_images
 from generate.inputs.images import ImageSet
-from generate.inputs.kernel import kernel_for
 from generate.inputs.networks import planned_network
 from generate.plan import Plan
 from generate.prune.cost_forms import CostModel, derive_costs
@@ -24,7 +23,6 @@ from generate.train.augmentation import check_augmentation, parse_augmentation
 from generate.train.device import code_version, hardware
 from generate.train.original import (
     OriginalNumbers,
-    check_outputs,
     check_source,
     load_weights,
     make_original,
@@ -66,7 +64,6 @@ def survey(plan: Plan, folder: RunFolder | None = None, download: bool = True) -
         costs = derive_costs(network, images.input_shape, groups)
     else:
         costs = weight_costs(network, images.input_shape, plan.pruning, plan.network.keep)
-    check_outputs(network, images)
     if plan.search is not None:
         if len(images.test) < FEWEST_IMAGES:
             raise PlanError(
@@ -100,7 +97,7 @@ def prepare(
     plan, images = prepared.plan, prepared.images
     folder.adopt_plan(plan)
     original = _original(folder, prepared, device)
-    folder.write_costs(prepared.costs.as_dict(prepared.network))
+    folder.write_part("original/costs.json", prepared.costs.as_dict(prepared.network))
     if folder.has_worklist_of(plan):
         return original
     drawn, held = prepared.trainings, folder.read_worklist()
@@ -123,9 +120,8 @@ def _original(folder: RunFolder, prepared: PreparedPlan, device: torch.device) -
         return _still_the_same(OriginalNumbers(**present), prepared.images, folder)
     started = time.monotonic()
     costs = (prepared.costs.original_macs, prepared.costs.original_params)
-    kernel = kernel_for(device, prepared.images.input_shape)
     try:
-        network = make_original(prepared.plan, prepared.images, macs=costs[0], device=device, kernel=kernel)
+        network = make_original(prepared.plan, prepared.images, macs=costs[0], device=device)
         numbers = measure_original(
             prepared.plan, network, prepared.images, costs=costs, device=device, started=started
         )

@@ -81,8 +81,8 @@ def baseline_section(analysis: Analysis) -> Section | None:
     for (regime, technique), here in rows.groupby(["regime", "technique"]):
         others = here.loc[here["baseline"] == "", "accuracy_drop"]
         for baseline, own in here[here["baseline"] != ""].groupby("baseline"):
-            drop, runs = own["accuracy_drop"], len(own)
-            ends = stats.t.interval(INTERVAL_MASS, runs - 1, drop.mean(), drop.sem()) if runs > 1 else ()
+            drop, runs = own["accuracy_drop"].to_numpy(dtype=np.float64), len(own)
+            ends = stats.t.interval(INTERVAL_MASS, runs - 1, drop.mean(), stats.sem(drop)) if runs > 1 else ()
             better = percent(float((others < drop.mean()).mean()), 0) if len(others) else MISSING
             cells.append((
                 regime_name(str(regime)), str(baseline), str(technique),
