@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from generate.inputs.images import ImageSet, Split
 from generate.inputs.networks import planned_network
-from generate.plan import MAGNITUDE, Plan, TrainingSettings
+from generate.plan import MAGNITUDE, Plan
 from generate.prune.cost_forms import CostModel, cost_forms
 from generate.prune.groups import Group, find_groups
 from generate.prune.masks import magnitudes, prune_network, weight_costs, zero_removed
@@ -40,6 +40,10 @@ from popstats.errors import PopstatsError
 
 # Training images whose loss a search goes by.
 TRAIN_LOSS_IMAGES = 10_000
+
+# Columns that are attributes of the training and of its settings.
+OF_TRAINING = ("subnetwork_id", "recipe_id", "space", "criterion", "macs", "params", "seed")
+OF_SETTINGS = ("learning_rate", "batch_size", "weight_decay", "augmentation")
 
 # Exit codes of a process whose GPU failed; its parent starts another one.
 OUT_OF_MEMORY, DEVICE_LOST = 71, 72
@@ -213,65 +217,30 @@ def _accuracies_before(context: WorkerContext, network: nn.Module) -> dict[str, 
 
 def known_columns(context: WorkerContext, training: Training) -> dict[str, Any]:
     """Everything about a row that is known before its training."""
+    plan, original = context.plan, context.original
+    settings, images = plan.retraining[training.technique], len(context.images.train)
+    achieved = 1 - np.array(training.widths) / [group.width for group in context.groups]
+    seen = images_seen(settings, training.macs, images)
     return {
-        **_identity_columns(context, training),
-        **_recipe_columns(context, training),
-        **_retraining_columns(context, training),
-        "original_accuracy": context.original.accuracy,
-        "n_test": len(context.images.test),
-        **context.provenance,
-        "started_at": now(),
-    }
-
-
-def _identity_columns(context: WorkerContext, training: Training) -> dict[str, Any]:
-    return {
-        "subnetwork_id": training.subnetwork_id,
-        "recipe_id": training.recipe_id,
-        "original_id": context.original.original_id,
-        "population": context.plan.name,
-        "network": context.original.network,
-        "dataset": context.original.dataset,
-        "input_size": context.original.input_size,
+        **{name: getattr(training, name) for name in OF_TRAINING},
+        **{name: getattr(original, name) for name in ("original_id", "network", "dataset", "input_size")},
+        **{f"original_{name}": getattr(original, name) for name in ("macs", "params", "accuracy")},
+        **{name: getattr(settings, name) for name in OF_SETTINGS},
+        "population": plan.name,
         "regime_axis": training.axis,
         "regime_target": training.target,
-        "space": training.space,
-    }
-
-
-def _recipe_columns(context: WorkerContext, training: Training) -> dict[str, Any]:
-    full = np.array([group.width for group in context.groups])
-    achieved = 1 - np.array(training.widths) / full
-    kind = context.plan.pruning.kind
-    return {
-        "pruning": kind,
-        "densities": None if kind == "filters" else (1 - achieved).tolist(),
+        "pruning": plan.pruning.kind,
         "widths": list(training.widths),
+        "densities": None if plan.pruning.kind == "filters" else (1 - achieved).tolist(),
         "group_names": [group.name for group in context.groups],
         "ratios_requested": list(training.ratios_requested),
         "ratios_achieved": achieved.tolist(),
         "ratio_mean": float(achieved.mean()),
         "ratio_std": float(achieved.std()),
-        "criterion": training.criterion,
-        "macs": training.macs,
-        "params": training.params,
-        "original_macs": context.original.macs,
-        "original_params": context.original.params,
-    }
-
-
-def _retraining_columns(context: WorkerContext, training: Training) -> dict[str, Any]:
-    settings: TrainingSettings = context.plan.retraining[training.technique]
-    images = len(context.images.train)
-    return {
         "retraining": training.technique,
         "epochs": training_epochs(settings, training.macs, images),
-        "learning_rate": settings.learning_rate,
-        "batch_size": settings.batch_size,
-        "weight_decay": settings.weight_decay,
-        "augmentation": settings.augmentation,
-        "seed": training.seed,
-        "training_macs": float(
-            PASSES_PER_STEP * training.macs * images_seen(settings, training.macs, images)
-        ),
+        "training_macs": float(PASSES_PER_STEP * training.macs * seen),
+        "n_test": len(context.images.test),
+        **context.provenance,
+        "started_at": now(),
     }
