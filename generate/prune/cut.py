@@ -10,6 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from generate.prune.attention import at, set_heads
 from generate.prune.dependency_graph import IntArray, Member, Side, copy_network
 from generate.prune.groups import Group
 from generate.prune.operations import Convolution, channel_count, is_depthwise
@@ -143,11 +144,13 @@ class _Knife:
 
     def remove(self, member: Member, gone: IntArray) -> None:
         """Remove the channels `gone` from one side of one layer."""
-        parent_name, _, attribute = member.layer.rpartition(".")
-        parent = self._network.get_submodule(parent_name)
-        layer = getattr(parent, attribute)
+        layer = at(self._network, member.layer)
         if isinstance(layer, Tensor):
-            self._select(parent, attribute, member.axis, _stay(layer.shape[member.axis], gone))
+            parent, _, attribute = member.layer.rpartition(".")
+            stay = _stay(layer.shape[member.axis], gone)
+            self._select(self._network.get_submodule(parent), attribute, member.axis, stay)
+        elif member.side == "heads":
+            set_heads(layer, len(member.channels), len(member.channels) - len(gone), member.size)
         elif isinstance(layer, nn.Linear):
             self._cut_linear(layer, member.side, gone)
         elif isinstance(layer, Convolution):
