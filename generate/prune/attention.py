@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _ROLES = ("q_proj", "k_proj", "v_proj")
+# Names of attributes: heads, what belongs to a head's size, and widths of what modules hold.
 _HEADS, _SIZE = re.compile("head"), re.compile("dim|size|width|channels")
+_WIDTH = re.compile("dim|embd?|hidden|width|channels|d_model|features")
 
 
 class HeadAttention(nn.Module):
@@ -146,11 +149,18 @@ def head_sizes(module: nn.Module) -> dict[str, int]:
     }
 
 
-def set_heads(module: nn.Module, before: int, now: int, size: int) -> None:
-    """Tell an attention module that `now` of `before` heads, of `size` channels each, are left."""
+def set_heads(module: nn.Module, before: int, now: int, sizes: Iterable[int]) -> None:
+    """Tell an attention module that `now` of `before` heads, which have one of `sizes` channels, are left."""
     known = head_sizes(module)
     counts = [name for name, value in known.items() if not _SIZE.search(name.lower()) and value % before == 0]
-    inner = {size * before, *(size * known[name] for name in counts)}
     for name, value in list(vars(module).items()):
-        if name in counts or (type(value) is int and value in inner and name not in known):
+        inner = type(value) is int and any(value == size * before for size in sizes)
+        if name in counts or inner:
             setattr(module, name, value * now // before)
+
+
+def set_width(module: nn.Module, before: int, now: int) -> None:
+    """Tell a module that its own layers have `now` of `before` channels, where an attribute says so."""
+    for name, value in list(vars(module).items()):
+        if type(value) is int and value == before and _WIDTH.search(name.lower()):
+            setattr(module, name, now)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -35,8 +35,9 @@ class Member:
     side: Side
     channels: IntArray  # (width, multiplicity): row f lists what goes with filter f
     axis: int = 0  # of a loose parameter: the axis along which its channels lie
-    size: int = 0  # of an attention module, whose heads take the place of channels: the dimension of a head
-    macs: int = 0  # and the products of one filter's heads, for one input
+    macs: int = (
+        0  # of an attention module, whose heads are its channels here: products of each, for one input
+    )
 
     @property
     def multiplicity(self) -> int:
@@ -54,11 +55,10 @@ class ChannelGroup:
 
 @dataclass(frozen=True)
 class _Heads:
-    """What can go of an attention module: labels of its heads, and of each one dimension and products."""
+    """What can go of an attention module."""
 
-    labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
-    size: int = 0
-    macs: int = 0
+    labels: Tensor  # of its heads
+    macs: int  # of the products of each
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _heads(labelled: LabelledNetwork, macs: Mapping[str, int]) -> dict[str, _Hea
             for rows in heads.labels:
                 labelled.labels.pin(rows, f"the heads of {name} are not its own")
         else:
-            found[name] = _Heads(torch.tensor(products[0]), heads.size, macs[name] // len(products[0]))
+            found[name] = _Heads(torch.tensor(products[0]), macs[name] // len(products[0]))
     return found
 
 
@@ -194,7 +194,8 @@ def _places(labelled: LabelledNetwork, axes: dict[str, int]) -> list[tuple[str, 
         if name in labelled.columns:
             places.append((name, "in", labelled.labels.find(labelled.columns[name])))
     for name, axis in axes.items():
-        along = labelled.loose[name].movedim(axis, 0).flatten(1)[:, 0]
+        labels = labelled.loose[name]
+        along = labels.movedim(axis, 0).reshape(labels.shape[axis], -1)[:, 0]
         places.append((name, "out", labelled.labels.find(along)))
     return places
 
@@ -214,8 +215,8 @@ def _channel_group(
     members = []
     for name, side in keys:
         columns = [p for p, place in enumerate(places) if place[:2] == (name, side)]
-        own = heads[name] if side == "heads" else _Heads()
-        members.append(Member(name, side, channels[:, columns], axes.get(name, 0), own.size, own.macs))
+        macs = heads[name].macs if side == "heads" else 0
+        members.append(Member(name, side, channels[:, columns], axes.get(name, 0), macs))
     return ChannelGroup(tuple(members), layers)
 
 

@@ -93,7 +93,6 @@ class Heads:
     """What the products of one attention module say about its heads."""
 
     labels: list[Tensor] = field(default_factory=list)  # of each product: one label per head
-    size: int = 0  # channels of a head
     macs: int = 0  # of all products, over the batch
 
 
@@ -306,12 +305,9 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._pin(call.tensors, call.name)
             return None
         labels = self._of(call["input"])
-        if not self.network.attending or len(self.labels.axes(labels)) < 2:
+        if not self._stays_in_heads(labels, [labels.dim() - 1]):
             return self.channelwise(call)
-        self.labels.tie_across(
-            labels, labels.dim() - 1
-        )  # each head is normalised by itself, all with the same scales
-        self._pin(call.tensors[1:], call.name)
+        self._pin(call.tensors[1:], call.name)  # all heads have the same scales
         return labels
 
     def spatial(self, call: _Call) -> Any:
@@ -463,14 +459,9 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             dimensions = [dimensions]
         reduced = [d % labels.dim() for d in dimensions or range(labels.dim())]
         if any(self.labels.varies(labels, d) for d in reduced):
-            if not self.network.attending:
-                return self._refused(call)
-            if set(self.labels.axes(labels)) <= set(
-                reduced
-            ):  # weights averaged over heads, which nothing should read
-                return None
-            for dimension in reduced:
-                self.labels.tie_across(labels, dimension)
+            if not self._stays_in_heads(labels, reduced):
+                # Attention weights are averaged over heads for those who look at them; nothing should compute with them.
+                return None if self.network.attending else self._refused(call)
         for dimension in dimensions or range(labels.dim()):
             labels = labels.narrow(dimension, 0, 1)
         return _each(call.result, lambda out: labels.reshape(out.shape))
@@ -478,11 +469,19 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def runs_along(self, call: _Call) -> Any:
         """Pass softmax and cumulative sums along places; along channels they pin them."""
         labels = self._of(call.tensors[0])
-        if self.labels.varies(labels, call["dim"]):
+        varies = self.labels.varies(labels, call["dim"])
+        if varies and not self._stays_in_heads(labels, [call["dim"] % labels.dim()]):
             return self._refused(call)
         return _each(call.result, lambda out: labels)
 
     # Attention
+
+    def _stays_in_heads(self, labels: Tensor, dimensions: Sequence[int]) -> bool:
+        """Tie the dimensions of a head where an operation over them leaves heads apart; return whether it does."""
+        apart = bool(self.network.attending) and bool(set(self.labels.axes(labels)) - set(dimensions))
+        for dimension in dimensions if apart else ():
+            self.labels.tie_across(labels, dimension)
+        return apart
 
     def multiplies(self, call: _Call) -> Tensor | None:
         """Let heads of an attention module go as a whole; what other products of activations mix stays."""
@@ -506,10 +505,8 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         found.labels.append(rows)
         left, right = call.tensors[0].shape, call.tensors[1].shape
         if call.name == _ATTENTION:  # queries by keys, and their weights by values
-            found.size = left[-1]
             found.macs += math.prod(left[:-1]) * right[-2] * (left[-1] + call.result.shape[-1])
         else:
-            found.size = found.size or left[-1]
             found.macs += call.result.numel() * left[-1]
         return spread(rows, axis, call.result.shape)
 

@@ -165,8 +165,8 @@ def _random_recipe(
     kept = {}
     for group in groups:
         most = group.width // group.step
-        least = min(LEAST_NORMALISED, most) if group.name in normalised else 1
-        quota = rng.choice([least, most - 1, rng.integers(least, most + 1)]) if group.name in pruned else most
+        least = min(LEAST_NORMALISED, most - 1) if group.name in normalised else 1
+        quota = rng.choice([least, most - 1, rng.integers(least, most)]) if group.name in pruned else most
         parts = [rng.permutation(np.flatnonzero(group.blocks == b))[:quota] for b in range(group.step)]
         kept[group.name] = np.sort(np.concatenate(parts))
     return kept
