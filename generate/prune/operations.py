@@ -458,10 +458,9 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if isinstance(dimensions, int):
             dimensions = [dimensions]
         reduced = [d % labels.dim() for d in dimensions or range(labels.dim())]
-        if any(self.labels.varies(labels, d) for d in reduced):
-            if not self._stays_in_heads(labels, reduced):
-                # Attention weights are averaged over heads for those who look at them; nothing should compute with them.
-                return None if self.network.attending else self._refused(call)
+        if any(self.labels.varies(labels, d) for d in reduced) and not self._stays_in_heads(labels, reduced):
+            # Attention weights are averaged over heads for those who look at them; nothing should compute with them.
+            return None if self.network.attending else self._refused(call)
         for dimension in dimensions or range(labels.dim()):
             labels = labels.narrow(dimension, 0, 1)
         return _each(call.result, lambda out: labels.reshape(out.shape))

@@ -23,7 +23,6 @@ from generate.prune.groups import Group
 from generate.prune.operations import Convolution, Normalisation, channel_count, is_depthwise, sides
 from popstats.errors import PlanError
 
-
 FUSED = 3  # queries, keys and values in one layer
 
 

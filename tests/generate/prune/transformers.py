@@ -181,7 +181,7 @@ class HuggingFaceSelf(nn.Module):
         self.dropout = nn.Dropout(0.1)
 
     def heads(self, tokens):
-        shape = tokens.size()[:-1] + (self.num_attention_heads, self.attention_head_size)
+        shape = (*tokens.size()[:-1], self.num_attention_heads, self.attention_head_size)
         return tokens.view(shape).permute(0, 2, 1, 3)
 
     def forward(self, hidden):
@@ -189,7 +189,7 @@ class HuggingFaceSelf(nn.Module):
         key, value = self.heads(self.key(hidden)), self.heads(self.value(hidden))
         scores = torch.matmul(query, key.transpose(-1, -2)) / math.sqrt(self.attention_head_size)
         context = torch.matmul(self.dropout(scores.softmax(-1)), value).permute(0, 2, 1, 3).contiguous()
-        return (context.view(context.size()[:-2] + (self.all_head_size,)),)
+        return (context.view((*context.size()[:-2], self.all_head_size)),)
 
 
 class HuggingFace(nn.Module):
