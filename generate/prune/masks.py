@@ -64,7 +64,8 @@ def weight_costs(
 def dense_layers(network: nn.Module, groups: Sequence[Group], pruning: PruningPlan) -> str:
     """Say which layers stay dense, and why; "" if none does."""
     pruned = {group.name for group in groups}
-    weighted = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear | Convolution)]
+    modules = with_values(network).named_modules()
+    weighted = [name for name, layer in modules if isinstance(layer, nn.Linear | Convolution)]
     dense = [name for name in weighted if name not in pruned]
     return f"{', '.join(dense)} (kept, unused, {_reason(pruning)})" if dense else ""
 

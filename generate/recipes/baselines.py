@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from generate.plan import SearchPlan
 from generate.prune.cost_forms import CostModel
+from generate.prune.dependency_graph import with_values
 from generate.prune.groups import Group
 from popstats.arrays import FloatArray, IntArray
 from popstats.errors import PlanError
@@ -35,7 +36,7 @@ def baseline_widths(
     ``uniform`` keeps the same share everywhere; ``erk`` (Erdos-Renyi kernel, Evci et al. 2020, arXiv 1911.11134) keeps
     shares in proportion to (inputs + outputs + kernel) / (inputs * outputs * kernel); ``global`` keeps the largest
     weights of the whole network, and ``lamp`` those of the largest layer-adaptive scores (Lee et al. 2021,
-    arXiv 2010.07611).
+    arXiv 2010.07611). With 2:4, layers of which half or less is to stay carry the pattern.
     """
     shares = _SHARES[name](costs, network)
     units, least = costs.full_widths // costs.steps, costs.least // costs.steps
@@ -106,7 +107,8 @@ _SHARES: dict[str, Callable[[CostModel, nn.Module | None], Shares]] = {
 
 def _layer_weights(costs: CostModel, network: nn.Module | None) -> list[FloatArray]:
     assert network is not None
-    modules = [network.get_submodule(group.name) for group in costs.groups]
+    shell = with_values(network)
+    modules = [shell.get_submodule(group.name) for group in costs.groups]
     return [cast(Tensor, module.weight).detach().double().cpu().numpy() for module in modules]
 
 

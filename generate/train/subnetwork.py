@@ -16,6 +16,7 @@ from generate.inputs.images import ImageSet, Split
 from generate.inputs.networks import planned_network
 from generate.plan import MAGNITUDE, Plan
 from generate.prune.cost_forms import CostModel, cost_forms
+from generate.prune.dependency_graph import copy_network
 from generate.prune.groups import Group, find_groups
 from generate.prune.masks import magnitudes, prune_network, weight_costs, zero_removed
 from generate.prune.scores import score_filters
@@ -31,6 +32,7 @@ from generate.train.loop import (
     fresh_weights,
     images_seen,
     loss_gradients,
+    peak_rate,
     recalibrate,
     train,
     training_epochs,
@@ -43,7 +45,7 @@ TRAIN_LOSS_IMAGES = 10_000
 
 # Columns that are attributes of the training and of its settings.
 OF_TRAINING = ("subnetwork_id", "recipe_id", "space", "criterion", "macs", "params", "seed")
-OF_SETTINGS = ("learning_rate", "batch_size", "weight_decay", "augmentation")
+OF_SETTINGS = ("batch_size", "weight_decay", "augmentation")
 
 # Exit codes of a process whose GPU failed; its parent starts another one.
 OUT_OF_MEMORY, DEVICE_LOST = 71, 72
@@ -77,13 +79,13 @@ class WorkerContext:
         """Build the original network, score its filters and put the images where trainings run."""
         network = planned_network(plan.network, classes=images.classes, input_shape=images.input_shape).eval()
         load_weights(network, weights, "the original network's weights")
+        network = copy_network(network)
         if plan.pruning.kind == "filters":
             groups = find_groups(network, images.input_shape, plan.network.keep)
             scores = {name: _scores(name, plan, images, network, groups) for name in sorted(plan.criteria)}
         else:
             groups = weight_costs(network, images.input_shape, plan.pruning, plan.network.keep).groups
             scores = {MAGNITUDE: magnitudes(network, groups)}
-        network.zero_grad(set_to_none=True)
         resident, provenance = _resident(images, device), provenance_of(device)
         return cls(plan, resident, network, original, groups, scores, device, provenance)
 
@@ -226,6 +228,7 @@ def known_columns(context: WorkerContext, training: Training) -> dict[str, Any]:
         **{name: getattr(original, name) for name in ("original_id", "network", "dataset", "input_size")},
         **{f"original_{name}": getattr(original, name) for name in ("macs", "params", "accuracy")},
         **{name: getattr(settings, name) for name in OF_SETTINGS},
+        "learning_rate": peak_rate(context.network, settings),
         "population": plan.name,
         "regime_axis": training.axis,
         "regime_target": training.target,

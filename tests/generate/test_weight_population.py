@@ -11,14 +11,15 @@ from torch import nn
 from generate.export import export_subnetwork
 from generate.inputs.networks import build_network
 from generate.plan import PLAIN_BASELINES, PruningPlan, only_adds, plan_from_dict, read_plan
-from generate.prune.masks import weight_costs
+from generate.prune.dependency_graph import with_values
+from generate.prune.masks import magnitudes, prune_network, weight_costs
 from generate.recipes.baselines import baseline_widths
 from generate.recipes.worklist import Place, make_worklist
 from generate.run.folder import RunFolder
 from generate.run.prepare import metadata, prepare, survey, worker_context
 from generate.train.subnetwork import cut_network, train_subnetwork
 from popstats import Population
-from popstats.errors import PlanError
+from popstats.errors import PlanError, RunFolderError
 from tests.generate.conftest import TINY, rows, run
 
 CPU, SHAPE = torch.device("cpu"), (1, 8, 8)
@@ -70,6 +71,19 @@ def test_baselines_keep_what_their_names_promise(network):
     threshold = np.quantile(weights, 1 - kept["global"].sum() / weights.size)
     above = (network.stage3[0].conv1.weight.detach().abs() >= threshold).sum()
     assert kept["global"][layers["stage3.0.conv1"]] == pytest.approx(int(above), rel=0.02)
+
+
+def test_the_layers_of_attention_have_densities_of_their_own():
+    vit = build_network("digits_vit", classes=10, input_shape=SHAPE)
+    costs = weight_costs(vit, SHAPE, PruningPlan("weights"))
+    names = [group.name for group in costs.groups]
+    assert {f"blocks.0.attention.{part}_proj" for part in ("q", "k", "v", "out")} < set(names)
+    for name in PLAIN_BASELINES["weights"]:
+        widths = baseline_widths(name, costs, vit, "macs", 0.5)
+        masked = prune_network(
+            vit, costs.groups, magnitudes(with_values(vit), costs.groups), widths, PruningPlan("weights")
+        )
+        assert [int((masked.get_submodule(n).weight != 0).sum()) for n in names] == widths.tolist()
 
 
 def test_uniform_pruning_of_filters_is_a_baseline_too():
@@ -196,6 +210,8 @@ def test_a_run_can_be_resumed_shared_asked_and_exported(tmp_path):
     exported = load_file(export_subnetwork(folder.path, row["subnetwork_id"]))
     names = [f"{name}.weight" for name in row["group_names"]]
     assert [int((exported[name] != 0).sum()) for name in names] == row["widths"]
+    with pytest.raises(RunFolderError, match="this run prunes weights"):
+        export_subnetwork(folder.path, row["subnetwork_id"], "torch-pruning")
 
 
 @pytest.mark.slow
