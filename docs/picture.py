@@ -30,8 +30,7 @@ PIXELS_A_POINT = 1.6
 
 def placed(panel: Panel, left: int) -> str:
     """Return one panel as SVG at its place, under its title and verdict."""
-    frames = {name: table.frame for name, table in panel.data.items()}
-    specification: dict[str, Any] = draw(panel.chart, frames, panel.alt)
+    specification: dict[str, Any] = draw(panel)
     specification |= {"width": PANEL_WIDTH, "height": PANEL_HEIGHT}
     specification["autosize"] = {"type": "fit", "contains": "padding"}
     chart = vl_convert.vegalite_to_svg(specification).replace(

@@ -174,9 +174,7 @@ def render(content: ReportContent, *, sidecar: str = "") -> str:
         numbers_of={figure.key: i for i, figure in enumerate(content.figures)},
         sections={section.key: section for section in content.sections},
         sidecar=sidecar,
-        specifications=_inside_script(
-            json.dumps(_specifications(content), separators=(",", ":"), allow_nan=False)
-        ),
+        specifications=_specifications(content),
         bundle=vega_bundle(),
         style=_style(environment),
         script=_source(environment, "report.js"),
@@ -185,16 +183,14 @@ def render(content: ReportContent, *, sidecar: str = "") -> str:
     )
 
 
-def _specifications(content: ReportContent) -> dict[str, dict[str, Any]]:
-    return {
-        f"{i}-{j}": draw(panel.chart, {name: table.frame for name, table in panel.data.items()}, panel.alt)
+def _specifications(content: ReportContent) -> str:
+    """Return the charts' specifications as JSON, escaped so that no text of a table can end the script that holds it."""
+    drawn = {
+        f"{i}-{j}": draw(panel)
         for i, figure in enumerate(content.figures)
         for j, panel in enumerate(figure.panels)
     }
-
-
-def _inside_script(text: str) -> str:
-    """Escape JSON so that no text of a table can end the script element that holds it."""
+    text = json.dumps(drawn, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

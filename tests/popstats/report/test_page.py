@@ -40,8 +40,7 @@ def page(content) -> str:
 def specifications(content: ReportContent):
     for figure in content.figures:
         for panel in figure.panels:
-            frames = {name: table.frame for name, table in panel.data.items()}
-            yield panel, frames, draw(panel.chart, frames, panel.alt)
+            yield panel, draw(panel)
 
 
 def test_the_report_and_its_content_are_written(fitted, tmp_path):
@@ -77,7 +76,7 @@ def test_a_failed_figure_fails_the_report_and_leaves_the_old_one(content, tmp_pa
     path = tmp_path / "report.html"
     write_content(content, path)
     before = path.read_bytes(), (tmp_path / "report.html.json").read_bytes()
-    broken = replace(content.figures[0], panels=(Panel("", "", "", "no such chart", "", {}),))
+    broken = replace(content.figures[0], panels=(Panel("no such chart", "", {}),))
     with pytest.raises(KeyError, match="no such chart"):
         write_content(replace(content, figures=(broken,), title="changed"), path)
     assert (path.read_bytes(), (tmp_path / "report.html.json").read_bytes()) == before
@@ -123,25 +122,25 @@ def test_the_page_has_one_title_ordered_sections_and_a_table_a_figure(content, p
 
 def test_every_chart_is_legal_vega_lite_and_holds_its_tables(content):
     drawn = set()
-    for panel, frames, specification in specifications(content):
+    for panel, specification in specifications(content):
         alt.Chart.from_dict(specification)
         drawn.add(panel.chart)
         assert specification["description"] == panel.alt
         assert specification["width"] == "container"
         assert {n: len(rows) for n, rows in specification["datasets"].items()} == {
-            n: len(frame) for n, frame in frames.items() if n != "frame"
+            n: len(table.rows) for n, table in panel.data.items() if n != "frame"
         }
     assert drawn == set(CHARTS) - {"overlaid_curves", "frontier"}
 
 
 def test_nothing_is_computed_in_a_chart(content):
-    for _, _, specification in specifications(content):
+    for _, specification in specifications(content):
         text = json.dumps(specification)
         assert not re.search(r'"(aggregate|bin|calculate|window|density|regression|loess)"', text)
 
 
 def test_drop_panels_show_curve_band_range_optimum_and_the_original(content):
-    _panel, _frames, specification = next(specifications(content))
+    _panel, specification = next(specifications(content))
     layers = [(layer["data"]["name"], layer["mark"]["type"]) for layer in specification["layer"]]
     assert layers == [
         ("near", "rect"), ("original", "rule"), ("points", "circle"), ("points", "point"),
