@@ -20,7 +20,6 @@ from popstats.posterior.sensitivity import MATTERS, POWERS, THRESHOLD
 from popstats.words import (
     MISSING,
     count,
-    join_words,
     number,
     p_value,
     percent,
@@ -155,7 +154,8 @@ def _prior_words(analysis: Analysis) -> str:
 def _predictive_words(analysis: Analysis) -> str:
     checks = analysis.fit.predictive_checks
     inside = checks.frame["inside_90"]
-    shares = join_words(list(dict.fromkeys(percent(float(v), 0) for v in (inside.min(), inside.max()))), "to")
+    low, high = (percent(float(v), 0) for v in (inside.min(), inside.max()))
+    shares = low if low == high else f"{low.removesuffix(' %')} to {high}"
     verdict = (
         "The data look like what the model expects."
         if checks.ok

@@ -246,7 +246,7 @@ def _tables(
     analysis: Analysis, advised: Recommendations, sure: Sequence[str]
 ) -> tuple[tuple[str, Table], ...]:
     shown = [r.label for r in analysis.fit.regimes if r.fitted or r.label in advised]
-    optima, limits = analysis.optima, analysis.thresholds
+    optima, limits, caption = analysis.optima, analysis.thresholds, "Per pruning regime"
 
     def of_recipe(cell: Callable[[Recommendation], str]) -> Callable[[str], str]:
         return lambda label: cell(advised[label]) if label in advised else MISSING
@@ -259,15 +259,15 @@ def _tables(
             "uniform": of_recipe(lambda a: measured(a.uniform, "drop")),
         }
     if analysis.fit.fitted:
-        aim = f"mCB to aim for (“ruled out” costs over {limits.rise:g} points more than the best)"
-        columns[aim] = lambda r: near_words(analysis, r) if r in sure else _no_aim(analysis, r)
+        columns["mCB to aim for"] = lambda r: near_words(analysis, r) if r in sure else _no_aim(analysis, r)
+        caption += f". Ruled out: costs over {limits.rise:g} points more than the best (probability ≥ {limits.supported:g})"
     if not advised:
         columns |= {
             f"smallest expected drop, points ({MASS_WORDS})": lambda r: measured(optima[r], "limit"),
             "at the original's ratio": lambda r: number(optima[r].limit + optima[r].regret_at_original),
         }
     widths = [(a.widths.values(), a.ratios.values()) for a in advised.values()]
-    found = [("Per pruning regime", Table.by_column(shown, columns))] if shown else []
+    found = [(caption, Table.by_column(shown, columns))] if shown else []
     if widths:
         groups = next(iter(advised.values())).widths
         table = width_table(groups, advised, *zip(*widths, strict=True))

@@ -35,11 +35,12 @@ def caveats(analysis: Analysis) -> tuple[Finding, ...]:
     if not analysis.fit.convergence.ok:
         return ()
     supported = analysis.verdicts.regimes_where("C3a", "supported")
-    found = [f for label in supported for f in _caveats(analysis, label)]
+    heavy = heavy_tails(analysis) if supported else []
+    found = [f for label in supported for f in _caveats(analysis, label, label in heavy)]
     return merge(sorted(found, key=lambda f: _ORDER.index(f.kind)))
 
 
-def _caveats(analysis: Analysis, label: str) -> Iterator[Finding]:
+def _caveats(analysis: Analysis, label: str, heavy: bool) -> Iterator[Finding]:
     """Yield what stands against relying on the best mCB of one regime."""
     frame, where, recipes = analysis.explained.frame, (label,), analysis.optima[label].n_recipes
     of_mcb = frame[(frame["model"] == "mCB") & (frame["regime"] == label)]
@@ -54,7 +55,7 @@ def _caveats(analysis: Analysis, label: str) -> Iterator[Finding]:
         yield Finding("mix moves", where, {"range": Span(*analysis.mixes[label])})
     if recipes < TOO_FEW:
         yield Finding("rests on few", where, {"recipes": recipes})
-    if label in heavy_tails(analysis):
+    if heavy:
         yield Finding("outliers bend", where)
     if len(techniques) > 1:
         yield Finding("pooled", where, {"techniques": techniques})

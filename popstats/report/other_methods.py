@@ -24,12 +24,12 @@ from popstats.judgement.classical import (
 from popstats.posterior.optimum import GRID_SIZE
 from popstats.words import (
     MISSING,
-    join_words,
     number,
     p_value,
     percent,
     plural,
     regime_name,
+    regime_names,
     with_interval,
 )
 
@@ -47,12 +47,14 @@ def companion_section(analysis: Analysis) -> Section | None:
         return None
     parabolas = [parametric_optima(analysis.fit, curve) for curve in ("quadratic", "asymmetric")]
     table = pd.DataFrame([_answers(analysis, r, *(optima[r] for optima in parabolas)) for r in regimes])
-    differing = table.loc[table["answers"] != _NO_CONTRADICTION, "removed"].tolist()
+    differing = [
+        r for r, answer in zip(regimes, table["answers"], strict=True) if answer != _NO_CONTRADICTION
+    ]
     return Section(
         key="companions",
         heading="Classical methods",
         sentence=(
-            f"The answers disagree at {join_words(differing)}; the verdicts follow the smooth curve."
+            f"The answers disagree at {regime_names(differing)}; the verdicts follow the smooth curve."
             if differing
             else f"No classical answer contradicts a verdict{elsewhere_words(table.iloc[:, 2].tolist())}."
         ),

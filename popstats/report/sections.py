@@ -118,7 +118,9 @@ def _ids(analysis: Analysis, recipes: pd.Series, named: str) -> pd.Series:
 def _short(ids: pd.Series, known: pd.Series) -> list[str]:
     """Cut ids; those that a few characters do not tell from all others of the table get an ellipsis."""
     starts = known.drop_duplicates().astype(str).str[:SHORT_ID].value_counts()
-    return [i if len(i) <= SHORT_ID else f"{i[:SHORT_ID]}{'…' * (starts[i[:SHORT_ID]] > 1)}" for i in ids]
+    return [
+        f"{i[:SHORT_ID]}…" if len(i) > SHORT_ID and starts[i[:SHORT_ID]] > 1 else i[:SHORT_ID] for i in ids
+    ]
 
 
 def _best_table(best: pd.DataFrame) -> Table:
