@@ -39,7 +39,7 @@ _SUBSAMPLED = (
 _NO_BUDGET = (
     "without a budget, all supported reductions are predicted. Give --reduction or --drop, or leave these out"
 )
-#: Above so many trainings, `fit` does not wait for the predictive checks.
+#: Above this many trainings, `fit` does not wait for the predictive checks.
 _CHECKED_TRAININGS = 50_000
 #: Longer lines are hard to read, however wide the terminal is.
 _WIDEST = 110

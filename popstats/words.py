@@ -296,7 +296,7 @@ _PLAN_COMMENTS: Mapping[str, tuple[str, ...]] = {
     "twice the recipes": (
         "# Twice as many as now; popstats.plan_size says how many a given precision takes.",
     ),
-    "deciding recipes": ("# So many recipes in all decide four of five regimes like this one.",),
+    "deciding recipes": ("# This many recipes in all decide four of five regimes like this one.",),
 }
 
 
@@ -523,7 +523,7 @@ wrong coverage: {at} {inside:%0} of the recipes lie inside their 90 % intervals,
 not uniform: {at} the recipes are not spread about the curve as predicted (LOO-PIT values {distance:2} from uniform)
 breaks trend: {at} the limit, {limit:2} points, breaks the trend of the other regimes, which predict {predicted:2}
 # What stands against relying on a best mCB.
-predicts nothing: mCB predicts none of the drop that MACs leave open (cross-validated R² {r2:2})
+predicts nothing: it predicts none of the drop that MACs leave open (cross-validated R² {r2:2})
 winners elsewhere: the winners do not lie near the best mCB
 envelope elsewhere: the best recipes lie at mCB {envelope:2} (lower envelope), away from the average optimum
 mix moves: the best mCB moves over more than half of the observed range ({range:2}) with the mix of recipes

@@ -1,6 +1,6 @@
-"""Image sets: one uint8 tensor a split, a fixed split into training, validation and test images.
+"""Image sets: one uint8 tensor per split, a fixed split into training, validation and test images.
 
-`digits` is scikit-learn's and needs no download. torchvision is imported only where one of its sets is asked for.
+`digits` is scikit-learn's and needs no download. torchvision is imported only where one of its sets is used.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ TORCHVISION_SETS = {
 }
 
 
-# Their classes, training images, channels and pixels a side; each has 10,000 test images.
+# Their classes, training images, channels and pixels per side; each has 10,000 test images.
 SHAPES = {
     "cifar10": (10, 50_000, 3, 32),
     "cifar100": (100, 50_000, 3, 32),

@@ -180,7 +180,7 @@ def build_network(
     """Return a freshly initialised network."""
     if stem != "standard" and (":" in name or name.startswith(_CIFAR_PREFIX)):
         raise PlanError(
-            f"network {name!r} has a stem of its own; stem = {stem!r} is for torchvision's ResNets."
+            f"network {name!r} brings its own stem; stem = {stem!r} is for torchvision's ResNets."
         )
     if ":" in name:
         return _from_factory(name, _factory_options(classes, input_shape, width))

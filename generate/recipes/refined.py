@@ -51,7 +51,7 @@ class RefinedSpec:
         same_target = self.target is None or math.isclose(self.target, target, abs_tol=1e-6)
         if not same_target or self.axis not in (None, axis):
             raise PlanError(
-                f"{where}: refined for a reduction of {self.target} on the axis {self.axis}, asked for {target} on "
+                f"{where}: refined for a reduction of {self.target} on the axis {self.axis}, used at {target} on "
                 f"{axis}. Ask for the regime of the file, or refine again."
             )
 

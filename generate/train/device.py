@@ -87,7 +87,7 @@ WORKERS_PER_GPU = 4
 
 
 def default_workers(device: torch.device) -> int:
-    """Return the number of workers to start: one a CPU core, a few a GPU (of all GPUs, unless one is named)."""
+    """Return the number of workers to start: one per CPU core, or a few per GPU (all GPUs unless one is named)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     if device.type == "cpu":
         return cores
@@ -96,7 +96,7 @@ def default_workers(device: torch.device) -> int:
 
 
 def worker_devices(device: torch.device, workers: int) -> list[str]:
-    """Return each worker's device: dealt out over all GPUs unless one is named."""
+    """Return each worker's device: spread over all GPUs unless one is named."""
     if device.type != "cuda" or device.index is not None:
         return [str(device)] * workers
     return [f"cuda:{worker % torch.cuda.device_count()}" for worker in range(workers)]
@@ -113,7 +113,7 @@ MALLOC_TRIM_THRESHOLD, LARGEST_TRIM_THRESHOLD = -1, 2**31 - 1
 def settle_on_one_core() -> None:
     """Set a worker process up: one thread, and memory that one step frees is kept for the next.
 
-    One thread a worker is faster in sum, and gives the same result to the last digit whatever the number of
+    One thread per worker is faster in sum, and gives the same result to the last digit whatever the number of
     workers. Activations of several MB would otherwise be mapped and unmapped in every step, each page a fault:
     7 % of the time of ResNet-8 on CIFAR-10 here. Where the C library is not glibc, its ways are left alone.
     """

@@ -1,4 +1,4 @@
-"""The Ray driver in a process of its own: Ray ends the process that it is in, without a word, when its cluster ends.
+"""The Ray driver in a separate process: Ray silently ends the process it is in when its cluster ends.
 
 The parent joins the cluster through it before anything is trained, hands it the run folder, and outlives it.
 """

@@ -1,24 +1,20 @@
 """What a report says, computed once, frozen, and the same in JSON as on the page.
 
-Numbers stay numbers here; templates and charts only place them. `ReportContent.save` writes it beside the
-page, and `ReportContent.load` gives an equal object back.
+Numbers stay numbers here; templates and charts only place them.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import types
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from popstats.errors import PopstatsError
 from popstats.inference.draws import INTERVAL_MASS
 
 #: Version of the JSON layout.
@@ -172,23 +168,6 @@ class ReportContent:
         """Return the content as JSON."""
         return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
-    @classmethod
-    def from_json(cls, text: str) -> ReportContent:
-        """Read what `to_json` wrote."""
-        value = json.loads(text)
-        found = value.get("format") if isinstance(value, dict) else None
-        if found != FORMAT:
-            raise PopstatsError(
-                f"report content: expected format {FORMAT}, got {found!r}; write the report again"
-            )
-        content: ReportContent = _thaw(cls, value)
-        return content
-
-    @classmethod
-    def load(cls, path: str | Path) -> ReportContent:
-        """Read the JSON file that lies beside a report."""
-        return cls.from_json(Path(path).read_text(encoding="utf-8"))
-
 
 def _plain(value: Any) -> Cell:
     if isinstance(value, np.generic):
@@ -198,19 +177,3 @@ def _plain(value: Any) -> Cell:
     if value is None or isinstance(value, bool | int | str):
         return value
     return str(value)
-
-
-def _thaw(kind: Any, value: Any) -> Any:
-    """Rebuild a value of the annotated type from its JSON form."""
-    if is_dataclass(kind) and isinstance(kind, type):
-        hints = get_type_hints(kind)
-        return kind(**{f.name: _thaw(hints[f.name], value[f.name]) for f in fields(kind)})
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin is tuple:
-        kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
-        return tuple(_thaw(k, v) for k, v in zip(kinds, value, strict=True))
-    if origin is Mapping or origin is dict or (isinstance(origin, type) and issubclass(origin, Mapping)):
-        return {key: _thaw(inner[1], item) for key, item in value.items()}
-    if origin is types.UnionType and float in inner and int not in inner and isinstance(value, int):
-        return float(value)
-    return value

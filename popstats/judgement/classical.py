@@ -182,7 +182,7 @@ def _flat_bottom(x: FloatArray, y: FloatArray) -> FloatArray:
 
 
 def _interrupted(x: FloatArray, y: FloatArray, at: float) -> TwoLines:
-    """Fit one line a side. The point at the break belongs to the side whose slope is being estimated."""
+    """Fit one line per side. The point at the break belongs to the side whose slope is being estimated."""
     slopes, scores = [], []
     for side, after in ((0, x > at), (1, x >= at)):
         left, right = np.where(after, 0.0, x - at), np.where(after, x - at, 0.0)

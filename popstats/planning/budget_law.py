@@ -23,13 +23,13 @@ from popstats.population.recipes import original_widths, positive_widths, prepar
 from popstats.population.regimes import Axis
 from popstats.population.table import Population
 
-#: Recipes within this factor of the budget are what the law has to predict, and so many of the nearest on either side.
+#: Recipes within this factor of the budget are what the law has to predict, and at least this many of the nearest on either side.
 INNER, LEAST_INNER = 1.15, 15
 #: Factors of the budget within which recipes are fitted: the one of smallest error on the inner recipes is taken.
 WINDOWS = (1.15, 1.5, 2.5, np.inf)
 #: A wider window has to lower that error by this share.
 WORTHWHILE = 0.02
-#: A budget is supported where so many recipes (of few, this share) cost it within this factor, some less, some more.
+#: A budget is supported where this many recipes (of few, this share) cost it within this factor, some less, some more.
 SUPPORTED_FACTOR, SUPPORTED_RECIPES, SUPPORTED_SHARE = 1.5, 20, 0.15
 #: Fewest recipes of similar cost, and narrowest range of reductions that is worth naming.
 FEWEST_RECIPES, NARROWEST = 10, 0.005
@@ -44,7 +44,7 @@ LAMBDAS = 2.0 ** np.arange(-10, 11)
 #: there are hardly more recipes than terms, the data alone would allow a law without any residuals.
 PRIOR_DF, PRIOR_SHARE = 4.0, 0.05
 KAPPAS = (0.0, 0.3, 1.0)
-#: Residuals above so many robust standard deviations are cut back: collapsed recipes say where not to look.
+#: Residuals above this many robust standard deviations are cut back: collapsed recipes say where not to look.
 CUT = 3.0
 #: Recipes' worth of the common residual variance in the variance near one predicted drop.
 COMMON = 10.0

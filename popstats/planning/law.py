@@ -49,7 +49,7 @@ POOLED = "all"
 WIDER = 0.10
 
 
-#: Fewer recipes than this a regime and the regime has no law of its own.
+#: A regime with fewer recipes than this has no law.
 MINIMUM_RECIPES = 20
 
 

@@ -202,7 +202,7 @@ def propose(
     draws : int, optional
         As in `schedule`.
     given : int
-        So many first rows come from an earlier population: they do not count, and have a level of their own.
+        This many first rows come from an earlier population: they do not count, and have a level of their own.
 
     Returns
     -------

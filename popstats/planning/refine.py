@@ -41,7 +41,7 @@ _WEIGHTS = 1_000_000
 _ROUNDING = 1e-9
 #: Centres that differ by less are one.
 _SAME = 1e-6
-#: A budget without a regime of its own is refined from the recipes within this factor of its cost.
+#: A budget for which there is no regime is refined from the recipes within this factor of its cost.
 AROUND = 1.25
 #: From this share of the recipes on a space is the whole space again.
 NEARLY_ALL = 0.95
@@ -274,7 +274,7 @@ def _curve_gain(
 ) -> FloatArray:
     """Return draws of what the mCB range gains over the whole space, points.
 
-    The whole space is known from the recipes at hand only: they are weighted by the Bayesian bootstrap.
+    The whole space is known only from the recipes in the table: they are weighted by the Bayesian bootstrap.
     """
     place = np.clip(log_mcb, posterior.grid[0], posterior.grid[-1])
     cell = np.rint(np.interp(place, posterior.grid, np.arange(posterior.grid.size))).astype(np.int64)

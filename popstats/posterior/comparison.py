@@ -40,7 +40,7 @@ class Comparison:
     # recipes with Pareto k above 0.7: should be 0, under 0.01 is harmless), difference (elpd minus the best's,
     # 0 or negative), dse.
     frame: pd.DataFrame
-    # One row a regime and fit other than the best: fit, regime, recipes, difference, dse.
+    # One row per regime and fit other than the best: fit, regime, recipes, difference, dse.
     by_regime: pd.DataFrame
     # difference, dse: elpd of the best minus that of the runner-up, and its standard error.
     difference: float

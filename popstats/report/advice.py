@@ -37,7 +37,7 @@ from popstats.words import (
 _RATIO = "FLOPs-to-parameters ratio (mCB; 1 is the original's)"
 #: Where the best mCB's interval is this many times wider than its near-optimal range, the range is no target.
 LOOSE = 3.0
-#: So many aims, and regimes, are named in the sentence; more stand in the table alone.
+#: This many aims, and regimes, are named in the sentence; more stand in the table alone.
 _NAMED, _LISTED = 2, 4
 #: Narrower stretches of mCB (as a factor) that are ruled out are not worth a word.
 _NARROWEST = 1.05

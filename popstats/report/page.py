@@ -292,7 +292,7 @@ def _decimals(row: VerdictRow) -> int:
         return 2
     width = row.upper - row.lower
     enough = 4 if width < 0.01 else 1 if width >= 2 else 2
-    # What lies below zero must not look like zero: that is what the interval is there to tell.
+    # A bound below zero must not look like zero: that is what an interval is for.
     below = [-v for v in (row.lower, row.upper, row.estimate) if v is not None and v < 0]
     return next(
         (d for d in range(enough, MOST_DECIMALS) if all(round(v, d) > 0 for v in below)), MOST_DECIMALS

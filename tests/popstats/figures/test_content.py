@@ -27,15 +27,15 @@ GOLDEN = Path(__file__).with_name("golden_content.json")
 VOLATILE = ("provenance", "calibration")
 
 
-def test_the_content_survives_json_unchanged(content, tmp_path):
-    path = tmp_path / "report.html.json"
-    path.write_text(content.to_json(), encoding="utf-8")
-    assert ReportContent.load(path) == content
-
-
-def test_content_of_another_version_is_refused(content):
-    with pytest.raises(PopstatsError, match=f"expected format {FORMAT}, got 0"):
-        ReportContent.from_json(replace(content, format=0).to_json())
+def test_the_content_is_json_without_loss(content):
+    told = json.loads(content.to_json())
+    assert told["format"] == FORMAT
+    assert [c["conjecture"] for c in told["claims"]] == [c.conjecture for c in content.claims]
+    panel = told["figures"][0]["panels"][0]["data"]["curve"]
+    assert (
+        Table(tuple(panel["columns"]), tuple(map(tuple, panel["rows"])))
+        == content.figures[0].panels[0].data["curve"]
+    )
 
 
 def test_tables_hold_no_nan_and_keep_their_columns():
@@ -246,7 +246,6 @@ def test_a_comparison_finds_the_difference_that_was_simulated():
         "simulated-quadratic (1)",
         "simulated-quadratic (2)",
     }
-    assert ReportContent.from_json(told.to_json()) == told
 
 
 def test_fits_on_different_axes_cannot_be_compared(fitted):

@@ -46,7 +46,7 @@ def specifications(content: ReportContent):
 def test_the_report_and_its_content_are_written(fitted, tmp_path):
     path = popstats.write_report(fitted, tmp_path / "new folder" / "report.html")
     assert path.stat().st_size < 3_000_000
-    assert ReportContent.load(f"{path}.json").title == fitted.population.name
+    assert json.loads(Path(f"{path}.json").read_text())["title"] == fitted.population.name
     assert sorted(p.name for p in path.parent.iterdir()) == ["report.html", "report.html.json"]
 
 
