@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
     parser.add_argument(
-        "subnetwork_id", metavar="SUBNETWORK_ID", help="from the table; its first characters will do"
+        "subnetwork_id", metavar="SUBNETWORK_ID", help="from the table; its first characters are enough"
     )
     parser.add_argument("--format", choices=FORMATS, default="safetensors")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="default: RUN/exports/ID.ENDING")
@@ -121,7 +121,7 @@ def _find(folder: RunFolder, subnetwork_id: str) -> tuple[Training, dict[str, An
     training = found[0]
     if not folder.is_finished(training.index):
         raise RunFolderError(
-            f"{folder.path}: {training.subnetwork_id} is not trained yet. Continue the run first."
+            f"{folder.path}: {training.subnetwork_id} has not been trained yet. Resume the run first."
         )
     row = folder.read_row(training.index)
     if row["status"] == "failed":

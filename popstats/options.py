@@ -45,8 +45,8 @@ _HELP = {
     "list": ("name the shipped populations", ""),
     "check": (
         "read a table, check every value, and say what is in it",
-        "Nothing is fitted. A table that does not fit is refused with what was\n"
-        "expected, what came, in which rows, and what to do.",
+        "Nothing is fitted. A table that does not fit is rejected with what was\n"
+        "expected, what was found, in which rows, and what to do.",
     ),
     "fit": (
         "fit the curves and print the best mCB of every regime",
@@ -69,7 +69,7 @@ _HELP = {
         "  C4   the limit of accuracy is predictable from it (over all regimes)\n"
         "  S1   spaces whose layers are pruned evenly beat uneven ones\n"
         "  R1   the retraining technique does not move the optimum\n"
-        "  M1   mCB explains something that the layers' widths do not; read it beside C3a",
+        "  M1   mCB explains something that the layer widths do not; read it together with C3a",
     ),
     "recommend": (
         "say which widths to keep at a budget",

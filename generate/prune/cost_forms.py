@@ -347,7 +347,7 @@ def _check_exact(model: CostModel, name: str) -> None:
     for form in (model.macs_form, model.params_form):
         if form.constant < 0 or (form.linear < 0).any() or (form.pairs < 0).any():
             raise PlanError(
-                f"network {name}: a layer has fewer channels than its groups drive; it is refused."
+                f"network {name}: a layer has fewer channels than its groups drive, so it cannot be pruned."
             )
     if max(model.original_macs, model.original_params) >= EXACT_BELOW:
         raise PlanError(f"network {name}: {model.original_macs} MACs are too many to count exactly (2^53).")

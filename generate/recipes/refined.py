@@ -52,7 +52,7 @@ class RefinedSpec:
         if not same_target or self.axis not in (None, axis):
             raise PlanError(
                 f"{where}: refined for a reduction of {self.target} on the axis {self.axis}, used at {target} on "
-                f"{axis}. Ask for the regime of the file, or refine again."
+                f"{axis}. Use the regime of the file, or refine again."
             )
 
     def bands(self, names: Sequence[str], where: str) -> tuple[Band, ...] | None:

@@ -104,7 +104,7 @@ COLUMNS: tuple[Column, ...] = (
         "",
         "recipe space the recipe was drawn from: random, stratified, std:LOW-HIGH, refined:FILE",
     ),
-    _c("recipe", "widths", pa.list_(_whole), "channels", "channels kept, one entry a dependency group"),
+    _c("recipe", "widths", pa.list_(_whole), "channels", "channels kept, one entry per dependency group"),
     _c(
         "recipe",
         "group_names",
