@@ -188,7 +188,9 @@ def build_network(
     if name.startswith(_CIFAR_PREFIX):
         return _cifar(name, classes, input_shape, width)
     if width is not None:
-        raise PlanError(f"network {name!r} has no `width` option (got {width}); only {_CIFAR_PREFIX}* have one.")
+        raise PlanError(
+            f"network {name!r} has no `width` option (got {width}); only {_CIFAR_PREFIX}* have one."
+        )
     network = _from_torchvision(name, classes, input_shape)
     return network if stem == "standard" else _with_cifar_stem(network, name)
 

@@ -57,7 +57,7 @@ _FRONTIER_COLUMNS = ("reduction", *_COLUMNS[1:], "gain", "gain_lower", "gain_upp
 _DRAWS = 4000
 #: The most even candidate is looked for among those that cost at least this share of the budget, where there are any.
 USED = 0.9
-#: A recipe is not uniform where the shares that its groups keep differ by more than so many units of the widest step.
+#: A recipe is not uniform where the shares that its groups keep differ by more than this many units of the widest step.
 _EVEN_STEPS = 2.0
 #: More groups than this are not named in a sentence.
 GROUPS_NAMED = 12
