@@ -26,11 +26,7 @@ INTERVAL_WORDS = "90 % interval"
 
 
 def number(value: float, decimals: int = 2) -> str:
-    """Return a number with a true minus sign; a dash where it is missing.
-
-    >>> number(1.2345), number(-0.5, 1), number(float("nan"))
-    ('1.23', '−0.5', '–')
-    """
+    """Return a number with a true minus sign; a dash where it is missing."""
     if value is None or not math.isfinite(value):
         return MISSING
     text = f"{abs(value):,.{decimals}f}"
@@ -39,33 +35,21 @@ def number(value: float, decimals: int = 2) -> str:
 
 
 def interval_words(lower: float, upper: float, decimals: int = 2) -> str:
-    """Return an interval in words.
-
-    >>> interval_words(-0.1, 0.25)
-    '−0.10 to 0.25'
-    """
+    """Return an interval in words."""
     if not (math.isfinite(lower) and math.isfinite(upper)):
         return MISSING
     return f"{number(lower, decimals)} to {number(upper, decimals)}"
 
 
 def with_interval(value: float, lower: float, upper: float, decimals: int = 2) -> str:
-    """Return a number with its interval.
-
-    >>> with_interval(1.0, 0.9, 1.25)
-    '1.00 (0.90 to 1.25)'
-    """
+    """Return a number with its interval."""
     if not math.isfinite(value):
         return MISSING
     return f"{number(value, decimals)} ({interval_words(lower, upper, decimals)})"
 
 
 def percent(fraction: float, decimals: int | None = None) -> str:
-    """Return a fraction in percent, with as many decimals as it needs (at most one) unless told.
-
-    >>> percent(0.75), percent(0.875), percent(0.1234, 2)
-    ('75 %', '87.5 %', '12.34 %')
-    """
+    """Return a fraction in percent, with as many decimals as it needs (at most one) unless told."""
     if not math.isfinite(fraction):
         return MISSING
     places = decimals if decimals is not None else int(abs(100 * fraction - round(100 * fraction)) > 0.01)
@@ -73,11 +57,7 @@ def percent(fraction: float, decimals: int | None = None) -> str:
 
 
 def probability(value: float) -> str:
-    """Return a probability with two decimals that never rounds to certainty.
-
-    >>> probability(0.97), probability(0.9999), probability(0.0)
-    ('0.97', '> 0.99', '< 0.01')
-    """
+    """Return a probability with two decimals that never rounds to certainty."""
     if not math.isfinite(value):
         return MISSING
     if value > 0.99:
@@ -86,51 +66,29 @@ def probability(value: float) -> str:
 
 
 def p_value(value: float) -> str:
-    """Return a p-value with three decimals that never rounds to zero.
-
-    >>> p_value(0.0004), p_value(0.25)
-    ('< 0.001', '0.250')
-    """
+    """Return a p-value with three decimals that never rounds to zero."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def count(value: float) -> str:
-    """Return a whole number with thousands separators.
-
-    >>> count(49152)
-    '49,152'
-    """
+    """Return a whole number with thousands separators."""
     return f"{int(value):,}"
 
 
 def plural(value: int, singular: str, several: str | None = None) -> str:
-    """Return a count with its noun.
-
-    >>> plural(1, "regime"), plural(3, "regime")
-    ('1 regime', '3 regimes')
-    """
+    """Return a count with its noun."""
     return f"{count(value)} {singular if value == 1 else several or singular + 's'}"
 
 
 def join_words(items: Sequence[str], last: str = "and") -> str:
-    """Return a list in words.
-
-    >>> join_words(["a", "b", "c"])
-    'a, b and c'
-    """
+    """Return a list in words."""
     if len(items) < 2:
         return "".join(items)
     return f"{', '.join(items[:-1])} {last} {items[-1]}"
 
 
 def typeset(text: str) -> str:
-    """Return text with a true minus sign before numbers, R², quotes of prose, and whole percentages and intervals.
-
-    >>> typeset("-0.5 at 75 %").replace(chr(160), "~"), typeset("1.0 (0.9 to 1.1)").replace(chr(160), "~")
-    ('−0.5 at 75~%', '1.0 (0.9~to~1.1)')
-    >>> typeset("try noise='student'")
-    'try noise=“student”'
-    """
+    """Return text with a true minus sign before numbers, R², quotes of prose, and whole percentages and intervals."""
     signed = re.sub(r"(?<![\w-])-(?=\d)", _MINUS, text).replace("R^2", "R²")
     quoted = re.sub(r"(?<==)'(\w+)'", r"“\1”", signed)
     whole = re.sub(r"\(([−\d.,]+) to ([−\d.,]+)\)", "(\\1\u00a0to\u00a0\\2)", quoted)
@@ -138,11 +96,7 @@ def typeset(text: str) -> str:
 
 
 def regime_name(label: str) -> str:
-    """Return a regime's label as a percentage removed, with all its digits; other labels stay.
-
-    >>> regime_name("0.75"), regime_name("0.875"), regime_name("0.99968"), regime_name("all")
-    ('75 %', '87.5 %', '99.968 %', 'all')
-    """
+    """Return a regime's label as a percentage removed, with all its digits; other labels stay."""
     try:
         return percent(float(label), max(len(label.partition(".")[2].rstrip("0")) - 2, 0))
     except ValueError:
@@ -150,11 +104,7 @@ def regime_name(label: str) -> str:
 
 
 def regime_names(labels: Sequence[str], last: str = "and") -> str:
-    """Return regimes' labels as a list in words with one percent sign.
-
-    >>> regime_names(["0.65", "0.75", "0.875"]), regime_names(["0.65"]), regime_names(["0.65", "all"])
-    ('65, 75 and 87.5 %', '65 %', '65 % and all')
-    """
+    """Return regimes' labels as a list in words with one percent sign."""
     names = [regime_name(label) for label in labels]
     if not all(name.endswith(" %") for name in names):
         return join_words(names, last)
@@ -162,23 +112,20 @@ def regime_names(labels: Sequence[str], last: str = "and") -> str:
 
 
 def place(labels: Sequence[str], axis: str = "") -> str:
-    """Return where something holds, for the middle of a sentence.
-
-    >>> place(["0.65", "0.75"], "macs"), place(["0.5"]), place(["all"])
-    ('at 65 and 75 % MACs reduction', 'at 50 %', 'over all regimes')
-    """
+    """Return where something holds, for the middle of a sentence."""
     if not labels or list(labels) == [ALL]:
         return "over all regimes"
     return f"at {regime_names(labels)}{f' {_REDUCTIONS[axis]}' if axis else ''}"
 
 
 def capitalized(text: str) -> str:
-    """Return a sentence's beginning in capitals; names such as mCB stay as they are.
-
-    >>> capitalized("at 50 %"), capitalized("mCB = 1 was not observed")
-    ('At 50 %', 'mCB = 1 was not observed')
-    """
+    """Return a sentence's beginning in capitals; names such as mCB stay as they are."""
     return text if text.startswith("mCB") else f"{text[:1].upper()}{text[1:]}"
+
+
+def uncapitalized(text: str) -> str:
+    """Return a sentence's beginning for the middle of another; names such as C3a stay as they are."""
+    return text if text[1:2].isdigit() or text[1:2].isupper() else f"{text[:1].lower()}{text[1:]}"
 
 
 def sentence(finding: Finding, command_line: bool = False) -> str:
@@ -409,7 +356,7 @@ few recipes: {recipes:recipe}; a curve needs at least {needed}
 few recipes of techniques: {recipes:recipe}; a curve through {techniques} retraining techniques needs at least
     {needed}
 one mCB: all recipes have practically the same mCB
-mCB follows cost: mCB follows from the cost: at equal cost it varies by a factor of only {factor:3}, {share:%0} of its
+mCB follows cost: mCB follows from the cost; at equal cost it varies by a factor of only {factor:3}, {share:%0} of its
     whole range; a curve needs a factor of {needed_factor:2} and {needed_share:%0}
 one drop: all recipes have the same accuracy drop
 # Why a fit cannot be used, and the ways out.

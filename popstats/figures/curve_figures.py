@@ -233,7 +233,8 @@ def near_words(analysis: Analysis, regime: str) -> str:
     """Return the near-optimal range of a regime, other stretches that are as good, and their height if it is larger."""
     posterior = analysis.by_label[regime]
     height = posterior.optimum.near.height
-    wider = f" (within {height:g} points)" if height > analysis.thresholds.near else ""
+    points = "point" if height == 1 else "points"
+    wider = f" (within {height:g} {points})" if height > analysis.thresholds.near else ""
     return f"{' or '.join(interval_words(*ends) for ends in posterior.stretches)}{wider}"
 
 

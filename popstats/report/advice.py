@@ -122,7 +122,7 @@ def _by_mcb(analysis: Analysis, sure: Sequence[str]) -> str:
         reasons = [
             replace(r.reason, regimes=(r.label,)) for r in analysis.fit.regimes if r.reason is not None
         ]
-        told = [capitalized(f"{place(f.regimes)} {clause(f)}.") for f in merge(reasons)]
+        told = [f"{capitalized(place(f.regimes))}: {clause(f)}." for f in merge(reasons)]
         return f"Nothing is claimed about the best {_RATIO}. {' '.join(told)}"
     if not any(v.conjecture == "C3a" for v in analysis.verdicts):
         return f"Whether there is a best {_RATIO} was not judged."
@@ -262,10 +262,9 @@ def _tables(
         columns["mCB to aim for"] = lambda r: near_words(analysis, r) if r in sure else _no_aim(analysis, r)
         caption += f". Ruled out: costs over {limits.rise:g} points more than the best (probability ≥ {limits.supported:g})"
     if not advised:
-        columns |= {
-            f"smallest expected drop, points ({MASS_WORDS})": lambda r: measured(optima[r], "limit"),
-            "at the original's ratio": lambda r: number(optima[r].limit + optima[r].regret_at_original),
-        }
+        columns[f"smallest expected drop, points ({MASS_WORDS})"] = lambda r: measured(optima[r], "limit")
+    if not advised and any(math.isfinite(optima[r].regret_at_original) for r in shown):
+        columns["at the original's ratio"] = lambda r: number(optima[r].limit + optima[r].regret_at_original)
     widths = [(a.widths.values(), a.ratios.values()) for a in advised.values()]
     found = [(caption, Table.by_column(shown, columns))] if shown else []
     if widths:

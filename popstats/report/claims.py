@@ -11,7 +11,7 @@ from popstats.findings import likeness
 from popstats.judgement.analysis import Analysis
 from popstats.judgement.optimum_claims import COST_CONJECTURE
 from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdict
-from popstats.words import ALL, AXIS_WORDS, regime_names, sentences
+from popstats.words import ALL, AXIS_WORDS, regime_names, sentences, uncapitalized
 
 _OUTCOMES: tuple[Outcome, ...] = ("supported", "refuted", "undecided", "not assessable")
 #: Conjectures whose regimes fix parameters whatever the axis of the fit, and the reverse.
@@ -91,7 +91,7 @@ def _joint(verdicts: Sequence[Verdict]) -> VerdictRow:
     return replace(
         _row(verdicts[0]),
         place=regime_names([v.regime for v in verdicts]),
-        sentence=f"Cannot be assessed: {reason[0].lower()}{reason[1:]}",
+        sentence=f"Cannot be assessed: {uncapitalized(reason)}",
         reason=reason,
         remedy="\n".join(sentences([f for v in verdicts for f in v.remedies])),
     )

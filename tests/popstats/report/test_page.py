@@ -13,7 +13,6 @@ from popstats.figures.content import Panel, ReportContent
 from popstats.figures.theme import DARK, LIGHT, SPACE_MARKS, color_rules
 from popstats.report import page as page_module
 from popstats.report.page import render, write_content
-from popstats.words import interval_words, number, percent, probability, regime_name, typeset
 
 HOSTILE = (
     "<script>window.hacked = true</script> & \"quotes\" </script><img src=x onerror='window.hacked=true'>"
@@ -174,26 +173,6 @@ def contrast(first: str, second: str) -> float:
 
     low, high = sorted((luminance(first), luminance(second)))
     return (high + 0.05) / (low + 0.05)
-
-
-@pytest.mark.parametrize(
-    ("found", "expected"),
-    [
-        (number(-0.004), "0.00"),
-        (number(1234.5, 1), "1,234.5"),
-        (number(float("nan")), "–"),
-        (interval_words(float("nan"), 1.0), "–"),
-        (percent(0.5), "50 %"),
-        (percent(0.125), "12.5 %"),
-        (probability(0.999), "> 0.99"),
-        (probability(0.05), "0.05"),
-        (regime_name("0.875"), "87.5 %"),
-        (regime_name("all"), "all"),
-        (typeset("ResNet-20 lost -0.5 points, 5 - 3"), "ResNet-20 lost −0.5 points, 5 - 3"),
-    ],
-)
-def test_numbers_in_words(found, expected):
-    assert found == expected
 
 
 def page_colors(source: str) -> list[dict[str, str]]:
