@@ -156,7 +156,7 @@ def _read_image(path: Path, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     try:
         with Image.open(path) as opened:
             picture = _eight_bits(opened).convert("RGB")
-    # What Pillow raises for damaged files hangs on their format; no value was passed that could be wrong otherwise.
+    # What Pillow raises for damaged files depends on their format; no value was passed that could be wrong otherwise.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise PlanError(
             f"images.name: {path} cannot be read as an image ({error}). Remove or replace it."

@@ -129,7 +129,7 @@ def held_back(plan: ImagesPlan, count: int) -> int:
 
 
 def resized(images: Tensor, size: int | None) -> Tensor:
-    """Return uint8 images (n, channels, height, width) shrunk to `size` pixels a side, each the mean of what it covers."""
+    """Return uint8 images (n, channels, height, width) shrunk to `size` pixels per side, each the mean of what it covers."""
     if size is None or images.shape[2:] == (size, size):
         return images
     parts = (

@@ -132,7 +132,7 @@ class RunProgress:
         return spent / max(now - since, 1e-9)
 
     def remaining_with(self, workers: int, running: Sequence[int]) -> float | None:
-        """Return the seconds that so many workers take from here, seen from outside."""
+        """Return the seconds that this many workers take from here, seen from outside."""
         expected = self._expected_seconds()
         if expected is None:
             return None

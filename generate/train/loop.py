@@ -21,7 +21,7 @@ from popstats.errors import PopstatsError
 
 # One training step costs about three forward passes: forward, gradient of inputs, gradient of weights.
 PASSES_PER_STEP = 3
-# On a CPU 1,024 images of ResNet-8 are 64 MB an activation: more than the allocator can be told to keep.
+# On a CPU 1,024 images of ResNet-8 are 64 MB per activation: more than the allocator can be told to keep.
 EVALUATION_BATCH = {"cpu": 256, "cuda": 1024}
 # Statistics of batch norm are means over images and positions: these many fix them to a fraction of a percent.
 RECALIBRATION_IMAGES = 4096
@@ -38,7 +38,7 @@ CHANCE_ERRORS = 2.0
 
 
 class DivergenceError(PopstatsError):
-    """A training that ended nowhere: its loss is no number, or its network guesses. Recorded as a failed row."""
+    """A training that failed: its loss is not a number, or its network guesses. Recorded as a failed row."""
 
 
 @dataclass(frozen=True)

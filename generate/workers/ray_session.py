@@ -1,4 +1,4 @@
-"""A command on Ray in a process of its own: Ray ends the process that it is in, without a word, when its cluster ends.
+"""A command on Ray in a separate process: Ray silently ends the process it is in when its cluster ends.
 
 That process does everything, from joining the cluster to writing the table. Its parent passes Ctrl-C on and outlives it.
 """
