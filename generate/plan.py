@@ -1,7 +1,7 @@
 """A plan: everything that decides what a population holds, read from TOML into frozen dataclasses.
 
 An unknown key is an error that lists the legal ones; a value of the wrong type or out of range is an error
-that says where it stands. Whether a regime can be reached at all is checked later, against the network.
+that names its place. Whether a regime can be reached is checked later, against the network.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PRECISIONS = ("float32", "bfloat16")
 STEMS = ("standard", "cifar")
 KEEP_WEIGHTS = ("none", "best", "all")
 
-# What trains a small network on the 700 digits to 97 % and more: used where a plan says nothing of the original's training.
+# What trains a small network on the 700 digits to 97 % and more: the default of plans without [original.training].
 DIGITS_TRAINING: dict[str, dict[str, Any]] = {
     "original": {
         "epochs": 60.0,
@@ -106,7 +106,7 @@ class TrainingSettings:
     schedule: str = "one-cycle"
     # Share of the steps over which the rate rises linearly from 0 (not used by `constant`).
     warm_up: float = 0.2
-    batch_size: int = 128  # Images a step.
+    batch_size: int = 128  # Images per step.
     # momentum, weight_decay: Of SGD; weight decay is not applied to batch norm and biases.
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -392,7 +392,7 @@ def plan_from_dict(table: Mapping[str, Any], where: str = "plan") -> Plan:
 
 
 def only_adds(old: Plan, new: Plan) -> bool:
-    """Whether `new` asks for everything that `old` does, and at most for more recipes, regimes, seeds or techniques."""
+    """Whether `new` holds all of `old` and adds at most recipes, regimes, seeds, techniques or baselines."""
     if _fixed_parts(old) != _fixed_parts(new):
         return False
     if any(new.retraining.get(name) != settings for name, settings in old.retraining.items()):
@@ -531,7 +531,7 @@ def _check(rule: Rule, value: Any, where: str) -> None:
 
 
 def _checked_block(block: RecipePlan, plan: Plan, where: str) -> RecipePlan:
-    """Return a block of recipes with the score that its kind of pruning goes by; refuse what contradicts itself."""
+    """Return a block of recipes with the score of its kind of pruning; refuse contradictions."""
     if not block.regimes or not block.retraining:
         raise PlanError(f"{where}: expected at least one regime and one retraining technique, got none.")
     if len(set(block.regimes)) < len(block.regimes) or len(set(block.retraining)) < len(block.retraining):

@@ -1,4 +1,4 @@
-"""What a regime can hold at all: the ranges of MACs, parameters, mCB and STD that recipes on a budget reach."""
+"""Feasible ranges of MACs, parameters, mCB and STD over the recipes on a budget."""
 
 from __future__ import annotations
 

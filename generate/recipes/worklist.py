@@ -1,4 +1,4 @@
-"""The trainings that a plan asks for: recipes drawn once, each training with its identity and its place in the plan."""
+"""The trainings of a plan: recipes drawn once, each training with its identity and its place in the plan."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Place:
 class Training:
     """One training of one recipe."""
 
-    block: int  # which [[recipes]] block of the plan asked for it, or SEARCH, or CONFIRMATION
+    block: int  # its [[recipes]] block in the plan, or SEARCH, or CONFIRMATION
     axis: str
     target: float  # reduction
     space: str  # that its recipe was drawn from
@@ -118,8 +118,8 @@ def make_worklist(
     existing: Sequence[Training] = (),
 ) -> tuple[Training, ...]:
     """Return all trainings of the plan, the existing ones first and unchanged."""
-    # New ones are interleaved over blocks and regimes, so that every regime fills up evenly and the time that
-    # remains can be told from the time that passed.
+    # New ones are interleaved over blocks and regimes, so that every regime fills up evenly and the remaining
+    # time can be estimated from the time that passed.
     drawing = _Drawing(plan, costs, place, network, existing, {t.subnetwork_id for t in existing})
     keyed: list[tuple[float, Training]] = []
     for number, block in enumerate(plan.recipes):
