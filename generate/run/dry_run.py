@@ -154,7 +154,7 @@ def _print_regimes(plan: Plan, costs: CostModel, trainings: tuple[Training, ...]
         )
         if missed := _off_target(axis, target, macs, params):
             print(
-                f"{'':>13}{missed} of these recipes miss the target by more than 0.5 %: the steps of the widths are too coarse"
+                f"{'':>13}{missed} recipes miss the target by more than 0.5 %: the steps of the widths are too coarse"
             )
     print(
         "  closest group: the width most correlated with log mCB; near +1 or -1 its effect cannot be separated from "
