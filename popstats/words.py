@@ -446,6 +446,10 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
         "rows that are exact copies of other rows: {rows}. They count as separate trainings; if they are not, remove them "
         "(frame.drop_duplicates()), or every interval is too narrow"
     ),
+    "equal costs": (
+        "{rows} of {trainings} rows have the MACs and the parameters of an earlier row and count as further trainings of its "
+        "recipe; if they are different networks, map the column that tells them apart to recipe_id"
+    ),
     # Why a regime has no curve.
     "few recipes": "{recipes:recipe}; a curve needs at least {needed}",
     "few recipes of techniques": (
@@ -495,6 +499,10 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
         "a few outlying recipes raise the {end} end: with Student-t weights it lies {rise:2} points above the minimum, more "
         "than {required:g} with probability {probability:2} only"
     ),
+    "groups": (
+        "recipes of similar mCB resemble each other beyond the curve, as families of networks or clusters do: with an effect of "
+        "its own for each of {groups} groups, the probability of an optimum is only {probability:2}"
+    ),
     "lucky": "best mCBs permuted over the regimes predict as well (permutation p = {lucky:2})",
     # What else the reason of a verdict says.
     "decision": _decision,
@@ -518,6 +526,7 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
     "name widths": "name the columns that hold the widths: Population.from_frame(..., widths=[...])",
     "narrower regimes": "fit narrower regimes, for example regimes={{{target:g}: {half_width:3}}}",
     "down-weight outliers": "inspect the outlying recipes, and fit again with {noise=student}, which down-weights them",
+    "add unrelated": "add recipes that are drawn independently of each other, over the whole range of mCB",
     "fill the gaps": "add recipes whose mCB lies between the clusters",
     # Clauses inside verdicts.
     "flat": "the expected drop varies by only {height:2} points",

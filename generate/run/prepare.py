@@ -17,6 +17,7 @@ from generate.plan import Plan
 from generate.prune.cost_forms import CostModel, derive_costs
 from generate.prune.groups import find_groups
 from generate.recipes.baselines import search_problem
+from generate.recipes.feasible import feasible_range
 from generate.recipes.worklist import Place, Training, make_worklist, with_identities
 from generate.run.folder import RunFolder
 from generate.train.augmentation import check_augmentation, parse_augmentation
@@ -95,7 +96,7 @@ def prepare(
     plan, images = prepared.plan, prepared.images
     folder.adopt_plan(plan)
     original = _original(folder, prepared, device)
-    folder.write_costs(prepared.costs.as_dict(prepared.network))
+    folder.write_costs(prepared.costs.as_dict(prepared.network) | {"feasible": _feasible(prepared)})
     if folder.has_worklist_of(plan):
         return original
     drawn = prepared.trainings
@@ -112,6 +113,16 @@ def prepare(
 
 def _kept_bytes(folder: RunFolder, plan: Plan) -> int:
     return folder.weights_path.stat().st_size if plan.keep_weights == "all" else 0
+
+
+def _feasible(prepared: PreparedPlan) -> list[dict[str, Any]]:
+    """Return the log mCB that recipes of each planned regime can have: C3c is judged only where both sides can be reached."""
+    blocks, costs = prepared.plan.recipes, prepared.costs
+    regimes = {(b.axis, target): b.round_to for b in blocks if b.axis != "both" for target in b.regimes}
+    return [
+        {"axis": axis, "target": target, "log_mcb": list(feasible_range(costs, axis, target, step).log_mcb)}
+        for (axis, target), step in regimes.items()
+    ]
 
 
 def _original(folder: RunFolder, prepared: PreparedPlan, device: torch.device) -> OriginalNumbers:

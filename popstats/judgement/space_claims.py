@@ -46,6 +46,9 @@ def _widths_beyond(analysis: Analysis, regime: RegimeDesign) -> Verdict:
     if beyond is None:
         why = Finding("few for validation", (), {"recipes": regime.n_recipes, "needed": MINIMUM_RECIPES})
         return analysis.not_assessable("M1", regime, why, (more_recipes(regime),))
+    if regime.reason is not None:
+        # What is left of mCB at equal cost is then a trace of anything that costs parameters, a bias term for example.
+        return analysis.not_assessable("M1", regime, regime.reason, (more_recipes(regime),))
     effect = Effect(beyond.draws > analysis.thresholds.gain, float("nan"), beyond.draws)
     told = interaction(analysis, beyond)
     values: dict[str, Value] = {

@@ -33,8 +33,10 @@ _CENTRAL = (0.025, 0.975)
 FAR = 1.25
 
 
-def notes_of(table: pd.DataFrame, techniques: Sequence[str], metadata: dict[str, Any]) -> Iterator[Finding]:
-    """Yield what should be said of a population's rows."""
+def notes_of(
+    table: pd.DataFrame, techniques: Sequence[str], metadata: dict[str, Any], equal: int
+) -> Iterator[Finding]:
+    """Yield what should be said of a population's rows, of which `equal` share an earlier one's recipe by their costs alone."""
     if run := metadata.get("run"):
         yield Finding("run unfinished", (), run)
     yield from _accuracies(table)
@@ -48,6 +50,8 @@ def notes_of(table: pd.DataFrame, techniques: Sequence[str], metadata: dict[str,
     copies = int(table.duplicated(subset=scalar).sum()) if "subnetwork_id" not in table else 0
     if copies:
         yield Finding("copies", (), {"rows": copies})
+    if equal > copies:
+        yield Finding("equal costs", (), {"rows": equal, "trainings": len(table)})
 
 
 def _accuracies(table: pd.DataFrame) -> Iterator[Finding]:
