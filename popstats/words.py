@@ -447,8 +447,8 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
         "(frame.drop_duplicates()), or every interval is too narrow"
     ),
     "equal costs": (
-        "{rows} of {trainings} rows have the MACs and the parameters of an earlier row and count as further trainings of its "
-        "recipe; if they are different networks, map the column that tells them apart to recipe_id"
+        "{rows} of {trainings} rows have the MACs and the parameters of an earlier row and count as further trainings of "
+        "its recipe; if they are different networks, map the column that tells them apart to recipe_id"
     ),
     # Why a regime has no curve.
     "few recipes": "{recipes:recipe}; a curve needs at least {needed}",
@@ -482,6 +482,10 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
     "one STD": "all recipes have practically the same STD",
     "no common costs": "{text}",
     "no widths": "the table has no widths",
+    "widths incomplete": (
+        "the widths explain only {share:%0} of log mCB at equal cost; a complete set explains at least {needed:%0}, so a column "
+        "is missing, and mCB may stand for it"
+    ),
     "no STD": "the table has neither widths nor the column ratio_std",
     "one technique": "a comparison needs two retraining techniques; the table has {held}{unnamed:; }",
     "few techniques here": "fewer than two techniques have enough recipes here ({held})",
@@ -500,8 +504,8 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
         "than {required:g} with probability {probability:2} only"
     ),
     "groups": (
-        "recipes of similar mCB resemble each other beyond the curve, as families of networks or clusters do: with an effect of "
-        "its own for each of {groups} groups, the probability of an optimum is only {probability:2}"
+        "recipes of similar mCB resemble each other beyond the curve, as families of networks do: with an effect of its own "
+        "for each of {groups} groups, the probability of an optimum is only {probability:2}"
     ),
     "lucky": "best mCBs permuted over the regimes predict as well (permutation p = {lucky:2})",
     # What else the reason of a verdict says.

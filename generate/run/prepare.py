@@ -116,7 +116,7 @@ def _kept_bytes(folder: RunFolder, plan: Plan) -> int:
 
 
 def _feasible(prepared: PreparedPlan) -> list[dict[str, Any]]:
-    """Return the log mCB that recipes of each planned regime can have: C3c is judged only where both sides can be reached."""
+    """Return the log mCB that each planned regime can have: C3c needs both sides of its band within reach."""
     blocks, costs = prepared.plan.recipes, prepared.costs
     regimes = {(b.axis, target): b.round_to for b in blocks if b.axis != "both" for target in b.regimes}
     return [

@@ -18,7 +18,7 @@ from popstats.judgement.analysis import (
     more_recipes,
     twice_the_recipes,
 )
-from popstats.judgement.explained import WidthsBeyond
+from popstats.judgement.explained import WHOLE, WidthsBeyond
 from popstats.judgement.verdicts import Verdict, decide
 from popstats.posterior.optimum import has_optimum, least_rise
 
@@ -125,7 +125,7 @@ def _near(regime: RegimePosterior) -> Finding:
 def widths_clause(analysis: Analysis, label: str) -> Finding:
     """Return what M1 says about a supported optimum."""
     beyond = analysis.explained.widths_beyond.get(label)
-    if beyond is None:
+    if beyond is None or beyond.of_mcb < WHOLE:
         return Finding("widths unknown", (label,))
     gain = analysis.thresholds.gain
     outcome = decide(float((beyond.draws > gain).mean()), float("nan"), False, analysis.thresholds)
@@ -222,7 +222,7 @@ def _why_not_ratio(analysis: Analysis, regime: RegimePosterior) -> tuple[Finding
 
 
 def _feasible(analysis: Analysis, regime: RegimePosterior) -> Span:
-    """Return the mCB that recipes of the regime can have: as generate found where the table tells, else from the reduction."""
+    """Return the mCB that recipes of the regime can have: generate's own range where the table has it."""
     axis, target = analysis.fit.regime_axis, regime.data.target
     for known in (analysis.fit.population.metadata.get("costs") or {}).get("feasible", ()):
         if known["axis"] == axis and abs(known["target"] - target) < _ROUNDING:

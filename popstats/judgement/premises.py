@@ -130,7 +130,9 @@ def rests_on_groups(
     squared = np.bincount(group, precision * ((residual - excess) / curve.hyper.noise[0]) ** 2)
     precision *= ((FREEDOM + np.bincount(group)) / (FREEDOM + squared))[group]
     total = np.bincount(group, precision)
-    columns = np.column_stack([design[:, terms:], rows.drop - excess - design[:, 1:terms] @ curve.terms, residual - excess])
+    columns = np.column_stack(
+        [design[:, terms:], rows.drop - excess - design[:, 1:terms] @ curve.terms, residual - excess]
+    )
     means = np.array([np.bincount(group, precision * column) for column in columns.T]).T / total[:, None]
     x = np.column_stack([np.ones(total.size), np.zeros((total.size, terms - 1)), means[:, :-2]])
     grouped = replace(

@@ -36,7 +36,7 @@ FAR = 1.25
 def notes_of(
     table: pd.DataFrame, techniques: Sequence[str], metadata: dict[str, Any], equal: int
 ) -> Iterator[Finding]:
-    """Yield what should be said of a population's rows, of which `equal` share an earlier one's recipe by their costs alone."""
+    """Yield what should be said of a population's rows; `equal` of them have the costs of an earlier one."""
     if run := metadata.get("run"):
         yield Finding("run unfinished", (), run)
     yield from _accuracies(table)

@@ -315,8 +315,8 @@ class Population:
             return [*self.width_columns, *settings]
         if "widths" in self.table:
             return [self.table["widths"].map(lambda w: None if w is None else tuple(w)), *settings]
-        # One network trained twice looks like this. Different networks of the same costs share a place on the curve, and what
-        # they have in common there is no evidence about the curve either.
+        # One network trained twice looks like this. Different networks of the same costs share a place on the curve, and
+        # what they have in common there is no evidence about the curve either.
         return ["macs", "params", *settings]
 
     @cached_property
