@@ -483,8 +483,8 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
     "no common costs": "{text}",
     "no widths": "the table has no widths",
     "widths incomplete": (
-        "the widths explain only {share:%0} of log mCB at equal cost; a complete set explains at least {needed:%0}, so a column "
-        "is missing, and mCB may stand for it"
+        "the widths explain only {share:%0} of log mCB at equal cost; a complete set explains at least {needed:%0}, so a "
+        "column is missing, and mCB may stand for it"
     ),
     "no STD": "the table has neither widths nor the column ratio_std",
     "one technique": "a comparison needs two retraining techniques; the table has {held}{unnamed:; }",
