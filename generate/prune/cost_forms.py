@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from generate.inputs.networks import TRACED_IMAGES, class_scores
-from generate.prune.dependency_graph import IntArray, with_values
+from generate.prune.dependency_graph import IntArray, copy_network, with_values
 from generate.prune.groups import Group
 from generate.prune.operations import Convolution, is_depthwise, sides
 from generate.prune.verify import counted_macs, verify_cuts
@@ -156,7 +156,7 @@ class CostModel:
         }
 
     def shares(self) -> tuple[FloatArray, FloatArray]:
-        """Return the shares of MACs, and of parameters, that each group's filters take part in, each (G,).
+        """Return the shares of MACs, and of parameters, in which each group's filters are involved, each (G,).
 
         What lies between two groups counts for both, so that the shares add up to more than 1.
         """
@@ -167,7 +167,9 @@ class CostModel:
     def _evaluate(self, widths: ArrayLike, forms: tuple[QuadraticForm, ...]) -> IntArray:
         rows = np.atleast_2d(np.asarray(widths))
         if rows.shape[1] != len(self.groups):
-            raise PlanError(f"widths: expected {len(self.groups)} columns, one a group, got {rows.shape[1]}.")
+            raise PlanError(
+                f"widths: expected {len(self.groups)} columns, one per group, got {rows.shape[1]}."
+            )
         costs = np.empty((len(forms), len(rows)))
         for start in range(0, len(rows), ROWS_AT_ONCE):
             here = slice(start, start + ROWS_AT_ONCE)
@@ -215,6 +217,8 @@ def cost_forms(network: nn.Module, input_shape: tuple[int, ...], groups: Sequenc
     params = np.zeros_like(macs)
     for name, applications in positions.items():
         macs += applications * _weight_form(name, modules[name], groups)
+    for place, group in enumerate(groups, start=1):
+        macs[0, place] += group.step * sum(member.macs for member in group.members)  # attention products
     for name, parameter in shell.named_parameters():  # one that two layers share is counted once
         params += _parameter_form(name, parameter, modules, groups)
     model = CostModel(tuple(groups), _as_form(macs), _as_form(params))
@@ -314,7 +318,7 @@ def _outer(left: _Affine, right: _Affine) -> IntArray:
 def _layers(network: nn.Module, groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
     """Return each layer's outputs, the group it produces, and how many outputs go with one channel of each group."""
     layers: dict[str, dict[str, Any]] = {}
-    for name, module in network.named_modules():
+    for name, module in copy_network(network).named_modules():
         if isinstance(module, Convolution | nn.Linear):
             outputs = module.out_features if isinstance(module, nn.Linear) else module.out_channels
             layers[name] = {"of": outputs, "group": None, "per_channel": {}}
@@ -345,7 +349,7 @@ def _check_exact(model: CostModel, name: str) -> None:
     for form in (model.macs_form, model.params_form):
         if form.constant < 0 or (form.linear < 0).any() or (form.pairs < 0).any():
             raise PlanError(
-                f"network {name}: a layer has fewer channels than its groups drive; it is refused."
+                f"network {name}: a layer has fewer channels than its groups drive, so it cannot be pruned."
             )
     if max(model.original_macs, model.original_params) >= EXACT_BELOW:
         raise PlanError(f"network {name}: {model.original_macs} MACs are too many to count exactly (2^53).")

@@ -39,8 +39,9 @@ class FeasibleRange:
 
     def __str__(self) -> str:
         """Return the ranges in words, for dry runs and errors."""
-        mcb, log_mcb, std = (_span(*ends, ".3f") for ends in (self.mcb, self.log_mcb, self.std))
-        return f"MACs {_span(*self.macs, ',')}, parameters {_span(*self.params, ',')}, mCB {mcb} (log {log_mcb}), STD {std}"
+        mcb, std = _span(*self.mcb, ".3f"), _span(*self.std, ".3f")
+        factor = f"a factor of {self.mcb[1] / self.mcb[0]:.2f}"
+        return f"MACs {_span(*self.macs, ',')}, parameters {_span(*self.params, ',')}, mCB {mcb} ({factor}), STD {std}"
 
 
 def _span(low: float, high: float, form: str) -> str:
@@ -77,7 +78,7 @@ def check_budgets(surfaces: CostSurfaces, budgets: Sequence[Budget]) -> None:
         if not ends[0] <= budget.share <= ends[1] + 1e-6:
             raise PlanError(
                 f"regime: no recipe of this space reduces {budget.axis} by {1 - budget.share:.4f}; reductions of "
-                f"{max(1 - ends[1], 0):.4f} to {1 - ends[0]:.4f} can be had. Over all recipes: "
+                f"{max(1 - ends[1], 0):.4f} to {1 - ends[0]:.4f} are possible. Over all recipes: "
                 f"{overall_range(surfaces)}."
             )
     if len(budgets) == 2:

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from generate.inputs.images import ImageSet, Split
-from generate.inputs.kernel import Kernel, kernel_for
 from generate.inputs.networks import planned_network
 from generate.plan import Plan, TrainingSettings
 from generate.prune.cost_forms import CostModel, cost_forms
 from generate.prune.cut import cut_to_widths
+from generate.prune.dependency_graph import copy_network
 from generate.prune.groups import Group, find_groups
 from generate.prune.scores import score_filters
 from generate.recipes.worklist import CONFIRMATION, Training
-from generate.train.device import FUSED, Provenance, memory_format, now, provenance_of
+from generate.train.device import memory_format, now, provenance_of
 from generate.train.latency import measure_latency
 from generate.train.loop import (
     PASSES_PER_STEP,
@@ -32,6 +32,7 @@ from generate.train.loop import (
     fresh_weights,
     images_seen,
     loss_gradients,
+    peak_rate,
     recalibrate,
     train,
     training_epochs,
@@ -39,7 +40,7 @@ from generate.train.loop import (
 from generate.train.original import OriginalNumbers, load_weights
 from popstats.errors import PopstatsError
 
-# Training images whose loss a search goes by.
+# Training images whose loss a search uses.
 TRAIN_LOSS_IMAGES = 10_000
 
 # Exit codes of a process whose GPU failed; its parent starts another one.
@@ -65,8 +66,7 @@ class WorkerContext:
     groups: tuple[Group, ...]
     scores: Mapping[str, Mapping[str, Tensor]]  # of the filters, by criterion and group name
     device: torch.device  # where trainings run
-    provenance: Provenance  # what rows say about this worker
-    kernel: Kernel | None = None  # what computes batch norm in trainings; None is torch
+    provenance: Mapping[str, str]  # the columns that say where rows come from
 
     @classmethod
     def from_parts(
@@ -75,13 +75,11 @@ class WorkerContext:
         """Build the original network, score its filters and put the images where trainings run."""
         network = planned_network(plan.network, classes=images.classes, input_shape=images.input_shape).eval()
         load_weights(network, weights, "the original network's weights")
+        network = copy_network(network)
         groups = find_groups(network, images.input_shape, plan.network.keep)
         scores = {name: _scores(name, plan, images, network, groups) for name in sorted(plan.criteria)}
-        network.zero_grad(set_to_none=True)
-        kernel = kernel_for(device, images.input_shape)
-        provenance = provenance_of(device, kernel)
-        resident = _resident(images, device)
-        return cls(plan, resident, network, original, groups, scores, device, provenance, kernel)
+        resident, provenance = _resident(images, device), provenance_of(device)
+        return cls(plan, resident, network, original, groups, scores, device, provenance)
 
     @cached_property
     def costs(self) -> CostModel:
@@ -164,15 +162,7 @@ def _results(context: WorkerContext, training: Training, network: nn.Module) -> 
     # A search does not go by accuracies before retraining, which say little about those after it.
     skipped = training.technique == "scratch" or context.plan.search is not None
     before = {} if skipped else _accuracies_before(context, network)
-    train(
-        network,
-        images,
-        settings,
-        macs=training.macs,
-        seed=training.torch_seed,
-        device=device,
-        kernel=context.kernel,
-    )
+    train(network, images, settings, macs=training.macs, seed=training.torch_seed, device=device)
     test = evaluate(network, images, images.test, device=device, shift=images.test_shift)
     check_learned(test, images.classes)
     validation = evaluate(network, images, images.validation, device=device, shift=images.test_shift)
@@ -189,7 +179,7 @@ def _results(context: WorkerContext, training: Training, network: nn.Module) -> 
 
 
 def _search_columns(context: WorkerContext, network: nn.Module, validation: Evaluation) -> dict[str, Any]:
-    """Losses that a search goes by: of the search images, and of the training images after retraining."""
+    """Losses that a search uses: of the search images, and of the training images after retraining."""
     if context.plan.search is None:
         return {}
     images = context.images
@@ -226,17 +216,9 @@ def known_columns(context: WorkerContext, training: Training) -> dict[str, Any]:
         **_retraining_columns(context, training),
         "original_accuracy": context.original.accuracy,
         "n_test": len(context.images.test),
-        **_provenance_columns(context, training),
+        **context.provenance,
         "started_at": now(),
     }
-
-
-def _provenance_columns(context: WorkerContext, training: Training) -> dict[str, Any]:
-    columns = context.provenance.as_dict()
-    if context.plan.retraining[training.technique].precision != "float32":
-        # The kernel leaves other precisions to torch.
-        columns["memory_format"] = columns["memory_format"].removesuffix(FUSED)
-    return columns
 
 
 def _identity_columns(context: WorkerContext, training: Training) -> dict[str, Any]:
@@ -278,7 +260,7 @@ def _retraining_columns(context: WorkerContext, training: Training) -> dict[str,
     return {
         "retraining": training.technique,
         "epochs": training_epochs(settings, training.macs, images),
-        "learning_rate": settings.learning_rate,
+        "learning_rate": peak_rate(context.network, settings),
         "batch_size": settings.batch_size,
         "weight_decay": settings.weight_decay,
         "augmentation": settings.augmentation,

@@ -19,7 +19,7 @@ from popstats.posterior.optimum import has_optimum, read_optimum
 
 #: Neighbours further apart than this share of the observed range belong to different clusters.
 GAP = 0.05
-#: Share of the recipes, those with the most room around them, that do not count in clusters; of so many and more.
+#: Share of the recipes, those with the most room around them, that do not count in clusters; of this many and more.
 STRAGGLERS, MANY = 0.05, 100
 #: Width of a group of recipes of like mCB, a share of the observed range.
 ALIKE = 0.075
