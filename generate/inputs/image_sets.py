@@ -137,7 +137,7 @@ def _blank(plan: ImagesPlan) -> ImageSet:
         Split(torch.zeros(count, *shape, dtype=torch.uint8), torch.arange(count) % classes)
         for count in (train, 10_000)
     ]
-    return _assemble(plan, *splits, classes=classes)
+    return _assemble(plan, splits[0], splits[1], classes=classes)
 
 
 def _from_arrays(dataset: Any, size: int | None) -> Split:
