@@ -133,11 +133,11 @@ def _torchvision_set(plan: ImagesPlan, download: bool) -> ImageSet:
 def _blank(plan: ImagesPlan) -> ImageSet:
     _, classes, train, channels, size = TORCHVISION_SETS[plan.name]
     shape = (channels, plan.size or size, plan.size or size)
-    splits = [
+    training, test = (
         Split(torch.zeros(count, *shape, dtype=torch.uint8), torch.arange(count) % classes)
         for count in (train, 10_000)
-    ]
-    return _assemble(plan, splits[0], splits[1], classes=classes)
+    )
+    return _assemble(plan, training, test, classes=classes)
 
 
 def _from_arrays(dataset: Any, size: int | None) -> Split:

@@ -361,5 +361,4 @@ def _law(analysis: Analysis) -> WidthLaw | None:
         analysis.fit.population,
         regime_axis=settings.regime_axis,
         regimes=settings.regimes,
-        seed=settings.random_seed,
     )
