@@ -154,7 +154,7 @@ def _search_plan(options: argparse.Namespace, present: Plan | None, device: torc
 
 
 def _workers(options: argparse.Namespace, device: torch.device | None) -> int | None:
-    """Return how many trainings go on at a time, where that is known."""
+    """Return the number of trainings at a time, where it is known."""
     from generate.train.device import default_workers
 
     workers: int | None = options.workers

@@ -141,7 +141,7 @@ def _need_pillow() -> None:
 
 
 def _reserve(path: Path, size: int) -> None:
-    """Make a file of `size` bytes that has its room on the disk: a disk that is full later kills who writes to a map."""
+    """Make a file with `size` bytes of disk reserved: on a full disk, writing to a memory map kills the process."""
     with open(path, "wb") as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, size)
@@ -156,7 +156,7 @@ def _read_image(path: Path, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     try:
         with Image.open(path) as opened:
             picture = _eight_bits(opened).convert("RGB")
-    # What Pillow raises for damaged files hangs on their format; no value was passed that could be wrong otherwise.
+    # Pillow's exception for a damaged file depends on its format; nothing else that was passed can be wrong.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise PlanError(
             f"images.name: {path} cannot be read as an image ({error}). Remove or replace it."
@@ -173,7 +173,7 @@ def _read_image(path: Path, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def _eight_bits(picture: Any) -> Any:
-    """Bring grey levels of 16 bits to 8: Pillow by itself cuts all above 255 off, which leaves a white image."""
+    """Scale grey levels of 16 bits to 8: Pillow by itself clips at 255, which leaves a white image."""
     if picture.mode == "F":
         raise ValueError(
             "its pixels are floating-point numbers without a fixed range; save it with 8 or 16 bits"

@@ -129,7 +129,7 @@ def held_back(plan: ImagesPlan, count: int) -> int:
 
 
 def resized(images: Tensor, size: int | None) -> Tensor:
-    """Return uint8 images (n, channels, height, width) shrunk to `size` pixels a side, each the mean of what it covers."""
+    """Return uint8 images (n, channels, height, width) shrunk to `size` pixels per side, each the mean of what it covers."""
     if size is None or images.shape[2:] == (size, size):
         return images
     parts = (
@@ -140,7 +140,7 @@ def resized(images: Tensor, size: int | None) -> Tensor:
 
 
 def with_statement(images: ImageSet, share: float) -> ImageSet:
-    """Keep a share of the test images for statements that no choice is made by; the others join the validation images."""
+    """Reserve a share of the test images for the statement, unseen by any choice; the others join the validation images."""
     order = torch.tensor(hashed_order(f"{images.name}-statement", len(images.test)))
     count = round(share * len(images.test))
     if not 0 < count < len(images.test):

@@ -27,7 +27,7 @@ from popstats.errors import BAD_INPUT, RunFolderError
 LINE_SECONDS = 15.0
 # The newest rows tell the present speed; older ones may come from another machine or another load.
 NEWEST_ROWS = 50
-# How many trainings go on at a time is told from the last half of the run, or from these last seconds if that is more.
+# The number of trainings at a time is estimated from the last half of the run, or from these last seconds if that is more.
 RECENT_SECONDS = 60.0
 
 
@@ -125,14 +125,14 @@ class RunProgress:
         return max(self._seconds_of(workers, running, expected), *running.values(), 0.0)
 
     def _at_a_time(self, now: float, started: float) -> float:
-        """Return how many trainings went on at a time of late; whoever else trains shows in the rows."""
+        """Return how many trainings recently ran at a time; those of other processes show in the rows."""
         since = max(started, now - max(RECENT_SECONDS, (now - started) / 2))
         spans = [*self._spans.values(), *((began, now) for began in self._began.values())]
         spent = sum(max(0.0, ended - max(began, since)) for began, ended in spans)
         return spent / max(now - since, 1e-9)
 
     def remaining_with(self, workers: int, running: Sequence[int]) -> float | None:
-        """Return the seconds that so many workers take from here, seen from outside."""
+        """Return the seconds that this many workers need for the rest, as seen from outside the run."""
         expected = self._expected_seconds()
         if expected is None:
             return None

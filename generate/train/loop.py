@@ -20,7 +20,7 @@ from popstats.errors import PopstatsError
 
 # One training step costs about three forward passes: forward, gradient of inputs, gradient of weights.
 PASSES_PER_STEP = 3
-# On a CPU 1,024 images of ResNet-8 are 64 MB an activation: more than the allocator can be told to keep.
+# On a CPU 1,024 images of ResNet-8 are 64 MB per activation: more than the allocator can be told to keep.
 EVALUATION_BATCH = {"cpu": 256, "cuda": 1024}
 # Statistics of batch norm are means over images and positions: these many fix them to a fraction of a percent.
 RECALIBRATION_IMAGES = 4096

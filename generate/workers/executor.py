@@ -152,14 +152,15 @@ def print_finished(run: Run) -> int:
     progress = RunProgress(run.folder)
     done, total = len(progress.rows), progress.total
     print(f"{done} of {total} trainings finished ({progress.failed} failed): {run.folder.population_path}")
-    if done < total:
-        why = "Time limit reached" if time.time() >= run.deadline else "Stopped"
-        print(f"{why}; {total - done} trainings are left. Rerun the command to resume.")
-        return STOPPED
-    if progress.failed == done:
+    # Where none of a search's trainings succeeded, there are no more to come.
+    if done and progress.failed == done and not progress.missing:
         raise RunFolderError(
             f"{run.folder.path}: all {done} trainings failed, most of them because: "
             f"{most_frequent_reason(list(progress.rows.values()))}. Check the network and the plan's retraining settings, "
             "and start a new folder with --out."
         )
+    if done < total:
+        why = "Time limit reached" if time.time() >= run.deadline else "Stopped"
+        print(f"{why}; {total - done} trainings are left. Rerun the command to resume.")
+        return STOPPED
     return 0
