@@ -258,29 +258,23 @@ def _outlook(progress: RunProgress, running: Sequence[int], workers: int, left: 
 
 
 def _print_best(progress: RunProgress) -> None:
-    regimes: dict[tuple[str, float, str], list[dict[str, Any]]] = {}
+    regimes: dict[tuple[str, float, str], dict[str, list[dict[str, Any]]]] = {}
     for row in progress.rows.values():
         if row["status"] == "done":
-            place = row["regime_axis"], row["regime_target"], row["retraining"]
-            regimes.setdefault(place, []).append(row)
+            recipes = regimes.setdefault((row["regime_axis"], row["regime_target"], row["retraining"]), {})
+            recipes.setdefault(row["recipe_id"], []).append(row)
     if regimes:
         print("Best so far (mean over seeds):")
         print(
             f"  {'regime':>12}  {'retraining':<10} {'trainings':>9} {'accuracy':>9} {'drop':>7}  subnetwork"
         )
-    for (axis, target, technique), rows in sorted(regimes.items()):
-        mean, best = _best_of(rows)
+    for (axis, target, technique), recipes in sorted(regimes.items()):
+        # The best single run is mostly luck: the best mean over a recipe's seeds, and then its best run.
+        mean, name = max(
+            (statistics.fmean(r["accuracy"] for r in runs), name) for name, runs in recipes.items()
+        )
+        best = max(recipes[name], key=lambda run: float(run["accuracy"]))
         print(
-            f"  {axis:>6} {target:>5.2f}  {technique:<10} {len(rows):>9} {mean:>7.2f} % "
+            f"  {axis:>6} {target:>5.2f}  {technique:<10} {sum(map(len, recipes.values())):>9} {mean:>7.2f} % "
             f"{best['original_accuracy'] - mean:>7.2f}  {best['subnetwork_id'][:12]}"
         )
-
-
-def _best_of(rows: Sequence[dict[str, Any]]) -> tuple[float, dict[str, Any]]:
-    """Return the best mean over a recipe's seeds, and its best run: the best single run is mostly luck."""
-    by_recipe: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        by_recipe.setdefault(row["recipe_id"], []).append(row)
-    means = {recipe: statistics.fmean(row["accuracy"] for row in runs) for recipe, runs in by_recipe.items()}
-    recipe = max(means, key=lambda name: (means[name], name))
-    return means[recipe], max(by_recipe[recipe], key=lambda run: run["accuracy"])
