@@ -106,7 +106,6 @@ def _decode(files: _Files, plan: ImagesPlan) -> Split:
 
 def _decode_into(cache: Path, files: _Files, shape: tuple[int, int, int, int]) -> None:
     """Decode in threads into a temporary file, renamed when it is whole."""
-    _need_pillow()
     temporary = cache.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
@@ -131,15 +130,6 @@ def _decode_into(cache: Path, files: _Files, shape: tuple[int, int, int, int]) -
         temporary.unlink(missing_ok=True)
 
 
-def _need_pillow() -> None:
-    try:
-        import PIL  # noqa: F401
-    except ImportError as error:
-        raise PlanError(
-            "images.name: a folder of images needs Pillow. Install it with: pip install pillow"
-        ) from error
-
-
 def _reserve(path: Path, size: int) -> None:
     """Make a file with `size` bytes of disk reserved: on a full disk, writing to a memory map kills the process."""
     with open(path, "wb") as file:
@@ -151,8 +141,12 @@ def _reserve(path: Path, size: int) -> None:
 
 def _read_image(path: Path, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Decode one image to (3, size, size): shorter side resized, centre cropped; untouched where it has that size."""
-    from PIL import Image
-
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise PlanError(
+            "images.name: a folder of images needs Pillow. Install it with: pip install pillow"
+        ) from error
     try:
         with Image.open(path) as opened:
             picture = _eight_bits(opened).convert("RGB")

@@ -16,7 +16,7 @@ from generate.recipes.worklist import CONFIRMATION, SEARCH, Training
 from generate.run.folder import RunFolder
 from generate.run.rounds import outcome_of
 from generate.train.device import memory_format
-from generate.train.loop import accuracy_per_image
+from generate.train.loop import evaluate
 from generate.train.original import load_weights
 from generate.train.subnetwork import WorkerContext, cut_network
 from popstats.arrays import FloatArray
@@ -118,7 +118,7 @@ def _per_image(
     load_weights(network, path.read_bytes(), str(path))
     network = network.to(context.device).to(memory_format=memory_format(context.device))
     shift = images.test_shift
-    return accuracy_per_image(network, images, images.test, device=context.device, shift=shift)
+    return evaluate(network, images, images.test, device=context.device, shift=shift).by_image
 
 
 def _arm(
