@@ -7,7 +7,6 @@ import math
 import statistics
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,12 +52,6 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def most_frequent_reason(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return why most of the failed trainings failed."""
-    reasons = Counter(row["error"] for row in rows if row["status"] == "failed")
-    return reasons.most_common(1)[0][0] if reasons else ""
 
 
 class RunProgress:
