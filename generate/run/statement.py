@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -201,3 +202,8 @@ def torch_pruning_ratios(
         if width < group.width:
             ratios |= {layer: 1 - (width + 0.5) / group.width for layer in group.layers if layer in ratios}
     return ratios
+
+
+def recipe_bytes(content: Mapping[str, Any]) -> bytes:
+    """Return a recipe, or ratios alone, as they are written."""
+    return (json.dumps(content, indent=2) + "\n").encode()

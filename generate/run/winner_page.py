@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -11,7 +10,7 @@ from string import Template
 from generate.prune.groups import Group
 from generate.run.folder import RunFolder, write_whole
 from generate.run.progress import duration
-from generate.run.statement import NAMES, Statement, make_statement, recipe_content
+from generate.run.statement import NAMES, Statement, make_statement, recipe_bytes, recipe_content
 from generate.train.original import OriginalNumbers
 from generate.train.subnetwork import WorkerContext
 
@@ -70,7 +69,7 @@ def hand_over(folder: RunFolder, context: WorkerContext, python: str) -> None:
     out, original, statement = folder.path, context.original, make_statement(folder, context)
     weights, recipe, page = out / "winner.safetensors", out / "recipe.json", out / "report.html"
     write_whole(weights, folder.trained_weights(statement.network_id).read_bytes())
-    write_whole(recipe, (json.dumps(recipe_content(context, statement), indent=2) + "\n").encode())
+    write_whole(recipe, recipe_bytes(recipe_content(context, statement)))
     named, images = context.plan.network, context.images
     loader = LOADER.format(
         network=named.name,
