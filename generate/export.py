@@ -21,7 +21,7 @@ from generate.inputs.networks import first_line
 from generate.recipes.worklist import Training
 from generate.run.folder import RunFolder, explain, write_whole
 from generate.run.prepare import worker_context
-from generate.run.statement import recipe_bytes, torch_pruning_ratios
+from generate.run.statement import torch_pruning_ratios
 from generate.train.device import memory_format
 from generate.train.loop import evaluate
 from generate.train.original import load_weights, weights_bytes
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
     parser.add_argument(
-        "subnetwork_id", metavar="SUBNETWORK_ID", help="from the table; its first characters will do"
+        "subnetwork_id", metavar="SUBNETWORK_ID", help="from the table; its first characters are enough"
     )
     parser.add_argument("--format", choices=tuple(ENDINGS), default="safetensors")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="default: RUN/exports/ID.ENDING")
@@ -92,7 +92,8 @@ def export_subnetwork(
     torch.set_num_threads(1)
     context = worker_context(folder, torch.device("cpu"))
     if kind == RATIOS:
-        content = recipe_bytes(torch_pruning_ratios(context.network, context.groups, training.widths))
+        ratios = torch_pruning_ratios(context.network, context.groups, training.widths)
+        content = (json.dumps(ratios, indent=2) + "\n").encode()
     else:
         network = _trained_network(folder, context, training)
         _check_accuracy(context, network, row, tolerance)
@@ -120,7 +121,7 @@ def _find(folder: RunFolder, subnetwork_id: str) -> tuple[Training, dict[str, An
     training = found[0]
     if training.index not in finished:
         raise RunFolderError(
-            f"{folder.path}: {training.subnetwork_id} is not trained yet. Continue the run first."
+            f"{folder.path}: {training.subnetwork_id} has not been trained yet. Resume the run first."
         )
     row = folder.read_row(training.index)
     if row["status"] == "failed":

@@ -124,7 +124,7 @@ def _torchvision_set(plan: ImagesPlan, download: bool) -> ImageSet:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise PlanError(
             f"images.name: {plan.name} is not complete in {folder} and could not be downloaded ({reason}). "
-            "Put it there, set images.folder to where it lies, or use digits, which needs no download."
+            "Put it there, set images.folder to its location, or use digits, which needs no download."
         ) from error
     splits = (_from_arrays(train, plan.size), _from_arrays(test, plan.size))
     return _assemble(plan, *splits, classes=len(train.classes))

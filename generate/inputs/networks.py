@@ -222,7 +222,7 @@ def build_network(
     """Return a freshly initialised network."""
     if stem != "standard" and (":" in name or name.startswith((_CIFAR_PREFIX, _VIT))):
         raise PlanError(
-            f"network {name!r} has a stem of its own; stem = {stem!r} is for torchvision's ResNets."
+            f"network {name!r} brings its own stem; stem = {stem!r} is for torchvision's ResNets."
         )
     if ":" in name:
         return _from_factory(name, _factory_options(classes, input_shape, width))
@@ -232,7 +232,7 @@ def build_network(
         return _vit(classes, input_shape, width or VIT_WIDTH)
     if width is not None:
         raise PlanError(
-            f"network {name!r} has no `width` option (got {width}); only {_CIFAR_PREFIX}* and {_VIT} have."
+            f"network {name!r} has no `width` option (got {width}); only {_CIFAR_PREFIX}* and {_VIT} have one."
         )
     network = _from_torchvision(name, classes, input_shape)
     return network if stem == "standard" else _with_cifar_stem(network, name)

@@ -36,10 +36,7 @@ class HeadAttention(nn.Module):
         super().__init__()
         self.num_heads, self.head_dim = whole.num_heads, whole.head_dim
         self.batch_first, self.dropout = whole.batch_first, whole.dropout
-        weight, bias = (
-            cast(nn.Parameter, whole.in_proj_weight),
-            cast("nn.Parameter | None", whole.in_proj_bias),
-        )
+        weight, bias = whole.in_proj_weight, cast("nn.Parameter | None", whole.in_proj_bias)
         biases = [None] * len(_ROLES) if bias is None else bias.detach().chunk(len(_ROLES))
         for role, rows, shift in zip(_ROLES, weight.detach().chunk(len(_ROLES)), biases, strict=True):
             self.add_module(role, _linear(rows, shift, weight.requires_grad))
@@ -79,7 +76,7 @@ class HeadAttention(nn.Module):
         return output if self.batch_first else output.transpose(0, 1), weights
 
     def _heads(self, tokens: Tensor) -> Tensor:
-        return tokens.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+        return tokens.view(*tokens.shape[:-1], self.num_heads, self.head_dim).transpose(1, 2)
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Take the fused weights of `nn.MultiheadAttention` apart."""
@@ -106,7 +103,7 @@ def _mask(attn: Tensor | None, padding: Tensor | None, q: Tensor, heads: int) ->
         if mask is not None:
             if mask.dtype == torch.bool:
                 mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(mask, -math.inf)
-            mask = mask.unflatten(0, (-1, heads)) if mask.dim() == 3 else mask
+            mask = mask.view(-1, heads, *mask.shape[1:]) if mask.dim() == 3 else mask
             found = mask if found is None else found + mask
     return found
 

@@ -156,7 +156,7 @@ class CostModel:
         }
 
     def shares(self) -> tuple[FloatArray, FloatArray]:
-        """Return the shares of MACs, and of parameters, that each group's filters take part in, each (G,).
+        """Return the shares of MACs, and of parameters, in which each group's filters are involved, each (G,).
 
         What lies between two groups counts for both, so that the shares add up to more than 1.
         """
@@ -167,7 +167,9 @@ class CostModel:
     def _evaluate(self, widths: ArrayLike, forms: tuple[QuadraticForm, ...]) -> IntArray:
         rows = np.atleast_2d(np.asarray(widths))
         if rows.shape[1] != len(self.groups):
-            raise PlanError(f"widths: expected {len(self.groups)} columns, one a group, got {rows.shape[1]}.")
+            raise PlanError(
+                f"widths: expected {len(self.groups)} columns, one per group, got {rows.shape[1]}."
+            )
         costs = np.empty((len(forms), len(rows)))
         for start in range(0, len(rows), ROWS_AT_ONCE):
             here = slice(start, start + ROWS_AT_ONCE)
@@ -347,7 +349,7 @@ def _check_exact(model: CostModel, name: str) -> None:
     for form in (model.macs_form, model.params_form):
         if form.constant < 0 or (form.linear < 0).any() or (form.pairs < 0).any():
             raise PlanError(
-                f"network {name}: a layer has fewer channels than its groups drive; it is refused."
+                f"network {name}: a layer has fewer channels than its groups drive, so it cannot be pruned."
             )
     if max(model.original_macs, model.original_params) >= EXACT_BELOW:
         raise PlanError(f"network {name}: {model.original_macs} MACs are too many to count exactly (2^53).")

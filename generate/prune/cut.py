@@ -205,7 +205,7 @@ class _Knife:
             layer.in_channels = layer.groups = len(stay) // multiplier
         elif (side == "out") != layer.transposed:
             self._select(layer, "weight", 0, stay)
-        else:  # each group of a grouped convolution has columns of its own
+        else:  # each group of a grouped convolution has its own columns
             self._select(layer, "weight", 1, stay % (channels // layer.groups), layer.groups)
         if side == "in":
             layer.in_channels = len(stay)

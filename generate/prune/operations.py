@@ -145,7 +145,7 @@ class LabelledNetwork:
         for tensor in own:
             if tensor.shape == (count,):
                 self._hold(tensor, self.rows[name])
-        if not own:  # no tensor of its own tells an operation which layer it belongs to
+        if not own:  # without a parameter an operation cannot tell which layer it belongs to
             module.register_forward_pre_hook(partial(self._meet, self.rows[name]))
 
     def _meet(self, rows: Tensor, module: nn.Module, inputs: tuple[Any, ...]) -> None:

@@ -102,7 +102,7 @@ class _Entry(tuple[Any, list[int]]):
 
     @classmethod
     def of(cls, network: nn.Module, member: Member) -> _Entry | None:
-        """Return the entry of one member; None for what has no importance of its own."""
+        """Return the entry of one member; None for what has no importance itself."""
         layer = at(network, member.layer)
         pruning = _pruning_function(layer, member.side)
         if pruning is None:

@@ -138,7 +138,7 @@ class _Proof:
 
 
 def _images(count: int, shape: tuple[int, ...]) -> Tensor:
-    """Return noise on a ground of its own for each image, which pooling does not average away."""
+    """Return noise on a different background for each image, which pooling does not average away."""
     generator = torch.Generator().manual_seed(0)
     ground = torch.randn(count, shape[0], *[1] * (len(shape) - 1), generator=generator)
     return ground + torch.randn(count, *shape, generator=generator)

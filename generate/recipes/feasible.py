@@ -78,7 +78,7 @@ def check_budgets(surfaces: CostSurfaces, budgets: Sequence[Budget]) -> None:
         if not ends[0] <= budget.share <= ends[1] + 1e-6:
             raise PlanError(
                 f"regime: no recipe of this space reduces {budget.axis} by {1 - budget.share:.4f}; reductions of "
-                f"{max(1 - ends[1], 0):.4f} to {1 - ends[0]:.4f} can be had. Over all recipes: "
+                f"{max(1 - ends[1], 0):.4f} to {1 - ends[0]:.4f} are possible. Over all recipes: "
                 f"{overall_range(surfaces)}."
             )
     if len(budgets) == 2:

@@ -43,7 +43,7 @@ MCB_RANGE = math.log(2)
 ROWS_AT_ONCE = 2048
 REDRAWS = 100
 FRUITLESS_REDRAWS, HOPELESS_REDRAWS = 10, 2
-"""So many places in a row without one new recipe mean that there is none; fewer if there has never been any."""
+"""This many places in a row without one new recipe mean that there is none; fewer if there has never been any."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The trainings that a plan asks for: recipes drawn once, each training with its identity and its place in the plan."""
+"""The trainings of a plan: recipes drawn once, each training with its identity and its place in the plan."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Place:
 class Training:
     """One training of one recipe."""
 
-    block: int  # which [[recipes]] block of the plan asked for it, or SEARCH, or CONFIRMATION
+    block: int  # which [[recipes]] block of the plan it comes from, or SEARCH, or CONFIRMATION
     axis: str
     target: float  # reduction
     space: str  # that its recipe was drawn from
@@ -114,8 +114,8 @@ def make_worklist(
     plan: Plan, costs: CostModel, *, place: Place, existing: Sequence[Training] = ()
 ) -> tuple[Training, ...]:
     """Return all trainings that the plan asks for, the existing ones first and unchanged."""
-    # New ones are interleaved over blocks and regimes, so that every regime fills up evenly and the time that
-    # remains can be told from the time that passed.
+    # New ones are interleaved over blocks and regimes, so that every regime fills up evenly and the remaining
+    # time can be estimated from the time that passed.
     taken = {training.subnetwork_id for training in existing}
     keyed: list[tuple[float, Training]] = []
     for number, block in enumerate(plan.recipes):

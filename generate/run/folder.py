@@ -380,7 +380,7 @@ def _no_lock(path: Path, error: OSError) -> RunFolderError:
     if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
         return RunFolderError(
             f"{path}: its file system has no file locks ({error.strerror}), which keep two processes from training the "
-            "same network. Switch them on (NFS 4, Lustre with `flock`), or choose a local folder with --out."
+            "same network. Enable them (NFS 4, Lustre with `flock`), or choose a local folder with --out."
         )
     return explain(error, path)
 

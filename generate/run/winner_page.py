@@ -37,7 +37,7 @@ code, pre { font-family: ui-monospace, monospace; overflow-wrap: anywhere; white
 <th>best observed would claim</th><th>MACs left</th><th>parameters left</th></tr></thead><tbody>
 $rows
 </tbody></table></div>
-<p>Accuracy: mean over $seeds fresh seeds on $images images that no choice was made by. Intervals are over seeds and
+<p>Accuracy: mean over $seeds fresh seeds on $images images on which no choice was based. Intervals are over seeds and
 images. The best observed training of the search was selected by its own noise, so its claim is too high; it is shown
 as a warning, not as a result. The network in <code>winner.safetensors</code> is the confirmation network with the best
 search outcome; it alone reaches $network_accuracy %.</p>
@@ -47,7 +47,7 @@ class="bar"></span>uniform</p>
 $layers
 <h2>What it cost</h2>
 <p>$cost</p>
-<h2>Make it again</h2>
+<h2>Reproduce it</h2>
 <pre>$command</pre>
 <h2>Load it</h2>
 <pre>$loader</pre>

@@ -38,7 +38,7 @@ CHANCE_ERRORS = 2.0
 
 
 class DivergenceError(PopstatsError):
-    """A training that ended nowhere: its loss is no number, or its network guesses. Recorded as a failed row."""
+    """A training that failed: its loss is not a number, or its network guesses. Recorded as a failed row."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from generate.train.loop import (
 from generate.train.original import OriginalNumbers, load_weights
 from popstats.errors import PopstatsError
 
-# Training images whose loss a search goes by.
+# Training images whose loss a search uses.
 TRAIN_LOSS_IMAGES = 10_000
 
 # Exit codes of a process whose GPU failed; its parent starts another one.
@@ -179,7 +179,7 @@ def _results(context: WorkerContext, training: Training, network: nn.Module) -> 
 
 
 def _search_columns(context: WorkerContext, network: nn.Module, validation: Evaluation) -> dict[str, Any]:
-    """Losses that a search goes by: of the search images, and of the training images after retraining."""
+    """Losses that a search uses: of the search images, and of the training images after retraining."""
     if context.plan.search is None:
         return {}
     images = context.images

@@ -104,7 +104,7 @@ COLUMNS: tuple[Column, ...] = (
         "",
         "recipe space the recipe was drawn from: random, stratified, std:LOW-HIGH, refined:FILE",
     ),
-    _c("recipe", "widths", pa.list_(_whole), "channels", "channels kept, one entry a dependency group"),
+    _c("recipe", "widths", pa.list_(_whole), "channels", "channels kept, one entry per dependency group"),
     _c(
         "recipe",
         "group_names",
@@ -112,7 +112,7 @@ COLUMNS: tuple[Column, ...] = (
         "",
         "first producing layer of each dependency group, in the order of widths",
     ),
-    _c("recipe", "ratios_requested", pa.list_(_real), "fraction", "pruning ratio asked for, per group"),
+    _c("recipe", "ratios_requested", pa.list_(_real), "fraction", "requested pruning ratio, per group"),
     _c(
         "recipe",
         "ratios_achieved",
@@ -183,7 +183,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     _c("retraining", "epochs", _real, "epochs", "passes over the training images", minimum=0.0),
     _c("retraining", "learning_rate", _real, "", "peak learning rate", minimum=0.0),
-    _c("retraining", "batch_size", _whole, "images", "images a step", above=0.0),
+    _c("retraining", "batch_size", _whole, "images", "images per step", above=0.0),
     _c(
         "retraining",
         "weight_decay",

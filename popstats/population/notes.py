@@ -1,4 +1,4 @@
-"""What a reader should know about a table that was accepted: findings, of which none is a reason to refuse it."""
+"""What a reader should know about a table that was accepted: findings, none of which is a reason to reject it."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _original(table: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _has_its_size(table: pd.DataFrame, input_size: str) -> bool:
-    """Return whether the images are as large as the set has them: of shrunken ones less can be expected."""
+    """Return whether the images are as large as the set has them: less accuracy can be expected of shrunken ones."""
     return "input_size" not in table or table["input_size"].iloc[0] == input_size
 
 

@@ -480,7 +480,7 @@ def _not_written(path: Path, error: OSError) -> PopstatsError:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield where to write a file that is at `path` whole or not at all; what is refused is told of `path`."""
+    """Yield where to write a file that is at `path` whole or not at all; errors name `path`."""
     folder_for(path)
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:

@@ -142,9 +142,9 @@ QUARTER = 0.25
 class MixSensitivity:
     """Where the optimum goes when the mix of recipes changes."""
 
-    # One row a regime, group and side: `regime`, `group`, `left_out` ("narrowest" or "widest" quarter), `mcb`.
+    # One row per regime, group and side: `regime`, `group`, `left_out` ("narrowest" or "widest" quarter), `mcb`.
     frame: pd.DataFrame
-    # One row a regime: `regime`, `mcb` (all recipes), `lower`, `upper` (over all the mixes).
+    # One row per regime: `regime`, `mcb` (all recipes), `lower`, `upper` (over all the mixes).
     ranges: pd.DataFrame
 
 

@@ -156,7 +156,7 @@ def test_a_failed_row_and_one_still_to_come_are_sentences(tmp_path, tiny_run, fi
     with pytest.raises(RunFolderError, match=r"failed \(it diverged\); there is nothing to export"):
         export_subnetwork(folder.path, first[0].subnetwork_id)
     (folder.path / "rows" / "0000000.json").unlink()
-    with pytest.raises(RunFolderError, match="is not trained yet"):
+    with pytest.raises(RunFolderError, match="has not been trained yet"):
         export_subnetwork(folder.path, first[0].subnetwork_id)
 
 

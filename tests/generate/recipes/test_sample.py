@@ -146,7 +146,7 @@ def test_widths_are_rounded_to_multiples(costs_of, round_to):
 
 
 def test_an_unreachable_budget_is_refused_with_the_ranges(costs_of):
-    with pytest.raises(PlanError, match=r"reductions of 0\.0000 to 0\.99\d\d can be had.*MACs.*mCB.*STD"):
+    with pytest.raises(PlanError, match=r"reductions of 0\.0000 to 0\.99\d\d are possible.*MACs.*mCB.*STD"):
         draw(costs_of("digits"), target=0.9999)
 
 
