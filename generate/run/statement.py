@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from generate.recipes.worklist import CONFIRMATION, SEARCH, Training
 from generate.run.folder import RunFolder
 from generate.run.rounds import outcome_of
 from generate.train.device import memory_format
-from generate.train.loop import accuracy_per_image
+from generate.train.loop import evaluate
 from generate.train.original import load_weights
 from generate.train.subnetwork import WorkerContext, cut_network
 from popstats.arrays import FloatArray
@@ -118,7 +119,7 @@ def _per_image(
     load_weights(network, path.read_bytes(), str(path))
     network = network.to(context.device).to(memory_format=memory_format(context.device))
     shift = images.test_shift
-    return accuracy_per_image(network, images, images.test, device=context.device, shift=shift)
+    return evaluate(network, images, images.test, device=context.device, shift=shift).by_image
 
 
 def _arm(
@@ -201,3 +202,8 @@ def torch_pruning_ratios(
         if width < group.width:
             ratios |= {layer: 1 - (width + 0.5) / group.width for layer in group.layers if layer in ratios}
     return ratios
+
+
+def recipe_bytes(content: Mapping[str, Any]) -> bytes:
+    """Return a recipe, or ratios alone, as they are written."""
+    return (json.dumps(content, indent=2) + "\n").encode()

@@ -149,7 +149,8 @@ def test_accuracy_over_shifts_is_the_mean_of_the_accuracies_of_shifted_images(di
     network = small_network(digits)
     shifted = evaluate(network, digits, digits.validation, device=CPU, shift=1)
     plain = evaluate(network, digits, digits.validation, device=CPU)
-    assert shifted.n == plain.n == 100
+    assert shifted.n == plain.n == len(shifted.by_image) == 100
+    assert shifted.by_image.mean() == pytest.approx(shifted.accuracy)
     # Accuracies are multiples of one image, and of one image in nine views.
     assert round(plain.accuracy * 1) == pytest.approx(plain.accuracy)
     assert round(shifted.accuracy * 9) == pytest.approx(shifted.accuracy * 9)
