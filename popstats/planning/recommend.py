@@ -57,8 +57,8 @@ _FRONTIER_COLUMNS = ("reduction", *_COLUMNS[1:], "gain", "gain_lower", "gain_upp
 _DRAWS = 4000
 #: The most even candidate is looked for among those that cost at least this share of the budget, where there are any.
 USED = 0.9
-#: A recipe is not uniform where the shares that its groups keep differ by more than so many units of the widest step.
-_EVEN_STEPS = 2.0
+#: A recipe is uniform where the shares that its groups keep differ by so many units of the widest step, and so little.
+_EVEN_STEPS, _EVEN_SHARES = 2.0, 0.25
 #: More groups than this are not named in a sentence.
 GROUPS_NAMED = 12
 
@@ -476,7 +476,7 @@ class _Recommender:
                 f"costs {amount:,.6g} {AXIS_WORDS[table.axis]} or less"
             )
         forms = {name: cost_form(table.population, name) for name in ("macs", "params")}
-        costs = {name: np.nan if form is None else form.cost(widths) for name, form in forms.items()}
+        costs = {n: np.nan if form is None else _whole(form.cost(widths)) for n, form in forms.items()}
         return pd.DataFrame(widths, columns=list(table.population.group_names)).assign(**costs), None
 
     def _ranked(self, law: BudgetLaw, amount: float) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -527,7 +527,9 @@ class _Recommender:
         )
         gain, lower, upper = _gain(law, table, logs, offset)
         note = _note(law, table, logs[1])
-        even = np.ptp(widths[1] / table.full) <= _EVEN_STEPS * (self.units / table.full).max()
+        even = np.ptp(widths[1] / table.full) <= min(
+            _EVEN_STEPS * (self.units / table.full).max(), _EVEN_SHARES
+        )
         # Bands that hold one width each: less than a unit to either side.
         bands = np.clip((widths[0] + np.array([[-0.4], [0.4]]) * self.units) / table.full, 0.0, 1.0)
         plan = population.metadata.get("original", {})
@@ -667,11 +669,15 @@ def _by_layer(
     return {"layers": kept, "torch_pruning": cut} if layers else {}
 
 
+def _whole(values: FloatArray) -> FloatArray:
+    """Return values that miss a whole number by rounding errors as that number."""
+    whole = np.rint(values)
+    return np.where(np.abs(values - whole) < 1e-6 * np.maximum(1.0, np.abs(values)), whole, values)
+
+
 def _number(value: float) -> float | int | None:
     """Return a whole number as one, and None for NaN, as JSON has neither."""
-    if not np.isfinite(value):
-        return None
-    return round(value) if abs(value - round(value)) < 1e-6 * max(1.0, abs(value)) else value
+    return int(value) if value.is_integer() else value if np.isfinite(value) else None
 
 
 def _shown(width: float) -> str:

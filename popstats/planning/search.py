@@ -16,6 +16,7 @@ import numpy as np
 from popstats.arrays import BoolArray, FloatArray
 from popstats.inference.model import OBSERVED_QUANTILES
 from popstats.planning.budget_law import BudgetLaw, WidthTable
+from popstats.planning.propose import common_shifts
 from popstats.planning.recovered_costs import CostForm
 from popstats.population.table import folder_for
 
@@ -23,8 +24,6 @@ CANDIDATES = 600
 ROUNDS = 15
 #: Share of candidates that the next round is centred on.
 ELITE = 0.05
-#: Halvings of the interval of the common shift; 2^-32 of a log-width is below rounding to channels.
-_BISECTIONS = 32
 #: Bands hold the central share of the near-best recipes.
 BAND = (0.05, 0.95)
 EXAMPLES = 500
@@ -84,12 +83,13 @@ class Search:
     def meet(self, log_shares: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
         """Shift each recipe's log-widths together until it meets the budget, clipped to the box, (n, G)."""
         reach = float((high - low).max()) + np.abs(log_shares).max() + 1.0
-        down, up = np.full(len(log_shares), -reach), np.full(len(log_shares), reach)
-        for _ in range(_BISECTIONS):
-            middle = (down + up) / 2.0
-            dear = self._cost(np.clip(log_shares + middle[:, None], low, high)) > self.amount
-            down, up = np.where(dear, down, middle), np.where(dear, middle, up)
-        return np.asarray(np.clip(log_shares + down[:, None], low, high))
+        within, _ = common_shifts(
+            lambda shift: self._cost(np.clip(log_shares + shift, low, high)),
+            self.amount,
+            len(log_shares),
+            reach,
+        )
+        return np.asarray(np.clip(log_shares + within, low, high))
 
     def best(self, rng: np.random.Generator) -> FloatArray:
         """Return the log kept shares of the best recipe of the cross-entropy search, shape (G,)."""
@@ -139,14 +139,14 @@ class Search:
         """
         full = self.support.full
 
-        def whole(fraction: float) -> FloatArray:
-            return np.clip(np.floor(fraction * full / units + _ROUNDING) * units, units, full)
+        def whole(shift: FloatArray) -> FloatArray:
+            counts = np.floor(np.exp(shift[0]) * full / units + _ROUNDING)
+            return np.asarray(np.clip(counts * units, units, full))
 
-        low, high = 0.0, 1.0
-        for _ in range(_BISECTIONS):
-            middle = (low + high) / 2.0
-            low, high = (middle, high) if self.affords(whole(middle))[0] else (low, middle)
-        widths = whole(low)
+        within, _ = common_shifts(
+            lambda shift: self.cost.cost(whole(shift)), self.amount * (1.0 + _ROUNDING), 1
+        )
+        widths = whole(within)
         for group in np.argsort(np.round(widths / full, 9), kind="stable"):
             wider = widths.copy()
             wider[group] = min(widths[group] + units[group], full[group])
