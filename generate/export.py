@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib.util
 import io
 import json
@@ -20,7 +19,7 @@ from torch import nn
 from generate.recipes.worklist import Training
 from generate.run.folder import RunFolder, explain, write_whole
 from generate.run.prepare import worker_context
-from generate.train.device import FUSED, memory_format
+from generate.train.device import memory_format
 from generate.train.loop import evaluate
 from generate.train.original import load_weights, weights_bytes
 from generate.train.subnetwork import WorkerContext, cut_network, train_subnetwork
@@ -91,7 +90,7 @@ def export_subnetwork(
     # One thread, as in the workers: the same sums in the same order.
     torch.set_num_threads(1)
     context = worker_context(folder, torch.device("cpu"))
-    network = _trained_network(folder, as_trained(context, row), training)
+    network = _trained_network(folder, context, training)
     _check_accuracy(context, network, row, tolerance)
     path = out or run / "exports" / f"{training.subnetwork_id}{ENDINGS[kind]}"
     try:
@@ -102,13 +101,8 @@ def export_subnetwork(
     return path
 
 
-def as_trained(context: WorkerContext, row: Mapping[str, Any]) -> WorkerContext:
-    """Return the workbench that a row was trained on: without the compiled kernel where the row had none."""
-    return context if FUSED in row["memory_format"] else dataclasses.replace(context, kernel=None)
-
-
 def _find(folder: RunFolder, subnetwork_id: str) -> tuple[Training, dict[str, Any]]:
-    folder.check_readable()
+    finished = folder.finished()
     found = [
         training for training in folder.read_worklist() if training.subnetwork_id.startswith(subnetwork_id)
     ]
@@ -119,7 +113,7 @@ def _find(folder: RunFolder, subnetwork_id: str) -> tuple[Training, dict[str, An
             "are in the table's column subnetwork_id."
         )
     training = found[0]
-    if not folder.is_finished(training.index):
+    if training.index not in finished:
         raise RunFolderError(
             f"{folder.path}: {training.subnetwork_id} is not trained yet. Continue the run first."
         )

@@ -5,6 +5,8 @@ An error says what was expected, what came, where (file, column, first rows) and
 
 #: Exit status of every command of both packages that ends with one of these errors.
 BAD_INPUT = 2
+#: Exit status of a command of generate that stopped before its end; rerun it to resume.
+STOPPED = 3
 
 
 class PopstatsError(Exception):

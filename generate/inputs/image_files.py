@@ -25,11 +25,7 @@ type _Files = list[tuple[Path, int]]
 
 
 IMAGE_FOLDER_SIZE = 224
-
-
 SIXTEEN_BITS = 2**16 - 1
-
-
 # Share of the shorter side that a centre crop keeps, as in the usual ImageNet evaluation (224 of 256).
 CENTRE_SHARE = 224 / 256
 

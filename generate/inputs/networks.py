@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from generate.inputs.batch_norm import normalise
+from generate.inputs.images import imported_factory
 from generate.plan import NetworkPlan
 from popstats.errors import PlanError
 
@@ -55,8 +55,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the block's output for `features`, shape (batch, channels, height, width)."""
-        inner = normalise(self.bn1, self.conv1(features), rectify=True)
-        return normalise(self.bn2, self.conv2(inner), self.shortcut(features), rectify=True)
+        # In place: activations of small images are bound by memory traffic, not by arithmetic.
+        inner = torch.relu_(self.bn1(self.conv1(features)))
+        return torch.relu_(self.bn2(self.conv2(inner)).add_(self.shortcut(features)))
 
 
 def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Module:
@@ -83,7 +84,7 @@ class CifarResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return class scores, shape (batch, classes), for `images`, shape (batch, channels, height, width)."""
-        features = normalise(self.bn1, self.conv1(images), rectify=True)
+        features = torch.relu_(self.bn1(self.conv1(images)))
         features = self.stage3(self.stage2(self.stage1(features)))
         return cast(Tensor, self.classifier(self.pool(features).flatten(1)))
 
@@ -253,7 +254,7 @@ def _factory_options(classes: int, shape: tuple[int, int, int], width: int | Non
 
 
 def _from_factory(name: str, available: dict[str, Any]) -> nn.Module:
-    factory = _find_factory(name)
+    factory = imported_factory(name, f"network {name!r}")
     parameters = inspect.signature(factory).parameters.values()
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     missing = [p.name for p in named if p.default is p.empty and p.name not in available]
@@ -271,14 +272,3 @@ def _from_factory(name: str, available: dict[str, Any]) -> nn.Module:
             f"network {name!r}: expected the factory to return an nn.Module, got {type(network)}."
         )
     return network
-
-
-def _find_factory(name: str) -> Callable[..., Any]:
-    module_name, _, factory_name = name.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module_name), factory_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise PlanError(
-            f"network {name!r}: expected module:factory that can be imported from here; {error}."
-        ) from error
-    return cast(Callable[..., Any], factory)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from generate.inputs.kernel import kernel_for
 from generate.plan import Plan, TrainingSettings
 from generate.prune.cost_forms import CostModel, group_lines
 from generate.recipes.baselines import search_problem
@@ -199,12 +198,11 @@ def _time_one(
     network = cut_to_widths(prepared.network, prepared.costs.groups, scores, widths)
     fresh_weights(network, 0)
     network.to(device)
-    kernel = kernel_for(device, images.input_shape)
     share = TIMED_STEPS / max(1, len(images.train) // settings.batch_size)
     short = dataclasses.replace(settings, epochs=share, training_macs=None)
     for _ in range(2):  # the first pass warms up
         started = time.perf_counter()
-        train(network, images, short, macs=macs, seed=0, device=device, kernel=kernel)
+        train(network, images, short, macs=macs, seed=0, device=device)
         step = (time.perf_counter() - started) / TIMED_STEPS
     sample = dataclasses.replace(
         images.test,

@@ -11,7 +11,6 @@ from torch import nn
 
 from generate.inputs.image_sets import load_images
 from generate.inputs.images import ImageSet
-from generate.inputs.kernel import kernel_for
 from generate.inputs.networks import planned_network
 from generate.plan import Plan
 from generate.prune.cost_forms import CostModel, derive_costs
@@ -23,7 +22,6 @@ from generate.train.augmentation import check_augmentation, parse_augmentation
 from generate.train.device import code_version, hardware
 from generate.train.original import (
     OriginalNumbers,
-    check_outputs,
     check_source,
     make_original,
     measure_original,
@@ -61,7 +59,6 @@ def survey(plan: Plan, folder: RunFolder | None = None, download: bool = True) -
     network = planned_network(plan.network, classes=images.classes, input_shape=images.input_shape).eval()
     groups = find_groups(network, images.input_shape, plan.network.keep)
     costs = derive_costs(network, images.input_shape, groups)
-    check_outputs(network, images)
     if plan.search is not None:
         if len(images.test) < FEWEST_IMAGES:
             raise PlanError(
@@ -95,7 +92,7 @@ def prepare(
     plan, images = prepared.plan, prepared.images
     folder.adopt_plan(plan)
     original = _original(folder, prepared, device)
-    folder.write_costs(prepared.costs.as_dict(prepared.network))
+    folder.write_part("original/costs.json", prepared.costs.as_dict(prepared.network))
     if folder.has_worklist_of(plan):
         return original
     drawn = prepared.trainings
@@ -120,9 +117,8 @@ def _original(folder: RunFolder, prepared: PreparedPlan, device: torch.device) -
         return _still_the_same(OriginalNumbers(**present), prepared.images, folder)
     started = time.monotonic()
     costs = (prepared.costs.original_macs, prepared.costs.original_params)
-    kernel = kernel_for(device, prepared.images.input_shape)
     try:
-        network = make_original(prepared.plan, prepared.images, macs=costs[0], device=device, kernel=kernel)
+        network = make_original(prepared.plan, prepared.images, macs=costs[0], device=device)
         numbers = measure_original(
             prepared.plan, network, prepared.images, costs=costs, device=device, started=started
         )

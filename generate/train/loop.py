@@ -11,9 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from generate.inputs.batch_norm import fused_batch_norm
 from generate.inputs.images import ImageSet, Split
-from generate.inputs.kernel import Kernel
 from generate.plan import TrainingSettings
 from generate.train.augmentation import parse_augmentation, shift_views
 from generate.train.device import memory_format
@@ -22,27 +20,15 @@ from popstats.errors import PopstatsError
 
 # One training step costs about three forward passes: forward, gradient of inputs, gradient of weights.
 PASSES_PER_STEP = 3
-
-
 # On a CPU 1,024 images of ResNet-8 are 64 MB an activation: more than the allocator can be told to keep.
 EVALUATION_BATCH = {"cpu": 256, "cuda": 1024}
-
-
 # Statistics of batch norm are means over images and positions: these many fix them to a fraction of a percent.
 RECALIBRATION_IMAGES = 4096
-
-
 # Enough images for the ranking of filters to settle (Molchanov et al. 2019, arXiv 1906.10771, use a few batches).
 TAYLOR_IMAGES = 1024
-
-
 TAYLOR_BATCH = 128
-
-
 # `steps` schedule: the rate falls to a tenth at 50 % and 75 % of the training (He et al. 2016, arXiv 1512.03385, CIFAR).
 STEPS_AT = (0.5, 0.75)
-
-
 # With n test images, accuracies up to chance + 2 standard errors cannot be told from guessing.
 CHANCE_ERRORS = 2.0
 
@@ -112,7 +98,6 @@ def train(
     macs: int,
     seed: int,
     device: torch.device,
-    kernel: Kernel | None = None,
 ) -> None:
     """Train `network` in place."""
     batch_size = _batch_size(settings, len(images.train))
@@ -122,12 +107,11 @@ def train(
     optimizer = _optimizer(network, settings, device)
     network.to(memory_format=memory_format(device)).train()
     batches = _endless_batches(images, settings, batch_size, seed, device)
-    with fused_batch_norm(network, kernel):
-        for step, (rate, (batch, labels)) in enumerate(zip(rates, batches, strict=False), start=1):
-            loss = _step(network, optimizer, batch, labels, rate, settings)
-            # Reading the loss waits for the device: once an epoch is enough to stop a hopeless training early.
-            if (step % per_epoch == 0 or step == steps) and not math.isfinite(loss.item()):
-                raise DivergenceError(f"the loss is {loss.item()} after {step / per_epoch:.3g} epochs")
+    for step, (rate, (batch, labels)) in enumerate(zip(rates, batches, strict=False), start=1):
+        loss = _step(network, optimizer, batch, labels, rate, settings)
+        # Reading the loss waits for the device: once per epoch is enough to stop a hopeless training early.
+        if (step % per_epoch == 0 or step == steps) and not math.isfinite(loss.item()):
+            raise DivergenceError(f"the loss is {loss.item()} after {step / per_epoch:.3g} epochs")
 
 
 def _step(

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from generate.inputs.images import ImageSet, Split
-from generate.inputs.kernel import Kernel, kernel_for
 from generate.inputs.networks import planned_network
 from generate.plan import Plan, TrainingSettings
 from generate.prune.cost_forms import CostModel, cost_forms
@@ -21,7 +20,7 @@ from generate.prune.cut import cut_to_widths
 from generate.prune.groups import Group, find_groups
 from generate.prune.scores import score_filters
 from generate.recipes.worklist import CONFIRMATION, Training
-from generate.train.device import FUSED, Provenance, memory_format, now, provenance_of
+from generate.train.device import memory_format, now, provenance_of
 from generate.train.latency import measure_latency
 from generate.train.loop import (
     PASSES_PER_STEP,
@@ -65,8 +64,7 @@ class WorkerContext:
     groups: tuple[Group, ...]
     scores: Mapping[str, Mapping[str, Tensor]]  # of the filters, by criterion and group name
     device: torch.device  # where trainings run
-    provenance: Provenance  # what rows say about this worker
-    kernel: Kernel | None = None  # what computes batch norm in trainings; None is torch
+    provenance: Mapping[str, str]  # the columns that say where rows come from
 
     @classmethod
     def from_parts(
@@ -78,10 +76,8 @@ class WorkerContext:
         groups = find_groups(network, images.input_shape, plan.network.keep)
         scores = {name: _scores(name, plan, images, network, groups) for name in sorted(plan.criteria)}
         network.zero_grad(set_to_none=True)
-        kernel = kernel_for(device, images.input_shape)
-        provenance = provenance_of(device, kernel)
-        resident = _resident(images, device)
-        return cls(plan, resident, network, original, groups, scores, device, provenance, kernel)
+        resident, provenance = _resident(images, device), provenance_of(device)
+        return cls(plan, resident, network, original, groups, scores, device, provenance)
 
     @cached_property
     def costs(self) -> CostModel:
@@ -164,15 +160,7 @@ def _results(context: WorkerContext, training: Training, network: nn.Module) -> 
     # A search does not go by accuracies before retraining, which say little about those after it.
     skipped = training.technique == "scratch" or context.plan.search is not None
     before = {} if skipped else _accuracies_before(context, network)
-    train(
-        network,
-        images,
-        settings,
-        macs=training.macs,
-        seed=training.torch_seed,
-        device=device,
-        kernel=context.kernel,
-    )
+    train(network, images, settings, macs=training.macs, seed=training.torch_seed, device=device)
     test = evaluate(network, images, images.test, device=device, shift=images.test_shift)
     check_learned(test, images.classes)
     validation = evaluate(network, images, images.validation, device=device, shift=images.test_shift)
@@ -226,17 +214,9 @@ def known_columns(context: WorkerContext, training: Training) -> dict[str, Any]:
         **_retraining_columns(context, training),
         "original_accuracy": context.original.accuracy,
         "n_test": len(context.images.test),
-        **_provenance_columns(context, training),
+        **context.provenance,
         "started_at": now(),
     }
-
-
-def _provenance_columns(context: WorkerContext, training: Training) -> dict[str, Any]:
-    columns = context.provenance.as_dict()
-    if context.plan.retraining[training.technique].precision != "float32":
-        # The kernel leaves other precisions to torch.
-        columns["memory_format"] = columns["memory_format"].removesuffix(FUSED)
-    return columns
 
 
 def _identity_columns(context: WorkerContext, training: Training) -> dict[str, Any]:

@@ -239,13 +239,7 @@ COLUMNS: tuple[Column, ...] = (
     _c("provenance", "torch_version", _text, "", "version of torch"),
     _c("provenance", "device", _text, "", "device the training ran on"),
     _c("provenance", "cpu_capability", _text, "", "vector instructions torch used on the CPU"),
-    _c(
-        "provenance",
-        "memory_format",
-        _text,
-        "",
-        "channels_last or contiguous; fused batch norm where that was compiled",
-    ),
+    _c("provenance", "memory_format", _text, "", "layout of activations: channels_last or contiguous"),
     _c("provenance", "started_at", _text, "ISO 8601, UTC", "when the training started"),
 )
 

@@ -43,7 +43,7 @@ def test_rounds_come_from_what_is_finished_and_fresh_seeds_confirm(found):
     confirmed = [t for t in trainings if t.block == CONFIRMATION]
     assert len(search) == 8
     assert len({t.space for t in search}) > 2, "proposed in rounds"
-    baselines = folder.read_baselines()
+    baselines = folder.read_part("baselines.json")
     assert [list(t.widths) for t in search[:3]] == [
         baselines["torch-pruning"],
         baselines["torch-pruning"],
@@ -169,7 +169,7 @@ def test_a_population_is_a_pilot(tiny_run, tmp_path, capsys):
     arguments = ["--pilot", str(tiny_run), *OPTIONS, "--workers", "1", "--out", str(folder)]
     assert main(arguments) == 0
     run = RunFolder(folder)
-    assert len(run.read_pilot()["outcomes"]) == 12
+    assert len(run.read_part("pilot.json")["outcomes"]) == 12
     assert run.read_original()["original_id"] == RunFolder(tiny_run).read_original()["original_id"]
 
 
@@ -241,7 +241,7 @@ def test_a_population_folder_is_no_search(tiny_run, capsys):
 def test_gains_are_those_of_the_accuracies(found):
     table = pq.read_table(found / "population.parquet").to_pylist()
     recipe = json.loads((found / "recipe.json").read_text())
-    winner, uniform = recipe["widths"], RunFolder(found).read_baselines()["uniform"]
+    winner, uniform = recipe["widths"], RunFolder(found).read_part("baselines.json")["uniform"]
     fresh = [row for row in table if row["seed"] >= FIRST_FRESH_SEED]
     mean = {
         key: np.mean([row["accuracy"] for row in fresh if row["widths"] == widths])
