@@ -132,16 +132,17 @@ class Search:
         known = self.objective(np.log(best / self.support.full)[None])[0] if self.affords(best)[0] else np.inf
         return np.asarray(tried[value.argmin()]) if value.min() < known - _ROUNDING else None
 
-    def uniform(self, units: FloatArray) -> FloatArray:
+    def uniform(self, units: FloatArray, least: FloatArray) -> FloatArray:
         """Return the recipe that keeps the same fraction of every group, in whole units within the budget, (G,).
 
-        What whole units leave of the budget is filled up, one unit for a group at most, the smallest fractions first.
+        No group keeps less than `least`. What whole units leave of the budget is filled up, one unit for a group at
+        most, the smallest fractions first.
         """
         full = self.support.full
 
         def whole(shift: FloatArray) -> FloatArray:
             counts = np.floor(np.exp(shift[0]) * full / units + _ROUNDING)
-            return np.asarray(np.clip(counts * units, units, full))
+            return np.asarray(np.clip(counts * units, least, full))
 
         within, _ = common_shifts(
             lambda shift: self.cost.cost(whole(shift)), self.amount * (1.0 + _ROUNDING), 1
