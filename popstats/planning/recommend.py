@@ -216,41 +216,6 @@ class Recommendation(RecipePrediction):
         return f"<p>{html.escape(self.sentence)}</p>{table}"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Frontier:
-    """How the drop grows with the reduction, for the best recipe and for uniform pruning.
-
-    Attributes
-    ----------
-    frame : pandas.DataFrame
-        One row per reduction: reduction; macs, params, mcb of the recommended recipe; drop, drop_lower, drop_upper;
-        uniform_drop, uniform_lower, uniform_upper; gain, gain_lower, gain_upper. Points and 90 % intervals.
-    axis : {"macs", "params"}
-    technique : str
-        Retraining technique at the mildest budget.
-    """
-
-    frame: pd.DataFrame
-    axis: Axis
-    technique: str
-
-    @property
-    def sentence(self) -> str:
-        """The frontier's two ends."""
-        first, last = self.frame.iloc[0], self.frame.iloc[-1]
-        return (
-            f"From {percent(first.reduction)} to {percent(last.reduction)} of the {AXIS_WORDS[self.axis]} removed, the "
-            f"predicted drop of the best recipe goes from {number(first['drop'])} to {number(last['drop'])} points; "
-            f"uniform pruning: {number(first.uniform_drop)} to {number(last.uniform_drop)}."
-        )
-
-    def __repr__(self) -> str:
-        return f"<Frontier of {len(self.frame)} budgets: {self.sentence}>"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{html.escape(self.sentence)}</p>{self.frame.to_html(index=False, float_format=lambda v: f'{v:.3g}')}"
-
-
 def recommend(
     population: Population,
     reduction: float | None = None,
@@ -312,7 +277,7 @@ def recommend(
     return engine.at(_supported(_finite("reduction", reduction, "a fraction between 0 and 1"), table))
 
 
-def frontier(population: Population, *, axis: Axis | None = None) -> Frontier:
+def frontier(population: Population, *, axis: Axis | None = None) -> pd.DataFrame:
     """Predict the drop of the best recipe and of uniform pruning over all supported reductions.
 
     Parameters
@@ -324,7 +289,9 @@ def frontier(population: Population, *, axis: Axis | None = None) -> Frontier:
 
     Returns
     -------
-    Frontier
+    pandas.DataFrame
+        One row per reduction: reduction; macs, params, mcb of the recommended recipe; drop, drop_lower, drop_upper;
+        uniform_drop, uniform_lower, uniform_upper; gain, gain_lower, gain_upper. Points and 90 % intervals.
 
     Raises
     ------
@@ -335,19 +302,17 @@ def frontier(population: Population, *, axis: Axis | None = None) -> Frontier:
     --------
     >>> import popstats
     >>> population = popstats.simulate_population("additive-widths", regimes=[0.6, 0.8], n=150, rise=1.0)
-    >>> frame = popstats.frontier(population).frame
+    >>> frame = popstats.frontier(population)
     >>> bool((frame["drop_lower"] < frame["drop"]).all()), frame["reduction"].is_monotonic_increasing
     (True, True)
     """
-    table = _table(population, axis)
-    engine = _Recommender.of(table, None)
-    found = [engine.at(reduction) for reduction in engine.budgets]
+    engine = _Recommender.of(_table(population, axis), None)
     rows = [
         {name: getattr(r, name) for name in _FRONTIER_COLUMNS}
         | {f"uniform_{name.removeprefix('drop_')}": getattr(r.uniform, name) for name in _COLUMNS[-3:]}
-        for r in found
+        for r in map(engine.at, engine.budgets)
     ]
-    return Frontier(pd.DataFrame(rows), table.axis, found[0].technique)
+    return pd.DataFrame(rows)
 
 
 def _table(population: Population, axis: Axis | None) -> WidthTable:
@@ -470,7 +435,9 @@ class _Recommender:
         assert self.cost is not None
         table, search = self.table, Search(Support.of(self.table, law), self.cost, amount)
         # Runs that prune weights keep a floor in every filter.
-        least = np.asarray(table.population.metadata.get("costs", {}).get("least", self.units), dtype=np.float64)
+        least = np.asarray(
+            table.population.metadata.get("costs", {}).get("least", self.units), dtype=np.float64
+        )
         widths = np.vstack([search.best_widths(self.units), search.uniform(self.units, least)])
         if not search.affords(widths).all():
             raise PopulationError(
