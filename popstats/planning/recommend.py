@@ -274,7 +274,7 @@ def recommend(
     engine = _Recommender.of(table, candidates)
     if reduction is None:
         return engine.for_drop(_finite("drop", drop, "a number of points"))
-    return engine.at(_supported(_finite("reduction", reduction, "a fraction between 0 and 1"), table))
+    return engine.at(_checked(reduction, table))
 
 
 def frontier(population: Population, *, axis: Axis | None = None) -> pd.DataFrame:
@@ -338,24 +338,16 @@ def _finite(name: str, value: object, expected: str) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
-def _supported(reduction: float, table: WidthTable) -> float:
+def _checked(reduction: float | None, table: WidthTable) -> float:
     """Return the reduction if the table's recipes support it."""
-    if not 0.0 < reduction < 1.0:
-        hint = f"; for {reduction:g} % write {reduction / 100:g}" if 1.0 < reduction < 100.0 else ""
+    found = _finite("reduction", reduction, "a fraction between 0 and 1")
+    if not 0.0 < found < 1.0:
+        hint = f"; for {found:g} % write {found / 100:g}" if 1.0 < found < 100.0 else ""
         raise PopulationError(
-            f"recommend: reduction: expected a fraction between 0 and 1, got {reduction:g}{hint}"
+            f"recommend: reduction: expected a fraction between 0 and 1, got {found:g}{hint}"
         )
-    ranges = table.supported()
-    if not any(low - 1e-3 <= reduction <= high + 1e-3 for low, high in ranges):
-        shown = [
-            f"{np.ceil(1e3 * low) / 1e3:.3g} to {np.floor(1e3 * high) / 1e3:.3g}" for low, high in ranges
-        ]
-        raise PopulationError(
-            f"{table.population.name}: {reduction:g} of the {AXIS_WORDS[table.axis]} removed lies outside what its "
-            f"recipes support. The table supports reductions from {join_words(shown)}; train recipes near "
-            f"{reduction:g} to go further"
-        )
-    return reduction
+    table.require_support(found)
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ from popstats.planning.search import Search, Support, write_space
 from popstats.population.recipes import ratio_std
 from popstats.population.regimes import Axis, regime_label
 from popstats.posterior.fit import Fit, fit, require_fit
-from popstats.words import AXIS_WORDS, INTERVAL_WORDS, interval_words, join_words, number, percent, sentence
+from popstats.words import AXIS_WORDS, INTERVAL_WORDS, interval_words, number, percent, sentence
 
 Kind = Literal["mcb", "widths"]
 
@@ -167,7 +167,7 @@ def refine(fit: Fit, regime: float | str, by: Kind = "mcb") -> RefinedSpace:
     FitError
         If too few recipes lie around the budget, or, for "widths", their costs cannot be recovered from the table.
     PopulationError
-        If "widths" is asked of a table without widths.
+        If "widths" is wanted of a table without widths, or its recipes do not support the budget.
 
     Examples
     --------
@@ -291,11 +291,7 @@ def _std_gain(
 
 def _by_widths(fit: Fit, target: float, near: float) -> RefinedSpace:
     table = width_table(fit.population, fit.regime_axis)
-    if not any(low <= target <= high for low, high in table.supported()):
-        raise FitError(
-            f"refine: by='widths' needs recipes that cost more and less than {percent(1.0 - target)} of the original; "
-            f"{fit.population.name} supports reductions {join_words([f'{a:.3g} to {b:.3g}' for a, b in table.supported()])}"
-        )
+    table.require_support(target)
     cost = cost_form(fit.population, fit.regime_axis)
     if cost is None:
         raise FitError(
