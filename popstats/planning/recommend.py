@@ -430,7 +430,8 @@ class _Recommender:
         least = np.asarray(
             table.population.metadata.get("costs", {}).get("least", self.units), dtype=np.float64
         )
-        widths = np.vstack([search.best_widths(self.units), search.uniform(self.units, least)])
+        uniform = search.uniform(self.units, least)
+        widths = np.vstack([search.best_widths(self.units, uniform), uniform])
         if not search.affords(widths).all():
             raise PopulationError(
                 f"{table.population.name}: no recipe inside the trained widths, with at least one unit of every group, "
