@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from generate.plan import SearchPlan
+from generate.prune.cost_forms import layer_channels
 from generate.prune.groups import Group
 from generate.prune.operations import Convolution
 from generate.recipes.worklist import CONFIRMATION, SEARCH, Training
@@ -163,7 +164,7 @@ def recipe_content(context: WorkerContext, statement: Statement) -> dict[str, An
         "macs": statement.winner.macs,
         "params": statement.winner.params,
         "widths": {group.name: width for group, width in zip(context.groups, widths, strict=True)},
-        "layers": layer_channels(context.network, context.groups, widths),
+        "layers": kept_channels(context.network, context.groups, widths),
         "torch_pruning": torch_pruning_ratios(context.network, context.groups, widths),
         "gains": [
             {"over": name, **asdict(gain), "seeds": statement.seeds, "images": statement.images}
@@ -172,20 +173,16 @@ def recipe_content(context: WorkerContext, statement: Statement) -> dict[str, An
     }
 
 
-def layer_channels(
+def kept_channels(
     network: nn.Module, groups: Sequence[Group], widths: Sequence[int]
 ) -> dict[str, dict[str, float]]:
     """Return the output channels that each layer of a group keeps, of how many, and the ratio that goes."""
-    gone: dict[str, int] = {}
-    for group, width in zip(groups, widths, strict=True):
-        for member in group.members:
-            if member.side == "out" and member.layer in group.layers:
-                gone[member.layer] = gone.get(member.layer, 0) + member.multiplicity * (group.width - width)
+    gone = {group.name: group.width - width for group, width in zip(groups, widths, strict=True)}
     layers = {}
-    for name, module in network.named_modules():
-        if name in gone and isinstance(module, Convolution | nn.Linear):
-            whole = module.out_features if isinstance(module, nn.Linear) else module.out_channels
-            kept = whole - gone[name]
+    for name, layer in layer_channels(network, groups).items():
+        if layer["per_channel"]:
+            whole = layer["of"]
+            kept = whole - sum(count * gone[group] for group, count in layer["per_channel"].items())
             layers[name] = {"channels": kept, "of": whole, "ratio": 1 - kept / whole}
     return layers
 
