@@ -31,6 +31,7 @@ from popstats.words import (
     regime_names,
     sentence,
     sentences,
+    span_words,
 )
 
 #: What the reader is told that mCB is.
@@ -106,13 +107,12 @@ def _by_widths(analysis: Analysis, advised: Recommendations) -> str:
     if not clear:
         return "Train the recommended widths beside uniform pruning: no predicted gain over it is clear."
     most = max(clear, key=lambda r: float(advised[r].gain))
-    gains = list(dict.fromkeys(number(advised[r].gain) for r in sorted(clear, key=lambda r: advised[r].gain)))
     interval = f"{INTERVAL_WORDS} {interval_words(advised[most].gain_lower, advised[most].gain_upper)}"
     largest = f"largest {place([most])}: {interval}" if len(clear) > 1 else interval
     rest = "" if len(clear) == len(advised) else " Elsewhere no gain over uniform pruning is clear."
     return (
         f"Use the recommended widths {_where(analysis, clear)}: predicted to drop "
-        f"{' to '.join(dict.fromkeys([gains[0], gains[-1]]))} points less than uniform pruning ({largest}).{rest}"
+        f"{span_words([advised[r].gain for r in clear])} points less than uniform pruning ({largest}).{rest}"
     )
 
 
