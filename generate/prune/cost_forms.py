@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from generate.inputs.networks import TRACED_IMAGES, class_scores
-from generate.prune.dependency_graph import IntArray, with_values
+from generate.prune.dependency_graph import IntArray, copy_network, with_values
 from generate.prune.groups import Group
 from generate.prune.operations import Convolution, is_depthwise, sides
 from generate.prune.verify import counted_macs, verify_cuts
@@ -217,6 +217,8 @@ def cost_forms(network: nn.Module, input_shape: tuple[int, ...], groups: Sequenc
     params = np.zeros_like(macs)
     for name, applications in positions.items():
         macs += applications * _weight_form(name, modules[name], groups)
+    for place, group in enumerate(groups, start=1):
+        macs[0, place] += group.step * sum(member.macs for member in group.members)  # attention products
     for name, parameter in shell.named_parameters():  # one that two layers share is counted once
         params += _parameter_form(name, parameter, modules, groups)
     model = CostModel(tuple(groups), _as_form(macs), _as_form(params))
@@ -316,7 +318,7 @@ def _outer(left: _Affine, right: _Affine) -> IntArray:
 def _layers(network: nn.Module, groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
     """Return each layer's outputs, the group it produces, and how many outputs go with one channel of each group."""
     layers: dict[str, dict[str, Any]] = {}
-    for name, module in network.named_modules():
+    for name, module in copy_network(network).named_modules():
         if isinstance(module, Convolution | nn.Linear):
             outputs = module.out_features if isinstance(module, nn.Linear) else module.out_channels
             layers[name] = {"of": outputs, "group": None, "per_channel": {}}

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from torch import nn
 
-from generate.prune.dependency_graph import ChannelGroup, IntArray, Member, find_dependencies
+from generate.prune.attention import at
+from generate.prune.dependency_graph import ChannelGroup, IntArray, Member, find_dependencies, with_values
 from generate.prune.operations import Convolution, is_depthwise
 from popstats.errors import PlanError
 
@@ -58,10 +59,11 @@ def find_groups(
     PlanError
         If the network cannot be pruned by groups, with the reason, or `keep` names no layer.
     """
-    _check_keep(keep, [name for name, _ in network.named_modules()])
-    found = find_dependencies(network, input_shape)
+    shell = with_values(network)
+    _check_keep(keep, [name for name, _ in shell.named_modules()])
+    found = find_dependencies(shell, input_shape)
     free = [channels for channels in found.channel_groups if not _is_kept(channels, keep)]
-    groups = tuple(_unique_names(list(_prunable(free, network))))
+    groups = tuple(_unique_names(list(_prunable(free, shell))))
     if not groups:
         reasons = "; ".join(
             f"{layer}: {reason}" for layer, reason in list(found.kept.items())[:REASONS_SHOWN]
@@ -117,8 +119,7 @@ def _blocks(channel_group: ChannelGroup, network: nn.Module, width: int) -> IntA
 
 def _divisions(network: nn.Module, member: Member) -> tuple[int, int] | None:
     """Return into how many blocks, of how many channels, the member's layer divides this side; None if not."""
-    parent, _, attribute = member.layer.rpartition(".")
-    layer = getattr(network.get_submodule(parent), attribute)
+    layer = at(network, member.layer)
     if isinstance(layer, Convolution) and layer.groups > 1 and not is_depthwise(layer):
         channels = layer.in_channels if member.side == "in" else layer.out_channels
         return layer.groups, channels // layer.groups

@@ -39,8 +39,9 @@ class FeasibleRange:
 
     def __str__(self) -> str:
         """Return the ranges in words, for dry runs and errors."""
-        mcb, log_mcb, std = (_span(*ends, ".3f") for ends in (self.mcb, self.log_mcb, self.std))
-        return f"MACs {_span(*self.macs, ',')}, parameters {_span(*self.params, ',')}, mCB {mcb} (log {log_mcb}), STD {std}"
+        mcb, std = _span(*self.mcb, ".3f"), _span(*self.std, ".3f")
+        factor = f"a factor of {self.mcb[1] / self.mcb[0]:.2f}"
+        return f"MACs {_span(*self.macs, ',')}, parameters {_span(*self.params, ',')}, mCB {mcb} ({factor}), STD {std}"
 
 
 def _span(low: float, high: float, form: str) -> str:

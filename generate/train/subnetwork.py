@@ -17,6 +17,7 @@ from generate.inputs.networks import planned_network
 from generate.plan import Plan, TrainingSettings
 from generate.prune.cost_forms import CostModel, cost_forms
 from generate.prune.cut import cut_to_widths
+from generate.prune.dependency_graph import copy_network
 from generate.prune.groups import Group, find_groups
 from generate.prune.scores import score_filters
 from generate.recipes.worklist import CONFIRMATION, Training
@@ -31,6 +32,7 @@ from generate.train.loop import (
     fresh_weights,
     images_seen,
     loss_gradients,
+    peak_rate,
     recalibrate,
     train,
     training_epochs,
@@ -73,9 +75,9 @@ class WorkerContext:
         """Build the original network, score its filters and put the images where trainings run."""
         network = planned_network(plan.network, classes=images.classes, input_shape=images.input_shape).eval()
         load_weights(network, weights, "the original network's weights")
+        network = copy_network(network)
         groups = find_groups(network, images.input_shape, plan.network.keep)
         scores = {name: _scores(name, plan, images, network, groups) for name in sorted(plan.criteria)}
-        network.zero_grad(set_to_none=True)
         resident, provenance = _resident(images, device), provenance_of(device)
         return cls(plan, resident, network, original, groups, scores, device, provenance)
 
@@ -258,7 +260,7 @@ def _retraining_columns(context: WorkerContext, training: Training) -> dict[str,
     return {
         "retraining": training.technique,
         "epochs": training_epochs(settings, training.macs, images),
-        "learning_rate": settings.learning_rate,
+        "learning_rate": peak_rate(context.network, settings),
         "batch_size": settings.batch_size,
         "weight_decay": settings.weight_decay,
         "augmentation": settings.augmentation,

@@ -146,6 +146,20 @@ def test_torch_pruning_makes_the_winners_shapes_from_the_recipe(found):
     network.load_state_dict(load_file(found / "winner.safetensors"))
 
 
+def test_the_printed_loader_loads_the_winner(found, capsys):
+    assert main(["--out", str(found), "--device", "cpu"]) == 0
+    loader = capsys.readouterr().out.split("Load it:\n")[1].split("\nNext:")[0]
+    assert len(loader.splitlines()) <= 10
+    names = {}
+    exec(loader, names)
+    held = load_file(found / "winner.safetensors")
+    loaded = names["network"].state_dict()
+    assert loaded.keys() == held.keys()
+    assert all(torch.equal(loaded[name], held[name]) for name in held)
+    recipe = json.loads((found / "recipe.json").read_text())
+    assert sum(p.numel() for p in names["network"].parameters()) == recipe["params"]
+
+
 def test_the_page_opens_offline_and_leads_with_the_gain(found):
     page = (found / "report.html").read_text()
     assert not re.search(r'(src|href)="|@import|url\(', page)
