@@ -1,4 +1,4 @@
-"""What a search is measured against: the recipes that engineers would take without one, on the same budget."""
+"""Baselines of a search: the recipes that engineers would use without one, at the same budget."""
 
 from __future__ import annotations
 

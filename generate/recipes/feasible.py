@@ -1,4 +1,4 @@
-"""What a regime can hold at all: the ranges of MACs, parameters, mCB and STD that recipes on a budget reach."""
+"""What is feasible in a regime: the ranges of MACs, parameters, mCB and STD that recipes on a budget reach."""
 
 from __future__ import annotations
 

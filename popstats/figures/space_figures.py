@@ -270,8 +270,14 @@ def elasticity_figure(analysis: Analysis) -> Figure | None:
         ),
         n=sum(r.n for r in analysis.fit.regimes),
         panels=elasticity_panels(pooled),
-        table=_elasticity_table(pooled),
-    )
+        table=Table.by_column(rows_of(pooled), {
+            "group": lambda r: str(r.group),
+            f"points for 10 % more width ({MASS_WORDS})": lambda r: with_interval(r.points, r.lower, r.upper, 3),
+            "its cost, % of the original's MACs": lambda r: number(r.macs_percent, 2),
+            "points per 1 % of MACs": lambda r: number(r.points_per_percent_macs, 3),
+            MASS_WORDS: lambda r: interval_words(r.per_macs_lower, r.per_macs_upper, 3),
+        }),
+    )  # fmt: skip
 
 
 def _per_macs(pooled: pd.DataFrame) -> bool:
@@ -320,16 +326,6 @@ def dot_panel(
             "frame": Table.one(title=title),
         },
     )
-
-
-def _elasticity_table(pooled: pd.DataFrame) -> Table:
-    return Table.by_column(rows_of(pooled), {
-        "group": lambda r: str(r.group),
-        f"points for 10 % more width ({MASS_WORDS})": lambda r: with_interval(r.points, r.lower, r.upper, 3),
-        "its cost, % of the original's MACs": lambda r: number(r.macs_percent, 2),
-        "points per 1 % of MACs": lambda r: number(r.points_per_percent_macs, 3),
-        MASS_WORDS: lambda r: interval_words(r.per_macs_lower, r.per_macs_upper, 3),
-    })  # fmt: skip
 
 
 def _law(analysis: Analysis) -> WidthLaw | None:

@@ -1,4 +1,4 @@
-"""Populations without an optimum that tables made by others taught us to fear: mCB tied to cost, clusters, wide regimes."""
+"""Hard populations without an optimum, modelled on published tables: mCB tied to cost, clusters, wide regimes."""
 
 from __future__ import annotations
 
