@@ -357,6 +357,8 @@ techniques unsaid: {missing} of {trainings} trainings do not say how they were r
     the column
 copies: rows that are exact copies of other rows: {rows}. They count as separate trainings; if they are not, remove
     them (frame.drop_duplicates()), or every interval is too narrow
+theoretical MACs: MACs count non-zero weights. {kind} sparsity leaves tensors their shape, so these MACs are theoretical:
+    how much faster a network runs, if at all, depends on hardware and kernels, and was not measured
 # Why a regime has no curve.
 few recipes: {recipes:recipe}; a curve needs at least {needed}
 few recipes of techniques: {recipes:recipe}; a curve through {techniques} retraining techniques needs at least

@@ -118,6 +118,11 @@ class CostModel:
         return np.array([group.step for group in self.groups], dtype=np.int64)
 
     @cached_property
+    def least(self) -> IntArray:
+        """Smallest width of each group, shape (G,)."""
+        return np.array([-(-group.least // group.step) * group.step for group in self.groups], np.int64)
+
+    @cached_property
     def original_macs(self) -> int:
         """MACs of the original network (F0)."""
         return int(self.macs(self.full_widths)[0])
@@ -151,6 +156,7 @@ class CostModel:
             "groups": [group.name for group in self.groups],
             "widths": self.full_widths.tolist(),
             "steps": self.steps.tolist(),
+            "least": self.least.tolist(),
             **{name: _augmented(form).tolist() for name, form in forms.items()},
             "layers": _layers(network, self.groups),
         }
@@ -211,7 +217,7 @@ def derive_costs(network: nn.Module, input_shape: tuple[int, ...], groups: Seque
 def cost_forms(network: nn.Module, input_shape: tuple[int, ...], groups: Sequence[Group]) -> CostModel:
     """Return the costs as the groups say, without proof."""
     shell = with_values(network)
-    positions, counted = _count_positions(shell, input_shape)
+    positions, counted = count_positions(shell, input_shape)
     modules = dict(shell.named_modules())
     macs = np.zeros((len(groups) + 1, len(groups) + 1), np.int64)
     params = np.zeros_like(macs)
@@ -225,7 +231,7 @@ def cost_forms(network: nn.Module, input_shape: tuple[int, ...], groups: Sequenc
     # What is no layer's product (attention, recurrence, functional layers) has channels that all stay.
     macs[0, 0] += counted - model.original_macs
     model = CostModel(tuple(groups), _as_form(macs), _as_form(params))
-    _check_exact(model, type(network).__name__)
+    check_exact(model, type(network).__name__)
     return model
 
 
@@ -258,7 +264,7 @@ def _weighted_layers(network: nn.Module) -> Iterator[tuple[str, nn.Linear | Conv
             yield name, module
 
 
-def _count_positions(shell: nn.Module, input_shape: tuple[int, ...]) -> tuple[dict[str, int], int]:
+def count_positions(shell: nn.Module, input_shape: tuple[int, ...]) -> tuple[dict[str, int], int]:
     """Return how often each layer's kernel is applied to one input, and all MACs by torch's own counter."""
     with _Positions(shell) as positions:
         class_scores(shell.eval(), input_shape)
@@ -316,7 +322,12 @@ def _outer(left: _Affine, right: _Affine) -> IntArray:
 
 
 def _layers(network: nn.Module, groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
-    """Return each layer's outputs, the group it produces, and how many outputs go with one channel of each group."""
+    """Return each layer's outputs, the group it produces, and how many outputs go with one channel of each group.
+
+    Of pruned weights, which leave all outputs, nothing is returned.
+    """
+    if not any(group.members for group in groups):
+        return {}
     layers: dict[str, dict[str, Any]] = {}
     for name, module in copy_network(network).named_modules():
         if isinstance(module, Convolution | nn.Linear):
@@ -345,7 +356,8 @@ def _as_form(augmented: IntArray) -> QuadraticForm:
     return QuadraticForm(int(folded[0, 0]), folded[0, 1:], folded[1:, 1:])
 
 
-def _check_exact(model: CostModel, name: str) -> None:
+def check_exact(model: CostModel, name: str) -> None:
+    """Refuse costs that are no costs of real layers, or too large for exact arithmetic."""
     for form in (model.macs_form, model.params_form):
         if form.constant < 0 or (form.linear < 0).any() or (form.pairs < 0).any():
             raise PlanError(

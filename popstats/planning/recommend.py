@@ -469,7 +469,11 @@ class _Recommender:
         """Return the best recipe within the budget and the uniform one."""
         assert self.cost is not None
         table, search = self.table, Search(Support.of(self.table, law), self.cost, amount)
-        widths = np.vstack([search.best_widths(self.units), search.uniform(self.units)])
+        # Runs that prune weights keep a floor in every filter.
+        least = np.asarray(
+            table.population.metadata.get("costs", {}).get("least", self.units), dtype=np.float64
+        )
+        widths = np.vstack([search.best_widths(self.units), search.uniform(self.units, least)])
         if not search.affords(widths).all():
             raise PopulationError(
                 f"{table.population.name}: no recipe inside the trained widths, with at least one unit of every group, "

@@ -132,15 +132,16 @@ class Search:
         known = self.objective(np.log(best / self.support.full)[None])[0] if self.affords(best)[0] else np.inf
         return np.asarray(tried[value.argmin()]) if value.min() < known - _ROUNDING else None
 
-    def uniform(self, units: FloatArray) -> FloatArray:
+    def uniform(self, units: FloatArray, least: FloatArray) -> FloatArray:
         """Return the recipe that keeps the same fraction of every group, in whole units within the budget, (G,).
 
-        What whole units leave of the budget is filled up, one unit for a group at most, the smallest fractions first.
+        No group keeps less than `least`. What whole units leave of the budget is filled up, one unit for a group at
+        most, the smallest fractions first.
         """
         full = self.support.full
 
         def whole(fraction: float) -> FloatArray:
-            return np.clip(np.floor(fraction * full / units + _ROUNDING) * units, units, full)
+            return np.clip(np.floor(fraction * full / units + _ROUNDING) * units, least, full)
 
         low, high = 0.0, 1.0
         for _ in range(_BISECTIONS):

@@ -265,7 +265,8 @@ def _tables(
     if widths:
         groups = next(iter(advised.values())).widths
         table = width_table(groups, advised, *zip(*widths, strict=True))
-        found.append(("Recommended widths: channels kept (share removed) per layer group", table))
+        unit = analysis.fit.population.width_unit
+        found.append((f"Recommended widths: {unit} kept (share removed) per layer group", table))
     return tuple(found)
 
 

@@ -83,8 +83,8 @@ def moved(found: pd.DataFrame, spaces: dict[str, popstats.RefinedSpace]) -> list
     """Return the table of each refined space's predicted and measured gain at equal MACs."""
     whole = found[found["space"] == WHOLE]
     lines = [
-        "| against the whole space | predicted gain | measured gain, at equal MACs | probability of a gain | share under the whole "
-        "space's median |",
+        "| against the whole space | predicted gain | measured gain, at equal MACs | probability of a gain | share under "
+        "the whole space's median |",
         "|---|---|---|---|---|",
     ]
     median = float(whole["drop"].median())
