@@ -1,4 +1,4 @@
-"""The report's figures as Altair charts: `popstats.plot_drop` and its like, and `fit.plot()`."""
+"""The report's figures as Altair charts: `popstats.plot_drop`, the other plot functions, and `fit.plot()`."""
 
 from __future__ import annotations
 

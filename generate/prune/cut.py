@@ -1,4 +1,4 @@
-"""Cutting: a new network from which the filters that a recipe does not keep are really gone."""
+"""Cutting: a new network from which the filters that a recipe does not keep are actually removed."""
 
 from __future__ import annotations
 

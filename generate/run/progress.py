@@ -1,4 +1,4 @@
-"""How far a run is, counted from its folder, whoever works on it: shown while it runs, and by `--status`."""
+"""Progress of a run, counted from its folder, whichever process works on it: shown while it runs, and by `--status`."""
 
 from __future__ import annotations
 

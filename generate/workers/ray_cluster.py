@@ -1,4 +1,4 @@
-"""Finding a Ray cluster and knowing what it has room for, with a sentence for each way in which that fails."""
+"""Finding a Ray cluster and its capacity, with a message for each way in which that fails."""
 
 from __future__ import annotations
 

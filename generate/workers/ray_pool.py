@@ -1,4 +1,4 @@
-"""The actors of a Ray run: which are opening, idle and training, and what it means when one of them is gone."""
+"""The actors of a Ray run: which are starting, idle or busy, and what the loss of one means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Populations without an optimum, of the kinds that misled verdicts: mCB tied to cost, clusters, families, wide regimes."""
+"""Populations without an optimum that look like published tables: mCB tied to cost, clusters, families, wide regimes."""
 
 from __future__ import annotations
 
