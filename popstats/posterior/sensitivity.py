@@ -30,7 +30,6 @@ from popstats.posterior.pointwise import fitted_points, sample_of, smooth_log_we
 if TYPE_CHECKING:
     from popstats.posterior.curves import FittedCurves
 
-
 #: Powers on both sides of 1, as in Kallioinen et al.
 POWERS = (0.8, 1.25)
 #: A distance per doubling of the power above this is a noticeable sensitivity (their threshold; as much as moving
