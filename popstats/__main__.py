@@ -108,6 +108,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _fit(options: argparse.Namespace) -> int:
     from popstats.report.terminal import fit_text, near_optimal, optimum_outcomes
+    from popstats.words import sentences
 
     check_output(options.output, ".nc")
     fit = _fitted(options, options.population)
@@ -120,7 +121,7 @@ def _fit(options: argparse.Namespace) -> int:
     found = {
         "population": fit.population.name,
         "ok": fit.convergence.ok,
-        "reasons": list(fit.convergence.reasons),
+        "reasons": list(sentences(fit.convergence.reasons)),
         "alerts": _alerts(fit) if checked else None,
         "seconds": fit.seconds,
         "optima": optima.assign(
@@ -465,7 +466,7 @@ def _status(fit: Fit) -> int:
         return BAD_INPUT
     if fit.convergence.ok:
         return DONE
-    print(f"The diagnostics reject the fit: {'; '.join(map(str, fit.convergence.reasons))}", file=sys.stderr)
+    print(f"The diagnostics reject the fit. {fit.convergence.sentence}", file=sys.stderr)
     return REJECTED
 
 

@@ -460,6 +460,12 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
     # Why a fit cannot be used, and the ways out.
     "not converged": "{what}: {reasons}",
     "fit another way": _another_way,
+    "few draws": "{draws} draws per chain are too few for R-hat and ESS",
+    "R-hat": "R-hat up to {worst:3} (must be under {most:g})",
+    "ESS": "{kind} ESS down to {least} (must be over {needed})",
+    "divergent": "{transitions:divergent transition}",
+    "E-BFMI": "E-BFMI {found:2} (must be over {needed:g})",
+    "grid edge": "{at} {share:%0} of the posterior lies at the edge of the amplitude grid",
     # Why a claim cannot be assessed, or is withheld.
     "needs optimum": "it needs a best mCB (C3a), and C3a is {outcome}",
     "no optimum": "C3a is refuted, so there is no best mCB inside the observed range",
@@ -621,6 +627,15 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
     ),
     "breaks trend": (
         "{at} the limit, {limit:2} points, breaks the trend of the other regimes, which predict {predicted:2}"
+    ),
+    "leans on priors": (
+        "{at} the priors weigh on the {results}: {why} (sensitivity {sensitivity:2}); between the priors to the power 0.8 "
+        "and 1.25, median or interval move by up to {moved:1} standard deviations. Fit again with other priors and report "
+        "both"
+    ),
+    "robust to priors": (
+        "no optimum, near-optimal range or limit leans on the priors: between the priors to the power 0.8 and 1.25 no "
+        "median moves by more than {moved:2} standard deviations"
     ),
     # What stands against relying on a best mCB.
     "predicts nothing": "mCB predicts none of the drop that MACs leave open (cross-validated R² {r2:2})",

@@ -13,7 +13,7 @@ from popstats.figures.curve_figures import INTERVALS, MASS_WORDS
 from popstats.inference.draws import INTERVAL_MASS
 from popstats.judgement.analysis import Analysis, rows_of
 from popstats.posterior.predictive import PIT_DISTANCE
-from popstats.posterior.sensitivity import MATTERS, POWERS, THRESHOLD
+from popstats.posterior.sensitivity import MATTERS, THRESHOLD
 from popstats.words import (
     MISSING,
     count,
@@ -28,12 +28,12 @@ from popstats.words import (
 #: Points at which the distribution of the LOO-PIT values is drawn.
 PIT_POINTS = 101
 
-#: Results of the fit as the sensitivity table calls them, in the report's words: in sentences, and in tables.
+#: Results of the fit as the sensitivity table calls them, in the report's words.
 _RESULTS = {
-    "optimum": ("best mCB", "best mCB"),
-    "near_lower": ("lower end of the near-optimal range", "near-optimal from"),
-    "near_upper": ("upper end of the near-optimal range", "near-optimal to"),
-    "limit": ("limit", "limit"),
+    "optimum": "best mCB",
+    "near_lower": "near-optimal from",
+    "near_upper": "near-optimal to",
+    "limit": "limit",
 }
 
 
@@ -127,25 +127,7 @@ def check_paragraphs(analysis: Analysis) -> tuple[str, ...]:
     """Return what the checks found and how to read their tables; nothing where no regime was fitted."""
     if not analysis.fit.fitted:
         return ()
-    return _predictive_words(analysis), _prior_words(analysis), _how_to_read_priors()
-
-
-def _prior_words(analysis: Analysis) -> str:
-    """Return what leans on the priors, and what to do; results with the same regimes share a clause."""
-    found = analysis.fit.prior_sensitivity
-    leaning = found.frame[found.frame["diagnosis"] != ""]
-    if leaning.empty:
-        return found.sentence
-    clauses = [
-        f"{_RESULTS[str(result)][0]} at {regime_names(rows['regime'].tolist())}"
-        for result, rows in leaning.groupby("quantity", sort=False)
-    ]
-    moved = leaning[["median_change", "lower_change", "upper_change"]].abs().to_numpy().max()
-    return (
-        f"Some results lean on the priors: {'; '.join(clauses)} (between the priors to the power {POWERS[0]:g} and "
-        f"{POWERS[1]:g} they move by up to {number(float(moved), 1)} standard deviations). Before using these, fit again "
-        "with other priors and report both."
-    )
+    return _predictive_words(analysis), analysis.fit.prior_sensitivity.sentence, _how_to_read_priors()
 
 
 def _predictive_words(analysis: Analysis) -> str:
@@ -155,7 +137,7 @@ def _predictive_words(analysis: Analysis) -> str:
     )
     verdict = (
         "The data look like what the model expects."
-        if checks.ok
+        if not checks.alerts
         else "The data do not look like what the model expects, as the alerts at the top of the page say. "
         "Another noise (“student” or “exgaussian”) may fit better; popstats.compare says which of two fits predicts better."
     )
@@ -249,7 +231,7 @@ def _priors(analysis: Analysis) -> Table:
     rows = [
         (
             regime_name(r.regime),
-            _RESULTS[r.quantity][1],
+            _RESULTS[r.quantity],
             number(r.prior),
             number(r.likelihood),
             number(r.median_change),

@@ -298,8 +298,7 @@ class Analysis:
         """Why the fit cannot be used."""
         exact = self.fit.settings.method == "exact"
         what = "the grid does not resolve the posterior" if exact else "the sampler did not converge"
-        reasons = tuple(stated(reason) for reason in self.fit.convergence.reasons)
-        return Finding("not converged", (), {"what": what, "reasons": reasons})
+        return Finding("not converged", (), {"what": what, "reasons": self.fit.convergence.reasons})
 
     @property
     def way_out(self) -> Finding:
@@ -495,11 +494,6 @@ class Analysis:
     def _members(self) -> dict[str, pd.DataFrame]:
         fitted = self.networks[self.networks["adjusted"].notna()]
         return {str(label): rows for label, rows in fitted.groupby("regime", sort=False)}
-
-
-def stated(reason: str | Finding) -> Finding:
-    """Return a reason as a finding, words that stand for themselves included."""
-    return reason if isinstance(reason, Finding) else Finding("text", (), {"text": reason})
 
 
 def deciding_recipes(regime: RegimePosterior) -> Finding:

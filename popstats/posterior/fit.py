@@ -16,7 +16,7 @@ import pandas as pd
 
 from popstats.errors import FitError
 from popstats.inference.data import RegimeDesign, StandardRows, prepare_population, standard_rows
-from popstats.inference.draws import INTERVAL_MASS, Convergence, Draws, check_draws, interval
+from popstats.inference.draws import INTERVAL_MASS, Convergence, Draws, check_draws
 from popstats.inference.exact import sample_pooled
 from popstats.inference.model import CHAINS, LEAST_TUNE, NOISES, PARAMETRIC, Method, Priors, Settings
 from popstats.inference.parametric import flat_priors, sample_parametric
@@ -313,23 +313,6 @@ class Fit(FittedCurves):
 
         return cls(**read_parts(Path(path)))
 
-    def summary(self) -> pd.DataFrame:
-        """Return the hyperparameters of each fitted regime: medians and 90 % intervals in users' units."""
-        rows = []
-        for k, regime in enumerate(self.fitted):
-            for name, values, unit in (
-                ("length_scale", self.draws.length_scale[:, :, k] * regime.curve_scale.half_range, "log mCB"),
-                ("amplitude", self.draws.amplitude[:, :, k] * regime.scale, "points"),
-                ("noise", self.draws.noise[:, :, k] * regime.scale, "points"),
-                ("seed_share", self.draws.seed_share[:, :, k], "fraction of variance"),
-            ):
-                lower, upper = interval(values.ravel())
-                rows.append((regime.label, name, float(np.median(values)), float(lower), float(upper), unit))
-        # A parametric curve has neither length scale nor amplitude.
-        return pd.DataFrame(rows, columns=["regime", "parameter", "median", "lower", "upper", "unit"]).dropna(
-            ignore_index=True
-        )
-
     def __repr__(self) -> str:
         checks = self.convergence
         held = (
@@ -340,7 +323,7 @@ class Fit(FittedCurves):
         elif checks.ok:
             state = f"diagnostics ok{held}"
         else:
-            state = f"REJECTED by its diagnostics: {'; '.join(checks.reasons)}"
+            state = f"REJECTED by its diagnostics: {checks.sentence}"
         return (
             f"<Fit of {self.population.name!r}: {len(self.fitted)} of {len(self.regimes)} regimes on the "
             f"{self.regime_axis} axis, {sum(r.n for r in self.fitted):,} trainings, method {self.settings.method}, "

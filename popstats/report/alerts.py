@@ -11,7 +11,7 @@ from popstats.figures.content import Alert
 from popstats.figures.curve_figures import TOO_FEW
 from popstats.findings import Finding, Span, merge
 from popstats.inference.data import RegimeDesign
-from popstats.judgement.analysis import Analysis, rows_of, stated
+from popstats.judgement.analysis import Analysis, rows_of
 from popstats.judgement.classical import MINIMUM_POINTS
 from popstats.report.other_methods import envelope_elsewhere
 from popstats.words import clause, join_words, place, sentence
@@ -114,7 +114,7 @@ def _misfit(analysis: Analysis, supported: list[str]) -> Iterator[Finding]:
 def alerts(analysis: Analysis, known: Sequence[Finding], command_line: bool = False) -> tuple[Alert, ...]:
     """Return what a reader must know first, gravest first; `known`: the caveats, of which the lead names the weak ones."""
     fit = analysis.fit
-    rejections = [Finding("rejected", (), {"why": stated(reason)}) for reason in fit.convergence.reasons]
+    rejections = [Finding("rejected", (), {"why": reason}) for reason in fit.convergence.reasons]
     warnings = [
         *(found for found in known if found.kind not in (*WEAK, "misfit")),
         *_unfitted(analysis),
