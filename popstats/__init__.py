@@ -18,7 +18,7 @@ _NAMES = {
     "population.simulate": "simulate_population",
     "posterior.fit": "Fit fit",
     "inference.pymc_model": "pymc_model",
-    "posterior.checks": "Checks check",
+    "posterior.checks": "check",
     "posterior.comparison": "compare",
     "planning.plan_size": "plan_size",
     "planning.law": "width_law",
@@ -33,7 +33,7 @@ _NAMES = {
 _HOMES = {name: f"popstats.{module}" for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = [
-    "Checks", "ConvergenceError", "Fit", "FitError", "Original", "PlanError", "PopstatsError", "Population",
+    "ConvergenceError", "Fit", "FitError", "Original", "PlanError", "PopstatsError", "Population",
     "PopulationError", "Recommendation", "RefinedSpace", "Verdicts", "check", "compare", "fit", "frontier", "judge",
     "load_population", "plan_size", "plot_drop", "plot_edf", "plot_explained", "plot_frontier",
     "plot_limits", "plot_near_optimal", "plot_width_law", "populations", "prior_claims", "pymc_model",
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from popstats.population.files import load_population, populations
     from popstats.population.simulate import simulate_population
     from popstats.population.table import Original, Population
-    from popstats.posterior.checks import Checks, check
+    from popstats.posterior.checks import check
     from popstats.posterior.comparison import compare
     from popstats.posterior.fit import Fit, fit
     from popstats.report.page import write_report

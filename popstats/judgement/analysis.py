@@ -19,7 +19,7 @@ from popstats.judgement.premises import broken_premise, rests_on_outliers
 from popstats.judgement.verdicts import Outcome, Thresholds, Verdict, Verdicts, decide, negligible
 from popstats.population.recipes import ratio_std
 from popstats.posterior.fit import Fit
-from popstats.posterior.mean_curve import MeanCurve, members_of_fit, mix_sensitivity
+from popstats.posterior.mean_curve import MeanCurve, mix_ranges
 from popstats.posterior.optimum import (
     NEAR_OPTIMAL_POINTS,
     OptimumDraws,
@@ -453,8 +453,7 @@ class Analysis:
     @cached_property
     def mixes(self) -> dict[str, tuple[float, float]]:
         """Range of each supported best mCB when a group's narrowest or widest quarter is left out."""
-        found = mix_sensitivity(self.fit, [r.label for r in self.with_optimum])
-        return {} if found is None else {r.regime: (r.lower, r.upper) for r in rows_of(found.ranges)}
+        return mix_ranges(self.fit, [r.label for r in self.with_optimum])
 
     @cached_property
     def networks(self) -> pd.DataFrame:
@@ -469,9 +468,8 @@ class Analysis:
         labels = np.array([*fit.recipes.assigned.labels, ""], dtype=object)
         spread = ratio_std(fit.population)
         adjusted = np.full(len(table), np.nan)
-        members = members_of_fit(fit)
-        for regime in self.regimes:
-            adjusted[members[regime.label]] = regime.mean_curve.adjusted
+        for curve in self.mean_curves:
+            adjusted[curve.points.numbers] = curve.adjusted
         return pd.DataFrame(
             {
                 "regime": labels[table["regime"].to_numpy()],

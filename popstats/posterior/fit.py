@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 from popstats.errors import FitError
-from popstats.inference.data import RegimeDesign, StandardRows, prepare_population, standard_rows
+from popstats.inference.data import RegimeDesign, prepare_population
 from popstats.inference.draws import INTERVAL_MASS, Convergence, Draws, check_draws
 from popstats.inference.exact import sample_pooled
 from popstats.inference.model import CHAINS, LEAST_TUNE, NOISES, PARAMETRIC, Method, Priors, Settings
 from popstats.inference.parametric import flat_priors, sample_parametric
-from popstats.inference.spread import SpreadChange, precision_weights, weighted_regimes
+from popstats.inference.spread import SpreadChange, weighted_regimes, weighted_rows
 from popstats.population.recipes import Recipes
 from popstats.population.regimes import Axis
 from popstats.population.table import Population, require_population
@@ -183,18 +183,8 @@ def _draw(
     from popstats.inference.robust import sample_rows
 
     normal = sample_pooled(fitted, priors, size, seed)
-    return sample_rows(settings, fitted, _rows(recipes, data, changes), normal, priors)
-
-
-def _rows(
-    recipes: Recipes, data: tuple[RegimeDesign, ...], changes: tuple[SpreadChange | None, ...]
-) -> list[StandardRows]:
-    found = []
-    for regime, mine, change in zip(data, recipes.members, changes, strict=True):
-        if change is not None:
-            rows = recipes.table.iloc[mine]
-            found.append(standard_rows(rows, regime, precision_weights(rows, regime, change)))
-    return found
+    rows = [rows for _, _, rows in weighted_rows(recipes, data, changes)]
+    return sample_rows(settings, fitted, rows, normal, priors)
 
 
 def require_fit(value: object, who: str) -> None:

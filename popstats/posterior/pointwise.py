@@ -12,11 +12,11 @@ from scipy import special
 from scipy.special import logsumexp
 
 from popstats.arrays import FloatArray, IntArray
-from popstats.inference.data import RegimeDesign, StandardRows, replicate_variance, standard_rows
+from popstats.inference.data import RegimeDesign, StandardRows, replicate_variance
 from popstats.inference.exact import coefficient_posterior
-from popstats.inference.model import KEPT_RANGE, Hyper
+from popstats.inference.model import Hyper
 from popstats.inference.noise import distribution, log_density
-from popstats.inference.spread import precision_weights
+from popstats.inference.spread import weighted_rows
 
 if TYPE_CHECKING:
     from popstats.posterior.curves import FittedCurves
@@ -71,16 +71,10 @@ class RegimeSample:
 def fitted_points(fit: FittedCurves) -> tuple[RegimePoints, ...]:
     """Return the recipes of each fitted regime, in the order of `fit.fitted`."""
     found = []
-    for k, (regime, change) in enumerate(zip(fit.regimes, fit.spread_changes, strict=True)):
-        if regime.fitted:
-            members = fit.recipes.members[k]
-            mine = fit.recipes.table.iloc[members]
-            weight = None if change is None else precision_weights(mine, regime, change)
-            rows = standard_rows(mine, regime, weight)
-            design = rows.design()
-            design[:, : len(regime.fixed)] *= regime.fixed
-            kept = np.abs(regime.curve_scale.to_unit(mine["log_mcb"])) <= KEPT_RANGE
-            found.append(RegimePoints(regime, rows, members[kept], design))
+    for regime, numbers, rows in weighted_rows(fit.recipes, fit.regimes, fit.spread_changes):
+        design = rows.design()
+        design[:, : len(regime.fixed)] *= regime.fixed
+        found.append(RegimePoints(regime, rows, numbers, design))
     return tuple(found)
 
 

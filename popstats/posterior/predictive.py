@@ -13,7 +13,7 @@ from scipy import stats
 from popstats.arrays import FloatArray
 from popstats.findings import Finding, Kind, Span
 from popstats.inference.draws import interval
-from popstats.inference.noise import draw_standard
+from popstats.inference.noise import draw_noise
 from popstats.posterior.pointwise import (
     RegimePoints,
     RegimeSample,
@@ -96,11 +96,8 @@ def _shapes(points: RegimePoints, sample: RegimeSample, rng: np.random.Generator
     """Compare the residuals' shape with that of replicated data under the same draws."""
     observed, replicated = [], []
     for _, e, scale in sample.residuals(points):
-        shape = sample.shape
-        if shape is not None and sample.noise == "exgaussian":
-            shape = shape / scale
         observed.append(e / scale)
-        replicated.append(draw_standard(sample.noise, e.shape, shape, rng))
+        replicated.append(draw_noise(sample.noise, scale, sample.shape, rng) / scale)
     found = {}
     model = _summaries(np.concatenate(replicated))
     for name, values in _summaries(np.concatenate(observed)).items():
@@ -113,7 +110,11 @@ def _shapes(points: RegimePoints, sample: RegimeSample, rng: np.random.Generator
 def _summaries(z: FloatArray) -> dict[str, FloatArray]:
     """Return skewness, excess kurtosis and largest residual in standard deviations of each draw, (n, S) -> (S,)."""
     extreme = np.maximum(z.max(axis=0) - z.mean(axis=0), z.mean(axis=0) - z.min(axis=0))
-    return {"skewness": stats.skew(z), "kurtosis": stats.kurtosis(z), "largest": extreme / z.std(axis=0)}
+    return {
+        "skewness": np.asarray(stats.skew(z)),
+        "kurtosis": np.asarray(stats.kurtosis(z)),
+        "largest": extreme / z.std(axis=0),
+    }
 
 
 #: Fewer regimes than this: a line through the others would have next to no residual to judge itself by.

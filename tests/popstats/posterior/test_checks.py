@@ -9,6 +9,7 @@ import popstats
 from popstats.findings import Finding
 from popstats.inference.draws import Convergence
 from popstats.inference.model import Priors
+from popstats.posterior.checks import Checks
 
 
 def simulated(kind="normal", **settings):
@@ -32,7 +33,7 @@ def test_each_check_names_what_it_found() -> None:
     reason = Finding("R-hat", (), {"worst": 1.2, "most": 1.01})
     rejected.__dict__["convergence"] = Convergence((reason,), pd.DataFrame())
     found = popstats.check(rejected)
-    assert isinstance(found, popstats.Checks)
+    assert isinstance(found, Checks)
     assert found.findings[0] == reason
     assert set(found.frame["check"]) == {"convergence", "prediction", "prior"}
     told = found.frame.set_index("kind")["finding"]
