@@ -36,6 +36,8 @@ type Kind = Literal[
     # What a fit's own checks found.
     "heavy tails", "skewed up", "skewed down", "light tails", "far recipe", "wrong coverage", "not uniform", "breaks trend",
     "leans on priors", "robust to priors",
+    # What the limit follows over regimes.
+    "limit", "limit extrapolated",
     # What stands against relying on a best mCB.
     "predicts nothing", "winners elsewhere", "envelope elsewhere", "mix moves", "rests on few", "outliers bend", "pooled",
     "misfit",

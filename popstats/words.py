@@ -577,8 +577,8 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
     "C4": _by_outcome(
         "the best mCB predicts the limit",
         "the best mCB does not help to predict the limit",
-        ": with it beside the remaining cost, the error of a left-out regime's predicted limit {direction} by {change:3} "
-        "points ({count} regimes; permutation p = {lucky:2}); a constant alone errs by {constant:3} points",
+        ": beside a {law} in the remaining cost, it {direction} the error of a left-out regime's predicted limit by "
+        "{change:3} points ({count} regimes; permutation p = {lucky:2}); a constant alone errs by {constant:3} points",
     ),
     "S1": _by_outcome(
         "low-STD spaces beat high-STD spaces",
@@ -636,6 +636,15 @@ _WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
     "robust to priors": (
         "no optimum, near-optimal range or limit leans on the priors: between the priors to the power 0.8 and 1.25 no "
         "median moves by more than {moved:2} standard deviations"
+    ),
+    # What the limit follows over regimes.
+    "limit": (
+        "the limit at a reduction of {reduction:%1} is {limit:2} points, predicted by a {law} in the remaining cost, which "
+        "errs by {error:2} points for a regime left out"
+    ),
+    "limit extrapolated": (
+        "the limit at a reduction of {reduction:%1}, which lies beyond the fitted regimes, is extrapolated to {limit:2} "
+        "points by a {law} in the remaining cost; the interval spans the laws that predict left-out regimes about as well"
     ),
     # What stands against relying on a best mCB.
     "predicts nothing": "mCB predicts none of the drop that MACs leave open (cross-validated R² {r2:2})",

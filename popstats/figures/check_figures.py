@@ -165,7 +165,7 @@ def check_tables(analysis: Analysis) -> tuple[tuple[str, Table], ...]:
             _shapes(analysis),
         ),
         (
-            "Each regime's limit, predicted by a line through the other regimes: a surprise near 0 breaks the trend",
+            "Each regime's limit, predicted by the best law through the other regimes: a surprise near 0 breaks the trend",
             _limits(analysis),
         ),
         ("Prior sensitivity of each result", _priors(analysis)),

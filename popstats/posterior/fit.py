@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import altair as alt
     import xarray as xr
 
+    from popstats.posterior.limit_law import LimitLaw, LimitPrediction
     from popstats.posterior.predictive import PredictiveChecks
     from popstats.posterior.sensitivity import Sensitivity
 
@@ -256,6 +257,49 @@ class Fit(FittedCurves):
             for name, field in (("optimum", "log_mcb"), ("limit", "limit"))
         } if self.fitted and self.draws.edge_probability is None else {}  # fmt: skip
         return check_draws(self.draws, self.fitted, outcomes)
+
+    @cached_property
+    def limit_law(self) -> LimitLaw:
+        """The laws of the limit over regimes, compared by predicting each regime from the others: `.frame`, `.best`."""
+        from popstats.posterior.limit_law import limit_law
+
+        return limit_law(self)
+
+    def predict_limit(self, reduction: float) -> LimitPrediction:
+        """Predict the limit, the smallest expected drop, at a reduction that was not trained.
+
+        A power law, an exponential, a logarithm and a broken line (in the logarithm) of the remaining cost are fitted to
+        the regimes' limits with their uncertainty, and compared by predicting each regime from the others. The best one
+        predicts.
+
+        Parameters
+        ----------
+        reduction : float
+            Fraction removed on the fit's axis, in (0, 1). A reduction beyond the regimes is an extrapolation: the result
+            says so, and its interval spans all laws that are not told apart from the best.
+
+        Returns
+        -------
+        LimitPrediction
+            `.limit`, `.lower`, `.upper` (percentage points, 90 %), `.law`, `.extrapolated`, and `.frame`, the four laws with
+            their errors and predictions.
+
+        Raises
+        ------
+        FitError
+            If fewer than five regimes were fitted, or the remaining cost lies further than a factor of 1.5 beyond them.
+
+        Examples
+        --------
+        >>> import popstats
+        >>> population = popstats.simulate_population(regimes=[0.3, 0.5, 0.6, 0.7, 0.8, 0.85], n=150)
+        >>> found = popstats.fit(population).predict_limit(reduction=0.75)
+        >>> found.law, found.extrapolated, round(found.limit, 1)  # the truth is 0.3 - 1.5 log 0.25
+        ('logarithm', False, 2.4)
+        """
+        from popstats.posterior.limit_law import predict
+
+        return predict(self.limit_law, reduction)
 
     @cached_property
     def predictive_checks(self) -> PredictiveChecks:

@@ -12,8 +12,8 @@ from scipy import stats
 
 from popstats.arrays import FloatArray
 from popstats.findings import Finding, Kind, Span
-from popstats.inference.draws import interval
 from popstats.inference.noise import draw_noise
+from popstats.posterior.limit_law import LEFT_OUT, MINIMUM_REGIMES, limit_law
 from popstats.posterior.pointwise import (
     RegimePoints,
     RegimeSample,
@@ -47,8 +47,7 @@ class PredictiveChecks:
     # replicated data) and `*_p` (posterior predictive p-value: share of replicated data with at least as large
     # a value; near 0 or 1 is a misfit).
     frame: pd.DataFrame
-    # Each regime's limit as predicted from the other regimes; see `limit_forecast.forecast_limits`.
-    limits: pd.DataFrame
+    limits: pd.DataFrame  # Each regime's limit as predicted from the other regimes; see `LimitLaw.left_out`.
     alerts: tuple[Finding, ...]  # What does not fit, one per regime and kind; empty if nothing.
     # (n,); The LOO-PIT values of each regime's recipes; uniform where the model is right.
     loo_pit: Mapping[str, FloatArray]
@@ -68,7 +67,8 @@ def check_predictions(fit: FittedCurves) -> PredictiveChecks:
         rng = np.random.default_rng([fit.settings.random_seed, k, 3])
         shapes = _shapes(points, sample_of(fit, k, picked), rng)
         rows.append({"regime": points.regime.label, "recipes": pit.size, **_coverage(pit), **shapes})
-    frame, limits = pd.DataFrame(rows), forecast_limits(fit)
+    frame = pd.DataFrame(rows)
+    limits = limit_law(fit).left_out if len(rows) >= MINIMUM_REGIMES else pd.DataFrame(columns=LEFT_OUT)
     return PredictiveChecks(frame, limits, alerts_of(frame, limits, fit.settings.noise), pits)
 
 
@@ -115,57 +115,6 @@ def _summaries(z: FloatArray) -> dict[str, FloatArray]:
         "kurtosis": np.asarray(stats.kurtosis(z)),
         "largest": extreme / z.std(axis=0),
     }
-
-
-#: Fewer regimes than this: a line through the others would have next to no residual to judge itself by.
-MINIMUM_REGIMES = 5
-
-_COLUMNS = ["regime", "limit", "predicted", "predicted_lower", "predicted_upper", "surprise", "beyond"]
-
-
-def forecast_limits(fit: FittedCurves) -> pd.DataFrame:
-    """Predict each fitted regime's limit by a line in -log(1 - reduction) through the other regimes' limits.
-
-    The line is fitted draw by draw, and its predictions include its residual spread (Student-t), so that a
-    line that does not hold predicts wide intervals, not wrong ones.
-    """
-    if len(fit.fitted) < MINIMUM_REGIMES:
-        return pd.DataFrame(columns=_COLUMNS)
-    x = -np.log1p(-np.array([r.target for r in fit.fitted]))
-    limits = np.stack([o.limit for o in fit.optimum_draws], axis=1)
-    rng = np.random.default_rng([fit.settings.random_seed, 4])
-    rows = []
-    for k, regime in enumerate(fit.fitted):
-        others = np.arange(x.size) != k
-        predicted = _predict(x[others], limits[:, others], float(x[k]), rng)
-        low, high = interval(predicted)
-        above = float((predicted > limits[:, k]).mean())
-        rows.append(
-            {
-                "regime": regime.label,
-                "limit": float(np.median(limits[:, k])),
-                "predicted": float(np.median(predicted)),
-                "predicted_lower": float(low),
-                "predicted_upper": float(high),
-                "surprise": 2.0 * min(above, 1.0 - above),
-                "beyond": not x[others].min() <= x[k] <= x[others].max(),
-            }
-        )
-    return pd.DataFrame(rows, columns=_COLUMNS)
-
-
-def _predict(x: FloatArray, y: FloatArray, at: float, rng: np.random.Generator) -> FloatArray:
-    """Draw from the predictive distribution of a line through (x, y[s]) at `at`, for each row s of y."""
-    centred = x - x.mean()
-    total = float(centred @ centred)
-    slope = y @ centred / total
-    mean = y.mean(axis=1)
-    residual = y - mean[:, None] - slope[:, None] * centred
-    freedom = x.size - 2
-    spread = np.sqrt(
-        (residual**2).sum(axis=1) / freedom * (1.0 + 1.0 / x.size + (at - x.mean()) ** 2 / total)
-    )
-    return np.asarray(mean + slope * (at - x.mean()) + spread * rng.standard_t(freedom, size=mean.size))
 
 
 #: A p-value this near to 0 or 1, counted over all regimes, is a misfit ... (Posterior predictive p-values are
