@@ -22,8 +22,6 @@ RATES = ROOT / "popstats" / "planning"
 NEAR_OPTIMAL = ("coverage_near_lower", "coverage_near_upper")
 #: A truth under which the claim holds in at most this share of regimes, by the chance of their range, is a null.
 NEVER = 0.01
-#: Subsamples that hold more than this share of a regime are nearly the whole: their coverage is too high.
-LARGEST_SHARE = 0.5
 
 
 def column_table() -> str:
@@ -104,24 +102,6 @@ def null_table() -> str:
     return _markdown(["truth", *(f"{n:,} recipes" for n in sizes)], lines)
 
 
-def subsample_table() -> str:
-    """Return verdicts of subsamples of a real table against the whole, by number of recipes, as Markdown."""
-    head = [
-        "recipes per regime",
-        "supported where the whole is",
-        "refuted where the whole is",
-        "the opposite of the whole",
-    ]
-    head += ["near-optimal bounds", "limit"]
-    lines = []
-    for n, own in _by(_stored("plasmode"), "n").items():
-        shares = [_range([r for r in own if r["whole"] == word], word) for word in ("supported", "refuted")]
-        small = [row for row in own if row["share_of_population"] <= LARGEST_SHARE]
-        covered = [_range(small, *NEAR_OPTIMAL), _range(small, "coverage_limit")]
-        lines.append([f"{n:,}", *shares, _range(own, "contradicted"), *covered])
-    return _markdown(head, lines)
-
-
 def _stored(name: str) -> list[dict[str, Any]]:
     return list(json.loads((RATES / f"{name}.json").read_text())["rows"])
 
@@ -146,7 +126,7 @@ def _markdown(head: list[str], lines: list[list[str]]) -> str:
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/columns.md": {"columns": column_table},
     "docs/modules.md": {"modules": module_table},
-    "docs/error-rates.md": {"simulated": simulated_table, "nulls": null_table, "subsamples": subsample_table},
+    "docs/error-rates.md": {"simulated": simulated_table, "nulls": null_table},
 }
 
 

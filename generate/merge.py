@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from generate.run.folder import POPULATION, RunFolder, write_whole
+from generate.run.folder import POPULATION, RunFolder, write_table
 from generate.run.prepare import metadata
 from generate.train.original import OriginalNumbers
 from popstats.errors import BAD_INPUT, PopstatsError, PopulationError
@@ -50,11 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def merge_populations(sources: Sequence[Path], name: str | None = None) -> pa.Table:
     """Return the rows of all sources, each subnetwork once, with a footer that holds all plans."""
-    tables = [_read(source) for source in sources]
+    tables = [_read_run(source) if source.is_dir() else _read_table(source) for source in sources]
     footers = [columns.read_footer(table.schema) for table in tables]
     _check_same_original(sources, footers)
     name = name or "+".join(dict.fromkeys(str(footer["population"]) for footer in footers))
     rows = _distinct([row for table in tables for row in table.to_pylist()])
+    kinds = sorted({row.get("pruning") or "filters" for row in rows})
+    if len(kinds) > 1:
+        raise PopulationError(
+            f"the sources prune {' and '.join(kinds)}, whose widths and costs differ in kind; merge populations of one kind."
+        )
     footer = {
         "population": name,
         "plan": _joined([footer["plan"] for footer in footers]),
@@ -69,10 +74,6 @@ def _joined(parts: list[Any]) -> Any:
     """Return the one part, or all of them in a list; what was merged before is taken apart again."""
     flat = [one for part in parts for one in part.get("merged", [part])]
     return flat[0] if len(flat) == 1 else {"merged": flat}
-
-
-def _read(source: Path) -> pa.Table:
-    return _read_run(source) if source.is_dir() else _read_table(source)
 
 
 def _read_run(source: Path) -> pa.Table:
@@ -144,9 +145,7 @@ def _write(table: pa.Table, out: Path) -> None:
         raise PopulationError(
             f"{path.parent} cannot be made ({error.strerror}). Choose another -o."
         ) from error
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    write_whole(path, sink.getvalue().to_pybytes())
+    write_table(path, table)
 
 
 if __name__ == "__main__":

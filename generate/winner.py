@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import math
+import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 from generate.plan import BASELINES, DEFAULT_PLAN, Plan, SearchPlan, plan_from_dict, read_plan
 from generate.population import (
     RUNS,
-    Run,
     add_run_options,
     called_python,
     chosen_device,
     guarded,
-    make,
-    print_finished,
+    number,
     show_status,
 )
 from popstats.errors import PlanError
 
 if TYPE_CHECKING:
     import torch
+
+    from generate.workers.executor import Run
 
 # Share of the test images that no choice is made by.
 STATEMENT_SHARE = 0.5
@@ -42,7 +42,7 @@ network = generate.load_subnetwork({recipe!r}, {weights!r}, network)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 0 complete, 2 bad input or an error, 3 stopped before the end."""
     options = _parser().parse_args(arguments)
-    return guarded(lambda: _run(options))
+    return guarded(_run, options, lambda: options.out or RUNS / _search_plan(options, None, None).name)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,7 +55,10 @@ def _parser() -> argparse.ArgumentParser:
         "plan", nargs="?", type=Path, metavar="PLAN.toml", help="network, images, retraining; default: digits"
     )
     parser.add_argument(
-        "--reduction", type=_share, metavar="SHARE", help="share of the cost to remove, such as 0.9"
+        "--reduction",
+        type=number(float, lambda share: 0 < share < 1, "a share between 0 and 1 (0.9 removes nine tenths)"),
+        metavar="SHARE",
+        help="share of the cost to remove, such as 0.9",
     )
     parser.add_argument(
         "--axis", choices=("macs", "params"), default="macs", help="which cost; default: macs"
@@ -85,18 +88,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(
-            f"expected a share between 0 and 1 (0.9 removes nine tenths); got {text!r}"
-        )
-    return value
-
-
 def _run(options: argparse.Namespace) -> int:
     present = _folder_plan(options.out)
     device = None if options.status else chosen_device(options.device)
@@ -109,8 +100,13 @@ def _run(options: argparse.Namespace) -> int:
         from generate.run.dry_run import print_search_dry_run
 
         return print_search_dry_run(plan, device, options.workers, 0 if pilot is None else len(pilot[1]))
+    from generate.run.folder import RunFolder
+    from generate.workers.executor import make, print_finished
+
     if pilot is not None:
-        _store_pilot(path, pilot)
+        folder = RunFolder(path)
+        folder.create()
+        folder.write_part("pilot.json", {"widths": pilot[0], "outcomes": pilot[1]})
     run = make(plan, path, device, options)
     if (status := print_finished(run)) != 0:
         return status
@@ -224,19 +220,11 @@ def _read_pilot(plan: Plan) -> tuple[list[list[int]], list[float]] | None:
     return [row["widths"] for row in rows], [outcome_of(row) for row in rows]
 
 
-def _store_pilot(path: Path, pilot: tuple[list[list[int]], list[float]]) -> None:
-    from generate.run.folder import RunFolder
-
-    folder = RunFolder(path)
-    folder.create()
-    folder.write_pilot(*pilot)
-
-
 def _hand_over(run: Run, device: torch.device) -> int:
     """Write recipe, weights and page of the winner; print what it gained."""
     from generate.run.folder import write_whole
     from generate.run.prepare import worker_context
-    from generate.run.statement import make_statement, recipe_bytes, recipe_content
+    from generate.run.statement import make_statement, recipe_content
     from generate.run.winner_page import winner_page
 
     folder, out = run.folder, run.folder.path
@@ -244,7 +232,7 @@ def _hand_over(run: Run, device: torch.device) -> int:
     statement = make_statement(folder, context)
     weights, recipe, page = out / "winner.safetensors", out / "recipe.json", out / "report.html"
     write_whole(weights, folder.trained_weights(statement.network_id).read_bytes())
-    write_whole(recipe, recipe_bytes(recipe_content(context, statement)))
+    write_whole(recipe, (json.dumps(recipe_content(context, statement), indent=2) + "\n").encode())
     named, images = run.plan.network, context.images
     loader = LOADER.format(
         network=named.name,

@@ -30,16 +30,12 @@ _SAVED = "is a saved fit and holds its own table and settings. Fit the table aga
 _GUESSED = (
     "without a population, the plan is made from a guess. Give a pilot population, or leave these options out"
 )
-_SIMULATED = (
-    "populations are simulated, and no table is read. Give one with --plasmode, or leave these options out"
-)
-_SUBSAMPLED = (
-    "subsamples of one table are judged, by the exact method and in one process. Leave these options out"
-)
 _NO_BUDGET = (
     "without a budget, all supported reductions are predicted. Give --reduction or --drop, or leave these out"
 )
-#: Above so many trainings, `fit` does not wait for the predictive checks.
+#: What `calibrate` prints of each setting.
+_SHOWN_RATES = "^(truth|n|rise|regimes|coverage_mcb|coverage_limit|supported|refuted|false_.*)$"
+#: Above this many trainings, `fit` does not wait for the predictive checks.
 _CHECKED_TRAININGS = 50_000
 #: Longer lines are hard to read, however wide the terminal is.
 _WIDEST = 110
@@ -116,21 +112,20 @@ def _fit(options: argparse.Namespace) -> int:
         raise PopstatsError(_why_nothing(fit))
     if options.output:
         fit.save(options.output)
-    checked = sum(r.n for r in fit.fitted) <= _CHECKED_TRAININGS
+    checked = sum(r.n for r in fit.fitted) <= _CHECKED_TRAININGS and fit.settings.curve == "smooth"
     optima = fit.optima()
     found = {
         "population": fit.population.name,
         "ok": fit.convergence.ok,
-        "reasons": list(sentences(fit.convergence.reasons)),
-        "alerts": _alerts(fit) if checked else None,
+        "reasons": sentences(fit.convergence.reasons),
+        "alerts": sentences(fit.predictive_checks.alerts, command_line=True) if checked else None,
         "seconds": fit.seconds,
         "optima": optima.assign(
             outcome=optima["regime"].map(optimum_outcomes(fit)),
             near_optimal=optima["regime"].map(near_optimal(fit)),
         ),
     }
-    saved = f"\nSaved: {options.output}" if options.output else ""
-    _say(options, found, "" if options.json else f"{fit_text(fit, checked, _width())}{saved}")
+    _say(options, found, "" if options.json else fit_text(fit, checked, _width()), options.output)
     return _status(fit)
 
 
@@ -156,15 +151,6 @@ def _why_nothing(fit: Fit) -> str:
         f"The table's {len(population):,} trainings by {axis} reduction: {held}. Choose regimes with at least "
         f"{MINIMUM_RECIPES} recipes of different mCB, or add recipes"
     )
-
-
-def _alerts(fit: Fit) -> list[str] | None:
-    """Return what the predictive checks found, in options' words; None for a curve that has none."""
-    from popstats.words import sentences
-
-    if fit.settings.curve != "smooth":
-        return None
-    return list(sentences(fit.predictive_checks.alerts, command_line=True))
 
 
 def _judge(options: argparse.Namespace) -> int:
@@ -231,14 +217,13 @@ def _recommend(options: argparse.Namespace) -> int:
     )
     if options.output:
         (recipe.to_toml if options.output.suffix == ".toml" else recipe.to_json)(options.output)
-    saved = f"\nSaved: {options.output}" if options.output else ""
-    table = recipe.frame.to_string(index=False, float_format=lambda v: f"{v:.6g}")
+    table = recipe.frame.set_index("name").T.to_string(float_format=lambda v: f"{v:.6g}")
     value = {
         "axis": recipe.axis, "reduction": recipe.reduction, "recipes": recipe.frame,
         "gain": [recipe.gain, recipe.gain_lower, recipe.gain_upper],
         "note": recipe.note,
     }  # fmt: skip
-    _say(options, value, f"{recipe.sentence}\n{table}{saved}")
+    _say(options, value, f"{recipe.sentence}\n{table}", options.output)
     return DONE
 
 
@@ -255,21 +240,13 @@ def _table_of(path: Path | None) -> Any:
 
 def _refine(options: argparse.Namespace) -> int:
     from popstats.planning.refine import refine
-    from popstats.report.terminal import optimum_outcomes
 
     check_output(options.output, ".toml")
     fit = _fitted(options, options.population)
     space = refine(fit, regime=_regime(options.regime), by=options.by)
     if options.output:
         space.to_toml(options.output)
-    outcome = optimum_outcomes(fit)[space.regime]
-    lines = [repr(space)[1:-1]]
-    if options.by == "mcb" and outcome != "supported":
-        lines.append(
-            f"Note: C3a, that there is a best mCB, is {outcome} in this regime; the range only says where the fit is lowest."
-        )
-    lines += [f"Saved: {options.output}"] if options.output else []
-    _say(options, {**vars(space), "outcome": outcome}, "\n".join(lines))
+    _say(options, vars(space), repr(space)[1:-1], options.output)
     return _status(fit)
 
 
@@ -343,69 +320,37 @@ def _calibrate(options: argparse.Namespace) -> int:
     from popstats.planning.error_rates import FULL, QUICK, calibrate
 
     check_output(options.output, ".json")
-    if options.plasmode is not None:
-        return _judge_subsamples(options)
-    refuse_ignored(options, TABLE_OPTIONS, _SIMULATED)
     size = QUICK if options.quick else FULL
     chosen = {name: value for name in ("method", "workers") if (value := getattr(options, name)) is not None}
     found = calibrate(size["settings"], size["repetitions"], seed=options.seed, **chosen)
     if options.output:
         found.to_json(options.output)
-    shown = [
-        "truth",
-        "n",
-        "rise",
-        "regimes",
-        "coverage_mcb",
-        "coverage_limit",
-        "supported",
-        "refuted",
-        "false_supported",
-        "false_refuted",
-    ]
-    text = found.table[shown].to_string(index=False, float_format=lambda v: f"{v:.2f}", na_rep="-")
-    _say(options, found.table.to_dict("records"), f"{text}\n{repr(found)[1:-1]}")
-    return DONE
-
-
-def _judge_subsamples(options: argparse.Namespace) -> int:
-    from popstats.planning.subsamples import judge_subsamples
-
-    refuse_ignored(options, ("quick", "method", "workers"), _SUBSAMPLED)
-    found = judge_subsamples(_population(options, options.plasmode), seed=options.seed)
-    if options.output:
-        found.to_json(options.output)
-    text = found.table.to_string(index=False, float_format=lambda v: f"{v:.2f}")
-    _say(options, found.table.to_dict("records"), f"{text}\n{repr(found)[1:-1]}")
+    shown = found.table.filter(regex=_SHOWN_RATES)
+    text = f"{shown.to_string(index=False, float_format='{:.2f}'.format, na_rep='-')}\n{repr(found)[1:-1]}"
+    _say(options, found.table, text, options.output)
     return DONE
 
 
 def _population(options: argparse.Namespace, source: str) -> Population:
+    from pandas.api.types import is_numeric_dtype
+
     from popstats.population.files import load_population
 
-    settings: dict[str, Any] = {"columns": _columns(options.column), "original": _original(options)}
-    settings |= {
+    settings: dict[str, Any] = {
+        "columns": _pairs(options.column, "--column", "OURS=THEIRS, e.g. macs=flops"),
+        "original": _original(options),
         "widths": [w for w in options.widths.split(",") if w],
         "accuracy_kind": options.accuracy_kind,
         "name": options.name,
     }
     population = load_population(source, **{key: value for key, value in settings.items() if value})
-    return _chosen(population, options.where)
-
-
-def _chosen(population: Population, conditions: list[str]) -> Population:
-    """Keep the rows that --where asks for, and say in the population's name which they are."""
-    from pandas.api.types import is_numeric_dtype
-
-    for column, text in _pairs(conditions, "--where", "COLUMN=VALUE, e.g. retraining=fine-tune").items():
+    # The population's name says which rows --where keeps.
+    wanted = _pairs(options.where, "--where", "COLUMN=VALUE, e.g. retraining=fine-tune")
+    for column, text in wanted.items():
         numbers = column in population.frame and is_numeric_dtype(population.frame[column])
         chosen = population.where(**{column: _number(text, "--where") if numbers else text})
         population = replace(chosen, name=f"{population.name}, {column} {text}")
     return population
-
-
-def _columns(pairs: list[str]) -> dict[str, str]:
-    return _pairs(pairs, "--column", "OURS=THEIRS, e.g. macs=flops")
 
 
 def _pairs(texts: list[str], option: str, expected: str) -> dict[str, str]:
@@ -486,8 +431,10 @@ _COMMANDS: Mapping[str, Command] = {
 }
 
 
-def _say(options: argparse.Namespace, value: Any, text: str) -> None:
-    print(json.dumps(_plain(value), ensure_ascii=False) if options.json else text)
+def _say(options: argparse.Namespace, value: Any, text: str, saved: Path | None = None) -> None:
+    """Print a command's answer, and where it was saved; JSON with --json."""
+    lines = text if saved is None else f"{text}\nSaved: {saved}"
+    print(json.dumps(_plain(value), ensure_ascii=False) if options.json else lines)
 
 
 def _plain(value: Any) -> Any:

@@ -5,6 +5,8 @@ An error says what was expected, what came, where (file, column, first rows) and
 
 #: Exit status of every command of both packages that ends with one of these errors.
 BAD_INPUT = 2
+#: Exit status of a command of generate that stopped before its end; rerun it to resume.
+STOPPED = 3
 
 
 class PopstatsError(Exception):
@@ -42,4 +44,4 @@ class FitError(PopstatsError):
 
 
 class ConvergenceError(FitError):
-    """A fit that its own diagnostics reject, where the caller asked for one that they accept."""
+    """A fit that its own diagnostics reject, where the caller required one that they accept."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from popstats.errors import PopstatsError
 
 Command = Callable[[argparse.Namespace], int]
-Parsers = list[argparse.ArgumentParser]
+#: What argparse is told of each option, by its flag; without dashes, an argument by position.
+Options = Mapping[str, Mapping[str, Any]]
 
 _DESCRIPTION = """\
 Statistics for populations of pruned subnetworks: is there a best
@@ -38,24 +41,120 @@ examples:
 exit status: 0 done; 2 bad input, or no regime could be fitted; 3 the fit was
 rejected by its own diagnostics (its output is written all the same)"""
 
-_POPULATION = "shipped name, run folder, or table (.csv, .parquet, .xlsx, .jsonl, ...)"
 
-#: Command -> a line for the list of commands, and what its own help adds.
-_HELP = {
-    "list": ("name the shipped populations", ""),
-    "check": (
+def _option(text: str, metavar: str | None = None, **more: Any) -> Mapping[str, Any]:
+    return {"help": text, "metavar": metavar, **more}
+
+
+def _number(text: str, metavar: str = "POINTS", default: float | None = None) -> Mapping[str, Any]:
+    shown = "" if default is None else f" (default: {default:g})"
+    return _option(f"{text}{shown}", metavar, type=float, default=default)
+
+
+def _choice(text: str, *choices: str, default: str | None = None) -> Mapping[str, Any]:
+    return {"help": text, "choices": choices, "default": default}
+
+
+def _repeated(text: str, metavar: str) -> Mapping[str, Any]:
+    return _option(f"{text} (repeat)", metavar, action="append", default=[])
+
+
+def _file(text: str, metavar: str = "FILE", **more: Any) -> Mapping[str, Any]:
+    return _option(text, metavar, type=Path, **more)
+
+
+def _fractions(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected fractions such as 0.5,0.7, got {text!r}") from error
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, got {text!r}")
+    return int(text)
+
+
+_POPULATION = "shipped name, run folder, or table (.csv, .parquet, .xlsx, .jsonl, ...)"
+_A_TABLE = {"population": _option(_POPULATION, "POP")}
+_A_FIT = {"population": _option(f"{_POPULATION}, or a fit that `fit -o` saved (.nc)", "POP")}
+_AXES = ("macs", "params")
+
+_TABLE: Options = {
+    "--original-macs": _number("the original network's multiply-accumulates, in the table's unit", "N"),
+    "--original-params": _number("... its parameters", "N"),
+    "--original-accuracy": _number("... its test accuracy", "PERCENT"),
+    "--column": _repeated("a column's name in the table, e.g. macs=flops", "OURS=THEIRS"),
+    "--widths": _option("columns that hold the layer groups' widths", "A,B,...", default=""),
+    "--accuracy-kind": _option(
+        "which accuracy the table holds: last (test images, last epoch), best_test, last_val, best_val or unknown",
+        "KIND",
+    ),
+    "--name": _option("the population's name"),
+    "--where": _repeated("only these rows, e.g. retraining=fine-tune", "COLUMN=VALUE"),
+}
+_FIT: Options = {
+    "--axis": _choice("the reduction that defines a regime (default: the plan's, else macs)", *_AXES),
+    "--regimes": _option(
+        "centres, e.g. 0.5,0.7 (default: the plan's, else cells of a factor of 1.25 in remaining cost)",
+        "R,R,...",
+        type=_fractions,
+    ),
+    "--method": _choice(
+        "exact: closed form, under a second; nuts: the same model sampled by PyMC (default: exact)",
+        "exact",
+        "nuts",
+    ),
+    "--noise": _option(
+        "distribution about the curve: normal; student where a few networks collapse; or exgaussian, "
+        "the curve as what is attainable (default: normal)",
+        "KIND",
+    ),
+    "--curve": _option(
+        "smooth; or quadratic or asymmetric, companions that are fitted and compared but never judged",
+        "SHAPE",
+    ),
+    "--seed": _option("same seed, same draws (default: 0)", type=_seed),
+}
+#: Options that say how a table is read, and how it is fitted; a saved fit has its own answers to all of them.
+TABLE_OPTIONS, FIT_OPTIONS = (
+    tuple(flag[2:].replace("-", "_") for flag in options) for options in (_TABLE, _FIT)
+)
+
+
+@dataclass(frozen=True)
+class _Usage:
+    """What a command is for and what it takes."""
+
+    line: str  # in the list of commands
+    more: str = ""  # that its own help adds
+    own: Options = field(default_factory=dict)
+    shared: tuple[tuple[str, Options], ...] = ()  # title and options of each group
+
+
+_READS = (("tables made elsewhere", _TABLE),)
+_FITS = (*_READS, ("fit", _FIT))
+
+_USAGES: Mapping[str, _Usage] = {
+    "list": _Usage("name the shipped populations"),
+    "check": _Usage(
         "read a table, check every value, and say what is in it",
         "Nothing is fitted. A table that does not fit is refused with what was\n"
         "expected, what came, in which rows, and what to do.",
+        _A_TABLE,
+        _READS,
     ),
-    "fit": (
+    "fit": _Usage(
         "fit the curves and print the best mCB of every regime",
         "One line per pruning regime: whether there is a best mCB (C3a), the mCB values\n"
         "whose expected drop is within 0.05 points of the lowest, where it is lowest,\n"
         "and how low. Intervals are 90 %. Choose recipes by the near-optimal range, and\n"
         "only where the best mCB is supported.",
+        {**_A_FIT, "--output": _file("save the fit", "FILE.nc")},
+        _FITS,
     ),
-    "judge": (
+    "judge": _Usage(
         "judge the conjectures",
         "Each conjecture in each regime gets one of four words: supported, refuted,\n"
         "undecided, or not assessable (with the reason).\n\n"
@@ -70,49 +169,119 @@ _HELP = {
         "  S1   spaces whose layers are pruned evenly beat uneven ones\n"
         "  R1   the retraining technique does not move the optimum\n"
         "  M1   mCB explains something that the layers' widths do not; read it beside C3a",
+        {
+            **_A_FIT,
+            "--threshold": _repeated(
+                "another threshold, e.g. rise=0.2; a wrong name lists them", "NAME=VALUE"
+            ),
+        },
+        _FITS,
     ),
-    "recommend": (
+    "recommend": _Usage(
         "say which widths to keep at a budget",
         "The recipe that the width law predicts best, beside uniform pruning, with 90 %\n"
         "intervals: for a budget (--reduction 0.8), or for the largest reduction whose\n"
-        "drop is at most so many points with probability 0.95 (--drop 1). With neither,\n"
+        "drop is at most this many points with probability 0.95 (--drop 1). With neither,\n"
         "the predicted drops over all supported reductions.",
+        {
+            **_A_TABLE,
+            "--reduction": _number("share of the cost to remove, e.g. 0.8", "R"),
+            "--drop": _number("tolerated drop in accuracy points, e.g. 1"),
+            "--axis": _choice("what the budget limits (default: the plan's axis, else macs)", *_AXES),
+            "--candidates": _file("recipes to choose from, .csv or .parquet: groups, macs, params"),
+            "--output": _file("save the recipe: .json, or .toml for a plan's space"),
+        },
+        _READS,
     ),
-    "report": (
+    "report": _Usage(
         "write the report, one HTML file that opens offline",
         "What to do first, then the main figure, the best networks, every verdict and\n"
         "the rest. Two or more populations are compared side by side. FILE.html.json\n"
         "holds the same for machines. A FILE.pdf is printed with an installed Chromium.",
+        {
+            "population": _option(
+                f"{_POPULATION}, or a saved fit (.nc); two or more are compared", "POP", nargs="+"
+            ),
+            "--output": _file("FILE.html, or FILE.pdf", required=True),
+        },
+        _FITS,
     ),
-    "refine": (
+    "refine": _Usage(
         "propose the recipe space for the next run of generate",
         "By mCB: the near-optimal range (and low STD, where that is supported). By\n"
         "widths: a band for each group, where the table has widths. Either says what it\n"
         "is expected to gain over as many recipes of the whole space. A plan reads the\n"
-        "file: space = \"refined:FILE.toml\".",
+        'file: space = "refined:FILE.toml".',
+        {
+            **_A_FIT,
+            "--output": _file("save the space for a plan", "FILE.toml"),
+            "--regime": _option("the regime's centre, e.g. 0.75", "R", required=True),
+            "--by": _choice("what bounds the space (default: mcb)", "mcb", "widths", default="mcb"),
+        },
+        _FITS,
     ),
-    "compare": (
+    "compare": _Usage(
         "compare how well two models predict (PSIS-LOO)",
         "Two fits of the same table, which differ in noise, curve or method:\n\n"
         "  python -m popstats fit mine.parquet -o normal.nc\n"
         "  python -m popstats fit mine.parquet --noise student -o student.nc\n"
         "  python -m popstats compare normal.nc student.nc",
+        {"population": _option("two fits of the same table, saved by `fit -o` (.nc)", "FIT", nargs=2)},
+        _FITS,
     ),
-    "plan-size": (
+    "plan-size": _Usage(
         "plan how many recipes and seeds a regime needs",
         "By simulation from a pilot population's fit, or from a guess of noise and rise.",
+        {
+            "population": _option(
+                f"a pilot: {_POPULATION}, or a fit that `fit -o` saved (.nc); without one the plan is made "
+                "from a guess",
+                "POP",
+                nargs="?",
+            ),
+            "--regime": _option(
+                "a regime's centre (repeat), or all; default: the one with the widest interval",
+                "R",
+                action="append",
+            ),
+            "--width": _number("target width of the 90 %% intervals at both ends", "MCB", 0.2),
+            "--guess-noise": _number("of a guess: spread of trainings"),
+            "--guess-rise": _number("of a guess: height of the curve's ends"),
+        },
+        _FITS,
     ),
-    "simulate": (
+    "simulate": _Usage(
         "make a population whose truth is known",
         "For trying things out: fit it, and compare with the truth that is printed here.",
+        {
+            "--truth": _option(
+                "name of the true curve (default: quadratic); a wrong one lists them", default="quadratic"
+            ),
+            "--regimes": _option(
+                "centres (default: 0.5,0.7,0.85)", "R,R,...", type=_fractions, default=[0.5, 0.7, 0.85]
+            ),
+            "--n": _option("recipes per regime (default: 100)", type=int, default=100),
+            "--rise": _number("height of the curve at the range's ends", default=0.4),
+            "--noise": _number("standard deviation about it", default=0.15),
+            "--seeds": _option("trainings per recipe (default: 1)", type=int, default=1),
+            "--seed": _option("same seed, same population (default: 0)", type=_seed, default=0),
+            "--output": _file("the table", "FILE.parquet", required=True),
+        },
     ),
-    "calibrate": (
+    "calibrate": _Usage(
         "measure the verdicts' error rates on simulated truths",
-        "False \"supported\", false \"refuted\", coverage of the intervals, and power against\n"
+        'False "supported", false "refuted", coverage of the intervals, and power against\n'
         "the number of recipes. The full table takes about eight minutes with\n"
         "--workers 2, --quick under a minute.",
+        {
+            "--quick": {"action": "store_true", "help": "a few truths, 30 regimes each (under a minute)"},
+            "--method": _choice("of the fits (default: exact)", "exact", "nuts"),
+            "--workers": _option("processes (default: 1)", "N", type=int),
+            "--seed": _option("same seed, same table (default: 0)", type=_seed, default=0),
+            "--output": _file("save the table", "FILE.json"),
+        },
     ),
-}  # fmt: skip
+}
 
 
 def command_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
@@ -124,22 +293,25 @@ def command_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
-    json_only, table, fitting = _json_options(), _table_options(), _fit_options()
-    parents = {name: [json_only, table, fitting] for name in commands}
-    parents |= {"list": [json_only], "simulate": [json_only]}
-    parents |= {name: [json_only, table] for name in ("check", "recommend", "calibrate")}
     for name, run in commands.items():
-        line, more = _HELP[name]
+        usage = _USAGES[name]
+        more = f"\n\n{usage.more}" if usage.more else ""
         own = made.add_parser(
             name,
-            help=line,
-            description=f"{line[0].upper()}{line[1:]}.{f'{chr(10)}{chr(10)}{more}' if more else ''}",
+            help=usage.line,
+            description=f"{usage.line[0].upper()}{usage.line[1:]}.{more}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            parents=parents[name],
         )
         own.set_defaults(run=run)
-        _OWN_OPTIONS[name](own)
+        _add(own, {"--json": {"action": "store_true", "help": "print JSON, for machines"}, **usage.own})
+        for title, options in usage.shared:
+            _add(own.add_argument_group(title), options)
     return parser
+
+
+def _add(parser: argparse.ArgumentParser | argparse._ArgumentGroup, options: Options) -> None:
+    for flag, settings in options.items():
+        parser.add_argument(*(("-o", flag) if flag == "--output" else (flag,)), **settings)
 
 
 def refuse_ignored(options: argparse.Namespace, names: Iterable[str], why: str) -> None:
@@ -174,274 +346,3 @@ def check_output(path: Path | None, *endings: str) -> None:
     folder = folder_for(path)
     if not os.access(path if path.exists() else folder, os.W_OK):
         raise PopstatsError(f"-o: no permission to write {path}; write elsewhere")
-
-
-def _json_options() -> argparse.ArgumentParser:
-    parent = argparse.ArgumentParser(add_help=False)
-    parent.add_argument("--json", action="store_true", help="print JSON, for machines")
-    return parent
-
-
-def _table_options() -> argparse.ArgumentParser:
-    parent = argparse.ArgumentParser(add_help=False)
-    group = parent.add_argument_group("tables made elsewhere")
-    group.add_argument(
-        "--original-macs",
-        type=float,
-        metavar="N",
-        help="the original network's multiply-accumulates, in the table's unit",
-    )
-    group.add_argument("--original-params", type=float, metavar="N", help="... its parameters")
-    group.add_argument("--original-accuracy", type=float, metavar="PERCENT", help="... its test accuracy")
-    group.add_argument(
-        "--column",
-        action="append",
-        default=[],
-        metavar="OURS=THEIRS",
-        help="a column's name in the table, e.g. macs=flops (repeat)",
-    )
-    group.add_argument(
-        "--widths", default="", metavar="A,B,...", help="columns that hold the layer groups' widths"
-    )
-    group.add_argument(
-        "--accuracy-kind",
-        metavar="KIND",
-        help="which accuracy the table holds: last (test images, last epoch), best_test, last_val, best_val or unknown",
-    )
-    group.add_argument("--name", help="the population's name")
-    parent.add_argument(
-        "--where",
-        action="append",
-        default=[],
-        metavar="COLUMN=VALUE",
-        help="only these rows, e.g. retraining=fine-tune (repeat)",
-    )
-    return parent  # fmt: skip
-
-
-def _fit_options() -> argparse.ArgumentParser:
-    parent = argparse.ArgumentParser(add_help=False)
-    group = parent.add_argument_group("fit")
-    group.add_argument(
-        "--axis",
-        choices=("macs", "params"),
-        help="the reduction that defines a regime (default: the plan's, else macs)",
-    )
-    group.add_argument(
-        "--regimes",
-        type=_fractions,
-        metavar="R,R,...",
-        help="centres, e.g. 0.5,0.7 (default: the plan's, else cells of a factor of 1.25 in remaining cost)",
-    )
-    group.add_argument(
-        "--method",
-        choices=("exact", "nuts"),
-        help="exact: closed form, under a second; nuts: the same model sampled by PyMC (default: exact)",
-    )
-    group.add_argument(
-        "--noise",
-        metavar="KIND",
-        help="distribution about the curve: normal; student where a few networks collapse; or exgaussian, "
-        "the curve as what is attainable (default: normal)",
-    )
-    group.add_argument(
-        "--curve",
-        metavar="SHAPE",
-        help="smooth; or quadratic or asymmetric, companions that are fitted and compared but never judged",
-    )
-    group.add_argument("--seed", type=_seed, help="same seed, same draws (default: 0)")
-    return parent  # fmt: skip
-
-
-#: Options that say how a table is read, and how it is fitted; a saved fit has its own answers to all of them.
-TABLE_OPTIONS = (
-    "original_macs",
-    "original_params",
-    "original_accuracy",
-    "column",
-    "widths",
-    "accuracy_kind",
-    "name",
-    "where",
-)
-FIT_OPTIONS = ("axis", "regimes", "method", "noise", "curve", "seed")
-
-
-def _no_options(parser: argparse.ArgumentParser) -> None:
-    """Take nothing but what all commands take."""
-
-
-def _check_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("population", metavar="POP", help=_POPULATION)
-
-
-def _one_fit(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "population", metavar="POP", help=f"{_POPULATION}, or a fit that `fit -o` saved (.nc)"
-    )
-
-
-def _fitting_options(parser: argparse.ArgumentParser) -> None:
-    _one_fit(parser)
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.nc", help="save the fit")
-
-
-def _judge_options(parser: argparse.ArgumentParser) -> None:
-    _one_fit(parser)
-    parser.add_argument(
-        "--threshold",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="another threshold, e.g. rise=0.2 (repeat); a wrong name lists them",
-    )
-
-
-def _recommend_options(parser: argparse.ArgumentParser) -> None:
-    _check_options(parser)
-    parser.add_argument("--reduction", type=float, metavar="R", help="share of the cost to remove, e.g. 0.8")
-    parser.add_argument(
-        "--drop", type=float, metavar="POINTS", help="tolerated drop in accuracy points, e.g. 1"
-    )
-    parser.add_argument(
-        "--axis",
-        choices=("macs", "params"),
-        help="what the budget limits (default: the plan's axis, else macs)",
-    )
-    parser.add_argument(
-        "--candidates",
-        type=Path,
-        metavar="FILE",
-        help="recipes to choose from, .csv or .parquet: groups, macs, params",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help="save the recipe: .json, or .toml for a plan's space",
-    )
-
-
-def _report_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "population",
-        metavar="POP",
-        nargs="+",
-        help=f"{_POPULATION}, or a saved fit (.nc); two or more are compared",
-    )
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", required=True, help="FILE.html, or FILE.pdf"
-    )
-
-
-def _refine_options(parser: argparse.ArgumentParser) -> None:
-    _one_fit(parser)
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.toml", help="save the space for a plan")
-    parser.add_argument("--regime", required=True, metavar="R", help="the regime's centre, e.g. 0.75")
-    parser.add_argument(
-        "--by", choices=("mcb", "widths"), default="mcb", help="what bounds the space (default: mcb)"
-    )
-
-
-def _compare_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "population", metavar="FIT", nargs=2, help="two fits of the same table, saved by `fit -o` (.nc)"
-    )
-
-
-def _planning_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "population",
-        metavar="POP",
-        nargs="?",
-        help=f"a pilot: {_POPULATION}, or a fit that `fit -o` saved (.nc); without one the plan is made from a guess",
-    )
-    parser.add_argument(
-        "--regime",
-        action="append",
-        metavar="R",
-        help="a regime's centre (repeat), or all; default: the one with the widest interval",
-    )
-    parser.add_argument(
-        "--width", type=float, default=0.2, metavar="MCB",
-        help="target width of the 90 %% intervals at both ends (default: 0.2)",
-    )  # fmt: skip
-    parser.add_argument("--guess-noise", type=float, metavar="POINTS", help="of a guess: spread of trainings")
-    parser.add_argument(
-        "--guess-rise", type=float, metavar="POINTS", help="of a guess: height of the curve's ends"
-    )
-
-
-def _simulate_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--truth",
-        default="quadratic",
-        help="name of the true curve (default: quadratic); a wrong one lists them",
-    )
-    parser.add_argument(
-        "--regimes",
-        type=_fractions,
-        default=[0.5, 0.7, 0.85],
-        metavar="R,R,...",
-        help="centres (default: 0.5,0.7,0.85)",
-    )
-    parser.add_argument("--n", type=int, default=100, help="recipes per regime (default: 100)")
-    parser.add_argument(
-        "--rise",
-        type=float,
-        default=0.4,
-        metavar="POINTS",
-        help="height of the curve at the range's ends (default: 0.4)",
-    )
-    parser.add_argument(
-        "--noise",
-        type=float,
-        default=0.15,
-        metavar="POINTS",
-        help="standard deviation about it (default: 0.15)",
-    )
-    parser.add_argument("--seeds", type=int, default=1, help="trainings per recipe (default: 1)")
-    parser.add_argument("--seed", type=_seed, default=0, help="same seed, same population (default: 0)")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.parquet", required=True, help="where")
-
-
-def _calibrate_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--quick", action="store_true", help="a few truths, 30 regimes each (under a minute)")
-    parser.add_argument("--method", choices=("exact", "nuts"), help="of the fits (default: exact)")
-    parser.add_argument(
-        "--plasmode",
-        metavar="TABLE",
-        help="judge subsamples of a large real table against the whole instead of simulated truths",
-    )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: 1)")
-    parser.add_argument("--seed", type=_seed, default=0, help="same seed, same table (default: 0)")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="save the table")
-
-
-_OWN_OPTIONS: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
-    "list": _no_options,
-    "check": _check_options,
-    "fit": _fitting_options,
-    "judge": _judge_options,
-    "recommend": _recommend_options,
-    "report": _report_options,
-    "refine": _refine_options,
-    "compare": _compare_options,
-    "plan-size": _planning_options,
-    "simulate": _simulate_options,
-    "calibrate": _calibrate_options,
-}
-
-
-def _fractions(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected fractions such as 0.5,0.7, got {text!r}") from error
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, got {text!r}")
-    return int(text)

@@ -25,11 +25,7 @@ type _Files = list[tuple[Path, int]]
 
 
 IMAGE_FOLDER_SIZE = 224
-
-
 SIXTEEN_BITS = 2**16 - 1
-
-
 # Share of the shorter side that a centre crop keeps, as in the usual ImageNet evaluation (224 of 256).
 CENTRE_SHARE = 224 / 256
 
@@ -160,7 +156,7 @@ def _read_image(path: Path, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     try:
         with Image.open(path) as opened:
             picture = _eight_bits(opened).convert("RGB")
-    # What Pillow raises for damaged files hangs on their format; no value was passed that could be wrong otherwise.
+    # What Pillow raises for damaged files depends on their format; no value was passed that could be wrong otherwise.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise PlanError(
             f"images.name: {path} cannot be read as an image ({error}). Remove or replace it."

@@ -1,14 +1,12 @@
-"""Image sets: one uint8 tensor a split, a fixed split into training, validation and test images.
+"""Image sets: one uint8 tensor per split, a fixed split into training, validation and test images.
 
-`digits` is scikit-learn's and needs no download. torchvision is imported only where one of its sets is asked for.
+`digits` is scikit-learn's and needs no download. torchvision is imported only where one of its sets is used.
 """
 
 from __future__ import annotations
 
-import importlib
 import pickle
 import tarfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from generate.inputs.images import (
     check_images,
     hashed_order,
     held_back,
+    imported_factory,
     resized,
     statistics,
     with_statement,
@@ -30,34 +29,17 @@ from generate.inputs.images import (
 from generate.plan import ImagesPlan
 from popstats.errors import PlanError
 
-DIGITS_TRAIN = 700
-
-
-DIGITS_VALIDATION = 100
-
-
+DIGITS_TRAIN, DIGITS_VALIDATION = 700, 100
 # One of 997 test images is 0.1 points, about as much as recipes differ: the mean over nine one-pixel
 # shifts of each image is finer.
 DIGITS_SHIFT = 1
-
-
+# torchvision's class; number of classes, training images, channels and pixels per side; each has 10,000 test images.
 TORCHVISION_SETS = {
-    "cifar10": "CIFAR10",
-    "cifar100": "CIFAR100",
-    "fashion-mnist": "FashionMNIST",
-    "mnist": "MNIST",
+    "cifar10": ("CIFAR10", 10, 50_000, 3, 32),
+    "cifar100": ("CIFAR100", 100, 50_000, 3, 32),
+    "fashion-mnist": ("FashionMNIST", 10, 60_000, 1, 28),
+    "mnist": ("MNIST", 10, 60_000, 1, 28),
 }
-
-
-# Their classes, training images, channels and pixels a side; each has 10,000 test images.
-SHAPES = {
-    "cifar10": (10, 50_000, 3, 32),
-    "cifar100": (100, 50_000, 3, 32),
-    "fashion-mnist": (10, 60_000, 1, 28),
-    "mnist": (10, 60_000, 1, 28),
-}
-
-
 # What torchvision raises where a set is not there, cannot be downloaded, or arrived in part.
 UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, tarfile.TarError, pickle.UnpicklingError)
 
@@ -78,7 +60,7 @@ def _load(plan: ImagesPlan, download: bool) -> ImageSet:
     if kind == "image-folder" and argument:
         return image_folder(plan, Path(argument).expanduser())
     if argument:
-        return _factory(plan, kind, argument)
+        return _factory(plan)
     legal = ", ".join(("digits", *TORCHVISION_SETS, "image-folder:PATH", "module:factory"))
     raise PlanError(f"images.name: unknown image set {plan.name!r}. Legal: {legal}.")
 
@@ -116,15 +98,10 @@ def _digits(plan: ImagesPlan) -> ImageSet:
     pixels = torch.from_numpy(np.asarray(scans.images * 15, dtype=np.uint8)).unsqueeze(1)
     labels = torch.from_numpy(np.asarray(scans.target, dtype=np.int64))
     order = torch.tensor(hashed_order("digits-split", len(labels)))
-    first, rest = order[: DIGITS_TRAIN + DIGITS_VALIDATION], order[DIGITS_TRAIN + DIGITS_VALIDATION :]
+    parts = order.tensor_split([DIGITS_TRAIN + DIGITS_VALIDATION])
+    train, test = (Split(pixels, labels).take(part) for part in parts)
     held_back = DIGITS_VALIDATION if plan.validation is None else plan.validation
-    return _assemble(
-        replace(plan, validation=held_back),
-        Split(pixels, labels).take(first),
-        Split(pixels, labels).take(rest),
-        classes=10,
-        test_shift=DIGITS_SHIFT,
-    )
+    return _assemble(replace(plan, validation=held_back), train, test, classes=10, test_shift=DIGITS_SHIFT)
 
 
 def _torchvision_set(plan: ImagesPlan, download: bool) -> ImageSet:
@@ -134,7 +111,7 @@ def _torchvision_set(plan: ImagesPlan, download: bool) -> ImageSet:
         raise PlanError(
             f"images.name: {plan.name} needs torchvision. Install it with: pip install torchvision"
         ) from error
-    factory = getattr(datasets, TORCHVISION_SETS[plan.name])
+    factory = getattr(datasets, TORCHVISION_SETS[plan.name][0])
     folder = Path(plan.folder).expanduser()
     try:
         if download:
@@ -143,24 +120,24 @@ def _torchvision_set(plan: ImagesPlan, download: bool) -> ImageSet:
     except UNREADABLE as error:
         if not download:
             print(f"{plan.name} is not in {folder} yet; blank images of its size stand in for it.")
-            return _assemble(plan, *_blank(plan), classes=SHAPES[plan.name][0])
+            return _blank(plan)
         reason = " ".join(str(error).split()) or type(error).__name__
         raise PlanError(
             f"images.name: {plan.name} is not complete in {folder} and could not be downloaded ({reason}). "
-            "Put it there, set images.folder to where it lies, or use digits, which needs no download."
+            "Put it there, set images.folder to its location, or use digits, which needs no download."
         ) from error
     splits = (_from_arrays(train, plan.size), _from_arrays(test, plan.size))
     return _assemble(plan, *splits, classes=len(train.classes))
 
 
-def _blank(plan: ImagesPlan) -> tuple[Split, Split]:
-    classes, train, *shape = SHAPES[plan.name]
-    size = [shape[0], plan.size or shape[1], plan.size or shape[1]]
-    blank = [
-        Split(torch.zeros(count, *size, dtype=torch.uint8), torch.arange(count) % classes)
+def _blank(plan: ImagesPlan) -> ImageSet:
+    _, classes, train, channels, size = TORCHVISION_SETS[plan.name]
+    shape = (channels, plan.size or size, plan.size or size)
+    training, test = (
+        Split(torch.zeros(count, *shape, dtype=torch.uint8), torch.arange(count) % classes)
         for count in (train, 10_000)
-    ]
-    return blank[0], blank[1]
+    )
+    return _assemble(plan, training, test, classes=classes)
 
 
 def _from_arrays(dataset: Any, size: int | None) -> Split:
@@ -170,16 +147,9 @@ def _from_arrays(dataset: Any, size: int | None) -> Split:
     return Split(resized(images, size), torch.as_tensor(np.asarray(dataset.targets), dtype=torch.int64))
 
 
-def _factory(plan: ImagesPlan, module: str, name: str) -> ImageSet:
+def _factory(plan: ImagesPlan) -> ImageSet:
     """Call a user's `module:factory`, which returns an ImageSet."""
-    try:
-        factory: Callable[[], ImageSet] = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise PlanError(
-            f"images.name: {plan.name} cannot be imported ({error}). Expected module:factory on the "
-            "Python path."
-        ) from error
-    images = factory()
+    images = imported_factory(plan.name, f"images.name: {plan.name}")()
     if not isinstance(images, ImageSet):
         raise PlanError(
             f"images.name: {plan.name} returned {type(images).__name__}; expected generate.inputs.images.ImageSet."

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import importlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,8 +16,6 @@ from generate.plan import ImagesPlan
 from popstats.errors import PlanError
 
 LARGEST_VALIDATION = 5000
-
-
 STATISTICS_IMAGES = 10_000
 RESIZED_AT_ONCE = 1000
 
@@ -47,16 +47,13 @@ class Split:
 class ImageSet:
     """A named set of images in three fixed splits."""
 
-    # As in the plan; an image folder's is its last part and a hash of its listing: image-
-    # folder:cifar10@0123456789ab.
+    # As in the plan; an image folder's ends with a hash of its listing: image-folder:cifar10@0123456789ab.
     name: str
-    # train, validation, test: `accuracy` is measured on test, `accuracy_val` on validation.
     train: Split
-    validation: Split
-    test: Split
-    classes: int  # Number of classes.
-    # mean, std: Per channel, in units of the full range 0 to 1, of the training images.
-    mean: tuple[float, ...]
+    validation: Split  # for `accuracy_val`
+    test: Split  # for `accuracy`
+    classes: int  # number of classes
+    mean: tuple[float, ...]  # per channel of the training images, on the scale 0 to 1
     std: tuple[float, ...]
     # Test accuracy is the mean over all shifts of up to this many pixels; 0 for the images as they are.
     test_shift: int = 0
@@ -74,12 +71,19 @@ class ImageSet:
 
     def to(self, device: torch.device) -> ImageSet:
         """Return the set on `device`."""
-        return replace(
-            self,
-            train=self.train.to(device),
-            validation=self.validation.to(device),
-            test=self.test.to(device),
-        )
+        splits = {name: getattr(self, name).to(device) for name in ("train", "validation", "test")}
+        return replace(self, **splits)
+
+
+def imported_factory(name: str, where: str) -> Callable[..., Any]:
+    """Return what `module:factory` names."""
+    module, _, factory = name.partition(":")
+    try:
+        return cast(Callable[..., Any], getattr(importlib.import_module(module), factory))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise PlanError(
+            f"{where}: expected module:factory that can be imported from here; {error}."
+        ) from error
 
 
 def check_images(images: ImageSet, where: str) -> None:
@@ -125,7 +129,7 @@ def held_back(plan: ImagesPlan, count: int) -> int:
 
 
 def resized(images: Tensor, size: int | None) -> Tensor:
-    """Return uint8 images (n, channels, height, width) shrunk to `size` pixels a side, each the mean of what it covers."""
+    """Return uint8 images (n, channels, height, width) shrunk to `size` pixels per side, each the mean of what it covers."""
     if size is None or images.shape[2:] == (size, size):
         return images
     parts = (

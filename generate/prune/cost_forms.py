@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from generate.inputs.networks import TRACED_IMAGES, class_scores
-from generate.prune.dependency_graph import IntArray, with_values
+from generate.prune.dependency_graph import IntArray, copy_network, with_values
 from generate.prune.groups import Group
 from generate.prune.operations import Convolution, is_depthwise, sides
 from generate.prune.verify import counted_macs, verify_cuts
@@ -118,6 +118,11 @@ class CostModel:
         return np.array([group.step for group in self.groups], dtype=np.int64)
 
     @cached_property
+    def least(self) -> IntArray:
+        """Smallest width of each group, shape (G,)."""
+        return np.array([-(-group.least // group.step) * group.step for group in self.groups], np.int64)
+
+    @cached_property
     def original_macs(self) -> int:
         """MACs of the original network (F0)."""
         return int(self.macs(self.full_widths)[0])
@@ -151,12 +156,13 @@ class CostModel:
             "groups": [group.name for group in self.groups],
             "widths": self.full_widths.tolist(),
             "steps": self.steps.tolist(),
+            "least": self.least.tolist(),
             **{name: _augmented(form).tolist() for name, form in forms.items()},
             "layers": _layers(network, self.groups),
         }
 
     def shares(self) -> tuple[FloatArray, FloatArray]:
-        """Return the shares of MACs, and of parameters, that each group's filters take part in, each (G,).
+        """Return the shares of MACs, and of parameters, in which each group's filters are involved, each (G,).
 
         What lies between two groups counts for both, so that the shares add up to more than 1.
         """
@@ -167,7 +173,9 @@ class CostModel:
     def _evaluate(self, widths: ArrayLike, forms: tuple[QuadraticForm, ...]) -> IntArray:
         rows = np.atleast_2d(np.asarray(widths))
         if rows.shape[1] != len(self.groups):
-            raise PlanError(f"widths: expected {len(self.groups)} columns, one a group, got {rows.shape[1]}.")
+            raise PlanError(
+                f"widths: expected {len(self.groups)} columns, one per group, got {rows.shape[1]}."
+            )
         costs = np.empty((len(forms), len(rows)))
         for start in range(0, len(rows), ROWS_AT_ONCE):
             here = slice(start, start + ROWS_AT_ONCE)
@@ -209,19 +217,21 @@ def derive_costs(network: nn.Module, input_shape: tuple[int, ...], groups: Seque
 def cost_forms(network: nn.Module, input_shape: tuple[int, ...], groups: Sequence[Group]) -> CostModel:
     """Return the costs as the groups say, without proof."""
     shell = with_values(network)
-    positions, counted = _count_positions(shell, input_shape)
+    positions, counted = count_positions(shell, input_shape)
     modules = dict(shell.named_modules())
     macs = np.zeros((len(groups) + 1, len(groups) + 1), np.int64)
     params = np.zeros_like(macs)
     for name, applications in positions.items():
         macs += applications * _weight_form(name, modules[name], groups)
+    for place, group in enumerate(groups, start=1):
+        macs[0, place] += group.step * sum(member.macs for member in group.members)  # attention products
     for name, parameter in shell.named_parameters():  # one that two layers share is counted once
         params += _parameter_form(name, parameter, modules, groups)
     model = CostModel(tuple(groups), _as_form(macs), _as_form(params))
     # What is no layer's product (attention, recurrence, functional layers) has channels that all stay.
     macs[0, 0] += counted - model.original_macs
     model = CostModel(tuple(groups), _as_form(macs), _as_form(params))
-    _check_exact(model, type(network).__name__)
+    check_exact(model, type(network).__name__)
     return model
 
 
@@ -254,7 +264,7 @@ def _weighted_layers(network: nn.Module) -> Iterator[tuple[str, nn.Linear | Conv
             yield name, module
 
 
-def _count_positions(shell: nn.Module, input_shape: tuple[int, ...]) -> tuple[dict[str, int], int]:
+def count_positions(shell: nn.Module, input_shape: tuple[int, ...]) -> tuple[dict[str, int], int]:
     """Return how often each layer's kernel is applied to one input, and all MACs by torch's own counter."""
     with _Positions(shell) as positions:
         class_scores(shell.eval(), input_shape)
@@ -312,9 +322,14 @@ def _outer(left: _Affine, right: _Affine) -> IntArray:
 
 
 def _layers(network: nn.Module, groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
-    """Return each layer's outputs, the group it produces, and how many outputs go with one channel of each group."""
+    """Return each layer's outputs, the group it produces, and how many outputs go with one channel of each group.
+
+    Of pruned weights, which leave all outputs, nothing is returned.
+    """
+    if not any(group.members for group in groups):
+        return {}
     layers: dict[str, dict[str, Any]] = {}
-    for name, module in network.named_modules():
+    for name, module in copy_network(network).named_modules():
         if isinstance(module, Convolution | nn.Linear):
             outputs = module.out_features if isinstance(module, nn.Linear) else module.out_channels
             layers[name] = {"of": outputs, "group": None, "per_channel": {}}
@@ -341,11 +356,12 @@ def _as_form(augmented: IntArray) -> QuadraticForm:
     return QuadraticForm(int(folded[0, 0]), folded[0, 1:], folded[1:, 1:])
 
 
-def _check_exact(model: CostModel, name: str) -> None:
+def check_exact(model: CostModel, name: str) -> None:
+    """Refuse costs that are no costs of real layers, or too large for exact arithmetic."""
     for form in (model.macs_form, model.params_form):
         if form.constant < 0 or (form.linear < 0).any() or (form.pairs < 0).any():
             raise PlanError(
-                f"network {name}: a layer has fewer channels than its groups drive; it is refused."
+                f"network {name}: a layer has fewer channels than its groups drive, so it cannot be pruned."
             )
     if max(model.original_macs, model.original_params) >= EXACT_BELOW:
         raise PlanError(f"network {name}: {model.original_macs} MACs are too many to count exactly (2^53).")

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from generate.prune.attention import at, attention_modules, set_heads, set_width
 from generate.prune.dependency_graph import IntArray, Member, Side, copy_network
 from generate.prune.groups import Group
 from generate.prune.operations import Convolution, channel_count, is_depthwise
@@ -86,7 +87,7 @@ def cut(network: nn.Module, groups: Sequence[Group], kept: Mapping[str, IntArray
     for group in groups:
         _check_kept(group, kept)
     smaller = copy_network(network)
-    knife = _Knife(smaller)
+    knife = _Knife(smaller, groups)
     for member, gone in gone_channels(groups, kept):
         knife.remove(member, gone)
     return smaller
@@ -137,23 +138,36 @@ def gone_channels(groups: Sequence[Group], kept: Mapping[str, IntArray]) -> list
 class _Knife:
     """Removes channels from a network's layers, in place; a parameter of two layers is cut once and stays one."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, groups: Sequence[Group]) -> None:
         self._network = network
+        self._attention = attention_modules(network)
+        self._sizes = {
+            heads.layer: {member.multiplicity for member in group.members if member.side != "heads"}
+            for group in groups
+            for heads in group.members
+            if heads.side == "heads"
+        }
         self._done: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}  # by old tensor and axis: (old, new)
 
     def remove(self, member: Member, gone: IntArray) -> None:
         """Remove the channels `gone` from one side of one layer."""
-        parent_name, _, attribute = member.layer.rpartition(".")
-        parent = self._network.get_submodule(parent_name)
-        layer = getattr(parent, attribute)
+        layer = at(self._network, member.layer)
+        owner, _, attribute = member.layer.rpartition(".")
+        parent = self._network.get_submodule(owner)
         if isinstance(layer, Tensor):
             self._select(parent, attribute, member.axis, _stay(layer.shape[member.axis], gone))
+        elif member.side == "heads":
+            set_heads(
+                layer, len(member.channels), len(member.channels) - len(gone), self._sizes[member.layer]
+            )
         elif isinstance(layer, nn.Linear):
             self._cut_linear(layer, member.side, gone)
         elif isinstance(layer, Convolution):
             self._cut_convolution(layer, member.side, gone)
         else:
             self._cut_channelwise(layer, gone)
+        if self._attention and member.side == "out" and owner not in self._attention:
+            set_width(parent, member.channels.size, member.channels.size - len(gone))
 
     def _select(self, module: nn.Module, name: str, axis: int, stay: Tensor, blocks: int = 1) -> None:
         """Keep `stay` of one axis; with several blocks (rows of the weight), each keeps its own."""
@@ -191,7 +205,7 @@ class _Knife:
             layer.in_channels = layer.groups = len(stay) // multiplier
         elif (side == "out") != layer.transposed:
             self._select(layer, "weight", 0, stay)
-        else:  # each group of a grouped convolution has columns of its own
+        else:  # each group of a grouped convolution has its own columns
             self._select(layer, "weight", 1, stay % (channels // layer.groups), layer.groups)
         if side == "in":
             layer.in_channels = len(stay)

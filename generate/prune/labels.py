@@ -1,6 +1,6 @@
 """Labels: which filter each value of a tensor comes from, and which filters can only go together.
 
-Every output channel of every layer gets a label of its own. Labels that meet are tied: a recipe removes all of them or
+Every output channel of every layer gets its own label. Labels that meet are tied: a recipe removes all of them or
 none. What no recipe can remove (the input, constants, class scores) has the label `STAYS`.
 """
 

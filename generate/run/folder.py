@@ -1,9 +1,9 @@
 """The run folder: what a population has so far, safe against being killed at any moment.
 
-plan.toml        the plan as given            plan.json      the plan resolved
-original/        weights and numbers          worklist.json  every training, with its place in the plan
-rows/            one file a finished training weights/       trained weights, where the plan keeps them
-claims           byte-range locks             population.parquet  the rows, compacted
+plan.toml  the plan as given                  plan.json           the plan resolved
+original/  weights and numbers                worklist.json       every training, with its place in the plan
+rows/      one file per finished training     weights/            trained weights, where the plan keeps them
+claims     byte-range locks                   population.parquet  the rows, compacted
 
 A row is written to a temporary name, flushed to the disk and renamed, so it is there whole or not at all. A
 training is claimed by a lock on one byte of `claims` that the system releases when its process ends, however
@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,11 +34,12 @@ from popstats.errors import RunFolderError
 from popstats.population import columns
 
 POPULATION = "population.parquet"
-# Byte 0 of the lock file guards the preparation of the folder; training i is byte i + 1.
-PREPARATION = 0
+# Byte i + 1 of the lock file belongs to training i, byte 0 to the preparation of the folder.
+PREPARATION = -1
 LEFTOVER_SECONDS = 3600.0
 # Rough size of one row file and of its share of the table (bytes), to tell a full disk before the first training.
 ROW_BYTES = 8192
+ROW_REMEDY = "Delete it and rerun the command: only that network is retrained"
 # What each of the folder's JSON files must hold.
 PARTS = {
     "plan.json": ("name", "recipes"),
@@ -75,7 +76,11 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # makes the rename durable
+        finally:
+            os.close(folder)
     except OSError as error:
         # What was written of it takes room on a disk that may have none; where even this fails, the first reason counts.
         with suppress(OSError):
@@ -83,13 +88,11 @@ def write_whole(path: Path, content: bytes) -> None:
         raise explain(error, path) from error
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a population."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_whole(path, sink.getvalue().to_pybytes())
 
 
 @dataclass(frozen=True)
@@ -140,21 +143,9 @@ class RunFolder:
                 'Free some space, choose another --out, or set keep_weights = "none".'
             )
 
-    def check_readable(self) -> None:
-        """Refuse a folder that is none of a run, or whose rows may not be read."""
-        try:
-            os.listdir(self.path / "rows")
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise RunFolderError(
-                f"{self.path} is not a run folder: expected one made by `python -m generate.population`, "
-                "with a plan and rows/."
-            ) from error
-        except OSError as error:
-            raise RunFolderError(f"{self.path} cannot be read ({error.strerror}).") from error
-
     def read_plan(self) -> Plan | None:
         """Return the plan that the folder was made with, or None for a new folder."""
-        content = self._read_json("plan.json")
+        content = self.read_part("plan.json")
         return None if content is None else plan_from_dict(content, where=str(self.path / "plan.json"))
 
     def adopt_plan(self, plan: Plan) -> None:
@@ -167,14 +158,16 @@ class RunFolder:
             # Nothing but the original network can be there, and it may be that plan's.
             (self.path / "original" / "numbers.json").unlink(missing_ok=True)
         write_whole(self.path / "plan.toml", toml_of(plan).encode())
-        write_whole(self.path / "plan.json", _json_bytes(plan.as_dict()))
+        self.write_part("plan.json", plan.as_dict())
 
     def check_plan(self, plan: Plan) -> None:
         """Refuse a plan that does more than to add recipes to those that trainings were drawn for."""
         present = self.read_plan()
         if present is not None and not self._is_untouched() and not only_adds(present, plan):
+            old, new = present.as_dict(), plan.as_dict()
+            differing = ", ".join(key for key in old if old[key] != new[key])
             raise RunFolderError(
-                f"{self.path} was made with a different plan ({_differences(present, plan)}). A plan may "
+                f"{self.path} was made with a different plan ({differing}). A plan may "
                 "only grow on an existing folder: more recipes, regimes, seeds or techniques. Choose a new --out, or go "
                 "back to the folder's plan.toml."
             )
@@ -186,16 +179,16 @@ class RunFolder:
 
     def read_original(self) -> dict[str, Any] | None:
         """Return the original network's numbers, or None while it is not there."""
-        return self._read_json("original/numbers.json") if self.weights_path.exists() else None
+        return self.read_part("original/numbers.json") if self.weights_path.exists() else None
 
     def write_original(self, weights: bytes, numbers: Mapping[str, Any]) -> None:
         """Store the original network; its numbers come last, so that they are there only with its weights."""
         write_whole(self.weights_path, weights)
-        write_whole(self.path / "original" / "numbers.json", _json_bytes(numbers))
+        self.write_part("original/numbers.json", numbers)
 
     def read_worklist(self) -> tuple[Training, ...]:
         """Return the trainings in plan order; empty for a new folder."""
-        content = self._read_json("worklist.json") or {"trainings": []}
+        content = self.read_part("worklist.json") or {"trainings": []}
         return tuple(Training.from_dict(values) for values in content["trainings"])
 
     def worklist_stamp(self) -> int:
@@ -205,35 +198,20 @@ class RunFolder:
 
     def has_worklist_of(self, plan: Plan) -> bool:
         """Whether the stored worklist was drawn for the plan's recipes; a kill may have come between the two."""
-        content = self._read_json("worklist.json") or {}
+        content = self.read_part("worklist.json") or {}
         return bool(content.get("recipes") == plan.as_dict()["recipes"])
 
     def write_worklist(self, plan: Plan, trainings: Sequence[Training]) -> None:
         """Store the trainings, with what they were drawn for."""
         content = {"recipes": plan.as_dict()["recipes"], "trainings": [t.as_dict() for t in trainings]}
-        write_whole(self.path / "worklist.json", _json_bytes(content))
+        self.write_part("worklist.json", content)
 
-    def write_costs(self, costs: Mapping[str, Any]) -> None:
-        """Store what every recipe costs: the table's footer tells it to whoever reads the table."""
-        write_whole(self.path / "original" / "costs.json", _json_bytes(costs))
+    def write_part(self, name: str, content: Mapping[str, Any]) -> None:
+        """Store one of the folder's JSON files."""
+        write_whole(self.path / name, _json_bytes(content))
 
-    def read_baselines(self) -> dict[str, list[int]] | None:
-        """Return the widths of a search's baselines by name; None before its first round."""
-        return self._read_json("baselines.json")
-
-    def write_baselines(self, widths: Mapping[str, list[int]]) -> None:
-        """Store the widths of a search's baselines."""
-        write_whole(self.path / "baselines.json", _json_bytes(widths))
-
-    def read_pilot(self) -> dict[str, list[Any]]:
-        """Return widths and outcomes of the population that a search begins with."""
-        return self._read_json("pilot.json") or {"widths": [], "outcomes": []}
-
-    def write_pilot(self, widths: Sequence[Sequence[int]], outcomes: Sequence[float]) -> None:
-        """Store them: that population may grow."""
-        write_whole(self.path / "pilot.json", _json_bytes({"widths": widths, "outcomes": outcomes}))
-
-    def _read_json(self, name: str) -> dict[str, Any] | None:
+    def read_part(self, name: str) -> dict[str, Any] | None:
+        """Return one of the folder's JSON files, or None where it is not there yet."""
         path = self.path / name
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -259,8 +237,13 @@ class RunFolder:
         """Return the indices of all finished trainings, failed ones included."""
         try:
             names = os.listdir(self.path / "rows")
-        except FileNotFoundError as error:
-            raise RunFolderError(f"{self.path} is not a run folder: it has no rows/.") from error
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise RunFolderError(
+                f"{self.path} is not a run folder: expected one made by `python -m generate.population`, with a plan "
+                "and rows/."
+            ) from error
+        except OSError as error:
+            raise RunFolderError(f"{self.path} cannot be read ({error.strerror}).") from error
         stems = (name.removesuffix(".json") for name in names if name.endswith(".json"))
         return {int(stem) for stem in stems if stem.isdecimal()}
 
@@ -280,37 +263,32 @@ class RunFolder:
         except OSError as error:
             raise RunFolderError(f"{path} cannot be read ({error.strerror}).") from error
         except ValueError as error:
-            raise _damaged_row(path, str(error)) from error
+            raise _damaged(path, str(error), ROW_REMEDY) from error
         if not isinstance(row, dict) or not {"subnetwork_id", "status"} <= row.keys():
-            raise _damaged_row(path, "it is not a row")
+            raise _damaged(path, "it is not a row", ROW_REMEDY)
         return row
 
     def drop_beaten_weights(self) -> None:
         """Keep the trained weights of each regime's and technique's best subnetwork only."""
-        best: dict[tuple[str, float, str], dict[str, Any]] = {}
+        best: set[tuple[str, float, str]] = set()
         rows = [row for row in self.read_rows() if row["status"] == "done"]
-        for row in rows:
-            place = (row["regime_axis"], row["regime_target"], row["retraining"])
-            if place not in best or row["accuracy"] > best[place]["accuracy"]:
-                best[place] = row
-        kept = {row["subnetwork_id"] for row in best.values()}
         # Weights without a row belong to a training whose row is about to be written.
-        for row in rows:
-            if row["subnetwork_id"] not in kept:
+        for row in sorted(rows, key=lambda row: -float(row["accuracy"])):
+            place = (row["regime_axis"], row["regime_target"], row["retraining"])
+            if place in best:
                 self.trained_weights(row["subnetwork_id"]).unlink(missing_ok=True)
+            best.add(place)
 
     def table(self, metadata: Mapping[str, Any]) -> pa.Table:
         """Return all rows finished so far, in plan order, with `metadata` in the footer."""
-        costs = self._read_json("original/costs.json")
+        costs = self.read_part("original/costs.json")
         known = {**metadata, "costs": costs} if costs else metadata
         return pa.Table.from_pylist(self.read_rows(), schema=columns.schema(known))
 
     def compact(self, metadata: Mapping[str, Any]) -> int:
         """Write all finished rows as population.parquet, in plan order; return their number."""
         table = self.table(metadata)
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        write_whole(self.population_path, sink.getvalue().to_pybytes())
+        write_table(self.population_path, table)
         return int(table.num_rows)
 
     def sweep(self) -> None:
@@ -343,13 +321,13 @@ class Claims:
     @contextmanager
     def claim(self, index: int) -> Iterator[bool]:
         """Try to claim the training at `index`; yields whether it is ours."""
-        if not self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB, index + 1):
+        if not self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB, index):
             yield False
             return
         try:
             yield True
         finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, index + 1)
+            self._lock(fcntl.LOCK_UN, index)
 
     @contextmanager
     def preparation(self, on_waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -363,46 +341,37 @@ class Claims:
         try:
             yield
         finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, PREPARATION)
+            self._lock(fcntl.LOCK_UN, PREPARATION)
 
-    def _lock(self, how: int, place: int) -> bool:
-        """Lock one byte; return whether that was possible without waiting, where `how` says not to wait."""
-        try:
-            fcntl.lockf(self._file, how, 1, place)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            raise _no_lock(self._path, error) from error
-        return True
+    def _lock(self, how: int, index: int) -> bool:
+        return _locked(self._file, self._path, how, index)
+
+
+def _locked(file: BinaryIO, path: Path, how: int, index: int) -> bool:
+    """Lock or unlock a training's byte; return whether that was possible without waiting, where `how` says not to wait."""
+    try:
+        fcntl.lockf(file, how, 1, index + 1)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise _no_lock(path, error) from error
+    return True
 
 
 def claimed(folder: RunFolder, indices: Sequence[int]) -> list[int]:
-    """Return those of `indices` that some process is training now. Writes nothing."""
-    return [byte - 1 for byte in _held_bytes(folder, [index + 1 for index in indices])]
-
-
-def is_being_prepared(folder: RunFolder) -> bool:
-    """Whether some process prepares the folder now. Writes nothing."""
-    return bool(_held_bytes(folder, [PREPARATION]))
-
-
-def _held_bytes(folder: RunFolder, places: Sequence[int]) -> list[int]:
-    """Return those bytes of the lock file that some other process holds."""
-    path = folder.path / "claims"
-    held = []
+    """Return those of `indices` (PREPARATION is one) that some other process holds now. Writes nothing."""
+    path, held = folder.path / "claims", []
     try:
         with open(path, "rb") as file:
-            for place in places:
-                try:
-                    fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, place)
-                except BlockingIOError:
-                    held.append(place)
+            for index in indices:
+                if _locked(file, path, fcntl.LOCK_SH | fcntl.LOCK_NB, index):
+                    _locked(file, path, fcntl.LOCK_UN, index)
                 else:
-                    fcntl.lockf(file, fcntl.LOCK_UN, 1, place)
+                    held.append(index)
     except FileNotFoundError:
         return []  # the folder was being made when its maker was stopped
     except OSError as error:
-        raise _no_lock(path, error) from error
+        raise explain(error, path) from error
     return held
 
 
@@ -411,27 +380,17 @@ def _no_lock(path: Path, error: OSError) -> RunFolderError:
     if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
         return RunFolderError(
             f"{path}: its file system has no file locks ({error.strerror}), which keep two processes from training the "
-            "same network. Switch them on (NFS 4, Lustre with `flock`), or choose a local folder with --out."
+            "same network. Enable them (NFS 4, Lustre with `flock`), or choose a local folder with --out."
         )
     return explain(error, path)
 
 
-def _damaged(path: Path, reason: str) -> RunFolderError:
-    return RunFolderError(f"{path} is damaged ({reason}). Restore it, or start a new folder with --out.")
-
-
-def _damaged_row(path: Path, reason: str) -> RunFolderError:
-    return RunFolderError(
-        f"{path} is damaged ({reason}). Delete it and rerun the command: only that network is retrained."
-    )
+def _damaged(
+    path: Path, reason: str, remedy: str = "Restore it, or start a new folder with --out"
+) -> RunFolderError:
+    return RunFolderError(f"{path} is damaged ({reason}). {remedy}.")
 
 
 def _json_bytes(content: Mapping[str, Any]) -> bytes:
     # NaN is no JSON: a row that held one could not be read elsewhere.
     return json.dumps(content, allow_nan=False).encode()
-
-
-def _differences(present: Plan, plan: Plan) -> str:
-    """Name the parts of the plan that differ."""
-    old, new = present.as_dict(), plan.as_dict()
-    return ", ".join(key for key in old if old[key] != new[key])

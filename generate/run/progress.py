@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from generate.plan import Plan
 from generate.recipes.worklist import Training, is_proposed_whole
-from generate.run.folder import RunFolder, claimed, is_being_prepared
+from generate.run.folder import PREPARATION, RunFolder, claimed
 from generate.train.loop import PASSES_PER_STEP, training_epochs
 from popstats.arrays import FloatArray
 from popstats.errors import BAD_INPUT, RunFolderError
@@ -120,11 +120,9 @@ class RunProgress:
         now, expected = self._now(), self._expected_seconds()
         if expected is None or self._started is None:
             return None
-        running = {i: max(0.0, expected[i] - (now - began)) for i, began in self._began.items()}
-        waiting = [expected[i] for i in range(self.total) if i not in self.rows and i not in running]
+        running = {i: max(0.0, float(expected[i]) - (now - began)) for i, began in self._began.items()}
         workers = max(1.0, len(running), self._at_a_time(now, self._started))
-        left = _with_workers(workers, waiting, list(running.values()))
-        return float(max(left, *running.values(), 0.0))
+        return max(self._seconds_of(workers, running, expected), *running.values(), 0.0)
 
     def _at_a_time(self, now: float, started: float) -> float:
         """Return how many trainings went on at a time of late; whoever else trains shows in the rows."""
@@ -134,14 +132,18 @@ class RunProgress:
         return spent / max(now - since, 1e-9)
 
     def remaining_with(self, workers: int, running: Sequence[int]) -> float | None:
-        """Return the seconds that so many workers take from here, seen from outside."""
+        """Return the seconds that this many workers take from here, seen from outside."""
         expected = self._expected_seconds()
         if expected is None:
             return None
         # When the running ones began is not known: on average half a training ago.
-        halves = [expected[i] / 2 for i in running]
-        waiting = [expected[i] for i in range(self.total) if i not in self.rows and i not in running]
-        return _with_workers(workers, waiting, halves)
+        return self._seconds_of(workers, {i: float(expected[i]) / 2 for i in running}, expected)
+
+    def _seconds_of(self, workers: float, running: Mapping[int, float], expected: FloatArray) -> float:
+        """Return how long workers take; at the end, half of them idle for half a training."""
+        waiting = [float(expected[i]) for i in range(self.total) if i not in self.rows and i not in running]
+        typical = statistics.fmean(waiting or running.values() or [0.0])
+        return (sum(waiting) + sum(running.values())) / workers + max(0.0, 1 - 1 / workers) * typical / 2
 
     def _expected_seconds(self) -> FloatArray | None:
         """Return the seconds of each training at the speed of the newest rows, shape (total,)."""
@@ -171,12 +173,6 @@ def _work(plan: Plan, trainings: Sequence[Training], row: Mapping[str, Any]) -> 
     epochs = [training_epochs(plan.retraining[t.technique], t.macs, images) for t in trainings]
     macs = np.array([float(training.macs) for training in trainings])
     return np.array(epochs) * (1 + macs / macs.mean()) / 2
-
-
-def _with_workers(workers: float, waiting: Sequence[float], running: Sequence[float]) -> float:
-    """Return how long workers take; at the end, half of them idle for half a training."""
-    typical = statistics.fmean(waiting or running or [0.0])
-    return (sum(waiting) + sum(running)) / workers + max(0.0, 1 - 1 / workers) * typical / 2
 
 
 class Display:
@@ -228,7 +224,6 @@ class Display:
 def print_status(path: Path, workers: int) -> int:
     """Print how far the run folder at `path` is; return the command's exit status. Writes nothing."""
     folder = RunFolder(path)
-    folder.check_readable()
     progress = RunProgress(folder)
     running = claimed(folder, progress.missing)
     left = progress.total - len(progress.rows)
@@ -247,7 +242,7 @@ def print_status(path: Path, workers: int) -> int:
 
 def _outlook(progress: RunProgress, running: Sequence[int], workers: int, left: int) -> Iterator[str]:
     """Yield what is going on, and how long it will take."""
-    if is_being_prepared(progress.folder):
+    if claimed(progress.folder, [PREPARATION]):
         yield "It is being prepared: the original network, then the recipes."
     elif not progress.total:
         yield "Its preparation was not finished; rerun the command to resume."

@@ -29,8 +29,6 @@ FIRST_FRESH_SEED = 1000
 # Weights of the outcome: accuracy (percent) of the search images, and losses (nats) of these and of the training images.
 # The loss of the training images after full retraining predicts other seeds on new images better than accuracy does.
 ACCURACY_WEIGHT, LOSS_WEIGHT = 0.5, 25.0
-
-
 # What a search should be able to show (points).
 WANTED_GAIN = 1.0
 
@@ -107,7 +105,7 @@ def next_trainings(
 
 def _baselines(folder: RunFolder, context: WorkerContext) -> dict[str, IntArray]:
     """Return the baselines that the search began with: on another processor the scores' last digits may differ."""
-    stored = folder.read_baselines()
+    stored = folder.read_part("baselines.json")
     if stored is None:
         search = context.plan.search
         assert search is not None
@@ -115,7 +113,7 @@ def _baselines(folder: RunFolder, context: WorkerContext) -> dict[str, IntArray]
         scores = context.scores["group_l2"]
         found = find_baselines(search, problem, context.groups, scores, context.network)
         stored = {name: widths.tolist() for name, widths in found.items()}
-        folder.write_baselines(stored)
+        folder.write_part("baselines.json", stored)
     return {name: np.array(widths) for name, widths in stored.items()}
 
 
@@ -123,7 +121,7 @@ def _history(
     folder: RunFolder, context: WorkerContext, trainings: Sequence[Training]
 ) -> tuple[IntArray, FloatArray, int]:
     """Return widths (n, G) and outcomes (n,) of all finished trainings, the pilot's first, and how many these are."""
-    pilot = folder.read_pilot()
+    pilot = folder.read_part("pilot.json") or {"widths": [], "outcomes": []}
     widths = [*pilot["widths"], *(training.widths for training in trainings)]
     outcomes = [*pilot["outcomes"], *(outcome_of(folder.read_row(t.index)) for t in trainings)]
     shape = (-1, len(context.groups))

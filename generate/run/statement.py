@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ class Arm:
     widths: tuple[int, ...]
     macs: int
     params: int
-    accuracies: tuple[float, ...]  # percent, one per fresh seed, on the statement images
+    values: FloatArray  # accuracy of each fresh seed on each statement image, percent, shape (seeds, images)
 
 
 @dataclass(frozen=True)
@@ -68,11 +67,11 @@ def _sentence(name: str, gain: Gain, statement: Statement) -> str:
     over = NAMES[name]
     if any(arm.name == name and arm.widths == statement.winner.widths for arm in statement.baselines):
         return f"No gain over {over} was shown: the winner is that recipe itself."
-    interval = f"{gain.mean:+.2f} points, 90 % interval {gain.lower:+.2f} to {gain.upper:+.2f}"
-    basis = f"{statement.seeds} fresh seeds each, {statement.images:,} images that chose nothing"
-    if gain.lower > 0:
-        return f"Gain over {over}: {interval} ({basis})."
-    return f"No gain over {over} was shown: {interval} ({basis})."
+    finding = f"Gain over {over}" if gain.lower > 0 else f"No gain over {over} was shown"
+    return (
+        f"{finding}: {gain.mean:+.2f} points, 90 % interval {gain.lower:+.2f} to {gain.upper:+.2f} "
+        f"({statement.seeds} fresh seeds each, {statement.images:,} images that chose nothing)."
+    )
 
 
 def make_statement(folder: RunFolder, context: WorkerContext) -> Statement:
@@ -84,13 +83,9 @@ def make_statement(folder: RunFolder, context: WorkerContext) -> Statement:
     if search is None or not confirmed:
         raise RunFolderError(f"{folder.path} holds no finished search.")
     values = {t.index: _per_image(folder, context, t, rows[t.index]) for t in confirmed}
-    found = folder.read_baselines() or {}
+    found = folder.read_part("baselines.json") or {}
     names = {"winner": confirmed[0].widths, **{name: tuple(widths) for name, widths in found.items()}}
     arms = {name: _arm(name, widths, confirmed, values) for name, widths in names.items()}
-    by_image = {
-        name: np.stack([values[t.index] for t in confirmed if t.widths == arm.widths])
-        for name, arm in arms.items()
-    }
     winner = arms.pop("winner")
     best = _best_network(confirmed, rows, winner.widths)
     return Statement(
@@ -98,9 +93,7 @@ def make_statement(folder: RunFolder, context: WorkerContext) -> Statement:
         winner=winner,
         baselines=tuple(arms.values()),
         gains={
-            name: Gain(0.0, 0.0, 0.0)
-            if arm.widths == winner.widths
-            else gain_over(by_image["winner"], by_image[name])
+            name: Gain(0.0, 0.0, 0.0) if arm.widths == winner.widths else gain_over(winner.values, arm.values)
             for name, arm in arms.items()
         },
         best_observed=_best_observed(trainings, rows, arms),
@@ -132,8 +125,7 @@ def _arm(
     name: str, widths: tuple[int, ...], confirmed: Sequence[Training], values: Mapping[int, FloatArray]
 ) -> Arm:
     own = [training for training in confirmed if training.widths == widths]
-    accuracies = tuple(float(values[training.index].mean()) for training in own)
-    return Arm(name, widths, own[0].macs, own[0].params, accuracies)
+    return Arm(name, widths, own[0].macs, own[0].params, np.stack([values[t.index] for t in own]))
 
 
 def _best_network(
@@ -173,14 +165,7 @@ def recipe_content(context: WorkerContext, statement: Statement) -> dict[str, An
         "layers": layer_channels(context.network, context.groups, widths),
         "torch_pruning": torch_pruning_ratios(context.network, context.groups, widths),
         "gains": [
-            {
-                "over": name,
-                "mean": gain.mean,
-                "lower": gain.lower,
-                "upper": gain.upper,
-                "seeds": statement.seeds,
-                "images": statement.images,
-            }
+            {"over": name, **asdict(gain), "seeds": statement.seeds, "images": statement.images}
             for name, gain in statement.gains.items()
         ],
     }
@@ -216,8 +201,3 @@ def torch_pruning_ratios(
         if width < group.width:
             ratios |= {layer: 1 - (width + 0.5) / group.width for layer in group.layers if layer in ratios}
     return ratios
-
-
-def recipe_bytes(content: Mapping[str, Any]) -> bytes:
-    """Return recipe.json as it is written."""
-    return (json.dumps(content, indent=2) + "\n").encode()

@@ -6,12 +6,10 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from string import Template
 
-import numpy as np
-
 from generate.plan import Plan
 from generate.prune.groups import Group
 from generate.run.progress import duration
-from generate.run.statement import NAMES, Arm, Statement
+from generate.run.statement import NAMES, Statement
 from generate.train.original import OriginalNumbers
 
 PAGE = Template("""<!doctype html>
@@ -37,7 +35,7 @@ code, pre { font-family: ui-monospace, monospace; overflow-wrap: anywhere; white
 <th>best observed would claim</th><th>MACs left</th><th>parameters left</th></tr></thead><tbody>
 $rows
 </tbody></table></div>
-<p>Accuracy: mean over $seeds fresh seeds on $images images that no choice was made by. Intervals are over seeds and
+<p>Accuracy: mean over $seeds fresh seeds on $images images on which no choice was based. Intervals are over seeds and
 images. The best observed training of the search was selected by its own noise, so its claim is too high; it is shown
 as a warning, not as a result. The network in <code>winner.safetensors</code> is the confirmation network with the best
 search outcome; it alone reaches $network_accuracy %.</p>
@@ -47,7 +45,7 @@ class="bar"></span>uniform</p>
 $layers
 <h2>What it cost</h2>
 <p>$cost</p>
-<h2>Make it again</h2>
+<h2>Reproduce it</h2>
 <pre>$command</pre>
 <h2>Load it</h2>
 <pre>$loader</pre>
@@ -92,7 +90,7 @@ def _rows(original: OriginalNumbers, statement: Statement) -> Iterator[str]:
         gain, claim = statement.gains.get(arm.name), statement.best_observed.get(arm.name)
         cells = [
             escape(NAMES.get(arm.name, arm.name)),
-            f"{np.mean(arm.accuracies):.2f} %",
+            f"{arm.values.mean():.2f} %",
             "" if gain is None else f"{gain.mean:+.2f}",
             "" if gain is None else f"{gain.lower:+.2f} to {gain.upper:+.2f}",
             "" if claim is None else f"{claim:+.2f}",
@@ -108,16 +106,13 @@ def _layers(groups: Sequence[Group], statement: Statement) -> Iterator[str]:
         *(arm for arm in statement.baselines if arm.name in ("torch-pruning", "uniform")),
     ]
     for place, group in enumerate(groups):
-        bars = "".join(_bar(arm, arm.widths[place], group.width) for arm in shown)
+        bars = "".join(
+            f'<div class="track"><div class="bar {arm.name}" style="width:{100 * arm.widths[place] / group.width:.2f}%" '
+            f'title="{arm.widths[place]}"></div></div>'
+            for arm in shown
+        )
         kept = ", ".join(str(arm.widths[place]) for arm in shown)
         yield (
             f'<div class="layer"><div class="name"><code>{escape(group.name)}</code>'
             f"<span>{kept} of {group.width}</span></div>{bars}</div>"
         )
-
-
-def _bar(arm: Arm, width: int, full: int) -> str:
-    share = f"{100 * width / full:.2f}%"
-    return (
-        f'<div class="track"><div class="bar {arm.name}" style="width:{share}" title="{width}"></div></div>'
-    )

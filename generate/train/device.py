@@ -1,4 +1,4 @@
-"""Where a row comes from: versions, device and what the processor can do. Recorded, never guessed later."""
+"""The device and its process: what trainings run on, how it is set up, and what rows record of it."""
 
 from __future__ import annotations
 
@@ -7,44 +7,31 @@ import os
 import platform
 import shutil
 import subprocess
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
 import torch
 
-from generate.inputs.kernel import Kernel
 from popstats import __version__
 
-# What `memory_format` says besides the layout of rows that were trained with the compiled kernel.
-FUSED = ", fused batch norm"
+# Small networks keep a GPU busy only a fraction of the time: several processes share one.
+WORKERS_PER_GPU = 4
+# glibc's mallopt parameters, and the largest thresholds that it takes: blocks below the first come from the heap,
+# and the heap is not given back before that much of it is free.
+MALLOC_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD = -3, 2**25
+MALLOC_TRIM_THRESHOLD, LARGEST_TRIM_THRESHOLD = -1, 2**31 - 1
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """The provenance columns that all trainings of one worker share."""
-
-    code_version: str
-    torch_version: str
-    device: str
-    cpu_capability: str
-    memory_format: str
-
-    def as_dict(self) -> dict[str, str]:
-        """Return the columns by name."""
-        return asdict(self)
-
-
-def provenance_of(device: torch.device, kernel: Kernel | None = None) -> Provenance:
-    """Return the provenance of trainings on `device` in this process, with batch norm in `kernel`."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    layout = "channels_last" if memory_format(device) is torch.channels_last else "contiguous"
-    if kernel is not None:
-        layout += FUSED
-    return Provenance(
-        code_version(), str(torch.__version__), name, torch.backends.cpu.get_cpu_capability(), layout
-    )
+def provenance_of(device: torch.device) -> dict[str, str]:
+    """Return the provenance columns that all trainings on `device` in this process share."""
+    return {
+        "code_version": code_version(),
+        "torch_version": str(torch.__version__),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "memory_format": "channels_last" if memory_format(device) is torch.channels_last else "contiguous",
+    }
 
 
 def choose_device(name: str) -> torch.device:
@@ -56,25 +43,24 @@ def choose_device(name: str) -> torch.device:
 
 @cache
 def code_version() -> str:
-    """Return the version of this package, with the commit where it runs from a checkout and git can be asked."""
+    """Return the version of this package, with the commit where it runs from a checkout and git is installed."""
     checkout = Path(__file__).parents[2]
     if not (checkout / ".git").exists() or shutil.which("git") is None:
         return __version__
-    asked = subprocess.run(
-        ["git", "-C", str(checkout), "rev-parse", "--short=10", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return f"{__version__}+{asked.stdout.strip()}" if asked.returncode == 0 else __version__
+    command = ["git", "-C", str(checkout), "rev-parse", "--short=10", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=False)
+    return f"{__version__}+{commit.stdout.strip()}" if commit.returncode == 0 else __version__
 
 
 def hardware() -> str:
     """Return the machine in words, such as "2 CPU cores (x86_64, AVX512), no GPU"."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    processor = f"{cores} CPU cores ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
+    processor = f"{_cores()} CPU cores ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
     return f"{processor}, {' + '.join(gpus) if gpus else 'no GPU'}"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def now() -> str:
@@ -82,55 +68,34 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-# Small networks keep a GPU busy only a fraction of the time: several processes share one.
-WORKERS_PER_GPU = 4
-
-
 def default_workers(device: torch.device) -> int:
-    """Return the number of workers to start: one a CPU core, a few a GPU (of all GPUs, unless one is named)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    """Return the number of workers to start: one per CPU core, a few per GPU (of all GPUs, unless one is named)."""
     if device.type == "cpu":
-        return cores
+        return _cores()
     gpus = torch.cuda.device_count() if device.index is None else 1
-    return min(cores, WORKERS_PER_GPU * max(1, gpus))
+    return min(_cores(), WORKERS_PER_GPU * max(1, gpus))
 
 
 def worker_devices(device: torch.device, workers: int) -> list[str]:
-    """Return each worker's device: dealt out over all GPUs unless one is named."""
+    """Return each worker's device: all GPUs in turn, unless one is named."""
     if device.type != "cuda" or device.index is not None:
         return [str(device)] * workers
     return [f"cuda:{worker % torch.cuda.device_count()}" for worker in range(workers)]
 
 
-# glibc's mallopt parameters, and the largest thresholds that it takes: blocks below the first come from the heap,
-# and the heap is not given back before that much of it is free.
-MALLOC_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD = -3, 2**25
+def settle_on_device(device: torch.device) -> None:
+    """Set a process up that trains on `device`: one thread, memory kept between steps, no GPU but its own.
 
-
-MALLOC_TRIM_THRESHOLD, LARGEST_TRIM_THRESHOLD = -1, 2**31 - 1
-
-
-def settle_on_one_core() -> None:
-    """Set a worker process up: one thread, and memory that one step frees is kept for the next.
-
-    One thread a worker is faster in sum, and gives the same result to the last digit whatever the number of
-    workers. Activations of several MB would otherwise be mapped and unmapped in every step, each page a fault:
-    7 % of the time of ResNet-8 on CIFAR-10 here. Where the C library is not glibc, its ways are left alone.
+    One thread per worker is faster in sum, and gives the same result to the last digit whatever the number of workers.
+    Activations of several MB would otherwise be mapped and unmapped in every step, each page a fault: 7 % of the time of
+    ResNet-8 on CIFAR-10. C libraries other than glibc are left as they are. Whatever names no GPU would otherwise open a
+    context of half a GB on the first one; cuDNN is restricted to algorithms that give the same result each time.
     """
     torch.set_num_threads(1)
     allocator = getattr(ctypes.CDLL(None), "mallopt", None)
     if allocator is not None:
         allocator(MALLOC_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
         allocator(MALLOC_TRIM_THRESHOLD, LARGEST_TRIM_THRESHOLD)
-
-
-def settle_on_device(device: torch.device) -> None:
-    """Set a process up that trains on `device`: as `settle_on_one_core`, and of GPUs, that one alone.
-
-    Everything that names no GPU would otherwise open a context of half a GB on the first one. cuDNN is held to those of
-    its algorithms that give the same result each time.
-    """
-    settle_on_one_core()
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
         if device.index is not None:
@@ -138,10 +103,10 @@ def settle_on_device(device: torch.device) -> None:
 
 
 def release_freed_memory() -> None:
-    """Give back to the system what the last training freed: the next network's shapes are others.
+    """Give back to the system what the last training freed: the next network has other shapes.
 
-    Without it, what `settle_on_one_core` keeps grows by fragments: 1.7 GB after 40 thin networks instead of 0.8. On a
-    GPU, other workers wait for what this one would keep.
+    Without it, the memory that `settle_on_device` keeps grows by fragments: 1.7 GB after 40 thin networks instead of 0.8.
+    On a GPU, other workers wait for what this one would keep.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

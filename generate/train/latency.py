@@ -1,4 +1,4 @@
-"""Latency: how long a network takes for one forward pass, measured on the device at hand where a plan asks for it."""
+"""Latency: how long a network takes for one forward pass, measured on the training device where a plan requests it."""
 
 from __future__ import annotations
 

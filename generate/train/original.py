@@ -16,8 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from generate.inputs.images import ImageSet
-from generate.inputs.kernel import Kernel
-from generate.inputs.networks import planned_network
+from generate.inputs.networks import first_line, planned_network
 from generate.plan import Plan
 from generate.train.device import memory_format
 from generate.train.loop import check_learned, evaluate, fresh_weights, train, training_epochs
@@ -34,38 +33,33 @@ USUAL_ACCURACY = {"digits": 95.0, "mnist": 98.0, "fashion-mnist": 88.0, "cifar10
 class OriginalNumbers:
     """What is known of the original network."""
 
-    original_id: str  # sha256 of its weights.
-    # network, dataset, input_size, source: What it is, and where its weights come from.
+    original_id: str  # sha256 of its weights
     network: str
     dataset: str
     input_size: str
-    source: str
-    # macs, params: Its costs.
+    source: str  # where its weights come from
     macs: int
     params: int
-    # accuracy, accuracy_val: Percent, on the test and the validation images.
-    accuracy: float
-    accuracy_val: float
-    test_loss: float  # Mean cross-entropy (nats).
-    n_test: int  # Test images behind `accuracy`.
-    epochs: float  # Passes over the training images; 0 where it was not trained here.
-    seconds: float  # Time that its training took.
+    accuracy: float  # percent, on the test images
+    accuracy_val: float  # percent, on the validation images
+    test_loss: float  # mean cross-entropy (nats)
+    n_test: int  # test images behind `accuracy`
+    epochs: float  # passes over the training images; 0 where it was not trained here
+    seconds: float  # time that its training took
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return asdict(self)
 
 
-def make_original(
-    plan: Plan, images: ImageSet, *, macs: int, device: torch.device, kernel: Kernel | None = None
-) -> nn.Module:
-    """Return the original network, trained (batch norm in `kernel`) or loaded, on the CPU and in evaluation mode."""
+def make_original(plan: Plan, images: ImageSet, *, macs: int, device: torch.device) -> nn.Module:
+    """Return the original network, trained or loaded, on the CPU and in evaluation mode."""
     network = _build(plan, images)
     if plan.original.source == "train":
         fresh_weights(network, plan.original.seed)
         network.to(device)
         settings, seed = plan.original.training, plan.original.seed
-        train(network, images, settings, macs=macs, seed=seed, device=device, kernel=kernel)
+        train(network, images, settings, macs=macs, seed=seed, device=device)
     return network.to("cpu").to(memory_format=torch.contiguous_format).eval()
 
 
@@ -178,22 +172,10 @@ def check_source(plan: Plan, images: ImageSet) -> None:
     if kind == "torchvision" and argument:
         classes = len(_torchvision_weights(plan, argument).meta["categories"])
         if classes != images.classes:
-            raise _wrong_classes(classes, images)
-
-
-def check_outputs(network: nn.Module, images: ImageSet) -> None:
-    """Refuse a network that does not tell the images' classes apart."""
-    with torch.no_grad():
-        outputs = network.eval()(torch.zeros(1, *images.input_shape))
-    if outputs.shape != (1, images.classes):
-        raise _wrong_classes(int(outputs.shape[-1]), images)
-
-
-def _wrong_classes(classes: int, images: ImageSet) -> PlanError:
-    return PlanError(
-        f"original: the network has {classes} outputs, but {images.name} has {images.classes} classes. Let a factory "
-        "of your own take `classes`, or take weights that were trained on these classes."
-    )
+            raise PlanError(
+                f"original: the network has {classes} outputs, but {images.name} has {images.classes} classes. Take "
+                "weights that were trained on these classes."
+            )
 
 
 def _torchvision_weights(plan: Plan, name: str) -> Any:
@@ -206,7 +188,7 @@ def _torchvision_weights(plan: Plan, name: str) -> Any:
     if plan.network.name in RESCALES_ITS_INPUT:
         raise PlanError(
             f"original.source: torchvision's weights of {plan.network.name!r} expect input that torchvision "
-            'rescales itself; they cannot be used here. Take original.source = "train" or another network.'
+            'rescales itself; they cannot be used here. Use original.source = "train" or another network.'
         )
     try:
         from torchvision import models
@@ -219,7 +201,7 @@ def _torchvision_weights(plan: Plan, name: str) -> Any:
     except ValueError as error:
         raise PlanError(
             f"original.source: torchvision has no weights for {plan.network.name!r}. "
-            'Take original.source = "train" or the path of a .safetensors file.'
+            'Use original.source = "train" or the path of a .safetensors file.'
         ) from error
     if name not in known.__members__:
         raise PlanError(
@@ -239,11 +221,7 @@ def _from_torchvision(plan: Plan, name: str) -> nn.Module:
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         cache = Path(torch.hub.get_dir()) / "checkpoints"
         raise PlanError(
-            f"original.source: {plan.original.source} could not be downloaded or read ({_first_line(error)}). "
+            f"original.source: {plan.original.source} could not be downloaded or read ({first_line(error)}). "
             f"Put {weights.url} into {cache}, remove it there if it is damaged, or save the weights as "
             ".safetensors and give that path."
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""Who trains: worker processes on this machine (`ray_executor` does the same on a cluster).
+"""Who trains: worker processes on this machine (`ray_driver` does the same on a cluster).
 
 Workers share nothing but the run folder. Each claims trainings by byte-range locks and writes its own rows, so
 that any of them, and the parent, may die at any moment; a worker ends when its parent does.
@@ -44,19 +44,12 @@ from popstats.errors import PopstatsError, RunFolderError
 
 # A training that takes its worker down with it this often is recorded as failed.
 DEATHS_OF_A_TRAINING = 3
-
-
 # Workers that die this often in a row without finishing anything will not get further.
 DEATHS_WITHOUT_PROGRESS = 10
-
-
 # Failures of one kind after which a run ends in which nothing has succeeded.
 FIRST_FAILURES = 10
-
-
 POLL_SECONDS = 0.5
-
-
+STOPPING = Event("note", message="stopping after the trainings in progress; press Ctrl-C again to drop them")
 DEVICE_FAILURES: dict[int | None, str] = {
     OUT_OF_MEMORY: "ran out of GPU memory",
     DEVICE_LOST: "lost its GPU to an error",
@@ -90,14 +83,6 @@ class Outcomes:
             )
 
 
-def last_words(error: Exception) -> Event:
-    """Return what a process says that an error ends: its sentence, or where there is none, all that is known."""
-    if isinstance(error, PopstatsError):
-        return Event("broken", message=str(error))
-    trace = "".join(traceback.format_exception(error))
-    return Event("broken", message=f"Unexpected error in a worker:\n{trace}")
-
-
 @dataclass
 class _Worker:
     """One worker process, as its parent sees it."""
@@ -113,41 +98,38 @@ class _Crew:
     """The workers of one run and what is known of their deaths."""
 
     folder: RunFolder
+    claims: Claims
     deadline: float
     report: Report
-    outcomes: Outcomes = field(init=False)
+    outcomes: Outcomes
     workers: list[_Worker] = field(default_factory=list)
     deaths: Counter[int] = field(default_factory=Counter)
     deaths_in_a_row: int = 0
     stopping: bool = False
-    given_up: list[tuple[int, str]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.outcomes = Outcomes(self.folder)
 
     def start(self, device: str) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         arguments = (str(self.folder.path), device, theirs, self.deadline)
         process = context.Process(target=_work, args=arguments, name="popstats worker")
-        # Interrupted between its start and its entry here, it would be left at work.
+        # Interrupted between its start and its entry here, it would keep training.
         with interrupts_held():
             process.start()
             theirs.close()
             self.workers.append(_Worker(process, ours, device))
 
     def stop(self) -> None:
-        """Ask all workers to end after the training that they are at."""
+        """Ask all workers to end after their current training."""
         self.stopping = True
+        self.report(STOPPING)
         for worker in self.workers:
-            try:
+            # One that has just ended by itself needs no message.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 worker.connection.send("stop")
-            except (BrokenPipeError, ConnectionResetError):
-                continue  # it has just ended by itself, which is what was wanted
 
     def kill(self) -> None:
-        """End all workers now; another Ctrl-C in between must not leave some of them at work."""
-        # Held in this thread alone, it would reach Python through another one.
+        """End all workers now; another Ctrl-C in between must not leave some of them training."""
+        # Blocked in this thread alone, it would reach Python through another one.
         before = {which: signal.signal(which, signal.SIG_IGN) for which in (signal.SIGINT, signal.SIGTERM)}
         try:
             for worker in self.workers:
@@ -159,20 +141,15 @@ class _Crew:
                 signal.signal(which, handler)
 
     def step(self) -> None:
-        """Wait for something to happen and deal with it."""
+        """Wait for messages and deaths, and deal with them."""
         ready = wait(
             [w.connection for w in self.workers] + [w.process.sentinel for w in self.workers], POLL_SECONDS
         )
         for worker in list(self.workers):
-            self._read(worker)
+            while (event := _next_event(worker.connection)) is not None:
+                self._take(worker, event)
             if worker.process.sentinel in ready:
-                self._read(worker)
                 self._bury(worker)
-
-    def _read(self, worker: _Worker) -> None:
-        """Take in all messages of one worker."""
-        while (event := _next_event(worker.connection)) is not None:
-            self._take(worker, event)
 
     def _take(self, worker: _Worker, event: Event) -> None:
         if event.kind == "broken":
@@ -190,23 +167,26 @@ class _Crew:
         self.workers.remove(worker)
         if worker.process.exitcode == 0 or self.stopping:
             return
+        ending = _ending(worker.process.exitcode)
         self.deaths_in_a_row += 1
         if self.deaths_in_a_row >= DEATHS_WITHOUT_PROGRESS:
             raise RunFolderError(
-                f"{self.folder.path}: workers keep ending before they finish a training (the "
-                f"last one {_ending(worker.process.exitcode)}). "
-                "Is there enough memory? Try fewer --workers."
+                f"{self.folder.path}: workers keep ending before they finish a training (the last one {ending}). Is "
+                "there enough memory? Try fewer --workers."
             )
-        if worker.training >= 0:
-            self.deaths[worker.training] += 1
-            if self.deaths[worker.training] >= DEATHS_OF_A_TRAINING:
-                self.given_up.append(
-                    (
-                        worker.training,
-                        f"its worker {_ending(worker.process.exitcode)}, {DEATHS_OF_A_TRAINING} times",
-                    )
-                )
+        self.deaths[worker.training] += 1
+        if worker.training >= 0 and self.deaths[worker.training] >= DEATHS_OF_A_TRAINING:
+            self._give_up(worker.training, f"its worker {ending}, {DEATHS_OF_A_TRAINING} times")
         self.start(worker.device)
+
+    def _give_up(self, index: int, reason: str) -> None:
+        """Write the failed row of a training that took its workers with it."""
+        with self.claims.claim(index) as mine:
+            if mine and not self.folder.is_finished(index):
+                context = worker_context(self.folder, torch.device("cpu"))
+                columns = known_columns(context, self.folder.read_worklist()[index])
+                self.folder.write_row(index, failed_row(columns, reason))
+                self.report(Event("failed", index, message=reason))
 
 
 def _next_event(connection: Connection) -> Event | None:
@@ -243,48 +223,28 @@ def run_local(
 ) -> None:
     """Train what is missing with one worker process per device.
 
-    Ctrl-C once lets the workers finish what they are at, twice ends them at once; finished rows stay either way.
+    Ctrl-C once lets the workers finish their current trainings, twice ends them at once; finished rows stay either way.
     """
-    crew = _Crew(folder, deadline, report)
+    crew = _Crew(folder, claims, deadline, report, Outcomes(folder))
     try:
         for device in devices if time.time() < deadline else ():
             crew.start(device)
         while crew.workers:
-            _step_or_stop(crew)
-            _record_given_up(crew, claims)
+            try:
+                crew.step()
+            except KeyboardInterrupt:
+                if crew.stopping:
+                    raise
+                crew.stop()
     finally:
         crew.kill()
-
-
-def _step_or_stop(crew: _Crew) -> None:
-    try:
-        crew.step()
-    except KeyboardInterrupt:
-        if crew.stopping:
-            raise
-        crew.report(
-            Event("note", message="stopping after the trainings in progress; press Ctrl-C again to drop them")
-        )
-        crew.stop()
-
-
-def _record_given_up(crew: _Crew, claims: Claims) -> None:
-    """Write the failed rows of trainings that took their workers down."""
-    while crew.given_up:
-        index, reason = crew.given_up.pop()
-        with claims.claim(index) as mine:
-            if mine and not crew.folder.is_finished(index):
-                context = worker_context(crew.folder, torch.device("cpu"))
-                columns = known_columns(context, crew.folder.read_worklist()[index])
-                crew.folder.write_row(index, failed_row(columns, reason))
-                crew.report(Event("failed", index, message=reason))
 
 
 def _work(folder_path: str, device: str, connection: Connection, deadline: float) -> None:
     """Body of a worker process."""
     # Ctrl-C reaches the whole process group: the parent decides what becomes of the training in progress.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _end_with_parent()
+    end_with_parent()
     settle_on_device(torch.device(device))
     folder = RunFolder(Path(folder_path))
     try:
@@ -295,11 +255,14 @@ def _work(folder_path: str, device: str, connection: Connection, deadline: float
         sys.exit(OUT_OF_MEMORY)
     except DeviceError as error:
         sys.exit(error.exit_code)
-    except Exception as error:
-        connection.send(last_words(error))
+    except PopstatsError as error:
+        connection.send(Event("broken", message=str(error)))
+    except Exception:
+        trace = traceback.format_exc()
+        connection.send(Event("broken", message=f"Unexpected error in a worker:\n{trace}"))
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this process as soon as its parent ends, however that happens."""
     parent = multiprocessing.parent_process()
     if parent is None:

@@ -26,14 +26,12 @@ from popstats.errors import RunFolderError
 class Parts:
     """What an actor needs to train; sent once, in plain values and arrays."""
 
-    # plan, original: As in the run folder.
-    plan: Mapping[str, Any]
+    plan: Mapping[str, Any]  # as in the run folder
     original: Mapping[str, Any]
-    # Images and labels of train, validation and test.
-    splits: Mapping[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
-    image_values: Mapping[str, Any]  # The image set's other fields.
-    weights: bytes  # The original network's, as safetensors.
-    device: str  # "cuda" or "cpu".
+    splits: Mapping[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]  # images and labels by split
+    image_values: Mapping[str, Any]  # the image set's other fields
+    weights: bytes  # the original network's, as safetensors
+    device: str  # "cuda" or "cpu"
 
     def images(self) -> ImageSet:
         """Rebuild the image set."""
@@ -52,8 +50,7 @@ def parts_of(folder: RunFolder, plan: Plan, device: torch.device) -> Parts:
         name: (split.images.numpy(), split.labels.numpy())
         for name, split in (("train", images.train), ("validation", images.validation), ("test", images.test))
     }
-    names = ("name", "classes", "mean", "std", "test_shift")
-    values = {name: getattr(images, name) for name in names}
+    values = {name: getattr(images, name) for name in ("name", "classes", "mean", "std", "test_shift")}
     original = folder.read_original() or {}
     return Parts(plan.as_dict(), original, splits, values, folder.weights_path.read_bytes(), device.type)
 
@@ -68,7 +65,7 @@ def _check_gpu(device: torch.device) -> None:
 
 
 class Trainer:
-    """The actor: opens its workbench once, then trains what it is given."""
+    """The actor: prepares itself once, then trains what it is given."""
 
     def __init__(self, parts: Parts) -> None:
         original = OriginalNumbers(**parts.original)
@@ -81,8 +78,8 @@ class Trainer:
         )
 
     def ready(self) -> tuple[str, str]:
-        """Answer once the workbench is open: the node's name and its version of torch."""
-        return socket.gethostname(), self._context.provenance.torch_version
+        """Answer once trainings can start: the node's name and its version of torch."""
+        return socket.gethostname(), self._context.provenance["torch_version"]
 
     def train(self, training: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """Return the row of one training, and its weights where the plan keeps them."""

@@ -31,6 +31,14 @@ ADDRESS = "RAY_ADDRESS"
 STARTED_HERE = Path("ray") / "ray_current_cluster"
 
 
+def join(plan: Plan, device: torch.device) -> tuple[Any, dict[str, float]]:
+    """Connect to a cluster with room for an actor; return Ray and what one actor asks for: num_cpus and num_gpus."""
+    ray, gpus = connect(), plan.gpus_per_training if device.type == "cuda" else 0
+    resources: dict[str, float] = {"num_cpus": 1, "num_gpus": gpus}
+    check_room(ray, resources)
+    return ray, resources
+
+
 def connect() -> Any:
     """Connect to the cluster that RAY_ADDRESS or `ray start` names, or start Ray on this machine."""
     try:
@@ -42,7 +50,7 @@ def connect() -> Any:
     if not ray.is_initialized():
         address, named_by = _known_address()
         _check_answer(address, named_by)
-        _join(ray, address if named_by == ADDRESS else "")
+        _initialise(ray, address if named_by == ADDRESS else "")
     return ray
 
 
@@ -78,15 +86,17 @@ def _check_answer(address: str, named_by: str) -> None:
         ) from error
 
 
-def _join(ray: Any, named: str) -> None:
+def _initialise(ray: Any, named: str) -> None:
     """Call ray.init, quietly, and take the signal handler back that it sets; `named` is what RAY_ADDRESS says."""
     in_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        # The whole message: which versions do not go together stands in its later lines.
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise RunFolderError(
-            f"--executor ray: Ray could not be joined or started ({_in_one_line(error)}). {_is_a_node(named)}A "
+            f"--executor ray: Ray could not be joined or started ({reason}). {_is_a_node(named)}A "
             "cluster with token authentication needs RAY_AUTH_MODE=token and the same ~/.ray/auth_token here and on "
             "every node; all nodes need the same versions of Python and Ray."
         ) from error
@@ -100,16 +110,6 @@ def _is_a_node(named: str) -> str:
     if not named or _left_by_ray_start().exists():
         return ""
     return f"This machine must be one of its nodes: first `ray start --address {named}` here. "
-
-
-def _in_one_line(error: BaseException) -> str:
-    """Return the whole message: which versions do not go together stands in its later lines."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def resources_of(plan: Plan, device: torch.device) -> dict[str, float]:
-    """Return what one actor asks the cluster for: num_cpus and num_gpus."""
-    return {"num_cpus": 1, "num_gpus": plan.gpus_per_training if device.type == "cuda" else 0}
 
 
 def room_for(ray: Any, resources: Mapping[str, float]) -> int:

@@ -22,10 +22,11 @@ from generate.run.prepare import worker_context
 from generate.run.progress import Event, Report
 from generate.run.rounds import extend
 from generate.train.subnetwork import WorkerContext, known_columns
-from generate.workers.local import DEATHS_OF_A_TRAINING, Outcomes, event_of, failed_row
+from generate.workers.local import DEATHS_OF_A_TRAINING, STOPPING, Outcomes, event_of, failed_row
 from generate.workers.ray_actor import Trainer, parts_of
-from generate.workers.ray_cluster import check_room, connect, describe, resources_of, room_for
+from generate.workers.ray_cluster import describe, join, room_for
 from generate.workers.ray_pool import LostError, Pool, UnfitError
+from generate.workers.ray_session import interrupts_as_wishes
 from popstats.errors import RunFolderError
 
 # Actors that are lost this often in a row without a finished training will not get further.
@@ -44,31 +45,25 @@ def run_ray(
     device: torch.device,
     deadline: float,
     report: Report,
-    asked_to_stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train what is missing on a Ray cluster.
-
-    Connects to the cluster that RAY_ADDRESS or `ray start` names; without one it starts Ray on this machine.
-    """
+    """Train what is missing on the cluster that `join` finds; Ctrl-C once lets the trainings in progress finish."""
     plan = folder.read_plan()
     if plan is None:
         raise RunFolderError(f"{folder.path} holds no plan.")
-    ray = connect()
-    resources = resources_of(plan, device)
-    check_room(ray, resources)
+    ray, resources = join(plan, device)
     # Without a limit on restarts an actor would come back empty on another node and be called as if nothing had happened.
     actor_class = ray.remote(max_restarts=0, **resources)(Trainer)
     pool = Pool(ray, actor_class, ray.put(parts_of(folder, plan, device)))
-    driver = _Driver(folder, claims, report, deadline, pool, workers, resources, asked_to_stop)
     try:
-        driver.run()
+        with interrupts_as_wishes() as asked_to_stop:
+            _Driver(folder, claims, report, deadline, pool, workers, resources, asked_to_stop).run()
     finally:
         pool.close()
 
 
 @dataclass
 class _Driver:
-    """Deals trainings out to actors and writes what comes back."""
+    """Gives trainings to actors and writes what comes back."""
 
     folder: RunFolder
     claims: Claims
@@ -82,10 +77,9 @@ class _Driver:
     losses_in_a_row: int = 0
     stopping: bool = False
     unfit: int = 0
-    told_unfit: set[str] = field(default_factory=set)
+    told: set[str] = field(default_factory=set)
     look_again: float = -math.inf
     waiting_since: float = field(default_factory=time.monotonic)
-    other_nodes: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.outcomes = Outcomes(self.folder)
@@ -97,7 +91,9 @@ class _Driver:
 
     def run(self) -> None:
         while True:
-            self.stopping = self.stopping or self.asked_to_stop()
+            if not self.stopping and self.asked_to_stop():
+                self.stopping = True
+                self.report(STOPPING)
             missing = self._missing()
             if self._is_over(missing):
                 return
@@ -134,11 +130,9 @@ class _Driver:
     def _assign(self, missing: deque[Training]) -> None:
         """Give every idle actor a training that no other process holds."""
         while missing and self.pool.idle and not self.stopping and time.time() < self.deadline:
-            training = missing.popleft()
-            claim = ExitStack()
-            if claim.enter_context(self.claims.claim(training.index)) and not self.folder.is_finished(
-                training.index
-            ):
+            training, claim = missing.popleft(), ExitStack()
+            mine = claim.enter_context(self.claims.claim(training.index))
+            if mine and not self.folder.is_finished(training.index):
                 self.report(Event("started", training.index))
                 self.pool.assign(training, claim)
             else:
@@ -157,6 +151,11 @@ class _Driver:
     def _note(self, sentence: str) -> None:
         self.report(Event("note", message=sentence))
 
+    def _note_once(self, sentence: str) -> None:
+        if sentence not in self.told:
+            self.told.add(sentence)
+            self._note(sentence)
+
     def _take(self, future: Any) -> None:
         if future in self.pool.opening:
             self._take_opened(future)
@@ -168,13 +167,19 @@ class _Driver:
             except LostError as error:
                 self._lost(actor, training, error)
                 return
-            self._write(training, row, weights)
+            if weights:
+                write_whole(self.folder.trained_weights(training.subnetwork_id), weights)
+            self.folder.write_row(training.index, row)
+        self.losses_in_a_row = 0
         self.pool.idle.append(actor)
+        event = event_of(training.index, row)
+        self.outcomes.take(event)
+        self.report(event)
 
     def _take_opened(self, future: Any) -> None:
         actor = self.pool.opening.pop(future)
         try:
-            node, torch_version = self.pool.result(future)
+            node, version = self.pool.result(future)
         except LostError as error:
             self._count_loss(error)
             self._note(
@@ -186,36 +191,19 @@ class _Driver:
         except UnfitError as error:
             self._do_without(error)
             return
-        self._say_if_another_torch(node, torch_version)
+        if version != (here := str(torch.__version__)):
+            self._note_once(
+                f"{node} has torch {version}, this machine {here}: equal recipes and seeds differ by seed noise"
+            )
         self.pool.idle.append(actor)
         self.report(Event("ready"))
 
     def _do_without(self, error: UnfitError) -> None:
         """Go on without an actor that could not open, as long as there are others."""
         self.unfit += 1
-        sentence = f"no training can run on {error}"
         if not self.pool.size:
-            raise RunFolderError(f"--executor ray: {sentence}.") from error
-        if str(error) not in self.told_unfit:
-            self.told_unfit.add(str(error))
-            self._note(f"{sentence}; going on without it")
-
-    def _say_if_another_torch(self, node: str, version: str) -> None:
-        here = str(torch.__version__)
-        if version != here and node not in self.other_nodes:
-            self.other_nodes.add(node)
-            self._note(
-                f"{node} has torch {version}, this machine {here}: equal recipes and seeds differ by seed noise"
-            )
-
-    def _write(self, training: Training, row: dict[str, Any], weights: bytes) -> None:
-        if weights:
-            write_whole(self.folder.trained_weights(training.subnetwork_id), weights)
-        self.folder.write_row(training.index, row)
-        event = event_of(training.index, row)
-        self.losses_in_a_row = 0
-        self.outcomes.take(event)
-        self.report(event)
+            raise RunFolderError(f"--executor ray: no training can run on {error}.") from error
+        self._note_once(f"no training can run on {error}; continuing without it")
 
     def _lost(self, actor: Any, training: Training, error: Exception) -> None:
         """Open another actor; the training is missing again, unless it took too many actors with it."""

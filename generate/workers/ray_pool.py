@@ -15,8 +15,6 @@ from popstats.errors import RunFolderError
 POLL_SECONDS = 0.5
 # What Ray raises when an actor, its node or its result is gone, and not because of what the training did.
 LOSSES = ("RayActorError", "WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "ObjectLostError")
-
-
 SAME_EVERYWHERE = "Every node needs this package with the extra [generate], in the same version, and the modules of the plan"
 
 
@@ -26,13 +24,6 @@ class LostError(Exception):
 
 class UnfitError(Exception):
     """An actor could not open where Ray put it: that node lacks something, and so will the next actor there."""
-
-
-def _broken(error: Exception) -> RunFolderError:
-    return RunFolderError(
-        "--executor ray: unexpected error in an actor. Does every node have the same "
-        f"version of this package, with the extra [generate]?\n{error}"
-    )
 
 
 def _last_line(error: Exception) -> str:
@@ -51,14 +42,14 @@ def _unfit(error: Exception) -> UnfitError:
 class Pool:
     """Actors and what they are at. Futures are Ray's handles of results to come."""
 
-    ray: Any  # Connected.
-    # actor_class, parts: What an actor is, and what each is given when it opens.
+    ray: Any  # connected
     actor_class: Any
-    parts: Any
-    opening: dict[Any, Any] = field(default_factory=dict)  # Actors that are not ready yet, by future.
-    idle: deque[Any] = field(default_factory=deque)  # Actors without work.
-    # Actor, training and claim, by future.
-    busy: dict[Any, tuple[Any, Training, ExitStack]] = field(default_factory=dict)
+    parts: Any  # what each actor is given when it opens
+    opening: dict[Any, Any] = field(default_factory=dict)  # actors that are not ready yet, by future
+    idle: deque[Any] = field(default_factory=deque)  # actors without work
+    busy: dict[Any, tuple[Any, Training, ExitStack]] = field(
+        default_factory=dict
+    )  # with their claims, by future
 
     @property
     def size(self) -> int:
@@ -85,7 +76,10 @@ class Pool:
                 raise _unfit(error) from error
             raise LostError(_last_line(error)) from error
         except exceptions.RayTaskError as error:
-            raise _broken(error) from error
+            raise RunFolderError(
+                "--executor ray: unexpected error in an actor. Does every node have the same version of this package, "
+                f"with the extra [generate]?\n{error}"
+            ) from error
 
     def assign(self, training: Training, claim: ExitStack) -> None:
         """Give a training to an idle actor."""

@@ -14,8 +14,6 @@ MacKay (1992), doi:10.1162/neco.1992.4.3.415 (the evidence as a guide to the siz
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from popstats.arrays import FloatArray, IntArray
@@ -31,47 +29,15 @@ _LAMBDAS = np.logspace(-8, 2, 41)
 _RANK = 1e-10
 
 
-@dataclass(frozen=True)
-class Ridge:
-    """Posterior of one linear model."""
-
-    free: int  # Number of leading columns without shrinkage (level, MACs terms).
-    mean: FloatArray  # (free + p,); Posterior mean of the coefficients, averaged over the shrinkage.
-    weights: FloatArray  # (L,); Posterior probability of each lambda of the grid.
-    # (L,); Posterior sum of squares at each lambda: sigma^2 given lambda is scaled-inverse-chi-square with it.
-    residual: FloatArray
-    df: int  # Its degrees of freedom.
-    _scale: FloatArray
-    _vectors: FloatArray
-    _values: FloatArray
-    _projected: FloatArray
-    _kappa: FloatArray
-    _free_block: FloatArray
-    _free_y: FloatArray
-    _free_x: FloatArray
-
-    def draw(self, draws: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-        """Draw coefficients and sigma, shapes (draws, free + p) and (draws,)."""
-        pick = rng.choice(self.weights.size, size=draws, p=self.weights)
-        sigma = np.sqrt(self.residual[pick] / rng.chisquare(self.df, size=draws))
-        precision = self._values[None, :] + self._kappa[pick, None]
-        noise = rng.standard_normal(precision.shape) * sigma[:, None] / np.sqrt(precision)
-        beta = ((self._projected / precision + noise) @ self._vectors.T) / self._scale
-        alpha_mean = np.linalg.solve(self._free_block, self._free_y[:, None] - self._free_x @ beta.T).T
-        root = np.linalg.cholesky(np.linalg.inv(self._free_block))
-        alpha = alpha_mean + sigma[:, None] * (rng.standard_normal(alpha_mean.shape) @ root.T)
-        return np.hstack([alpha, beta]), sigma
-
-
 def weighted_cross_products(columns: FloatArray, y: FloatArray, weight: FloatArray) -> FloatArray:
     """Return Z'WZ with Z = (columns, y), shape (c + 1, c + 1)."""
     z = np.column_stack([columns, y])
     return np.asarray((z * weight[:, None]).T @ z)
 
 
-def fit_ridge(products: FloatArray, n: int, free: int) -> Ridge:
-    """Fit the model to its cross-products."""
-    # products (free + p + 1, free + p + 1)
+def fit_ridge(products: FloatArray, n: int, free: int) -> FloatArray:
+    """Return the posterior mean of the coefficients, averaged over the shrinkage, from cross-products."""
+    # products (free + p + 1, free + p + 1) -> (free + p,); the first columns are not shrunk
     df = n - free
     if df < 1:
         raise FitError(f"a linear model with {free} unshrunk terms needs more than {free} recipes, got {n}")
@@ -94,11 +60,7 @@ def fit_ridge(products: FloatArray, n: int, free: int) -> Ridge:
     weights /= weights.sum()
     beta = (vectors @ (weights @ (projected / precision))) / scale
     alpha = np.linalg.solve(block, products[:free, -1] - products[:free, free:-1] @ beta)
-    return Ridge(
-        free=free, mean=np.concatenate([alpha, beta]), weights=weights, residual=residual, df=df,
-        _scale=scale, _vectors=vectors, _values=values, _projected=projected, _kappa=kappa,
-        _free_block=block, _free_y=products[:free, -1], _free_x=products[:free, free:-1],
-    )  # fmt: skip
+    return np.concatenate([alpha, beta])
 
 
 def assign_folds(n: int, seed: int) -> IntArray:
@@ -120,7 +82,7 @@ def held_out_losses(
     sizes = np.bincount(fold)
     losses = np.empty(y.size)
     for k, part in enumerate(parts):
-        mean = fit_ridge(total - part, int(y.size - sizes[k]), free).mean
+        mean = fit_ridge(total - part, int(y.size - sizes[k]), free)
         losses[fold == k] = (y[fold == k] - columns[fold == k] @ mean) ** 2
     return losses
 

@@ -15,7 +15,7 @@ from popstats.posterior.mean_curve import MeanCurve
 
 #: Neighbours further apart than this share of the observed range belong to different clusters.
 GAP = 0.05
-#: Share of the recipes, those with the most room around them, that do not count in clusters; of so many and more.
+#: Share of the recipes, those with the most room around them, that do not count in clusters; of this many and more.
 STRAGGLERS, MANY = 0.05, 100
 #: Degrees of freedom of the Student-t noise whose weights tell outliers.
 FREEDOM = 4.0

@@ -1,17 +1,16 @@
-r"""The additive width law: the accuracy drop as a sum of one curve per dependency group, in its log-width.
+r"""The width law: an outcome of recipes as a sum of one curve per dependency group, in its log-width.
 
-.. math:: \mathrm{drop}_i = \alpha + \sum_g b_g (\ell_{ig} - \bar\ell_g) + q_g (\ell_{ig} - \bar\ell_g)^2 + e_i,
-          \qquad \ell_{ig} = \log(w_{ig} / w_g^{\mathrm{original}})
+.. math:: y_i = \alpha + \sum_g (b_g d_{ig} + q_g d_{ig}^2) + s \sum_g d_{ig} + c_1 m_i + c_2 m_i^2
+          + \kappa \sum_{g < h} p_{gh} d_{ig} d_{ih} + e_i, \qquad b, q, s, c, p \sim \mathrm{Normal}(0, \lambda v),
 
-per pruning regime and over all regimes together. The quadratic term is the diminishing return: without it a
-group could be widened for ever at the same gain. An elasticity, -b_g, is the accuracy that a wider group buys
-on average over the recipes it was fitted to.
+d the log-width about the mean and v the residual variance. `popstats.width_law` fits it to the drop, per pruning regime
+and over all regimes together; `popstats.planning.budget_law` to the log-odds of an error near one budget, with the log cost
+offset m and, where the data ask for them, pairwise products (kappa, lambda: largest marginal likelihood).
 
-Slopes are a part common to all groups and each group's own, both shrunk: where recipes cost the same, the groups'
-widths never grow together, so the data leave out just what the groups have in common. Shrunk one by one, slopes of one
-sign come out too small. Of 60 simulated regimes of 100 recipes at half of the MACs, 90 % intervals of such slopes held
-the truth in 69 %, with the common part in 96 %; with one slope alone in 89 and 92 %, with slopes of either sign in
-94 and 91 %.
+The quadratic term is the diminishing return: without it a group could be widened for ever at the same gain. The common
+slope s is there because recipes of equal cost leave out just what the groups have in common, as their widths never grow
+together. Shrunk one by one, slopes of one sign come out too small: of 60 simulated regimes of 100 recipes at half of the
+MACs, 90 % intervals of such slopes held the truth in 69 %, with the common part in 96 %.
 """
 
 from __future__ import annotations
@@ -21,62 +20,111 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
+from scipy import stats
 
 from popstats.arrays import FloatArray
 from popstats.errors import FitError
-from popstats.inference.draws import interval
-from popstats.inference.model import require_seed
-from popstats.inference.regression import (
-    Ridge,
-    assign_folds,
-    fit_ridge,
-    held_out_losses,
-    log_width_terms,
-    weighted_cross_products,
-)
+from popstats.inference.draws import INTERVAL_MASS
+from popstats.judgement.explained import MOST_PAIRS
+from popstats.planning.propose import Ridge
 from popstats.planning.recovered_costs import CostForm, cost_form
 from popstats.population.recipes import original_widths, positive_widths, prepared_recipes
-from popstats.population.regimes import Axis, Regimes
+from popstats.population.regimes import Axis
 from popstats.population.table import Population
 
 #: Label of the law over all regimes together.
 POOLED = "all"
-
-
 #: Elasticities are given for a group that is wider by this share.
 WIDER = 0.10
-
-
-#: Fewer recipes than this a regime and the regime has no law of its own.
+#: Fewer recipes than this in a regime and the regime has no law.
 MINIMUM_RECIPES = 20
+#: Prior variance of a coefficient, in units of the residual variance.
+LAMBDAS: FloatArray = 2.0 ** np.arange(-10.0, 11.0)
+#: Prior degrees of freedom of the residual variance, and its prior guess as a share of the outcomes' variance: where
+#: there are hardly more recipes than terms, the data alone would allow a law without any residuals.
+PRIOR_DF, PRIOR_SHARE = 4.0, 0.05
 
 
-_DRAWS = 2000
+@dataclass(frozen=True, eq=False)
+class Law:
+    """Posterior of one law; predictions are for the first of its levels."""
+
+    centre: FloatArray  # (G,)
+    kappa: float
+    mean: FloatArray  # (f + p,) of the levels and the coefficients
+    root: FloatArray  # (f + p, f + p): root @ root.T is their covariance
+    fitted: FloatArray  # (n,) of the recipes that it was fitted to
+    left_out: FloatArray  # (n,) their residuals from the law of the others
+
+    def expected(self, log_shares: FloatArray, offset: FloatArray | float = 0.0) -> FloatArray:
+        """Return the posterior mean of recipes of these log cost offsets from the budget, (n, G), (n,) -> (n,)."""
+        return self._columns(log_shares, offset) @ self.mean
+
+    def deviations(self, log_shares: FloatArray, offset: FloatArray | float = 0.0) -> FloatArray:
+        """Return a square root of the posterior covariance of the expected outcomes, (n, G), (n,) -> (n, f + p)."""
+        return self._columns(log_shares, offset) @ self.root
+
+    def uncertainty(self, log_shares: FloatArray, offset: FloatArray | float = 0.0) -> FloatArray:
+        """Return the posterior standard deviation of the expected outcome, (n, G), (n,) -> (n,)."""
+        return np.asarray(np.linalg.norm(self.deviations(log_shares, offset), axis=1))
+
+    def _columns(self, log_shares: FloatArray, offset: FloatArray | float) -> FloatArray:
+        n = len(log_shares)
+        features = _features(log_shares - self.centre, np.broadcast_to(offset, n), self.kappa)
+        levels = np.zeros((n, self.mean.size - features.shape[1]))
+        levels[:, 0] = 1.0
+        return np.hstack([levels, features])
 
 
-def _law_columns(log_shares: FloatArray, centre: FloatArray) -> FloatArray:
-    """Return level, distances from the centre, their squares and sum, (n, G) -> (n, 2 + 2 G)."""
-    terms = log_width_terms(log_shares, centre)
-    return np.column_stack([np.ones(len(terms)), terms, terms[:, : centre.size].sum(axis=1)])
+def _features(distance: FloatArray, offset: FloatArray, kappa: float) -> FloatArray:
+    """Return the law's features, (n, G), (n,) -> (n, 2 G + 3) or with the pairwise products."""
+    terms = [distance, distance**2, np.column_stack([distance.sum(axis=1), offset, offset**2])]
+    if kappa > 0.0:
+        i, j = np.triu_indices(distance.shape[1], 1)
+        terms.append(kappa * distance[:, i] * distance[:, j])
+    return np.hstack(terms)
 
 
-@dataclass(frozen=True)
-class _Law:
-    """The law of one regime: where it is centred, its posterior, and how well it predicts."""
-
-    label: str
-    n_recipes: int
-    widths: FloatArray
-    centre: FloatArray  # (G,); Mean log kept share of each group.
-    posterior: Ridge  # Of level, own slopes, bends and common slope.
-    r2: float
-    ceiling: float
-
-    def slopes(self, coefficients: FloatArray) -> FloatArray:
-        """Return each group's slope, own and common part together, (..., 2 + 2 G) -> (..., G)."""
-        return np.asarray(coefficients[..., 1 : self.centre.size + 1] + coefficients[..., -1:])
+def fit_law(
+    shares: FloatArray,
+    outcome: FloatArray,
+    levels: FloatArray,
+    offset: FloatArray | float = 0.0,
+    kappas: Sequence[float] = (0.0,),
+    runs: FloatArray | float = 1.0,
+) -> Law:
+    """Return the law of largest marginal likelihood over lambda and kappa."""
+    # shares (n, G) log kept shares; outcome (n,), means over runs (n,); levels (n, f) unshrunk columns; offset (n,)
+    n, groups = shares.shape
+    centre, root_runs = shares.mean(axis=0), np.sqrt(np.broadcast_to(runs, n))
+    free, y = levels * root_runs[:, None], outcome * root_runs
+    df = n - levels.shape[1] + PRIOR_DF
+    basis = np.linalg.qr(free)[0]
+    scale = float(y @ y - ((basis.T @ y) ** 2).sum())
+    prior = PRIOR_DF * PRIOR_SHARE * max(scale, 0.0) / df + 1e-12
+    best: tuple[Ridge, float, FloatArray] | None = None
+    for kappa in kappas if groups * (groups - 1) / 2 <= MOST_PAIRS else kappas[:1]:
+        features = _features(shares - centre, np.broadcast_to(offset, n), kappa) * root_runs[:, None]
+        found = Ridge.of(free, features, y, LAMBDAS, df, prior)
+        if best is None or found.evidence > best[0].evidence:
+            best = (found, kappa, features)
+    assert best is not None
+    ridge, kappa, x = best
+    kept = 1.0 / (1.0 + ridge.ratio * ridge.spread**2)  # share of the prior variance that the data leave
+    slopes = (ridge.ratio * ridge.spread * kept * ridge.along) @ ridge.axes
+    root = np.sqrt(ridge.ratio) * (np.eye(x.shape[1]) + (ridge.axes.T * (np.sqrt(kept) - 1.0)) @ ridge.axes)
+    inverse = np.linalg.inv(free.T @ free)
+    tilt = inverse @ free.T @ x  # minus the derivative of the levels by the slopes
+    level_root = np.linalg.cholesky(inverse)
+    mean = np.r_[inverse @ (free.T @ y) - tilt @ slopes, slopes]
+    fitted = np.hstack([free, x]) @ mean
+    leverage = (basis**2).sum(axis=1) + (ridge.left**2 * (1.0 - kept)).sum(axis=1)
+    return Law(
+        centre, kappa, mean,
+        root=np.sqrt(ridge.squares / df) * np.block([[level_root, -tilt @ root], [np.zeros_like(tilt.T), root]]),
+        fitted=fitted / root_runs, left_out=(y - fitted) / np.maximum(1.0 - leverage, 0.01) / root_runs,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -94,43 +142,6 @@ class WidthLaw:
     # trainings of the regime that the law predicts), `ceiling` (what is left after the seeds' own noise; NaN
     # without replicates) and `share_of_ceiling`.
     fit: pd.DataFrame
-    full_widths: FloatArray
-    macs: CostForm | None
-    seed: int
-    _laws: Mapping[str, _Law]
-
-    def predict(self, widths: npt.ArrayLike, regime: str = POOLED) -> pd.DataFrame:
-        """Predict the accuracy drop of any recipes."""
-        # widths (n, G)
-        law = self._law(regime)
-        columns = self._columns(law, widths)
-        drawn, sigma = law.posterior.draw(_DRAWS, np.random.default_rng(self.seed))
-        expected = columns @ drawn.T
-        single = expected + sigma * np.random.default_rng(self.seed + 1).standard_normal(expected.shape)
-        low, high = interval(expected.T)
-        single_low, single_high = interval(single.T)
-        return pd.DataFrame(
-            {
-                "drop": columns @ law.posterior.mean,
-                "lower": low,
-                "upper": high,
-                "recipe_lower": single_low,
-                "recipe_upper": single_high,
-            }
-        )
-
-    def _law(self, regime: str) -> _Law:
-        if regime not in self._laws:
-            raise FitError(f"width law: no regime {regime!r}; there are: {', '.join(self.labels)}")
-        return self._laws[regime]
-
-    def _columns(self, law: _Law, widths: npt.ArrayLike) -> FloatArray:
-        given = np.atleast_2d(np.asarray(widths, dtype=np.float64))
-        if given.shape[1] != len(self.groups):
-            raise FitError(f"width law: expected {len(self.groups)} widths per recipe, got {given.shape[1]}")
-        if (given <= 0).any():
-            raise FitError("width law: expected positive widths (every group keeps at least one channel)")
-        return _law_columns(np.log(given / self.full_widths), law.centre)
 
     def __repr__(self) -> str:
         best = self.fit.iloc[-1]
@@ -145,22 +156,11 @@ class WidthLaw:
         return f"<p>{html.escape(repr(self)[1:-1])}</p>{shown.to_html(index=False, float_format=lambda v: f'{v:.3g}')}"
 
 
-def known_widths(population: Population) -> FloatArray:
-    """Return the widths of every row, shape (n, G)."""
-    if population.widths is None:
-        raise FitError(
-            f"{population.name}: the table has no widths, which the width law needs; name the columns that hold "
-            "them: Population.from_frame(..., widths=[...])"
-        )
-    return population.widths
-
-
 def width_law(
     population: Population,
     *,
     regime_axis: Axis = "macs",
     regimes: Sequence[float] | Mapping[float, float] | None = None,
-    seed: int = 0,
 ) -> WidthLaw:
     """Fit the additive law in log-widths, per regime and over all regimes.
 
@@ -170,8 +170,6 @@ def width_law(
         With widths.
     regime_axis, regimes
         As in `popstats.fit`.
-    seed : int
-        Of the folds and of the draws behind the intervals.
 
     Returns
     -------
@@ -200,97 +198,68 @@ def width_law(
     >>> bool((law.elasticities["points"] > 0).all())
     True
     """
-    require_seed(seed, "width_law")
-    every = known_widths(population)
-    full = original_widths(population)
+    if population.widths is None:
+        raise FitError(
+            f"{population.name}: the table has no widths, which the width law needs; name the columns that hold "
+            "them: Population.from_frame(..., widths=[...])"
+        )
     prepared = prepared_recipes(population, regime_axis, regimes)
-    recipes, assigned = prepared.at_average_technique, prepared.assigned
-    widths = positive_widths(every[prepared.first])
-    laws = _all_laws(recipes, np.log(widths / full), widths, assigned, seed)
-    macs = cost_form(population, "macs")
-    tables = [_elasticities(law, population, macs, seed) for law in laws]
-    return WidthLaw(
-        groups=population.group_names,
-        labels=tuple(law.label for law in laws),
-        elasticities=pd.concat(tables, ignore_index=True),
-        fit=pd.DataFrame([_fit_row(law) for law in laws]),
-        full_widths=full,
-        macs=macs,
-        seed=seed,
-        _laws={law.label: law for law in laws},
-    )
-
-
-def _all_laws(
-    recipes: pd.DataFrame, log_widths: FloatArray, widths: FloatArray, assigned: Regimes, seed: int
-) -> list[_Law]:
-    member = recipes["regime"].to_numpy()
-    sets = [(label, member == k) for k, label in enumerate(assigned.labels)] + [(POOLED, member >= 0)]
-    laws = [
-        _one_law(label, recipes[keep], log_widths[keep], widths[keep], seed)
-        for label, keep in sets
-        if keep.sum() >= MINIMUM_RECIPES
-    ]
-    if not laws:
+    recipes = prepared.at_average_technique
+    widths = positive_widths(population.widths[prepared.first])
+    sets = dict(zip(prepared.assigned.labels, prepared.members, strict=True))
+    sets[POOLED] = np.sort(np.concatenate(prepared.members))
+    sets = {label: rows for label, rows in sets.items() if len(rows) >= MINIMUM_RECIPES}
+    if not sets:
         raise FitError(
             f"width law: no regime has {MINIMUM_RECIPES} recipes (the population has {len(recipes)} in all)"
         )
-    return laws
+    macs = cost_form(population, "macs")
+    parts = [_of_regime(population, recipes.iloc[rows], widths[rows], macs) for rows in sets.values()]
+    elasticities = pd.concat(
+        [part.assign(regime=label) for label, (part, _) in zip(sets, parts, strict=True)], ignore_index=True
+    )
+    fit = pd.DataFrame([{"regime": label, **row} for label, (_, row) in zip(sets, parts, strict=True)])
+    return WidthLaw(population.group_names, tuple(sets), elasticities, fit)
 
 
-def _one_law(
-    label: str, recipes: pd.DataFrame, log_widths: FloatArray, widths: FloatArray, seed: int
-) -> _Law:
+def _of_regime(
+    population: Population, recipes: pd.DataFrame, widths: FloatArray, macs: CostForm | None
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Return elasticities by group, and how well the law predicts."""
     drop, runs = recipes["drop"].to_numpy(), recipes["runs"].to_numpy()
-    centre = log_widths.mean(axis=0)
-    columns = _law_columns(log_widths, centre)
-    losses = held_out_losses(columns, drop, runs, assign_folds(len(recipes), seed), free=1)
+    shares = np.log(widths / original_widths(population))
+    law = fit_law(shares, drop, np.ones((len(drop), 1)), runs=runs)
     within, df = recipes["within"].sum(), runs.sum() - runs.size
     total = float((runs * (drop - np.average(drop, weights=runs)) ** 2).sum() + within)
-    noise = float(within / df * runs.sum()) if df > 0 else float("nan")
-    return _Law(
-        label=label,
-        n_recipes=len(recipes),
-        widths=np.exp(np.log(widths).mean(axis=0)),
-        centre=centre,
-        posterior=fit_ridge(weighted_cross_products(columns, drop, runs), len(drop), free=1),
-        r2=1.0 - float((runs * losses).sum() + within) / total if total > 0 else float("nan"),
-        ceiling=1.0 - noise / total if total > 0 else float("nan"),
-    )
+    r2, ceiling = np.nan, np.nan
+    if total > 0:
+        r2 = 1.0 - float((runs * law.left_out**2).sum() + within) / total
+        ceiling = 1.0 - float(within / df * runs.sum()) / total if df > 0 else np.nan
+    quality = {"n_recipes": len(drop), "r2": r2, "ceiling": ceiling}
+    quality["share_of_ceiling"] = r2 / ceiling if ceiling > 0 else np.nan
+    return _elasticities(law, population, widths, macs), quality
 
 
-def _fit_row(law: _Law) -> dict[str, object]:
-    return {
-        "regime": law.label,
-        "n_recipes": law.n_recipes,
-        "r2": law.r2,
-        "ceiling": law.ceiling,
-        "share_of_ceiling": law.r2 / law.ceiling if law.ceiling > 0 else float("nan"),
+def _elasticities(
+    law: Law, population: Population, widths: FloatArray, macs: CostForm | None
+) -> pd.DataFrame:
+    """Return what 10 % more of each group buys at the mean log-widths, and what it costs."""
+    groups, n = law.centre.size, law.fitted.size
+    # A group's own slope and the common one; the level is the first column.
+    slope = np.zeros((groups, law.mean.size))
+    slope[:, 1 : groups + 1] = np.eye(groups)
+    slope[:, 2 * groups + 1] = 1.0
+    points = -slope @ law.mean * np.log1p(WIDER)
+    half = stats.t.ppf((1.0 + INTERVAL_MASS) / 2.0, n - 1.0 + PRIOR_DF) * np.log1p(WIDER)
+    half = half * np.linalg.norm(slope @ law.root, axis=1)
+    cost = np.full(groups, np.nan)
+    if macs is not None:
+        middle = np.exp(np.log(widths).mean(axis=0))
+        cost = 100.0 * macs.log_width_slope(middle)[0] * np.log1p(WIDER) / population.original.macs
+    bought = {"points": points, "lower": points - half, "upper": points + half}
+    per_cost = {
+        "points_per_percent_macs": points / cost,
+        "per_macs_lower": bought["lower"] / cost,
+        "per_macs_upper": bought["upper"] / cost,
     }
-
-
-def _elasticities(law: _Law, population: Population, macs: CostForm | None, seed: int) -> pd.DataFrame:
-    drawn, _ = law.posterior.draw(_DRAWS, np.random.default_rng(seed))
-    lower, upper = interval(-law.slopes(drawn) * np.log1p(WIDER))
-    points = -law.slopes(law.posterior.mean) * np.log1p(WIDER)
-    cost = _cost_of_wider(law, population, macs)
-    return pd.DataFrame(
-        {
-            "regime": law.label,
-            "group": population.group_names,
-            "points": points,
-            "lower": lower,
-            "upper": upper,
-            "macs_percent": cost,
-            "points_per_percent_macs": points / cost,
-            "per_macs_lower": lower / cost,
-            "per_macs_upper": upper / cost,
-        }
-    )
-
-
-def _cost_of_wider(law: _Law, population: Population, macs: CostForm | None) -> FloatArray:
-    if macs is None:
-        return np.full(law.centre.size, np.nan)
-    slope = macs.log_width_slope(law.widths)[0] * np.log1p(WIDER)
-    return np.asarray(100.0 * slope / population.original.macs)
+    return pd.DataFrame({"group": population.group_names, **bought, "macs_percent": cost, **per_cost})

@@ -10,13 +10,15 @@ import numpy as np
 import pandas as pd
 
 from popstats.errors import FitError
-from popstats.inference.draws import INTERVAL_MASS, interval
+from popstats.inference.draws import interval
 from popstats.inference.exact import draw_regime
 from popstats.inference.model import COLUMNS, Priors, require_seed
+from popstats.judgement.analysis import Analysis
 from popstats.planning.planned_regimes import Scenario, guessed_scenario, pilot_scenario, simulate_regime
 from popstats.posterior.curves import curve_in_points
 from popstats.posterior.fit import Fit, require_fit
 from popstats.posterior.optimum import GRID_SIZE, OptimumDraws, read_optimum
+from popstats.words import INTERVAL_WORDS, percent, plural
 
 #: Numbers that are tried unless others are given.
 RECIPES = (30, 50, 100, 200, 500, 1000, 2000, 5000)
@@ -28,6 +30,9 @@ CHANCE = 0.8
 #: Guess where nothing is known: rise over the observed range and noise of a training, points, and the share of
 #: the noise's variance that the seed makes.
 GUESSED_RISE, GUESSED_NOISE, GUESSED_SEED_SHARE = 0.4, 0.3, 0.5
+
+
+_COLUMNS = ["recipes", "seeds", "trainings", "lower_width", "upper_width", "chance"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,15 +57,8 @@ class Plan:
 
     def to_dict(self) -> dict[str, object]:
         """Return the plan as plain values, for JSON."""
-        return {
-            "regime": self.regime,
-            "width": self.width,
-            "recipes": self.recipes,
-            "seeds": self.seeds,
-            "trainings": self.trainings,
-            "sentence": self.sentence,
-            "sizes": self.frame.to_dict("records"),
-        }
+        names = ("regime", "width", "recipes", "seeds", "trainings", "sentence")
+        return {name: getattr(self, name) for name in names} | {"sizes": self.frame.to_dict("records")}
 
     def __repr__(self) -> str:
         return f"<Plan: {self.sentence}>"
@@ -128,49 +126,39 @@ def plan_size(
     if pilot is not None:
         require_fit(pilot, "plan_size")
     require_seed(seed, "plan_size")
-    _check(pilot, width, noise, rise, seed_share, recipes, seeds)
+    columns = COLUMNS if pilot is None else COLUMNS + len(pilot.population.techniques) - 1
+    for name, value, expected, legal in (
+        ("width", width, "a width in mCB above 0", width > 0.0),
+        ("noise", noise, "points above 0", noise is None or noise > 0.0),
+        ("rise", rise, "points above 0", rise is None or rise > 0.0),
+        ("seed_share", seed_share, "a share in [0, 1)", seed_share is None or 0.0 <= seed_share < 1.0),
+        ("recipes", list(recipes), f"numbers above {columns}", min(recipes, default=0) > columns),
+        ("seeds", list(seeds), "positive whole numbers", min(seeds, default=0) >= 1),
+    ):
+        if not legal:
+            raise FitError(f"plan_size: {name}: expected {expected}, got {value!r}")
     if pilot is None:
         share = GUESSED_SEED_SHARE if seed_share is None else seed_share
-        scenario = guessed_scenario(
-            "", POPULATIONS, noise or GUESSED_NOISE, GUESSED_RISE if rise is None else rise, share
-        )
-    else:
-        scenario = pilot_scenario(pilot, _regime_of(pilot, regime), POPULATIONS, seed_share)
-    priors = Priors() if pilot is None else pilot.prior_settings
-    tried = sorted(set(seeds)) if scenario.knows_seeds else [1]
-    cells = [
-        _cell(scenario, priors, n, replicates, width, seed)
-        for replicates in tried
-        for n in sorted(set(recipes))
-    ]
-    return _conclude(pd.DataFrame(cells), scenario, width)
-
-
-def _check(
-    pilot: Fit | None,
-    width: float,
-    noise: float | None,
-    rise: float | None,
-    seed_share: float | None,
-    recipes: Sequence[int],
-    seeds: Sequence[int],
-) -> None:
-    if pilot is not None and (noise is not None or rise is not None):
+        scenario = guessed_scenario(POPULATIONS, noise or GUESSED_NOISE, rise or GUESSED_RISE, share)
+        return _plan(scenario, Priors(), recipes, seeds, width, seed, "")
+    if noise is not None or rise is not None:
         raise FitError(
             "plan_size: expected a pilot or a guess (noise, rise), got both; leave noise and rise out"
         )
-    if width <= 0.0:
-        raise FitError(f"plan_size: width: expected a width in mCB above 0, got {width!r}")
-    for name, value in (("noise", noise), ("rise", rise)):
-        if value is not None and value <= 0.0:
-            raise FitError(f"plan_size: {name}: expected points above 0, got {value!r}")
-    if seed_share is not None and not 0.0 <= seed_share < 1.0:
-        raise FitError(f"plan_size: seed_share: expected a share in [0, 1), got {seed_share!r}")
-    columns = COLUMNS if pilot is None else COLUMNS + len(pilot.population.techniques) - 1
-    if not recipes or min(recipes) <= columns:
-        raise FitError(f"plan_size: recipes: expected numbers above {columns}, got {list(recipes)}")
-    if not seeds or min(seeds) < 1:
-        raise FitError(f"plan_size: seeds: expected positive whole numbers, got {list(seeds)}")
+    k = _regime_of(pilot, regime)
+    scenario = pilot_scenario(pilot, k, POPULATIONS, seed_share)
+    return _plan(scenario, pilot.prior_settings, recipes, seeds, width, seed, _deciding(pilot, k))
+
+
+def _deciding(pilot: Fit, k: int) -> str:
+    """Return how many recipes would decide whether there is a best mCB, where that is open: as verdicts advise."""
+    posterior = Analysis(pilot).regimes[k]
+    if posterior.outcome != "undecided" or posterior.recipes_to_decide is None:
+        return ""
+    return (
+        f" Whether there is a best mCB (C3a) is undecided there; about {posterior.recipes_to_decide:,} recipes would "
+        "decide it at the present estimate."
+    )
 
 
 def _regime_of(pilot: Fit, regime: float | str | None) -> int:
@@ -187,21 +175,45 @@ def _widths(optimum: OptimumDraws) -> tuple[float, float]:
     return float(lower[1] - lower[0]), float(upper[1] - upper[0])
 
 
-def _cell(
-    scenario: Scenario, priors: Priors, recipes: int, seeds: int, width: float, seed: int
-) -> dict[str, float]:
-    widths = np.array(
-        [_simulated_widths(scenario, priors, t, recipes, seeds, seed) for t in range(POPULATIONS)]
+def _plan(
+    scenario: Scenario,
+    priors: Priors,
+    recipes: Sequence[int],
+    seeds: Sequence[int],
+    width: float,
+    seed: int,
+    deciding: str,
+) -> Plan:
+    """Simulate populations of every size and choose the smallest that suffices."""
+    rows = []
+    for each in sorted(set(seeds)) if scenario.knows_seeds else [1]:
+        for n in sorted(set(recipes)):
+            widths = np.array(
+                [_simulated_widths(scenario, priors, t, n, each, seed) for t in range(POPULATIONS)]
+            )
+            lower, upper = np.median(widths, axis=0)
+            chance = float((widths.max(axis=1) < width).mean())
+            rows.append((n, each, n * each, float(lower), float(upper), chance))
+    frame = pd.DataFrame(rows, columns=_COLUMNS)
+    label = scenario.template.label
+    place = f"Regime {label}" if label else "With this guess"
+    goal = f"{INTERVAL_WORDS}s narrower than {width:g} in mCB at both ends of the near-optimal range"
+    unknown = "" if scenario.knows_seeds else " (one seed each: the pilot has no replicates)"
+    enough = frame[frame["chance"] >= CHANCE].sort_values(["trainings", "recipes"])
+    best = enough.iloc[0] if len(enough) else frame.sort_values("chance").iloc[-1]
+    n, each = int(best["recipes"]), int(best["seeds"])
+    size = f"{n:,} recipes with {plural(each, 'seed')} each"
+    reached = percent(float(best["chance"]), 0)
+    if enough.empty:
+        sentence = (
+            f"{place}: no size tried gives {goal} with a chance of {percent(CHANCE)}; {size} reach {reached}{unknown}. "
+            f"Choose a larger width, or accept that the curve is too flat for one best value.{deciding}"
+        )
+        return Plan(frame, label, width, None, None, sentence)
+    sentence = (
+        f"{place}: {size} ({n * each:,} trainings) give {goal} with a chance of {reached}{unknown}.{deciding}"
     )
-    lower, upper = np.median(widths, axis=0)
-    return {
-        "recipes": recipes,
-        "seeds": seeds,
-        "trainings": recipes * seeds,
-        "lower_width": float(lower),
-        "upper_width": float(upper),
-        "chance": float((widths.max(axis=1) < width).mean()),
-    }
+    return Plan(frame, label, width, n, each, sentence)
 
 
 def _simulated_widths(
@@ -213,32 +225,3 @@ def _simulated_widths(
     grid = regime.curve_scale.grid(GRID_SIZE)
     draws = draw_regime(regime, priors, DRAWS, rng)
     return _widths(read_optimum(grid, curve_in_points(regime, draws.flat_coefficients[:, 0], grid)))
-
-
-def _conclude(frame: pd.DataFrame, scenario: Scenario, width: float) -> Plan:
-    label = scenario.template.label
-    place = f"Regime {label}" if label else "With this guess"
-    goal = (
-        f"{INTERVAL_MASS:.0%} intervals of both ends of the near-optimal range narrower than {width:g} in mCB"
-    )
-    seeds_unknown = "" if scenario.knows_seeds else " (one seed each: the pilot has no replicates)"
-    enough = frame[frame["chance"] >= CHANCE].sort_values(["trainings", "recipes"])
-    if enough.empty:
-        best = frame.sort_values("chance").iloc[-1]
-        sentence = (
-            f"{place}: nothing tried gives {goal} with a chance of {CHANCE:.0%}; {int(best['recipes']):,} recipes "
-            f"with {_seeds(best['seeds'])} each reach {best['chance']:.0%}{seeds_unknown}. Choose a larger width, or "
-            "accept that the curve is too flat for one best value."
-        )
-        return Plan(frame, label, width, None, None, sentence)
-    best = enough.iloc[0]
-    n, replicates = int(best["recipes"]), int(best["seeds"])
-    sentence = (
-        f"{place}: {n:,} recipes with {_seeds(replicates)} each, {n * replicates:,} trainings, give {goal} with a "
-        f"chance of {best['chance']:.0%}{seeds_unknown}."
-    )
-    return Plan(frame, label, width, n, replicates, sentence)
-
-
-def _seeds(count: float) -> str:
-    return f"{int(count)} seed" if count == 1 else f"{int(count)} seeds"

@@ -73,51 +73,33 @@ def equivalent_noise(kind: str, scale: FloatArray, shape: FloatArray) -> FloatAr
     # scale (T,); shape (T,)
     if kind == "student":
         return np.asarray(np.sqrt((shape + 3.0) / (shape + 1.0)))
-    excess = shape / scale
-    information = [_exgaussian_information(tau) for tau in excess.tolist()]
+    # A unit normal plus an exponential of mean tau: the expected squared slope of the log density.
+    information = []
+    for tau in (shape / scale).tolist():
+        e = np.linspace(-_REACH, _REACH * (1.0 + tau), _QUADRATURE)
+        log_p = log_density(kind, e, np.ones_like(e), np.full_like(e, tau))
+        information.append(np.trapezoid(np.gradient(log_p, e) ** 2 * np.exp(log_p), e))
     return 1.0 / np.sqrt(np.array(information))
 
 
-def _exgaussian_information(tau: float) -> float:
-    """Return the expected squared slope of the log density of a unit normal plus an exponential of mean tau."""
-    e = np.linspace(-_REACH, _REACH * (1.0 + tau), _QUADRATURE)
-    log_p = log_density("exgaussian", e, np.ones_like(e), np.full_like(e, tau))
-    slope = np.gradient(log_p, e)
-    return float(np.trapezoid(slope**2 * np.exp(log_p), e))
-
-
-def guessed_scenario(
-    label: str, truths: int, noise: float, rise: float, seed_share: float | None
-) -> Scenario:
+def guessed_scenario(truths: int, noise: float, rise: float, seed_share: float) -> Scenario:
     """Guess a parabola with its minimum in the middle of recipes spread evenly over log mCB."""
-    scale = CurveScale(0.0, GUESSED_HALF_RANGE)
     unit = np.linspace(-1.0 / 0.95, 1.0 / 0.95, _GRID)
     # Golden-ratio steps spread the costs evenly and unrelated to log mCB.
     offset = 2.0 * np.mod(np.arange(_GRID) * 0.6180339887, 1.0) - 1.0
     design = design_matrix(unit, offset)
-    curve = design_matrix(unit, np.zeros(_GRID))
-    truth = np.linalg.lstsq(curve, rise * unit**2, rcond=None)[0]
-    share = seed_share or 0.0
+    truth = np.linalg.lstsq(design_matrix(unit, np.zeros(_GRID)), rise * unit**2, rcond=None)[0]
     template = RegimeDesign(
-        label=label,
-        target=0.5,
-        axis="macs",
-        n=0,
-        n_recipes=0,
-        n_left_out=0,
-        curve_scale=scale,
-        reach=1.0,
-        centre=0.0,
-        scale=1.0,
-        fixed=(True, True, True),
-    )
+        label="", target=0.5, axis="macs", n=0, n_recipes=0, n_left_out=0, reach=1.0, centre=0.0, scale=1.0,
+        curve_scale=CurveScale(0.0, GUESSED_HALF_RANGE), fixed=(True, True, True),
+    )  # fmt: skip
     return Scenario(
         template=template,
         moments=design.T @ design / _GRID,
         coefficients=np.tile(truth, (truths, 1)),
-        recipe_sd=np.full(truths, noise * np.sqrt(1.0 - share)),
-        seed_sd=np.full(truths, noise * np.sqrt(share)),
-        knows_seeds=seed_share is not None,
+        recipe_sd=np.full(truths, noise * np.sqrt(1.0 - seed_share)),
+        seed_sd=np.full(truths, noise * np.sqrt(seed_share)),
+        knows_seeds=True,
     )
 
 
@@ -142,15 +124,7 @@ def simulate_regime(
     xy, yy = xy - mean * xx[:, 0], yy - mean**2 * float(xx[0, 0])
     spread = float(np.sqrt(yy / recipes))
     return replace(
-        scenario.template,
-        n=recipes * seeds,
-        n_recipes=recipes,
-        scale=scenario.template.scale * spread,
-        replicates=np.ones(1),
-        count=np.array([float(recipes)]),
-        xx=xx[None],
-        xy=xy[None] / spread,
-        yy=np.array([yy]) / spread**2,
-        within=0.0,
-        within_df=0,
-    )
+        scenario.template, n=recipes * seeds, n_recipes=recipes, scale=scenario.template.scale * spread,
+        replicates=np.ones(1), count=np.array([float(recipes)]), xx=xx[None], xy=xy[None] / spread,
+        yy=np.array([yy]) / spread**2, within=0.0, within_df=0,
+    )  # fmt: skip

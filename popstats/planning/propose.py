@@ -47,7 +47,7 @@ NEAR = ((0.12, 100), (0.3, 100))
 #: where not to look, not how steep the law is.
 FLOOR = 3.0
 #: Prior variance of a coefficient, in units of the residual variance.
-LAMBDAS = 2.0 ** np.arange(-8, 9)
+LAMBDAS: FloatArray = 2.0 ** np.arange(-8.0, 9.0)
 #: Least share of the residual variance that recipes make.
 LEAST_RECIPE_SHARE = 0.05
 #: Degrees of freedom of the prior guess that seeds make half of the residual variance.
@@ -69,34 +69,19 @@ Cost = Callable[[IntArray], FloatArray]
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Recipes of one budget, and where the search starts.
+    """Recipes of one budget, and where the search starts."""
 
-    Parameters
-    ----------
-    cost : callable
-        Widths of shape (n, G) to the share of the original's cost, shape (n,), on the budget's axis.
-    lowest, highest : float
-        Cost shares between which every proposed recipe lies.
-    full : numpy.ndarray of int, shape (G,)
-        The original's widths.
-    baselines : numpy.ndarray of int, shape (B, G)
-        Recipes that are trained in any case: first Torch-Pruning's, then uniform (uniform alone if there is one).
-    steps : numpy.ndarray of int, shape (G,), optional
-        Widths are multiples of these; 1 by default.
-    least : numpy.ndarray of int, shape (G,), optional
-        Fewest channels of each group; by default 2, or one step where that is more.
-    candidates : numpy.ndarray of int, shape (n, G), optional
-        The only recipes to propose, all on the budget; by default recipes are generated.
-    """
-
-    cost: Cost
-    lowest: float
+    cost: Cost  # widths (n, G) to shares of the original's cost on the budget's axis, (n,)
+    lowest: float  # every proposed recipe's cost share lies between these
     highest: float
-    full: IntArray
+    full: IntArray  # (G,) the original's widths
+    # (B, G) recipes that are trained in any case: first Torch-Pruning's, then uniform (uniform alone if there is one)
     baselines: IntArray
-    steps: IntArray | None = None
-    least: IntArray | None = None
-    candidates: IntArray | None = None
+    steps: IntArray | None = None  # (G,) widths are multiples of these; by default 1
+    least: IntArray | None = None  # (G,) fewest channels; by default 2, or one step where that is more
+    candidates: IntArray | None = (
+        None  # (n, G) the only recipes to propose, all on the budget; by default generated
+    )
 
     @cached_property
     def units(self) -> IntArray:
@@ -128,39 +113,17 @@ class Problem:
 
 @dataclass(frozen=True)
 class Choice:
-    """The recipe that a search chooses.
+    """The recipe that a search chooses."""
 
-    Attributes
-    ----------
-    widths : numpy.ndarray of int, shape (G,)
-    runs : int
-        Its trainings in the search.
-    leaders : numpy.ndarray of int, shape (k, G)
-        All trained recipes that may win, best first.
-    """
-
-    widths: IntArray
-    runs: int
-    leaders: IntArray
+    widths: IntArray  # (G,)
+    runs: int  # its trainings in the search
+    leaders: IntArray  # (k, G) all trained recipes that may win, best first
 
 
 def schedule(trainings: int, draws: int | None = None, given: int = 0) -> tuple[int, ...]:
-    """Return the trainings of each round: pilot, rounds of draws, and two of the finish.
-
-    Parameters
-    ----------
-    trainings : int
-        In all, at least 8.
-    draws : int, optional
-        Fewest trainings of a round between pilot and finish: the number of workers.
-    given : int
-        Rows of an earlier population, which shorten the pilot.
-
-    Raises
-    ------
-    PlanError
-        If there are too few trainings.
-    """
+    """Return the trainings of each round: pilot, rounds of draws, and two of the finish."""
+    # draws: fewest trainings of a round between pilot and finish, the number of workers; given: rows of an earlier
+    # population, which shorten the pilot
     if trainings < LEAST_TRAININGS:
         raise PlanError(
             f"winner: expected at least {LEAST_TRAININGS} trainings (pilot, rounds, leaders), got {trainings}"
@@ -186,34 +149,11 @@ def propose(
     draws: int | None = None,
     given: int = 0,
 ) -> IntArray:
-    """Return the recipes of the next round, one row per training.
-
-    Parameters
-    ----------
-    problem : Problem
-    trained : array_like of int, shape (m, G)
-        Widths of the finished trainings in the order in which they were proposed; none: the pilot is proposed.
-    outcome : array_like, shape (m,)
-        Their outcomes, higher being better; NaN where a training failed.
-    trainings : int
-        Of the whole search.
-    seed : int
-        Same seed and outcomes, same proposals.
-    draws : int, optional
-        As in `schedule`.
-    given : int
-        So many first rows come from an earlier population: they do not count, and have a level of their own.
-
-    Returns
-    -------
-    numpy.ndarray of int, shape (k, G)
-        None left to propose: shape (0, G). A recipe that comes twice is trained with two seeds.
-
-    Raises
-    ------
-    PlanError
-        If no recipe meets the budget, or the arguments do not fit together.
-    """
+    """Return the recipes of the next round, one row per training; none when the search is over, (k, G)."""
+    # trained (m, G): widths of the finished trainings in the order of their proposal, none: the pilot is proposed.
+    # outcome (m,): the higher the better, NaN where a training failed. trainings: of the whole search; draws: as in
+    # `schedule`. The first `given` rows come from an earlier population: they do not count, and have a level of their own.
+    # A recipe that comes twice is trained with two seeds.
     history = _History.of(problem, trained, outcome, given)
     ends = np.cumsum(schedule(trainings, draws, given))
     place = int(np.searchsorted(ends, history.counted, side="right"))
@@ -232,18 +172,7 @@ def propose(
 
 
 def choose(problem: Problem, trained: npt.ArrayLike, outcome: npt.ArrayLike, *, given: int = 0) -> Choice:
-    """Return the trained recipe with the best posterior mean.
-
-    Parameters
-    ----------
-    problem, trained, outcome, given
-        As in `propose`.
-
-    Raises
-    ------
-    PlanError
-        If no training of the search succeeded.
-    """
+    """Return the trained recipe with the best posterior mean; arguments as in `propose`."""
     history = _History.of(problem, trained, outcome, given)
     law = history.law()
     order = history.leaders(law)
@@ -253,13 +182,7 @@ def choose(problem: Problem, trained: npt.ArrayLike, outcome: npt.ArrayLike, *, 
 
 @dataclass(frozen=True)
 class Gain:
-    """What a recipe gains over another, measured on fresh seeds.
-
-    Attributes
-    ----------
-    mean, lower, upper : float
-        Gain in points and its 90 % equal-tailed interval.
-    """
+    """What a recipe gains over another, points, with its 90 % equal-tailed interval."""
 
     mean: float
     lower: float
@@ -267,24 +190,11 @@ class Gain:
 
 
 def gain_over(winner: npt.ArrayLike, baseline: npt.ArrayLike) -> Gain:
-    """Return the gain of one recipe over another, from seeds and images that chose neither.
-
-    Parameters
-    ----------
-    winner, baseline : array_like, shape (seeds,) or (seeds, images)
-        Accuracies in percent of at least two trainings of each: their mean, or one value per image (0 to 100), the
-        same images for both. Only with values per image does the interval hold for other images of the kind.
-
-    Raises
-    ------
-    PlanError
-        If a recipe has fewer than two seeds, or the images differ.
-
-    Notes
-    -----
-    Seeds and images are crossed: the variance of the difference is that of the seeds' means, plus that of the images'
-    differences, less the residual that both contain. Degrees of freedom: Satterthwaite (1946), doi:10.2307/3002019.
-    """
+    """Return the gain of one recipe over another, from seeds and images that chose neither."""
+    # Accuracies in percent of at least two trainings of each, (seeds,), or one value per image, (seeds, images), the same
+    # images for both: only then does the interval hold for other images of the kind. Seeds and images are crossed: the
+    # variance of the difference is that of the seeds' means, plus that of the images' differences, less the residual that
+    # both contain. Degrees of freedom: Satterthwaite (1946), doi:10.2307/3002019.
     one, other = (np.asarray(v, dtype=np.float64).reshape(len(np.asarray(v)), -1) for v in (winner, baseline))
     if min(len(one), len(other)) < 2 or one.shape[1] != other.shape[1]:
         raise PlanError(
@@ -310,17 +220,7 @@ def _residual_variance(values: FloatArray) -> float:
 
 
 def smallest_gain(seeds: int, images: int, *, seed_sd: float = SEED_SD, accuracy: float = 90.0) -> float:
-    """Return the smallest gain, in points, that lies above its own interval: for the dry run.
-
-    Parameters
-    ----------
-    seeds, images : int
-        Confirmations of each recipe, and images that they are measured on.
-    seed_sd : float
-        Standard deviation between seeds of one recipe, points.
-    accuracy : float
-        Expected accuracy, percent.
-    """
+    """Return the smallest gain, in points, that lies above its own interval with this many seeds and images."""
     own, by_seed = DISAGREEMENT
     of_images = (own + by_seed / seeds) * accuracy * (100.0 - accuracy)
     return float(t_quantile(2 * seeds - 2) * (2 * seed_sd**2 / seeds + of_images / images) ** 0.5)
@@ -337,36 +237,20 @@ def t_quantile(df: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class _History:
-    """The finished trainings, by recipe.
-
-    Attributes
-    ----------
-    recipes : numpy.ndarray of int, shape (R, G)
-        Different recipes with an outcome.
-    mean, runs : numpy.ndarray, shape (R,)
-        Mean outcome and number of outcomes; those of an earlier population are recipes of their own.
-    within, df : float
-        Squared deviations of the outcomes from their recipe's mean, and their degrees of freedom.
-    earlier : numpy.ndarray of bool, shape (R,)
-        Whether the outcomes come from an earlier population.
-    eligible : numpy.ndarray of bool, shape (R,)
-        Whether the recipe can win: trained in this search, on the budget or a baseline.
-    failed : numpy.ndarray of int, shape (f, G)
-        Recipes without any outcome.
-    counted : int
-        Trainings of this search.
-    """
+    """The finished trainings, by recipe."""
 
     problem: Problem
-    recipes: IntArray
-    mean: FloatArray
-    runs: FloatArray
-    within: float
-    df: float
-    earlier: BoolArray
-    eligible: BoolArray
-    failed: IntArray
-    counted: int
+    recipes: IntArray  # (R, G) different ones with an outcome; those of an earlier population apart
+    mean: FloatArray  # (R,) of the outcomes
+    runs: FloatArray  # (R,) number of outcomes
+    within: float  # squared deviations of the outcomes from their recipe's mean
+    df: float  # their degrees of freedom
+    earlier: BoolArray  # (R,) whether the outcomes come from an earlier population
+    eligible: (
+        BoolArray  # (R,) whether the recipe can win: trained in this search, on the budget or a baseline
+    )
+    failed: IntArray  # (f, G) recipes without any outcome
+    counted: int  # trainings of this search
 
     @classmethod
     def of(cls, problem: Problem, trained: npt.ArrayLike, outcome: npt.ArrayLike, given: int) -> _History:
@@ -397,8 +281,7 @@ class _History:
         """Fit the law to the trainings."""
         if not self.eligible.any():
             raise PlanError("winner: no training of the search has succeeded, so nothing can be proposed")
-        features = _features(self.recipes, self.problem)
-        return Law.through(features, self.mean, self.runs, self.within, self.df, self.earlier)
+        return Law.through(self)
 
     def leaders(self, law: Law) -> IntArray:
         """Return the recipes that can win, best posterior mean first."""
@@ -425,59 +308,37 @@ def _features(widths: IntArray, problem: Problem) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class Law:
-    """Posterior of the law and of the trained recipes' own effects.
+    """Posterior of the law and of the trained recipes' own effects."""
 
-    Attributes
-    ----------
-    centre : numpy.ndarray, shape (p,)
-        Mean of the features over the trained recipes.
-    spread : float
-        Their common scale.
-    shift : float
-        Level of the outcomes.
-    mean, root : numpy.ndarray, shapes (1 + p,) and (1 + p, 1 + p)
-        Posterior mean of level and coefficients, and Cholesky factor of their covariance.
-    rows : numpy.ndarray, shape (R, 1 + p)
-        The law's columns of the trained recipes; one column more where some come from an earlier population.
-    residual, shrinkage : numpy.ndarray, shape (R,)
-        Distance of each trained recipe from the law, and the share of it that is the recipe's own.
-    recipe_variance, seed_variance : float
-    """
-
-    centre: FloatArray
-    spread: float
-    shift: float
-    mean: FloatArray
-    root: FloatArray
-    rows: FloatArray
-    residual: FloatArray
-    shrinkage: FloatArray
+    centre: FloatArray  # (p,) mean of the features over the trained recipes
+    spread: float  # their common scale
+    shift: float  # level of the outcomes
+    mean: FloatArray  # (c,) posterior mean of level and coefficients
+    root: FloatArray  # (c, c) Cholesky factor of their covariance
+    rows: FloatArray  # (R, c) columns of the trained recipes; one more where some come from elsewhere
+    residual: FloatArray  # (R,) distance of each trained recipe from the law
+    shrinkage: FloatArray  # (R,) share of it that is the recipe's own
     recipe_variance: float
     seed_variance: float
 
     @classmethod
-    def through(
-        cls,
-        features: FloatArray,
-        mean: FloatArray,
-        runs: FloatArray,
-        within: float,
-        df: float,
-        earlier: BoolArray,
-    ) -> Law:
-        """Fit the law to the mean outcomes of recipes, features of shape (R, p)."""
+    def through(cls, history: _History) -> Law:
+        """Fit the law to the mean outcomes of the recipes."""
+        mean, earlier = history.mean, history.earlier
+        features = _features(history.recipes, history.problem)
         centre, spread = features.mean(axis=0), float(features.std(axis=0).mean()) + 1e-9
         scaled = (features - centre) / spread
-        free = np.column_stack([np.ones(len(mean)), earlier])[
-            :, : 1 + int(earlier.any() and not earlier.all())
-        ]
-        ratio, residual_variance = _best_ridge(free, scaled, mean)
-        seed = min((within + residual_variance) / (df + SEED_DF), residual_variance)
+        levels = 1 + int(earlier.any() and not earlier.all())
+        free = np.column_stack([np.ones(len(mean)), earlier])[:, :levels]
+        df_level = max(len(mean) - free.shape[1], 1)
+        ridge = Ridge.of(free, scaled, mean, LAMBDAS, df_level + 2.0, 2e-9)
+        residual_variance = ridge.squares / df_level
+        seed = min((history.within + residual_variance) / (history.df + SEED_DF), residual_variance)
         recipe = max(residual_variance - seed, LEAST_RECIPE_SHARE * residual_variance)
-        variance = recipe + seed / runs
+        variance = recipe + seed / history.runs
         rows = np.hstack([free, scaled])
         flat = np.full(free.shape[1], 1e-8)
-        precision = np.r_[flat, np.full(scaled.shape[1], 1 / (ratio * residual_variance))]
+        precision = np.r_[flat, np.full(scaled.shape[1], 1 / (ridge.ratio * residual_variance))]
         covariance = np.linalg.inv((rows / variance[:, None]).T @ rows + np.diag(precision))
         shift = float(mean.mean())
         beta = covariance @ (rows.T @ ((mean - shift) / variance))
@@ -501,30 +362,59 @@ class Law:
         own = self.shrinkage * self.residual
         return np.asarray(self.shift + self.rows @ self.mean + own)
 
-    def draw(self, columns: FloatArray, place: IntArray, rng: np.random.Generator) -> FloatArray:
-        """Draw the outcomes of recipes jointly: those of the n `columns`, of which R at `place` are the trained ones."""
+    def draw(self, columns: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Draw the outcomes of recipes jointly: those of the n `columns`, of which the first R are the trained ones."""
         beta = self.mean + self.root @ rng.standard_normal(self.mean.size)
         outcome = self.shift + columns @ beta
         trained = self.rows @ beta
         own = self.shrinkage * (self.residual + self.rows @ self.mean - trained)
         noise = np.sqrt(self.recipe_variance * (1 - self.shrinkage)) * rng.standard_normal(len(trained))
-        outcome[place] = self.shift + trained + own + noise
+        outcome[: len(trained)] = self.shift + trained + own + noise
         return np.asarray(outcome)
 
 
-def _best_ridge(free: FloatArray, scaled: FloatArray, outcome: FloatArray) -> tuple[float, float]:
-    """Return the prior variance ratio of best marginal likelihood and the residual variance at it."""
-    basis = np.linalg.qr(free)[0]
-    x, y = scaled - basis @ (basis.T @ scaled), outcome - basis @ (basis.T @ outcome)
-    left, values, _ = np.linalg.svd(x, full_matrices=False)
-    projected = left.T @ y
-    rest = max(float(y @ y - projected @ projected), 0.0)
-    df = max(len(y) - free.shape[1], 1)
-    gain = 1 + LAMBDAS[:, None] * values**2
-    squares = (projected**2 / gain).sum(axis=1) + rest
-    evidence = -0.5 * np.log(gain).sum(axis=1) - 0.5 * (df + 2) * np.log(squares / 2 + 1e-9)
-    best = int(evidence.argmax())
-    return float(LAMBDAS[best]), max(float(squares[best] / df), 1e-12)
+@dataclass(frozen=True, eq=False)
+class Ridge:
+    """A ridge regression whose prior variance has the largest marginal likelihood."""
+
+    evidence: float  # log marginal likelihood, up to a constant
+    ratio: float  # prior variance of a coefficient over the residual variance
+    squares: float  # sum of squares at that ratio
+    left: FloatArray  # (n, k) singular vectors and values of the columns, the free ones taken out
+    spread: FloatArray  # (k,)
+    axes: FloatArray  # (k, p)
+    along: FloatArray  # (k,) outcome along the left vectors
+
+    @classmethod
+    def of(
+        cls, free: FloatArray, x: FloatArray, y: FloatArray, lambdas: FloatArray, df: float, prior: float
+    ) -> Ridge:
+        """Fit columns x beside unshrunk ones, the residual variance given `df` and a `prior` sum of squares."""
+        # free (n, f); x (n, p); y (n,)
+        basis = np.linalg.qr(free)[0]
+        y = y - basis @ (basis.T @ y)
+        left, spread, axes = _singular(x - basis @ (basis.T @ x))
+        along = left.T @ y
+        gain = 1.0 + lambdas[:, None] * spread**2
+        squares = (along**2 / gain).sum(axis=1) + max(float(y @ y - along @ along), 0.0) + prior
+        evidence = -0.5 * np.log(gain).sum(axis=1) - 0.5 * df * np.log(squares)
+        best = int(evidence.argmax())
+        return cls(
+            float(evidence[best]), float(lambdas[best]), float(squares[best]), left, spread, axes, along
+        )
+
+
+def _singular(x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the singular vectors and values of a matrix, without its null space."""
+    if x.shape[1] <= x.shape[0]:
+        left, spread, right = np.linalg.svd(x, full_matrices=False)
+        kept = spread > 1e-9 * max(float(spread[0]), 1e-300)
+        return left[:, kept], spread[kept], right[kept]
+    # Several times faster where there are more columns than rows; half of the digits are enough.
+    values, left = np.linalg.eigh(x @ x.T)
+    kept = values > 1e-12 * max(float(values[-1]), 1e-300)
+    left, spread = left[:, kept], np.sqrt(values[kept])
+    return left, spread, (left.T @ x) / spread[:, None]
 
 
 def _pool(problem: Problem, rng: np.random.Generator) -> IntArray:
@@ -545,19 +435,9 @@ def _pool(problem: Problem, rng: np.random.Generator) -> IntArray:
 
 
 def meet_budget(problem: Problem, log_widths: FloatArray, rng: np.random.Generator) -> IntArray:
-    """Return whole widths on the budget: each recipe scaled by a common factor, then repaired by one or two moves.
+    """Return different whole widths on the budget, (n, G) -> (k, G): scaled together, then repaired by up to two moves.
 
-    Parameters
-    ----------
-    problem : Problem
-    log_widths : numpy.ndarray, shape (n, G)
-    rng : numpy.random.Generator
-        Chooses between repairs.
-
-    Returns
-    -------
-    numpy.ndarray of int, shape (k, G)
-        Different recipes, k <= n, in order; recipes that cannot be repaired are left out.
+    Recipes that cannot be repaired are left out; `rng` chooses between repairs.
     """
     middle = (problem.lowest + problem.highest) / 2
     low, high = np.full(len(log_widths), -_REACH), np.full(len(log_widths), _REACH)
@@ -625,7 +505,7 @@ def _draw_round(
     open_to = np.r_[history.eligible, np.ones(len(untrained), dtype=bool)]
     picked: list[int] = []
     for _ in range(min(size, int(open_to.sum()))):
-        outcome = law.draw(columns, np.arange(len(history.recipes)), rng)
+        outcome = law.draw(columns, rng)
         outcome[~open_to] = -np.inf
         picked.append(int(outcome.argmax()))
         open_to[picked[-1]] = False

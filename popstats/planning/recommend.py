@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,19 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from popstats.arrays import BoolArray, FloatArray
+from popstats.arrays import FloatArray
 from popstats.errors import PopulationError
 from popstats.inference.draws import INTERVAL_MASS, interval
-from popstats.planning.budget_law import BudgetLaw, WidthTable, law_at, width_table
-from popstats.planning.recovered_costs import cost_form
-from popstats.planning.search import Budget, best_recipe, penalty, support, uniform_recipe
+from popstats.planning.budget_law import (
+    FEWEST_RECIPES,
+    SUPPORTED_FACTOR,
+    BudgetLaw,
+    WidthTable,
+    law_at,
+    width_table,
+)
+from popstats.planning.recovered_costs import CostForm, cost_form
+from popstats.planning.search import Search, Support, write_space
 from popstats.population.recipes import prepared_recipes
 from popstats.population.regimes import Axis
 from popstats.population.table import Population, folder_for
@@ -35,22 +42,23 @@ from popstats.words import (
 FRONTIER = 25
 #: Halvings that place the largest reduction of a tolerated drop between two budgets of a frontier.
 _HALVINGS = 5
-#: Listed candidates may cost so much less than the budget and still be ranked: cheaper ones answer another budget.
+#: Listed candidates may cost this much less than the budget and still be ranked: cheaper ones answer another budget.
 CHEAPEST = 2.0 / 3.0
-#: Up to so many different widths that are no whole numbers are taken for the only ones that there are.
+#: Up to this many different non-integer widths are taken as the only possible ones.
 _LEVELS = 64
 #: Other widths that are no whole numbers (densities) are given in this share of the original's.
 _FINE = 1e-3
-_ROUNDING = 1e-9
 #: Names of the two recipes, and what their table shows beside the widths.
 _NAMES = ("recommended", "uniform")
 _COLUMNS = ("name", "macs", "params", "mcb", "drop", "drop_lower", "drop_upper")
+#: What a frontier shows of the recommended recipe.
+_FRONTIER_COLUMNS = ("reduction", *_COLUMNS[1:], "gain", "gain_lower", "gain_upper")
 #: Draws behind the interval of a gain.
 _DRAWS = 4000
-#: The evenest candidate is looked for among those that cost at least this share of the budget, where there are any.
+#: The most even candidate is looked for among those that cost at least this share of the budget, where there are any.
 USED = 0.9
-#: Listed candidates lie in the trained range of at least this share of the groups.
-GROUPS_INSIDE = 0.95
+#: A recipe is not uniform where the shares that its groups keep differ by more than this many units of the widest step.
+_EVEN_STEPS = 2.0
 #: More groups than this are not named in a sentence.
 GROUPS_NAMED = 12
 
@@ -109,14 +117,6 @@ class Recommendation(RecipePrediction):
         What limits the prediction; "" if nothing does.
     ranking : pandas.DataFrame or None
         With `candidates`: those within the budget, best first, with `drop`, `drop_lower`, `drop_upper`.
-
-    Examples
-    --------
-    >>> import popstats
-    >>> population = popstats.simulate_population("additive-widths", regimes=[0.6, 0.8], n=150, rise=1.0)
-    >>> found = popstats.recommend(population, reduction=0.7)
-    >>> list(found.frame["name"]), found.uniform.macs <= 0.3 * population.original.macs
-    (['recommended', 'uniform'], True)
     """
 
     axis: Axis
@@ -129,6 +129,7 @@ class Recommendation(RecipePrediction):
     n_recipes: int
     note: str
     _identity: dict[str, Any] = field(default_factory=dict)
+    _rival: str = "uniform pruning"
     _achieved: float = 0.0  # share of the original's cost that the recipe really removes
     _layers: dict[str, dict[str, Any]] = field(default_factory=dict)
     _bands: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -146,18 +147,24 @@ class Recommendation(RecipePrediction):
     @property
     def sentence(self) -> str:
         """What to do, and how sure that is."""
-        kept = [f"{group} {width:g}" for group, width in self.widths.items()]
+        kept = [f"{group} {_shown(width)}" for group, width in self.widths.items()]
         shown = join_words(kept) if len(kept) <= GROUPS_NAMED else f"the widths listed for {len(kept)} groups"
         trained = f" after {self.technique}" if self.technique else ""
-        known = np.isfinite(self.gain_lower)
-        interval = f" ({INTERVAL_WORDS} {interval_words(self.gain_lower, self.gain_upper)})" if known else ""
         text = (
             f"To remove at least {percent(self.reduction)} of the {AXIS_WORDS[self.axis]}, keep {shown}. Predicted "
             f"drop{trained}: {number(self.drop)} points ({INTERVAL_WORDS} "
-            f"{interval_words(self.drop_lower, self.drop_upper)}), {number(abs(self.gain))} points "
-            f"{'less' if self.gain >= 0 else 'more'} than uniform pruning{interval}."
+            f"{interval_words(self.drop_lower, self.drop_upper)}), {self._gain_words}."
         )
         return f"{text} {self.note}".rstrip()
+
+    @property
+    def _gain_words(self) -> str:
+        if self.widths == self.uniform.widths:
+            return f"the same recipe as {self._rival}"
+        known = np.isfinite(self.gain_lower)
+        interval = f" ({INTERVAL_WORDS} {interval_words(self.gain_lower, self.gain_upper)})" if known else ""
+        more_or_less = "less" if self.gain >= 0 else "more"
+        return f"{number(abs(self.gain))} points {more_or_less} than {self._rival}{interval}"
 
     def to_json(self, path: str | Path) -> Path:
         """Write the recipe as recipe.json, version 1; layer by layer too, where the table comes from a run.
@@ -167,8 +174,9 @@ class Recommendation(RecipePrediction):
         PopulationError
             If the folder does not exist and cannot be made.
         """
-        target = _writable(path)
-        known = np.isfinite(self.gain_lower)
+        target = Path(path)
+        folder_for(target)
+        gain = [self.gain, self.gain_lower, self.gain_upper]
         content = {
             "version": 1,
             **self._identity,
@@ -182,7 +190,7 @@ class Recommendation(RecipePrediction):
             "gains": [],
             "predicted": {
                 "drop": [self.drop, self.drop_lower, self.drop_upper],
-                "gain_over_uniform": [self.gain, self.gain_lower, self.gain_upper] if known else [self.gain],
+                "gain_over_uniform": gain if np.isfinite(self.gain_lower) else gain[:1],
                 "note": self.note,
             },
         }
@@ -197,16 +205,8 @@ class Recommendation(RecipePrediction):
         PopulationError
             If the folder does not exist and cannot be made.
         """
-        target = _writable(path)
-        bands = [
-            f"{json.dumps(group)} = [{low:.6g}, {high:.6g}]" for group, (low, high) in self._bands.items()
-        ]
-        lines = [
-            f"# {self.sentence}", "[refined]", f"axis = {json.dumps(self.axis)}",
-            f"target = {self._achieved!r}", 'kind = "widths"', "", "[refined.widths]", *bands,
-        ]  # fmt: skip
-        target.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return target
+        entries = {"axis": self.axis, "target": self._achieved, "kind": "widths"}
+        return write_space(path, [self.sentence], entries, self._bands)
 
     def __repr__(self) -> str:
         return f"<Recommendation: {self.sentence}>"
@@ -268,7 +268,7 @@ def recommend(
     reduction : float, optional
         Share of the original's cost to remove at least, between 0 and 1.
     drop : float, optional
-        Instead: the largest reduction whose predicted drop is at most so many points with probability 0.95.
+        Instead: the largest reduction whose predicted drop is at most this many points with probability 0.95.
     axis : {"macs", "params"}, optional
         What the budget limits; default: the plan's axis, MACs where there is no plan.
     candidates : pandas.DataFrame, optional
@@ -300,17 +300,16 @@ def recommend(
     >>> found.macs <= 0.3 * population.original.macs, found.drop < found.uniform.drop + 0.2
     (True, True)
     """
-    table = _table(population, axis)
     if (reduction is None) == (drop is None):
         raise PopulationError(
             "recommend: expected either reduction= (a budget) or drop= (a tolerated drop in points), got "
             f"{'neither' if reduction is None else 'both'}"
         )
+    table = _table(population, axis)
     engine = _Recommender.of(table, candidates)
     if reduction is None:
-        assert drop is not None
-        return engine.for_drop(drop)
-    return engine.at(_checked_reduction(reduction, table))
+        return engine.for_drop(_finite("drop", drop, "a number of points"))
+    return engine.at(_supported(_finite("reduction", reduction, "a fraction between 0 and 1"), table))
 
 
 def frontier(population: Population, *, axis: Axis | None = None) -> Frontier:
@@ -344,14 +343,10 @@ def frontier(population: Population, *, axis: Axis | None = None) -> Frontier:
     engine = _Recommender.of(table, None)
     found = [engine.at(reduction) for reduction in engine.budgets]
     rows = [
-        {
-            "reduction": r.reduction, "macs": r.macs, "params": r.params, "mcb": r.mcb,
-            "drop": r.drop, "drop_lower": r.drop_lower, "drop_upper": r.drop_upper,
-            "uniform_drop": r.uniform.drop, "uniform_lower": r.uniform.drop_lower, "uniform_upper": r.uniform.drop_upper,
-            "gain": r.gain, "gain_lower": r.gain_lower, "gain_upper": r.gain_upper,
-        }
+        {name: getattr(r, name) for name in _FRONTIER_COLUMNS}
+        | {f"uniform_{name.removeprefix('drop_')}": getattr(r.uniform, name) for name in _COLUMNS[-3:]}
         for r in found
-    ]  # fmt: skip
+    ]
     return Frontier(pd.DataFrame(rows), table.axis, found[0].technique)
 
 
@@ -365,28 +360,21 @@ def _table(population: Population, axis: Axis | None) -> WidthTable:
     table = width_table(population, axis or population.regime_axis)
     if not table.supported():
         raise PopulationError(
-            f"{population.name}: {len(table.outcome)} recipes are too few for a recommendation: at least 10 of similar cost "
-            f"({AXIS_WORDS[table.axis]} within a factor of 1.5) are needed"
+            f"{population.name}: {len(table.outcome)} recipes are too few for a recommendation: no {FEWEST_RECIPES} of "
+            f"them have {AXIS_WORDS[table.axis]} within a factor of {SUPPORTED_FACTOR:g}. Train more, of similar cost"
         )
     return table
 
 
-def _budgets(table: WidthTable) -> FloatArray:
-    """Return reductions over the supported ranges, even in log remaining cost."""
-    ranges = table.supported()
-    grid = -np.expm1(np.linspace(np.log1p(-ranges[0][0]), np.log1p(-ranges[-1][1]), FRONTIER))
-    held = [any(low - _ROUNDING <= r <= high + _ROUNDING for low, high in ranges) for r in grid]
-    return np.asarray(np.clip(grid[np.array(held)], ranges[0][0], ranges[-1][1]))
+def _finite(name: str, value: object, expected: str) -> float:
+    known = isinstance(value, int | float | np.number) and not isinstance(value, bool) and np.isfinite(value)
+    if not known:
+        raise PopulationError(f"recommend: {name}: expected {expected}, got {value!r}")
+    return float(value)  # type: ignore[arg-type]
 
 
-def _checked_reduction(reduction: float, table: WidthTable) -> float:
-    name = table.population.name
-    if (
-        isinstance(reduction, bool)
-        or not isinstance(reduction, int | float | np.number)
-        or not np.isfinite(reduction)
-    ):
-        raise PopulationError(f"recommend: reduction: expected a fraction between 0 and 1, got {reduction!r}")
+def _supported(reduction: float, table: WidthTable) -> float:
+    """Return the reduction if the table's recipes support it."""
     if not 0.0 < reduction < 1.0:
         hint = f"; for {reduction:g} % write {reduction / 100:g}" if 1.0 < reduction < 100.0 else ""
         raise PopulationError(
@@ -394,14 +382,15 @@ def _checked_reduction(reduction: float, table: WidthTable) -> float:
         )
     ranges = table.supported()
     if not any(low - 1e-3 <= reduction <= high + 1e-3 for low, high in ranges):
-        shown = " and ".join(
+        shown = [
             f"{np.ceil(1e3 * low) / 1e3:.3g} to {np.floor(1e3 * high) / 1e3:.3g}" for low, high in ranges
-        )
+        ]
         raise PopulationError(
-            f"{name}: {reduction:g} of the {AXIS_WORDS[table.axis]} removed lies outside what its recipes support. The "
-            f"table supports reductions from {shown}; train recipes near {reduction:g} to go further"
+            f"{table.population.name}: {reduction:g} of the {AXIS_WORDS[table.axis]} removed lies outside what its "
+            f"recipes support. The table supports reductions from {join_words(shown)}; train recipes near "
+            f"{reduction:g} to go further"
         )
-    return float(reduction)
+    return reduction
 
 
 @dataclass(frozen=True, eq=False)
@@ -409,163 +398,153 @@ class _Recommender:
     """What is the same for every budget: the table, exact costs or a list of candidates, and whole units."""
 
     table: WidthTable
-    budget: Budget | None  # costs on the axis; None with candidates
+    cost: CostForm | None  # on the axis; None with candidates
     units: FloatArray  # (G,)
-    candidates: pd.DataFrame | None
+    listed: pd.DataFrame | None
     trained: bool = False  # whether the candidates are the table's own recipes
 
     @classmethod
     def of(cls, table: WidthTable, candidates: pd.DataFrame | None) -> _Recommender:
-        population = table.population
+        population, units = table.population, _units(table)
         if candidates is not None:
-            return cls(table, None, _units(table), _checked_candidates(candidates, population))
+            return cls(table, None, units, _checked_candidates(candidates, population))
         cost = cost_form(population, table.axis)
         if cost is None:
-            return cls(table, None, _units(table), _own_recipes(population), trained=True)
-        return cls(table, Budget(cost, table.full, np.nan), _units(table), None)
+            return cls(table, None, units, _own_recipes(population), trained=True)
+        return cls(table, cost, units, None)
 
     @property
     def budgets(self) -> list[float]:
         """Supported reductions, even in log remaining cost; those that some recipe meets where recipes are listed."""
-        grid = _budgets(self.table)
-        if self.candidates is not None:
-            cost = self.candidates[self.table.axis].to_numpy(dtype=np.float64)
+        ranges = self.table.supported()
+        grid = -np.expm1(np.linspace(np.log1p(-ranges[0][0]), np.log1p(-ranges[-1][1]), FRONTIER))
+        grid[0], grid[-1] = ranges[0][0], ranges[-1][1]  # to the digit
+        held = [any(low <= r <= high for low, high in ranges) for r in grid]
+        grid = grid[np.array(held)]
+        if self.listed is not None:
+            cost = self.listed[self.table.axis].to_numpy(dtype=np.float64)
             amount = (1.0 - grid[:, None]) * getattr(self.table.population.original, self.table.axis)
             grid = grid[((cost <= amount) & (cost >= CHEAPEST * amount)).any(axis=1)]
+            if not grid.size:
+                raise PopulationError(self._none_listed("a supported budget"))
         return [float(reduction) for reduction in grid]
 
     def at(self, reduction: float) -> Recommendation:
         """Return the recommendation for one budget."""
         table = self.table
         law = law_at(table, float(np.log1p(-reduction)))
-        whole = getattr(table.population.original, table.axis)
-        amount = (1.0 - reduction) * whole
-        if self.budget is None:
-            assert self.candidates is not None
-            pair, ranking = self._listed(law, amount)
-        else:
-            budget, ranking = Budget(self.budget.cost, table.full, amount), None
-            seen = table.log_shares[law.rows[law.inner]]
-            best, uniform = _best(law, seen, budget, self.units), uniform_recipe(budget, self.units)
-            if budget.cost.cost(np.vstack([best, uniform])).max() > amount * (1.0 + 1e-6):
-                raise PopulationError(
-                    f"{table.population.name}: no recipe with at least one unit of every group costs {1 - reduction:.4g} "
-                    f"of the original's {AXIS_WORDS[table.axis]} or less"
-                )
-            pair = pd.DataFrame(np.vstack([best, uniform]), columns=list(table.population.group_names))
-            for name in ("macs", "params"):
-                form = cost_form(table.population, name)
-                pair[name] = (
-                    np.nan if form is None else form.cost(pair[list(table.population.group_names)].to_numpy())
-                )
-        return self._compared(law, reduction, pair, ranking)
+        amount = (1.0 - reduction) * getattr(table.population.original, table.axis)
+        found = self._searched(law, amount) if self.cost is not None else self._ranked(law, amount)
+        return self._compared(law, reduction, amount, *found)
 
     def for_drop(self, tolerated: float) -> Recommendation:
         """Return the recommendation for the largest reduction whose drop is tolerable with probability 0.95."""
-        if not isinstance(tolerated, int | float | np.number) or not np.isfinite(tolerated):
-            raise PopulationError(f"recommend: drop: expected a number of points, got {tolerated!r}")
-        harsher: float | None = None
+        harsher: Recommendation | None = None
         for reduction in self.budgets[::-1]:
             found = self.at(reduction)
             if found.drop_upper <= tolerated:
                 return self._between(found, harsher, tolerated)
-            harsher = reduction
+            harsher = found
+        assert harsher is not None
         raise PopulationError(
             f"{self.table.population.name}: no supported reduction keeps the drop at {tolerated:g} points or less with "
-            f"probability 0.95: even {percent(found.reduction)} of the {AXIS_WORDS[self.table.axis]} removed is predicted "
-            f"to cost {with_interval(found.drop, found.drop_lower, found.drop_upper)} points. Tolerate more, or train "
-            "recipes that are pruned less"
+            f"probability 0.95: even {percent(harsher.reduction)} of the {AXIS_WORDS[self.table.axis]} removed is "
+            f"predicted to cost {with_interval(harsher.drop, harsher.drop_lower, harsher.drop_upper)} points. Tolerate "
+            "more, or train recipes that are pruned less"
         )
 
-    def _between(self, found: Recommendation, harsher: float | None, tolerated: float) -> Recommendation:
+    def _between(
+        self, found: Recommendation, harsher: Recommendation | None, tolerated: float
+    ) -> Recommendation:
         """Bisect between a tolerable reduction and the next one, which is not; listed recipes leave no more to find."""
-        for _ in range(_HALVINGS if harsher is not None and self.budget is not None else 0):
-            assert harsher is not None
-            middle = self.at((found.reduction + harsher) / 2.0)
-            if middle.drop_upper <= tolerated:
-                found = middle
-            else:
-                harsher = middle.reduction
+        if harsher is None:
+            limit = "Recipes pruned further may do as well: this is the largest reduction that the table supports."
+            return replace(found, note=f"{found.note} {limit}".lstrip())
+        for _ in range(_HALVINGS if self.cost is not None else 0):
+            middle = self.at((found.reduction + harsher.reduction) / 2.0)
+            found, harsher = (middle, harsher) if middle.drop_upper <= tolerated else (found, middle)
         return found
 
-    def _listed(self, law: BudgetLaw, amount: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return the best and the evenest candidate within the budget, and all of these, best first."""
-        frame, table = self.candidates, self.table
-        assert frame is not None
-        groups = list(table.population.group_names)
-        fits = frame[(frame[table.axis] <= amount) & (frame[table.axis] >= CHEAPEST * amount)]
-        logs = table.logs(fits[groups].to_numpy(dtype=np.float64))
-        offset = np.log(fits[table.axis].to_numpy(dtype=np.float64) / amount)
-        usable = self.trained | _usable(law, table, logs, offset)
-        if not usable.any():
-            raise PopulationError(
-                f"recommend: candidates: none of {len(frame):,} costs between {percent(CHEAPEST)} and 100 % of the budget "
-                f"({amount:,.6g} {AXIS_WORDS[table.axis]}) with widths that the trained recipes support"
-            )
-        predicted = _drops(law, table, logs[usable], offset[usable])
-        ranking = fits[usable].assign(
-            **dict(zip(("drop", "drop_lower", "drop_upper"), predicted, strict=True))
+    def _searched(self, law: BudgetLaw, amount: float) -> tuple[pd.DataFrame, None]:
+        """Return the best recipe within the budget and the uniform one."""
+        assert self.cost is not None
+        table, search = self.table, Search(Support.of(self.table, law), self.cost, amount)
+        # Runs that prune weights keep a floor in every filter.
+        least = np.asarray(
+            table.population.metadata.get("costs", {}).get("least", self.units), dtype=np.float64
         )
-        ranking = ranking.sort_values("drop", kind="stable").reset_index(drop=True)
-        shares = fits[groups].to_numpy(dtype=np.float64) / table.full
-        # The evenest of those that use the budget, so that uniform pruning is not beaten by thrift.
+        widths = np.vstack([search.best_widths(self.units), search.uniform(self.units, least)])
+        if not search.affords(widths).all():
+            raise PopulationError(
+                f"{table.population.name}: no recipe inside the trained widths, with at least one unit of every group, "
+                f"costs {amount:,.6g} {AXIS_WORDS[table.axis]} or less"
+            )
+        forms = {name: cost_form(table.population, name) for name in ("macs", "params")}
+        costs = {name: np.nan if form is None else form.cost(widths) for name, form in forms.items()}
+        return pd.DataFrame(widths, columns=list(table.population.group_names)).assign(**costs), None
+
+    def _ranked(self, law: BudgetLaw, amount: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the best and the most even candidate within the budget, and all of these, best first."""
+        frame, table = self.listed, self.table
+        assert frame is not None
+        fits = frame[(frame[table.axis] <= amount) & (frame[table.axis] >= CHEAPEST * amount)]
+        widths = fits[list(table.population.group_names)].to_numpy(dtype=np.float64)
+        logs = table.logs(widths)
+        offset = np.log(fits[table.axis].to_numpy(dtype=np.float64) / amount)
+        usable = self.trained | Support.of(table, law).holds(logs, offset)
+        if not usable.any():
+            raise PopulationError(self._none_listed(f"the budget ({amount:,.6g} {AXIS_WORDS[table.axis]})"))
+        predicted = _drops(law, table, logs[usable], offset[usable])
+        named = dict(zip(_COLUMNS[-3:], predicted, strict=True))
+        ranking = fits[usable].assign(**named).sort_values("drop", kind="stable").reset_index(drop=True)
+        # The most even of those that use the budget, so that it is not beaten by thrift.
         thrift = np.maximum(np.log(USED) - offset, 0.0)
-        evenest = int(np.lexsort((-offset, np.round(shares.std(axis=1), 6), np.round(thrift, 3)))[0])
-        return pd.concat([ranking.head(1), fits.iloc[[evenest]]], ignore_index=True), ranking
+        spread = np.round((widths / table.full).std(axis=1), 6)
+        even = int(np.lexsort((-offset, spread, np.round(thrift, 3)))[0])
+        return pd.concat([ranking.head(1), fits.iloc[[even]]], ignore_index=True), ranking
+
+    def _none_listed(self, budget: str) -> str:
+        assert self.listed is not None
+        cost = self.listed[self.table.axis]
+        return (
+            f"recommend: candidates: none of {len(cost):,} costs between {percent(CHEAPEST)} and 100 % of {budget} with "
+            f"widths that the trained recipes support; they cost {cost.min():,.6g} to {cost.max():,.6g} "
+            f"{AXIS_WORDS[self.table.axis]}"
+        )
 
     def _compared(
-        self, law: BudgetLaw, reduction: float, pair: pd.DataFrame, ranking: pd.DataFrame | None
+        self,
+        law: BudgetLaw,
+        reduction: float,
+        amount: float,
+        pair: pd.DataFrame,
+        ranking: pd.DataFrame | None,
     ) -> Recommendation:
         """Return the recommendation of the first recipe of a pair, the second being uniform."""
         table = self.table
         population, groups = table.population, list(table.population.group_names)
         widths = pair[groups].to_numpy(dtype=np.float64)
-        logs = table.logs(widths)
-        offset = np.log(
-            pair[table.axis].to_numpy() / ((1.0 - reduction) * getattr(population.original, table.axis))
-        )
+        logs, offset = table.logs(widths), np.log(pair[table.axis].to_numpy(dtype=np.float64) / amount)
         drops = np.transpose(_drops(law, table, logs, offset)).tolist()
-        gain, lower, upper = _gain(law, table, logs, offset)
         best, uniform = (
-            _prediction(name, row, widths[k], table, drops[k])
-            for k, (name, row) in enumerate(zip(_NAMES, pair.to_dict("records"), strict=True))
+            _prediction(table, name, widths[k], pair.iloc[k], drops[k]) for k, name in enumerate(_NAMES)
         )
+        gain, lower, upper = _gain(law, table, logs, offset)
         note = _note(law, table, logs[1])
-        if note:
-            lower = upper = np.nan
+        even = np.ptp(widths[1] / table.full) <= _EVEN_STEPS * (self.units / table.full).max()
         # Bands that hold one width each: less than a unit to either side.
-        within = np.array([[-0.4], [0.4]]) * self.units
-        bands = np.clip((widths[0] + within) / table.full, 0.0, 1.0)
+        bands = np.clip((widths[0] + np.array([[-0.4], [0.4]]) * self.units) / table.full, 0.0, 1.0)
         plan = population.metadata.get("original", {})
-        identity = {key: plan[key] for key in ("network", "original_id") if key in plan}
         return Recommendation(
-            **vars(best), uniform=uniform, axis=table.axis, reduction=reduction,
-            gain=gain, gain_lower=lower, gain_upper=upper, note=note, ranking=ranking,
+            **vars(best), uniform=uniform, axis=table.axis, reduction=reduction, gain=gain,
+            gain_lower=np.nan if note else lower, gain_upper=np.nan if note else upper, note=note, ranking=ranking,
             technique=population.techniques[law.technique], n_recipes=law.rows.size,
             _layers=population.metadata.get("costs", {}).get("layers", {}),
-            _identity=identity, _achieved=1.0 - float(np.exp(offset[0])) * (1.0 - reduction),
+            _identity={key: plan[key] for key in ("network", "original_id") if key in plan},
+            _rival="uniform pruning" if even else "the most even candidate",
+            _achieved=1.0 - float(np.exp(offset[0])) * (1.0 - reduction),
             _bands=dict(zip(groups, zip(*bands.tolist(), strict=True), strict=True)),
         )  # fmt: skip
-
-
-def _best(law: BudgetLaw, seen: FloatArray, budget: Budget, units: FloatArray) -> FloatArray:
-    """Return the recipe that the law predicts best within the budget, where the trained ones support it, (G,)."""
-    low, high, sure = support(seen, law.uncertainty(seen, law.offset[law.inner]))
-
-    def objective(log_shares: FloatArray) -> FloatArray:
-        cost = budget.cost.cost(np.exp(log_shares) * budget.full)
-        offset = np.minimum(np.log(cost / budget.amount), 0.0)
-        return law.expected(log_shares, offset) + penalty(law.uncertainty(log_shares, offset), sure)
-
-    return best_recipe(objective, budget, seen, (low, high), units)
-
-
-def _usable(law: BudgetLaw, table: WidthTable, logs: FloatArray, offset: FloatArray) -> BoolArray:
-    """Return which listed recipes the trained ones near the budget support, (n,)."""
-    seen = table.log_shares[law.rows[law.inner]]
-    low, high, sure = support(seen, law.uncertainty(seen, law.offset[law.inner]))
-    inside = ((logs >= low - _ROUNDING) & (logs <= high + _ROUNDING)).mean(axis=1) >= GROUPS_INSIDE
-    return np.asarray(inside & (law.uncertainty(logs, offset) <= sure * (1.0 + _ROUNDING)))
 
 
 def _drops(
@@ -588,8 +567,8 @@ def _gain(
         return 0.0, 0.0, 0.0
     expected, rng = law.expected(logs, offset), np.random.default_rng(0)
     variance, df = law.recipe_variance(expected)
-    covariance = law.covariance(logs, offset) + np.diag(variance)
-    normal = rng.standard_normal((_DRAWS, 2)) @ np.linalg.cholesky(covariance).T
+    root = np.hstack([law.deviations(logs, offset), np.diag(np.sqrt(variance))])
+    normal = rng.standard_normal((_DRAWS, 2)) @ np.linalg.cholesky(root @ root.T).T
     scale = np.sqrt(df.min() / rng.chisquare(df.min(), (_DRAWS, 1)))
     drops = table.drop(expected + normal * scale)
     lower, upper = interval(drops[:, 1] - drops[:, 0])
@@ -599,37 +578,25 @@ def _gain(
 
 def _note(law: BudgetLaw, table: WidthTable, uniform: FloatArray) -> str:
     """Say why the gain over uniform cannot be predicted; "" where it can."""
-    seen = table.log_shares[law.rows[law.inner]]
-    step = 0.05
-    beyond = [
-        group
-        for group, low, value, high in zip(
-            table.population.group_names, seen.min(axis=0), uniform, seen.max(axis=0), strict=True
-        )
-        if not low - step <= value <= high + step
-    ]
-    if not beyond:
+    seen, step = table.log_shares[law.rows[law.inner]], 0.05
+    outside = (uniform < seen.min(axis=0) - step) | (uniform > seen.max(axis=0) + step)
+    if not outside.any():
         return ""
+    groups = join_words([g for g, out in zip(table.population.group_names, outside, strict=True) if out])
     return (
-        f"Uniform pruning lies outside the trained widths of {', '.join(beyond)}, so the gain over it has no interval: "
-        "training decides."
+        f"Uniform pruning lies outside the trained widths of {groups}, so the gain over it has no interval: training "
+        "decides."
     )
 
 
 def _prediction(
-    name: str,
-    row: dict[Any, Any],
-    widths: FloatArray,
-    table: WidthTable,
-    interval: list[float],
+    table: WidthTable, name: str, widths: FloatArray, costs: pd.Series[Any], interval: list[float]
 ) -> RecipePrediction:
     groups, original = table.population.group_names, table.population.original
-    macs, params = float(row["macs"]), float(row["params"])
-    ratios = 1.0 - widths / table.full
-    return RecipePrediction(
-        name, dict(zip(groups, widths.tolist(), strict=True)), dict(zip(groups, ratios.tolist(), strict=True)),
-        macs, params, (macs / original.macs) / (params / original.params), *interval,
-    )  # fmt: skip
+    macs, params = float(costs["macs"]), float(costs["params"])
+    kept, removed = (dict(zip(groups, v.tolist(), strict=True)) for v in (widths, 1.0 - widths / table.full))
+    mcb = (macs / original.macs) / (params / original.params)
+    return RecipePrediction(name, kept, removed, macs, params, mcb, *interval)
 
 
 def _units(table: WidthTable) -> FloatArray:
@@ -661,30 +628,30 @@ def _own_recipes(population: Population) -> pd.DataFrame:
 
 
 def _checked_candidates(frame: pd.DataFrame, population: Population) -> pd.DataFrame:
-    """Return the candidates with a column per group and both costs."""
+    """Return the candidates with a column per group and both costs, none twice."""
     if not isinstance(frame, pd.DataFrame) or frame.empty:
         raise PopulationError(
             f"recommend: candidates: expected a table with one recipe per row, got {type(frame).__name__}"
         )
     wanted = [*population.group_names, "macs", "params"]
-    if absent := [name for name in wanted if name not in frame]:
-        raise PopulationError(
-            f"recommend: candidates: expected a column for each group, macs and params; missing: {', '.join(absent)}. The "
-            f"table has: {', '.join(map(str, frame.columns))}"
-        )
+    counts = {name: int((frame.columns == name).sum()) for name in wanted}
+    for what, wrong in (("missing", 0), ("more than once", 2)):
+        if found := [name for name, n in counts.items() if min(n, 2) == wrong]:
+            raise PopulationError(
+                f"recommend: candidates: expected one column for each group, macs and params; {what}: "
+                f"{', '.join(found)}. The table has: {', '.join(map(str, frame.columns))}"
+            )
     numbers = frame[wanted].apply(pd.to_numeric, errors="coerce")
-    bad = (
-        numbers.isna().any(axis=1)
-        | (numbers[["macs", "params"]] <= 0).any(axis=1)
-        | (numbers < 0).any(axis=1)
-    )
-    if bad.any():
-        rows = ", ".join(map(str, frame.index[bad][:5]))
+    legal = np.isfinite(numbers).all(axis=1) & (numbers >= 0).all(axis=1)
+    legal &= (numbers[["macs", "params"]] > 0).all(axis=1)
+    if not legal.all():
+        rows = ", ".join(map(str, frame.index[~legal][:5]))
         raise PopulationError(
-            f"recommend: candidates: expected widths of 0 or more and positive costs, got others in {int(bad.sum())} rows "
-            f"(first: {rows})"
+            f"recommend: candidates: expected widths of 0 or more and positive costs, got others in {int((~legal).sum())} "
+            f"rows (first: {rows})"
         )
-    return frame.assign(**{name: numbers[name] for name in wanted})
+    different: pd.DataFrame = frame.assign(**numbers).loc[~numbers.duplicated()]
+    return different
 
 
 def _by_layer(
@@ -711,7 +678,6 @@ def _number(value: float) -> float | int | None:
     return round(value) if abs(value - round(value)) < 1e-6 * max(1.0, abs(value)) else value
 
 
-def _writable(path: str | Path) -> Path:
-    target = Path(path)
-    folder_for(target)
-    return target
+def _shown(width: float) -> str:
+    """Return a width in a sentence: densities with three digits."""
+    return f"{width:g}" if width == round(width) else f"{width:.3g}"

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import html
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 
-from popstats.arrays import BoolArray, FloatArray, IntArray
+from popstats.arrays import BoolArray, FloatArray
 from popstats.errors import FitError
 from popstats.inference.draws import interval
 from popstats.judgement.analysis import Analysis, RegimePosterior
 from popstats.judgement.space_claims import judge_std_spaces, std_halves
 from popstats.judgement.verdicts import Thresholds
 from popstats.planning.budget_law import BudgetLaw, WidthTable, law_at, width_table
-from popstats.planning.recovered_costs import CostForm, cost_form
-from popstats.planning.search import Budget, WidthBands, near_best_bands
+from popstats.planning.recovered_costs import cost_form
+from popstats.planning.search import Search, Support, write_space
 from popstats.population.recipes import ratio_std
 from popstats.population.regimes import Axis, regime_label
-from popstats.population.table import folder_for
 from popstats.posterior.fit import Fit, fit, require_fit
-from popstats.words import join_words, percent, sentence
+from popstats.words import AXIS_WORDS, INTERVAL_WORDS, interval_words, join_words, number, percent, sentence
 
 Kind = Literal["mcb", "widths"]
 
@@ -36,12 +32,10 @@ _LEAST_INSIDE = 10
 #: Recipes nearest to the mCB range from which the effect of STD inside it is estimated. Of 30 simulated rounds with
 #: 60 recipes, 60 neighbours promised a fifth too much on average (far recipes cannot be even), 40 what came.
 _NEIGHBOURS = 40
-#: Bootstrap weights that are held at a time.
-_WEIGHTS = 1_000_000
 _ROUNDING = 1e-9
 #: Centres that differ by less are one.
 _SAME = 1e-6
-#: A budget without a regime of its own is refined from the recipes within this factor of its cost.
+#: A budget for which there is no regime is refined from the recipes within this factor of its cost.
 AROUND = 1.25
 #: From this share of the recipes on a space is the whole space again.
 NEARLY_ALL = 0.95
@@ -49,7 +43,7 @@ NEARLY_ALL = 0.95
 _SPLITS, _SPLIT_DRAWS = 4, 500
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class RefinedSpace:
     """A part of a recipe space that is expected to be better than the whole.
 
@@ -74,30 +68,25 @@ class RefinedSpace:
         Recipes of the regime.
     gain, gain_lower, gain_upper : float
         Expected gain in accuracy points over as many recipes drawn like the population's, with its 90 % interval.
+    outcome : str
+        Of C3a, that there is a best mCB, in the regime (kind "mcb").
     note : str
-        What else is known of the regime: that one end of the observed range is as good as any mCB in it.
-
-    Examples
-    --------
-    >>> import popstats
-    >>> population = popstats.simulate_population(regimes=[0.6], n=300, rise=1.0)
-    >>> space = popstats.refine(popstats.fit(population, method="exact"), regime=0.6)
-    >>> space.axis, space.target, space.widths, 0.0 < space.share_kept < 1.0
-    ('macs', 0.6, {}, True)
+        What else is known of the regime: that C3a is not supported, that one end of the observed range does as well.
     """
 
     kind: Kind
     axis: Axis
     target: float
     regime: str
-    mcb: tuple[float, float] | None
-    std: tuple[float, float] | None
+    mcb: tuple[float, float] | None = None
+    std: tuple[float, float] | None = None
     share_kept: float
     n_recipes: int
     gain: float
     gain_lower: float
     gain_upper: float
     widths: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    outcome: str = ""
     note: str = ""
 
     def to_toml(self, path: str | Path) -> Path:
@@ -113,46 +102,32 @@ class RefinedSpace:
         PopstatsError
             If its folder does not exist and cannot be made.
         """
-        target = Path(path)
-        folder_for(target)
-        target.write_text(self._toml(), encoding="utf-8")
-        return target
-
-    def _toml(self) -> str:
-        lines = [
-            f"# {line}"
-            for line in ("A refined recipe space, written by popstats.refine.", *self._words().split("\n"))
-        ]
-        lines += [
-            "[refined]",
-            f"axis = {json.dumps(self.axis)}",
-            f"target = {self.target!r}",
-            f"kind = {json.dumps(self.kind)}",
-        ]
-        lines += [
-            f"{name} = {_pair(value)}" for name, value in (("mcb", self.mcb), ("std", self.std)) if value
-        ]
-        if self.widths:
-            lines += ["", "[refined.widths]"]
-            lines += [f"{json.dumps(group)} = {_pair(band)}" for group, band in self.widths.items()]
-        return "\n".join(lines) + "\n"
+        comment = ["A refined recipe space, written by popstats.refine.", self._words()]
+        entries = {
+            "axis": self.axis,
+            "target": self.target,
+            "kind": self.kind,
+            "mcb": self.mcb,
+            "std": self.std,
+        }
+        return write_space(path, comment, entries, self.widths)
 
     def _words(self) -> str:
-        where = f"{100 * self.target:.4g} % {'MACs' if self.axis == 'macs' else 'parameter'} reduction"
+        where = f"{percent(self.target)} of the {AXIS_WORDS[self.axis]} removed"
         parts = [f"mCB {self.mcb[0]:.3f} to {self.mcb[1]:.3f}"] if self.mcb else []
         parts += [f"STD {self.std[0]:.3f} to {self.std[1]:.3f}"] if self.std else []
         parts += [f"a band of widths for each of {len(self.widths)} groups"] if self.widths else []
-        if self.share_kept >= NEARLY_ALL:
-            return (
-                f"At {where}: {', '.join(parts)}. This refines nothing: it keeps {percent(self.share_kept)} of "
-                f"{self.n_recipes:,} recipes, so new ones drawn from it are expected to be no better than those of the "
-                "whole space."
-            )
-        return (
-            f"At {where}: {', '.join(parts)}. It keeps {percent(self.share_kept)} of {self.n_recipes:,} recipes and is "
-            f"expected to gain {self.gain:.2f} points on average (90 % interval {self.gain_lower:.2f} to "
-            f"{self.gain_upper:.2f}) over as many recipes of the whole space.{f' {self.note}' if self.note else ''}"
+        kept = f"{percent(self.share_kept)} of {self.n_recipes:,} recipes"
+        gain = (
+            f"It keeps {kept}. Expected gain: {number(self.gain)} points on average "
+            f"({INTERVAL_WORDS} {interval_words(self.gain_lower, self.gain_upper)}) over as many recipes of the whole space."
         )
+        if self.share_kept >= NEARLY_ALL:
+            gain = (
+                f"This refines nothing: it keeps {kept}, so new ones drawn from it are expected to be no better than those "
+                "of the whole space."
+            )
+        return f"At {where}: {', '.join(parts)}. {gain} {self.note}".rstrip()
 
     def __repr__(self) -> str:
         return f"<RefinedSpace by {self.kind}: {self._words()}>"
@@ -228,36 +203,41 @@ def _fit_at(known: Fit, target: float) -> Fit:
     return found
 
 
-def _members(analysis: Analysis, posterior: RegimePosterior) -> pd.DataFrame:
-    """Return the regime's recipes with their number in the population, MACs and STD."""
-    population, prepared = analysis.fit.population, analysis.fit.recipes
-    first = prepared.first
-    macs = population.table["macs"].to_numpy()[first]
-    recipes = prepared.at_average_technique.assign(row=first, macs=macs)
-    spread = ratio_std(population)
-    if spread is not None:
-        recipes["std"] = spread[first]
-    return recipes.iloc[prepared.members[prepared.assigned.labels.index(posterior.label)]]
-
-
 def _by_mcb(analysis: Analysis, posterior: RegimePosterior) -> RefinedSpace:
-    recipes = _members(analysis, posterior)
-    low, high = _near_range(posterior)
+    prepared, (low, high) = analysis.fit.recipes, _near_range(posterior)
+    members = prepared.members[prepared.assigned.labels.index(posterior.label)]
+    recipes = prepared.at_average_technique.iloc[members]
     log_mcb = recipes["log_mcb"].to_numpy()
     inside = (log_mcb >= low) & (log_mcb <= high)
     rng = np.random.default_rng([analysis.fit.settings.random_seed, 72])
     gain = _curve_gain(posterior, log_mcb, inside, rng)
     std = None
-    if _evenness_pays(analysis, posterior):
-        near = _nearest(log_mcb, (low + high) / 2.0) | inside
-        spread = recipes["std"].to_numpy()
+    # Low-STD recipes are better in this regime: S1 is supported.
+    if any(v.outcome == "supported" for v in judge_std_spaces(analysis) if v.regime == posterior.label):
+        every = ratio_std(analysis.fit.population)
+        assert every is not None
+        spread = every[prepared.first[members]]
+        near = inside.copy()
+        near[np.argsort(np.abs(log_mcb - (low + high) / 2.0), kind="stable")[:_NEIGHBOURS]] = True
         even = near & (spread <= spread[near][std_halves(spread[near])[0]].max())
         std = float(spread[even].min()), float(spread[even].max())
-        gain = gain + _std_gain(posterior, recipes, inside, near, even, rng)
+        expected = np.interp(log_mcb, posterior.grid, np.median(posterior.drop, axis=0))
+        usual = inside if inside.sum() >= _LEAST_INSIDE else near
+        gain = gain + _std_gain(
+            spread, recipes["drop"].to_numpy() - expected, near, usual, even, gain.size, rng
+        )
         inside = inside & even
     mcb = float(np.exp(low)), float(np.exp(high))
-    note = sentence(posterior.one_sided) if posterior.one_sided else ""
-    return _space("mcb", analysis.fit, posterior.data.target, inside, gain, mcb=mcb, std=std, note=note)
+    notes = [sentence(posterior.one_sided)] if posterior.one_sided else []
+    if posterior.outcome != "supported":
+        notes.append(
+            f"That there is a best mCB (C3a) is {posterior.outcome} in this regime: the range only says where the fit is "
+            "lowest."
+        )
+    return _space(
+        "mcb", analysis.fit, posterior.data.target, inside, gain, mcb=mcb, std=std, outcome=posterior.outcome,
+        note=" ".join(notes),
+    )  # fmt: skip
 
 
 def _near_range(posterior: RegimePosterior) -> tuple[float, float]:
@@ -274,7 +254,7 @@ def _curve_gain(
 ) -> FloatArray:
     """Return draws of what the mCB range gains over the whole space, points.
 
-    The whole space is known from the recipes at hand only: they are weighted by the Bayesian bootstrap.
+    The whole space is known from these recipes only: they are weighted by the Bayesian bootstrap.
     """
     place = np.clip(log_mcb, posterior.grid[0], posterior.grid[-1])
     cell = np.rint(np.interp(place, posterior.grid, np.arange(posterior.grid.size))).astype(np.int64)
@@ -285,47 +265,28 @@ def _curve_gain(
     return np.asarray(whole - posterior.drop @ kept / max(int(kept.sum()), 1))
 
 
-def _evenness_pays(analysis: Analysis, posterior: RegimePosterior) -> bool:
-    """Return whether low-STD recipes are better in this regime (S1 is supported)."""
-    return any(v.outcome == "supported" for v in judge_std_spaces(analysis) if v.regime == posterior.label)
-
-
-def _nearest(log_mcb: FloatArray, centre: float) -> BoolArray:
-    """Return the recipes nearest to the middle of the mCB range, shape (n,)."""
-    near = np.zeros(log_mcb.size, dtype=bool)
-    near[np.argsort(np.abs(log_mcb - centre), kind="stable")[:_NEIGHBOURS]] = True
-    return near
-
-
 def _std_gain(
-    posterior: RegimePosterior,
-    recipes: pd.DataFrame,
-    inside: BoolArray,
+    std: FloatArray,
+    rest: FloatArray,  # distances from the curve, points
     near: BoolArray,
+    usual: BoolArray,
     even: BoolArray,
+    draws: int,
     rng: np.random.Generator,
 ) -> FloatArray:
-    """Return what the low-STD band adds inside the mCB range, points, as draws.
+    """Return draws of what the even recipes gain over the usual ones, points.
 
-    Few recipes, if any, lie in range and band both, so the effect of STD is estimated from the recipes nearest to
-    the range: a parabola through their distances from the curve, under the Bayesian bootstrap.
+    Few recipes, if any, lie in the mCB range and the band both, so the effect of STD is estimated from the recipes
+    near the range: a parabola through their distances from the curve.
     """
-    std, log_mcb = recipes["std"].to_numpy(), recipes["log_mcb"].to_numpy()
-    rest = recipes["drop"].to_numpy() - np.interp(log_mcb, posterior.grid, np.median(posterior.drop, axis=0))
     design = np.vander(std - std.mean(), 3, increasing=True)
-    usual = inside if inside.sum() >= _LEAST_INSIDE else near
     step = design[usual].mean(axis=0) - design[even].mean(axis=0)
     x, y = design[near], rest[near]
-    products = np.column_stack([(x[:, :, None] * x[:, None, :]).reshape(y.size, -1), x * y[:, None]])
-    # Some draws at a time: the weights of all of them for a large regime's recipes would fill the memory.
-    sizes = np.diff([*range(0, len(posterior.drop), max(1, _WEIGHTS // y.size)), len(posterior.drop)])
-    sums = np.concatenate([rng.standard_exponential((size, y.size)) @ products for size in sizes])
-    moments, right = (
-        sums[:, : x.shape[1] ** 2].reshape(-1, x.shape[1], x.shape[1]),
-        sums[:, x.shape[1] ** 2 :],
-    )
-    slopes = np.linalg.pinv(moments, hermitian=True) @ right[..., None]
-    return np.asarray(slopes[..., 0] @ step)
+    inverse = np.linalg.pinv(x.T @ x, hermitian=True)
+    slopes = inverse @ x.T @ y
+    df = max(y.size - 3, 1)
+    sd = np.sqrt(step @ inverse @ step * ((y - x @ slopes) ** 2).sum() / df)
+    return np.asarray(step @ slopes + sd * rng.standard_t(df, draws))
 
 
 def _by_widths(fit: Fit, target: float, near: float) -> RefinedSpace:
@@ -335,18 +296,24 @@ def _by_widths(fit: Fit, target: float, near: float) -> RefinedSpace:
             f"refine: by='widths' needs recipes that cost more and less than {percent(1.0 - target)} of the original; "
             f"{fit.population.name} supports reductions {join_words([f'{a:.3g} to {b:.3g}' for a, b in table.supported()])}"
         )
-    whole = getattr(fit.population.original, fit.regime_axis)
-    budget = Budget(_cost(fit), table.full, (1.0 - target) * whole)
-    log_cost = float(np.log1p(-target))
-    law = law_at(table, log_cost)
-    rows = law.rows[law.inner]
-    shares = table.log_shares[rows]
-    bands = near_best_bands(law, budget, shares, near / _slope(table, law))
-    low, high = _whole_channels(bands, table.full, np.exp(shares) * table.full)
-    kept = np.exp(shares)
+    cost = cost_form(fit.population, fit.regime_axis)
+    if cost is None:
+        raise FitError(
+            "refine: by='widths' needs the costs of recipes that the table does not hold, and they do not follow "
+            "from its widths (too few recipes, or widths that do not fix the cost); use by='mcb'"
+        )
+    amount = (1.0 - target) * getattr(fit.population.original, fit.regime_axis)
+
+    def search(among: BoolArray | None = None) -> Search:
+        return Search(Support.of(table, law_at(table, float(np.log1p(-target)), among)), cost, amount)
+
+    whole = search()
+    low, high, _ = whole.near_best_bands(near / _slope(table, whole.support.law))
+    low, high = _whole_channels(np.exp(low), np.exp(high), table.full, fit.population.widths)
+    kept = np.exp(whole.support.seen)
     inside = ((kept >= low - _ROUNDING) & (kept <= high + _ROUNDING)).all(axis=1)
-    gain = _cross_fitted_gain(table, rows, log_cost, budget, near, fit.settings.random_seed)
-    named = {g: (float(a), float(b)) for g, a, b in zip(fit.population.group_names, low, high, strict=True)}
+    gain = _cross_fitted_gain(table, search, near, fit.settings.random_seed)
+    named = dict(zip(fit.population.group_names, zip(low.tolist(), high.tolist(), strict=True), strict=True))
     return _space("widths", fit, target, inside, gain, widths=named)
 
 
@@ -356,7 +323,7 @@ def _slope(table: WidthTable, law: BudgetLaw) -> float:
 
 
 def _cross_fitted_gain(
-    table: WidthTable, rows: IntArray, log_cost: float, budget: Budget, near: float, seed: int
+    table: WidthTable, search: Callable[[BoolArray], Search], near: float, seed: int
 ) -> FloatArray:
     """Return draws of what bands gain by a law that had no part in choosing them, points.
 
@@ -368,76 +335,39 @@ def _cross_fitted_gain(
     recipes = table.log_cost.size
     for split in range(_SPLITS):
         first = rng.permutation(recipes) < recipes // 2
-        laws = [law_at(table, log_cost, among) for among in (first, ~first)]
-        for finder, judge in (laws, laws[::-1]):
-            seen = table.log_shares[finder.rows[finder.inner]]
-            bands = near_best_bands(finder, budget, seen, near / _slope(table, finder), seed=split)
-            valued = judge.rows[judge.inner]
+        halves = [search(first), search(~first)]
+        for finder, judge in (halves, halves[::-1]):
+            _, _, examples = finder.near_best_bands(near / _slope(table, finder.support.law), split)
+            law = judge.support.law
+            valued = law.rows[law.inner]
             mean = float(np.average(table.drop(table.outcome[valued]), weights=table.runs[valued]))
-            draws.append(mean - _mean_drops(table, judge, np.log(bands.examples), rng))
+            outcome = law.expected(examples)
+            slope = table.slope(outcome) / len(outcome)
+            sd = float(np.linalg.norm(slope @ law.deviations(examples)))
+            draws.append(mean - table.drop(outcome).mean() - sd * rng.standard_normal(_SPLIT_DRAWS))
     return np.concatenate(draws)
 
 
-def _mean_drops(
-    table: WidthTable, law: BudgetLaw, log_shares: FloatArray, rng: np.random.Generator
-) -> FloatArray:
-    """Return draws of the mean expected drop of these recipes, points."""
-    outcome = law.expected(log_shares)
-    slope = table.slope(outcome) / len(outcome)
-    sd = float(np.sqrt(slope @ law.covariance(log_shares) @ slope))
-    return np.asarray(table.drop(outcome).mean() + sd * rng.standard_normal(_SPLIT_DRAWS))
-
-
-def _whole_channels(bands: WidthBands, full: FloatArray, seen: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _whole_channels(
+    low: FloatArray, high: FloatArray, full: FloatArray, widths: FloatArray | None
+) -> tuple[FloatArray, FloatArray]:
     """Widen each band to whole channels, so that thin groups keep a width to choose from.
 
     Tables whose widths are no whole numbers (fractions of the original's) keep their bands.
     """
-    if not np.array_equal(seen, np.rint(seen)) or (full <= 1.0).any():
-        return bands.low, bands.high
-    low = np.maximum(np.floor(bands.low * full + _ROUNDING), 1.0) / full
-    return low, np.ceil(bands.high * full - _ROUNDING) / full
-
-
-def _cost(fit: Fit) -> CostForm:
-    cost = cost_form(fit.population, fit.regime_axis)
-    if cost is None:
-        raise FitError(
-            "refine: by='widths' needs the costs of recipes that the table does not hold, and they do not follow "
-            "from its widths (too few recipes, or widths that do not fix the cost); use by='mcb'"
-        )
-    return cost
+    assert widths is not None
+    if (full <= 1.0).any() or not np.array_equal(widths, np.rint(widths)):
+        return low, high
+    return np.maximum(np.floor(low * full + _ROUNDING), 1.0) / full, np.ceil(high * full - _ROUNDING) / full
 
 
 def _space(
-    kind: Kind,
-    fit: Fit,
-    target: float,
-    inside: npt.NDArray[np.bool_],
-    gain: FloatArray,
-    *,
-    mcb: tuple[float, float] | None = None,
-    std: tuple[float, float] | None = None,
-    widths: Mapping[str, tuple[float, float]] | None = None,
-    note: str = "",
+    kind: Kind, fit: Fit, target: float, inside: BoolArray, gain: FloatArray, **bounds: Any
 ) -> RefinedSpace:
+    """Return a space that keeps the recipes inside and gains these draws, points."""
     lower, upper = interval(gain)
     return RefinedSpace(
-        kind=kind,
-        axis=fit.regime_axis,
-        target=target,
-        regime=regime_label(target),
-        mcb=mcb,
-        std=std,
-        share_kept=float(inside.mean()),
-        n_recipes=int(inside.size),
-        gain=float(np.median(gain)),
-        gain_lower=float(lower),
-        gain_upper=float(upper),
-        widths=widths or {},
-        note=note,
-    )
-
-
-def _pair(values: tuple[float, float]) -> str:
-    return f"[{values[0]:.6g}, {values[1]:.6g}]"
+        kind=kind, axis=fit.regime_axis, target=target, regime=regime_label(target), share_kept=float(inside.mean()),
+        n_recipes=int(inside.size), gain=float(np.median(gain)), gain_lower=float(lower), gain_upper=float(upper),
+        **bounds,
+    )  # fmt: skip

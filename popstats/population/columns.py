@@ -94,16 +94,22 @@ _STATIONS: Mapping[str, tuple[Column, ...]] = {
         _text("input_size", "size of one input", "channels x height x width"),
         _text("regime_axis", "which reduction the regime fixes", choices=("macs", "params", "both")),
         _fraction("regime_target", "target reduction of the pruning regime"),
-        _text("space", "recipe space the recipe was drawn from: random, stratified, std:LOW-HIGH, refined:FILE"),
+        _text("space", "recipe space the recipe was drawn from: random, stratified, std:LOW-HIGH, refined:FILE; or "
+              "baseline:NAME"),
     ),
     "recipe": (
-        _list("widths", _WHOLE, "channels kept, one entry per dependency group", "channels"),
+        _text("pruning", "what was removed: filters, weights (unstructured) or 2:4 (two of each four weights); filters "
+              "where missing", choices=("filters", "weights", "2:4")),
+        _list("widths", _WHOLE, "channels kept, one entry per dependency group; where weights were removed, weights kept "
+              "per layer", "channels"),
+        _list("densities", _REAL, "share of the weights kept, one entry per layer, where weights were removed", "fraction"),
         _list("group_names", _TEXT, "first producing layer of each dependency group, in the order of widths"),
         _list("ratios_requested", _REAL, "requested pruning ratio, per group", "fraction"),
         _list("ratios_achieved", _REAL, "pruning ratio after rounding to whole channels, per group", "fraction"),
         _fraction("ratio_mean", "mean of the achieved ratios over groups"),
         _fraction("ratio_std", "standard deviation (ddof 0) of the achieved ratios over groups"),
-        _text("criterion", "filter score that chose which channels stay: group_l2, l1, l2, bn_scale, fpgm, taylor, random"),
+        _text("criterion", "score that chose what stays: group_l2, l1, l2, bn_scale, fpgm, taylor, random; magnitude of "
+              "weights"),
     ),
     "cost": (
         _whole("macs", "MACs of convolutions and linear layers for one input", _MACS, required=True),
@@ -145,7 +151,7 @@ _STATIONS: Mapping[str, tuple[Column, ...]] = {
         _text("torch_version", "version of torch"),
         _text("device", "device the training ran on"),
         _text("cpu_capability", "vector instructions torch used on the CPU"),
-        _text("memory_format", "channels_last or contiguous; fused batch norm where that was compiled"),
+        _text("memory_format", "layout of activations: channels_last or contiguous"),
         _text("started_at", "when the training started", "ISO 8601, UTC"),
     ),
 }  # fmt: skip

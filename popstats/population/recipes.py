@@ -93,14 +93,15 @@ def _recipe_table(population: Population, assigned: Regimes) -> tuple[pd.DataFra
 def original_widths(population: Population) -> FloatArray:
     """Return the original's widths, shape (G,); empty without widths.
 
-    From the achieved ratios where the table has them, else the widest of each group in the table.
+    From the achieved ratios where the table has them, else 1 where all widths are shares of the original's, else the
+    widest of each group in the table.
     """
     widths = population.widths
     if widths is None:
         return np.zeros(0)
     table = population.table
     if "ratios_achieved" not in table or table["ratios_achieved"].isna().any():
-        return np.asarray(widths.max(axis=0))
+        return np.asarray(widths.max(axis=0) if widths.max() > 1.0 else np.ones(widths.shape[1]))
     kept = 1.0 - np.array(table["ratios_achieved"].tolist(), dtype=np.float64)
     return np.asarray(np.round(np.median(widths / kept, axis=0)))
 
@@ -132,7 +133,7 @@ def _standard(values: FloatArray) -> FloatArray:
 
 
 def ratio_std(population: Population) -> FloatArray | None:
-    """Return the standard deviation of the achieved ratios over groups, one a row; None without widths.
+    """Return the standard deviation of the achieved ratios over groups, one per row; None without widths.
 
     From the column `ratio_std` where the table has it, else from the widths and the original's.
     """

@@ -354,6 +354,12 @@ class Population:
         return _read_only(np.array(self.table["widths"].tolist(), dtype=np.float64))
 
     @property
+    def width_unit(self) -> str:
+        """What widths count: "channels", or "weights" where weights were pruned."""
+        kinds = set(self.table["pruning"].dropna()) if "pruning" in self.table else set()
+        return "weights" if kinds - {"filters"} else "channels"
+
+    @property
     def has_replicates(self) -> bool:
         """Whether any recipe was trained with more than one seed."""
         return bool(np.bincount(self.recipe).max() > 1)
@@ -480,7 +486,7 @@ def _not_written(path: Path, error: OSError) -> PopstatsError:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield where to write a file that is at `path` whole or not at all; what is refused is told of `path`."""
+    """Yield where to write a file that is at `path` whole or not at all; errors name `path`."""
     folder_for(path)
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:

@@ -200,7 +200,7 @@ def _sentence(frame: pd.DataFrame, position: int) -> str:
     if gap > max(SMALL_DIFFERENCE, CLEAR * error):
         text = f"{best['fit']!r} predicts left-out recipes better than {other['fit']!r} ({numbers})"
     else:
-        text = f"{best['fit']!r} and {other['fit']!r} are not told apart ({numbers})"
+        text = f"{best['fit']!r} and {other['fit']!r} cannot be told apart ({numbers})"
     cautions = []
     if best["recipes"] < FEW_RECIPES:
         cautions.append("with so few recipes the standard error is itself too small")

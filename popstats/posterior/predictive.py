@@ -118,8 +118,8 @@ def _summaries(z: FloatArray) -> dict[str, FloatArray]:
 
 
 #: A p-value this near to 0 or 1, counted over all regimes, is a misfit ... (Posterior predictive p-values are
-#: cautious: of 160 simulated populations with normal noise, 30 to 2,000 recipes a regime, none had an alert; with
-#: heavy or skewed noise all had one from 100 recipes a regime on, one in ten with 30.)
+#: cautious: of 160 simulated populations with normal noise, 30 to 2,000 recipes per regime, none had an alert; with
+#: heavy or skewed noise all had one from 100 recipes per regime on, one in ten with 30.)
 P_VALUE = 0.05
 
 #: ... if it also matters: skewness and excess kurtosis off by this much,

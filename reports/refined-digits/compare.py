@@ -53,7 +53,7 @@ def train(out: Path, *options: str) -> None:
 
 
 def recipes(population: popstats.Population) -> pd.DataFrame:
-    """Return one row a recipe: space as drawn, space by name, mean drop, MACs, mCB."""
+    """Return one row per recipe: space as drawn, space by name, mean drop, MACs, mCB."""
     drawn = population.frame["space"].map(lambda s: Path(s.removeprefix("refined:")).stem)
     frame = population.frame.assign(drawn=drawn, space=drawn.map(NAMES))
     columns = {"drop": ("accuracy_drop", "mean"), "macs": ("macs", "first"), "mcb": ("mcb", "first")}

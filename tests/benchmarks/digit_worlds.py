@@ -1,6 +1,8 @@
 """The digits split anew: world k has its own 700 training, 100 validation and 997 test images. For `module:factory`."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,21 +22,9 @@ def _world(number: int) -> ImageSet:
     return replace(digits, train=train, validation=validation, test=test, mean=mean, std=std)
 
 
-def world_1() -> ImageSet:
-    return _world(1)
-
-
-def world_2() -> ImageSet:
-    return _world(2)
-
-
-def world_3() -> ImageSet:
-    return _world(3)
-
-
-def world_4() -> ImageSet:
-    return _world(4)
-
-
-def world_5() -> ImageSet:
-    return _world(5)
+def __getattr__(name: str) -> Callable[[], ImageSet]:
+    """Return the factory of a world by its name, such as world_3."""
+    kind, _, number = name.partition("_")
+    if kind != "world" or not number.isdecimal():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return partial(_world, int(number))

@@ -18,7 +18,6 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from generate.inputs.images import ImageSet, Split
-from generate.inputs.kernel import kernel_for
 from generate.inputs.networks import build_network
 from generate.plan import TrainingSettings
 from generate.prune.cut import choose_filters, cut
@@ -71,9 +70,8 @@ def clock(device):
 def our_loop(network, images, settings, seed, device):
     settle_on_device(device)
     resident = images.to(device)
-    kernel = kernel_for(device, images.input_shape)
     started = clock(device)
-    train(network, resident, settings, macs=1, seed=seed, device=device, kernel=kernel)
+    train(network, resident, settings, macs=1, seed=seed, device=device)
     return clock(device) - started
 
 

@@ -18,10 +18,11 @@ import pytest
 
 from generate.export import main as export_main
 from generate.plan import read_plan
-from generate.population import _say_that_another_prepares, main
+from generate.population import main
 from generate.recipes.worklist import Place, with_identities
 from generate.run.folder import Claims, RunFolder
 from generate.run.prepare import survey
+from generate.workers.executor import _say_that_another_prepares
 from popstats.errors import BAD_INPUT
 from popstats.population import columns
 from tests.generate.conftest import TINY, another_process_holds, command, rows, run
@@ -196,8 +197,8 @@ def test_the_next_command_can_be_pasted(tmp_path, tiny_run, capsys):
 ASK = """
 import sys
 from pathlib import Path
-from generate.run.folder import RunFolder, is_being_prepared
-print(is_being_prepared(RunFolder(Path(sys.argv[1]))))
+from generate.run.folder import PREPARATION, RunFolder, claimed
+print(bool(claimed(RunFolder(Path(sys.argv[1])), [PREPARATION])))
 """
 
 

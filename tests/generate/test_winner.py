@@ -43,7 +43,7 @@ def test_rounds_come_from_what_is_finished_and_fresh_seeds_confirm(found):
     confirmed = [t for t in trainings if t.block == CONFIRMATION]
     assert len(search) == 8
     assert len({t.space for t in search}) > 2, "proposed in rounds"
-    baselines = folder.read_baselines()
+    baselines = folder.read_part("baselines.json")
     assert [list(t.widths) for t in search[:3]] == [
         baselines["torch-pruning"],
         baselines["torch-pruning"],
@@ -146,6 +146,20 @@ def test_torch_pruning_makes_the_winners_shapes_from_the_recipe(found):
     network.load_state_dict(load_file(found / "winner.safetensors"))
 
 
+def test_the_printed_loader_loads_the_winner(found, capsys):
+    assert main(["--out", str(found), "--device", "cpu"]) == 0
+    loader = capsys.readouterr().out.split("Load it:\n")[1].split("\nNext:")[0]
+    assert len(loader.splitlines()) <= 10
+    names = {}
+    exec(loader, names)
+    held = load_file(found / "winner.safetensors")
+    loaded = names["network"].state_dict()
+    assert loaded.keys() == held.keys()
+    assert all(torch.equal(loaded[name], held[name]) for name in held)
+    recipe = json.loads((found / "recipe.json").read_text())
+    assert sum(p.numel() for p in names["network"].parameters()) == recipe["params"]
+
+
 def test_the_page_opens_offline_and_leads_with_the_gain(found):
     page = (found / "report.html").read_text()
     assert not re.search(r'(src|href)="|@import|url\(', page)
@@ -169,7 +183,7 @@ def test_a_population_is_a_pilot(tiny_run, tmp_path, capsys):
     arguments = ["--pilot", str(tiny_run), *OPTIONS, "--workers", "1", "--out", str(folder)]
     assert main(arguments) == 0
     run = RunFolder(folder)
-    assert len(run.read_pilot()["outcomes"]) == 12
+    assert len(run.read_part("pilot.json")["outcomes"]) == 12
     assert run.read_original()["original_id"] == RunFolder(tiny_run).read_original()["original_id"]
 
 
@@ -241,7 +255,7 @@ def test_a_population_folder_is_no_search(tiny_run, capsys):
 def test_gains_are_those_of_the_accuracies(found):
     table = pq.read_table(found / "population.parquet").to_pylist()
     recipe = json.loads((found / "recipe.json").read_text())
-    winner, uniform = recipe["widths"], RunFolder(found).read_baselines()["uniform"]
+    winner, uniform = recipe["widths"], RunFolder(found).read_part("baselines.json")["uniform"]
     fresh = [row for row in table if row["seed"] >= FIRST_FRESH_SEED]
     mean = {
         key: np.mean([row["accuracy"] for row in fresh if row["widths"] == widths])

@@ -15,7 +15,6 @@ from generate.inputs.networks import build_network
 from generate.plan import plan_from_dict
 from generate.train.original import (
     OriginalNumbers,
-    check_outputs,
     check_source,
     doubts_about,
     make_original,
@@ -74,7 +73,7 @@ def test_weights_of_torchvision_are_read_from_its_cache(cache):
     network = make("torchvision:IMAGENET1K_V1", images)
     assert weights_id(network.state_dict()) == weights_id(weights)
     assert not network.training
-    check_outputs(network, images)
+    assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 1000)
 
 
 def test_a_failed_download_is_a_sentence(cache):
@@ -97,8 +96,6 @@ def test_a_damaged_download_is_a_sentence(cache, content):
 def test_weights_for_other_classes_are_refused_without_loading_them(cache):
     with pytest.raises(PlanError, match="has 1000 outputs, but mine has 10 classes"):
         check_source(plan_of("torchvision:IMAGENET1K_V1"), image_set(10))
-    with pytest.raises(PlanError, match="has 7 outputs, but mine has 10 classes"):
-        check_outputs(build_network(NETWORK, classes=7, input_shape=(3, 32, 32)), image_set(10))
     assert list(cache.iterdir()) == []
 
 

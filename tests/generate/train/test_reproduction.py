@@ -11,7 +11,7 @@ import torch
 from generate.plan import plan_from_dict
 from generate.recipes.worklist import Training
 from generate.run.prepare import survey
-from generate.train.device import provenance_of, settle_on_one_core
+from generate.train.device import provenance_of, settle_on_device
 from generate.train.original import OriginalNumbers, make_original, weights_bytes, weights_id
 from generate.train.subnetwork import WorkerContext, train_subnetwork
 from popstats.population import columns
@@ -43,7 +43,7 @@ def test_a_row_trained_again_from_recipe_and_seed_has_its_accuracy():
     footer = columns.read_footer(table.schema)
     rows = [row for row in table.to_pylist() if row["status"] == "done" and row["retraining"] == "fine-tune"]
     row = rows[np.random.default_rng(0).integers(len(rows))]
-    settle_on_one_core()
+    settle_on_device(CPU)
     plan = plan_from_dict(footer["plan"])
     prepared = survey(plan)
     network = make_original(plan, prepared.images, macs=prepared.costs.original_macs, device=CPU)
@@ -53,7 +53,7 @@ def test_a_row_trained_again_from_recipe_and_seed_has_its_accuracy():
 
     here = provenance_of(CPU)
     same_machine = all(
-        row[name] == getattr(here, name) for name in ("torch_version", "cpu_capability", "memory_format")
+        row[name] == here[name] for name in ("torch_version", "cpu_capability", "memory_format")
     )
     exact = weights_id(network.state_dict()) == row["original_id"]
     allowed = SEED_DEVIATIONS * seed_deviation(
@@ -62,7 +62,7 @@ def test_a_row_trained_again_from_recipe_and_seed_has_its_accuracy():
     print(
         f"{row['subnetwork_id'][:12]}: {row['accuracy']:.4f} % then, {again['accuracy']:.4f} % now; "
         f"{'the same' if exact else 'another'} original, machine {'alike' if same_machine else 'different'}, "
-        f"code {row['code_version']} then, {here.code_version} now; allowed otherwise {allowed:.3f} points"
+        f"code {row['code_version']} then, {here['code_version']} now; allowed otherwise {allowed:.3f} points"
     )
     assert again["status"] == "done"
     assert (again["macs"], again["params"], again["widths"]) == (row["macs"], row["params"], row["widths"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from generate.run.folder import RunFolder
+from generate.run.folder import Claims, RunFolder
 from generate.run.progress import Event
 from generate.workers.local import Outcomes, _Crew, _next_event, _Worker
 from popstats.errors import RunFolderError
@@ -35,7 +35,10 @@ def test_a_worker_with_nothing_to_say():
 
 def test_an_impatient_ctrl_c_leaves_no_worker_at_work(tmp_path, monkeypatch):
     """Pressed once more while workers are being ended: one that is left goes on for as long as its training takes."""
-    crew = _Crew(RunFolder(tmp_path), deadline=0.0, report=lambda event: None)
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    claims = Claims(folder)
+    crew = _Crew(folder, claims, 0.0, lambda event: None, Outcomes(folder))
     for _ in range(2):
         ours, _ = multiprocessing.Pipe()
         process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,), daemon=True)
@@ -54,6 +57,7 @@ def test_an_impatient_ctrl_c_leaves_no_worker_at_work(tmp_path, monkeypatch):
     assert [worker.process.exitcode for worker in crew.workers] == [-signal.SIGKILL] * 2
     for worker in crew.workers:
         worker.connection.close()
+    claims.close()
 
 
 def outcomes(folder: Path, kinds: str) -> Outcomes:

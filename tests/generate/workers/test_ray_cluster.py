@@ -13,7 +13,7 @@ from generate.workers.ray_cluster import (
     check_room,
     connect,
     describe,
-    resources_of,
+    join,
     room_for,
     unused_gpus,
 )
@@ -99,7 +99,8 @@ def test_gpus_that_stay_idle_are_named():
     assert unused_gpus(cluster(CPU=8.0), torch.device("cpu")) == ""
 
 
-def test_a_plan_says_what_share_of_a_gpu_an_actor_takes():
-    plan = read_plan(DEFAULT_PLAN)
-    assert resources_of(plan, torch.device("cpu")) == {"num_cpus": 1, "num_gpus": 0}
-    assert resources_of(plan, torch.device("cuda")) == {"num_cpus": 1, "num_gpus": plan.gpus_per_training}
+def test_a_plan_says_what_share_of_a_gpu_an_actor_takes(monkeypatch):
+    plan, joined = read_plan(DEFAULT_PLAN), cluster(CPU=8.0, GPU=2.0)
+    monkeypatch.setattr("generate.workers.ray_cluster.connect", lambda: joined)
+    assert join(plan, torch.device("cpu")) == (joined, {"num_cpus": 1, "num_gpus": 0})
+    assert join(plan, torch.device("cuda"))[1] == {"num_cpus": 1, "num_gpus": plan.gpus_per_training}

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from generate.plan import read_plan
-from generate.population import check, is_complete
 from generate.run.folder import Claims, RunFolder
 from generate.run.prepare import prepare
 from generate.run.progress import Event
+from generate.workers.executor import check, is_complete
 from generate.workers.ray_driver import run_ray
 from tests.generate.conftest import command, rows, run
 

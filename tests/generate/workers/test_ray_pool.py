@@ -49,7 +49,7 @@ def test_a_run_goes_on_without_a_node_that_cannot_train_and_says_so_once():
     running = driver(Pool(None, None, None, idle=deque(["another actor"])), told)
     for _ in range(2):
         running._do_without(UnfitError("10.0.0.2: no torch"))
-    assert told == ["no training can run on 10.0.0.2: no torch; going on without it"]
+    assert told == ["no training can run on 10.0.0.2: no torch; continuing without it"]
     assert running.unfit == 2
 
 

@@ -1,93 +1,132 @@
-"""The Ray driver's process as its parent sees it: it joins, it says what is wrong, or it is gone without a word."""
+"""A command in a process of its own, as its parent sees it: it ends with a status, or is gone without a word."""
 
-import math
 import os
 import shutil
-from types import SimpleNamespace
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 
+import psutil
+import pyarrow.parquet as pq
 import pytest
-import torch
 
-from generate.plan import DEFAULT_PLAN, read_plan
-from generate.run.progress import Event
-from generate.workers import ray_session
+from generate.run.folder import RunFolder
+from generate.workers.ray_session import in_own_process, interrupts_as_wishes
 from popstats.errors import RunFolderError
 from tests.generate.conftest import run
 
-CPU = torch.device("cpu")
+PATIENCE = 60.0
 
 
-def no_cluster(plan, device, connection):
-    connection.send(Event("broken", message="no cluster answers"))
+def refused(folder: Path) -> int:
+    return 2
 
 
-def gone_at_work(plan, device, connection):
+def broken(folder: Path) -> int:
+    return 1 // 0
+
+
+def gone(folder: Path) -> int:
     """Ray ends its process like this when the cluster goes: no exception, no farewell."""
-    connection.send(ray_session.JOINED)
-    connection.recv()
-    connection.send(Event("done", 0, accuracy=90.0))
     os._exit(1)
 
 
-def gone_when_stopped(plan, device, connection):
-    connection.send(ray_session.JOINED)
-    connection.recv()
-    connection.send(Event("started", 0))
-    assert connection.recv() == ray_session.STOP
+def gone_when_stopped(folder: Path) -> int:
+    with interrupts_as_wishes() as asked_to_stop:
+        (folder / "working").touch()
+        while not asked_to_stop():
+            time.sleep(0.01)
     os._exit(1)
 
 
-def finishing(plan, device, connection):
-    connection.send(Event("note", message="Ray: 1 node"))
-    connection.send(ray_session.JOINED)
-    order = connection.recv()
-    connection.send(Event("note", message=f"{order.folder}, {order.workers} workers on {order.device}"))
-    connection.send(ray_session.FINISHED)
+def stopped_when_impatient(folder: Path) -> int:
+    try:
+        with interrupts_as_wishes() as asked_to_stop:
+            (folder / "working").touch()
+            while not asked_to_stop():
+                time.sleep(0.01)
+            (folder / "asked").touch()
+            time.sleep(PATIENCE)
+    except KeyboardInterrupt:
+        return 3
+    return 0
 
 
-@pytest.fixture
-def train(monkeypatch, tmp_path):
-    """Train in a session whose driver is the given function; return what it told."""
-
-    def train(driver, told, interrupt_at=None):
-        def report(event):
-            told.append(event.message or event.kind)
-            if event.kind == interrupt_at:
-                raise KeyboardInterrupt
-
-        monkeypatch.setattr(ray_session, "_drive", driver)
-        with ray_session.ray_session(read_plan(DEFAULT_PLAN), CPU, report) as session:
-            folder = SimpleNamespace(path=tmp_path)
-            session.train(folder, workers=3, device=CPU, deadline=math.inf, report=report)
-
-    return train
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    while not path.exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
-def test_orders_go_down_and_events_come_up(train, tmp_path):
-    told = []
-    train(finishing, told)
-    assert told == ["Ray: 1 node", f"{tmp_path}, 3 workers on cpu"]
+def interrupt_when(*paths: Path) -> threading.Thread:
+    """Press Ctrl-C as each of these files appears."""
+
+    def press() -> None:
+        for path in paths:
+            wait_for(path)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    return thread
 
 
-def test_what_the_driver_cannot_do_is_said_before_anything_is_trained(train):
-    with pytest.raises(RunFolderError, match="no cluster answers"):
-        train(no_cluster, [])
+def test_its_status_is_the_commands(tmp_path):
+    assert in_own_process(refused, tmp_path, tmp_path) == 2
 
 
-def test_a_cluster_that_ends_under_a_run_is_a_sentence(train):
-    told = []
+def test_an_error_without_a_sentence_shows_its_trace(tmp_path, capfd):
+    assert in_own_process(broken, tmp_path, tmp_path) == os.EX_SOFTWARE
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_a_cluster_that_ends_under_a_run_leaves_the_table_and_a_sentence(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("generate.workers.ray_session.SIGNAL_SECONDS", 0.0)
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(tiny_run, folder.path)
+    folder.population_path.unlink()
     with pytest.raises(RunFolderError, match=r"cluster ended under this run .*Finished trainings are saved"):
-        train(gone_at_work, told)
-    assert told == ["done"]
+        in_own_process(gone, folder.path, folder.path)
+    assert pq.read_table(folder.population_path).num_rows == 12
 
 
-def test_a_cluster_that_ends_with_the_job_is_no_error(train):
+def test_a_cluster_that_ends_with_the_job_is_no_error(tmp_path, capsys):
     """A scheduler's signal goes to Ray too, which drops what it was at."""
-    told = []
-    train(gone_when_stopped, told, interrupt_at="started")
-    assert told[0] == "started"
-    assert "stopping" in told[1]
-    assert told[2] == "Ray ended before the trainings in progress did; they are dropped"
+    thread = interrupt_when(tmp_path / "working")
+    with pytest.raises(KeyboardInterrupt):
+        in_own_process(gone_when_stopped, tmp_path, tmp_path)
+    thread.join()
+    assert "Ray ended before the trainings in progress did; they are dropped" in capsys.readouterr().err
+
+
+def test_the_second_interrupt_ends_a_command_that_waits(tmp_path):
+    thread = interrupt_when(tmp_path / "working", tmp_path / "asked")
+    assert in_own_process(stopped_when_impatient, tmp_path, tmp_path) == 3
+    thread.join()
+
+
+def test_it_ends_with_its_parent(tmp_path):
+    script = (
+        "from pathlib import Path\n"
+        "from generate.workers.ray_session import in_own_process\n"
+        "from tests.generate.workers.test_ray_session import gone_when_stopped\n"
+        f"if __name__ == '__main__': in_own_process(gone_when_stopped, Path({str(tmp_path)!r}), None)\n"
+    )
+    (tmp_path / "parent.py").write_text(script)
+    parent = subprocess.Popen(
+        [sys.executable, str(tmp_path / "parent.py")], env=os.environ | {"PYTHONPATH": "."}
+    )
+    wait_for(tmp_path / "working")
+    children = psutil.Process(parent.pid).children(recursive=True)
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(children, timeout=PATIENCE)
+    assert children
+    assert not alive
 
 
 def test_a_finished_run_asks_for_no_cluster(tiny_run, tiny_plan, tmp_path, monkeypatch):

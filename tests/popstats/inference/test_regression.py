@@ -17,24 +17,14 @@ def _data(n: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray, 
 def test_without_noise_it_is_least_squares() -> None:
     x, y, w = _data(200, 1e-6)
     fitted = fit_ridge(weighted_cross_products(x, y, w), 200, free=1)
-    np.testing.assert_allclose(fitted.mean, [3.0, 1.0, -2.0, 0.5, 0.0], atol=1e-5)
+    np.testing.assert_allclose(fitted, [3.0, 1.0, -2.0, 0.5, 0.0], atol=1e-5)
 
 
 def test_weights_are_replicates() -> None:
     x, y, _ = _data(60, 0.5)
     twice = fit_ridge(weighted_cross_products(x, y, np.full(60, 2.0)), 60, free=1)
     once = fit_ridge(weighted_cross_products(x, y, np.ones(60)), 60, free=1)
-    np.testing.assert_allclose(twice.mean, once.mean, rtol=1e-8)
-
-
-def test_draws_have_the_posterior_mean_and_the_standard_errors_of_least_squares() -> None:
-    x, y, w = _data(400, 1.0)
-    fitted = fit_ridge(weighted_cross_products(x, y, w), 400, free=1)
-    coefficients, sigma = fitted.draw(20_000, np.random.default_rng(1))
-    errors = np.sqrt(np.diag(np.linalg.inv(x.T @ x)))
-    np.testing.assert_allclose(coefficients.mean(axis=0), fitted.mean, atol=0.003)
-    np.testing.assert_allclose(coefficients.std(axis=0), errors * sigma.mean(), rtol=0.06)
-    assert sigma.mean() == pytest.approx(1.0, abs=0.08)
+    np.testing.assert_allclose(twice, once, rtol=1e-8)
 
 
 def test_pure_noise_is_shrunk_to_nothing() -> None:
@@ -43,15 +33,15 @@ def test_pure_noise_is_shrunk_to_nothing() -> None:
     y = rng.normal(size=40)
     fitted = fit_ridge(weighted_cross_products(x, y, np.ones(40)), 40, free=1)
     plain = np.linalg.lstsq(x, y, rcond=None)[0]
-    assert np.abs(fitted.mean[1:]).sum() < 0.3 * np.abs(plain[1:]).sum()
+    assert np.abs(fitted[1:]).sum() < 0.3 * np.abs(plain[1:]).sum()
 
 
 def test_a_constant_column_changes_nothing() -> None:
     x, y, w = _data(80, 0.3)
-    alone = fit_ridge(weighted_cross_products(x, y, w), 80, free=1).mean
+    alone = fit_ridge(weighted_cross_products(x, y, w), 80, free=1)
     with_constant = fit_ridge(
         weighted_cross_products(np.column_stack([x, np.full(80, 7.0)]), y, w), 80, free=1
-    ).mean
+    )
     np.testing.assert_allclose(with_constant[:5], alone, atol=1e-6)
     assert with_constant[5] == 0.0
 
@@ -61,7 +51,7 @@ def test_held_out_losses_are_those_of_leaving_the_fold_out() -> None:
     fold = assign_folds(50, seed=3)
     losses = held_out_losses(x, y, w, fold, free=1)
     keep = fold != 4
-    mean = fit_ridge(weighted_cross_products(x[keep], y[keep], w[keep]), int(keep.sum()), free=1).mean
+    mean = fit_ridge(weighted_cross_products(x[keep], y[keep], w[keep]), int(keep.sum()), free=1)
     np.testing.assert_allclose(losses[~keep], (y[~keep] - x[~keep] @ mean) ** 2, rtol=1e-6)
 
 

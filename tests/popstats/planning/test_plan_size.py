@@ -81,8 +81,8 @@ def test_what_cannot_be_reached_is_said():
     plan = popstats.plan_size(width=0.01, noise=0.5, rise=0.1, recipes=[30], seeds=[1])
     assert plan.recipes is None
     assert plan.trainings is None
-    assert "nothing tried gives" in repr(plan)
-    assert "nothing tried gives" in plan._repr_html_()
+    assert "no size tried gives" in repr(plan)
+    assert "no size tried gives" in plan._repr_html_()
 
 
 def test_seeds_are_planned_only_where_seed_noise_is_known():
@@ -97,7 +97,7 @@ def test_seeds_are_planned_only_where_seed_noise_is_known():
 
 
 def test_guess_has_the_rise_and_the_noise_that_were_asked_for():
-    scenario = guessed_scenario("", 2, noise=0.3, rise=0.5, seed_share=0.36)
+    scenario = guessed_scenario(2, noise=0.3, rise=0.5, seed_share=0.36)
     unit = np.linspace(-1, 1, 5)
     drop = design_matrix(unit, np.zeros(5)) @ scenario.coefficients[0]
     np.testing.assert_allclose(drop - drop[2], 0.5 * unit**2, atol=0.01)

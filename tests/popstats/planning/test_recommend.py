@@ -221,8 +221,9 @@ def test_what_cannot_be_asked_is_a_sentence(digits):
         popstats.recommend(digits, reduction=0.8, drop=1.0)
     with pytest.raises(PopulationError, match="expected a Population, got str"):
         popstats.recommend("digits-resnet8", reduction=0.8)
-    with pytest.raises(PopulationError, match="drop: expected a number"):
-        popstats.recommend(digits, drop="1")
+    for wrong in ("1", True, np.nan):
+        with pytest.raises(PopulationError, match="drop: expected a number"):
+            popstats.recommend(digits, drop=wrong)
     with pytest.raises(PopulationError, match="got neither"):
         popstats.recommend(digits)
     with pytest.raises(PopulationError, match="expected 'macs' or 'params', got 'mac'"):
@@ -303,11 +304,71 @@ def test_the_law_predicts_recipes_that_it_has_not_seen(digits):
     left_out = law.left_out[law.inner]
     assert left_out.std() < table.outcome[rows].std()
     assert np.isfinite(law.uncertainty(table.log_shares[rows])).all()
-    np.testing.assert_allclose(
-        law.uncertainty(table.log_shares[rows][:5]) ** 2,
-        np.diag(law.covariance(table.log_shares[rows][:5])),
-        rtol=1e-6,
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: pd.concat([c, c[["a"]]], axis=1), "more than once: a"),
+        (lambda c: c.assign(a=np.where(c.index < 4, np.nan, c["a"])), "4 rows"),
+        (lambda c: c.assign(macs=np.inf), "got others in 60 rows"),
+        (lambda c: c.assign(macs=c["macs"] / 1e6), "they cost 0.00"),
+        (lambda c: c.assign(a=1000), "widths that the trained recipes support"),
+    ],
+)
+def test_candidates_that_answer_nothing_are_refused_with_what_is_wrong(change, said):
+    widths = np.rint(np.array([64, 64, 128]) * np.random.default_rng(3).uniform(0.3, 0.9, (60, 3)))
+    listed = pd.DataFrame(widths, columns=["a", "b", "c"]).assign(**costs(widths))
+    for question in ({"reduction": 0.6}, {"drop": 1.5}):
+        with pytest.raises(PopulationError, match=re.escape(said)):
+            popstats.recommend(additive(), candidates=change(listed), **question)
+
+
+def test_a_candidate_that_is_listed_twice_is_one():
+    widths = np.rint(np.array([64, 64, 128]) * np.random.default_rng(3).uniform(0.3, 0.9, (60, 3)))
+    listed = pd.DataFrame(widths, columns=["a", "b", "c"]).assign(**costs(widths), macs_rank=1)
+    once, twice = (
+        popstats.recommend(additive(), reduction=0.6, candidates=c) for c in (listed, pd.concat([listed] * 2))
     )
+    assert once.widths == twice.widths
+    assert len(once.ranking) == len(twice.ranking)
+    assert "the most even candidate" in once.sentence
+
+
+def test_budgets_between_clusters_of_costs_are_not_supported():
+    table = additive(900).table
+    share = table["macs"] / additive().original.macs
+    split = table[(share > 0.5) | (share < 0.2)]
+    population = popstats.Population.from_frame(split, original=additive().original, widths=["a", "b", "c"])
+    with pytest.raises(PopulationError, match=r"supports reductions from 0\.\d+ to 0\.5\d+ and 0\.7"):
+        popstats.recommend(population, reduction=0.64)
+
+
+def test_a_tolerance_that_everything_meets_is_answered_with_the_largest_supported_reduction():
+    population = additive()
+    found = popstats.recommend(population, drop=50)
+    _, high = width_table(population, "macs").supported()[-1]
+    assert found.reduction == high
+    assert "the largest reduction that the table supports" in found.note
+
+
+def test_accuracies_that_are_all_the_same_say_nothing_about_widths():
+    table = additive().table.assign(accuracy=91.0)
+    population = popstats.Population.from_frame(table, original=additive().original, widths=["a", "b", "c"])
+    with pytest.raises(PopulationError, match="all 200 recipes have the same accuracy"):
+        popstats.recommend(population, reduction=0.6)
+
+
+def test_densities_are_shares_of_the_original_even_where_no_recipe_keeps_everything():
+    table = additive().table
+    shares = table.assign(a=table["a"] / 64, b=table["b"] / 64, c=table["c"] / 128)
+    population = popstats.Population.from_frame(
+        shares[shares[["a", "b", "c"]].max(axis=1) < 0.95],
+        original=additive().original,
+        widths=["a", "b", "c"],
+    )
+    found = popstats.recommend(population, reduction=0.6)
+    assert found.ratios["a"] == pytest.approx(1.0 - found.widths["a"])
 
 
 def test_from_the_command_line(tmp_path, capsys):
