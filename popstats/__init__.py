@@ -23,6 +23,7 @@ _NAMES = {
     "planning.plan_size": "plan_size",
     "planning.law": "width_law",
     "judgement.judge": "judge prior_claims",
+    "judgement.summary": "summarize",
     "judgement.verdicts": "Verdicts",
     "planning.recommend": "Recommendation frontier recommend",
     "planning.refine": "RefinedSpace refine",
@@ -37,13 +38,14 @@ __all__ = [
     "PopulationError", "Recommendation", "RefinedSpace", "Verdicts", "check", "compare", "fit", "frontier", "judge",
     "load_population", "plan_size", "plot_drop", "plot_edf", "plot_explained", "plot_frontier",
     "plot_limits", "plot_near_optimal", "plot_width_law", "populations", "prior_claims", "pymc_model",
-    "recommend", "refine", "simulate_population", "width_law", "write_report",
+    "recommend", "refine", "simulate_population", "summarize", "width_law", "write_report",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from popstats.errors import ConvergenceError, FitError, PlanError, PopstatsError, PopulationError
     from popstats.inference.pymc_model import pymc_model
     from popstats.judgement.judge import judge, prior_claims
+    from popstats.judgement.summary import summarize
     from popstats.judgement.verdicts import Verdicts
     from popstats.planning.law import width_law
     from popstats.planning.plan_size import plan_size

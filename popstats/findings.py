@@ -38,6 +38,8 @@ type Kind = Literal[
     "leans on priors", "robust to priors",
     # What the limit follows over regimes.
     "limit", "limit extrapolated",
+    # What several populations say together.
+    "pooled quantity", "pooled verdicts",
     # What stands against relying on a best mCB.
     "predicts nothing", "winners elsewhere", "envelope elsewhere", "mix moves", "rests on few", "outliers bend", "pooled",
     "misfit",

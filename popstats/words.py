@@ -488,6 +488,11 @@ limit: the limit at a reduction of {reduction:%1} is {limit:2} points, predicted
 limit extrapolated: the limit at a reduction of {reduction:%1}, which lies beyond the fitted regimes, is extrapolated to
     {limit:2} points by a {law} in the remaining cost; the interval spans the laws that predict left-out regimes about as
     well
+# What several populations say together.
+pooled quantity: pooled over {populations:population}, the {quantity} is {pooled:2}; in a regime of a new population expect
+    {new:2}
+pooled verdicts: C3a is supported in {supported} of {assessable} regimes that can be assessed; by chance alone at most
+    {by_chance:1} would be
 # What stands against relying on a best mCB.
 predicts nothing: it predicts none of the drop that MACs leave open (cross-validated R² {r2:2})
 winners elsewhere: the winners do not lie near the best mCB
