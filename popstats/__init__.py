@@ -26,7 +26,6 @@ _HOMES = {
     "width_law": "popstats.planning.law",
     "judge": "popstats.judgement.judge",
     "Verdicts": "popstats.judgement.verdicts",
-    "prior_claims": "popstats.judgement.judge",
     "recommend": "popstats.planning.recommend",
     "Recommendation": "popstats.planning.recommend",
     "frontier": "popstats.planning.recommend",
@@ -73,7 +72,6 @@ __all__ = [
     "plot_near_optimal",
     "plot_width_law",
     "populations",
-    "prior_claims",
     "pymc_model",
     "recommend",
     "refine",
@@ -85,7 +83,7 @@ __all__ = [
 if TYPE_CHECKING:
     from popstats.errors import ConvergenceError, FitError, PlanError, PopstatsError, PopulationError
     from popstats.inference.pymc_model import pymc_model
-    from popstats.judgement.judge import judge, prior_claims
+    from popstats.judgement.judge import judge
     from popstats.judgement.verdicts import Verdicts
     from popstats.planning.law import width_law
     from popstats.planning.plan_size import plan_size
