@@ -92,6 +92,10 @@ def export_subnetwork(
     torch.set_num_threads(1)
     context = worker_context(folder, torch.device("cpu"))
     if kind == RATIOS:
+        if context.plan.pruning.kind != "filters":
+            raise RunFolderError(
+                f"--format {RATIOS}: Torch-Pruning removes filters, and this run prunes weights. Take safetensors."
+            )
         ratios = torch_pruning_ratios(context.network, context.groups, training.widths)
         content = (json.dumps(ratios, indent=2) + "\n").encode()
     else:
@@ -186,6 +190,8 @@ def _card(context: WorkerContext, row: dict[str, Any]) -> dict[str, str]:
         "mean": context.images.mean,
         "std": context.images.std,
     }
+    if row.get("densities"):
+        card["densities"] = dict(zip(row["group_names"], row["densities"], strict=True))
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in card.items()}
 
 

@@ -11,7 +11,7 @@ type Kind = Literal[
     # What a reader should know about a table.
     "run unfinished", "blanks removed", "best accuracies", "validation accuracies", "unknown accuracies", "collapsed",
     "better than original", "did not learn", "learned little", "above original", "half the MACs", "other count",
-    "techniques unsaid", "copies", "equal costs",
+    "techniques unsaid", "copies", "theoretical MACs", "equal costs",
     # Why a regime has no curve.
     "few recipes", "few recipes of techniques", "one mCB", "mCB follows cost", "one drop",
     # Why a fit cannot be used, and the ways out.

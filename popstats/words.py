@@ -48,6 +48,12 @@ def with_interval(value: float, lower: float, upper: float, decimals: int = 2) -
     return f"{number(value, decimals)} ({interval_words(lower, upper, decimals)})"
 
 
+def span_words(values: Sequence[float], form: Callable[[float], str] = number) -> str:
+    """Return the smallest and the largest of some numbers in words; one where they read the same."""
+    low, high = (form(end(values)) for end in (min, max))
+    return low if low == high else f"{low.removesuffix(' %')} to {high}"
+
+
 def percent(fraction: float, decimals: int | None = None) -> str:
     """Return a fraction in percent, with as many decimals as it needs (at most one) unless told."""
     if not math.isfinite(fraction):
@@ -351,6 +357,8 @@ techniques unsaid: {missing} of {trainings} trainings do not say how they were r
     the column
 copies: rows that are exact copies of other rows: {rows}. They count as separate trainings; if they are not, remove
     them (frame.drop_duplicates()), or every interval is too narrow
+theoretical MACs: MACs count non-zero weights. {kind} sparsity leaves tensors their shape, so these MACs are theoretical:
+    how much faster a network runs, if at all, depends on hardware and kernels, and was not measured
 equal costs: {rows} of {trainings} rows have the MACs and the parameters of an earlier row and count as further
     trainings of its recipe; if they are different networks, map the column that tells them apart to recipe_id
 # Why a regime has no curve.
@@ -373,7 +381,7 @@ original not observed: mCB = 1 lies outside the observed range ({observed:2})
 few outside band: only {outside:%} of the networks lie outside the band {band:2}; {needed:%} are needed to tell it
     from the rest
 few for halves: {recipes:recipe}; two halves with winners in each need {needed}
-few regimes with optimum: only {held:regime} with a supported best mCB (C3a); {needed} are needed
+few regimes with optimum: C3a is supported in {held:regime}; {needed} are needed
 few for validation: {recipes:recipe}; cross-validation needs {needed}
 few for spaces: {recipes:recipe}; a comparison of two spaces needs {needed}
 one STD: all recipes have practically the same STD

@@ -25,6 +25,7 @@ class Group:
     width: int  # Filters before pruning.
     layers: tuple[str, ...]  # All producing layers that it ties together, in `named_modules()` order.
     step: int = 1  # Widths must be multiples of it (more than 1 at grouped convolutions).
+    least: int = 1  # Smallest width; where it is no multiple of the step, the next one.
     # Every place where its channels live.
     members: tuple[Member, ...] = field(default=(), repr=False, compare=False)
     # (width,); Block of each filter, 0 .. step - 1; the same number of filters stays in every block.
@@ -34,33 +35,9 @@ class Group:
 def find_groups(
     network: nn.Module, input_shape: tuple[int, int, int], keep: Sequence[str] = ()
 ) -> tuple[Group, ...]:
-    """Return the prunable groups of `network`, ordered by their first producing layer.
-
-    The input and the class scores are never prunable, nor are channels that an operation mixes in a way that no filter
-    of them can go (matrix products of activations, recurrence, parts of fixed sizes), nor what grouped convolutions tie
-    together entirely. The network itself is not touched: a copy takes two images in evaluation and in training mode.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        A classifier.
-    input_shape : tuple of int
-        Channels, height and width of one input.
-    keep : sequence of str
-        Layers (or modules that hold layers) whose output channels must all stay.
-
-    Returns
-    -------
-    tuple of Group
-        Names and order depend on `named_modules()` alone.
-
-    Raises
-    ------
-    PlanError
-        If the network cannot be pruned by groups, with the reason, or `keep` names no layer.
-    """
+    """Return the prunable groups of a copy of `network`, ordered by their first producing layer, without a proof."""
     shell = with_values(network)
-    _check_keep(keep, [name for name, _ in shell.named_modules()])
+    check_keep(keep, [name for name, _ in shell.named_modules()])
     found = find_dependencies(shell, input_shape)
     free = [channels for channels in found.channel_groups if not _is_kept(channels, keep)]
     groups = tuple(_unique_names(list(_prunable(free, shell))))
@@ -74,7 +51,8 @@ def find_groups(
     return groups
 
 
-def _check_keep(keep: Sequence[str], names: Iterable[str]) -> None:
+def check_keep(keep: Sequence[str], names: Iterable[str]) -> None:
+    """Refuse names of layers that the network does not have."""
     legal = set(names) - {""}
     unknown = [name for name in keep if name not in legal]
     if unknown:
@@ -84,7 +62,12 @@ def _check_keep(keep: Sequence[str], names: Iterable[str]) -> None:
 
 def _is_kept(channels: ChannelGroup, keep: Sequence[str]) -> bool:
     places = [member.layer for member in channels.members if member.side == "out"]
-    return any(place == name or place.startswith(f"{name}.") for place in places for name in keep)
+    return any(is_inside(place, keep) for place in places)
+
+
+def is_inside(layer: str, keep: Sequence[str]) -> bool:
+    """Return whether a layer is one of the modules in `keep`, or inside one."""
+    return any(layer == name or layer.startswith(f"{name}.") for name in keep)
 
 
 def _prunable(found: Iterable[ChannelGroup], network: nn.Module) -> Iterator[Group]:
@@ -92,8 +75,9 @@ def _prunable(found: Iterable[ChannelGroup], network: nn.Module) -> Iterator[Gro
         width = len(channels.members[0].channels)
         blocks = _blocks(channels, network, width)
         if blocks is not None and int(blocks.max()) + 1 < width:
+            step = int(blocks.max()) + 1
             yield Group(
-                channels.layers[0], width, channels.layers, int(blocks.max()) + 1, channels.members, blocks
+                channels.layers[0], width, channels.layers, step, members=channels.members, blocks=blocks
             )
 
 

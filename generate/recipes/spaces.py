@@ -67,10 +67,10 @@ class RecipeSpace(ABC):
     def draw(
         self, requests: SingleArray, attempt: int, rng: np.random.Generator
     ) -> tuple[SingleArray, BoolArray]:
-        """Return kept fractions, shape (n, G), and which rows lie where they were asked to, shape (n,)."""
+        """Return kept fractions, shape (n, G), and which rows lie where requested, shape (n,)."""
 
     def holds(self, requests: SingleArray, rounded: Rounded, attempt: int) -> BoolArray:
-        """Return which rows still lie where they were asked to, whatever they cost, after rounding."""
+        """Return which rows still lie where requested after rounding, whatever they cost."""
         return np.ones(len(requests), dtype=bool)
 
     def achieved_std(self, rounded: Rounded) -> FloatArray:
@@ -150,7 +150,7 @@ class StdSpace(RecipeSpace):
     def draw(
         self, requests: SingleArray, attempt: int, rng: np.random.Generator
     ) -> tuple[SingleArray, BoolArray]:
-        """Return kept fractions along random directions, as far out as their STD asks for (bisection)."""
+        """Return kept fractions along random directions, as far out as their STD requires (bisection)."""
         direction = self.directions(len(requests), rng)
         low = np.zeros(len(requests), dtype=np.float32)
         high = np.full(len(requests), AMPLITUDES[-1], dtype=np.float32)

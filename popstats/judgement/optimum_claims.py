@@ -212,11 +212,11 @@ def _why_not_ratio(analysis: Analysis, regime: RegimePosterior) -> tuple[Finding
         ("above", feasible.high < band.high + _ROUNDING, feasible.high),
     ):
         if short:
-            return Finding("band not reachable", (), {"side": side, "bound": bound, "band": band}), ()
+            return Finding("band not reachable", (), {"side": side, "bound": float(bound), "band": band}), ()
     if not regime.observed.low <= 1.0 <= regime.observed.high:
         return Finding("original not observed", (), {"observed": regime.observed}), (more_recipes(data),)
     if (outside := _outside(analysis, regime)) < limits.outside_band:
-        values = {"outside": outside, "band": band, "needed": limits.outside_band}
+        values: dict[str, Value] = {"outside": outside, "band": band, "needed": limits.outside_band}
         return Finding("few outside band", (), values), (more_recipes(data),)
     return None
 

@@ -1,4 +1,4 @@
-"""What a supported optimum takes for granted: one curve per regime, and independent recipes spread over it."""
+"""What a supported optimum presupposes: one curve per regime, and independent recipes spread over it."""
 
 from __future__ import annotations
 

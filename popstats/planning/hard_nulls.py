@@ -1,4 +1,4 @@
-"""Populations without an optimum, of the kinds that misled verdicts: mCB tied to cost, clusters, families, wide regimes."""
+"""Populations without an optimum that look like published tables: mCB tied to cost, clusters, families, wide regimes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _wide_clusters(target: float, n: int, rng: np.random.Generator) -> Rows:
 def _families(target: float, n: int, rng: np.random.Generator) -> Rows:
     """Draw families of four networks of nearly the same costs, whose levels differ by anything."""
     family = rng.integers(0, max(n // 4, 2), n)
-    macs, _ = _costs(target, family.max() + 1, rng)
+    macs, _ = _costs(target, int(family.max()) + 1, rng)
     log_mcb = 2.0 * SPREAD * rng.uniform(-1.0, 1.0, macs.size)[family] + 0.02 * SPREAD * rng.standard_normal(
         n
     )

@@ -16,6 +16,10 @@ from popstats.population.validation import is_single_value
 COLLAPSED = 0.5
 
 
+#: Kinds of pruning that leave layers their shape, as a sentence begins with them.
+SPARSE = {"weights": "Unstructured", "2:4": "2:4"}
+
+
 #: From this share of networks better than the original, its accuracy (or what the column holds) is in doubt.
 BETTER = 0.9
 
@@ -50,6 +54,10 @@ def notes_of(
     copies = int(table.duplicated(subset=scalar).sum()) if "subnetwork_id" not in table else 0
     if copies:
         yield Finding("copies", (), {"rows": copies})
+    kinds = set(table["pruning"].dropna()) if "pruning" in table else set()
+    for kind, name in SPARSE.items():
+        if kind in kinds:
+            yield Finding("theoretical MACs", (), {"kind": name})
     if equal > copies:
         yield Finding("equal costs", (), {"rows": equal, "trainings": len(table)})
 

@@ -360,6 +360,12 @@ class Population:
         return _read_only(np.array(self.table["widths"].tolist(), dtype=np.float64))
 
     @property
+    def width_unit(self) -> str:
+        """What widths count: "channels", or "weights" where weights were pruned."""
+        kinds = set(self.table["pruning"].dropna()) if "pruning" in self.table else set()
+        return "weights" if kinds - {"filters"} else "channels"
+
+    @property
     def has_replicates(self) -> bool:
         """Whether any recipe was trained with more than one seed."""
         return bool(np.bincount(self.recipe).max() > 1)

@@ -23,6 +23,7 @@ ONE_VALUE = (
     "original_id",
     "network",
     "dataset",
+    "pruning",
     "original_macs",
     "original_params",
     "original_accuracy",

@@ -17,7 +17,13 @@ from popstats.report.advice import advice
 from popstats.report.alerts import alerts, caveats
 from popstats.report.claims import claims, threshold_words
 from popstats.report.other_methods import companion_section
-from popstats.report.sections import best_section, card_section, diagnostic_section, provenance_section
+from popstats.report.sections import (
+    baseline_section,
+    best_section,
+    card_section,
+    diagnostic_section,
+    provenance_section,
+)
 from popstats.words import count, number
 
 #: What stands before the verdicts.
@@ -36,6 +42,7 @@ def report_content(
     judged, known, named = analysis.verdicts, caveats(analysis), source or loaded_by(fit)
     sections = (
         best_section(analysis, named),
+        baseline_section(analysis),
         companion_section(analysis),
         diagnostic_section(analysis),
         card_section(analysis),

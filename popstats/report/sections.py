@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from popstats.figures.check_figures import check_paragraphs, check_tables
 from popstats.figures.content import Section, Table
 from popstats.figures.curve_figures import INTERVALS, SHORT_ID
+from popstats.inference.draws import INTERVAL_MASS
 from popstats.inference.model import CHAINS, PARAMETRIC, Settings
 from popstats.judgement.analysis import Analysis, rows_of
 from popstats.population.files import populations
@@ -29,18 +31,21 @@ from popstats.words import (
     plural,
     probability,
     regime_name,
+    with_interval,
 )
 
 #: Recipes shown of each regime.
 SHOWN = 2
+#: What the space of a baseline's rows begins with; its name follows.
+BASELINE = "baseline:"
 #: What a row is known by, the first that the table has: one training, or one recipe.
 ID_COLUMNS = ("subnetwork_id", "recipe_id")
 #: Packages whose versions decide what a fit gives.
 PACKAGES = ("popstats", "numpy", "pandas", "scipy", "statsmodels", "pymc", "nutpie", "arviz")
 #: Columns of the table whose distinct values the card lists.
 LISTED = (
-    "network", "dataset", "input_size", "space", "criterion", "retraining", "epochs", "learning_rate", "batch_size",
-    "weight_decay", "augmentation", "accuracy_kind", "n_test", "device",
+    "network", "dataset", "input_size", "pruning", "space", "criterion", "retraining", "epochs", "learning_rate",
+    "batch_size", "weight_decay", "augmentation", "accuracy_kind", "n_test", "device",
 )  # fmt: skip
 #: Longer texts from the table's footer are cut; the file holds them whole.
 LONGEST_TEXT = 600
@@ -51,15 +56,13 @@ def best_section(analysis: Analysis, source: str) -> Section | None:
     best = _best(analysis)
     if best.empty:
         return None
-    first, widths = best.drop_duplicates("regime"), analysis.fit.population.widths
+    first, population = best.drop_duplicates("regime"), analysis.fit.population
     tables = [("Best recipes per regime", _best_table(best))]
-    if widths is not None:
-        caption = "Widths of the best recipe per regime: channels kept (share removed)"
-        kept = widths[analysis.fit.recipes.first[first["recipe"]]]
-        ratios = 1.0 - kept / original_widths(analysis.fit.population)
-        tables.append(
-            (caption, width_table(analysis.fit.population.group_names, first["regime"], kept, ratios))
-        )
+    if population.widths is not None:
+        caption = f"Widths of the best recipe per regime: {population.width_unit} kept (share removed)"
+        kept = population.widths[analysis.fit.recipes.first[first["recipe"]]]
+        ratios = 1.0 - kept / original_widths(population)
+        tables.append((caption, width_table(population.group_names, first["regime"], kept, ratios)))
     if (best["short"] != best["id"].str[:SHORT_ID]).any():
         whole = Table.by_column(rows_of(best), {"id": lambda r: r.short, "whole": lambda r: r.id})
         tables.append(("Whole ids", whole))
@@ -81,11 +84,44 @@ def width_table(
 ) -> Table:
     """Return one row per layer group, one column per regime: channels kept (share removed)."""
     cells = [
-        [f"{w:g} ({percent(ratio, 0)})" for w, ratio in zip(*pair, strict=True)]
+        [f"{w:,.10g} ({percent(ratio, 0)})" for w, ratio in zip(*pair, strict=True)]
         for pair in zip(kept, ratios, strict=True)
     ]
     columns = ("group", *(f"{regime_name(r)} removed" for r in regimes))
     return Table(columns, tuple(zip(groups, *cells, strict=True)))
+
+
+def baseline_section(analysis: Analysis) -> Section | None:
+    """Return what the baselines of the plan dropped beside the other recipes of their regimes; None without any."""
+    frame = analysis.fit.population.frame
+    space = frame["space"].fillna("").astype(str) if "space" in frame else pd.Series("", index=frame.index)
+    techniques = frame["retraining"].fillna("") if "retraining" in frame else ""
+    named = space.str.removeprefix(BASELINE).where(space.str.startswith(BASELINE), "")
+    rows, cells = frame.assign(baseline=named, technique=techniques), []
+    for (regime, technique), here in rows.groupby(["regime", "technique"]):
+        others = here.loc[here["baseline"] == "", "accuracy_drop"]
+        for baseline, own in here[here["baseline"] != ""].groupby("baseline"):
+            drop, runs = own["accuracy_drop"].to_numpy(dtype=np.float64), len(own)
+            ends = stats.t.interval(INTERVAL_MASS, runs - 1, drop.mean(), stats.sem(drop)) if runs > 1 else ()
+            better = percent(float((others < drop.mean()).mean()), 0) if len(others) else MISSING
+            cells.append((
+                regime_name(str(regime)), str(baseline), str(technique),
+                with_interval(drop.mean(), *ends) if ends else number(drop.mean()),
+                count(runs), number(own["mcb"].mean()), number(others.median()), better,
+            ))  # fmt: skip
+    if not cells:
+        return None
+    columns = (
+        "removed", "baseline", "retraining", f"mean drop, points ({percent(INTERVAL_MASS)} interval)", "trainings", "mCB",
+        "median drop of the other recipes", "other recipes that drop less",
+    )  # fmt: skip
+    return Section(
+        key="baselines",
+        heading="Baselines",
+        sentence="Recipes that need no study, trained in the same regimes and in the same ways.",
+        paragraphs=("Intervals are Student's t over the trainings of a baseline: the noise of seeds alone.",),
+        tables=(("Baselines per regime", Table(columns, tuple(cells))),),
+    )
 
 
 def _best(analysis: Analysis) -> pd.DataFrame:
@@ -310,11 +346,17 @@ def diagnostic_section(analysis: Analysis) -> Section:
         sentence = (
             "The fit passes its own diagnostics." if fit.convergence.ok else "The diagnostics reject the fit."
         )
+    priors = Table.by_column([v for v in analysis.verdicts if np.isfinite(v.prior_probability)], {
+        "claim": lambda v: v.conjecture,
+        "removed": lambda v: regime_name(v.regime),
+        "prior probability": lambda v: probability(v.prior_probability),
+        "posterior probability": lambda v: probability(v.probability),
+    })  # fmt: skip
     tables = (
         ("Checks of the draws", _checks(fit.convergence.table)),
         ("Residuals", _noise(analysis)),
         *check_tables(analysis),
-        ("Prior and posterior probability of each claim", _prior_probabilities(analysis)),
+        ("Prior and posterior probability of each claim", priors),
         ("Prior distributions", Table.of(fit.priors)),
     )
     return Section(
@@ -358,13 +400,4 @@ def _noise(analysis: Analysis) -> Table:
         "seed sd": lambda r: number(r.seed_sd),
         "share of seeds in the variance": lambda r: percent(r.seed_share, 0),
         "ratio of sds at the ends of the range": ratio,
-    })  # fmt: skip
-
-
-def _prior_probabilities(analysis: Analysis) -> Table:
-    return Table.by_column([v for v in analysis.verdicts if np.isfinite(v.prior_probability)], {
-        "claim": lambda v: v.conjecture,
-        "removed": lambda v: regime_name(v.regime),
-        "prior probability": lambda v: probability(v.prior_probability),
-        "posterior probability": lambda v: probability(v.probability),
     })  # fmt: skip

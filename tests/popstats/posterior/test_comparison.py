@@ -46,7 +46,7 @@ def test_two_draws_of_one_posterior_are_not_told_apart(population, fit):
     assert "cannot be told apart" in found.sentence
     assert 0.0 <= found.difference < 2.0
     assert "curve" not in repr(found)
-    assert "not told apart" in found._repr_html_()
+    assert "cannot be told apart" in found._repr_html_()
 
 
 def test_density_is_of_the_mean_drops_in_points(fit):
