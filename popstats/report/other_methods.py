@@ -87,13 +87,13 @@ def _answers(
 ) -> dict[str, str]:
     """Return a row of the table: where each method finds the minimum, and what contradicts the verdict."""
     row, (x, y) = analysis.optima[regime], _points(analysis, regime)
-    lines, envelope = two_lines(x, y), _envelope(analysis, regime)
+    u_shaped, envelope = two_lines(x, y), _envelope(analysis, regime)
     wrong = parabola is None or not parabola.lower <= row.mcb <= parabola.upper
     vertex = _in_words(parabola)
     supported = analysis.verdicts.outcome("C3a", regime) == "supported"
     remarks = {
-        "two lines find a U, the smooth curve does not": lines.u_shaped and not supported,
-        "two lines find no U": supported and not lines.u_shaped,
+        "two lines find a U, the smooth curve does not": u_shaped and not supported,
+        "two lines find no U": supported and not u_shaped,
         "quadratic misspecified": supported and wrong,
         "the best recipes lie elsewhere": supported and envelope is not None and envelope.elsewhere,
     }
@@ -104,8 +104,8 @@ def _answers(
             f"{vertex.partition(' ')[0]} {_MISSPECIFIED}" if parabola is not None and wrong else vertex
         ),
         f"two half-parabolas ({MASS_WORDS})": _in_words(tip),
-        "U-test p": p_value(u_test(x, y).p_value),
-        "two lines": "U" if lines.u_shaped else "no U",
+        "U-test p": p_value(u_test(x, y)),
+        "two lines": "U" if u_shaped else "no U",
         "envelope of the best recipes": (
             f"{number(envelope.lowest)} (best {percent(envelope.share, 0)})" if envelope else MISSING
         ),
