@@ -13,11 +13,11 @@ CAN_MAKE_VENV := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 12
 
 RUN := .venv/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check --no-input --quiet --quiet install
-# One thread a worker: two workers fill two cores, and sums come out the same on every run.
+# One thread per worker: two workers fill two cores, and sums come out the same on every run.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 CODE := popstats generate tests docs reports
 DEMO := runs/digits
-# Recipes of small networks now and then collapse; heavy-tailed noise lets those count less.
+# Some recipes of small networks collapse; Student-t noise down-weights them.
 HOW := --noise student
 # Status 3: the fit was rejected by its own diagnostics; the report is there all the same, and says so first.
 WRITTEN := || [ $$? -eq 3 ]
@@ -61,7 +61,7 @@ docs: .venv/installed-all ## the documentation site, into build/site; warnings a
 	@echo '<meta http-equiv="refresh" content="0; url=docs/index.html">' > build/site/index.html
 	@echo $(CURDIR)/build/site/index.html
 
-# A stamp a set of extras, so that a second run installs nothing; the full set serves the demo too.
+# One stamp per set of extras, so that a second run installs nothing; the full set serves the demo too.
 .venv/installed-all: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing popstats, generate and the developers' tools into .venv (a few minutes the first time)"
 	@$(PIP) --editable '.[generate,ray,onnx,docs,dev]' --constraint constraints.txt

@@ -19,7 +19,7 @@ version = release = popstats.__version__
 
 # The source is the repository, so that links between the pages are the same here as on GitHub.
 include_patterns = [
-    "docs/*.md",
+    "docs/**.md",
     "README.md",
     "ARCHITECTURE.md",
     "DECISIONS.md",

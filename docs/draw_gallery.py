@@ -1,4 +1,4 @@
-"""Draw the pictures of `docs/gallery.md` by running its code blocks. Run: `python docs/draw_gallery.py`."""
+"""Draw the pictures of the pages in `docs/gallery/` by running their code. Run: `python docs/draw_gallery.py`."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from pathlib import Path
 
 import vl_convert
 
-PAGE = Path(__file__).parent / "gallery.md"
-#: A block of code, and the picture below it if there is one.
+PAGES = Path(__file__).parent / "gallery"
+#: A page's code, and the picture below it.
 BLOCK = re.compile(
-    r"^```python\n(.*?)^```\n(?:\n!\[[^\]]*\]\((figures/[\w-]+\.png)\))?", re.DOTALL | re.MULTILINE
+    r"^```python\n(.*?)^```\n\n!\[[^\]]*\]\(\.\./(figures/[\w-]+\.png)\)", re.DOTALL | re.MULTILINE
 )
 SCALE = 1.5
 
 
 def main() -> None:
-    """Run the blocks in order; each picture is the `chart` that the block above it made."""
-    names: dict[str, object] = {}
-    for code, picture in BLOCK.findall(PAGE.read_text()):
-        exec(compile(code, PAGE.name, "exec"), names)
-        if picture:
-            path = PAGE.parent / picture
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(vl_convert.vegalite_to_png(names["chart"].to_json(), scale=SCALE))  # type: ignore[attr-defined]
-            print(path)
+    """Run each page's code; its picture is the `chart` that it makes."""
+    for page in sorted(PAGES.glob("*.md")):
+        ((code, picture),) = BLOCK.findall(page.read_text())
+        names: dict[str, object] = {}
+        exec(compile(code, page.name, "exec"), names)
+        path = PAGES.parent / picture
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(vl_convert.vegalite_to_png(names["chart"].to_json(), scale=SCALE))  # type: ignore[attr-defined]
+        print(path)
 
 
 if __name__ == "__main__":

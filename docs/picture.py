@@ -5,6 +5,7 @@ From the content saved beside the report, so that it shows what the report says.
 
 from __future__ import annotations
 
+import json
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import vl_convert
 
 from popstats.figures.charts import draw
-from popstats.figures.content import Panel, ReportContent
+from popstats.figures.content import Panel, Table
 from popstats.figures.theme import LIGHT
 
 ROOT = Path(__file__).parents[1]
@@ -28,10 +29,17 @@ FONT = "Liberation Sans, Arial, sans-serif"
 PIXELS_A_POINT = 1.6
 
 
+def stored(panel: dict[str, Any]) -> Panel:
+    """Return a panel from the content saved beside a report."""
+    data = {
+        name: Table(tuple(t["columns"]), tuple(map(tuple, t["rows"]))) for name, t in panel["data"].items()
+    }
+    return Panel(**{**panel, "data": data})
+
+
 def placed(panel: Panel, left: int) -> str:
     """Return one panel as SVG at its place, under its title and verdict."""
-    frames = {name: table.frame for name, table in panel.data.items()}
-    specification: dict[str, Any] = draw(panel.chart, frames, panel.alt)
+    specification: dict[str, Any] = draw(panel)
     specification |= {"width": PANEL_WIDTH, "height": PANEL_HEIGHT}
     specification["autosize"] = {"type": "fit", "contains": "padding"}
     chart = vl_convert.vegalite_to_svg(specification).replace(
@@ -57,8 +65,8 @@ def picture(panels: list[Panel]) -> str:
 
 def main() -> None:
     """Write the picture."""
-    figures = {figure.key: figure for figure in ReportContent.load(REPORT).figures}
-    chosen = [panel for panel in figures[FIGURE].panels if panel.title.startswith(REGIMES)]
+    figures = {figure["key"]: figure for figure in json.loads(REPORT.read_text())["figures"]}
+    chosen = [stored(panel) for panel in figures[FIGURE]["panels"] if panel["title"].startswith(REGIMES)]
     PICTURE.write_bytes(vl_convert.svg_to_png(picture(chosen), scale=PIXELS_A_POINT))
 
 

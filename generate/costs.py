@@ -50,7 +50,7 @@ class CostReport:
             f"{self.network} on {'x'.join(map(str, self.input_shape))}: {costs.original_macs:,} MACs, "
             f"{costs.original_params:,} parameters, {len(costs.groups)} groups that can be pruned.",
             "",
-            "Shares are those of the costs that a group's filters take part in; a layer between two groups",
+            "Shares are of the costs in which a group's filters are involved; a layer between two groups",
             "counts for both. Widths are multiples of the step.",
             "",
             *group_lines(costs),

@@ -1,14 +1,15 @@
-"""Take one subnetwork out of a run: `python -m generate.export RUN SUBNETWORK_ID --format safetensors`."""
+"""Take one subnetwork out of a run: `python -m generate.export RUN SUBNETWORK_ID --format safetensors`.
+
+`--format torch-pruning` writes the recipe alone, as the ratios with which Torch-Pruning 1.6.1 makes the same widths.
+"""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-import io
 import json
 import math
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -16,19 +17,19 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from generate.inputs.networks import first_line
 from generate.recipes.worklist import Training
 from generate.run.folder import RunFolder, explain, write_whole
 from generate.run.prepare import worker_context
+from generate.run.statement import torch_pruning_ratios
 from generate.train.device import memory_format
 from generate.train.loop import evaluate
 from generate.train.original import load_weights, weights_bytes
 from generate.train.subnetwork import WorkerContext, cut_network, train_subnetwork
 from popstats.errors import BAD_INPUT, PopstatsError, RunFolderError
 
-FORMATS = ("safetensors", "torchscript", "onnx")
-ENDINGS = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}
-# Name of the card inside a TorchScript file.
-CARD = "card.json"
+RATIOS = "torch-pruning"
+ENDINGS = {"safetensors": ".safetensors", "onnx": ".onnx", RATIOS: ".json"}
 # Retrained or not, an exported network must reach its row's accuracy; other processors sum in another order.
 TOLERANCE_POINTS = 0.05
 
@@ -37,13 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 0 done, 2 bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m generate.export",
-        description="Rebuild one subnetwork of a run, check its accuracy and save it.",
+        description="Rebuild one subnetwork of a run, check its accuracy and save it, or save its recipe for Torch-Pruning.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
     parser.add_argument(
-        "subnetwork_id", metavar="SUBNETWORK_ID", help="from the table; its first characters will do"
+        "subnetwork_id", metavar="SUBNETWORK_ID", help="from the table; its first characters are enough"
     )
-    parser.add_argument("--format", choices=FORMATS, default="safetensors")
+    parser.add_argument("--format", choices=tuple(ENDINGS), default="safetensors")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="default: RUN/exports/ID.ENDING")
     parser.add_argument(
         "--tolerance",
@@ -82,7 +83,7 @@ def export_subnetwork(
     out: Path | None = None,
     tolerance: float = TOLERANCE_POINTS,
 ) -> Path:
-    """Rebuild one subnetwork, check its accuracy against its row, and save it."""
+    """Rebuild one subnetwork, check its accuracy against its row, and save it; of the ratios nothing needs rebuilding."""
     if kind == "onnx":
         _check_onnx_packages()
     folder = RunFolder(run)
@@ -90,14 +91,23 @@ def export_subnetwork(
     # One thread, as in the workers: the same sums in the same order.
     torch.set_num_threads(1)
     context = worker_context(folder, torch.device("cpu"))
-    network = _trained_network(folder, context, training)
-    _check_accuracy(context, network, row, tolerance)
+    if kind == RATIOS:
+        if context.plan.pruning.kind != "filters":
+            raise RunFolderError(
+                f"--format {RATIOS}: Torch-Pruning removes filters, and this run prunes weights. Take safetensors."
+            )
+        ratios = torch_pruning_ratios(context.network, context.groups, training.widths)
+        content = (json.dumps(ratios, indent=2) + "\n").encode()
+    else:
+        network = _trained_network(folder, context, training)
+        _check_accuracy(context, network, row, tolerance)
+        content = _content(context, network, row, kind)
     path = out or run / "exports" / f"{training.subnetwork_id}{ENDINGS[kind]}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise explain(error, path.parent) from error
-    write_whole(path, _content(context, network, row, kind, tolerance))
+    write_whole(path, content)
     return path
 
 
@@ -115,7 +125,7 @@ def _find(folder: RunFolder, subnetwork_id: str) -> tuple[Training, dict[str, An
     training = found[0]
     if training.index not in finished:
         raise RunFolderError(
-            f"{folder.path}: {training.subnetwork_id} is not trained yet. Continue the run first."
+            f"{folder.path}: {training.subnetwork_id} has not been trained yet. Resume the run first."
         )
     row = folder.read_row(training.index)
     if row["status"] == "failed":
@@ -158,25 +168,17 @@ def _check_accuracy(
         )
 
 
-def _content(
-    context: WorkerContext, network: nn.Module, row: dict[str, Any], kind: str, tolerance: float
-) -> bytes:
-    """Return the file's content; TorchScript, which holds a trace of the network, is read back and measured too."""
+def _content(context: WorkerContext, network: nn.Module, row: dict[str, Any], kind: str) -> bytes:
     network, card = network.to("cpu").to(memory_format=torch.contiguous_format).eval(), _card(context, row)
     if kind == "safetensors":
         return weights_bytes(network, card)
-    example = torch.zeros(1, *context.images.input_shape)
     try:
-        if kind == "onnx":
-            return _onnx(network, example, card)
-        content, traced = _torchscript(network, example, card)
+        return _onnx(network, torch.zeros(1, *context.images.input_shape), card)
     except RuntimeError as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RunFolderError(
-            f"{row['subnetwork_id']}: {row['network']} cannot be written as {kind} ({reason}). Take another --format."
+            f"{row['subnetwork_id']}: {row['network']} cannot be written as {kind} ({first_line(error)}). "
+            "Take another --format."
         ) from error
-    _check_accuracy(context, traced, row, tolerance)
-    return content
 
 
 def _card(context: WorkerContext, row: dict[str, Any]) -> dict[str, str]:
@@ -188,24 +190,9 @@ def _card(context: WorkerContext, row: dict[str, Any]) -> dict[str, str]:
         "mean": context.images.mean,
         "std": context.images.std,
     }
+    if row.get("densities"):
+        card["densities"] = dict(zip(row["group_names"], row["densities"], strict=True))
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in card.items()}
-
-
-def _torchscript(
-    network: nn.Module, example: torch.Tensor, card: Mapping[str, str]
-) -> tuple[bytes, nn.Module]:
-    """Return a TorchScript file and the network that it holds."""
-    buffer = io.BytesIO()
-    with torch.no_grad(), warnings.catch_warnings():
-        # torch advises its users to export in another way; whoever asks for TorchScript has chosen.
-        warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", message=".*torch.jit.*", category=FutureWarning)
-        # What a trace leaves out shows in its accuracy.
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
-        traced = torch.jit.trace(network, example)  # type: ignore[no-untyped-call]
-        torch.jit.save(traced, buffer, _extra_files={CARD: json.dumps(dict(card))})
-        content = buffer.getvalue()
-        return content, cast(nn.Module, torch.jit.load(io.BytesIO(content)))  # type: ignore[no-untyped-call]
 
 
 def _onnx(network: nn.Module, example: torch.Tensor, card: Mapping[str, str]) -> bytes:
@@ -230,7 +217,7 @@ def _check_onnx_packages() -> None:
     if missing:
         raise RunFolderError(
             f"--format onnx: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed. "
-            "Install with: pip install 'popstats[onnx]'"
+            "Install with: pip install onnx onnxscript"
         )
 
 

@@ -55,6 +55,11 @@ def merge_populations(sources: Sequence[Path], name: str | None = None) -> pa.Ta
     _check_same_original(sources, footers)
     name = name or "+".join(dict.fromkeys(str(footer["population"]) for footer in footers))
     rows = _distinct([row for table in tables for row in table.to_pylist()])
+    kinds = sorted({row.get("pruning") or "filters" for row in rows})
+    if len(kinds) > 1:
+        raise PopulationError(
+            f"the sources prune {' and '.join(kinds)}, whose widths and costs differ in kind; merge populations of one kind."
+        )
     footer = {
         "population": name,
         "plan": _joined([footer["plan"] for footer in footers]),

@@ -1,7 +1,7 @@
 """A plan: everything that decides what a population holds, read from TOML into frozen dataclasses.
 
 An unknown key is an error that lists the legal ones; a value of the wrong type or out of range is an error
-that says where it stands. Whether a regime can be reached at all is checked later, against the network.
+that names its place. Whether a regime can be reached is checked later, against the network.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,15 @@ from popstats.errors import PlanError
 DEFAULT_PLAN = Path(__file__).parent / "plans" / "digits.toml"
 TECHNIQUES = ("fine-tune", "lr-rewind", "scratch")
 CRITERIA = ("group_l2", "l1", "l2", "bn_scale", "fpgm", "taylor", "random")
+MAGNITUDE = "magnitude"  # score of weights
 AXES = ("macs", "params", "both")
+KINDS = ("filters", "weights", "2:4")
+# What can be trained beside the recipes of a population, by kind of pruning.
+PLAIN_BASELINES = {
+    "filters": ("uniform",),
+    "weights": ("uniform", "erk", "global", "lamp"),
+    "2:4": ("erk", "global", "lamp"),
+}
 BASELINES = ("torch-pruning", "uniform", "isomorphic", "random")
 LEAST_TRAININGS = 8  # of a search: its pilot, one round and its finish
 SCHEDULES = ("constant", "one-cycle", "cosine", "steps")
@@ -31,7 +39,7 @@ PRECISIONS = ("float32", "bfloat16")
 STEMS = ("standard", "cifar")
 KEEP_WEIGHTS = ("none", "best", "all")
 
-# What trains a small network on the 700 digits to 97 % and more: used where a plan says nothing of the original's training.
+# What trains a small network on the 700 digits to 97 % and more: the default of plans without [original.training].
 DIGITS_TRAINING: dict[str, dict[str, Any]] = {
     "original": {
         "epochs": 60.0,
@@ -98,7 +106,7 @@ class TrainingSettings:
     schedule: str = "one-cycle"
     # Share of the steps over which the rate rises linearly from 0 (not used by `constant`).
     warm_up: float = 0.2
-    batch_size: int = 128  # Images a step.
+    batch_size: int = 128  # Images per step.
     # momentum, weight_decay: Of SGD; weight decay is not applied to batch norm and biases.
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -121,12 +129,25 @@ class NetworkPlan:
     """Which architecture is pruned."""
 
     name: str = (
-        "cifar_resnet8"  # cifar_resnet8 | 20 | 32 | 56 | 110, a torchvision name, or "module:factory".
+        "cifar_resnet8"  # cifar_resnet8 | 14 | 20 | 32 | 56 | 110, a torchvision name, or "module:factory".
     )
     width: int | None = None  # Channels of a CIFAR ResNet's first stage (16).
     # standard | cifar: for small images, torchvision's ResNets start with a 3x3 convolution and no pooling.
     stem: str = "standard"
     keep: tuple[str, ...] = ()  # Layers whose channels are never removed.
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """What is removed from the network."""
+
+    # filters | weights (unstructured, a density per layer) | 2:4 (two of each four weights go, in some layers).
+    kind: str = "filters"
+    # Weights that every filter keeps with kind = "weights": layers that collapse to single weights fake an optimum.
+    floor: int = 2
+
+
+FILTERS = PruningPlan()
 
 
 @dataclass(frozen=True)
@@ -160,15 +181,18 @@ class RecipePlan:
     """One block of recipes: the same number in each of its regimes, each trained with each technique and seed."""
 
     regimes: tuple[float, ...]  # Target reductions, each in (0, 1).
-    count: int  # Recipes a regime.
+    count: int  # Recipes per regime; may be 0 with baselines.
     axis: str = "macs"  # macs | params | both: which reduction the regimes fix.
     space: Space = STRATIFIED  # random | stratified | std:LOW-HIGH | refined:FILE.
     seeds: int = 1  # Trainings of each recipe, with seeds 0, 1, ...
     retraining: tuple[str, ...] = ("fine-tune",)  # Techniques: fine-tune, lr-rewind, scratch.
-    criterion: str = "group_l2"  # Filter score: group_l2 | l1 | l2 | bn_scale | fpgm | taylor | random.
+    # Filter score: group_l2 | l1 | l2 | bn_scale | fpgm | taylor | random. Weights always go by "magnitude".
+    criterion: str = "group_l2"
     # `stratified` spreads over mean computation budgets between 1/mcb_range and mcb_range.
     mcb_range: float = 2.0
     round_to: int = 1  # Widths are multiples of this (or the full width), and at least this.
+    # Trained beside the recipes, in the same ways: uniform; of weights also erk | global | lamp.
+    baselines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -201,6 +225,7 @@ class Plan:
     search: SearchPlan | None = None  # Instead of recipes: which winner is searched for.
     # network, images, original: What is pruned, on which images, and where its weights come from.
     network: NetworkPlan = field(default_factory=NetworkPlan)
+    pruning: PruningPlan = field(default_factory=PruningPlan)  # What is removed: filters or weights.
     images: ImagesPlan = field(default_factory=ImagesPlan)
     original: OriginalPlan = field(default_factory=OriginalPlan)
     # Settings of each technique that the recipes use; keys left out are the original's.
@@ -228,6 +253,71 @@ class Plan:
         """The filter scores that it uses."""
         searched = set() if self.search is None else {self.search.criterion, "group_l2"}
         return searched | {block.criterion for block in self.recipes}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Which numbers are legal."""
+
+    holds: Callable[[Any], bool]
+    expected: str
+
+
+def _at_least(least: float) -> Limit:
+    return Limit(lambda value: value >= least, f"at least {least:g}")
+
+
+type Rule = Limit | tuple[str, ...]  # or the legal texts
+
+_POSITIVE = Limit(lambda value: value > 0, "a number above 0")
+_BELOW_ONE = Limit(lambda value: 0 <= value < 1, "0 to 1 (1 excluded)")
+_SHARE = Limit(lambda value: 0 < value < 1, "a share between 0 and 1 (0.9 for nine tenths)")
+_NAME = Limit(
+    lambda value: value not in ("", ".", "..") and not set(value) & set("/\\\0"),
+    "a name for the population, which also names its folder",
+)
+
+# What values are legal beside their type; of lists, each item.
+RULES: dict[type, dict[str, Rule]] = {
+    Plan: {
+        "name": _NAME,
+        "keep_weights": KEEP_WEIGHTS,
+        "seed": _at_least(0),
+        "latency_batch": _at_least(1),
+        "gpus_per_training": Limit(lambda v: 0 < v <= 1, "a share of one GPU, above 0 and at most 1"),
+    },
+    NetworkPlan: {"stem": STEMS},
+    PruningPlan: {"kind": KINDS, "floor": _at_least(1)},
+    ImagesPlan: {"limit": _at_least(1), "size": _at_least(1), "statement": _SHARE},
+    OriginalPlan: {"seed": _at_least(0)},
+    RecipePlan: {
+        "axis": AXES,
+        "retraining": TECHNIQUES,
+        "regimes": Limit(lambda v: 0 < v < 1, "a reduction between 0 and 1 (0.5 removes half)"),
+        "seeds": _at_least(1),
+        "round_to": _at_least(1),
+        "mcb_range": Limit(lambda v: v > 1, "more than 1 (2 spreads mCB over 1/2 to 2)"),
+    },
+    SearchPlan: {
+        "axis": AXES[:2],
+        "criterion": CRITERIA,
+        "technique": TECHNIQUES,
+        "baselines": BASELINES,
+        "reduction": _SHARE,
+        "trainings": _at_least(LEAST_TRAININGS),
+        "confirm": _at_least(2),
+    },
+    TrainingSettings: {
+        "schedule": SCHEDULES,
+        "precision": PRECISIONS,
+        "epochs": _POSITIVE,
+        "learning_rate": _POSITIVE,
+        "training_macs": _POSITIVE,
+        "batch_size": _at_least(2),
+        "weight_decay": _at_least(0),
+        **dict.fromkeys(("warm_up", "momentum", "label_smoothing"), _BELOW_ONE),
+    },
+}
 
 
 def toml_of(plan: Plan) -> str:
@@ -293,13 +383,16 @@ def plan_from_dict(table: Mapping[str, Any], where: str = "plan") -> Plan:
         name: _technique_settings(name, retraining, plan, usual.get(name, {}), where)
         for name in sorted(plan.techniques | set(retraining))
     }
-    plan = dataclasses.replace(plan, retraining=settings)
-    _check_plan(plan, where)
-    return plan
+    recipes = tuple(_checked_block(b, plan, f"{where}, recipes[{i}]") for i, b in enumerate(plan.recipes))
+    if not recipes and plan.search is None:
+        raise PlanError(f"{where}: no recipes. Add at least one [[recipes]] block with regimes and count.")
+    if plan.search is not None and plan.pruning.kind != "filters":
+        raise PlanError(f"{where}, pruning.kind: a search prunes filters, got {plan.pruning.kind!r}.")
+    return dataclasses.replace(plan, retraining=settings, recipes=recipes)
 
 
 def only_adds(old: Plan, new: Plan) -> bool:
-    """Whether `new` asks for everything that `old` does, and at most for more recipes, regimes, seeds or techniques."""
+    """Whether `new` holds all of `old` and adds at most recipes, regimes, seeds, techniques or baselines."""
     if _fixed_parts(old) != _fixed_parts(new):
         return False
     if any(new.retraining.get(name) != settings for name, settings in old.retraining.items()):
@@ -309,12 +402,17 @@ def only_adds(old: Plan, new: Plan) -> bool:
 
 def _fixed_parts(plan: Plan) -> tuple[object, ...]:
     """Return what may not change on an existing run folder."""
-    return plan.name, plan.network, plan.images, plan.original, plan.seed, plan.search
+    return plan.name, plan.network, plan.pruning, plan.images, plan.original, plan.seed, plan.search
 
 
 def _block_only_adds(old: RecipePlan, new: RecipePlan) -> bool:
     grown = dataclasses.replace(
-        old, regimes=new.regimes, count=new.count, seeds=new.seeds, retraining=new.retraining
+        old,
+        regimes=new.regimes,
+        count=new.count,
+        seeds=new.seeds,
+        retraining=new.retraining,
+        baselines=new.baselines,
     )
     return (
         grown == new
@@ -322,6 +420,7 @@ def _block_only_adds(old: RecipePlan, new: RecipePlan) -> bool:
         and new.seeds >= old.seeds
         and set(new.regimes) >= set(old.regimes)
         and set(new.retraining) >= set(old.retraining)
+        and set(new.baselines) >= set(old.baselines)
     )
 
 
@@ -361,13 +460,11 @@ def _build[T](cls: type[T], table: Mapping[str, Any], where: str) -> T:
             raise PlanError(f"{where}: unknown key {key!r}{_did_you_mean(key, tuple(fields))}.")
     hints = typing.get_type_hints(cls)
     values = {key: _convert(hints[key], value, f"{where}, {key}") for key, value in table.items()}
-    missing = [
-        f.name
-        for f in fields.values()
-        if f.name not in values
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
-    ]
+    for key, rule in RULES.get(cls, {}).items():
+        if key in values:
+            _check(rule, values[key], f"{where}, {key}")
+    unset = dataclasses.MISSING
+    missing = [n for n, f in fields.items() if n not in values and f.default is unset is f.default_factory]
     if missing:
         raise PlanError(
             f"{where}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. "
@@ -422,114 +519,34 @@ def _legal(legal: tuple[str, ...]) -> str:
     return "Legal keys: " + ", ".join(legal)
 
 
-def _check_plan(plan: Plan, where: str) -> None:
-    _one_of(plan.keep_weights, KEEP_WEIGHTS, f"{where}, keep_weights")
-    _one_of(plan.network.stem, STEMS, f"{where}, network.stem")
-    _at_least(plan.seed, 0, f"{where}, seed")
-    _at_least(plan.original.seed, 0, f"{where}, original.seed")
-    for name, value in (
-        ("latency_batch", plan.latency_batch),
-        ("images.limit", plan.images.limit),
-        ("images.size", plan.images.size),
-    ):
-        if value is not None:
-            _at_least(value, 1, f"{where}, {name}")
-    if plan.images.statement is not None and not 0 < plan.images.statement < 1:
-        raise PlanError(
-            f"{where}, images.statement: expected a share of the test images between 0 and 1, got "
-            f"{plan.images.statement:g}."
-        )
-    if not 0 < plan.gpus_per_training <= 1:
-        raise PlanError(
-            f"{where}, gpus_per_training: expected a share of one GPU, above 0 and at most 1, got "
-            f"{plan.gpus_per_training:g}."
-        )
-    if not plan.name or set(plan.name) & set("/\\\0") or plan.name in (".", ".."):
-        raise PlanError(
-            f"{where}, name: expected a name for the population, which also names its folder; got {plan.name!r}."
-        )
-    if plan.search is not None:
-        _check_search(plan.search, f"{where}, search")
-    elif not plan.recipes:
-        raise PlanError(f"{where}: no recipes. Add at least one [[recipes]] block with regimes and count.")
-    _check_training(plan.original.training, f"{where}, original.training")
-    for name, settings in plan.retraining.items():
-        _check_training(settings, f"{where}, retraining.{name}")
-    for number, block in enumerate(plan.recipes):
-        _check_recipes(block, f"{where}, recipes[{number}]")
+def _check(rule: Rule, value: Any, where: str) -> None:
+    """Refuse a value, or an item of a list, that the rule does not allow."""
+    for item in value if isinstance(value, tuple) else (value,):
+        if isinstance(rule, tuple) and item not in rule:
+            close = difflib.get_close_matches(item, rule, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise PlanError(f"{where}: expected {' | '.join(rule)}, got {item!r}.{hint}")
+        if isinstance(rule, Limit) and item is not None and not rule.holds(item):
+            raise PlanError(f"{where}: expected {rule.expected}, got {item!r}.")
 
 
-def _check_recipes(block: RecipePlan, where: str) -> None:
-    _one_of(block.axis, AXES, f"{where}, axis")
-    _one_of(block.criterion, CRITERIA, f"{where}, criterion")
-    for technique in block.retraining:
-        _one_of(technique, TECHNIQUES, f"{where}, retraining")
+def _checked_block(block: RecipePlan, plan: Plan, where: str) -> RecipePlan:
+    """Return a block of recipes with the score of its kind of pruning; refuse contradictions."""
     if not block.regimes or not block.retraining:
         raise PlanError(f"{where}: expected at least one regime and one retraining technique, got none.")
-    for target in block.regimes:
-        if not 0 < target < 1:
-            raise PlanError(
-                f"{where}, regimes: a regime is a reduction between 0 and 1 (0.5 removes half), got "
-                f"{target:g}."
-            )
     if len(set(block.regimes)) < len(block.regimes) or len(set(block.retraining)) < len(block.retraining):
         raise PlanError(
             f"{where}: regimes and retraining techniques must not repeat; got {block.regimes} and "
             f"{block.retraining}."
         )
-    _at_least(block.count, 1, f"{where}, count")
-    _at_least(block.seeds, 1, f"{where}, seeds")
-    _at_least(block.round_to, 1, f"{where}, round_to")
-    if block.mcb_range <= 1:
-        raise PlanError(
-            f"{where}, mcb_range: expected more than 1 (2 spreads mCB over 1/2 to 2), got "
-            f"{block.mcb_range:g}."
-        )
-
-
-def _check_search(search: SearchPlan, where: str) -> None:
-    _one_of(search.axis, AXES[:2], f"{where}, axis")
-    _one_of(search.criterion, CRITERIA, f"{where}, criterion")
-    _one_of(search.technique, TECHNIQUES, f"{where}, technique")
-    for baseline in search.baselines:
-        _one_of(baseline, BASELINES, f"{where}, baselines")
-    if not 0 < search.reduction < 1:
-        raise PlanError(
-            f"{where}, reduction: expected a share between 0 and 1 (0.9 removes nine tenths), got "
-            f"{search.reduction:g}."
-        )
-    _at_least(search.trainings, LEAST_TRAININGS, f"{where}, trainings")
-    _at_least(search.confirm, 2, f"{where}, confirm")
-
-
-def _check_training(settings: TrainingSettings, where: str) -> None:
-    _one_of(settings.schedule, SCHEDULES, f"{where}, schedule")
-    _one_of(settings.precision, PRECISIONS, f"{where}, precision")
-    _positive(settings.epochs, f"{where}, epochs")
-    _positive(settings.learning_rate, f"{where}, learning_rate")
-    if settings.training_macs is not None:
-        _positive(settings.training_macs, f"{where}, training_macs")
-    _at_least(settings.batch_size, 2, f"{where}, batch_size")
-    _at_least(settings.weight_decay, 0, f"{where}, weight_decay")
-    for name in ("warm_up", "momentum", "label_smoothing"):
-        if not 0 <= getattr(settings, name) < 1:
-            raise PlanError(
-                f"{where}, {name}: expected 0 to 1 (1 excluded), got {getattr(settings, name):g}."
-            )
-
-
-def _one_of(value: str, legal: tuple[str, ...], where: str) -> None:
-    if value not in legal:
-        close = difflib.get_close_matches(value, legal, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise PlanError(f"{where}: expected {' | '.join(legal)}, got {value!r}.{hint}")
-
-
-def _at_least(value: float, least: float, where: str) -> None:
-    if value < least:
-        raise PlanError(f"{where}: expected at least {least:g}, got {value:g}.")
-
-
-def _positive(value: float, where: str) -> None:
-    if value <= 0:
-        raise PlanError(f"{where}: expected a number above 0, got {value:g}.")
+    kind = plan.pruning.kind
+    if kind != "filters" and block.criterion == RecipePlan.criterion:
+        block = dataclasses.replace(block, criterion=MAGNITUDE)
+    _check(_at_least(0 if block.baselines else 1), block.count, f"{where}, count")
+    _check(PLAIN_BASELINES[kind], block.baselines, f"{where}, baselines")
+    _check(CRITERIA if kind == "filters" else (MAGNITUDE,), block.criterion, f"{where}, criterion")
+    if block.baselines and block.axis == "both":
+        raise PlanError(f"{where}, baselines: a baseline meets one budget; got axis = 'both'.")
+    if kind != "filters" and block.round_to != 1:
+        raise PlanError(f"{where}, round_to: only numbers of filters are rounded; leave it out.")
+    return block

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def guarded(command: Command, options: argparse.Namespace, path: Callable[[], Path]) -> int:
-    """Run a command that fills the folder at `path`, on Ray in a process of its own; SIGTERM counts as Ctrl-C."""
+    """Run a command that fills the folder at `path`, with Ray in a child process; SIGTERM counts as Ctrl-C."""
     previous = signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         if options.executor == "local" or options.dry_run or options.status:
@@ -77,12 +77,6 @@ def _parser() -> argparse.ArgumentParser:
         help="what to make; default: digits, a few minutes on two cores",
     )
     add_run_options(parser)
-    parser.add_argument(
-        "--fit",
-        type=Path,
-        metavar="FIT.nc",
-        help="with --dry-run: a pilot's saved fit, to print how many recipes its regimes need",
-    )
     return parser
 
 
@@ -134,8 +128,6 @@ def number[T: (int, float)](
 
 def _run(options: argparse.Namespace) -> int:
     plan, file, path = _plan_and_folder(options)
-    if options.fit is not None and not options.dry_run:
-        raise PlanError("--fit: only a dry run reads a pilot's fit; add --dry-run")
     if options.status:
         return show_status(path, options.workers)
     device = chosen_device(options.device)
@@ -144,7 +136,7 @@ def _run(options: argparse.Namespace) -> int:
 
     try:
         if options.dry_run:
-            return print_dry_run(plan, device, options.workers, options.fit)
+            return print_dry_run(plan, device, options.workers)
         run = make(plan, path, device, options)
         status = print_finished(run)
     except PlanError as error:

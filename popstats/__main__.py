@@ -35,7 +35,7 @@ _NO_BUDGET = (
 )
 #: What `calibrate` prints of each setting.
 _SHOWN_RATES = "^(truth|n|rise|regimes|coverage_mcb|coverage_limit|supported|refuted|false_.*)$"
-#: Above so many trainings, `fit` does not wait for the predictive checks.
+#: Above this many trainings, `fit` does not wait for the predictive checks.
 _CHECKED_TRAININGS = 50_000
 #: Longer lines are hard to read, however wide the terminal is.
 _WIDEST = 110

@@ -44,4 +44,4 @@ class FitError(PopstatsError):
 
 
 class ConvergenceError(FitError):
-    """A fit that its own diagnostics reject, where the caller asked for one that they accept."""
+    """A fit that its own diagnostics reject, where the caller required one that they accept."""

@@ -181,7 +181,7 @@ _USAGES: Mapping[str, _Usage] = {
         "say which widths to keep at a budget",
         "The recipe that the width law predicts best, beside uniform pruning, with 90 %\n"
         "intervals: for a budget (--reduction 0.8), or for the largest reduction whose\n"
-        "drop is at most so many points with probability 0.95 (--drop 1). With neither,\n"
+        "drop is at most this many points with probability 0.95 (--drop 1). With neither,\n"
         "the predicted drops over all supported reductions.",
         {
             **_A_TABLE,

@@ -1,8 +1,7 @@
-"""The report's figures as Altair charts: `popstats.plot_drop` and its like, and `fit.plot()`."""
+"""The report's figures as Altair charts: `popstats.plot_drop`, the other plot functions, and `fit.plot()`."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -247,8 +246,9 @@ def plot_frontier(frontier: pd.DataFrame) -> alt.LayerChart | alt.ConcatChart:
         .assign(space=space)
         for space, names in curves.items()
     ]
-    panel = Panel("", "", "", "frontier", "Drop over reduction.", {"frontier": Table.of(pd.concat(parts))})
-    return _side_by_side([panel])
+    return _side_by_side(
+        [Panel("frontier", "Drop over reduction.", {"frontier": Table.of(pd.concat(parts))})]
+    )
 
 
 def _fitted(fit: Fit, who: str) -> Analysis:
@@ -283,23 +283,16 @@ def _side_by_side(panels: Sequence[Panel]) -> alt.LayerChart | alt.ConcatChart:
     import altair as alt
 
     drawn: list[Any] = []
-    datasets: dict[str, Any] = {}
-    config: dict[str, Any] = {}
-    schema = ""
+    shared: dict[str, Any] = {"datasets": {}}
     for i, panel in enumerate(panels):
-        found = draw(panel.chart, {name: table.frame for name, table in panel.data.items()}, panel.alt)
-        config, schema = found.pop("config"), found.pop("$schema")
-        own = {name: f"{name}-{i}" for name in found["datasets"]}
-        datasets |= {own[name]: rows for name, rows in found.pop("datasets").items()}
-        for name, renamed in own.items():
-            found = json.loads(json.dumps(found).replace(f'{{"name": "{name}"}}', f'{{"name": "{renamed}"}}'))
-        width = ALONE if len(panels) == 1 else SEVERAL
-        drawn.append(found | {"width": width, **({"title": panel.title} if panel.title else {})})
-    shared = {
-        "$schema": schema,
-        "datasets": datasets,
-        "config": {**config, "background": "white", "padding": 8},
-    }
+        found = draw(panel)
+        for layer in found["layer"]:
+            layer["data"]["name"] += f"-{i}"
+        shared["datasets"] |= {f"{name}-{i}": rows for name, rows in found.pop("datasets").items()}
+        shared |= {name: found.pop(name) for name in ("$schema", "config")}
+        titled = {"title": panel.title} if panel.title else {}
+        drawn.append(found | titled | {"width": ALONE if len(panels) == 1 else SEVERAL})
+    shared["config"] |= {"background": "white", "padding": 8}
     if len(drawn) == 1:
         alone: alt.LayerChart = alt.LayerChart.from_dict(drawn[0] | shared)
         return alone

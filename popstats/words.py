@@ -9,7 +9,7 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from popstats.findings import Estimate, Finding, Kind, Span, Value, merge
+from popstats.findings import Estimate, Finding, Span, Value, merge
 
 #: Printed where there is no number.
 MISSING = "–"
@@ -19,16 +19,14 @@ AXIS_WORDS = {"macs": "MACs", "params": "parameters"}
 _REDUCTIONS = {"macs": "MACs reduction", "params": "parameter reduction"}
 #: Regime label of a verdict over all regimes.
 ALL = "all"
+#: A claim and its denial in a template.
+_CHOICE = re.compile(r"\[([^|\]]*)\|([^\]]*)\]")
 #: Every interval of the package, in words.
 INTERVAL_WORDS = "90 % interval"
 
 
 def number(value: float, decimals: int = 2) -> str:
-    """Return a number with a true minus sign; a dash where it is missing.
-
-    >>> number(1.2345), number(-0.5, 1), number(float("nan"))
-    ('1.23', '−0.5', '–')
-    """
+    """Return a number with a true minus sign; a dash where it is missing."""
     if value is None or not math.isfinite(value):
         return MISSING
     text = f"{abs(value):,.{decimals}f}"
@@ -37,33 +35,27 @@ def number(value: float, decimals: int = 2) -> str:
 
 
 def interval_words(lower: float, upper: float, decimals: int = 2) -> str:
-    """Return an interval in words.
-
-    >>> interval_words(-0.1, 0.25)
-    '−0.10 to 0.25'
-    """
+    """Return an interval in words."""
     if not (math.isfinite(lower) and math.isfinite(upper)):
         return MISSING
     return f"{number(lower, decimals)} to {number(upper, decimals)}"
 
 
 def with_interval(value: float, lower: float, upper: float, decimals: int = 2) -> str:
-    """Return a number with its interval.
-
-    >>> with_interval(1.0, 0.9, 1.25)
-    '1.00 (0.90 to 1.25)'
-    """
+    """Return a number with its interval."""
     if not math.isfinite(value):
         return MISSING
     return f"{number(value, decimals)} ({interval_words(lower, upper, decimals)})"
 
 
-def percent(fraction: float, decimals: int | None = None) -> str:
-    """Return a fraction in percent, with as many decimals as it needs (at most one) unless told.
+def span_words(values: Sequence[float], form: Callable[[float], str] = number) -> str:
+    """Return the smallest and the largest of some numbers in words; one where they read the same."""
+    low, high = (form(end(values)) for end in (min, max))
+    return low if low == high else f"{low.removesuffix(' %')} to {high}"
 
-    >>> percent(0.75), percent(0.875), percent(0.1234, 2)
-    ('75 %', '87.5 %', '12.34 %')
-    """
+
+def percent(fraction: float, decimals: int | None = None) -> str:
+    """Return a fraction in percent, with as many decimals as it needs (at most one) unless told."""
     if not math.isfinite(fraction):
         return MISSING
     places = decimals if decimals is not None else int(abs(100 * fraction - round(100 * fraction)) > 0.01)
@@ -71,11 +63,7 @@ def percent(fraction: float, decimals: int | None = None) -> str:
 
 
 def probability(value: float) -> str:
-    """Return a probability with two decimals that never rounds to certainty.
-
-    >>> probability(0.97), probability(0.9999), probability(0.0)
-    ('0.97', '> 0.99', '< 0.01')
-    """
+    """Return a probability with two decimals that never rounds to certainty."""
     if not math.isfinite(value):
         return MISSING
     if value > 0.99:
@@ -84,51 +72,29 @@ def probability(value: float) -> str:
 
 
 def p_value(value: float) -> str:
-    """Return a p-value with three decimals that never rounds to zero.
-
-    >>> p_value(0.0004), p_value(0.25)
-    ('< 0.001', '0.250')
-    """
+    """Return a p-value with three decimals that never rounds to zero."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def count(value: float) -> str:
-    """Return a whole number with thousands separators.
-
-    >>> count(49152)
-    '49,152'
-    """
+    """Return a whole number with thousands separators."""
     return f"{int(value):,}"
 
 
 def plural(value: int, singular: str, several: str | None = None) -> str:
-    """Return a count with its noun.
-
-    >>> plural(1, "regime"), plural(3, "regime")
-    ('1 regime', '3 regimes')
-    """
+    """Return a count with its noun."""
     return f"{count(value)} {singular if value == 1 else several or singular + 's'}"
 
 
 def join_words(items: Sequence[str], last: str = "and") -> str:
-    """Return a list in words.
-
-    >>> join_words(["a", "b", "c"])
-    'a, b and c'
-    """
+    """Return a list in words."""
     if len(items) < 2:
         return "".join(items)
     return f"{', '.join(items[:-1])} {last} {items[-1]}"
 
 
 def typeset(text: str) -> str:
-    """Return text with a true minus sign before numbers, R², quotes of prose, and whole percentages and intervals.
-
-    >>> typeset("-0.5 at 75 %").replace(chr(160), "~"), typeset("1.0 (0.9 to 1.1)").replace(chr(160), "~")
-    ('−0.5 at 75~%', '1.0 (0.9~to~1.1)')
-    >>> typeset("try noise='student'")
-    'try noise=“student”'
-    """
+    """Return text with a true minus sign before numbers, R², quotes of prose, and whole percentages and intervals."""
     signed = re.sub(r"(?<![\w-])-(?=\d)", _MINUS, text).replace("R^2", "R²")
     quoted = re.sub(r"(?<==)'(\w+)'", r"“\1”", signed)
     whole = re.sub(r"\(([−\d.,]+) to ([−\d.,]+)\)", "(\\1\u00a0to\u00a0\\2)", quoted)
@@ -136,23 +102,15 @@ def typeset(text: str) -> str:
 
 
 def regime_name(label: str) -> str:
-    """Return a regime's label as a percentage removed; other labels stay.
-
-    >>> regime_name("0.75"), regime_name("0.875"), regime_name("all")
-    ('75 %', '87.5 %', 'all')
-    """
+    """Return a regime's label as a percentage removed, with all its digits; other labels stay."""
     try:
-        return percent(float(label))
+        return percent(float(label), max(len(label.partition(".")[2].rstrip("0")) - 2, 0))
     except ValueError:
         return label
 
 
 def regime_names(labels: Sequence[str], last: str = "and") -> str:
-    """Return regimes' labels as a list in words with one percent sign.
-
-    >>> regime_names(["0.65", "0.75", "0.875"]), regime_names(["0.65"]), regime_names(["0.65", "all"])
-    ('65, 75 and 87.5 %', '65 %', '65 % and all')
-    """
+    """Return regimes' labels as a list in words with one percent sign."""
     names = [regime_name(label) for label in labels]
     if not all(name.endswith(" %") for name in names):
         return join_words(names, last)
@@ -160,23 +118,20 @@ def regime_names(labels: Sequence[str], last: str = "and") -> str:
 
 
 def place(labels: Sequence[str], axis: str = "") -> str:
-    """Return where something holds, for the middle of a sentence.
-
-    >>> place(["0.65", "0.75"], "macs"), place(["0.5"]), place(["all"])
-    ('at 65 and 75 % MACs reduction', 'at 50 %', 'over all regimes')
-    """
+    """Return where something holds, for the middle of a sentence."""
     if not labels or list(labels) == [ALL]:
         return "over all regimes"
     return f"at {regime_names(labels)}{f' {_REDUCTIONS[axis]}' if axis else ''}"
 
 
 def capitalized(text: str) -> str:
-    """Return a sentence's beginning in capitals; names such as mCB stay as they are.
-
-    >>> capitalized("at 50 %"), capitalized("mCB = 1 was not observed")
-    ('At 50 %', 'mCB = 1 was not observed')
-    """
+    """Return a sentence's beginning in capitals; names such as mCB stay as they are."""
     return text if text.startswith("mCB") else f"{text[:1].upper()}{text[1:]}"
+
+
+def uncapitalized(text: str) -> str:
+    """Return a sentence's beginning for the middle of another; names such as C3a stay as they are."""
+    return text if text[1:2].isdigit() or text[1:2].isupper() else f"{text[:1].lower()}{text[1:]}"
 
 
 def sentence(finding: Finding, command_line: bool = False) -> str:
@@ -197,9 +152,26 @@ def sentence(finding: Finding, command_line: bool = False) -> str:
 
 def clause(finding: Finding, command_line: bool = False) -> str:
     """Return a finding as part of a sentence: no capital, no full stop."""
-    words = _WORDS[finding.kind]
+    supported = f"{finding.kind} supported" if finding.values.get("outcome") == "supported" else ""
+    words = _WORDS[supported if supported in _WORDS else finding.kind]
     template = words if isinstance(words, str) else words(finding)
-    return _Writer(command_line).format(template, **_given(finding))
+    chosen = _CHOICE.sub(lambda found: _by_outcome(found, finding), template)
+    return _Writer(command_line).format(f"{chosen}{_to_try(finding)}", **_given(finding))
+
+
+def _by_outcome(found: re.Match[str], finding: Finding) -> str:
+    """Return what a verdict says of a claim: that it holds, that it does not, or that this is undecided."""
+    claim, denial = found.groups()
+    told = {"supported": claim, "refuted": denial}
+    return told.get(str(finding.values["outcome"]), f"it is undecided whether {claim}")
+
+
+def _to_try(finding: Finding) -> str:
+    """Return which kinds of noise to try against a misfit, where there are any."""
+    tried = finding.values.get("tried", ())
+    assert isinstance(tried, tuple)
+    names = " and ".join(f"{{noise={name}}}" for name in tried)
+    return f"; try {names}{', and compare them' if len(tried) > 1 else ''}" if names else ""
 
 
 def sentences(findings: Sequence[Finding], command_line: bool = False) -> tuple[str, ...]:
@@ -272,12 +244,21 @@ def _digits(value: float | Span, spec: str) -> str:
 # What follows is what can be said. A template, or a function that picks one; fields are a finding's values.
 
 
+#: What stands above the lines of a plan, by kind.
+_PLAN_COMMENTS: Mapping[str, tuple[str, ...]] = {
+    "twice the recipes": (
+        "# Twice as many as now; popstats.plan_size says how many a given precision takes.",
+    ),
+    "deciding recipes": ("# This many recipes in all decide four of five regimes like this one.",),
+}
+
+
 def _plan(finding: Finding) -> str:
     """Return the lines of a plan with these recipes; of several regimes, with the largest of their counts."""
     values = finding.values
     count, techniques = values["count"], values.get("retraining", ())
     most = count.high if isinstance(count, Span) else count
-    lines = ["[[recipes]]", f'axis = "{values["axis"]}"']
+    lines = [*_PLAN_COMMENTS.get(finding.kind, ()), "[[recipes]]", f'axis = "{values["axis"]}"']
     lines.append(f"regimes = [{', '.join(f'{float(label):g}' for label in finding.regimes)}]")
     if space := values.get("space"):
         lines.append(f'space = "{space}"')
@@ -285,16 +266,6 @@ def _plan(finding: Finding) -> str:
     if isinstance(techniques, tuple) and techniques:
         lines.append(f"retraining = [{', '.join(json.dumps(name) for name in techniques)}]")
     return "\n".join(lines)
-
-
-def _twice(finding: Finding) -> str:
-    return (
-        f"# Twice as many as now; popstats.plan_size says how many a given precision takes.\n{_plan(finding)}"
-    )
-
-
-def _deciding(finding: Finding) -> str:
-    return f"# So many recipes in all decide four of five regimes like this one.\n{_plan(finding)}"
 
 
 def _another_way(finding: Finding) -> str:
@@ -305,33 +276,6 @@ def _another_way(finding: Finding) -> str:
     if finding.values["noise"] == "normal":
         return f"fit again with {{method=exact}}, which has no chains{worst}, or with {more}"
     return f"fit again with {{noise=normal}}, which has a closed form{worst}, with {more}, or with more recipes there"
-
-
-def _by_outcome(claim: str, denial: str, rest: str, undecided: str = "") -> Callable[[Finding], str]:
-    """Return the words of a verdict: what is claimed, or that it is not so, or that it is undecided; then the rest."""
-
-    def words(finding: Finding) -> str:
-        open_ = f"it is undecided whether {undecided or claim}"
-        head = {"supported": claim, "refuted": denial}.get(str(finding.values["outcome"]), open_)
-        return f"{{at}} {head}{rest}"
-
-    return words
-
-
-def _optimum(finding: Finding) -> str:
-    if finding.values["outcome"] == "supported":
-        range_ = "both ends of the observed range ({observed:2}) lie at least {rise:2} points higher"
-        return f"{{at}} {{near}}, and {range_}.{{widths: }}"
-    told = "there is no" if finding.values["outcome"] == "refuted" else "it is undecided whether there is a"
-    return f"{{at}} {told} best mCB inside the observed range ({{observed:2}}): {{shape}}"
-
-
-def _cost_optimum(finding: Finding) -> str:
-    twin = ". At equal {equal} this is C3a in another unit"
-    if finding.values["outcome"] == "supported":
-        return f"{{at}} there is an optimal {{cost}}: {{share:%1}} of the original's, about {{count}}{{others:; }}{twin}"
-    told = "there is no" if finding.values["outcome"] == "refuted" else "it is undecided whether there is an"
-    return f"{{at}} {told} optimal {{cost}} inside the observed range: {{shape}}{twin}"
 
 
 def _decision(finding: Finding) -> str:
@@ -348,20 +292,6 @@ def _decision(finding: Finding) -> str:
     if outcome == "undecided" and not values["withheld"] and probability_ <= float(str(values["at_most"])):
         return f"{shown} Unlikely ({{probability:%}}, prior {{prior:%}}), but the evidence is too weak to refute it."
     return f"{shown} Supported at ≥ {{at_least:g}}; refuted at ≤ {{at_most:g}}{even}."
-
-
-def _remedies_of_tails(finding: Finding) -> str:
-    """Return which noise to try."""
-    tried = finding.values["tried"]
-    assert isinstance(tried, tuple)
-    if not tried:
-        return ""
-    names = " and ".join(f"{{noise={name}}}" for name in tried)
-    return f"; try {names}{', and compare them' if len(tried) > 1 else ''}"
-
-
-def _tails(text: str) -> Callable[[Finding], str]:
-    return lambda finding: f"{text}{_remedies_of_tails(finding)}"
 
 
 #: By conjecture: what its estimate is of, the unit, and what counts as no effect; fields are `Thresholds`.
@@ -395,262 +325,202 @@ QUANTITIES: Mapping[str, tuple[str, str, str]] = {
     "M1": ("added by mCB", "R² beyond MACs", "adding mCB raises R² by at most {gain:g}"),
 }
 
-_WORDS: Mapping[Kind, str | Callable[[Finding], str]] = {
-    "text": "{text}",
-    # What a reader should know about a table.
-    "run unfinished": (
-        "this run holds {finished} of {planned} trainings: it is still going, or was stopped. Rerun its command to "
-        "resume it"
-    ),
-    "blanks removed": "blanks around column names were removed: {names}",
-    "best accuracies": (
-        "accuracies are the best over epochs on the {images} images, which selects on the {images} set: they are "
-        "optimistic, by more for noisier trainings"
-    ),
-    "validation accuracies": "accuracies were measured on validation images, after the last epoch",
-    "unknown accuracies": "the table does not say which epoch's accuracy it holds (accuracy_kind)",
-    "collapsed": (
-        "{rows} of {trainings} trainings ended below half of the original's accuracy (lowest: {lowest:2} %). With normal "
-        "noise a few such outliers widen every interval of their regime; popstats.fit(population, "
-        "{noise=student}) down-weights them"
-    ),
-    "better than original": (
-        "{rows} of {trainings} networks are more accurate than the original ({accuracy:2} %). Check its number, and "
-        "that the column holds accuracies: of errors, losses and perplexities, lower is better"
-    ),
-    "did not learn": (
-        "the original reaches only {accuracy:2} % on {dataset}, less than twice chance ({chance:g} %): it did not "
-        "learn. Train it with a smaller learning rate, or for longer, before pruning it"
-    ),
-    "learned little": (
-        "the original reaches only {accuracy:2} % on {dataset}, where {usual:0} % is usual. Train it for longer before "
-        "pruning it: drops from a network that learned little say little about recipes"
-    ),
-    "above original": (
-        "rows that cost up to 1 % more than the original in {costs}: {rows}. They are kept: rounding, or another way of "
-        "counting, explains as much"
-    ),
-    "half the MACs": (
-        "networks with all of the original's parameters have {share:%} of its MACs. If only one side counts two FLOPs per "
-        "MAC, count both alike"
-    ),
-    "other count": (
-        "mCB runs from {low:2} to {high:2}, and the original's is 1, about a factor of two away. If only one side "
-        "counts two FLOPs per MAC, or another input size, count both alike"
-    ),
-    "techniques unsaid": (
-        "{missing} of {trainings} trainings do not say how they were retrained (column retraining). Beside {named} they "
-        "count as one technique of their own, which R1 cannot compare; if they belong to a named one, fill in the column"
-    ),
-    "copies": (
-        "rows that are exact copies of other rows: {rows}. They count as separate trainings; if they are not, remove them "
-        "(frame.drop_duplicates()), or every interval is too narrow"
-    ),
-    # Why a regime has no curve.
-    "few recipes": "{recipes:recipe}; a curve needs at least {needed}",
-    "few recipes of techniques": (
-        "{recipes:recipe}; a curve through {techniques} retraining techniques needs at least {needed}"
-    ),
-    "one mCB": "all recipes have practically the same mCB",
-    "mCB follows cost": (
-        "mCB follows from the cost: at equal cost it varies by a factor of only {factor:3}, {share:%0} of its whole range; "
-        "a curve needs a factor of {needed_factor:2} and {needed_share:%0}"
-    ),
-    "one drop": "all recipes have the same accuracy drop",
-    # Why a fit cannot be used, and the ways out.
-    "not converged": "{what}: {reasons}",
+#: Every kind's template: "kind: template", continued on indented lines; [a|b]: a where the outcome is "supported", b where
+#: it is "refuted", else "it is undecided whether a". "kind supported" has its own words where a claim is supported.
+_TEMPLATES = """
+text: {text}
+# What a reader should know about a table.
+run unfinished: this run holds {finished} of {planned} trainings: it is still going, or was stopped. Rerun its command
+    to resume it
+blanks removed: blanks around column names were removed: {names}
+best accuracies: accuracies are the best over epochs on the {images} images, which selects on the {images} set: they
+    are optimistic, by more for noisier trainings
+validation accuracies: accuracies were measured on validation images, after the last epoch
+unknown accuracies: the table does not say which epoch's accuracy it holds (accuracy_kind)
+collapsed: {rows} of {trainings} trainings ended below half of the original's accuracy (lowest: {lowest:2} %). With
+    normal noise a few such outliers widen every interval of their regime; popstats.fit(population, {noise=student})
+    down-weights them
+better than original: {rows} of {trainings} networks are more accurate than the original ({accuracy:2} %). Check its
+    number, and that the column holds accuracies: of errors, losses and perplexities, lower is better
+did not learn: the original reaches only {accuracy:2} % on {dataset}, less than twice chance ({chance:g} %): it did
+    not learn. Train it with a smaller learning rate, or for longer, before pruning it
+learned little: the original reaches only {accuracy:2} % on {dataset}, where {usual:0} % is usual. Train it for longer
+    before pruning it: drops from a network that learned little say little about recipes
+above original: rows that cost up to 1 % more than the original in {costs}: {rows}. They are kept: rounding, or
+    another way of counting, explains as much
+half the MACs: networks with all of the original's parameters have {share:%} of its MACs. If only one side counts two
+    FLOPs per MAC, count both alike
+other count: mCB runs from {low:2} to {high:2}, and the original's is 1, about a factor of two away. If only one side
+    counts two FLOPs per MAC, or another input size, count both alike
+techniques unsaid: {missing} of {trainings} trainings do not say how they were retrained (column retraining). Beside
+    {named} they count as one technique of their own, which R1 cannot compare; if they belong to a named one, fill in
+    the column
+copies: rows that are exact copies of other rows: {rows}. They count as separate trainings; if they are not, remove
+    them (frame.drop_duplicates()), or every interval is too narrow
+theoretical MACs: MACs count non-zero weights. {kind} sparsity leaves tensors their shape, so these MACs are theoretical:
+    how much faster a network runs, if at all, depends on hardware and kernels, and was not measured
+equal costs: {rows} of {trainings} rows have the MACs and the parameters of an earlier row and count as further
+    trainings of its recipe; if they are different networks, map the column that tells them apart to recipe_id
+# Why a regime has no curve.
+few recipes: {recipes:recipe}; a curve needs at least {needed}
+few recipes of techniques: {recipes:recipe}; a curve through {techniques} retraining techniques needs at least
+    {needed}
+one mCB: all recipes have practically the same mCB
+mCB follows cost: mCB follows from the cost; at equal cost it varies by a factor of only {factor:3}, {share:%0} of its
+    whole range; a curve needs a factor of {needed_factor:2} and {needed_share:%0}
+one drop: all recipes have the same accuracy drop
+# Why a fit cannot be used, and the ways out.
+not converged: {what}: {reasons}
+# Why a claim cannot be assessed, or is withheld.
+needs optimum: it needs a best mCB (C3a), and C3a is {outcome}
+no optimum: C3a is refuted, so there is no best mCB inside the observed range
+optimum undecided: whether there is a best mCB at all (C3a) is undecided
+band not reachable: networks {side} mCB {bound:2} do not exist at this reduction, so the band {band:2} cannot be
+    passed on both sides
+original not observed: mCB = 1 lies outside the observed range ({observed:2})
+few outside band: only {outside:%} of the networks lie outside the band {band:2}; {needed:%} are needed to tell it
+    from the rest
+few for halves: {recipes:recipe}; two halves with winners in each need {needed}
+few regimes with optimum: C3a is supported in {held:regime}; {needed} are needed
+few for validation: {recipes:recipe}; cross-validation needs {needed}
+few for spaces: {recipes:recipe}; a comparison of two spaces needs {needed}
+one STD: all recipes have practically the same STD
+no common costs: {text}
+no widths: the table has no widths
+widths incomplete: the widths explain only {share:%0} of log mCB at equal cost; a complete set explains at least
+    {needed:%0}, so a column is missing, and mCB may stand for it
+no STD: the table has neither widths nor the column ratio_std
+one technique: a comparison needs two retraining techniques; the table has {held}{unnamed:; }
+few techniques here: fewer than two techniques have enough recipes here ({held})
+technique rejected: of the networks retrained by {technique} alone, {why}
+no optimum of technique: C3a is not supported for any technique alone, so there is no optimum to move
+moves with cost: the curve moves with {cost} inside the regime (F test, p {p:pv}), by {change:2} points between its
+    two ends, so one curve does not describe it
+clusters: the recipes form {groups} clusters that cover {covered:%0} of the observed range; differences between a few
+    clusters are no curve
+outliers: a few outlying recipes raise the {end} end: with Student-t weights it lies {rise:2} points above the
+    minimum, more than {required:g} with probability {probability:2} only
+groups: recipes of similar mCB resemble each other beyond the curve, as families of networks do: with an effect of its
+    own for each of {groups} groups, the probability of an optimum is only {probability:2}
+lucky: best mCBs permuted over the regimes predict as well (permutation p = {lucky:2})
+# What else the reason of a verdict says.
+mixture: networks retrained by {techniques} share one curve, with an intercept per technique;
+    population.where(retraining='{first}') fits one alone
+other axis: from a second fit, of regimes of equal {equal} and with normal noise
+outside band: {outside:%} of the networks lie outside the band {band:2}
+halves noise: the halves are fitted with {noise} noise, as the whole
+EDF distance: EDFs: Kolmogorov-Smirnov {ks:2}, p {p:pv}
+unnamed techniques: {missing} of {whole} trainings do not name their retraining technique and are left out
+observed: observed mCB {observed:2}
+# What would decide.
+too many recipes: the rise is too close to its threshold: more than {most} recipes would be needed; another threshold
+    (rise) decides
+name widths: name the columns that hold the widths: Population.from_frame(..., widths=[...])
+narrower regimes: fit narrower regimes, for example regimes={{{target:g}: {half_width:3}}}
+down-weight outliers: inspect the outlying recipes, and fit again with {noise=student}, which down-weights them
+add unrelated: add recipes that are drawn independently of each other, over the whole range of mCB
+fill the gaps: add recipes whose mCB lies between the clusters
+# Clauses inside verdicts.
+flat: the expected drop varies by only {height:2} points
+one-sided: the {better} the better, as far as observed; the {far} end costs {cost:2} points more
+lopsided: the drop rises by {least:2} points at the {end} end; more than {required:g} is required at both
+near-optimal: there is a best mCB of {best:2}; values from {ranges:2} are within {height:g} points of it
+two regions: there are two near-optimal ranges of mCB, {first:2} and {second:2}, with worse values in between; the
+    lowest point is at {best:2}
+two costs: the two near-optimal ranges of mCB are at about {first:%1} and {second:%1}
+technique optimum: {technique}: {best:2}
+widths unknown: Whether it is more than an effect of the layer widths cannot be told without widths.
+widths explain: Any additive effect of the layer widths would produce such an optimum: once the widths are known, mCB
+    adds no predictive power.
+widths explain a part: Once the layer widths are known, mCB adds no predictive power, but they explain only {reach:%0}
+    of the noise ceiling, so the cause of the optimum is unresolved.
+widths reach unknown: Once the layer widths are known, mCB adds no predictive power; how much they explain is unknown
+    without a second seed.
+interaction: An interaction of the layer widths is at work, of which mCB carries {share:%0}.
+beyond widths: It is more than an effect of the layer widths: mCB adds {gain:3} of R².
+widths undecided: Whether it is more than an effect of the layer widths is undecided.
+reach: the widths alone explain {reach:%0} of the noise ceiling
+# Verdicts.
+not assessable: {at} {conjecture} cannot be assessed: {why}
+C1: {at} [there is an optimal {cost} inside the observed range|there is no optimal {cost} inside the observed
+    range]: {shape}. At equal {equal} this is C3a in another unit
+C1 supported: {at} there is an optimal {cost}: {share:%1} of the original's, about {count}{others:; }. At
+    equal {equal} this is C3a in another unit
+C2: {at} [there is an optimal {cost} inside the observed range|there is no optimal {cost} inside the observed
+    range]: {shape}. At equal {equal} this is C3a in another unit
+C2 supported: {at} there is an optimal {cost}: {share:%1} of the original's, about {count}{others:; }. At
+    equal {equal} this is C3a in another unit
+C3a: {at} [there is a best mCB inside the observed range ({observed:2})|there is no best mCB inside the observed range
+    ({observed:2})]: {shape}
+C3a supported: {at} {near}, and both ends of the observed range ({observed:2}) lie at least {rise:2} points higher.{widths: }
+C3b: {at} [the winners lie near the best mCB|the winners do not lie near the best mCB]: the {nearest:%} of the
+    networks nearest to the optimum of the other half hold {lift:2} times their share of the winners (the best
+    {winners:%}); the curve alone implies {implied:2}
+C3c: {at} [the original's ratio (mCB = 1) is practically the best|the original's ratio (mCB = 1) is not the best]: it
+    costs {cost:2} points more than the best mCB (threshold {limit:g})
+C3d: {at} [the best mCB rises with more aggressive pruning|the best mCB {direction} with more aggressive pruning]:
+    from {first:%} to {last:%} reduction it changes by a factor of {change:2} ({count} regimes)
+C4: {at} [the best mCB predicts the limit|the best mCB does not help to predict the limit]: with it beside the
+    remaining cost, the error of a left-out regime's predicted limit {direction} by {change:3} points ({count}
+    regimes; permutation p = {lucky:2}); a constant alone errs by {constant:3} points
+S1: {at} [low-STD spaces beat high-STD spaces|low-STD spaces do not beat high-STD spaces]: at equal MACs, recipes with
+    an STD of the pruning ratios up to {low:2} are {direction} by {change:2} points in their mean drop than those from
+    {high:2}; their median drop is {median:2} points {size}
+S1 overall: {at} [low-STD spaces beat high-STD spaces|low-STD spaces do not beat high-STD spaces]: on average over
+    {count} regimes their mean drop is {direction} by {change:2} points; from {first:%} to {last:%} reduction the
+    advantage goes from {start:2} to {end:2} points, a change of {trend:2}
+R1: {at} [the retraining technique does not move the optimum|the retraining technique moves the optimum]: using one
+    technique's best mCB for another costs {cost:2} points ({optima})
+M1: {at} [mCB explains something that the layer widths do not|mCB adds no predictive power once the layer widths are
+    known]: beside {rival} it changes the cross-validated R² by {gain:4}{reach:; }{interaction:. }
+# What a fit's own checks found.
+heavy tails: {at} the residuals have heavier tails than the model (excess kurtosis {kurtosis:1})
+skewed up: {at} more recipes lie far above the curve than far below it (skewness {skewness:1})
+skewed down: {at} more recipes lie far below the curve than far above it (skewness {skewness:1}); some do much better
+    than their mCB suggests
+light tails: {at} the residuals have lighter tails than the model (excess kurtosis {kurtosis:1}), so intervals for
+    single trainings are too wide
+far recipe: {at} the largest standardized residual is {largest:1} (expected ≤ {expected:1}); inspect this recipe
+wrong coverage: {at} {inside:%0} of the recipes lie inside their 90 % intervals, which are too {too}
+not uniform: {at} the recipes are not spread about the curve as predicted (LOO-PIT values {distance:2} from uniform)
+breaks trend: {at} the limit, {limit:2} points, breaks the trend of the other regimes, which predict {predicted:2}
+# What stands against relying on a best mCB.
+predicts nothing: it predicts none of the drop that MACs leave open (cross-validated R² {r2:2})
+winners elsewhere: the winners do not lie near the best mCB
+envelope elsewhere: the best recipes lie at mCB {envelope:2} (lower envelope), away from the average optimum
+mix moves: the best mCB moves over more than half of the observed range ({range:2}) with the mix of recipes
+rests on few: {at} the best mCB rests on only {recipes} recipes, so the prior shapes much of the curve
+outliers bend: {at} a few recipes drop far more than the others and bend the curve; fit with {noise=student} before
+    relying on it
+pooled: {at} networks retrained by {techniques} share one curve, with an intercept per technique;
+    population.where(retraining=…) fits one alone
+misfit: {at} the noise model does not fit the recipes
+# What a reader must know first.
+rejected: the diagnostics reject the fit: {why}. Use none of its ranges
+not fitted: not fitted: {regimes} ({why}; {trainings} trainings)
+extrapolated: {at} the regime's centre lies outside its recipes ({reductions:%1}), so its drops are extrapolated
+failed trainings: {failed} of {whole} trainings failed and are not in the fit
+outliers widen: {at} a few recipes drop far more than the others and widen every interval; {noise=student}
+    down-weights them
+changing spread: {at} the residual spread changes more than 1.5-fold over the observed range; recipes are weighted
+    accordingly
+few in regime: {at} there are fewer than {needed} recipes; many claims stay undecided there
+no replicates: no recipe was trained with a second seed, so seed noise cannot be separated from differences between
+    recipes
+"""
+
+
+def _parsed(text: str) -> dict[str, str]:
+    lines = [line for line in text.strip().splitlines() if not line.startswith("#")]
+    whole = "\n".join(lines).replace("\n    ", " ").splitlines()
+    return {kind: template for kind, _, template in (line.partition(": ") for line in whole)}
+
+
+_WORDS: Mapping[str, str | Callable[[Finding], str]] = {
+    **_parsed(_TEMPLATES),
     "fit another way": _another_way,
-    # Why a claim cannot be assessed, or is withheld.
-    "needs optimum": "it needs a best mCB (C3a), and C3a is {outcome}",
-    "no optimum": "C3a is refuted, so there is no best mCB inside the observed range",
-    "optimum undecided": "whether there is a best mCB at all (C3a) is undecided",
-    "band not reachable": (
-        "networks {side} mCB {bound:2} do not exist at this reduction, so the band {band:2} cannot be passed on both sides"
-    ),
-    "original not observed": "mCB = 1 lies outside the observed range ({observed:2})",
-    "few outside band": (
-        "only {outside:%} of the networks lie outside the band {band:2}; {needed:%} are needed to tell it from the rest"
-    ),
-    "few for halves": "{recipes:recipe}; two halves with winners in each need {needed}",
-    "few regimes with optimum": "only {held:regime} with a supported best mCB (C3a); {needed} are needed",
-    "few for validation": "{recipes:recipe}; cross-validation needs {needed}",
-    "few for spaces": "{recipes:recipe}; a comparison of two spaces needs {needed}",
-    "one STD": "all recipes have practically the same STD",
-    "no common costs": "{text}",
-    "no widths": "the table has no widths",
-    "no STD": "the table has neither widths nor the column ratio_std",
-    "one technique": "a comparison needs two retraining techniques; the table has {held}{unnamed:; }",
-    "few techniques here": "fewer than two techniques have enough recipes here ({held})",
-    "technique rejected": "of the networks retrained by {technique} alone, {why}",
-    "no optimum of technique": "C3a is not supported for any technique alone, so there is no optimum to move",
-    "moves with cost": (
-        "the curve moves with {cost} inside the regime (F test, p {p:pv}), by {change:2} points between its two ends, so "
-        "one curve does not describe it"
-    ),
-    "clusters": (
-        "the recipes form {groups} clusters that cover {covered:%0} of the observed range; differences between a few "
-        "clusters are no curve"
-    ),
-    "outliers": (
-        "a few outlying recipes raise the {end} end: with Student-t weights it lies {rise:2} points above the minimum, more "
-        "than {required:g} with probability {probability:2} only"
-    ),
-    "lucky": "best mCBs permuted over the regimes predict as well (permutation p = {lucky:2})",
-    # What else the reason of a verdict says.
     "decision": _decision,
-    "mixture": (
-        "networks retrained by {techniques} share one curve, with an intercept per technique; "
-        "population.where(retraining='{first}') fits one alone"
-    ),
-    "other axis": "from a second fit, of regimes of equal {equal} and with normal noise",
-    "outside band": "{outside:%} of the networks lie outside the band {band:2}",
-    "halves noise": "the halves are fitted with {noise} noise, as the whole",
-    "EDF distance": "EDFs: Kolmogorov-Smirnov {ks:2}, p {p:pv}",
-    "unnamed techniques": "{missing} of {whole} trainings do not name their retraining technique and are left out",
-    "observed": "observed mCB {observed:2}",
-    # What would decide.
     "more recipes": _plan,
-    "twice the recipes": _twice,
-    "deciding recipes": _deciding,
-    "too many recipes": (
-        "the rise is too close to its threshold: more than {most} recipes would be needed; another threshold (rise) decides"
-    ),
-    "name widths": "name the columns that hold the widths: Population.from_frame(..., widths=[...])",
-    "narrower regimes": "fit narrower regimes, for example regimes={{{target:g}: {half_width:3}}}",
-    "down-weight outliers": "inspect the outlying recipes, and fit again with {noise=student}, which down-weights them",
-    "fill the gaps": "add recipes whose mCB lies between the clusters",
-    # Clauses inside verdicts.
-    "flat": "the expected drop varies by only {height:2} points",
-    "one-sided": "the {better} the better, as far as observed; the {far} end costs {cost:2} points more",
-    "lopsided": "the drop rises by {least:2} points at the {end} end; more than {required:g} is required at both",
-    "near-optimal": "there is a best mCB of {best:2}; values from {ranges:2} are within {height:g} points of it",
-    "two regions": (
-        "there are two near-optimal ranges of mCB, {first:2} and {second:2}, with worse values in between; the lowest point "
-        "is at {best:2}"
-    ),
-    "two costs": "the two near-optimal ranges of mCB are at about {first:%1} and {second:%1}",
-    "technique optimum": "{technique}: {best:2}",
-    "widths unknown": "Whether it is more than an effect of the layer widths cannot be told without widths.",
-    "widths explain": (
-        "Any additive effect of the layer widths would produce such an optimum: once the widths are known, mCB adds no "
-        "predictive power."
-    ),
-    "widths explain a part": (
-        "Once the layer widths are known, mCB adds no predictive power, but they explain only {reach:%0} of the noise "
-        "ceiling, so the cause of the optimum is unresolved."
-    ),
-    "widths reach unknown": (
-        "Once the layer widths are known, mCB adds no predictive power; how much they explain is unknown without a second "
-        "seed."
-    ),
-    "interaction": "An interaction of the layer widths is at work, of which mCB carries {share:%0}.",
-    "beyond widths": "It is more than an effect of the layer widths: mCB adds {gain:3} of R².",
-    "widths undecided": "Whether it is more than an effect of the layer widths is undecided.",
-    "reach": "the widths alone explain {reach:%0} of the noise ceiling",
-    # Verdicts.
-    "not assessable": "{at} {conjecture} cannot be assessed: {why}",
-    "C1": _cost_optimum,
-    "C2": _cost_optimum,
-    "C3a": _optimum,
-    "C3b": _by_outcome(
-        "the winners lie near the best mCB",
-        "the winners do not lie near the best mCB",
-        ": the {nearest:%} of the networks nearest to the optimum of the other half hold {lift:2} times their share of the "
-        "winners (the best {winners:%}); the curve alone implies {implied:2}",
-    ),
-    "C3c": _by_outcome(
-        "the original's ratio (mCB = 1) is practically the best",
-        "the original's ratio (mCB = 1) is not the best",
-        ": it costs {cost:2} points more than the best mCB (threshold {limit:g})",
-    ),
-    "C3d": _by_outcome(
-        "the best mCB rises with more aggressive pruning",
-        "the best mCB {direction} with more aggressive pruning",
-        ": from {first:%} to {last:%} reduction it changes by a factor of {change:2} ({count} regimes)",
-    ),
-    "C4": _by_outcome(
-        "the best mCB predicts the limit",
-        "the best mCB does not help to predict the limit",
-        ": with it beside the remaining cost, the error of a left-out regime's predicted limit {direction} by {change:3} "
-        "points ({count} regimes; permutation p = {lucky:2}); a constant alone errs by {constant:3} points",
-    ),
-    "S1": _by_outcome(
-        "low-STD spaces beat high-STD spaces",
-        "low-STD spaces do not beat high-STD spaces",
-        ": at equal MACs, recipes with an STD of the pruning ratios up to {low:2} are {direction} by {change:2} points in "
-        "their mean drop than those from {high:2}; their median drop is {median:2} points {size}",
-    ),
-    "S1 overall": _by_outcome(
-        "low-STD spaces beat high-STD spaces",
-        "low-STD spaces do not beat high-STD spaces",
-        ": on average over {count} regimes their mean drop is {direction} by {change:2} points; from {first:%} to {last:%} "
-        "reduction the advantage goes from {start:2} to {end:2} points, a change of {trend:2}",
-    ),
-    "R1": _by_outcome(
-        "the retraining technique does not move the optimum",
-        "the retraining technique moves the optimum",
-        ": using one technique's best mCB for another costs {cost:2} points ({optima})",
-    ),
-    "M1": _by_outcome(
-        "mCB explains something that the layer widths do not",
-        "mCB adds no predictive power once the layer widths are known",
-        ": beside {rival} it changes the cross-validated R² by {gain:4}{reach:; }{interaction:. }",
-        undecided="mCB explains something that the layer widths do not",
-    ),
-    # What a fit's own checks found.
-    "heavy tails": _tails(
-        "{at} the residuals have heavier tails than the model (excess kurtosis {kurtosis:1})"
-    ),
-    "skewed up": _tails(
-        "{at} more recipes lie far above the curve than far below it (skewness {skewness:1})"
-    ),
-    "skewed down": (
-        "{at} more recipes lie far below the curve than far above it (skewness {skewness:1}); some do much better than "
-        "their mCB suggests"
-    ),
-    "light tails": (
-        "{at} the residuals have lighter tails than the model (excess kurtosis {kurtosis:1}), so intervals for single "
-        "trainings are too wide"
-    ),
-    "far recipe": _tails(
-        "{at} the largest standardized residual is {largest:1} (expected ≤ {expected:1}); inspect this recipe"
-    ),
-    "wrong coverage": "{at} {inside:%0} of the recipes lie inside their 90 % intervals, which are too {too}",
-    "not uniform": (
-        "{at} the recipes are not spread about the curve as predicted (LOO-PIT values {distance:2} from uniform)"
-    ),
-    "breaks trend": (
-        "{at} the limit, {limit:2} points, breaks the trend of the other regimes, which predict {predicted:2}"
-    ),
-    # What stands against relying on a best mCB.
-    "predicts nothing": "mCB predicts none of the drop that MACs leave open (cross-validated R² {r2:2})",
-    "winners elsewhere": "the winners do not lie near the best mCB",
-    "envelope elsewhere": "the best recipes lie at mCB {envelope:2} (lower envelope), away from the average optimum",
-    "mix moves": "the best mCB moves over more than half of the observed range ({range:2}) with the mix of recipes",
-    "rests on few": "{at} the best mCB rests on only {recipes} recipes, so the prior shapes much of the curve",
-    "outliers bend": (
-        "{at} a few recipes drop far more than the others and bend the curve; fit with {noise=student} before relying on it"
-    ),
-    "pooled": (
-        "{at} networks retrained by {techniques} share one curve, with an intercept per technique; "
-        "population.where(retraining=…) fits one alone"
-    ),
-    "misfit": "{at} the noise model does not fit the recipes",
-    # What a reader must know first.
-    "rejected": "the diagnostics reject the fit: {why}. Use none of its ranges",
-    "not fitted": "not fitted: {regimes} ({why}; {trainings} trainings)",
-    "extrapolated": (
-        "{at} the regime's centre lies outside its recipes ({reductions:%1}), so its drops are extrapolated"
-    ),
-    "failed trainings": "{failed} of {whole} trainings failed and are not in the fit",
-    "outliers widen": (
-        "{at} a few recipes drop far more than the others and widen every interval; {noise=student} down-weights them"
-    ),
-    "changing spread": (
-        "{at} the residual spread changes more than 1.5-fold over the observed range; recipes are weighted accordingly"
-    ),
-    "few in regime": "{at} there are fewer than {needed} recipes; many claims stay undecided there",
-    "no replicates": (
-        "no recipe was trained with a second seed, so seed noise cannot be separated from differences between recipes"
-    ),
+    "twice the recipes": _plan,
+    "deciding recipes": _plan,
 }

@@ -1,4 +1,4 @@
-"""Write reports/README.md: every conjecture against every population at hand, shipped or other people's.
+"""Write reports/README.md: every conjecture against every available population, shipped or other people's.
 
 Run: `python reports/build_page.py`, after `make reports`, whose verdicts it reads. What has no report is fitted here:
 tables that may not be shipped, where they lie beside the repository.
@@ -89,7 +89,7 @@ def timm() -> popstats.Population:
 
 
 def judged() -> Iterator[Judged]:
-    """Yield every population at hand, shipped ones by their reports."""
+    """Yield every available population, shipped ones by their reports."""
     for name in popstats.populations():
         population = popstats.load_population(name)
         reports = sorted((ROOT / "reports" / name).glob("report*.html.json"))

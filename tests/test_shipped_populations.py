@@ -7,8 +7,10 @@ import pytest
 
 import popstats
 from generate.inputs.networks import build_network
+from generate.plan import PruningPlan
 from generate.prune.cost_forms import derive_costs
 from generate.prune.groups import find_groups
+from generate.prune.masks import weight_costs
 from popstats.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,8 +32,14 @@ def test_recorded_costs_follow_from_the_recorded_widths(name):
     population = LOADED[name]
     first = population.table.iloc[0]
     shape = tuple(int(size) for size in first["input_size"].split("x"))
-    network = build_network(first["network"], classes=CLASSES, input_shape=shape)
-    costs = derive_costs(network, shape, find_groups(network, shape))
+    plans = population.metadata["plan"].get("merged", [population.metadata["plan"]])
+    width, pruning = plans[0]["network"]["width"], PruningPlan(**plans[0].get("pruning", {}))
+    network = build_network(first["network"], classes=CLASSES, input_shape=shape, width=width)
+    if pruning.kind == "filters":
+        costs = derive_costs(network, shape, find_groups(network, shape))
+    else:
+        costs = weight_costs(network, shape, pruning)
+        assert (population.widths >= costs.least).all()
     assert population.group_names == tuple(group.name for group in costs.groups)
     widths = population.widths.astype(np.int64)
     assert np.array_equal(costs.macs(widths), population.table["macs"])

@@ -12,7 +12,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-EXAMPLES = sorted(page.name for page in DOCS.glob("*.md") if "```pycon" in page.read_text())
+EXAMPLES = sorted(
+    str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if "```pycon" in page.read_text()
+)
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""Networks by name: CIFAR-style residual networks, torchvision's classifiers and the user's own factories.
+"""Networks by name: CIFAR ResNets, a small vision transformer, torchvision's classifiers and the user's own factories.
 
 The CIFAR networks are those of "Deep Residual Learning" (arXiv 1512.03385), section 4.2, with 1x1 convolutions
 as shortcuts wherever the shape changes.
@@ -19,11 +19,14 @@ from generate.inputs.images import imported_factory
 from generate.plan import NetworkPlan
 from popstats.errors import PlanError
 
-CIFAR_DEPTHS: tuple[int, ...] = (8, 20, 32, 56, 110)
-"""Depths offered; each is 6 n + 2 for n residual blocks a stage."""
+CIFAR_DEPTHS: tuple[int, ...] = (8, 14, 20, 32, 56, 110)
+"""Depths offered; each is 6 n + 2 for n residual blocks per stage."""
 
 CIFAR_FIRST_WIDTH = 16
 """Channels of the first stage in the paper; the later two stages double it."""
+
+# Of the small vision transformer: channels, and those of a head; pixels along a patch; blocks.
+VIT_WIDTH, VIT_HEAD, VIT_PATCH, VIT_DEPTH = 48, 8, 2, 4
 
 # Two images: batch norm can be trained on them, and class scores show whether they have one row for each.
 TRACED_IMAGES = 2
@@ -39,6 +42,7 @@ NETWORK_ERRORS = (
 )
 
 _CIFAR_PREFIX = "cifar_resnet"
+_VIT = "digits_vit"
 _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 
 
@@ -87,6 +91,43 @@ class CifarResNet(nn.Module):
         features = torch.relu_(self.bn1(self.conv1(images)))
         features = self.stage3(self.stage2(self.stage1(features)))
         return cast(Tensor, self.classifier(self.pool(features).flatten(1)))
+
+
+class DigitsViT(nn.Module):
+    """Vision transformer for small images: pre-norm blocks and learned positions (arXiv 2010.11929), mean over tokens."""
+
+    def __init__(self, classes: int, input_shape: tuple[int, int, int], width: int = VIT_WIDTH) -> None:
+        super().__init__()
+        channels, height, wide = input_shape
+        self.embedding = nn.Conv2d(channels, width, VIT_PATCH, stride=VIT_PATCH)
+        self.positions = nn.Parameter(
+            0.02 * torch.randn(1, (height // VIT_PATCH) * (wide // VIT_PATCH), width)
+        )
+        self.blocks = nn.Sequential(*(TransformerBlock(width) for _ in range(VIT_DEPTH)))
+        self.norm = nn.LayerNorm(width)
+        self.classifier = nn.Linear(width, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return class logits, shape (batch, classes), for images of shape (batch, channels, height, width)."""
+        tokens = self.embedding(images).flatten(2).transpose(1, 2) + self.positions
+        return cast(Tensor, self.classifier(self.norm(self.blocks(tokens)).mean(1)))
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention and a perceptron of one hidden layer, each behind a norm and beside a shortcut."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, width // VIT_HEAD, batch_first=True)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the block's output for `tokens`, shape (batch, tokens, width)."""
+        read = self.norm1(tokens)
+        tokens = tokens + self.attention(read, read, read, need_weights=False)[0]
+        return tokens + cast(Tensor, self.mlp(self.norm2(tokens)))
 
 
 def _stage(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.Sequential:
@@ -179,16 +220,20 @@ def build_network(
     stem: str = "standard",
 ) -> nn.Module:
     """Return a freshly initialised network."""
-    if stem != "standard" and (":" in name or name.startswith(_CIFAR_PREFIX)):
+    if stem != "standard" and (":" in name or name.startswith((_CIFAR_PREFIX, _VIT))):
         raise PlanError(
-            f"network {name!r} has a stem of its own; stem = {stem!r} is for torchvision's ResNets."
+            f"network {name!r} brings its own stem; stem = {stem!r} is for torchvision's ResNets."
         )
     if ":" in name:
         return _from_factory(name, _factory_options(classes, input_shape, width))
     if name.startswith(_CIFAR_PREFIX):
         return _cifar(name, classes, input_shape, width)
+    if name == _VIT:
+        return _vit(classes, input_shape, width or VIT_WIDTH)
     if width is not None:
-        raise PlanError(f"network {name!r} has no `width` option (got {width}); only {_CIFAR_PREFIX}* have.")
+        raise PlanError(
+            f"network {name!r} has no `width` option (got {width}); only {_CIFAR_PREFIX}* and {_VIT} have one."
+        )
     network = _from_torchvision(name, classes, input_shape)
     return network if stem == "standard" else _with_cifar_stem(network, name)
 
@@ -212,12 +257,22 @@ def _cifar(name: str, classes: int, input_shape: tuple[int, int, int], width: in
     return CifarResNet(int(depth), classes, input_shape[0], width or CIFAR_FIRST_WIDTH)
 
 
+def _vit(classes: int, input_shape: tuple[int, int, int], width: int) -> nn.Module:
+    if width % VIT_HEAD or width < VIT_HEAD:
+        raise PlanError(f"network {_VIT!r}: `width` must be a multiple of {VIT_HEAD}, got {width}.")
+    if any(pixels % VIT_PATCH for pixels in input_shape[1:]):
+        raise PlanError(
+            f"network {_VIT!r} takes images whose height and width are multiples of {VIT_PATCH}, got {input_shape}."
+        )
+    return DigitsViT(classes, input_shape, width)
+
+
 def _from_torchvision(name: str, classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
     models = importlib.import_module("torchvision.models")
     known = cast(list[str], models.list_models(module=models))
     if name not in known:
         raise PlanError(
-            f"network {name!r} is unknown: expected {_CIFAR_PREFIX}DEPTH, module:factory or one of "
+            f"network {name!r} is unknown: expected {_CIFAR_PREFIX}DEPTH, {_VIT}, module:factory or one of "
             f"torchvision's classifiers ({', '.join(known)})."
         )
     if input_shape[0] != 3:

@@ -20,13 +20,18 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from generate.inputs.networks import TRACED_IMAGES, class_scores
-from generate.prune.dependency_graph import IntArray, with_values
+from generate.prune.dependency_graph import IntArray, copy_network, with_values
 from generate.prune.groups import Group
 from generate.prune.operations import Convolution, is_depthwise, sides
 from generate.prune.verify import counted_macs, verify_cuts
+from popstats.arrays import FloatArray
 from popstats.errors import PlanError
 
-LAYERS_SHOWN, GROUPS_SHOWN = 3, 3
+LAYERS_SHOWN = 3
+# Recipes in one block: block and product stay in a core's second-level cache, and memory stays flat.
+ROWS_AT_ONCE = 1024
+# Whole numbers up to here are exact in float64, and no partial sum of a form exceeds its value at full width.
+EXACT_BELOW = 2**53
 
 
 def group_lines(costs: CostModel) -> list[str]:
@@ -59,21 +64,6 @@ def named_groups(costs: CostModel) -> list[dict[str, Any]]:
 def _some(layers: Sequence[str]) -> str:
     rest = len(layers) - LAYERS_SHOWN
     return ", ".join(layers[:LAYERS_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
-
-
-ROWS_AT_ONCE = 1024
-
-
-"""Recipes in one block: block and product stay in a core's second-level cache, and memory stays flat."""
-
-
-EXACT_BELOW = 2**53
-
-
-"""Whole numbers up to here are exact in float64, and no partial sum of a form exceeds its value at full width."""
-
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -118,6 +108,11 @@ class CostModel:
         return np.array([group.step for group in self.groups], dtype=np.int64)
 
     @cached_property
+    def least(self) -> IntArray:
+        """Smallest width of each group, shape (G,)."""
+        return np.array([-(-group.least // group.step) * group.step for group in self.groups], np.int64)
+
+    @cached_property
     def original_macs(self) -> int:
         """MACs of the original network (F0)."""
         return int(self.macs(self.full_widths)[0])
@@ -151,12 +146,13 @@ class CostModel:
             "groups": [group.name for group in self.groups],
             "widths": self.full_widths.tolist(),
             "steps": self.steps.tolist(),
+            "least": self.least.tolist(),
             **{name: _augmented(form).tolist() for name, form in forms.items()},
-            "layers": _layers(network, self.groups),
+            "layers": layer_channels(network, self.groups),
         }
 
     def shares(self) -> tuple[FloatArray, FloatArray]:
-        """Return the shares of MACs, and of parameters, that each group's filters take part in, each (G,).
+        """Return the shares of MACs, and of parameters, in which each group's filters are involved, each (G,).
 
         What lies between two groups counts for both, so that the shares add up to more than 1.
         """
@@ -167,7 +163,9 @@ class CostModel:
     def _evaluate(self, widths: ArrayLike, forms: tuple[QuadraticForm, ...]) -> IntArray:
         rows = np.atleast_2d(np.asarray(widths))
         if rows.shape[1] != len(self.groups):
-            raise PlanError(f"widths: expected {len(self.groups)} columns, one a group, got {rows.shape[1]}.")
+            raise PlanError(
+                f"widths: expected {len(self.groups)} columns, one per group, got {rows.shape[1]}."
+            )
         costs = np.empty((len(forms), len(rows)))
         for start in range(0, len(rows), ROWS_AT_ONCE):
             here = slice(start, start + ROWS_AT_ONCE)
@@ -182,14 +180,6 @@ class CostModel:
     @cached_property
     def _has_steps(self) -> bool:
         return bool((self.steps > 1).any())
-
-
-@dataclass(frozen=True)
-class _Affine:
-    """Channels of one side of one layer: constant + per_unit @ u."""
-
-    constant: int
-    per_unit: IntArray
 
 
 def derive_costs(network: nn.Module, input_shape: tuple[int, ...], groups: Sequence[Group]) -> CostModel:
@@ -209,19 +199,20 @@ def derive_costs(network: nn.Module, input_shape: tuple[int, ...], groups: Seque
 def cost_forms(network: nn.Module, input_shape: tuple[int, ...], groups: Sequence[Group]) -> CostModel:
     """Return the costs as the groups say, without proof."""
     shell = with_values(network)
-    positions, counted = _count_positions(shell, input_shape)
+    positions, counted = count_positions(shell, input_shape)
     modules = dict(shell.named_modules())
     macs = np.zeros((len(groups) + 1, len(groups) + 1), np.int64)
     params = np.zeros_like(macs)
     for name, applications in positions.items():
         macs += applications * _weight_form(name, modules[name], groups)
+    for place, group in enumerate(groups, start=1):
+        macs[0, place] += group.step * sum(member.macs for member in group.members)  # attention products
     for name, parameter in shell.named_parameters():  # one that two layers share is counted once
         params += _parameter_form(name, parameter, modules, groups)
-    model = CostModel(tuple(groups), _as_form(macs), _as_form(params))
     # What is no layer's product (attention, recurrence, functional layers) has channels that all stay.
-    macs[0, 0] += counted - model.original_macs
+    macs[0, 0] += counted - CostModel(tuple(groups), _as_form(macs), _as_form(params)).original_macs
     model = CostModel(tuple(groups), _as_form(macs), _as_form(params))
-    _check_exact(model, type(network).__name__)
+    check_exact(model, type(network).__name__)
     return model
 
 
@@ -254,7 +245,7 @@ def _weighted_layers(network: nn.Module) -> Iterator[tuple[str, nn.Linear | Conv
             yield name, module
 
 
-def _count_positions(shell: nn.Module, input_shape: tuple[int, ...]) -> tuple[dict[str, int], int]:
+def count_positions(shell: nn.Module, input_shape: tuple[int, ...]) -> tuple[dict[str, int], int]:
     """Return how often each layer's kernel is applied to one input, and all MACs by torch's own counter."""
     with _Positions(shell) as positions:
         class_scores(shell.eval(), input_shape)
@@ -265,13 +256,13 @@ def _count_positions(shell: nn.Module, input_shape: tuple[int, ...]) -> tuple[di
 def _weight_form(name: str, module: nn.Module, groups: Sequence[Group]) -> IntArray:
     """Return the weights of one layer as an augmented form, shape (G + 1, G + 1)."""
     channels_in, channels_out = sides(module)
-    outputs = _affine(name, "out", channels_out, groups)
+    outputs = _channels(name, "out", channels_out, groups)
     kernel = math.prod(getattr(module, "kernel_size", ()))
     if is_depthwise(module):
-        return kernel * _outer(outputs, _one(groups))
-    inputs = _affine(name, "in", channels_in, groups)
+        return kernel * np.outer(outputs, _one(groups))
+    inputs = _channels(name, "in", channels_in, groups)
     # Widths are multiples of the step, and a grouped convolution's step of its groups: the division is exact.
-    return kernel * _outer(outputs, inputs) // int(getattr(module, "groups", 1))
+    return kernel * np.outer(outputs, inputs) // int(getattr(module, "groups", 1))
 
 
 def _parameter_form(
@@ -283,49 +274,47 @@ def _parameter_form(
     if isinstance(module, nn.Linear | Convolution) and attribute in ("weight", "bias"):
         if attribute == "weight":
             return _weight_form(owner, module, groups)
-        return _outer(_affine(owner, "out", len(parameter), groups), _one(groups))
+        return np.outer(_channels(owner, "out", len(parameter), groups), _one(groups))
     places = [m for group in groups for m in group.members if m.layer in (owner, name) and m.side == "out"]
     channels = parameter.shape[places[0].axis] if places and parameter.dim() else 1
     each = parameter.numel() // channels
-    return each * _outer(_affine(places[0].layer if places else name, "out", channels, groups), _one(groups))
-
-
-def _affine(layer: str, side: str, channels: int, groups: Sequence[Group]) -> _Affine:
-    per_unit = np.zeros(len(groups), np.int64)
-    for place, group in enumerate(groups):
-        per_unit[place] = group.step * sum(
-            m.multiplicity for m in group.members if m.layer == layer and m.side == side
-        )
-    units = np.array([group.width // group.step for group in groups], dtype=np.int64)
-    return _Affine(channels - int(per_unit @ units), per_unit)
-
-
-def _one(groups: Sequence[Group]) -> _Affine:
-    return _Affine(1, np.zeros(len(groups), np.int64))
-
-
-def _outer(left: _Affine, right: _Affine) -> IntArray:
-    product = np.outer(
-        np.concatenate([[left.constant], left.per_unit]), np.concatenate([[right.constant], right.per_unit])
+    return each * np.outer(
+        _channels(places[0].layer if places else name, "out", channels, groups), _one(groups)
     )
-    return cast(IntArray, product)
 
 
-def _layers(network: nn.Module, groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
-    """Return each layer's outputs, the group it produces, and how many outputs go with one channel of each group."""
-    layers: dict[str, dict[str, Any]] = {}
-    for name, module in network.named_modules():
-        if isinstance(module, Convolution | nn.Linear):
-            outputs = module.out_features if isinstance(module, nn.Linear) else module.out_channels
-            layers[name] = {"of": outputs, "group": None, "per_channel": {}}
+def _channels(layer: str, side: str, channels: int, groups: Sequence[Group]) -> IntArray:
+    """Return the channels of one side of a layer as a constant and what each unit of each group adds, shape (G + 1,)."""
+    per_unit = [
+        group.step * sum(m.multiplicity for m in group.members if (m.layer, m.side) == (layer, side))
+        for group in groups
+    ]
+    driven = sum(each * group.width // group.step for each, group in zip(per_unit, groups, strict=True))
+    return np.array([channels - driven, *per_unit], dtype=np.int64)
+
+
+def _one(groups: Sequence[Group]) -> IntArray:
+    return np.array([1, *[0] * len(groups)], dtype=np.int64)
+
+
+def layer_channels(network: nn.Module, groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
+    """Return each layer's outputs, the group it produces, and how many outputs go with one channel of each group.
+
+    Of pruned weights, which leave all outputs, nothing is returned.
+    """
+    if not any(group.members for group in groups):
+        return {}
+    layers: dict[str, dict[str, Any]] = {
+        name: {"of": sides(module)[1], "group": None, "per_channel": {}}
+        for name, module in copy_network(network).named_modules()
+        if isinstance(module, Convolution | nn.Linear)
+    }
     for group in groups:
         for member in group.members:
             if member.side == "out" and member.layer in group.layers and member.layer in layers:
-                layer = layers[member.layer]
-                layer["group"] = group.name
-                layer["per_channel"][group.name] = (
-                    layer["per_channel"].get(group.name, 0) + member.multiplicity
-                )
+                layer, name = layers[member.layer], group.name
+                layer["group"] = name
+                layer["per_channel"][name] = layer["per_channel"].get(name, 0) + member.multiplicity
     return layers
 
 
@@ -341,11 +330,12 @@ def _as_form(augmented: IntArray) -> QuadraticForm:
     return QuadraticForm(int(folded[0, 0]), folded[0, 1:], folded[1:, 1:])
 
 
-def _check_exact(model: CostModel, name: str) -> None:
+def check_exact(model: CostModel, name: str) -> None:
+    """Refuse costs that are no costs of real layers, or too large for exact arithmetic."""
     for form in (model.macs_form, model.params_form):
         if form.constant < 0 or (form.linear < 0).any() or (form.pairs < 0).any():
             raise PlanError(
-                f"network {name}: a layer has fewer channels than its groups drive; it is refused."
+                f"network {name}: a layer has fewer channels than its groups drive, so it cannot be pruned."
             )
     if max(model.original_macs, model.original_params) >= EXACT_BELOW:
         raise PlanError(f"network {name}: {model.original_macs} MACs are too many to count exactly (2^53).")

@@ -1,4 +1,4 @@
-"""Cutting: a new network from which the filters that a recipe does not keep are really gone."""
+"""Cutting: a new network from which the filters that a recipe does not keep are actually removed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from generate.prune.attention import at, attention_modules, set_heads, set_width
 from generate.prune.dependency_graph import IntArray, Member, Side, copy_network
 from generate.prune.groups import Group
 from generate.prune.operations import Convolution, channel_count, is_depthwise
@@ -21,30 +22,7 @@ _CHANNEL_COUNTS = ("num_features", "num_channels", "num_parameters")
 def choose_filters(
     scores: Mapping[str, Tensor], groups: Sequence[Group], widths: ArrayLike
 ) -> dict[str, IntArray]:
-    """Return which filters a recipe keeps: the highest scores of each group.
-
-    Where a group's step is above 1 (grouped convolutions), the same number is kept in each of its blocks.
-    Equal scores are decided by the lower index, so the choice is the same everywhere.
-
-    Parameters
-    ----------
-    scores : mapping of str to torch.Tensor, shape (width,)
-        By group name; higher is kept longer.
-    groups : sequence of Group
-        The prunable groups.
-    widths : array_like of int, shape (G,)
-        Filters to keep in each group.
-
-    Returns
-    -------
-    dict of str to numpy.ndarray of int
-        By group name: sorted indices of the kept filters.
-
-    Raises
-    ------
-    PlanError
-        If a width is no multiple of its group's step, or outside 1 .. the group's width.
-    """
+    """Return the sorted filters that a recipe keeps of each group: the highest scores, of equal ones the lower index."""
     kept = {}
     for group, width in zip(groups, np.asarray(widths).tolist(), strict=True):
         _check_width(group, width)
@@ -56,37 +34,16 @@ def choose_filters(
 def cut_to_widths(
     network: nn.Module, groups: Sequence[Group], scores: Mapping[str, Tensor], widths: ArrayLike
 ) -> nn.Module:
-    """Return a copy of `network` with `widths` filters of each group, those of the highest scores.
-
-    Raises
-    ------
-    PlanError
-        As `choose_filters`.
-    """
+    """Return a copy of `network` with `widths` filters of each group, those of the highest scores."""
     return cut(network, groups, choose_filters(scores, groups, widths))
 
 
 def cut(network: nn.Module, groups: Sequence[Group], kept: Mapping[str, IntArray]) -> nn.Module:
-    """Return a copy of `network` with only the kept filters, in the same mode and on the same device.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        The network that `groups` were found in, or one of the same architecture; it is not touched.
-    groups : sequence of Group
-        Its prunable groups.
-    kept : mapping of str to numpy.ndarray of int
-        By group name: indices of the filters that stay.
-
-    Raises
-    ------
-    PlanError
-        If `kept` names other filters than the groups have, or not the same number in every block.
-    """
+    """Return a copy of `network` with only the kept filters, in the same mode and on the same device."""
     for group in groups:
         _check_kept(group, kept)
     smaller = copy_network(network)
-    knife = _Knife(smaller)
+    knife = _Knife(smaller, groups)
     for member, gone in gone_channels(groups, kept):
         knife.remove(member, gone)
     return smaller
@@ -137,23 +94,36 @@ def gone_channels(groups: Sequence[Group], kept: Mapping[str, IntArray]) -> list
 class _Knife:
     """Removes channels from a network's layers, in place; a parameter of two layers is cut once and stays one."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, groups: Sequence[Group]) -> None:
         self._network = network
+        self._attention = attention_modules(network)
+        self._sizes = {
+            heads.layer: {member.multiplicity for member in group.members if member.side != "heads"}
+            for group in groups
+            for heads in group.members
+            if heads.side == "heads"
+        }
         self._done: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}  # by old tensor and axis: (old, new)
 
     def remove(self, member: Member, gone: IntArray) -> None:
         """Remove the channels `gone` from one side of one layer."""
-        parent_name, _, attribute = member.layer.rpartition(".")
-        parent = self._network.get_submodule(parent_name)
-        layer = getattr(parent, attribute)
+        layer = at(self._network, member.layer)
+        owner, _, attribute = member.layer.rpartition(".")
+        parent = self._network.get_submodule(owner)
         if isinstance(layer, Tensor):
             self._select(parent, attribute, member.axis, _stay(layer.shape[member.axis], gone))
+        elif member.side == "heads":
+            set_heads(
+                layer, len(member.channels), len(member.channels) - len(gone), self._sizes[member.layer]
+            )
         elif isinstance(layer, nn.Linear):
             self._cut_linear(layer, member.side, gone)
         elif isinstance(layer, Convolution):
             self._cut_convolution(layer, member.side, gone)
         else:
             self._cut_channelwise(layer, gone)
+        if self._attention and member.side == "out" and owner not in self._attention:
+            set_width(parent, member.channels.size, member.channels.size - len(gone))
 
     def _select(self, module: nn.Module, name: str, axis: int, stay: Tensor, blocks: int = 1) -> None:
         """Keep `stay` of one axis; with several blocks (rows of the weight), each keeps its own."""
@@ -191,7 +161,7 @@ class _Knife:
             layer.in_channels = layer.groups = len(stay) // multiplier
         elif (side == "out") != layer.transposed:
             self._select(layer, "weight", 0, stay)
-        else:  # each group of a grouped convolution has columns of its own
+        else:  # each group of a grouped convolution has its own columns
             self._select(layer, "weight", 1, stay % (channels // layer.groups), layer.groups)
         if side == "in":
             layer.in_channels = len(stay)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from generate.inputs.networks import TRACED_IMAGES, class_scores
+from generate.prune.attention import open_attention
 from generate.prune.labels import STAYS
 from generate.prune.operations import LabelledNetwork, Operations, produces_channels
 from popstats.arrays import IntArray as IntArray
 from popstats.errors import PlanError
 
-Side = Literal["in", "out"]
+Side = Literal["in", "out", "heads"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class Member:
     side: Side
     channels: IntArray  # (width, multiplicity): row f lists what goes with filter f
     axis: int = 0  # of a loose parameter: the axis along which its channels lie
+    macs: int = (
+        0  # of an attention module, whose heads are its channels here: products of each, for one input
+    )
 
     @property
     def multiplicity(self) -> int:
@@ -50,60 +54,56 @@ class ChannelGroup:
 
 
 @dataclass(frozen=True)
+class _Heads:
+    """What can go of an attention module."""
+
+    labels: Tensor  # of its heads
+    macs: int  # of the products of each
+
+
+@dataclass(frozen=True)
 class Dependencies:
     """What a network's forward passes say about its channels."""
 
     channel_groups: tuple[ChannelGroup, ...]
-    positions: dict[str, int]  # by layer: how often its kernel is applied to one input
     kept: dict[str, str]  # by producing layer whose channels all stay: why
 
 
 def find_dependencies(network: nn.Module, input_shape: tuple[int, int, int]) -> Dependencies:
-    """Return which channels of `network` go together, in training and in evaluation.
-
-    Raises
-    ------
-    PlanError
-        If it cannot take the input, or returns anything but one row of class scores per image.
-    """
-    shell = with_values(network)
-    labelled = LabelledNetwork(shell)
+    """Return which channels of a copy (from `with_values`) go together, in training and in evaluation."""
+    labelled = LabelledNetwork(network)
     operations = Operations(labelled)
-    positions: dict[str, int] = {}
+    macs: dict[str, int] = {}  # of evaluation, by attention module
     for training in (False, True):
-        operations.positions.clear()
         with operations:
-            output = class_scores(shell.train(training), input_shape)
-        positions = positions or dict(operations.positions)
+            output = class_scores(network.train(training), input_shape)
+        macs = macs or {name: held.macs // TRACED_IMAGES for name, held in labelled.heads.items()}
         scores = labelled.of(output)
         if scores is not None:
             labelled.labels.pin(scores, "it holds the class scores")
     for layer in labelled.weighted_layers() - operations.called:
         labelled.labels.pin(labelled.rows[layer], "it is never used")
+    heads = _heads(labelled, macs)
     axes = _axes(labelled)
     producers = {
-        name: place for place, (name, module) in enumerate(shell.named_modules()) if produces_channels(module)
+        name: place
+        for place, (name, module) in enumerate(network.named_modules())
+        if produces_channels(module)
     }
-    counts = {layer: count // TRACED_IMAGES for layer, count in positions.items()}
-    return Dependencies(tuple(_channel_groups(labelled, producers, axes)), counts, _kept(labelled, producers))
+    return Dependencies(tuple(_channel_groups(labelled, producers, axes, heads)), _kept(labelled, producers))
 
 
 def copy_network(network: nn.Module) -> nn.Module:
-    """Return a copy, also where hooks of torch.nn.utils have left computed weights on its layers."""
+    """Return a copy with open attention, also where hooks of torch.nn.utils have left computed weights on its layers."""
     computed = [
         held for module in network.modules() for held in vars(module).values() if isinstance(held, Tensor)
     ]
-    return copy.deepcopy(network, {id(held): held.detach().clone() for held in computed if not held.is_leaf})
+    memo = {id(held): held.detach().clone() for held in computed if not held.is_leaf}
+    return open_attention(copy.deepcopy(network, memo))
 
 
 def with_values(network: nn.Module) -> nn.Module:
-    """Return a copy on the CPU; what lies on the meta device gets values.
-
-    Raises
-    ------
-    PlanError
-        If it has lazy layers that no input has shaped yet.
-    """
+    """Return a copy on the CPU with open attention; what lies on the meta device gets values."""
     lazy = [
         name
         for name, held in _held(network)
@@ -114,7 +114,7 @@ def with_values(network: nn.Module) -> nn.Module:
             f"network {type(network).__name__}: {lazy[0]} is lazy; run the network once on an image first."
         )
     meta = {id(held): _filled(held) for _, held in _held(network) if held.is_meta}
-    return copy.deepcopy(network, meta) if meta else copy_network(network).cpu()
+    return open_attention(copy.deepcopy(network, meta)) if meta else copy_network(network).cpu()
 
 
 def _held(network: nn.Module) -> list[tuple[str, Tensor]]:
@@ -138,11 +138,24 @@ def _axes(labelled: LabelledNetwork) -> dict[str, int]:
     return axes
 
 
+def _heads(labelled: LabelledNetwork, macs: Mapping[str, int]) -> dict[str, _Heads]:
+    """Return each attention module's heads; pin those that its products do not agree about."""
+    found = {}
+    for name, heads in labelled.heads.items():
+        products = [list(dict.fromkeys(labelled.labels.find(rows).tolist())) for rows in heads.labels]
+        if STAYS in products[0] or any(rows != products[0] for rows in products):
+            for rows in heads.labels:
+                labelled.labels.pin(rows, f"the heads of {name} are not its own")
+        else:
+            found[name] = _Heads(torch.tensor(products[0]), macs[name] // len(products[0]))
+    return found
+
+
 def _channel_groups(
-    labelled: LabelledNetwork, producers: dict[str, int], axes: dict[str, int]
+    labelled: LabelledNetwork, producers: dict[str, int], axes: dict[str, int], heads: Mapping[str, _Heads]
 ) -> Iterator[ChannelGroup]:
     """Yield sets of filters that drive the same layers equally often, ordered by their first producing layer."""
-    places = _places(labelled, axes)
+    places = _places(labelled, axes) + [(name, "heads", held.labels) for name, held in heads.items()]
     filters: dict[int, list[tuple[int, int]]] = defaultdict(list)  # by label: (place, channel)
     for place, (_, _, labels) in enumerate(places):
         for channel, label in enumerate(labels.tolist()):
@@ -155,7 +168,7 @@ def _channel_groups(
         if any(places[place][0] in producers for place, _ in held if places[place][1] == "out"):
             alike[tuple(place for place, _ in held)].append([channel for _, channel in held])
     found = [
-        _channel_group([places[p] for p in key], np.array(rows), producers, axes)
+        _channel_group([places[p] for p in key], np.array(rows), producers, axes, heads)
         for key, rows in alike.items()
     ]
     yield from sorted(found, key=lambda channels: _place(channels, producers))
@@ -169,7 +182,8 @@ def _places(labelled: LabelledNetwork, axes: dict[str, int]) -> list[tuple[str, 
         if name in labelled.columns:
             places.append((name, "in", labelled.labels.find(labelled.columns[name])))
     for name, axis in axes.items():
-        along = labelled.loose[name].movedim(axis, 0).flatten(1)[:, 0]
+        labels = labelled.loose[name]
+        along = labels.movedim(axis, 0).reshape(labels.shape[axis], -1)[:, 0]
         places.append((name, "out", labelled.labels.find(along)))
     return places
 
@@ -179,6 +193,7 @@ def _channel_group(
     channels: IntArray,
     producers: dict[str, int],
     axes: dict[str, int],
+    heads: Mapping[str, _Heads],
 ) -> ChannelGroup:
     keys = list(dict.fromkeys((name, side) for name, side, _ in places))
     made = [name for name, side in keys if side == "out" and name in producers]
@@ -188,7 +203,8 @@ def _channel_group(
     members = []
     for name, side in keys:
         columns = [p for p, place in enumerate(places) if place[:2] == (name, side)]
-        members.append(Member(name, side, channels[:, columns], axes.get(name, 0)))
+        macs = heads[name].macs if side == "heads" else 0
+        members.append(Member(name, side, channels[:, columns], axes.get(name, 0), macs))
     return ChannelGroup(tuple(members), layers)
 
 

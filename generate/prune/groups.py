@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from torch import nn
 
-from generate.prune.dependency_graph import ChannelGroup, IntArray, Member, find_dependencies
+from generate.prune.attention import at
+from generate.prune.dependency_graph import ChannelGroup, IntArray, Member, find_dependencies, with_values
 from generate.prune.operations import Convolution, is_depthwise
 from popstats.errors import PlanError
 
@@ -24,6 +25,7 @@ class Group:
     width: int  # Filters before pruning.
     layers: tuple[str, ...]  # All producing layers that it ties together, in `named_modules()` order.
     step: int = 1  # Widths must be multiples of it (more than 1 at grouped convolutions).
+    least: int = 1  # Smallest width; where it is no multiple of the step, the next one.
     # Every place where its channels live.
     members: tuple[Member, ...] = field(default=(), repr=False, compare=False)
     # (width,); Block of each filter, 0 .. step - 1; the same number of filters stays in every block.
@@ -33,35 +35,12 @@ class Group:
 def find_groups(
     network: nn.Module, input_shape: tuple[int, int, int], keep: Sequence[str] = ()
 ) -> tuple[Group, ...]:
-    """Return the prunable groups of `network`, ordered by their first producing layer.
-
-    The input and the class scores are never prunable, nor are channels that an operation mixes in a way that no filter
-    of them can go (matrix products of activations, recurrence, parts of fixed sizes), nor what grouped convolutions tie
-    together entirely. The network itself is not touched: a copy takes two images in evaluation and in training mode.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        A classifier.
-    input_shape : tuple of int
-        Channels, height and width of one input.
-    keep : sequence of str
-        Layers (or modules that hold layers) whose output channels must all stay.
-
-    Returns
-    -------
-    tuple of Group
-        Names and order depend on `named_modules()` alone.
-
-    Raises
-    ------
-    PlanError
-        If the network cannot be pruned by groups, with the reason, or `keep` names no layer.
-    """
-    _check_keep(keep, [name for name, _ in network.named_modules()])
-    found = find_dependencies(network, input_shape)
+    """Return the prunable groups of a copy of `network`, ordered by their first producing layer, without a proof."""
+    shell = with_values(network)
+    check_keep(keep, [name for name, _ in shell.named_modules()])
+    found = find_dependencies(shell, input_shape)
     free = [channels for channels in found.channel_groups if not _is_kept(channels, keep)]
-    groups = tuple(_unique_names(list(_prunable(free, network))))
+    groups = tuple(_unique_names(list(_prunable(free, shell))))
     if not groups:
         reasons = "; ".join(
             f"{layer}: {reason}" for layer, reason in list(found.kept.items())[:REASONS_SHOWN]
@@ -72,7 +51,8 @@ def find_groups(
     return groups
 
 
-def _check_keep(keep: Sequence[str], names: Iterable[str]) -> None:
+def check_keep(keep: Sequence[str], names: Iterable[str]) -> None:
+    """Refuse names of layers that the network does not have."""
     legal = set(names) - {""}
     unknown = [name for name in keep if name not in legal]
     if unknown:
@@ -82,7 +62,12 @@ def _check_keep(keep: Sequence[str], names: Iterable[str]) -> None:
 
 def _is_kept(channels: ChannelGroup, keep: Sequence[str]) -> bool:
     places = [member.layer for member in channels.members if member.side == "out"]
-    return any(place == name or place.startswith(f"{name}.") for place in places for name in keep)
+    return any(is_inside(place, keep) for place in places)
+
+
+def is_inside(layer: str, keep: Sequence[str]) -> bool:
+    """Return whether a layer is one of the modules in `keep`, or inside one."""
+    return any(layer == name or layer.startswith(f"{name}.") for name in keep)
 
 
 def _prunable(found: Iterable[ChannelGroup], network: nn.Module) -> Iterator[Group]:
@@ -90,8 +75,9 @@ def _prunable(found: Iterable[ChannelGroup], network: nn.Module) -> Iterator[Gro
         width = len(channels.members[0].channels)
         blocks = _blocks(channels, network, width)
         if blocks is not None and int(blocks.max()) + 1 < width:
+            step = int(blocks.max()) + 1
             yield Group(
-                channels.layers[0], width, channels.layers, int(blocks.max()) + 1, channels.members, blocks
+                channels.layers[0], width, channels.layers, step, members=channels.members, blocks=blocks
             )
 
 
@@ -117,8 +103,7 @@ def _blocks(channel_group: ChannelGroup, network: nn.Module, width: int) -> IntA
 
 def _divisions(network: nn.Module, member: Member) -> tuple[int, int] | None:
     """Return into how many blocks, of how many channels, the member's layer divides this side; None if not."""
-    parent, _, attribute = member.layer.rpartition(".")
-    layer = getattr(network.get_submodule(parent), attribute)
+    layer = at(network, member.layer)
     if isinstance(layer, Convolution) and layer.groups > 1 and not is_depthwise(layer):
         channels = layer.in_channels if member.side == "in" else layer.out_channels
         return layer.groups, channels // layer.groups

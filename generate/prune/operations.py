@@ -6,9 +6,10 @@ the reason. So a group that is found is right wherever the rules are, and what t
 
 from __future__ import annotations
 
+import math
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from generate.prune.attention import attention_modules, head_sizes
 from generate.prune.labels import STAYS, Labels, spread
 
 Convolution = nn.modules.conv._ConvNd
@@ -29,8 +31,8 @@ Normalisation = (
     nn.PReLU,
 )
 
-# Larger parameters that are used like features are taken for constants.
-LARGEST_LOOSE = 2**18
+# Larger parameters that are used like features are taken for constants; positions of ViT-H/14 have 1.75 million values.
+LARGEST_LOOSE = 2**21
 
 _SPATIAL = re.compile(
     r"_?(?:adaptive_)?(?:max_pool|avg_pool|upsample_\w+?|reflection_pad|replication_pad)(\d)d\w*"
@@ -46,33 +48,18 @@ _MOVES = {
     "repeat_interleave", "flip", "pixel_shuffle", "pixel_unshuffle", "numpy_T", "mT", "mH", "ravel", "broadcast_to",
 }  # fmt: skip
 _RESHAPES = {
-    "view",
-    "reshape",
-    "_unsafe_view",
-    "_reshape_alias",
-    "view_as",
-    "reshape_as",
-    "flatten",
-    "unflatten",
-    "ravel",
-}
+    "view", "reshape", "_unsafe_view", "_reshape_alias", "view_as", "reshape_as", "flatten", "unflatten", "ravel",
+}  # fmt: skip
 _REDUCTIONS = {
     "mean", "sum", "amax", "amin", "max", "min", "var", "std", "prod", "norm", "linalg_vector_norm", "logsumexp", "argmax",
     "argmin", "any", "all", "var_mean", "std_mean", "nansum", "nanmean", "count_nonzero", "median", "aminmax",
 }  # fmt: skip
 _ALONG = {
-    "softmax",
-    "log_softmax",
-    "_softmax",
-    "_log_softmax",
-    "cumsum",
-    "cumprod",
-    "logcumsumexp",
-    "cummax",
-    "cummin",
-}
+    "softmax", "log_softmax", "_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp", "cummax", "cummin",
+}  # fmt: skip
 # Under inference mode these would be taken apart step by step in time.
-_WHOLE = {"lstm", "gru", "rnn_tanh", "rnn_relu", "scaled_dot_product_attention"}
+_WHOLE = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
+_ATTENTION = "scaled_dot_product_attention"
 
 
 def is_depthwise(module: nn.Module) -> bool:
@@ -85,6 +72,14 @@ def produces_channels(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | Convolution) and not is_depthwise(module)
 
 
+@dataclass
+class Heads:
+    """What the products of one attention module say about its heads."""
+
+    labels: list[Tensor] = field(default_factory=list)  # of each product: one label per head
+    macs: int = 0  # of all products, over the batch
+
+
 class LabelledNetwork:
     """The labels of a network's parameters and buffers, by layer."""
 
@@ -95,8 +90,15 @@ class LabelledNetwork:
         self.loose: dict[str, Tensor] = {}  # by parameter or buffer of no standard layer: one for each value
         self._weights: dict[int, str] = {}
         self._own: dict[int, Tensor] = {}
+        self.heads: dict[str, Heads] = {}  # by attention module
+        self.attending: list[
+            tuple[str, set[int]]
+        ] = []  # attention modules that run, and sizes of their heads
         for name, module in network.named_modules():
             self._label_layer(name, module)
+        for name, module in attention_modules(network).items():
+            module.register_forward_pre_hook(partial(self._attend, (name, set(head_sizes(module).values()))))
+            module.register_forward_hook(lambda *_: self.attending.pop() and None)
         held = [*network.named_parameters(), *network.named_buffers()]
         self._names = {id(t): name for name, t in held if t.is_floating_point()}
 
@@ -127,7 +129,7 @@ class LabelledNetwork:
         for tensor in own:
             if tensor.shape == (count,):
                 self._hold(tensor, self.rows[name])
-        if not own:  # no tensor of its own tells an operation which layer it belongs to
+        if not own:  # without a parameter an operation cannot tell which layer it belongs to
             module.register_forward_pre_hook(partial(self._meet, self.rows[name]))
 
     def _meet(self, rows: Tensor, module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -138,6 +140,9 @@ class LabelledNetwork:
             self.labels.pin(rows, "what it normalises has other channels")
         else:
             self.labels.tie(rows, self.labels.along(labels, axis))
+
+    def _attend(self, entry: tuple[str, set[int]], module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self.attending.append(entry)
 
     def _hold(self, tensor: Tensor, labels: Tensor) -> None:
         self.labels.tie(self._own.setdefault(id(tensor), labels), labels)
@@ -161,6 +166,10 @@ class LabelledNetwork:
                 self.labels.pin(held[layer], "its weight is used outside its layer")
             return None
         return self._own[id(tensor)] if id(tensor) in self._own else self._loose(tensor)
+
+    def is_parameter(self, tensor: Tensor) -> bool:
+        """Return whether this is a parameter or buffer, not features."""
+        return id(tensor) in self._names
 
     def _loose(self, tensor: Tensor) -> Tensor | None:
         name = self._names.get(id(tensor))
@@ -195,7 +204,6 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.network, self.labels = network, network.labels
         self.called: set[str] = set()  # layers whose weights were used
-        self.positions: Counter[str] = Counter()  # by layer: values of each output channel, over the batch
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -258,11 +266,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.labels.tie(self.network.columns[layer], read)
         if call.get("bias") is not None:
             self.labels.tie(rows, self._of(call["bias"]))
-        transposed = "transpose" in call.name or call.get("transposed", False)
         self.called.add(layer)
-        self.positions[layer] += (
-            images.numel() // len(read) if transposed else call.result.numel() // len(rows)
-        )
         return spread(rows, axis, call.result.shape)
 
     def channelwise(self, call: _Call) -> Tensor:
@@ -284,7 +288,11 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if len(call["normalized_shape"]) > 1:
             self._pin(call.tensors, call.name)
             return None
-        return self.channelwise(call)
+        labels = self._of(call["input"])
+        if not self._stays_in_heads(labels, [labels.dim() - 1]):
+            return self.channelwise(call)
+        self._pin(call.tensors[1:], call.name)  # all heads have the same scales
+        return labels
 
     def spatial(self, call: _Call) -> Any:
         """Pass pooling, padding and resizing, which take each channel for itself."""
@@ -329,12 +337,21 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         labels = self._of(call.tensors[0])
         if call.name in _RESHAPES:
             moved = labels.reshape(call.result.shape)
-            self._straighten(moved)
+            if not self._shapes_heads(labels, moved):
+                self._straighten(moved)
             return moved
         if call.name in ("view_as", "reshape_as", "expand_as"):
             return labels.expand(call.result.shape)
         arguments = [labels if argument is call.tensors[0] else argument for argument in call.args]
         return call.func(*arguments, **call.kwargs)
+
+    def _shapes_heads(self, before: Tensor, after: Tensor) -> bool:
+        """Return whether an attention module takes channels apart into heads, or moves them."""
+        if not self.network.attending:
+            return False
+        _, sizes = self.network.attending[-1]
+        axes = self.labels.axes(after)
+        return len(self.labels.axes(before)) > 1 or any(after.shape[axis] in sizes for axis in axes)
 
     def _straighten(self, labels: Tensor) -> None:
         """Where a reshape spreads filters over several axes: only whole slices of the longest can go."""
@@ -372,7 +389,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         labels, dimension = self._of(call.tensors[0]), call.get("dim", 0) % call.tensors[0].dim()
         outputs = [call.result] if isinstance(call.result, Tensor) else call.result
         whole = len(outputs) == 1 and outputs[0].shape == labels.shape
-        if not whole and self.labels.varies(labels, dimension):
+        if not whole and self.labels.varies(labels, dimension) and not self.network.attending:
             return self._refused(call)
         return self._parts(call, labels, dimension)
 
@@ -424,8 +441,10 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         labels, dimensions = self._of(call.tensors[0]), call.get("dim")
         if isinstance(dimensions, int):
             dimensions = [dimensions]
-        if any(self.labels.varies(labels, d) for d in dimensions or range(labels.dim())):
-            return self._refused(call)
+        reduced = [d % labels.dim() for d in dimensions or range(labels.dim())]
+        if any(self.labels.varies(labels, d) for d in reduced) and not self._stays_in_heads(labels, reduced):
+            # Attention weights are averaged over heads for those who look at them; nothing should compute with them.
+            return None if self.network.attending else self._refused(call)
         for dimension in dimensions or range(labels.dim()):
             labels = labels.narrow(dimension, 0, 1)
         return _each(call.result, lambda out: labels.reshape(out.shape))
@@ -433,9 +452,60 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def runs_along(self, call: _Call) -> Any:
         """Pass softmax and cumulative sums along places; along channels they pin them."""
         labels = self._of(call.tensors[0])
-        if self.labels.varies(labels, call["dim"]):
+        varies = self.labels.varies(labels, call["dim"])
+        if varies and not self._stays_in_heads(labels, [call["dim"] % labels.dim()]):
             return self._refused(call)
         return _each(call.result, lambda out: labels)
+
+    # Attention
+
+    def _stays_in_heads(self, labels: Tensor, dimensions: Sequence[int]) -> bool:
+        """Tie the dimensions of a head where an operation over them leaves heads apart; return whether it does."""
+        apart = bool(self.network.attending) and bool(set(self.labels.axes(labels)) - set(dimensions))
+        for dimension in dimensions if apart else ():
+            self.labels.tie_across(labels, dimension)
+        return apart
+
+    def multiplies(self, call: _Call) -> Tensor | None:
+        """Let heads of an attention module go as a whole; what other products of activations mix stays."""
+        parts = [self._of(tensor) for tensor in call.tensors]
+        dimensions = call.result.dim()
+        heads = {d for part in parts for d in self.labels.axes(_pad(part, dimensions)) if d < dimensions - 2}
+        if not self.network.attending or len(heads) != 1 or min(part.dim() for part in parts[:2]) < 3:
+            self._pin(call.tensors, call.name)
+            return None
+        (axis,) = heads
+        padded = [_pad(part, dimensions) for part in parts]
+        factors = 3 if call.name == _ATTENTION else 2
+        masks = [part for part in padded[factors:] if self.labels.varies(part, axis)]
+        rows, *others = (self.labels.along(part, axis) for part in [*padded[:factors], *masks])
+        if any(len(other) not in (1, len(rows)) for other in others):
+            self._pin(call.tensors, call.name)
+            return None
+        for other in others:
+            self.labels.tie(rows, other)
+        found = self.network.heads.setdefault(self.network.attending[-1][0], Heads())
+        found.labels.append(rows)
+        left, right = call.tensors[0].shape, call.tensors[1].shape
+        if call.name == _ATTENTION:  # queries by keys, and their weights by values
+            found.macs += math.prod(left[:-1]) * right[-2] * (left[-1] + call.result.shape[-1])
+        else:
+            found.macs += call.result.numel() * left[-1]
+        return spread(rows, axis, call.result.shape)
+
+    def looks_up(self, call: _Call) -> Any:
+        """Move what a table holds for each place; its rows stay."""
+        table, labels = call.tensors[0], self._of(call.tensors[0])
+        indexed = (
+            [0] if call.name == "embedding" else [d for d, i in enumerate(call["indices"]) if i is not None]
+        )
+        if any(self.labels.varies(labels, d) for d in indexed):
+            if not self.network.is_parameter(table):
+                return self._refused(call)
+            for dimension in indexed:
+                self.labels.tie_across(labels, dimension)
+        arguments = [labels if argument is table else argument for argument in call.args]
+        return call.func(*arguments, **call.kwargs)
 
 
 _RULES: dict[str, Callable[[Operations, _Call], Any]] = {
@@ -443,6 +513,8 @@ _RULES: dict[str, Callable[[Operations, _Call], Any]] = {
     **{f"conv{t}{d}d": Operations.weighted for t in ("", "_transpose") for d in (1, 2, 3)},
     **dict.fromkeys(("batch_norm", "instance_norm", "group_norm"), Operations.channelwise),
     **dict.fromkeys(("layer_norm", "rms_norm"), Operations.layer_norm),
+    **dict.fromkeys(("matmul", "bmm", _ATTENTION), Operations.multiplies),
+    **dict.fromkeys(("index", "embedding"), Operations.looks_up),
     "prelu": Operations.channelwise,
     **dict.fromkeys(_SAME_SHAPE, Operations.same_shape),
     **dict.fromkeys(_MOVES, Operations.moves),

@@ -1,4 +1,4 @@
-"""For people who prune in a script of their own: groups that are proven, cuts, and networks read back."""
+"""The public functions, for scripts that prune by themselves: verified groups, cuts, and networks loaded again."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from torch import Tensor, nn
 
 from generate.prune import cut as cutting
 from generate.prune import groups as grouping
+from generate.prune.attention import attention_modules, set_heads, set_width
 from generate.prune.cost_forms import derive_costs
 from generate.prune.dependency_graph import copy_network
 from generate.prune.groups import Group
 from generate.prune.operations import Convolution, Normalisation, channel_count, is_depthwise, sides
 from popstats.errors import PlanError
+
+FUSED = 3  # queries, keys and values in one layer
 
 
 def find_groups(
@@ -111,8 +114,15 @@ def load_subnetwork(recipe_json: str | Path, weights: str | Path, network: nn.Mo
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise PlanError(f"{recipe_json}, {weights}: expected a recipe and its weights; {error}") from error
     smaller = copy_network(network)
+    attention = attention_modules(smaller)
     for name, module in smaller.named_modules():
+        before = _outputs(module)
         _take_shapes(module, name, held, recipe.get("layers", {}).get(name, {}))
+        owner = name.rpartition(".")[0]
+        if attention and owner not in attention:
+            set_width(smaller.get_submodule(owner), before, _outputs(module))
+    for name, module in attention.items():
+        _take_heads(module, name, recipe)
     try:
         smaller.load_state_dict(held)
     except RuntimeError as error:
@@ -120,6 +130,19 @@ def load_subnetwork(recipe_json: str | Path, weights: str | Path, network: nn.Mo
     for name, layer in recipe.get("layers", {}).items():
         _check_layer(smaller, name, layer["channels"])
     return smaller.eval()
+
+
+def _outputs(module: nn.Module) -> int:
+    return sides(module)[1] if isinstance(module, nn.Linear | Convolution) else 0
+
+
+def _take_heads(attention: nn.Module, name: str, recipe: Mapping[str, Any]) -> None:
+    """Tell an attention module how many heads the group of its first layer keeps."""
+    for group, width in recipe.get("widths", {}).items():
+        layer = recipe.get("layers", {}).get(group, {"channels": width, "of": width})
+        each = layer["channels"] // width
+        if each > 1 and group.startswith(f"{name}." if name else ""):
+            set_heads(attention, layer["of"] // each, width, (each, each // FUSED))
 
 
 def _check_layer(network: nn.Module, name: str, channels: int) -> None:

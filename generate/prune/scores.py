@@ -1,4 +1,4 @@
-"""Filter scores: how much each filter of a group matters, by the usual criteria; higher is kept longer.
+"""Filter scores: how much each filter of a group matters, by the usual criteria; filters with higher scores are kept longer.
 
 The scores are computed by torch-pruning's importance classes. `l1`, `l2` and `fpgm` look at the filters themselves
 (the output side of every producing layer of the group), `bn_scale` at the group's batch norms, `taylor` at every
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch_pruning.pruner import function, importance
 
-from generate.prune.dependency_graph import Member
+from generate.prune.attention import at
+from generate.prune.dependency_graph import Member, copy_network
 from generate.prune.groups import Group
 from generate.prune.operations import Convolution, is_depthwise
 from popstats.errors import PlanError
@@ -41,6 +42,7 @@ def score_filters(
         raise PlanError(f"criterion {criterion!r} is unknown: expected one of {', '.join(CRITERIA)}.")
     if criterion == "random":
         return _random_scores(groups, seed)
+    network = copy_network(network)
     if criterion == "taylor":
         _fill_gradients(network, backpropagate)
     scorer = _scorer(criterion)
@@ -100,9 +102,8 @@ class _Entry(tuple[Any, list[int]]):
 
     @classmethod
     def of(cls, network: nn.Module, member: Member) -> _Entry | None:
-        """Return the entry of one member; None for what has no importance of its own."""
-        parent, _, attribute = member.layer.rpartition(".")
-        layer = getattr(network.get_submodule(parent), attribute)
+        """Return the entry of one member; None for what has no importance itself."""
+        layer = at(network, member.layer)
         pruning = _pruning_function(layer, member.side)
         if pruning is None:
             return None

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from generate.inputs.networks import NETWORK_ERRORS, first_line, without_fast_attention
+from generate.prune.attention import at
 from generate.prune.cut import cut, gone_channels
 from generate.prune.dependency_graph import IntArray, copy_network, with_values
 from generate.prune.groups import Group
@@ -37,13 +38,7 @@ TOLERANCE = {torch.float32: 5e-3, torch.float64: 1e-6}
 def verify_cuts(
     network: nn.Module, input_shape: tuple[int, ...], groups: Sequence[Group], predict: Costs
 ) -> None:
-    """Make a few random cuts, and compare each with the silenced original and with its predicted costs.
-
-    Raises
-    ------
-    PlanError
-        If one differs, with the layers to keep.
-    """
+    """Make a few random cuts; refuse groups whose cut differs from the silenced original or from its predicted costs."""
     proof = _Proof(network, input_shape, groups, predict)
     for recipe in range(proof.recipes):
         reason = proof.fault(groups, recipe)
@@ -137,7 +132,7 @@ class _Proof:
 
 
 def _images(count: int, shape: tuple[int, ...]) -> Tensor:
-    """Return noise on a ground of its own for each image, which pooling does not average away."""
+    """Return noise on a different background for each image, which pooling does not average away."""
     generator = torch.Generator().manual_seed(0)
     ground = torch.randn(count, shape[0], *[1] * (len(shape) - 1), generator=generator)
     return ground + torch.randn(count, *shape, generator=generator)
@@ -164,8 +159,8 @@ def _random_recipe(
     kept = {}
     for group in groups:
         most = group.width // group.step
-        least = min(LEAST_NORMALISED, most) if group.name in normalised else 1
-        quota = rng.choice([least, most - 1, rng.integers(least, most + 1)]) if group.name in pruned else most
+        least = min(LEAST_NORMALISED, most - 1) if group.name in normalised else 1
+        quota = rng.choice([least, most - 1, rng.integers(least, most)]) if group.name in pruned else most
         parts = [rng.permutation(np.flatnonzero(group.blocks == b))[:quota] for b in range(group.step)]
         kept[group.name] = np.sort(np.concatenate(parts))
     return kept
@@ -187,10 +182,9 @@ def silence(
     """Let no layer read the filters that are not kept, in place; return the norms and what they are to leave out."""
     norms: list[tuple[nn.Module, IntArray]] = []
     for member, gone in gone_channels(groups, kept):
-        parent, _, attribute = member.layer.rpartition(".")
-        layer = getattr(network.get_submodule(parent), attribute)
+        layer = at(network, member.layer)
         if member.side == "in":
-            _unplug(layer, torch.from_numpy(gone))
+            _unplug(cast(nn.Module, layer), torch.from_numpy(gone))
         elif isinstance(layer, OVER_CHANNELS):
             norms.append((layer, gone))
     return norms
@@ -274,6 +268,8 @@ class _Silence(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._normalise(func, args, -1)
         if self._now and name == "group_norm" and args[1] == 1:
             return self._normalise(func, args, 1)
+        if name == "scaled_dot_product_attention" and len(args) > 4:
+            args = (*args[:4], 0.0, *args[5:])
         if name.endswith("dropout"):
             return args[0]
         result = func(*args, **(kwargs or {}))

@@ -1,15 +1,17 @@
-"""What a search is measured against: the recipes that engineers would take without one, on the same budget."""
+"""The recipes that engineers would take without a study or a search, on the same budget."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 from torch import Tensor, nn
 
 from generate.plan import SearchPlan
 from generate.prune.cost_forms import CostModel
+from generate.prune.dependency_graph import with_values
 from generate.prune.groups import Group
 from popstats.arrays import FloatArray, IntArray
 from popstats.errors import PlanError
@@ -19,6 +21,95 @@ from popstats.planning.propose import Problem, meet_budget
 BANDS = (0.002, 0.005, 0.01, 0.02, 0.05)
 # Half-range of the logarithms of the shares that a random recipe keeps.
 RANDOM_RANGE = 1.0
+# Halvings of a baseline's one number: more than the widths of any network tell apart.
+BISECTIONS = 50
+# How far from its regime's target a baseline may cost, as a share of the original: as recipes at most.
+FARTHEST_BASELINE = 0.08
+TINY = 1e-300  # keeps layers of zeros from dividing by zero
+
+
+def baseline_widths(
+    name: str, costs: CostModel, network: nn.Module | None, axis: str, target: float
+) -> IntArray:
+    """Return the widths of a baseline of a population, shape (G,).
+
+    ``uniform`` keeps the same share everywhere; ``erk`` (Erdos-Renyi kernel, Evci et al. 2020, arXiv 1911.11134) keeps
+    shares in proportion to (inputs + outputs + kernel) / (inputs * outputs * kernel); ``global`` keeps the largest
+    weights of the whole network, and ``lamp`` those of the largest layer-adaptive scores (Lee et al. 2021,
+    arXiv 2010.07611). With 2:4, layers of which half or less is to stay carry the pattern.
+    """
+    shares = _SHARES[name](costs, network)
+    units, least = costs.full_widths // costs.steps, costs.least // costs.steps
+    original = costs.original_macs if axis == "macs" else costs.original_params
+
+    def widths(scale: float) -> IntArray:
+        whole = np.clip(np.rint(shares(scale) * units).astype(np.int64), least, units)
+        return np.asarray(whole * costs.steps)
+
+    def excess(scale: float) -> float:
+        counted = costs.macs(widths(scale)) if axis == "macs" else costs.params(widths(scale))
+        return float(counted[0] / original - (1 - target))
+
+    low, high = 0.0, 1.0
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess(middle) < 0 else (low, middle)
+    best = min((low, high), key=lambda scale: abs(excess(scale)))
+    if abs(excess(best)) > FARTHEST_BASELINE:
+        raise PlanError(
+            f"baselines: {name!r} comes no nearer to a reduction of {target:g} than {target - excess(best):.3f}; leave "
+            "it out, or choose another regime."
+        )
+    return widths(best)
+
+
+# From one number between 0 (nothing stays) and 1 (everything does) to the share of each width that stays, (G,).
+Shares = Callable[[float], FloatArray]
+
+
+def _uniform(costs: CostModel, network: nn.Module | None) -> Shares:
+    return lambda scale: np.full(len(costs.groups), scale)
+
+
+def _erdos_renyi(costs: CostModel, network: nn.Module | None) -> Shares:
+    shapes = [weights.shape for weights in _layer_weights(costs, network)]
+    raw = np.array([sum(shape) / np.prod(shape) for shape in shapes])
+    return lambda scale: np.minimum(scale * raw / raw.min(), 1.0)
+
+
+def _global(costs: CostModel, network: nn.Module | None) -> Shares:
+    return _above_threshold([np.sort(np.abs(weights).ravel()) for weights in _layer_weights(costs, network)])
+
+
+def _lamp(costs: CostModel, network: nn.Module | None) -> Shares:
+    squares = [np.sort(np.square(weights).ravel()) for weights in _layer_weights(costs, network)]
+    return _above_threshold([s / np.maximum(np.cumsum(s[::-1])[::-1], TINY) for s in squares])
+
+
+def _above_threshold(scores: Sequence[FloatArray]) -> Shares:
+    """Return the shares of each layer's scores (ascending) that are among the highest of all."""
+    ranked = np.sort(np.concatenate(scores))
+
+    def shares(scale: float) -> FloatArray:
+        threshold = ranked[min(round((1 - scale) * len(ranked)), len(ranked) - 1)]
+        return np.array([1 - np.searchsorted(one, threshold) / len(one) for one in scores])
+
+    return shares
+
+
+_SHARES: dict[str, Callable[[CostModel, nn.Module | None], Shares]] = {
+    "uniform": _uniform,
+    "erk": _erdos_renyi,
+    "global": _global,
+    "lamp": _lamp,
+}
+
+
+def _layer_weights(costs: CostModel, network: nn.Module | None) -> list[FloatArray]:
+    assert network is not None
+    shell = with_values(network)
+    modules = [shell.get_submodule(group.name) for group in costs.groups]
+    return [cast(Tensor, module.weight).detach().double().cpu().numpy() for module in modules]
 
 
 def search_problem(search: SearchPlan, costs: CostModel) -> Problem:

@@ -88,17 +88,15 @@ class CostSurfaces:
     @cached_property
     def is_plain(self) -> bool:
         """Whether every width from 1 to the full one is allowed."""
-        return self.bands is None and bool((self.units == 1).all())
+        return self.bands is None and bool((self.smallest == 1).all())
 
     @cached_property
     def smallest(self) -> IntArray:
         """Smallest width of each group, shape (G,)."""
-        if self.bands is None:
-            return self.units
-        wanted = np.array([low for low, _ in self.bands]) * self.costs.full_widths / self.units
-        return np.minimum(np.maximum(np.ceil(wanted - 1e-9), 1) * self.units, self.costs.full_widths).astype(
-            np.int64
-        )
+        lowest = [0.0] * len(self.units) if self.bands is None else [low for low, _ in self.bands]
+        wanted = np.maximum(np.array(lowest) * self.costs.full_widths - 1e-9, self.costs.least)
+        whole = np.maximum(np.ceil(wanted / self.units), 1) * self.units
+        return np.asarray(np.minimum(whole, self.costs.full_widths), dtype=np.int64)
 
     @cached_property
     def largest(self) -> IntArray:

@@ -51,8 +51,8 @@ class RefinedSpec:
         same_target = self.target is None or math.isclose(self.target, target, abs_tol=1e-6)
         if not same_target or self.axis not in (None, axis):
             raise PlanError(
-                f"{where}: refined for a reduction of {self.target} on the axis {self.axis}, asked for {target} on "
-                f"{axis}. Ask for the regime of the file, or refine again."
+                f"{where}: refined for a reduction of {self.target} on the axis {self.axis}, used at {target} on "
+                f"{axis}. Use the regime of the file, or refine again."
             )
 
     def bands(self, names: Sequence[str], where: str) -> tuple[Band, ...] | None:

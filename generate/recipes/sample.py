@@ -43,7 +43,7 @@ MCB_RANGE = math.log(2)
 ROWS_AT_ONCE = 2048
 REDRAWS = 100
 FRUITLESS_REDRAWS, HOPELESS_REDRAWS = 10, 2
-"""So many places in a row without one new recipe mean that there is none; fewer if there has never been any."""
+"""This many places in a row without one new recipe mean that there is none; fewer if there has never been any."""
 
 
 @dataclass(frozen=True)
@@ -76,18 +76,18 @@ def sample_recipes(
 ) -> Recipes:
     """Draw `count` different recipes of one regime."""
     drawn = _space(space, costs, axis=axis, target=target, mcb_range=mcb_range, round_to=round_to)
-    return _sample(drawn, space, count, tolerance, rng)
-
-
-def _sample(space: RecipeSpace, name: str, count: int, tolerance: float, rng: np.random.Generator) -> Recipes:
     allowed = tolerance
     while True:
-        collected = _Collected(space, count, allowed, rng)
+        collected = _Collected(drawn, count, allowed, rng)
         found = collected.fill()
         if found == count:
             return collected.recipes(tolerance)
         if found or allowed >= LOOSEST_TOLERANCE:
-            raise _too_few(space, name, count, found, allowed)
+            raise PlanError(
+                f"space {space}: expected {count} different recipes, found {found} within {allowed:.1%} of the budget. "
+                f"Ask for fewer, widen the space or choose another target; feasible are "
+                f"{range_on_budget(drawn.surfaces, drawn.budgets)}."
+            )
         allowed *= 2
 
 
@@ -96,12 +96,9 @@ def mcb_correlations(widths: IntArray, costs: CostModel) -> tuple[tuple[str, flo
     # mCB is confounded with single groups, late ones above all: what looks like an effect of mCB among these
     # recipes may be an effect of those widths.
     macs, params = costs.both(widths)
-    table = np.column_stack([np.log(macs / params), widths]).astype(np.float64)
-    table -= table.mean(axis=0)
-    spread = np.sqrt(np.square(table).sum(axis=0))
-    products = table[:, 1:].T @ table[:, 0]
-    scale = spread[1:] * spread[0]
-    correlations = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
+    with np.errstate(invalid="ignore"):  # a width that never changes has no correlation
+        table = np.corrcoef(np.vstack([np.log(macs / params), widths.T]))
+    correlations = np.nan_to_num(table[0, 1:])
     order = np.argsort(-np.abs(correlations), kind="stable")
     return tuple((costs.groups[i].name, float(correlations[i])) for i in order)
 
@@ -132,14 +129,6 @@ def _refined_space(
         low, high = (math.log(max(end, 1e-9)) for end in spec.mcb)
         return StratifiedSpace(bounded, budgets, (low, high), spec.std)
     return RandomSpace(bounded, budgets) if spec.std is None else StdSpace(bounded, budgets, spec.std)
-
-
-def _too_few(space: RecipeSpace, name: str, count: int, found: int, tolerance: float) -> PlanError:
-    return PlanError(
-        f"space {name}: expected {count} different recipes, found {found} within {tolerance:.1%} of the budget. "
-        f"Ask for fewer, widen the space or choose another target; feasible are "
-        f"{range_on_budget(space.surfaces, space.budgets)}."
-    )
 
 
 class _Collected:
@@ -218,14 +207,10 @@ class _KnownRows:
 
     def add_new(self, keys: NDArray[np.uint64]) -> BoolArray:
         """Return which keys are new (the first of equal ones is), and remember them."""
-        order = np.argsort(keys, kind="stable")
-        ordered = keys[order]
-        first = np.ones(len(ordered), dtype=bool)
-        first[1:] = ordered[1:] != ordered[:-1]
+        first = np.zeros(len(keys), dtype=bool)
+        first[np.unique(keys, return_index=True)[1]] = True
         for run in self.sorted_runs:
-            first &= run[np.minimum(np.searchsorted(run, ordered), len(run) - 1)] != ordered
+            first &= run[np.minimum(np.searchsorted(run, keys), len(run) - 1)] != keys
         if first.any():
-            self.sorted_runs.append(ordered[first])
-        new = np.zeros(len(keys), dtype=bool)
-        new[order] = first
-        return new
+            self.sorted_runs.append(np.sort(keys[first]))
+        return first

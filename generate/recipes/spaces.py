@@ -67,10 +67,10 @@ class RecipeSpace(ABC):
     def draw(
         self, requests: SingleArray, attempt: int, rng: np.random.Generator
     ) -> tuple[SingleArray, BoolArray]:
-        """Return kept fractions, shape (n, G), and which rows lie where they were asked to, shape (n,)."""
+        """Return kept fractions, shape (n, G), and which rows lie where requested, shape (n,)."""
 
     def holds(self, requests: SingleArray, rounded: Rounded, attempt: int) -> BoolArray:
-        """Return which rows still lie where they were asked to, whatever they cost, after rounding."""
+        """Return which rows still lie where requested after rounding, whatever they cost."""
         return np.ones(len(requests), dtype=bool)
 
     def achieved_std(self, rounded: Rounded) -> FloatArray:
@@ -150,7 +150,7 @@ class StdSpace(RecipeSpace):
     def draw(
         self, requests: SingleArray, attempt: int, rng: np.random.Generator
     ) -> tuple[SingleArray, BoolArray]:
-        """Return kept fractions along random directions, as far out as their STD asks for (bisection)."""
+        """Return kept fractions along random directions, as far out as their STD requires (bisection)."""
         direction = self.directions(len(requests), rng)
         low = np.zeros(len(requests), dtype=np.float32)
         high = np.full(len(requests), AMPLITUDES[-1], dtype=np.float32)
@@ -194,7 +194,7 @@ class StratifiedSpace(RecipeSpace):
         return np.stack([low + (high - low) * strata[0], strata[1]], axis=1).astype(np.float32)
 
     def again(self, requests: SingleArray, redraw: int, rng: np.random.Generator) -> SingleArray:
-        """Return requests nearer to the smallest STD at the same log mCB; in the end, quite new ones."""
+        """Return requests nearer to the smallest STD at the same log mCB; in the end, entirely new ones."""
         if redraw >= SAME_MCB_REDRAWS:
             return self.requests(len(requests), rng)
         return requests * np.array([1.0, 0.5], dtype=np.float32)
@@ -211,7 +211,7 @@ class StratifiedSpace(RecipeSpace):
         return kept, solved
 
     def holds(self, requests: SingleArray, rounded: Rounded, attempt: int) -> BoolArray:
-        """Return where log mCB is still near the one asked for, and the STD in its band, if there is one."""
+        """Return where log mCB is still near the requested value, and the STD in its band, if there is one."""
         near = np.ones(len(requests), dtype=bool)
         if len(self.budgets) == 1 and attempt < STRICT_ATTEMPTS:
             costs, (low, high) = self.surfaces.costs, self.log_mcb

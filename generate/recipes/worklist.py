@@ -1,23 +1,28 @@
-"""The trainings that a plan asks for: recipes drawn once, each training with its identity and its place in the plan."""
+"""The trainings of a plan: recipes drawn once, each training with its identity and its place in the plan."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-from generate.plan import Plan, RecipePlan, TrainingSettings
+from generate.plan import FILTERS, Plan, PruningPlan, TrainingSettings
 from generate.prune.cost_forms import CostModel
+from generate.recipes.baselines import baseline_widths
 from generate.recipes.sample import Recipes, sample_recipes
 from popstats.errors import PlanError
 
 # Recipes drawn twice are drawn again this often before a space counts as exhausted.
 REDRAWS = 5
+
+# What the space of a baseline's trainings begins with; its name follows.
+BASELINE = "baseline:"
 
 # What stands for the block of a search's trainings, and of those that confirm its winner.
 SEARCH, CONFIRMATION = -1, -2
@@ -36,12 +41,12 @@ class Place:
 class Training:
     """One training of one recipe."""
 
-    block: int  # which [[recipes]] block of the plan asked for it, or SEARCH, or CONFIRMATION
+    block: int  # its [[recipes]] block in the plan, or SEARCH, or CONFIRMATION
     axis: str
     target: float  # reduction
     space: str  # that its recipe was drawn from
     criterion: str  # filter score
-    widths: tuple[int, ...]  # channels kept in each group
+    widths: tuple[int, ...]  # channels kept in each group, or weights in each layer
     ratios_requested: tuple[float, ...]  # fraction to remove of each group, before rounding
     macs: int
     params: int
@@ -80,13 +85,12 @@ def canonical_json(content: Mapping[str, Any]) -> str:
 
 
 def recipe_identity(
-    original_id: str,
-    dataset: str,
-    input_size: str,
+    place: Place,
     widths: Mapping[str, int],
     technique: str,
     criterion: str,
     settings: TrainingSettings,
+    pruning: PruningPlan = FILTERS,
 ) -> dict[str, Any]:
     """Return what makes a recipe the same recipe: everything that decides its accuracy except the seed.
 
@@ -95,13 +99,8 @@ def recipe_identity(
     training: dict[str, Any] = {"technique": technique, **settings.identity()}
     if technique != "scratch":
         training["criterion"] = criterion
-    return {
-        "original_id": original_id,
-        "dataset": dataset,
-        "input_size": input_size,
-        "widths": dict(widths),
-        "training": training,
-    }
+    identity = {**asdict(place), "widths": dict(widths), "training": training}
+    return identity if pruning.kind == "filters" else {**identity, "pruning": asdict(pruning)}
 
 
 def subnetwork_identity(identity: Mapping[str, Any], seed: int | None = None) -> str:
@@ -111,18 +110,22 @@ def subnetwork_identity(identity: Mapping[str, Any], seed: int | None = None) ->
 
 
 def make_worklist(
-    plan: Plan, costs: CostModel, *, place: Place, existing: Sequence[Training] = ()
+    plan: Plan,
+    costs: CostModel,
+    *,
+    place: Place,
+    network: nn.Module | None = None,  # whose weights tell some baselines apart: the original network
+    existing: Sequence[Training] = (),
 ) -> tuple[Training, ...]:
-    """Return all trainings that the plan asks for, the existing ones first and unchanged."""
-    # New ones are interleaved over blocks and regimes, so that every regime fills up evenly and the time that
-    # remains can be told from the time that passed.
-    taken = {training.subnetwork_id for training in existing}
+    """Return all trainings of the plan, the existing ones first and unchanged."""
+    # New ones are interleaved over blocks and regimes, so that every regime fills up evenly and the remaining
+    # time can be estimated from the time that passed.
+    drawing = _Drawing(plan, costs, place, network, existing, {t.subnetwork_id for t in existing})
     keyed: list[tuple[float, Training]] = []
     for number, block in enumerate(plan.recipes):
         for target in block.regimes:
-            recipes = _draw_regime(plan, number, target, costs, place, existing, taken)
+            recipes = drawing.regime(number, target)
             for position, new in enumerate(recipes):
-                taken.update(training.subnetwork_id for training in new)
                 keyed += [((position + 0.5) / len(recipes), training) for training in new]
     keyed.sort(key=lambda entry: entry[0])
     added = (replace(training, index=len(existing) + i) for i, (_, training) in enumerate(keyed))
@@ -133,96 +136,104 @@ def with_identities(
     trainings: Sequence[Training], plan: Plan, costs: CostModel, place: Place
 ) -> tuple[Training, ...]:
     """Return the trainings as those of the original network that `place` names."""
-    names = [group.name for group in costs.groups]
-    return tuple(_identified(training, names, plan, place) for training in trainings)
-
-
-def _identified(training: Training, names: Sequence[str], plan: Plan, place: Place) -> Training:
-    identity = recipe_identity(
-        place.original_id,
-        place.dataset,
-        place.input_size,
-        dict(zip(names, training.widths, strict=True)),
-        training.technique,
-        training.criterion,
-        plan.retraining[training.technique],
-    )
-    return replace(
-        training,
-        subnetwork_id=subnetwork_identity(identity, training.seed),
-        recipe_id=subnetwork_identity(identity),
-    )
-
-
-def _draw_regime(
-    plan: Plan,
-    number: int,  # of the block
-    target: float,
-    costs: CostModel,
-    place: Place,
-    existing: Sequence[Training],
-    taken: Set[str],  # subnetwork_ids
-) -> list[list[Training]]:
-    """Return the trainings that a regime of a block lacks, by recipe; fewer recipes if the space has no more."""
-    block = plan.recipes[number]
-    held = {t.widths: t for t in existing if t.block == number and math.isclose(t.target, target)}
-    found = {widths: _trainings_of(plan, number, one, costs, place, taken) for widths, one in held.items()}
-    for attempt in range(REDRAWS):
-        missing = block.count - len(found)
-        if missing <= 0:
-            break
-        rng = np.random.default_rng([plan.seed, number, round(target * 1e6), len(held), attempt])
-        for one in _as_trainings(_sample(block, number, target, costs, missing, rng), block, number, target):
-            # A recipe that another block trains in just the same way does not count.
-            if one.widths not in found and (new := _trainings_of(plan, number, one, costs, place, taken)):
-                found[one.widths] = new
-    return list(found.values())
-
-
-def _sample(
-    block: RecipePlan, number: int, target: float, costs: CostModel, count: int, rng: np.random.Generator
-) -> Recipes:
-    try:
-        return sample_recipes(
-            block.space,
-            costs,
-            axis=block.axis,
-            target=target,
-            count=count,
-            rng=rng,
-            mcb_range=math.log(block.mcb_range),
-            round_to=block.round_to,
+    names, identified = [group.name for group in costs.groups], []
+    for training in trainings:
+        widths, settings = dict(zip(names, training.widths, strict=True)), plan.retraining[training.technique]
+        identity = recipe_identity(
+            place, widths, training.technique, training.criterion, settings, plan.pruning
         )
-    except PlanError as error:
-        said = str(error).removeprefix("regime: ")
-        raise PlanError(f"recipes[{number}], regimes: {target:g}: {said}") from error
+        subnetwork_id = subnetwork_identity(identity, training.seed)
+        recipe_id = subnetwork_identity(identity)
+        identified.append(replace(training, subnetwork_id=subnetwork_id, recipe_id=recipe_id))
+    return tuple(identified)
 
 
-def _as_trainings(drawn: Recipes, block: RecipePlan, number: int, target: float) -> Iterator[Training]:
-    for widths, ratios, macs, params in zip(
-        drawn.widths.tolist(), drawn.ratios_requested.tolist(), drawn.macs, drawn.params, strict=True
-    ):
-        yield Training(
-            block=number,
-            axis=block.axis,
-            target=target,
-            space=block.space,
-            criterion=block.criterion,
-            widths=tuple(widths),
-            ratios_requested=tuple(round(ratio, 6) for ratio in ratios),
-            macs=int(macs),
-            params=int(params),
-        )
+@dataclass(frozen=True)
+class _Drawing:
+    """What a worklist is drawn from, and the ids of the trainings in it so far."""
 
+    plan: Plan
+    costs: CostModel
+    place: Place
+    network: nn.Module | None
+    existing: Sequence[Training]
+    taken: set[str]
 
-def _trainings_of(
-    plan: Plan, number: int, recipe: Training, costs: CostModel, place: Place, taken: Set[str]
-) -> list[Training]:
-    """Return a recipe's trainings, one per technique and seed, that nothing else in the plan asks for."""
-    block = plan.recipes[number]
-    wanted = [
-        replace(recipe, technique=technique, seed=seed)
-        for technique in block.retraining
-        for seed in range(block.seeds)
-    ]
-    return [t for t in with_identities(wanted, plan, costs, place) if t.subnetwork_id not in taken]
+    def regime(self, number: int, target: float) -> list[list[Training]]:
+        """Return the trainings that a regime of block `number` lacks, by recipe; fewer if the space has no more."""
+        block = self.plan.recipes[number]
+        held = {t.widths: t for t in self._held(number, target, block.space)}
+        found = {widths: self._new(one) for widths, one in held.items()}
+        for attempt in range(REDRAWS):
+            missing = block.count - len(found)
+            if missing <= 0:
+                break
+            rng = np.random.default_rng([self.plan.seed, number, round(target * 1e6), len(held), attempt])
+            for one in self._as_trainings(self._sample(number, target, missing, rng), number, target):
+                # A recipe that another block trains in just the same way does not count.
+                if one.widths not in found and (new := self._new(one)):
+                    found[one.widths] = new
+        baselines = [self._new(self._baseline(name, number, target)) for name in block.baselines]
+        return [*found.values(), *(new for new in baselines if new)]
+
+    def _held(self, number: int, target: float, space: str) -> Iterator[Training]:
+        for training in self.existing:
+            if (training.block, training.space) == (number, space) and math.isclose(training.target, target):
+                yield training
+
+    def _new(self, recipe: Training) -> list[Training]:
+        """Take a recipe's trainings, one per technique and seed, that nothing else in the plan has taken."""
+        block = self.plan.recipes[recipe.block]
+        wanted = [
+            replace(recipe, technique=technique, seed=seed)
+            for technique in block.retraining
+            for seed in range(block.seeds)
+        ]
+        identified = with_identities(wanted, self.plan, self.costs, self.place)
+        new = [training for training in identified if training.subnetwork_id not in self.taken]
+        self.taken.update(training.subnetwork_id for training in new)
+        return new
+
+    def _sample(self, number: int, target: float, count: int, rng: np.random.Generator) -> Recipes:
+        block = self.plan.recipes[number]
+        try:
+            return sample_recipes(
+                block.space,
+                self.costs,
+                axis=block.axis,
+                target=target,
+                count=count,
+                rng=rng,
+                mcb_range=math.log(block.mcb_range),
+                round_to=block.round_to,
+            )
+        except PlanError as error:
+            said = str(error).removeprefix("regime: ")
+            raise PlanError(f"recipes[{number}], regimes: {target:g}: {said}") from error
+
+    def _baseline(self, name: str, number: int, target: float) -> Training:
+        """Return a baseline's recipe: the one that it has already, or else the one of the network's weights."""
+        space = f"{BASELINE}{name}"
+        held = next(self._held(number, target, space), None)
+        if held is not None:
+            return held
+        widths = baseline_widths(name, self.costs, self.network, self.plan.recipes[number].axis, target)[None]
+        ratios = 1 - widths / self.costs.full_widths
+        made = Recipes(widths, ratios, *self.costs.both(widths), np.zeros(1, dtype=bool))
+        return replace(next(self._as_trainings(made, number, target)), space=space)
+
+    def _as_trainings(self, drawn: Recipes, number: int, target: float) -> Iterator[Training]:
+        block = self.plan.recipes[number]
+        rows = drawn.widths.tolist(), drawn.ratios_requested.tolist(), drawn.macs, drawn.params
+        for widths, ratios, macs, params in zip(*rows, strict=True):
+            yield Training(
+                block=number,
+                axis=block.axis,
+                target=target,
+                space=block.space,
+                criterion=block.criterion,
+                widths=tuple(widths),
+                ratios_requested=tuple(round(ratio, 6) for ratio in ratios),
+                macs=int(macs),
+                params=int(params),
+            )

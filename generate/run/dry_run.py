@@ -1,21 +1,20 @@
-"""The pre-flight: what a plan would make, where its regimes lie, and about how long it takes. Writes nothing."""
+"""The dry run: what a plan would make, where its regimes lie, and about how long it takes. Writes nothing."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import dataclasses
 import time
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from generate.inputs.images import Split
 from generate.plan import Plan, TrainingSettings
 from generate.prune.cost_forms import CostModel, group_lines
+from generate.prune.masks import dense_layers, prune_network
 from generate.recipes.baselines import search_problem
 from generate.recipes.feasible import feasible_range
 from generate.recipes.sample import TOLERANCE, mcb_correlations
@@ -27,54 +26,82 @@ from generate.train.device import default_workers
 from generate.train.loop import evaluate, fresh_weights, train, training_steps
 from generate.train.original import read_weights
 from generate.train.subnetwork import TRAIN_LOSS_IMAGES
-from popstats.arrays import IntArray
-from popstats.errors import PlanError
 from popstats.planning.propose import schedule, smallest_gain
 
-# Trainings timed for the estimate, spread over the plan's range of MACs, and the steps that are timed of each.
-TIMED = 3
+# Trainings timed for the estimate, spread over the plan's range of MACs; steps that are timed of each; test images.
+TIMED, TIMED_STEPS, TIMED_TEST_IMAGES = 3, 12, 256
 
 
-TIMED_STEPS = 12
+class _Job(NamedTuple):
+    """One training whose time is estimated."""
+
+    widths: Sequence[int]
+    macs: int
+    settings: TrainingSettings
+    evaluations: float = 1.0  # passes over the test images
 
 
-TIMED_TEST_IMAGES = 256
-
-
-def print_dry_run(plan: Plan, device: torch.device, workers: int | None, pilot: Path | None = None) -> int:
-    """Print the plan's groups, regimes, number of trainings and estimated time; what a pilot's fit says of them."""
+def print_dry_run(plan: Plan, device: torch.device, workers: int | None) -> int:
+    """Print the plan's groups, regimes, number of trainings and estimated time."""
     torch.set_num_threads(1)
     prepared = survey(plan, download=False)
-    trainings = prepared.trainings
     _print_groups(plan, prepared)
-    _print_regimes(plan, prepared.costs, trainings)
-    if pilot is not None:
-        print_pilot(pilot, trainings)
-    count = min(workers or default_workers(device), len(trainings))
-    seconds = estimated_seconds(prepared, trainings, device) / count
-    print(
-        f"{len(trainings)} trainings with {count} workers on {device}: about {duration(seconds)}, "
-        f"{_original_first(prepared, device)}."
-    )
+    _print_regimes(plan, prepared.costs, prepared.trainings)
+    # Test images are passed after training, and twice before it unless from scratch.
+    jobs = [
+        _Job(t.widths, t.macs, plan.retraining[t.technique], 1 if t.technique == "scratch" else 3)
+        for t in prepared.trainings
+    ]
+    _print_time(prepared, jobs, workers, device)
     return 0
 
 
-def _original_first(prepared: PreparedPlan, device: torch.device) -> str:
-    """Say what the original network takes, before the trainings."""
-    source = prepared.plan.original.source
-    if source != "train":
-        if not source.startswith("torchvision:"):
-            read_weights(source)
-        return f"after the original network, which is read ({source}), not trained"
-    return f"after about {duration(original_seconds(prepared, device))} for the original network"
+def _print_time(
+    prepared: PreparedPlan, jobs: Sequence[_Job], workers: int | None, device: torch.device
+) -> None:
+    source, costs = prepared.plan.original.source, prepared.costs
+    first = f"after the original network, which is read ({source}), not trained"
+    if source == "train":
+        original = _Job(costs.full_widths.tolist(), costs.original_macs, prepared.plan.original.training)
+        seconds = _seconds(prepared, [original], device)
+        first = f"after about {duration(seconds)} for the original network"
+    elif not source.startswith("torchvision:"):
+        read_weights(source)  # refuses what is not there
+    count = min(workers or default_workers(device), len(jobs))
+    seconds = _seconds(prepared, jobs, device) / count
+    print(f"{len(jobs)} trainings with {count} workers on {device}: about {duration(seconds)}, {first}.")
 
 
-def original_seconds(prepared: PreparedPlan, device: torch.device) -> float:
-    """Return the seconds that the original network's training takes, from timing a few steps."""
-    settings, costs = prepared.plan.original.training, prepared.costs
-    widths, macs = tuple(map(int, costs.full_widths)), costs.original_macs
-    step, test = _time_one(prepared, widths, macs, settings, device)
-    return _steps(prepared, settings, macs) * step + test
+def _seconds(prepared: PreparedPlan, jobs: Sequence[_Job], device: torch.device) -> float:
+    """Return the seconds that all trainings take on one worker, from timing a few steps of a few widths."""
+    by_macs = sorted(jobs, key=lambda job: job.macs)
+    places = np.linspace(0.1, 0.9, min(TIMED, len(jobs))) * (len(jobs) - 1)
+    timed = {job.macs: _time_one(prepared, job, device) for job in (by_macs[round(p)] for p in places)}
+    macs, images = sorted(timed), len(prepared.images.train)
+    total = 0.0
+    for job in jobs:
+        step, test = (np.interp(job.macs, macs, [timed[m][k] for m in macs]) for k in (0, 1))
+        total += training_steps(job.settings, job.macs, images) * step + job.evaluations * test
+    return float(total)
+
+
+def _time_one(prepared: PreparedPlan, job: _Job, device: torch.device) -> tuple[float, float]:
+    """Return the seconds of one step and of one pass over the test images."""
+    images, groups = prepared.images, prepared.costs.groups
+    scores = {group.name: torch.ones(group.width) for group in groups}
+    network = prune_network(prepared.network, groups, scores, job.widths, prepared.plan.pruning)
+    fresh_weights(network, 0)
+    network.to(device)
+    share = TIMED_STEPS / max(1, len(images.train) // job.settings.batch_size)
+    short = dataclasses.replace(job.settings, epochs=share, training_macs=None)
+    for _ in range(2):  # the first pass warms up
+        started = time.perf_counter()
+        train(network, images, short, macs=job.macs, seed=0, device=device)
+        step = (time.perf_counter() - started) / TIMED_STEPS
+    sample = Split(images.test.images[:TIMED_TEST_IMAGES], images.test.labels[:TIMED_TEST_IMAGES])
+    started = time.perf_counter()
+    evaluate(network, images, sample, device=device, shift=images.test_shift)
+    return step, (time.perf_counter() - started) * len(images.test) / len(sample)
 
 
 def _print_groups(plan: Plan, prepared: PreparedPlan) -> None:
@@ -86,10 +113,17 @@ def _print_groups(plan: Plan, prepared: PreparedPlan) -> None:
     )
     print(
         f"{costs.original_macs:,} MACs, {costs.original_params:,} parameters, {len(costs.groups)} "
-        "dependency groups:"
+        f"{'dependency groups' if plan.pruning.kind == 'filters' else 'layers to prune'}:"
     )
     for line in group_lines(costs):
         print(f"  {line}")
+    if plan.pruning.kind != "filters":
+        if dense := dense_layers(prepared.network, costs.groups, plan.pruning):
+            print(f"  Layers that stay dense: {dense}.")
+        print(
+            "  width: number of weights; step: widths are multiples of it. MACs count non-zero weights and are theoretical."
+        )
+        return
     print(
         "  A layer belongs to the groups of its inputs and of its outputs, so the shares add up to more than 100 %; "
         "step: widths are multiples of it."
@@ -102,33 +136,40 @@ def _print_regimes(plan: Plan, costs: CostModel, trainings: tuple[Training, ...]
     for training in trainings:
         regimes.setdefault((training.axis, training.target, training.space), []).append(training)
     print(
-        f"{'regime':>12} {'space':<12} {'trainings':>9} {'recipes':>8} {'MACs left':>15} "
+        f"{'regime':>12} {'space':<16} {'trainings':>9} {'recipes':>8} {'MACs left':>15} "
         f"{'parameters left':>16} {'mCB':>12}  closest group"
     )
     for (axis, target, space), held in sorted(regimes.items()):
         widths = np.unique(np.array([training.widths for training in held]), axis=0)
         macs = costs.macs(widths) / costs.original_macs
         params = costs.params(widths) / costs.original_params
-        mcb = macs / params
-        ranges = " ".join(f"{low:>7.1%}..{high:<6.1%}" for low, high in (_ends(macs), _ends(params)))
+        mcb, closest = macs / params, "-"
+        if len(widths) > 2:
+            name, correlation = mcb_correlations(widths, costs)[0]
+            closest = f"{name} (correlation {correlation:+.2f})"
+        ranges = " ".join(f"{share.min():>7.1%}..{share.max():<6.1%}" for share in (macs, params))
         print(
-            f"{axis:>6} {target:>5.2f} {space:<12.12} {len(held):>9} {len(widths):>8} {ranges} "
-            f"{mcb.min():>5.2f}..{mcb.max():<5.2f}  "
-            f"{_confounder(costs, widths)}"
+            f"{axis:>6} {target:>5.2f} {space:<16.16} {len(held):>9} {len(widths):>8} {ranges} "
+            f"{mcb.min():>5.2f}..{mcb.max():<5.2f}  {closest}"
         )
-        missed = _off_target(axis, target, macs, params)
-        if missed:
+        if missed := _off_target(axis, target, macs, params):
             print(
-                f"{'':>13}{missed} of these recipes miss the target by more than 0.5 %: whole filters allow no less"
+                f"{'':>13}{missed} recipes miss the target by more than 0.5 %: the steps of the widths are too coarse"
             )
     print(
         "  closest group: the width most correlated with log mCB; near +1 or -1 its effect cannot be separated from "
         "that of mCB."
     )
     print("Feasible ranges (STD: standard deviation of the pruning ratios over groups):")
+    if plan.pruning.kind == "weights":
+        print(f"  Floor: every filter keeps at least {plan.pruning.floor} weights.")
     blocks = {(t.axis, t.target): plan.recipes[t.block].round_to for t in trainings}
     for (axis, target), round_to in sorted(blocks.items()):
         print(f"{axis:>6} {target:>5.2f} {feasible_range(costs, axis, target, round_to)}")
+    if {"global", "lamp"} & {name for block in plan.recipes for name in block.baselines}:
+        print(
+            "The baselines global and lamp go by the original's weights: those above are of an untrained network."
+        )
     techniques = Counter(training.technique for training in trainings)
     print("Retraining: " + ", ".join(f"{name} {count}" for name, count in sorted(techniques.items())))
 
@@ -138,130 +179,6 @@ def _off_target(axis: str, target: float, macs: np.ndarray, params: np.ndarray) 
     kept = {"macs": [macs], "params": [params], "both": [macs, params]}[axis]
     worst = np.max([np.abs(1.0 - share - target) for share in kept], axis=0)
     return int((worst > TOLERANCE + 1e-12).sum())
-
-
-def _ends(values: np.ndarray) -> tuple[float, float]:
-    return float(values.min()), float(values.max())
-
-
-def _confounder(costs: CostModel, widths: IntArray) -> str:
-    """Name the group whose width goes along with mCB most: its effect cannot be told from mCB's."""
-    if len(widths) < 3:
-        return "-"
-    name, correlation = mcb_correlations(widths, costs)[0]
-    return f"{name} (correlation {correlation:+.2f})"
-
-
-def estimated_seconds(prepared: PreparedPlan, trainings: tuple[Training, ...], device: torch.device) -> float:
-    """Return the seconds that all trainings take on one worker, from timing a few steps of a few widths."""
-    by_macs = sorted(trainings, key=lambda training: training.macs)
-    chosen = [
-        by_macs[round(share * (len(by_macs) - 1))]
-        for share in np.linspace(0.1, 0.9, min(TIMED, len(by_macs)))
-    ]
-    settings = prepared.plan.retraining
-    timed = {t.macs: _time_one(prepared, t.widths, t.macs, settings[t.technique], device) for t in chosen}
-    macs = sorted(timed)
-    steps = np.interp([t.macs for t in trainings], macs, [timed[m][0] for m in macs])
-    tests = np.interp([t.macs for t in trainings], macs, [timed[m][1] for m in macs])
-    return float(
-        sum(
-            _steps(prepared, settings[t.technique], t.macs) * s + _evaluations(t) * e
-            for t, s, e in zip(trainings, steps, tests, strict=True)
-        )
-    )
-
-
-def _steps(prepared: PreparedPlan, settings: TrainingSettings, macs: int) -> float:
-    return training_steps(settings, macs, len(prepared.images.train))
-
-
-def _evaluations(training: Training) -> int:
-    """Return the passes over the test images: after training, and twice before it unless from scratch."""
-    return 1 if training.technique == "scratch" else 3
-
-
-def _time_one(
-    prepared: PreparedPlan,
-    widths: tuple[int, ...],
-    macs: int,
-    settings: TrainingSettings,
-    device: torch.device,
-) -> tuple[float, float]:
-    """Return the seconds of one step and of one pass over the test images."""
-    import dataclasses
-
-    from generate.prune.cut import cut_to_widths
-
-    images = prepared.images
-    scores = {group.name: torch.ones(group.width) for group in prepared.costs.groups}
-    network = cut_to_widths(prepared.network, prepared.costs.groups, scores, widths)
-    fresh_weights(network, 0)
-    network.to(device)
-    share = TIMED_STEPS / max(1, len(images.train) // settings.batch_size)
-    short = dataclasses.replace(settings, epochs=share, training_macs=None)
-    for _ in range(2):  # the first pass warms up
-        started = time.perf_counter()
-        train(network, images, short, macs=macs, seed=0, device=device)
-        step = (time.perf_counter() - started) / TIMED_STEPS
-    sample = dataclasses.replace(
-        images.test,
-        images=images.test.images[:TIMED_TEST_IMAGES],
-        labels=images.test.labels[:TIMED_TEST_IMAGES],
-    )
-    started = time.perf_counter()
-    evaluate(network, images, sample, device=device, shift=images.test_shift)
-    return step, (time.perf_counter() - started) * len(images.test) / len(sample)
-
-
-#: Exit status of popstats where the fit's own diagnostics reject it; its answer comes all the same.
-_REJECTED = 3
-
-
-_COMMAND = (sys.executable, "-m", "popstats", "plan-size")
-
-
-def print_pilot(fit: Path, trainings: Sequence[Training], command: Sequence[str] = _COMMAND) -> None:
-    """Print, for each regime of the plan that the pilot fitted, how many recipes and seeds would do."""
-    print(f"What the pilot {fit} implies for these regimes:", flush=True)
-    answer = ask_popstats(fit, command)
-    if isinstance(answer, str):
-        print(f"  {answer}")
-        return
-    for axis, target in sorted({(t.axis, t.target) for t in trainings}):
-        found = [p for p in answer["plans"] if _is_of(p, answer["axis"], axis, target)]
-        sentence = (
-            found[0]["sentence"] if found else f"the pilot has no such regime on the {answer['axis']} axis."
-        )
-        print(f"{axis:>6} {target:>5.2f} {sentence} {_planned(axis, target, trainings)}")
-
-
-def _is_of(plan: dict[str, Any], fitted_axis: str, axis: str, target: float) -> bool:
-    return axis in (fitted_axis, "both") and abs(float(plan["regime"]) - target) < 1e-6
-
-
-def _planned(axis: str, target: float, trainings: Sequence[Training]) -> str:
-    held = [t for t in trainings if (t.axis, t.target) == (axis, target)]
-    recipes = len({tuple(t.widths) for t in held})
-    return f"This plan: {recipes:,} recipes, {len(held):,} trainings."
-
-
-def ask_popstats(fit: Path, command: Sequence[str] = _COMMAND) -> dict[str, Any] | str:
-    """Return what `popstats plan-size` answers, or a sentence where popstats cannot run here."""
-    if not fit.is_file():
-        raise PlanError(
-            f"--fit: expected a saved fit, got {fit}, which is not a file; `popstats fit -o FILE.nc` saves one"
-        )
-    asked = subprocess.run(
-        [*command, str(fit), "--regime", "all", "--json"], capture_output=True, text=True, check=False
-    )
-    if asked.returncode in (0, _REJECTED):
-        answer: dict[str, Any] = json.loads(asked.stdout)
-        return answer
-    reason = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
-    if "ModuleNotFoundError" in asked.stderr:
-        return f"popstats cannot run here ({reason}); install all of its packages, or plan where the fit was made."
-    raise PlanError(f"--fit: popstats cannot plan with {fit}: {reason.removeprefix('Error: ')}")
 
 
 def print_search_dry_run(plan: Plan, device: torch.device, workers: int | None, given: int) -> int:
@@ -283,15 +200,13 @@ def print_search_dry_run(plan: Plan, device: torch.device, workers: int | None, 
         f"search images. Confirmation: {search.confirm} fresh seeds of the winner and of {', '.join(search.baselines)}, "
         f"on {len(images.test):,} images that choose nothing."
     )
-    count = min(workers or default_workers(device), search.total)
-    settings, macs = plan.retraining[search.technique], int(costs.macs([widths])[0])
-    step, test = _time_one(prepared, widths, macs, settings, device)
     measured = len(images.validation) + min(len(images.train), TRAIN_LOSS_IMAGES)
-    evaluations = 1 + measured / len(images.test)
-    seconds = search.total * (_steps(prepared, settings, macs) * step + evaluations * test) / count
-    print(
-        f"{search.total} trainings with {count} workers on {device}: about {duration(seconds)}, "
-        f"{_original_first(prepared, device)}."
+    macs, settings = int(costs.macs([widths])[0]), plan.retraining[search.technique]
+    _print_time(
+        prepared,
+        [_Job(widths, macs, settings, 1 + measured / len(images.test))] * search.total,
+        workers,
+        device,
     )
     gain = smallest_gain(search.confirm, len(images.test))
     print(f"Smallest gain that these seeds and images are likely to show: about {gain:.1f} points.")

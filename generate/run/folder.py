@@ -1,4 +1,4 @@
-"""The run folder: what a population has so far, safe against being killed at any moment.
+"""The run folder: what a population has so far, safe against interruption at any moment.
 
 plan.toml  the plan as given                  plan.json           the plan resolved
 original/  weights and numbers                worklist.json       every training, with its place in the plan
@@ -380,7 +380,7 @@ def _no_lock(path: Path, error: OSError) -> RunFolderError:
     if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
         return RunFolderError(
             f"{path}: its file system has no file locks ({error.strerror}), which keep two processes from training the "
-            "same network. Switch them on (NFS 4, Lustre with `flock`), or choose a local folder with --out."
+            "same network. Enable them (NFS 4, Lustre with `flock`), or choose a local folder with --out."
         )
     return explain(error, path)
 

@@ -15,7 +15,9 @@ from generate.inputs.networks import planned_network
 from generate.plan import Plan
 from generate.prune.cost_forms import CostModel, derive_costs
 from generate.prune.groups import find_groups
+from generate.prune.masks import weight_costs
 from generate.recipes.baselines import search_problem
+from generate.recipes.feasible import feasible_range
 from generate.recipes.worklist import Place, Training, make_worklist, with_identities
 from generate.run.folder import RunFolder
 from generate.train.augmentation import check_augmentation, parse_augmentation
@@ -23,6 +25,7 @@ from generate.train.device import code_version, hardware
 from generate.train.original import (
     OriginalNumbers,
     check_source,
+    load_weights,
     make_original,
     measure_original,
     weights_bytes,
@@ -57,8 +60,11 @@ def survey(plan: Plan, folder: RunFolder | None = None, download: bool = True) -
         check_augmentation(settings.augmentation, images.input_shape, where)
     check_source(plan, images)
     network = planned_network(plan.network, classes=images.classes, input_shape=images.input_shape).eval()
-    groups = find_groups(network, images.input_shape, plan.network.keep)
-    costs = derive_costs(network, images.input_shape, groups)
+    if plan.pruning.kind == "filters":
+        groups = find_groups(network, images.input_shape, plan.network.keep)
+        costs = derive_costs(network, images.input_shape, groups)
+    else:
+        costs = weight_costs(network, images.input_shape, plan.pruning, plan.network.keep)
     if plan.search is not None:
         if len(images.test) < FEWEST_IMAGES:
             raise PlanError(
@@ -66,11 +72,11 @@ def survey(plan: Plan, folder: RunFolder | None = None, download: bool = True) -
                 f"{FEWEST_IMAGES}, half of the test images. A winner's gain cannot be measured on fewer."
             )
         search_problem(plan.search, costs)  # refuses a budget that no recipe meets
-    return PreparedPlan(plan, images, network, costs, _worklist(plan, images, costs, folder))
+    return PreparedPlan(plan, images, network, costs, _worklist(plan, images, network, costs, folder))
 
 
 def _worklist(
-    plan: Plan, images: ImageSet, costs: CostModel, folder: RunFolder | None
+    plan: Plan, images: ImageSet, network: nn.Module, costs: CostModel, folder: RunFolder | None
 ) -> tuple[Training, ...]:
     if folder is not None:
         folder.check_plan(plan)
@@ -80,7 +86,7 @@ def _worklist(
     # A plan that grows finds the original network there; in a new folder it is the same blank for all.
     original = (folder and folder.read_original()) or {"original_id": ""}
     place = Place(original["original_id"], images.name, images.input_size)
-    return make_worklist(plan, costs, place=place, existing=existing)
+    return make_worklist(plan, costs, place=place, network=network, existing=existing)
 
 
 def prepare(
@@ -92,23 +98,32 @@ def prepare(
     plan, images = prepared.plan, prepared.images
     folder.adopt_plan(plan)
     original = _original(folder, prepared, device)
-    folder.write_part("original/costs.json", prepared.costs.as_dict(prepared.network))
+    costs = prepared.costs.as_dict(prepared.network) | {"feasible": _feasible(prepared)}
+    folder.write_part("original/costs.json", costs)
     if folder.has_worklist_of(plan):
         return original
-    drawn = prepared.trainings
-    if (
-        drawn[: len(held := folder.read_worklist())] != held
-    ):  # another process has made the plan grow meanwhile
-        drawn = _worklist(plan, images, prepared.costs, folder)
+    drawn, held = prepared.trainings, folder.read_worklist()
+    baselines = any(block.baselines for block in plan.recipes)
+    if baselines:  # some go by the weights of the original network
+        load_weights(prepared.network, folder.weights_path.read_bytes(), str(folder.weights_path))
+    if baselines or drawn[: len(held)] != held:  # another process may have made the plan grow meanwhile
+        drawn = _worklist(plan, images, prepared.network, prepared.costs, folder)
     place = Place(original.original_id, images.name, images.input_size)
     trainings = with_identities(drawn, plan, prepared.costs, place)
-    folder.check_space(len(trainings) - len(folder.finished()), _kept_bytes(folder, plan))
+    kept = folder.weights_path.stat().st_size if plan.keep_weights == "all" else 0
+    folder.check_space(len(trainings) - len(folder.finished()), kept)
     folder.write_worklist(plan, trainings)
     return original
 
 
-def _kept_bytes(folder: RunFolder, plan: Plan) -> int:
-    return folder.weights_path.stat().st_size if plan.keep_weights == "all" else 0
+def _feasible(prepared: PreparedPlan) -> list[dict[str, Any]]:
+    """Return the log mCB that each planned regime can have: C3c needs both sides of its band within reach."""
+    blocks, costs = prepared.plan.recipes, prepared.costs
+    regimes = {(b.axis, target): b.round_to for b in blocks if b.axis != "both" for target in b.regimes}
+    return [
+        {"axis": axis, "target": target, "log_mcb": list(feasible_range(costs, axis, target, step).log_mcb)}
+        for (axis, target), step in regimes.items()
+    ]
 
 
 def _original(folder: RunFolder, prepared: PreparedPlan, device: torch.device) -> OriginalNumbers:
@@ -137,16 +152,12 @@ def _still_the_same(original: OriginalNumbers, images: ImageSet, folder: RunFold
     then = (original.dataset, original.input_size, original.n_test)
     now = (images.name, images.input_size, len(images.test))
     if then != now:
+        was, are = ("{} ({}, {} test images)".format(*images) for images in (then, now))
         raise RunFolderError(
-            f"{folder.path}: the images have changed since the original network was measured: then {_of_images(then)}, "
-            f"now {_of_images(now)}. Restore them, or start a new folder with --out."
+            f"{folder.path}: the images have changed since the original network was measured: then {was}, now {are}. "
+            "Restore them, or start a new folder with --out."
         )
     return original
-
-
-def _of_images(images: tuple[str, str, int]) -> str:
-    name, size, count = images
-    return f"{name} ({size}, {count} test images)"
 
 
 def worker_context(folder: RunFolder, device: torch.device) -> WorkerContext:

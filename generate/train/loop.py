@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from generate.inputs.images import ImageSet, Split
 from generate.plan import TrainingSettings
+from generate.prune.attention import attention_modules
 from generate.train.augmentation import parse_augmentation, shift_views
 from generate.train.device import memory_format
 from popstats.arrays import FloatArray
@@ -20,7 +21,7 @@ from popstats.errors import PopstatsError
 
 # One training step costs about three forward passes: forward, gradient of inputs, gradient of weights.
 PASSES_PER_STEP = 3
-# On a CPU 1,024 images of ResNet-8 are 64 MB an activation: more than the allocator can be told to keep.
+# On a CPU 1,024 images of ResNet-8 are 64 MB per activation: more than the allocator can be told to keep.
 EVALUATION_BATCH = {"cpu": 256, "cuda": 1024}
 # Statistics of batch norm are means over images and positions: these many fix them to a fraction of a percent.
 RECALIBRATION_IMAGES = 4096
@@ -29,21 +30,27 @@ TAYLOR_IMAGES = 1024
 TAYLOR_BATCH = 128
 # `steps` schedule: the rate falls to a tenth at 50 % and 75 % of the training (He et al. 2016, arXiv 1512.03385, CIFAR).
 STEPS_AT = (0.5, 0.75)
+# AdamW's largest peak rate, the norm that gradients of transformers are clipped to, and the spread of new tokens and
+# positions (as in ViT, arXiv 2010.11929, and DeiT, arXiv 2012.12877).
+ADAMW_RATE, CLIPPED_NORM, TOKEN_SPREAD = 3e-3, 1.0, 0.02
 # With n test images, accuracies up to chance + 2 standard errors cannot be told from guessing.
 CHANCE_ERRORS = 2.0
 
 
 class DivergenceError(PopstatsError):
-    """A training that ended nowhere: its loss is no number, or its network guesses. Recorded as a failed row."""
+    """A training that failed: its loss is not a number, or its network guesses. Recorded as a failed row."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """How a network does on a split."""
 
-    accuracy: float  # Percent.
-    loss: float  # Mean cross-entropy (nats).
-    n: int  # Images behind it (shifts of one image count once).
+    accuracy: float  # percent
+    loss: float  # mean cross-entropy (nats)
+    n: int  # images behind it (shifts of one image count once)
+    by_image: FloatArray = field(
+        default_factory=lambda: np.empty(0)
+    )  # accuracy on each image, percent, shape (n,)
 
 
 def training_epochs(settings: TrainingSettings, macs: int, images: int) -> float:
@@ -73,9 +80,21 @@ def _batch_size(settings: TrainingSettings, images: int) -> int:
     return min(settings.batch_size, images)
 
 
-def learning_rates(settings: TrainingSettings, steps: int) -> list[float]:
+def learning_rates(settings: TrainingSettings, steps: int, peak: float | None = None) -> list[float]:
     """Return the learning rate of each step, shape (steps,)."""
-    return [settings.learning_rate * _rate_share(settings, (step + 0.5) / steps) for step in range(steps)]
+    peak = settings.learning_rate if peak is None else peak
+    return [peak * _rate_share(settings, (step + 0.5) / steps) for step in range(steps)]
+
+
+def peak_rate(network: nn.Module, settings: TrainingSettings) -> float:
+    """Return the plan's learning rate; a rate that only SGD can take is lowered for transformers."""
+    return min(settings.learning_rate, ADAMW_RATE) if is_transformer(network) else settings.learning_rate
+
+
+def is_transformer(network: nn.Module) -> bool:
+    """Return whether a network has attention and no batch norm: AdamW trains it, SGD hardly does."""
+    norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    return not norms and bool(attention_modules(network))
 
 
 def _rate_share(settings: TrainingSettings, progress: float) -> float:
@@ -103,7 +122,7 @@ def train(
     batch_size = _batch_size(settings, len(images.train))
     per_epoch = len(images.train) // batch_size
     steps = training_steps(settings, macs, len(images.train))
-    rates = learning_rates(settings, steps)
+    rates = learning_rates(settings, steps, peak_rate(network, settings))
     optimizer = _optimizer(network, settings, device)
     network.to(memory_format=memory_format(device)).train()
     batches = _endless_batches(images, settings, batch_size, seed, device)
@@ -130,25 +149,40 @@ def _step(
     loss = functional.cross_entropy(outputs.float(), labels, label_smoothing=settings.label_smoothing)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
+    if isinstance(optimizer, torch.optim.AdamW):
+        nn.utils.clip_grad_norm_(network.parameters(), CLIPPED_NORM)
     optimizer.step()
     return loss.detach()
 
 
 def _optimizer(network: nn.Module, settings: TrainingSettings, device: torch.device) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum; no weight decay on batch norm, biases and other vectors."""
-    matrices = [p for p in network.parameters() if p.dim() > 1]
-    vectors = [p for p in network.parameters() if p.dim() <= 1]
+    """SGD with Nesterov momentum, AdamW for transformers; no weight decay on norms, biases, tokens and positions."""
+    transformer, fused = is_transformer(network), device.type in ("cpu", "cuda")
+    loose = {id(p) for p in _loose_parameters(network)} if transformer else set()
+    matrices = [p for p in network.parameters() if p.dim() > 1 and id(p) not in loose]
+    others = [p for p in network.parameters() if p.dim() <= 1 or id(p) in loose]
     groups = [
         {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": others, "weight_decay": 0.0},
     ]
+    groups = [group for group in groups if group["params"]]
+    if transformer:
+        return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=fused)
     return torch.optim.SGD(
-        [group for group in groups if group["params"]],
+        groups,
         lr=settings.learning_rate,
         momentum=settings.momentum,
         nesterov=settings.momentum > 0,
-        fused=device.type in ("cpu", "cuda"),
+        fused=fused,
     )
+
+
+def _loose_parameters(network: nn.Module) -> Iterator[nn.Parameter]:
+    """Yield what no layer multiplies by: class tokens, positions, tables of them, scales."""
+    layers = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
+    for module in network.modules():
+        if not isinstance(module, layers):
+            yield from module.parameters(recurse=False)
 
 
 def _endless_batches(
@@ -192,38 +226,18 @@ def evaluate(
 
     The images are padded after normalisation, so that shifted-in pixels look the same as in training.
     """
-    correct = torch.zeros((), device=device, dtype=torch.int64)
-    loss = torch.zeros((), device=device, dtype=torch.float64)
-    for outputs, targets in _outputs(network, images, split, device, shift):
-        correct += (outputs.argmax(1) == targets).sum()
-        loss += functional.cross_entropy(outputs, targets, reduction="sum").double()
-    total = (2 * shift + 1) ** 2 * len(split)
-    return Evaluation(100 * correct.item() / total, loss.item() / total, len(split))
-
-
-@torch.inference_mode()
-def accuracy_per_image(
-    network: nn.Module, images: ImageSet, split: Split, *, device: torch.device, shift: int = 0
-) -> FloatArray:
-    """Return how often each image of `split` is classified right over all shifts, percent, shape (n,)."""
-    views = (2 * shift + 1) ** 2
-    right = [
-        (outputs.argmax(1) == targets).reshape(views, -1).double().mean(0)
-        for outputs, targets in _outputs(network, images, split, device, shift)
-    ]
-    return cast(FloatArray, 100 * torch.cat(right).cpu().numpy())
-
-
-def _outputs(
-    network: nn.Module, images: ImageSet, split: Split, device: torch.device, shift: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield outputs and labels of batches of all shifted images, one shift after the other."""
     network.eval()
     views, normalise = (2 * shift + 1) ** 2, _normaliser(images, device)
+    right, loss = [], torch.zeros((), device=device, dtype=torch.float64)
     for pixels, labels in split.batches(max(1, EVALUATION_BATCH[device.type] // views)):
-        batch = shift_views(normalise(pixels), shift)
+        batch = shift_views(normalise(pixels), shift)  # one shift after the other
         outputs = network(batch.contiguous(memory_format=memory_format(device))).float()
-        yield outputs, _moved(labels, device).repeat(views)
+        targets = _moved(labels, device).repeat(views)
+        right.append((outputs.argmax(1) == targets).reshape(views, -1).sum(0))
+        loss += functional.cross_entropy(outputs, targets, reduction="sum").double()
+    counts = torch.cat(right).cpu().numpy()
+    total = views * len(split)
+    return Evaluation(100 * int(counts.sum()) / total, loss.item() / total, len(split), 100 * counts / views)
 
 
 def check_learned(evaluation: Evaluation, classes: int) -> None:
@@ -281,14 +295,20 @@ def recalibrate(network: nn.Module, images: ImageSet, *, device: torch.device) -
 
 @torch.no_grad()
 def fresh_weights(network: nn.Module, seed: int) -> None:
-    """Draw new weights in place, scaled to the network's own widths; parameters of no standard layer are kept.
+    """Draw new weights in place, scaled to the network's own widths; vectors of no standard layer are kept.
 
-    Convolutions are drawn as in He et al. 2015 (arXiv 1502.01852), everything else as torch does by default.
+    Convolutions are drawn as in He et al. 2015 (arXiv 1502.01852), a transformer's tokens and positions as in ViT
+    (arXiv 2010.11929), everything else as torch does by default.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        for loose in _loose_parameters(network) if is_transformer(network) else ():
+            if loose.dim() > 1:
+                nn.init.normal_(loose, std=TOKEN_SPREAD)
         for module in network.modules():
-            if callable(getattr(module, "reset_parameters", None)):
+            if isinstance(module, nn.MultiheadAttention):
+                module._reset_parameters()
+            elif callable(getattr(module, "reset_parameters", None)):
                 module.reset_parameters()  # type: ignore[operator]
             if isinstance(module, nn.modules.conv._ConvNd):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -188,7 +188,7 @@ def _torchvision_weights(plan: Plan, name: str) -> Any:
     if plan.network.name in RESCALES_ITS_INPUT:
         raise PlanError(
             f"original.source: torchvision's weights of {plan.network.name!r} expect input that torchvision "
-            'rescales itself; they cannot be used here. Take original.source = "train" or another network.'
+            'rescales itself; they cannot be used here. Use original.source = "train" or another network.'
         )
     try:
         from torchvision import models
@@ -201,7 +201,7 @@ def _torchvision_weights(plan: Plan, name: str) -> Any:
     except ValueError as error:
         raise PlanError(
             f"original.source: torchvision has no weights for {plan.network.name!r}. "
-            'Take original.source = "train" or the path of a .safetensors file.'
+            'Use original.source = "train" or the path of a .safetensors file.'
         ) from error
     if name not in known.__members__:
         raise PlanError(

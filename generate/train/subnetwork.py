@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from generate.inputs.images import ImageSet, Split
 from generate.inputs.networks import planned_network
-from generate.plan import Plan, TrainingSettings
+from generate.plan import MAGNITUDE, Plan
 from generate.prune.cost_forms import CostModel, cost_forms
-from generate.prune.cut import cut_to_widths
+from generate.prune.dependency_graph import copy_network
 from generate.prune.groups import Group, find_groups
+from generate.prune.masks import magnitudes, prune_network, weight_costs, zero_removed
 from generate.prune.scores import score_filters
 from generate.recipes.worklist import CONFIRMATION, Training
 from generate.train.device import memory_format, now, provenance_of
@@ -31,6 +32,7 @@ from generate.train.loop import (
     fresh_weights,
     images_seen,
     loss_gradients,
+    peak_rate,
     recalibrate,
     train,
     training_epochs,
@@ -38,8 +40,12 @@ from generate.train.loop import (
 from generate.train.original import OriginalNumbers, load_weights
 from popstats.errors import PopstatsError
 
-# Training images whose loss a search goes by.
+# Training images whose loss a search uses.
 TRAIN_LOSS_IMAGES = 10_000
+
+# Columns that are attributes of the training and of its settings.
+OF_TRAINING = ("subnetwork_id", "recipe_id", "space", "criterion", "macs", "params", "seed")
+OF_SETTINGS = ("batch_size", "weight_decay", "augmentation")
 
 # Exit codes of a process whose GPU failed; its parent starts another one.
 OUT_OF_MEMORY, DEVICE_LOST = 71, 72
@@ -73,9 +79,13 @@ class WorkerContext:
         """Build the original network, score its filters and put the images where trainings run."""
         network = planned_network(plan.network, classes=images.classes, input_shape=images.input_shape).eval()
         load_weights(network, weights, "the original network's weights")
-        groups = find_groups(network, images.input_shape, plan.network.keep)
-        scores = {name: _scores(name, plan, images, network, groups) for name in sorted(plan.criteria)}
-        network.zero_grad(set_to_none=True)
+        network = copy_network(network)
+        if plan.pruning.kind == "filters":
+            groups = find_groups(network, images.input_shape, plan.network.keep)
+            scores = {name: _scores(name, plan, images, network, groups) for name in sorted(plan.criteria)}
+        else:
+            groups = weight_costs(network, images.input_shape, plan.pruning, plan.network.keep).groups
+            scores = {MAGNITUDE: magnitudes(network, groups)}
         resident, provenance = _resident(images, device), provenance_of(device)
         return cls(plan, resident, network, original, groups, scores, device, provenance)
 
@@ -108,11 +118,12 @@ def _resident(images: ImageSet, device: torch.device) -> ImageSet:
 
 
 def cut_network(context: WorkerContext, training: Training) -> nn.Module:
-    """Return the network cut to the training's widths, with the original's weights (fresh ones for scratch), on the CPU."""
-    scores = context.scores[training.criterion]
-    network = cut_to_widths(context.network, context.groups, scores, training.widths)
+    """Return the network pruned to a recipe, with the original's weights (fresh ones for scratch), on the CPU."""
+    scores, pruning = context.scores[training.criterion], context.plan.pruning
+    network = prune_network(context.network, context.groups, scores, training.widths, pruning)
     if training.technique == "scratch":
         fresh_weights(network, training.torch_seed)
+        zero_removed(network)
     return network
 
 
@@ -177,7 +188,7 @@ def _results(context: WorkerContext, training: Training, network: nn.Module) -> 
 
 
 def _search_columns(context: WorkerContext, network: nn.Module, validation: Evaluation) -> dict[str, Any]:
-    """Losses that a search goes by: of the search images, and of the training images after retraining."""
+    """Losses that a search uses: of the search images, and of the training images after retraining."""
     if context.plan.search is None:
         return {}
     images = context.images
@@ -208,62 +219,31 @@ def _accuracies_before(context: WorkerContext, network: nn.Module) -> dict[str, 
 
 def known_columns(context: WorkerContext, training: Training) -> dict[str, Any]:
     """Everything about a row that is known before its training."""
+    plan, original = context.plan, context.original
+    settings, images = plan.retraining[training.technique], len(context.images.train)
+    achieved = 1 - np.array(training.widths) / [group.width for group in context.groups]
+    seen = images_seen(settings, training.macs, images)
     return {
-        **_identity_columns(context, training),
-        **_recipe_columns(context, training),
-        **_retraining_columns(context, training),
-        "original_accuracy": context.original.accuracy,
-        "n_test": len(context.images.test),
-        **context.provenance,
-        "started_at": now(),
-    }
-
-
-def _identity_columns(context: WorkerContext, training: Training) -> dict[str, Any]:
-    return {
-        "subnetwork_id": training.subnetwork_id,
-        "recipe_id": training.recipe_id,
-        "original_id": context.original.original_id,
-        "population": context.plan.name,
-        "network": context.original.network,
-        "dataset": context.original.dataset,
-        "input_size": context.original.input_size,
+        **{name: getattr(training, name) for name in OF_TRAINING},
+        **{name: getattr(original, name) for name in ("original_id", "network", "dataset", "input_size")},
+        **{f"original_{name}": getattr(original, name) for name in ("macs", "params", "accuracy")},
+        **{name: getattr(settings, name) for name in OF_SETTINGS},
+        "learning_rate": peak_rate(context.network, settings),
+        "population": plan.name,
         "regime_axis": training.axis,
         "regime_target": training.target,
-        "space": training.space,
-    }
-
-
-def _recipe_columns(context: WorkerContext, training: Training) -> dict[str, Any]:
-    full = np.array([group.width for group in context.groups])
-    achieved = 1 - np.array(training.widths) / full
-    return {
+        "pruning": plan.pruning.kind,
         "widths": list(training.widths),
+        "densities": None if plan.pruning.kind == "filters" else (1 - achieved).tolist(),
         "group_names": [group.name for group in context.groups],
         "ratios_requested": list(training.ratios_requested),
         "ratios_achieved": achieved.tolist(),
         "ratio_mean": float(achieved.mean()),
         "ratio_std": float(achieved.std()),
-        "criterion": training.criterion,
-        "macs": training.macs,
-        "params": training.params,
-        "original_macs": context.original.macs,
-        "original_params": context.original.params,
-    }
-
-
-def _retraining_columns(context: WorkerContext, training: Training) -> dict[str, Any]:
-    settings: TrainingSettings = context.plan.retraining[training.technique]
-    images = len(context.images.train)
-    return {
         "retraining": training.technique,
         "epochs": training_epochs(settings, training.macs, images),
-        "learning_rate": settings.learning_rate,
-        "batch_size": settings.batch_size,
-        "weight_decay": settings.weight_decay,
-        "augmentation": settings.augmentation,
-        "seed": training.seed,
-        "training_macs": float(
-            PASSES_PER_STEP * training.macs * images_seen(settings, training.macs, images)
-        ),
+        "training_macs": float(PASSES_PER_STEP * training.macs * seen),
+        "n_test": len(context.images.test),
+        **context.provenance,
+        "started_at": now(),
     }

@@ -1,26 +1,24 @@
-"""Tidy frames in, Altair charts out; nothing is computed here.
+"""Tables in, Vega-Lite out; nothing is computed here. Widths follow the page ("container").
 
-A chart names its tables; what its axes need of them (ends, ticks, titles) stands in it as a place, "@x_lower",
-so that one drawing serves every panel of its kind: building a chart costs far more than filling one in. `draw`
-fills in places and rows. Widths follow the page ("container").
+Specifications are plain dictionaries, since building them with Altair takes a hundred times as long; the tests check each
+against Altair's schema. A layer names its table; a table "frame" holds the ends of the axes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache, wraps
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import altair as alt
-import pandas as pd
-from altair.utils.schemapi import debug_mode
-
+from popstats.figures.content import Panel, Table
 from popstats.figures.theme import LIGHT, SPACE_MARKS, altair_config
+
+type Spec = dict[str, Any]
+type Tables = Mapping[str, Table]
 
 PANEL_HEIGHT = 200
 ROW_HEIGHT = 30
 #: Tick labels of shares, written as the page writes them.
-PERCENT = "round(100 * datum.value) + '\\u00a0%'"
+PERCENT: Spec = {"labelExpr": "round(100 * datum.value) + '\\u00a0%'"}
 #: Areas of a point: where few are drawn, each must be seen, on paper too.
 FEW_POINTS, FEW_SIZE, MANY_SIZE = 70, 26, 12
 #: Opacity of a near-optimal range that is no target.
@@ -31,343 +29,249 @@ MANY_TICKS = (
     0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0, 4.0, 5.0, 8.0,
 )  # fmt: skip
 FINE_TICKS = tuple(round(0.02 * i, 2) for i in range(35, 76))
-#: The first of these of which at least three lie inside the range.
-TICKS = {"few_ticks": (FEW_TICKS, MANY_TICKS, FINE_TICKS), "many_ticks": (MANY_TICKS, FINE_TICKS)}
 LEAST_TICKS = 3
 MCB_TITLE = "mCB (original = 1)"
 DROP_TITLE = "accuracy drop, points"
 _C = LIGHT
-_DASHES = [5, 4]
+_DASHED: Spec = {"strokeDash": [5, 4]}
 
 
-def draw(chart: str, frames: dict[str, pd.DataFrame], alt_text: str) -> dict[str, Any]:
+def draw(panel: Panel) -> Spec:
     """Return the Vega-Lite specification of one panel."""
-    edge: dict[str, Any] = {str(n): v.item() for n, v in frames["frame"].items()} if "frame" in frames else {}
-    if "x_lower" in edge:
-        edge |= {name: _inside(ticks, edge) for name, ticks in TICKS.items()}
-    specification: dict[str, Any] = _filled(CHARTS[chart](frames), edge)
-    specification |= {"description": alt_text, "config": altair_config()}
-    specification["datasets"] = {
-        name: frame.to_dict("records") for name, frame in frames.items() if name != "frame"
-    }
-    return specification
+    drawn: Spec = {"width": "container", "height": PANEL_HEIGHT, **CHARTS[panel.chart](panel.data)}
+    drawn |= {"$schema": "https://vega.github.io/schema/vega-lite/v6.json", "config": altair_config()}
+    rows = {name: table.records for name, table in panel.data.items() if name != "frame"}
+    return drawn | {"description": panel.alt, "datasets": rows}
 
 
-def _inside(choices: tuple[tuple[float, ...], ...], edge: dict[str, Any]) -> list[float]:
-    found = [[tick for tick in ticks if edge["x_lower"] <= tick <= edge["x_upper"]] for ticks in choices]
-    return next((ticks for ticks in found if len(ticks) >= LEAST_TICKS), found[0])
+def _layer(rows: str, mark: str, encoding: Spec, where: str = "", **style: Any) -> Spec:
+    """Return one layer: a mark per row of a table, or per row for which `where` holds."""
+    drawn = {"data": {"name": rows}, "mark": {"type": mark, **style}, "encoding": encoding}
+    return drawn | {"transform": [{"filter": where}]} if where else drawn
 
 
-def _filled(node: Any, edge: dict[str, Any]) -> Any:
-    """Copy a specification with its places filled in."""
-    if isinstance(node, dict):
-        return {key: _filled(value, edge) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_filled(value, edge) for value in node]
-    return edge[node[1:]] if isinstance(node, str) and node.startswith("@") else node
+def _between(axis: str, channel: Spec, low: str = "lower", high: str = "upper") -> Spec:
+    """Return the encoding of a stretch between two columns, along the axis of a channel."""
+    return {axis: {**channel, "field": low}, f"{axis}2": {"field": high}}
 
 
-def _template(build: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
-    """Build a chart once for each kind of it."""
-
-    @wraps(build)
-    def built(*kind: Any) -> dict[str, Any]:
-        # Checking every node against the schema takes most of the time of a chart; the tests do it instead.
-        with debug_mode(False):
-            specification: dict[str, Any] = build(*kind).to_dict(validate=False)
-        return specification
-
-    return cache(built)
+def _number(field: str, title: str, ends: Sequence[float] = (), **axis: Any) -> Spec:
+    scale: Spec = {"domain": list(ends), "nice": False} if ends else {"zero": False}
+    return {"field": field, "type": "quantitative", "title": title, "scale": scale, "axis": axis}
 
 
-def _rows(name: str) -> Any:
-    return alt.Chart(alt.NamedData(name=name))
+def _name(field: str) -> Spec:
+    return {"field": field, "type": "nominal", "sort": None, "title": None, "axis": {"grid": False}}
 
 
-def _mcb(ticks: str) -> alt.X:
-    axis = alt.Axis(values=f"@{ticks}", format="~g")
-    scale = alt.Scale(type="log", domain=["@x_lower", "@x_upper"], nice=False)
-    return alt.X("mcb:Q", title=MCB_TITLE, scale=scale, axis=axis)
+def _ends(tables: Tables, axis: str) -> tuple[float, float]:
+    frame = tables["frame"].records[0]
+    return frame[f"{axis}_lower"], frame[f"{axis}_upper"]
 
 
-def _at_original(x: alt.X) -> Any:
-    return (
-        _rows("original")
-        .mark_rule(color=_C.original, strokeDash=_DASHES, strokeWidth=1.2, clip=True)
-        .encode(x=x)
-    )
+def _mcb(tables: Tables, *ticks: tuple[float, ...]) -> Spec:
+    """Return the axis of mCB, with the first choice of ticks of which enough lie on it."""
+    low, high = _ends(tables, "x")
+    inside = [[tick for tick in choice if low <= tick <= high] for choice in ticks]
+    chosen = next((found for found in inside if len(found) >= LEAST_TICKS), inside[0])
+    axis = _number("mcb", MCB_TITLE, (low, high), values=chosen, format="~g")
+    axis["scale"]["type"] = "log"
+    return axis
 
 
-def _tips(*names: tuple[str, str], digits: int = 2) -> list[alt.Tooltip]:
-    return [alt.Tooltip(f"{name}:Q", format=f".{digits}f", title=title) for name, title in names]
+def _drop(tables: Tables) -> Spec:
+    return _number("drop", DROP_TITLE, _ends(tables, "y"), tickCount=5)
 
 
-_OPTIMUM_TIPS = (("mcb", "lowest at mCB"), ("lower", "90 % from"), ("upper", "to"), ("near_lower", "near-optimal from"),
-                 ("near_upper", "to mCB"), ("limit", "smallest drop, points"))  # fmt: skip
-_INTERVAL_TIPS = (("lower", "90 % from"), ("upper", "to"))
+def _at_original(encoding: Spec, width: float = 1.2) -> Spec:
+    return _layer("original", "rule", encoding, color=_C.original, strokeWidth=width, clip=True, **_DASHED)
 
 
-@_template
-def drop_over_mcb(clear: bool, few: bool, told: tuple[str, ...]) -> Any:
-    """One regime: networks, expected drop with its band, near-optimal range, optimum, the original's ratio."""
-    x = _mcb("few_ticks")
-    scale = alt.Scale(domain=["@y_lower", "@y_upper"], nice=False)
-    y = alt.Y("drop:Q", title=DROP_TITLE, scale=scale, axis=alt.Axis(tickCount=5))
-    tips, size = _tips(("mcb", "mCB"), ("drop", "drop, points")), FEW_SIZE if few else MANY_SIZE
-    described = [*tips, *(alt.Tooltip(f"{name}:N") for name in told)]
-    near = _rows("near").mark_rect(color=_C.near, opacity=0.3 if clear else 0.14, clip=True).encode(
-        x=alt.X("near_lower:Q", title=MCB_TITLE), x2="near_upper:Q")  # fmt: skip
-    others = (
-        _rows("points")
-        .transform_filter("!datum.winner")
-        .mark_circle(size=size, color=_C.points, opacity=0.5, clip=True)
-    )
-    winners = _rows("points").transform_filter("datum.winner").mark_point(
-        shape="triangle-up", size=2 * size, filled=True, color=_C.winner, opacity=0.8, clip=True)  # fmt: skip
-    band = _rows("curve").mark_area(color=_C.band, opacity=0.4, clip=True).encode(
-        x=x, y=alt.Y("lower:Q", title=DROP_TITLE, scale=scale), y2="upper:Q")  # fmt: skip
-    line = _rows("curve").mark_line(color=_C.curve, strokeWidth=2.4, clip=True)
-    span = _rows("optimum").mark_rule(color=_C.ink, strokeWidth=2 if clear else 1.2, clip=True).encode(
-        x=alt.X("lower:Q", title=MCB_TITLE), x2="upper:Q", y=y)  # fmt: skip
-    spot = _rows("optimum").mark_point(
-        shape="diamond", size=80, filled=True, fill=_C.ink if clear else "white", stroke=_C.ink, strokeWidth=1.4,
-        opacity=1, clip=True)  # fmt: skip
-    return alt.layer(
-        near,
-        _at_original(x),
-        others.encode(x=x, y=y, tooltip=described),
-        winners.encode(x=x, y=y, tooltip=described),
-        band,
-        line.encode(x=x, y=y, tooltip=[*tips, *_tips(*_INTERVAL_TIPS)]),
-        span,
-        spot.encode(x=x, y=y, tooltip=_tips(*_OPTIMUM_TIPS)),
-        width="container",
-        height=PANEL_HEIGHT,
-    )
-
-
-@_template
-def near_optimal_ranges(regimes: int) -> Any:
-    """All regimes: observed range, near-optimal range, optimum with its interval."""
-    x = _mcb("many_ticks")
-    y = alt.Y("regime:N", sort=None, title=None, axis=alt.Axis(grid=False))
-    tips = [alt.Tooltip("regime:N", title="removed"), *_tips(*_OPTIMUM_TIPS)]
-    wide: dict[str, Any] = {"strokeWidth": 9, "strokeCap": "round"}
-    faint = alt.condition("datum.clear", alt.value(1.0), alt.value(PALE))
-    ranges = _rows("ranges").encode(y=y, tooltip=tips)
-    near = _bar(_rows("near").encode(y=y), "near_lower", "near_upper", color=_C.near, **wide)
-    return alt.layer(
-        _bar(ranges, "observed_lower", "observed_upper", color=_C.line, **wide),
-        near.encode(opacity=faint),
-        _at_original(x),
-        _bar(ranges, "lower", "upper", color=_C.ink, strokeWidth=1.6),
-        _lowest_points(ranges.encode(x=x), clear=True),
-        _lowest_points(ranges.encode(x=x), clear=False),
-        width="container",
-        height=ROW_HEIGHT * regimes,
-    )
-
-
-def _bar(rows: Any, low: str, high: str, **mark: Any) -> Any:
-    """Each row's stretch of mCB."""
-    return rows.mark_rule(**mark).encode(x=alt.X(f"{low}:Q", title=MCB_TITLE), x2=f"{high}:Q")
-
-
-def _lowest_points(rows: Any, clear: bool) -> Any:
-    """Where each row's curve is lowest: filled where a best mCB is supported."""
-    chosen = rows.transform_filter("datum.clear" if clear else "!datum.clear")
+def _diamond(rows: str, encoding: Spec, clear: bool, where: str = "") -> Spec:
+    """Return diamonds: filled where what they mark is supported, or sure."""
     fill = _C.ink if clear else "white"
-    return chosen.mark_point(
-        shape="diamond", size=85, filled=True, fill=fill, stroke=_C.ink, strokeWidth=1.6, opacity=1
-    )
+    style: Spec = {"shape": "diamond", "size": 80, "filled": True, "strokeWidth": 1.5, "opacity": 1}
+    return _layer(rows, "point", encoding, where, fill=fill, stroke=_C.ink, clip=True, **style)
 
 
-@_template
-def what_explains(models: int, ceiling: bool) -> Any:
+def _tips(*names: tuple[str, str], digits: int = 2) -> list[Spec]:
+    form: Spec = {"type": "quantitative", "format": f".{digits}f"}
+    return [{"field": name, "title": title, **form} for name, title in names]
+
+
+def _told(*names: str, title: str = "") -> list[Spec]:
+    return [{"field": name, "type": "nominal", "title": title or name} for name in names]
+
+
+_INTERVAL_TIPS = (("lower", "90 % from"), ("upper", "to"))
+_OPTIMUM_TIPS = _tips(
+    ("mcb", "lowest at mCB"), *_INTERVAL_TIPS, ("near_lower", "near-optimal from"), ("near_upper", "to mCB"),
+    ("limit", "smallest drop, points"),
+)  # fmt: skip
+
+
+def drop_over_mcb(tables: Tables) -> Spec:
+    """One regime: networks, expected drop with its band, near-optimal range, optimum, the original's ratio."""
+    points, clear = tables["points"], tables["optimum"].records[0]["clear"]
+    x, y = _mcb(tables, FEW_TICKS, MANY_TICKS, FINE_TICKS), _drop(tables)
+    tips, size = _tips(("mcb", "mCB"), ("drop", "drop, points")), MANY_SIZE
+    if len(points.rows) <= FEW_POINTS:
+        size = FEW_SIZE
+    recipe = {"x": x, "y": y, "tooltip": [*tips, *_told(*points.columns[3:])]}
+    curve = {"x": x, "y": y, "tooltip": [*tips, *_tips(*_INTERVAL_TIPS)]}
+    near: Spec = {"color": _C.near, "opacity": 0.3 if clear else 0.14, "clip": True}
+    dot: Spec = {"size": size, "color": _C.points, "opacity": 0.5, "clip": True}
+    best: Spec = {
+        "shape": "triangle-up",
+        "size": 2 * size,
+        "filled": True,
+        "color": _C.winner,
+        "opacity": 0.8,
+    }
+    interval: Spec = {"color": _C.ink, "strokeWidth": 2 if clear else 1.2, "clip": True}
+    return {"layer": [
+        _layer("near", "rect", _between("x", x, "near_lower", "near_upper"), **near),
+        _at_original({"x": x}),
+        _layer("points", "circle", recipe, "!datum.winner", **dot),
+        _layer("points", "point", recipe, "datum.winner", clip=True, **best),
+        _layer("curve", "area", {"x": x, **_between("y", y)}, color=_C.band, opacity=0.4, clip=True),
+        _layer("curve", "line", curve, color=_C.curve, strokeWidth=2.4, clip=True),
+        _layer("optimum", "rule", {**_between("x", x), "y": y}, **interval),
+        _diamond("optimum", {"x": x, "y": y, "tooltip": _OPTIMUM_TIPS}, clear),
+    ]}  # fmt: skip
+
+
+def near_optimal_ranges(tables: Tables) -> Spec:
+    """All regimes: observed range, near-optimal range, optimum with its interval."""
+    x, y = _mcb(tables, MANY_TICKS, FINE_TICKS), _name("regime")
+    row = {"y": y, "tooltip": [*_told("regime", title="removed"), *_OPTIMUM_TIPS]}
+    wide: Spec = {"strokeWidth": 9, "strokeCap": "round"}
+    faint = {"condition": {"test": "datum.clear", "value": 1.0}, "value": PALE}
+    near: Spec = {"y": y, "opacity": faint, **_between("x", x, "near_lower", "near_upper")}
+    observed = {**row, **_between("x", x, "observed_lower", "observed_upper")}
+    return {"height": ROW_HEIGHT * len(tables["ranges"].rows), "layer": [
+        _layer("ranges", "rule", observed, color=_C.line, **wide),
+        _layer("near", "rule", near, color=_C.near, **wide),
+        _at_original({"x": x}),
+        _layer("ranges", "rule", {**row, **_between("x", x)}, color=_C.ink, strokeWidth=1.6),
+        _diamond("ranges", {**row, "x": x}, True, "datum.clear"),
+        _diamond("ranges", {**row, "x": x}, False, "!datum.clear"),
+    ]}  # fmt: skip
+
+
+def what_explains(tables: Tables) -> Spec:
     """One regime: share of the drop's variance that each description of a recipe predicts, and the noise ceiling."""
-    title, scale = "share of variance predicted (R²)", alt.Scale(domain=["@x_lower", "@x_upper"], nice=False)
-    axis = alt.Axis(labelExpr=PERCENT, values=[0.0, 0.25, 0.5, 0.75, 1.0])
-    x = alt.X("r2:Q", title=title, scale=scale, axis=axis)
-    y = alt.Y("model:N", sort=None, title=None, axis=alt.Axis(grid=False))
-    tips = [alt.Tooltip("model:N"), *_tips(("r2", "R²"), *_INTERVAL_TIPS, digits=3)]
-    base = _rows("shares").encode(y=y)
-    top = [_rows("ceiling").mark_rule(color=_C.muted, strokeDash=_DASHES, strokeWidth=1.6).encode(x=x)]
-    return alt.layer(
-        *(top if ceiling else []),
-        _rows("original").mark_rule(color=_C.line, strokeWidth=1.4).encode(x=x),
-        base.mark_rule(color=_C.curve, strokeWidth=2.4, clip=True).encode(
-            x=alt.X("lower:Q", title=title, scale=scale, axis=axis), x2="upper:Q"),
-        base.mark_point(shape="diamond", size=60, filled=True, color=_C.ink, opacity=1, clip=True).encode(
-            x=x, tooltip=tips),
-        width="container",
-        height=24 * models,
-    )  # fmt: skip
+    quarters = [0.0, 0.25, 0.5, 0.75, 1.0]
+    x = _number("r2", "share of variance predicted (R²)", _ends(tables, "x"), values=quarters, **PERCENT)
+    tips = [*_told("model"), *_tips(("r2", "R²"), *_INTERVAL_TIPS, digits=3)]
+    ceiling: Spec = {"color": _C.muted, "strokeWidth": 1.6, **_DASHED}
+    return {"height": 24 * len(tables["shares"].rows), "layer": [
+        # A layer without rows would have no extent, which Vega warns of.
+        *([_layer("ceiling", "rule", {"x": x}, **ceiling)] if tables["ceiling"].rows else []),
+        _layer("original", "rule", {"x": x}, color=_C.line, strokeWidth=1.4),
+        *_intervals("shares", "x", x, {"y": _name("model"), "tooltip": tips}),
+    ]}  # fmt: skip
 
 
-@_template
-def limits(inside: bool, outside: bool) -> Any:
+def _intervals(rows: str, axis: str, channel: Spec, encoding: Spec) -> list[Spec]:
+    """Return one quantity of each row with its interval."""
+    ends = {**encoding, **_between(axis, channel)}
+    return [
+        _layer(rows, "rule", ends, color=_C.curve, strokeWidth=2.4, clip=True),
+        _diamond(rows, {**encoding, axis: channel}, True),
+    ]
+
+
+def limits(tables: Tables) -> Spec:
     """Draw the smallest expected drop over regimes, with its interval; regimes with and without networks around."""
-    title = "smallest expected drop, points"
-    x = alt.X(
-        "target:Q",
-        title="removed",
-        axis=alt.Axis(labelExpr=PERCENT, tickCount=6),
-        scale=alt.Scale(domain=[0, 1]),
-    )
-    y = alt.Y("limit:Q", title=title, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=6))
-    tips = [alt.Tooltip("regime:N", title="removed"), *_tips(("limit", "drop, points"), *_INTERVAL_TIPS)]
-    base = _rows("limits").encode(x=x)
-    return alt.layer(
-        _rows("original").mark_rule(color=_C.original, strokeDash=_DASHES).encode(y=y),
-        base.mark_line(color=_C.curve, strokeWidth=1.4, opacity=0.5).encode(y=y),
-        base.mark_rule(color=_C.curve, strokeWidth=2.4).encode(y=alt.Y("lower:Q", title=title), y2="upper:Q"),
-        *(
-            base.transform_filter(chosen)
-            .mark_point(
-                shape="diamond", size=70, filled=True, fill=fill, stroke=_C.ink, strokeWidth=1.4, opacity=1
-            )
-            .encode(y=y, tooltip=tips)
-            # A layer without rows would have no extent, which Vega warns of.
-            for chosen, fill, has in (("datum.inside", _C.ink, inside), ("!datum.inside", "white", outside))
-            if has
-        ),
-        width="container",
-        height=260,
-    )
+    inside = {row["inside"] for row in tables["limits"].records}
+    x = _number("target", "removed", (0, 1), tickCount=6, **PERCENT)
+    y = _number("limit", "smallest expected drop, points", tickCount=6)
+    y["scale"]["nice"] = True
+    tips = [*_told("regime", title="removed"), *_tips(("limit", "drop, points"), *_INTERVAL_TIPS)]
+    place = {"x": x, "y": y, "tooltip": tips}
+    return {"height": 260, "layer": [
+        _at_original({"y": y}),
+        _layer("limits", "line", {"x": x, "y": y}, color=_C.curve, strokeWidth=1.4, opacity=0.5),
+        _layer("limits", "rule", {"x": x, **_between("y", y)}, color=_C.curve, strokeWidth=2.4),
+        *([_diamond("limits", place, True, "datum.inside")] if True in inside else []),
+        *([_diamond("limits", place, False, "!datum.inside")] if False in inside else []),
+    ]}  # fmt: skip
 
 
-@_template
-def edfs(spaces: tuple[str, ...]) -> Any:
-    """Share of networks at or below each drop, one line a space, with bands."""
-    color, dash = _by_space(spaces)
-    x = alt.X(
-        "drop:Q",
-        title=DROP_TITLE,
-        scale=alt.Scale(domain=["@x_lower", "@x_upper"], nice=False),
-        axis=alt.Axis(tickCount=5),
-    )
-    scale = alt.Scale(domain=[0, 1])
-    y = alt.Y("share:Q", title="share of recipes", scale=scale, axis=alt.Axis(labelExpr=PERCENT, tickCount=5))
-    base = _rows("shares").encode(x=x)
-    tips = [
-        alt.Tooltip("space:N"),
-        *_tips(("drop", "drop, points")),
-        alt.Tooltip("share:Q", format=".0%", title="at or below it"),
-    ]
-    return alt.layer(
-        base.mark_area(opacity=0.22, clip=True).encode(
-            y=alt.Y("lower:Q", title="share of recipes", scale=scale), y2="upper:Q", color=color),
-        base.mark_line(strokeWidth=2, clip=True).encode(y=y, color=color, strokeDash=dash, tooltip=tips),
-        width="container",
-        height=PANEL_HEIGHT - 20,
-    )  # fmt: skip
-
-
-@_template
-def overlaid_curves(spaces: tuple[str, ...]) -> Any:
-    """Draw the expected drop of several populations over mCB, with bands."""
-    color, dash = _by_space(spaces)
-    x, scale = _mcb("few_ticks"), alt.Scale(domain=["@y_lower", "@y_upper"], nice=False)
-    y = alt.Y("drop:Q", title=DROP_TITLE, scale=scale, axis=alt.Axis(tickCount=5))
-    base = _rows("curves").encode(x=x)
-    tips = [alt.Tooltip("space:N"), *_tips(("mcb", "mCB"), ("drop", "drop, points"), *_INTERVAL_TIPS)]
-    return alt.layer(
-        _at_original(x),
-        base.mark_area(opacity=0.2, clip=True).encode(
-            y=alt.Y("lower:Q", title=DROP_TITLE, scale=scale), y2="upper:Q", color=color),
-        base.mark_line(strokeWidth=2, clip=True).encode(y=y, color=color, strokeDash=dash, tooltip=tips),
-        width="container",
-        height=PANEL_HEIGHT,
-    )  # fmt: skip
-
-
-@_template
-def frontier() -> Any:
-    """Draw the drop of the best recipe and of uniform pruning over reductions."""
-    color, dash = _by_space(("best recipe", "uniform"))
-    x = alt.X("reduction:Q", title="removed", axis=alt.Axis(labelExpr=PERCENT), scale=alt.Scale(zero=False))
-    y = alt.Y("drop:Q", title=DROP_TITLE)
-    tips = [
-        alt.Tooltip("space:N"),
-        *_tips(("reduction", "removed"), ("drop", "drop, points"), *_INTERVAL_TIPS),
-    ]
-    base = _rows("frontier").encode(x=x)
-    return alt.layer(
-        base.mark_area(opacity=0.2).encode(y=alt.Y("lower:Q", title=DROP_TITLE), y2="upper:Q", color=color),
-        base.mark_line(strokeWidth=2).encode(y=y, color=color, strokeDash=dash, tooltip=tips),
-        width="container",
-        height=PANEL_HEIGHT,
-    )
-
-
-def _by_space(spaces: tuple[str, ...]) -> tuple[alt.Color, alt.StrokeDash]:
-    """Return the colour and the dashes of each space."""
+def _banded(rows: str, x: Spec, y: Spec, spaces: Sequence[str], tips: Sequence[Spec]) -> list[Spec]:
+    """Return one line per space with its band; colour and dashes are those of the space's place."""
     marks, names = SPACE_MARKS[: len(spaces)], list(spaces)
-    colors, dashes = [m.color for m in marks], [m.dash for m in marks]
-    return (
-        alt.Color("space:N", scale=alt.Scale(domain=names, range=colors), legend=None),
-        alt.StrokeDash("space:N", scale=alt.Scale(domain=names, range=dashes), legend=None),
-    )
+    space: Spec = {"field": "space", "type": "nominal", "legend": None}
+    color = {**space, "scale": {"domain": names, "range": [m.color for m in marks]}}
+    dash = {**space, "scale": {"domain": names, "range": [list(m.dash) for m in marks]}}
+    line = {"x": x, "y": y, "color": color, "strokeDash": dash, "tooltip": [*_told("space"), *tips]}
+    band = {"x": x, "color": color, **_between("y", y)}
+    return [
+        _layer(rows, "area", band, opacity=0.2, clip=True),
+        _layer(rows, "line", line, strokeWidth=2, clip=True),
+    ]
 
 
-@_template
-def dot_intervals(title: str, groups: int) -> Any:
-    """Draw one quantity of several groups, with intervals and the value that means nothing."""
-    y = alt.Y("group:N", sort=None, title=None, axis=alt.Axis(grid=False))
-    x = alt.X("points:Q", title=title, axis=alt.Axis(tickCount=4, format="~f"), scale=alt.Scale(zero=False))
-    tips = [alt.Tooltip("group:N"), *_tips(("points", title), *_INTERVAL_TIPS, digits=3)]
-    base = _rows("groups").encode(y=y)
-    return alt.layer(
-        _rows("original").mark_rule(color=_C.original, strokeDash=_DASHES).encode(x=x),
-        base.mark_rule(color=_C.curve, strokeWidth=2.4).encode(x=alt.X("lower:Q", title=title), x2="upper:Q"),
-        base.mark_point(shape="diamond", size=60, filled=True, color=_C.ink, opacity=1).encode(
-            x=x, tooltip=tips
-        ),
-        width="container",
-        height=max(120, 26 * groups),
-    )
-
-
-@_template
-def uniform_difference() -> Any:
-    """Draw a distribution minus the uniform one, inside its band."""
-    title = "observed − expected"
-    scale = alt.Scale(domain=["@y_lower", "@y_upper"], nice=False)
-    y = alt.Y("difference:Q", title=title, scale=scale, axis=alt.Axis(tickCount=5, format="~f"))
-    x = alt.X(
-        "place:Q",
-        title="place in its prediction (0: lowest drop)",
-        scale=alt.Scale(domain=[0, 1], nice=False),
-        axis=alt.Axis(tickCount=5, format="~f"),
-    )
-    base = _rows("places").encode(x=x)
-    tips = _tips(("place", "place"), ("difference", "observed minus expected"), ("upper", "band, ±"))
-    return alt.layer(
-        base.mark_area(color=_C.band, opacity=0.4).encode(
-            y=alt.Y("lower:Q", title=title, scale=scale), y2="upper:Q"),
-        _rows("original").mark_rule(color=_C.original, strokeDash=_DASHES).encode(y=y),
-        base.mark_line(color=_C.curve, strokeWidth=2, clip=True).encode(y=y, tooltip=tips),
-        width="container",
-        height=PANEL_HEIGHT - 20,
-    )  # fmt: skip
-
-
-def _spaces(tables: dict[str, pd.DataFrame]) -> tuple[str, ...]:
+def _spaces(tables: Tables, rows: str) -> tuple[str, ...]:
     """Return the spaces in the order of their marks; a table "names" holds those that a panel may lack."""
-    return tuple(dict.fromkeys((tables["names"] if "names" in tables else tables["shares"])["space"]))
+    return tuple(dict.fromkeys(row["space"] for row in tables.get("names", tables[rows]).records))
 
 
-#: What a panel may ask for: its tables decide the kind of chart.
-CHARTS: dict[str, Callable[[dict[str, pd.DataFrame]], dict[str, Any]]] = {
-    "drop_over_mcb": lambda t: drop_over_mcb(
-        bool(t["optimum"]["clear"].iloc[0]), len(t["points"]) <= FEW_POINTS, tuple(t["points"].columns[3:])
-    ),
-    "near_optimal_ranges": lambda t: near_optimal_ranges(len(t["ranges"])),
-    "what_explains": lambda t: what_explains(len(t["shares"]), len(t["ceiling"]) > 0),
-    "limits": lambda t: limits(bool(t["limits"]["inside"].any()), bool((~t["limits"]["inside"]).any())),
-    "edfs": lambda t: edfs(_spaces(t)),
-    "frontier": lambda t: frontier(),
-    "overlaid_curves": lambda t: overlaid_curves(_spaces(t)),
-    "dot_intervals": lambda t: dot_intervals(str(t["frame"]["title"].iloc[0]), len(t["groups"])),
-    "uniform_difference": lambda t: uniform_difference(),
-}
+def edfs(tables: Tables) -> Spec:
+    """Share of networks at or below each drop, one line per space, with bands."""
+    x = _number("drop", DROP_TITLE, _ends(tables, "x"), tickCount=5)
+    y = _number("share", "share of recipes", (0, 1), tickCount=5, **PERCENT)
+    share = {"field": "share", "type": "quantitative", "format": ".0%", "title": "at or below it"}
+    return {
+        "layer": _banded("shares", x, y, _spaces(tables, "shares"), [*_tips(("drop", "drop, points")), share])
+    }
+
+
+def overlaid_curves(tables: Tables) -> Spec:
+    """Draw the expected drop of several populations over mCB, with bands."""
+    x, tips = _mcb(tables, FEW_TICKS, MANY_TICKS, FINE_TICKS), (("mcb", "mCB"), ("drop", "drop, points"))
+    lines = _banded("curves", x, _drop(tables), _spaces(tables, "curves"), _tips(*tips, *_INTERVAL_TIPS))
+    return {"layer": [_at_original({"x": x}), *lines]}
+
+
+def frontier(tables: Tables) -> Spec:
+    """Draw the drop of the best recipe and of uniform pruning over reductions."""
+    x, y = _number("reduction", "removed", **PERCENT), _number("drop", DROP_TITLE)
+    tips = _tips(("reduction", "removed"), ("drop", "drop, points"), *_INTERVAL_TIPS)
+    return {"layer": _banded("frontier", x, y, _spaces(tables, "frontier"), tips)}
+
+
+def dot_intervals(tables: Tables) -> Spec:
+    """Draw one quantity of several groups, with intervals and the value that means nothing."""
+    title = tables["frame"].records[0]["title"]
+    x = _number("points", title, tickCount=4, format="~f")
+    tips = [*_told("group"), *_tips(("points", title), *_INTERVAL_TIPS, digits=3)]
+    dots = _intervals("groups", "x", x, {"y": _name("group"), "tooltip": tips})
+    return {
+        "height": max(120, 26 * len(tables["groups"].rows)),
+        "layer": [_at_original({"x": x}, 1), *dots],
+    }
+
+
+def uniform_difference(tables: Tables) -> Spec:
+    """Draw a distribution minus the uniform one, inside its band."""
+    x = _number("place", "place in its prediction (0: lowest drop)", (0, 1), tickCount=5, format="~f")
+    y = _number("difference", "observed − expected", _ends(tables, "y"), tickCount=5, format="~f")
+    tips = _tips(("place", "place"), ("difference", "observed minus expected"), ("upper", "band, ±"))
+    line = {"x": x, "y": y, "tooltip": tips}
+    return {"layer": [
+        _layer("places", "area", {"x": x, **_between("y", y)}, color=_C.band, opacity=0.4),
+        _at_original({"y": y}, 1),
+        _layer("places", "line", line, color=_C.curve, strokeWidth=2, clip=True),
+    ]}  # fmt: skip
+
+
+#: What a panel may ask for.
+CHARTS: dict[str, Callable[[Tables], Spec]] = {
+    chart.__name__: chart
+    for chart in (
+        drop_over_mcb, near_optimal_ranges, what_explains, limits, edfs, frontier, overlaid_curves, dot_intervals,
+        uniform_difference,
+    )
+}  # fmt: skip

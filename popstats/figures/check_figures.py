@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from popstats.arrays import FloatArray
-from popstats.figures.content import Figure, Panel, Table
-from popstats.figures.curve_figures import INTERVALS, MASS_WORDS
+from popstats.figures.content import Cell, Figure, Panel, Table
+from popstats.figures.curve_figures import INTERVALS, MASS_WORDS, measured
 from popstats.inference.draws import INTERVAL_MASS
 from popstats.judgement.analysis import Analysis, rows_of
 from popstats.posterior.predictive import PIT_DISTANCE
@@ -22,7 +25,7 @@ from popstats.words import (
     percent,
     regime_name,
     regime_names,
-    with_interval,
+    span_words,
 )
 
 #: Points at which the distribution of the LOO-PIT values is drawn.
@@ -57,7 +60,6 @@ def predicted_figure(analysis: Analysis) -> Figure | None:
             f"wide. The band holds the whole curve with {MASS_WORDS} probability if the model is right. {INTERVALS}"
         ),
         n=analysis.n_fitted,
-        interval_mass=INTERVAL_MASS,
         legend=(
             ("curve", f"observed minus expected share; band: {MASS_WORDS} if the model is right"),
             ("original", "predicted exactly"),
@@ -74,10 +76,6 @@ def _pit_band(n: int) -> float:
     return float(stats.kstwo.ppf(INTERVAL_MASS, n))
 
 
-def _leaves_band(pit: FloatArray) -> bool:
-    return _distance(pit) > _pit_band(pit.size)
-
-
 def _distance(pit: FloatArray) -> float:
     """Return the largest distance between the values' distribution and the uniform one (Kolmogorov-Smirnov)."""
     ordered, steps = np.sort(pit), np.arange(pit.size + 1) / pit.size
@@ -86,7 +84,7 @@ def _distance(pit: FloatArray) -> float:
 
 def _predicted_sentence(analysis: Analysis) -> str:
     pits = analysis.fit.predictive_checks.loo_pit
-    outside = [label for label, pit in pits.items() if _leaves_band(pit)]
+    outside = [label for label, pit in pits.items() if _distance(pit) > _pit_band(pit.size)]
     if not outside:
         return "In every regime the recipes lie about the curve as the model predicts."
     named = {r for alert in analysis.fit.predictive_checks.alerts for r in alert.regimes}
@@ -98,27 +96,27 @@ def _predicted_sentence(analysis: Analysis) -> str:
 def _pit_panel(label: str, pit: FloatArray) -> Panel:
     at = np.linspace(0.0, 1.0, PIT_POINTS)
     difference = np.searchsorted(np.sort(pit), at, side="right") / pit.size - at
-    band, leaves = _pit_band(pit.size), _leaves_band(pit)
-    largest = _distance(pit)
-    words = f"{'leaves' if leaves else 'stays inside'} the band of ±{number(band)}"
-    rows = tuple(
-        (round(float(u), 3), round(float(d), 4), -round(band, 4), round(band, 4))
-        for u, d in zip(at, difference, strict=True)
-    )
+    band, largest, where = _pit_band(pit.size), _distance(pit), f"{regime_name(label)} removed"
+    words = f"{'leaves' if largest > band else 'stays inside'} the band of ±{number(band)}"
+    places = {
+        "place": at.round(3),
+        "difference": difference.round(4),
+        "lower": -round(band, 4),
+        "upper": round(band, 4),
+    }
     reach = max(largest, band) * 1.1
     return Panel(
-        title=f"{regime_name(label)} removed",
+        title=where,
         note=words,
-        outcome="",
         chart="uniform_difference",
         alt=(
-            f"Distribution of the recipes' places in their predictions at {regime_name(label)} removed, minus the "
-            f"uniform: at most {number(largest)} away, {words}."
+            f"Distribution of the recipes' places in their predictions at {where}, minus the uniform: at most "
+            f"{number(largest)} away, {words}."
         ),
         data={
-            "places": Table(("place", "difference", "lower", "upper"), rows),
-            "original": Table(("difference",), ((0.0,),)),
-            "frame": Table(("y_lower", "y_upper"), ((-reach, reach),)),
+            "places": Table.of(pd.DataFrame(places)),
+            "original": Table.one(difference=0.0),
+            "frame": Table.one(y_lower=-reach, y_upper=reach),
         },
     )
 
@@ -127,7 +125,13 @@ def check_paragraphs(analysis: Analysis) -> tuple[str, ...]:
     """Return what the checks found and how to read their tables; nothing where no regime was fitted."""
     if not analysis.fit.fitted:
         return ()
-    return _predictive_words(analysis), _prior_words(analysis), _how_to_read_priors()
+    return (
+        _predictive_words(analysis),
+        _prior_words(analysis),
+        "In the table of priors, the sensitivity is how far a result's distribution moves when the priors (or the data) "
+        f"count twice as much. A result leans on the priors if that is above {THRESHOLD:g} and its median or an end of its "
+        f"interval moves by more than {MATTERS:g} standard deviations.",
+    )
 
 
 def _prior_words(analysis: Analysis) -> str:
@@ -150,9 +154,8 @@ def _prior_words(analysis: Analysis) -> str:
 
 def _predictive_words(analysis: Analysis) -> str:
     checks = analysis.fit.predictive_checks
-    low, high = (
-        percent(float(v), 0) for v in (checks.frame["inside_90"].min(), checks.frame["inside_90"].max())
-    )
+    inside = checks.frame["inside_90"]
+    shares = span_words(inside.tolist(), lambda v: percent(v, 0))
     verdict = (
         "The data look like what the model expects."
         if checks.ok
@@ -160,16 +163,8 @@ def _predictive_words(analysis: Analysis) -> str:
         "Another noise (“student” or “exgaussian”) may fit better; popstats.compare says which of two fits predicts better."
     )
     return (
-        f"{verdict} Inside the {MASS_WORDS} interval that is predicted for them from the others lie "
-        f"{low if low == high else f'{low} to {high}'} of a regime's recipes (should be about {MASS_WORDS})."
-    )
-
-
-def _how_to_read_priors() -> str:
-    return (
-        "In the table of priors, the sensitivity is how far a result's distribution moves when the priors (or the data) "
-        f"count twice as much. A result leans on the priors if that is above {THRESHOLD:g} and its median or an end of its "
-        f"interval moves by more than {MATTERS:g} standard deviations."
+        f"{verdict} Of a regime's recipes, {shares} lie inside the {MASS_WORDS} interval that is predicted from the "
+        f"others (should be about {MASS_WORDS})."
     )
 
 
@@ -177,96 +172,60 @@ def check_tables(analysis: Analysis) -> tuple[tuple[str, Table], ...]:
     """Return the tables behind `check_paragraphs`, each with a caption that says how to read it."""
     if not analysis.fit.fitted:
         return ()
+    checks, removed = analysis.fit.predictive_checks, {"removed": lambda r: regime_name(r.regime)}
+    limits = Table.by_column(rows_of(checks.limits), {
+        **removed,
+        "limit, points": lambda r: number(r.limit),
+        f"predicted ({MASS_WORDS})": lambda r: measured(r, "predicted"),
+        "surprise (probability)": lambda r: p_value(r.surprise),
+        "the regime lies": lambda r: "beyond the others" if r.beyond else "between the others",
+    })  # fmt: skip
+    priors = Table.by_column(rows_of(analysis.fit.prior_sensitivity.frame), {
+        **removed,
+        "result": lambda r: _RESULTS[r.quantity][1],
+        "sensitivity to the priors": lambda r: number(r.prior),
+        "to the data": lambda r: number(r.likelihood),
+        "median moves, in sd": lambda r: number(r.median_change),
+        "lower end": lambda r: number(r.lower_change),
+        "upper end": lambda r: number(r.upper_change),
+        "diagnosis": lambda r: r.diagnosis or MISSING,
+    })  # fmt: skip
     return (
         (
             "Shape of the residuals, against data simulated from the fit: a p near 0 or 1 is a misfit",
-            _shapes(analysis),
+            Table.by_column(rows_of(checks.frame), {**removed, **_shapes()}),
         ),
         (
             "Each regime's limit, predicted by a line through the other regimes: a surprise near 0 breaks the trend",
-            _limits(analysis),
+            limits,
         ),
-        ("Prior sensitivity of each result", _priors(analysis)),
+        ("Prior sensitivity of each result", priors),
     )
+
+
+def _shapes() -> dict[str, Callable[[Any], Cell]]:
+    """Return the columns about the shape of the residuals: observed, expected and p of each quantity."""
+    names = {"skewness": "skewness", "kurtosis": "excess kurtosis", "largest": "largest residual, sd"}
+
+    def column(name: str, form: Callable[[float], str]) -> Callable[[Any], Cell]:
+        return lambda row: form(getattr(row, name))
+
+    columns: dict[str, Callable[[Any], Cell]] = {}
+    for name, words in names.items():
+        columns[words] = column(name, lambda v: number(v, 1))
+        columns[f"{words}: expected"] = column(f"{name}_model", lambda v: number(v, 1))
+        columns[f"{words}: p"] = column(f"{name}_p", p_value)
+    return columns
 
 
 def _predicted_networks(analysis: Analysis) -> Table:
-    rows = [
-        (
-            regime_name(r.regime),
-            count(r.recipes),
-            percent(r.inside_50, 0),
-            percent(r.inside_90, 0),
-            f"{number(r.pit_distance)} (band {number(_pit_band(r.recipes))})",
-            p_value(r.pit_p),
-        )
-        for r in rows_of(analysis.fit.predictive_checks.frame)
-    ]
-    columns = (
-        "removed",
-        "recipes",
-        "inside their 50 % interval",
-        "inside their 90 % interval",
-        f"largest distance from uniform (under {PIT_DISTANCE:g} is harmless)",
-        "p",
-    )
-    return Table(columns, tuple(rows))
-
-
-def _shapes(analysis: Analysis) -> Table:
-    names = {"skewness": "skewness", "kurtosis": "excess kurtosis", "largest": "largest residual, sd"}
-    rows = []
-    for r in rows_of(analysis.fit.predictive_checks.frame):
-        pairs = [(getattr(r, name), getattr(r, f"{name}_model"), getattr(r, f"{name}_p")) for name in names]
-        cells = [cell for seen, model, p in pairs for cell in (number(seen, 1), number(model, 1), p_value(p))]
-        rows.append((regime_name(r.regime), *cells))
-    heads = [head for name in names.values() for head in (name, f"{name}: expected", f"{name}: p")]
-    return Table(("removed", *heads), tuple(rows))
-
-
-def _limits(analysis: Analysis) -> Table:
-    rows = [
-        (
-            regime_name(r.regime),
-            number(r.limit),
-            with_interval(r.predicted, r.predicted_lower, r.predicted_upper),
-            p_value(r.surprise),
-            "beyond the others" if r.beyond else "between the others",
-        )
-        for r in rows_of(analysis.fit.predictive_checks.limits)
-    ]
-    columns = (
-        "removed",
-        "limit, points",
-        f"predicted ({MASS_WORDS})",
-        "surprise (probability)",
-        "the regime lies",
-    )
-    return Table(columns, tuple(rows))
-
-
-def _priors(analysis: Analysis) -> Table:
-    rows = [
-        (
-            regime_name(r.regime),
-            _RESULTS[r.quantity][1],
-            number(r.prior),
-            number(r.likelihood),
-            number(r.median_change),
-            number(r.lower_change),
-            number(r.upper_change),
-            r.diagnosis or MISSING,
-        )
-        for r in rows_of(analysis.fit.prior_sensitivity.frame)
-    ]
-    columns = (
-        "removed",
-        "result",
-        "sensitivity to the priors",
-        "to the data",
-        "median moves, in sd",
-        "lower end",
-        "upper end",
-        "diagnosis",
-    )
-    return Table(columns, tuple(rows))
+    return Table.by_column(rows_of(analysis.fit.predictive_checks.frame), {
+        "removed": lambda r: regime_name(r.regime),
+        "recipes": lambda r: count(r.recipes),
+        "inside their 50 % interval": lambda r: percent(r.inside_50, 0),
+        "inside their 90 % interval": lambda r: percent(r.inside_90, 0),
+        f"largest distance from uniform (under {PIT_DISTANCE:g} is harmless)": lambda r: (
+            f"{number(r.pit_distance)} (band {number(_pit_band(r.recipes))})"
+        ),
+        "p": lambda r: p_value(r.pit_p),
+    })  # fmt: skip

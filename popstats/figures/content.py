@@ -1,23 +1,21 @@
-"""What a report says, computed once, frozen, and the same in JSON as on the page.
+"""What a report says, computed once, frozen, and identical in JSON and on the page.
 
-Numbers stay numbers here; templates and charts only place them. `ReportContent.save` writes it beside the
-page, and `ReportContent.load` gives an equal object back.
+Numbers stay numbers here; templates and charts only place them.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import types
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from popstats.errors import PopstatsError
+from popstats.inference.draws import INTERVAL_MASS
 
 #: Version of the JSON layout.
 FORMAT = 4
@@ -40,22 +38,38 @@ class Table:
         cells = [[_plain(v) for v in frame[name].tolist()] for name in frame.columns]
         return cls(tuple(map(str, frame.columns)), tuple(zip(*cells, strict=True)))
 
+    @classmethod
+    def by_column(cls, items: Iterable[Any], columns: Mapping[str, Callable[[Any], Cell]]) -> Table:
+        """Make a table with one row per item, from each column's name and what stands in it."""
+        rows = (tuple(_plain(cell(item)) for cell in columns.values()) for item in items)
+        return cls(tuple(columns), tuple(rows))
+
+    @classmethod
+    def one(cls, **cells: Any) -> Table:
+        """Make a table of one row."""
+        return cls(tuple(cells), (tuple(_plain(cell) for cell in cells.values()),))
+
     @property
     def frame(self) -> pd.DataFrame:
         """The table as a frame."""
         return pd.DataFrame(list(self.rows), columns=list(self.columns))
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The rows, each by column."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
 
 @dataclass(frozen=True)
 class Panel:
     """One picture."""
 
-    title: str  # What it is of ("75 % of MACs removed"); empty where the figure has one picture only.
-    note: str  # How much is in it.
-    outcome: str  # The verdict that it belongs to; empty if none.
     chart: str  # Which of `popstats.figures.charts.CHARTS` draws it.
     alt: str  # What it shows, for who cannot see it.
     data: Mapping[str, Table]  # Arguments of the chart.
+    title: str = ""  # What it is of ("75 % of MACs removed"); empty where the figure has one picture only.
+    note: str = ""  # How much is in it.
+    outcome: str = ""  # The verdict that it belongs to; empty if none.
 
 
 @dataclass(frozen=True)
@@ -67,12 +81,12 @@ class Figure:
     sentence: str  # What the figure supports, with numbers.
     caption: str  # How to read it: marks, n, mass of the intervals.
     n: int  # Trainings behind it.
-    interval_mass: float
-    # Kind of mark and its meaning, where the panels carry no legend of their own.
-    legend: tuple[tuple[str, str], ...]
     panels: tuple[Panel, ...]
     table: Table  # The same numbers to read.
+    # Kind of mark and its meaning, where the panels carry no legend of their own.
+    legend: tuple[tuple[str, str], ...] = ()
     folded: bool = False  # Whether the panels wait behind a click.
+    interval_mass: float = INTERVAL_MASS
 
 
 @dataclass(frozen=True)
@@ -104,9 +118,8 @@ class Claim:
     negligible_region: str  # What counts as no effect.
     quantity: str  # What the rows' estimates are estimates of; empty where nothing could be assessed.
     rows: tuple[VerdictRow, ...]  # One per regime.
-    merged: tuple[
-        VerdictRow, ...
-    ]  # The same for a table: those that cannot be assessed for one reason share a row.
+    # The same for a table: those that cannot be assessed for one reason share a row.
+    merged: tuple[VerdictRow, ...]
     folded: bool = False  # Whether it repeats another conjecture in another unit.
 
 
@@ -125,8 +138,8 @@ class Section:
     key: str
     heading: str
     sentence: str
-    paragraphs: tuple[str, ...]
-    tables: tuple[tuple[str, Table], ...]
+    paragraphs: tuple[str, ...] = ()
+    tables: tuple[tuple[str, Table], ...] = ()
     code: tuple[tuple[str, str], ...] = ()  # Label and what to copy.
     folded: bool = False  # Whether all of it waits behind its heading.
 
@@ -135,41 +148,25 @@ class Section:
 class ReportContent:
     """Everything that a report says."""
 
-    format: int  # Version of this layout.
-    kind: str  # What it is, above the title.
     title: str  # The population's name.
     advice: Section  # The box at the top: what to do.
     facts: tuple[tuple[str, str], ...]  # Label and value, for the line under the title.
     axis_words: str  # What a regime removes: "MACs" or "parameters".
-    interval_mass: float
     thresholds: str  # What the verdicts were made with.
     alerts: tuple[Alert, ...]
     claims: tuple[Claim, ...]
     figures: tuple[Figure, ...]
     order: tuple[str, ...]  # Keys of figures and sections, "verdicts" among them, as the page has them.
     sections: tuple[Section, ...]  # Companions, diagnostics, population card, provenance.
-    created: str  # When, UTC.
+    # When, UTC.
+    created: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
+    kind: str = "Population report"  # What it is, above the title.
+    interval_mass: float = INTERVAL_MASS
+    format: int = FORMAT  # Version of this layout.
 
     def to_json(self) -> str:
         """Return the content as JSON."""
         return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-    @classmethod
-    def from_json(cls, text: str) -> ReportContent:
-        """Read what `to_json` wrote."""
-        value = json.loads(text)
-        found = value.get("format") if isinstance(value, dict) else None
-        if found != FORMAT:
-            raise PopstatsError(
-                f"report content: expected format {FORMAT}, got {found!r}; write the report again"
-            )
-        content: ReportContent = _thaw(cls, value)
-        return content
-
-    @classmethod
-    def load(cls, path: str | Path) -> ReportContent:
-        """Read the JSON file that lies beside a report."""
-        return cls.from_json(Path(path).read_text(encoding="utf-8"))
 
 
 def _plain(value: Any) -> Cell:
@@ -180,19 +177,3 @@ def _plain(value: Any) -> Cell:
     if value is None or isinstance(value, bool | int | str):
         return value
     return str(value)
-
-
-def _thaw(kind: Any, value: Any) -> Any:
-    """Rebuild a value of the annotated type from its JSON form."""
-    if is_dataclass(kind) and isinstance(kind, type):
-        hints = get_type_hints(kind)
-        return kind(**{f.name: _thaw(hints[f.name], value[f.name]) for f in fields(kind)})
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin is tuple:
-        kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
-        return tuple(_thaw(k, v) for k, v in zip(kinds, value, strict=True))
-    if origin is Mapping or origin is dict or (isinstance(origin, type) and issubclass(origin, Mapping)):
-        return {key: _thaw(inner[1], item) for key, item in value.items()}
-    if origin is types.UnionType and float in inner and int not in inner and isinstance(value, int):
-        return float(value)
-    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ TOO_FEW = 30
 #: Characters shown of an id.
 SHORT_ID = 12
 #: Where the original network stands on the mCB axis.
-ORIGINAL = Table(("mcb",), ((1.0,),))
+ORIGINAL = Table.one(mcb=1.0)
 #: The marks of `ranges_panel`.
 RANGES_LEGEND = (
     ("near bar", "near-optimal range"),
@@ -48,9 +49,18 @@ MASS_WORDS = percent(INTERVAL_MASS)
 INTERVALS = f"Intervals hold {MASS_WORDS} of the probability, with equal tails."
 
 
+def measured(row: Any, name: str, decimals: int = 2) -> str:
+    """Return an attribute of a row with its interval, `name`_lower to `name`_upper."""
+    value, lower, upper = (getattr(row, f"{name}{end}") for end in ("", "_lower", "_upper"))
+    return with_interval(value, lower, upper, decimals)
+
+
 def drop_figure(analysis: Analysis) -> Figure:
     """Return accuracy drop against mCB, one panel per regime."""
     span = _mcb_span(np.array([r.observed for r in analysis.fit.fitted]))
+    several = (
+        " and to the average retraining technique" if len(analysis.fit.population.techniques) > 1 else ""
+    )
     return Figure(
         key="drop",
         heading="Accuracy drop against mCB",
@@ -58,12 +68,11 @@ def drop_figure(analysis: Analysis) -> Figure:
         caption=(
             "One panel per pruning regime; mCB on a log scale (1 is the original's ratio; above 1 a network spends more "
             "MACs per parameter than the original), drops on each regime's own scale and adjusted to the regime's centre"
-            f"{_techniques_words(analysis)}. At most {MOST_POINTS} recipes per panel, drawn at random; far outliers "
-            f"lie above it. {near_definition(analysis)} The curve spans the observed range (2.5 to 97.5 % of recipes, at "
-            f"equal {analysis.axis_words}); nothing is claimed outside it. {INTERVALS}{_left_out_words(analysis)}"
+            f"{several}. At most {MOST_POINTS} recipes per panel, drawn at random; far outliers lie above it. "
+            f"{near_definition(analysis)} The curve spans the observed range (2.5 to 97.5 % of recipes, at equal "
+            f"{analysis.axis_words}); nothing is claimed outside it. {INTERVALS}{_left_out_words(analysis)}"
         ),
         n=analysis.n_fitted,
-        interval_mass=INTERVAL_MASS,
         legend=(
             ("curve", f"expected drop, with its {MASS_WORDS} band"),
             ("near", "near-optimal range (pale: no best mCB is supported)"),
@@ -76,11 +85,6 @@ def drop_figure(analysis: Analysis) -> Figure:
         panels=tuple(_drop_panel(analysis, regime, span) for regime in analysis.fit.fitted),
         table=_optima_table(analysis),
     )
-
-
-def _techniques_words(analysis: Analysis) -> str:
-    several = len(analysis.fit.population.techniques) > 1
-    return " and to the average retraining technique" if several else ""
 
 
 def _left_out_words(analysis: Analysis) -> str:
@@ -102,19 +106,7 @@ def _drop_panel(analysis: Analysis, regime: RegimeDesign, span: tuple[float, flo
     points = _thinned(analysis, regime.label)
     curve = analysis.curve[analysis.curve["regime"] == regime.label].drop(columns="regime")
     outcome = analysis.verdicts.outcome("C3a", regime.label)
-    optimum = {
-        "mcb": row.mcb,
-        "lower": row.mcb_lower,
-        "upper": row.mcb_upper,
-        "drop": float(np.interp(row.mcb, curve["mcb"], curve["drop"])),
-        "limit": row.limit,
-        "near_lower": row.near_lower,
-        "near_upper": row.near_upper,
-        "clear": outcome == "supported",
-    }
-    near = Table(("near_lower", "near_upper"), analysis.by_label[regime.label].stretches)
     low, high = _drop_span(points["drop"], curve)
-    frame = {"x_lower": span[0], "x_upper": span[1], "y_lower": low, "y_upper": high}
     return Panel(
         title=where,
         note=_shown_words(points, regime, high),
@@ -128,10 +120,19 @@ def _drop_panel(analysis: Analysis, regime: RegimeDesign, span: tuple[float, flo
         data={
             "points": Table.of(points),
             "curve": Table.of(curve),
-            "optimum": Table.of(pd.DataFrame([optimum])),
-            "near": near,
+            "optimum": Table.one(
+                mcb=row.mcb,
+                lower=row.mcb_lower,
+                upper=row.mcb_upper,
+                drop=float(np.interp(row.mcb, curve["mcb"], curve["drop"])),
+                limit=row.limit,
+                near_lower=row.near_lower,
+                near_upper=row.near_upper,
+                clear=outcome == "supported",
+            ),
+            "near": Table(("near_lower", "near_upper"), analysis.by_label[regime.label].stretches),
             "original": ORIGINAL,
-            "frame": Table.of(pd.DataFrame([frame])),
+            "frame": Table.one(x_lower=span[0], x_upper=span[1], y_lower=low, y_upper=high),
         },
     )
 
@@ -150,12 +151,9 @@ def _thinned(analysis: Analysis, regime: str) -> pd.DataFrame:
 
 def _described(analysis: Analysis, recipes: IntArray, std: pd.Series) -> dict[str, Any]:
     """Return the columns of a tooltip that the table has: id, widths, STD and retraining technique of each recipe."""
-    population = analysis.fit.population
-    first = analysis.fit.recipes.first[recipes]
-    rows = population.frame.iloc[first]
-    found: dict[str, Any] = {}
-    named = next((c for c in ("subnetwork_id", "recipe_id") if c in rows), None)
-    if named:
+    population, first = analysis.fit.population, analysis.fit.recipes.first[recipes]
+    rows, found = population.frame.iloc[first], dict[str, Any]()
+    if named := next((c for c in ("subnetwork_id", "recipe_id") if c in rows), None):
         found["id"] = rows[named].astype(str).str[:SHORT_ID].to_numpy()
     if population.widths is not None:
         found["widths"] = [" ".join(f"{w:g}" for w in kept) for kept in population.widths[first]]
@@ -218,39 +216,25 @@ def _place(analysis: Analysis, regime: str) -> str:
 
 
 def _optima_table(analysis: Analysis) -> Table:
-    rows = [
-        (regime_name(row.regime), recipes_words(row.n_recipes), *(MISSING,) * 4, row.reason)
-        if row.reason
-        else (
-            regime_name(row.regime),
-            recipes_words(row.n_recipes),
-            near_words(analysis, row.regime),
-            with_interval(row.mcb, row.mcb_lower, row.mcb_upper),
-            with_interval(row.limit, row.limit_lower, row.limit_upper),
-            with_interval(row.regret_at_original, row.regret_at_original_lower, row.regret_at_original_upper),
-            interval_words(row.observed_lower, row.observed_upper),
-        )
-        for row in analysis.optima.values()
-    ]
-    columns = (
-        "removed",
-        "recipes",
-        "near-optimal mCB",
-        f"lowest at mCB ({MASS_WORDS})",
-        f"drop there, points ({MASS_WORDS})",
-        f"cost of mCB = 1, points ({MASS_WORDS})",
-        "observed mCB, or why there is no curve"
-        if any(r.reason for r in analysis.optima.values())
-        else "observed mCB",
-    )
-    return Table(columns, tuple(rows))
+    rows = analysis.optima.values()
+    observed = "observed mCB, or why there is no curve" if any(r.reason for r in rows) else "observed mCB"
+    return Table.by_column(rows, {
+        "removed": lambda r: regime_name(r.regime),
+        "recipes": lambda r: recipes_words(r.n_recipes),
+        "near-optimal mCB": lambda r: MISSING if r.reason else near_words(analysis, r.regime),
+        f"lowest at mCB ({MASS_WORDS})": lambda r: measured(r, "mcb"),
+        f"drop there, points ({MASS_WORDS})": lambda r: measured(r, "limit"),
+        f"cost of mCB = 1, points ({MASS_WORDS})": lambda r: measured(r, "regret_at_original"),
+        observed: lambda r: r.reason or interval_words(r.observed_lower, r.observed_upper),
+    })  # fmt: skip
 
 
 def near_words(analysis: Analysis, regime: str) -> str:
     """Return the near-optimal range of a regime, other stretches that are as good, and their height if it is larger."""
     posterior = analysis.by_label[regime]
     height = posterior.optimum.near.height
-    wider = f" (within {height:g} points)" if height > analysis.thresholds.near else ""
+    points = "point" if height == 1 else "points"
+    wider = f" (within {height:g} {points})" if height > analysis.thresholds.near else ""
     return f"{' or '.join(interval_words(*ends) for ends in posterior.stretches)}{wider}"
 
 
@@ -265,55 +249,47 @@ def recipes_words(n: int) -> str:
 
 def near_figure(analysis: Analysis) -> Figure:
     """Return the near-optimal ranges over regimes."""
-    optima = analysis.fitted_optima
-    labels = [regime_name(row.regime) for row in optima]
-    clear = [analysis.verdicts.outcome("C3a", row.regime) == "supported" for row in optima]
+    mixes = (
+        " The last column of the table says where a supported best mCB goes when the recipes with the narrowest, or "
+        "widest, quarter of any one layer group are left out; no interval allows for that."
+    )
     return Figure(
         key="near",
         heading="Near-optimal ranges",
         sentence=_near_sentence(analysis),
-        caption=_near_caption(analysis),
-        n=analysis.n_fitted,
-        interval_mass=INTERVAL_MASS,
-        legend=RANGES_LEGEND,
-        panels=(
-            ranges_panel(optima, labels, clear, [analysis.by_label[row.regime].stretches for row in optima]),
+        caption=(
+            f"By {analysis.axis_words} removed. {near_definition(analysis)} The {MASS_WORDS} intervals of its ends, often "
+            "wider than the range, are in the table. Where C3a is not supported the range is drawn pale and is no target. "
+            f"{INTERVALS}{mixes if analysis.mixes else ''}"
         ),
+        n=analysis.n_fitted,
+        legend=RANGES_LEGEND,
+        panels=(ranges_panel([(regime_name(r.regime), analysis, r) for r in analysis.fitted_optima]),),
         table=_near_table(analysis),
     )
 
 
-def ranges_panel(
-    optima: list[Any], labels: list[str], clear: list[bool], stretches: list[tuple[tuple[float, float], ...]]
-) -> Panel:
-    """Return the picture of near-optimal ranges, one row per regime."""
-    names = ("mcb", "near_lower", "near_upper", "observed_lower", "observed_upper")
-    renamed = {"lower": "mcb_lower", "upper": "mcb_upper", "limit": "limit"} | {name: name for name in names}
-    ranges = pd.DataFrame(
-        [{ours: getattr(row, theirs) for ours, theirs in renamed.items()} for row in optima]
-    )
-    ends = np.log([(row.observed_lower, row.observed_upper) for row in optima])
-    low, high = _mcb_span(ends)
-    described = [
-        f"{label}, {' or '.join(interval_words(*ends) for ends in near)}"
-        for label, near in zip(labels, stretches, strict=True)
-    ]
-    near_rows = [
-        (label, is_clear, *ends)
-        for label, is_clear, near in zip(labels, clear, stretches, strict=True)
-        for ends in near
-    ]
+def ranges_panel(named: Sequence[tuple[str, Analysis, Any]]) -> Panel:
+    """Return the picture of near-optimal ranges: a row per label, analysis and row of its optima."""
+    ranges, near = [], []
+    for label, analysis, row in named:
+        clear = analysis.verdicts.outcome("C3a", row.regime) == "supported"
+        near += [(label, clear, *ends) for ends in analysis.by_label[row.regime].stretches]
+        ranges.append({
+            "lower": row.mcb_lower, "upper": row.mcb_upper, "limit": row.limit, "mcb": row.mcb,
+            "near_lower": row.near_lower, "near_upper": row.near_upper, "observed_lower": row.observed_lower,
+            "observed_upper": row.observed_upper, "regime": label, "clear": clear,
+        })  # fmt: skip
+    told = [f"{label}, {near_words(analysis, row.regime)}" for label, analysis, row in named]
+    low, high = _mcb_span(np.log([(row.observed_lower, row.observed_upper) for *_, row in named]))
     return Panel(
-        title="",
-        note="",
-        outcome="",
         chart="near_optimal_ranges",
-        alt=f"Near-optimal mCB by regime: {'; '.join(described)}.",
+        alt=f"Near-optimal mCB by regime: {'; '.join(told)}.",
         data={
-            "ranges": Table.of(ranges.assign(regime=labels, clear=clear)),
-            "near": Table(("regime", "clear", "near_lower", "near_upper"), tuple(near_rows)),
+            "ranges": Table.of(pd.DataFrame(ranges)),
+            "near": Table(("regime", "clear", "near_lower", "near_upper"), tuple(near)),
             "original": ORIGINAL,
-            "frame": Table.of(pd.DataFrame([{"x_lower": low, "x_upper": high}])),
+            "frame": Table.one(x_lower=low, x_upper=high),
         },
     )
 
@@ -324,9 +300,7 @@ def _near_sentence(analysis: Analysis) -> str:
     ]
     if not supported:
         return "No regime has a supported best mCB, so no range here is a target."
-    holds = [
-        r for r in supported if any(low <= 1.0 <= high for low, high in analysis.by_label[r.regime].stretches)
-    ]
+    holds = [r for r in supported if any(a <= 1.0 <= b for a, b in analysis.by_label[r.regime].stretches)]
     where = (
         f"is {'' if holds else 'not '}near-optimal in the one regime"
         if len(supported) == 1
@@ -338,24 +312,12 @@ def _near_sentence(analysis: Analysis) -> str:
         return f"{first}."
     worst = max(known, key=lambda row: float(row.regret_at_original))
     ends = interval_words(worst.regret_at_original_lower, worst.regret_at_original_upper)
-    cost = f"{number(worst.regret_at_original)} points ({MASS_WORDS} interval {ends})"
-    where = regime_name(worst.regime)
+    cost, where = (
+        f"{number(worst.regret_at_original)} points ({MASS_WORDS} interval {ends})",
+        regime_name(worst.regime),
+    )
     most = f"{cost} at {where}" if len(known) == 1 else f"most at {where}: {cost}"
     return f"{first}; keeping it costs {most}."
-
-
-def _near_caption(analysis: Analysis) -> str:
-    mixes = (
-        " The last column of the table says where a supported best mCB goes when the recipes with the narrowest, or "
-        "widest, quarter of any one layer group are left out; no interval allows for that."
-        if analysis.mixes
-        else ""
-    )
-    return (
-        f"By {analysis.axis_words} removed. {near_definition(analysis)} The {MASS_WORDS} intervals of its ends, often wider "
-        "than the range, are in the table. Where C3a is not supported the range is drawn pale and is no target. "
-        f"{INTERVALS}{mixes}"
-    )
 
 
 def near_definition(analysis: Analysis) -> str:
@@ -367,52 +329,53 @@ def near_definition(analysis: Analysis) -> str:
 
 
 def _near_table(analysis: Analysis) -> Table:
-    rows = [
-        (
-            regime_name(r.regime),
-            recipes_words(r.n_recipes),
-            *_near_ends(analysis, r),
-            " or ".join(interval_words(*ends) for ends in analysis.by_label[r.regime].stretches[1:])
-            or MISSING,
-            f"{analysis.by_label[r.regime].optimum.near.height:g}",
-            with_interval(r.mcb, r.mcb_lower, r.mcb_upper),
-            interval_words(r.observed_lower, r.observed_upper),
-            interval_words(*analysis.mixes[r.regime]) if r.regime in analysis.mixes else MISSING,
-        )
-        for r in analysis.fitted_optima
-    ]
-    columns = (
-        "removed",
-        "recipes",
-        f"near-optimal from ({MASS_WORDS})",
-        f"to ({MASS_WORDS})",
-        "also near-optimal",
-        "within, points",
-        f"lowest at mCB ({MASS_WORDS})",
-        "observed mCB",
-        "best mCB over other mixes of recipes",
-    )
-    return Table(columns, tuple(rows))
+    def end(row: Any, which: str) -> str:
+        """Return an end with its interval; of two near-optimal ranges the ends have none, and the left one comes first."""
+        posterior = analysis.by_label[row.regime]
+        if posterior.regions:
+            return number(posterior.stretches[0][which == "near_upper"])
+        return measured(row, which)
 
+    def others(row: Any) -> str:
+        return " or ".join(interval_words(*ends) for ends in analysis.by_label[row.regime].stretches[1:])
 
-def _near_ends(analysis: Analysis, row: Any) -> tuple[str, str]:
-    """Return both ends with their intervals; of two near-optimal ranges those of the left one, whose ends have none."""
-    if analysis.by_label[row.regime].regions:
-        low, high = analysis.by_label[row.regime].stretches[0]
-        return number(low), number(high)
-    return (
-        with_interval(row.near_lower, row.near_lower_lower, row.near_lower_upper),
-        with_interval(row.near_upper, row.near_upper_lower, row.near_upper_upper),
-    )
+    mixes = analysis.mixes
+    return Table.by_column(analysis.fitted_optima, {
+        "removed": lambda r: regime_name(r.regime),
+        "recipes": lambda r: recipes_words(r.n_recipes),
+        f"near-optimal from ({MASS_WORDS})": lambda r: end(r, "near_lower"),
+        f"to ({MASS_WORDS})": lambda r: end(r, "near_upper"),
+        "also near-optimal": lambda r: others(r) or MISSING,
+        "within, points": lambda r: f"{analysis.by_label[r.regime].optimum.near.height:g}",
+        f"lowest at mCB ({MASS_WORDS})": lambda r: measured(r, "mcb"),
+        "observed mCB": lambda r: interval_words(r.observed_lower, r.observed_upper),
+        "best mCB over other mixes of recipes": lambda r: (
+            interval_words(*mixes[r.regime]) if r.regime in mixes else MISSING
+        ),
+    })  # fmt: skip
 
 
 def limit_figure(analysis: Analysis) -> Figure:
     """Return the smallest expected drop over regimes."""
-    accuracy = analysis.fit.population.original.accuracy
+    accuracy, rows = analysis.fit.population.original.accuracy, analysis.fitted_optima
+    few, far = "few recipes", "extrapolated"
+    remarks = {
+        r.regime: ", ".join([far] * (r.regime in analysis.extrapolated) + [few] * (r.n_recipes < TOO_FEW))
+        for r in rows
+    }
     sentence = (
         limit_sentence(analysis)
         or "No regime has recipes on both sides of its centre: the limits are extrapolated."
     )
+    unsure = ("limit open", f"extrapolated, or from fewer than {TOO_FEW} recipes")
+    limits = Table.by_column(rows, {
+        "regime": lambda r: regime_name(r.regime),
+        "target": lambda r: r.target,
+        "inside": lambda r: not remarks[r.regime],
+        "limit": lambda r: r.limit,
+        "lower": lambda r: r.limit_lower,
+        "upper": lambda r: r.limit_upper,
+    })  # fmt: skip
     return Figure(
         key="limits",
         heading="The limit: the smallest expected drop",
@@ -424,55 +387,19 @@ def limit_figure(analysis: Analysis) -> Figure:
             f"drops. {INTERVALS}"
         ),
         n=analysis.n_fitted,
-        interval_mass=INTERVAL_MASS,
-        legend=_limit_legend(analysis),
-        panels=(_limit_panel(analysis, sentence),),
-        table=_limit_table(analysis, accuracy),
-    )
-
-
-def _limit_legend(analysis: Analysis) -> tuple[tuple[str, str], ...]:
-    remarked = any(_limit_remarks(analysis, row) for row in analysis.fitted_optima)
-    unsure = ("limit open", f"extrapolated, or from fewer than {TOO_FEW} recipes")
-    return (
-        ("limit", "smallest expected drop, with its interval"),
-        *((unsure,) if remarked else ()),
-        ("original", "the original network"),
-    )
-
-
-def _limit_panel(analysis: Analysis, sentence: str) -> Panel:
-    limits = [
-        {
-            "regime": regime_name(row.regime),
-            "target": row.target,
-            "inside": not _limit_remarks(analysis, row),
-            "limit": row.limit,
-            "lower": row.limit_lower,
-            "upper": row.limit_upper,
-        }
-        for row in analysis.fitted_optima
-    ]
-    data = {"limits": Table.of(pd.DataFrame(limits)), "original": Table(("limit",), ((0.0,),))}
-    return Panel(title="", note="", outcome="", chart="limits", alt=sentence, data=data)
-
-
-def _limit_table(analysis: Analysis, accuracy: float) -> Table:
-    rows = [
-        (
-            regime_name(row.regime),
-            with_interval(row.limit, row.limit_lower, row.limit_upper),
-            number(accuracy - row.limit),
-            _limit_remarks(analysis, row),
-        )
-        for row in analysis.fitted_optima
-    ]
-    return Table(("removed", f"smallest drop, points ({MASS_WORDS})", "accuracy, %", "remarks"), tuple(rows))
-
-
-def _limit_remarks(analysis: Analysis, row: Any) -> str:
-    remarks = ["extrapolated"] if row.regime in analysis.extrapolated else []
-    return ", ".join([*remarks, *(["few recipes"] if row.n_recipes < TOO_FEW else [])])
+        legend=(
+            ("limit", "smallest expected drop, with its interval"),
+            *((unsure,) if any(remarks.values()) else ()),
+            ("original", "the original network"),
+        ),
+        panels=(Panel("limits", sentence, {"limits": limits, "original": Table.one(limit=0.0)}),),
+        table=Table.by_column(rows, {
+            "removed": lambda r: regime_name(r.regime),
+            f"smallest drop, points ({MASS_WORDS})": lambda r: measured(r, "limit"),
+            "accuracy, %": lambda r: number(accuracy - r.limit),
+            "remarks": lambda r: remarks[r.regime],
+        }),
+    )  # fmt: skip
 
 
 def limit_sentence(analysis: Analysis, *, reliable: bool = False) -> str:
@@ -483,10 +410,6 @@ def limit_sentence(analysis: Analysis, *, reliable: bool = False) -> str:
     if not known:
         return ""
     ends = [known[0], known[-1]] if len(known) > 1 else known
-    drops = [f"{number(r.limit)} points at {_limit_place(r)}" for r in ends]
+    few = {r.regime: f" ({r.n_recipes} recipes only)" for r in ends if r.n_recipes < TOO_FEW}
+    drops = [f"{number(r.limit)} points at {regime_name(r.regime)}{few.get(r.regime, '')}" for r in ends]
     return f"Where the curve is lowest, the expected drop is {join_words(drops)} of {analysis.axis_words} removed."
-
-
-def _limit_place(row: Any) -> str:
-    few = f" ({row.n_recipes} recipes only)" if row.n_recipes < TOO_FEW else ""
-    return f"{regime_name(row.regime)}{few}"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from popstats.arrays import FloatArray
 from popstats.figures.content import Figure, Panel, Table
 from popstats.figures.curve_figures import INTERVALS, MASS_WORDS, drop_ends
-from popstats.inference.draws import INTERVAL_MASS
 from popstats.judgement.analysis import Analysis, rows_of
 from popstats.judgement.edf import cost_weights, edf
 from popstats.judgement.explained import CEILING, MODELS
@@ -25,6 +25,7 @@ from popstats.words import (
     probability,
     regime_name,
     regime_names,
+    span_words,
     with_interval,
 )
 
@@ -56,7 +57,6 @@ def explained_figure(analysis: Analysis) -> Figure | None:
             f"model that knew every recipe's true mean would reach; it needs recipes with several seeds. {INTERVALS}"
         ),
         n=sum(r.n for r in analysis.fit.regimes if r.label in regimes),
-        interval_mass=INTERVAL_MASS,
         legend=(
             ("limit", "share predicted, with its interval"),
             *((("ceiling", "noise ceiling"),) if CEILING in models else ()),
@@ -76,33 +76,28 @@ def _explained_panel(rows: pd.DataFrame, ends: tuple[float, float]) -> Panel:
     told = ", ".join(f"{row.model} {number(100 * row.r2, 0)} %" for row in rows_of(shares))
     return Panel(
         title=where,
-        note="",
-        outcome="",
         chart="what_explains",
         alt=f"Share of the drop's variance predicted at {where}: {told}.",
         data={
             "shares": Table.of(shares),
             "ceiling": Table.of(rows[rows["model"] == CEILING][["r2"]]),
-            "original": Table(("r2",), ((0.0,),)),
-            "frame": Table(("x_lower", "x_upper"), (ends,)),
+            "original": Table.one(r2=0.0),
+            "frame": Table.one(x_lower=ends[0], x_upper=ends[1]),
         },
     )
 
 
 def _explained_sentence(r2: dict[tuple[str, str], float], regimes: list[str], models: set[str]) -> str:
     def reach(model: str) -> str:
-        values = [max(r2[r, model], 0.0) for r in regimes]
-        low, high = (number(100 * v, 0) for v in (min(values), max(values)))
-        return f"{low} %" if low == high else f"{low} to {high} %"
+        return span_words([max(r2[r, model], 0.0) for r in regimes], lambda v: percent(v, 0))
 
     mcb = f"mCB alone predicts {reach('mCB')} of the variance between trainings of a regime"
     if "log-widths" not in models:
         return f"{mcb}; the table has no widths to compare it with."
     gains = [r2[r, "log-widths + mCB"] - r2[r, "log-widths"] for r in regimes]
-    ends = list(dict.fromkeys([number(min(gains), 3), number(max(gains), 3)]))
     return (
         f"{mcb}; an additive law in the layer widths predicts {reach('log-widths')}, and adding mCB to it changes "
-        f"R² by {' to '.join(ends)}{', by regime' if len(regimes) > 1 else ''}."
+        f"R² by {span_words(gains, lambda v: number(v, 3))}{', by regime' if len(regimes) > 1 else ''}."
     )
 
 
@@ -114,15 +109,6 @@ def edf_figure(analysis: Analysis) -> Figure | None:
 
 def _std_edfs(analysis: Analysis, panels: list[Panel]) -> Figure:
     judged = _judged_spaces(analysis)
-    rows = [
-        (
-            regime_name(v.regime),
-            with_interval(v.estimate, v.lower, v.upper),
-            probability(v.probability),
-            v.outcome,
-        )
-        for v in judged
-    ]
     return Figure(
         key="edfs",
         heading="Even or uneven pruning",
@@ -134,14 +120,15 @@ def _std_edfs(analysis: Analysis, panels: list[Panel]) -> Figure:
             f"included. Bands: Bayesian bootstrap over recipes. {INTERVALS}"
         ),
         n=analysis.n_fitted,
-        interval_mass=INTERVAL_MASS,
         legend=(("space 0", "low STD: pruned evenly"), ("space 1", "high STD: pruned unevenly")),
         panels=tuple(panels),
-        table=Table(
-            ("removed", f"low STD better by, points ({MASS_WORDS})", "probability", "verdict on S1"),
-            tuple(rows),
-        ),
-    )
+        table=Table.by_column(judged, {
+            "removed": lambda v: regime_name(v.regime),
+            f"low STD better by, points ({MASS_WORDS})": lambda v: with_interval(v.estimate, v.lower, v.upper),
+            "probability": lambda v: probability(v.probability),
+            "verdict on S1": lambda v: v.outcome,
+        }),
+    )  # fmt: skip
 
 
 def _judged_spaces(analysis: Analysis) -> list[Verdict]:
@@ -154,8 +141,7 @@ def even_sentence(analysis: Analysis) -> str:
     better = [v for v in each if v.outcome == "supported"]
     if not better:
         return ""
-    gains = [v.estimate for v in better]
-    by = " to ".join(dict.fromkeys([number(min(gains)), number(max(gains))]))
+    by = span_words([v.estimate for v in better])
     worse = [v.regime for v in each if v.upper < 0]
     but = f", but more at {regime_names(worse)}" if worse else ""
     where = regime_names([v.regime for v in better])
@@ -182,87 +168,89 @@ def _std_panel(analysis: Analysis, label: str) -> Panel | None:
     verdict = next(iter(analysis.verdicts.of("S1", label)), None)
     if verdict is None or verdict.outcome == "not assessable":
         return None
-    networks = analysis.networks[analysis.networks["regime"] == label]
-    low, high = (networks[mask] for mask in std_halves(networks["ratio_std"].to_numpy()))
-    grid, weights = drop_grid(networks["drop_at_mix"]), cost_weights(low["macs"], high["macs"])
-    seed = analysis.fit.settings.random_seed
-    shares = [
-        edf_rows("low STD", low["drop_at_mix"], grid, weights[0], seed),
-        edf_rows("high STD", high["drop_at_mix"], grid, weights[1], seed),
-    ]
-    words = (
-        f"low STD {'better' if verdict.estimate > 0 else 'worse'} by {number(abs(verdict.estimate))} points"
+    networks, seed = (
+        analysis.networks[analysis.networks["regime"] == label],
+        analysis.fit.settings.random_seed,
     )
-    return Panel(
-        title=f"{regime_name(label)} removed",
-        note=words,
+    low, high = (networks[mask] for mask in std_halves(networks["ratio_std"].to_numpy()))
+    better = "better" if verdict.estimate > 0 else "worse"
+    return edf_panel(
+        label,
+        {"low STD": low["drop_at_mix"], "high STD": high["drop_at_mix"]},
+        f"low STD {better} by {number(abs(verdict.estimate))} points",
+        weights=cost_weights(low["macs"], high["macs"]),
+        over=networks["drop_at_mix"],
         outcome=verdict.outcome,
+        seed=seed,
+    )
+
+
+def edf_panel(
+    label: str,
+    spaces: Mapping[str, pd.Series],
+    words: str,
+    *,
+    note: str = "",
+    weights: Sequence[FloatArray] | None = None,
+    over: pd.Series | None = None,
+    outcome: str = "",
+    seed: int = 0,
+) -> Panel:
+    """Draw the EDFs of a regime's spaces with their bands, over the drops (by default theirs) without far outliers."""
+    low, high = drop_ends(pd.concat(spaces.values()) if over is None else over)
+    grid = np.linspace(low, max(high, low + 1e-3), EDF_POINTS)
+    parts, no_weights = [], [None] * len(spaces)
+    for (name, values), weight in zip(spaces.items(), weights or no_weights, strict=True):
+        found = edf(values, weights=weight, grid=grid, seed=seed)
+        columns = {"drop": grid, "share": found.share, "lower": found.lower, "upper": found.upper}
+        parts.append(pd.DataFrame({"space": name, **{k: np.round(v, 4) for k, v in columns.items()}}))
+    where = f"{regime_name(label)} removed"
+    return Panel(
+        title=where,
+        note=note or words,
+        outcome=outcome,
         chart="edfs",
-        alt=f"Shares of recipes by drop at {regime_name(label)} of {analysis.axis_words} removed: {words}.",
-        data={"shares": Table.of(pd.concat(shares)), "frame": edge_of(grid)},
+        alt=f"Shares of recipes by drop at {where}: {words}.",
+        data={
+            "shares": Table.of(pd.concat(parts)),
+            "frame": Table.one(x_lower=float(grid[0]), x_upper=float(grid[-1])),
+        },
     )
 
 
 def _regime_edfs(analysis: Analysis) -> Figure | None:
-    networks = analysis.networks
+    networks, seed = analysis.networks, analysis.fit.settings.random_seed
     members = {r.label: networks.loc[networks["regime"] == r.label, "drop"] for r in analysis.fit.regimes}
     drops = {label: values for label, values in members.items() if len(values) >= MINIMUM_NETWORKS}
     if not drops:
         return None
-    rows = []
-    for label, values in drops.items():
-        ends = [number(float(values.quantile(q))) for q in (0.05, 0.5, 0.95)]
-        rows.append((regime_name(label), count(len(values)), *ends))
+    medians = {label: number(float(values.median())) for label, values in drops.items()}
+    first, last = next(iter(drops)), list(drops)[-1]
     return Figure(
         key="edfs",
         heading="How the drops are spread",
-        sentence=f"The median drop runs from {rows[0][3]} points at {rows[0][0]} removed to {rows[-1][3]} at {rows[-1][0]}.",
+        sentence=(
+            f"The median drop runs from {medians[first]} points at {regime_name(first)} removed to {medians[last]} at "
+            f"{regime_name(last)}."
+        ),
         caption=(
             "Share of recipes whose drop is at most the value: further left is better. Evenly and unevenly pruned "
             f"recipes (low and high STD) could not be compared here. {INTERVALS}"
         ),
         n=analysis.n_fitted,
-        interval_mass=INTERVAL_MASS,
         legend=(("space 0", "all recipes of the regime"),),
         panels=tuple(
-            _regime_panel(analysis, label, values, row[3])
-            for (label, values), row in zip(drops.items(), rows, strict=True)
+            edf_panel(label, {"all recipes": values}, f"median drop {medians[label]} points", seed=seed)
+            for label, values in drops.items()
         ),
-        table=Table(("removed", "recipes", "best 5 %, points", "median", "worst 5 %"), tuple(rows)),
-    )
-
-
-def _regime_panel(analysis: Analysis, label: str, drops: pd.Series, median: str) -> Panel:
-    grid = drop_grid(drops)
-    shares = edf_rows("all recipes", drops, grid, None, analysis.fit.settings.random_seed)
-    return Panel(
-        title=f"{regime_name(label)} removed",
-        note=f"median drop {median} points",
-        outcome="",
-        chart="edfs",
-        alt=f"Shares of recipes by drop at {regime_name(label)} removed: median {median} points.",
-        data={"shares": Table.of(shares), "frame": edge_of(grid)},
-    )
-
-
-def drop_grid(drops: pd.Series) -> FloatArray:
-    """Return the drops at which an EDF is drawn."""
-    low, high = drop_ends(drops)
-    return np.linspace(low, max(high, low + 1e-3), EDF_POINTS)
-
-
-def edge_of(grid: FloatArray) -> Table:
-    """Return the ends of a picture's horizontal axis."""
-    return Table(("x_lower", "x_upper"), ((float(grid[0]), float(grid[-1])),))
-
-
-def edf_rows(
-    name: str, drops: npt.ArrayLike, grid: FloatArray, weights: FloatArray | None, seed: int = 0
-) -> pd.DataFrame:
-    """Return an EDF with its band at the drops of the grid."""
-    found = edf(drops, weights=weights, grid=grid, seed=seed)
-    values = {"drop": grid, "share": found.share, "lower": found.lower, "upper": found.upper}
-    return pd.DataFrame({"space": name, **{k: np.round(v, 4) for k, v in values.items()}})
+        table=Table.by_column(drops, {
+            "removed": regime_name,
+            "recipes": lambda label: count(len(drops[label])),
+            "best 5 %, points": lambda label: number(float(drops[label].quantile(0.05))),
+            "median": lambda label: medians[label],
+            "worst 5 %": lambda label: number(float(drops[label].quantile(0.95))),
+        }),
+    )  # fmt: skip
 
 
 def elasticity_figure(analysis: Analysis) -> Figure | None:
@@ -281,11 +269,15 @@ def elasticity_figure(analysis: Analysis) -> Figure | None:
             f"{percent(r2, 0)} of the variance between single trainings, differences between regimes included. {INTERVALS}"
         ),
         n=sum(r.n for r in analysis.fit.regimes),
-        interval_mass=INTERVAL_MASS,
-        legend=(),
         panels=elasticity_panels(pooled),
-        table=_elasticity_table(pooled),
-    )
+        table=Table.by_column(rows_of(pooled), {
+            "group": lambda r: str(r.group),
+            f"points for 10 % more width ({MASS_WORDS})": lambda r: with_interval(r.points, r.lower, r.upper, 3),
+            "its cost, % of the original's MACs": lambda r: number(r.macs_percent, 2),
+            "points per 1 % of MACs": lambda r: number(r.points_per_percent_macs, 3),
+            MASS_WORDS: lambda r: interval_words(r.per_macs_lower, r.per_macs_upper, 3),
+        }),
+    )  # fmt: skip
 
 
 def _per_macs(pooled: pd.DataFrame) -> bool:
@@ -316,40 +308,24 @@ def elasticity_panels(pooled: pd.DataFrame) -> tuple[Panel, ...]:
 def _elasticity_panel(pooled: pd.DataFrame, names: tuple[str, str, str], heading: str) -> Panel:
     columns = dict(zip(names, ("points", "lower", "upper"), strict=True))
     data = pooled[["group", *names]].rename(columns=columns).astype({"group": str})
-    described = ", ".join(f"{row.group} {number(row.points, 3)}" for row in rows_of(data))
+    return dot_panel(heading, "accuracy points", data, 0.0, "Accuracy points that a wider group buys.", 3)
+
+
+def dot_panel(
+    heading: str, title: str, rows: pd.DataFrame, none: float, told: str, decimals: int = 2
+) -> Panel:
+    """Draw one quantity of several groups (group, points, lower, upper); `none`: its value where there is no effect."""
+    described = ", ".join(f"{row.group} {number(row.points, decimals)}" for row in rows_of(rows))
     return Panel(
         title=heading,
-        note="",
-        outcome="",
         chart="dot_intervals",
-        alt=f"Accuracy points that a wider group buys. {heading}: {described}.",
+        alt=f"{told} {heading}: {described}.".strip(),
         data={
-            "groups": Table.of(data),
-            "original": Table(("points",), ((0.0,),)),
-            "frame": Table(("title",), (("accuracy points",),)),
+            "groups": Table.of(rows[["group", "points", "lower", "upper"]]),
+            "original": Table.one(points=none),
+            "frame": Table.one(title=title),
         },
     )
-
-
-def _elasticity_table(pooled: pd.DataFrame) -> Table:
-    rows = [
-        (
-            str(r.group),
-            with_interval(r.points, r.lower, r.upper, 3),
-            number(r.macs_percent, 2),
-            number(r.points_per_percent_macs, 3),
-            interval_words(r.per_macs_lower, r.per_macs_upper, 3),
-        )
-        for r in rows_of(pooled)
-    ]
-    columns = (
-        "group",
-        f"points for 10 % more width ({MASS_WORDS})",
-        "its cost, % of the original's MACs",
-        "points per 1 % of MACs",
-        MASS_WORDS,
-    )
-    return Table(columns, tuple(rows))
 
 
 def _law(analysis: Analysis) -> WidthLaw | None:

@@ -11,6 +11,7 @@ Okabe and Ito (2008), "Color Universal Design": the hues.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,19 +22,16 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Liberat
 class Palette:
     """The colours by what they stand for, as hex; no two alike, so that a style sheet can tell them apart."""
 
-    # ink, muted, line: Text, secondary text, grid lines.
-    ink: str
-    muted: str
-    line: str
+    ink: str  # Text.
+    muted: str  # Secondary text.
+    line: str  # Grid lines.
     points: str  # Single networks.
-    # curve, band: The expected drop and its interval.
-    curve: str
-    band: str
+    curve: str  # The expected drop,
+    band: str  # and its interval.
     near: str  # The near-optimal range.
     winner: str  # Winning subnetworks.
     original: str  # The original network's ratio.
-    # second, third, fourth: Further series.
-    second: str
+    second: str  # Further series.
     third: str
     fourth: str
 
@@ -88,15 +86,6 @@ SPACE_MARKS = (
 )
 
 
-def legend_mark(mark: Mark) -> str:
-    """Return a series' mark as a small SVG for a legend on the page."""
-    dash = ",".join(map(str, mark.dash))
-    line = (
-        f'<path d="M0 7h28" stroke="{mark.color}" stroke-width="1.8" stroke-dasharray="{dash}" fill="none"/>'
-    )
-    return f'<svg width="28" height="14" viewBox="0 0 28 14" aria-hidden="true">{line}</svg>'
-
-
 def color_rules(palette: Palette = LIGHT) -> str:
     """Return CSS that draws each of the charts' colours with the custom property of the same name.
 
@@ -112,13 +101,6 @@ def color_rules(palette: Palette = LIGHT) -> str:
 
 def altair_config(palette: Palette = LIGHT) -> dict[str, Any]:
     """Return the Vega-Lite `config` of every chart."""
-    label = {"labelColor": palette.muted, "labelFontSize": 11.5, "labelFont": FONT}
-    title = {
-        "titleColor": palette.muted,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
-        "titleFont": FONT,
-    }
     return {
         "background": "transparent",
         "font": FONT,
@@ -127,8 +109,13 @@ def altair_config(palette: Palette = LIGHT) -> dict[str, Any]:
         "padding": 2,
         "view": {"stroke": None, "continuousHeight": 210},
         "axis": {
-            **label,
-            **title,
+            "labelColor": palette.muted,
+            "labelFontSize": 11.5,
+            "labelFont": FONT,
+            "titleColor": palette.muted,
+            "titleFontSize": 12,
+            "titleFontWeight": "normal",
+            "titleFont": FONT,
             "gridColor": palette.line,
             "gridWidth": 1,
             "domain": False,
@@ -142,40 +129,40 @@ def altair_config(palette: Palette = LIGHT) -> dict[str, Any]:
     }
 
 
-def _small(inner: str) -> str:
-    return f'<svg width="28" height="14" viewBox="0 0 28 14" aria-hidden="true">{inner}</svg>'
+def _small(*shapes: str) -> str:
+    """Return a mark of a legend on the page, as SVG."""
+    return f'<svg width="28" height="14" viewBox="0 0 28 14" aria-hidden="true">{"".join(shapes)}</svg>'
 
 
-_ACROSS = f'<path d="M3 7h22" stroke="{LIGHT.ink}" stroke-width="1.8"/>'
-_UPRIGHT = f'<path d="M14 0v14" stroke="{LIGHT.curve}" stroke-width="2.2"/>'
+def _line(
+    color: str, width: float, path: str = "M0 7h28", dash: Sequence[int] = (), cap: str = "butt"
+) -> str:
+    dashes = f' stroke-dasharray="{" ".join(map(str, dash))}"' if dash else ""
+    return f'<path d="{path}" stroke="{color}" stroke-width="{width}" stroke-linecap="{cap}" fill="none"{dashes}/>'
 
 
-def _diamond(fill: str, interval: str) -> str:
-    return _small(
-        f'{interval}<path d="M14 2l4.5 5-4.5 5-4.5-5z" fill="{fill}" stroke="{LIGHT.ink}" stroke-width="1.4"/>'
-    )
+def _block(color: str, top: int, opacity: float) -> str:
+    return f'<rect y="{top}" width="28" height="{14 - 2 * top}" fill="{color}" opacity="{opacity}"/>'
 
 
+def _diamond(fill: str) -> str:
+    return f'<path d="M14 2l4.5 5-4.5 5-4.5-5z" fill="{fill}" stroke="{LIGHT.ink}" stroke-width="1.4"/>'
+
+
+_ACROSS, _UPRIGHT = _line(LIGHT.ink, 1.8, "M3 7h22"), _line(LIGHT.curve, 2.2, "M14 0v14")
 #: The charts' marks, drawn small for the legends on the page.
 LEGEND_MARKS = {
-    "curve": _small(
-        f'<rect y="3" width="28" height="8" fill="{LIGHT.band}" opacity=".4"/>'
-        f'<path d="M0 7h28" stroke="{LIGHT.curve}" stroke-width="2.4"/>'
-    ),
-    "near": _small(f'<rect y="1" width="28" height="12" fill="{LIGHT.near}" opacity=".5"/>'),
-    "near bar": _small(f'<path d="M5 7h18" stroke="{LIGHT.near}" stroke-width="9" stroke-linecap="round"/>'),
-    "observed": _small(f'<path d="M5 7h18" stroke="{LIGHT.line}" stroke-width="9" stroke-linecap="round"/>'),
-    "optimum": _diamond(LIGHT.ink, _ACROSS),
-    "open": _diamond("white", _ACROSS),
-    "limit": _diamond(LIGHT.ink, _UPRIGHT),
-    "limit open": _diamond("white", _UPRIGHT),
+    "curve": _small(_block(LIGHT.band, 3, 0.4), _line(LIGHT.curve, 2.4)),
+    "near": _small(_block(LIGHT.near, 1, 0.5)),
+    "near bar": _small(_line(LIGHT.near, 9, "M5 7h18", cap="round")),
+    "observed": _small(_line(LIGHT.line, 9, "M5 7h18", cap="round")),
+    "optimum": _small(_ACROSS, _diamond(LIGHT.ink)),
+    "open": _small(_ACROSS, _diamond("white")),
+    "limit": _small(_UPRIGHT, _diamond(LIGHT.ink)),
+    "limit open": _small(_UPRIGHT, _diamond("white")),
     "winner": _small(f'<path d="M14 2l5 9H9z" fill="{LIGHT.winner}"/>'),
     "point": _small(f'<circle cx="14" cy="7" r="2.6" fill="{LIGHT.points}"/>'),
-    "ceiling": _small(
-        f'<path d="M14 0v14" stroke="{LIGHT.muted}" stroke-width="1.6" stroke-dasharray="4 3"/>'
-    ),
-    "original": _small(
-        f'<path d="M0 7h28" stroke="{LIGHT.original}" stroke-width="1.4" stroke-dasharray="5 4"/>'
-    ),
-    **{f"space {i}": legend_mark(mark) for i, mark in enumerate(SPACE_MARKS)},
+    "ceiling": _small(_line(LIGHT.muted, 1.6, "M14 0v14", (4, 3))),
+    "original": _small(_line(LIGHT.original, 1.4, dash=(5, 4))),
+    **{f"space {i}": _small(_line(mark.color, 1.8, dash=mark.dash)) for i, mark in enumerate(SPACE_MARKS)},
 }

@@ -50,7 +50,7 @@ _SHARE_LEAST = 1e-9  # which is more than this: less is identical replicates
 _SHARE_ZOOMS = 7
 #: Common values along each of the three axes: steps of about one posterior standard deviation at the end ...
 _NODES, _REACH = 9, 4.0
-#: ... of at most so many rounds, each about the last one's mean.
+#: ... of at most this many rounds, each about the last one's mean.
 _ZOOMS = 8
 #: Cells with less of a regime's posterior than this are left out.
 _NOTHING = 1e-8

@@ -7,7 +7,7 @@ The smooth curve is a Matern Gaussian process of smoothness 7/4 on a fixed Hilbe
           \beta_j \sim \mathrm{Normal}(0, S(\omega_j)), \quad \omega_j = \frac{j\pi}{2L},
 
 with u = (log mCB - centre) / half-range: -1 and 1 are the ends of the observed range. A straight line in u with
-prior variance 1 (times the amplitude squared) stands beside the sines: they are zero at the ends of their
+prior variance 1 (times the amplitude squared) is added to the sines: they are zero at the ends of their
 domain and alone would bend steep slopes towards the ends of the range (measured: a linear truth was missed
 there by 0.7 standard errors on average).
 
@@ -210,7 +210,7 @@ def prior_precision(fixed: tuple[bool, ...], length_scale: FloatArray, amplitude
 #: How draws are made; other noise than normal is always drawn by "hmc".
 Method = Literal["exact", "nuts", "hmc"]
 
-#: Every method's draws come as so many chains.
+#: Every method's draws come as this many chains.
 CHAINS = 4
 
 #: Seeds that the sampler can tell apart.
@@ -219,7 +219,7 @@ _SEEDS = 2**64
 
 @dataclass(frozen=True)
 class Settings:
-    """How a fit was asked for: the arguments of `popstats.fit`, saved with it."""
+    """How a fit was requested: the arguments of `popstats.fit`, saved with it."""
 
     regime_axis: Axis = "macs"
     regimes: tuple[float, ...] | dict[float, float] | None = None
@@ -335,7 +335,7 @@ class Priors:
         return np.asarray(-0.5 * ((np.log(shape) - np.log(self.excess[0])) / self.excess[1]) ** 2)
 
     def draw(self, size: int, regimes: int, rng: np.random.Generator) -> Hyper:
-        """Draw joint hyperparameters of so many regimes, shapes (size, regimes)."""
+        """Draw joint hyperparameters of this many regimes, shapes (size, regimes)."""
         pairs = np.array([self.length_scale, self.amplitude, self.noise])
         common, own = rng.standard_normal((3, size, 1)), rng.standard_normal((3, size, regimes))
         x = np.sqrt(self.pooling) * common + np.sqrt(1.0 - self.pooling) * own
@@ -349,8 +349,8 @@ class Priors:
             ("length_scale", _log_normal(self.length_scale), "half of the observed range of log mCB",
              "a curve may turn once or twice inside the range"),
             ("amplitude", _log_normal(self.amplitude), "s, the spread of the recipes' drops in the regime",
-             "from nothing to see to the whole spread"),
-            ("noise", _log_normal(self.noise), "s", "what the curve leaves over, seeds included"),
+             "from negligible to the whole spread"),
+            ("noise", _log_normal(self.noise), "s", "the residual spread, seeds included"),
             ("excess", _log_normal(self.excess), "s", "mean of the exponential part (noise='exgaussian')"),
             ("degrees of freedom", "1 + Gamma(2, 0.1)", "", "from heavy tails to nearly normal (noise='student')"),
             ("seed_share", "Uniform(0, 1)", "share of one training's variance", "replicates decide"),

@@ -218,7 +218,7 @@ class _Walker:
             self._tune(float(chance.mean()))
 
     def adapt(self) -> None:
-        """Make the coordinates anew from where the chains have been, drawn towards the last ones where that is little."""
+        """Recompute the coordinates from the chains' history, shrunk towards the last ones where that is short."""
         seen = np.concatenate(self.seen[len(self.seen) // 3 :], axis=1)
         share = seen.shape[1] / (seen.shape[1] + 2.0 * len(seen))
         covariance = share * np.cov(seen) + (1.0 - share) * self.root @ self.root.T

@@ -14,7 +14,7 @@ MacKinnon and White (1985), doi:10.1016/0304-4076(85)90158-7; Koenker and Basset
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,11 @@ from popstats.arrays import FloatArray
 from popstats.errors import FitError
 from popstats.findings import Estimate
 from popstats.inference.draws import INTERVAL_MASS
+from popstats.inference.model import CHAINS
+from popstats.inference.parametric import sample_parametric
 from popstats.inference.regression import natural_spline
 from popstats.judgement.analysis import estimate
-from popstats.posterior.fit import Fit, fit
+from popstats.posterior.fit import Fit
 
 #: Fewest points for any of the companions.
 MINIMUM_POINTS = 10
@@ -41,7 +43,11 @@ ENVELOPE = 0.05
 
 
 #: More points than this are thinned before a quantile regression, which is iterative.
-ENVELOPE_POINTS = 4000
+ENVELOPE_POINTS = 2000
+
+
+#: Draws per chain of a companion curve, which is shown with two digits and decides nothing.
+COMPANION_DRAWS = 250
 
 
 @dataclass(frozen=True)
@@ -176,7 +182,7 @@ def _flat_bottom(x: FloatArray, y: FloatArray) -> FloatArray:
 
 
 def _interrupted(x: FloatArray, y: FloatArray, at: float) -> TwoLines:
-    """Fit one line a side. The point at the break belongs to the side whose slope is being estimated."""
+    """Fit one line per side. The point at the break belongs to the side whose slope is being estimated."""
     slopes, scores = [], []
     for side, after in ((0, x > at), (1, x >= at)):
         left, right = np.where(after, 0.0, x - at), np.where(after, x - at, 0.0)
@@ -191,14 +197,10 @@ def _interrupted(x: FloatArray, y: FloatArray, at: float) -> TwoLines:
 
 def parametric_optima(fitted: Fit, curve: str) -> dict[str, Estimate | None]:
     """Return by regime the mCB at which a parametric curve is lowest; None where most draws are lowest at an end."""
-    settings = fitted.settings
-    companion = fit(
-        fitted.population,
-        settings.regime_axis,
-        settings.regimes,
-        curve=curve,
-        random_seed=settings.random_seed,
-        priors=fitted.prior_settings,
+    settings, size = fitted.settings, CHAINS * COMPANION_DRAWS
+    draws = sample_parametric(curve, fitted.fitted, fitted.prior_settings, size, settings.random_seed)
+    companion = replace(
+        fitted, settings=replace(settings, curve=curve, noise="normal", method="exact"), draws=draws
     )
     pairs = zip(companion.fitted, companion.optimum_draws, strict=True)
     return {r.label: estimate(np.exp(o.log_mcb)) if o.interior.mean() >= 0.5 else None for r, o in pairs}
@@ -209,7 +211,7 @@ def lower_envelope(
 ) -> LowerEnvelope:
     """Return the quantile regression of the best networks on a cubic spline in log mCB (statsmodels).
 
-    More than 4,000 points are thinned at random first.
+    More than 2,000 points are thinned at random first.
     """
     x, y = _checked(x, y)
     if x.size * quantile < MINIMUM_POINTS:

@@ -80,7 +80,7 @@ class Thresholds:
         "Supported" is withheld where an F test with a smaller p value finds that the curve moves with MACs inside the
         regime, and the fitted change exceeds `rise`.
     clusters : int
-        "Supported" is withheld where recipes form at most so many clusters in mCB ...
+        "Supported" is withheld where recipes form at most this many clusters in mCB ...
     covered : float
         ... that cover less than this share of the observed range.
     """

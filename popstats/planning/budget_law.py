@@ -21,13 +21,13 @@ from popstats.population.regimes import Axis
 from popstats.population.table import Population
 from popstats.words import AXIS_WORDS, join_words
 
-#: Recipes within this factor of the budget are what the law has to predict, and so many of the nearest on either side.
+#: The law has to predict recipes within this factor of the budget, and at least this many of the nearest on either side.
 INNER, LEAST_INNER = 1.15, 15
 #: Factors of the budget within which recipes are fitted: the one of smallest error on the inner recipes is taken.
 WINDOWS = (1.15, 1.5, 2.5, np.inf)
 #: A wider window has to lower that error by this share.
 WORTHWHILE = 0.02
-#: A budget is supported where so many recipes (of few, this share) cost it within this factor, a quarter of them no less
+#: A budget is supported where this many recipes (of few, this share) cost it within this factor, a quarter of them no less
 #: or hardly less, a quarter no more or hardly more.
 SUPPORTED_FACTOR, SUPPORTED_RECIPES, SUPPORTED_SHARE = 1.5, 20, 0.15
 #: Fewest recipes of similar cost, and narrowest range of reductions that is worth naming.
@@ -40,7 +40,7 @@ OUTSIDE, WIDENED = 0.01, 1.02
 MOST = 600
 #: Scales of the pairwise products that are tried; 0 leaves them out.
 KAPPAS = (0.0, 0.3, 1.0)
-#: Residuals above so many robust standard deviations are cut back: collapsed recipes say where not to look.
+#: Residuals above this many robust standard deviations are cut back: collapsed recipes say where not to look.
 CUT = 3.0
 #: Recipes' worth of the common residual variance in the variance near one predicted drop.
 COMMON = 10.0

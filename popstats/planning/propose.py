@@ -220,7 +220,7 @@ def _residual_variance(values: FloatArray) -> float:
 
 
 def smallest_gain(seeds: int, images: int, *, seed_sd: float = SEED_SD, accuracy: float = 90.0) -> float:
-    """Return the smallest gain, in points, that lies above its own interval with so many seeds and images."""
+    """Return the smallest gain, in points, that lies above its own interval with this many seeds and images."""
     own, by_seed = DISAGREEMENT
     of_images = (own + by_seed / seeds) * accuracy * (100.0 - accuracy)
     return float(t_quantile(2 * seeds - 2) * (2 * seed_sd**2 / seeds + of_images / images) ** 0.5)

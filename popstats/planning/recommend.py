@@ -42,9 +42,9 @@ from popstats.words import (
 FRONTIER = 25
 #: Halvings that place the largest reduction of a tolerated drop between two budgets of a frontier.
 _HALVINGS = 5
-#: Listed candidates may cost so much less than the budget and still be ranked: cheaper ones answer another budget.
+#: Listed candidates may cost this much less than the budget and still be ranked: cheaper ones answer another budget.
 CHEAPEST = 2.0 / 3.0
-#: Up to so many different widths that are no whole numbers are taken for the only ones that there are.
+#: Up to this many different non-integer widths are taken as the only possible ones.
 _LEVELS = 64
 #: Other widths that are no whole numbers (densities) are given in this share of the original's.
 _FINE = 1e-3
@@ -233,7 +233,7 @@ def recommend(
     reduction : float, optional
         Share of the original's cost to remove at least, between 0 and 1.
     drop : float, optional
-        Instead: the largest reduction whose predicted drop is at most so many points with probability 0.95.
+        Instead: the largest reduction whose predicted drop is at most this many points with probability 0.95.
     axis : {"macs", "params"}, optional
         What the budget limits; default: the plan's axis, MACs where there is no plan.
     candidates : pandas.DataFrame, optional

@@ -35,7 +35,7 @@ _NEIGHBOURS = 40
 _ROUNDING = 1e-9
 #: Centres that differ by less are one.
 _SAME = 1e-6
-#: A budget without a regime of its own is refined from the recipes within this factor of its cost.
+#: A budget for which there is no regime is refined from the recipes within this factor of its cost.
 AROUND = 1.25
 #: Log cost offset from which recipes on one side of a budget count as far from it.
 _ONE_SIDED = 0.02

@@ -167,7 +167,7 @@ def _unpacked(path: Path) -> tuple[str, bytes]:
         elif packed in _UNPACK:
             name, content = name.removesuffix(packed), _UNPACK[packed](content)
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
-        raise PopulationError(f"{path}: cannot be read ({error}); is the file whole?") from error
+        raise PopulationError(f"{path}: cannot be read ({error}); is the file complete?") from error
     ending = {".pq": ".parquet", ".arrow": ".feather", ".ndjson": ".jsonl"}.get(
         Path(name).suffix, Path(name).suffix
     )

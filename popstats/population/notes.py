@@ -1,4 +1,4 @@
-"""What a reader should know about a table that was accepted: findings, of which none is a reason to refuse it."""
+"""What a reader should know about a table that was accepted: findings, none of which is a reason to reject it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from popstats.population.validation import is_single_value
 
 #: A training that ends below this share of the original's accuracy has collapsed: it is no matter of recipes.
 COLLAPSED = 0.5
+
+
+#: Kinds of pruning that leave layers their shape, as a sentence begins with them.
+SPARSE = {"weights": "Unstructured", "2:4": "2:4"}
 
 
 #: From this share of networks better than the original, its accuracy (or what the column holds) is in doubt.
@@ -33,8 +37,10 @@ _CENTRAL = (0.025, 0.975)
 FAR = 1.25
 
 
-def notes_of(table: pd.DataFrame, techniques: Sequence[str], metadata: dict[str, Any]) -> Iterator[Finding]:
-    """Yield what should be said of a population's rows."""
+def notes_of(
+    table: pd.DataFrame, techniques: Sequence[str], metadata: dict[str, Any], equal: int
+) -> Iterator[Finding]:
+    """Yield what should be said of a population's rows; `equal` of them have the costs of an earlier one."""
     if run := metadata.get("run"):
         yield Finding("run unfinished", (), run)
     yield from _accuracies(table)
@@ -48,6 +54,12 @@ def notes_of(table: pd.DataFrame, techniques: Sequence[str], metadata: dict[str,
     copies = int(table.duplicated(subset=scalar).sum()) if "subnetwork_id" not in table else 0
     if copies:
         yield Finding("copies", (), {"rows": copies})
+    kinds = set(table["pruning"].dropna()) if "pruning" in table else set()
+    for kind, name in SPARSE.items():
+        if kind in kinds:
+            yield Finding("theoretical MACs", (), {"kind": name})
+    if equal > copies:
+        yield Finding("equal costs", (), {"rows": equal, "trainings": len(table)})
 
 
 def _accuracies(table: pd.DataFrame) -> Iterator[Finding]:
@@ -89,7 +101,7 @@ def _original(table: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _has_its_size(table: pd.DataFrame, input_size: str) -> bool:
-    """Return whether the images are as large as the set has them: of shrunken ones less can be expected."""
+    """Return whether the images are as large as the set has them: less accuracy can be expected of shrunken ones."""
     return "input_size" not in table or table["input_size"].iloc[0] == input_size
 
 

@@ -133,7 +133,7 @@ def _standard(values: FloatArray) -> FloatArray:
 
 
 def ratio_std(population: Population) -> FloatArray | None:
-    """Return the standard deviation of the achieved ratios over groups, one a row; None without widths.
+    """Return the standard deviation of the achieved ratios over groups, one per row; None without widths.
 
     From the column `ratio_std` where the table has it, else from the widths and the original's.
     """

@@ -162,7 +162,7 @@ def _check(
         raise PopulationError(f"regimes: expected fractions removed, each in (0, 1), got {list(regimes)}")
     if n < 1 or seeds < 1:
         raise PopulationError(
-            f"expected at least one recipe a regime and one seed a recipe, got n={n}, seeds={seeds}"
+            f"expected at least one recipe per regime and one seed per recipe, got n={n}, seeds={seeds}"
         )
     if noise < 0.0 or seed_noise < 0.0:
         raise PopulationError(f"expected noise and seed_noise >= 0 points, got {noise} and {seed_noise}")

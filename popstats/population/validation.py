@@ -23,6 +23,7 @@ ONE_VALUE = (
     "original_id",
     "network",
     "dataset",
+    "pruning",
     "original_macs",
     "original_params",
     "original_accuracy",
@@ -350,7 +351,7 @@ def _check_column(declared: Column, frame: pd.DataFrame, where: str) -> None:
     if bad.any():
         first = values[bad].tolist()[0]
         unit = f" {declared.unit}" if declared.unit else ""
-        hint = ". Losses and perplexities are no accuracies" if "accuracy" in declared.name else ""
+        hint = ". Losses and perplexities are not accuracies" if "accuracy" in declared.name else ""
         raise PopulationError(
             f"{where}: column {declared.name} must be {declared.legal}{unit}; got {first!r} in {_rows(frame, bad)}{hint}"
         )

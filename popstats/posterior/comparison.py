@@ -40,7 +40,7 @@ class Comparison:
     # recipes with Pareto k above 0.7: should be 0, under 0.01 is harmless), difference (elpd minus the best's,
     # 0 or negative), dse.
     frame: pd.DataFrame
-    # One row a regime and fit other than the best: fit, regime, recipes, difference, dse.
+    # One row per regime and fit other than the best: fit, regime, recipes, difference, dse.
     by_regime: pd.DataFrame
     # difference, dse: elpd of the best minus that of the runner-up, and its standard error.
     difference: float
@@ -226,7 +226,7 @@ def _sentence(frame: pd.DataFrame, position: int) -> str:
     if gap > max(SMALL_DIFFERENCE, CLEAR * error):
         text = f"{best['fit']!r} predicts left-out recipes better than {other['fit']!r} ({numbers})"
     else:
-        text = f"{best['fit']!r} and {other['fit']!r} are not told apart ({numbers})"
+        text = f"{best['fit']!r} and {other['fit']!r} cannot be told apart ({numbers})"
     cautions = []
     if best["recipes"] < FEW_RECIPES:
         cautions.append("with so few recipes the standard error is itself too small")

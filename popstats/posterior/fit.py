@@ -76,7 +76,7 @@ def fit(
     curve : {"smooth", "quadratic", "asymmetric"}
         "smooth": the curve whose minimum the verdicts read. The others are companions, to be compared with it: a
         parabola, and two half-parabolas that bend differently. They have flat priors and a closed form, so
-        `method` is "exact" whatever was asked for, and `judge` refuses them.
+        `method` is "exact" whatever is passed, and `judge` refuses them.
     noise : {"normal", "student", "exgaussian"}
         Distribution of recipes and runs about the curve. "student": heavy tails, for collapsed networks; the
         curve is then the centre of a regime's recipes, which collapses do not pull.
@@ -85,7 +85,7 @@ def fit(
     method : {"exact", "nuts"}
         "exact": hyperparameters on a grid, partially pooled over regimes, everything else in closed form: independent
         draws, well under a second. "nuts": the same model in public PyMC (`popstats.pymc_model`), sampled by nutpie.
-        Noise that is not normal has neither, and is sampled by Hamiltonian Monte Carlo whatever was asked for.
+        Noise that is not normal has neither, and is sampled by Hamiltonian Monte Carlo whatever is passed.
     random_seed : int
         Same seed, same draws.
     draws, tune : int
@@ -105,7 +105,7 @@ def fit(
     FitError
         If an argument is not legal.
     PopulationError
-        If it is not given a population, or no row falls into the regimes asked for.
+        If it is not given a population, or no row falls into the requested regimes.
 
     Notes
     -----

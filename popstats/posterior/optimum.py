@@ -31,7 +31,7 @@ class NearRange:
     """The near-optimal range of one regime."""
 
     height: float  # points above the minimum
-    probability: float  # the largest with which an mCB value lies within the height that was asked for
+    probability: float  # the largest with which an mCB value lies within the requested height
     stretches: tuple[
         tuple[float, float], ...
     ]  # log mCB: that of the most probable value first, then others, ascending

@@ -142,7 +142,7 @@ def _average(values: FloatArray, log_weights: FloatArray) -> FloatArray:
     return np.asarray((weights * values).sum(axis=1) / weights.sum(axis=1))
 
 
-#: Prior of the Pareto shape: so many tail draws' worth of 0.5 (Vehtari et al., appendix C).
+#: Prior of the Pareto shape: this many tail draws' worth of 0.5 (Vehtari et al., appendix C).
 PRIOR_DRAWS, PRIOR_SHAPE = 10.0, 0.5
 
 #: Zhang and Stephens' constants: the grid's size beyond sqrt(n), and its reach.

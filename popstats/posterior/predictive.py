@@ -117,7 +117,7 @@ def _coverage(pit: FloatArray) -> dict[str, float]:
 
 
 class _Moments:
-    """Sums of powers over blocks of residuals, and their extremes, one a draw."""
+    """Sums of powers over blocks of residuals, and their extremes, one per draw."""
 
     def __init__(self, draws: int) -> None:
         self.n = 0
@@ -220,8 +220,8 @@ def _predict(x: FloatArray, y: FloatArray, at: float, rng: np.random.Generator) 
 
 
 #: A p-value this near to 0 or 1, counted over all regimes, is a misfit ... (Posterior predictive p-values are
-#: cautious: of 160 simulated populations with normal noise, 30 to 2,000 recipes a regime, none had an alert; with
-#: heavy or skewed noise all had one from 100 recipes a regime on, one in ten with 30.)
+#: cautious: of 160 simulated populations with normal noise, 30 to 2,000 recipes per regime, none had an alert; with
+#: heavy or skewed noise all had one from 100 recipes per regime on, one in ten with 30.)
 P_VALUE = 0.05
 
 
@@ -233,7 +233,7 @@ SKEWNESS, KURTOSIS = 0.5, 1.0
 LARGEST = 1.5
 
 
-#: the share inside the 90 % intervals off by this much (and by so many standard errors),
+#: the share inside the 90 % intervals off by this much (and by this many standard errors),
 COVERAGE, STANDARD_ERRORS = 0.03, 3.0
 
 

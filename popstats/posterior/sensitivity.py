@@ -1,4 +1,4 @@
-r"""Whether the results lean on the priors: power scaling.
+r"""How sensitive the results are to the priors: power scaling.
 
 The priors of the hyperparameters, or the likelihood, are raised to a power alpha near 1; draws are re-weighted
 by :math:`p^{\alpha - 1}` instead of refitting (weights near 1: nothing is extrapolated), and the change of each

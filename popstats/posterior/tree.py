@@ -179,7 +179,7 @@ def _constant_data(fit: FittedCurves, points: tuple[RegimePoints, ...]) -> xr.Da
 
 
 def _picked(fit: FittedCurves, values: int) -> npt.NDArray[np.intp]:
-    """Return the draws of each chain, evenly spaced, of which so many values take no more than `LARGEST_GROUP`."""
+    """Return the draws of each chain, evenly spaced, few enough that the values take no more than `LARGEST_GROUP`."""
     chains, draws = fit.draws.noise.shape[:2]
     most = max(1, min(draws, LARGEST_GROUP // (8 * chains * values)))
     return np.linspace(0, draws - 1, most).astype(np.intp)

@@ -3,44 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from popstats.errors import PopstatsError
 from popstats.figures.content import Section, Table
-from popstats.figures.curve_figures import MASS_WORDS, limit_sentence, near_words
+from popstats.figures.curve_figures import MASS_WORDS, limit_sentence, measured, near_words
 from popstats.figures.space_figures import even_sentence
 from popstats.findings import Finding, Span, merge
 from popstats.judgement.analysis import Analysis, RegimePosterior
 from popstats.planning.recommend import Recommendation, recommend
 from popstats.report.alerts import WEAK, weak_words
+from popstats.report.sections import width_table
 from popstats.words import (
     INTERVAL_WORDS,
     MISSING,
+    capitalized,
     clause,
     count,
     interval_words,
     join_words,
     number,
-    percent,
     place,
     regime_name,
     regime_names,
     sentence,
     sentences,
-    with_interval,
+    span_words,
 )
 
 #: What the reader is told that mCB is.
 _RATIO = "FLOPs-to-parameters ratio (mCB; 1 is the original's)"
 #: Where the best mCB's interval is this many times wider than its near-optimal range, the range is no target.
 LOOSE = 3.0
-#: So many aims, and regimes, are named in the sentence; more stand in the table alone.
+#: This many aims, and regimes, are named in the sentence; more stand in the table alone.
 _NAMED, _LISTED = 2, 4
 #: Narrower stretches of mCB (as a factor) that are ruled out are not worth a word.
 _NARROWEST = 1.05
-_PER_REGIME = "Ruled out: costs over {rise:g} points more than the best (probability ≥ {at_least:g})"
 
 #: By regime: what `popstats.recommend` returns for its budget.
 type Recommendations = Mapping[str, Recommendation]
@@ -49,7 +50,9 @@ type Recommendations = Mapping[str, Recommendation]
 def advice(analysis: Analysis, known: Sequence[Finding], source: str, command_line: bool = False) -> Section:
     """Return the box at the top; `known`: the caveats, `source`: what the population is loaded by."""
     if not analysis.fit.convergence.ok:
-        return _rejected(analysis)
+        why = f"Use none of this: {clause(analysis.rejection)}. {sentence(analysis.way_out)}"
+        figures = "The figures below show the rejected draws; do not use their ranges."
+        return Section("what-to-do", "What to do", why, (figures,))
     advised, refusal = _recommended(analysis)
     weak = [f for f in known if f.kind in WEAK]
     weakened = {r for f in weak for r in f.regimes}
@@ -81,12 +84,6 @@ def advice(analysis: Analysis, known: Sequence[Finding], source: str, command_li
     )
 
 
-def _rejected(analysis: Analysis) -> Section:
-    why = f"Use none of this: {clause(analysis.rejection)}. {sentence(analysis.way_out)}"
-    figures = "The figures below show the rejected draws; do not use their ranges."
-    return Section("what-to-do", "What to do", why, (figures,), ())
-
-
 def _recommended(analysis: Analysis) -> tuple[Recommendations, str]:
     """Return the recommended recipe of each regime, and why there is none where there is none at all."""
     population, axis = analysis.fit.population, analysis.fit.regime_axis
@@ -110,21 +107,23 @@ def _by_widths(analysis: Analysis, advised: Recommendations) -> str:
     if not clear:
         return "Train the recommended widths beside uniform pruning: no predicted gain over it is clear."
     most = max(clear, key=lambda r: float(advised[r].gain))
-    best = advised[most]
-    at = f" {place([most])}" if len(clear) > 1 else ""
-    gain = f"{number(best.gain)} points less than uniform pruning{at}"
+    interval = f"{INTERVAL_WORDS} {interval_words(advised[most].gain_lower, advised[most].gain_upper)}"
+    largest = f"largest {place([most])}: {interval}" if len(clear) > 1 else interval
     rest = "" if len(clear) == len(advised) else " Elsewhere no gain over uniform pruning is clear."
     return (
-        f"Use the recommended widths {_where(analysis, clear)}: predicted to drop {gain} "
-        f"({INTERVAL_WORDS} {interval_words(best.gain_lower, best.gain_upper)}).{rest}"
+        f"Use the recommended widths {_where(analysis, clear)}: predicted to drop "
+        f"{span_words([advised[r].gain for r in clear])} points less than uniform pruning ({largest}).{rest}"
     )
 
 
 def _by_mcb(analysis: Analysis, sure: Sequence[str]) -> str:
     """Return whether there is a best mCB and where, or that this is not decided."""
     if not analysis.fit.fitted:
-        reasons = [r.reason for r in analysis.fit.regimes if r.reason is not None]
-        return f"Nothing is claimed about the best {_RATIO}: {'; '.join(clause(f) for f in merge(reasons))}."
+        reasons = [
+            replace(r.reason, regimes=(r.label,)) for r in analysis.fit.regimes if r.reason is not None
+        ]
+        told = [f"{capitalized(place(f.regimes))}: {clause(f)}." for f in merge(reasons)]
+        return f"Nothing is claimed about the best {_RATIO}. {' '.join(told)}"
     if not any(v.conjecture == "C3a" for v in analysis.verdicts):
         return f"Whether there is a best {_RATIO} was not judged."
     supported, refuted, open_ = (
@@ -171,22 +170,17 @@ def _aim(analysis: Analysis, regime: str, named: bool = False) -> str:
 
     Where that interval is far wider than the stretches, they would promise what is not known: the best comes first.
     """
-    row = analysis.optima[regime]
+    row, regions = analysis.optima[regime], analysis.by_label[regime].stretches
     where = f" at {regime_name(regime)}" if named else ""
+    loose = math.log(row.mcb_upper / row.mcb_lower) > LOOSE * sum(math.log(b / a) for a, b in regions)
     interval = f"{INTERVAL_WORDS} {interval_words(row.mcb_lower, row.mcb_upper)}"
     if analysis.by_label[regime].regions:
         return (
             f"{near_words(analysis, regime)}{where} (two near-optimal ranges, with worse values in between)"
         )
-    if _is_loose(analysis, regime):
+    if loose:
         return f"{number(row.mcb)}{where} (known roughly: {interval})"
     return f"{near_words(analysis, regime)}{where} (best {number(row.mcb)}, {interval})"
-
-
-def _is_loose(analysis: Analysis, regime: str) -> bool:
-    row = analysis.optima[regime]
-    near = sum(math.log(high / low) for low, high in analysis.by_label[regime].stretches)
-    return math.log(row.mcb_upper / row.mcb_lower) > LOOSE * near
 
 
 def _ruled_out(regime: RegimePosterior) -> tuple[Span, ...]:
@@ -208,18 +202,12 @@ def _original_ratio(analysis: Analysis) -> str:
             f"(it costs {number(worst)} points or less)"
         )
     if refuted:
-        costs = [_cost(analysis, r) for r in refuted]
+        costs = [measured(analysis.optima[r], "regret_at_original") for r in refuted]
         subject = "it" if supported else "keeping the original's ratio"
-        parts.append(f"{subject} is not the best {place(refuted)}: it costs {join_words(costs)}")
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}." if text else ""
-
-
-def _cost(analysis: Analysis, regime: str) -> str:
-    """Return what mCB = 1 costs in a regime, with its interval."""
-    row = analysis.optima[regime]
-    low, high = row.regret_at_original_lower, row.regret_at_original_upper
-    return f"{number(row.regret_at_original)} points ({INTERVAL_WORDS} {interval_words(low, high)})"
+        parts.append(
+            f"{subject} is not the best {place(refuted)}: it costs {join_words(costs)} points ({INTERVAL_WORDS})"
+        )
+    return f"{capitalized('; '.join(parts))}." if parts else ""
 
 
 def _widths(analysis: Analysis) -> str:
@@ -253,49 +241,38 @@ def _tables(
     analysis: Analysis, advised: Recommendations, sure: Sequence[str]
 ) -> tuple[tuple[str, Table], ...]:
     shown = [r.label for r in analysis.fit.regimes if r.fitted or r.label in advised]
-    if not shown:
-        return ()
-    rows = [_regime_row(analysis, label, advised, sure) for label in shown]
-    drop, limits = f"points ({MASS_WORDS})", analysis.thresholds
-    columns: tuple[str, ...] = (
-        "removed",
-        "mCB to aim for",
-        f"smallest expected drop, {drop}",
-        "at the original's ratio",
-    )
+    optima, limits, caption = analysis.optima, analysis.thresholds, "Per pruning regime"
+
+    def of_recipe(cell: Callable[[Recommendation], str]) -> Callable[[str], str]:
+        return lambda label: cell(advised[label]) if label in advised else MISSING
+
+    columns: dict[str, Callable[[str], str]] = {"removed": regime_name}
     if advised:
-        columns = (
-            "removed",
-            f"gain over uniform, {drop}",
-            "with recommended widths",
-            "uniform",
-            "mCB to aim for",
-        )
-    caption = _PER_REGIME.format(rise=limits.rise, at_least=limits.supported)
-    if not analysis.fit.fitted:
-        columns, rows, caption = columns[:-1], [row[:-1] for row in rows], "Per pruning regime"
-    found = [(caption, Table(columns, tuple(rows)))]
-    if advised:
-        found.append(
-            ("Recommended widths: channels kept (share removed) per layer group", _width_table(advised))
-        )
+        columns |= {
+            f"gain over uniform, points ({MASS_WORDS})": of_recipe(_gain),
+            "drop with recommended widths": of_recipe(lambda a: measured(a, "drop")),
+            "uniform": of_recipe(lambda a: measured(a.uniform, "drop")),
+        }
+    if analysis.fit.fitted:
+        columns["mCB to aim for"] = lambda r: near_words(analysis, r) if r in sure else _no_aim(analysis, r)
+        caption += f". Ruled out: costs over {limits.rise:g} points more than the best (probability ≥ {limits.supported:g})"
+    if not advised:
+        columns[f"smallest expected drop, points ({MASS_WORDS})"] = lambda r: measured(optima[r], "limit")
+    if not advised and any(math.isfinite(optima[r].regret_at_original) for r in shown):
+        columns["at the original's ratio"] = lambda r: number(optima[r].limit + optima[r].regret_at_original)
+    widths = [(a.widths.values(), a.ratios.values()) for a in advised.values()]
+    found = [(caption, Table.by_column(shown, columns))] if shown else []
+    if widths:
+        groups = next(iter(advised.values())).widths
+        table = width_table(groups, advised, *zip(*widths, strict=True))
+        unit = analysis.fit.population.width_unit
+        found.append((f"Recommended widths: {unit} kept (share removed) per layer group", table))
     return tuple(found)
 
 
-def _regime_row(
-    analysis: Analysis, regime: str, advised: Recommendations, sure: Sequence[str]
-) -> tuple[str, ...]:
-    row, found = analysis.optima[regime], advised.get(regime)
-    aim = near_words(analysis, regime) if regime in sure else _no_aim(analysis, regime)
-    if not advised:
-        limit = with_interval(row.limit, row.limit_lower, row.limit_upper)
-        return (regime_name(regime), aim, limit, number(row.limit + row.regret_at_original))
-    if found is None:
-        return (regime_name(regime), MISSING, MISSING, MISSING, aim)
-    drops = (with_interval(p.drop, p.drop_lower, p.drop_upper) for p in (found, found.uniform))
-    gain = with_interval(found.gain, found.gain_lower, found.gain_upper)
-    gain = gain if math.isfinite(found.gain_lower) else f"{number(found.gain)} (no interval)"
-    return (regime_name(regime), gain, *drops, aim)
+def _gain(advised: Recommendation) -> str:
+    known = math.isfinite(advised.gain_lower)
+    return measured(advised, "gain") if known else f"{number(advised.gain)} (no interval)"
 
 
 def _no_aim(analysis: Analysis, regime: str) -> str:
@@ -318,20 +295,6 @@ def _no_aim(analysis: Analysis, regime: str) -> str:
     return "; ".join(told)
 
 
-def _width_table(advised: Recommendations) -> Table:
-    """Return one row per layer group, one column per regime."""
-    cells = [
-        [
-            f"{w:g} ({percent(ratio, 0)})"
-            for w, ratio in zip(a.widths.values(), a.ratios.values(), strict=True)
-        ]
-        for a in advised.values()
-    ]
-    groups = next(iter(advised.values())).widths
-    columns = ("group", *(f"{regime_name(r)} removed" for r in advised))
-    return Table(columns, tuple(zip(groups, *cells, strict=True)))
-
-
 def _next(
     analysis: Analysis, advised: Recommendations, sure: Sequence[str], source: str
 ) -> tuple[tuple[str, str], ...]:
@@ -342,19 +305,11 @@ def _next(
     if clear or (advised and not sure):
         last = [*advised, *clear][-1]
         target = next(r.target for r in analysis.fit.regimes if r.label == last)
-        return (
-            (
-                "Next: save these widths for training",
-                f"python -m popstats recommend {source} --reduction {target:g}{axis} -o recipe.json",
-            ),
-        )
+        command = f"python -m popstats recommend {source} --reduction {target:g}{axis} -o recipe.json"
+        return (("Next: save these widths for training", command),)
     if sure:
-        return (
-            (
-                "Next: a recipe space around the best mCB, for the next plan",
-                f"python -m popstats refine {source} --regime {float(sure[-1]):g}{axis} -o refined.toml",
-            ),
-        )
+        command = f"python -m popstats refine {source} --regime {float(sure[-1]):g}{axis} -o refined.toml"
+        return (("Next: a recipe space around the best mCB, for the next plan", command),)
     return _more_recipes(analysis, f"{source}{axis}")
 
 

@@ -11,7 +11,7 @@ from popstats.findings import likeness
 from popstats.judgement.analysis import Analysis
 from popstats.judgement.optimum_claims import COST_CONJECTURE
 from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdict
-from popstats.words import ALL, AXIS_WORDS, regime_names, sentences
+from popstats.words import ALL, AXIS_WORDS, regime_names, sentences, uncapitalized
 
 _OUTCOMES: tuple[Outcome, ...] = ("supported", "refuted", "undecided", "not assessable")
 #: Conjectures whose regimes fix parameters whatever the axis of the fit, and the reverse.
@@ -50,7 +50,7 @@ def _summary(verdicts: list[Verdict], axis: str) -> str:
     for outcome in _OUTCOMES:
         regimes = [v.regime for v in each if v.outcome == outcome]
         if len(regimes) == len(each):
-            where = "the one regime" if len(each) == 1 else f"all {len(each)} regimes"
+            where = {1: "the one regime", 2: "both regimes"}.get(len(each), f"all {len(each)} regimes")
             return f"{outcome.capitalize()} in {where}.{''.join(over_all)}"
         if regimes:
             parts.append(f"{outcome} at {regime_names(regimes)}")
@@ -81,27 +81,17 @@ def merged_rows(verdicts: Sequence[Verdict]) -> tuple[VerdictRow, ...]:
     """Return the rows of a table: those that cannot be assessed for one reason share one, where the first stood."""
     groups: dict[object, list[Verdict]] = {}
     for i, verdict in enumerate(verdicts):
-        alike = reasons(verdict) if verdict.outcome == "not assessable" else i
+        alike = tuple(map(likeness, verdict.basis)) if verdict.outcome == "not assessable" else i
         groups.setdefault(alike, []).append(verdict)
     return tuple(_joint(found) if len(found) > 1 else _row(found[0]) for found in groups.values())
 
 
-def reasons(verdict: Verdict) -> tuple[object, ...]:
-    """Return what a verdict's reasons share with those that differ in numbers only."""
-    return tuple(map(likeness, verdict.basis))
-
-
-def joint_reason(verdicts: Sequence[Verdict]) -> str:
-    """Return why several verdicts cannot be given, numbers that differ as ranges."""
-    return " ".join(sentences([f for v in verdicts for f in v.basis]))
-
-
 def _joint(verdicts: Sequence[Verdict]) -> VerdictRow:
-    reason = joint_reason(verdicts)
+    reason = " ".join(sentences([f for v in verdicts for f in v.basis]))
     return replace(
         _row(verdicts[0]),
         place=regime_names([v.regime for v in verdicts]),
-        sentence=f"Cannot be assessed: {reason[0].lower()}{reason[1:]}",
+        sentence=f"Cannot be assessed: {uncapitalized(reason)}",
         reason=reason,
         remedy="\n".join(sentences([f for v in verdicts for f in v.remedies])),
     )

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from popstats.arrays import FloatArray
 from popstats.errors import PopstatsError
-from popstats.figures.content import FORMAT, Alert, Claim, Figure, Panel, ReportContent, Section, Table
+from popstats.figures.content import Alert, Claim, Figure, Panel, ReportContent, Section, Table
 from popstats.figures.curve_figures import (
     INTERVALS,
     MASS_WORDS,
     ORIGINAL,
     RANGES_LEGEND,
+    measured,
     near_words,
     ranges_panel,
     recipes_words,
 )
 from popstats.figures.edf_figures import compared_edfs
+from popstats.figures.space_figures import dot_panel
 from popstats.figures.theme import SPACE_MARKS
-from popstats.inference.draws import INTERVAL_MASS, interval
-from popstats.judgement.analysis import Analysis, rows_of
+from popstats.findings import Span
+from popstats.judgement.analysis import Analysis, estimate, rows_of
 from popstats.judgement.judge import analyse
 from popstats.posterior.fit import Fit
 from popstats.posterior.optimum import OptimumDraws
@@ -53,27 +54,33 @@ class _Named:
     analysis: Analysis
 
 
-@dataclass(frozen=True)
-class _Quantity:
+class _Quantity(NamedTuple):
     """What is compared draw by draw: how to read it, how two are compared, what means no difference."""
 
     heading: str
-    unit: str
-    read: Callable[[OptimumDraws], FloatArray]
-    against: Callable[[FloatArray, FloatArray], FloatArray]
+    title: str
     none: float
     needs_optimum: bool
+    difference: Callable[[OptimumDraws, OptimumDraws], FloatArray]
+
+
+def _minus(new: FloatArray, old: FloatArray) -> FloatArray:
+    """Compare draws of two independent fits; the order of the draws of each means nothing."""
+    size = min(new.size, old.size)
+    return new[:size] - old[:size]
 
 
 _QUANTITIES = (
-    _Quantity("Best mCB", "ratio", lambda o: np.exp(o.log_mcb), lambda new, old: new / old, 1.0, True),
-    _Quantity("Limit", "points", lambda o: o.limit, lambda new, old: new - old, 0.0, False),
+    _Quantity(
+        "Best mCB", "times the first's", 1.0, True, lambda new, old: np.exp(_minus(new.log_mcb, old.log_mcb))
+    ),
+    _Quantity(
+        "Limit", "points more than the first's", 0.0, False, lambda new, old: _minus(new.limit, old.limit)
+    ),
 )
 
 
-def comparison_content(
-    fits: Sequence[Fit], *, command: str | None = None, created: str | None = None
-) -> ReportContent:
+def comparison_content(fits: Sequence[Fit], *, command: str | None = None) -> ReportContent:
     """Compute everything that the comparison of two or more fits says."""
     if len(fits) < 2 or len({fit.regime_axis for fit in fits}) > 1:
         axes = ", ".join(fit.regime_axis for fit in fits)
@@ -90,23 +97,21 @@ def comparison_content(
     )
     drawn, sections = tuple(f for f in figures if f is not None), _sections(named, command)
     return ReportContent(
-        format=FORMAT,
         kind="Comparison of populations",
         title=join_words([n.name for n in named]),
         advice=_answer(named, compared),
         facts=tuple(
-            (f"trainings of {n.name}, original {_accuracy(n)}", count(len(n.analysis.fit.population)))
+            (f"trainings of {n.name}, original {number(p.original.accuracy)} %", count(len(p)))
             for n in named
+            for p in [n.analysis.fit.population]
         ),
         axis_words=named[0].analysis.axis_words,
-        interval_mass=INTERVAL_MASS,
         thresholds=threshold_words(named[0].analysis.verdicts[0].thresholds),
         alerts=tuple(Alert(a.level, f"{n.name}: {a.text}") for n in named for a in _alerts(n.analysis)),
         claims=_claims(named),
         figures=drawn,
         order=page_order(drawn, sections),
         sections=sections,
-        created=created or datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
 
@@ -114,10 +119,6 @@ def _alerts(analysis: Analysis) -> tuple[Alert, ...]:
     known = caveats(analysis)
     weak = weak_words(known)
     return (*((Alert("warn", weak),) if weak else ()), *alerts(analysis, known))
-
-
-def _accuracy(named: _Named) -> str:
-    return f"{number(named.analysis.fit.population.original.accuracy)} %"
 
 
 def _named(fits: Sequence[Fit]) -> list[_Named]:
@@ -134,34 +135,16 @@ def _compared(named: list[_Named]) -> pd.DataFrame:
 
     Best mCBs are compared only where both populations have one.
     """
-    first, rows = named[0], []
-    old = dict(
-        zip((r.label for r in first.analysis.fit.fitted), first.analysis.fit.optimum_draws, strict=True)
-    )
+    first, rows = named[0].analysis, []
     for other in named[1:]:
-        fit = other.analysis.fit
-        for regime, new in zip(fit.fitted, fit.optimum_draws, strict=True):
-            if regime.label not in old:
-                continue
+        for new in other.analysis.regimes:
+            old = first.by_label.get(new.label)
+            both = old is not None and old.outcome == new.outcome == "supported"
             for quantity in _QUANTITIES:
-                if quantity.needs_optimum and not _both_have_one(first, other, regime.label):
-                    continue
-                draws = _differences(quantity, new, old[regime.label])
-                lower, upper = interval(draws)
-                middle = float(np.median(draws))
-                rows.append((regime.label, other.name, quantity.heading, middle, float(lower), float(upper)))
+                if old is not None and (both or not quantity.needs_optimum):
+                    found = estimate(quantity.difference(new.optimum, old.optimum))
+                    rows.append((new.label, other.name, quantity.heading, *found))
     return pd.DataFrame(rows, columns=["regime", "population", "quantity", "points", "lower", "upper"])
-
-
-def _both_have_one(first: _Named, other: _Named, regime: str) -> bool:
-    return all(n.analysis.verdicts.outcome("C3a", regime) == "supported" for n in (first, other))
-
-
-def _differences(quantity: _Quantity, new: OptimumDraws, old: OptimumDraws) -> FloatArray:
-    """Compare draws of two independent fits; the order of the draws of each means nothing."""
-    a, b = quantity.read(new), quantity.read(old)
-    size = min(a.size, b.size)
-    return quantity.against(a[:size], b[:size])
 
 
 def _answer(named: list[_Named], compared: pd.DataFrame) -> Section:
@@ -170,7 +153,7 @@ def _answer(named: list[_Named], compared: pd.DataFrame) -> Section:
         supported = n.analysis.verdicts.regimes_where("C3a", "supported")
         where = f"there is a best mCB at {regime_names(supported)} of {n.analysis.axis_words} removed"
         found.append(f"In {n.name} {where if supported else 'no best mCB could be established'}.")
-    return Section("what-to-do", "In short", _difference_words(named, compared), tuple(found), ())
+    return Section("what-to-do", "In short", _difference_words(named, compared), tuple(found))
 
 
 def _difference_words(named: list[_Named], compared: pd.DataFrame) -> str:
@@ -217,10 +200,9 @@ def _claims(named: list[_Named]) -> tuple[Claim, ...]:
 def _curves_figure(named: list[_Named]) -> Figure | None:
     """Return the populations' curves, one panel per regime that at least one of them has."""
     shown = named[: len(SPACE_MARKS)]
-    targets = {r.label: r.target for n in shown for r in n.analysis.fit.fitted}
-    if not targets:
+    labels = dict.fromkeys(row.regime for _, row in _by_target(shown))
+    if not labels:
         return None
-    labels = sorted(targets, key=lambda label: targets[label])
     return Figure(
         key="curves",
         heading="The curves overlaid",
@@ -230,7 +212,6 @@ def _curves_figure(named: list[_Named]) -> Figure | None:
             f"{INTERVALS}"
         ),
         n=sum(n.analysis.n_fitted for n in shown),
-        interval_mass=INTERVAL_MASS,
         legend=tuple((f"space {i}", n.name) for i, n in enumerate(shown)),
         panels=tuple(_curves_panel(shown, label) for label in labels),
         table=_ranges_table(_by_target(shown)),
@@ -241,19 +222,18 @@ def _curves_panel(named: list[_Named], label: str) -> Panel:
     curves = [n.analysis.curve[n.analysis.curve["regime"] == label].assign(space=n.name) for n in named]
     rows = pd.concat(curves, ignore_index=True)
     low, high = float(rows["lower"].min()), float(rows["upper"].max())
-    ends = {"x_lower": rows["mcb"].min(), "x_upper": rows["mcb"].max(), "y_lower": low, "y_upper": high}
     where = f"{regime_name(label)} of {named[0].analysis.axis_words} removed"
     return Panel(
         title=where,
-        note="",
-        outcome="",
         chart="overlaid_curves",
         alt=f"Expected drop over mCB at {where}, from {number(low)} to {number(high)} points.",
         data={
             "curves": Table.of(rows[["space", "mcb", "drop", "lower", "upper"]]),
             "names": Table(("space",), tuple((n.name,) for n in named)),
             "original": ORIGINAL,
-            "frame": Table.of(pd.DataFrame([ends])),
+            "frame": Table.one(
+                x_lower=rows["mcb"].min(), x_upper=rows["mcb"].max(), y_lower=low, y_upper=high
+            ),
         },
     )
 
@@ -267,99 +247,60 @@ def _ranges_figure(named: list[_Named]) -> Figure | None:
     pairs = _by_target(named)
     if not pairs:
         return None
-    panel = ranges_panel(
-        [row for _, row in pairs],
-        labels=[f"{regime_name(row.regime)} {n.letter}" for n, row in pairs],
-        clear=[n.analysis.verdicts.outcome("C3a", row.regime) == "supported" for n, row in pairs],
-        stretches=[n.analysis.by_label[row.regime].stretches for n, row in pairs],
-    )
+    letters = join_words([f"{n.letter} is {n.name}" for n in named])
     return Figure(
         key="near",
         heading="Near-optimal ranges side by side",
         sentence=_overlap_words(named),
         caption=(
-            f"By {named[0].analysis.axis_words} removed. {_letters(named)}. Where the "
-            "near-optimal ranges of one regime overlap, one choice of mCB serves both populations; where C3a is not "
-            f"supported a range is drawn pale and is no target. {INTERVALS}"
+            f"By {named[0].analysis.axis_words} removed. {letters}. Where the near-optimal ranges of one regime overlap, "
+            "one choice of mCB serves both populations; where C3a is not supported a range is drawn pale and is no "
+            f"target. {INTERVALS}"
         ),
         n=sum(n.analysis.n_fitted for n in named),
-        interval_mass=INTERVAL_MASS,
         legend=RANGES_LEGEND,
-        panels=(panel,),
+        panels=(ranges_panel([(f"{regime_name(r.regime)} {n.letter}", n.analysis, r) for n, r in pairs]),),
         table=_ranges_table(pairs),
     )
 
 
 def _ranges_table(pairs: list[tuple[_Named, Any]]) -> Table:
-    rows = [
-        (
-            f"{regime_name(row.regime)}, {n.name}",
-            recipes_words(row.n_recipes),
-            near_words(n.analysis, row.regime),
-            with_interval(row.mcb, row.mcb_lower, row.mcb_upper),
-            with_interval(row.limit, row.limit_lower, row.limit_upper),
-        )
-        for n, row in pairs
-    ]
-    columns = (
-        "regime",
-        "recipes",
-        "near-optimal mCB",
-        f"lowest at mCB ({MASS_WORDS})",
-        f"drop there, points ({MASS_WORDS})",
-    )
-    return Table(columns, tuple(rows))
-
-
-def _letters(named: list[_Named]) -> str:
-    return join_words([f"{n.letter} is {n.name}" for n in named])
+    return Table.by_column(pairs, {
+        "regime": lambda pair: f"{regime_name(pair[1].regime)}, {pair[0].name}",
+        "recipes": lambda pair: recipes_words(pair[1].n_recipes),
+        "near-optimal mCB": lambda pair: near_words(pair[0].analysis, pair[1].regime),
+        f"lowest at mCB ({MASS_WORDS})": lambda pair: measured(pair[1], "mcb"),
+        f"drop there, points ({MASS_WORDS})": lambda pair: measured(pair[1], "limit"),
+    })  # fmt: skip
 
 
 def _overlap_words(named: list[_Named]) -> str:
     """Say in which regimes several populations have a supported best mCB, and whether one choice serves them."""
-    shared = [
-        label
-        for label in dict.fromkeys(r.label for n in named for r in n.analysis.fit.fitted)
-        if sum(n.analysis.verdicts.outcome("C3a", label) == "supported" for n in named) > 1
-    ]
+    ranges: dict[str, list[tuple[Span, ...]]] = {}
+    for regime in (r for n in named for r in n.analysis.with_optimum):
+        ranges.setdefault(regime.label, []).append(regime.stretches)
+    shared = {label: found for label, found in ranges.items() if len(found) > 1}
     if not shared:
         return "In no regime is a best mCB supported in more than one of the populations."
-    together = [label for label in shared if _overlap(named, label)]
-    where = f"at {regime_names(together)}" if together else "nowhere"
-    return (
-        f"At {regime_names(shared)} removed more than one population has a best mCB; the near-optimal ranges overlap "
-        f"{'there' if together == shared else where}."
-    )
-
-
-def _overlap(named: list[_Named], label: str) -> bool:
-    sets = [
-        n.analysis.by_label[label].stretches
-        for n in named
-        if n.analysis.verdicts.outcome("C3a", label) == "supported"
+    together = [
+        label for label, (first, *rest) in shared.items() if all(_overlap(first, other) for other in rest)
     ]
-    return all(
-        any(
-            low <= other_high and other_low <= high
-            for low, high in sets[0]
-            for other_low, other_high in other
-        )
-        for other in sets[1:]
+    where = "there" if together == list(shared) else f"at {regime_names(together)}" if together else "nowhere"
+    return (
+        f"At {regime_names(list(shared))} removed more than one population has a best mCB; the near-optimal ranges overlap "
+        f"{where}."
     )
+
+
+def _overlap(first: Sequence[Span], other: Sequence[Span]) -> bool:
+    return any(a.low <= b.high and b.low <= a.high for a in first for b in other)
 
 
 def _difference_figure(named: list[_Named], compared: pd.DataFrame) -> Figure | None:
     if compared.empty:
         return None
-    labels = [
-        regime_name(r.regime) if len(named) == 2 else f"{regime_name(r.regime)}, {r.population}"
-        for r in rows_of(compared)
-    ]
-    labelled = compared.assign(group=labels)
-    table = [
-        (row.group, row.quantity, with_interval(row.points, row.lower, row.upper))
-        for row in rows_of(labelled)
-    ]
+    regimes = compared["regime"].map(regime_name)
+    labelled = compared.assign(group=regimes if len(named) == 2 else regimes + ", " + compared["population"])
     return Figure(
         key="differences",
         heading=f"Differences from {named[0].name}",
@@ -369,47 +310,23 @@ def _difference_figure(named: list[_Named], compared: pd.DataFrame) -> Figure | 
             f"limit minus the first population's, points (0: the same; negative: a smaller drop). {INTERVALS}"
         ),
         n=sum(n.analysis.n_fitted for n in named),
-        interval_mass=INTERVAL_MASS,
-        legend=(),
         panels=tuple(
-            _difference_panel(q, rows)
+            dot_panel(q.heading, q.title, rows, q.none, "Difference from the first population.")
             for q in _QUANTITIES
             if len(rows := labelled[labelled["quantity"] == q.heading])
         ),
-        table=Table(("regime", "quantity", f"difference ({MASS_WORDS})"), tuple(table)),
-    )
-
-
-def _difference_panel(quantity: _Quantity, rows: pd.DataFrame) -> Panel:
-    title = "times the first's" if quantity.unit == "ratio" else "points more than the first's"
-    return Panel(
-        title=quantity.heading,
-        note="",
-        outcome="",
-        chart="dot_intervals",
-        alt=f"{quantity.heading}, {title}: "
-        + ", ".join(f"{row.group} {number(row.points)}" for row in rows_of(rows))
-        + ".",
-        data={
-            "groups": Table.of(rows[["group", "points", "lower", "upper"]]),
-            "original": Table(("points",), ((quantity.none,),)),
-            "frame": Table(("title",), ((title,),)),
-        },
-    )
+        table=Table.by_column(rows_of(labelled), {
+            "regime": lambda r: r.group,
+            "quantity": lambda r: r.quantity,
+            f"difference ({MASS_WORDS})": lambda r: with_interval(r.points, r.lower, r.upper),
+        }),
+    )  # fmt: skip
 
 
 def _sections(named: list[_Named], command: str | None) -> tuple[Section, ...]:
     cards = []
     for i, n in enumerate(named, 1):
         card, origin = card_section(n.analysis), provenance_section(n.analysis, command)
-        tables = (*card.tables, *origin.tables)
-        cards.append(
-            replace(
-                card,
-                key=f"population-{i}",
-                heading=n.name,
-                tables=tables,
-                code=origin.code[:1] if i == 1 else (),
-            )
-        )
+        tables, code = (*card.tables, *origin.tables), origin.code[:1] if i == 1 else ()
+        cards.append(replace(card, key=f"population-{i}", heading=n.name, tables=tables, code=code))
     return tuple(cards)

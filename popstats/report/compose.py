@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from popstats.figures.check_figures import predicted_figure
-from popstats.figures.content import FORMAT, Figure, ReportContent, Section
+from popstats.figures.content import Figure, ReportContent, Section
 from popstats.figures.curve_figures import drop_figure, limit_figure, near_figure
 from popstats.figures.space_figures import edf_figure, elasticity_figure, explained_figure
-from popstats.inference.draws import INTERVAL_MASS
 from popstats.judgement.analysis import Analysis
 from popstats.judgement.judge import analyse
 from popstats.judgement.verdicts import Verdicts
@@ -19,7 +17,13 @@ from popstats.report.advice import advice
 from popstats.report.alerts import alerts, caveats
 from popstats.report.claims import claims, threshold_words
 from popstats.report.other_methods import companion_section
-from popstats.report.sections import best_section, card_section, diagnostic_section, provenance_section
+from popstats.report.sections import (
+    baseline_section,
+    best_section,
+    card_section,
+    diagnostic_section,
+    provenance_section,
+)
 from popstats.words import count, number
 
 #: What stands before the verdicts.
@@ -32,13 +36,13 @@ def report_content(
     *,
     command: str | None = None,
     source: str | None = None,
-    created: str | None = None,
 ) -> ReportContent:
     """Compute everything that the report of a fit says."""
     analysis = analyse(fit, verdicts)
     judged, known, named = analysis.verdicts, caveats(analysis), source or loaded_by(fit)
     sections = (
         best_section(analysis, named),
+        baseline_section(analysis),
         companion_section(analysis),
         diagnostic_section(analysis),
         card_section(analysis),
@@ -47,20 +51,16 @@ def report_content(
     drawn = _figures(analysis)
     kept = tuple(section for section in sections if section is not None)
     return ReportContent(
-        format=FORMAT,
-        kind="Population report",
         title=fit.population.name,
         advice=advice(analysis, known, named),
         facts=facts(analysis),
         axis_words=analysis.axis_words,
-        interval_mass=INTERVAL_MASS,
         thresholds=threshold_words(judged[0].thresholds) if len(judged) else "",
         alerts=alerts(analysis, known),
         claims=claims(analysis),
         figures=drawn,
         order=page_order(drawn, kept),
         sections=kept,
-        created=created or datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
 

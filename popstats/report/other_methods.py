@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
+from popstats.arrays import FloatArray
 from popstats.figures.content import Section, Table
-from popstats.figures.curve_figures import MASS_WORDS
-from popstats.findings import Estimate, Span
-from popstats.inference.data import RegimeDesign
+from popstats.figures.curve_figures import MASS_WORDS, measured
+from popstats.findings import Estimate
 from popstats.judgement.analysis import Analysis
 from popstats.judgement.classical import (
     ENVELOPE,
     MINIMUM_POINTS,
-    TwoLines,
     lower_envelope,
     parametric_optima,
     two_lines,
@@ -35,37 +35,28 @@ from popstats.words import (
 
 #: Where a regime is too small for the envelope of its best 5 %, a larger share is taken, up to this one.
 WIDEST_ENVELOPE = 0.20
-_NO_CONTRADICTION = "no contradiction"
-#: A parametric curve's optimum by regime; None where it has none inside the observed range.
-type Optima = Mapping[str, Estimate | None]
 #: What stands in place of a parabola's optimum where it has none, or not the smooth curve's.
 _MISSPECIFIED, _NONE_INSIDE = "(misspecified)", "none inside"
+_NO_CONTRADICTION = "no contradiction"
 
 
 def companion_section(analysis: Analysis) -> Section | None:
     """Return classical tests and curves beside the smooth curve's optimum; None where no regime has enough."""
-    optima = parametric_optima(analysis.fit, "quadratic"), parametric_optima(analysis.fit, "asymmetric")
-    found = [_companions(analysis, r, *optima) for r in analysis.fit.fitted if r.n_recipes >= MINIMUM_POINTS]
-    if not found:
+    regimes = [r.label for r in analysis.fit.fitted if r.n_recipes >= MINIMUM_POINTS]
+    if not regimes:
         return None
-    differing = [row[0] for row in found if row[-1] != _NO_CONTRADICTION]
-    columns = (
-        "removed",
-        f"smooth curve ({MASS_WORDS})",
-        f"quadratic ({MASS_WORDS})",
-        f"two half-parabolas ({MASS_WORDS})",
-        "U-test p",
-        "two lines",
-        "envelope of the best recipes",
-        "answers",
-    )
+    parabolas = [parametric_optima(analysis.fit, curve) for curve in ("quadratic", "asymmetric")]
+    table = pd.DataFrame([_answers(analysis, r, *(optima[r] for optima in parabolas)) for r in regimes])
+    differing = [
+        r for r, answer in zip(regimes, table["answers"], strict=True) if answer != _NO_CONTRADICTION
+    ]
     return Section(
         key="companions",
         heading="Classical methods",
         sentence=(
             f"The answers disagree at {regime_names(differing)}; the verdicts follow the smooth curve."
             if differing
-            else f"No classical answer contradicts a verdict{_elsewhere_words(found)}."
+            else f"No classical answer contradicts a verdict{elsewhere_words(table.iloc[:, 2].tolist())}."
         ),
         paragraphs=(
             "Shown beside the verdicts, never instead of them. Where the smooth and the quadratic optimum differ by "
@@ -75,54 +66,63 @@ def companion_section(analysis: Analysis) -> Section | None:
             "below it, so it describes the best recipes and not the average one. It disagrees where it lies more than "
             f"{analysis.thresholds.rise:g} points above its minimum all over the best mCB's interval.",
         ),
-        tables=(
-            (
-                "Minimum (mCB) by method",
-                Table(columns, tuple((regime_name(row[0]), *row[1:]) for row in found)),
-            ),
-        ),
+        tables=(("Minimum (mCB) by method", Table.of(table)),),
+        folded=True,
     )
 
 
-def _elsewhere_words(found: list[tuple[str, ...]]) -> str:
+def elsewhere_words(quadratics: Sequence[str]) -> str:
     """Count the regimes in which a parabola has no lowest point inside, or another one."""
-    elsewhere = [row for row in found if any(c == _NONE_INSIDE or c.endswith(_MISSPECIFIED) for c in row)]
-    if not elsewhere:
-        return ""
-    return f", but in {len(elsewhere)} of {plural(len(found), 'regime')} a parabola has no minimum, or a different one"
-
-
-def _companions(
-    analysis: Analysis, regime: RegimeDesign, quadratic: Optima, halves: Optima
-) -> tuple[str, ...]:
-    networks, row = analysis.of_regime(regime.label), analysis.optima[regime.label]
-    x, y = np.log(networks["mcb"].to_numpy()), networks["adjusted"].to_numpy()
-    lines, parabola, tip = two_lines(x, y), quadratic[regime.label], halves[regime.label]
-    wrong = parabola is None or not parabola.lower <= row.mcb <= parabola.upper
-    vertex = _NONE_INSIDE if parabola is None else _in_words(parabola)
-    if parabola is not None and wrong:
-        vertex = f"{_in_words(parabola).partition(' ')[0]} {_MISSPECIFIED}"
-    supported = analysis.verdicts.outcome("C3a", regime.label) == "supported"
-    envelope = _envelope(analysis, regime.label)
+    elsewhere = [q for q in quadratics if q == _NONE_INSIDE or q.endswith(_MISSPECIFIED)]
+    of = plural(len(quadratics), "regime")
     return (
-        regime.label,
-        with_interval(row.mcb, row.mcb_lower, row.mcb_upper),
-        vertex,
-        _NONE_INSIDE if tip is None else _in_words(tip),
-        p_value(u_test(x, y).p_value),
-        "U" if lines.u_shaped else "no U",
-        MISSING if envelope is None else f"{number(envelope.lowest)} (best {percent(envelope.share, 0)})",
-        _remarks(lines, supported, wrong, envelope is not None and envelope.elsewhere),
+        f", but in {len(elsewhere)} of {of} a parabola has no minimum, or a different one"
+        if elsewhere
+        else ""
     )
 
 
-def _in_words(found: Estimate) -> str:
-    assert not isinstance(found.value, Span)
-    return with_interval(found.value, found.lower, found.upper)
+def _answers(
+    analysis: Analysis, regime: str, parabola: Estimate | None, tip: Estimate | None
+) -> dict[str, str]:
+    """Return a row of the table: where each method finds the minimum, and what contradicts the verdict."""
+    row, (x, y) = analysis.optima[regime], _points(analysis, regime)
+    lines, envelope = two_lines(x, y), _envelope(analysis, regime)
+    wrong = parabola is None or not parabola.lower <= row.mcb <= parabola.upper
+    vertex = _in_words(parabola)
+    supported = analysis.verdicts.outcome("C3a", regime) == "supported"
+    remarks = {
+        "two lines find a U, the smooth curve does not": lines.u_shaped and not supported,
+        "two lines find no U": supported and not lines.u_shaped,
+        "quadratic misspecified": supported and wrong,
+        "the best recipes lie elsewhere": supported and envelope is not None and envelope.elsewhere,
+    }
+    return {
+        "removed": regime_name(regime),
+        f"smooth curve ({MASS_WORDS})": measured(row, "mcb"),
+        f"quadratic ({MASS_WORDS})": (
+            f"{vertex.partition(' ')[0]} {_MISSPECIFIED}" if parabola is not None and wrong else vertex
+        ),
+        f"two half-parabolas ({MASS_WORDS})": _in_words(tip),
+        "U-test p": p_value(u_test(x, y).p_value),
+        "two lines": "U" if lines.u_shaped else "no U",
+        "envelope of the best recipes": (
+            f"{number(envelope.lowest)} (best {percent(envelope.share, 0)})" if envelope else MISSING
+        ),
+        "answers": "; ".join(words for words, holds in remarks.items() if holds) or _NO_CONTRADICTION,
+    }
 
 
-@dataclass(frozen=True)
-class _Envelope:
+def _points(analysis: Analysis, regime: str) -> tuple[FloatArray, FloatArray]:
+    networks = analysis.of_regime(regime)
+    return np.log(networks["mcb"].to_numpy()), networks["adjusted"].to_numpy()
+
+
+def _in_words(found: Estimate | None) -> str:
+    return _NONE_INSIDE if found is None else with_interval(*found)  # type: ignore[arg-type]
+
+
+class _Envelope(NamedTuple):
     """The quantile regression through the best recipes of a regime."""
 
     share: float  # Share of recipes under it.
@@ -132,33 +132,18 @@ class _Envelope:
 
 def _envelope(analysis: Analysis, regime: str) -> _Envelope | None:
     """Return the lower envelope of a regime; None where it has too few recipes for one."""
-    networks, row = analysis.of_regime(regime), analysis.optima[regime]
-    share = max(ENVELOPE, MINIMUM_POINTS / len(networks))
+    row, (x, y) = analysis.optima[regime], _points(analysis, regime)
+    share = max(ENVELOPE, MINIMUM_POINTS / len(x))
     if share > WIDEST_ENVELOPE:
         return None
-    x, y = np.log(networks["mcb"].to_numpy()), networks["adjusted"].to_numpy()
     found = lower_envelope(x, y, share, analysis.fit.settings.random_seed)
     inside = np.linspace(np.log(row.mcb_lower), np.log(row.mcb_upper), GRID_SIZE)
     least = float(np.interp(inside, found.log_mcb, found.drop).min())
-    return _Envelope(
-        share, float(np.exp(found.optimum)), least > float(found.drop.min()) + analysis.thresholds.rise
-    )
+    elsewhere = least > float(found.drop.min()) + analysis.thresholds.rise
+    return _Envelope(share, float(np.exp(found.optimum)), elsewhere)
 
 
 def envelope_elsewhere(analysis: Analysis, regime: str) -> float | None:
     """Return the mCB where the best recipes lie, if the average ones' best mCB is another; None if it is not."""
     found = _envelope(analysis, regime)
     return found.lowest if found is not None and found.elsewhere else None
-
-
-def _remarks(lines: TwoLines, supported: bool, quadratic_wrong: bool, envelope_elsewhere: bool) -> str:
-    remarks = []
-    if lines.u_shaped and not supported:
-        remarks.append("two lines find a U, the smooth curve does not")
-    if supported and not lines.u_shaped:
-        remarks.append("two lines find no U")
-    if supported and quadratic_wrong:
-        remarks.append("quadratic misspecified")
-    if supported and envelope_elsewhere:
-        remarks.append("the best recipes lie elsewhere")
-    return "; ".join(remarks) or _NO_CONTRADICTION

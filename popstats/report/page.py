@@ -174,9 +174,7 @@ def render(content: ReportContent, *, sidecar: str = "") -> str:
         numbers_of={figure.key: i for i, figure in enumerate(content.figures)},
         sections={section.key: section for section in content.sections},
         sidecar=sidecar,
-        specifications=_inside_script(
-            json.dumps(_specifications(content), separators=(",", ":"), allow_nan=False)
-        ),
+        specifications=_specifications(content),
         bundle=vega_bundle(),
         style=_style(environment),
         script=_source(environment, "report.js"),
@@ -185,23 +183,22 @@ def render(content: ReportContent, *, sidecar: str = "") -> str:
     )
 
 
-def _specifications(content: ReportContent) -> dict[str, dict[str, Any]]:
-    return {
-        f"{i}-{j}": draw(panel.chart, {name: table.frame for name, table in panel.data.items()}, panel.alt)
+def _specifications(content: ReportContent) -> str:
+    """Return the charts' specifications as JSON, escaped so that no text of a table can end the script that holds it."""
+    drawn = {
+        f"{i}-{j}": draw(panel)
         for i, figure in enumerate(content.figures)
         for j, panel in enumerate(figure.panels)
     }
-
-
-def _inside_script(text: str) -> str:
-    """Escape JSON so that no text of a table can end the script element that holds it."""
+    text = json.dumps(drawn, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def vega_bundle() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script; bundling takes seconds, so it is kept in the user's cache."""
     name = f"{version('vl-convert-python')}-{vl_convert.get_vegalite_versions()[-1]}"
-    cached = _cache_folder() / f"vega-bundle-{name}.js"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    cached = cache / "popstats" / f"vega-bundle-{name}.js"
     if cached.is_file():
         return cached.read_text(encoding="utf-8")
     bundle = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
@@ -209,11 +206,6 @@ def vega_bundle() -> str:
         cached.parent.mkdir(parents=True, exist_ok=True)
         _write(cached, bundle.encode())
     return bundle
-
-
-def _cache_folder() -> Path:
-    given = os.environ.get("XDG_CACHE_HOME")
-    return Path(given or os.path.expanduser("~/.cache")) / "popstats"
 
 
 def _environment() -> Environment:
@@ -296,7 +288,7 @@ def _decimals(row: VerdictRow) -> int:
         return 2
     width = row.upper - row.lower
     enough = 4 if width < 0.01 else 1 if width >= 2 else 2
-    # What lies below zero must not look like zero: that is what the interval is there to tell.
+    # A bound below zero must not look like zero: that is what an interval is for.
     below = [-v for v in (row.lower, row.upper, row.estimate) if v is not None and v < 0]
     return next(
         (d for d in range(enough, MOST_DECIMALS) if all(round(v, d) > 0 for v in below)), MOST_DECIMALS

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from popstats.figures.check_figures import check_paragraphs, check_tables
 from popstats.figures.content import Section, Table
 from popstats.figures.curve_figures import INTERVALS, SHORT_ID
+from popstats.inference.draws import INTERVAL_MASS
 from popstats.inference.model import CHAINS, PARAMETRIC, Settings
 from popstats.judgement.analysis import Analysis, rows_of
 from popstats.population.files import populations
 from popstats.population.recipes import original_widths
-from popstats.population.table import Population
 from popstats.words import (
     MISSING,
     count,
@@ -30,12 +31,24 @@ from popstats.words import (
     plural,
     probability,
     regime_name,
+    with_interval,
 )
 
 #: Recipes shown of each regime.
 SHOWN = 2
+#: What the space of a baseline's rows begins with; its name follows.
+BASELINE = "baseline:"
 #: What a row is known by, the first that the table has: one training, or one recipe.
 ID_COLUMNS = ("subnetwork_id", "recipe_id")
+#: Packages whose versions decide what a fit gives.
+PACKAGES = ("popstats", "numpy", "pandas", "scipy", "statsmodels", "pymc", "nutpie", "arviz")
+#: Columns of the table whose distinct values the card lists.
+LISTED = (
+    "network", "dataset", "input_size", "pruning", "space", "criterion", "retraining", "epochs", "learning_rate",
+    "batch_size", "weight_decay", "augmentation", "accuracy_kind", "n_test", "device",
+)  # fmt: skip
+#: Longer texts from the table's footer are cut; the file holds them whole.
+LONGEST_TEXT = 600
 
 
 def best_section(analysis: Analysis, source: str) -> Section | None:
@@ -43,14 +56,16 @@ def best_section(analysis: Analysis, source: str) -> Section | None:
     best = _best(analysis)
     if best.empty:
         return None
-    frame = analysis.fit.population.frame
-    named = next((c for c in ID_COLUMNS if c in frame and frame[c].notna().all()), "")
-    ids = _ids(analysis, best, named) if named else []
-    known = frame[named].astype(str).drop_duplicates().tolist() if named else []
-    short = _short(ids, known)
-    tables = [("Best recipes per regime", _best_table(best, named, short))]
-    if analysis.fit.population.widths is not None:
-        tables.append((_WIDTHS_CAPTION, _best_widths(analysis, best.drop_duplicates("regime"))))
+    first, population = best.drop_duplicates("regime"), analysis.fit.population
+    tables = [("Best recipes per regime", _best_table(best))]
+    if population.widths is not None:
+        caption = f"Widths of the best recipe per regime: {population.width_unit} kept (share removed)"
+        kept = population.widths[analysis.fit.recipes.first[first["recipe"]]]
+        ratios = 1.0 - kept / original_widths(population)
+        tables.append((caption, width_table(population.group_names, first["regime"], kept, ratios)))
+    if (best["short"] != best["id"].str[:SHORT_ID]).any():
+        whole = Table.by_column(rows_of(best), {"id": lambda r: r.short, "whole": lambda r: r.id})
+        tables.append(("Whole ids", whole))
     return Section(
         key="best",
         heading="The best networks",
@@ -60,115 +75,141 @@ def best_section(analysis: Analysis, source: str) -> Section | None:
             "luck: trained again, it drops more on average.",
         ),
         tables=tuple(tables),
-        code=_exports(best, named, short, source),
+        code=_exports(first, source),
     )
 
 
-_WIDTHS_CAPTION = "Widths of the best recipe per regime: channels kept (share removed)"
+def width_table(
+    groups: Iterable[str], regimes: Iterable[str], kept: Iterable[Any], ratios: Iterable[Any]
+) -> Table:
+    """Return one row per layer group, one column per regime: channels kept (share removed)."""
+    cells = [
+        [f"{w:,.10g} ({percent(ratio, 0)})" for w, ratio in zip(*pair, strict=True)]
+        for pair in zip(kept, ratios, strict=True)
+    ]
+    columns = ("group", *(f"{regime_name(r)} removed" for r in regimes))
+    return Table(columns, tuple(zip(groups, *cells, strict=True)))
+
+
+def baseline_section(analysis: Analysis) -> Section | None:
+    """Return what the baselines of the plan dropped beside the other recipes of their regimes; None without any."""
+    frame = analysis.fit.population.frame
+    space = frame["space"].fillna("").astype(str) if "space" in frame else pd.Series("", index=frame.index)
+    techniques = frame["retraining"].fillna("") if "retraining" in frame else ""
+    named = space.str.removeprefix(BASELINE).where(space.str.startswith(BASELINE), "")
+    rows, cells = frame.assign(baseline=named, technique=techniques), []
+    for (regime, technique), here in rows.groupby(["regime", "technique"]):
+        others = here.loc[here["baseline"] == "", "accuracy_drop"]
+        for baseline, own in here[here["baseline"] != ""].groupby("baseline"):
+            drop, runs = own["accuracy_drop"].to_numpy(dtype=np.float64), len(own)
+            ends = stats.t.interval(INTERVAL_MASS, runs - 1, drop.mean(), stats.sem(drop)) if runs > 1 else ()
+            better = percent(float((others < drop.mean()).mean()), 0) if len(others) else MISSING
+            cells.append((
+                regime_name(str(regime)), str(baseline), str(technique),
+                with_interval(drop.mean(), *ends) if ends else number(drop.mean()),
+                count(runs), number(own["mcb"].mean()), number(others.median()), better,
+            ))  # fmt: skip
+    if not cells:
+        return None
+    columns = (
+        "removed", "baseline", "retraining", f"mean drop, points ({percent(INTERVAL_MASS)} interval)", "trainings", "mCB",
+        "median drop of the other recipes", "other recipes that drop less",
+    )  # fmt: skip
+    return Section(
+        key="baselines",
+        heading="Baselines",
+        sentence="Recipes that need no study, trained in the same regimes and in the same ways.",
+        paragraphs=("Intervals are Student's t over the trainings of a baseline: the noise of seeds alone.",),
+        tables=(("Baselines per regime", Table(columns, tuple(cells))),),
+    )
 
 
 def _best(analysis: Analysis) -> pd.DataFrame:
-    """Return the recipes shown, regimes in the report's order, with `recipe` (their number) and `params`."""
-    population = analysis.fit.population
-    first = analysis.fit.recipes.first
-    rows = population.frame.iloc[first]
-    techniques = rows["retraining"].to_numpy() if "retraining" in rows else np.full(len(first), None)
-    recipes = analysis.networks.assign(
-        params=rows["params"].to_numpy(), retraining=techniques, recipe=range(len(first))
+    """Return the recipes shown, regimes in the report's order, with `recipe` (their number), `named`, `id` and `short`."""
+    frame, recipes = analysis.fit.population.frame, analysis.fit.recipes
+    known = [c for c in ID_COLUMNS if c in frame and frame[c].notna().all()]
+    rows = frame.iloc[recipes.first].reset_index(drop=True)
+    networks = analysis.networks.assign(
+        params=rows["params"],
+        retraining=rows.get("retraining"),
+        recipe=range(len(rows)),
+        named=known[0] if known else "",
     )
-    parts = [recipes[recipes["regime"] == r.label].nsmallest(SHOWN, "drop") for r in analysis.fit.regimes]
-    return pd.concat(parts, ignore_index=True)
+    parts = [networks[networks["regime"] == r.label].nsmallest(SHOWN, "drop") for r in analysis.fit.regimes]
+    best = pd.concat(parts, ignore_index=True)
+    if not known:
+        return best.assign(id="", short="")
+    ids = _ids(analysis, best["recipe"], known[0])
+    return best.assign(id=ids, short=_short(ids, frame[known[0]]))
 
 
-def _best_table(best: pd.DataFrame, named: str, short: Sequence[str]) -> Table:
-    """Return one row per recipe; columns that say nothing of any of them are left out."""
-    cells: dict[str, list[str]] = {"removed": [regime_name(r) for r in best["regime"]]}
-    cells |= {
-        "mean drop, points": [number(v) for v in best["drop"]],
-        "trainings": [count(v) for v in best["runs"]],
-        "retraining": ["" if pd.isna(v) else str(v) for v in best["retraining"]],
-        "MACs": [count(v) for v in best["macs"]],
-        "parameters": [count(v) for v in best["params"]],
-        "mCB": [number(v) for v in best["mcb"]],
-        "STD of ratios": [number(v) for v in best["ratio_std"]],
-        **({named: list(short)} if named else {}),
-    }
-    told = {name: values for name, values in cells.items() if set(values) - {"", MISSING}}
-    return Table(tuple(told), tuple(zip(*told.values(), strict=True)))
-
-
-def _best_widths(analysis: Analysis, best: pd.DataFrame) -> Table:
-    """Return one row per layer group and one column per recipe."""
-    population = analysis.fit.population
-    assert population.widths is not None
-    widths = population.widths[analysis.fit.recipes.first[best["recipe"]]]
-    full = original_widths(population)
-    cells = [
-        [
-            f"{number(w, 0 if w == int(w) else 2)} ({percent(1 - w / f, 0)})"
-            for w, f in zip(row, full, strict=True)
-        ]
-        for row in widths
-    ]
-    columns = ("group", *(f"{regime_name(r)} removed" for r in best["regime"]))
-    return Table(columns, tuple(zip(population.group_names, *cells, strict=True)))
-
-
-def _ids(analysis: Analysis, best: pd.DataFrame, named: str) -> list[str]:
+def _ids(analysis: Analysis, recipes: pd.Series, named: str) -> pd.Series:
     """Return the id of each recipe's most accurate training."""
     population = analysis.fit.population
-    rows = population.frame.assign(recipe=population.recipe)
+    rows = population.frame[["accuracy", named]].assign(recipe=population.recipe)
     top = rows.sort_values("accuracy", kind="stable").drop_duplicates("recipe", keep="last")
-    return top.set_index("recipe")[named].astype(str).loc[best["recipe"]].tolist()
+    return top.set_index("recipe")[named].astype(str).loc[recipes].reset_index(drop=True)
 
 
-def _short(ids: list[str], known: list[str]) -> list[str]:
-    """Cut ids where a few characters tell them from all others of the table.
-
-    >>> _short(["abcdefghijklmn", "x"], ["abcdefghijklmn", "x"])
-    ['abcdefghijkl', 'x']
-    >>> _short(["abcdefghijklmn"], ["abcdefghijklmn", "abcdefghijklmo"])
-    ['abcdefghijklmn']
-    """
-    starts = pd.Series(known, dtype=object).str[:SHORT_ID].value_counts()
-    return [i[:SHORT_ID] if starts[i[:SHORT_ID]] == 1 else i for i in ids]
+def _short(ids: pd.Series, known: pd.Series) -> list[str]:
+    """Cut ids; those that a few characters do not tell from all others of the table get an ellipsis."""
+    starts = known.drop_duplicates().astype(str).str[:SHORT_ID].value_counts()
+    return [
+        f"{i[:SHORT_ID]}…" if len(i) > SHORT_ID and starts[i[:SHORT_ID]] > 1 else i[:SHORT_ID] for i in ids
+    ]
 
 
-def _exports(
-    best: pd.DataFrame, named: str, short: Sequence[str], source: str
-) -> tuple[tuple[str, str], ...]:
-    """Return the commands that export each regime's best network; shipped populations have no weights to export."""
-    if named != "subnetwork_id" or source in populations():
-        return ()
-    first = best.assign(short=short).drop_duplicates("regime")
-    lines = (
-        f"python -m generate.export {source} {r.short}  # the best at {regime_name(r.regime)}"
-        for r in rows_of(first)
+def _best_table(best: pd.DataFrame) -> Table:
+    """Return one row per recipe; columns that say nothing of any of them are left out."""
+    table = Table.by_column(rows_of(best), {
+        "removed": lambda r: regime_name(r.regime),
+        "mean drop, points": lambda r: number(r.drop),
+        "trainings": lambda r: count(r.runs),
+        "retraining": lambda r: "" if pd.isna(r.retraining) else str(r.retraining),
+        "MACs": lambda r: count(r.macs),
+        "parameters": lambda r: count(r.params),
+        "mCB": lambda r: number(r.mcb),
+        "STD of ratios": lambda r: number(r.ratio_std),
+        best["named"].iloc[0]: lambda r: r.short,
+    })  # fmt: skip
+    said = [i for i, cells in enumerate(zip(*table.rows, strict=True)) if set(cells) - {"", MISSING}]
+    return Table(
+        tuple(table.columns[i] for i in said), tuple(tuple(row[i] for i in said) for row in table.rows)
     )
+
+
+def _exports(first: pd.DataFrame, source: str) -> tuple[tuple[str, str], ...]:
+    """Return the commands that export each regime's best network; shipped populations have no weights to export."""
+    if first["named"].iloc[0] != "subnetwork_id" or source in populations():
+        return ()
+    ids = [(r.id if r.short.endswith("…") else r.short, regime_name(r.regime)) for r in rows_of(first)]
+    lines = [f"python -m generate.export {source} {name}  # the best at {at}" for name, at in ids]
     return (("Export a network from its run folder", "\n".join(lines)),)
-
-
-#: Packages whose versions decide what a fit gives.
-PACKAGES = ("popstats", "numpy", "pandas", "scipy", "statsmodels", "pymc", "nutpie", "arviz")
-
-
-#: Columns of the table whose distinct values the card lists.
-LISTED = (
-    "network", "dataset", "input_size", "space", "criterion", "retraining", "epochs", "learning_rate", "batch_size",
-    "weight_decay", "augmentation", "accuracy_kind", "n_test", "device",
-)  # fmt: skip
-
-
-#: Longer texts from the table's footer are cut; the file holds them whole.
-LONGEST_TEXT = 600
 
 
 def card_section(analysis: Analysis) -> Section:
     """Return what the population is."""
     population = analysis.fit.population
-    networks = int(population.recipe.max()) + 1
-    listed = [c for c in LISTED if c in population.frame and population.frame[c].notna().any()]
-    rows = [*_sizes(population), *((c.replace("_", " "), _distinct(population.frame[c])) for c in listed)]
+    frame, original, groups = population.frame, population.original, list(population.group_names)
+    networks, failed = int(population.recipe.max()) + 1, len(population.failed)
+
+    def ends(name: str, decimals: int, factor: float = 1.0) -> str:
+        return interval_words(factor * float(frame[name].min()), factor * float(frame[name].max()), decimals)
+
+    rows = [
+        ("failed trainings", count(failed)),
+        (
+            "original",
+            f"{number(original.accuracy)} % accuracy, {count(original.macs)} MACs, {count(original.params)} parameters",
+        ),
+        ("MACs removed", f"{ends('macs_reduction', 1, 100)} %"),
+        ("parameters removed", f"{ends('params_reduction', 1, 100)} %"),
+        ("mCB", ends("mcb", 2)),
+        ("accuracy", f"{ends('accuracy', 2)} %"),
+        ("layer groups", f"{len(groups)}: {_some(groups)}" if groups else "no widths in the table"),
+    ]
+    listed = [c for c in LISTED if c in frame and frame[c].notna().any()]
+    rows += [(c.replace("_", " "), _distinct(frame[c])) for c in listed]
     return Section(
         key="population",
         heading="The population",
@@ -182,29 +223,6 @@ def card_section(analysis: Analysis) -> Section:
         tables=(("Population card", Table(("what", "value"), tuple(rows))),),
         folded=True,
     )
-
-
-def _sizes(population: Population) -> list[tuple[str, str]]:
-    frame, original, groups = population.frame, population.original, population.group_names
-
-    def ends(values: pd.Series, decimals: int, factor: float = 1.0) -> str:
-        return interval_words(factor * float(values.min()), factor * float(values.max()), decimals)
-
-    return [
-        ("population", population.name),
-        ("trainings", count(len(population))),
-        ("recipes (pruned networks)", count(int(population.recipe.max()) + 1)),
-        ("failed trainings", count(len(population.failed))),
-        (
-            "original",
-            f"{number(original.accuracy)} % accuracy, {count(original.macs)} MACs, {count(original.params)} parameters",
-        ),
-        ("MACs removed", f"{ends(frame['macs_reduction'], 1, 100)} %"),
-        ("parameters removed", f"{ends(frame['params_reduction'], 1, 100)} %"),
-        ("mCB", ends(frame["mcb"], 2)),
-        ("accuracy", f"{ends(frame['accuracy'], 2)} %"),
-        ("layer groups", f"{len(groups)}: {_some(list(groups))}" if groups else "no widths in the table"),
-    ]
 
 
 def _distinct(values: pd.Series) -> str:
@@ -221,18 +239,29 @@ def _some(items: list[str], most: int = 8) -> str:
 
 def provenance_section(analysis: Analysis, command: str | None, source: str = "TABLE") -> Section:
     """Return where the report comes from and how to make it again."""
-    settings, metadata = analysis.fit.settings, analysis.fit.population.metadata
+    s, metadata = analysis.fit.settings, analysis.fit.population.metadata
     stored = [row for key, value in metadata.items() if key != "truth" for row in _flat(str(key), value)]
-    tables = [("Fit and versions", Table(("what", "value"), tuple(_fit_rows(analysis))))]
-    if stored:
-        tables.append(("Stored with the table", Table(("what", "value"), tuple(stored))))
+    tables = [("Fit and versions", _fit_rows(analysis)), ("Stored with the table", stored)]
+    # Half-widths of regimes, where they were given, can only be said in Python.
+    regimes = "" if s.regimes is None else f" --regimes {','.join(f'{r:g}' for r in s.regimes)}"
+    method = f" --method {s.method}" if s.noise == "normal" else ""
+    options = f"--axis {s.regime_axis}{regimes} --noise {s.noise}{method} --seed {s.random_seed}"
+    arguments = f"regime_axis={s.regime_axis!r}, noise={s.noise!r}, random_seed={s.random_seed}"
+    arguments += f", method={s.method!r}" if s.noise == "normal" else ""
+    arguments += "" if s.regimes is None else f", regimes={s.regimes!r}"
+    python = (
+        f"import popstats\n\npopulation = popstats.load_population({source!r})\n"
+        f"fit = popstats.fit(population, {arguments})\npopstats.write_report(fit, 'report.html')\n"
+    )
     return Section(
         key="provenance",
         heading="How to reproduce this",
-        sentence=f"With the same versions, seed {settings.random_seed} gives the same draws.",
-        paragraphs=(),
-        tables=tuple(tables),
-        code=(("Command", command or _command(analysis, source)), ("Python", _python(analysis, source))),
+        sentence=f"With the same versions, seed {s.random_seed} gives the same draws.",
+        tables=tuple((caption, Table(("what", "value"), tuple(rows))) for caption, rows in tables if rows),
+        code=(
+            ("Command", command or f"python -m popstats report {source} -o report.html {options}"),
+            ("Python", python),
+        ),
         folded=True,
     )
 
@@ -249,7 +278,6 @@ def _fit_rows(analysis: Analysis) -> list[tuple[str, str]]:
         ("method", settings.method),
         ("regimes", f"by {analysis.axis_words} removed; {regimes}"),
         ("curve, noise", f"{settings.curve}, {settings.noise}"),
-        ("seed", str(settings.random_seed)),
         ("draws", f"{CHAINS} × {settings.draws}{tuning}"),
         ("time of the fit", f"{number(analysis.fit.seconds)} s"),
         ("Python", platform.python_version()),
@@ -265,31 +293,6 @@ def _flat(name: str, value: Any) -> list[tuple[str, str]]:
         return [row for i, item in enumerate(value, 1) for row in _flat(f"{name} {i}", item)]
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return [(name, text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…")]
-
-
-def _command(analysis: Analysis, source: str) -> str:
-    s = analysis.fit.settings
-    # Half-widths of regimes, where they were given, can only be said in Python.
-    regimes = "" if s.regimes is None else f" --regimes {','.join(f'{r:g}' for r in s.regimes)}"
-    method = f" --method {s.method}" if s.noise == "normal" else ""
-    return (
-        f"python -m popstats report {source} -o report.html --axis {s.regime_axis}{regimes} --noise {s.noise}{method} "
-        f"--seed {s.random_seed}"
-    )
-
-
-def _python(analysis: Analysis, source: str) -> str:
-    s = analysis.fit.settings
-    regimes = "" if s.regimes is None else f", regimes={s.regimes!r}"
-    method = f', method="{s.method}"' if s.noise == "normal" else ""
-    return (
-        "import popstats\n\n"
-        f"population = popstats.load_population({source!r})\n"
-        f'fit = popstats.fit(population, regime_axis="{s.regime_axis}", noise="{s.noise}"{method}, '
-        f"random_seed={s.random_seed}{regimes})\n"
-        "verdicts = popstats.judge(fit)\n"
-        'popstats.write_report(fit, "report.html", verdicts=verdicts)\n'
-    )
 
 
 #: How a curve and its noise are described, and how draws of them are made.
@@ -338,84 +341,63 @@ def _method(settings: Settings) -> str:
 def diagnostic_section(analysis: Analysis) -> Section:
     """Return whether the fit may be believed, its noise, its priors."""
     fit = analysis.fit
+    sentence = "No regime was fitted, so there is nothing to diagnose."
+    if fit.fitted:
+        sentence = (
+            "The fit passes its own diagnostics." if fit.convergence.ok else "The diagnostics reject the fit."
+        )
+    priors = Table.by_column([v for v in analysis.verdicts if np.isfinite(v.prior_probability)], {
+        "claim": lambda v: v.conjecture,
+        "removed": lambda v: regime_name(v.regime),
+        "prior probability": lambda v: probability(v.prior_probability),
+        "posterior probability": lambda v: probability(v.probability),
+    })  # fmt: skip
     tables = (
         ("Checks of the draws", _checks(fit.convergence.table)),
         ("Residuals", _noise(analysis)),
         *check_tables(analysis),
-        ("Prior and posterior probability of each claim", _prior_probabilities(analysis)),
+        ("Prior and posterior probability of each claim", priors),
         ("Prior distributions", Table.of(fit.priors)),
     )
     return Section(
         key="diagnostics",
         heading="Diagnostics",
-        sentence=_diagnosis(analysis),
+        sentence=sentence,
         paragraphs=(f"{method_words(fit.settings)} {INTERVALS}", *check_paragraphs(analysis)),
         tables=tuple((caption, table) for caption, table in tables if table.rows),
         folded=True,
     )
 
 
-def _diagnosis(analysis: Analysis) -> str:
-    if not analysis.fit.fitted:
-        return "No regime was fitted, so there is nothing to diagnose."
-    return (
-        "The fit passes its own diagnostics."
-        if analysis.fit.convergence.ok
-        else "The diagnostics reject the fit."
-    )
-
-
 def _checks(table: pd.DataFrame) -> Table:
     if "edge_probability" in table:
-        masses = [(regime_name(r.regime), p_value(float(r.edge_probability))) for r in rows_of(table)]
-        return Table(("removed", "posterior mass at the grid's edge (must be under 0.01)"), tuple(masses))
-    grouped = table.groupby("regime", sort=False)
-    worst = grouped.agg(
-        r_hat=("r_hat", "max"), bulk=("ess_bulk", "min"), tail=("ess_tail", "min")
-    ).reset_index()
-    rows = [(regime_name(r.regime), number(r.r_hat, 3), count(r.bulk), count(r.tail)) for r in rows_of(worst)]
-    columns = (
-        "removed",
-        "largest R-hat (under 1.01)",
-        "smallest bulk ESS (over 400)",
-        "smallest tail ESS (over 400)",
-    )
-    return Table(columns, tuple(rows))
+        return Table.by_column(rows_of(table), {
+            "removed": lambda r: regime_name(r.regime),
+            "posterior mass at the grid's edge (must be under 0.01)": lambda r: p_value(float(r.edge_probability)),
+        })  # fmt: skip
+    worst = table.groupby("regime", sort=False).agg({"r_hat": "max", "ess_bulk": "min", "ess_tail": "min"})
+    return Table.by_column(rows_of(worst.reset_index()), {
+        "removed": lambda r: regime_name(r.regime),
+        "largest R-hat (under 1.01)": lambda r: number(r.r_hat, 3),
+        "smallest bulk ESS (over 400)": lambda r: count(r.ess_bulk),
+        "smallest tail ESS (over 400)": lambda r: count(r.ess_tail),
+    })  # fmt: skip
 
 
 def _noise(analysis: Analysis) -> Table:
     changes = {r.label: c for r, c in zip(analysis.fit.regimes, analysis.fit.spread_changes, strict=True)}
-    rows = []
-    for r in analysis.fitted_optima:
-        change = changes[r.regime]
-        ratio = (
+
+    def ratio(row: Any) -> str:
+        change = changes[row.regime]
+        return (
             MISSING if change is None else f"{number(change.ratio)}{' (weighted)' if change.matters else ''}"
         )
-        rows.append(
-            (
-                regime_name(r.regime),
-                number(r.residual_sd),
-                number(r.recipe_sd),
-                number(r.seed_sd),
-                percent(r.seed_share, 0),
-                ratio,
-            )
-        )
-    columns = (
-        "removed",
-        "sd of one training, points",
-        "sd between recipes",
-        "seed sd",
-        "share of seeds in the variance",
-        "ratio of sds at the ends of the range",
-    )
-    return Table(columns, tuple(rows))
 
-
-def _prior_probabilities(analysis: Analysis) -> Table:
-    shown = [v for v in analysis.verdicts if np.isfinite(v.prior_probability)]
-    rows = [
-        (v.conjecture, regime_name(v.regime), probability(v.prior_probability), probability(v.probability))
-        for v in shown
-    ]
-    return Table(("claim", "removed", "prior probability", "posterior probability"), tuple(rows))
+    return Table.by_column(analysis.fitted_optima, {
+        "removed": lambda r: regime_name(r.regime),
+        "sd of one training, points": lambda r: number(r.residual_sd),
+        "sd between recipes": lambda r: number(r.recipe_sd),
+        "seed sd": lambda r: number(r.seed_sd),
+        "share of seeds in the variance": lambda r: percent(r.seed_share, 0),
+        "ratio of sds at the ends of the range": ratio,
+    })  # fmt: skip

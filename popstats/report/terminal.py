@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import get_args
 
 import pandas as pd
 
-from popstats.figures.content import Section
+from popstats.figures.content import Section, VerdictRow
 from popstats.judgement.analysis import Analysis
 from popstats.judgement.judge import analyse
-from popstats.judgement.verdicts import CLAIMS, Outcome, Verdict, Verdicts
+from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdicts
 from popstats.posterior.fit import Fit
 from popstats.report.advice import advice
 from popstats.report.alerts import alerts, caveats
-from popstats.report.claims import claims, joint_reason, reasons, threshold_words
+from popstats.report.claims import claims, threshold_words
 from popstats.report.compose import loaded_by
 from popstats.words import (
     ALL,
     MISSING,
     interval_words,
-    join_words,
     probability,
     regime_name,
     sentences,
@@ -43,8 +41,11 @@ def verdicts_text(fit: Fit, verdicts: Verdicts, width: int | None = None, source
         lines += ["", "Read first:", *_wrapped(listed, width, "  ! ", _INDENT)]
     for claim in claims(analysis):
         lines += ["", f"{claim.conjecture:<4} {CLAIMS[claim.conjecture]}"]
-        lines += _wrapped(_lines(verdicts.of(claim.conjecture)), width, "  ", _INDENT)
-    lines += ["", *_wrapped(_footer(verdicts), width)]
+        lines += _wrapped(_lines(claim.merged, verdicts[0].thresholds), width, "  ", _INDENT)
+    footer = [threshold_words(verdicts[0].thresholds)] if len(verdicts) else []
+    if open_ := sum(bool(v.remedy) for v in verdicts):
+        footer.append(f"What would decide {open_} of these: key “remedy” of --json.")
+    lines += ["", *_wrapped(footer, width)]
     return "\n".join(lines)
 
 
@@ -61,48 +62,22 @@ def _box_lines(box: Section, width: int | None) -> list[str]:
     return lines
 
 
-def _lines(verdicts: Sequence[Verdict]) -> list[str]:
+def _lines(rows: Sequence[VerdictRow], limits: Thresholds) -> list[str]:
     """Return the lines of one conjecture, by outcome and then by regime."""
-    lines = []
-    for outcome in get_args(Outcome):
-        found = [v for v in verdicts if v.outcome == outcome]
-        lines += _folded(found) if outcome == "not assessable" else [_line(v) for v in found]
-    return lines
+    return [_line(row, limits) for outcome in get_args(Outcome) for row in rows if row.outcome == outcome]
 
 
-def _line(verdict: Verdict) -> str:
-    place = f"{verdict.outcome}, {_place(verdict)}"
-    if verdict.outcome != "undecided" or verdict.regime == ALL:
-        return f"{place}: {verdict.sentence}"
-    held = f"{place}: posterior probability {probability(verdict.probability)}"
-    if math.isnan(verdict.prior_probability):
+def _line(row: VerdictRow, limits: Thresholds) -> str:
+    place = f"{row.outcome}, {'over all regimes' if row.regime == ALL else row.place}"
+    if row.outcome == "not assessable":
+        return f"{place}: {row.reason}"
+    if row.outcome != "undecided" or row.regime == ALL or row.probability is None:
+        return f"{place}: {row.sentence}"
+    held = f"{place}: posterior probability {probability(row.probability)}"
+    if row.prior_probability is None:
         return held
-    weak = verdict.probability <= verdict.thresholds.refuted
-    prior = f"(prior {probability(verdict.prior_probability)})"
-    return f"{held} {prior}{'; the evidence is too weak to refute it' if weak else ''}"
-
-
-def _folded(verdicts: Sequence[Verdict]) -> list[str]:
-    """Return one line per reason; reasons that differ in their numbers only are one."""
-    alike: dict[object, list[Verdict]] = {}
-    for verdict in verdicts:
-        alike.setdefault(reasons(verdict), []).append(verdict)
-    return [
-        f"not assessable, {join_words([_place(v) for v in found])}: {joint_reason(found)}"
-        for found in alike.values()
-    ]
-
-
-def _place(verdict: Verdict) -> str:
-    return "over all regimes" if verdict.regime == ALL else regime_name(verdict.regime)
-
-
-def _footer(verdicts: Verdicts) -> list[str]:
-    open_ = sum(bool(v.remedy) for v in verdicts)
-    lines = [threshold_words(verdicts[0].thresholds)] if len(verdicts) else []
-    if open_:
-        lines.append(f"What would decide {open_} of these: key “remedy” of --json.")
-    return lines
+    weak = "; the evidence is too weak to refute it" if row.probability <= limits.refuted else ""
+    return f"{held} (prior {probability(row.prior_probability)}){weak}"
 
 
 def fit_text(fit: Fit, checked: bool, width: int | None = None) -> str:

@@ -28,15 +28,19 @@ HOSTILE = (
 
 
 @pytest.fixture(scope="session")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hostile() -> popstats.Fit:
     population = popstats.simulate_population(
         "additive-widths", regimes=(0.4, 0.6, 0.8), n=120, seeds=2, seed_noise=0.1, seed=3
     )
     named = popstats.Population.from_frame(
         population.table, original=population.original, accuracy_kind="last", name=HOSTILE
     )
-    fit = popstats.fit(named, method="exact", draws=200, random_seed=3)
-    return write_report(fit, tmp_path_factory.mktemp("page") / "report.html")
+    return popstats.fit(named, method="exact", draws=200, random_seed=3)
+
+
+@pytest.fixture(scope="session")
+def report(hostile: popstats.Fit, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(hostile, tmp_path_factory.mktemp("page") / "report.html")
 
 
 @pytest.fixture(scope="session")

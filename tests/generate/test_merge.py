@@ -44,6 +44,14 @@ def test_another_original_is_refused(tmp_path, tiny_run):
         merge_populations([tiny_run, other])
 
 
+def test_filters_and_weights_are_not_joined(tmp_path, tiny_run):
+    table = pq.read_table(tiny_run / "population.parquet")
+    rows = [row | {"pruning": "weights", "subnetwork_id": f"w{i}"} for i, row in enumerate(table.to_pylist())]
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), tmp_path / "weights.parquet")
+    with pytest.raises(PopulationError, match="the sources prune filters and weights"):
+        merge_populations([tiny_run, tmp_path / "weights.parquet"])
+
+
 def test_foreign_and_missing_tables_are_sentences(tmp_path):
     pq.write_table(pa.table({"macs": [1]}), tmp_path / "foreign.parquet")
     with pytest.raises(PopulationError, match="footer has no population, plan"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from generate.plan import DEFAULT_PLAN, TrainingSettings, only_adds, plan_from_dict, read_plan, toml_of
-from generate.recipes.worklist import recipe_identity, subnetwork_identity
+from generate.recipes.worklist import Place, recipe_identity, subnetwork_identity
 from popstats.errors import PlanError
 
 SMALL = {"name": "small", "recipes": [{"regimes": [0.5], "count": 3}]}
@@ -120,7 +120,9 @@ def test_other_changes_are_no_growth(change):
 def test_the_identity_of_a_training_is_pinned():
     """These hashes name rows in published tables: if one changes, resumed runs would train everything again."""
     settings = TrainingSettings(epochs=8, learning_rate=0.02, schedule="constant", augmentation="shift1")
-    identity = recipe_identity("ab" * 32, "digits", "1x8x8", {"b": 4, "a": 2}, "fine-tune", "l1", settings)
+    identity = recipe_identity(
+        Place("ab" * 32, "digits", "1x8x8"), {"b": 4, "a": 2}, "fine-tune", "l1", settings
+    )
     assert subnetwork_identity(identity) == "2f6b1946c12fc87b9b3810ce8c4257bcd7145d613f7abfb2c6df26a27bb15c33"
     assert (
         subnetwork_identity(identity, seed=0)
@@ -136,7 +138,9 @@ def test_default_settings_do_not_enter_the_identity():
 def test_the_filter_score_matters_only_where_weights_are_kept():
     def identity(technique, criterion):
         widths = {"a": 2}
-        return recipe_identity("0", "digits", "1x8x8", widths, technique, criterion, TrainingSettings())
+        return recipe_identity(
+            Place("0", "digits", "1x8x8"), widths, technique, criterion, TrainingSettings()
+        )
 
     assert identity("scratch", "l1") == identity("scratch", "random")
     assert identity("fine-tune", "l1") != identity("fine-tune", "random")

@@ -36,6 +36,16 @@ def found(tmp_path_factory, tiny_plan) -> Path:
     return folder
 
 
+def test_a_search_in_which_nothing_succeeds_ends_with_the_reason(tmp_path, tiny_plan, capsys):
+    plan, folder = tmp_path / "plan.toml", tmp_path / "run"
+    plan.write_text(tiny_plan.read_text().replace("learning_rate = 0.05", "learning_rate = 1e30"))
+    assert main([str(plan), *OPTIONS, "--workers", "1", "--out", str(folder)]) == BAD_INPUT
+    said = capsys.readouterr()
+    assert "all 4 trainings failed, most of them because: the loss is nan" in said.err
+    assert "Rerun the command" not in said.out
+    assert not (folder / "winner.safetensors").exists()
+
+
 def test_rounds_come_from_what_is_finished_and_fresh_seeds_confirm(found):
     folder = RunFolder(found)
     trainings = folder.read_worklist()
@@ -144,6 +154,20 @@ def test_torch_pruning_makes_the_winners_shapes_from_the_recipe(found):
         ignored_layers=[network.classifier],
     ).step()
     network.load_state_dict(load_file(found / "winner.safetensors"))
+
+
+def test_the_printed_loader_loads_the_winner(found, capsys):
+    assert main(["--out", str(found), "--device", "cpu"]) == 0
+    loader = capsys.readouterr().out.split("Load it:\n")[1].split("\nNext:")[0]
+    assert len(loader.splitlines()) <= 10
+    names = {}
+    exec(loader, names)
+    held = load_file(found / "winner.safetensors")
+    loaded = names["network"].state_dict()
+    assert loaded.keys() == held.keys()
+    assert all(torch.equal(loaded[name], held[name]) for name in held)
+    recipe = json.loads((found / "recipe.json").read_text())
+    assert sum(p.numel() for p in names["network"].parameters()) == recipe["params"]
 
 
 def test_the_page_opens_offline_and_leads_with_the_gain(found):

@@ -1,5 +1,7 @@
 """One small population with widths and seeds, fitted once, whose report has every part."""
 
+from dataclasses import replace
+
 import pytest
 
 import popstats
@@ -20,4 +22,4 @@ def fitted() -> Fit:
 
 @pytest.fixture(scope="session")
 def content(fitted: Fit) -> ReportContent:
-    return report_content(fitted, created=CREATED)
+    return replace(report_content(fitted), created=CREATED)

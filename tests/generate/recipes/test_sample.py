@@ -146,7 +146,7 @@ def test_widths_are_rounded_to_multiples(costs_of, round_to):
 
 
 def test_an_unreachable_budget_is_refused_with_the_ranges(costs_of):
-    with pytest.raises(PlanError, match=r"reductions of 0\.0000 to 0\.99\d\d can be had.*MACs.*mCB.*STD"):
+    with pytest.raises(PlanError, match=r"reductions of 0\.0000 to 0\.99\d\d are possible"):
         draw(costs_of("digits"), target=0.9999)
 
 
@@ -157,8 +157,6 @@ def test_an_unreachable_budget_is_refused_with_the_ranges(costs_of):
         ("std:0.3", {}, "std:LOW-HIGH"),
         ("std:0.4-0.3", {}, "std:LOW-HIGH"),
         ("std:0.6-0.7", {}, "no recipe of this regime has such an STD; feasible are MACs"),
-        ("random", {"target": 1.2}, "between 0 and 1"),
-        ("random", {"axis": "latency"}, "macs, params, both"),
         ("refined:/no/such.toml", {}, "TOML"),
     ],
 )

@@ -27,15 +27,15 @@ GOLDEN = Path(__file__).with_name("golden_content.json")
 VOLATILE = ("provenance", "calibration")
 
 
-def test_the_content_survives_json_unchanged(content, tmp_path):
-    path = tmp_path / "report.html.json"
-    path.write_text(content.to_json(), encoding="utf-8")
-    assert ReportContent.load(path) == content
-
-
-def test_content_of_another_version_is_refused(content):
-    with pytest.raises(PopstatsError, match=f"expected format {FORMAT}, got 0"):
-        ReportContent.from_json(replace(content, format=0).to_json())
+def test_the_content_is_json_without_loss(content):
+    told = json.loads(content.to_json())
+    assert told["format"] == FORMAT
+    assert [c["conjecture"] for c in told["claims"]] == [c.conjecture for c in content.claims]
+    panel = told["figures"][0]["panels"][0]["data"]["curve"]
+    assert (
+        Table(tuple(panel["columns"]), tuple(map(tuple, panel["rows"])))
+        == content.figures[0].panels[0].data["curve"]
+    )
 
 
 def test_tables_hold_no_nan_and_keep_their_columns():
@@ -137,7 +137,7 @@ def test_the_way_to_make_it_again_names_the_noise(fitted):
     section = provenance_section(analyse(student, Verdicts([])), None, "mine")
     command, code = (text for _, text in section.code)
     assert "--noise student --seed" in command
-    assert 'noise="student", random_seed' in code
+    assert "noise='student', random_seed" in code
 
 
 def test_prior_sensitivities_are_told_as_measured(fitted, content):
@@ -228,7 +228,7 @@ def test_a_comparison_finds_the_difference_that_was_simulated():
         )
         for centre, seed in ((0.0, 1), (0.3, 2))
     ]
-    told = comparison_content(fits, created="now")
+    told = comparison_content(fits)
     table = {(row[0], row[1]): row[2] for row in told.figures[2].table.rows}
     for regime in ("50 %", "80 %"):
         ratio = float(table[regime, "Best mCB"].split(" ")[0])
@@ -241,12 +241,11 @@ def test_a_comparison_finds_the_difference_that_was_simulated():
     assert told.order[:2] == ("curves", "verdicts")
     for panel in overlaid.panels:
         assert set(panel.data["curves"].frame["space"]) == {f"simulated-quadratic ({i})" for i in (1, 2)}
-        draw(panel.chart, {name: t.frame for name, t in panel.data.items()}, panel.alt)
+        draw(panel)
     assert {row.population for claim in told.claims for row in claim.rows} == {
         "simulated-quadratic (1)",
         "simulated-quadratic (2)",
     }
-    assert ReportContent.from_json(told.to_json()) == told
 
 
 def test_fits_on_different_axes_cannot_be_compared(fitted):

@@ -10,7 +10,7 @@ from popstats.population.columns import COLUMNS, REQUIRED, SCHEMA_VERSION, colum
 CONTRACT = """
 subnetwork_id recipe_id original_id population
 network dataset input_size regime_axis regime_target space
-widths group_names ratios_requested ratios_achieved ratio_mean ratio_std criterion
+pruning widths densities group_names ratios_requested ratios_achieved ratio_mean ratio_std criterion
 macs params original_macs original_params
 retraining epochs learning_rate batch_size weight_decay augmentation seed training_macs
 original_accuracy accuracy_pruned accuracy_recalibrated accuracy accuracy_kind accuracy_val

@@ -113,7 +113,7 @@ def test_a_name_that_only_looks_like_a_loss_is_read():
 
 
 def test_perplexities_are_refused_above_100_and_doubted_below():
-    refused(good(accuracy=[120.0, 150.0, 110.0]), "Losses and perplexities are no accuracies")
+    refused(good(accuracy=[120.0, 150.0, 110.0]), "Losses and perplexities are not accuracies")
     found = Population.from_frame(good(), original=Original(macs=1000, params=100, accuracy=21.1))
     assert "3 of 3 networks are more accurate than the original (21.10 %)" in found.notes[-1]
 

@@ -43,10 +43,10 @@ def test_a_curve_beats_no_curve_where_there_is_one(population, fit):
 
 def test_two_draws_of_one_posterior_are_not_told_apart(population, fit):
     found = popstats.compare(fit, exact(population, random_seed=9))
-    assert "are not told apart" in found.sentence
+    assert "cannot be told apart" in found.sentence
     assert 0.0 <= found.difference < 2.0
     assert "curve" not in repr(found)
-    assert "not told apart" in found._repr_html_()
+    assert "cannot be told apart" in found._repr_html_()
 
 
 def test_density_is_of_the_mean_drops_in_points(fit):

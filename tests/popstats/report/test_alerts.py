@@ -12,7 +12,7 @@ from popstats.judgement.judge import analyse
 from popstats.posterior.fit import Fit
 from popstats.report.advice import advice
 from popstats.report.alerts import alerts, caveats, heavy_tails
-from popstats.report.other_methods import _elsewhere_words
+from popstats.report.other_methods import elsewhere_words
 from popstats.report.page import _span
 from popstats.report.sections import card_section
 from popstats.words import clause
@@ -102,8 +102,8 @@ def test_the_lead_starts_with_what_makes_a_best_mcb_weak(clear: Fit) -> None:
     weak = (Finding("predicts nothing", ("0.80",), {"r2": 0.003}), Finding("winners elsewhere", ("0.80",)))
     lead = _lead(evidence, weak)
     assert lead.startswith(
-        "mCB is a weak guide at 80 % (mCB predicts none of the drop that MACs leave open (cross-validated R² 0.00)) and "
-        "at 80 % (the winners do not lie near the best mCB)."
+        "mCB is a weak guide at 80 %: it predicts none of the drop that MACs leave open (cross-validated R² 0.00); the "
+        "winners do not lie near the best mCB."
     )
     # What is weak is no target either.
     assert "aim for" in lead
@@ -148,12 +148,11 @@ def test_a_bound_below_zero_never_looks_like_zero(lower: float, upper: float, sh
 
 
 def test_parabolas_that_differ_are_counted_though_they_contradict_no_verdict() -> None:
-    agreeing = ("50 %", "1.00 (0.90 to 1.10)", "1.00 (0.90 to 1.10)", "1.01 (0.90 to 1.10)", "U")
-    other = ("80 %", "1.00 (0.90 to 1.10)", "1.31 (misspecified)", "none inside", "U")
-    assert _elsewhere_words([agreeing]) == ""
-    assert "in 1 of 2 regimes a parabola has no minimum, or a different one" in _elsewhere_words(
-        [agreeing, other]
-    )
+    agreeing = "1.00 (0.90 to 1.10)"
+    assert elsewhere_words([agreeing]) == ""
+    told = "in 1 of 2 regimes a parabola has no minimum, or a different one"
+    assert told in elsewhere_words([agreeing, "1.31 (misspecified)"])
+    assert told in elsewhere_words([agreeing, "none inside"])
 
 
 def test_regimes_of_few_networks_are_marked() -> None:

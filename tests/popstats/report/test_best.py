@@ -8,7 +8,8 @@ import pytest
 import popstats
 from popstats.judgement.judge import analyse
 from popstats.posterior.fit import Fit
-from popstats.report.sections import SHOWN, best_section
+from popstats.report.compose import report_content
+from popstats.report.sections import SHOWN, baseline_section, best_section
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +86,31 @@ def test_recipes_known_by_their_recipe_id_alone_are_not_promised_an_export(made:
     assert section.tables[0][1].columns[-1] == "recipe_id"
     assert section.code == ()
     assert section.code == ()
+
+
+def test_baselines_stand_beside_the_recipes_of_their_regime(made: popstats.Population) -> None:
+    rows = made.frame
+    spaces = np.where(rows["regime"] == "0.80", "stratified", None).astype(object)
+    erk = rows.index[rows["regime"] == "0.80"][:3]
+    spaces[erk], spaces[rows.index[rows["regime"] == "0.50"][0]] = "baseline:erk", "baseline:uniform"
+    table = made.table.assign(space=spaces, pruning="weights")
+    fit = _fit(popstats.Population.from_frame(table))
+    section = baseline_section(analyse(fit))
+    assert section is not None
+    shown = section.tables[0][1].frame
+    assert list(zip(shown["removed"], shown["baseline"], strict=True)) == [
+        ("50 %", "uniform"),
+        ("80 %", "erk"),
+    ]
+    drops = rows.loc[erk, "accuracy_drop"]
+    assert shown.iloc[1, 3].startswith(f"{drops.mean():.2f} (")
+    assert "(" not in shown.iloc[0, 3]  # of one training there is no interval
+    others = rows[(rows["regime"] == "0.80") & ~rows.index.isin(erk)]["accuracy_drop"]
+    assert shown["other recipes that drop less"].iloc[1] == f"{100 * (others < drops.mean()).mean():.0f} %"
+    content = report_content(fit)
+    assert "baselines" in content.order
+    assert any("theoretical" in alert.text for alert in content.alerts)
+
+
+def test_without_baselines_there_is_no_section_of_them(made: popstats.Population) -> None:
+    assert baseline_section(analyse(_fit(made))) is None

@@ -7,6 +7,7 @@ import pytest
 import popstats
 from popstats.findings import Finding
 from popstats.judgement.verdicts import Thresholds, Verdict, Verdicts
+from popstats.report.claims import merged_rows
 from popstats.report.terminal import _lines, fit_text, optimum_outcomes, verdicts_text
 
 WIDTH = 80
@@ -37,8 +38,12 @@ def made(
     )  # type: ignore[arg-type]  # fmt: skip
 
 
+def told(verdicts: list[Verdict]) -> list[str]:
+    return _lines(merged_rows(verdicts), Thresholds())
+
+
 def test_outcomes_come_in_order_and_reasons_are_folded():
-    lines = _lines([
+    lines = told([
         made("0.20", "not assessable", "20 recipes; 60 are needed"),
         made("0.35", "undecided"),
         made("0.50", "refuted"),
@@ -50,7 +55,7 @@ def test_outcomes_come_in_order_and_reasons_are_folded():
         "supported, 80 %: A sentence.",
         "refuted, 50 %: A sentence.",
         "undecided, 35 %: posterior probability 0.50 (prior 0.20)",
-        "not assessable, 20 % and 65 %: 20 to 45 recipes; two halves with winners in each need 60.",
+        "not assessable, 20 and 65 %: 20 to 45 recipes; two halves with winners in each need 60.",
         "not assessable, 92 %: No widths.",
     ]
 
@@ -58,9 +63,9 @@ def test_outcomes_come_in_order_and_reasons_are_folded():
 def test_a_low_probability_that_does_not_refute_says_why():
     assert (
         "the evidence is too weak to refute it"
-        in _lines([made("0.5", "undecided", probability=0.04, prior=0.05)])[0]
+        in told([made("0.5", "undecided", probability=0.04, prior=0.05)])[0]
     )
-    assert _lines([made("0.5", "undecided", probability=0.3, prior=math.nan)]) == [
+    assert told([made("0.5", "undecided", probability=0.3, prior=math.nan)]) == [
         "undecided, 50 %: posterior probability 0.30"
     ]
 
