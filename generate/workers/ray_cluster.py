@@ -131,7 +131,7 @@ def check_room(ray: Any, resources: Mapping[str, float]) -> None:
 
 
 def _fitting(present: float, need: float) -> int:
-    """Return how often `need` fits; a share of a GPU must lie on one GPU, so that 0.4 fits twice on each."""
+    """Return how many times `need` fits; a share of a GPU must lie on one GPU, so that 0.4 fits twice on each."""
     return math.floor(present) * math.floor(1 / need + 1e-9) if need < 1 else math.floor(present / need)
 
 
