@@ -117,7 +117,7 @@ def _fit(options: argparse.Namespace) -> int:
     found = {
         "population": fit.population.name,
         "ok": fit.convergence.ok,
-        "reasons": list(fit.convergence.reasons),
+        "reasons": sentences(fit.convergence.reasons),
         "alerts": sentences(fit.predictive_checks.alerts, command_line=True) if checked else None,
         "seconds": fit.seconds,
         "optima": optima.assign(
@@ -416,7 +416,7 @@ def _status(fit: Fit) -> int:
         return BAD_INPUT
     if fit.convergence.ok:
         return DONE
-    print(f"The diagnostics reject the fit: {'; '.join(map(str, fit.convergence.reasons))}", file=sys.stderr)
+    print(f"The diagnostics reject the fit. {fit.convergence.sentence}", file=sys.stderr)
     return REJECTED
 
 

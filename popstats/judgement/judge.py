@@ -20,7 +20,6 @@ from popstats.judgement.optimum_claims import (
 from popstats.judgement.space_claims import judge_retraining, judge_std_spaces, judge_widths_beyond
 from popstats.judgement.trend_claims import (
     aggressiveness,
-    best_base,
     judge_limit,
     judge_trend,
     luck,
@@ -29,6 +28,7 @@ from popstats.judgement.trend_claims import (
 from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdicts
 from popstats.judgement.winner_claims import judge_winners, prior_lift
 from popstats.posterior.fit import Fit, fit, require_fit
+from popstats.posterior.limit_law import compare_laws
 from popstats.posterior.optimum import has_optimum
 from popstats.words import ALL
 
@@ -200,6 +200,7 @@ def _of_all(analysis: Analysis) -> list[Row]:
         change = optimum_trend(np.stack([r.prior.log_mcb for r in regimes], axis=1), steps)
         rows.append(("C3d", ALL, float((change > np.log(limits.trend)).mean())))
     if len(regimes) >= limits.limit_regimes:
-        base = best_base(np.array([float(np.median(r.optimum.limit)) for r in regimes]), steps)
+        drops = np.stack([r.optimum.limit for r in regimes], axis=1)
+        base = compare_laws(1.0 - np.array([r.data.target for r in regimes]), drops).base
         rows.append(("C4", ALL, luck(base, analysis.fit.settings.random_seed)))
     return rows
