@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -130,8 +131,19 @@ class _Envelope(NamedTuple):
     elsewhere: bool  # Whether it lies too high all over the best mCB's interval.
 
 
+#: Both the caveats and the table of classical methods need each envelope, which takes many iterations.
+_ENVELOPES: WeakKeyDictionary[Analysis, dict[str, _Envelope | None]] = WeakKeyDictionary()
+
+
 def _envelope(analysis: Analysis, regime: str) -> _Envelope | None:
     """Return the lower envelope of a regime; None where it has too few recipes for one."""
+    known = _ENVELOPES.setdefault(analysis, {})
+    if regime not in known:
+        known[regime] = _fitted_envelope(analysis, regime)
+    return known[regime]
+
+
+def _fitted_envelope(analysis: Analysis, regime: str) -> _Envelope | None:
     row, (x, y) = analysis.optima[regime], _points(analysis, regime)
     share = max(ENVELOPE, MINIMUM_POINTS / len(x))
     if share > WIDEST_ENVELOPE:

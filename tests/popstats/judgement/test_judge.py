@@ -357,7 +357,7 @@ def test_a_techniques_rejected_fit_is_named() -> None:
     fitted = popstats.fit(popstats.Population.from_frame(table), method="exact")
     alone = replace(fitted)
     alone.__dict__["convergence"] = Convergence(
-        False, ("R-hat up to 1.200 (must be under 1.01)",), pd.DataFrame()
+        (Finding("R-hat", (), {"worst": 1.200, "most": 1.01}),), pd.DataFrame()
     )
     both = {"fine-tune": Analysis(fitted), "scratch": Analysis(alone)}
     verdict = _moved(both["fine-tune"], both, fitted.regimes[0])
@@ -389,7 +389,7 @@ def test_regimes_on_the_params_axis_are_proposed_on_it() -> None:
 def test_a_fit_that_its_diagnostics_reject_supports_nothing() -> None:
     fitted = popstats.fit(popstats.simulate_population("quadratic", regimes=(0.6,), n=200), method="exact")
     rejected = replace(fitted)
-    bad = Convergence(False, ("R-hat up to 1.200 (must be under 1.01)",), pd.DataFrame())
+    bad = Convergence((Finding("R-hat", (), {"worst": 1.200, "most": 1.01}),), pd.DataFrame())
     rejected.__dict__["convergence"] = bad
     judged = popstats.judge(rejected)
     for conjecture in ("C1", "C3a", "C3b", "C3c", "C3d", "C4"):
@@ -405,7 +405,9 @@ def test_a_rejected_fit_says_what_to_do(noise: str, advice: str) -> None:
         fitted, settings=replace(fitted.settings, method="nuts" if noise == "normal" else "hmc", noise=noise)
     )
     table = pd.DataFrame({"regime": ["0.60", "0.70"], "r_hat": [1.0, 1.4]})
-    rejected.__dict__["convergence"] = Convergence(False, ("R-hat up to 1.400 (must be under 1.01)",), table)
+    rejected.__dict__["convergence"] = Convergence(
+        (Finding("R-hat", (), {"worst": 1.400, "most": 1.01}),), table
+    )
     verdict = Analysis(rejected).rejected("C3a", rejected.regimes[1])
     assert verdict.outcome == "not assessable"
     assert advice in verdict.remedy
