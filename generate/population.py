@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def guarded(command: Command, options: argparse.Namespace, path: Callable[[], Path]) -> int:
-    """Run a command that fills the folder at `path`, on Ray in a process of its own; SIGTERM counts as Ctrl-C."""
+    """Run a command that fills the folder at `path`, with Ray in a child process; SIGTERM counts as Ctrl-C."""
     previous = signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         if options.executor == "local" or options.dry_run or options.status:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,18 +23,8 @@ from popstats.errors import PlanError
 if TYPE_CHECKING:
     import torch
 
-    from generate.workers.executor import Run
-
 # Share of the test images that no choice is made by.
 STATEMENT_SHARE = 0.5
-
-# What is printed: the architecture of the original, then the winner in its place.
-LOADER = """import generate
-from generate.inputs.networks import build_network
-
-network = build_network({network!r}, classes={classes}, input_shape={shape}, width={width}, stem={stem!r})
-network = generate.load_subnetwork({recipe!r}, {weights!r}, network)
-"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,6 +89,8 @@ def _run(options: argparse.Namespace) -> int:
 
         return print_search_dry_run(plan, device, options.workers, 0 if pilot is None else len(pilot[1]))
     from generate.run.folder import RunFolder
+    from generate.run.prepare import worker_context
+    from generate.run.winner_page import hand_over
     from generate.workers.executor import make, print_finished
 
     if pilot is not None:
@@ -110,7 +100,8 @@ def _run(options: argparse.Namespace) -> int:
     run = make(plan, path, device, options)
     if (status := print_finished(run)) != 0:
         return status
-    return _hand_over(run, device)
+    hand_over(run.folder, worker_context(run.folder, device), called_python())
+    return 0
 
 
 def _folder_plan(out: Path | None) -> Plan | None:
@@ -154,7 +145,7 @@ def _search_plan(options: argparse.Namespace, present: Plan | None, device: torc
 
 
 def _workers(options: argparse.Namespace, device: torch.device | None) -> int | None:
-    """Return how many trainings go on at a time, where that is known."""
+    """Return the number of trainings at a time, where it is known."""
     from generate.train.device import default_workers
 
     workers: int | None = options.workers
@@ -218,55 +209,6 @@ def _read_pilot(plan: Plan) -> tuple[list[list[int]], list[float]] | None:
     usual = max(sorted(set(techniques)), key=techniques.count)
     rows = [row for row in rows if row["retraining"] == usual]
     return [row["widths"] for row in rows], [outcome_of(row) for row in rows]
-
-
-def _hand_over(run: Run, device: torch.device) -> int:
-    """Write recipe, weights and page of the winner; print what it gained."""
-    from generate.run.folder import write_whole
-    from generate.run.prepare import worker_context
-    from generate.run.statement import make_statement, recipe_content
-    from generate.run.winner_page import winner_page
-
-    folder, out = run.folder, run.folder.path
-    context = worker_context(folder, device)
-    statement = make_statement(folder, context)
-    weights, recipe, page = out / "winner.safetensors", out / "recipe.json", out / "report.html"
-    write_whole(weights, folder.trained_weights(statement.network_id).read_bytes())
-    write_whole(recipe, (json.dumps(recipe_content(context, statement), indent=2) + "\n").encode())
-    named, images = run.plan.network, context.images
-    loader = LOADER.format(
-        network=named.name,
-        classes=images.classes,
-        shape=images.input_shape,
-        width=named.width,
-        stem=named.stem,
-        recipe=str(recipe),
-        weights=str(weights),
-    )
-    again = out.with_name(f"{out.name}-again")
-    command = shlex.join([called_python(), "-m", "generate.winner", f"{out}/plan.toml", "--out", str(again)])
-    html = winner_page(run.plan, run.original, context.groups, statement, command, loader)
-    write_whole(page, html.encode())
-    for sentence in statement.sentences():
-        print(sentence)
-    winner = statement.winner
-    print(
-        f"Widths: {', '.join(f'{g.name} {w}' for g, w in zip(context.groups, winner.widths, strict=True))}\n"
-        f"Costs: {winner.macs / run.original.macs:.2%} of the MACs, {winner.params / run.original.params:.2%} of the "
-        f"parameters. The network handed over reaches {statement.network_accuracy:.2f} % on these images."
-    )
-    print(f"Written: {weights}, {recipe}, {page}\n\nLoad it:\n{loader}\nNext:")
-    export = [
-        called_python(),
-        "-m",
-        "generate.export",
-        str(out),
-        statement.network_id[:12],
-        "--format",
-        "onnx",
-    ]
-    print("  " + shlex.join(export))
-    return 0
 
 
 if __name__ == "__main__":

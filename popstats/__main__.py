@@ -197,6 +197,7 @@ def _source(given: str) -> str | None:
 
 def _recommend(options: argparse.Namespace) -> int:
     from popstats.planning.recommend import frontier, recommend
+    from popstats.words import AXIS_WORDS, percent
 
     asked = options.reduction is not None or options.drop is not None
     check_output(options.output, ".json", ".toml")
@@ -204,9 +205,13 @@ def _recommend(options: argparse.Namespace) -> int:
         refuse_ignored(options, ("candidates", "output"), _NO_BUDGET)
     population = _population(options, options.population)
     if not asked:
-        found = frontier(population, axis=options.axis)
-        table = found.frame.to_string(index=False, float_format=lambda v: f"{v:.4g}")
-        _say(options, {"axis": found.axis, "frontier": found.frame}, f"{table}\n{found.sentence}")
+        found, axis = frontier(population, axis=options.axis), options.axis or population.regime_axis
+        table = found.to_string(index=False, float_format=lambda v: f"{v:.4g}")
+        ends = [percent(reduction) for reduction in found["reduction"].iloc[[0, -1]]]
+        text = (
+            f"{table}\nPredicted drops, points, from {' to '.join(ends)} of the {AXIS_WORDS[axis]} removed."
+        )
+        _say(options, {"axis": axis, "frontier": found}, text)
         return DONE
     recipe = recommend(
         population,

@@ -11,8 +11,7 @@ type Kind = Literal[
     # What a reader should know about a table.
     "run unfinished", "blanks removed", "best accuracies", "validation accuracies", "unknown accuracies", "collapsed",
     "better than original", "did not learn", "learned little", "above original", "half the MACs", "other count",
-    "techniques unsaid",
-    "copies", "theoretical MACs",
+    "techniques unsaid", "copies", "theoretical MACs", "equal costs",
     # Why a regime has no curve.
     "few recipes", "few recipes of techniques", "one mCB", "mCB follows cost", "one drop",
     # Why a fit cannot be used, and the ways out.
@@ -20,13 +19,14 @@ type Kind = Literal[
     # Why a claim cannot be assessed, or is withheld.
     "needs optimum", "no optimum", "optimum undecided", "band not reachable", "original not observed", "few outside band",
     "few for halves", "few regimes with optimum", "few for validation", "few for spaces", "one STD", "no common costs",
-    "no widths", "no STD", "one technique", "few techniques here", "technique rejected", "no optimum of technique",
-    "moves with cost", "outliers", "clusters", "lucky",
+    "no widths", "widths incomplete", "no STD", "one technique", "few techniques here", "technique rejected",
+    "no optimum of technique",
+    "moves with cost", "outliers", "clusters", "groups", "lucky",
     # What else the reason of a verdict says.
     "decision", "mixture", "other axis", "outside band", "halves noise", "EDF distance", "unnamed techniques", "observed",
     # What would decide.
     "more recipes", "twice the recipes", "deciding recipes", "too many recipes",
-    "name widths", "narrower regimes", "fill the gaps", "down-weight outliers",
+    "name widths", "narrower regimes", "fill the gaps", "down-weight outliers", "add unrelated",
     # Clauses inside verdicts.
     "flat", "one-sided", "lopsided", "near-optimal", "two regions", "two costs", "technique optimum",
     "widths unknown", "widths explain", "widths explain a part", "widths reach unknown", "interaction", "beyond widths",

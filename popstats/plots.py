@@ -1,4 +1,4 @@
-"""The report's figures as Altair charts: `popstats.plot_drop` and its like, and `fit.plot()`."""
+"""The report's figures as Altair charts: `popstats.plot_drop`, the other plot functions, and `fit.plot()`."""
 
 from __future__ import annotations
 
@@ -207,13 +207,13 @@ def plot_width_law(law: WidthLaw, regime: str = POOLED) -> alt.LayerChart | alt.
     return _side_by_side(elasticity_panels(rows))
 
 
-def plot_frontier(frontier: Any) -> alt.LayerChart | alt.ConcatChart:
+def plot_frontier(frontier: pd.DataFrame) -> alt.LayerChart | alt.ConcatChart:
     """Plot the predicted drop of the best recipe and of uniform pruning over reductions.
 
     Parameters
     ----------
-    frontier : Frontier or pandas.DataFrame
-        From `popstats.frontier`, or its frame: reduction; drop, drop_lower, drop_upper; uniform_drop, uniform_lower,
+    frontier : pandas.DataFrame
+        From `popstats.frontier`: reduction; drop, drop_lower, drop_upper; uniform_drop, uniform_lower,
         uniform_upper.
 
     Returns
@@ -234,15 +234,14 @@ def plot_frontier(frontier: Any) -> alt.LayerChart | alt.ConcatChart:
     >>> rows |= {"uniform_drop": [0.2, 1.4], "uniform_lower": [0.1, 1.2], "uniform_upper": [0.3, 1.6]}
     >>> chart = popstats.plot_frontier(pd.DataFrame(rows))
     """
-    frame = getattr(frontier, "frame", frontier)
     curves = {"best recipe": ("drop", "drop_lower", "drop_upper")}
     curves["uniform"] = ("uniform_drop", "uniform_lower", "uniform_upper")
     if missing := [
-        name for names in (("reduction",), *curves.values()) for name in names if name not in frame
+        name for names in (("reduction",), *curves.values()) for name in names if name not in frontier
     ]:
         raise FitError(f"plot_frontier: expected a frame of popstats.frontier; missing columns: {missing}")
     parts = [
-        frame[["reduction", *names]]
+        frontier[["reduction", *names]]
         .set_axis(["reduction", "drop", "lower", "upper"], axis=1)
         .assign(space=space)
         for space, names in curves.items()

@@ -48,6 +48,12 @@ def with_interval(value: float, lower: float, upper: float, decimals: int = 2) -
     return f"{number(value, decimals)} ({interval_words(lower, upper, decimals)})"
 
 
+def span_words(values: Sequence[float], form: Callable[[float], str] = number) -> str:
+    """Return the smallest and the largest of some numbers in words; one where they read the same."""
+    low, high = (form(end(values)) for end in (min, max))
+    return low if low == high else f"{low.removesuffix(' %')} to {high}"
+
+
 def percent(fraction: float, decimals: int | None = None) -> str:
     """Return a fraction in percent, with as many decimals as it needs (at most one) unless told."""
     if not math.isfinite(fraction):
@@ -353,6 +359,8 @@ copies: rows that are exact copies of other rows: {rows}. They count as separate
     them (frame.drop_duplicates()), or every interval is too narrow
 theoretical MACs: MACs count non-zero weights. {kind} sparsity leaves tensors their shape, so these MACs are theoretical:
     how much faster a network runs, if at all, depends on hardware and kernels, and was not measured
+equal costs: {rows} of {trainings} rows have the MACs and the parameters of an earlier row and count as further
+    trainings of its recipe; if they are different networks, map the column that tells them apart to recipe_id
 # Why a regime has no curve.
 few recipes: {recipes:recipe}; a curve needs at least {needed}
 few recipes of techniques: {recipes:recipe}; a curve through {techniques} retraining techniques needs at least
@@ -379,12 +387,14 @@ original not observed: mCB = 1 lies outside the observed range ({observed:2})
 few outside band: only {outside:%} of the networks lie outside the band {band:2}; {needed:%} are needed to tell it
     from the rest
 few for halves: {recipes:recipe}; two halves with winners in each need {needed}
-few regimes with optimum: only {held:regime} with a supported best mCB (C3a); {needed} are needed
+few regimes with optimum: C3a is supported in {held:regime}; {needed} are needed
 few for validation: {recipes:recipe}; cross-validation needs {needed}
 few for spaces: {recipes:recipe}; a comparison of two spaces needs {needed}
 one STD: all recipes have practically the same STD
 no common costs: {text}
 no widths: the table has no widths
+widths incomplete: the widths explain only {share:%0} of log mCB at equal cost; a complete set explains at least
+    {needed:%0}, so a column is missing, and mCB may stand for it
 no STD: the table has neither widths nor the column ratio_std
 one technique: a comparison needs two retraining techniques; the table has {held}{unnamed:; }
 few techniques here: fewer than two techniques have enough recipes here ({held})
@@ -396,6 +406,8 @@ clusters: the recipes form {groups} clusters that cover {covered:%0} of the obse
     clusters are no curve
 outliers: a few outlying recipes raise the {end} end: with Student-t weights it lies {rise:2} points above the
     minimum, more than {required:g} with probability {probability:2} only
+groups: recipes of similar mCB resemble each other beyond the curve, as families of networks do: with an effect of its
+    own for each of {groups} groups, the probability of an optimum is only {probability:2}
 lucky: best mCBs permuted over the regimes predict as well (permutation p = {lucky:2})
 # What else the reason of a verdict says.
 mixture: networks retrained by {techniques} share one curve, with an intercept per technique;
@@ -412,6 +424,7 @@ too many recipes: the rise is too close to its threshold: more than {most} recip
 name widths: name the columns that hold the widths: Population.from_frame(..., widths=[...])
 narrower regimes: fit narrower regimes, for example regimes={{{target:g}: {half_width:3}}}
 down-weight outliers: inspect the outlying recipes, and fit again with {noise=student}, which down-weights them
+add unrelated: add recipes that are drawn independently of each other, over the whole range of mCB
 fill the gaps: add recipes whose mCB lies between the clusters
 # Clauses inside verdicts.
 flat: the expected drop varies by only {height:2} points

@@ -106,7 +106,6 @@ def _decode(files: _Files, plan: ImagesPlan) -> Split:
 
 def _decode_into(cache: Path, files: _Files, shape: tuple[int, int, int, int]) -> None:
     """Decode in threads into a temporary file, renamed when it is whole."""
-    _need_pillow()
     temporary = cache.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
@@ -131,17 +130,8 @@ def _decode_into(cache: Path, files: _Files, shape: tuple[int, int, int, int]) -
         temporary.unlink(missing_ok=True)
 
 
-def _need_pillow() -> None:
-    try:
-        import PIL  # noqa: F401
-    except ImportError as error:
-        raise PlanError(
-            "images.name: a folder of images needs Pillow. Install it with: pip install pillow"
-        ) from error
-
-
 def _reserve(path: Path, size: int) -> None:
-    """Make a file of `size` bytes that has its room on the disk: a disk that is full later kills who writes to a map."""
+    """Make a file with `size` bytes of disk reserved: on a full disk, writing to a memory map kills the process."""
     with open(path, "wb") as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, size)
@@ -151,12 +141,16 @@ def _reserve(path: Path, size: int) -> None:
 
 def _read_image(path: Path, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Decode one image to (3, size, size): shorter side resized, centre cropped; untouched where it has that size."""
-    from PIL import Image
-
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise PlanError(
+            "images.name: a folder of images needs Pillow. Install it with: pip install pillow"
+        ) from error
     try:
         with Image.open(path) as opened:
             picture = _eight_bits(opened).convert("RGB")
-    # What Pillow raises for damaged files depends on their format; no value was passed that could be wrong otherwise.
+    # Pillow's exception for a damaged file depends on its format; nothing else that was passed can be wrong.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise PlanError(
             f"images.name: {path} cannot be read as an image ({error}). Remove or replace it."
@@ -173,7 +167,7 @@ def _read_image(path: Path, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def _eight_bits(picture: Any) -> Any:
-    """Bring grey levels of 16 bits to 8: Pillow by itself cuts all above 255 off, which leaves a white image."""
+    """Scale grey levels of 16 bits to 8: Pillow by itself clips at 255, which leaves a white image."""
     if picture.mode == "F":
         raise ValueError(
             "its pixels are floating-point numbers without a fixed range; save it with 8 or 16 bits"

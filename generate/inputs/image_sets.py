@@ -1,6 +1,6 @@
 """Image sets: one uint8 tensor per split, a fixed split into training, validation and test images.
 
-`digits` is scikit-learn's and needs no download. torchvision is imported only where one of its sets is used.
+`digits` is scikit-learn's and needs no download. torchvision is imported only for its own sets.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _load(plan: ImagesPlan, download: bool) -> ImageSet:
 
 
 def _check_options(plan: ImagesPlan, kind: str) -> None:
-    """Refuse what would change nothing: whoever asks for 64 pixels should not get 32 without a word."""
+    """Refuse options that the set ignores: a plan that says 64 pixels must not silently get 32."""
     known = plan.name == "digits" or plan.name in TORCHVISION_SETS or kind == "image-folder"
     unused = [
         name

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -29,6 +30,16 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Arrays travel through Ray's shared memory; tensors are pickled into one more copy.
+        return Split.from_arrays, (self.images.cpu().numpy(), self.labels.cpu().numpy())
+
+    @classmethod
+    def from_arrays(cls, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> Split:
+        """Return the split that was sent as these arrays."""
+        # Copied because shared arrays are read-only, which torch does not support.
+        return cls(torch.from_numpy(images.copy()), torch.from_numpy(labels.copy()))
 
     def to(self, device: torch.device) -> Split:
         """Return the split on `device`."""
@@ -140,7 +151,7 @@ def resized(images: Tensor, size: int | None) -> Tensor:
 
 
 def with_statement(images: ImageSet, share: float) -> ImageSet:
-    """Keep a share of the test images for statements that no choice is made by; the others join the validation images."""
+    """Reserve a share of the test images for the statement, unseen by any choice; the others join the validation images."""
     order = torch.tensor(hashed_order(f"{images.name}-statement", len(images.test)))
     count = round(share * len(images.test))
     if not 0 < count < len(images.test):

@@ -20,7 +20,7 @@ from generate.plan import NetworkPlan
 from popstats.errors import PlanError
 
 CIFAR_DEPTHS: tuple[int, ...] = (8, 14, 20, 32, 56, 110)
-"""Depths offered; each is 6 n + 2 for n residual blocks a stage."""
+"""Depths offered; each is 6 n + 2 for n residual blocks per stage."""
 
 CIFAR_FIRST_WIDTH = 16
 """Channels of the first stage in the paper; the later two stages double it."""

@@ -24,9 +24,14 @@ from generate.prune.dependency_graph import IntArray, copy_network, with_values
 from generate.prune.groups import Group
 from generate.prune.operations import Convolution, is_depthwise, sides
 from generate.prune.verify import counted_macs, verify_cuts
+from popstats.arrays import FloatArray
 from popstats.errors import PlanError
 
-LAYERS_SHOWN, GROUPS_SHOWN = 3, 3
+LAYERS_SHOWN = 3
+# Recipes in one block: block and product stay in a core's second-level cache, and memory stays flat.
+ROWS_AT_ONCE = 1024
+# Whole numbers up to here are exact in float64, and no partial sum of a form exceeds its value at full width.
+EXACT_BELOW = 2**53
 
 
 def group_lines(costs: CostModel) -> list[str]:
@@ -59,21 +64,6 @@ def named_groups(costs: CostModel) -> list[dict[str, Any]]:
 def _some(layers: Sequence[str]) -> str:
     rest = len(layers) - LAYERS_SHOWN
     return ", ".join(layers[:LAYERS_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
-
-
-ROWS_AT_ONCE = 1024
-
-
-"""Recipes in one block: block and product stay in a core's second-level cache, and memory stays flat."""
-
-
-EXACT_BELOW = 2**53
-
-
-"""Whole numbers up to here are exact in float64, and no partial sum of a form exceeds its value at full width."""
-
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -158,7 +148,7 @@ class CostModel:
             "steps": self.steps.tolist(),
             "least": self.least.tolist(),
             **{name: _augmented(form).tolist() for name, form in forms.items()},
-            "layers": _layers(network, self.groups),
+            "layers": layer_channels(network, self.groups),
         }
 
     def shares(self) -> tuple[FloatArray, FloatArray]:
@@ -192,14 +182,6 @@ class CostModel:
         return bool((self.steps > 1).any())
 
 
-@dataclass(frozen=True)
-class _Affine:
-    """Channels of one side of one layer: constant + per_unit @ u."""
-
-    constant: int
-    per_unit: IntArray
-
-
 def derive_costs(network: nn.Module, input_shape: tuple[int, ...], groups: Sequence[Group]) -> CostModel:
     """Return the exact cost model of `network` for inputs of `input_shape`, proven on real cuts.
 
@@ -227,9 +209,8 @@ def cost_forms(network: nn.Module, input_shape: tuple[int, ...], groups: Sequenc
         macs[0, place] += group.step * sum(member.macs for member in group.members)  # attention products
     for name, parameter in shell.named_parameters():  # one that two layers share is counted once
         params += _parameter_form(name, parameter, modules, groups)
-    model = CostModel(tuple(groups), _as_form(macs), _as_form(params))
     # What is no layer's product (attention, recurrence, functional layers) has channels that all stay.
-    macs[0, 0] += counted - model.original_macs
+    macs[0, 0] += counted - CostModel(tuple(groups), _as_form(macs), _as_form(params)).original_macs
     model = CostModel(tuple(groups), _as_form(macs), _as_form(params))
     check_exact(model, type(network).__name__)
     return model
@@ -275,13 +256,13 @@ def count_positions(shell: nn.Module, input_shape: tuple[int, ...]) -> tuple[dic
 def _weight_form(name: str, module: nn.Module, groups: Sequence[Group]) -> IntArray:
     """Return the weights of one layer as an augmented form, shape (G + 1, G + 1)."""
     channels_in, channels_out = sides(module)
-    outputs = _affine(name, "out", channels_out, groups)
+    outputs = _channels(name, "out", channels_out, groups)
     kernel = math.prod(getattr(module, "kernel_size", ()))
     if is_depthwise(module):
-        return kernel * _outer(outputs, _one(groups))
-    inputs = _affine(name, "in", channels_in, groups)
+        return kernel * np.outer(outputs, _one(groups))
+    inputs = _channels(name, "in", channels_in, groups)
     # Widths are multiples of the step, and a grouped convolution's step of its groups: the division is exact.
-    return kernel * _outer(outputs, inputs) // int(getattr(module, "groups", 1))
+    return kernel * np.outer(outputs, inputs) // int(getattr(module, "groups", 1))
 
 
 def _parameter_form(
@@ -293,54 +274,47 @@ def _parameter_form(
     if isinstance(module, nn.Linear | Convolution) and attribute in ("weight", "bias"):
         if attribute == "weight":
             return _weight_form(owner, module, groups)
-        return _outer(_affine(owner, "out", len(parameter), groups), _one(groups))
+        return np.outer(_channels(owner, "out", len(parameter), groups), _one(groups))
     places = [m for group in groups for m in group.members if m.layer in (owner, name) and m.side == "out"]
     channels = parameter.shape[places[0].axis] if places and parameter.dim() else 1
     each = parameter.numel() // channels
-    return each * _outer(_affine(places[0].layer if places else name, "out", channels, groups), _one(groups))
-
-
-def _affine(layer: str, side: str, channels: int, groups: Sequence[Group]) -> _Affine:
-    per_unit = np.zeros(len(groups), np.int64)
-    for place, group in enumerate(groups):
-        per_unit[place] = group.step * sum(
-            m.multiplicity for m in group.members if m.layer == layer and m.side == side
-        )
-    units = np.array([group.width // group.step for group in groups], dtype=np.int64)
-    return _Affine(channels - int(per_unit @ units), per_unit)
-
-
-def _one(groups: Sequence[Group]) -> _Affine:
-    return _Affine(1, np.zeros(len(groups), np.int64))
-
-
-def _outer(left: _Affine, right: _Affine) -> IntArray:
-    product = np.outer(
-        np.concatenate([[left.constant], left.per_unit]), np.concatenate([[right.constant], right.per_unit])
+    return each * np.outer(
+        _channels(places[0].layer if places else name, "out", channels, groups), _one(groups)
     )
-    return cast(IntArray, product)
 
 
-def _layers(network: nn.Module, groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
+def _channels(layer: str, side: str, channels: int, groups: Sequence[Group]) -> IntArray:
+    """Return the channels of one side of a layer as a constant and what each unit of each group adds, shape (G + 1,)."""
+    per_unit = [
+        group.step * sum(m.multiplicity for m in group.members if (m.layer, m.side) == (layer, side))
+        for group in groups
+    ]
+    driven = sum(each * group.width // group.step for each, group in zip(per_unit, groups, strict=True))
+    return np.array([channels - driven, *per_unit], dtype=np.int64)
+
+
+def _one(groups: Sequence[Group]) -> IntArray:
+    return np.array([1, *[0] * len(groups)], dtype=np.int64)
+
+
+def layer_channels(network: nn.Module, groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
     """Return each layer's outputs, the group it produces, and how many outputs go with one channel of each group.
 
     Of pruned weights, which leave all outputs, nothing is returned.
     """
     if not any(group.members for group in groups):
         return {}
-    layers: dict[str, dict[str, Any]] = {}
-    for name, module in copy_network(network).named_modules():
-        if isinstance(module, Convolution | nn.Linear):
-            outputs = module.out_features if isinstance(module, nn.Linear) else module.out_channels
-            layers[name] = {"of": outputs, "group": None, "per_channel": {}}
+    layers: dict[str, dict[str, Any]] = {
+        name: {"of": sides(module)[1], "group": None, "per_channel": {}}
+        for name, module in copy_network(network).named_modules()
+        if isinstance(module, Convolution | nn.Linear)
+    }
     for group in groups:
         for member in group.members:
             if member.side == "out" and member.layer in group.layers and member.layer in layers:
-                layer = layers[member.layer]
-                layer["group"] = group.name
-                layer["per_channel"][group.name] = (
-                    layer["per_channel"].get(group.name, 0) + member.multiplicity
-                )
+                layer, name = layers[member.layer], group.name
+                layer["group"] = name
+                layer["per_channel"][name] = layer["per_channel"].get(name, 0) + member.multiplicity
     return layers
 
 

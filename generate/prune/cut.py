@@ -1,4 +1,4 @@
-"""Cutting: a new network from which the filters that a recipe does not keep are really gone."""
+"""Cutting: a new network from which the filters that a recipe does not keep are actually removed."""
 
 from __future__ import annotations
 
@@ -22,30 +22,7 @@ _CHANNEL_COUNTS = ("num_features", "num_channels", "num_parameters")
 def choose_filters(
     scores: Mapping[str, Tensor], groups: Sequence[Group], widths: ArrayLike
 ) -> dict[str, IntArray]:
-    """Return which filters a recipe keeps: the highest scores of each group.
-
-    Where a group's step is above 1 (grouped convolutions), the same number is kept in each of its blocks.
-    Equal scores are decided by the lower index, so the choice is the same everywhere.
-
-    Parameters
-    ----------
-    scores : mapping of str to torch.Tensor, shape (width,)
-        By group name; higher is kept longer.
-    groups : sequence of Group
-        The prunable groups.
-    widths : array_like of int, shape (G,)
-        Filters to keep in each group.
-
-    Returns
-    -------
-    dict of str to numpy.ndarray of int
-        By group name: sorted indices of the kept filters.
-
-    Raises
-    ------
-    PlanError
-        If a width is no multiple of its group's step, or outside 1 .. the group's width.
-    """
+    """Return the sorted filters that a recipe keeps of each group: the highest scores, of equal ones the lower index."""
     kept = {}
     for group, width in zip(groups, np.asarray(widths).tolist(), strict=True):
         _check_width(group, width)
@@ -57,33 +34,12 @@ def choose_filters(
 def cut_to_widths(
     network: nn.Module, groups: Sequence[Group], scores: Mapping[str, Tensor], widths: ArrayLike
 ) -> nn.Module:
-    """Return a copy of `network` with `widths` filters of each group, those of the highest scores.
-
-    Raises
-    ------
-    PlanError
-        As `choose_filters`.
-    """
+    """Return a copy of `network` with `widths` filters of each group, those of the highest scores."""
     return cut(network, groups, choose_filters(scores, groups, widths))
 
 
 def cut(network: nn.Module, groups: Sequence[Group], kept: Mapping[str, IntArray]) -> nn.Module:
-    """Return a copy of `network` with only the kept filters, in the same mode and on the same device.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        The network that `groups` were found in, or one of the same architecture; it is not touched.
-    groups : sequence of Group
-        Its prunable groups.
-    kept : mapping of str to numpy.ndarray of int
-        By group name: indices of the filters that stay.
-
-    Raises
-    ------
-    PlanError
-        If `kept` names other filters than the groups have, or not the same number in every block.
-    """
+    """Return a copy of `network` with only the kept filters, in the same mode and on the same device."""
     for group in groups:
         _check_kept(group, kept)
     smaller = copy_network(network)

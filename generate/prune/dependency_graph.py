@@ -70,13 +70,7 @@ class Dependencies:
 
 
 def find_dependencies(network: nn.Module, input_shape: tuple[int, int, int]) -> Dependencies:
-    """Return which channels of a copy (from `with_values`) go together, in training and in evaluation.
-
-    Raises
-    ------
-    PlanError
-        If it cannot take the input, or returns anything but one row of class scores per image.
-    """
+    """Return which channels of a copy (from `with_values`) go together, in training and in evaluation."""
     labelled = LabelledNetwork(network)
     operations = Operations(labelled)
     macs: dict[str, int] = {}  # of evaluation, by attention module
@@ -109,13 +103,7 @@ def copy_network(network: nn.Module) -> nn.Module:
 
 
 def with_values(network: nn.Module) -> nn.Module:
-    """Return a copy on the CPU with open attention; what lies on the meta device gets values.
-
-    Raises
-    ------
-    PlanError
-        If it has lazy layers that no input has shaped yet.
-    """
+    """Return a copy on the CPU with open attention; what lies on the meta device gets values."""
     lazy = [
         name
         for name, held in _held(network)

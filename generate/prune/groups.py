@@ -35,31 +35,7 @@ class Group:
 def find_groups(
     network: nn.Module, input_shape: tuple[int, int, int], keep: Sequence[str] = ()
 ) -> tuple[Group, ...]:
-    """Return the prunable groups of `network`, ordered by their first producing layer.
-
-    The input and the class scores are never prunable, nor are channels that an operation mixes in a way that no filter
-    of them can go (matrix products of activations, recurrence, parts of fixed sizes), nor what grouped convolutions tie
-    together entirely. The network itself is not touched: a copy takes two images in evaluation and in training mode.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        A classifier.
-    input_shape : tuple of int
-        Channels, height and width of one input.
-    keep : sequence of str
-        Layers (or modules that hold layers) whose output channels must all stay.
-
-    Returns
-    -------
-    tuple of Group
-        Names and order depend on `named_modules()` alone.
-
-    Raises
-    ------
-    PlanError
-        If the network cannot be pruned by groups, with the reason, or `keep` names no layer.
-    """
+    """Return the prunable groups of a copy of `network`, ordered by their first producing layer, without a proof."""
     shell = with_values(network)
     check_keep(keep, [name for name, _ in shell.named_modules()])
     found = find_dependencies(shell, input_shape)

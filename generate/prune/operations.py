@@ -48,31 +48,15 @@ _MOVES = {
     "repeat_interleave", "flip", "pixel_shuffle", "pixel_unshuffle", "numpy_T", "mT", "mH", "ravel", "broadcast_to",
 }  # fmt: skip
 _RESHAPES = {
-    "view",
-    "reshape",
-    "_unsafe_view",
-    "_reshape_alias",
-    "view_as",
-    "reshape_as",
-    "flatten",
-    "unflatten",
-    "ravel",
-}
+    "view", "reshape", "_unsafe_view", "_reshape_alias", "view_as", "reshape_as", "flatten", "unflatten", "ravel",
+}  # fmt: skip
 _REDUCTIONS = {
     "mean", "sum", "amax", "amin", "max", "min", "var", "std", "prod", "norm", "linalg_vector_norm", "logsumexp", "argmax",
     "argmin", "any", "all", "var_mean", "std_mean", "nansum", "nanmean", "count_nonzero", "median", "aminmax",
 }  # fmt: skip
 _ALONG = {
-    "softmax",
-    "log_softmax",
-    "_softmax",
-    "_log_softmax",
-    "cumsum",
-    "cumprod",
-    "logcumsumexp",
-    "cummax",
-    "cummin",
-}
+    "softmax", "log_softmax", "_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp", "cummax", "cummin",
+}  # fmt: skip
 # Under inference mode these would be taken apart step by step in time.
 _WHOLE = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 _ATTENTION = "scaled_dot_product_attention"
@@ -109,7 +93,7 @@ class LabelledNetwork:
         self.heads: dict[str, Heads] = {}  # by attention module
         self.attending: list[
             tuple[str, set[int]]
-        ] = []  # attention modules that run now, and sizes of their heads
+        ] = []  # attention modules that run, and sizes of their heads
         for name, module in network.named_modules():
             self._label_layer(name, module)
         for name, module in attention_modules(network).items():

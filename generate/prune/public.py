@@ -1,4 +1,4 @@
-"""For people who prune in a script of their own: groups that are proven, cuts, and networks read back."""
+"""The public functions, for scripts that prune by themselves: verified groups, cuts, and networks loaded again."""
 
 from __future__ import annotations
 

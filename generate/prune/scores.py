@@ -1,4 +1,4 @@
-"""Filter scores: how much each filter of a group matters, by the usual criteria; higher is kept longer.
+"""Filter scores: how much each filter of a group matters, by the usual criteria; filters with higher scores are kept longer.
 
 The scores are computed by torch-pruning's importance classes. `l1`, `l2` and `fpgm` look at the filters themselves
 (the output side of every producing layer of the group), `bn_scale` at the group's batch norms, `taylor` at every

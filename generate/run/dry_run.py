@@ -1,4 +1,4 @@
-"""The pre-flight: what a plan would make, where its regimes lie, and about how long it takes. Writes nothing."""
+"""The dry run: what a plan would make, where its regimes lie, and about how long it takes. Writes nothing."""
 
 from __future__ import annotations
 

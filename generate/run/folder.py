@@ -1,4 +1,4 @@
-"""The run folder: what a population has so far, safe against being killed at any moment.
+"""The run folder: what a population has so far, safe against interruption at any moment.
 
 plan.toml  the plan as given                  plan.json           the plan resolved
 original/  weights and numbers                worklist.json       every training, with its place in the plan

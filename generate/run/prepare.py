@@ -17,6 +17,7 @@ from generate.prune.cost_forms import CostModel, derive_costs
 from generate.prune.groups import find_groups
 from generate.prune.masks import weight_costs
 from generate.recipes.baselines import search_problem
+from generate.recipes.feasible import feasible_range
 from generate.recipes.worklist import Place, Training, make_worklist, with_identities
 from generate.run.folder import RunFolder
 from generate.train.augmentation import check_augmentation, parse_augmentation
@@ -97,7 +98,8 @@ def prepare(
     plan, images = prepared.plan, prepared.images
     folder.adopt_plan(plan)
     original = _original(folder, prepared, device)
-    folder.write_part("original/costs.json", prepared.costs.as_dict(prepared.network))
+    costs = prepared.costs.as_dict(prepared.network) | {"feasible": _feasible(prepared)}
+    folder.write_part("original/costs.json", costs)
     if folder.has_worklist_of(plan):
         return original
     drawn, held = prepared.trainings, folder.read_worklist()
@@ -112,6 +114,16 @@ def prepare(
     folder.check_space(len(trainings) - len(folder.finished()), kept)
     folder.write_worklist(plan, trainings)
     return original
+
+
+def _feasible(prepared: PreparedPlan) -> list[dict[str, Any]]:
+    """Return the log mCB that each planned regime can have: C3c needs both sides of its band within reach."""
+    blocks, costs = prepared.plan.recipes, prepared.costs
+    regimes = {(b.axis, target): b.round_to for b in blocks if b.axis != "both" for target in b.regimes}
+    return [
+        {"axis": axis, "target": target, "log_mcb": list(feasible_range(costs, axis, target, step).log_mcb)}
+        for (axis, target), step in regimes.items()
+    ]
 
 
 def _original(folder: RunFolder, prepared: PreparedPlan, device: torch.device) -> OriginalNumbers:

@@ -1,4 +1,4 @@
-"""How far a run is, counted from its folder, whoever works on it: shown while it runs, and by `--status`."""
+"""Progress of a run, counted from its folder, whichever process works on it: shown while it runs, and by `--status`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import statistics
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from popstats.errors import BAD_INPUT, RunFolderError
 LINE_SECONDS = 15.0
 # The newest rows tell the present speed; older ones may come from another machine or another load.
 NEWEST_ROWS = 50
-# How many trainings go on at a time is told from the last half of the run, or from these last seconds if that is more.
+# The number of trainings at a time is estimated from the last half of the run, or from these last seconds if that is more.
 RECENT_SECONDS = 60.0
 
 
@@ -53,12 +52,6 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def most_frequent_reason(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return why most of the failed trainings failed."""
-    reasons = Counter(row["error"] for row in rows if row["status"] == "failed")
-    return reasons.most_common(1)[0][0] if reasons else ""
 
 
 class RunProgress:
@@ -125,14 +118,14 @@ class RunProgress:
         return max(self._seconds_of(workers, running, expected), *running.values(), 0.0)
 
     def _at_a_time(self, now: float, started: float) -> float:
-        """Return how many trainings went on at a time of late; whoever else trains shows in the rows."""
+        """Return how many trainings recently ran at a time; those of other processes show in the rows."""
         since = max(started, now - max(RECENT_SECONDS, (now - started) / 2))
         spans = [*self._spans.values(), *((began, now) for began in self._began.values())]
         spent = sum(max(0.0, ended - max(began, since)) for began, ended in spans)
         return spent / max(now - since, 1e-9)
 
     def remaining_with(self, workers: int, running: Sequence[int]) -> float | None:
-        """Return the seconds that this many workers take from here, seen from outside."""
+        """Return the seconds that this many workers need for the rest, as seen from outside the run."""
         expected = self._expected_seconds()
         if expected is None:
             return None
@@ -258,29 +251,23 @@ def _outlook(progress: RunProgress, running: Sequence[int], workers: int, left: 
 
 
 def _print_best(progress: RunProgress) -> None:
-    regimes: dict[tuple[str, float, str], list[dict[str, Any]]] = {}
+    regimes: dict[tuple[str, float, str], dict[str, list[dict[str, Any]]]] = {}
     for row in progress.rows.values():
         if row["status"] == "done":
-            place = row["regime_axis"], row["regime_target"], row["retraining"]
-            regimes.setdefault(place, []).append(row)
+            recipes = regimes.setdefault((row["regime_axis"], row["regime_target"], row["retraining"]), {})
+            recipes.setdefault(row["recipe_id"], []).append(row)
     if regimes:
         print("Best so far (mean over seeds):")
         print(
             f"  {'regime':>12}  {'retraining':<10} {'trainings':>9} {'accuracy':>9} {'drop':>7}  subnetwork"
         )
-    for (axis, target, technique), rows in sorted(regimes.items()):
-        mean, best = _best_of(rows)
+    for (axis, target, technique), recipes in sorted(regimes.items()):
+        # The best single run is mostly luck: the best mean over a recipe's seeds, and then its best run.
+        mean, name = max(
+            (statistics.fmean(r["accuracy"] for r in runs), name) for name, runs in recipes.items()
+        )
+        best = max(recipes[name], key=lambda run: float(run["accuracy"]))
         print(
-            f"  {axis:>6} {target:>5.2f}  {technique:<10} {len(rows):>9} {mean:>7.2f} % "
+            f"  {axis:>6} {target:>5.2f}  {technique:<10} {sum(map(len, recipes.values())):>9} {mean:>7.2f} % "
             f"{best['original_accuracy'] - mean:>7.2f}  {best['subnetwork_id'][:12]}"
         )
-
-
-def _best_of(rows: Sequence[dict[str, Any]]) -> tuple[float, dict[str, Any]]:
-    """Return the best mean over a recipe's seeds, and its best run: the best single run is mostly luck."""
-    by_recipe: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        by_recipe.setdefault(row["recipe_id"], []).append(row)
-    means = {recipe: statistics.fmean(row["accuracy"] for row in runs) for recipe, runs in by_recipe.items()}
-    recipe = max(means, key=lambda name: (means[name], name))
-    return means[recipe], max(by_recipe[recipe], key=lambda run: run["accuracy"])

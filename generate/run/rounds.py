@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -133,13 +134,11 @@ def _proposed(
 ) -> tuple[Training, ...]:
     """Return a round: a recipe that was trained before gets its next seed."""
     number = len({training.space for training in trainings}) + 1
-    seeds: dict[tuple[int, ...], int] = {}
-    for training in trainings:
-        seeds[training.widths] = seeds.get(training.widths, 0) + 1
+    seeds = Counter(training.widths for training in trainings)
     wanted = []
     for row in map(tuple, widths.tolist()):
-        wanted.append((row, seeds.get(row, 0)))
-        seeds[row] = seeds.get(row, 0) + 1
+        wanted.append((row, seeds[row]))
+        seeds[row] += 1
     return _as_trainings(context, wanted, SEARCH, f"search:round-{number}", len(trainings))
 
 

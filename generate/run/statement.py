@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,13 +11,14 @@ import numpy as np
 from torch import nn
 
 from generate.plan import SearchPlan
+from generate.prune.cost_forms import layer_channels
 from generate.prune.groups import Group
 from generate.prune.operations import Convolution
 from generate.recipes.worklist import CONFIRMATION, SEARCH, Training
 from generate.run.folder import RunFolder
 from generate.run.rounds import outcome_of
 from generate.train.device import memory_format
-from generate.train.loop import accuracy_per_image
+from generate.train.loop import evaluate
 from generate.train.original import load_weights
 from generate.train.subnetwork import WorkerContext, cut_network
 from popstats.arrays import FloatArray
@@ -118,7 +120,7 @@ def _per_image(
     load_weights(network, path.read_bytes(), str(path))
     network = network.to(context.device).to(memory_format=memory_format(context.device))
     shift = images.test_shift
-    return accuracy_per_image(network, images, images.test, device=context.device, shift=shift)
+    return evaluate(network, images, images.test, device=context.device, shift=shift).by_image
 
 
 def _arm(
@@ -162,7 +164,7 @@ def recipe_content(context: WorkerContext, statement: Statement) -> dict[str, An
         "macs": statement.winner.macs,
         "params": statement.winner.params,
         "widths": {group.name: width for group, width in zip(context.groups, widths, strict=True)},
-        "layers": layer_channels(context.network, context.groups, widths),
+        "layers": kept_channels(context.network, context.groups, widths),
         "torch_pruning": torch_pruning_ratios(context.network, context.groups, widths),
         "gains": [
             {"over": name, **asdict(gain), "seeds": statement.seeds, "images": statement.images}
@@ -171,20 +173,16 @@ def recipe_content(context: WorkerContext, statement: Statement) -> dict[str, An
     }
 
 
-def layer_channels(
+def kept_channels(
     network: nn.Module, groups: Sequence[Group], widths: Sequence[int]
 ) -> dict[str, dict[str, float]]:
     """Return the output channels that each layer of a group keeps, of how many, and the ratio that goes."""
-    gone: dict[str, int] = {}
-    for group, width in zip(groups, widths, strict=True):
-        for member in group.members:
-            if member.side == "out" and member.layer in group.layers:
-                gone[member.layer] = gone.get(member.layer, 0) + member.multiplicity * (group.width - width)
+    gone = {group.name: group.width - width for group, width in zip(groups, widths, strict=True)}
     layers = {}
-    for name, module in network.named_modules():
-        if name in gone and isinstance(module, Convolution | nn.Linear):
-            whole = module.out_features if isinstance(module, nn.Linear) else module.out_channels
-            kept = whole - gone[name]
+    for name, layer in layer_channels(network, groups).items():
+        if layer["per_channel"]:
+            whole = layer["of"]
+            kept = whole - sum(count * gone[group] for group, count in layer["per_channel"].items())
             layers[name] = {"channels": kept, "of": whole, "ratio": 1 - kept / whole}
     return layers
 
@@ -201,3 +199,8 @@ def torch_pruning_ratios(
         if width < group.width:
             ratios |= {layer: 1 - (width + 0.5) / group.width for layer in group.layers if layer in ratios}
     return ratios
+
+
+def recipe_bytes(content: Mapping[str, Any]) -> bytes:
+    """Return a recipe, or ratios alone, as they are written."""
+    return (json.dumps(content, indent=2) + "\n").encode()

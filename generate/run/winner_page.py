@@ -1,16 +1,18 @@
-"""The winner's page: one small HTML file that opens offline, light and dark, on a phone and on paper."""
+"""What a search hands over: recipe, weights, and one small HTML page that opens offline, light and dark, on a phone too."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from html import escape
 from string import Template
 
-from generate.plan import Plan
 from generate.prune.groups import Group
+from generate.run.folder import RunFolder, write_whole
 from generate.run.progress import duration
-from generate.run.statement import NAMES, Statement
+from generate.run.statement import NAMES, Statement, make_statement, recipe_bytes, recipe_content
 from generate.train.original import OriginalNumbers
+from generate.train.subnetwork import WorkerContext
 
 PAGE = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -53,17 +55,48 @@ $layers
 """)
 
 
-def winner_page(
-    plan: Plan,
-    original: OriginalNumbers,
-    groups: Sequence[Group],
-    statement: Statement,
-    command: str,
-    loader: str,
-) -> str:
-    """Return the page."""
-    search = plan.search
-    assert search is not None
+# The architecture of the original, then the winner in its place.
+LOADER = """import generate
+from generate.inputs.networks import build_network
+
+network = build_network({network!r}, classes={classes}, input_shape={shape}, width={width}, stem={stem!r})
+network = generate.load_subnetwork({recipe!r}, {weights!r}, network)
+"""
+
+
+def hand_over(folder: RunFolder, context: WorkerContext, python: str) -> None:
+    """Write recipe, weights and page of the winner; print what it gained."""
+    out, original, statement = folder.path, context.original, make_statement(folder, context)
+    weights, recipe, page = out / "winner.safetensors", out / "recipe.json", out / "report.html"
+    write_whole(weights, folder.trained_weights(statement.network_id).read_bytes())
+    write_whole(recipe, recipe_bytes(recipe_content(context, statement)))
+    named, images = context.plan.network, context.images
+    loader = LOADER.format(
+        network=named.name,
+        classes=images.classes,
+        shape=images.input_shape,
+        width=named.width,
+        stem=named.stem,
+        recipe=str(recipe),
+        weights=str(weights),
+    )
+    again = str(out.with_name(f"{out.name}-again"))
+    command = shlex.join([python, "-m", "generate.winner", f"{out}/plan.toml", "--out", again])
+    write_whole(page, _page(context, statement, command, loader).encode())
+    winner, groups = statement.winner, context.groups
+    export = [python, "-m", "generate.export", str(out), statement.network_id[:12], "--format", "onnx"]
+    print(
+        *statement.sentences(),
+        f"Widths: {', '.join(f'{g.name} {w}' for g, w in zip(groups, winner.widths, strict=True))}",
+        f"Costs: {winner.macs / original.macs:.2%} of the MACs, {winner.params / original.params:.2%} of the "
+        f"parameters. The network handed over reaches {statement.network_accuracy:.2f} % on these images.",
+        f"Written: {weights}, {recipe}, {page}\n\nLoad it:\n{loader}\nNext:\n  {shlex.join(export)}",
+        sep="\n",
+    )
+
+
+def _page(context: WorkerContext, statement: Statement, command: str, loader: str) -> str:
+    search, original = statement.search, context.original
     axis = "MACs" if search.axis == "macs" else "parameters"
     title = f"{original.network} on {original.dataset}: {100 * search.reduction:.4g} % of the {axis} removed"
     cost = (
@@ -78,7 +111,7 @@ def winner_page(
         seeds=statement.seeds,
         images=f"{statement.images:,}",
         network_accuracy=f"{statement.network_accuracy:.2f}",
-        layers="\n".join(_layers(groups, statement)),
+        layers="\n".join(_layers(context.groups, statement)),
         cost=escape(cost),
         command=escape(command),
         loader=escape(loader),

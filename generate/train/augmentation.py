@@ -34,12 +34,10 @@ def check_augmentation(text: str, input_shape: tuple[int, int, int], where: str)
 def _parse_step(step: str, text: str) -> Augment:
     name = step.rstrip("0123456789")
     pixels = int(step[len(name) :] or 0)
-    if name == "flip" and not pixels:
+    if step == "flip":
         return flip
-    if name in ("shift", "crop") and pixels:
-        return partial(shift, pixels=pixels)
-    if name == "cutout" and pixels:
-        return partial(cutout, pixels=pixels)
+    if name in ("shift", "crop", "cutout") and pixels:
+        return partial(cutout if name == "cutout" else shift, pixels=pixels)
     raise PlanError(
         f"augmentation: unknown step {step!r} in {text!r}. Legal steps, joined by +: flip, shiftN, "
         "cropN, cutoutN (N pixels); or none."

@@ -1,4 +1,4 @@
-"""Latency: how long a network takes for one forward pass, measured on the training device where a plan requests it."""
+"""Latency: how long one forward pass takes on the training device, measured where a plan sets `latency_batch`."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def measure_latency(
 ) -> float:
     """Return the median wall time of one forward pass in evaluation mode (ms), for `batch` images at once.
 
-    It is the time of this device as busy as it is: compare only within one population made on an even load. With
-    several workers on a machine, each slows the others.
+    It depends on the load of the device: compare only within a population made under an even load. Several workers on
+    one machine slow each other down.
     """
     network.eval()
     generator = torch.Generator().manual_seed(0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -45,9 +45,12 @@ class DivergenceError(PopstatsError):
 class Evaluation:
     """How a network does on a split."""
 
-    accuracy: float  # Percent.
-    loss: float  # Mean cross-entropy (nats).
-    n: int  # Images behind it (shifts of one image count once).
+    accuracy: float  # percent
+    loss: float  # mean cross-entropy (nats)
+    n: int  # images behind it (shifts of one image count once)
+    by_image: FloatArray = field(
+        default_factory=lambda: np.empty(0)
+    )  # accuracy on each image, percent, shape (n,)
 
 
 def training_epochs(settings: TrainingSettings, macs: int, images: int) -> float:
@@ -223,38 +226,18 @@ def evaluate(
 
     The images are padded after normalisation, so that shifted-in pixels look the same as in training.
     """
-    correct = torch.zeros((), device=device, dtype=torch.int64)
-    loss = torch.zeros((), device=device, dtype=torch.float64)
-    for outputs, targets in _outputs(network, images, split, device, shift):
-        correct += (outputs.argmax(1) == targets).sum()
-        loss += functional.cross_entropy(outputs, targets, reduction="sum").double()
-    total = (2 * shift + 1) ** 2 * len(split)
-    return Evaluation(100 * correct.item() / total, loss.item() / total, len(split))
-
-
-@torch.inference_mode()
-def accuracy_per_image(
-    network: nn.Module, images: ImageSet, split: Split, *, device: torch.device, shift: int = 0
-) -> FloatArray:
-    """Return how often each image of `split` is classified right over all shifts, percent, shape (n,)."""
-    views = (2 * shift + 1) ** 2
-    right = [
-        (outputs.argmax(1) == targets).reshape(views, -1).double().mean(0)
-        for outputs, targets in _outputs(network, images, split, device, shift)
-    ]
-    return cast(FloatArray, 100 * torch.cat(right).cpu().numpy())
-
-
-def _outputs(
-    network: nn.Module, images: ImageSet, split: Split, device: torch.device, shift: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield outputs and labels of batches of all shifted images, one shift after the other."""
     network.eval()
     views, normalise = (2 * shift + 1) ** 2, _normaliser(images, device)
+    right, loss = [], torch.zeros((), device=device, dtype=torch.float64)
     for pixels, labels in split.batches(max(1, EVALUATION_BATCH[device.type] // views)):
-        batch = shift_views(normalise(pixels), shift)
+        batch = shift_views(normalise(pixels), shift)  # one shift after the other
         outputs = network(batch.contiguous(memory_format=memory_format(device))).float()
-        yield outputs, _moved(labels, device).repeat(views)
+        targets = _moved(labels, device).repeat(views)
+        right.append((outputs.argmax(1) == targets).reshape(views, -1).sum(0))
+        loss += functional.cross_entropy(outputs, targets, reduction="sum").double()
+    counts = torch.cat(right).cpu().numpy()
+    total = views * len(split)
+    return Evaluation(100 * int(counts.sum()) / total, loss.item() / total, len(split), 100 * counts / views)
 
 
 def check_learned(evaluation: Evaluation, classes: int) -> None:

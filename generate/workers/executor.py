@@ -8,6 +8,7 @@ import itertools
 import math
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from generate.plan import Plan
 from generate.recipes.worklist import is_proposed_whole
 from generate.run.folder import Claims, RunFolder
 from generate.run.prepare import PreparedPlan, metadata, prepare, survey
-from generate.run.progress import Display, Event, Report, RunProgress, most_frequent_reason
+from generate.run.progress import Display, Event, Report, RunProgress
 from generate.run.rounds import search_warnings
 from generate.train.device import default_workers, release_freed_memory, settle_on_device, worker_devices
 from generate.train.original import OriginalNumbers, doubts_about
@@ -152,14 +153,15 @@ def print_finished(run: Run) -> int:
     progress = RunProgress(run.folder)
     done, total = len(progress.rows), progress.total
     print(f"{done} of {total} trainings finished ({progress.failed} failed): {run.folder.population_path}")
+    # Where none of a search's trainings succeeded, there are no more to come.
+    if done and progress.failed == done and not progress.missing:
+        reason, _ = Counter(row["error"] for row in progress.rows.values()).most_common(1)[0]
+        raise RunFolderError(
+            f"{run.folder.path}: all {done} trainings failed, most of them because: {reason}. Check the network and the "
+            "plan's retraining settings, and start a new folder with --out."
+        )
     if done < total:
         why = "Time limit reached" if time.time() >= run.deadline else "Stopped"
         print(f"{why}; {total - done} trainings are left. Rerun the command to resume.")
         return STOPPED
-    if progress.failed == done:
-        raise RunFolderError(
-            f"{run.folder.path}: all {done} trainings failed, most of them because: "
-            f"{most_frequent_reason(list(progress.rows.values()))}. Check the network and the plan's retraining settings, "
-            "and start a new folder with --out."
-        )
     return 0

@@ -79,7 +79,8 @@ class Outcomes:
         if self.failures.total() == self.finished and self.failures[kind] == FIRST_FAILURES:
             raise RunFolderError(
                 f"{self.folder.path}: no training of this run has succeeded, and {FIRST_FAILURES} failed in the same "
-                f"way: {event.message}. Check the plan's retraining settings and the network."
+                f"way: {event.message}. Check the network and the plan's retraining settings, and start a new folder "
+                "with --out."
             )
 
 
@@ -200,7 +201,7 @@ def _next_event(connection: Connection) -> Event | None:
 
 @contextlib.contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Let a process be started that Ctrl-C cannot reach, not even while it is importing; this one gets it afterwards."""
+    """Keep Ctrl-C from a process started in this block, even while it imports; this process receives it afterwards."""
     # Started by the first process otherwise, and in doing so lets interrupts through again.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from generate.inputs.image_sets import load_images
-from generate.inputs.images import ImageSet, Split
+from generate.inputs.images import ImageSet
 from generate.plan import Plan, plan_from_dict
 from generate.recipes.worklist import Training
 from generate.run.folder import RunFolder
@@ -24,35 +23,19 @@ from popstats.errors import RunFolderError
 
 @dataclass(frozen=True)
 class Parts:
-    """What an actor needs to train; sent once, in plain values and arrays."""
+    """What an actor needs to train; sent once."""
 
     plan: Mapping[str, Any]  # as in the run folder
     original: Mapping[str, Any]
-    splits: Mapping[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]  # images and labels by split
-    image_values: Mapping[str, Any]  # the image set's other fields
+    images: ImageSet
     weights: bytes  # the original network's, as safetensors
     device: str  # "cuda" or "cpu"
-
-    def images(self) -> ImageSet:
-        """Rebuild the image set."""
-        # Copied because Ray's shared arrays are read-only, which torch does not support.
-        splits: dict[str, Any] = {
-            name: Split(torch.from_numpy(images.copy()), torch.from_numpy(labels.copy()))
-            for name, (images, labels) in self.splits.items()
-        }
-        return ImageSet(**self.image_values, **splits)
 
 
 def parts_of(folder: RunFolder, plan: Plan, device: torch.device) -> Parts:
     """Return what actors need, from a prepared folder."""
-    images = load_images(plan.images)
-    splits = {
-        name: (split.images.numpy(), split.labels.numpy())
-        for name, split in (("train", images.train), ("validation", images.validation), ("test", images.test))
-    }
-    values = {name: getattr(images, name) for name in ("name", "classes", "mean", "std", "test_shift")}
-    original = folder.read_original() or {}
-    return Parts(plan.as_dict(), original, splits, values, folder.weights_path.read_bytes(), device.type)
+    weights = folder.weights_path.read_bytes()
+    return Parts(plan.as_dict(), folder.read_original() or {}, load_images(plan.images), weights, device.type)
 
 
 def _check_gpu(device: torch.device) -> None:
@@ -74,7 +57,7 @@ class Trainer:
         _check_gpu(device)
         settle_on_device(device)
         self._context = WorkerContext.from_parts(
-            plan_from_dict(parts.plan), parts.images(), parts.weights, original, device
+            plan_from_dict(parts.plan), parts.images, parts.weights, original, device
         )
 
     def ready(self) -> tuple[str, str]:

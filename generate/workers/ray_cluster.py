@@ -1,4 +1,4 @@
-"""Finding a Ray cluster and knowing what it has room for, with a sentence for each way in which that fails."""
+"""Finding a Ray cluster and its capacity, with a message for each way in which that fails."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def check_room(ray: Any, resources: Mapping[str, float]) -> None:
 
 
 def _fitting(present: float, need: float) -> int:
-    """Return how often `need` fits; a share of a GPU must lie on one GPU, so that 0.4 fits twice on each."""
+    """Return how many times `need` fits; a share of a GPU must lie on one GPU, so that 0.4 fits twice on each."""
     return math.floor(present) * math.floor(1 / need + 1e-9) if need < 1 else math.floor(present / need)
 
 

@@ -26,7 +26,7 @@ from generate.workers.local import DEATHS_OF_A_TRAINING, STOPPING, Outcomes, eve
 from generate.workers.ray_actor import Trainer, parts_of
 from generate.workers.ray_cluster import describe, join, room_for
 from generate.workers.ray_pool import LostError, Pool, UnfitError
-from generate.workers.ray_session import interrupts_as_wishes
+from generate.workers.ray_session import first_interrupt_noted
 from popstats.errors import RunFolderError
 
 # Actors that are lost this often in a row without a finished training will not get further.
@@ -55,7 +55,7 @@ def run_ray(
     actor_class = ray.remote(max_restarts=0, **resources)(Trainer)
     pool = Pool(ray, actor_class, ray.put(parts_of(folder, plan, device)))
     try:
-        with interrupts_as_wishes() as asked_to_stop:
+        with first_interrupt_noted() as asked_to_stop:
             _Driver(folder, claims, report, deadline, pool, workers, resources, asked_to_stop).run()
     finally:
         pool.close()

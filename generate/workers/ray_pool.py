@@ -1,4 +1,4 @@
-"""The actors of a Ray run: which are opening, idle and at work, and what it means when one of them is gone."""
+"""The actors of a Ray run: which are starting, idle or busy, and what the loss of one means."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _unfit(error: Exception) -> UnfitError:
 
 @dataclass
 class Pool:
-    """Actors and what they are at. Futures are Ray's handles of results to come."""
+    """Actors and what they are doing. Futures are Ray's handles of results to come."""
 
     ray: Any  # connected
     actor_class: Any
@@ -87,7 +87,7 @@ class Pool:
         self.busy[actor.train.remote(training.as_dict())] = (actor, training, claim)
 
     def finished(self) -> list[Any]:
-        """Wait a moment; return the futures that have something to say."""
+        """Wait a moment; return the futures that have a result."""
         futures = [*self.opening, *self.busy]
         if not futures:
             time.sleep(POLL_SECONDS)

@@ -1,6 +1,6 @@
-"""A command on Ray in a separate process: Ray silently ends the process it is in when its cluster ends.
+"""A command that uses Ray runs in a child process: when a cluster ends, Ray ends every process connected to it, silently.
 
-That process does everything, from joining the cluster to writing the table. Its parent passes Ctrl-C on and outlives it.
+The child does everything, from joining the cluster to writing the table. Its parent passes Ctrl-C on and outlives it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from generate.train.original import OriginalNumbers
 from generate.workers.local import end_with_parent, interrupts_held
 from popstats.errors import BAD_INPUT, STOPPED, RunFolderError
 
-# With what a process ends that was not ended by Ray: done, an error with a sentence, stopped, an error without one.
+# Exit statuses of a child that Ray did not end: done, an error with a sentence, stopped, an error without one.
 STATUSES = (0, BAD_INPUT, STOPPED, os.EX_SOFTWARE)
 # After a signal to a whole job, the cluster may be gone before this process has handled its own.
 SIGNAL_SECONDS = 1.0
@@ -31,7 +31,7 @@ PATIENT_INTERRUPTS = 2
 
 
 def in_own_process(command: Callable[[Any], int], options: Any, path: Path) -> int:
-    """Run a command that fills the folder at `path` in a process of its own; return its exit status."""
+    """Run a command that fills the folder at `path` in a child process; return its exit status."""
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_body, args=(command, options), name="popstats Ray driver")
     with interrupts_held():
@@ -71,7 +71,7 @@ def _write_table(folder: RunFolder) -> None:
 
 
 def _body(command: Callable[[Any], int], options: Any) -> None:
-    """Body of the process: Ctrl-C comes from the parent alone, in whose terminal it was pressed."""
+    """Body of the child: it receives Ctrl-C from its parent alone."""
     os.setsid()
     # A scheduler may send its signal to every process. Not ignored, which the processes that Ray starts would inherit.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
@@ -85,8 +85,8 @@ def _body(command: Callable[[Any], int], options: Any) -> None:
 
 
 @contextlib.contextmanager
-def interrupts_as_wishes() -> Iterator[Callable[[], bool]]:
-    """Yield what tells whether Ctrl-C was pressed; pressed twice it raises, as it does elsewhere."""
+def first_interrupt_noted() -> Iterator[Callable[[], bool]]:
+    """Yield a function that tells whether Ctrl-C was pressed; pressed again, it raises as usual."""
     pressed: list[int] = []
 
     def press(number: int, frame: object) -> None:

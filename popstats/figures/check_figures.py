@@ -25,6 +25,7 @@ from popstats.words import (
     percent,
     regime_name,
     regime_names,
+    span_words,
 )
 
 #: Points at which the distribution of the LOO-PIT values is drawn.
@@ -136,8 +137,7 @@ def check_paragraphs(analysis: Analysis) -> tuple[str, ...]:
 def _predictive_words(analysis: Analysis) -> str:
     checks = analysis.fit.predictive_checks
     inside = checks.frame["inside_90"]
-    low, high = (percent(float(v), 0) for v in (inside.min(), inside.max()))
-    shares = low if low == high else f"{low.removesuffix(' %')} to {high}"
+    shares = span_words(inside.tolist(), lambda v: percent(v, 0))
     verdict = (
         "The data look like what the model expects."
         if not checks.alerts

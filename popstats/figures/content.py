@@ -1,4 +1,4 @@
-"""What a report says, computed once, frozen, and the same in JSON as on the page.
+"""What a report says, computed once, frozen, and identical in JSON and on the page.
 
 Numbers stay numbers here; templates and charts only place them.
 """

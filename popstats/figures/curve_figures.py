@@ -358,7 +358,11 @@ def _near_table(analysis: Analysis) -> Table:
 def limit_figure(analysis: Analysis) -> Figure:
     """Return the smallest expected drop over regimes."""
     accuracy, rows = analysis.fit.population.original.accuracy, analysis.fitted_optima
-    remarks = {row.regime: _limit_remarks(analysis, row) for row in rows}
+    few, far = "few recipes", "extrapolated"
+    remarks = {
+        r.regime: ", ".join([far] * (r.regime in analysis.extrapolated) + [few] * (r.n_recipes < TOO_FEW))
+        for r in rows
+    }
     sentence = (
         limit_sentence(analysis)
         or "No regime has recipes on both sides of its centre: the limits are extrapolated."
@@ -398,11 +402,6 @@ def limit_figure(analysis: Analysis) -> Figure:
     )  # fmt: skip
 
 
-def _limit_remarks(analysis: Analysis, row: Any) -> str:
-    remarks = ["extrapolated"] if row.regime in analysis.extrapolated else []
-    return ", ".join([*remarks, *(["few recipes"] if row.n_recipes < TOO_FEW else [])])
-
-
 def limit_sentence(analysis: Analysis, *, reliable: bool = False) -> str:
     """Return how the limit changes over the regimes whose centre was observed; "" if none was."""
     inside = [row for row in analysis.fitted_optima if row.regime not in analysis.extrapolated]
@@ -411,10 +410,6 @@ def limit_sentence(analysis: Analysis, *, reliable: bool = False) -> str:
     if not known:
         return ""
     ends = [known[0], known[-1]] if len(known) > 1 else known
-    drops = [f"{number(r.limit)} points at {_limit_place(r)}" for r in ends]
+    few = {r.regime: f" ({r.n_recipes} recipes only)" for r in ends if r.n_recipes < TOO_FEW}
+    drops = [f"{number(r.limit)} points at {regime_name(r.regime)}{few.get(r.regime, '')}" for r in ends]
     return f"Where the curve is lowest, the expected drop is {join_words(drops)} of {analysis.axis_words} removed."
-
-
-def _limit_place(row: Any) -> str:
-    few = f" ({row.n_recipes} recipes only)" if row.n_recipes < TOO_FEW else ""
-    return f"{regime_name(row.regime)}{few}"

@@ -25,6 +25,7 @@ from popstats.words import (
     probability,
     regime_name,
     regime_names,
+    span_words,
     with_interval,
 )
 
@@ -88,18 +89,15 @@ def _explained_panel(rows: pd.DataFrame, ends: tuple[float, float]) -> Panel:
 
 def _explained_sentence(r2: dict[tuple[str, str], float], regimes: list[str], models: set[str]) -> str:
     def reach(model: str) -> str:
-        values = [max(r2[r, model], 0.0) for r in regimes]
-        low, high = (number(100 * v, 0) for v in (min(values), max(values)))
-        return f"{low} %" if low == high else f"{low} to {high} %"
+        return span_words([max(r2[r, model], 0.0) for r in regimes], lambda v: percent(v, 0))
 
     mcb = f"mCB alone predicts {reach('mCB')} of the variance between trainings of a regime"
     if "log-widths" not in models:
         return f"{mcb}; the table has no widths to compare it with."
     gains = [r2[r, "log-widths + mCB"] - r2[r, "log-widths"] for r in regimes]
-    ends = list(dict.fromkeys([number(min(gains), 3), number(max(gains), 3)]))
     return (
         f"{mcb}; an additive law in the layer widths predicts {reach('log-widths')}, and adding mCB to it changes "
-        f"R² by {' to '.join(ends)}{', by regime' if len(regimes) > 1 else ''}."
+        f"R² by {span_words(gains, lambda v: number(v, 3))}{', by regime' if len(regimes) > 1 else ''}."
     )
 
 
@@ -143,8 +141,7 @@ def even_sentence(analysis: Analysis) -> str:
     better = [v for v in each if v.outcome == "supported"]
     if not better:
         return ""
-    gains = [v.estimate for v in better]
-    by = " to ".join(dict.fromkeys([number(min(gains)), number(max(gains))]))
+    by = span_words([v.estimate for v in better])
     worse = [v.regime for v in each if v.upper < 0]
     but = f", but more at {regime_names(worse)}" if worse else ""
     where = regime_names([v.regime for v in better])
@@ -273,8 +270,14 @@ def elasticity_figure(analysis: Analysis) -> Figure | None:
         ),
         n=sum(r.n for r in analysis.fit.regimes),
         panels=elasticity_panels(pooled),
-        table=_elasticity_table(pooled),
-    )
+        table=Table.by_column(rows_of(pooled), {
+            "group": lambda r: str(r.group),
+            f"points for 10 % more width ({MASS_WORDS})": lambda r: with_interval(r.points, r.lower, r.upper, 3),
+            "its cost, % of the original's MACs": lambda r: number(r.macs_percent, 2),
+            "points per 1 % of MACs": lambda r: number(r.points_per_percent_macs, 3),
+            MASS_WORDS: lambda r: interval_words(r.per_macs_lower, r.per_macs_upper, 3),
+        }),
+    )  # fmt: skip
 
 
 def _per_macs(pooled: pd.DataFrame) -> bool:
@@ -323,16 +326,6 @@ def dot_panel(
             "frame": Table.one(title=title),
         },
     )
-
-
-def _elasticity_table(pooled: pd.DataFrame) -> Table:
-    return Table.by_column(rows_of(pooled), {
-        "group": lambda r: str(r.group),
-        f"points for 10 % more width ({MASS_WORDS})": lambda r: with_interval(r.points, r.lower, r.upper, 3),
-        "its cost, % of the original's MACs": lambda r: number(r.macs_percent, 2),
-        "points per 1 % of MACs": lambda r: number(r.points_per_percent_macs, 3),
-        MASS_WORDS: lambda r: interval_words(r.per_macs_lower, r.per_macs_upper, 3),
-    })  # fmt: skip
 
 
 def _law(analysis: Analysis) -> WidthLaw | None:

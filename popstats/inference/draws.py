@@ -1,4 +1,4 @@
-"""Joint posterior draws over the regimes, and whether they may be believed."""
+"""Joint posterior draws over the regimes, and whether they can be trusted."""
 
 from __future__ import annotations
 

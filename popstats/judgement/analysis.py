@@ -15,7 +15,7 @@ from popstats.findings import Estimate, Finding, Span, Value
 from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import INTERVAL_MASS, interval
 from popstats.judgement.explained import Explained, what_explains
-from popstats.judgement.premises import broken_premise, rests_on_outliers
+from popstats.judgement.premises import broken_premise, rests_on_groups, rests_on_outliers
 from popstats.judgement.verdicts import Outcome, Thresholds, Verdict, Verdicts, decide, negligible
 from popstats.population.recipes import ratio_std
 from popstats.posterior.fit import Fit
@@ -153,7 +153,10 @@ class RegimePosterior:
         """Why no optimum is supported here, however probable; None where nothing speaks against it."""
         if self.broken or self.holds.mean() < self.thresholds.supported:
             return self.broken
-        return rests_on_outliers(self.mean_curve, self.grid, self.thresholds)
+        curve, grid, limits, fit = self.mean_curve, self.grid, self.thresholds, self.analysis.fit
+        return rests_on_outliers(curve, grid, limits) or rests_on_groups(
+            curve, grid, limits, fit.prior_settings, fit.settings.random_seed
+        )
 
     @cached_property
     def outcome(self) -> Outcome:

@@ -200,7 +200,7 @@ def _of_all(analysis: Analysis) -> list[Row]:
         change = optimum_trend(np.stack([r.prior.log_mcb for r in regimes], axis=1), steps)
         rows.append(("C3d", ALL, float((change > np.log(limits.trend)).mean())))
     if len(regimes) >= limits.limit_regimes:
-        limits = np.stack([r.optimum.limit for r in regimes], axis=1)
-        base = compare_laws(1.0 - np.array([r.data.target for r in regimes]), limits).base
+        drops = np.stack([r.optimum.limit for r in regimes], axis=1)
+        base = compare_laws(1.0 - np.array([r.data.target for r in regimes]), drops).base
         rows.append(("C4", ALL, luck(base, analysis.fit.settings.random_seed)))
     return rows

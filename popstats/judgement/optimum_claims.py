@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -17,7 +18,7 @@ from popstats.judgement.analysis import (
     more_recipes,
     twice_the_recipes,
 )
-from popstats.judgement.explained import WidthsBeyond
+from popstats.judgement.explained import WHOLE, WidthsBeyond
 from popstats.judgement.verdicts import Verdict, decide
 from popstats.posterior.optimum import has_optimum, least_rise
 
@@ -78,8 +79,11 @@ def remedies(regime: RegimePosterior) -> tuple[Finding, ...]:
         return (Finding("narrower regimes", label, {"target": data.target, "half_width": half}),)
     if broken == "outliers":
         return (Finding("down-weight outliers", label),)
-    between = (Finding("fill the gaps", label),) if broken else ()
-    return (*between, deciding_recipes(regime))
+    other: dict[str, tuple[Finding, ...]] = {
+        "clusters": (Finding("fill the gaps", label),),
+        "groups": (Finding("add unrelated", label),),
+    }
+    return (*other.get(broken, ()), deciding_recipes(regime))
 
 
 def _effect(regime: RegimePosterior) -> Effect:
@@ -121,7 +125,7 @@ def _near(regime: RegimePosterior) -> Finding:
 def widths_clause(analysis: Analysis, label: str) -> Finding:
     """Return what M1 says about a supported optimum."""
     beyond = analysis.explained.widths_beyond.get(label)
-    if beyond is None:
+    if beyond is None or beyond.of_mcb < WHOLE:
         return Finding("widths unknown", (label,))
     gain = analysis.thresholds.gain
     outcome = decide(float((beyond.draws > gain).mean()), float("nan"), False, analysis.thresholds)
@@ -202,18 +206,29 @@ def _original_ratio(analysis: Analysis, regime: RegimePosterior) -> Verdict:
 def _why_not_ratio(analysis: Analysis, regime: RegimePosterior) -> tuple[Finding, tuple[Finding, ...]] | None:
     """Return why the original's ratio cannot be judged, and what would change that; None where it can."""
     limits, data, band = analysis.thresholds, regime.data, _band(analysis)
-    # At equal MACs mCB = F / P cannot fall below F (P is at most 1); at equal parameters not rise above 1 / P.
-    if 1.0 - data.target > 1.0 / limits.band - _ROUNDING:
-        on_macs = analysis.fit.regime_axis == "macs"
-        bound = 1.0 - data.target if on_macs else 1.0 / (1.0 - data.target)
-        values: dict[str, Value] = {"side": "below" if on_macs else "above", "bound": bound, "band": band}
-        return Finding("band not reachable", (), values), ()
+    feasible = _feasible(analysis, regime)
+    for side, short, bound in (
+        ("below", feasible.low > band.low - _ROUNDING, feasible.low),
+        ("above", feasible.high < band.high + _ROUNDING, feasible.high),
+    ):
+        if short:
+            return Finding("band not reachable", (), {"side": side, "bound": float(bound), "band": band}), ()
     if not regime.observed.low <= 1.0 <= regime.observed.high:
         return Finding("original not observed", (), {"observed": regime.observed}), (more_recipes(data),)
     if (outside := _outside(analysis, regime)) < limits.outside_band:
-        values = {"outside": outside, "band": band, "needed": limits.outside_band}
+        values: dict[str, Value] = {"outside": outside, "band": band, "needed": limits.outside_band}
         return Finding("few outside band", (), values), (more_recipes(data),)
     return None
+
+
+def _feasible(analysis: Analysis, regime: RegimePosterior) -> Span:
+    """Return the mCB that recipes of the regime can have: generate's own range where the table has it."""
+    axis, target = analysis.fit.regime_axis, regime.data.target
+    for known in (analysis.fit.population.metadata.get("costs") or {}).get("feasible", ()):
+        if known["axis"] == axis and abs(known["target"] - target) < _ROUNDING:
+            return exponentials(known["log_mcb"])
+    # At equal MACs mCB = F / P cannot fall below F (P is at most 1); at equal parameters not rise above 1 / P.
+    return Span(1.0 - target, math.inf) if axis == "macs" else Span(0.0, 1.0 / (1.0 - target))
 
 
 def _outside(analysis: Analysis, regime: RegimePosterior) -> float:

@@ -1,27 +1,42 @@
-"""What a supported optimum takes for granted: one curve per regime, and recipes spread over it."""
+"""What a supported optimum presupposes: one curve per regime, and independent recipes spread over it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 from scipy.special import fdtrc, ndtr
 
-from popstats.arrays import FloatArray
+from popstats.arrays import FloatArray, IntArray
 from popstats.findings import Finding, Value
-from popstats.inference.model import OBSERVED_QUANTILES, basis, prior_precision
+from popstats.inference.exact import draw_regime
+from popstats.inference.model import OBSERVED_QUANTILES, Priors, basis, prior_precision
 from popstats.judgement.verdicts import Thresholds
+from popstats.posterior.curves import curve_in_points
 from popstats.posterior.mean_curve import MeanCurve
+from popstats.posterior.optimum import has_optimum, read_optimum
 
 #: Neighbours further apart than this share of the observed range belong to different clusters.
 GAP = 0.05
 #: Share of the recipes, those with the most room around them, that do not count in clusters; of this many and more.
 STRAGGLERS, MANY = 0.05, 100
+#: Width of a group of recipes of like mCB, a share of the observed range.
+ALIKE = 0.075
+#: Least probability of an optimum where each group has an effect of its own; where groups share more than this much of the
+#: variance about the curve they do have effects, and the probability must support the claim by itself. Measured at 60 to 400
+#: recipes: families of like networks and six to twelve clusters gave 24 to 58 % false "supported", with this rule 0 to 5 %,
+#: and power on smooth truths loses nothing (additive widths, 100 recipes: 71 %).
+OF_GROUPS, SHARED = 0.65, 0.40
+#: Draws behind that probability.
+GROUP_DRAWS = 1000
 #: Degrees of freedom of the Student-t noise whose weights tell outliers.
 FREEDOM = 4.0
 #: Median absolute deviation of a standard normal variable.
 NORMAL_MAD = 0.6745
-#: Least probability, with those weights, that either end lies above the minimum by the required rise.
+#: Recipes about each whose median tells it for an outlier, at least (a twentieth of them where that is more).
+NEIGHBOURS = 9
+#: Least probability, with those weights, that both ends lie above the minimum by the required rise.
 ROBUST = 0.80
 
 
@@ -74,7 +89,12 @@ def rests_on_outliers(curve: MeanCurve, grid: FloatArray, limits: Thresholds) ->
     spread = float(np.median(np.abs(residual - np.median(residual)))) / NORMAL_MAD
     hyper = curve.hyper._replace(noise=curve.hyper.noise * min(spread, 1.0))
     robust = replace(curve, noise="student", shape=FREEDOM, hyper=hyper)
-    found = robust.coefficients(everyone)
+    # A recipe at the very end bends a curve towards itself: outliers are first told by the median of their neighbours.
+    level = pd.Series(drop - design[:, 1 : 1 + curve.terms.size] @ curve.terms)
+    ordered = level.iloc[curve.log_mcb.argsort(kind="stable")]
+    window = max(NEIGHBOURS, drop.size // 20)
+    middle = ordered.rolling(window, min_periods=window // 2, center=True).median()
+    found = robust.coefficients(everyone, (level - middle).to_numpy())
     weight = (FREEDOM + 1.0) / (FREEDOM * robust.scale**2 + (drop - design @ found) ** 2)
     penalty = prior_precision(regime.fixed, hyper.length_scale, hyper.amplitude)[0]
     covariance = np.linalg.inv((design.T * weight) @ design + np.diag(penalty))
@@ -94,6 +114,59 @@ def rests_on_outliers(curve: MeanCurve, grid: FloatArray, limits: Thresholds) ->
         "probability": float(probability[worst]),
     }
     return Finding("outliers", (regime.label,), values)
+
+
+def rests_on_groups(
+    curve: MeanCurve, grid: FloatArray, limits: Thresholds, priors: Priors, seed: int
+) -> Finding | None:
+    """Let recipes of like mCB share an effect of their own: relatives, copies and clusters then count as one observation."""
+    regime, rows, design = curve.points.regime, curve.points.rows, curve.points.design
+    terms, everyone = 1 + curve.terms.size, np.ones(rows.drop.size, dtype=bool)
+    residual = rows.drop - design @ curve.coefficients(everyone)
+    weight, excess = curve.expected(residual, curve.scale)
+    precision = weight * (curve.hyper.noise[0] / curve.scale) ** 2
+    group = alike(curve.log_mcb, grid)
+    # Where the spread changes within the range, an end that scatters more counts less.
+    squared = np.bincount(group, precision * ((residual - excess) / curve.hyper.noise[0]) ** 2)
+    precision *= ((FREEDOM + np.bincount(group)) / (FREEDOM + squared))[group]
+    total = np.bincount(group, precision)
+    columns = np.column_stack(
+        [design[:, terms:], rows.drop - excess - design[:, 1:terms] @ curve.terms, residual - excess]
+    )
+    means = np.array([np.bincount(group, precision * column) for column in columns.T]).T / total[:, None]
+    x = np.column_stack([np.ones(total.size), np.zeros((total.size, terms - 1)), means[:, :-2]])
+    grouped = replace(
+        regime,
+        fixed=(True, *[False] * (terms - 1)),
+        replicates=total,
+        count=np.ones(total.size),
+        xx=x[:, :, None] * x[:, None, :],
+        xy=x * means[:, -2:-1],
+        yy=means[:, -2] ** 2,
+        within=float(precision @ (columns[:, -1] - means[group, -1]) ** 2),
+        within_df=rows.drop.size - total.size,
+    )
+    drawn = draw_regime(grouped, priors, GROUP_DRAWS, np.random.default_rng([seed, 51]))
+    drop = curve_in_points(grouped, drawn.flat_coefficients[:, 0], grid)
+    probability = float(has_optimum(read_optimum(grid, drop), limits.rise).mean())
+    shared = 1.0 - float(np.median(drawn.seed_share))
+    if probability >= (limits.supported if shared > SHARED else OF_GROUPS):
+        return None
+    return Finding("groups", (regime.label,), {"groups": total.size, "probability": probability})
+
+
+def alike(log_mcb: FloatArray, grid: FloatArray) -> IntArray:
+    """Return the group of each recipe, (n,): groups end at gaps, and where they span `ALIKE` of the observed range."""
+    order = np.argsort(log_mcb, kind="stable")
+    place = log_mcb[order] / (grid[-1] - grid[0])
+    cluster = pd.Series(np.cumsum(np.diff(place, prepend=place[0]) > GAP))
+    start, end = (pd.Series(place).groupby(cluster).transform(end).to_numpy() for end in ("first", "last"))
+    # Between two gaps a cluster of up to twice that width stays one.
+    steps = np.where(end - start <= 2.0 * ALIKE, 1.0, np.ceil((end - start) / ALIKE))
+    step = np.minimum(np.floor((place - start) / np.maximum(end - start, 1e-12) * steps), steps - 1.0)
+    group = np.empty(order.size, dtype=np.int64)
+    group[order] = pd.DataFrame({"cluster": cluster, "step": step}).groupby(["cluster", "step"]).ngroup()
+    return group
 
 
 def few_clusters(log_mcb: FloatArray, grid: FloatArray, limits: Thresholds) -> Finding | None:

@@ -24,7 +24,7 @@ from popstats.judgement.analysis import (
     twice_the_recipes,
 )
 from popstats.judgement.edf import SpaceDifference, compare_spaces
-from popstats.judgement.explained import MINIMUM_RECIPES, WidthsBeyond
+from popstats.judgement.explained import MINIMUM_RECIPES, WHOLE, WidthsBeyond
 from popstats.judgement.optimum_claims import interaction
 from popstats.judgement.verdicts import Verdict
 from popstats.population.recipes import ratio_std
@@ -46,6 +46,12 @@ def _widths_beyond(analysis: Analysis, regime: RegimeDesign) -> Verdict:
     if beyond is None:
         why = Finding("few for validation", (), {"recipes": regime.n_recipes, "needed": MINIMUM_RECIPES})
         return analysis.not_assessable("M1", regime, why, (more_recipes(regime),))
+    if regime.reason is not None:
+        # What is left of mCB at equal cost is then a trace of anything that costs parameters, a bias term for example.
+        return analysis.not_assessable("M1", regime, regime.reason, (more_recipes(regime),))
+    if beyond.of_mcb < WHOLE:
+        why = Finding("widths incomplete", (), {"share": beyond.of_mcb, "needed": WHOLE})
+        return analysis.not_assessable("M1", regime, why, (Finding("name widths"),))
     effect = Effect(beyond.draws > analysis.thresholds.gain, float("nan"), beyond.draws)
     told = interaction(analysis, beyond)
     values: dict[str, Value] = {

@@ -69,16 +69,17 @@ class Summary:
     def _findings(self) -> Iterator[Finding]:
         for quantity, rows in self.frame.groupby("quantity", sort=False):
             held = rows.set_index("population")
-            new = held.loc[NEW]
+            low, high = held.loc[NEW, ["lower", "upper"]].to_numpy(dtype=np.float64)
             values: dict[str, Any] = {
                 "quantity": quantity,
                 "pooled": Estimate(*held.loc[POOLED, ["estimate", "lower", "upper"]].astype(float)),
                 "populations": len(rows) - 2,
-                "new": Span(float(new["lower"]), float(new["upper"])),
+                "new": Span(float(low), float(high)),
             }
             yield Finding("pooled quantity", (), values)
-        row = self.verdicts.set_index("conjecture").loc["C3a"]
-        counts = {n: float(row[n]) for n in ("supported", "assessable", "by_chance")}
+        names = ["supported", "assessable", "by_chance"]
+        row = self.verdicts.set_index("conjecture").loc["C3a", names].to_numpy(dtype=np.float64)
+        counts = dict(zip(names, row.tolist(), strict=True))
         yield Finding("pooled verdicts", (), counts)
 
     def to_csv(self, path: str | Path) -> tuple[Path, Path]:

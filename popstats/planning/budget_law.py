@@ -19,6 +19,7 @@ from popstats.planning.law import Law, fit_law
 from popstats.population.recipes import original_widths, positive_widths, prepared_recipes
 from popstats.population.regimes import Axis
 from popstats.population.table import Population
+from popstats.words import AXIS_WORDS, join_words
 
 #: The law has to predict recipes within this factor of the budget, and at least this many of the nearest on either side.
 INNER, LEAST_INNER = 1.15, 15
@@ -31,6 +32,8 @@ WORTHWHILE = 0.02
 SUPPORTED_FACTOR, SUPPORTED_RECIPES, SUPPORTED_SHARE = 1.5, 20, 0.15
 #: Fewest recipes of similar cost, and narrowest range of reductions that is worth naming.
 FEWEST_RECIPES, NARROWEST = 10, 0.005
+#: A reduction may miss a supported range by so much: ranges are shown with three decimals.
+SLACK = 1e-3
 #: Share of the recipes that lies outside the supported costs on either side, before these are widened by a factor.
 OUTSIDE, WIDENED = 0.01, 1.02
 #: Most recipes of a fit, the nearest in cost: more would add time, not certainty.
@@ -96,6 +99,19 @@ class WidthTable:
             (-np.expm1(grid[a]), -np.expm1(grid[b - 1])) for a, b in zip(edges[::2], edges[1::2], strict=True)
         ]
         return [(float(a), float(b)) for a, b in ranges if b - a >= NARROWEST]
+
+    def require_support(self, reduction: float) -> None:
+        """Raise PopulationError, with the supported ranges, where the recipes do not support a reduction."""
+        ranges = self.supported()
+        if not any(low - SLACK <= reduction <= high + SLACK for low, high in ranges):
+            shown = [
+                f"{np.ceil(1e3 * low) / 1e3:.3g} to {np.floor(1e3 * high) / 1e3:.3g}" for low, high in ranges
+            ]
+            raise PopulationError(
+                f"{self.population.name}: {reduction:g} of the {AXIS_WORDS[self.axis]} removed lies outside what its "
+                f"recipes support. The table supports reductions from {join_words(shown) or 'none'}; train recipes near "
+                f"{reduction:g} to go further"
+            )
 
 
 def width_table(population: Population, axis: Axis) -> WidthTable:

@@ -1,4 +1,4 @@
-"""Populations without an optimum that tables made by others taught us to fear: mCB tied to cost, clusters, wide regimes."""
+"""Populations without an optimum that look like published tables: mCB tied to cost, clusters, families, wide regimes."""
 
 from __future__ import annotations
 
@@ -50,6 +50,24 @@ def _clusters(target: float, n: int, rng: np.random.Generator) -> Rows:
     return macs, log_mcb, 0.3 * cost + rng.normal(0.0, RISE, 6)[kind]
 
 
+def _wide_clusters(target: float, n: int, rng: np.random.Generator) -> Rows:
+    """Draw eight clusters that cover most of the range, whose levels differ by anything."""
+    macs, cost = _costs(target, n, rng)
+    kind = rng.integers(0, 8, n)
+    log_mcb = (np.linspace(-2.0, 2.0, 8)[kind] + rng.uniform(-0.15, 0.15, n)) * SPREAD
+    return macs, log_mcb, 0.3 * cost + rng.normal(0.0, RISE / 2.0, 8)[kind]
+
+
+def _families(target: float, n: int, rng: np.random.Generator) -> Rows:
+    """Draw families of four networks of nearly the same costs, whose levels differ by anything."""
+    family = rng.integers(0, max(n // 4, 2), n)
+    macs, _ = _costs(target, int(family.max()) + 1, rng)
+    log_mcb = 2.0 * SPREAD * rng.uniform(-1.0, 1.0, macs.size)[family] + 0.02 * SPREAD * rng.standard_normal(
+        n
+    )
+    return macs[family], log_mcb, rng.normal(0.0, 2.0 * NOISE, macs.size)[family]
+
+
 def _wide(target: float, n: int, rng: np.random.Generator) -> Rows:
     """Draw a regime that spans a factor of 100 in MACs; the drop rises with mCB at equal MACs."""
     cost = rng.uniform(-0.5, 0.5, n) * np.log(FACTOR)
@@ -71,6 +89,8 @@ HARD_NULLS: Mapping[str, Callable[[float, int, np.random.Generator], Rows]] = {
     "correlated-0.97": _tied(0.97),
     "kink-in-macs": _kink,
     "six-clusters": _clusters,
+    "eight-wide-clusters": _wide_clusters,
+    "families": _families,
     "wide-regime": _wide,
 }
 

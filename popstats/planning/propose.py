@@ -440,18 +440,29 @@ def meet_budget(problem: Problem, log_widths: FloatArray, rng: np.random.Generat
     Recipes that cannot be repaired are left out; `rng` chooses between repairs.
     """
     middle = (problem.lowest + problem.highest) / 2
-    low, high = np.full(len(log_widths), -_REACH), np.full(len(log_widths), _REACH)
-    for _ in range(_BISECTIONS):
-        centre = (low + high) / 2
-        above = problem.cost(problem.whole(log_widths + centre[:, None])) > middle
-        low, high = np.where(above, low, centre), np.where(above, centre, high)
-    under, over = (problem.whole(log_widths + shift[:, None]) for shift in (low, high))
+    shifts = common_shifts(lambda s: problem.cost(problem.whole(log_widths + s)), middle, len(log_widths))
+    under, over = (problem.whole(log_widths + shift) for shift in shifts)
     nearer = np.abs(problem.cost(over) - middle) < np.abs(problem.cost(under) - middle)
     widths = np.where(nearer[:, None], over, under)
     fine = problem.meets(widths)
     for row in np.flatnonzero(~fine):
         widths[row], fine[row] = _repaired(problem, widths[row], rng)
     return _unique(widths[fine])
+
+
+def common_shifts(
+    cost: Callable[[FloatArray], FloatArray], budget: float, n: int, reach: float = _REACH
+) -> tuple[FloatArray, FloatArray]:
+    """Return the largest shift of each recipe within the budget, and the smallest above it, (n, 1) each.
+
+    `cost` of shifts (n, 1) of all of a recipe's log-widths, shape (n,), must rise with them.
+    """
+    low, high = np.full((n, 1), -reach), np.full((n, 1), reach)
+    for _ in range(_BISECTIONS):
+        centre = (low + high) / 2
+        above = (cost(centre) > budget)[:, None]
+        low, high = np.where(above, low, centre), np.where(above, centre, high)
+    return low, high
 
 
 def _repaired(problem: Problem, widths: IntArray, rng: np.random.Generator) -> tuple[IntArray, bool]:

@@ -57,8 +57,8 @@ _FRONTIER_COLUMNS = ("reduction", *_COLUMNS[1:], "gain", "gain_lower", "gain_upp
 _DRAWS = 4000
 #: The most even candidate is looked for among those that cost at least this share of the budget, where there are any.
 USED = 0.9
-#: A recipe is not uniform where the shares that its groups keep differ by more than this many units of the widest step.
-_EVEN_STEPS = 2.0
+#: A recipe is uniform where the shares that its groups keep differ by so many units of the widest step, and so little.
+_EVEN_STEPS, _EVEN_SHARES = 2.0, 0.25
 #: More groups than this are not named in a sentence.
 GROUPS_NAMED = 12
 
@@ -216,41 +216,6 @@ class Recommendation(RecipePrediction):
         return f"<p>{html.escape(self.sentence)}</p>{table}"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Frontier:
-    """How the drop grows with the reduction, for the best recipe and for uniform pruning.
-
-    Attributes
-    ----------
-    frame : pandas.DataFrame
-        One row per reduction: reduction; macs, params, mcb of the recommended recipe; drop, drop_lower, drop_upper;
-        uniform_drop, uniform_lower, uniform_upper; gain, gain_lower, gain_upper. Points and 90 % intervals.
-    axis : {"macs", "params"}
-    technique : str
-        Retraining technique at the mildest budget.
-    """
-
-    frame: pd.DataFrame
-    axis: Axis
-    technique: str
-
-    @property
-    def sentence(self) -> str:
-        """The frontier's two ends."""
-        first, last = self.frame.iloc[0], self.frame.iloc[-1]
-        return (
-            f"From {percent(first.reduction)} to {percent(last.reduction)} of the {AXIS_WORDS[self.axis]} removed, the "
-            f"predicted drop of the best recipe goes from {number(first['drop'])} to {number(last['drop'])} points; "
-            f"uniform pruning: {number(first.uniform_drop)} to {number(last.uniform_drop)}."
-        )
-
-    def __repr__(self) -> str:
-        return f"<Frontier of {len(self.frame)} budgets: {self.sentence}>"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{html.escape(self.sentence)}</p>{self.frame.to_html(index=False, float_format=lambda v: f'{v:.3g}')}"
-
-
 def recommend(
     population: Population,
     reduction: float | None = None,
@@ -309,10 +274,10 @@ def recommend(
     engine = _Recommender.of(table, candidates)
     if reduction is None:
         return engine.for_drop(_finite("drop", drop, "a number of points"))
-    return engine.at(_supported(_finite("reduction", reduction, "a fraction between 0 and 1"), table))
+    return engine.at(_checked(reduction, table))
 
 
-def frontier(population: Population, *, axis: Axis | None = None) -> Frontier:
+def frontier(population: Population, *, axis: Axis | None = None) -> pd.DataFrame:
     """Predict the drop of the best recipe and of uniform pruning over all supported reductions.
 
     Parameters
@@ -324,7 +289,9 @@ def frontier(population: Population, *, axis: Axis | None = None) -> Frontier:
 
     Returns
     -------
-    Frontier
+    pandas.DataFrame
+        One row per reduction: reduction; macs, params, mcb of the recommended recipe; drop, drop_lower, drop_upper;
+        uniform_drop, uniform_lower, uniform_upper; gain, gain_lower, gain_upper. Points and 90 % intervals.
 
     Raises
     ------
@@ -335,19 +302,17 @@ def frontier(population: Population, *, axis: Axis | None = None) -> Frontier:
     --------
     >>> import popstats
     >>> population = popstats.simulate_population("additive-widths", regimes=[0.6, 0.8], n=150, rise=1.0)
-    >>> frame = popstats.frontier(population).frame
+    >>> frame = popstats.frontier(population)
     >>> bool((frame["drop_lower"] < frame["drop"]).all()), frame["reduction"].is_monotonic_increasing
     (True, True)
     """
-    table = _table(population, axis)
-    engine = _Recommender.of(table, None)
-    found = [engine.at(reduction) for reduction in engine.budgets]
+    engine = _Recommender.of(_table(population, axis), None)
     rows = [
         {name: getattr(r, name) for name in _FRONTIER_COLUMNS}
         | {f"uniform_{name.removeprefix('drop_')}": getattr(r.uniform, name) for name in _COLUMNS[-3:]}
-        for r in found
+        for r in map(engine.at, engine.budgets)
     ]
-    return Frontier(pd.DataFrame(rows), table.axis, found[0].technique)
+    return pd.DataFrame(rows)
 
 
 def _table(population: Population, axis: Axis | None) -> WidthTable:
@@ -373,24 +338,16 @@ def _finite(name: str, value: object, expected: str) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
-def _supported(reduction: float, table: WidthTable) -> float:
+def _checked(reduction: float | None, table: WidthTable) -> float:
     """Return the reduction if the table's recipes support it."""
-    if not 0.0 < reduction < 1.0:
-        hint = f"; for {reduction:g} % write {reduction / 100:g}" if 1.0 < reduction < 100.0 else ""
+    found = _finite("reduction", reduction, "a fraction between 0 and 1")
+    if not 0.0 < found < 1.0:
+        hint = f"; for {found:g} % write {found / 100:g}" if 1.0 < found < 100.0 else ""
         raise PopulationError(
-            f"recommend: reduction: expected a fraction between 0 and 1, got {reduction:g}{hint}"
+            f"recommend: reduction: expected a fraction between 0 and 1, got {found:g}{hint}"
         )
-    ranges = table.supported()
-    if not any(low - 1e-3 <= reduction <= high + 1e-3 for low, high in ranges):
-        shown = [
-            f"{np.ceil(1e3 * low) / 1e3:.3g} to {np.floor(1e3 * high) / 1e3:.3g}" for low, high in ranges
-        ]
-        raise PopulationError(
-            f"{table.population.name}: {reduction:g} of the {AXIS_WORDS[table.axis]} removed lies outside what its "
-            f"recipes support. The table supports reductions from {join_words(shown)}; train recipes near "
-            f"{reduction:g} to go further"
-        )
-    return reduction
+    table.require_support(found)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -473,14 +430,15 @@ class _Recommender:
         least = np.asarray(
             table.population.metadata.get("costs", {}).get("least", self.units), dtype=np.float64
         )
-        widths = np.vstack([search.best_widths(self.units), search.uniform(self.units, least)])
+        uniform = search.uniform(self.units, least)
+        widths = np.vstack([search.best_widths(self.units, uniform), uniform])
         if not search.affords(widths).all():
             raise PopulationError(
                 f"{table.population.name}: no recipe inside the trained widths, with at least one unit of every group, "
                 f"costs {amount:,.6g} {AXIS_WORDS[table.axis]} or less"
             )
         forms = {name: cost_form(table.population, name) for name in ("macs", "params")}
-        costs = {name: np.nan if form is None else form.cost(widths) for name, form in forms.items()}
+        costs = {n: np.nan if form is None else _whole(form.cost(widths)) for n, form in forms.items()}
         return pd.DataFrame(widths, columns=list(table.population.group_names)).assign(**costs), None
 
     def _ranked(self, law: BudgetLaw, amount: float) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -531,7 +489,9 @@ class _Recommender:
         )
         gain, lower, upper = _gain(law, table, logs, offset)
         note = _note(law, table, logs[1])
-        even = np.ptp(widths[1] / table.full) <= _EVEN_STEPS * (self.units / table.full).max()
+        even = np.ptp(widths[1] / table.full) <= min(
+            _EVEN_STEPS * (self.units / table.full).max(), _EVEN_SHARES
+        )
         # Bands that hold one width each: less than a unit to either side.
         bands = np.clip((widths[0] + np.array([[-0.4], [0.4]]) * self.units) / table.full, 0.0, 1.0)
         plan = population.metadata.get("original", {})
@@ -671,11 +631,15 @@ def _by_layer(
     return {"layers": kept, "torch_pruning": cut} if layers else {}
 
 
+def _whole(values: FloatArray) -> FloatArray:
+    """Return values that miss a whole number by rounding errors as that number."""
+    whole = np.rint(values)
+    return np.where(np.abs(values - whole) < 1e-6 * np.maximum(1.0, np.abs(values)), whole, values)
+
+
 def _number(value: float) -> float | int | None:
     """Return a whole number as one, and None for NaN, as JSON has neither."""
-    if not np.isfinite(value):
-        return None
-    return round(value) if abs(value - round(value)) < 1e-6 * max(1.0, abs(value)) else value
+    return int(value) if value.is_integer() else value if np.isfinite(value) else None
 
 
 def _shown(width: float) -> str:

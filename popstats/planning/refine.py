@@ -23,7 +23,7 @@ from popstats.planning.search import Search, Support, write_space
 from popstats.population.recipes import ratio_std
 from popstats.population.regimes import Axis, regime_label
 from popstats.posterior.fit import Fit, fit, require_fit
-from popstats.words import AXIS_WORDS, INTERVAL_WORDS, interval_words, join_words, number, percent, sentence
+from popstats.words import AXIS_WORDS, INTERVAL_WORDS, interval_words, number, percent, sentence
 
 Kind = Literal["mcb", "widths"]
 
@@ -37,6 +37,8 @@ _ROUNDING = 1e-9
 _SAME = 1e-6
 #: A budget for which there is no regime is refined from the recipes within this factor of its cost.
 AROUND = 1.25
+#: Log cost offset from which recipes on one side of a budget count as far from it.
+_ONE_SIDED = 0.02
 #: From this share of the recipes on a space is the whole space again.
 NEARLY_ALL = 0.95
 #: Halvings behind the expected gain of bands of widths, and draws of each half.
@@ -167,7 +169,7 @@ def refine(fit: Fit, regime: float | str, by: Kind = "mcb") -> RefinedSpace:
     FitError
         If too few recipes lie around the budget, or, for "widths", their costs cannot be recovered from the table.
     PopulationError
-        If "widths" is asked of a table without widths.
+        If "widths" is wanted of a table without widths, or its recipes do not support the budget.
 
     Examples
     --------
@@ -194,11 +196,17 @@ def _fit_at(known: Fit, target: float) -> Fit:
     """Fit a regime at a budget that has none, as the others were fitted."""
     regimes = {target: (1.0 - target) * (1.0 - 1.0 / AROUND)}
     found = fit(known.population, **(vars(known.settings) | {"regimes": regimes, "progress": False}))
+    held = ", ".join(r.label for r in known.fitted) or "none"
     if not found.fitted:
-        held = ", ".join(r.label for r in known.fitted) or "none"
         raise FitError(
             f"refine: regime {target:g}: too few recipes within a factor of {AROUND:g} of its cost for a curve; fitted "
             f"regimes: {held}. Choose one of these, or by='widths', which needs recipes on either side only"
+        )
+    offset = found.recipes.table["offset"].to_numpy()[found.recipes.members[0]]
+    if offset.min() > _ONE_SIDED or offset.max() < -_ONE_SIDED:
+        raise FitError(
+            f"refine: regime {target:g}: all recipes within a factor of {AROUND:g} of its cost lie on one side of it, so a "
+            f"curve there would be extrapolated; fitted regimes: {held}. Choose one of these, or by='widths'"
         )
     return found
 
@@ -210,7 +218,7 @@ def _by_mcb(analysis: Analysis, posterior: RegimePosterior) -> RefinedSpace:
     log_mcb = recipes["log_mcb"].to_numpy()
     inside = (log_mcb >= low) & (log_mcb <= high)
     rng = np.random.default_rng([analysis.fit.settings.random_seed, 72])
-    gain = _curve_gain(posterior, log_mcb, inside, rng)
+    gain = _curve_gain(posterior, log_mcb, low, high, rng)
     std = None
     # Low-STD recipes are better in this regime: S1 is supported.
     if any(v.outcome == "supported" for v in judge_std_spaces(analysis) if v.regime == posterior.label):
@@ -250,19 +258,24 @@ def _near_range(posterior: RegimePosterior) -> tuple[float, float]:
 
 
 def _curve_gain(
-    posterior: RegimePosterior, log_mcb: FloatArray, inside: BoolArray, rng: np.random.Generator
+    posterior: RegimePosterior, log_mcb: FloatArray, low: float, high: float, rng: np.random.Generator
 ) -> FloatArray:
-    """Return draws of what the mCB range gains over the whole space, points.
+    """Return draws of what the mCB range (logs) gains over the whole space, points.
 
     The whole space is known from these recipes only: they are weighted by the Bayesian bootstrap.
     """
+    inside = (log_mcb >= low) & (log_mcb <= high)
     place = np.clip(log_mcb, posterior.grid[0], posterior.grid[-1])
     cell = np.rint(np.interp(place, posterior.grid, np.arange(posterior.grid.size))).astype(np.int64)
     counts = np.bincount(cell, minlength=posterior.grid.size)
     weights = rng.standard_gamma(counts, size=posterior.drop.shape)
     whole = (posterior.drop * weights).sum(axis=1) / weights.sum(axis=1)
-    kept = np.bincount(cell[inside], minlength=posterior.grid.size)
-    return np.asarray(whole - posterior.drop @ kept / max(int(kept.sum()), 1))
+    # Where no recipe lies inside, new ones are taken to lie anywhere between the outermost cells of the range.
+    ends = np.interp((low, high), posterior.grid, np.arange(posterior.grid.size))
+    within = np.zeros(posterior.grid.size)
+    within[int(np.rint(ends[0])) : int(np.rint(ends[1])) + 1] = 1.0
+    kept = np.bincount(cell[inside], minlength=within.size) if inside.any() else within
+    return np.asarray(whole - posterior.drop @ kept / kept.sum())
 
 
 def _std_gain(
@@ -291,11 +304,7 @@ def _std_gain(
 
 def _by_widths(fit: Fit, target: float, near: float) -> RefinedSpace:
     table = width_table(fit.population, fit.regime_axis)
-    if not any(low <= target <= high for low, high in table.supported()):
-        raise FitError(
-            f"refine: by='widths' needs recipes that cost more and less than {percent(1.0 - target)} of the original; "
-            f"{fit.population.name} supports reductions {join_words([f'{a:.3g} to {b:.3g}' for a, b in table.supported()])}"
-        )
+    table.require_support(target)
     cost = cost_form(fit.population, fit.regime_axis)
     if cost is None:
         raise FitError(

@@ -7,7 +7,7 @@ log-widths: every candidate is shifted onto the budget, so cost is a constraint 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 from popstats.arrays import BoolArray, FloatArray
 from popstats.inference.model import OBSERVED_QUANTILES
 from popstats.planning.budget_law import BudgetLaw, WidthTable
+from popstats.planning.propose import common_shifts
 from popstats.planning.recovered_costs import CostForm
 from popstats.population.table import folder_for
 
@@ -23,8 +24,6 @@ CANDIDATES = 600
 ROUNDS = 15
 #: Share of candidates that the next round is centred on.
 ELITE = 0.05
-#: Halvings of the interval of the common shift; 2^-32 of a log-width is below rounding to channels.
-_BISECTIONS = 32
 #: Bands hold the central share of the near-best recipes.
 BAND = (0.05, 0.95)
 EXAMPLES = 500
@@ -36,6 +35,8 @@ PENALTY = 1000.0
 LEAST_SHARE = 0.05
 #: Listed recipes lie in the trained range of at least this share of the groups.
 GROUPS_INSIDE = 0.95
+#: Spread of log-widths that a search in whole units keeps at least, or it would stay on one recipe.
+_WHOLE_SPREAD = 0.1
 _ROUNDING = 1e-9
 #: Steps of the search over whole channels, in units, from coarse to fine; and most moves with each.
 STEPS, MOVES = (8, 2, 1), 60
@@ -83,32 +84,56 @@ class Search:
 
     def meet(self, log_shares: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
         """Shift each recipe's log-widths together until it meets the budget, clipped to the box, (n, G)."""
-        reach = float((high - low).max()) + np.abs(log_shares).max() + 1.0
-        down, up = np.full(len(log_shares), -reach), np.full(len(log_shares), reach)
-        for _ in range(_BISECTIONS):
-            middle = (down + up) / 2.0
-            dear = self._cost(np.clip(log_shares + middle[:, None], low, high)) > self.amount
-            down, up = np.where(dear, down, middle), np.where(dear, middle, up)
-        return np.asarray(np.clip(log_shares + down[:, None], low, high))
+        return self._shifted(log_shares, lambda shifted: np.clip(shifted, low, high))
 
-    def best(self, rng: np.random.Generator) -> FloatArray:
-        """Return the log kept shares of the best recipe of the cross-entropy search, shape (G,)."""
+    def _shifted(self, log_shares: FloatArray, allowed: Callable[[FloatArray], FloatArray]) -> FloatArray:
+        """Shift log kept shares as far as the budget lets the allowed recipes behind them, (n, G)."""
+        here = self.support
+        reach = float((here.high - here.low).max()) + np.abs(log_shares).max() + 1.0
+        within, _ = common_shifts(
+            lambda shift: self._cost(allowed(log_shares + shift)),
+            self.amount * (1.0 + _ROUNDING),
+            len(log_shares),
+            reach,
+        )
+        return allowed(log_shares + within)
+
+    def best(self, rng: np.random.Generator, units: FloatArray | None = None) -> FloatArray:
+        """Return the log kept shares of the best recipe of the cross-entropy search, in whole units if any, (G,)."""
         here = self.support
         centre, spread = here.seen.mean(axis=0), np.maximum(here.seen.std(axis=0), 1e-3)
+        least = 1e-4 if units is None else _WHOLE_SPREAD
+
+        def allowed(shifted: FloatArray) -> FloatArray:
+            inside = np.clip(shifted, here.low, here.high)
+            return inside if units is None else np.log(self._whole(inside, units) / here.full)
+
+        best, lowest = centre, np.inf
         for _ in range(ROUNDS):
             drawn = centre + spread * rng.standard_normal((CANDIDATES, centre.size))
-            candidates = self.meet(drawn, here.low, here.high)
-            elite = candidates[np.argsort(self.objective(candidates))[: int(ELITE * CANDIDATES)]]
-            centre, spread = elite.mean(axis=0), elite.std(axis=0) + 1e-4
-        return np.asarray(elite[0])
+            candidates = self._shifted(drawn, allowed)
+            value = self.objective(candidates)
+            order = np.argsort(value)[: int(ELITE * CANDIDATES)]
+            if value[order[0]] < lowest:
+                best, lowest = candidates[order[0]], value[order[0]]
+            centre, spread = candidates[order].mean(axis=0), candidates[order].std(axis=0) + least
+        return np.asarray(best)
 
-    def best_widths(self, units: FloatArray) -> FloatArray:
-        """Return the best widths in whole units within the budget, shape (G,)."""
-        full, box = self.support.full, np.exp([self.support.low, self.support.high])
-        lower = np.maximum(np.ceil(box[0] * full / units - _ROUNDING), 1.0) * units
-        upper = np.maximum(np.floor(box[1] * full / units + _ROUNDING) * units, lower)
-        start = np.exp(self.best(np.random.default_rng(0)))
-        best = np.clip(np.floor(start * full / units + _ROUNDING) * units, lower, upper)
+    def _whole(self, log_shares: FloatArray, units: FloatArray) -> FloatArray:
+        """Return the widths in whole units that keep no more, one unit at least, (n, G)."""
+        full, low, high = self.support.full, np.exp(self.support.low), np.exp(self.support.high)
+        lower = np.maximum(np.ceil(low * full / units - _ROUNDING), 1.0) * units
+        upper = np.maximum(np.floor(high * full / units + _ROUNDING) * units, lower)
+        return np.clip(np.floor(np.exp(log_shares) * full / units + _ROUNDING) * units, lower, upper)
+
+    def best_widths(self, units: FloatArray, uniform: FloatArray) -> FloatArray:
+        """Return the best widths in whole units within the budget, from two starts, shape (G,)."""
+        here = self.support
+        lower, upper = self._whole(here.low, units), self._whole(here.high, units)
+        found = np.exp(self.best(np.random.default_rng(0), units)) * here.full
+        starts = np.clip([np.rint(found / units) * units, uniform], lower, upper)
+        value = np.where(self.affords(starts), self.objective(np.log(starts / here.full)), np.inf)
+        best = starts[value.argmin()]
         for step in STEPS:
             moves = _moves(step * units)
             for _ in range(MOVES):
@@ -116,7 +141,7 @@ class Search:
                 if better is None:
                     break
                 best = better
-        return best
+        return np.asarray(best)
 
     def _better(
         self, best: FloatArray, moves: FloatArray, lower: FloatArray, upper: FloatArray
@@ -140,14 +165,14 @@ class Search:
         """
         full = self.support.full
 
-        def whole(fraction: float) -> FloatArray:
-            return np.clip(np.floor(fraction * full / units + _ROUNDING) * units, least, full)
+        def whole(shift: FloatArray) -> FloatArray:
+            counts = np.floor(np.exp(shift[0]) * full / units + _ROUNDING)
+            return np.asarray(np.clip(counts * units, least, full))
 
-        low, high = 0.0, 1.0
-        for _ in range(_BISECTIONS):
-            middle = (low + high) / 2.0
-            low, high = (middle, high) if self.affords(whole(middle))[0] else (low, middle)
-        widths = whole(low)
+        within, _ = common_shifts(
+            lambda shift: self.cost.cost(whole(shift)), self.amount * (1.0 + _ROUNDING), 1
+        )
+        widths = whole(within)
         for group in np.argsort(np.round(widths / full, 9), kind="stable"):
             wider = widths.copy()
             wider[group] = min(widths[group] + units[group], full[group])

@@ -32,8 +32,10 @@ _CENTRAL = (0.025, 0.975)
 FAR = 1.25
 
 
-def notes_of(table: pd.DataFrame, techniques: Sequence[str], metadata: dict[str, Any]) -> Iterator[Finding]:
-    """Yield what should be said of a population's rows."""
+def notes_of(
+    table: pd.DataFrame, techniques: Sequence[str], metadata: dict[str, Any], equal: int
+) -> Iterator[Finding]:
+    """Yield what should be said of a population's rows; `equal` of them have the costs of an earlier one."""
     if run := metadata.get("run"):
         yield Finding("run unfinished", (), run)
     yield from _accuracies(table)
@@ -51,6 +53,8 @@ def notes_of(table: pd.DataFrame, techniques: Sequence[str], metadata: dict[str,
     for kind, name in SPARSE.items():
         if kind in kinds:
             yield Finding("theoretical MACs", (), {"kind": name})
+    if equal > copies:
+        yield Finding("equal costs", (), {"rows": equal, "trainings": len(table)})
 
 
 def _accuracies(table: pd.DataFrame) -> Iterator[Finding]:

@@ -34,7 +34,7 @@ from popstats.population.validation import (
 )
 from popstats.words import sentences
 
-#: Columns that tell recipes apart where the table has no recipe_id: same widths, retrained the same way.
+#: Columns that tell recipes apart where the table has no recipe_id: same widths (or costs), retrained the same way.
 RECIPE_SETTINGS = (
     "retraining",
     "epochs",
@@ -158,7 +158,8 @@ class Population:
             The original network's three numbers; needed unless the table has the columns
             original_macs, original_params and original_accuracy.
         columns : mapping of str to str, optional
-            popstats's column name -> the table's own, e.g. ``{"macs": "flops", "recipe_id": "arch"}``.
+            popstats's column name -> the table's own, e.g. ``{"macs": "flops", "recipe_id": "arch"}``. Without recipe_id
+            and widths, rows of equal MACs and parameters are trainings of one recipe.
         widths : sequence of str, optional
             Columns that hold the width (channels kept, or a number proportional to it; 0: the block is skipped), one
             per group. Rows with equal widths are replicates unless a recipe_id says otherwise.
@@ -247,7 +248,9 @@ class Population:
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """What a reader should know about the table, as typed facts."""
-        return (*self.remarks, *notes_of(self.table, self.techniques, self.metadata))
+        told_apart = self.width_columns or {"recipe_id", "widths"} & set(self.table)
+        equal = 0 if told_apart else len(self) - int(self.recipe.max(initial=-1)) - 1
+        return (*self.remarks, *notes_of(self.table, self.techniques, self.metadata, equal))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -296,10 +299,11 @@ class Population:
 
     @cached_property
     def recipe(self) -> npt.NDArray[np.int64]:
-        """Recipe number of each row, shape (n,): rows that share it are replicates with different seeds."""
+        """Recipe number of each row, shape (n,): rows that share it are replicates with different seeds.
+
+        Without `recipe_id` and widths these are the rows of equal MACs and parameters, retrained in the same way.
+        """
         keys = self._recipe_keys()
-        if not keys:
-            return _read_only(np.arange(len(self.table), dtype=np.int64))
         codes = self.table.groupby(keys, sort=False, dropna=False).ngroup()
         return _read_only(np.array(codes, dtype=np.int64))
 
@@ -311,7 +315,9 @@ class Population:
             return [*self.width_columns, *settings]
         if "widths" in self.table:
             return [self.table["widths"].map(lambda w: None if w is None else tuple(w)), *settings]
-        return []
+        # One network trained twice looks like this. Different networks of the same costs share a place on the curve, and
+        # what they have in common there is no evidence about the curve either.
+        return ["macs", "params", *settings]
 
     @cached_property
     def techniques(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ import pandas as pd
 
 from popstats.arrays import FloatArray
 from popstats.errors import FitError
-from popstats.findings import Estimate, Finding
+from popstats.findings import Estimate, Finding, Value
 from popstats.inference.draws import interval
 from popstats.words import sentence
 
@@ -153,7 +153,8 @@ class LimitLaw:
     def base(self) -> FloatArray:
         """Columns of the best law at its fitted shape, (K, b)."""
         shapes = LAWS[self.best].shapes(np.sort(self.remaining))
-        return self.fitted[self.best].columns[int(np.argmin(np.abs(shapes - self.fitted[self.best].shape)))]
+        nearest = int(np.argmin(np.abs(shapes - self.fitted[self.best].shape)))
+        return np.asarray(self.fitted[self.best].columns[nearest])
 
     @cached_property
     def left_out(self) -> pd.DataFrame:
@@ -268,7 +269,7 @@ class LimitPrediction:
     def sentence(self) -> str:
         """The prediction in words."""
         first = self.frame.iloc[0]
-        values = {
+        values: dict[str, Value] = {
             "reduction": self.reduction,
             "limit": Estimate(self.limit, self.lower, self.upper),
             "law": self.law,

@@ -99,17 +99,22 @@ class MeanCurve:
         curve = basis(unit) @ self.coefficients(members)[1 + self.terms.size :]
         return float(scale.centre + scale.half_range * unit[curve.argmin()])
 
-    def coefficients(self, members: BoolArray) -> FloatArray:
-        """Return the coefficients of the mean curve through these recipes, shape (p,)."""
+    def coefficients(self, members: BoolArray, residual: FloatArray | None = None) -> FloatArray:
+        """Return the coefficients of the mean curve through these recipes, shape (p,).
+
+        `residual` (n,): what outliers are first told by; by default residuals of normal noise.
+        """
         design, drop, scale = self.points.design[members], self.points.rows.drop[members], self.scale[members]
         found = self._solve(design, drop, 1.0 / scale**2)
         if self.noise == "normal":
             return found
+        away = drop - design @ found if residual is None else residual[members]
         for _ in range(ROUNDS):
-            weight, excess = self._expected(drop - design @ found, scale)
+            weight, excess = self.expected(away, scale)
             last, found = found, self._solve(design, drop - excess, weight / scale**2)
             if np.abs(found - last).max() < SMALL:
                 break
+            away = drop - design @ found
         return found
 
     def _solve(self, design: FloatArray, drop: FloatArray, precision: FloatArray) -> FloatArray:
@@ -117,9 +122,10 @@ class MeanCurve:
         rows = replace(self.points.regime, replicates=np.ones(1), xx=sums[:, :-1, :-1], xy=sums[:, :-1, -1])
         return np.asarray(coefficient_posterior(rows, self.hyper)[0][0])
 
-    def _expected(self, residual: FloatArray, scale: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return each recipe's weight and expected exponential part, given its residual."""
-        assert self.shape is not None
+    def expected(self, residual: FloatArray, scale: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return each recipe's weight and expected exponential part under the noise, given its residual, (n,) each."""
+        if self.shape is None:
+            return np.ones_like(residual), np.zeros_like(residual)
         if self.noise == "student":
             weight = (self.shape + 1.0) / (self.shape + (residual / scale) ** 2)
             return weight, np.zeros_like(residual)

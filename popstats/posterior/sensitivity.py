@@ -1,4 +1,4 @@
-"""Whether the results lean on the priors: power scaling.
+"""How sensitive the results are to the priors: power scaling.
 
 The priors of the hyperparameters, or the likelihood, are raised to a power near 1; draws are re-weighted instead of
 refitting, and the change of each result is the cumulative Jensen-Shannon distance between its distributions.

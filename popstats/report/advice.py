@@ -31,6 +31,7 @@ from popstats.words import (
     regime_names,
     sentence,
     sentences,
+    span_words,
 )
 
 #: What the reader is told that mCB is.
@@ -106,13 +107,12 @@ def _by_widths(analysis: Analysis, advised: Recommendations) -> str:
     if not clear:
         return "Train the recommended widths beside uniform pruning: no predicted gain over it is clear."
     most = max(clear, key=lambda r: float(advised[r].gain))
-    gains = list(dict.fromkeys(number(advised[r].gain) for r in sorted(clear, key=lambda r: advised[r].gain)))
     interval = f"{INTERVAL_WORDS} {interval_words(advised[most].gain_lower, advised[most].gain_upper)}"
     largest = f"largest {place([most])}: {interval}" if len(clear) > 1 else interval
     rest = "" if len(clear) == len(advised) else " Elsewhere no gain over uniform pruning is clear."
     return (
         f"Use the recommended widths {_where(analysis, clear)}: predicted to drop "
-        f"{' to '.join(dict.fromkeys([gains[0], gains[-1]]))} points less than uniform pruning ({largest}).{rest}"
+        f"{span_words([advised[r].gain for r in clear])} points less than uniform pruning ({largest}).{rest}"
     )
 
 
@@ -170,22 +170,17 @@ def _aim(analysis: Analysis, regime: str, named: bool = False) -> str:
 
     Where that interval is far wider than the stretches, they would promise what is not known: the best comes first.
     """
-    row = analysis.optima[regime]
+    row, regions = analysis.optima[regime], analysis.by_label[regime].stretches
     where = f" at {regime_name(regime)}" if named else ""
+    loose = math.log(row.mcb_upper / row.mcb_lower) > LOOSE * sum(math.log(b / a) for a, b in regions)
     interval = f"{INTERVAL_WORDS} {interval_words(row.mcb_lower, row.mcb_upper)}"
     if analysis.by_label[regime].regions:
         return (
             f"{near_words(analysis, regime)}{where} (two near-optimal ranges, with worse values in between)"
         )
-    if _is_loose(analysis, regime):
+    if loose:
         return f"{number(row.mcb)}{where} (known roughly: {interval})"
     return f"{near_words(analysis, regime)}{where} (best {number(row.mcb)}, {interval})"
-
-
-def _is_loose(analysis: Analysis, regime: str) -> bool:
-    row = analysis.optima[regime]
-    near = sum(math.log(high / low) for low, high in analysis.by_label[regime].stretches)
-    return math.log(row.mcb_upper / row.mcb_lower) > LOOSE * near
 
 
 def _ruled_out(regime: RegimePosterior) -> tuple[Span, ...]:

@@ -50,7 +50,7 @@ def _summary(verdicts: list[Verdict], axis: str) -> str:
     for outcome in _OUTCOMES:
         regimes = [v.regime for v in each if v.outcome == outcome]
         if len(regimes) == len(each):
-            where = "the one regime" if len(each) == 1 else f"all {len(each)} regimes"
+            where = {1: "the one regime", 2: "both regimes"}.get(len(each), f"all {len(each)} regimes")
             return f"{outcome.capitalize()} in {where}.{''.join(over_all)}"
         if regimes:
             parts.append(f"{outcome} at {regime_names(regimes)}")

@@ -28,7 +28,6 @@ from popstats.figures.theme import SPACE_MARKS
 from popstats.findings import Span
 from popstats.judgement.analysis import Analysis, estimate, rows_of
 from popstats.judgement.judge import analyse
-from popstats.population.table import Population
 from popstats.posterior.fit import Fit
 from popstats.posterior.optimum import OptimumDraws
 from popstats.report.alerts import alerts, caveats, weak_words
@@ -101,7 +100,11 @@ def comparison_content(fits: Sequence[Fit], *, command: str | None = None) -> Re
         kind="Comparison of populations",
         title=join_words([n.name for n in named]),
         advice=_answer(named, compared),
-        facts=tuple(_sizes(n.name, n.analysis.fit.population) for n in named),
+        facts=tuple(
+            (f"trainings of {n.name}, original {number(p.original.accuracy)} %", count(len(p)))
+            for n in named
+            for p in [n.analysis.fit.population]
+        ),
         axis_words=named[0].analysis.axis_words,
         thresholds=threshold_words(named[0].analysis.verdicts[0].thresholds),
         alerts=tuple(Alert(a.level, f"{n.name}: {a.text}") for n in named for a in _alerts(n.analysis)),
@@ -116,11 +119,6 @@ def _alerts(analysis: Analysis) -> tuple[Alert, ...]:
     known = caveats(analysis)
     weak = weak_words(known)
     return (*((Alert("warn", weak),) if weak else ()), *alerts(analysis, known))
-
-
-def _sizes(name: str, population: Population) -> tuple[str, str]:
-    accuracy = number(population.original.accuracy)
-    return f"trainings of {name}, original {accuracy} %", count(len(population))
 
 
 def _named(fits: Sequence[Fit]) -> list[_Named]:

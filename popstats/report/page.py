@@ -197,7 +197,8 @@ def _specifications(content: ReportContent) -> str:
 def vega_bundle() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script; bundling takes seconds, so it is kept in the user's cache."""
     name = f"{version('vl-convert-python')}-{vl_convert.get_vegalite_versions()[-1]}"
-    cached = _cache_folder() / f"vega-bundle-{name}.js"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    cached = cache / "popstats" / f"vega-bundle-{name}.js"
     if cached.is_file():
         return cached.read_text(encoding="utf-8")
     bundle = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
@@ -205,11 +206,6 @@ def vega_bundle() -> str:
         cached.parent.mkdir(parents=True, exist_ok=True)
         _write(cached, bundle.encode())
     return bundle
-
-
-def _cache_folder() -> Path:
-    given = os.environ.get("XDG_CACHE_HOME")
-    return Path(given or os.path.expanduser("~/.cache")) / "popstats"
 
 
 def _environment() -> Environment:

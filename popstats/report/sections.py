@@ -346,11 +346,17 @@ def diagnostic_section(analysis: Analysis) -> Section:
         sentence = (
             "The fit passes its own diagnostics." if fit.convergence.ok else "The diagnostics reject the fit."
         )
+    priors = Table.by_column([v for v in analysis.verdicts if np.isfinite(v.prior_probability)], {
+        "claim": lambda v: v.conjecture,
+        "removed": lambda v: regime_name(v.regime),
+        "prior probability": lambda v: probability(v.prior_probability),
+        "posterior probability": lambda v: probability(v.probability),
+    })  # fmt: skip
     tables = (
         ("Checks of the draws", _checks(fit.convergence.table)),
         ("Residuals", _noise(analysis)),
         *check_tables(analysis),
-        ("Prior and posterior probability of each claim", _prior_probabilities(analysis)),
+        ("Prior and posterior probability of each claim", priors),
         ("Prior distributions", Table.of(fit.priors)),
     )
     return Section(
@@ -394,13 +400,4 @@ def _noise(analysis: Analysis) -> Table:
         "seed sd": lambda r: number(r.seed_sd),
         "share of seeds in the variance": lambda r: percent(r.seed_share, 0),
         "ratio of sds at the ends of the range": ratio,
-    })  # fmt: skip
-
-
-def _prior_probabilities(analysis: Analysis) -> Table:
-    return Table.by_column([v for v in analysis.verdicts if np.isfinite(v.prior_probability)], {
-        "claim": lambda v: v.conjecture,
-        "removed": lambda v: regime_name(v.regime),
-        "prior probability": lambda v: probability(v.prior_probability),
-        "posterior probability": lambda v: probability(v.probability),
     })  # fmt: skip

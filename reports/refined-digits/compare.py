@@ -1,6 +1,6 @@
 """Whether refining a recipe space helps: the comparison in reports/refined-digits, made anew from a pilot.
 
-`python tools/refined_comparison.py [PILOT]` does all of it (default: the shipped digits-resnet8): fits the fine-tuned
+`python reports/refined-digits/compare.py [PILOT]` does all of it (default: the shipped digits-resnet8): fits the fine-tuned
 part of the pilot at 92 %, refines it both ways, trains new recipes of the whole space and of both refined ones in one
 run on the same original network, and writes reports/refined-digits. 300 trainings; the same command again continues.
 `--refine-only` writes the spaces and the plan's dry run, and trains nothing.
@@ -80,11 +80,11 @@ def described(found: pd.DataFrame) -> list[str]:
 
 
 def moved(found: pd.DataFrame, spaces: dict[str, popstats.RefinedSpace]) -> list[str]:
-    """Return the table of what each refined space promised and gained at equal MACs."""
+    """Return the table of each refined space's predicted and measured gain at equal MACs."""
     whole = found[found["space"] == WHOLE]
     lines = [
-        "| against the whole space | promised | came, at equal MACs | probability of a gain | share under the whole "
-        "space's median |",
+        "| against the whole space | predicted gain | measured gain, at equal MACs | probability of a gain | share under "
+        "the whole space's median |",
         "|---|---|---|---|---|",
     ]
     median = float(whole["drop"].median())

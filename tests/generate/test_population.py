@@ -252,6 +252,35 @@ def test_whoever_waits_for_another_process_says_so(tmp_path, capsys):
     claims.close()
 
 
+HOPELESS = TINY.replace("learning_rate = 0.05", "learning_rate = 1e30")
+
+
+def hopeless(tmp_path: Path, tiny_run: Path, plan: str, *options: str) -> tuple[RunFolder, str]:
+    """Run a plan in which every training diverges, on the tiny run's original; return the folder and what it said."""
+    (tmp_path / "plan.toml").write_text(plan)
+    shutil.copytree(tiny_run / "original", tmp_path / "run" / "original")
+    done = run(tmp_path / "run", "--workers", "1", *options, plan=tmp_path / "plan.toml")
+    assert done.returncode == BAD_INPUT, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Next:" not in done.stdout
+    return RunFolder(tmp_path / "run"), done.stderr
+
+
+def test_a_run_in_which_nothing_succeeds_stops_after_ten_failures_of_one_kind(tmp_path, tiny_run):
+    folder, said = hopeless(tmp_path, tiny_run, HOPELESS.replace("count = 3", "count = 10"))
+    assert "no training of this run has succeeded, and 10 failed in the same way: the loss is nan" in said
+    assert 10 <= len(folder.finished()) < 40
+    table = pq.read_table(folder.population_path).to_pylist()
+    assert len(table) == len(folder.finished())
+    assert {row["status"] for row in table} == {"failed"}
+
+
+def test_a_short_run_in_which_nothing_succeeds_ends_with_the_reason(tmp_path, tiny_run):
+    folder, said = hopeless(tmp_path, tiny_run, HOPELESS.replace("count = 3", "count = 1"))
+    assert "all 4 trainings failed, most of them because: the loss is nan" in said
+    assert len(folder.finished()) == 4
+
+
 def test_status_reads_only(tmp_path, tiny_run, capsys):
     folder = tmp_path / "run"
     shutil.copytree(tiny_run, folder)

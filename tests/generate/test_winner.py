@@ -36,6 +36,16 @@ def found(tmp_path_factory, tiny_plan) -> Path:
     return folder
 
 
+def test_a_search_in_which_nothing_succeeds_ends_with_the_reason(tmp_path, tiny_plan, capsys):
+    plan, folder = tmp_path / "plan.toml", tmp_path / "run"
+    plan.write_text(tiny_plan.read_text().replace("learning_rate = 0.05", "learning_rate = 1e30"))
+    assert main([str(plan), *OPTIONS, "--workers", "1", "--out", str(folder)]) == BAD_INPUT
+    said = capsys.readouterr()
+    assert "all 4 trainings failed, most of them because: the loss is nan" in said.err
+    assert "Rerun the command" not in said.out
+    assert not (folder / "winner.safetensors").exists()
+
+
 def test_rounds_come_from_what_is_finished_and_fresh_seeds_confirm(found):
     folder = RunFolder(found)
     trainings = folder.read_worklist()

@@ -69,7 +69,7 @@ def test_judge_prints_the_answer_the_alerts_and_a_line_a_regime(saved, capsys):
     assert lines[0].startswith("Fit of 'simulated-quadratic'")
     assert out.index("What to do: ") < out.index("python -m popstats refine TABLE --regime")
     assert out.index("Read first:") < out.index("C3a  There is an optimal") < out.index("C1   At a given")
-    assert out.count("with a supported best mCB (C3a); 4 are needed.") == 1
+    assert out.count("C3a is supported in 1 regime; 4 are needed.") == 1
     assert "  not assessable, over all regimes: The table has no widths." in lines
     assert "Supported: posterior probability ≥ 0.95" in out
 
@@ -207,7 +207,7 @@ def test_a_rejected_fit_is_said_first_by_fit_and_judge(saved, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "REJECTED by its diagnostics" in out.splitlines()[0]
     assert out.index("What to do: ") < out.index("Read first:") < out.index("C3a  There is")
-    assert "\n  not assessable, 50 % and 80 %: The grid does not resolve the posterior" in out
+    assert "\n  not assessable, 50 and 80 %: The grid does not resolve the posterior" in out
     assert main(["fit", str(rejected)]) == REJECTED
     out = capsys.readouterr().out
     assert "REJECTED by its diagnostics" in out.splitlines()[0]

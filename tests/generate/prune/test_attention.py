@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import generate
 from generate.inputs.networks import without_fast_attention
 from generate.prune.attention import HeadAttention, at, open_attention
-from generate.run.statement import layer_channels
+from generate.run.statement import kept_channels
 from popstats.errors import PlanError
 from tests.generate.prune.transformers import (
     CLASSES,
@@ -163,7 +163,7 @@ def test_a_subnetwork_is_loaded_with_its_heads(name, tmp_path):
     widths = [len(kept[group.name]) for group in groups]
     recipe = {
         "widths": {group.name: width for group, width in zip(groups, widths, strict=True)},
-        "layers": layer_channels(open_attention(copy.deepcopy(network)), groups, widths),
+        "layers": kept_channels(open_attention(copy.deepcopy(network)), groups, widths),
     }
     (tmp_path / "recipe.json").write_text(json.dumps(recipe))
     save_file(small.state_dict(), tmp_path / "weights.safetensors")

@@ -207,7 +207,7 @@ def test_another_users_folder_is_a_sentence(open_folder):
         without_privileges(),
         pytest.raises(RunFolderError, match=r"run cannot be read \(Permission denied\)"),
     ):
-        made.check_readable()
+        made.finished()
     made.path.chmod(0o755)
     (made.path / "plan.json").write_text("{}")
     (made.path / "plan.json").chmod(0o600)

@@ -12,14 +12,19 @@ from generate.inputs.images import ImageSet, Split
 from generate.inputs.networks import build_network
 from generate.plan import ImagesPlan, TrainingSettings
 from generate.train.loop import (
+    ADAMW_RATE,
+    CLIPPED_NORM,
     RECALIBRATION_IMAGES,
     DivergenceError,
     Evaluation,
+    _optimizer,
     check_learned,
     evaluate,
     fresh_weights,
     images_seen,
+    is_transformer,
     learning_rates,
+    peak_rate,
     recalibrate,
     train,
     training_epochs,
@@ -149,7 +154,8 @@ def test_accuracy_over_shifts_is_the_mean_of_the_accuracies_of_shifted_images(di
     network = small_network(digits)
     shifted = evaluate(network, digits, digits.validation, device=CPU, shift=1)
     plain = evaluate(network, digits, digits.validation, device=CPU)
-    assert shifted.n == plain.n == 100
+    assert shifted.n == plain.n == len(shifted.by_image) == 100
+    assert shifted.by_image.mean() == pytest.approx(shifted.accuracy)
     # Accuracies are multiples of one image, and of one image in nine views.
     assert round(plain.accuracy * 1) == pytest.approx(plain.accuracy)
     assert round(shifted.accuracy * 9) == pytest.approx(shifted.accuracy * 9)
@@ -192,3 +198,44 @@ def test_a_budget_in_macs_is_spent_by_a_training(digits):
     settings = TrainingSettings(epochs=99, training_macs=3 * 1000 * 100 * 2, batch_size=25)
     train(network, digits, settings, macs=1000, seed=0, device=CPU)
     assert len(steps) == 2 * 4
+
+
+def small_transformer(digits: ImageSet) -> nn.Module:
+    return build_network("digits_vit", classes=10, input_shape=digits.input_shape, width=16)
+
+
+def test_adamw_trains_transformers_and_spares_norms_tokens_and_positions(digits):
+    network = small_transformer(digits)
+    optimizer = _optimizer(network, TrainingSettings(weight_decay=0.05), CPU)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    decayed, spared = ({id(p) for p in group["params"]} for group in optimizer.param_groups)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.05, 0.0]
+    names = {name for name, p in network.named_parameters() if id(p) in decayed}
+    assert "positions" not in names
+    assert names == {n for n, p in network.named_parameters() if p.dim() > 1 and n != "positions"}
+    assert len(decayed) + len(spared) == len(list(network.parameters()))
+
+
+def test_a_rate_for_sgd_is_lowered_for_transformers_alone(digits):
+    plain, vit = small_network(digits), small_transformer(digits)
+    assert (is_transformer(plain), is_transformer(vit)) == (False, True)
+    assert peak_rate(plain, TrainingSettings(learning_rate=0.1)) == 0.1
+    assert peak_rate(vit, TrainingSettings(learning_rate=0.1)) == ADAMW_RATE
+    assert peak_rate(vit, TrainingSettings(learning_rate=1e-4)) == 1e-4
+
+
+def test_gradients_of_transformers_are_clipped(digits):
+    network = small_transformer(digits)
+    nn.init.normal_(network.classifier.weight, std=100.0)
+    train(network, digits, TrainingSettings(epochs=1, batch_size=100), macs=1, seed=0, device=CPU)
+    norm = torch.stack([p.grad.norm() for p in network.parameters()]).norm()
+    assert float(norm) == pytest.approx(CLIPPED_NORM, rel=1e-3)
+
+
+def test_fresh_weights_of_a_transformer_follow_the_seed_alone(digits):
+    one, other = small_transformer(digits), small_transformer(digits)
+    assert not torch.equal(one.positions, other.positions)
+    fresh_weights(one, 3)
+    fresh_weights(other, 3)
+    for name, values in one.state_dict().items():
+        assert torch.equal(values, other.state_dict()[name]), name

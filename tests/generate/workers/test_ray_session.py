@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from generate.run.folder import RunFolder
-from generate.workers.ray_session import in_own_process, interrupts_as_wishes
+from generate.workers.ray_session import first_interrupt_noted, in_own_process
 from popstats.errors import RunFolderError
 from tests.generate.conftest import run
 
@@ -35,7 +35,7 @@ def gone(folder: Path) -> int:
 
 
 def gone_when_stopped(folder: Path) -> int:
-    with interrupts_as_wishes() as asked_to_stop:
+    with first_interrupt_noted() as asked_to_stop:
         (folder / "working").touch()
         while not asked_to_stop():
             time.sleep(0.01)
@@ -44,7 +44,7 @@ def gone_when_stopped(folder: Path) -> int:
 
 def stopped_when_impatient(folder: Path) -> int:
     try:
-        with interrupts_as_wishes() as asked_to_stop:
+        with first_interrupt_noted() as asked_to_stop:
             (folder / "working").touch()
             while not asked_to_stop():
                 time.sleep(0.01)

@@ -130,7 +130,7 @@ def test_a_tolerated_drop_is_answered_by_the_largest_reduction_that_keeps_it():
 
 
 def test_the_frontier_rises_and_uniform_is_never_clearly_better():
-    frame = popstats.frontier(additive()).frame
+    frame = popstats.frontier(additive())
     assert frame["reduction"].is_monotonic_increasing
     assert (np.diff(frame["drop"]) > -0.25).all()
     assert (frame["gain_upper"] >= 0.0).all()

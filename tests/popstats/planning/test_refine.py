@@ -10,9 +10,10 @@ import pytest
 
 import popstats
 from popstats.errors import FitError, PopulationError
+from popstats.judgement.analysis import Analysis
 from popstats.planning.budget_law import law_at, width_table
 from popstats.planning.recovered_costs import cost_form
-from popstats.planning.refine import Kind
+from popstats.planning.refine import Kind, _curve_gain
 from popstats.planning.search import LEAST_SHARE, Search, Support, share_inside
 from popstats.population.layer_chain import LayerChain, additive_drop
 from popstats.posterior.fit import Fit
@@ -179,6 +180,23 @@ def test_any_budget_between_the_recipes_is_refined(by: Kind) -> None:
     assert (space.target, space.regime) == (0.62, "0.62")
     assert space.gain > 0.0
     assert 0.0 < space.share_kept < 0.9
+
+
+def test_a_range_without_recipes_gains_what_the_curve_says(by_mcb: Fit) -> None:
+    analysis = Analysis(by_mcb)
+    (posterior,) = analysis.regimes
+    ends = float(np.log(1.19)), float(np.log(1.21))
+    log_mcb = by_mcb.population.frame["log_mcb"].to_numpy()
+    far = log_mcb[(log_mcb < ends[0]) | (log_mcb > ends[1])]
+    gain = _curve_gain(posterior, far, *ends, np.random.default_rng(0))
+    expected = 0.8 * ((far / 0.5) ** 2).mean() - 0.8 * (np.log(1.2) / 0.5) ** 2
+    assert np.median(gain) == pytest.approx(expected, abs=0.05)
+
+
+def test_a_budget_with_recipes_on_one_side_only_has_no_curve() -> None:
+    made = popstats.simulate_population("quadratic", regimes=(0.6, 0.8), n=60)
+    with pytest.raises(FitError, match="lie on one side of it"):
+        popstats.refine(popstats.fit(made, draws=100), 0.65)
 
 
 def test_it_displays_itself(chain: Fit) -> None:
