@@ -100,7 +100,9 @@ class TrainingSettings:
     epochs: float = 15.0
     # Budget in multiply-accumulates, 3 x MACs x images seen: narrow networks then get more epochs.
     training_macs: float | None = None
-    learning_rate: float = 0.1  # Peak rate of SGD with Nesterov momentum; of AdamW (at most 0.003) for transformers.
+    learning_rate: float = (
+        0.1  # Peak rate of SGD with Nesterov momentum; of AdamW (at most 0.003) for transformers.
+    )
     # constant | one-cycle (linear up over `warm_up`, linear down to 0) | cosine | steps (a tenth at 50 % and 75
     # %).
     schedule: str = "one-cycle"
