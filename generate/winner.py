@@ -123,6 +123,12 @@ def _search_plan(options: argparse.Namespace, present: Plan | None, device: torc
         if base.search is None or options.network is not None:
             raise PlanError("--reduction is missing: the share of the cost to remove, such as 0.9.")
         return base
+    from generate.train.device import default_workers
+
+    # The number of trainings at a time, where it is known.
+    draws = options.workers or (
+        default_workers(device) if device is not None and options.executor == "local" else None
+    )
     technique = next(iter(sorted(base.techniques)), "fine-tune")
     search = SearchPlan(
         reduction=options.reduction,
@@ -131,9 +137,7 @@ def _search_plan(options: argparse.Namespace, present: Plan | None, device: torc
         confirm=options.confirm,
         baselines=(*BASELINES[:2], *dict.fromkeys(options.baseline)),
         technique="fine-tune" if "fine-tune" in base.retraining else technique,
-        draws=_workers(options, device)
-        if present is None or present.search is None
-        else present.search.draws,
+        draws=draws if present is None or present.search is None else present.search.draws,
         pilot=None if options.pilot is None else str(options.pilot.resolve()),
     )
     table = base.as_dict() | {"recipes": [], "search": vars(search), "keep_weights": "none"}
@@ -142,16 +146,6 @@ def _search_plan(options: argparse.Namespace, present: Plan | None, device: torc
     if options.pilot is not None:
         table["original"]["source"] = str((options.pilot / "original" / "weights.safetensors").resolve())
     return plan_from_dict(table, where="the search")
-
-
-def _workers(options: argparse.Namespace, device: torch.device | None) -> int | None:
-    """Return the number of trainings at a time, where it is known."""
-    from generate.train.device import default_workers
-
-    workers: int | None = options.workers
-    if workers is None and device is not None and options.executor == "local":
-        return default_workers(device)
-    return workers
 
 
 def _base_plan(options: argparse.Namespace) -> Plan:

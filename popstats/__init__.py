@@ -22,7 +22,7 @@ _NAMES = {
     "posterior.comparison": "compare",
     "planning.plan_size": "plan_size",
     "planning.law": "width_law",
-    "judgement.judge": "judge prior_claims",
+    "judgement.judge": "judge",
     "judgement.summary": "summarize",
     "judgement.verdicts": "Verdicts",
     "planning.recommend": "Recommendation frontier recommend",
@@ -37,14 +37,14 @@ __all__ = [
     "ConvergenceError", "Fit", "FitError", "Original", "PlanError", "PopstatsError", "Population",
     "PopulationError", "Recommendation", "RefinedSpace", "Verdicts", "check", "compare", "fit", "frontier", "judge",
     "load_population", "plan_size", "plot_drop", "plot_edf", "plot_explained", "plot_frontier",
-    "plot_limits", "plot_near_optimal", "plot_width_law", "populations", "prior_claims", "pymc_model",
+    "plot_limits", "plot_near_optimal", "plot_width_law", "populations", "pymc_model",
     "recommend", "refine", "simulate_population", "summarize", "width_law", "write_report",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from popstats.errors import ConvergenceError, FitError, PlanError, PopstatsError, PopulationError
     from popstats.inference.pymc_model import pymc_model
-    from popstats.judgement.judge import judge, prior_claims
+    from popstats.judgement.judge import judge
     from popstats.judgement.summary import summarize
     from popstats.judgement.verdicts import Verdicts
     from popstats.planning.law import width_law

@@ -20,7 +20,7 @@ _REDUCTIONS = {"macs": "MACs reduction", "params": "parameter reduction"}
 #: Regime label of a verdict over all regimes.
 ALL = "all"
 #: A claim and its denial in a template.
-_CHOICE = re.compile(r"\[([^|\]]*)\|([^\]]*)\]")
+_CHOICE = re.compile(r"\[([^|\]]*)\|([^|\]]*)(?:\|([^\]]*))?\]")
 #: Every interval of the package, in words.
 INTERVAL_WORDS = "90 % interval"
 
@@ -161,9 +161,9 @@ def clause(finding: Finding, command_line: bool = False) -> str:
 
 def _by_outcome(found: re.Match[str], finding: Finding) -> str:
     """Return what a verdict says of a claim: that it holds, that it does not, or that this is undecided."""
-    claim, denial = found.groups()
+    claim, denial, question = found.groups()
     told = {"supported": claim, "refuted": denial}
-    return told.get(str(finding.values["outcome"]), f"it is undecided whether {claim}")
+    return told.get(str(finding.values["outcome"]), f"it is undecided whether {question or claim}")
 
 
 def _to_try(finding: Finding) -> str:
@@ -326,7 +326,7 @@ QUANTITIES: Mapping[str, tuple[str, str, str]] = {
 }
 
 #: Every kind's template: "kind: template", continued on indented lines; [a|b]: a where the outcome is "supported", b where
-#: it is "refuted", else "it is undecided whether a". "kind supported" has its own words where a claim is supported.
+#: it is "refuted", else "it is undecided whether a" (of [a|b|c]: whether c). "kind supported": words of a supported claim.
 _TEMPLATES = """
 text: {text}
 # What a reader should know about a table.
@@ -475,8 +475,8 @@ S1: {at} [low-STD spaces beat high-STD spaces|low-STD spaces do not beat high-ST
 S1 overall: {at} [low-STD spaces beat high-STD spaces|low-STD spaces do not beat high-STD spaces]: on average over
     {count} regimes their mean drop is {direction} by {change:2} points; from {first:%} to {last:%} reduction the
     advantage goes from {start:2} to {end:2} points, a change of {trend:2}
-R1: {at} [the retraining technique does not move the optimum|the retraining technique moves the optimum]: using one
-    technique's best mCB for another costs {cost:2} points ({optima})
+R1: {at} [the retraining technique does not move the optimum|the retraining technique moves the optimum|the retraining
+    technique moves the optimum]: using one technique's best mCB for another costs {cost:2} points ({optima})
 M1: {at} [mCB explains something that the layer widths do not|mCB adds no predictive power once the layer widths are
     known]: beside {rival} it changes the cross-validated R² by {gain:4}{reach:; }{interaction:. }
 # What a fit's own checks found.

@@ -245,7 +245,7 @@ class Fit(FittedCurves):
 
     @property
     def priors(self) -> pd.DataFrame:
-        """The priors: name, distribution, unit, reason. What they give each claim: `popstats.prior_claims`."""
+        """The priors: name, distribution, unit, reason. What they give each claim: `Verdict.prior_probability`."""
         return flat_priors() if self.settings.curve in PARAMETRIC else self.prior_settings.describe()
 
     @cached_property

@@ -190,7 +190,6 @@ def test_what_is_no_population_is_told_how_to_become_one(what, remedy):
     "function",
     [
         popstats.judge,
-        popstats.prior_claims,
         lambda what: popstats.refine(what, regime=0.5),
         lambda what: popstats.write_report(what, "report.html"),
     ],
