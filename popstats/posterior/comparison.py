@@ -51,15 +51,6 @@ class Comparison:
         return f"<p>{html.escape(self.sentence)}</p>{self.frame.to_html(index=False, float_format=lambda v: f'{v:.4g}')}"
 
 
-@dataclass(frozen=True)
-class _Pointwise:
-    """Leave-one-out results of one fit over all recipes, shapes (n,)."""
-
-    elpd: FloatArray
-    p_loo: FloatArray
-    pareto_k: FloatArray
-
-
 def compare(first: Fit | Mapping[str, Fit], second: Fit | None = None) -> Comparison:
     """Compare fits of the same recipes by PSIS-LOO.
 
@@ -104,11 +95,25 @@ def compare(first: Fit | Mapping[str, Fit], second: Fit | None = None) -> Compar
         _require_same_recipes(a, points[a], b, points[b], fits)
     _require_draws(fits)
     scores = {name: _leave_one_out(fit, points[name]) for name, fit in fits.items()}
-    ordered = sorted(scores, key=lambda name: -scores[name].elpd.sum())
-    frame = pd.DataFrame([_row(name, scores[name], scores[ordered[0]]) for name in ordered])
-    runner_up = frame.iloc[1]
+    ordered = sorted(scores, key=lambda name: -scores[name][0].sum())
+    best = scores[ordered[0]][0]
+    rows = [
+        {
+            "fit": name,
+            "elpd": float(elpd.sum()),
+            "se": _standard_error(elpd),
+            "p_loo": float(p_loo.sum()),
+            "share_bad_k": float((pareto_k > RELIABLE_K).mean()),
+            "difference": float((elpd - best).sum()),
+            "dse": _standard_error(elpd - best),
+            "recipes": elpd.size,
+        }
+        for name in ordered
+        for elpd, pareto_k, p_loo in [scores[name]]
+    ]
+    frame = pd.DataFrame(rows)
     sentence = " ".join(_sentence(frame, i) for i in range(1, len(frame)))
-    return Comparison(frame, -float(runner_up["difference"]), float(runner_up["dse"]), sentence)
+    return Comparison(frame, -float(frame["difference"][1]), float(frame["dse"][1]), sentence)
 
 
 def _named(first: Fit | Mapping[str, Fit], second: Fit | None) -> dict[str, Fit]:
@@ -166,31 +171,18 @@ def _same(p: RegimePoints, q: RegimePoints) -> bool:
     return units and all(x.shape == y.shape and np.allclose(x, y) for x, y in pairs)
 
 
-def _leave_one_out(fit: Fit, points: tuple[RegimePoints, ...]) -> _Pointwise:
+def _leave_one_out(fit: Fit, points: tuple[RegimePoints, ...]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return log density, Pareto k and effective parameters of each recipe left out, (n,) each."""
     from arviz_stats.base import array_stats
 
     picked = thinned(fit, DRAWS)
     blocks = [d for k, p in enumerate(points) for _, d in sample_of(fit, k, picked).log_density(p)]
     elpd, pareto_k, p_loo = array_stats.loo(np.concatenate(blocks), chain_axis=None, draw_axis=-1)
-    return _Pointwise(elpd, p_loo, pareto_k)
+    return elpd, pareto_k, p_loo
 
 
 def _standard_error(values: FloatArray) -> float:
     return float(np.sqrt(values.size * values.var(ddof=1)))
-
-
-def _row(name: str, score: _Pointwise, best: _Pointwise) -> dict[str, object]:
-    difference = score.elpd - best.elpd
-    return {
-        "fit": name,
-        "elpd": float(score.elpd.sum()),
-        "se": _standard_error(score.elpd),
-        "p_loo": float(score.p_loo.sum()),
-        "share_bad_k": float((score.pareto_k > RELIABLE_K).mean()),
-        "difference": float(difference.sum()),
-        "dse": _standard_error(difference),
-        "recipes": difference.size,
-    }
 
 
 def _sentence(frame: pd.DataFrame, position: int) -> str:
