@@ -104,14 +104,16 @@ class TrainingSettings:
     epochs: float = 15.0
     # Budget in multiply-accumulates, 3 x MACs x images seen: narrow networks then get more epochs.
     training_macs: float | None = None
-    learning_rate: float = 0.1  # Peak learning rate of SGD with Nesterov momentum.
+    learning_rate: float = (
+        0.1  # Peak rate of SGD with Nesterov momentum; of AdamW (at most 0.003) for transformers.
+    )
     # constant | one-cycle (linear up over `warm_up`, linear down to 0) | cosine | steps (a tenth at 50 % and 75
     # %).
     schedule: str = "one-cycle"
     # Share of the steps over which the rate rises linearly from 0 (not used by `constant`).
     warm_up: float = 0.2
     batch_size: int = 128  # Images per step.
-    # momentum, weight_decay: Of SGD; weight decay is not applied to batch norm and biases.
+    # momentum, weight_decay: weight decay is not applied to norms and biases, nor to tokens and positions of transformers.
     momentum: float = 0.9
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0  # Probability mass spread over all classes.

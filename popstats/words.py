@@ -466,9 +466,9 @@ C3c: {at} [the original's ratio (mCB = 1) is practically the best|the original's
     costs {cost:2} points more than the best mCB (threshold {limit:g})
 C3d: {at} [the best mCB rises with more aggressive pruning|the best mCB {direction} with more aggressive pruning]:
     from {first:%} to {last:%} reduction it changes by a factor of {change:2} ({count} regimes)
-C4: {at} [the best mCB predicts the limit|the best mCB does not help to predict the limit]: beside a {law} in the
-    remaining cost, it {direction} the error of a left-out regime's predicted limit by {change:3} points ({count}
-    regimes; permutation p = {lucky:2}); a constant alone errs by {constant:3} points
+C4: {at} [the best mCB predicts the limit|the best mCB does not help to predict the limit]: beside the
+    best law in the remaining cost ({law}), it {direction} the error of a left-out regime's predicted limit by
+    {change:3} points ({count} regimes; permutation p = {lucky:2}); a constant alone errs by {constant:3} points
 S1: {at} [low-STD spaces beat high-STD spaces|low-STD spaces do not beat high-STD spaces]: at equal MACs, recipes with
     an STD of the pruning ratios up to {low:2} are {direction} by {change:2} points in their mean drop than those from
     {high:2}; their median drop is {median:2} points {size}
@@ -496,11 +496,11 @@ leans on priors: {at} the priors weigh on the {results}: {why} (sensitivity {sen
 robust to priors: no optimum, near-optimal range or limit leans on the priors: between the priors to the power 0.8 and 1.25
     no median moves by more than {moved:2} standard deviations
 # What the limit follows over regimes.
-limit: the limit at a reduction of {reduction:%1} is {limit:2} points, predicted by a {law} in the remaining cost, which
-    errs by {error:2} points for a regime left out
-limit extrapolated: the limit at a reduction of {reduction:%1}, which lies beyond the fitted regimes, is extrapolated to
-    {limit:2} points by a {law} in the remaining cost; the interval spans the laws that predict left-out regimes about as
-    well
+limit: the limit at a reduction of {reduction:%} is {limit:2} points, predicted by the best law in the remaining cost
+    ({law}), which errs by {error:2} points for a regime left out
+limit extrapolated: the limit at a reduction of {reduction:%}, which lies beyond the fitted regimes, is extrapolated to
+    {limit:2} points by the best law in the remaining cost ({law}); the interval spans all laws that predict left-out
+    regimes about as well
 # What several populations say together.
 pooled quantity: pooled over {populations:population}, the {quantity} is {pooled:2}; in a regime of a new population expect
     {new:2}

@@ -65,7 +65,7 @@ def test_a_fit_predicts_the_limit_of_a_budget_not_trained(fit):
     assert found.lower <= 0.3 - 1.5 * np.log(0.25) <= found.upper
     assert found.upper - found.lower < 0.5
     assert found.frame["law"].tolist() == fit.limit_law.frame["law"].tolist()
-    assert f"by a {found.law} in the remaining cost" in repr(found)
+    assert f"by the best law in the remaining cost ({found.law})" in repr(found)
     assert "formula" in found._repr_html_()
 
 
