@@ -71,31 +71,18 @@ class RegimePosterior:
 
     analysis: Analysis
     k: int  # Position among the fitted regimes.
+    data: RegimeDesign  # What the model saw of the regime.
+    thresholds: Thresholds  # Those of the verdicts.
+    grid: FloatArray  # Values of log mCB over the observed range, shape (G,).
+    drop: FloatArray  # Draws of the expected drop, points, shape (S, G).
+    prior_drop: FloatArray  # The same under the prior, about an arbitrary level.
 
-    @property
-    def data(self) -> RegimeDesign:
-        """What the model saw of the regime."""
-        return self.analysis.fit.fitted[self.k]
-
-    @property
-    def thresholds(self) -> Thresholds:
-        """Those of the verdicts."""
-        return self.analysis.thresholds
-
-    @property
-    def grid(self) -> FloatArray:
-        """Values of log mCB over the observed range, shape (G,)."""
-        return np.asarray(self.analysis.fit.grid[self.k])
-
-    @property
-    def drop(self) -> FloatArray:
-        """Draws of the expected drop, points, shape (S, G)."""
-        return self.analysis.fit.expected_drop[:, self.k]
-
-    @property
-    def prior_drop(self) -> FloatArray:
-        """The same under the prior, about an arbitrary level."""
-        return self.analysis.fit.prior_drop[:, self.k]
+    @classmethod
+    def of(cls, analysis: Analysis, k: int) -> RegimePosterior:
+        """Read the k-th fitted regime of an analysis."""
+        fit = analysis.fit
+        drops = fit.expected_drop[:, k], fit.prior_drop[:, k]
+        return cls(analysis, k, fit.fitted[k], analysis.thresholds, fit.grid[k], *drops)
 
     @property
     def mean_curve(self) -> MeanCurve:
@@ -252,7 +239,7 @@ class Analysis:
     @cached_property
     def regimes(self) -> tuple[RegimePosterior, ...]:
         """The fitted regimes."""
-        return tuple(RegimePosterior(self, k) for k in range(len(self.fit.fitted)))
+        return tuple(RegimePosterior.of(self, k) for k in range(len(self.fit.fitted)))
 
     @cached_property
     def mean_curves(self) -> tuple[MeanCurve, ...]:
@@ -501,24 +488,25 @@ def deciding_recipes(regime: RegimePosterior) -> Finding:
     """Return the plan of a population that would decide whether there is an optimum, or that none is in reach."""
     if regime.recipes_to_decide is None:
         return Finding("too many recipes", (regime.label,), {"most": float(TOO_MANY)})
+    return replace(more_recipes(regime.data, count=regime.recipes_to_decide), kind="deciding recipes")
+
+
+def more_recipes(
+    *regimes: RegimeDesign,
+    count: int = PROPOSED_COUNT,
+    techniques: tuple[str, ...] = (),
+    space: str = "stratified",
+) -> Finding:
+    """Return the plan of a population that would tell, retrained by these techniques."""
     values: dict[str, Value] = {
-        "axis": regime.data.axis,
-        "count": regime.recipes_to_decide,
-        "space": "stratified",
+        "axis": regimes[0].axis,
+        "count": count,
+        "space": "" if techniques else space,
+        "retraining": techniques,
     }
-    return Finding("deciding recipes", (f"{regime.data.target:g}",), values)
+    return Finding("more recipes", tuple(f"{regime.target:g}" for regime in regimes), values)
 
 
 def twice_the_recipes(regime: RegimeDesign) -> Finding:
     """Return the plan of a population of twice the regime's recipes."""
-    values: dict[str, Value] = {"axis": regime.axis, "count": 2 * regime.n_recipes, "space": "stratified"}
-    return Finding("twice the recipes", (f"{regime.target:g}",), values)
-
-
-def more_recipes(
-    regime: RegimeDesign, count: int = PROPOSED_COUNT, techniques: tuple[str, ...] = ()
-) -> Finding:
-    """Return the plan of a population that would tell, retrained by these techniques."""
-    space = "" if techniques else "stratified"
-    values: dict[str, Value] = {"axis": regime.axis, "count": count, "space": space, "retraining": techniques}
-    return Finding("more recipes", (f"{regime.target:g}",), values)
+    return replace(more_recipes(regime, count=2 * regime.n_recipes), kind="twice the recipes")

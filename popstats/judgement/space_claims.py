@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -15,7 +14,6 @@ from popstats.findings import Finding, Value
 from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import interval
 from popstats.judgement.analysis import (
-    PROPOSED_COUNT,
     Analysis,
     Effect,
     RegimePosterior,
@@ -32,6 +30,8 @@ from popstats.posterior.fit import fit
 
 #: The low-STD and the high-STD space: the outer thirds of a regime's recipes.
 OUTER = 1.0 / 3.0
+#: Retraining techniques of a proposed comparison, where the table names fewer than two.
+TWO_TECHNIQUES = ("fine-tune", "scratch")
 
 
 def judge_widths_beyond(analysis: Analysis) -> list[Verdict]:
@@ -174,7 +174,11 @@ def judge_retraining(analysis: Analysis) -> list[Verdict]:
     if len(named) < 2:
         held = f"only {named[0]!r}" if named else "no column retraining"
         why = Finding("one technique", (), {"held": held, "unnamed": _unnamed(analysis) if named else ()})
-        return [analysis.not_assessable("R1", None, why, (_with_techniques(analysis.fit.regimes, ()),))]
+        return [
+            analysis.not_assessable(
+                "R1", None, why, (more_recipes(*analysis.fit.regimes, techniques=TWO_TECHNIQUES),)
+            )
+        ]
     member = analysis.fit.recipes.assigned.index >= 0
     present = population.table["retraining"][member].dropna().unique()
     alone = {str(name): _technique(analysis, str(name)) for name in present}
@@ -186,15 +190,6 @@ def _unnamed(analysis: Analysis) -> tuple[Finding, ...]:
     table = analysis.fit.population.table
     missing = int(table["retraining"].isna().sum())
     return (Finding("unnamed techniques", (), {"missing": missing, "whole": len(table)}),) if missing else ()
-
-
-def _with_techniques(
-    regimes: Sequence[RegimeDesign], techniques: tuple[str, ...], count: int = PROPOSED_COUNT
-) -> Finding:
-    """Return the plan of a population retrained in several ways."""
-    named = techniques if len(techniques) > 1 else ("fine-tune", "scratch")
-    values: dict[str, Value] = {"axis": regimes[0].axis, "count": count, "retraining": named}
-    return Finding("more recipes", tuple(f"{r.target:g}" for r in regimes), values)
 
 
 def _technique(analysis: Analysis, name: str) -> Analysis:
@@ -218,9 +213,10 @@ def _moved(analysis: Analysis, alone: dict[str, Analysis], regime: RegimeDesign)
     both = {name: r for name, r in found.items() if r is not None}
     if len(both) < 2:
         why = Finding("few techniques here", (), {"held": ", ".join(both) or "none"})
-        return analysis.not_assessable("R1", regime, why, (_with_techniques([regime], tuple(alone)),))
+        named = tuple(alone) if len(alone) > 1 else TWO_TECHNIQUES
+        return analysis.not_assessable("R1", regime, why, (more_recipes(regime, techniques=named),))
     if not any(r.outcome == "supported" for r in both.values()):
-        remedy = _with_techniques([regime], tuple(both), 2 * regime.n_recipes)
+        remedy = more_recipes(regime, count=2 * regime.n_recipes, techniques=tuple(both))
         return analysis.not_assessable("R1", regime, Finding("no optimum of technique"), (remedy,))
     pairs = list(combinations(both.values(), 2))
     regret = np.array([exchange_regret(a.grid, a.drop, b.grid, b.drop) for a, b in pairs]).max(axis=0)
@@ -235,7 +231,7 @@ def _moved(analysis: Analysis, alone: dict[str, Analysis], regime: RegimeDesign)
     )
     said = Finding("R1", (), {"cost": estimate(regret), "optima": optima})
     return analysis.verdict(
-        "R1", regime, effect, said, _unnamed(analysis), (_with_techniques([regime], tuple(both)),)
+        "R1", regime, effect, said, _unnamed(analysis), (more_recipes(regime, techniques=tuple(both)),)
     )
 
 

@@ -7,7 +7,14 @@ import numpy as np
 from popstats.arrays import FloatArray
 from popstats.findings import Finding, Value, merge
 from popstats.inference.draws import interval
-from popstats.judgement.analysis import PROPOSED_COUNT, Analysis, Effect, RegimePosterior, estimate
+from popstats.judgement.analysis import (
+    PROPOSED_COUNT,
+    Analysis,
+    Effect,
+    RegimePosterior,
+    estimate,
+    more_recipes,
+)
 from popstats.judgement.verdicts import Verdict
 from popstats.posterior.limit_law import compare_laws
 
@@ -42,7 +49,7 @@ def judge_trend(analysis: Analysis) -> Verdict:
         "change": estimate(np.exp(change)),
         "count": len(regimes),
     }
-    more = tuple(_more_recipes(analysis, (r.label,), 2 * r.data.n_recipes) for r in regimes)
+    more = tuple(more_recipes(r.data, count=2 * r.data.n_recipes, space="") for r in regimes)
     return analysis.verdict("C3d", None, effect, Finding("C3d", (), values), (), merge(more))
 
 
@@ -74,7 +81,7 @@ def judge_limit(analysis: Analysis) -> Verdict:
         "lucky": lucky,
         "constant": _constant_error(middle),
     }
-    remedy = _more_recipes(analysis, PROPOSED_REGIMES)
+    remedy = _more_regimes(analysis)
     return analysis.verdict("C4", None, effect, Finding("C4", (), values), (), (remedy,))
 
 
@@ -87,11 +94,12 @@ def _too_few(analysis: Analysis, conjecture: str, needed: int) -> Verdict | None
         return None
     where = tuple(r.label for r in held)
     why = Finding("few regimes with optimum", where, {"held": len(held), "needed": needed})
-    return analysis.not_assessable(conjecture, None, why, (_more_recipes(analysis, PROPOSED_REGIMES),))
+    return analysis.not_assessable(conjecture, None, why, (_more_regimes(analysis),))
 
 
-def _more_recipes(analysis: Analysis, labels: tuple[str, ...], count: int = PROPOSED_COUNT) -> Finding:
-    return Finding("more recipes", labels, {"axis": analysis.fit.regime_axis, "count": count})
+def _more_regimes(analysis: Analysis) -> Finding:
+    values: dict[str, Value] = {"axis": analysis.fit.regime_axis, "count": PROPOSED_COUNT}
+    return Finding("more recipes", PROPOSED_REGIMES, values)
 
 
 def aggressiveness(regimes: tuple[RegimePosterior, ...]) -> FloatArray:
