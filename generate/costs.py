@@ -17,9 +17,9 @@ from generate.recipes.feasible import FeasibleRange, feasible_range
 from popstats.errors import BAD_INPUT, PlanError, PopstatsError
 
 MAP_REDUCTIONS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-
-
 CHART_SUFFIXES = (".html", ".json", ".png", ".svg", ".pdf")
+# Where it is not 3x224x224; the last stages of Inception do not fit smaller maps than its own.
+USUAL_INPUTS = {"inception_v3": "3x299x299", "cifar": "3x32x32", "digits": "1x8x8"}
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "network", metavar="NETWORK", help="cifar_resnet20, a torchvision name, module:factory"
     )
-    parser.add_argument("--input", metavar="CxHxW", help="size of one input (3x224x224; 3x32x32 for cifar_*)")
-    parser.add_argument("--classes", type=int, help="number of classes (1000; 10 for cifar_*)")
+    parser.add_argument(
+        "--input",
+        metavar="CxHxW",
+        help="size of one input (3x224x224; 3x32x32 for cifar_*, 1x8x8 for digits_*)",
+    )
+    parser.add_argument("--classes", type=int, help="number of classes (1000; 10 for cifar_* and digits_*)")
     parser.add_argument("--keep", action="append", default=[], metavar="LAYER", help="a layer to protect")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="write the feasible map as a picture")
@@ -155,9 +159,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    small = options.network.startswith("cifar_")
-    shape = parse_input_shape(options.input or ("3x32x32" if small else _usual_input(options.network)))
-    classes = options.classes or (10 if small else 1000)
+    kind = options.network.partition("_")[0]
+    shape = parse_input_shape(
+        options.input or USUAL_INPUTS.get(options.network, USUAL_INPUTS.get(kind, "3x224x224"))
+    )
+    classes = options.classes or (10 if kind in USUAL_INPUTS else 1000)
     report = cost_report(options.network, input_shape=shape, classes=classes, keep=options.keep)
     print(json.dumps(report.as_dict(), indent=2) if options.json else report.as_text())
     if options.chart is not None:
@@ -165,12 +171,5 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _usual_input(network: str) -> str:
-    # Inception's own preprocessing; its last stages do not fit smaller maps.
-    return "3x299x299" if network == "inception_v3" else "3x224x224"
-
-
 if __name__ == "__main__":
-    pass
-
     raise SystemExit(main())

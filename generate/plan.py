@@ -54,6 +54,10 @@ DIGITS_TRAINING: dict[str, dict[str, Any]] = {
     "scratch": {"epochs": 24.0, "learning_rate": 0.2, "batch_size": 100},
 }
 
+# What may not change on an existing run folder, and what of a block of recipes may grow.
+FIXED = ("name", "network", "pruning", "images", "original", "seed", "search")
+GROWING = ("regimes", "count", "seeds", "retraining", "baselines")
+
 # He et al. fine-tune at a small constant rate; a tenth of the peak is the usual choice (Liu et al. 2019, arXiv 1810.05270).
 FINE_TUNE_DIVISOR = 10
 
@@ -100,14 +104,16 @@ class TrainingSettings:
     epochs: float = 15.0
     # Budget in multiply-accumulates, 3 x MACs x images seen: narrow networks then get more epochs.
     training_macs: float | None = None
-    learning_rate: float = 0.1  # Peak learning rate of SGD with Nesterov momentum.
+    learning_rate: float = (
+        0.1  # Peak rate of SGD with Nesterov momentum; of AdamW (at most 0.003) for transformers.
+    )
     # constant | one-cycle (linear up over `warm_up`, linear down to 0) | cosine | steps (a tenth at 50 % and 75
     # %).
     schedule: str = "one-cycle"
     # Share of the steps over which the rate rises linearly from 0 (not used by `constant`).
     warm_up: float = 0.2
     batch_size: int = 128  # Images per step.
-    # momentum, weight_decay: Of SGD; weight decay is not applied to batch norm and biases.
+    # momentum, weight_decay: weight decay is not applied to norms and biases, nor to tokens and positions of transformers.
     momentum: float = 0.9
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0  # Probability mass spread over all classes.
@@ -393,34 +399,18 @@ def plan_from_dict(table: Mapping[str, Any], where: str = "plan") -> Plan:
 
 def only_adds(old: Plan, new: Plan) -> bool:
     """Whether `new` holds all of `old` and adds at most recipes, regimes, seeds, techniques or baselines."""
-    if _fixed_parts(old) != _fixed_parts(new):
-        return False
-    if any(new.retraining.get(name) != settings for name, settings in old.retraining.items()):
-        return False
-    return len(new.recipes) >= len(old.recipes) and all(map(_block_only_adds, old.recipes, new.recipes))
-
-
-def _fixed_parts(plan: Plan) -> tuple[object, ...]:
-    """Return what may not change on an existing run folder."""
-    return plan.name, plan.network, plan.pruning, plan.images, plan.original, plan.seed, plan.search
+    fixed = (getattr(old, name) == getattr(new, name) for name in FIXED)
+    same = all(new.retraining.get(name) == settings for name, settings in old.retraining.items())
+    longer = len(new.recipes) >= len(old.recipes)
+    return all(fixed) and same and longer and all(map(_block_only_adds, old.recipes, new.recipes))
 
 
 def _block_only_adds(old: RecipePlan, new: RecipePlan) -> bool:
-    grown = dataclasses.replace(
-        old,
-        regimes=new.regimes,
-        count=new.count,
-        seeds=new.seeds,
-        retraining=new.retraining,
-        baselines=new.baselines,
-    )
-    return (
-        grown == new
-        and new.count >= old.count
-        and new.seeds >= old.seeds
-        and set(new.regimes) >= set(old.regimes)
-        and set(new.retraining) >= set(old.retraining)
-        and set(new.baselines) >= set(old.baselines)
+    pairs = {name: (getattr(old, name), getattr(new, name)) for name in GROWING}
+    grown = dataclasses.replace(old, **{name: later for name, (_, later) in pairs.items()})
+    return grown == new and all(
+        set(later) >= set(held) if isinstance(held, tuple) else later >= held
+        for held, later in pairs.values()
     )
 
 

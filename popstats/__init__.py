@@ -12,80 +12,40 @@ __version__ = "0.1.0"
 
 # Public name -> module. Resolved on first use, so that `import popstats` takes milliseconds and
 # `generate`, which needs only the column declarations, never loads PyMC.
-_HOMES = {
-    "Population": "popstats.population.table",
-    "Original": "popstats.population.table",
-    "load_population": "popstats.population.files",
-    "populations": "popstats.population.files",
-    "simulate_population": "popstats.population.simulate",
-    "fit": "popstats.posterior.fit",
-    "Fit": "popstats.posterior.fit",
-    "pymc_model": "popstats.inference.pymc_model",
-    "compare": "popstats.posterior.comparison",
-    "plan_size": "popstats.planning.plan_size",
-    "width_law": "popstats.planning.law",
-    "judge": "popstats.judgement.judge",
-    "Verdicts": "popstats.judgement.verdicts",
-    "prior_claims": "popstats.judgement.judge",
-    "recommend": "popstats.planning.recommend",
-    "Recommendation": "popstats.planning.recommend",
-    "frontier": "popstats.planning.recommend",
-    "refine": "popstats.planning.refine",
-    "RefinedSpace": "popstats.planning.refine",
-    "plot_drop": "popstats.plots",
-    "plot_edf": "popstats.plots",
-    "plot_explained": "popstats.plots",
-    "plot_frontier": "popstats.plots",
-    "plot_limits": "popstats.plots",
-    "plot_near_optimal": "popstats.plots",
-    "plot_width_law": "popstats.plots",
-    "write_report": "popstats.report.page",
-    "PopstatsError": "popstats.errors",
-    "PopulationError": "popstats.errors",
-    "PlanError": "popstats.errors",
-    "ConvergenceError": "popstats.errors",
-    "FitError": "popstats.errors",
+_NAMES = {
+    "population.table": "Original Population",
+    "population.files": "load_population populations",
+    "population.simulate": "simulate_population",
+    "posterior.fit": "Fit fit",
+    "inference.pymc_model": "pymc_model",
+    "posterior.checks": "check",
+    "posterior.comparison": "compare",
+    "planning.plan_size": "plan_size",
+    "planning.law": "width_law",
+    "judgement.judge": "judge",
+    "judgement.summary": "summarize",
+    "judgement.verdicts": "Verdicts",
+    "planning.recommend": "Recommendation frontier recommend",
+    "planning.refine": "RefinedSpace refine",
+    "plots": "plot_drop plot_edf plot_explained plot_frontier plot_limits plot_near_optimal plot_width_law",
+    "report.page": "write_report",
+    "errors": "ConvergenceError FitError PlanError PopstatsError PopulationError",
 }
+_HOMES = {name: f"popstats.{module}" for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = [
-    "ConvergenceError",
-    "Fit",
-    "FitError",
-    "Original",
-    "PlanError",
-    "PopstatsError",
-    "Population",
-    "PopulationError",
-    "Recommendation",
-    "RefinedSpace",
-    "Verdicts",
-    "compare",
-    "fit",
-    "frontier",
-    "judge",
-    "load_population",
-    "plan_size",
-    "plot_drop",
-    "plot_edf",
-    "plot_explained",
-    "plot_frontier",
-    "plot_limits",
-    "plot_near_optimal",
-    "plot_width_law",
-    "populations",
-    "prior_claims",
-    "pymc_model",
-    "recommend",
-    "refine",
-    "simulate_population",
-    "width_law",
-    "write_report",
-]
+    "ConvergenceError", "Fit", "FitError", "Original", "PlanError", "PopstatsError", "Population",
+    "PopulationError", "Recommendation", "RefinedSpace", "Verdicts", "check", "compare", "fit", "frontier", "judge",
+    "load_population", "plan_size", "plot_drop", "plot_edf", "plot_explained", "plot_frontier",
+    "plot_limits", "plot_near_optimal", "plot_width_law", "populations", "pymc_model",
+    "recommend", "refine", "simulate_population", "summarize", "width_law", "write_report",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from popstats.errors import ConvergenceError, FitError, PlanError, PopstatsError, PopulationError
     from popstats.inference.pymc_model import pymc_model
-    from popstats.judgement.judge import judge, prior_claims
+    from popstats.judgement.judge import judge
+    from popstats.judgement.summary import summarize
     from popstats.judgement.verdicts import Verdicts
     from popstats.planning.law import width_law
     from popstats.planning.plan_size import plan_size
@@ -103,6 +63,7 @@ if TYPE_CHECKING:
     from popstats.population.files import load_population, populations
     from popstats.population.simulate import simulate_population
     from popstats.population.table import Original, Population
+    from popstats.posterior.checks import check
     from popstats.posterior.comparison import compare
     from popstats.posterior.fit import Fit, fit
     from popstats.report.page import write_report

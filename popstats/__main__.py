@@ -82,22 +82,26 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from popstats.words import plural
+
     population = _population(options, options.population)
-    counts = population.frame["regime"].value_counts().sort_index()
+    numbered = population.frame.assign(recipe=population.recipe)
+    counts = numbered.groupby("regime")["recipe"].agg(["size", "nunique"])
     found = {
         "population": population.name,
         "trainings": len(population),
         "networks": int(population.recipe.max()) + 1,
         "failed": len(population.failed),
-        "regimes": {str(label): int(n) for label, n in counts.items()},
+        "regimes": {str(label): int(n) for label, n in counts["size"].items()},
         "mcb": [float(v) for v in population.frame["mcb"].quantile([0.0, 1.0])],
         "groups": list(population.group_names),
         "notes": list(population.notes),
     }
-    numbered = population.frame.assign(recipe=population.recipe)
-    recipes = numbered.groupby("regime")["recipe"].nunique().to_dict()
     lines = [repr(population)[1:-1]]
-    lines += [f"regime {label}: {n:,} trainings of {recipes[label]:,} recipes" for label, n in counts.items()]
+    lines += [
+        f"regime {label}: {plural(n, 'training')} of {plural(m, 'recipe')}"
+        for label, n, m in counts.itertuples()
+    ]
     _say(options, found, "\n".join([*lines, *(f"Note: {note}" for note in population.notes)]))
     return DONE
 
@@ -117,7 +121,7 @@ def _fit(options: argparse.Namespace) -> int:
     found = {
         "population": fit.population.name,
         "ok": fit.convergence.ok,
-        "reasons": list(fit.convergence.reasons),
+        "reasons": sentences(fit.convergence.reasons),
         "alerts": sentences(fit.predictive_checks.alerts, command_line=True) if checked else None,
         "seconds": fit.seconds,
         "optima": optima.assign(
@@ -416,7 +420,7 @@ def _status(fit: Fit) -> int:
         return BAD_INPUT
     if fit.convergence.ok:
         return DONE
-    print(f"The diagnostics reject the fit: {'; '.join(map(str, fit.convergence.reasons))}", file=sys.stderr)
+    print(f"The diagnostics reject the fit. {fit.convergence.sentence}", file=sys.stderr)
     return REJECTED
 
 

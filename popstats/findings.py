@@ -15,7 +15,7 @@ type Kind = Literal[
     # Why a regime has no curve.
     "few recipes", "few recipes of techniques", "one mCB", "mCB follows cost", "one drop",
     # Why a fit cannot be used, and the ways out.
-    "not converged", "fit another way",
+    "not converged", "fit another way", "few draws", "R-hat", "ESS", "divergent", "E-BFMI", "grid edge",
     # Why a claim cannot be assessed, or is withheld.
     "needs optimum", "no optimum", "optimum undecided", "band not reachable", "original not observed", "few outside band",
     "few for halves", "few regimes with optimum", "few for validation", "few for spaces", "one STD", "no common costs",
@@ -35,6 +35,11 @@ type Kind = Literal[
     "not assessable", "C1", "C2", "C3a", "C3b", "C3c", "C3d", "C4", "S1", "S1 overall", "R1", "M1",
     # What a fit's own checks found.
     "heavy tails", "skewed up", "skewed down", "light tails", "far recipe", "wrong coverage", "not uniform", "breaks trend",
+    "leans on priors", "robust to priors",
+    # What the limit follows over regimes.
+    "limit", "limit extrapolated",
+    # What several populations say together.
+    "pooled quantity", "pooled verdicts",
     # What stands against relying on a best mCB.
     "predicts nothing", "winners elsewhere", "envelope elsewhere", "mix moves", "rests on few", "outliers bend", "pooled",
     "misfit",

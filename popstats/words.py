@@ -20,7 +20,7 @@ _REDUCTIONS = {"macs": "MACs reduction", "params": "parameter reduction"}
 #: Regime label of a verdict over all regimes.
 ALL = "all"
 #: A claim and its denial in a template.
-_CHOICE = re.compile(r"\[([^|\]]*)\|([^\]]*)\]")
+_CHOICE = re.compile(r"\[([^|\]]*)\|([^|\]]*)(?:\|([^\]]*))?\]")
 #: Every interval of the package, in words.
 INTERVAL_WORDS = "90 % interval"
 
@@ -161,9 +161,9 @@ def clause(finding: Finding, command_line: bool = False) -> str:
 
 def _by_outcome(found: re.Match[str], finding: Finding) -> str:
     """Return what a verdict says of a claim: that it holds, that it does not, or that this is undecided."""
-    claim, denial = found.groups()
+    claim, denial, question = found.groups()
     told = {"supported": claim, "refuted": denial}
-    return told.get(str(finding.values["outcome"]), f"it is undecided whether {claim}")
+    return told.get(str(finding.values["outcome"]), f"it is undecided whether {question or claim}")
 
 
 def _to_try(finding: Finding) -> str:
@@ -326,7 +326,7 @@ QUANTITIES: Mapping[str, tuple[str, str, str]] = {
 }
 
 #: Every kind's template: "kind: template", continued on indented lines; [a|b]: a where the outcome is "supported", b where
-#: it is "refuted", else "it is undecided whether a". "kind supported" has its own words where a claim is supported.
+#: it is "refuted", else "it is undecided whether a" (of [a|b|c]: whether c). "kind supported": words of a supported claim.
 _TEMPLATES = """
 text: {text}
 # What a reader should know about a table.
@@ -371,6 +371,12 @@ mCB follows cost: mCB follows from the cost; at equal cost it varies by a factor
 one drop: all recipes have the same accuracy drop
 # Why a fit cannot be used, and the ways out.
 not converged: {what}: {reasons}
+few draws: {draws} draws per chain are too few for R-hat and ESS
+R-hat: R-hat up to {worst:3} (must be under {most:g})
+ESS: {kind} ESS down to {least} (must be over {needed})
+divergent: {transitions:divergent transition}
+E-BFMI: E-BFMI {found:2} (must be over {needed:g})
+grid edge: {at} {share:%0} of the posterior lies at the edge of the amplitude grid
 # Why a claim cannot be assessed, or is withheld.
 needs optimum: it needs a best mCB (C3a), and C3a is {outcome}
 no optimum: C3a is refuted, so there is no best mCB inside the observed range
@@ -460,17 +466,17 @@ C3c: {at} [the original's ratio (mCB = 1) is practically the best|the original's
     costs {cost:2} points more than the best mCB (threshold {limit:g})
 C3d: {at} [the best mCB rises with more aggressive pruning|the best mCB {direction} with more aggressive pruning]:
     from {first:%} to {last:%} reduction it changes by a factor of {change:2} ({count} regimes)
-C4: {at} [the best mCB predicts the limit|the best mCB does not help to predict the limit]: with it beside the
-    remaining cost, the error of a left-out regime's predicted limit {direction} by {change:3} points ({count}
-    regimes; permutation p = {lucky:2}); a constant alone errs by {constant:3} points
+C4: {at} [the best mCB predicts the limit|the best mCB does not help to predict the limit]: beside the
+    best law in the remaining cost ({law}), it {direction} the error of a left-out regime's predicted limit by
+    {change:3} points ({count} regimes; permutation p = {lucky:2}); a constant alone errs by {constant:3} points
 S1: {at} [low-STD spaces beat high-STD spaces|low-STD spaces do not beat high-STD spaces]: at equal MACs, recipes with
     an STD of the pruning ratios up to {low:2} are {direction} by {change:2} points in their mean drop than those from
     {high:2}; their median drop is {median:2} points {size}
 S1 overall: {at} [low-STD spaces beat high-STD spaces|low-STD spaces do not beat high-STD spaces]: on average over
     {count} regimes their mean drop is {direction} by {change:2} points; from {first:%} to {last:%} reduction the
     advantage goes from {start:2} to {end:2} points, a change of {trend:2}
-R1: {at} [the retraining technique does not move the optimum|the retraining technique moves the optimum]: using one
-    technique's best mCB for another costs {cost:2} points ({optima})
+R1: {at} [the retraining technique does not move the optimum|the retraining technique moves the optimum|the retraining
+    technique moves the optimum]: using one technique's best mCB for another costs {cost:2} points ({optima})
 M1: {at} [mCB explains something that the layer widths do not|mCB adds no predictive power once the layer widths are
     known]: beside {rival} it changes the cross-validated R² by {gain:4}{reach:; }{interaction:. }
 # What a fit's own checks found.
@@ -484,6 +490,22 @@ far recipe: {at} the largest standardized residual is {largest:1} (expected ≤ 
 wrong coverage: {at} {inside:%0} of the recipes lie inside their 90 % intervals, which are too {too}
 not uniform: {at} the recipes are not spread about the curve as predicted (LOO-PIT values {distance:2} from uniform)
 breaks trend: {at} the limit, {limit:2} points, breaks the trend of the other regimes, which predict {predicted:2}
+leans on priors: {at} the priors weigh on the {results}: {why} (sensitivity {sensitivity:2}); between the priors to the
+    power 0.8 and 1.25, median or interval move by up to {moved:1} standard deviations. Fit again with other priors and
+    report both
+robust to priors: no optimum, near-optimal range or limit leans on the priors: between the priors to the power 0.8 and 1.25
+    no median moves by more than {moved:2} standard deviations
+# What the limit follows over regimes.
+limit: the limit at a reduction of {reduction:%} is {limit:2} points, predicted by the best law in the remaining cost
+    ({law}), which errs by {error:2} points for a regime left out
+limit extrapolated: the limit at a reduction of {reduction:%}, which lies beyond the fitted regimes, is extrapolated to
+    {limit:2} points by the best law in the remaining cost ({law}); the interval spans all laws that predict left-out
+    regimes about as well
+# What several populations say together.
+pooled quantity: pooled over {populations:population}, the {quantity} is {pooled:2}; in a regime of a new population expect
+    {new:2}
+pooled verdicts: C3a is supported in {supported} of {assessable} regimes that can be assessed; by chance alone at most
+    {by_chance:1} would be
 # What stands against relying on a best mCB.
 predicts nothing: it predicts none of the drop that MACs leave open (cross-validated R² {r2:2})
 winners elsewhere: the winners do not lie near the best mCB

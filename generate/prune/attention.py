@@ -142,7 +142,7 @@ def head_sizes(module: nn.Module) -> dict[str, int]:
     return {
         name: value
         for name, value in vars(module).items()
-        if type(value) is int and value > 1 and _HEADS.search(name.lower())
+        if type(value) is int and value > 0 and _HEADS.search(name.lower())
     }
 
 

@@ -29,7 +29,6 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from popstats.errors import PlanError
 
@@ -51,17 +50,15 @@ class RefinedSpec:
         same_target = self.target is None or math.isclose(self.target, target, abs_tol=1e-6)
         if not same_target or self.axis not in (None, axis):
             raise PlanError(
-                f"{where}: refined for a reduction of {self.target} on the axis {self.axis}, used at {target} on "
-                f"{axis}. Use the regime of the file, or refine again."
+                f"{where}: refined for a reduction of {self.target} on the axis {self.axis}, got {target} on {axis}. "
+                "Plan the regime of the file, or refine again."
             )
 
     def bands(self, names: Sequence[str], where: str) -> tuple[Band, ...] | None:
         """Return the bands of kept fractions in the order of `names`; None where none is set."""
-        unknown = [name for name in self.widths if name not in names]
-        if unknown:
+        if unknown := [name for name in self.widths if name not in names]:
             raise PlanError(
-                f"{where}: [refined.widths] names {', '.join(unknown)}; the network's groups are "
-                f"{', '.join(names)}."
+                f"{where}: [refined.widths] names {', '.join(unknown)}; the network's groups are {', '.join(names)}."
             )
         return tuple(self.widths.get(name, (0.0, 1.0)) for name in names) if self.widths else None
 
@@ -76,25 +73,18 @@ def read_refined(path: str) -> RefinedSpec:
     table = content.get("refined")
     if not isinstance(table, dict):
         raise PlanError(f"{where}: expected a table [refined], got {', '.join(content) or 'an empty file'}.")
-    return _spec(table, where)
-
-
-def _spec(table: dict[str, Any], where: str) -> RefinedSpec:
-    kind = table.get("kind", "widths" if "widths" in table else "mcb")
-    if kind not in ("mcb", "widths"):
-        raise PlanError(f"{where}: kind: expected mcb or widths, got {kind!r}.")
-    if kind not in table:
-        raise PlanError(f"{where}: kind = {kind!r} needs `{kind}` in [refined].")
-    axis, target = table.get("axis"), table.get("target")
+    kind, target = table.get("kind", "widths" if "widths" in table else "mcb"), table.get("target")
+    if not isinstance(table.get(kind), {"mcb": list, "widths": dict}.get(str(kind), ())):
+        raise PlanError(
+            f"{where}: expected kind mcb or widths, which needs `mcb` or [refined.widths]; got {kind!r}."
+        )
     if target is not None and not (isinstance(target, int | float) and 0 < target < 1):
         raise PlanError(f"{where}: target: expected a reduction between 0 and 1, got {target!r}.")
     std = _band(table["std"], f"{where}: std", 0, 1) if "std" in table else None
-    if kind == "mcb":
-        return RefinedSpec(axis, target, mcb=_band(table["mcb"], f"{where}: mcb", 0, math.inf), std=std)
-    if not isinstance(table["widths"], dict):
-        raise PlanError(f"{where}: widths: expected a table of group = [low, high], got {table['widths']!r}.")
-    widths = {name: _band(band, f"{where}: widths: {name}", 0, 1) for name, band in table["widths"].items()}
-    return RefinedSpec(axis, target, std=std, widths=widths)
+    mcb = _band(table["mcb"], f"{where}: mcb", 0, math.inf) if kind == "mcb" else None
+    widths = table["widths"] if kind == "widths" else {}
+    bands = {name: _band(band, f"{where}: widths: {name}", 0, 1) for name, band in widths.items()}
+    return RefinedSpec(table.get("axis"), target, mcb, std, bands)
 
 
 def _band(value: object, where: str, lowest: float, highest: float) -> Band:

@@ -16,7 +16,7 @@ from popstats.figures.curve_figures import INTERVALS, MASS_WORDS, measured
 from popstats.inference.draws import INTERVAL_MASS
 from popstats.judgement.analysis import Analysis, rows_of
 from popstats.posterior.predictive import PIT_DISTANCE
-from popstats.posterior.sensitivity import MATTERS, POWERS, THRESHOLD
+from popstats.posterior.sensitivity import MATTERS, THRESHOLD
 from popstats.words import (
     MISSING,
     count,
@@ -31,12 +31,12 @@ from popstats.words import (
 #: Points at which the distribution of the LOO-PIT values is drawn.
 PIT_POINTS = 101
 
-#: Results of the fit as the sensitivity table calls them, in the report's words: in sentences, and in tables.
+#: Results of the fit as the sensitivity table calls them, in the report's words.
 _RESULTS = {
-    "optimum": ("best mCB", "best mCB"),
-    "near_lower": ("lower end of the near-optimal range", "near-optimal from"),
-    "near_upper": ("upper end of the near-optimal range", "near-optimal to"),
-    "limit": ("limit", "limit"),
+    "optimum": "best mCB",
+    "near_lower": "near-optimal from",
+    "near_upper": "near-optimal to",
+    "limit": "limit",
 }
 
 
@@ -127,28 +127,10 @@ def check_paragraphs(analysis: Analysis) -> tuple[str, ...]:
         return ()
     return (
         _predictive_words(analysis),
-        _prior_words(analysis),
+        analysis.fit.prior_sensitivity.sentence,
         "In the table of priors, the sensitivity is how far a result's distribution moves when the priors (or the data) "
         f"count twice as much. A result leans on the priors if that is above {THRESHOLD:g} and its median or an end of its "
         f"interval moves by more than {MATTERS:g} standard deviations.",
-    )
-
-
-def _prior_words(analysis: Analysis) -> str:
-    """Return what leans on the priors, and what to do; results with the same regimes share a clause."""
-    found = analysis.fit.prior_sensitivity
-    leaning = found.frame[found.frame["diagnosis"] != ""]
-    if leaning.empty:
-        return found.sentence
-    clauses = [
-        f"{_RESULTS[str(result)][0]} at {regime_names(rows['regime'].tolist())}"
-        for result, rows in leaning.groupby("quantity", sort=False)
-    ]
-    moved = leaning[["median_change", "lower_change", "upper_change"]].abs().to_numpy().max()
-    return (
-        f"Some results lean on the priors: {'; '.join(clauses)} (between the priors to the power {POWERS[0]:g} and "
-        f"{POWERS[1]:g} they move by up to {number(float(moved), 1)} standard deviations). Before using these, fit again "
-        "with other priors and report both."
     )
 
 
@@ -158,7 +140,7 @@ def _predictive_words(analysis: Analysis) -> str:
     shares = span_words(inside.tolist(), lambda v: percent(v, 0))
     verdict = (
         "The data look like what the model expects."
-        if checks.ok
+        if not checks.alerts
         else "The data do not look like what the model expects, as the alerts at the top of the page say. "
         "Another noise (“student” or “exgaussian”) may fit better; popstats.compare says which of two fits predicts better."
     )
@@ -182,7 +164,7 @@ def check_tables(analysis: Analysis) -> tuple[tuple[str, Table], ...]:
     })  # fmt: skip
     priors = Table.by_column(rows_of(analysis.fit.prior_sensitivity.frame), {
         **removed,
-        "result": lambda r: _RESULTS[r.quantity][1],
+        "result": lambda r: _RESULTS[r.quantity],
         "sensitivity to the priors": lambda r: number(r.prior),
         "to the data": lambda r: number(r.likelihood),
         "median moves, in sd": lambda r: number(r.median_change),
@@ -196,7 +178,7 @@ def check_tables(analysis: Analysis) -> tuple[tuple[str, Table], ...]:
             Table.by_column(rows_of(checks.frame), {**removed, **_shapes()}),
         ),
         (
-            "Each regime's limit, predicted by a line through the other regimes: a surprise near 0 breaks the trend",
+            "Each regime's limit, predicted by the best law through the other regimes: a surprise near 0 breaks the trend",
             limits,
         ),
         ("Prior sensitivity of each result", priors),

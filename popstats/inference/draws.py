@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,8 +12,10 @@ import pandas as pd
 
 from popstats.arrays import FloatArray
 from popstats.errors import ConvergenceError
+from popstats.findings import Finding
 from popstats.inference.data import RegimeDesign
 from popstats.inference.model import CHAINS, COLUMNS, Hyper
+from popstats.words import sentences
 
 #: Mass of every interval of the package; equal-tailed ...
 INTERVAL_MASS = 0.90
@@ -99,29 +101,36 @@ class Convergence:
 
     Attributes
     ----------
-    ok : bool
-        Whether every check passed.
-    reasons : tuple of str
-        What failed, in words; empty if `ok`.
+    reasons : tuple of Finding
+        What failed, as typed facts; empty if every check passed.
     table : pandas.DataFrame
         One row per parameter: r_hat (below 1.01), ess_bulk and ess_tail (above 400), by name and regime.
         For `method="exact"`: the posterior mass at the grid's edge (below 0.01).
     """
 
-    ok: bool
-    reasons: tuple[str, ...]
+    reasons: tuple[Finding, ...]
     table: pd.DataFrame
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check passed."""
+        return not self.reasons
+
+    @property
+    def sentence(self) -> str:
+        """What failed, in words; "ok" if nothing did."""
+        return " ".join(sentences(self.reasons)) or "ok"
 
     def require(self) -> None:
         """Raise ConvergenceError unless every check passed."""
         if not self.ok:
             raise ConvergenceError(
-                f"the fit's own diagnostics reject it: {'; '.join(self.reasons)}. Try more draws (draws=, tune=), or "
-                "method='exact', which has no sampler"
+                f"The diagnostics reject the fit. {self.sentence} Try more draws (draws=, tune=), or method='exact', "
+                "which has no sampler"
             )
 
     def __repr__(self) -> str:
-        return f"<Convergence: {'ok' if self.ok else 'not ok: ' + '; '.join(self.reasons)}>"
+        return f"<Convergence: {'' if self.ok else 'not ok: '}{self.sentence}>"
 
     def _repr_html_(self) -> str:
         table = self.table.to_html(index=False, float_format=lambda v: f"{v:.4g}")
@@ -134,35 +143,34 @@ def check_draws(
     """Check draws of the hyperparameters and of the outcomes that verdicts are read off."""
     # outcomes (chains, draws, K)
     if draws.edge_probability is not None:
-        return _check_grid(draws.edge_probability, regimes)
+        table = pd.DataFrame(
+            {"regime": [r.label for r in regimes], "edge_probability": draws.edge_probability}
+        )
+        cut = table[table["edge_probability"] > MAXIMUM_EDGE]
+        found = (
+            Finding("grid edge", (str(r.regime),), {"share": float(r.edge_probability)})  # type: ignore[arg-type]
+            for r in cut.itertuples()
+        )
+        return Convergence(tuple(found), table)
     parameters = {name: getattr(draws, name) for name in ("length_scale", "amplitude", "noise")}
     table = _diagnose(parameters | outcomes, regimes)
-    reasons = []
+    return Convergence(tuple(_failures(draws, table)), table)
+
+
+def _failures(draws: Draws, table: pd.DataFrame) -> Iterator[Finding]:
     if table.empty or table[["r_hat", "ess_bulk", "ess_tail"]].isna().any(axis=None):
-        reasons.append(f"{draws.noise.shape[1]} draws per chain are too few for R-hat and ESS")
+        yield Finding("few draws", (), {"draws": draws.noise.shape[1]})
     if (worst := float(table["r_hat"].max())) > MAXIMUM_R_HAT:
-        reasons.append(f"R-hat up to {worst:.3f} (must be under {MAXIMUM_R_HAT})")
-    for kind in ("ess_bulk", "ess_tail"):
-        if (least := float(table[kind].min())) < MINIMUM_ESS:
-            name = kind.replace("_", " ").replace("ess", "ESS")
-            reasons.append(f"{name} down to {least:.0f} (must be over {MINIMUM_ESS:.0f})")
+        yield Finding("R-hat", (), {"worst": worst, "most": MAXIMUM_R_HAT})
+    for kind in ("bulk", "tail"):
+        if (least := float(table[f"ess_{kind}"].min())) < MINIMUM_ESS:
+            yield Finding("ESS", (), {"kind": kind, "least": least, "needed": MINIMUM_ESS})
     diverging = draws.statistics.get("diverging", np.zeros(1))
     if diverging.mean() > MAXIMUM_DIVERGING:
-        reasons.append(f"{int(diverging.sum())} divergent transitions")
+        yield Finding("divergent", (), {"transitions": int(diverging.sum())})
     energy = draws.statistics.get("energy")
     if energy is not None and energy.shape[1] > 1 and (found := _e_bfmi(energy)) < MINIMUM_E_BFMI:
-        reasons.append(f"E-BFMI {found:.2f} (must be over {MINIMUM_E_BFMI})")
-    return Convergence(not reasons, tuple(reasons), table)
-
-
-def _check_grid(edge_probability: FloatArray, regimes: Sequence[RegimeDesign]) -> Convergence:
-    table = pd.DataFrame({"regime": [r.label for r in regimes], "edge_probability": edge_probability})
-    cut = table[table["edge_probability"] > MAXIMUM_EDGE]
-    reasons = tuple(
-        f"regime {row.regime}: {row.edge_probability:.0%} of the posterior lies at the edge of the amplitude grid"
-        for row in cut.itertuples()
-    )
-    return Convergence(not reasons, reasons, table)
+        yield Finding("E-BFMI", (), {"found": found, "needed": MINIMUM_E_BFMI})
 
 
 def _diagnose(quantities: dict[str, FloatArray], regimes: Sequence[RegimeDesign]) -> pd.DataFrame:

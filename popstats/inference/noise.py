@@ -72,16 +72,18 @@ def distribution(noise: str, e: FloatArray, scale: FloatArray, shape: FloatArray
     return np.asarray(np.clip(special.ndtr(z) - tail, 0.0, 1.0))
 
 
-def draw_standard(
-    noise: str, size: tuple[int, ...], shape: FloatArray | None, rng: np.random.Generator
+def draw_noise(
+    noise: str, scale: FloatArray, shape: FloatArray | None, rng: np.random.Generator
 ) -> FloatArray:
-    """Draw residuals in units of the scale."""
-    normal = rng.standard_normal(size)
+    """Draw residuals, one per value of `scale`."""
+    normal = rng.standard_normal(scale.shape)
     if noise == "normal" or shape is None:
-        return normal
+        return np.asarray(scale * normal)
     if noise == "student":
-        return np.asarray(normal * np.sqrt(shape / rng.chisquare(np.broadcast_to(shape, size))))
-    return np.asarray(normal + shape * rng.standard_exponential(size))
+        return np.asarray(
+            scale * normal * np.sqrt(shape / rng.chisquare(np.broadcast_to(shape, scale.shape)))
+        )
+    return np.asarray(scale * normal + shape * rng.standard_exponential(scale.shape))
 
 
 def _log_erfcx(x: FloatArray) -> FloatArray:

@@ -20,11 +20,11 @@ import pandas as pd
 
 from popstats.arrays import FloatArray
 from popstats.errors import FitError
-from popstats.inference.data import RegimeDesign, StandardRows, prepare_population, standard_rows
+from popstats.inference.data import RegimeDesign, StandardRows, prepare_population
 from popstats.inference.draws import Draws
 from popstats.inference.exact import draw_coefficients
-from popstats.inference.model import CHAINS, KEPT_RANGE, SMOOTHNESS, Hyper, Priors, Settings, frequencies
-from popstats.inference.spread import precision_weights, weighted_regimes
+from popstats.inference.model import CHAINS, SMOOTHNESS, Hyper, Priors, Settings, frequencies
+from popstats.inference.spread import weighted_regimes, weighted_rows
 from popstats.population.regimes import Axis
 from popstats.population.table import Population
 from popstats.words import clause
@@ -79,15 +79,7 @@ def pymc_model(
     if not any(d.fitted for d in designs):
         reasons = "; ".join(f"{d.label}: {clause(d.reason)}" for d in designs if d.reason is not None)
         raise FitError(f"pymc_model: no regime of {population.name!r} can be fitted ({reasons})")
-    table, rows, numbers = prepared.recipes.table, [], []
-    for design, change, mine in zip(designs, changes, prepared.recipes.members, strict=True):
-        if change is not None:
-            held = mine[np.abs(design.curve_scale.to_unit(table["log_mcb"].to_numpy()[mine])) <= KEPT_RANGE]
-            rows.append(
-                standard_rows(table.iloc[mine], design, precision_weights(table.iloc[mine], design, change))
-            )
-            numbers.append(held)
-    fitted = [d for d in designs if d.fitted]
+    fitted, numbers, rows = zip(*weighted_rows(prepared.recipes, designs, changes), strict=True)
     if extra is None:
         return build_model(fitted, priors)
     frame = population.frame.iloc[prepared.recipes.first[np.concatenate(numbers)]].reset_index(drop=True)

@@ -22,10 +22,8 @@ from popstats.errors import FitError
 #: Folds of every cross-validation; recipes, never single trainings, are assigned to them.
 FOLDS = 10
 
-
 #: Grid of lambda: from no shrinkage at all to all of it.
 _LAMBDAS = np.logspace(-8, 2, 41)
-
 
 #: Eigenvalues below this share of the largest are directions the table does not contain.
 _RANK = 1e-10
@@ -91,7 +89,6 @@ def held_out_losses(
 
 #: Knots; the spline has this many columns, its constant included.
 KNOTS = 6
-
 
 #: Outermost knots: beyond them the curve is straight.
 OUTER = (0.02, 0.98)

@@ -4,6 +4,14 @@ The likelihood does not reduce to cross-products, so every recipe enters every s
 regimes' log noises, regimes are independent: each is moved by its own trajectories, in coordinates in which its
 posterior is about standard normal, so that four steps lead to a nearly independent draw. All chains move side by side.
 
+The coordinates z of the curve follow the noise: with the curve's prior whitened, the columns rotated so that their
+cross-products are diagonal, :math:`\lambda`, and the drops' products with them c, a curve is
+
+.. math:: \gamma_j = s_j z_j + s_j^2 c_j / \sigma^2, \qquad s_j = (1 + \lambda_j / \sigma^2)^{-1/2},
+
+which under normal noise makes z standard normal whatever the noise is. Few recipes otherwise make a funnel: the less
+noise, the narrower the curves.
+
 The curve's length scale and amplitude are set to their posterior medians under normal noise (empirical
 Bayes): sampled together with the coefficients they form funnels in twenty dimensions. Reported are draws of the two
 given each draw of the coefficients. Replicates decide the seeds' share whatever the tails, so it is held too.
@@ -22,7 +30,6 @@ import numpy as np
 from popstats.arrays import FloatArray
 from popstats.inference.data import RegimeDesign, StandardRows, replicate_variance
 from popstats.inference.draws import Draws
-from popstats.inference.exact import coefficient_posterior
 from popstats.inference.model import (
     BASIS_SIZE,
     CHAINS,
@@ -48,6 +55,12 @@ _DIVERGENCE = 1000.0
 #: Where degrees of freedom less one, or odds of the exponential and the normal part, start; how far apart, in logs.
 _START = {"student": 5.0, "exgaussian": 1.0}
 _APART = 0.3
+#: Prior precision of the terms whose prior is flat, so that it can be whitened like the others'.
+_FLAT = 1e-8
+#: Under Student-t noise outlying recipes count less in the coordinates: rounds of reweighting, and its degrees of freedom.
+_ROUNDS, _FREEDOM = 10, 3.0
+#: Median of the absolute value of a standard normal variable.
+_NORMAL_MEDIAN = 0.6745
 
 
 def sample_rows(
@@ -56,24 +69,28 @@ def sample_rows(
     rows: Sequence[StandardRows],
     normal: Draws,
     priors: Priors,
+    thin: int = 1,
 ) -> Draws:
-    """Sample curves, scales and the shape of the noise; `normal` are draws under normal noise, from which it starts."""
-    rng, tune = np.random.default_rng([settings.random_seed, 6]), settings.tune
+    """Sample curves, scales and the shape of the noise, keeping every `thin`-th draw of as many times more.
+
+    `normal` are draws under normal noise, from which it starts.
+    """
+    rng, tune = np.random.default_rng([settings.random_seed, 6]), thin * settings.tune
     hypers = [normal.median_hyper(k) for k in range(len(designs))]
     walkers = [
-        _Walker(_Posterior(settings.noise, d, r, h, priors), coefficient_posterior(d, h), h.noise, rng)
+        _Walker(_Posterior(settings.noise, d, r, h, priors), h.noise, rng)
         for d, r, h in zip(designs, rows, hypers, strict=True)
     ]
     stages = {round(share * tune) for share in _STAGES}
     positions, diverging = [], []
-    for i in range(tune + settings.draws):
+    for i in range(tune + thin * settings.draws):
         common = _draw_common(walkers, priors, rng)
         for walker in walkers:
             walker.move(common, tuning=i < tune)
             if i in stages:
                 walker.adapt()
-        if i >= tune:
-            positions.append(np.stack([w.position for w in walkers]))
+        if i >= tune and (i - tune) % thin == thin - 1:
+            positions.append(np.stack([w.target.untangled(w.position) for w in walkers]))
             diverging.append(np.any([w.diverged for w in walkers], axis=0))
     drawn = np.array(positions).transpose(3, 0, 1, 2)  # (chains, draws, K, p + 2)
     log_noise, log_shape = _scales(settings.noise, drawn[..., -2], drawn[..., -1])
@@ -137,29 +154,58 @@ class _Posterior:
         self.noise, self.priors = noise, priors
         kept = np.ones(design.xy.shape[1])
         kept[: len(design.fixed)] = design.fixed
-        self.columns = rows.design() * kept
-        self.drop = rows.drop[:, None]
-        self.relative = np.sqrt(replicate_variance(hyper.seed_share, rows.runs, rows.weight))[:, None]
-        self.precision = prior_precision(design.fixed, hyper.length_scale, hyper.amplitude).T
+        relative = np.sqrt(replicate_variance(hyper.seed_share, rows.runs, rows.weight))
+        precision = prior_precision(design.fixed, hyper.length_scale, hyper.amplitude)[0]
+        whitened = rows.design() * kept / np.sqrt(precision + _FLAT)
+        weight = relative**-2.0
+        for _ in range(_ROUNDS if noise == "student" else 0):
+            squares = (whitened * weight[:, None]).T @ whitened / hyper.noise**2 + np.eye(kept.size)
+            e = rows.drop - whitened @ np.linalg.solve(
+                squares, whitened.T @ (weight * rows.drop) / hyper.noise**2
+            )
+            spread = max(np.median(np.abs(e) / relative) / _NORMAL_MEDIAN, 0.01 * hyper.noise[0])
+            weight = (_FREEDOM + 1.0) / (_FREEDOM * relative**2 + (e / spread) ** 2)
+        values, vectors = np.linalg.eigh((whitened * weight[:, None]).T @ whitened)
+        self.values = np.maximum(values, 0.0)[:, None]
+        self.columns = whitened @ vectors
+        self.rotation = vectors / np.sqrt(precision + _FLAT)[:, None]
+        self.products = (self.columns.T @ (weight * rows.drop))[:, None]
+        self.drop, self.relative = rows.drop[:, None], relative[:, None]
         self.own = priors.noise[1] * np.sqrt(1.0 - priors.pooling)
+
+    def untangled(self, position: FloatArray) -> FloatArray:
+        """Return coefficients, a and b at positions (p + 2, C)."""
+        curve = self._curve(position)[0]
+        return np.concatenate([self.rotation @ curve, position[-2:]])
+
+    def _curve(self, position: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return the curve in rotated columns, its slopes by z and by a, (p, C) each."""
+        z, precision = position[:-2], np.exp(-2.0 * position[-2])
+        shrunk = 1.0 / (1.0 + self.values * precision)
+        scale = np.sqrt(shrunk)
+        mean = shrunk * self.products * precision
+        return scale * z + mean, scale, (1.0 - shrunk) * scale * z - 2.0 * shrunk * mean
 
     def slopes(self, position: FloatArray, common: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return value (C,) and gradient (p + 2, C) at positions (p + 2, C), given the common log noise (C,)."""
-        beta, a, b = position[:-2], position[-2], position[-1]
+        a, b = position[-2:]
+        curve, by_z, by_a = self._curve(position)
         log_noise, log_shape = _scales(self.noise, a, b)
         shape, odds = np.exp(log_shape), 1.0 / (1.0 + np.exp(-b))
         shift = shape if self.noise == "exgaussian" else 0.0
-        e = self.drop - self.columns @ beta + shift
+        e = self.drop - self.columns @ curve + shift
         rows, by_e, by_noise, by_shape = log_density_slopes(
             self.noise, e, np.exp(log_noise) * self.relative, shape
         )
         away = (log_noise - common) / self.own
         to_noise = by_noise.sum(axis=0) - away / self.own
         to_shape = (by_shape + by_e * shift).sum(axis=0)
-        value = rows.sum(axis=0) - 0.5 * (self.precision * beta**2).sum(axis=0) - 0.5 * away**2
+        # The last term is the Jacobian's.
+        value = rows.sum(axis=0) - 0.5 * (curve**2).sum(axis=0) - 0.5 * away**2 + np.log(by_z).sum(axis=0)
         value += self.priors.log_shape_density(self.noise, shape)
         gradient = np.empty_like(position)
-        gradient[:-2] = -self.columns.T @ by_e - self.precision * beta
+        to_curve = -self.columns.T @ by_e - curve
+        gradient[:-2] = by_z * to_curve
         if self.noise == "student":
             gradient[-2], gradient[-1] = to_noise, odds * to_shape + 2.0 - 0.1 * np.exp(b)
         else:
@@ -167,26 +213,18 @@ class _Posterior:
             to_shape -= (log_shape - np.log(median)) / spread**2
             gradient[-2] = to_noise + to_shape
             gradient[-1] = 0.5 * ((1.0 - odds) * to_shape - odds * to_noise)
+        gradient[-2] += (to_curve * by_a + 1.0 - by_z**2).sum(axis=0)
         return value, gradient
 
 
 class _Walker:
     """The chains of one regime, side by side."""
 
-    def __init__(
-        self,
-        target: _Posterior,
-        normal: tuple[FloatArray, FloatArray],
-        noise: FloatArray,
-        rng: np.random.Generator,
-    ) -> None:
-        # normal: mean (1, p) and root (1, p, p) of the coefficients under normal noise
+    def __init__(self, target: _Posterior, noise: FloatArray, rng: np.random.Generator) -> None:
         self.target, self.rng = target, rng
-        (mean,), (root,) = normal
-        self.root = np.zeros((mean.size + 2, mean.size + 2))
-        self.root[:-2, :-2] = np.linalg.cholesky(root @ root.T)
-        self.root[[-2, -1], [-2, -1]] = _APART
-        centre = np.concatenate([mean, np.log(noise), [np.log(_START[target.noise])]])
+        size = target.values.size
+        self.root = np.diag([*np.ones(size), _APART, _APART])
+        centre = np.concatenate([np.zeros(size), np.log(noise), [np.log(_START[target.noise])]])
         self.position = centre[:, None] + self.root @ rng.standard_normal((centre.size, CHAINS))
         self.diverged = np.zeros(CHAINS, dtype=bool)
         self.steps = _STEPS[target.noise]

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from popstats.arrays import FloatArray
+from popstats.arrays import FloatArray, IntArray
 from popstats.inference.data import (
     PreparedPopulation,
     RegimeDesign,
+    StandardRows,
     prepare_regimes,
     standard_rows,
 )
 from popstats.inference.exact import draw_regime
 from popstats.inference.model import KEPT_RANGE, Priors
+from popstats.population.recipes import Recipes
 
 #: From this ratio of residual standard deviations between the ends of the observed range on, rows are weighted.
 SPREAD_CHANGE = 1.5
@@ -67,6 +70,17 @@ def precision_weights(recipes: pd.DataFrame, regime: RegimeDesign, change: Sprea
         return np.ones(len(recipes))
     weight = _precision(recipes["log_mcb"].to_numpy(), regime, change)
     return np.asarray(weight / weight.mean())
+
+
+def weighted_rows(
+    recipes: Recipes, designs: Sequence[RegimeDesign], changes: Sequence[SpreadChange | None]
+) -> Iterator[tuple[RegimeDesign, IntArray, StandardRows]]:
+    """Yield each fitted regime with the numbers and rows of the recipes in its fit."""
+    for design, mine, change in zip(designs, recipes.members, changes, strict=True):
+        if change is not None:
+            table = recipes.table.iloc[mine]
+            kept = np.abs(design.curve_scale.to_unit(table["log_mcb"])) <= KEPT_RANGE
+            yield design, mine[kept], standard_rows(table, design, precision_weights(table, design, change))
 
 
 def relative_spread(

@@ -19,7 +19,7 @@ from popstats.judgement.premises import broken_premise, rests_on_groups, rests_o
 from popstats.judgement.verdicts import Outcome, Thresholds, Verdict, Verdicts, decide, negligible
 from popstats.population.recipes import ratio_std
 from popstats.posterior.fit import Fit
-from popstats.posterior.mean_curve import MeanCurve, members_of_fit, mix_sensitivity
+from popstats.posterior.mean_curve import MeanCurve, mix_ranges
 from popstats.posterior.optimum import (
     NEAR_OPTIMAL_POINTS,
     OptimumDraws,
@@ -301,8 +301,7 @@ class Analysis:
         """Why the fit cannot be used."""
         exact = self.fit.settings.method == "exact"
         what = "the grid does not resolve the posterior" if exact else "the sampler did not converge"
-        reasons = tuple(stated(reason) for reason in self.fit.convergence.reasons)
-        return Finding("not converged", (), {"what": what, "reasons": reasons})
+        return Finding("not converged", (), {"what": what, "reasons": self.fit.convergence.reasons})
 
     @property
     def way_out(self) -> Finding:
@@ -457,8 +456,7 @@ class Analysis:
     @cached_property
     def mixes(self) -> dict[str, tuple[float, float]]:
         """Range of each supported best mCB when a group's narrowest or widest quarter is left out."""
-        found = mix_sensitivity(self.fit, [r.label for r in self.with_optimum])
-        return {} if found is None else {r.regime: (r.lower, r.upper) for r in rows_of(found.ranges)}
+        return mix_ranges(self.fit, [r.label for r in self.with_optimum])
 
     @cached_property
     def networks(self) -> pd.DataFrame:
@@ -473,9 +471,8 @@ class Analysis:
         labels = np.array([*fit.recipes.assigned.labels, ""], dtype=object)
         spread = ratio_std(fit.population)
         adjusted = np.full(len(table), np.nan)
-        members = members_of_fit(fit)
-        for regime in self.regimes:
-            adjusted[members[regime.label]] = regime.mean_curve.adjusted
+        for curve in self.mean_curves:
+            adjusted[curve.points.numbers] = curve.adjusted
         return pd.DataFrame(
             {
                 "regime": labels[table["regime"].to_numpy()],
@@ -498,11 +495,6 @@ class Analysis:
     def _members(self) -> dict[str, pd.DataFrame]:
         fitted = self.networks[self.networks["adjusted"].notna()]
         return {str(label): rows for label, rows in fitted.groupby("regime", sort=False)}
-
-
-def stated(reason: str | Finding) -> Finding:
-    """Return a reason as a finding, words that stand for themselves included."""
-    return reason if isinstance(reason, Finding) else Finding("text", (), {"text": reason})
 
 
 def deciding_recipes(regime: RegimePosterior) -> Finding:

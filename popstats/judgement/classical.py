@@ -7,7 +7,7 @@ two-lines test, which assumes no form, still finds 7 to 32 % false U shapes on s
 References
 ----------
 Lind and Mehlum (2010), doi:10.1111/j.1468-0084.2009.00569.x; Sasabuchi (1980), doi:10.1093/biomet/67.2.429;
-Fieller (1954), doi:10.1111/j.2517-6161.1954.tb00159.x; Simonsohn (2018), doi:10.1177/2515245918805755;
+Simonsohn (2018), doi:10.1177/2515245918805755;
 MacKinnon and White (1985), doi:10.1016/0304-4076(85)90158-7; Koenker and Bassett (1978), doi:10.2307/1913643.
 """
 
@@ -23,7 +23,6 @@ from scipy import stats
 from popstats.arrays import FloatArray
 from popstats.errors import FitError
 from popstats.findings import Estimate
-from popstats.inference.draws import INTERVAL_MASS
 from popstats.inference.model import CHAINS
 from popstats.inference.parametric import sample_parametric
 from popstats.inference.regression import natural_spline
@@ -32,129 +31,41 @@ from popstats.posterior.fit import Fit
 
 #: Fewest points for any of the companions.
 MINIMUM_POINTS = 10
-
-
 #: The two-lines test looks for its break point in the middle of the data (Simonsohn 2018).
 MIDDLE = (0.10, 0.90)
-
-
+#: Both of its slopes need a two-sided p value below this.
+SIGNIFICANCE = 0.05
 #: Share of networks below the lower envelope: the design's winning subnetworks.
 ENVELOPE = 0.05
-
-
 #: More points than this are thinned before a quantile regression, which is iterative.
 ENVELOPE_POINTS = 2000
-
-
 #: Draws per chain of a companion curve, which is shown with two digits and decides nothing.
 COMPANION_DRAWS = 250
-
-
-@dataclass(frozen=True)
-class UTest:
-    """Lind-Mehlum test of a U shape on [low, high]."""
-
-    extreme: float  # Argmin of the quadratic.
-    # extreme_lower, extreme_upper: Fieller's interval of the extreme point; infinite ends where it is
-    # unbounded.
-    extreme_lower: float
-    extreme_upper: float
-    # slope_low, slope_high: Slopes at the ends of the range.
-    slope_low: float
-    slope_high: float
-    # t_low, t_high: Their t values.
-    t_low: float
-    t_high: float
-    # One-sided: the larger of the two p values (intersection-union). Small: a U shape, *if* the curve is a
-    # quadratic.
-    p_value: float
-
-
-@dataclass(frozen=True)
-class TwoLines:
-    """Simonsohn's two-lines test of a U shape."""
-
-    break_point: float  # Set by the Robin Hood algorithm.
-    # slope_left, slope_right: Average slopes on the two sides.
-    slope_left: float
-    slope_right: float
-    # z_left, z_right: With HC3 standard errors.
-    z_left: float
-    z_right: float
-    # p_left, p_right: Two-sided p values.
-    p_left: float
-    p_right: float
-    u_shaped: bool  # Left slope negative, right slope positive, both with p < 0.05.
 
 
 @dataclass(frozen=True, eq=False)
 class LowerEnvelope:
     """Quantile regression of the best networks' drop over log mCB."""
 
-    quantile: float  # Share of networks below the curve.
     # log_mcb, drop: (G,); The curve.
     log_mcb: FloatArray
     drop: FloatArray
     optimum: float  # Its argmin, log mCB.
 
 
-def u_test(x: npt.ArrayLike, y: npt.ArrayLike, low: float | None = None, high: float | None = None) -> UTest:
-    """Test for a U shape with a quadratic (Lind and Mehlum 2010)."""
+def u_test(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """Return the one-sided p value of a U shape over the range of x, if the curve is a quadratic (Lind and Mehlum 2010)."""
     # x, y (n,)
     x, y = _checked(x, y)
-    centre = float(x.mean())
-    design = np.column_stack([np.ones_like(x), x - centre, (x - centre) ** 2])
-    beta, covariance = _least_squares(design, y)
-    lowest, highest = (x.min() if low is None else low), (x.max() if high is None else high)
-    found = u_test_from_estimates(
-        beta[1], beta[2], covariance[1:, 1:], float(lowest) - centre, float(highest) - centre, x.size - 3
-    )
-    moved = {name: getattr(found, name) + centre for name in ("extreme", "extreme_lower", "extreme_upper")}
-    return UTest(**{**vars(found), **moved})
+    beta, covariance = _least_squares(np.vander(x - x.mean(), 3, increasing=True), y)
+    ends = np.array([[0.0, 1.0, 2.0 * (end - x.mean())] for end in (x.min(), x.max())])
+    t = (ends @ beta) / np.sqrt(np.einsum("ei,ij,ej->e", ends, covariance, ends))
+    # Intersection-union: it has to fall at the lower end and to rise at the upper one.
+    return float(max(stats.t.cdf(t[0], x.size - 3), stats.t.sf(t[1], x.size - 3)))
 
 
-def u_test_from_estimates(
-    linear: float, quadratic: float, covariance: npt.ArrayLike, low: float, high: float, df: float
-) -> UTest:
-    """Test for a U shape given the coefficients of x and x^2 alone."""
-    # covariance (2, 2)
-    covariance = np.asarray(covariance, dtype=np.float64)
-    slopes, errors = zip(*(_slope(linear, quadratic, covariance, at) for at in (low, high)), strict=True)
-    t_low, t_high = slopes[0] / errors[0], slopes[1] / errors[1]
-    p_value = max(stats.t.cdf(t_low, df), stats.t.sf(t_high, df))
-    lower, upper = _fieller(linear, quadratic, covariance, df)
-    return UTest(
-        extreme=-linear / (2.0 * quadratic),
-        extreme_lower=lower,
-        extreme_upper=upper,
-        slope_low=slopes[0],
-        slope_high=slopes[1],
-        t_low=t_low,
-        t_high=t_high,
-        p_value=float(p_value),
-    )
-
-
-def _slope(linear: float, quadratic: float, covariance: FloatArray, at: float) -> tuple[float, float]:
-    direction = np.array([1.0, 2.0 * at])
-    return linear + 2.0 * quadratic * at, float(np.sqrt(direction @ covariance @ direction))
-
-
-def _fieller(linear: float, quadratic: float, covariance: FloatArray, df: float) -> tuple[float, float]:
-    """Return the values at which the slope's t is within the quantile: roots of a quadratic in the argmin."""
-    t2 = stats.t.ppf((1.0 + INTERVAL_MASS) / 2.0, df) ** 2
-    a = 4.0 * (quadratic**2 - t2 * covariance[1, 1])
-    b = 4.0 * (linear * quadratic - t2 * covariance[0, 1])
-    c = linear**2 - t2 * covariance[0, 0]
-    discriminant = b**2 - 4.0 * a * c
-    if a <= 0 or discriminant <= 0:
-        return -np.inf, np.inf
-    root = np.sqrt(discriminant)
-    return float((-b - root) / (2.0 * a)), float((-b + root) / (2.0 * a))
-
-
-def two_lines(x: npt.ArrayLike, y: npt.ArrayLike) -> TwoLines:
-    """Test for a U shape with two lines (Simonsohn 2018).
+def two_lines(x: npt.ArrayLike, y: npt.ArrayLike) -> bool:
+    """Return whether two lines find a U shape: one falls and the next one rises, both with p < 0.05 (Simonsohn 2018).
 
     The break point is first put in the middle of the flat bottom of a smooth curve (where the curve's lower
     band reaches its minimum), then moved by the Robin Hood algorithm: towards the side whose line is the more
@@ -163,10 +74,11 @@ def two_lines(x: npt.ArrayLike, y: npt.ArrayLike) -> TwoLines:
     # x, y (n,)
     x, y = _checked(x, y)
     flat = _flat_bottom(x, y)
-    first = _interrupted(x, y, float(np.median(flat)))
-    left, right = abs(first.z_left), abs(first.z_right)
+    left, right = np.abs(_side_scores(x, y, float(np.median(flat))))
     share = right / (left + right) if left + right > 0 else 0.5
-    return _interrupted(x, y, float(np.quantile(flat, share)))
+    left, right = _side_scores(x, y, float(np.quantile(flat, share)))
+    least = stats.norm.isf(SIGNIFICANCE / 2.0)
+    return bool(left < -least and right > least)
 
 
 def _flat_bottom(x: FloatArray, y: FloatArray) -> FloatArray:
@@ -181,18 +93,15 @@ def _flat_bottom(x: FloatArray, y: FloatArray) -> FloatArray:
     return np.asarray(x[flat])
 
 
-def _interrupted(x: FloatArray, y: FloatArray, at: float) -> TwoLines:
-    """Fit one line per side. The point at the break belongs to the side whose slope is being estimated."""
-    slopes, scores = [], []
-    for side, after in ((0, x > at), (1, x >= at)):
+def _side_scores(x: FloatArray, y: FloatArray, at: float) -> FloatArray:
+    """Return the z value (HC3) of the slope on either side. A point at the break belongs to the side that is estimated."""
+    scores = []
+    for side, after in ((1, x > at), (2, x >= at)):
         left, right = np.where(after, 0.0, x - at), np.where(after, x - at, 0.0)
-        design = np.column_stack([np.ones_like(x), left, right, after.astype(np.float64)])
+        design = np.column_stack([np.ones_like(x), left, right, after])
         beta, covariance = _least_squares(design, y, robust=True)
-        slopes.append(float(beta[1 + side]))
-        scores.append(float(beta[1 + side] / np.sqrt(max(covariance[1 + side, 1 + side], 1e-300))))
-    p_left, p_right = (float(2.0 * stats.norm.sf(abs(z))) for z in scores)
-    u_shaped = slopes[0] < 0 < slopes[1] and max(p_left, p_right) < 0.05
-    return TwoLines(at, slopes[0], slopes[1], scores[0], scores[1], p_left, p_right, u_shaped)
+        scores.append(beta[side] / np.sqrt(max(covariance[side, side], 1e-300)))
+    return np.array(scores)
 
 
 def parametric_optima(fitted: Fit, curve: str) -> dict[str, Estimate | None]:
@@ -223,7 +132,7 @@ def lower_envelope(
     grid = np.linspace(float(np.quantile(x, 0.025)), float(np.quantile(x, 0.975)), 101)
     beta = _quantile_regression(natural_spline(x[keep], x), y[keep], quantile)
     curve = natural_spline(grid, x) @ beta
-    return LowerEnvelope(quantile, grid, curve, float(grid[curve.argmin()]))
+    return LowerEnvelope(grid, curve, float(grid[curve.argmin()]))
 
 
 def _quantile_regression(design: FloatArray, y: FloatArray, quantile: float) -> FloatArray:

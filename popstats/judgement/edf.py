@@ -37,9 +37,6 @@ class Edf:
     share: FloatArray
     lower: FloatArray
     upper: FloatArray
-    # n, n_recipes: Trainings and recipes behind it.
-    n: int
-    n_recipes: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,64 +54,48 @@ class SpaceDifference:
     # value.
     ks: float
     ks_p_value: float
-    n_recipes: tuple[int, int]  # Recipes of the two spaces that share a cost bin with the other.
     draws: FloatArray  # (B,); Bootstrap draws of `points`.
 
 
 def edf(
     drop: npt.ArrayLike,
     *,
-    recipe: npt.ArrayLike | None = None,
     weights: npt.ArrayLike | None = None,
     grid: npt.ArrayLike | None = None,
     seed: int = 0,
 ) -> Edf:
     """Return the EDF of accuracy drops with its bootstrap band."""
-    # drop (n,); recipe (n,); weights (n,)
+    # drop, weights (n,), one per recipe
     values = np.asarray(drop, dtype=np.float64)
     if values.size == 0:
         raise FitError("edf: expected at least one accuracy drop, got none")
-    code = _codes(recipe, values.size)
     weight = np.ones(values.size) if weights is None else np.asarray(weights, dtype=np.float64)
     points = (
         np.linspace(values.min(), values.max(), GRID) if grid is None else np.asarray(grid, dtype=np.float64)
     )
     # Which of the points' steps each row adds to; rows beyond the last point count in the whole only.
     step = np.searchsorted(points, values, side="left")
-    draws = _step_draws(step, weight, code, points.size + 1, np.random.default_rng(seed))
+    draws = _step_draws(step, weight, points.size + 1, np.random.default_rng(seed))
     share = np.cumsum(np.bincount(step, weights=weight, minlength=points.size + 1)) / weight.sum()
     drawn = np.cumsum(draws, axis=1) / draws.sum(axis=1, keepdims=True)
     lower, upper = interval(drawn[:, :-1])
-    return Edf(points, share[:-1], lower, upper, values.size, int(np.unique(code).size))
+    return Edf(points, share[:-1], lower, upper)
 
 
 def _step_draws(
-    step: npt.NDArray[np.int64],
-    weight: FloatArray,
-    code: npt.NDArray[np.int64],
-    steps: int,
-    rng: np.random.Generator,
+    step: npt.NDArray[np.int64], weight: FloatArray, steps: int, rng: np.random.Generator
 ) -> FloatArray:
     """Draw the weight of each step under the Bayesian bootstrap over recipes, shape (BOOTSTRAP, steps).
 
-    Recipes weigh a unit exponential each. Those of one step and one cost weight add up to a gamma variable, so
-    where every row is a recipe only the groups are drawn.
+    Recipes weigh a unit exponential each. Those of one step and one cost weight add up to a gamma variable, so only the
+    groups are drawn.
     """
-    if np.bincount(code).max() == 1:
-        levels, level = np.unique(weight, return_inverse=True)
-        counts = np.bincount(step * levels.size + level, minlength=steps * levels.size)
-        drawn = np.zeros((BOOTSTRAP, counts.size))
-        filled = np.flatnonzero(counts)
-        drawn[:, filled] = rng.standard_gamma(counts[filled], size=(BOOTSTRAP, filled.size))
-        return np.asarray(drawn.reshape(BOOTSTRAP, steps, levels.size) @ levels)
-    return np.array(
-        [
-            np.bincount(
-                step, weights=weight * rng.standard_exponential(code.max() + 1)[code], minlength=steps
-            )
-            for _ in range(BOOTSTRAP)
-        ]
-    )
+    levels, level = np.unique(weight, return_inverse=True)
+    counts = np.bincount(step * levels.size + level, minlength=steps * levels.size)
+    drawn = np.zeros((BOOTSTRAP, counts.size))
+    filled = np.flatnonzero(counts)
+    drawn[:, filled] = rng.standard_gamma(counts[filled], size=(BOOTSTRAP, filled.size))
+    return np.asarray(drawn.reshape(BOOTSTRAP, steps, levels.size) @ levels)
 
 
 def cost_weights(
@@ -169,7 +150,6 @@ def compare_spaces(
         probability=float((draws > 0).mean()),
         ks=float(ks.statistic),
         ks_p_value=float(ks.pvalue),
-        n_recipes=(int((w_a > 0).sum()), int((w_b > 0).sum())),
         draws=draws,
     )
 
@@ -177,9 +157,3 @@ def compare_spaces(
 def _bootstrap_mean(values: FloatArray, weight: FloatArray, rng: np.random.Generator) -> FloatArray:
     weights = rng.standard_exponential((BOOTSTRAP, values.size)) * weight
     return np.asarray((weights @ values) / weights.sum(axis=1))
-
-
-def _codes(recipe: npt.ArrayLike | None, n: int) -> npt.NDArray[np.int64]:
-    if recipe is None:
-        return np.arange(n, dtype=np.int64)
-    return np.unique(np.asarray(recipe), return_inverse=True)[1].astype(np.int64)

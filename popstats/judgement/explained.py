@@ -7,7 +7,6 @@ is paired: both models predict the same held-out recipes.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -36,25 +35,15 @@ from popstats.population.regimes import Axis
 from popstats.population.table import Population
 
 Reach = Literal["most", "part", "unknown"]
-
-
 #: Fewer recipes than this in a regime and ten folds predict next to nothing.
 MINIMUM_RECIPES = 30
-
-
 #: Bayesian bootstrap draws over recipes.
 BOOTSTRAP = 500
-
-
 #: Most pairs of groups: with more the models of pairs take minutes. They also need more recipes than columns.
 MOST_PAIRS = 800
-
-
 #: The two models whose difference M1 asks about, without and with pairwise products of the log-widths.
 ADDITIVE = ("log-widths", "log-widths + mCB")
 PAIRWISE = ("log-width pairs", "log-width pairs + mCB")
-
-
 #: What is compared, in the order of the table: name -> the features in it.
 MODELS: Mapping[str, tuple[str, ...]] = {
     "mCB": ("log_mcb",),
@@ -66,16 +55,10 @@ MODELS: Mapping[str, tuple[str, ...]] = {
     PAIRWISE[0]: ("log_widths", "pairs"),
     PAIRWISE[1]: ("log_widths", "pairs", "log_mcb"),
 }
-
-
 CEILING = "retraining-noise ceiling"
-
-
 #: From this share of the ceiling on, the additive law accounts for what recipes differ in. Simulated populations whose truth
 #: is such a law reach 0.80 to 0.98 of it in 95 % of regimes of 100 recipes and more (24 regimes a setting).
 MOST = 0.8
-
-
 #: Least share of log mCB at equal cost that a complete set of widths explains. On complete tables, real and simulated, the
 #: additive law reaches 0.976 and more; where one column was missing (a bias term), 0.05 to 0.44.
 WHOLE = 0.8
@@ -114,7 +97,7 @@ class WidthsBeyond:
         return "unknown" if np.isnan(self.share_of_ceiling) else "part"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False)
 class Explained:
     """What explains the drop."""
 
@@ -124,18 +107,6 @@ class Explained:
     # knew every recipe's true mean would reach.
     frame: pd.DataFrame
     widths_beyond: Mapping[str, WidthsBeyond]  # M1's quantity by regime; empty without widths.
-
-    def __repr__(self) -> str:
-        return (
-            f"<Explained: {self.frame['model'].nunique()} models in {self.frame['regime'].nunique()} regimes>"
-        )
-
-    def _repr_html_(self) -> str:
-        if self.frame.empty:
-            return html.escape(repr(self))
-        table = self.frame.pivot(index="model", columns="regime", values="r2")
-        order = [m for m in [*MODELS, CEILING] if m in table.index]
-        return str(table.loc[order].to_html(float_format=lambda v: f"{v:.3f}"))
 
 
 def what_explains(
@@ -149,7 +120,7 @@ def what_explains(
     prepared = prepared_recipes(population, regime_axis, regimes)
     recipes = prepared.at_average_technique
     features = _features(population, prepared)
-    rows: list[dict[str, object]] = []
+    rows: list[pd.DataFrame] = []
     beyond: dict[str, WidthsBeyond] = {}
     for k, label in enumerate(prepared.assigned.labels):
         keep = recipes["regime"].to_numpy() == k
@@ -158,12 +129,14 @@ def what_explains(
         members = {name: values[keep] for name, values in features.items()}
         scored = _Scores.of(recipes[keep], members, seed)
         shares = scored.shares()
-        rows += _rows(label, int(keep.sum()), *shares)
+        columns = {"regime": label, "model": shares[0], "n_recipes": int(keep.sum()), "r2": shares[1]}
+        lower, upper = interval(shares[2])
+        rows.append(pd.DataFrame(columns | {"lower": lower, "upper": upper}))
         if "log_widths" in features:
             of_mcb = _share_of_mcb(recipes["reduction"].to_numpy()[keep], members)
             beyond[label] = _widths_beyond(label, int(keep.sum()), of_mcb, *shares)
-    columns = ["regime", "model", "n_recipes", "r2", "lower", "upper"]
-    return Explained(pd.DataFrame(rows, columns=columns), beyond)
+    nothing = pd.DataFrame(columns=["regime", "model", "n_recipes", "r2", "lower", "upper"])
+    return Explained(pd.concat(rows, ignore_index=True) if rows else nothing, beyond)
 
 
 def _features(population: Population, recipes: Recipes) -> dict[str, FloatArray]:
@@ -246,23 +219,6 @@ class _Scores:
         stacked = np.column_stack([*named.values(), whole])
         total, drawn = stacked.sum(axis=0), (self.bootstrap @ stacked.astype(np.float32)).astype(np.float64)
         return list(named), total[:-1] / total[-1], drawn[:, :-1] / drawn[:, -1:]
-
-
-def _rows(
-    label: str, n_recipes: int, names: list[str], point: FloatArray, draws: FloatArray
-) -> list[dict[str, object]]:
-    lower, upper = interval(draws)
-    return [
-        {
-            "regime": label,
-            "model": name,
-            "n_recipes": n_recipes,
-            "r2": float(point[i]),
-            "lower": float(lower[i]),
-            "upper": float(upper[i]),
-        }
-        for i, name in enumerate(names)
-    ]
 
 
 def _share_of_mcb(reduction: FloatArray, features: Mapping[str, FloatArray]) -> float:

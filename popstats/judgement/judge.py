@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import numpy as np
-import pandas as pd
-
 from popstats.errors import FitError
 from popstats.findings import Finding
 from popstats.inference.model import CHAINS
-from popstats.judgement.analysis import Analysis, RegimePosterior
-from popstats.judgement.optimum_claims import (
-    COST_CONJECTURE,
-    judge_cost_optimum,
-    judge_optimum,
-    judge_original_ratio,
-)
+from popstats.judgement.analysis import Analysis
+from popstats.judgement.optimum_claims import judge_cost_optimum, judge_optimum, judge_original_ratio
 from popstats.judgement.space_claims import judge_retraining, judge_std_spaces, judge_widths_beyond
-from popstats.judgement.trend_claims import (
-    aggressiveness,
-    best_base,
-    judge_limit,
-    judge_trend,
-    luck,
-    optimum_trend,
-)
+from popstats.judgement.trend_claims import judge_limit, judge_trend
 from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdicts
-from popstats.judgement.winner_claims import judge_winners, prior_lift
+from popstats.judgement.winner_claims import judge_winners
 from popstats.posterior.fit import Fit, fit, require_fit
-from popstats.posterior.optimum import has_optimum
-from popstats.words import ALL
 
 #: Draws of the second fit, on the other axis: a probability of 0.95 is then known to 0.005.
 DRAWS = 2000
@@ -128,78 +109,3 @@ def _on_the_other_axis(analysis: Analysis) -> Analysis:
     )
     note = Finding("other axis", (), {"equal": _COSTS[other.regime_axis]})
     return Analysis(other, analysis.thresholds, note=(note,))
-
-
-Row = tuple[str, str, float]
-
-
-def prior_claims(fitted: Fit, **thresholds: float) -> pd.DataFrame:
-    """Return the prior probability of each claim, by simulation from the fit's priors.
-
-    A verdict "refuted" must hold with these odds reset to 1:1, so that no prior refutes a claim; a claim that is
-    improbable here needs clearer data to be supported.
-
-    Parameters
-    ----------
-    fitted : Fit
-        With the smooth curve; its data are not used, beyond the observed range and the spread of the drops, which
-        set the priors' units.
-    **thresholds : float
-        Any field of `Thresholds`, as for `judge`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        conjecture; regime ("all" for claims over all regimes); prior_probability; claim. C3c is conditional on C3a,
-        C3d takes all fitted regimes as if each had an optimum. S1 and M1 are judged by a bootstrap, R1 by pairs of
-        fits: they have no row.
-
-    Raises
-    ------
-    FitError
-        If the fit's curve is a companion, whose priors are flat.
-
-    Examples
-    --------
-    >>> import popstats
-    >>> population = popstats.simulate_population(regimes=[0.5], n=30)
-    >>> fit = popstats.fit(population, regimes=[0.5], method="exact")
-    >>> popstats.prior_claims(fit)["conjecture"].tolist()
-    ['C1', 'C3a', 'C3b', 'C3c']
-    """
-    require_fit(fitted, "prior_claims")
-    if fitted.settings.curve != "smooth":
-        raise FitError(
-            f"prior_claims: expected a fit with curve='smooth', got curve={fitted.settings.curve!r}, whose flat priors "
-            "give a claim no probability"
-        )
-    analysis = Analysis(fitted, Thresholds.of(thresholds))
-    rows = [row for regime in analysis.regimes for row in _of_regime(analysis, regime)]
-    rows += _of_all(analysis)
-    order = list(CLAIMS)
-    rows.sort(key=lambda row: (order.index(row[0]), row[1]))
-    frame = pd.DataFrame(rows, columns=["conjecture", "regime", "prior_probability"])
-    return frame.assign(claim=frame["conjecture"].map(CLAIMS))
-
-
-def _of_regime(analysis: Analysis, regime: RegimePosterior) -> Iterator[Row]:
-    limits = analysis.thresholds
-    for conjecture in (COST_CONJECTURE[analysis.fit.regime_axis], "C3a"):
-        yield conjecture, regime.label, regime.prior_probability
-    yield "C3b", regime.label, prior_lift(limits, analysis.fit.settings.random_seed)
-    regret = regime.prior.regret_at_original[has_optimum(regime.prior, limits.rise)]
-    if regret.size and np.isfinite(regret).all():
-        yield "C3c", regime.label, float((regret < limits.regret).mean())
-
-
-def _of_all(analysis: Analysis) -> list[Row]:
-    limits, regimes = analysis.thresholds, analysis.regimes
-    steps = aggressiveness(regimes)
-    rows = []
-    if len(regimes) >= limits.trend_regimes:
-        change = optimum_trend(np.stack([r.prior.log_mcb for r in regimes], axis=1), steps)
-        rows.append(("C3d", ALL, float((change > np.log(limits.trend)).mean())))
-    if len(regimes) >= limits.limit_regimes:
-        base = best_base(np.array([float(np.median(r.optimum.limit)) for r in regimes]), steps)
-        rows.append(("C4", ALL, luck(base, analysis.fit.settings.random_seed)))
-    return rows

@@ -9,6 +9,7 @@ from popstats.findings import Finding, Value, merge
 from popstats.inference.draws import interval
 from popstats.judgement.analysis import PROPOSED_COUNT, Analysis, Effect, RegimePosterior, estimate
 from popstats.judgement.verdicts import Verdict
+from popstats.posterior.limit_law import compare_laws
 
 #: Simulations of C4's prior probability: what a predictor that knows nothing would reach by luck.
 LUCK = 4000
@@ -16,8 +17,6 @@ LUCK = 4000
 SHUFFLES, _TIE = 2000, 1e-12
 #: Regimes that the proposed plan lines ask for: one more than C4 needs.
 PROPOSED_REGIMES = ("0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9")
-#: Degrees of the curve in the log remaining cost that C4 chooses from.
-DEGREES = (1, 2)
 
 
 def judge_trend(analysis: Analysis) -> Verdict:
@@ -55,7 +54,8 @@ def judge_limit(analysis: Analysis) -> Verdict:
     limit = np.stack([r.optimum.limit for r in regimes], axis=1)
     log_mcb = np.stack([r.optimum.log_mcb for r in regimes], axis=1)
     middle, seed = np.median(limit, axis=0), analysis.fit.settings.random_seed
-    base = best_base(middle, aggressiveness(regimes))
+    law = compare_laws(1.0 - np.array([r.data.target for r in regimes]), limit)
+    base = law.base
     gain = leave_one_out_gain(limit, log_mcb, base)
     lucky = lucky_share(middle, np.median(log_mcb, axis=0), base, np.random.default_rng([seed, 42]))
     chance = Finding("lucky", (), {"lucky": lucky})
@@ -67,7 +67,8 @@ def judge_limit(analysis: Analysis) -> Verdict:
     )
     worse = np.median(gain) < 0
     values: dict[str, Value] = {
-        "direction": "rises" if worse else "falls",
+        "direction": "raises" if worse else "lowers",
+        "law": law.best,
         "change": estimate(-gain if worse else gain),
         "count": len(regimes),
         "lucky": lucky,
@@ -96,12 +97,6 @@ def _more_recipes(analysis: Analysis, labels: tuple[str, ...], count: int = PROP
 def aggressiveness(regimes: tuple[RegimePosterior, ...]) -> FloatArray:
     """Return -log(1 - reduction) of each regime, shape (K,)."""
     return -np.log1p(-np.array([r.data.target for r in regimes]))
-
-
-def best_base(limit: FloatArray, aggressiveness: FloatArray) -> FloatArray:
-    """Return the columns of the curve in the remaining cost that best predicts a left-out regime's limit, (K, 2 or 3)."""
-    found = [np.vander(aggressiveness, degree + 1, increasing=True) for degree in DEGREES]
-    return min(found, key=lambda base: float(_leave_one_out_error(base[None], limit[None])[0]))
 
 
 def luck(base: FloatArray, seed: int) -> float:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
-from typing import Literal, get_args, overload
+from typing import Literal, get_args
 
 import pandas as pd
 
@@ -223,14 +223,14 @@ def negligible(conjecture: str, thresholds: Thresholds) -> str:
     return QUANTITIES[conjecture][2].format(**asdict(thresholds))
 
 
-class Verdicts(Sequence[Verdict]):
-    """The verdicts of one fit: a sequence of `Verdict` that displays itself as a table.
+class Verdicts(tuple[Verdict, ...]):
+    """The verdicts of one fit: a tuple of `Verdict` that displays itself as a table.
 
     Each has an outcome of four words, the claim's probability, an estimate with its 90 % interval, and a sentence.
 
     Parameters
     ----------
-    items : sequence of Verdict
+    items : iterable of Verdict
     analysis : popstats.judgement.analysis.Analysis, optional
         What they were read off: a report that is given the verdicts computes nothing again.
 
@@ -245,22 +245,13 @@ class Verdicts(Sequence[Verdict]):
     ('supported', ['0.60'])
     """
 
-    def __init__(self, items: Sequence[Verdict], analysis: object = None) -> None:
-        self._items = tuple(items)
-        self.analysis = analysis
+    analysis: object
 
-    @overload
-    def __getitem__(self, index: int) -> Verdict: ...
-    @overload
-    def __getitem__(self, index: slice) -> Verdicts: ...
-    def __getitem__(self, index: int | slice) -> Verdict | Verdicts:
-        return Verdicts(self._items[index]) if isinstance(index, slice) else self._items[index]
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __iter__(self) -> Iterator[Verdict]:
-        return iter(self._items)
+    def __new__(cls, items: Iterable[Verdict] = (), analysis: object = None) -> Verdicts:
+        """Keep the verdicts, and what they were read off."""
+        found = super().__new__(cls, items)
+        found.analysis = analysis
+        return found
 
     def of(self, conjecture: str, regime: str | None = None) -> Verdicts:
         """Return the verdicts on one conjecture, optionally in one regime.
@@ -272,8 +263,7 @@ class Verdicts(Sequence[Verdict]):
         regime : str, optional
             Label of a regime ("0.75"), or "all" for the verdict over all regimes; default: every one.
         """
-        kept = [v for v in self if v.conjecture == conjecture and regime in (None, v.regime)]
-        return Verdicts(kept)
+        return Verdicts(v for v in self if v.conjecture == conjecture and regime in (None, v.regime))
 
     def outcome(self, conjecture: str, regime: str) -> str:
         """Return the outcome of a conjecture in a regime; "" where it was not judged."""

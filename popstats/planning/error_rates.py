@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from popstats.errors import FitError
@@ -33,15 +32,8 @@ from popstats.words import percent
 REGIMES = (0.5, 0.7, 0.85)
 #: Truths without an optimum as C3a words it, and with one.
 NULLS = (
-    "flat",
-    "linear",
-    "saturating-8",
-    "saturating-12",
-    "plateau-then-rise",
-    "edge",
-    "beyond-edge",
-    "negligible",
-)
+    "flat", "linear", "saturating-8", "saturating-12", "plateau-then-rise", "edge", "beyond-edge", "negligible",
+)  # fmt: skip
 OPTIMA = ("quadratic", "asymmetric", "narrow", "w")
 #: What the calibration scores, and where the truth's answer keeps it.
 SCORED = ("mcb", "near_lower", "near_upper", "limit")
@@ -180,21 +172,6 @@ def _fit(setting: Setting, method: Method, seed: int) -> Fit:
     return fit(population, regimes=half_widths, method=method, random_seed=seed, draws=draws)
 
 
-def optimum_outcomes(fitted: Fit) -> tuple[str, ...]:
-    """Return the verdict on C3a in each fitted regime."""
-    return tuple(regime.outcome for regime in Analysis(fitted).regimes)
-
-
-def optimum_values(optimum: OptimumDraws) -> dict[str, npt.NDArray[np.float64]]:
-    """Return the draws of what a calibration scores: optimum and near-optimal range as mCB, limit in points."""
-    return {
-        "mcb": np.exp(optimum.log_mcb),
-        "near_lower": np.exp(optimum.near_lower),
-        "near_upper": np.exp(optimum.near_upper),
-        "limit": optimum.limit,
-    }
-
-
 def _score_regime(
     answer: dict[str, Any] | None, optimum: OptimumDraws | None, outcome: str
 ) -> dict[str, Any]:
@@ -204,14 +181,10 @@ def _score_regime(
     covered: dict[str, Any] = dict.fromkeys(SCORED, np.nan)
     # Where the truth is flat, an optimum is a convention (the first grid point), not something to cover.
     if claim and answer and optimum:
-        covered = {name: covers(draws, answer[name]) for name, draws in optimum_values(optimum).items()}
+        logs = (optimum.log_mcb, optimum.near_lower, optimum.near_upper)
+        ends = (interval(draws) for draws in (*map(np.exp, logs), optimum.limit))
+        covered = {name: low <= answer[name] <= high for name, (low, high) in zip(SCORED, ends, strict=True)}
         if optimum.near.height != NEAR_OPTIMAL_POINTS:
             # The true ends are those at the usual height.
             covered |= {"near_lower": np.nan, "near_upper": np.nan}
     return {**covered, "claim": claim, "outcome": outcome}
-
-
-def covers(draws: npt.NDArray[np.float64], truth: float) -> bool:
-    """Return whether the 90 % interval of the draws holds the truth."""
-    low, high = interval(draws)
-    return bool(low <= truth <= high)

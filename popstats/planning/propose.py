@@ -164,7 +164,7 @@ def propose(
     if place == 0:
         return _pilot(problem, pool, int(ends[0]))[history.counted :]
     rng = np.random.default_rng([seed, _ROUND_STREAM, history.counted])
-    law = history.law()
+    law = Law.through(history)
     if place >= len(ends) - 2:
         finish = int(ends[-1] - ends[-3])
         return _finish(history, law, size, leaders=size if place == len(ends) - 2 else max(2, finish // 4))
@@ -174,7 +174,7 @@ def propose(
 def choose(problem: Problem, trained: npt.ArrayLike, outcome: npt.ArrayLike, *, given: int = 0) -> Choice:
     """Return the trained recipe with the best posterior mean; arguments as in `propose`."""
     history = _History.of(problem, trained, outcome, given)
-    law = history.law()
+    law = Law.through(history)
     order = history.leaders(law)
     best = order[0]
     return Choice(history.recipes[best], int(history.runs[best]), history.recipes[order])
@@ -277,12 +277,6 @@ class _History:
             earlier=old, eligible=fine & ~old, failed=widths[~known], counted=len(y) - given,
         )  # fmt: skip
 
-    def law(self) -> Law:
-        """Fit the law to the trainings."""
-        if not self.eligible.any():
-            raise PlanError("winner: no training of the search has succeeded, so nothing can be proposed")
-        return Law.through(self)
-
     def leaders(self, law: Law) -> IntArray:
         """Return the recipes that can win, best posterior mean first."""
         order = np.argsort(-law.known(), kind="stable")
@@ -324,6 +318,8 @@ class Law:
     @classmethod
     def through(cls, history: _History) -> Law:
         """Fit the law to the mean outcomes of the recipes."""
+        if not history.eligible.any():
+            raise PlanError("winner: no training of the search has succeeded, so nothing can be proposed")
         mean, earlier = history.mean, history.earlier
         features = _features(history.recipes, history.problem)
         centre, spread = features.mean(axis=0), float(features.std(axis=0).mean()) + 1e-9

@@ -430,8 +430,7 @@ class _Recommender:
         least = np.asarray(
             table.population.metadata.get("costs", {}).get("least", self.units), dtype=np.float64
         )
-        uniform = search.uniform(self.units, least)
-        widths = np.vstack([search.best_widths(self.units, uniform), uniform])
+        widths = np.vstack([search.best_widths(self.units), search.uniform(self.units, least)])
         if not search.affords(widths).all():
             raise PopulationError(
                 f"{table.population.name}: no recipe inside the trained widths, with at least one unit of every group, "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -25,8 +25,7 @@ class Column:
     type: pa.DataType  # Arrow type of the values.
     unit: str  # Unit of the values; "" where there is none.
     meaning: str  # One sentence for docs/columns.md.
-    # Which part of the row it belongs to: identity, place, recipe, cost, retraining, result, provenance.
-    station: str
+    station: str = ""  # Which part of the row it belongs to, see `_STATIONS`.
     # minimum, maximum: Legal closed range of numeric values.
     minimum: float | None = None
     maximum: float | None = None
@@ -54,98 +53,109 @@ class Column:
         return "any"
 
 
-_text, _real, _whole = pa.string(), pa.float64(), pa.int64()
-_texts, _reals, _wholes = map(pa.list_, (_text, _real, _whole))
-_percent: dict[str, Any] = {"unit": "%", "minimum": 0.0, "maximum": 100.0}
+_TEXT, _REAL, _WHOLE = pa.string(), pa.float64(), pa.int64()
 
 
-def _c(station: str, name: str, kind: pa.DataType, unit: str, meaning: str, **legal: Any) -> Column:
-    return Column(name=name, type=kind, unit=unit, meaning=meaning, station=station, **legal)
+def _text(name: str, meaning: str, unit: str = "", choices: tuple[str, ...] = ()) -> Column:
+    return Column(name, _TEXT, unit, meaning, choices=choices)
 
 
-def _pc(station: str, name: str, meaning: str, **more: Any) -> Column:
-    return Column(name=name, type=_real, meaning=meaning, station=station, **_percent, **more)
+def _list(name: str, of: pa.DataType, meaning: str, unit: str = "") -> Column:
+    return Column(name, pa.list_(of), unit, meaning)
 
 
-# fmt: off
-COLUMNS: tuple[Column, ...] = (
-    _c("identity", "subnetwork_id", _text, "",
-       "sha256 of original, dataset, input size, widths by group, training settings and seed"),
-    _c("identity", "recipe_id", _text, "", "the same without the seed: rows that share it are replicates"),
-    _c("identity", "original_id", _text, "", "sha256 of the original network's weights"),
-    _c("identity", "population", _text, "", "name of the population"),
-    _c("place", "network", _text, "", "architecture, e.g. cifar_resnet8"),
-    _c("place", "dataset", _text, "", "images the network was trained on"),
-    _c("place", "input_size", _text, "channels x height x width", "size of one input"),
-    _c("place", "regime_axis", _text, "",
-       "which reduction the regime fixes", choices=("macs", "params", "both")),
-    _c("place", "regime_target", _real, "fraction",
-       "target reduction of the pruning regime", minimum=0.0, maximum=1.0),
-    _c("place", "space", _text, "",
-       "recipe space the recipe was drawn from: random, stratified, std:LOW-HIGH, refined:FILE; or baseline:NAME"),
-    _c("recipe", "pruning", _text, "",
-       "what was removed: filters, weights (unstructured) or 2:4 (two of each four weights); filters where missing",
-       choices=("filters", "weights", "2:4")),
-    _c("recipe", "widths", _wholes, "channels",
-       "channels kept, one entry per dependency group; where weights were removed, weights kept per layer"),
-    _c("recipe", "densities", _reals, "fraction",
-       "share of the weights kept, one entry per layer, where weights were removed"),
-    _c("recipe", "group_names", _texts, "",
-       "first producing layer of each dependency group, in the order of widths"),
-    _c("recipe", "ratios_requested", _reals, "fraction", "requested pruning ratio, per group"),
-    _c("recipe", "ratios_achieved", _reals, "fraction",
-       "pruning ratio after rounding to whole channels, per group"),
-    _c("recipe", "ratio_mean", _real, "fraction",
-       "mean of the achieved ratios over groups", minimum=0.0, maximum=1.0),
-    _c("recipe", "ratio_std", _real, "fraction",
-       "standard deviation (ddof 0) of the achieved ratios over groups", minimum=0.0, maximum=1.0),
-    _c("recipe", "criterion", _text, "",
-       "score that chose what stays: group_l2, l1, l2, bn_scale, fpgm, taylor, random; magnitude of weights"),
-    _c("cost", "macs", _whole, "multiply-accumulates",
-       "MACs of convolutions and linear layers for one input", above=0.0, required=True),
-    _c("cost", "params", _whole, "parameters", "number of parameters", above=0.0, required=True),
-    _c("cost", "original_macs", _whole, "multiply-accumulates",
-       "the original network's MACs", above=0.0, required=True),
-    _c("cost", "original_params", _whole, "parameters",
-       "the original network's parameters", above=0.0, required=True),
-    _c("retraining", "retraining", _text, "",
-       "retraining technique", choices=("fine-tune", "lr-rewind", "scratch")),
-    _c("retraining", "epochs", _real, "epochs", "passes over the training images", minimum=0.0),
-    _c("retraining", "learning_rate", _real, "", "peak learning rate", minimum=0.0),
-    _c("retraining", "batch_size", _whole, "images", "images per step", above=0.0),
-    _c("retraining", "weight_decay", _real, "",
-       "weight decay (not applied to batch norm and biases)", minimum=0.0),
-    _c("retraining", "augmentation", _text, "", "augmentation, by name"),
-    _c("retraining", "seed", _whole, "", "seed of weights, order of images and augmentation", minimum=0.0),
-    _c("retraining", "training_macs", _real, "multiply-accumulates",
-       "MACs spent retraining: 3 x macs x images seen", minimum=0.0),
-    _pc("result", "original_accuracy", "the original network's test accuracy", required=True),
-    _pc("result", "accuracy_pruned", "test accuracy as cut, before anything else"),
-    _pc("result", "accuracy_recalibrated",
-       "test accuracy after batch-norm re-estimation on at most 4,096 training images, before retraining"),
-    _pc("result", "accuracy", "test accuracy after retraining", required=True),
-    _c("result", "accuracy_kind", _text, "",
-       "which accuracy it is: of the last epoch or the best over epochs, on test or validation (val) images",
-       choices=("last", "best_test", "last_val", "best_val", "unknown")),
-    _pc("result", "accuracy_val", "validation accuracy after retraining"),
-    _c("result", "test_loss", _real, "nats", "mean cross-entropy on the test images", minimum=0.0),
-    _c("result", "val_loss", _real, "nats", "the same on the validation images, in a search", minimum=0.0),
-    _c("result", "train_loss", _real, "nats", "the same on the training images, in a search", minimum=0.0),
-    _c("result", "n_test", _whole, "images", "test images behind accuracy", above=0.0),
-    _c("result", "seconds", _real, "s", "wall time of the training", minimum=0.0),
-    _c("result", "latency_ms", _real, "ms",
-       "median wall time of one forward pass on the device, where the plan asks for it", above=0.0),
-    _c("result", "latency_batch", _whole, "images", "images in the forward pass of latency_ms", above=0.0),
-    _c("result", "status", _text, "", "done, or failed with its reason in error", choices=("done", "failed")),
-    _c("result", "error", _text, "", "why a training failed; empty otherwise"),
-    _c("provenance", "code_version", _text, "", "version (and commit) of generate"),
-    _c("provenance", "torch_version", _text, "", "version of torch"),
-    _c("provenance", "device", _text, "", "device the training ran on"),
-    _c("provenance", "cpu_capability", _text, "", "vector instructions torch used on the CPU"),
-    _c("provenance", "memory_format", _text, "", "layout of activations: channels_last or contiguous"),
-    _c("provenance", "started_at", _text, "ISO 8601, UTC", "when the training started"),
-)
-# fmt: on
+def _fraction(name: str, meaning: str) -> Column:
+    return Column(name, _REAL, "fraction", meaning, minimum=0.0, maximum=1.0)
+
+
+def _percent(name: str, meaning: str, required: bool = False) -> Column:
+    return Column(name, _REAL, "%", meaning, minimum=0.0, maximum=100.0, required=required)
+
+
+def _real(name: str, meaning: str, unit: str = "", **legal: Any) -> Column:
+    return Column(name, _REAL, unit, meaning, **(legal or {"minimum": 0.0}))
+
+
+def _whole(name: str, meaning: str, unit: str = "", **legal: Any) -> Column:
+    return Column(name, _WHOLE, unit, meaning, **({"above": 0.0} | legal))
+
+
+_MACS, _PARAMS = "multiply-accumulates", "parameters"
+_STATIONS: Mapping[str, tuple[Column, ...]] = {
+    "identity": (
+        _text("subnetwork_id", "sha256 of original, dataset, input size, widths by group, training settings and seed"),
+        _text("recipe_id", "the same without the seed: rows that share it are replicates"),
+        _text("original_id", "sha256 of the original network's weights"),
+        _text("population", "name of the population"),
+    ),
+    "place": (
+        _text("network", "architecture, e.g. cifar_resnet8"),
+        _text("dataset", "images the network was trained on"),
+        _text("input_size", "size of one input", "channels x height x width"),
+        _text("regime_axis", "which reduction the regime fixes", choices=("macs", "params", "both")),
+        _fraction("regime_target", "target reduction of the pruning regime"),
+        _text("space", "recipe space the recipe was drawn from: random, stratified, std:LOW-HIGH, refined:FILE; or "
+              "baseline:NAME"),
+    ),
+    "recipe": (
+        _text("pruning", "what was removed: filters, weights (unstructured) or 2:4 (two of each four weights); filters "
+              "where missing", choices=("filters", "weights", "2:4")),
+        _list("widths", _WHOLE, "channels kept, one entry per dependency group; where weights were removed, weights kept "
+              "per layer", "channels"),
+        _list("densities", _REAL, "share of the weights kept, one entry per layer, where weights were removed", "fraction"),
+        _list("group_names", _TEXT, "first producing layer of each dependency group, in the order of widths"),
+        _list("ratios_requested", _REAL, "requested pruning ratio, per group", "fraction"),
+        _list("ratios_achieved", _REAL, "pruning ratio after rounding to whole channels, per group", "fraction"),
+        _fraction("ratio_mean", "mean of the achieved ratios over groups"),
+        _fraction("ratio_std", "standard deviation (ddof 0) of the achieved ratios over groups"),
+        _text("criterion", "score that chose what stays: group_l2, l1, l2, bn_scale, fpgm, taylor, random; magnitude of "
+              "weights"),
+    ),
+    "cost": (
+        _whole("macs", "MACs of convolutions and linear layers for one input", _MACS, required=True),
+        _whole("params", "number of parameters", _PARAMS, required=True),
+        _whole("original_macs", "the original network's MACs", _MACS, required=True),
+        _whole("original_params", "the original network's parameters", _PARAMS, required=True),
+    ),
+    "retraining": (
+        _text("retraining", "retraining technique", choices=("fine-tune", "lr-rewind", "scratch")),
+        _real("epochs", "passes over the training images", "epochs"),
+        _real("learning_rate", "peak learning rate"),
+        _whole("batch_size", "images per step", "images"),
+        _real("weight_decay", "weight decay (not applied to batch norm and biases)"),
+        _text("augmentation", "augmentation, by name"),
+        Column("seed", _WHOLE, "", "seed of weights, order of images and augmentation", minimum=0.0),
+        _real("training_macs", "MACs spent retraining: 3 x macs x images seen", _MACS),
+    ),
+    "result": (
+        _percent("original_accuracy", "the original network's test accuracy", required=True),
+        _percent("accuracy_pruned", "test accuracy as cut, before anything else"),
+        _percent("accuracy_recalibrated", "test accuracy after batch-norm re-estimation on at most 4,096 training images, "
+                 "before retraining"),
+        _percent("accuracy", "test accuracy after retraining", required=True),
+        _text("accuracy_kind", "which accuracy it is: of the last epoch or the best over epochs, on test or validation (val)"
+              " images", choices=("last", "best_test", "last_val", "best_val", "unknown")),
+        _percent("accuracy_val", "validation accuracy after retraining"),
+        _real("test_loss", "mean cross-entropy on the test images", "nats"),
+        _real("val_loss", "the same on the validation images, in a search", "nats"),
+        _real("train_loss", "the same on the training images, in a search", "nats"),
+        _whole("n_test", "test images behind accuracy", "images"),
+        _real("seconds", "wall time of the training", "s"),
+        _real("latency_ms", "median wall time of one forward pass on the device, if the plan requests it", "ms", above=0.0),
+        _whole("latency_batch", "images in the forward pass of latency_ms", "images"),
+        _text("status", "done, or failed with its reason in error", choices=("done", "failed")),
+        _text("error", "why a training failed; empty otherwise"),
+    ),
+    "provenance": (
+        _text("code_version", "version (and commit) of generate"),
+        _text("torch_version", "version of torch"),
+        _text("device", "device the training ran on"),
+        _text("cpu_capability", "vector instructions torch used on the CPU"),
+        _text("memory_format", "layout of activations: channels_last or contiguous"),
+        _text("started_at", "when the training started", "ISO 8601, UTC"),
+    ),
+}  # fmt: skip
+COLUMNS = tuple(replace(c, station=station) for station, held in _STATIONS.items() for c in held)
 
 
 @dataclass(frozen=True)
@@ -166,7 +176,6 @@ SETS = {
     "cifar100": ImageSet(100, "3x32x32", 45.0),
     "imagenet": ImageSet(1000, "3x224x224", 50.0),
 }
-
 
 REQUIRED: tuple[str, ...] = tuple(c.name for c in COLUMNS if c.required)
 _BY_NAME = {c.name: c for c in COLUMNS}

@@ -29,7 +29,6 @@ from popstats.population.table import Population
 #: What files of tables end in, beside what they are packed with.
 ENDINGS = (".parquet", ".feather", ".csv", ".tsv", ".txt", ".jsonl", ".json", ".xlsx")
 
-
 _UNPACK: Mapping[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.decompress,
     ".bz2": bz2.decompress,

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from popstats.arrays import FloatArray, IntArray
+from popstats.population.regimes import mean_computation_budget, reduction
 
 IMAGE_CHANNELS, CLASSES, KERNEL = 3, 10, 9
 #: Spread of the recipes' log widths around their common shift: log mCB then spreads by about +-0.5.
@@ -26,12 +28,8 @@ _BISECTIONS = 24
 _REFERENCE, _DEGREE = 20_000, 8
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One convolution: `width` output channels on `positions` output pixels.
-
-    `importance` is the weight of its widths in the accuracy, relative to the other layers'.
-    """
+class Layer(NamedTuple):
+    """One convolution: output channels, output pixels, and the weight of its width in the accuracy (relative)."""
 
     width: int
     positions: int
@@ -51,7 +49,7 @@ LAYERS = (
 
 @dataclass(frozen=True)
 class LayerChain:
-    """Costs of the chain with any widths."""
+    """Costs of the chain with any widths (n, G): whole or, between them, interpolated."""
 
     layers: tuple[Layer, ...] = LAYERS
 
@@ -61,50 +59,46 @@ class LayerChain:
         return np.array([layer.width for layer in self.layers], dtype=np.int64)
 
     @property
-    def original_macs(self) -> int:
-        """The original's MACs."""
-        return int(self.macs(self.full_widths[None, :])[0])
-
-    @property
-    def original_params(self) -> int:
-        """The original's parameters (weights)."""
-        return int(self.params(self.full_widths[None, :])[0])
+    def original(self) -> tuple[int, int]:
+        """The original's MACs and parameters (weights)."""
+        full = self.full_widths[None, :]
+        return int(self.macs(full)[0]), int(self.params(full)[0])
 
     def macs(self, widths: npt.NDArray[np.number]) -> FloatArray:
-        """Return the MACs of one input, shape (n,), for widths of shape (n, G); real widths interpolate."""
-        positions = [layer.positions for layer in self.layers]
-        return self._cost(widths, np.array([*positions, 1], dtype=np.float64))
+        """Return the MACs of one input, shape (n,)."""
+        return self._cost(widths, np.array([*(layer.positions for layer in self.layers), 1.0]))
 
     def params(self, widths: npt.NDArray[np.number]) -> FloatArray:
-        """Return the number of weights, shape (n,), for widths of shape (n, G)."""
+        """Return the number of weights, shape (n,)."""
         return self._cost(widths, np.ones(len(self.layers) + 1))
 
     def _cost(self, widths: npt.NDArray[np.number], factor: FloatArray) -> FloatArray:
-        rows = len(widths)
-        channels = np.hstack([np.full((rows, 1), IMAGE_CHANNELS), widths, np.full((rows, 1), CLASSES)])
+        ends = ((0, 0), (1, 1))
+        channels = np.pad(widths, ends, constant_values=((0, 0), (IMAGE_CHANNELS, CLASSES)))
         kernels = np.array([*[KERNEL] * len(self.layers), 1], dtype=np.float64)
-        cost: FloatArray = (channels[:, :-1] * channels[:, 1:]) @ (kernels * factor)
-        return cost
+        return np.asarray((channels[:, :-1] * channels[:, 1:]) @ (kernels * factor))
+
+    def log_mcb(self, widths: npt.NDArray[np.number]) -> FloatArray:
+        """Return the log mCB, shape (n,)."""
+        return np.log(mean_computation_budget(self.macs(widths), self.params(widths), *self.original))
 
 
 def sample_widths(chain: LayerChain, target: float, n: int, rng: np.random.Generator) -> IntArray:
-    """Draw recipes at one MACs reduction."""
-    # -> (n, G)
+    """Draw recipes at one MACs reduction, shape (n, G)."""
     direction = rng.normal(0.0, WIDTH_SPREAD, size=(DRAWN_PER_KEPT * n, len(chain.layers)))
-    budget = (1.0 - target) * chain.original_macs
+    budget = (1.0 - target) * chain.original[0]
+
+    def shifted(shift: FloatArray) -> FloatArray:
+        return np.asarray(chain.full_widths * np.exp(np.minimum(direction + shift[:, None], 0.0)))
+
     low, high = np.full(len(direction), -10.0), np.full(len(direction), 5.0)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2.0
-        over = chain.macs(_shifted(chain, direction, middle)) > budget
+        over = chain.macs(shifted(middle)) > budget
         low, high = np.where(over, low, middle), np.where(over, middle, high)
-    widths = np.maximum(np.rint(_shifted(chain, direction, low)), 1.0).astype(np.int64)
+    widths = np.maximum(np.rint(shifted(low)), 1.0).astype(np.int64)
     nearest = np.argsort(np.abs(chain.macs(widths) - budget), kind="stable")[:n]
     return widths[np.sort(nearest)]
-
-
-def _shifted(chain: LayerChain, direction: FloatArray, shift: FloatArray) -> FloatArray:
-    kept: FloatArray = np.exp(np.minimum(direction + shift[:, None], 0.0))
-    return chain.full_widths * kept
 
 
 def additive_drop(chain: LayerChain, widths: IntArray, rise: float) -> FloatArray:
@@ -115,8 +109,7 @@ def additive_drop(chain: LayerChain, widths: IntArray, rise: float) -> FloatArra
     """
     narrowing: FloatArray = -np.log(widths / chain.full_widths)
     importance = np.array([layer.importance for layer in chain.layers])
-    drop: FloatArray = (narrowing + narrowing**2) @ (rise * importance)
-    return drop
+    return np.asarray((narrowing + narrowing**2) @ (rise * importance))
 
 
 def additive_curve(chain: LayerChain, target: float, rise: float) -> Callable[[FloatArray], FloatArray]:
@@ -131,11 +124,9 @@ def additive_curve(chain: LayerChain, target: float, rise: float) -> Callable[[F
 @lru_cache(maxsize=64)
 def _reference_curve(chain: LayerChain, target: float) -> np.polynomial.Polynomial:
     widths = sample_widths(chain, target, _REFERENCE, np.random.default_rng(0))
-    macs = chain.macs(widths) / chain.original_macs
-    log_mcb = np.log(macs / (chain.params(widths) / chain.original_params))
-    drop = additive_drop(chain, widths, 1.0)
+    log_mcb, drop = chain.log_mcb(widths), additive_drop(chain, widths, 1.0)
     # One pass for the slope over MACs inside the regime, then the curve through what is left at its centre.
     first = np.polynomial.Polynomial.fit(log_mcb, drop, _DEGREE)
-    offset = (1.0 - macs) - target
+    offset = reduction(chain.macs(widths), chain.original[0]) - target
     slope = np.polyfit(offset, drop - first(log_mcb), 1)[0]
     return np.polynomial.Polynomial.fit(log_mcb, drop - slope * offset, _DEGREE)

@@ -15,23 +15,18 @@ from popstats.population.validation import is_single_value
 #: A training that ends below this share of the original's accuracy has collapsed: it is no matter of recipes.
 COLLAPSED = 0.5
 
-
 #: Kinds of pruning that leave layers their shape, as a sentence begins with them.
 SPARSE = {"weights": "Unstructured", "2:4": "2:4"}
-
 
 #: From this share of networks better than the original, its accuracy (or what the column holds) is in doubt.
 BETTER = 0.9
 
-
 #: An original that learned is this many times better than chance.
 TIMES_CHANCE = 2.0
-
 
 #: Networks with this share of the original's parameters are as good as the original, and so should be their MACs.
 _WHOLE, _HALF = 0.999, (0.48, 0.52)
 _CENTRAL = (0.025, 0.975)
-
 
 #: Where all mCB lie further from the original's than this, but not by doubling or halving them, the counts are doubted.
 FAR = 1.25

@@ -24,18 +24,13 @@ BUCKET_WIDTH = 0.02
 #: Regimes that are cut where a table names none: cells in which the remaining cost falls by this factor ...
 BIN_RATIO = 1.25
 
-
 #: ... of which two neighbours are joined only where both hold fewer rows than this.
 BIN_ROWS = 60
 
-
 #: Half-width of given regimes, where their neighbours leave room: five points of reduction.
 WIDEST_HALF = 0.05
-#: Rows whose distances from all centres are taken at a time: they stay in the processor's cache.
-_BLOCK = 4096
 #: Decimals to which targets are compared: equal ones are one regime ...
 SAME_TARGET = 6
-
 
 #: ... and to which they are named (targets are written with two or three).
 TARGET_DIGITS = 4
@@ -85,7 +80,7 @@ def mean_computation_budget(
 ) -> FloatArray:
     """Return mCB, the FLOPs-to-parameter-bucket ratio relative to the original network's.
 
-    1 means the original's ratio; above 1 the subnetwork spends more MACs a parameter than the original
+    1 means the original's ratio; above 1 the subnetwork spends more MACs per parameter than the original
     (it lost parameters faster than MACs), below 1 fewer. The default uses exact parameters.
 
     Source: He et al. (2023), Network Pruning Spaces, arXiv:2304.09453.
@@ -136,16 +131,8 @@ def assign_regimes(
     if axis not in ("macs", "params"):
         raise PopulationError(f"regime_axis: expected 'macs' or 'params', got {axis!r}")
     reductions = frame[f"{axis}_reduction"].to_numpy()
-    if regimes is not None:
-        found = _given(axis, reductions, regimes)
-    elif _planned(frame, axis):
-        found = _from_plan(
-            axis,
-            frame["regime_target"].to_numpy(dtype=np.float64),
-            frame["regime_axis"].isin([axis, "both"]).to_numpy(dtype=bool),
-        )
-    else:
-        found = _bins(axis, reductions)
+    given = _given(axis, reductions, regimes) if regimes is not None else None
+    found = given or _from_plan(frame, axis) or _bins(axis, reductions)
     if not (found.index >= 0).any():
         low, high = float(reductions.min()), float(reductions.max())
         raise PopulationError(
@@ -155,17 +142,18 @@ def assign_regimes(
     return found
 
 
-def _planned(frame: pd.DataFrame, axis: str) -> bool:
-    if "regime_target" not in frame or "regime_axis" not in frame:
-        return False
-    complete = frame["regime_axis"].notna().all() and frame["regime_target"].notna().all()
-    return bool(complete and frame["regime_axis"].isin([axis, "both"]).any())
-
-
-def _from_plan(axis: Axis, targets: FloatArray, on_axis: npt.NDArray[np.bool_]) -> Regimes:
-    """Take the plan's targets; networks drawn for regimes on the other axis belong to none on this one."""
-    index = np.full(targets.size, -1, dtype=np.int64)
-    centres, index[on_axis] = np.unique(targets[on_axis].round(SAME_TARGET), return_inverse=True)
+def _from_plan(frame: pd.DataFrame, axis: Axis) -> Regimes | None:
+    """Take the plan's targets, where every row has one; networks drawn on the other axis belong to none on this one."""
+    if not {"regime_target", "regime_axis"} <= set(frame) or frame[
+        ["regime_axis", "regime_target"]
+    ].isna().any(axis=None):
+        return None
+    on_axis = frame["regime_axis"].isin([axis, "both"]).to_numpy(dtype=bool)
+    if not on_axis.any():
+        return None
+    index = np.full(len(frame), -1, dtype=np.int64)
+    targets = frame["regime_target"].to_numpy(dtype=np.float64)[on_axis].round(SAME_TARGET)
+    centres, index[on_axis] = np.unique(targets, return_inverse=True)
     return Regimes(axis, centres, index, "plan")
 
 
@@ -201,28 +189,10 @@ def _given(axis: Axis, reductions: FloatArray, regimes: Sequence[float] | Mappin
             f"regimes: expected centres strictly between 0 and 1 (fractions removed), got {centres.tolist()}"
         )
     halves = np.array([widths[c] for c in centres.tolist()]) + 1e-9
-    index = np.empty(reductions.size, dtype=np.int64)
-    for start in range(0, reductions.size, _BLOCK):
-        block = slice(start, start + _BLOCK)
-        index[block] = _nearest_regime(reductions[block], centres, halves)
-    return Regimes(axis, centres, index, "given")
-
-
-def _nearest_regime(
-    reductions: FloatArray, centres: FloatArray, half_widths: FloatArray
-) -> npt.NDArray[np.int64]:
-    """Return the nearest centre whose half-width each reduction is within, the lower of two; -1: none."""
-    nearest = np.full(reductions.size, -1, dtype=np.int64)
-    closest = np.full(reductions.size, np.inf)
-    low, high = reductions.min(), reductions.max()
-    # Tables that are sorted by regime have one or two in a block.
-    within_reach = (centres - 1.001 * half_widths <= high) & (centres + 1.001 * half_widths >= low)
-    for k in np.flatnonzero(within_reach):
-        distance = np.abs(reductions - centres[k])
-        nearer = (distance <= half_widths[k]) & (distance < closest)
-        np.copyto(nearest, k, where=nearer)
-        np.copyto(closest, distance, where=nearer)
-    return nearest
+    distance = np.abs(reductions[:, None] - centres)
+    distance[distance > halves] = np.inf
+    nearest = distance.argmin(axis=1)  # the lower of two
+    return Regimes(axis, centres, np.where(np.isfinite(distance.min(axis=1)), nearest, -1), "given")
 
 
 def _half_widths(centres: Sequence[float]) -> dict[float, float]:

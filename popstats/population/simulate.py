@@ -16,7 +16,7 @@ import pandas as pd
 
 from popstats.arrays import FloatArray, IntArray
 from popstats.errors import PopulationError
-from popstats.population.layer_chain import LAYERS, LayerChain, additive_curve, additive_drop, sample_widths
+from popstats.population.layer_chain import LayerChain, additive_curve, additive_drop, sample_widths
 from popstats.population.regimes import mean_computation_budget, reduction, regime_label
 from popstats.population.table import Original, Population
 from popstats.population.truths import TRUTHS, answer
@@ -84,7 +84,7 @@ def simulate_population(
     regimes : sequence of float
         Targets on the MACs axis, fractions removed, each in (0, 1).
     n : int
-        Recipes a regime.
+        Recipes per regime.
     rise : float
         Height of the named curve at the ends of the range above its minimum, points (the scale of the widths'
         effect for "additive-widths"; not used by "flat", "negligible" and callables).
@@ -95,7 +95,7 @@ def simulate_population(
         spread that grows threefold over the range. All have mean 0; the first three have the given deviation,
         the last has it in the middle of the range.
     seeds : int
-        Trainings a recipe.
+        Trainings per recipe.
     seed_noise : float
         Standard deviation between trainings of one recipe, points; normal.
     seed : int
@@ -122,58 +122,40 @@ def simulate_population(
     >>> len(population), round(population.metadata["truth"]["regimes"]["0.50"]["mcb"], 2)
     (50, 1.0)
     """
-    _check(truth, regimes, n, noise, noise_kind, seeds, seed_noise)
-    if not isinstance(seed, Integral) or seed < 0:
-        raise PopulationError(f"seed: expected a whole number from 0 on, got {seed!r}")
-    chain = LayerChain(LAYERS)
-    original = (
-        Original(chain.original_macs, chain.original_params, ORIGINAL.accuracy)
-        if truth == ADDITIVE
-        else ORIGINAL
-    )
+    refused = {
+        f"truth: expected one of {', '.join((*TRUTHS, ADDITIVE))}, or a function; got {truth!r}": not callable(
+            truth
+        )
+        and truth not in (*TRUTHS, ADDITIVE),
+        f"noise_kind: expected one of {', '.join(NOISE_KINDS)}; got {noise_kind!r}": noise_kind
+        not in NOISE_KINDS,
+        f"regimes: expected fractions removed, each in (0, 1), got {list(regimes)}": len(regimes) == 0
+        or not all(0.0 < target < 1.0 for target in regimes),
+        f"expected at least one recipe per regime and one seed per recipe, got n={n}, seeds={seeds}": min(
+            n, seeds
+        )
+        < 1,
+        f"expected noise and seed_noise >= 0 points, got {noise} and {seed_noise}": min(noise, seed_noise)
+        < 0.0,
+        f"seed: expected a whole number from 0 on, got {seed!r}": not isinstance(seed, Integral) or seed < 0,
+    }
+    for problem in (said for said, wrong in refused.items() if wrong):
+        raise PopulationError(problem)
+    chain, name = LayerChain(), truth if isinstance(truth, str) else getattr(truth, "__name__", "callable")
+    original = Original(*chain.original, ORIGINAL.accuracy) if truth == ADDITIVE else ORIGINAL
     streams = np.random.default_rng(seed).spawn(len(regimes))
     frames, answers = [], {}
     for target, rng in zip(sorted(regimes), streams, strict=True):
         recipes = _draw(truth, chain, target, n, rise, centre, rng)
         frame = _train(recipes, target, noise, noise_kind, seeds, seed_noise, rng)
         frames.append(frame)
-        answers[regime_label(target)] = answer(recipes.curve, target, _observed(frame, original)).as_dict()
-    metadata = {"truth": {"name": _name(truth), "mechanism": _mechanism(truth), "regimes": answers}}
+        answers[regime_label(target)] = answer(recipes.curve, target, _observed(frame, original))
+    mechanism = {ADDITIVE: "widths", "flat": "none"}.get(name, "mcb")
+    metadata = {"truth": {"name": name, "mechanism": mechanism, "regimes": answers}}
     table = pd.concat(frames, ignore_index=True)
-    name = f"simulated-{_name(truth)}"
-    return Population.from_frame(table, original=original, accuracy_kind="last", name=name, metadata=metadata)
-
-
-def _check(
-    truth: str | TrueCurve,
-    regimes: Sequence[float],
-    n: int,
-    noise: float,
-    noise_kind: str,
-    seeds: int,
-    seed_noise: float,
-) -> None:
-    known = (*TRUTHS, ADDITIVE)
-    if not callable(truth) and truth not in known:
-        raise PopulationError(f"truth: expected one of {', '.join(known)}, or a function; got {truth!r}")
-    if noise_kind not in NOISE_KINDS:
-        raise PopulationError(f"noise_kind: expected one of {', '.join(NOISE_KINDS)}; got {noise_kind!r}")
-    if len(regimes) == 0 or not all(0.0 < target < 1.0 for target in regimes):
-        raise PopulationError(f"regimes: expected fractions removed, each in (0, 1), got {list(regimes)}")
-    if n < 1 or seeds < 1:
-        raise PopulationError(
-            f"expected at least one recipe per regime and one seed per recipe, got n={n}, seeds={seeds}"
-        )
-    if noise < 0.0 or seed_noise < 0.0:
-        raise PopulationError(f"expected noise and seed_noise >= 0 points, got {noise} and {seed_noise}")
-
-
-def _name(truth: str | TrueCurve) -> str:
-    return truth if isinstance(truth, str) else getattr(truth, "__name__", "callable")
-
-
-def _mechanism(truth: str | TrueCurve) -> str:
-    return "widths" if truth == ADDITIVE else "none" if truth == "flat" else "mcb"
+    return Population.from_frame(
+        table, original=original, accuracy_kind="last", name=f"simulated-{name}", metadata=metadata
+    )
 
 
 def _draw(
@@ -186,7 +168,15 @@ def _draw(
     rng: np.random.Generator,
 ) -> _Recipes:
     if truth == ADDITIVE:
-        return _chain_recipes(chain, target, n, rise, rng)
+        widths = sample_widths(chain, target, n, rng)
+        return _Recipes(
+            macs=chain.macs(widths).astype(np.int64),
+            params=chain.params(widths).astype(np.int64),
+            expected=additive_drop(chain, widths, rise),
+            position=chain.log_mcb(widths) / HALF_RANGE,
+            curve=additive_curve(chain, target, rise),
+            widths=widths,
+        )
     low = max(centre - REACH * HALF_RANGE, float(np.log1p(-target)) + MARGIN)
     high = centre + REACH * HALF_RANGE
     if high - low < HALF_RANGE:
@@ -195,17 +185,14 @@ def _draw(
             f"(it would need more parameters than the original); {centre:g} leaves no room"
         )
     middle, half = (low + high) / 2.0, (high - low) / 2.0 / REACH
-    return _scattered_recipes(_true_curve(truth, target, rise, middle, half), target, n, middle, half, rng)
-
-
-def _true_curve(
-    truth: str | TrueCurve, target: float, rise: float, middle: float, half: float
-) -> Callable[[FloatArray], FloatArray]:
-    if not isinstance(truth, str):
-        return lambda log_mcb: np.asarray(truth(log_mcb, target), dtype=np.float64)
     level = LEVEL - LEVEL_PER_LOG * float(np.log1p(-target))
-    shape = TRUTHS[truth]
-    return lambda log_mcb: level + shape((log_mcb - middle) / half, rise)
+
+    def curve(log_mcb: FloatArray) -> FloatArray:
+        if not isinstance(truth, str):
+            return np.asarray(truth(log_mcb, target), dtype=np.float64)
+        return level + TRUTHS[truth]((log_mcb - middle) / half, rise)
+
+    return _scattered_recipes(curve, target, n, middle, half, rng)
 
 
 def _scattered_recipes(
@@ -229,22 +216,6 @@ def _scattered_recipes(
         expected=curve(log_mcb) + DROP_PER_REDUCTION * offset,
         position=(log_mcb - middle) / half,
         curve=curve,
-    )
-
-
-def _chain_recipes(
-    chain: LayerChain, target: float, n: int, rise: float, rng: np.random.Generator
-) -> _Recipes:
-    widths = sample_widths(chain, target, n, rng)
-    macs, params = chain.macs(widths), chain.params(widths)
-    log_mcb = np.log(mean_computation_budget(macs, params, chain.original_macs, chain.original_params))
-    return _Recipes(
-        macs=macs.astype(np.int64),
-        params=params.astype(np.int64),
-        expected=additive_drop(chain, widths, rise),
-        position=log_mcb / HALF_RANGE,
-        curve=additive_curve(chain, target, rise),
-        widths=widths,
     )
 
 

@@ -32,14 +32,11 @@ _SHOWN_ROWS = 5
 #: In the only column's name, these are separators that a reader of commas did not see.
 _SEPARATORS = (";", "\t", "|")
 
-
 #: A row that costs this share more than the original is kept: rounding and other ways of counting explain as much.
 TOLERATED = 0.01
 
-
 #: Where no row reaches this share of the original's cost, or one is under the second, units are mixed.
 _OTHER_UNIT, _NOTHING_LEFT = 1e-3, 1e-9
-
 
 #: What people call the columns that are needed, in small letters and digits.
 _LIKELY = {
@@ -47,7 +44,6 @@ _LIKELY = {
     "params": ("params", "param", "parameters", "nparams", "numparams", "paramcount", "mparams", "weights"),
     "accuracy": ("accuracy", "acc", "top1", "top1acc", "top1accuracy", "testacc", "testaccuracy", "valacc"),
 }
-
 
 #: Names of quantities of which lower is better.
 _LOSSES = re.compile(r"(?<![a-z])(perplexity|ppl|loss|nll|cross_?entropy|error|err|wer|cer)(?![a-z])")

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-from scipy.special import logsumexp
 
 from popstats.arrays import FloatArray
 from popstats.errors import FitError
 from popstats.posterior.fit import Fit
-from popstats.posterior.pointwise import RegimePoints, fitted_points, sample_of, smooth_log_weights, thinned
+from popstats.posterior.pointwise import RegimePoints, fitted_points, sample_of, thinned
 
 #: Draws that enter. Two sets of 500 draws of one posterior differ by about 1 in elpd over 16,384 recipes, far
 #: below what counts as a difference.
@@ -35,13 +34,11 @@ FEW_RECIPES = 100
 class Comparison:
     """Fits compared by the expected log density of a recipe left out."""
 
-    # One row a fit, best first: fit (name), elpd (sum over recipes of the log density, per percentage point, of
+    # One row per fit, best first: fit (name), elpd (sum over recipes of the log density, per percentage point, of
     # their mean drops), se (its standard error), p_loo (effective number of parameters), share_bad_k (share of
     # recipes with Pareto k above 0.7: should be 0, under 0.01 is harmless), difference (elpd minus the best's,
     # 0 or negative), dse.
     frame: pd.DataFrame
-    # One row per regime and fit other than the best: fit, regime, recipes, difference, dse.
-    by_regime: pd.DataFrame
     # difference, dse: elpd of the best minus that of the runner-up, and its standard error.
     difference: float
     dse: float
@@ -109,10 +106,9 @@ def compare(first: Fit | Mapping[str, Fit], second: Fit | None = None) -> Compar
     scores = {name: _leave_one_out(fit, points[name]) for name, fit in fits.items()}
     ordered = sorted(scores, key=lambda name: -scores[name].elpd.sum())
     frame = pd.DataFrame([_row(name, scores[name], scores[ordered[0]]) for name in ordered])
-    by_regime = pd.DataFrame(list(_by_regime(ordered, scores, points[ordered[0]])))
     runner_up = frame.iloc[1]
     sentence = " ".join(_sentence(frame, i) for i in range(1, len(frame)))
-    return Comparison(frame, by_regime, -float(runner_up["difference"]), float(runner_up["dse"]), sentence)
+    return Comparison(frame, -float(runner_up["difference"]), float(runner_up["dse"]), sentence)
 
 
 def _named(first: Fit | Mapping[str, Fit], second: Fit | None) -> dict[str, Fit]:
@@ -148,21 +144,19 @@ def _require_same_recipes(
     a: str, of_a: tuple[RegimePoints, ...], b: str, of_b: tuple[RegimePoints, ...], fits: dict[str, Fit]
 ) -> None:
     remedy = "Compare fits of one population, with the same regimes"
-    axes, labels = [fits[n].regime_axis for n in (a, b)], [[p.regime.label for p in q] for q in (of_a, of_b)]
-    if axes[0] != axes[1] or labels[0] != labels[1]:
+    regimes = [(fits[n].regime_axis, *(p.regime.label for p in q)) for n, q in ((a, of_a), (b, of_b))]
+    if regimes[0] != regimes[1]:
+        first, second = (f"{axis} {', '.join(labels) or 'none'}" for axis, *labels in regimes)
         raise FitError(
-            f"compare: fits {a!r} and {b!r} have different regimes: {axes[0]} {', '.join(labels[0]) or 'none'} "
-            f"against {axes[1]} {', '.join(labels[1]) or 'none'}. {remedy}"
+            f"compare: fits {a!r} and {b!r} have different regimes: {first} against {second}. {remedy}"
         )
-    if not labels[0]:
+    if not of_a:
         raise FitError(f"compare: neither {a!r} nor {b!r} has a fitted regime")
-    for p, q in zip(of_a, of_b, strict=True):
-        if not _same(p, q):
-            raise FitError(
-                f"compare: fits {a!r} and {b!r} saw different recipes in regime {p.regime.label} "
-                f"({p.rows.drop.size} against {q.rows.drop.size} recipes, populations "
-                f"{fits[a].population.name!r} and {fits[b].population.name!r}). {remedy}"
-            )
+    if other := next((p for p, q in zip(of_a, of_b, strict=True) if not _same(p, q)), None):
+        raise FitError(
+            f"compare: fits {a!r} and {b!r} saw different recipes in regime {other.regime.label} (populations "
+            f"{fits[a].population.name!r} and {fits[b].population.name!r}). {remedy}"
+        )
 
 
 def _same(p: RegimePoints, q: RegimePoints) -> bool:
@@ -173,15 +167,12 @@ def _same(p: RegimePoints, q: RegimePoints) -> bool:
 
 
 def _leave_one_out(fit: Fit, points: tuple[RegimePoints, ...]) -> _Pointwise:
+    from arviz_stats.base import array_stats
+
     picked = thinned(fit, DRAWS)
-    parts = []
-    for k, regime_points in enumerate(points):
-        for _, density in sample_of(fit, k, picked).log_density(regime_points):
-            log_weights, pareto_k = smooth_log_weights(-density)
-            elpd = logsumexp(log_weights + density, axis=1)
-            seen = logsumexp(density, axis=1) - np.log(picked.size)
-            parts.append((elpd, seen - elpd, pareto_k))
-    return _Pointwise(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+    blocks = [d for k, p in enumerate(points) for _, d in sample_of(fit, k, picked).log_density(p)]
+    elpd, pareto_k, p_loo = array_stats.loo(np.concatenate(blocks), chain_axis=None, draw_axis=-1)
+    return _Pointwise(elpd, p_loo, pareto_k)
 
 
 def _standard_error(values: FloatArray) -> float:
@@ -200,23 +191,6 @@ def _row(name: str, score: _Pointwise, best: _Pointwise) -> dict[str, object]:
         "dse": _standard_error(difference),
         "recipes": difference.size,
     }
-
-
-def _by_regime(
-    ordered: list[str], scores: dict[str, _Pointwise], points: tuple[RegimePoints, ...]
-) -> Iterator[dict[str, object]]:
-    sizes = [p.rows.drop.size for p in points]
-    ends = np.cumsum(sizes)
-    for name in ordered[1:]:
-        difference = scores[name].elpd - scores[ordered[0]].elpd
-        for p, part in zip(points, np.split(difference, ends[:-1]), strict=True):
-            yield {
-                "fit": name,
-                "regime": p.regime.label,
-                "recipes": part.size,
-                "difference": float(part.sum()),
-                "dse": _standard_error(part),
-            }
 
 
 def _sentence(frame: pd.DataFrame, position: int) -> str:

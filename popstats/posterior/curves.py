@@ -16,7 +16,16 @@ from popstats.errors import FitError
 from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import PRIOR_DRAWS, Draws, interval
 from popstats.inference.exact import shrinkage
-from popstats.inference.model import PARAMETRIC, Priors, Settings, basis, design_matrix, prior_precision
+from popstats.inference.model import (
+    PARAMETRIC,
+    Hyper,
+    Priors,
+    Settings,
+    basis,
+    design_matrix,
+    prior_precision,
+)
+from popstats.inference.noise import draw_noise
 from popstats.inference.spread import SpreadChange, relative_spread
 from popstats.population.recipes import Recipes, prepared_recipes
 from popstats.population.regimes import Axis
@@ -61,15 +70,6 @@ def curve_in_points(
     curve *= regime.scale
     curve += regime.centre
     return curve
-
-
-def prior_curves(regime: RegimeDesign, priors: Priors, log_mcb: FloatArray, seed: int) -> FloatArray:
-    """Return curves drawn from the prior, points around an arbitrary level, shape (PRIOR_DRAWS, G)."""
-    rng = np.random.default_rng([seed, 977])
-    hyper = priors.draw(PRIOR_DRAWS, 1, rng)
-    precision = prior_precision((), hyper.length_scale[:, 0], hyper.amplitude[:, 0])
-    weights = rng.standard_normal(precision.shape) / np.sqrt(precision)
-    return np.asarray(regime.scale * (weights @ basis(regime.curve_scale.to_unit(log_mcb)).T))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -147,12 +147,21 @@ class FittedCurves:
         return np.asarray(curve_in_points(regime, bias[None], self.grid[k])[0] - regime.centre)
 
     @cached_property
-    def prior_drop(self) -> FloatArray:
-        """Curves drawn from the prior around an arbitrary level, points, shape (draws, K, GRID_SIZE)."""
+    def prior_draws(self) -> tuple[Hyper, FloatArray]:
+        """Joint draws from the prior: hyperparameters (D, K), and curves about an arbitrary level, points, (D, K, G)."""
+        rng = np.random.default_rng([self.settings.random_seed, 977])
+        hyper = self.prior_settings.draw(PRIOR_DRAWS, len(self.fitted), rng)
         drop = np.empty((len(self.fitted), PRIOR_DRAWS, GRID_SIZE))
         for k, regime in enumerate(self.fitted):
-            drop[k] = prior_curves(regime, self.prior_settings, self.grid[k], self.settings.random_seed)
-        return drop.transpose(1, 0, 2)
+            precision = prior_precision((), hyper.length_scale[:, k], hyper.amplitude[:, k])
+            weights = rng.standard_normal(precision.shape) / np.sqrt(precision)
+            drop[k] = regime.scale * (weights @ basis(regime.curve_scale.to_unit(self.grid[k])).T)
+        return hyper, drop.transpose(1, 0, 2)
+
+    @property
+    def prior_drop(self) -> FloatArray:
+        """Curves drawn from the prior about an arbitrary level, points, shape (draws, K, GRID_SIZE)."""
+        return self.prior_draws[1]
 
     def optima(self) -> pd.DataFrame:
         """Return what was found in each regime; all intervals 90 %, equal-tailed.
@@ -214,22 +223,12 @@ class FittedCurves:
 
     def curve(self) -> pd.DataFrame:
         """Return the expected drop over mCB: regime, mcb, drop (median, points), lower, upper (90 %)."""
-        parts = []
+        parts = [pd.DataFrame(columns=["regime", "mcb", "drop", "lower", "upper"])] * (not self.fitted)
         for k, regime in enumerate(self.fitted):
             low, high = interval(self.expected_drop[:, k])
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "regime": regime.label,
-                        "mcb": np.exp(self.grid[k]),
-                        "drop": np.median(self.expected_drop[:, k], axis=0),
-                        "lower": low,
-                        "upper": high,
-                    }
-                )
-            )
-        columns = ["regime", "mcb", "drop", "lower", "upper"]
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+            drop = {"drop": np.median(self.expected_drop[:, k], axis=0), "lower": low, "upper": high}
+            parts.append(pd.DataFrame({"regime": regime.label, "mcb": np.exp(self.grid[k]), **drop}))
+        return pd.concat(parts, ignore_index=True)
 
     def predict(
         self,
@@ -318,18 +317,10 @@ class FittedCurves:
     def _training_noise(self, k: int, log_mcb: FloatArray) -> FloatArray:
         """Draw deviations of single trainings at `log_mcb`, shape (m,), from their expected drop, points, (S, m)."""
         rng = np.random.default_rng([self.settings.random_seed, k, 2])
-        noise = self.fitted[k].scale * self.draws.noise[:, :, k].reshape(-1, 1)
-        scale = noise * self._relative_spread(k, log_mcb)
-        shape = scale.shape
-        if self.draws.shape is None:
-            return np.asarray(scale * rng.standard_normal(shape))
-        extra = self.draws.shape[:, :, k].reshape(-1, 1)
-        if self.settings.noise == "student":
-            return np.asarray(scale * rng.standard_t(extra, shape))
-        excess = self.fitted[k].scale * extra
-        return np.asarray(
-            scale * rng.standard_normal(shape) + excess * (rng.standard_exponential(shape) - 1.0)
-        )
+        scale = self.draws.noise[:, :, k].reshape(-1, 1) * self._relative_spread(k, log_mcb)
+        shape = None if self.draws.shape is None else self.draws.shape[:, :, k].reshape(-1, 1)
+        noise = draw_noise(self.settings.noise, scale, shape, rng)
+        return np.asarray(self.fitted[k].scale * noise - self._excess(k))
 
     def position_of(self, regime: float | str, who: str) -> int:
         """Return the position in `fitted` of a regime, given by its centre or label.

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 from popstats.errors import FitError
-from popstats.inference.data import RegimeDesign, StandardRows, prepare_population, standard_rows
-from popstats.inference.draws import INTERVAL_MASS, Convergence, Draws, check_draws, interval
+from popstats.inference.data import RegimeDesign, prepare_population
+from popstats.inference.draws import INTERVAL_MASS, Convergence, Draws, check_draws
 from popstats.inference.exact import sample_pooled
 from popstats.inference.model import CHAINS, LEAST_TUNE, NOISES, PARAMETRIC, Method, Priors, Settings
 from popstats.inference.parametric import flat_priors, sample_parametric
-from popstats.inference.spread import SpreadChange, precision_weights, weighted_regimes
+from popstats.inference.spread import SpreadChange, weighted_regimes, weighted_rows
 from popstats.population.recipes import Recipes
 from popstats.population.regimes import Axis
 from popstats.population.table import Population, require_population
@@ -30,9 +30,13 @@ if TYPE_CHECKING:
     import altair as alt
     import xarray as xr
 
+    from popstats.posterior.limit_law import LimitLaw, LimitPrediction
     from popstats.posterior.predictive import PredictiveChecks
     from popstats.posterior.sensitivity import Sensitivity
 
+#: Noise that is not normal is sampled again, with so many times the draws of which every such one is kept, where the
+#: diagnostics reject the first draws.
+THINNING = (1, 4)
 #: Columns of `Fit.optima()` that a notebook shows.
 _SHOWN = (
     "regime", "n", "near_lower", "near_upper", "near_height", "mcb", "mcb_lower", "mcb_upper", "limit", "limit_lower",
@@ -85,7 +89,8 @@ def fit(
     method : {"exact", "nuts"}
         "exact": hyperparameters on a grid, partially pooled over regimes, everything else in closed form: independent
         draws, well under a second. "nuts": the same model in public PyMC (`popstats.pymc_model`), sampled by nutpie.
-        Noise that is not normal has neither, and is sampled by Hamiltonian Monte Carlo whatever is passed.
+        Noise that is not normal has neither, and is sampled by Hamiltonian Monte Carlo, with four times the draws (and
+        every fourth kept) where the diagnostics reject the first ones.
     random_seed : int
         Same seed, same draws.
     draws, tune : int
@@ -142,8 +147,12 @@ def fit(
     priors = priors or Priors()
     prepared = prepare_population(population, axis, centres)
     data, changes = weighted_regimes(prepared, priors, seed)
-    result = _draw(prepared.recipes, data, changes, settings, priors, progress)
-    return Fit(population, data, settings, priors, result, changes, time.perf_counter() - started)
+    for thin in THINNING:
+        result = _draw(prepared.recipes, data, changes, settings, priors, progress, thin)
+        found = Fit(population, data, settings, priors, result, changes, time.perf_counter() - started)
+        if settings.method != "hmc" or found.convergence.ok:
+            break
+    return found
 
 
 def _frozen(
@@ -170,6 +179,7 @@ def _draw(
     settings: Settings,
     priors: Priors,
     progress: bool | None,
+    thin: int,
 ) -> Draws:
     fitted, size, seed = [r for r in data if r.fitted], CHAINS * settings.draws, settings.random_seed
     if settings.curve in PARAMETRIC:
@@ -183,18 +193,8 @@ def _draw(
     from popstats.inference.robust import sample_rows
 
     normal = sample_pooled(fitted, priors, size, seed)
-    return sample_rows(settings, fitted, _rows(recipes, data, changes), normal, priors)
-
-
-def _rows(
-    recipes: Recipes, data: tuple[RegimeDesign, ...], changes: tuple[SpreadChange | None, ...]
-) -> list[StandardRows]:
-    found = []
-    for regime, mine, change in zip(data, recipes.members, changes, strict=True):
-        if change is not None:
-            rows = recipes.table.iloc[mine]
-            found.append(standard_rows(rows, regime, precision_weights(rows, regime, change)))
-    return found
+    rows = [rows for _, _, rows in weighted_rows(recipes, data, changes)]
+    return sample_rows(settings, fitted, rows, normal, priors, thin)
 
 
 def require_fit(value: object, who: str) -> None:
@@ -245,7 +245,7 @@ class Fit(FittedCurves):
 
     @property
     def priors(self) -> pd.DataFrame:
-        """The priors: name, distribution, unit, reason. What they give each claim: `popstats.prior_claims`."""
+        """The priors: name, distribution, unit, reason. What they give each claim: `Verdict.prior_probability`."""
         return flat_priors() if self.settings.curve in PARAMETRIC else self.prior_settings.describe()
 
     @cached_property
@@ -257,6 +257,49 @@ class Fit(FittedCurves):
             for name, field in (("optimum", "log_mcb"), ("limit", "limit"))
         } if self.fitted and self.draws.edge_probability is None else {}  # fmt: skip
         return check_draws(self.draws, self.fitted, outcomes)
+
+    @cached_property
+    def limit_law(self) -> LimitLaw:
+        """The laws of the limit over regimes, compared by predicting each regime from the others: `.frame`, `.best`."""
+        from popstats.posterior.limit_law import limit_law
+
+        return limit_law(self)
+
+    def predict_limit(self, reduction: float) -> LimitPrediction:
+        """Predict the limit, the smallest expected drop, at a reduction that was not trained.
+
+        A power law, an exponential, a logarithm and a broken line (in the logarithm) of the remaining cost are fitted to
+        the regimes' limits with their uncertainty, and compared by predicting each regime from the others. The best one
+        predicts.
+
+        Parameters
+        ----------
+        reduction : float
+            Fraction removed on the fit's axis, in (0, 1). A reduction beyond the regimes is an extrapolation: the result
+            says so, and its interval spans all laws that are not told apart from the best.
+
+        Returns
+        -------
+        LimitPrediction
+            `.limit`, `.lower`, `.upper` (percentage points, 90 %), `.law`, `.extrapolated`, and `.frame`, the four laws with
+            their errors and predictions.
+
+        Raises
+        ------
+        FitError
+            If fewer than five regimes were fitted, or the remaining cost lies further than a factor of 1.5 beyond them.
+
+        Examples
+        --------
+        >>> import popstats
+        >>> population = popstats.simulate_population(regimes=[0.3, 0.5, 0.6, 0.7, 0.8, 0.85], n=150)
+        >>> found = popstats.fit(population).predict_limit(reduction=0.75)
+        >>> found.law, found.extrapolated, round(found.limit, 1)  # the truth is 0.3 - 1.5 log 0.25
+        ('logarithm', False, 2.4)
+        """
+        from popstats.posterior.limit_law import predict
+
+        return predict(self.limit_law, reduction)
 
     @cached_property
     def predictive_checks(self) -> PredictiveChecks:
@@ -313,23 +356,6 @@ class Fit(FittedCurves):
 
         return cls(**read_parts(Path(path)))
 
-    def summary(self) -> pd.DataFrame:
-        """Return the hyperparameters of each fitted regime: medians and 90 % intervals in users' units."""
-        rows = []
-        for k, regime in enumerate(self.fitted):
-            for name, values, unit in (
-                ("length_scale", self.draws.length_scale[:, :, k] * regime.curve_scale.half_range, "log mCB"),
-                ("amplitude", self.draws.amplitude[:, :, k] * regime.scale, "points"),
-                ("noise", self.draws.noise[:, :, k] * regime.scale, "points"),
-                ("seed_share", self.draws.seed_share[:, :, k], "fraction of variance"),
-            ):
-                lower, upper = interval(values.ravel())
-                rows.append((regime.label, name, float(np.median(values)), float(lower), float(upper), unit))
-        # A parametric curve has neither length scale nor amplitude.
-        return pd.DataFrame(rows, columns=["regime", "parameter", "median", "lower", "upper", "unit"]).dropna(
-            ignore_index=True
-        )
-
     def __repr__(self) -> str:
         checks = self.convergence
         held = (
@@ -340,7 +366,7 @@ class Fit(FittedCurves):
         elif checks.ok:
             state = f"diagnostics ok{held}"
         else:
-            state = f"REJECTED by its diagnostics: {'; '.join(checks.reasons)}"
+            state = f"REJECTED by its diagnostics: {checks.sentence}"
         return (
             f"<Fit of {self.population.name!r}: {len(self.fitted)} of {len(self.regimes)} regimes on the "
             f"{self.regime_axis} axis, {sum(r.n for r in self.fitted):,} trainings, method {self.settings.method}, "

@@ -24,13 +24,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 
 from popstats.arrays import BoolArray, FloatArray
 from popstats.inference.data import MINIMUM_RECIPES
 from popstats.inference.exact import coefficient_posterior
-from popstats.inference.model import KEPT_RANGE, OBSERVED_QUANTILES, Hyper, basis, prior_precision
+from popstats.inference.model import OBSERVED_QUANTILES, Hyper, basis, prior_precision
 from popstats.inference.regression import weighted_cross_products
 from popstats.posterior.curves import FittedCurves
 from popstats.posterior.optimum import GRID_SIZE
@@ -144,59 +142,26 @@ class MeanCurve:
 QUARTER = 0.25
 
 
-@dataclass(frozen=True, eq=False)
-class MixSensitivity:
-    """Where the optimum goes when the mix of recipes changes."""
-
-    # One row per regime, group and side: `regime`, `group`, `left_out` ("narrowest" or "widest" quarter), `mcb`.
-    frame: pd.DataFrame
-    # One row per regime: `regime`, `mcb` (all recipes), `lower`, `upper` (over all the mixes).
-    ranges: pd.DataFrame
-
-
-def mix_sensitivity(fit: FittedCurves, regimes: Collection[str] | None = None) -> MixSensitivity | None:
-    """Refit each regime with one group's narrowest, or widest, quarter left out; None without widths.
+def mix_ranges(fit: FittedCurves, regimes: Collection[str]) -> dict[str, tuple[float, float]]:
+    """Return the range of each regime's best mCB when one group's narrowest, or widest, quarter is left out.
 
     The optima are those of mean curves under the fit's own noise (`MeanCurve`), where the recipes that are left
-    were observed.
+    were observed; without widths there are none.
     """
-    population = fit.population
-    if population.widths is None:
-        return None
-    chosen = [k for k, r in enumerate(fit.fitted) if regimes is None or r.label in regimes]
-    widths, points = population.widths[fit.recipes.first], fitted_points(fit)
-    members = members_of_fit(fit)
-    rows: list[tuple[str, str, str, float]] = []
-    ranges: list[tuple[str, float, float, float]] = []
-    for k in chosen:
-        label, curve = fit.fitted[k].label, MeanCurve.of(fit, k, points[k])
-        whole = curve.optimum(np.ones(members[label].size, dtype=bool))
-        if whole is None:
-            continue
-        mixes = list(_mixes(curve, widths[members[label]], population.group_names))
-        rows += [(label, *mix) for mix in mixes]
-        optima = [mix[2] for mix in mixes] + [whole]
-        ranges.append((label, np.exp(whole), np.exp(min(optima)), np.exp(max(optima))))
-    frame = pd.DataFrame(rows, columns=["regime", "group", "left_out", "mcb"])
-    return MixSensitivity(
-        frame.assign(mcb=np.exp(frame["mcb"].to_numpy(dtype=np.float64))),
-        pd.DataFrame(ranges, columns=["regime", "mcb", "lower", "upper"]),
-    )
-
-
-def members_of_fit(fit: FittedCurves) -> dict[str, npt.NDArray[np.int64]]:
-    """Return the numbers of the recipes in each regime's fit, in the order of `fitted_points`."""
-    log_mcb, found = fit.recipes.table["log_mcb"].to_numpy(), {}
-    for regime, mine in zip(fit.regimes, fit.recipes.members, strict=True):
-        if regime.fitted:
-            found[regime.label] = mine[np.abs(regime.curve_scale.to_unit(log_mcb[mine])) <= KEPT_RANGE]
+    found, widths = {}, fit.population.widths
+    for k, points in enumerate(fitted_points(fit) if widths is not None else ()):
+        if points.regime.label in regimes and widths is not None:
+            curve = MeanCurve.of(fit, k, points)
+            optima = [curve.optimum(keep) for keep in _mixes(widths[fit.recipes.first[points.numbers]])]
+            logs = [log for log in optima if log is not None]
+            found[points.regime.label] = float(np.exp(min(logs))), float(np.exp(max(logs)))
     return found
 
 
-def _mixes(curve: MeanCurve, widths: FloatArray, groups: tuple[str, ...]) -> Iterator[tuple[str, str, float]]:
-    for g, group in enumerate(groups):
-        low, high = np.quantile(widths[:, g], [QUARTER, 1.0 - QUARTER])
-        for name, keep in (("narrowest", widths[:, g] > low), ("widest", widths[:, g] < high)):
-            optimum = curve.optimum(keep)
-            if optimum is not None:
-                yield group, name, optimum
+def _mixes(widths: FloatArray) -> Iterator[BoolArray]:
+    """Yield all recipes, then those without each group's narrowest and widest quarter, (n,)."""
+    yield np.ones(len(widths), dtype=bool)
+    for width in widths.T:
+        low, high = np.quantile(width, [QUARTER, 1.0 - QUARTER])
+        yield width > low
+        yield width < high

@@ -201,10 +201,6 @@ def _crossing(
     return grid[inner] + share * (grid[outer] - grid[inner])
 
 
-#: Shuffles behind the p value of C4, and the difference in points below which two of them are one.
-SHUFFLES, TIE = 2000, 1e-12
-
-
 def least_rise(optimum: OptimumDraws) -> FloatArray:
     """Return how far the lower of the two ends lies above the minimum, points, shape (S,)."""
     return np.minimum(optimum.rise_lower, optimum.rise_upper)

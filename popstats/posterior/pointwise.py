@@ -12,11 +12,11 @@ from scipy import special
 from scipy.special import logsumexp
 
 from popstats.arrays import FloatArray, IntArray
-from popstats.inference.data import RegimeDesign, StandardRows, replicate_variance, standard_rows
+from popstats.inference.data import RegimeDesign, StandardRows, replicate_variance
 from popstats.inference.exact import coefficient_posterior
-from popstats.inference.model import KEPT_RANGE, Hyper
+from popstats.inference.model import Hyper
 from popstats.inference.noise import distribution, log_density
-from popstats.inference.spread import precision_weights
+from popstats.inference.spread import weighted_rows
 
 if TYPE_CHECKING:
     from popstats.posterior.curves import FittedCurves
@@ -71,16 +71,10 @@ class RegimeSample:
 def fitted_points(fit: FittedCurves) -> tuple[RegimePoints, ...]:
     """Return the recipes of each fitted regime, in the order of `fit.fitted`."""
     found = []
-    for k, (regime, change) in enumerate(zip(fit.regimes, fit.spread_changes, strict=True)):
-        if regime.fitted:
-            members = fit.recipes.members[k]
-            mine = fit.recipes.table.iloc[members]
-            weight = None if change is None else precision_weights(mine, regime, change)
-            rows = standard_rows(mine, regime, weight)
-            design = rows.design()
-            design[:, : len(regime.fixed)] *= regime.fixed
-            kept = np.abs(regime.curve_scale.to_unit(mine["log_mcb"])) <= KEPT_RANGE
-            found.append(RegimePoints(regime, rows, members[kept], design))
+    for regime, numbers, rows in weighted_rows(fit.recipes, fit.regimes, fit.spread_changes):
+        design = rows.design()
+        design[:, : len(regime.fixed)] *= regime.fixed
+        found.append(RegimePoints(regime, rows, numbers, design))
     return tuple(found)
 
 
@@ -128,77 +122,20 @@ def closed_form(points: RegimePoints, sample: RegimeSample) -> tuple[FloatArray,
 
 
 def weighted(points: RegimePoints, sample: RegimeSample) -> FloatArray:
-    """Return LOO-PIT values for any noise, by Pareto-smoothed importance weights, shape (n,)."""
+    """Return LOO-PIT values for any noise, by truncated importance weights, shape (n,).
+
+    Source: Ionides (2008), doi:10.1198/106186008X320456.
+    """
     pit = np.empty(points.rows.drop.size)
     for block, e, scale in sample.residuals(points):
-        log_weights, _ = smooth_log_weights(-log_density(sample.noise, e, scale, sample.shape))
+        log_ratios = -log_density(sample.noise, e, scale, sample.shape)
+        mean = logsumexp(log_ratios, axis=1, keepdims=True) - np.log(log_ratios.shape[1])
+        largest = mean + 0.5 * np.log(log_ratios.shape[1])
         below = distribution(sample.noise, e, scale, sample.shape)
-        pit[block] = (np.exp(log_weights) * below).sum(axis=1)
+        pit[block] = _average(below, np.minimum(log_ratios, largest))
     return pit
 
 
 def _average(values: FloatArray, log_weights: FloatArray) -> FloatArray:
     weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
     return np.asarray((weights * values).sum(axis=1) / weights.sum(axis=1))
-
-
-#: Prior of the Pareto shape: this many tail draws' worth of 0.5 (Vehtari et al., appendix C).
-PRIOR_DRAWS, PRIOR_SHAPE = 10.0, 0.5
-
-#: Zhang and Stephens' constants: the grid's size beyond sqrt(n), and its reach.
-GRID_POINTS, GRID_REACH = 30, 3.0
-
-#: Fewer tail draws than this are left as they are.
-MINIMUM_TAIL = 5
-
-
-def smooth_log_weights(log_ratios: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Smooth the importance weights of each observation."""
-    # log_ratios (n, S) -> log_weights (n, S), pareto_k (n,)
-    weights = log_ratios - log_ratios.max(axis=1, keepdims=True)
-    draws = weights.shape[1]
-    tail = int(3.0 * np.sqrt(draws)) if draws > 225 else draws // 5
-    k = np.full(weights.shape[0], np.nan)
-    if tail >= MINIMUM_TAIL:
-        position = np.argpartition(weights, draws - tail - 1, axis=1)[:, draws - tail - 1 :]
-        largest = np.take_along_axis(weights, position, axis=1)
-        order = largest.argsort(axis=1)
-        largest = np.take_along_axis(largest, order, axis=1)
-        smoothed, k = _smooth_tail(largest)
-        np.put_along_axis(weights, np.take_along_axis(position, order, axis=1)[:, 1:], smoothed, axis=1)
-    return np.asarray(weights - logsumexp(weights, axis=1, keepdims=True)), k
-
-
-def _smooth_tail(largest: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Smooth all but the first column (the cut-off) of sorted log ratios, shape (n, tail + 1)."""
-    smoothed, k = largest[:, 1:].copy(), np.full(largest.shape[0], np.nan)
-    excess = np.exp(largest[:, 1:]) - np.exp(largest[:, :1])
-    quartile = excess[:, int(excess.shape[1] / 4 + 0.5) - 1]
-    usable = np.flatnonzero((quartile > excess[:, 0]) & (excess[:, 0] > 0.0))
-    if usable.size:
-        shape, scale = _fit_pareto(excess[usable], quartile[usable])
-        p = (np.arange(excess.shape[1]) + 0.5) / excess.shape[1]
-        # A shape of exactly 0 (the exponential tail) has probability 0 after adding the prior.
-        quantile = scale[:, None] * np.expm1(-shape[:, None] * np.log1p(-p)) / shape[:, None]
-        fitted = np.log(np.exp(largest[usable, :1]) + quantile)
-        smoothed[usable] = np.minimum(fitted, largest[usable, -1:])
-        k[usable] = shape
-    return smoothed, k
-
-
-def _fit_pareto(excess: FloatArray, quartile: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return shape and scale of a generalised Pareto distribution for each row of sorted excesses."""
-    n = excess.shape[1]
-    points = GRID_POINTS + int(np.sqrt(n))
-    grid = 1.0 - np.sqrt(points / (np.arange(1, points + 1) - 0.5))
-    b = grid / (GRID_REACH * quartile[:, None]) + 1.0 / excess[:, -1:]
-    shapes = np.empty_like(b)
-    for j in range(points):
-        shapes[:, j] = np.log1p(-b[:, j, None] * excess).mean(axis=1)
-    profile = n * (np.log(-b / shapes) - shapes - 1.0)
-    weight = np.exp(profile - logsumexp(profile, axis=1, keepdims=True))
-    weight[weight < 10.0 * np.finfo(np.float64).eps] = 0.0
-    best = (weight * b).sum(axis=1) / weight.sum(axis=1)
-    shape = np.log1p(-best[:, None] * excess).mean(axis=1)
-    scale = -shape / best
-    return (n * shape + PRIOR_DRAWS * PRIOR_SHAPE) / (n + PRIOR_DRAWS), scale

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from popstats.posterior.curves import FittedCurves
 
-
 #: Version of the file format; 3: the draws in the model's units, in a group of their own.
 FORMAT = 3
 _DIMS = ("chain", "draw", "regime", "column")

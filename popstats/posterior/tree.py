@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from popstats.arrays import FloatArray
-from popstats.inference.draws import PRIOR_DRAWS
 from popstats.inference.exact import log_likelihood
-from popstats.inference.model import CHAINS, FIXED_TERMS, PARAMETRIC, SINES, basis, prior_precision
-from popstats.inference.noise import draw_standard
+from popstats.inference.model import CHAINS, FIXED_TERMS, PARAMETRIC, SINES
+from popstats.inference.noise import draw_noise
 from popstats.posterior.optimum import GRID_SIZE, value_at
 from popstats.posterior.pointwise import RegimePoints, fitted_points, sample_of
 from popstats.posterior.sensitivity import log_prior
@@ -84,26 +83,18 @@ def _posterior(fit: FittedCurves) -> xr.Dataset:
 
 def _prior(fit: FittedCurves) -> xr.Dataset:
     """Return joint draws of the hyperparameters, and what curves drawn with them have: no limit, since levels are flat."""
-    rng = np.random.default_rng([fit.settings.random_seed, 978])
-    size = len(fit.fitted)
-    hyper = fit.prior_settings.draw(PRIOR_DRAWS, size, rng)
-    optimum, regret = np.empty((PRIOR_DRAWS, size)), np.empty((PRIOR_DRAWS, size))
-    for k, regime in enumerate(fit.fitted):
-        precision = prior_precision((), hyper.length_scale[:, k], hyper.amplitude[:, k])
-        weights = rng.standard_normal(precision.shape) / np.sqrt(precision)
-        drop = regime.scale * weights @ basis(regime.curve_scale.to_unit(fit.grid[k])).T
-        optimum[:, k] = np.exp(fit.grid[k][drop.argmin(axis=1)])
-        regret[:, k] = value_at(fit.grid[k], drop, 0.0) - drop.min(axis=1)
+    hyper, drop = fit.prior_draws
+    best = [np.exp(fit.grid[k][drop[:, k].argmin(axis=1)]) for k in range(len(fit.fitted))]
+    regret = [value_at(fit.grid[k], drop[:, k], 0.0) - drop[:, k].min(axis=1) for k in range(len(fit.fitted))]
     scale = np.array([r.scale for r in fit.fitted])
-    half_range = np.array([r.curve_scale.half_range for r in fit.fitted])
     values = {
-        "optimum": optimum,
-        "regret": regret,
-        "length_scale": hyper.length_scale * half_range,
+        "optimum": np.stack(best, axis=1),
+        "regret": np.stack(regret, axis=1),
+        "length_scale": hyper.length_scale * [r.curve_scale.half_range for r in fit.fitted],
         "amplitude": hyper.amplitude * scale,
         "noise": hyper.noise * scale,
     }
-    return _dataset(fit, {name: (_REGIMES, v.reshape(CHAINS, -1, size)) for name, v in values.items()})
+    return _dataset(fit, {name: (_REGIMES, v.reshape(CHAINS, -1, scale.size)) for name, v in values.items()})
 
 
 def _coefficients(fit: FittedCurves) -> xr.Dataset:
@@ -217,11 +208,8 @@ def _replicated(fit: FittedCurves, k: int, points: RegimePoints, flat: npt.NDArr
     sample, rng = sample_of(fit, k, flat), np.random.default_rng([fit.settings.random_seed, k, 8])
     found = np.empty((points.rows.drop.size, flat.size))
     for block, e, scale in sample.residuals(points):
-        shape = sample.shape
-        if shape is not None and sample.noise == "exgaussian":
-            shape = shape / scale
         expected = points.rows.drop[block, None] - e
-        found[block] = _in_points(points, expected + scale * draw_standard(sample.noise, e.shape, shape, rng))
+        found[block] = _in_points(points, expected + draw_noise(sample.noise, scale, sample.shape, rng))
     return found
 
 

@@ -12,7 +12,7 @@ from popstats.figures.content import Alert
 from popstats.figures.curve_figures import TOO_FEW
 from popstats.findings import Finding, Span, merge
 from popstats.inference.data import RegimeDesign
-from popstats.judgement.analysis import Analysis, stated
+from popstats.judgement.analysis import Analysis
 from popstats.judgement.classical import MINIMUM_POINTS
 from popstats.report.other_methods import envelope_elsewhere
 from popstats.words import clause, place, sentence
@@ -100,7 +100,7 @@ def _tail_ratio(analysis: Analysis, regime: RegimeDesign) -> float:
 def alerts(analysis: Analysis, known: Sequence[Finding], command_line: bool = False) -> tuple[Alert, ...]:
     """Return what a reader must know first, gravest first; `known`: the caveats, of which the lead names the weak ones."""
     graded = (
-        ("reject", [Finding("rejected", (), {"why": stated(r)}) for r in analysis.fit.convergence.reasons]),
+        ("reject", [Finding("rejected", (), {"why": r}) for r in analysis.fit.convergence.reasons]),
         ("warn", [*(f for f in known if f.kind not in (*WEAK, "misfit")), *_warnings(analysis)]),
         ("note", list(_notes(analysis))),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -87,13 +88,13 @@ def _answers(
 ) -> dict[str, str]:
     """Return a row of the table: where each method finds the minimum, and what contradicts the verdict."""
     row, (x, y) = analysis.optima[regime], _points(analysis, regime)
-    lines, envelope = two_lines(x, y), _envelope(analysis, regime)
+    u_shaped, envelope = two_lines(x, y), _envelope(analysis, regime)
     wrong = parabola is None or not parabola.lower <= row.mcb <= parabola.upper
     vertex = _in_words(parabola)
     supported = analysis.verdicts.outcome("C3a", regime) == "supported"
     remarks = {
-        "two lines find a U, the smooth curve does not": lines.u_shaped and not supported,
-        "two lines find no U": supported and not lines.u_shaped,
+        "two lines find a U, the smooth curve does not": u_shaped and not supported,
+        "two lines find no U": supported and not u_shaped,
         "quadratic misspecified": supported and wrong,
         "the best recipes lie elsewhere": supported and envelope is not None and envelope.elsewhere,
     }
@@ -104,8 +105,8 @@ def _answers(
             f"{vertex.partition(' ')[0]} {_MISSPECIFIED}" if parabola is not None and wrong else vertex
         ),
         f"two half-parabolas ({MASS_WORDS})": _in_words(tip),
-        "U-test p": p_value(u_test(x, y).p_value),
-        "two lines": "U" if lines.u_shaped else "no U",
+        "U-test p": p_value(u_test(x, y)),
+        "two lines": "U" if u_shaped else "no U",
         "envelope of the best recipes": (
             f"{number(envelope.lowest)} (best {percent(envelope.share, 0)})" if envelope else MISSING
         ),
@@ -130,8 +131,19 @@ class _Envelope(NamedTuple):
     elsewhere: bool  # Whether it lies too high all over the best mCB's interval.
 
 
+#: Both the caveats and the table of classical methods need each envelope, which takes many iterations.
+_ENVELOPES: WeakKeyDictionary[Analysis, dict[str, _Envelope | None]] = WeakKeyDictionary()
+
+
 def _envelope(analysis: Analysis, regime: str) -> _Envelope | None:
     """Return the lower envelope of a regime; None where it has too few recipes for one."""
+    known = _ENVELOPES.setdefault(analysis, {})
+    if regime not in known:
+        known[regime] = _fitted_envelope(analysis, regime)
+    return known[regime]
+
+
+def _fitted_envelope(analysis: Analysis, regime: str) -> _Envelope | None:
     row, (x, y) = analysis.optima[regime], _points(analysis, regime)
     share = max(ENVELOPE, MINIMUM_POINTS / len(x))
     if share > WIDEST_ENVELOPE:

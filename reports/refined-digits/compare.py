@@ -37,7 +37,7 @@ def refined(pilot: popstats.Population) -> dict[str, popstats.RefinedSpace]:
     """Refine the pilot both ways and write the spaces where the plan reads them."""
     fit = popstats.fit(pilot.where(retraining="fine-tune"), noise=NOISE)
     if not fit.convergence.ok:
-        print(f"The pilot's fit is rejected: {'; '.join(fit.convergence.reasons)}", file=sys.stderr)
+        print(f"The pilot's fit is rejected: {fit.convergence.sentence}", file=sys.stderr)
     spaces = {by: popstats.refine(fit, REGIME, by=by) for by in ("mcb", "widths")}
     for by, space in spaces.items():
         print(repr(space)[1:-1])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from popstats.inference.noise import distribution, draw_standard, log_density
+from popstats.inference.noise import distribution, draw_noise, log_density
 
 RESIDUALS = np.array([-6.0, -1.0, -0.1, 0.0, 0.4, 2.0, 9.0])
 CASES = [
@@ -34,6 +34,7 @@ def test_exponential_noise_of_next_to_no_mean_is_normal():
 
 @pytest.mark.parametrize(("noise", "scale", "shape", "expected"), CASES)
 def test_draws_follow_the_distribution(noise, scale, shape, expected):
-    relative = None if shape is None else np.array(shape if noise == "student" else shape / scale)
-    draws = scale * draw_standard(noise, (4000,), relative, np.random.default_rng(0))
+    draws = draw_noise(
+        noise, np.full(4000, scale), None if shape is None else np.array(shape), np.random.default_rng(0)
+    )
     assert stats.kstest(draws, expected.cdf).pvalue > 0.001

@@ -82,7 +82,7 @@ def test_replicates_narrow_the_noise_as_in_the_smooth_fit():
 def test_a_fit_with_it_reads_like_any_other(quadratic, tmp_path):
     assert quadratic.settings.method == "exact"
     assert quadratic.convergence.ok
-    assert set(quadratic.summary()["parameter"]) == {"noise", "seed_share"}
+    assert "amplitude" not in quadratic.posterior["posterior"]
     assert quadratic.priors["distribution"].tolist() == ["flat", "flat"]
     assert np.isfinite(quadratic.predict([1.0], 0.7)["drop"]).all()
     again = popstats.Fit.load(quadratic.save(tmp_path / "fit.nc"))

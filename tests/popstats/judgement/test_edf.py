@@ -21,14 +21,6 @@ def test_the_band_covers_the_true_distribution() -> None:
     assert 0.8 < np.mean(inside) < 0.97
 
 
-def test_replicates_do_not_narrow_the_band() -> None:
-    drop = np.random.default_rng(0).uniform(0, 1, 60)
-    once = edf(drop, grid=[0.5])
-    copied = edf(np.repeat(drop, 5), recipe=np.repeat(np.arange(60), 5), grid=[0.5])
-    assert copied.n_recipes == 60
-    assert (copied.upper - copied.lower) == pytest.approx(once.upper - once.lower, rel=0.15)
-
-
 def test_weights_give_both_spaces_one_histogram_of_costs() -> None:
     rng = np.random.default_rng(1)
     a, b = rng.normal(100, 5, 500), rng.normal(103, 5, 400)

@@ -275,6 +275,36 @@ def test_at_20_percent_no_network_lies_below_the_band(target: float, passes: boo
         assert "networks below mCB 0.80 do not exist" in clause(why[0])
 
 
+@pytest.mark.parametrize(("low", "side"), [(0.9, "below mCB 0.90"), (0.5, "above mCB 1.20")])
+def test_the_tables_own_feasible_range_comes_before_the_reduction(low: float, side: str) -> None:
+    population = popstats.simulate_population("quadratic", regimes=(0.5,), n=400, rise=2.0, noise=0.05)
+    known = [{"axis": "macs", "target": 0.5, "log_mcb": [np.log(low), np.log(1.2)]}]
+    population.metadata["costs"] = {"feasible": known, "groups": []}
+    (verdict,) = popstats.judge(popstats.fit(population)).of("C3c")
+    assert (verdict.outcome, side in verdict.reason) == ("not assessable", True)
+
+
+def test_m1_needs_an_mcb_that_varies_at_equal_cost_and_all_widths() -> None:
+    rng, n = np.random.default_rng(0), 200
+    widths, bias = rng.integers(8, 65, (n, 2)), rng.integers(0, 2, n)
+    params = 10_000 * widths.sum(axis=1) * np.exp(0.6 * bias)
+    frame = pd.DataFrame({"a": widths[:, 0], "b": widths[:, 1], "bias": bias, "params": params.astype(int)})
+    frame = frame.assign(recipe_id=[str(i) for i in range(n)], macs=rng.integers(28_000_000, 32_000_000, n))
+    frame["accuracy"] = 90.0 - 2.0 * bias + rng.normal(0.0, 0.1, n)
+
+    def judged(columns: list[str]) -> popstats.Verdicts:
+        original = popstats.Original(macs=100_000_000, params=int(frame["params"].max()), accuracy=95.0)
+        population = popstats.Population.from_frame(frame, original=original, widths=columns)
+        return popstats.judge(popstats.fit(population, regimes=[0.7]))
+
+    (without,) = judged(["a", "b"]).of("M1")
+    assert (without.outcome, "a column is missing" in without.reason) == ("not assessable", True)
+    assert judged(["a", "b", "bias"]).of("M1")[0].outcome != "supported"
+    frame["params"] = (frame["macs"] * 0.2 + 100 * bias).astype(int)
+    (follows,) = judged(["a", "b", "bias"]).of("M1")
+    assert (follows.outcome, "same mCB" in follows.reason) == ("not assessable", True)
+
+
 def test_no_claim_is_stronger_than_the_optimum_it_needs() -> None:
     judged = _judged("quadratic", regimes=(0.6,), n=80, rise=0.2, noise=0.1)
     assert judged.outcome("C3a", "0.60") == "undecided"
@@ -327,7 +357,7 @@ def test_a_techniques_rejected_fit_is_named() -> None:
     fitted = popstats.fit(popstats.Population.from_frame(table), method="exact")
     alone = replace(fitted)
     alone.__dict__["convergence"] = Convergence(
-        False, ("R-hat up to 1.200 (must be under 1.01)",), pd.DataFrame()
+        (Finding("R-hat", (), {"worst": 1.200, "most": 1.01}),), pd.DataFrame()
     )
     both = {"fine-tune": Analysis(fitted), "scratch": Analysis(alone)}
     verdict = _moved(both["fine-tune"], both, fitted.regimes[0])
@@ -359,7 +389,7 @@ def test_regimes_on_the_params_axis_are_proposed_on_it() -> None:
 def test_a_fit_that_its_diagnostics_reject_supports_nothing() -> None:
     fitted = popstats.fit(popstats.simulate_population("quadratic", regimes=(0.6,), n=200), method="exact")
     rejected = replace(fitted)
-    bad = Convergence(False, ("R-hat up to 1.200 (must be under 1.01)",), pd.DataFrame())
+    bad = Convergence((Finding("R-hat", (), {"worst": 1.200, "most": 1.01}),), pd.DataFrame())
     rejected.__dict__["convergence"] = bad
     judged = popstats.judge(rejected)
     for conjecture in ("C1", "C3a", "C3b", "C3c", "C3d", "C4"):
@@ -375,7 +405,9 @@ def test_a_rejected_fit_says_what_to_do(noise: str, advice: str) -> None:
         fitted, settings=replace(fitted.settings, method="nuts" if noise == "normal" else "hmc", noise=noise)
     )
     table = pd.DataFrame({"regime": ["0.60", "0.70"], "r_hat": [1.0, 1.4]})
-    rejected.__dict__["convergence"] = Convergence(False, ("R-hat up to 1.400 (must be under 1.01)",), table)
+    rejected.__dict__["convergence"] = Convergence(
+        (Finding("R-hat", (), {"worst": 1.400, "most": 1.01}),), table
+    )
     verdict = Analysis(rejected).rejected("C3a", rejected.regimes[1])
     assert verdict.outcome == "not assessable"
     assert advice in verdict.remedy

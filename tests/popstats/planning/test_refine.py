@@ -17,7 +17,7 @@ from popstats.planning.refine import Kind, _curve_gain
 from popstats.planning.search import LEAST_SHARE, Search, Support, share_inside
 from popstats.population.layer_chain import LayerChain, additive_drop
 from popstats.posterior.fit import Fit
-from popstats.posterior.mean_curve import mix_sensitivity
+from popstats.posterior.mean_curve import mix_ranges
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_widths_bands_hold_recipes_that_are_really_better(chain: Fit) -> None:
     low, high = np.array(list(space.widths.values())).T
     inside = np.rint(rng.uniform(low, high, size=(4000, full.size)) * full)
     # Recipes of the bands at the regime's own budget, within two percent of it.
-    inside = inside[np.abs(layers.macs(inside) / layers.original_macs / 0.4 - 1.0) < 0.02]
+    inside = inside[np.abs(layers.macs(inside) / layers.original[0] / 0.4 - 1.0) < 0.02]
     assert len(inside) > 50
     table = chain.population.frame
     random = np.array(table.loc[table["regime"] == "0.60", "widths"].tolist())
@@ -214,10 +214,10 @@ def test_bands_that_keep_everything_promise_nothing(by_mcb: Fit) -> None:
     assert "Expected gain" not in repr(whole)
 
 
-def test_mix_sensitivity_spans_the_optimum(chain: Fit, by_mcb: Fit) -> None:
-    found = mix_sensitivity(chain)
-    assert found is not None
-    assert len(found.frame) == 2 * 6 * 2
-    assert (found.ranges["lower"] <= found.ranges["mcb"]).all()
-    assert (found.ranges["mcb"] <= found.ranges["upper"]).all()
-    assert mix_sensitivity(by_mcb) is None
+def test_the_mix_of_recipes_spans_the_optimum(chain: Fit, by_mcb: Fit) -> None:
+    found = mix_ranges(chain, ["0.60", "0.80"])
+    assert list(found) == ["0.60", "0.80"]
+    for optimum, (low, high) in zip(chain.optima()["mcb"], found.values(), strict=True):
+        assert low <= optimum * 1.05
+        assert high >= optimum / 1.05
+    assert mix_ranges(by_mcb, ["0.60", "0.80"]) == {}

@@ -71,6 +71,17 @@ def test_rows_are_their_own_recipes_where_nothing_tells():
     assert found.group_names == ()
 
 
+def test_rows_of_equal_costs_are_trainings_of_one_recipe_where_nothing_else_tells():
+    frame = pd.concat([table(), table().head(2).assign(accuracy=[80.0, 81.0])])
+    found = Population.from_frame(frame, original=ORIGINAL, accuracy_kind="last")
+    assert found.recipe.tolist() == [0, 1, 2, 3, 0, 1]
+    assert found.notes[0].startswith("2 of 6 rows have the MACs and the parameters of an earlier row")
+    named = Population.from_frame(
+        frame.assign(recipe_id=list("abcdef")), original=ORIGINAL, accuracy_kind="last"
+    )
+    assert (named.recipe.tolist(), named.notes) == ([0, 1, 2, 3, 4, 5], ())
+
+
 def test_recipe_id_makes_replicates():
     found = population(recipe_id=["a", "a", "b", "b"], params=[50, 50, 30, 30])
     assert found.recipe.tolist() == [0, 0, 1, 1]

@@ -15,27 +15,27 @@ def shape_of(name, rise=0.4):
 def test_answer_of_a_parabola_is_the_textbook_one():
     found = answer(lambda x: 2.0 + 0.8 * (x - 0.1) ** 2, target=0.7, observed=(-0.5, 0.5))
     half = np.sqrt(NEAR_OPTIMAL / 0.8)
-    assert found.mcb == pytest.approx(np.exp(0.1), abs=1e-3)
-    assert found.limit == pytest.approx(2.0, abs=1e-6)
-    assert found.near_lower == pytest.approx(np.exp(0.1 - half), rel=1e-3)
-    assert found.near_upper == pytest.approx(np.exp(0.1 + half), rel=1e-3)
-    assert found.rise_lower == pytest.approx(0.8 * 0.36, abs=1e-5)
-    assert found.rise_upper == pytest.approx(0.8 * 0.16, abs=1e-5)
-    assert found.regret_at_original == pytest.approx(0.008, abs=1e-5)
-    assert found.interior
+    assert found["mcb"] == pytest.approx(np.exp(0.1), abs=1e-3)
+    assert found["limit"] == pytest.approx(2.0, abs=1e-6)
+    assert found["near_lower"] == pytest.approx(np.exp(0.1 - half), rel=1e-3)
+    assert found["near_upper"] == pytest.approx(np.exp(0.1 + half), rel=1e-3)
+    assert found["rise_lower"] == pytest.approx(0.8 * 0.36, abs=1e-5)
+    assert found["rise_upper"] == pytest.approx(0.8 * 0.16, abs=1e-5)
+    assert found["regret_at_original"] == pytest.approx(0.008, abs=1e-5)
+    assert found["interior"]
 
 
 def test_answer_at_an_edge_is_not_interior_and_has_no_regret_where_one_was_not_observed():
     found = answer(lambda x: x, target=0.5, observed=(0.2, 0.6))
-    assert not found.interior
-    assert found.mcb == pytest.approx(np.exp(0.2))
-    assert found.near_lower == found.mcb
-    assert found.regret_at_original is None
+    assert not found["interior"]
+    assert found["mcb"] == pytest.approx(np.exp(0.2))
+    assert found["near_lower"] == found["mcb"]
+    assert found["regret_at_original"] is None
 
 
 @pytest.mark.parametrize("name", ["quadratic", "asymmetric", "narrow", "w", "negligible"])
 def test_truths_with_an_interior_optimum_have_one(name):
-    assert answer(lambda u: TRUTHS[name](u, 0.4), 0.5, (-1.0, 1.0)).interior
+    assert answer(lambda u: TRUTHS[name](u, 0.4), 0.5, (-1.0, 1.0))["interior"]
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_truths_with_an_interior_optimum_have_one(name):
 )
 def test_truths_without_an_interior_optimum_have_none(name):
     found = answer(lambda u: TRUTHS[name](u, 0.4), 0.5, (-1.0, 1.0))
-    assert min(found.rise_lower, found.rise_upper) == pytest.approx(0.0, abs=1e-9)
+    assert min(found["rise_lower"], found["rise_upper"]) == pytest.approx(0.0, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ["quadratic", "narrow", "linear", "edge", "beyond-edge", "saturating-12"])

@@ -7,6 +7,7 @@ import xarray as xr
 
 import popstats
 from popstats.errors import ConvergenceError, FitError
+from popstats.findings import Finding
 from popstats.inference.draws import Convergence
 from popstats.inference.model import Priors
 from popstats.population.simulate import simulate_population
@@ -145,8 +146,8 @@ def test_spread_that_grows_is_weighted_and_said():
 
 
 def test_rejected_fit_says_so(fit):
-    rejected = Convergence(False, ("R-hat up to 1.20 (must be under 1.01)",), pd.DataFrame())
-    with pytest.raises(ConvergenceError, match="R-hat up to"):
+    rejected = Convergence((Finding("R-hat", (), {"worst": 1.2, "most": 1.01}),), pd.DataFrame())
+    with pytest.raises(ConvergenceError, match=r"R-hat up to 1\.200 \(must be under 1\.01\)"):
         rejected.require()
     fit.convergence.require()
 
@@ -154,7 +155,8 @@ def test_rejected_fit_says_so(fit):
 def test_draws_too_few_to_be_diagnosed_do_not_pass(fit):
     few = popstats.fit(fit.population, regimes=REGIMES, noise="student", draws=3, tune=10)
     assert not few.convergence.ok
-    assert "too few for R-hat and ESS" in few.convergence.reasons[0]
+    assert few.convergence.reasons[0] == Finding("few draws", (), {"draws": 3})
+    assert "3 draws per chain are too few for R-hat and ESS" in repr(few)
 
 
 def test_priors_are_checked_and_described(fit):
@@ -166,9 +168,8 @@ def test_priors_are_checked_and_described(fit):
 def test_displays_in_a_notebook(fit):
     assert "near_lower" in fit._repr_html_()
     assert "edge_probability" in fit.convergence._repr_html_()
-    rejected = Convergence(False, ("E-BFMI <0.1>",), pd.DataFrame())
-    assert "not ok: E-BFMI &lt;0.1&gt;" in rejected._repr_html_()
-    assert set(fit.summary()["parameter"]) == {"length_scale", "amplitude", "noise", "seed_share"}
+    rejected = Convergence((Finding("E-BFMI", (), {"found": 0.1, "needed": 0.3}),), pd.DataFrame())
+    assert "not ok: E-BFMI 0.10 (must be over 0.3)" in rejected._repr_html_()
     assert set(fit.posterior["posterior"].dims) == {"chain", "draw", "regime"}
 
 
@@ -189,7 +190,6 @@ def test_what_is_no_population_is_told_how_to_become_one(what, remedy):
     "function",
     [
         popstats.judge,
-        popstats.prior_claims,
         lambda what: popstats.refine(what, regime=0.5),
         lambda what: popstats.write_report(what, "report.html"),
     ],

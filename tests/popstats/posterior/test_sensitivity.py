@@ -11,12 +11,7 @@ from popstats.inference.exact import log_likelihood
 from popstats.inference.model import Priors
 from popstats.population.simulate import simulate_population
 from popstats.posterior.pointwise import fitted_points, sample_of, thinned
-from popstats.posterior.sensitivity import (
-    POWERS,
-    _weights,
-    distribution_distance,
-    log_prior,
-)
+from popstats.posterior.sensitivity import POWERS, log_prior, power_weights
 
 REGIMES = {0.6: 0.05}
 
@@ -28,28 +23,27 @@ def exact(truth="quadratic", priors=None, n=200, draws=1000, **settings):
 
 def test_clear_data_do_not_lean_on_the_priors():
     found = exact().prior_sensitivity
-    assert found.ok
+    assert not found.findings
     assert found.frame["quantity"].tolist() == ["optimum", "near_lower", "near_upper", "limit"]
     assert (found.frame["prior"] < 0.05).all()
     assert (found.frame["likelihood"] > found.frame["prior"]).all()
     assert "near-optimal range or limit leans on the priors" in found.sentence
-    assert "leans on" in found._repr_html_()
 
 
 @pytest.mark.parametrize("stubborn", [Priors(amplitude=(0.05, 0.3)), Priors(noise=(0.1, 0.15))])
 def test_priors_that_fight_the_data_are_noticed(stubborn):
     found = exact(priors=stubborn, n=60).prior_sensitivity
-    assert not found.ok
     assert set(found.frame["diagnosis"]) >= {"prior-data conflict"}
-    assert found.alerts[0].startswith("Regime 0.60: the priors weigh on its ")
-    assert "fit again with other priors" in repr(found)
+    assert (found.findings[0].kind, found.findings[0].regimes) == ("leans on priors", ("0.60",))
+    assert found.sentence.startswith("At 60 % the priors weigh on the ")
+    assert "Fit again with other priors" in found.sentence
 
 
 @pytest.mark.parametrize(("power", "which"), [(POWERS[0], 0), (POWERS[1], 1)])
 def test_weights_stand_for_a_refit_with_scaled_priors(power, which):
     fit = exact(n=40, draws=4000)
     picked = thinned(fit, 16_000)
-    weights = _weights(log_prior(fit, picked))[which]
+    weights = power_weights(log_prior(fit, picked))[which]
     priors = fit.prior_settings
     scaled = {
         name: (median, spread / np.sqrt(power))
@@ -80,28 +74,6 @@ def test_likelihood_from_cross_products_is_that_of_the_rows(settings):
     np.testing.assert_allclose(
         np.ptp(log_likelihood(fit.fitted[0], sample.hyper, sample.coefficients) - by_rows), 0.0, atol=1e-7
     )
-
-
-def test_distance_is_that_of_arviz():
-    from arviz_stats.base import array_stats
-
-    rng = np.random.default_rng(1)
-    draws, log_density = rng.normal(size=1000), rng.normal(size=1000)
-    weights = [np.exp((power - 1.0) * (log_density - draws)) for power in POWERS]
-    weights = [w / w.sum() for w in weights]
-    order = draws.argsort()
-    ours = [
-        distribution_distance(draws[order], w[order]) / abs(np.log2(p))
-        for w, p in zip(weights, POWERS, strict=True)
-    ]
-    theirs = array_stats.power_scale_sense(draws[None], weights[0][None], weights[1][None], *POWERS)
-    assert np.mean(ours) == pytest.approx(float(theirs), rel=0.02)
-
-
-def test_distance_of_the_same_and_of_constant_draws_is_zero():
-    ordered = np.sort(np.random.default_rng(0).normal(size=50))
-    assert distribution_distance(ordered, np.full(50, 0.02)) == pytest.approx(0.0, abs=1e-6)
-    assert distribution_distance(np.ones(50), np.full(50, 0.02)) == 0.0
 
 
 def test_noise_that_sees_every_row():
