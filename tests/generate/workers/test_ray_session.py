@@ -18,7 +18,8 @@ from generate.workers.ray_session import first_interrupt_noted, in_own_process
 from popstats.errors import RunFolderError
 from tests.generate.conftest import run
 
-PATIENCE = 60.0
+# Two cores that others use too: only a test that hangs takes longer.
+PATIENCE = 300.0
 
 
 def refused(folder: Path) -> int:
