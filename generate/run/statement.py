@@ -120,7 +120,7 @@ def _per_image(
     load_weights(network, path.read_bytes(), str(path))
     network = network.to(context.device).to(memory_format=memory_format(context.device))
     shift = images.test_shift
-    return evaluate(network, images, images.test, device=context.device, shift=shift).by_image
+    return evaluate(network, images, images.test, device=context.device, shift=shift).by_image.cpu().numpy()
 
 
 def _arm(

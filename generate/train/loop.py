@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,7 +15,6 @@ from generate.plan import TrainingSettings
 from generate.prune.attention import attention_modules
 from generate.train.augmentation import parse_augmentation, shift_views
 from generate.train.device import memory_format
-from popstats.arrays import FloatArray
 from popstats.errors import PopstatsError
 
 # One training step costs about three forward passes: forward, gradient of inputs, gradient of weights.
@@ -48,9 +46,7 @@ class Evaluation:
     accuracy: float  # percent
     loss: float  # mean cross-entropy (nats)
     n: int  # images behind it (shifts of one image count once)
-    by_image: FloatArray = field(
-        default_factory=lambda: np.empty(0)
-    )  # accuracy on each image, percent, shape (n,)
+    by_image: Tensor  # accuracy on each image, percent, shape (n,), where it was evaluated
 
 
 def training_epochs(settings: TrainingSettings, macs: int, images: int) -> float:
@@ -235,9 +231,9 @@ def evaluate(
         targets = _moved(labels, device).repeat(views)
         right.append((outputs.argmax(1) == targets).reshape(views, -1).sum(0))
         loss += functional.cross_entropy(outputs, targets, reduction="sum").double()
-    counts = torch.cat(right).cpu().numpy()
+    counts = torch.cat(right)
     total = views * len(split)
-    return Evaluation(100 * int(counts.sum()) / total, loss.item() / total, len(split), 100 * counts / views)
+    return Evaluation(100 * int(counts.sum()) / total, loss.item() / total, len(split), 100 * counts.double() / views)
 
 
 def check_learned(evaluation: Evaluation, classes: int) -> None:

@@ -82,9 +82,9 @@ def check(fit: Fit) -> Checks:
     Examples
     --------
     >>> import popstats
-    >>> fit = popstats.fit(popstats.simulate_population(regimes=[0.6, 0.8], n=100, noise_kind="heavy", seed=1))
-    >>> popstats.check(fit).frame[["check", "kind", "regimes"]].iloc[0].tolist()
-    ['prediction', 'heavy tails', '0.60']
+    >>> fit = popstats.fit(popstats.simulate_population(regimes=[0.6, 0.8], n=100, noise_kind="heavy", seed=0))
+    >>> "heavy tails" in set(popstats.check(fit).frame["kind"])
+    True
     """
     require_fit(fit, "check")
     predictive, sensitivity = fit.predictive_checks, fit.prior_sensitivity

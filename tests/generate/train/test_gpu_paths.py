@@ -225,11 +225,11 @@ def test_a_worker_keeps_network_and_scores_on_the_host_and_images_on_the_gpu(
 ):
     opened = parts[0]
     # Groups are read off real values, which fake tensors do not have.
+    monkeypatch.setattr(subnetworks, "copy_network", lambda network: network)
     monkeypatch.setattr(subnetworks, "find_groups", lambda *_: opened.groups)
     monkeypatch.setattr(subnetworks, "score_filters", lambda *_, **__: {})
     context = WorkerContext.from_parts(opened.plan, opened.images, weights, opened.original, CUDA)
     assert context.images.train.images.device == CUDA
-    assert context.kernel is None
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (1000, 1000))
     context = WorkerContext.from_parts(opened.plan, opened.images, weights, opened.original, CUDA)
     assert context.images.train.images.device == CPU

@@ -200,7 +200,7 @@ def test_the_lead_speaks_of_no_limit_from_a_few_recipes() -> None:
 
 
 def test_few_recipes_and_outliers_stand_before_a_best_mcb() -> None:
-    made = popstats.simulate_population("quadratic", regimes=(0.5,), n=26, rise=4.0, noise=0.05, seed=6)
+    made = popstats.simulate_population("quadratic", regimes=(0.5,), n=26, rise=4.0, noise=0.05, seed=7)
     fall = np.where(np.arange(len(made)) == np.argmax(made.frame["log_mcb"].to_numpy()), 6.0, 0.0)
     table = made.table.assign(accuracy=made.table["accuracy"] - fall)
     fit = popstats.fit(
