@@ -24,9 +24,7 @@ from popstats.posterior.optimum import (
     NEAR_OPTIMAL_POINTS,
     OptimumDraws,
     SecondRegion,
-    curve_height,
     has_optimum,
-    is_flat,
     least_rise,
     read_optimum,
     second_region,
@@ -123,12 +121,12 @@ class RegimePosterior:
     @cached_property
     def height(self) -> FloatArray:
         """Each draw's highest minus lowest expected drop over the observed range, points, shape (S,)."""
-        return curve_height(self.drop)
+        return np.asarray(np.ptp(self.drop, axis=1))
 
     @property
     def flat(self) -> bool:
         """Whether the whole interval of the height is negligible."""
-        return is_flat(self.height, self.thresholds.rise)
+        return bool(interval(self.height)[1] < self.thresholds.rise)
 
     @cached_property
     def broken(self) -> Finding | None:
