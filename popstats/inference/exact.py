@@ -104,15 +104,15 @@ def log_likelihood(design: RegimeDesign, hyper: Hyper, coefficients: FloatArray)
 
 
 class RegimeGrid:
-    """The cells that matter of one regime's hyperparameters under independent priors, and how probable they are."""
+    """Cells of one regime's hyperparameters, of at least this weight, and how probable independent priors make them."""
 
-    def __init__(self, design: RegimeDesign, priors: Priors) -> None:
+    def __init__(self, design: RegimeDesign, priors: Priors, least: float = 0.0) -> None:
         lengths = np.asarray(priors.length_scale[0] * np.exp(priors.length_scale[1] * _LENGTHS))
         shares = _share_grid(design, lengths, priors)
         log_weight, log_noise = _tabulate(design, lengths, shares, priors)
         weight = np.exp(log_weight - log_weight.max()).ravel()
         weight /= weight.sum()
-        cells = np.flatnonzero(weight > _NOTHING)
+        cells = np.flatnonzero(weight >= least)
         share, length, ratio, _ = np.unravel_index(cells, log_weight.shape)
         noise = np.exp(log_noise.ravel()[cells])
         self.design, self.weight = design, weight[cells]
@@ -155,7 +155,7 @@ class RegimeGrid:
 def draw_regime(design: RegimeDesign, priors: Priors, size: int, rng: np.random.Generator) -> Draws:
     """Draw from the posterior of one regime alone, as one chain."""
     grid = RegimeGrid(design, priors)
-    cells = rng.choice(grid.weight.size, size=size, p=grid.weight / grid.weight.sum())
+    cells = rng.choice(grid.weight.size, size=size, p=grid.weight)
     return Draws.joined([grid.draw(cells, rng)], [grid.at_edge[cells].mean()], chains=1)
 
 
@@ -163,7 +163,7 @@ def sample_pooled(designs: Sequence[RegimeDesign], priors: Priors, size: int, se
     """Draw from the joint posterior of all regimes: `size` independent draws."""
     if not designs:
         return Draws.joined([], [])
-    grids = [RegimeGrid(design, priors) for design in designs]
+    grids = [RegimeGrid(design, priors, _NOTHING) for design in designs]
     mass, ratios = _common_values(grids, priors.pooling)
     chosen = np.random.default_rng([seed, 5]).choice(mass.size, size=size, p=mass.ravel())
     drawn, edges = [], []
