@@ -78,11 +78,12 @@ def pymc_model(
     if not any(d.fitted for d in designs):
         reasons = "; ".join(f"{d.label}: {clause(d.reason)}" for d in designs if d.reason is not None)
         raise FitError(f"pymc_model: no regime of {population.name!r} can be fitted ({reasons})")
-    fitted, numbers, rows = zip(*weighted_rows(prepared.recipes, designs, changes), strict=True)
+    fitted, rows = zip(*weighted_rows(prepared.recipes, designs, changes), strict=True)
     if extra is None:
         return build_model(fitted, priors)
-    frame = population.frame.iloc[prepared.recipes.first[np.concatenate(numbers)]].reset_index(drop=True)
-    labels = np.repeat([d.label for d in fitted], [n.size for n in numbers])
+    numbers = np.concatenate([r.numbers for r in rows])
+    frame = population.frame.iloc[prepared.recipes.first[numbers]].reset_index(drop=True)
+    labels = np.repeat([d.label for d in fitted], [r.numbers.size for r in rows])
     return build_model(fitted, priors, rows, lambda: extra(frame.assign(regime=labels)))
 
 

@@ -457,7 +457,7 @@ class Analysis:
         spread = ratio_std(fit.population)
         adjusted = np.full(len(table), np.nan)
         for curve in self.mean_curves:
-            adjusted[curve.points.numbers] = curve.adjusted
+            adjusted[curve.points.rows.numbers] = curve.adjusted
         return pd.DataFrame(
             {
                 "regime": labels[table["regime"].to_numpy()],

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy import special
 from scipy.special import logsumexp
 
-from popstats.arrays import FloatArray, IntArray
+from popstats.arrays import FloatArray
 from popstats.inference.data import RegimeDesign, StandardRows, replicate_variance
 from popstats.inference.exact import coefficient_posterior
 from popstats.inference.model import Hyper
@@ -31,7 +31,6 @@ class RegimePoints:
 
     regime: RegimeDesign
     rows: StandardRows  # Of the n recipes that are in the fit.
-    numbers: IntArray  # (n,), of the recipes
     # (n, p); Level, c, c^2, techniques and basis; columns that the regime cannot tell apart are zero.
     design: FloatArray
 
@@ -71,10 +70,10 @@ class RegimeSample:
 def fitted_points(fit: FittedCurves) -> tuple[RegimePoints, ...]:
     """Return the recipes of each fitted regime, in the order of `fit.fitted`."""
     found = []
-    for regime, numbers, rows in weighted_rows(fit.recipes, fit.regimes, fit.spread_changes):
+    for regime, rows in weighted_rows(fit.recipes, fit.regimes, fit.spread_changes):
         design = rows.design()
         design[:, : len(regime.fixed)] *= regime.fixed
-        found.append(RegimePoints(regime, rows, numbers, design))
+        found.append(RegimePoints(regime, rows, design))
     return tuple(found)
 
 

@@ -152,7 +152,7 @@ def _by_recipe(
 
 
 def _numbers(points: tuple[RegimePoints, ...]) -> npt.NDArray[np.int64]:
-    return np.concatenate([p.numbers for p in points])
+    return np.concatenate([p.rows.numbers for p in points])
 
 
 def _constant_data(fit: FittedCurves, points: tuple[RegimePoints, ...]) -> xr.Dataset:
