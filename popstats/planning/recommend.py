@@ -117,6 +117,14 @@ class Recommendation(RecipePrediction):
         What limits the prediction; "" if nothing does.
     ranking : pandas.DataFrame or None
         With `candidates`: those within the budget, best first, with `drop`, `drop_lower`, `drop_upper`.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> population = popstats.simulate_population("additive-widths", regimes=[0.6, 0.8], n=150, rise=1.0)
+    >>> found = popstats.recommend(population, reduction=0.7)
+    >>> list(found.widths) == list(found.uniform.widths), found.gain_lower < found.gain < found.gain_upper
+    (True, True)
     """
 
     axis: Axis

@@ -74,6 +74,14 @@ class RefinedSpace:
         Of C3a, that there is a best mCB, in the regime (kind "mcb").
     note : str
         What else is known of the regime: that C3a is not supported, that one end of the observed range does as well.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> population = popstats.simulate_population(regimes=[0.6], n=300, rise=1.0)
+    >>> space = popstats.refine(popstats.fit(population), regime=0.6)
+    >>> space.regime, space.axis, 0.0 < space.share_kept < 1.0
+    ('0.60', 'macs', True)
     """
 
     kind: Kind

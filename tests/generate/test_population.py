@@ -191,7 +191,7 @@ def test_the_next_command_can_be_pasted(tmp_path, tiny_run, capsys):
     shutil.copytree(tiny_run, folder)
     assert main(["--out", str(folder), "--device", "cpu"]) == 0
     pasted = shlex.split(capsys.readouterr().out.splitlines()[-1])
-    assert pasted[3:] == ["report", str(folder), "-o", str(folder / "report.html")]
+    assert pasted[3:] == ["report", str(folder), "-o", str(folder / "report.html"), "--noise", "student"]
 
 
 ASK = """
