@@ -204,7 +204,9 @@ def sample_nuts(
     logs = [posterior[f"log_{name}"].to_numpy() for name in ("length_scale", "amplitude", "noise")]
     share = posterior["seed_share"].to_numpy() if "seed_share" in posterior else np.zeros_like(logs[0])
     share = np.where([d.has_replicates for d in designs], share, 0.0)
-    hyper, rng = Hyper(*np.exp(logs), share), np.random.default_rng([settings.random_seed, 5])
+    length_scale, amplitude, noise = np.exp(logs)
+    hyper = Hyper(length_scale, amplitude, noise, share)
+    rng = np.random.default_rng([settings.random_seed, 5])
     coefficients = [
         draw_coefficients(d, Hyper(*(values[:, :, k].ravel() for values in hyper)), rng)
         for k, d in enumerate(designs)

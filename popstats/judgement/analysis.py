@@ -79,7 +79,7 @@ class RegimePosterior:
     def of(cls, analysis: Analysis, k: int) -> RegimePosterior:
         """Read the k-th fitted regime of an analysis."""
         fit = analysis.fit
-        drops = fit.expected_drop[:, k], fit.prior_drop[:, k]
+        drops = fit.expected_drop[:, k], fit.prior_draws[1][:, k]
         return cls(analysis, k, fit.fitted[k], analysis.thresholds, fit.grid[k], *drops)
 
     @property

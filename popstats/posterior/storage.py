@@ -95,7 +95,10 @@ def _parts(tree: xr.DataTree, description: dict[str, Any]) -> dict[str, Any]:
         stored["regimes"] = tuple(stored["regimes"])
     settings = Settings(**stored)
     # JSON has no tuples.
-    priors = Priors(**{k: tuple(v) if isinstance(v, list) else v for k, v in description["priors"].items()})
+    held: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in description["priors"].items()
+    }
+    priors = Priors(**held)
     prepared = prepare_population(population, settings.regime_axis, settings.regimes)
     regimes, changes = weighted_regimes(prepared, priors, settings.random_seed)
     return {
