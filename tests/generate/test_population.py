@@ -106,6 +106,7 @@ def test_the_population_holds_the_whole_contract(tiny_run):
         assert row["training_macs"] == 3 * row["macs"] * 4 * 100
         empty = {column.name for column in columns.COLUMNS if row[column.name] is None}
         assert empty == {
+            "densities",
             "latency_ms",
             "latency_batch",
             "val_loss",

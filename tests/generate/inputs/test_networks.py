@@ -44,7 +44,7 @@ def test_a_users_factory_gets_the_options_it_has_parameters_for(tmp_path, monkey
         ("no_such_module:build", {}, "module:factory"),
         ("resnet18", {"width": 4}, "no `width` option"),
         ("cifar_resnet8", {"width": 0}, "at least 1"),
-        ("cifar_resnet8", {"stem": "cifar"}, "a stem of its own"),
+        ("cifar_resnet8", {"stem": "cifar"}, "brings its own stem"),
         ("vgg11", {"stem": "cifar"}, "no 7x7 convolution"),
         ("resnet18", {"input_shape": (1, 8, 8)}, "3 channels"),
     ],

@@ -257,7 +257,7 @@ def test_a_disk_without_locks_is_a_sentence(folder, monkeypatch):
     monkeypatch.setattr("fcntl.lockf", refuse)
     claims = Claims(folder)
     for attempt in (claims.preparation, lambda: claims.claim(0)):
-        with pytest.raises(RunFolderError, match=r"no file locks .* Switch them on"), attempt():
+        with pytest.raises(RunFolderError, match=r"no file locks .* Enable them"), attempt():
             pass
     with pytest.raises(RunFolderError, match="no file locks"):
         claimed(folder, [0])
