@@ -122,53 +122,43 @@ def prepare_population(
     return population.derived(key, lambda: PreparedPopulation(recipes, prepare_regimes(recipes)))
 
 
-def prepare_regimes(recipes: Recipes, weights: FloatArray | None = None) -> tuple[RegimeDesign, ...]:
+def prepare_regimes(recipes: Recipes, weights: FloatArray | float = 1.0) -> tuple[RegimeDesign, ...]:
     """Return each regime's data, ready to fit."""
     # weights (recipes,): relative precision, mean 1, where the spread changes over the range
-    columns = {str(name): recipes.table[name].to_numpy() for name in recipes.table.columns}
-    columns["weight"] = np.ones(len(recipes.table)) if weights is None else weights
-    techniques = int(columns["technique"].max()) + 1
+    table = recipes.table.assign(weight=weights)
+    techniques = int(table["technique"].max()) + 1
     return tuple(
-        _regime(
-            {name: values[_in_order(mine)] for name, values in columns.items()},
-            recipes.assigned,
-            k,
-            techniques,
-        )
+        _regime(table.iloc[_in_order(mine)], recipes.assigned, k, techniques)
         for k, mine in enumerate(recipes.members)
     )
 
 
-def _regime(
-    members: Mapping[str, npt.NDArray[Any]], regimes: Regimes, k: int, techniques: int
-) -> RegimeDesign:
-    log_mcb = members["log_mcb"]
-    scale = CurveScale.of(log_mcb, members["offset"]) if log_mcb.size else CurveScale(0.0, 0.0)
-    near = members
-    if scale.half_range > 0.0:
-        kept = np.abs(scale.to_unit(log_mcb)) <= KEPT_RANGE
-        near = members if kept.all() else {name: values[kept] for name, values in members.items()}
+def _regime(members: pd.DataFrame, regimes: Regimes, k: int, techniques: int) -> RegimeDesign:
+    scale = CurveScale(0.0, 0.0)
+    if len(members):
+        scale = CurveScale.of(members["log_mcb"].to_numpy(), members["offset"].to_numpy())
+    near = _kept(members, scale) if scale.half_range > 0.0 else members
     # Of those that would be in the fit: a few far ones may be all that differs.
     spread = _spread(near)
-    reason = _why_not(near["technique"], spread, scale, regimes.labels[k])
+    reason = _why_not(near["technique"].to_numpy(), spread, scale, regimes.labels[k])
     inside = near if reason is None else members
-    drop, n = inside["drop"], int(inside["runs"].sum())
+    n, counts = int(inside["runs"].sum()), np.bincount(inside["technique"], minlength=techniques)
     design = RegimeDesign(
         label=regimes.labels[k],
         target=float(regimes.targets[k]),
         axis=regimes.axis,
         n=n,
-        n_recipes=drop.size,
+        n_recipes=len(inside),
         n_left_out=int(members["runs"].sum()) - n,
         curve_scale=scale,
-        reach=float(np.abs(inside["offset"]).max(initial=0.0)),
-        centre=float(drop.mean()) if drop.size else float("nan"),
+        reach=float(np.abs(inside["offset"].to_numpy()).max(initial=0.0)),
+        centre=float(inside["drop"].to_numpy().mean()) if len(inside) else float("nan"),
         scale=spread if inside is near else _spread(inside),
         fixed=(True, *[False] * (FIXED_TERMS + techniques - 2)),
         reason=reason,
-        mix=_mix(inside["technique"], techniques),
+        mix=tuple((counts / max(len(inside), 1)).tolist()),
     )
-    return with_sums(design, _standardise(inside, design)) if design.fitted else design
+    return with_sums(design, standard_rows(inside, design)) if design.fitted else design
 
 
 def _in_order(mine: IntArray) -> slice | IntArray:
@@ -178,16 +168,15 @@ def _in_order(mine: IntArray) -> slice | IntArray:
     return mine
 
 
-def _mix(technique: IntArray, techniques: int) -> tuple[float, ...]:
-    if techniques == 1:
-        return (1.0,)
-    counts = np.bincount(technique, minlength=techniques)
-    return tuple((counts / max(technique.size, 1)).tolist())
+def _kept(recipes: pd.DataFrame, scale: CurveScale) -> pd.DataFrame:
+    """Return the recipes that are not further out than `KEPT_RANGE`."""
+    kept = np.abs(scale.to_unit(recipes["log_mcb"])) <= KEPT_RANGE
+    return recipes if kept.all() else recipes[kept]
 
 
-def _spread(columns: Mapping[str, npt.NDArray[Any]]) -> float:
+def _spread(recipes: pd.DataFrame) -> float:
     """Return the drops' standard deviation, within techniques where there are several: levels apart are no spread."""
-    drop, technique = columns["drop"], columns["technique"]
+    drop, technique = recipes["drop"].to_numpy(), recipes["technique"].to_numpy()
     if not drop.size:
         return float("nan")
     if technique.min() < technique.max():
@@ -226,6 +215,7 @@ def _why_not(technique: IntArray, spread: float, scale: CurveScale, label: str) 
 class StandardRows:
     """The recipes of one regime in the units of the model; shapes (n,) but for `technique`."""
 
+    numbers: IntArray  # of the recipes
     unit: FloatArray  # log mCB in half-ranges from the centre
     offset: FloatArray  # log cost offset over the regime's reach
     drop: FloatArray  # mean drop, centred, in units of the regime's scale
@@ -245,31 +235,19 @@ class StandardRows:
         return StandardRows(**{name: values[kept] for name, values in vars(self).items()})
 
 
-def standard_rows(
-    recipes: pd.DataFrame, regime: RegimeDesign, weight: FloatArray | None = None
-) -> StandardRows:
-    """Return the recipes that are in the fit of `regime`, in the model's units.
-
-    Those further out than `KEPT_RANGE` are left out, as when the regime was prepared, so that row i here is the
-    i-th recipe behind the cross-products.
-    """
-    # weight (len(recipes),)
-    kept = np.abs(regime.curve_scale.to_unit(recipes["log_mcb"])) <= KEPT_RANGE
-    inside = {str(name): recipes[name].to_numpy()[kept] for name in recipes.columns}
-    inside["weight"] = np.ones(inside["drop"].size) if weight is None else weight[kept]
-    return _standardise(inside, regime)
-
-
-def _standardise(inside: Mapping[str, npt.NDArray[Any]], regime: RegimeDesign) -> StandardRows:
-    others = np.arange(1, len(regime.mix))
+def standard_rows(recipes: pd.DataFrame, regime: RegimeDesign) -> StandardRows:
+    """Return the recipes that are in the fit of `regime`, in the model's units: row i is the i-th of its sums."""
+    inside = _kept(recipes, regime.curve_scale)
+    technique = inside["technique"].to_numpy()[:, None] == np.arange(1, len(regime.mix))
     return StandardRows(
+        numbers=inside.index.to_numpy(),
         unit=regime.curve_scale.to_unit(inside["log_mcb"]),
-        offset=inside["offset"] / (regime.reach or 1.0),
-        drop=(inside["drop"] - regime.centre) / regime.scale,
-        runs=inside["runs"],
-        within=inside["within"] / regime.scale**2,
-        weight=inside["weight"],
-        technique=(inside["technique"][:, None] == others) - np.array(regime.mix[1:]),
+        offset=inside["offset"].to_numpy() / (regime.reach or 1.0),
+        drop=(inside["drop"].to_numpy() - regime.centre) / regime.scale,
+        runs=inside["runs"].to_numpy(),
+        within=inside["within"].to_numpy() / regime.scale**2,
+        weight=inside["weight"].to_numpy() if "weight" in inside else np.ones(len(inside)),
+        technique=technique - np.array(regime.mix[1:]),
     )
 
 

@@ -27,7 +27,6 @@ Rasmussen and Williams (2006), Gaussian Processes for Machine Learning, sections
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -104,81 +103,29 @@ def log_likelihood(design: RegimeDesign, hyper: Hyper, coefficients: FloatArray)
     return np.asarray(total)
 
 
-@dataclass(frozen=True)
 class RegimeGrid:
-    """Posterior of one regime's hyperparameters under independent priors, in cells (R shares, L lengths, ratios, noises)."""
+    """Cells of one regime's hyperparameters, of at least this weight, and how probable independent priors make them."""
 
-    design: RegimeDesign
-    priors: Priors
-    lengths: FloatArray
-    shares: FloatArray
-    # log_weight, log_noise: (R, L, ratios, noises)
-    log_weight: FloatArray
-    log_noise: FloatArray
-
-    @classmethod
-    def of(cls, design: RegimeDesign, priors: Priors) -> RegimeGrid:
-        """Tabulate a fitted regime."""
-        median, spread = priors.length_scale
-        lengths = np.asarray(median * np.exp(spread * _LENGTHS))
+    def __init__(self, design: RegimeDesign, priors: Priors, least: float = 0.0) -> None:
+        lengths = np.asarray(priors.length_scale[0] * np.exp(priors.length_scale[1] * _LENGTHS))
         shares = _share_grid(design, lengths, priors)
-        return cls(design, priors, lengths, shares, *_tabulate(design, lengths, shares, priors))
-
-    @property
-    def weight(self) -> FloatArray:
-        """Posterior probability of each cell, (cells,)."""
-        weight = np.exp(self.log_weight - self.log_weight.max()).ravel()
-        return np.asarray(weight / weight.sum())
-
-    def hyper(self, cells: npt.NDArray[np.intp]) -> Hyper:
-        """Return the hyperparameters of cells, given by their flat numbers."""
-        share, length, ratio, _ = np.unravel_index(cells, self.log_weight.shape)
-        noise = np.exp(self.log_noise.ravel()[cells])
-        return Hyper(self.lengths[length], _RATIOS[ratio] * noise, noise, self.shares[share])
+        log_weight, log_noise = _tabulate(design, lengths, shares, priors)
+        weight = np.exp(log_weight - log_weight.max()).ravel()
+        weight /= weight.sum()
+        cells = np.flatnonzero(weight >= least)
+        share, length, ratio, _ = np.unravel_index(cells, log_weight.shape)
+        noise = np.exp(log_noise.ravel()[cells])
+        self.design, self.weight = design, weight[cells]
+        self.hyper = Hyper(lengths[length], _RATIOS[ratio] * noise, noise, shares[share])
+        self.place = np.array(priors.standardised(*self.hyper[:3]))
+        self.at_edge = (
+            ratio == _RATIOS.size - 1
+        )  # the largest amplitude; the lengths end where their prior does
 
     def draw(self, cells: npt.NDArray[np.intp], rng: np.random.Generator) -> tuple[Hyper, FloatArray]:
         """Return the hyperparameters of cells with a draw of the coefficients for each."""
-        hyper = self.hyper(cells)
+        hyper = Hyper(*(values[cells] for values in self.hyper))
         return hyper, draw_coefficients(self.design, hyper, rng)
-
-    def at_edge(self, cells: npt.NDArray[np.intp]) -> float:
-        """Return the share of cells on the largest amplitude; the lengths end where their prior does."""
-        return float((np.unravel_index(cells, self.log_weight.shape)[2] == _RATIOS.size - 1).mean())
-
-
-def draw_regime(design: RegimeDesign, priors: Priors, size: int, rng: np.random.Generator) -> Draws:
-    """Draw from the posterior of one regime alone, as one chain."""
-    grid = RegimeGrid.of(design, priors)
-    cells = rng.choice(grid.log_weight.size, size=size, p=grid.weight)
-    return Draws.joined([grid.draw(cells, rng)], [grid.at_edge(cells)], chains=1)
-
-
-def sample_pooled(designs: Sequence[RegimeDesign], priors: Priors, size: int, seed: int) -> Draws:
-    """Draw from the joint posterior of all regimes: `size` independent draws."""
-    cells = [_Cells(RegimeGrid.of(design, priors)) for design in designs]
-    if not cells:
-        return Draws.joined([], [])
-    mass, ratios = _common_values(cells, priors.pooling)
-    chosen = np.random.default_rng([seed, 5]).choice(mass.size, size=size, p=mass.ravel())
-    drawn, edges = [], []
-    for k, (mine, ratio) in enumerate(zip(cells, ratios, strict=True)):
-        rng = np.random.default_rng([seed, k])
-        picked = mine.number[mine.choose(ratio, chosen, rng)]
-        drawn.append(mine.grid.draw(picked, rng))
-        edges.append(mine.grid.at_edge(picked))
-    return Draws.joined(drawn, edges)
-
-
-class _Cells:
-    """The cells of one regime that matter, and how probable each makes the common values."""
-
-    def __init__(self, grid: RegimeGrid) -> None:
-        weight = grid.weight
-        self.grid = grid
-        self.number = np.flatnonzero(weight > _NOTHING)
-        self.weight = weight[self.number]
-        hyper = grid.hyper(self.number)
-        self.place = np.array(grid.priors.standardised(hyper.length_scale, hyper.amplitude, hyper.noise))
 
     def ratio(self, nodes: FloatArray, pooling: float) -> FloatArray:
         """Return each cell's prior given a common value over its prior without one, (3, G) -> (3, G, N)."""
@@ -205,12 +152,35 @@ class _Cells:
         return found
 
 
-def _common_values(cells: Sequence[_Cells], pooling: float) -> tuple[FloatArray, list[FloatArray]]:
-    """Return the posterior of the common values on a grid, (G, G, G), and each regime's `_Cells.ratio` on it."""
+def draw_regime(design: RegimeDesign, priors: Priors, size: int, rng: np.random.Generator) -> Draws:
+    """Draw from the posterior of one regime alone, as one chain."""
+    grid = RegimeGrid(design, priors)
+    cells = rng.choice(grid.weight.size, size=size, p=grid.weight)
+    return Draws.joined([grid.draw(cells, rng)], [grid.at_edge[cells].mean()], chains=1)
+
+
+def sample_pooled(designs: Sequence[RegimeDesign], priors: Priors, size: int, seed: int) -> Draws:
+    """Draw from the joint posterior of all regimes: `size` independent draws."""
+    if not designs:
+        return Draws.joined([], [])
+    grids = [RegimeGrid(design, priors, _NOTHING) for design in designs]
+    mass, ratios = _common_values(grids, priors.pooling)
+    chosen = np.random.default_rng([seed, 5]).choice(mass.size, size=size, p=mass.ravel())
+    drawn, edges = [], []
+    for k, (grid, ratio) in enumerate(zip(grids, ratios, strict=True)):
+        rng = np.random.default_rng([seed, k])
+        cells = grid.choose(ratio, chosen, rng)
+        drawn.append(grid.draw(cells, rng))
+        edges.append(grid.at_edge[cells].mean())
+    return Draws.joined(drawn, edges)
+
+
+def _common_values(grids: Sequence[RegimeGrid], pooling: float) -> tuple[FloatArray, list[FloatArray]]:
+    """Return the posterior of the common values on a grid, (G, G, G), and each regime's `RegimeGrid.ratio` on it."""
     nodes = np.tile(np.linspace(-_REACH, _REACH, _NODES), (3, 1))
     for _ in range(_ZOOMS):
-        ratios = [mine.ratio(nodes, pooling) for mine in cells]
-        log_mass = np.sum([mine.log_evidence(r) for mine, r in zip(cells, ratios, strict=True)], axis=0)
+        ratios = [grid.ratio(nodes, pooling) for grid in grids]
+        log_mass = np.sum([grid.log_evidence(r) for grid, r in zip(grids, ratios, strict=True)], axis=0)
         log_mass = log_mass - 0.5 * sum(n**2 for n in np.meshgrid(*nodes, indexing="ij"))
         mass = np.exp(log_mass - log_mass.max())
         mass /= mass.sum()

@@ -24,10 +24,11 @@ doi:10.1007/s11222-022-10167-2; Knapik, van der Vaart and van Zanten (2011), doi
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from math import lgamma
 from numbers import Integral
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -134,13 +135,11 @@ def frequencies() -> FloatArray:
 def basis(unit: npt.ArrayLike) -> FloatArray:
     """Return the sines and the line at u, shape (n, BASIS_SIZE)."""
     u = np.asarray(unit, dtype=np.float64)
-    values = np.empty((BASIS_SIZE, u.size))
-    _fill_basis(values, u)
-    return values.T
+    return _fill_basis(np.empty((BASIS_SIZE, u.size)), u).T
 
 
-def _fill_basis(values: FloatArray, u: FloatArray) -> None:
-    """Write the basis to `values`, shape (BASIS_SIZE, n)."""
+def _fill_basis(values: FloatArray, u: FloatArray) -> FloatArray:
+    """Write the basis to `values`, shape (BASIS_SIZE, n), and return them."""
     # sin(j t) by the recurrence sin((j+1)t) = 2 cos(t) sin(j t) - sin((j-1)t): two transcendental
     # calls per row instead of SINES, which is most of the time at a million rows.
     angle = np.pi * (u + BOUNDARY) / (2.0 * BOUNDARY)
@@ -151,6 +150,7 @@ def _fill_basis(values: FloatArray, u: FloatArray) -> None:
         np.multiply(twice_cosine, values[j - 1], out=values[j])
         values[j] -= values[j - 2]
     values[SINES] = u
+    return values
 
 
 def design_matrix(unit: FloatArray, offset: FloatArray, technique: FloatArray | None = None) -> FloatArray:
@@ -166,23 +166,22 @@ def design_matrix(unit: FloatArray, offset: FloatArray, technique: FloatArray | 
     return columns.T
 
 
-def log_spectral_density(length_scale: npt.ArrayLike) -> FloatArray:
+def log_spectral_density(length_scale: Any, log: Callable[[Any], Any] = np.log) -> Any:
     r"""Return the log spectral density of a Matern process of unit variance and smoothness :math:`\nu`.
 
     .. math:: S(\omega) = 2 \sqrt\pi \frac{\Gamma(\nu + 1/2)}{\Gamma(\nu)} (2 \nu)^\nu l^{-2 \nu}
               \Bigl(\frac{2 \nu}{l^2} + \omega^2\Bigr)^{-(\nu + 1/2)}
     """
-    # length_scale (...) -> (..., SINES)
-    length = np.asarray(length_scale, dtype=np.float64)[..., None]
+    # length_scale (..., 1), an array or, with its own logarithm, a tensor -> (..., SINES)
     constant = np.log(2.0 * np.sqrt(np.pi)) + lgamma(SMOOTHNESS + 0.5) - lgamma(SMOOTHNESS)
     constant += SMOOTHNESS * np.log(2.0 * SMOOTHNESS)
-    squares = 2.0 * SMOOTHNESS / length**2 + frequencies() ** 2
-    return np.asarray(constant - 2.0 * SMOOTHNESS * np.log(length) - (SMOOTHNESS + 0.5) * np.log(squares))
+    squares = 2.0 * SMOOTHNESS / length_scale**2 + frequencies() ** 2
+    return constant - 2.0 * SMOOTHNESS * log(length_scale) - (SMOOTHNESS + 0.5) * log(squares)
 
 
 def log_basis_variance(length_scale: npt.ArrayLike) -> FloatArray:
     """Return the log prior variance of all coefficients of the curve at amplitude 1, (...) -> (..., BASIS_SIZE)."""
-    sines = log_spectral_density(length_scale)
+    sines = log_spectral_density(np.asarray(length_scale, dtype=np.float64)[..., None])
     line = np.full((*sines.shape[:-1], 1), _LOG_LINE_VARIANCE)
     return np.concatenate([sines, line], axis=-1)
 
@@ -311,9 +310,7 @@ class Priors:
         self, length_scale: FloatArray, amplitude: FloatArray, noise: FloatArray
     ) -> list[FloatArray]:
         """Return the logs of length scale, amplitude and noise in prior standard deviations from their medians."""
-        pairs = zip(
-            (length_scale, amplitude, noise), (self.length_scale, self.amplitude, self.noise), strict=True
-        )
+        pairs = (length_scale, self.length_scale), (amplitude, self.amplitude), (noise, self.noise)
         return [(np.log(value) - np.log(median)) / spread for value, (median, spread) in pairs]
 
     def log_density(self, hyper: Hyper) -> FloatArray:
@@ -358,10 +355,6 @@ class Priors:
             ("pooling", f"{self.pooling:g} of the variance common", "log", "regimes resemble each other"),
         ]  # fmt: skip
         return pd.DataFrame(rows, columns=["prior", "distribution", "unit", "reason"])
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the settings as plain values."""
-        return asdict(self)
 
 
 def _log_normal(pair: tuple[float, float]) -> str:

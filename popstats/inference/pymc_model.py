@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from math import lgamma
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from popstats.errors import FitError
 from popstats.inference.data import RegimeDesign, StandardRows, prepare_population
 from popstats.inference.draws import Draws
 from popstats.inference.exact import draw_coefficients
-from popstats.inference.model import CHAINS, SMOOTHNESS, Hyper, Priors, Settings, frequencies
+from popstats.inference.model import CHAINS, Hyper, Priors, Settings, log_spectral_density
 from popstats.inference.spread import weighted_regimes, weighted_rows
 from popstats.population.regimes import Axis
 from popstats.population.table import Population
@@ -79,11 +78,12 @@ def pymc_model(
     if not any(d.fitted for d in designs):
         reasons = "; ".join(f"{d.label}: {clause(d.reason)}" for d in designs if d.reason is not None)
         raise FitError(f"pymc_model: no regime of {population.name!r} can be fitted ({reasons})")
-    fitted, numbers, rows = zip(*weighted_rows(prepared.recipes, designs, changes), strict=True)
+    fitted, rows = zip(*weighted_rows(prepared.recipes, designs, changes), strict=True)
     if extra is None:
         return build_model(fitted, priors)
-    frame = population.frame.iloc[prepared.recipes.first[np.concatenate(numbers)]].reset_index(drop=True)
-    labels = np.repeat([d.label for d in fitted], [n.size for n in numbers])
+    numbers = np.concatenate([r.numbers for r in rows])
+    frame = population.frame.iloc[prepared.recipes.first[numbers]].reset_index(drop=True)
+    labels = np.repeat([d.label for d in fitted], [r.numbers.size for r in rows])
     return build_model(fitted, priors, rows, lambda: extra(frame.assign(regime=labels)))
 
 
@@ -164,11 +164,8 @@ def _log_likelihood(
     """Return each regime's log density of the drops, coefficients integrated out, up to a constant, (K,)."""
     import pytensor.tensor as pt
 
-    nu, size = SMOOTHNESS, len(designs)
-    constant = np.log(2.0 * np.sqrt(np.pi)) + lgamma(nu + 0.5) - lgamma(nu) + nu * np.log(2.0 * nu)
-    squares = 2.0 * nu / length[:, None] ** 2 + frequencies() ** 2
-    sines = constant - 2.0 * nu * pt.log(length)[:, None] - (nu + 0.5) * pt.log(squares)
-    log_prior = pt.concatenate([sines, pt.zeros((size, 1))], axis=1) + 2.0 * log_amplitude[:, None]
+    sines = log_spectral_density(length[:, None], pt.log)
+    log_prior = pt.concatenate([sines, pt.zeros((len(designs), 1))], axis=1) + 2.0 * log_amplitude[:, None]
     absent = 1.0 - np.array([d.fixed for d in designs])
     prior_precision = pt.concatenate([pt.as_tensor(absent), pt.exp(-log_prior)], axis=1)
     variance = pt.exp(2.0 * log_noise)[:, None] * (1.0 - share[:, None] + share[:, None] / sums["replicates"])
@@ -208,10 +205,8 @@ def sample_nuts(
     share = posterior["seed_share"].to_numpy() if "seed_share" in posterior else np.zeros_like(logs[0])
     share = np.where([d.has_replicates for d in designs], share, 0.0)
     length_scale, amplitude, noise = np.exp(logs)
-    hyper, rng = (
-        Hyper(length_scale, amplitude, noise, share),
-        np.random.default_rng([settings.random_seed, 5]),
-    )
+    hyper = Hyper(length_scale, amplitude, noise, share)
+    rng = np.random.default_rng([settings.random_seed, 5])
     coefficients = [
         draw_coefficients(d, Hyper(*(values[:, :, k].ravel() for values in hyper)), rng)
         for k, d in enumerate(designs)

@@ -123,10 +123,7 @@ def distance_terms(reduction: FloatArray) -> FloatArray:
     c is centred and scaled; terms that these reductions cannot tell apart are left out.
     """
     spread = reduction.std()
-    level = np.ones((reduction.size, 1))
     if spread < 1e-9:
-        return level
+        return np.ones((reduction.size, 1))
     c = (reduction - reduction.mean()) / spread
-    if np.unique(reduction).size < 3:
-        return np.column_stack([level, c])
-    return np.column_stack([level, c, c**2])
+    return np.vander(c, min(np.unique(reduction).size, 3), increasing=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from popstats.arrays import FloatArray, IntArray
+from popstats.arrays import FloatArray
 from popstats.inference.data import (
     PreparedPopulation,
     RegimeDesign,
@@ -64,23 +64,21 @@ def estimate_spread_change(
     return SpreadChange(float((u * squared).sum()) / total / 2.0, _LOG_CHI2_SD / np.sqrt(total) / 2.0)
 
 
-def precision_weights(recipes: pd.DataFrame, regime: RegimeDesign, change: SpreadChange) -> FloatArray:
+def precision_weights(log_mcb: FloatArray, regime: RegimeDesign, change: SpreadChange) -> FloatArray:
     """Return each recipe's relative precision, mean 1 over the regime; all ones where the change is small."""
-    if not change.matters:
-        return np.ones(len(recipes))
-    weight = _precision(recipes["log_mcb"].to_numpy(), regime, change)
+    weight = _precision(log_mcb, regime, change) if change.matters else np.ones_like(log_mcb)
     return np.asarray(weight / weight.mean())
 
 
 def weighted_rows(
     recipes: Recipes, designs: Sequence[RegimeDesign], changes: Sequence[SpreadChange | None]
-) -> Iterator[tuple[RegimeDesign, IntArray, StandardRows]]:
-    """Yield each fitted regime with the numbers and rows of the recipes in its fit."""
+) -> Iterator[tuple[RegimeDesign, StandardRows]]:
+    """Yield each fitted regime with the recipes in its fit."""
     for design, mine, change in zip(designs, recipes.members, changes, strict=True):
         if change is not None:
             table = recipes.table.iloc[mine]
-            kept = np.abs(design.curve_scale.to_unit(table["log_mcb"])) <= KEPT_RANGE
-            yield design, mine[kept], standard_rows(table, design, precision_weights(table, design, change))
+            weight = precision_weights(table["log_mcb"].to_numpy(), design, change)
+            yield design, standard_rows(table.assign(weight=weight), design)
 
 
 def relative_spread(
@@ -118,8 +116,7 @@ def weighted_regimes(
             some = recipes.iloc[mine[:: max(1, mine.size // _PILOT_RECIPES)]]
             pilot = draw_regime(regime, priors, _PILOT_DRAWS, np.random.default_rng([seed, k, 1]))
             change = estimate_spread_change(some, regime, pilot.flat_coefficients[:, 0].mean(axis=0))
-            if change.matters:
-                weights[mine] = precision_weights(recipes.iloc[mine], regime, change)
+            weights[mine] = precision_weights(recipes["log_mcb"].to_numpy()[mine], regime, change)
         changes.append(change)
     if any(c is not None and c.matters for c in changes):
         data = prepare_regimes(prepared.recipes, weights)

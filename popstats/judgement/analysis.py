@@ -24,9 +24,7 @@ from popstats.posterior.optimum import (
     NEAR_OPTIMAL_POINTS,
     OptimumDraws,
     SecondRegion,
-    curve_height,
     has_optimum,
-    is_flat,
     least_rise,
     read_optimum,
     second_region,
@@ -81,7 +79,7 @@ class RegimePosterior:
     def of(cls, analysis: Analysis, k: int) -> RegimePosterior:
         """Read the k-th fitted regime of an analysis."""
         fit = analysis.fit
-        drops = fit.expected_drop[:, k], fit.prior_drop[:, k]
+        drops = fit.expected_drop[:, k], fit.prior_draws[1][:, k]
         return cls(analysis, k, fit.fitted[k], analysis.thresholds, fit.grid[k], *drops)
 
     @property
@@ -123,12 +121,12 @@ class RegimePosterior:
     @cached_property
     def height(self) -> FloatArray:
         """Each draw's highest minus lowest expected drop over the observed range, points, shape (S,)."""
-        return curve_height(self.drop)
+        return np.asarray(np.ptp(self.drop, axis=1))
 
     @property
     def flat(self) -> bool:
         """Whether the whole interval of the height is negligible."""
-        return is_flat(self.height, self.thresholds.rise)
+        return bool(interval(self.height)[1] < self.thresholds.rise)
 
     @cached_property
     def broken(self) -> Finding | None:
@@ -459,7 +457,7 @@ class Analysis:
         spread = ratio_std(fit.population)
         adjusted = np.full(len(table), np.nan)
         for curve in self.mean_curves:
-            adjusted[curve.points.numbers] = curve.adjusted
+            adjusted[curve.points.rows.numbers] = curve.adjusted
         return pd.DataFrame(
             {
                 "regime": labels[table["regime"].to_numpy()],

@@ -17,15 +17,14 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
-from scipy.optimize import brentq
 
-from popstats.arrays import FloatArray
 from popstats.errors import FitError
 from popstats.findings import Estimate, Finding, Span
 from popstats.inference.draws import TAIL
@@ -150,14 +149,8 @@ def summarize(fits: Sequence[Fit] | Mapping[str, Fit], verdicts: Sequence[Verdic
     judged = [judge(fit) for fit in named.values()] if verdicts is None else list(verdicts)
     if len(judged) != len(named):
         raise FitError(f"summarize: expected one Verdicts per fit, got {len(judged)} for {len(named)} fits")
-    effects = pd.DataFrame(
-        [
-            row
-            for (name, fit), told in zip(named.items(), judged, strict=True)
-            for row in _effects(name, fit, told)
-        ],
-        columns=["quantity", "population", "estimate", "sd"],
-    )
+    rows = chain.from_iterable(map(_effects, named.keys(), named.values(), judged))
+    effects = pd.DataFrame(rows, columns=["quantity", "population", "estimate", "sd"])
     if effects["population"].nunique() < 2:
         raise FitError(
             "summarize: fewer than two populations have a regime in which a best mCB may exist (C3a neither refuted nor "
@@ -171,18 +164,13 @@ def summarize(fits: Sequence[Fit] | Mapping[str, Fit], verdicts: Sequence[Verdic
 def _named(fits: Sequence[Fit] | Mapping[str, Fit]) -> dict[str, Fit]:
     if isinstance(fits, Fit) or not isinstance(fits, Mapping | Sequence) or len(fits) < 2:
         raise FitError("summarize: expected at least two fits, in a list or a mapping of names to fits")
-    if isinstance(fits, Mapping):
-        named = dict(fits)
-    else:
-        for fit in fits:
-            require_fit(fit, "summarize")
-        named = {fit.population.name: fit for fit in fits}
+    for fit in fits.values() if isinstance(fits, Mapping) else fits:
+        require_fit(fit, "summarize")
+    named = dict(fits) if isinstance(fits, Mapping) else {fit.population.name: fit for fit in fits}
     if len(named) < len(fits):
         raise FitError(
             "summarize: two fits are of populations with one name; pass a mapping of names to fits"
         )
-    for fit in named.values():
-        require_fit(fit, "summarize")
     return named
 
 
@@ -199,19 +187,20 @@ def _effects(name: str, fit: Fit, told: Verdicts) -> Iterator[tuple[str, str, fl
 
 def _pooled(quantity: str, effects: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of one quantity."""
+    from statsmodels.stats.meta_analysis import combine_effects
+
     groups = [(str(name), rows) for name, rows in effects.groupby("population", sort=False)]
-    within = _within([rows for _, rows in groups])
+    within = _within([rows[["estimate", "sd"]] for _, rows in groups])
     means, variances = [], []
     for _, rows in groups:
         weight = 1.0 / (rows["sd"].to_numpy() ** 2 + within)
         means.append(float(weight @ rows["estimate"] / weight.sum()))
         variances.append(float(1.0 / weight.sum()))
     normal, size, y, v = stats.norm.ppf(1.0 - TAIL), len(groups), np.array(means), np.array(variances)
-    between = _between(y, v)
-    weight = 1.0 / (v + between)
-    centre = float(weight @ y / weight.sum())
+    found = combine_effects(y, v, method_re="pm", atol=1e-9)
+    centre, between = float(found.mean_effect_re), float(found.tau2)
     # Hartung and Knapp's error, where it is larger: with few populations it can be too small.
-    error = np.sqrt(max(float(weight @ (y - centre) ** 2) / (size - 1), 1.0) / weight.sum())
+    error = np.sqrt(found.var_eff_w_re * max(float(found.scale_hksj_re), 1.0))
     wide, spread = np.sqrt(between + within + error**2), np.sqrt(between)
     lines = [
         (name, len(rows), *pair, np.nan)
@@ -229,24 +218,13 @@ def _pooled(quantity: str, effects: pd.DataFrame) -> pd.DataFrame:
     return frame[["quantity", "population", "regimes", *ends, "between", "within"]]
 
 
-def _between(y: FloatArray, variance: FloatArray) -> float:
-    """Return the variance between populations, by the estimate of Paule and Mandel."""
-
-    def excess(between: float) -> float:
-        weight = 1.0 / (variance + between)
-        return float(weight @ (y - weight @ y / weight.sum()) ** 2) - (y.size - 1.0)
-
-    return 0.0 if excess(0.0) <= 0.0 else float(brentq(excess, 0.0, y.size * y.var()))
-
-
 def _within(groups: Sequence[pd.DataFrame]) -> float:
     """Return the variance between the regimes of one population, by moments (DerSimonian and Laird within each)."""
     misfit, freedom, total = 0.0, 0, 0.0
-    for rows in groups:
-        weight: FloatArray = rows["sd"].to_numpy() ** -2.0
-        away = rows["estimate"].to_numpy() - weight @ rows["estimate"] / weight.sum()
-        misfit += float(weight @ away**2)
-        freedom += len(rows) - 1
+    for estimate, sd in (rows.to_numpy().T for rows in groups):
+        weight = 1.0 / sd**2
+        misfit += float(weight @ (estimate - weight @ estimate / weight.sum()) ** 2)
+        freedom += estimate.size - 1
         total += float(weight.sum() - (weight**2).sum() / weight.sum())
     return max((misfit - freedom) / total, 0.0) if freedom else 0.0
 

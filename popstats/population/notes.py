@@ -89,15 +89,12 @@ def _original(table: pd.DataFrame) -> Iterator[Finding]:
         return
     chance = 100.0 / known.classes
     found: dict[str, Value] = {"dataset": dataset, "accuracy": accuracy}
+    # Less can be expected on images that were shrunk.
+    whole = "input_size" not in table or table["input_size"].iloc[0] == known.input_size
     if accuracy < TIMES_CHANCE * chance:
         yield Finding("did not learn", (), {**found, "chance": chance})
-    elif accuracy < known.usual and _has_its_size(table, known.input_size):
+    elif accuracy < known.usual and whole:
         yield Finding("learned little", (), {**found, "usual": known.usual})
-
-
-def _has_its_size(table: pd.DataFrame, input_size: str) -> bool:
-    """Return whether the images are as large as the set has them: less accuracy can be expected of shrunken ones."""
-    return "input_size" not in table or table["input_size"].iloc[0] == input_size
 
 
 def _costs(table: pd.DataFrame) -> Iterator[Finding]:

@@ -122,34 +122,41 @@ def simulate_population(
     >>> len(population), round(population.metadata["truth"]["regimes"]["0.50"]["mcb"], 2)
     (50, 1.0)
     """
-    refused = {
-        f"truth: expected one of {', '.join((*TRUTHS, ADDITIVE))}, or a function; got {truth!r}": not callable(
-            truth
-        )
-        and truth not in (*TRUTHS, ADDITIVE),
-        f"noise_kind: expected one of {', '.join(NOISE_KINDS)}; got {noise_kind!r}": noise_kind
-        not in NOISE_KINDS,
-        f"regimes: expected fractions removed, each in (0, 1), got {list(regimes)}": len(regimes) == 0
-        or not all(0.0 < target < 1.0 for target in regimes),
-        f"expected at least one recipe per regime and one seed per recipe, got n={n}, seeds={seeds}": min(
-            n, seeds
-        )
-        < 1,
-        f"expected noise and seed_noise >= 0 points, got {noise} and {seed_noise}": min(noise, seed_noise)
-        < 0.0,
-        f"seed: expected a whole number from 0 on, got {seed!r}": not isinstance(seed, Integral) or seed < 0,
-    }
-    for problem in (said for said, wrong in refused.items() if wrong):
+    legal, counts, spreads = (*TRUTHS, ADDITIVE), min(n, seeds), min(noise, seed_noise)
+    inside = len(regimes) > 0 and all(0.0 < target < 1.0 for target in regimes)
+    checks = (
+        (
+            callable(truth) or truth in legal,
+            f"truth: expected one of {', '.join(legal)}, or a function; got {truth!r}",
+        ),
+        (
+            noise_kind in NOISE_KINDS,
+            f"noise_kind: expected one of {', '.join(NOISE_KINDS)}; got {noise_kind!r}",
+        ),
+        (inside, f"regimes: expected fractions removed, each in (0, 1), got {list(regimes)}"),
+        (
+            counts > 0,
+            f"expected at least one recipe per regime and one seed per recipe, got n={n}, seeds={seeds}",
+        ),
+        (spreads >= 0.0, f"expected noise and seed_noise >= 0 points, got {noise} and {seed_noise}"),
+        (isinstance(seed, Integral) and seed >= 0, f"seed: expected a whole number from 0 on, got {seed!r}"),
+    )
+    for problem in (said for right, said in checks if not right):
         raise PopulationError(problem)
     chain, name = LayerChain(), truth if isinstance(truth, str) else getattr(truth, "__name__", "callable")
     original = Original(*chain.original, ORIGINAL.accuracy) if truth == ADDITIVE else ORIGINAL
     streams = np.random.default_rng(seed).spawn(len(regimes))
     frames, answers = [], {}
     for target, rng in zip(sorted(regimes), streams, strict=True):
-        recipes = _draw(truth, chain, target, n, rise, centre, rng)
+        if truth == ADDITIVE:
+            recipes = _additive_recipes(chain, target, n, rise, rng)
+        else:
+            recipes = _scattered_recipes(truth, target, n, rise, centre, rng)
         frame = _train(recipes, target, noise, noise_kind, seeds, seed_noise, rng)
         frames.append(frame)
-        answers[regime_label(target)] = answer(recipes.curve, target, _observed(frame, original))
+        mcb = mean_computation_budget(frame["macs"], frame["params"], original.macs, original.params)
+        low, high = np.quantile(np.log(mcb), OBSERVED)
+        answers[regime_label(target)] = answer(recipes.curve, target, (float(low), float(high)))
     mechanism = {ADDITIVE: "widths", "flat": "none"}.get(name, "mcb")
     metadata = {"truth": {"name": name, "mechanism": mechanism, "regimes": answers}}
     table = pd.concat(frames, ignore_index=True)
@@ -158,25 +165,23 @@ def simulate_population(
     )
 
 
-def _draw(
-    truth: str | TrueCurve,
-    chain: LayerChain,
-    target: float,
-    n: int,
-    rise: float,
-    centre: float,
-    rng: np.random.Generator,
+def _additive_recipes(
+    chain: LayerChain, target: float, n: int, rise: float, rng: np.random.Generator
 ) -> _Recipes:
-    if truth == ADDITIVE:
-        widths = sample_widths(chain, target, n, rng)
-        return _Recipes(
-            macs=chain.macs(widths).astype(np.int64),
-            params=chain.params(widths).astype(np.int64),
-            expected=additive_drop(chain, widths, rise),
-            position=chain.log_mcb(widths) / HALF_RANGE,
-            curve=additive_curve(chain, target, rise),
-            widths=widths,
-        )
+    widths = sample_widths(chain, target, n, rng)
+    return _Recipes(
+        macs=chain.macs(widths).astype(np.int64),
+        params=chain.params(widths).astype(np.int64),
+        expected=additive_drop(chain, widths, rise),
+        position=chain.log_mcb(widths) / HALF_RANGE,
+        curve=additive_curve(chain, target, rise),
+        widths=widths,
+    )
+
+
+def _scattered_recipes(
+    truth: str | TrueCurve, target: float, n: int, rise: float, centre: float, rng: np.random.Generator
+) -> _Recipes:
     low = max(centre - REACH * HALF_RANGE, float(np.log1p(-target)) + MARGIN)
     high = centre + REACH * HALF_RANGE
     if high - low < HALF_RANGE:
@@ -192,19 +197,7 @@ def _draw(
             return np.asarray(truth(log_mcb, target), dtype=np.float64)
         return level + TRUTHS[truth]((log_mcb - middle) / half, rise)
 
-    return _scattered_recipes(curve, target, n, middle, half, rng)
-
-
-def _scattered_recipes(
-    curve: Callable[[FloatArray], FloatArray],
-    target: float,
-    n: int,
-    middle: float,
-    half: float,
-    rng: np.random.Generator,
-) -> _Recipes:
-    kept = (1.0 - target) * (1.0 + MACS_JITTER * rng.uniform(-1.0, 1.0, n))
-    macs = np.rint(ORIGINAL.macs * kept)
+    macs = np.rint(ORIGINAL.macs * ((1.0 - target) * (1.0 + MACS_JITTER * rng.uniform(-1.0, 1.0, n))))
     wanted = middle + half * REACH * (2.0 * rng.beta(2.0, 2.0, n) - 1.0)
     params = np.rint(ORIGINAL.params * macs / ORIGINAL.macs / np.exp(wanted))
     # The truth is read at the ratio of the whole-numbered costs, so that table and truth agree exactly.
@@ -263,9 +256,3 @@ def _train(
     names = [f"conv{layer}" for layer in range(1, recipes.widths.shape[1] + 1)]
     widths = pd.Series(recipes.widths[recipe].tolist(), index=frame.index)
     return frame.assign(widths=widths, group_names=pd.Series([names] * len(frame), index=frame.index))
-
-
-def _observed(frame: pd.DataFrame, original: Original) -> tuple[float, float]:
-    mcb = mean_computation_budget(frame["macs"], frame["params"], original.macs, original.params)
-    low, high = np.quantile(np.log(mcb), OBSERVED)
-    return float(low), float(high)

@@ -278,15 +278,7 @@ class Population:
         return extended.assign(regime=labels[regimes.index])
 
     def derived[T](self, key: Hashable, compute: Callable[[], T]) -> T:
-        """Return what `compute` makes of this population: once, and kept as long as the population.
-
-        Parameters
-        ----------
-        key : hashable
-            Names the result; whoever asks under an equal key gets the same object, so its arrays are read-only.
-        compute : callable
-            Called without arguments the first time.
-        """
+        """Return what `compute` makes of this population: once per key, then the same object, its arrays read-only."""
         if key not in self._derived:
             self._derived[key] = _read_only(compute())
         return cast(T, self._derived[key])

@@ -51,7 +51,8 @@ _LOSSES = re.compile(r"(?<![a-z])(perplexity|ppl|loss|nll|cross_?entropy|error|e
 
 def check_table(frame: pd.DataFrame, where: str, own: Iterable[Hashable] | None = None) -> None:
     """Raise PopulationError unless `frame` is one population with the needed columns and legal values."""
-    _has_rows(frame, where)
+    if len(frame) == 0:
+        raise PopulationError(f"{where} has no rows")
     _has_needed(frame, where, frame.columns if own is None else own)
     for check in _CHECKS:
         check(frame, where)
@@ -235,11 +236,6 @@ def _names_are_unique(frame: pd.DataFrame, where: str) -> None:
         raise PopulationError(f"{where} has more than one column named {twice}; rename or drop the others")
 
 
-def _has_rows(frame: pd.DataFrame, where: str) -> None:
-    if len(frame) == 0:
-        raise PopulationError(f"{where} has no rows")
-
-
 def _is_numeric(frame: pd.DataFrame, where: str) -> None:
     for name in REQUIRED:
         values = frame[name]
@@ -265,25 +261,22 @@ def _holds_numbers(values: pd.Series) -> bool:
     return real and not isinstance(kind, pd.SparseDtype)
 
 
-def _texts_are_single_values(frame: pd.DataFrame, where: str) -> None:
-    for declared in COLUMNS:
-        if declared.type != pa.string() or declared.name not in frame:
-            continue
-        values = frame[declared.name]
-        if values.dtype == object and not values.map(is_single_value).all():
-            first = values[~values.map(is_single_value)].iloc[0]
-            raise PopulationError(f"{where}: column {declared.name} must hold text, got {first!r}")
-
-
-def _lists_are_lists(frame: pd.DataFrame, where: str) -> None:
-    for declared in COLUMNS:
-        if not pa.types.is_list(declared.type) or declared.name not in frame:
-            continue
+def _cells_are_of_their_kind(frame: pd.DataFrame, where: str) -> None:
+    for declared in (c for c in COLUMNS if c.name in frame):
         values = frame[declared.name].dropna()
-        bad = ~values.map(lambda value: isinstance(value, list | tuple | np.ndarray)).to_numpy(dtype=bool)
+        if pa.types.is_list(declared.type):
+            said, good = (
+                "lists, one entry per group",
+                values.map(lambda v: isinstance(v, list | tuple | np.ndarray)),
+            )
+        elif declared.type == pa.string() and values.dtype == object:
+            said, good = "text", values.map(is_single_value)
+        else:
+            continue
+        bad = ~good.to_numpy(dtype=bool)
         if bad.any():
             raise PopulationError(
-                f"{where}: column {declared.name} must hold lists, one entry per group; got {values[bad].iloc[0]!r} in "
+                f"{where}: column {declared.name} must hold {said}; got {values[bad].iloc[0]!r} in "
                 f"{_rows(values.to_frame(), bad)}"
             )
 
@@ -416,8 +409,7 @@ def _is_smaller_than_original(frame: pd.DataFrame, where: str) -> None:
 
 _CHECKS: Iterable[Callable[[pd.DataFrame, str], None]] = (
     _is_numeric,
-    _texts_are_single_values,
-    _lists_are_lists,
+    _cells_are_of_their_kind,
     _widths_are_numbers,
     _is_finite,
     _is_percent,

@@ -93,7 +93,9 @@ def compare(first: Fit | Mapping[str, Fit], second: Fit | None = None) -> Compar
     points = {name: fitted_points(fit) for name, fit in fits.items()}
     for a, b in pairwise(fits):
         _require_same_recipes(a, points[a], b, points[b], fits)
-    _require_draws(fits)
+    for name, fit in fits.items():
+        if (size := fit.draws.flat_coefficients.shape[0]) < MINIMUM_DRAWS:
+            raise FitError(f"compare: fit {name!r} has {size} draws, it needs at least {MINIMUM_DRAWS}")
     scores = {name: _leave_one_out(fit, points[name]) for name, fit in fits.items()}
     ordered = sorted(scores, key=lambda name: -scores[name][0].sum())
     best = scores[ordered[0]][0]
@@ -129,12 +131,6 @@ def _named(first: Fit | Mapping[str, Fit], second: Fit | None) -> dict[str, Fit]
             f"got {', '.join(f'{name}: {type(fit).__name__}' for name, fit in fits.items()) or 'nothing'}"
         )
     return fits
-
-
-def _require_draws(fits: dict[str, Fit]) -> None:
-    for name, fit in fits.items():
-        if (size := fit.draws.flat_coefficients.shape[0]) < MINIMUM_DRAWS:
-            raise FitError(f"compare: fit {name!r} has {size} draws, it needs at least {MINIMUM_DRAWS}")
 
 
 def _names(first: Fit, second: Fit) -> tuple[str, str]:
@@ -193,11 +189,9 @@ def _sentence(frame: pd.DataFrame, position: int) -> str:
         text = f"{best['fit']!r} predicts left-out recipes better than {other['fit']!r} ({numbers})"
     else:
         text = f"{best['fit']!r} and {other['fit']!r} cannot be told apart ({numbers})"
-    cautions = []
+    said, bad = [text], max(best["share_bad_k"], other["share_bad_k"])
     if best["recipes"] < FEW_RECIPES:
-        cautions.append("with so few recipes the standard error is itself too small")
-    if max(best["share_bad_k"], other["share_bad_k"]) > 0.0:
-        cautions.append(
-            f"Pareto k above {RELIABLE_K:g} for up to {max(best['share_bad_k'], other['share_bad_k']):.2%} of the recipes"
-        )
-    return f"{text}; {'; '.join(cautions)}." if cautions else f"{text}."
+        said.append("with so few recipes the standard error is itself too small")
+    if bad > 0.0:
+        said.append(f"Pareto k above {RELIABLE_K:g} for up to {bad:.2%} of the recipes")
+    return f"{'; '.join(said)}."

@@ -158,11 +158,6 @@ class FittedCurves:
             drop[k] = regime.scale * (weights @ basis(regime.curve_scale.to_unit(self.grid[k])).T)
         return hyper, drop.transpose(1, 0, 2)
 
-    @property
-    def prior_drop(self) -> FloatArray:
-        """Curves drawn from the prior about an arbitrary level, points, shape (draws, K, GRID_SIZE)."""
-        return self.prior_draws[1]
-
     def optima(self) -> pd.DataFrame:
         """Return what was found in each regime; all intervals 90 %, equal-tailed.
 
@@ -179,16 +174,10 @@ class FittedCurves:
             cost); recipe_sd and seed_sd (points; NaN without replicates), residual_sd (points, one training), seed_share;
             reason (why a regime has none).
         """
-        rows = [self._optimum_row(r) for r in self.regimes]
-        return pd.DataFrame(rows)
+        return pd.DataFrame([self._optimum_row(r) for r in self.regimes])
 
     def _optimum_row(self, regime: RegimeDesign) -> dict[str, Any]:
-        row: dict[str, Any] = {
-            "regime": regime.label,
-            "target": regime.target,
-            "n": regime.n,
-            "n_recipes": regime.n_recipes,
-        }
+        row = {"regime": regime.label, **{n: getattr(regime, n) for n in ("target", "n", "n_recipes")}}
         if regime.reason is not None:
             return {**row, **dict.fromkeys(_READ, np.nan), "reason": sentence(regime.reason)}
         optimum = self.optimum_draws[self.fitted.index(regime)]
@@ -204,22 +193,17 @@ class FittedCurves:
             low, high = interval(draws)
             row |= {name: points[name], f"{name}_lower": float(low), f"{name}_upper": float(high)}
         row |= {"near_height": near.height, "near_probability": near.probability}
-        return {**row, "p_interior": float(optimum.interior.mean()), **self._spread(regime), "reason": ""}
+        row |= {"p_interior": float(optimum.interior.mean())}
+        row |= zip(("observed_lower", "observed_upper"), np.exp(regime.observed).tolist(), strict=True)
+        return {**row, **self._spread(regime), "reason": ""}
 
     def _spread(self, regime: RegimeDesign) -> dict[str, float]:
         k = self.fitted.index(regime)
-        low, high = np.exp(regime.observed)
-        noise = regime.scale * self.draws.noise[:, :, k]
-        share = self.draws.seed_share[:, :, k]
-        replicated = regime.has_replicates
-        return {
-            "observed_lower": float(low),
-            "observed_upper": float(high),
-            "recipe_sd": float(np.median(noise * np.sqrt(1 - share))) if replicated else np.nan,
-            "seed_sd": float(np.median(noise * np.sqrt(share))) if replicated else np.nan,
-            "residual_sd": float(np.median(noise)),
-            "seed_share": float(np.median(share)) if replicated else np.nan,
-        }
+        noise, share = regime.scale * self.draws.noise[:, :, k], self.draws.seed_share[:, :, k]
+        spread = {"recipe_sd": noise * np.sqrt(1 - share), "seed_sd": noise * np.sqrt(share)}
+        spread |= {"residual_sd": noise, "seed_share": share}
+        told = regime.has_replicates
+        return {n: float(np.median(v)) if told or v is noise else np.nan for n, v in spread.items()}
 
     def curve(self) -> pd.DataFrame:
         """Return the expected drop over mCB: regime, mcb, drop (median, points), lower, upper (90 %)."""
@@ -279,18 +263,10 @@ class FittedCurves:
         technique = self._technique_of(data, retraining)
         curve = curve_in_points(data, self.draws.flat_coefficients[:, k], log_mcb, reduction, technique)
         drop = curve + self._excess(k)
-        lower, upper = interval(drop)
-        t_lower, t_upper = interval(drop + self._training_noise(k, log_mcb))
-        return pd.DataFrame(
-            {
-                "mcb": np.exp(log_mcb),
-                "drop": np.median(drop, axis=0),
-                "lower": lower,
-                "upper": upper,
-                "training_lower": t_lower,
-                "training_upper": t_upper,
-            }
-        )
+        ends = *interval(drop), *interval(drop + self._training_noise(k, log_mcb))
+        names = ("mcb", "drop", "lower", "upper", "training_lower", "training_upper")
+        columns = (np.exp(log_mcb), np.median(drop, axis=0), *ends)
+        return pd.DataFrame(dict(zip(names, columns, strict=True)))
 
     def _technique_of(self, regime: RegimeDesign, retraining: str | None) -> int | None:
         """Position of a technique that the regime holds; None for the average over them."""
@@ -323,19 +299,7 @@ class FittedCurves:
         return np.asarray(self.fitted[k].scale * noise - self._excess(k))
 
     def position_of(self, regime: float | str, who: str) -> int:
-        """Return the position in `fitted` of a regime, given by its centre or label.
-
-        Parameters
-        ----------
-        regime : float or str
-        who : str
-            The function that asks, for the message.
-
-        Raises
-        ------
-        FitError
-            If it was not fitted.
-        """
+        """Return the position in `fitted` of a regime, given by its centre or label; FitError, naming `who`, if absent."""
         names = f"fitted: {', '.join(r.label for r in self.fitted) or 'none'}"
         if not isinstance(regime, str | Real):
             raise FitError(

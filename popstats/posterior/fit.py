@@ -193,7 +193,7 @@ def _draw(
     from popstats.inference.robust import sample_rows
 
     normal = sample_pooled(fitted, priors, size, seed)
-    rows = [rows for _, _, rows in weighted_rows(recipes, data, changes)]
+    rows = [rows for _, rows in weighted_rows(recipes, data, changes)]
     return sample_rows(settings, fitted, rows, normal, priors, thin)
 
 

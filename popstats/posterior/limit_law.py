@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from popstats.arrays import FloatArray
 from popstats.errors import FitError
@@ -54,10 +55,6 @@ class _Law:
     parameters: int
 
 
-def _between(r: FloatArray) -> FloatArray:
-    return np.geomspace(r[1], r[-2], _GRID)
-
-
 #: By name; r is the remaining cost over the original's.
 LAWS: Mapping[str, _Law] = {
     "power law": _Law(
@@ -70,7 +67,7 @@ LAWS: Mapping[str, _Law] = {
     "broken line": _Law(
         "a - b log r + c max(log k - log r, 0)",
         lambda r, k: [-np.log(r) * np.ones_like(k), np.maximum(np.log(k) - np.log(r), 0.0)],
-        _between,
+        lambda r: np.geomspace(r[1], r[-2], _GRID),
         4,
     ),
 }
@@ -104,6 +101,7 @@ class _Fitted:
     """One law, fitted to all regimes and to all but each."""
 
     columns: FloatArray  # (G, K, b)
+    base: FloatArray  # (K, b), of the best shape
     error: FloatArray  # (K,) of the prediction of each regime's limit from the others, points
     own: float  # variance of the law's own error, points^2
     shape: float
@@ -121,7 +119,7 @@ def _fit_law(name: str, remaining: FloatArray, limit: FloatArray, error: FloatAr
     best, beta, _ = fit_columns(columns, kept / (error**2 + own[:, None]), limit[None])
     predicted = np.einsum("kb,kb->k", columns[best[1:], np.arange(size)], beta[1:])
     shape = float(LAWS[name].shapes(np.sort(remaining))[best[0]])
-    return _Fitted(columns, limit - predicted, float(own[0]), shape)
+    return _Fitted(columns, columns[best[0]], limit - predicted, float(own[0]), shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,9 +150,7 @@ class LimitLaw:
     @property
     def base(self) -> FloatArray:
         """Columns of the best law at its fitted shape, (K, b)."""
-        shapes = LAWS[self.best].shapes(np.sort(self.remaining))
-        nearest = int(np.argmin(np.abs(shapes - self.fitted[self.best].shape)))
-        return np.asarray(self.fitted[self.best].columns[nearest])
+        return self.fitted[self.best].base
 
     @cached_property
     def left_out(self) -> pd.DataFrame:
@@ -223,18 +219,14 @@ def compare_laws(
             "formula": LAWS[name].formula,
             "shape": fitted[name].shape,
             "error": float(size[name].mean()),
-            "se": _standard_error(size[name]),
+            "se": stats.sem(size[name]),
             "difference": float((size[name] - size[order[0]]).mean()),
-            "dse": _standard_error(size[name] - size[order[0]]),
+            "dse": stats.sem(size[name] - size[order[0]]),
             "own_sd": float(np.sqrt(fitted[name].own)),
         }
         for name in order
     ]
     return LimitLaw(pd.DataFrame(rows), remaining, labels, limits, fitted, seed)
-
-
-def _standard_error(values: FloatArray) -> float:
-    return float(values.std(ddof=1) / np.sqrt(values.size))
 
 
 @dataclass(frozen=True, eq=False)

@@ -152,7 +152,7 @@ def mix_ranges(fit: FittedCurves, regimes: Collection[str]) -> dict[str, tuple[f
     for k, points in enumerate(fitted_points(fit) if widths is not None else ()):
         if points.regime.label in regimes and widths is not None:
             curve = MeanCurve.of(fit, k, points)
-            optima = [curve.optimum(keep) for keep in _mixes(widths[fit.recipes.first[points.numbers]])]
+            optima = [curve.optimum(keep) for keep in _mixes(widths[fit.recipes.first[points.rows.numbers]])]
             logs = [log for log in optima if log is not None]
             found[points.regime.label] = float(np.exp(min(logs))), float(np.exp(max(logs)))
     return found

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from popstats.arrays import BoolArray, FloatArray
-from popstats.inference.draws import interval
 
 #: The near-optimal range: expected drop within this many points of the minimum ...
 NEAR_OPTIMAL_POINTS = 0.05
@@ -211,22 +210,11 @@ def has_optimum(optimum: OptimumDraws, rise: float) -> BoolArray:
     return np.asarray(optimum.interior & (least_rise(optimum) > rise))
 
 
-def curve_height(drop: FloatArray) -> FloatArray:
-    """Return each curve's highest minus lowest value over the observed range, points, (S, G) -> (S,)."""
-    return np.asarray(np.ptp(drop, axis=1))
-
-
-def is_flat(height: FloatArray, rise: float) -> bool:
-    """Return whether the whole interval of the curve's height, shape (S,), lies below `rise` points."""
-    return bool(interval(height)[1] < rise)
-
-
 @dataclass(frozen=True, eq=False)
 class SecondRegion:
     """A second good region beside the optimum."""
 
     probability: float  # Share of draws that have one.
-    log_mcb: float  # Where it lies (median over those draws); NaN if none has one.
     # Lower end, argmin and upper end of the left and of the right region, log mCB, medians over the draws that
     # have both, whichever of the two is the lower one in a draw; empty if none has. The ends are where the
     # curve has risen by `near` above the region's own minimum.
@@ -238,29 +226,17 @@ def second_region(
 ) -> SecondRegion:
     """Look for a second minimum, as good within `bump` points, behind a bump of more than `bump` points."""
     # grid (G,); drop (S, G)
-    position = drop.argmin(axis=1)
-    limit = drop.min(axis=1)
-    found = np.full(drop.shape[0], np.nan)
-    best = np.full(drop.shape[0], np.inf)
-    for side in (1, -1):
-        values, start = (drop, position) if side > 0 else (drop[:, ::-1], grid.size - 1 - position)
-        after = np.arange(grid.size)[None, :] >= start[:, None]
-        wall = np.maximum.accumulate(np.where(after, values, -np.inf), axis=1)
-        good = after & (wall - values > bump) & (values - limit[:, None] <= bump)
-        lowest = np.where(good, values, np.inf)
-        where = lowest.argmin(axis=1)
-        least = lowest[np.arange(drop.shape[0]), where]
-        better = least < best
-        best = np.where(better, least, best)
-        found = np.where(better, grid[where if side > 0 else grid.size - 1 - where], found)
-    have = np.isfinite(best)
+    position, steps = drop.argmin(axis=1)[:, None], np.arange(grid.size)
+    right = np.maximum.accumulate(np.where(steps >= position, drop, -np.inf), axis=1)
+    left = np.maximum.accumulate(np.where(steps <= position, drop, -np.inf)[:, ::-1], axis=1)[:, ::-1]
+    behind = np.maximum(left, right) - drop > bump
+    good = behind & (drop - drop.min(axis=1, keepdims=True) <= bump)
+    have = good.any(axis=1)
     if not have.any():
-        return SecondRegion(0.0, float("nan"))
-    other = np.searchsorted(grid, found[have] - 0.5 * (grid[1] - grid[0]))
-    ends = np.sort(np.stack([position[have], other], axis=1), axis=1)
-    return SecondRegion(
-        float(have.mean()), float(np.median(found[have])), _two_regions(grid, drop[have], ends, near)
-    )
+        return SecondRegion(0.0)
+    other = np.where(good, drop, np.inf).argmin(axis=1)[:, None]
+    minima = np.sort(np.hstack([position, other])[have], axis=1)
+    return SecondRegion(float(have.mean()), _two_regions(grid, drop[have], minima, near))
 
 
 def _two_regions(

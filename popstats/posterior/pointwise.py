@@ -11,9 +11,9 @@ import numpy.typing as npt
 from scipy import special
 from scipy.special import logsumexp
 
-from popstats.arrays import FloatArray, IntArray
+from popstats.arrays import FloatArray
 from popstats.inference.data import RegimeDesign, StandardRows, replicate_variance
-from popstats.inference.exact import coefficient_posterior
+from popstats.inference.exact import coefficient_posterior, log_likelihood
 from popstats.inference.model import Hyper
 from popstats.inference.noise import distribution, log_density
 from popstats.inference.spread import weighted_rows
@@ -31,7 +31,6 @@ class RegimePoints:
 
     regime: RegimeDesign
     rows: StandardRows  # Of the n recipes that are in the fit.
-    numbers: IntArray  # (n,), of the recipes
     # (n, p); Level, c, c^2, techniques and basis; columns that the regime cannot tell apart are zero.
     design: FloatArray
 
@@ -71,10 +70,10 @@ class RegimeSample:
 def fitted_points(fit: FittedCurves) -> tuple[RegimePoints, ...]:
     """Return the recipes of each fitted regime, in the order of `fit.fitted`."""
     found = []
-    for regime, numbers, rows in weighted_rows(fit.recipes, fit.regimes, fit.spread_changes):
+    for regime, rows in weighted_rows(fit.recipes, fit.regimes, fit.spread_changes):
         design = rows.design()
         design[:, : len(regime.fixed)] *= regime.fixed
-        found.append(RegimePoints(regime, rows, numbers, design))
+        found.append(RegimePoints(regime, rows, design))
     return tuple(found)
 
 
@@ -93,6 +92,13 @@ def sample_of(fit: FittedCurves, k: int, picked: npt.NDArray[np.intp]) -> Regime
         coefficients=draws.flat_coefficients[picked, k],
         shape=None if draws.shape is None else draws.shape[:, :, k].reshape(-1)[picked],
     )
+
+
+def total_density(fit: FittedCurves, k: int, sample: RegimeSample, points: RegimePoints) -> FloatArray:
+    """Return the log likelihood of all recipes of the k-th fitted regime, up to a constant, shape (S,)."""
+    if sample.noise == "normal":
+        return log_likelihood(fit.fitted[k], sample.hyper, sample.coefficients)
+    return np.asarray(np.sum([d.sum(axis=0) for _, d in sample.log_density(points)], axis=0))
 
 
 def leave_one_out_pit(points: RegimePoints, sample: RegimeSample) -> FloatArray:

@@ -61,25 +61,17 @@ def check_predictions(fit: FittedCurves) -> PredictiveChecks:
     """
     rows, pits = [], {}
     for k, points in enumerate(fitted_points(fit)):
-        pit = _pit(fit, k, points)
+        size, closed = points.rows.drop.size, fit.settings.noise == "normal"
+        most = int(np.clip(PIT_BUDGET // size, *PIT_DRAWS)) if closed else WEIGHTED_DRAWS
+        pit = leave_one_out_pit(points, sample_of(fit, k, thinned(fit, most)))
         pits[points.regime.label] = pit
-        picked = thinned(fit, _within(REPLICATE_BUDGET // pit.size, REPLICATES))
+        picked = thinned(fit, int(np.clip(REPLICATE_BUDGET // size, *REPLICATES)))
         rng = np.random.default_rng([fit.settings.random_seed, k, 3])
         shapes = _shapes(points, sample_of(fit, k, picked), rng)
         rows.append({"regime": points.regime.label, "recipes": pit.size, **_coverage(pit), **shapes})
     frame = pd.DataFrame(rows)
     limits = limit_law(fit).left_out if len(rows) >= MINIMUM_REGIMES else pd.DataFrame(columns=LEFT_OUT)
     return PredictiveChecks(frame, limits, alerts_of(frame, limits, fit.settings.noise), pits)
-
-
-def _within(value: int, ends: tuple[int, int]) -> int:
-    return min(max(value, ends[0]), ends[1])
-
-
-def _pit(fit: FittedCurves, k: int, points: RegimePoints) -> FloatArray:
-    closed = _within(PIT_BUDGET // points.rows.drop.size, PIT_DRAWS)
-    picked = thinned(fit, closed if fit.settings.noise == "normal" else WEIGHTED_DRAWS)
-    return leave_one_out_pit(points, sample_of(fit, k, picked))
 
 
 def _coverage(pit: FloatArray) -> dict[str, float]:
@@ -181,8 +173,7 @@ def _shape(row: Any, noise: str, threshold: float) -> Finding | None:
         tried = ("student",) if noise != "student" else ()
         return _finding("heavy tails", row, kurtosis=row.kurtosis, tried=tried)
     if clear_skew and skewed > 0:
-        found = {"skewness": row.skewness, "tried": _TRIED_FOR_SKEW[noise]}
-        return _finding("skewed up", row, **found)
+        return _finding("skewed up", row, skewness=row.skewness, tried=_TRIED_FOR_SKEW[noise])
     if clear_skew:
         return _finding("skewed down", row, skewness=row.skewness)
     if 1.0 - row.kurtosis_p < threshold and tails < -KURTOSIS:

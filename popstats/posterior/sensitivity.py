@@ -22,9 +22,8 @@ import pandas as pd
 from popstats.arrays import FloatArray
 from popstats.findings import Finding
 from popstats.inference.draws import TAIL
-from popstats.inference.exact import log_likelihood
 from popstats.inference.model import Hyper
-from popstats.posterior.pointwise import fitted_points, sample_of, thinned
+from popstats.posterior.pointwise import fitted_points, sample_of, thinned, total_density
 from popstats.words import sentences
 
 if TYPE_CHECKING:
@@ -81,20 +80,14 @@ def power_scale(fit: FittedCurves) -> Sensitivity:
     This is a local measure: a prior so strong that the data cannot move it at all does not move by being scaled
     either, and goes unnoticed. `fit.priors` shows what was assumed.
     """
-    rows_matter = fit.settings.noise != "normal"
-    picked = thinned(fit, DRAWS_OF_ROWS if rows_matter else DRAWS)
+    picked = thinned(fit, DRAWS if fit.settings.noise == "normal" else DRAWS_OF_ROWS)
     prior = power_weights(log_prior(fit, picked)) if fit.fitted else []
-    points, rows = fitted_points(fit) if rows_matter else (), []
-    for k, regime in enumerate(fit.fitted):
-        sample = sample_of(fit, k, picked)
-        if rows_matter:
-            likelihood = np.sum([d.sum(axis=0) for _, d in sample.log_density(points[k])], axis=0)
-        else:
-            likelihood = log_likelihood(regime, sample.hyper, sample.coefficients)
-        data = power_weights(likelihood)
+    rows = []
+    for k, points in enumerate(fitted_points(fit)):
+        data = power_weights(total_density(fit, k, sample_of(fit, k, picked), points))
         for name, (attribute, _) in _QUANTITIES.items():
             values = getattr(fit.optimum_draws[k], attribute)[picked]
-            rows.append({"regime": regime.label, "quantity": name, **_measure(values, prior, data)})
+            rows.append({"regime": points.regime.label, "quantity": name, **_measure(values, prior, data)})
     columns = ["regime", "quantity", "prior", "likelihood", *_CHANGES, "diagnosis"]
     return Sensitivity(pd.DataFrame(rows, columns=columns))
 

@@ -40,7 +40,7 @@ def save_fit(fit: FittedCurves, path: Path) -> Path:
     description = {
         "format": FORMAT,
         "settings": asdict(fit.settings),
-        "priors": fit.prior_settings.to_dict(),
+        "priors": asdict(fit.prior_settings),
         "width_columns": fit.population.width_columns,
         "seconds": fit.seconds,
     }
@@ -94,7 +94,11 @@ def _parts(tree: xr.DataTree, description: dict[str, Any]) -> dict[str, Any]:
     elif stored["regimes"] is not None:
         stored["regimes"] = tuple(stored["regimes"])
     settings = Settings(**stored)
-    priors = Priors(**_tuples(description["priors"]))
+    # JSON has no tuples.
+    held: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in description["priors"].items()
+    }
+    priors = Priors(**held)
     prepared = prepare_population(population, settings.regime_axis, settings.regimes)
     regimes, changes = weighted_regimes(prepared, priors, settings.random_seed)
     return {
@@ -106,11 +110,6 @@ def _parts(tree: xr.DataTree, description: dict[str, Any]) -> dict[str, Any]:
         "spread_changes": changes,
         "seconds": description["seconds"],
     }
-
-
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    # JSON has no tuples.
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
 def _population(content: Any, width_columns: tuple[str, ...]) -> Population:

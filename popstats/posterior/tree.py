@@ -8,11 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from popstats.arrays import FloatArray
-from popstats.inference.exact import log_likelihood
 from popstats.inference.model import CHAINS, FIXED_TERMS, PARAMETRIC, SINES
 from popstats.inference.noise import draw_noise
 from popstats.posterior.optimum import GRID_SIZE, value_at
-from popstats.posterior.pointwise import RegimePoints, fitted_points, sample_of
+from popstats.posterior.pointwise import RegimePoints, fitted_points, sample_of, total_density
 from popstats.posterior.sensitivity import log_prior
 
 if TYPE_CHECKING:
@@ -46,19 +45,20 @@ def posterior_tree(fit: FittedCurves) -> xr.DataTree:
         "predictions": _predictions(fit),
     }
     if fit.settings.curve not in PARAMETRIC:
-        groups |= {"prior": _prior(fit), "log_prior": _log_prior(fit)}
+        values = log_prior(fit, _every(fit)).reshape(fit.draws.noise.shape[:2])
+        groups |= {"prior": _prior(fit), "log_prior": _dataset(fit, {"hyperparameters": (_SAMPLE, values)})}
     return xr.DataTree.from_dict(groups)
 
 
 def _dataset(fit: FittedCurves, variables: dict[str, Any], **coordinates: Any) -> xr.Dataset:
     import xarray as xr
 
-    regimes = (
-        {"regime": [r.target for r in fit.fitted]}
-        if any("regime" in v[0] for v in variables.values())
-        else {}
-    )
-    return xr.Dataset(variables, coords={**regimes, **coordinates})
+    if any("regime" in v[0] for v in variables.values()):
+        coordinates["regime"] = [r.target for r in fit.fitted]
+    found, draws = xr.Dataset(variables, coords=coordinates), fit.draws.noise.shape[1]
+    if "draw" in coordinates and found.sizes["draw"] < draws:
+        found.attrs["thinned"] = f"{found.sizes['draw']} of {draws} draws per chain, evenly spaced"
+    return found
 
 
 def _posterior(fit: FittedCurves) -> xr.Dataset:
@@ -118,22 +118,13 @@ def _every(fit: FittedCurves) -> npt.NDArray[np.intp]:
     return np.arange(fit.draws.flat_coefficients.shape[0])
 
 
-def _log_prior(fit: FittedCurves) -> xr.Dataset:
-    values = log_prior(fit, _every(fit)).reshape(fit.draws.noise.shape[:2])
-    return _dataset(fit, {"hyperparameters": (_SAMPLE, values)})
-
-
 def _sample_stats(fit: FittedCurves, points: tuple[RegimePoints, ...]) -> xr.Dataset:
     """Return what the sampler said, and the log posterior density of each draw up to a constant."""
     draws, total = fit.draws, np.zeros(fit.draws.flat_coefficients.shape[0])
     if fit.settings.curve not in PARAMETRIC:
         total += log_prior(fit, _every(fit))
-    for k, (regime, mine) in enumerate(zip(fit.fitted, points, strict=True)):
-        sample = sample_of(fit, k, _every(fit))
-        if fit.settings.noise == "normal":
-            total += log_likelihood(regime, sample.hyper, sample.coefficients)
-        else:
-            total += np.sum([d.sum(axis=0) for _, d in sample.log_density(mine)], axis=0)
+    for k, mine in enumerate(points):
+        total += total_density(fit, k, sample_of(fit, k, _every(fit)), mine)
     statistics: dict[str, Any] = {name: (_SAMPLE, values) for name, values in draws.statistics.items()}
     if "diverging" in statistics:
         statistics["diverging"] = (_SAMPLE, draws.statistics["diverging"] > 0.0)
@@ -152,7 +143,7 @@ def _by_recipe(
 
 
 def _numbers(points: tuple[RegimePoints, ...]) -> npt.NDArray[np.int64]:
-    return np.concatenate([p.numbers for p in points])
+    return np.concatenate([p.rows.numbers for p in points])
 
 
 def _constant_data(fit: FittedCurves, points: tuple[RegimePoints, ...]) -> xr.Dataset:
@@ -176,14 +167,6 @@ def _picked(fit: FittedCurves, values: int) -> npt.NDArray[np.intp]:
     return np.linspace(0, draws - 1, most).astype(np.intp)
 
 
-def _thinned(dataset: xr.Dataset, fit: FittedCurves, picked: npt.NDArray[np.intp]) -> xr.Dataset:
-    if picked.size < fit.draws.noise.shape[1]:
-        dataset.attrs["thinned"] = (
-            f"{picked.size} of {fit.draws.noise.shape[1]} draws per chain, evenly spaced"
-        )
-    return dataset
-
-
 def _pointwise(
     fit: FittedCurves, points: tuple[RegimePoints, ...], picked: npt.NDArray[np.intp], values: Any
 ) -> xr.Dataset:
@@ -192,10 +175,8 @@ def _pointwise(
     flat = (np.arange(chains)[:, None] * draws + picked).ravel()
     parts = [values(fit, k, p, flat) for k, p in enumerate(points)]
     joined = np.concatenate(parts).T.reshape(chains, picked.size, -1)
-    found = _dataset(
-        fit, {"drop": ((*_SAMPLE, "recipe"), joined, _POINTS)}, recipe=_numbers(points), draw=picked
-    )
-    return _thinned(found, fit, picked)
+    drop = {"drop": ((*_SAMPLE, "recipe"), joined, _POINTS)}
+    return _dataset(fit, drop, recipe=_numbers(points), draw=picked)
 
 
 def _log_likelihood(
@@ -225,5 +206,4 @@ def _predictions(fit: FittedCurves) -> xr.Dataset:
         inside = (at >= low) & (at <= high)
         curve[:, k, inside] = fit.expected_at(k, at[inside])[flat]
     shaped = curve.reshape(chains, picked.size, *curve.shape[1:])
-    found = _dataset(fit, {"curve": ((*_REGIMES, "mcb"), shaped, _POINTS)}, mcb=np.exp(at), draw=picked)
-    return _thinned(found, fit, picked)
+    return _dataset(fit, {"curve": ((*_REGIMES, "mcb"), shaped, _POINTS)}, mcb=np.exp(at), draw=picked)

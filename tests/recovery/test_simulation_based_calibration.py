@@ -32,7 +32,7 @@ def simulate(rng, hyper, seeds, n):
     within = ((run - mean[:, None]) ** 2 * (np.arange(seeds) < runs[:, None])).sum(axis=1)
     recipe = hyper.noise * np.sqrt(1.0 - share) * rng.standard_normal(n)
     drop = 0.4 + 0.2 * offset + basis(unit) @ weights + recipe + mean
-    rows = StandardRows(unit, offset, drop, runs, within, np.ones(n), np.zeros((n, 0)))
+    rows = StandardRows(np.arange(n), unit, offset, drop, runs, within, np.ones(n), np.zeros((n, 0)))
     design = RegimeDesign(
         "0.50", 0.5, "macs", n, n, 0, CurveScale(0.0, 1.0), 1.0, 0.0, 1.0, (True,) * FIXED_TERMS
     )

@@ -87,7 +87,7 @@ def test_small_constant_and_narrow_regimes_say_why_they_are_not_fitted():
         {"macs": 50_000, "params": [40_000, 50_000, 60_000, 55_000], "accuracy": [90.0, 91, 90, 92]}
     )
     many = {"macs": 50_000, "accuracy": 90 + rng.normal(size=30)}
-    narrow = pd.DataFrame({**many, "params": 50_000})
+    narrow = pd.DataFrame({**many, "params": 50_000 + np.arange(30)})
     constant = pd.DataFrame({**many, "params": rng.integers(30_000, 70_000, 30), "accuracy": 90.0})
     reasons = []
     for frame in (few, narrow, constant):

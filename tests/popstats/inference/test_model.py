@@ -42,7 +42,7 @@ def test_basis_approximates_the_matern_covariance_beyond_level_and_line(length):
     straight = np.column_stack([np.ones_like(u), u])
     beyond = np.eye(21) - straight @ np.linalg.pinv(straight)
     sines = basis(u)[:, :-1]
-    approximate = beyond @ (sines * np.exp(log_spectral_density(length)) @ sines.T) @ beyond
+    approximate = beyond @ (sines * np.exp(log_spectral_density(np.array([length]))) @ sines.T) @ beyond
     exact = beyond @ matern(u[:, None] - u[None, :], length) @ beyond
     np.testing.assert_allclose(approximate, exact, atol=0.035)
     assert np.trace(approximate) == pytest.approx(np.trace(exact), rel=0.07)
@@ -51,7 +51,7 @@ def test_basis_approximates_the_matern_covariance_beyond_level_and_line(length):
 def test_spectral_density_integrates_to_the_variance():
     grid = np.linspace(0, 400, 400_001)
     step = frequencies()[0]
-    scaled = np.interp(grid, frequencies(), np.exp(log_spectral_density(0.5)))
+    scaled = np.interp(grid, frequencies(), np.exp(log_spectral_density(np.array([0.5]))))
     assert step > 0
     constant = 2 * np.sqrt(np.pi) * 3.5**1.75 * gamma(2.25) / gamma(1.75)
     # By the definition of the density, its integral over all frequencies is 2 pi times the variance.
