@@ -122,7 +122,9 @@ def _fit(options: argparse.Namespace) -> int:
         "population": fit.population.name,
         "ok": fit.convergence.ok,
         "reasons": sentences(fit.convergence.reasons),
-        "alerts": sentences(fit.predictive_checks.alerts, command_line=True) if checked else None,
+        "alerts": sentences([*fit.extrapolated, *fit.predictive_checks.alerts], command_line=True)
+        if checked
+        else None,
         "seconds": fit.seconds,
         "optima": optima.assign(
             outcome=optima["regime"].map(optimum_outcomes(fit)),

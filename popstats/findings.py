@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 type Kind = Literal[
     # What a reader should know about a table.
     "run unfinished", "blanks removed", "best accuracies", "validation accuracies", "unknown accuracies", "collapsed",
+    "most collapsed",
     "better than original", "did not learn", "learned little", "above original", "half the MACs", "other count",
     "techniques unsaid", "copies", "theoretical MACs", "equal costs",
     # Why a regime has no curve.

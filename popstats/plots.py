@@ -236,9 +236,11 @@ def plot_frontier(frontier: pd.DataFrame) -> alt.LayerChart | alt.ConcatChart:
     """
     curves = {"best recipe": ("drop", "drop_lower", "drop_upper")}
     curves["uniform"] = ("uniform_drop", "uniform_lower", "uniform_upper")
-    if missing := [
-        name for names in (("reduction",), *curves.values()) for name in names if name not in frontier
-    ]:
+    if not isinstance(frontier, pd.DataFrame):
+        raise FitError(
+            f"plot_frontier: expected a frame, got a {type(frontier).__name__}; popstats.frontier makes one of a population"
+        )
+    if missing := [n for names in (("reduction",), *curves.values()) for n in names if n not in frontier]:
         raise FitError(f"plot_frontier: expected a frame of popstats.frontier; missing columns: {missing}")
     parts = [
         frontier[["reduction", *names]]

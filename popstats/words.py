@@ -86,6 +86,11 @@ def plural(value: int, singular: str, several: str | None = None) -> str:
     return f"{count(value)} {singular if value == 1 else several or singular + 's'}"
 
 
+def points(value: float) -> str:
+    """Return a number of percentage points with as many digits as it needs."""
+    return f"{value:g} {'point' if value == 1 else 'points'}"
+
+
 def join_words(items: Sequence[str], last: str = "and") -> str:
     """Return a list in words."""
     if len(items) < 2:
@@ -188,8 +193,8 @@ def _given(finding: Finding) -> dict[str, Value]:
 class _Writer(string.Formatter):
     """Templates' fields: {name:spec}, and {argument=value}, which becomes an option on the command line.
 
-    Specs of numbers: digits ("2"), "%", "p" (a probability), "pv" (a p value), "g", or the noun that is counted; none: a
-    whole number. Of findings: what to put before them, where there are any.
+    Specs of numbers: digits ("2"), "%", "p" (a probability), "pv" (a p value), "g", "pt" (points), or the counted noun;
+    none: a whole number. Of findings: what to put before them, where there are any.
     """
 
     def __init__(self, command_line: bool) -> None:
@@ -234,8 +239,8 @@ def _digits(value: float | Span, spec: str) -> str:
         return probability(value)
     if spec == "pv":
         return p_value(value)
-    if spec == "g":
-        return f"{value:g}"
+    if spec in ("g", "pt"):
+        return f"{value:g}" if spec == "g" else points(value)
     if spec.isalpha():
         return plural(int(value), spec)
     return number(value, int(spec or 0))
@@ -338,8 +343,9 @@ best accuracies: accuracies are the best over epochs on the {images} images, whi
 validation accuracies: accuracies were measured on validation images, after the last epoch
 unknown accuracies: the table does not say which epoch's accuracy it holds (accuracy_kind)
 collapsed: {rows} of {trainings} trainings ended below half of the original's accuracy (lowest: {lowest:2} %). With
-    normal noise a few such outliers widen every interval of their regime; popstats.fit(population, {noise=student})
-    down-weights them
+    normal noise a few such outliers widen every interval of their regime; {noise=student} down-weights them
+most collapsed: {rows} of {trainings} trainings ended below half of the original's accuracy (lowest: {lowest:2} %). Check
+    its number, and that the column holds accuracies in percent: of errors and losses, lower is better
 better than original: {rows} of {trainings} networks are more accurate than the original ({accuracy:2} %). Check its
     number, and that the column holds accuracies: of errors, losses and perplexities, lower is better
 did not learn: the original reaches only {accuracy:2} % on {dataset}, less than twice chance ({chance:g} %): it did
@@ -430,7 +436,7 @@ fill the gaps: add recipes whose mCB lies between the clusters
 flat: the expected drop varies by only {height:2} points
 one-sided: the {better} the better, as far as observed; the {far} end costs {cost:2} points more
 lopsided: the drop rises by {least:2} points at the {end} end; more than {required:g} is required at both
-near-optimal: there is a best mCB of {best:2}; values from {ranges:2} are within {height:g} points of it
+near-optimal: there is a best mCB of {best:2}; values from {ranges:2} are within {height:pt} of it
 two regions: there are two near-optimal ranges of mCB, {first:2} and {second:2}, with worse values in between; the
     lowest point is at {best:2}
 two costs: the two near-optimal ranges of mCB are at about {first:%1} and {second:%1}
@@ -520,7 +526,8 @@ misfit: {at} the noise model does not fit the recipes
 # What a reader must know first.
 rejected: the diagnostics reject the fit: {why}. Use none of its ranges
 not fitted: not fitted: {regimes} ({why}; {trainings} trainings)
-extrapolated: {at} the regime's centre lies outside its recipes ({reductions:%1}), so its drops are extrapolated
+extrapolated: {at} the regime's centre lies outside its recipes ({reductions:%1}), so its drops are extrapolated; fit
+    again with centres among the recipes (regimes)
 failed trainings: {failed} of {whole} trainings failed and are not in the fit
 outliers widen: {at} a few recipes drop far more than the others and widen every interval; {noise=student}
     down-weights them

@@ -50,6 +50,11 @@ def find_groups(
     PlanError
         If the network cannot be pruned or a cut does not compute what it should, with the layers to keep.
     """
+    if not isinstance(network, nn.Module) or np.shape(input_shape) != (3,):
+        raise PlanError(
+            "find_groups: expected a torch.nn.Module and the shape of one input (channels, height, width), got a "
+            f"{type(network).__name__} and {input_shape!r}."
+        )
     return derive_costs(network, input_shape, grouping.find_groups(network, input_shape, keep)).groups
 
 
@@ -82,6 +87,8 @@ def cut(
     PlanError
         If `kept` does not fit the groups.
     """
+    if not isinstance(kept, Mapping):
+        raise PlanError(f"kept: expected {{group name: indices of filters}}, got a {type(kept).__name__}.")
     return cutting.cut(
         network, groups, {name: np.asarray(filters, np.int64) for name, filters in kept.items()}
     )

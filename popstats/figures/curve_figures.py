@@ -21,6 +21,7 @@ from popstats.words import (
     number,
     percent,
     plural,
+    points,
     regime_name,
     with_interval,
 )
@@ -233,8 +234,7 @@ def near_words(analysis: Analysis, regime: str) -> str:
     """Return the near-optimal range of a regime, other stretches that are as good, and their height if it is larger."""
     posterior = analysis.by_label[regime]
     height = posterior.optimum.near.height
-    points = "point" if height == 1 else "points"
-    wider = f" (within {height:g} {points})" if height > analysis.thresholds.near else ""
+    wider = f" (within {points(height)})" if height > analysis.thresholds.near else ""
     return f"{' or '.join(interval_words(*ends) for ends in posterior.stretches)}{wider}"
 
 
@@ -323,7 +323,7 @@ def _near_sentence(analysis: Analysis) -> str:
 def near_definition(analysis: Analysis) -> str:
     """Return what near-optimal means, on the whole page."""
     return (
-        f"Near-optimal are the mCB values whose expected drop is within {analysis.thresholds.near:g} points of the minimum "
+        f"Near-optimal are the mCB values whose expected drop is within {points(analysis.thresholds.near)} of the minimum "
         "with probability one half; where there is none, within a larger height, which is stated."
     )
 

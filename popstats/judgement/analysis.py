@@ -426,17 +426,10 @@ class Analysis:
             parts.append(pd.DataFrame({"regime": regime.label, **columns}))
         return pd.concat(parts, ignore_index=True)
 
-    @cached_property
-    def reductions(self) -> dict[str, tuple[float, float]]:
-        """Smallest and largest reduction of each regime's networks."""
-        ends = self.networks.groupby("regime")["reduction"].agg(["min", "max"]).reset_index()
-        return {str(row.regime): (float(row.min), float(row.max)) for row in rows_of(ends)}
-
-    @cached_property
+    @property
     def extrapolated(self) -> list[str]:
         """The fitted regimes whose centre lies outside the reductions of their networks."""
-        ends = self.reductions
-        return [r.label for r in self.fit.fitted if not ends[r.label][0] <= r.target <= ends[r.label][1]]
+        return [found.regimes[0] for found in self.fit.extrapolated]
 
     @cached_property
     def mixes(self) -> dict[str, tuple[float, float]]:

@@ -107,10 +107,10 @@ class WidthTable:
             shown = [
                 f"{np.ceil(1e3 * low) / 1e3:.3g} to {np.floor(1e3 * high) / 1e3:.3g}" for low, high in ranges
             ]
+            held = f"reductions from {join_words(shown)}" if shown else "no reduction"
             raise PopulationError(
                 f"{self.population.name}: {reduction:g} of the {AXIS_WORDS[self.axis]} removed lies outside what its "
-                f"recipes support. The table supports reductions from {join_words(shown) or 'none'}; train recipes near "
-                f"{reduction:g} to go further"
+                f"recipes support. The table supports {held}; train recipes near {reduction:g} to go further"
             )
 
 
@@ -128,9 +128,9 @@ def width_table(population: Population, axis: Axis) -> WidthTable:
 def _width_table(population: Population, axis: Axis) -> WidthTable:
     widths = population.widths
     if widths is None:
+        said = f"{population.name}: the table has no widths, which a recommendation needs; name the columns that hold them: "
         raise PopulationError(
-            f"{population.name}: the table has no widths, which a recommendation needs; name the columns that hold "
-            "them: Population.from_frame(..., widths=[...])"
+            f"{said}Population.from_frame(..., widths=[...])", on_command_line=f"{said}--widths A,B,..."
         )
     recipes = prepared_recipes(population, axis)
     table, own = recipes.table, widths[recipes.first].astype(np.float64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,15 +129,17 @@ def plan_size(
     require_seed(seed, "plan_size")
     columns = COLUMNS if pilot is None else COLUMNS + len(pilot.population.techniques) - 1
     for name, value, expected, legal in (
-        ("width", width, "a width in mCB above 0", width > 0.0),
-        ("noise", noise, "points above 0", noise is None or noise > 0.0),
-        ("rise", rise, "points above 0", rise is None or rise > 0.0),
-        ("seed_share", seed_share, "a share in [0, 1)", seed_share is None or 0.0 <= seed_share < 1.0),
-        ("recipes", list(recipes), f"numbers above {columns}", min(recipes, default=0) > columns),
-        ("seeds", list(seeds), "positive whole numbers", min(seeds, default=0) >= 1),
+        ("width", width, "a width in mCB above 0", lambda v: 0.0 < v < np.inf),
+        ("noise", noise, "points above 0", lambda v: v is None or 0.0 < v < np.inf),
+        ("rise", rise, "points above 0", lambda v: v is None or 0.0 < v < np.inf),
+        ("seed_share", seed_share, "a share in [0, 1)", lambda v: v is None or 0.0 <= v < 1.0),
+        ("recipes", recipes, f"a list of whole numbers above {columns}", lambda v: _whole(v, columns + 1)),
+        ("seeds", seeds, "a list of positive whole numbers", lambda v: _whole(v, 1)),
     ):
-        if not legal:
-            raise FitError(f"plan_size: {name}: expected {expected}, got {value!r}")
+        with suppress(TypeError, ValueError):
+            if legal(value):
+                continue
+        raise FitError(f"plan_size: {name}: expected {expected}, got {value!r}")
     if pilot is None:
         share = GUESSED_SEED_SHARE if seed_share is None else seed_share
         scenario = guessed_scenario(POPULATIONS, noise or GUESSED_NOISE, rise or GUESSED_RISE, share)
@@ -148,6 +151,11 @@ def plan_size(
     k = _regime_of(pilot, regime)
     scenario = pilot_scenario(pilot, k, POPULATIONS, seed_share)
     return _plan(scenario, pilot.prior_settings, recipes, seeds, width, seed, _deciding(pilot, k))
+
+
+def _whole(values: Sequence[int], least: int) -> bool:
+    """Return whether there are numbers, all whole and large enough; a TypeError says that there are none."""
+    return min(values, default=0) >= least and all(value == int(value) for value in values)
 
 
 def _deciding(pilot: Fit, k: int) -> str:

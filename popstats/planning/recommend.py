@@ -35,6 +35,7 @@ from popstats.words import (
     join_words,
     number,
     percent,
+    points,
     with_interval,
 )
 
@@ -412,7 +413,7 @@ class _Recommender:
             harsher = found
         assert harsher is not None
         raise PopulationError(
-            f"{self.table.population.name}: no supported reduction keeps the drop at {tolerated:g} points or less with "
+            f"{self.table.population.name}: no supported reduction keeps the drop at {points(tolerated)} or less with "
             f"probability 0.95: even {percent(harsher.reduction)} of the {AXIS_WORDS[self.table.axis]} removed is "
             f"predicted to cost {with_interval(harsher.drop, harsher.drop_lower, harsher.drop_upper)} points. Tolerate "
             "more, or train recipes that are pruned less"

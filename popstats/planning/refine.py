@@ -204,17 +204,18 @@ def _fit_at(known: Fit, target: float) -> Fit:
     """Fit a regime at a budget that has none, as the others were fitted."""
     regimes = {target: (1.0 - target) * (1.0 - 1.0 / AROUND)}
     found = fit(known.population, **(vars(known.settings) | {"regimes": regimes, "progress": False}))
-    held = ", ".join(r.label for r in known.fitted) or "none"
+    held = ", ".join(r.label for r in known.fitted)
+    choose = f"fitted regimes: {held}. Choose one of these, or by='widths'" if held else "choose by='widths'"
     if not found.fitted:
         raise FitError(
-            f"refine: regime {target:g}: too few recipes within a factor of {AROUND:g} of its cost for a curve; fitted "
-            f"regimes: {held}. Choose one of these, or by='widths', which needs recipes on either side only"
+            f"refine: regime {target:g}: too few recipes within a factor of {AROUND:g} of its cost for a curve; {choose}, "
+            "which needs recipes on either side only"
         )
     offset = found.recipes.table["offset"].to_numpy()[found.recipes.members[0]]
     if offset.min() > _ONE_SIDED or offset.max() < -_ONE_SIDED:
         raise FitError(
             f"refine: regime {target:g}: all recipes within a factor of {AROUND:g} of its cost lie on one side of it, so a "
-            f"curve there would be extrapolated; fitted regimes: {held}. Choose one of these, or by='widths'"
+            f"curve there would be extrapolated; {choose}"
         )
     return found
 

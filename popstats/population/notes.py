@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from popstats.findings import Finding, Value
+from popstats.findings import Finding, Kind, Value
 from popstats.population.columns import SETS
 from popstats.population.validation import is_single_value
 
@@ -18,7 +18,7 @@ COLLAPSED = 0.5
 #: Kinds of pruning that leave layers their shape, as a sentence begins with them.
 SPARSE = {"weights": "Unstructured", "2:4": "2:4"}
 
-#: From this share of networks better than the original, its accuracy (or what the column holds) is in doubt.
+#: From this share of networks better or far worse than the original, its accuracy (or what the column holds) is in doubt.
 BETTER = 0.9
 
 #: An original that learned is this many times better than chance.
@@ -73,7 +73,8 @@ def _accuracies(table: pd.DataFrame) -> Iterator[Finding]:
             "trainings": len(table),
             "lowest": float(table["accuracy"].min()),
         }
-        yield Finding("collapsed", (), found)
+        worst: Kind = "most collapsed" if collapsed.mean() >= BETTER else "collapsed"
+        yield Finding(worst, (), found)
 
 
 def _original(table: pd.DataFrame) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ import pandas as pd
 from popstats.arrays import FloatArray
 from popstats.findings import Finding
 from popstats.posterior.fit import Fit, require_fit
-from popstats.words import sentence, sentences
+from popstats.words import plural, sentence, sentences
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Checks:
 
     def __repr__(self) -> str:
         said = " ".join(sentences(self.findings)) or "nothing stands out"
-        return f"<Checks of {len(self.predictive)} regimes: {said}>"
+        return f"<Checks of {plural(len(self.predictive), 'regime')}: {said}>"
 
     def _repr_html_(self) -> str:
         said = sentences(self.findings) or ("Nothing stands out.",)
@@ -90,7 +90,7 @@ def check(fit: Fit) -> Checks:
     predictive, sensitivity = fit.predictive_checks, fit.prior_sensitivity
     found = {
         "convergence": fit.convergence.reasons,
-        "prediction": predictive.alerts,
+        "prediction": (*fit.extrapolated, *predictive.alerts),
         "prior": sensitivity.findings,
     }
     rows = [(name, f.kind, ", ".join(f.regimes), sentence(f)) for name, held in found.items() for f in held]

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from popstats.errors import FitError
+from popstats.findings import Finding, Span
 from popstats.inference.data import RegimeDesign, prepare_population
 from popstats.inference.draws import INTERVAL_MASS, Convergence, Draws, check_draws
 from popstats.inference.exact import sample_pooled
@@ -25,6 +26,7 @@ from popstats.population.recipes import Recipes
 from popstats.population.regimes import Axis
 from popstats.population.table import Population, require_population
 from popstats.posterior.curves import FittedCurves
+from popstats.words import place
 
 if TYPE_CHECKING:
     import altair as alt
@@ -310,6 +312,17 @@ class Fit(FittedCurves):
         return check_predictions(self)
 
     @cached_property
+    def extrapolated(self) -> tuple[Finding, ...]:
+        """The fitted regimes whose recipes all lie on one side of the centre: drops there are extrapolated."""
+        found = []
+        for regime, mine in zip(self.regimes, self.recipes.members, strict=True):
+            held = self.recipes.table["reduction"].to_numpy()[mine]
+            if regime.fitted and not held.min() <= regime.target <= held.max():
+                ends = Span(float(held.min()), float(held.max()))
+                found.append(Finding("extrapolated", (regime.label,), {"reductions": ends}))
+        return tuple(found)
+
+    @cached_property
     def prior_sensitivity(self) -> Sensitivity:
         """How much each regime's results lean on the priors, by power scaling: `.frame`, `.sentence`."""
         from popstats.posterior.sensitivity import power_scale
@@ -364,7 +377,8 @@ class Fit(FittedCurves):
         if not self.fitted:
             state = "nothing was fitted: fit.optima() gives each regime's reason"
         elif checks.ok:
-            state = f"diagnostics ok{held}"
+            far = place([r for f in self.extrapolated for r in f.regimes]) if self.extrapolated else ""
+            state = f"diagnostics ok{held}{f'; drops extrapolated {far}' if far else ''}"
         else:
             state = f"REJECTED by its diagnostics: {checks.sentence}"
         return (

@@ -27,6 +27,7 @@ from popstats.words import (
     join_words,
     number,
     place,
+    points,
     regime_name,
     regime_names,
     sentence,
@@ -255,7 +256,7 @@ def _tables(
         }
     if analysis.fit.fitted:
         columns["mCB to aim for"] = lambda r: near_words(analysis, r) if r in sure else _no_aim(analysis, r)
-        caption += f". Ruled out: costs over {limits.rise:g} points more than the best (probability ≥ {limits.supported:g})"
+        caption += f". Ruled out: costs over {points(limits.rise)} more than the best (probability ≥ {limits.supported:g})"
     if not advised:
         columns[f"smallest expected drop, points ({MASS_WORDS})"] = lambda r: measured(optima[r], "limit")
     if not advised and any(math.isfinite(optima[r].regret_at_original) for r in shown):

@@ -112,8 +112,7 @@ def _warnings(analysis: Analysis) -> Iterator[Finding]:
     for r in fit.regimes:
         if r.reason is not None:
             yield Finding("not fitted", (r.label,), {"why": r.reason, "trainings": r.n})
-    for label in analysis.extrapolated:
-        yield Finding("extrapolated", (label,), {"reductions": Span(*analysis.reductions[label])})
+    yield from fit.extrapolated
     yield from population.findings
     if failed := len(population.failed):
         yield Finding("failed trainings", (), {"failed": failed, "whole": failed + len(population)})

@@ -11,7 +11,7 @@ from popstats.findings import likeness
 from popstats.judgement.analysis import Analysis
 from popstats.judgement.optimum_claims import COST_CONJECTURE
 from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdict
-from popstats.words import ALL, AXIS_WORDS, regime_names, sentences, uncapitalized
+from popstats.words import ALL, AXIS_WORDS, points, regime_names, sentences, uncapitalized
 
 _OUTCOMES: tuple[Outcome, ...] = ("supported", "refuted", "undecided", "not assessable")
 #: Conjectures whose regimes fix parameters whatever the axis of the fit, and the reverse.
@@ -101,7 +101,7 @@ def threshold_words(limits: Thresholds) -> str:
     """Return what the verdicts were made with."""
     return (
         f"Supported: posterior probability ≥ {limits.supported:g}. Refuted: ≤ {limits.refuted:g}, also under even prior "
-        f"odds, or the whole interval is negligible. At a best mCB the expected drop is more than {limits.rise:g} points "
-        f"below that at both ends of the observed range; “practically” means that it costs under {limits.regret:g} points. "
+        f"odds, or the whole interval is negligible. At a best mCB the expected drop is more than {points(limits.rise)} "
+        f"below that at both ends of the observed range; “practically” means that it costs under {points(limits.regret)}. "
         "How often these rules err on known truths: docs/error-rates.md."
     )

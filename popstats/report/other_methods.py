@@ -29,6 +29,7 @@ from popstats.words import (
     p_value,
     percent,
     plural,
+    points,
     regime_name,
     regime_names,
     with_interval,
@@ -65,7 +66,7 @@ def companion_section(analysis: Analysis) -> Section | None:
             "The U-test (Lind and Mehlum) presumes a quadratic; the two-lines test (Simonsohn) requires a falling line "
             "followed by a rising one. The envelope is a quantile regression on a spline: the stated share of recipes lies "
             "below it, so it describes the best recipes and not the average one. It disagrees where it lies more than "
-            f"{analysis.thresholds.rise:g} points above its minimum all over the best mCB's interval.",
+            f"{points(analysis.thresholds.rise)} above its minimum all over the best mCB's interval.",
         ),
         tables=(("Minimum (mCB) by method", Table.of(table)),),
         folded=True,

@@ -107,10 +107,11 @@ def _reading(fit: Fit) -> str:
 
 
 def _alert_lines(fit: Fit, checked: bool, width: int | None) -> list[str]:
-    if not checked:
-        return ["", *_wrapped(["Predictive checks are left to the report."], width)]
-    found = sentences(fit.predictive_checks.alerts, command_line=True)
-    return ["", "Read first:", *_wrapped(found, width, "  ! ", _INDENT)] if found else []
+    found = sentences(
+        [*fit.extrapolated, *(fit.predictive_checks.alerts if checked else ())], command_line=True
+    )
+    lines = [] if checked else ["", *_wrapped(["Predictive checks are left to the report."], width)]
+    return [*lines, *(["", "Read first:", *_wrapped(found, width, "  ! ", _INDENT)] if found else [])]
 
 
 def optimum_outcomes(fit: Fit) -> dict[str, str]:

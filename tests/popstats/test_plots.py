@@ -65,3 +65,5 @@ def test_the_frontier_needs_its_columns() -> None:
     }
     with pytest.raises(FitError, match=r"missing columns: .'uniform_upper'."):
         popstats.plot_frontier(frame.drop(columns="uniform_upper"))
+    with pytest.raises(FitError, match=r"expected a frame, got a dict; popstats\.frontier makes one"):
+        popstats.plot_frontier({})

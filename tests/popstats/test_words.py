@@ -27,6 +27,8 @@ from popstats import words
         (words.count(49152), "49,152"),
         (words.plural(1, "regime"), "1 regime"),
         (words.plural(3, "regime"), "3 regimes"),
+        (words.points(1.0), "1 point"),
+        (words.points(0.05), "0.05 points"),
         (words.join_words(["a", "b", "c"]), "a, b and c"),
         (words.typeset("-0.5 at 75 %"), "−0.5 at 75\u00a0%"),
         (words.typeset("ResNet-20 lost -0.5 points, 5 - 3"), "ResNet-20 lost −0.5 points, 5 - 3"),

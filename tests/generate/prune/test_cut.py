@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import generate
 from generate.inputs.networks import build_network
 from generate.prune.cut import choose_filters, cut
 from generate.prune.groups import find_groups
@@ -95,3 +96,12 @@ def test_a_cut_network_trains(resnet8):
     smaller = cut(resnet8, groups, kept).train()
     smaller(torch.randn(4, *DIGITS)).sum().backward()
     assert all(parameter.grad is not None and parameter.is_leaf for parameter in smaller.parameters())
+
+
+def test_the_public_functions_say_what_they_take(resnet8):
+    with pytest.raises(PlanError, match=r"expected a torch\.nn\.Module and the shape .* got a str and"):
+        generate.find_groups("resnet8", (3, 32, 32))
+    with pytest.raises(PlanError, match=r"got a .* and 32"):
+        generate.find_groups(resnet8, 32)
+    with pytest.raises(PlanError, match=r"expected {group name: indices of filters}, got a list"):
+        generate.cut(resnet8, (3, 32, 32), (), [[0, 1]])

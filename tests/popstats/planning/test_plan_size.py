@@ -126,6 +126,9 @@ def test_the_hardest_regime_is_planned_unless_one_is_named():
     ("arguments", "message"),
     [
         ({"width": 0.0}, "width in mCB above 0"),
+        ({"width": "0.2"}, "width: expected a width in mCB above 0, got '0.2'"),
+        ({"recipes": 100}, "recipes: expected a list of whole numbers above 24, got 100"),
+        ({"recipes": [30.5]}, "recipes: expected a list of whole numbers"),
         ({"noise": -1.0}, "noise: expected points above 0"),
         ({"seed_share": 1.0}, r"share in \[0, 1\)"),
         ({"recipes": [5]}, "numbers above"),

@@ -245,8 +245,9 @@ def test_what_cannot_be_asked_is_a_sentence(digits):
 
 def test_tables_without_what_it_takes_are_refused():
     bare = popstats.simulate_population("quadratic", regimes=[0.6], n=60)
-    with pytest.raises(PopulationError, match="has no widths"):
+    with pytest.raises(PopulationError, match="has no widths") as refused:
         popstats.recommend(bare, reduction=0.6)
+    assert refused.value.on_command_line.endswith("hold them: --widths A,B,...")
     with pytest.raises(PopulationError, match="too few for a recommendation"):
         popstats.recommend(additive(8), reduction=0.6)
     same = pd.concat([additive(40).table.iloc[[0]].drop(columns="accuracy")] * 40).assign(

@@ -135,6 +135,12 @@ def test_collapsed_networks_are_said():
     assert found.notes[0].startswith(
         "1 of 4 trainings ended below half of the original's accuracy (lowest: 10.00 %)"
     )
+    assert found.notes[0].endswith("; noise='student' down-weights them.")
+    errors = Population.from_frame(
+        table(accuracy=[6.0, 7.0, 8.0, 9.0]), original=ORIGINAL, accuracy_kind="last"
+    )
+    assert errors.notes[0].startswith("4 of 4 trainings ended below half")
+    assert errors.notes[0].endswith("of errors and losses, lower is better.")
 
 
 def test_lists_in_extra_columns_do_not_hide_copies():

@@ -10,6 +10,8 @@ from popstats.findings import Finding
 from popstats.inference.draws import Convergence
 from popstats.inference.model import Priors
 from popstats.posterior.checks import Checks
+from popstats.report.terminal import fit_text
+from popstats.words import sentence
 
 
 def simulated(kind="normal", **settings):
@@ -48,3 +50,15 @@ def test_a_companion_curve_has_no_priors_to_check() -> None:
         popstats.check(simulated(curve="quadratic"))
     with pytest.raises(popstats.FitError, match="check: expected a Fit"):
         popstats.check(popstats.simulate_population(regimes=[0.5], n=20))
+
+
+def test_a_centre_outside_its_recipes_is_noted_wherever_the_fit_is_read() -> None:
+    population = popstats.simulate_population(regimes=[0.5], n=60)
+    fit = popstats.fit(population, regimes={0.44: 0.1}, draws=100)
+    assert "diagnostics ok; drops extrapolated at 44 %>" in repr(fit)
+    (found,) = (f for f in popstats.check(fit).findings if f.kind == "extrapolated")
+    assert "so its drops are extrapolated; fit again with centres among the recipes (regimes)" in sentence(
+        found
+    )
+    assert sentence(found) in fit_text(fit, checked=False)
+    assert "extrapolated" not in repr(popstats.fit(population, draws=100))
