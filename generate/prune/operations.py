@@ -91,8 +91,7 @@ class LabelledNetwork:
         self._weights: dict[int, str] = {}
         self._own: dict[int, Tensor] = {}
         self.heads: dict[str, Heads] = {}  # by attention module
-        # Attention modules that run, and sizes of their heads.
-        self.attending: list[tuple[str, set[int]]] = []
+        self.attending: list[tuple[str, set[int]]] = []  # attention modules that run, sizes of their heads
         for name, module in network.named_modules():
             self._label_layer(name, module)
         for name, module in attention_modules(network).items():

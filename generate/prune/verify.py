@@ -140,8 +140,7 @@ class _Proof:
 
     def _wrong_costs(self, small: nn.Module, kept: Mapping[str, IntArray]) -> str:
         macs, params = self._predict(np.array([len(kept[group.name]) for group in self._groups]))
-        # In the type of the original: recurrent layers are one kernel in single precision, and products in double.
-        small = small.to(self._kind)
+        small = small.to(self._kind)  # an LSTM is one kernel in single precision, and products in double
         counted = counted_macs(small, self._shape), sum(p.numel() for p in small.parameters())
         if counted == (macs[0], params[0]):
             return ""
