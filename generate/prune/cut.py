@@ -127,8 +127,8 @@ class _Knife:
 
     def _select(self, module: nn.Module, name: str, axis: int, stay: Tensor, blocks: int = 1) -> None:
         """Keep `stay` of one axis; with several blocks (rows of the weight), each keeps its own."""
-        old = cast("Tensor | None", getattr(module, name))
-        if old is None:
+        old = {**module._parameters, **module._buffers}.get(name)
+        if old is None:  # absent, or computed from parameters that are cut themselves
             return
         if (id(old), axis) not in self._done:
             parts = old.detach().chunk(blocks)

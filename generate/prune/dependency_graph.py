@@ -104,15 +104,17 @@ def copy_network(network: nn.Module) -> nn.Module:
 
 def with_values(network: nn.Module) -> nn.Module:
     """Return a copy on the CPU with open attention; what lies on the meta device gets values."""
-    lazy = [
-        name
+    unfit = [
+        f"{name} is lazy; run the network once on an image first"
         for name, held in _held(network)
         if isinstance(held, nn.UninitializedParameter | nn.UninitializedBuffer)
+    ] + [
+        f"{name or 'all of it'} is compiled by TorchScript; build it from Python modules"
+        for name, module in network.named_modules()
+        if isinstance(module, torch.jit.ScriptModule)
     ]
-    if lazy:
-        raise PlanError(
-            f"network {type(network).__name__}: {lazy[0]} is lazy; run the network once on an image first."
-        )
+    if unfit:
+        raise PlanError(f"network {type(network).__name__}: {unfit[0]}.")
     meta = {id(held): _filled(held) for _, held in _held(network) if held.is_meta}
     return open_attention(copy.deepcopy(network, meta)) if meta else copy_network(network).cpu()
 
@@ -161,9 +163,7 @@ def _channel_groups(
         for channel, label in enumerate(labels.tolist()):
             if label != STAYS:
                 filters[label].append((place, channel))
-    alike: dict[tuple[int, ...], list[list[int]]] = defaultdict(
-        list
-    )  # by places: the channels of each filter
+    alike: dict[tuple[int, ...], list[list[int]]] = defaultdict(list)  # by places: each filter's channels
     for held in filters.values():
         if any(places[place][0] in producers for place, _ in held if places[place][1] == "out"):
             alike[tuple(place for place, _ in held)].append([channel for _, channel in held])

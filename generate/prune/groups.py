@@ -42,9 +42,9 @@ def find_groups(
     free = [channels for channels in found.channel_groups if not _is_kept(channels, keep)]
     groups = tuple(_unique_names(list(_prunable(free, shell))))
     if not groups:
-        reasons = "; ".join(
-            f"{layer}: {reason}" for layer, reason in list(found.kept.items())[:REASONS_SHOWN]
-        )
+        tied = {channels.layers[0]: "its filters can only go together" for channels in free}
+        shown = list((tied | found.kept).items())[:REASONS_SHOWN]
+        reasons = "; ".join(f"{layer}: {reason}" for layer, reason in shown)
         raise PlanError(
             f"network {type(network).__name__}: no group of filters can be pruned ({reasons or 'all are kept'})."
         )

@@ -68,9 +68,8 @@ class Labels:
 
     def reason(self, labels: Tensor) -> str:
         """Return why the first of these labels cannot be removed."""
-        return next(
-            (self._why[label] for label in labels.tolist() if label in self._why), "it meets a constant"
-        )
+        known = (self._why[label] for label in labels.tolist() if label in self._why)
+        return next(known, "it meets a constant or what stays")
 
     def varies(self, labels: Tensor, dimension: int) -> bool:
         """Return whether different labels lie along a dimension."""

@@ -35,7 +35,7 @@ Normalisation = (
 LARGEST_LOOSE = 2**21
 
 _SPATIAL = re.compile(
-    r"_?(?:adaptive_)?(?:max_pool|avg_pool|upsample_\w+?|reflection_pad|replication_pad)(\d)d\w*"
+    r"_?(?:adaptive_)?(?:max_pool|max_unpool|avg_pool|upsample_\w+?|reflection_pad|replication_pad)(\d)d\w*"
 )
 _SAME_SHAPE = {
     "contiguous", "clone", "to", "_to_copy", "detach", "alias", "lift_fresh", "type_as", "dropout", "native_dropout",
@@ -91,16 +91,14 @@ class LabelledNetwork:
         self._weights: dict[int, str] = {}
         self._own: dict[int, Tensor] = {}
         self.heads: dict[str, Heads] = {}  # by attention module
-        self.attending: list[
-            tuple[str, set[int]]
-        ] = []  # attention modules that run, and sizes of their heads
+        self.attending: list[tuple[str, set[int]]] = []  # attention modules that run, sizes of their heads
         for name, module in network.named_modules():
             self._label_layer(name, module)
         for name, module in attention_modules(network).items():
             module.register_forward_pre_hook(partial(self._attend, (name, set(head_sizes(module).values()))))
             module.register_forward_hook(lambda *_: self.attending.pop() and None)
-        held = [*network.named_parameters(), *network.named_buffers()]
-        self._names = {id(t): name for name, t in held if t.is_floating_point()}
+        self._held = [*network.named_parameters(), *network.named_buffers()]  # alive, so that ids stay theirs
+        self._names = {id(t): name for name, t in self._held if t.is_floating_point()}
 
     def _label_layer(self, name: str, module: nn.Module) -> None:
         weight = module._parameters.get("weight")
@@ -117,8 +115,9 @@ class LabelledNetwork:
             self.columns[name] = self.labels.new(channels_in)
         else:  # one parameter in two layers
             self.rows[name], self.columns[name] = self.rows[first], self.columns[first]
-        if module.bias is not None:
-            self._hold(cast(Tensor, module.bias), self.rows[name])
+        bias = module._parameters.get("bias")
+        if bias is not None:
+            self._hold(bias, self.rows[name])
 
     def _label_channelwise(self, name: str, module: nn.Module) -> None:
         count = channel_count(module)
@@ -277,9 +276,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for name in ("weight", "bias", "running_mean", "running_var"):
             if isinstance(call.get(name), Tensor) and call[name].numel() > 1:
                 self.labels.tie(read, self._of(call[name]))
-        if (
-            call.get("num_groups", 1) > 1
-        ):  # whole groups go, so that the others' statistics are what they were
+        if call.get("num_groups", 1) > 1:  # whole groups go: the others' statistics are what they were
             self.labels.along(read.reshape(call["num_groups"], -1), 0)
         return spread(read, images.dim() - 1 if last else min(1, images.dim() - 1), images.shape)
 
@@ -297,9 +294,11 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def spatial(self, call: _Call) -> Any:
         """Pass pooling, padding and resizing, which take each channel for itself."""
         match = cast(re.Match[str], _SPATIAL.fullmatch(call.name))
-        images = call.tensors[0]
+        images, *places = call.tensors  # unpooling reads where its values came from
         axis = images.dim() - int(match[1]) - 1
         read = self._along(images, axis)
+        for tensor in places:
+            self.labels.tie(read, self._along(tensor, axis))
         return _each(call.result, lambda out: spread(read, axis, out.shape))
 
     # Values
@@ -427,10 +426,8 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def stacks(self, call: _Call) -> Tensor:
         """Tie what is stacked."""
-        labels, dimension = (
-            torch.stack([self._of(part) for part in call.tensors], call.get("dim", 0)),
-            call.get("dim", 0),
-        )
+        dimension = call.get("dim", 0)
+        labels = torch.stack([self._of(part) for part in call.tensors], dimension)
         self.labels.tie_across(labels, dimension % labels.dim())
         return labels
 
@@ -479,11 +476,14 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         factors = 3 if call.name == _ATTENTION else 2
         masks = [part for part in padded[factors:] if self.labels.varies(part, axis)]
         rows, *others = (self.labels.along(part, axis) for part in [*padded[:factors], *masks])
-        if any(len(other) not in (1, len(rows)) for other in others):
+        if any(len(rows) % len(other) for other in others):
             self._pin(call.tensors, call.name)
             return None
         for other in others:
-            self.labels.tie(rows, other)
+            if len(other) == 1:
+                self.labels.pin(other, "all heads share it")
+            else:  # each key and value may serve several queries
+                self.labels.tie(rows, other.repeat_interleave(len(rows) // len(other)))
         found = self.network.heads.setdefault(self.network.attending[-1][0], Heads())
         found.labels.append(rows)
         left, right = call.tensors[0].shape, call.tensors[1].shape

@@ -71,6 +71,7 @@ class _Proof:
     ) -> None:
         self._shape, self._groups, self._predict = input_shape, tuple(groups), predict
         self._normalised = _normalised(network, groups)
+        self._kind = next(p.dtype for p in network.parameters() if p.is_floating_point())
         macs = predict(np.array([group.width for group in groups]))[0][0]
         large = macs > LARGE
         self.recipes, images = (2 - int(macs > HUGE), 2) if large else (3, 3)
@@ -139,6 +140,7 @@ class _Proof:
 
     def _wrong_costs(self, small: nn.Module, kept: Mapping[str, IntArray]) -> str:
         macs, params = self._predict(np.array([len(kept[group.name]) for group in self._groups]))
+        small = small.to(self._kind)  # an LSTM is one kernel in single precision, and products in double
         counted = counted_macs(small, self._shape), sum(p.numel() for p in small.parameters())
         if counted == (macs[0], params[0]):
             return ""

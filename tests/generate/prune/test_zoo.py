@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations, prune
+from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils.flop_counter import FlopCounterMode
 
 import generate
@@ -92,6 +92,26 @@ def masked():
     return network
 
 
+def masked_bias():
+    network = Net(lambda s, x: s.h(pool(s.b(s.a(x)))), a=conv(3, 8), b=conv(8, 6), h=nn.Linear(6, 5))
+    prune.l1_unstructured(network.a, "bias", 0.3)
+    return network
+
+
+def computed_bias():
+    network = Net(lambda s, x: s.h(pool(s.b(s.a(x)))), a=conv(3, 8), b=conv(8, 6), h=nn.Linear(6, 5))
+    parametrize.register_parametrization(network.a, "bias", nn.Softplus())
+    return network
+
+
+def with_compiled_part():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Net(
+            lambda s, x: s.h(pool(s.b(s.a(x)))), a=conv(3, 8), b=torch.jit.script(conv(8, 6)), h=head(6)
+        )
+
+
 def old_weight_norm():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -152,6 +172,18 @@ class OptionA(nn.Module):
         stem = self.stem(images)
         short = F.pad(stem[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4))
         return self.h(pool((self.b(self.a(stem)) + short).relu()))
+
+
+class SegNet(nn.Module):
+    """Places of maxima from before go back into the maps of another layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.h = block(3, 8), conv(8, 8), conv(8, 6), nn.Linear(6, 5)
+
+    def forward(self, images):
+        features, places = F.max_pool2d(self.a(images), 2, return_indices=True)
+        return self.h(pool(self.c(F.max_unpool2d(self.b(features), places, 2))))
 
 
 class SqueezeExcite(nn.Module):
@@ -427,6 +459,16 @@ CUT = {
     "old weight norm kept": old_weight_norm,
     "pruned and removed": pruned_and_removed,
     "masked by torch.prune": masked,
+    "masked bias": masked_bias,
+    "computed bias": computed_bias,
+    "unpooling": SegNet,
+    "LSTM whole": lambda: Net(
+        lambda s, x: s.h(s.r(s.b(s.a(x)).mean(2).transpose(1, 2))[0][:, -1]),
+        a=conv(3, 8),
+        b=conv(8, 6),
+        r=nn.LSTM(6, 7, batch_first=True),
+        h=head(7),
+    ),
     "recurrent part whole": lambda: Net(
         lambda s, x: s.h(s.r(s.b(s.a(x)).mean(2).transpose(1, 2))[0][:, -1]),
         a=conv(3, 8),
@@ -499,6 +541,8 @@ CUT_BY_PROOF = {
         h=head(6),
     ),
 }
+# Zeros would be written to values that are computed anew.
+COMPUTED = "old weight norm kept", "masked by torch.prune", "masked bias", "computed bias"
 REFUSED = {
     "LSTM behind one convolution": (
         lambda: Net(
@@ -510,6 +554,17 @@ REFUSED = {
         "a: lstm mixes its channels",
     ),
     "width written into the code": (ReadsItsOwnWidth, "'second'.*keep = \\['second'\\]"),
+    "groups that do not fit": (
+        lambda: Net(
+            lambda s, x: s.h(pool(s.b(s.a(x)) + s.c(s.a(x)))),
+            a=conv(3, 12),
+            b=conv(12, 12, groups=4),
+            c=conv(12, 12, groups=6),
+            h=head(12),
+        ),
+        "a: its filters can only go together; b: its filters",
+    ),
+    "compiled by TorchScript": (with_compiled_part, "b is compiled by TorchScript"),
     "hand-written norm": (
         lambda: Net(lambda s, x: s.h(pool(s.n(s.a(x)))), a=conv(3, 8), n=RMSNorm2d(8), h=head(8)),
         "a: mean",
@@ -599,7 +654,7 @@ def test_counts_and_values_of_random_cuts(name):
         kept = random_filters(groups, seed)
         small = generate.cut(network, SHAPE, groups, kept)
         assert counted(small) == costs.both([len(kept[g.name]) for g in groups])
-        if name in CUT and name not in ("old weight norm kept", "masked by torch.prune"):
+        if name in CUT and name not in COMPUTED:
             expected = zeroed(network, groups, kept).eval()(images)
             torch.testing.assert_close(small.eval()(images), expected, rtol=1e-4, atol=1e-5)
 
@@ -618,6 +673,9 @@ def test_what_is_kept_whole_has_no_group():
         "fixed slice": {"a", "c"},
         "roll": {"a", "c"},
         "recurrent part whole": {"a"},
+        "LSTM whole": {"a"},
+        "unpooling": {"a.0", "c"},
+        "computed bias": {"a", "b"},
         "weight norm kept": {"b", "c"},
         "spectral norm kept": {"a"},
         "einsum head": {"a"},

@@ -157,9 +157,9 @@ class Separate(nn.Module):
 class HeadDimension(nn.Module):
     """As language models have it: the head's dimension alone, keys and values for several heads each."""
 
-    def __init__(self, kept=HEADS):
+    def __init__(self, kept=HEADS, repeated=True):
         super().__init__()
-        self.head_dim, self.repeats = WIDTH // HEADS, HEADS // kept
+        self.head_dim, self.repeats = WIDTH // HEADS, HEADS // kept if repeated else 1
         self.q_proj, self.o_proj = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
         self.k_proj, self.v_proj = (nn.Linear(WIDTH, kept * self.head_dim) for _ in "kv")
 
@@ -169,7 +169,7 @@ class HeadDimension(nn.Module):
             layer(tokens).view(shape).transpose(1, 2) for layer in (self.q_proj, self.k_proj, self.v_proj)
         )
         k, v = (part.repeat_interleave(self.repeats, 1) for part in (k, v))
-        mixed = F.scaled_dot_product_attention(q, k, v)
+        mixed = F.scaled_dot_product_attention(q, k, v, enable_gqa=q.shape[1] != k.shape[1])
         return self.o_proj(mixed.transpose(1, 2).reshape(*tokens.shape[:-1], -1))
 
 
@@ -351,6 +351,7 @@ CUT = {
     "linearised": lambda: ViT(Linearised),
     "separate": lambda: ViT(Separate, norm=nn.RMSNorm),
     "head dimension": lambda: ViT(HeadDimension),
+    "one key for all, broadcast": lambda: ViT(lambda: HeadDimension(kept=1, repeated=False)),
     "hugging face": lambda: ViT(HuggingFace, table=True),
     "torch": lambda: ViT(Torch),
     "torch, weights": lambda: ViT(lambda: Torch(weights=True, bias=False)),
@@ -361,7 +362,10 @@ CUT = {
     "torchvision": torchvision_vit,
 }
 # Keys and values for two heads each go with both.
-PAIRS = {"grouped queries": lambda: ViT(lambda: HeadDimension(kept=HEADS // 2))}
+PAIRS = {
+    "grouped queries": lambda: ViT(lambda: HeadDimension(kept=HEADS // 2)),
+    "grouped by the kernel": lambda: ViT(lambda: HeadDimension(kept=HEADS // 2, repeated=False)),
+}
 WHOLE = {
     "talking": lambda: ViT(Talking),
     "no number of heads": lambda: ViT(Unnamed),
