@@ -233,7 +233,9 @@ def evaluate(
         loss += functional.cross_entropy(outputs, targets, reduction="sum").double()
     counts = torch.cat(right)
     total = views * len(split)
-    return Evaluation(100 * int(counts.sum()) / total, loss.item() / total, len(split), 100 * counts.double() / views)
+    return Evaluation(
+        100 * int(counts.sum()) / total, loss.item() / total, len(split), 100 * counts.double() / views
+    )
 
 
 def check_learned(evaluation: Evaluation, classes: int) -> None:
