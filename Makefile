@@ -50,8 +50,8 @@ reports: .venv/installed-all ## the report of every shipped population, into rep
 	@for table in data/*.parquet; do [ -e "$$table" ] || continue; \
 	  name=$$(basename "$$table" .parquet); \
 	  case "$$name" in nats-*|hw-gpt-*) how= ;; *) how="$(HOW)" ;; esac; \
-	  mkdir -p "reports/$$name"; \
-	  $(RUN) -m popstats report "$$name" -o "reports/$$name/report.html" $$how $(WRITTEN) || exit 1; \
+	  page="reports/$$name/report.html"; mkdir -p "reports/$$name"; rm -f "$$page"; \
+	  $(RUN) -m popstats report "$$name" -o "$$page" $$how || [ -s "$$page" ] || exit 1; \
 	done
 	@$(RUN) -m popstats report cifar10-10k-resnet8 --axis params -o reports/cifar10-10k-resnet8/report-params.html $(HOW) $(WRITTEN)
 	@$(RUN) docs/picture.py

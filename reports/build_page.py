@@ -19,7 +19,7 @@ import pandas as pd
 import popstats
 from popstats.judgement.verdicts import CLAIMS
 from popstats.population.recipes import prepared_recipes
-from popstats.words import AXIS_WORDS, count, join_words, regime_names
+from popstats.words import AXIS_WORDS, count, join_words, plural, regime_names
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -192,9 +192,10 @@ def plain_medians(population: popstats.Population, axis: Any) -> str:
         "high": "in the bin of the highest mCB",
     }
     told = join_words([f"{where[key]} in {ends[key]}" for key in where if ends[key]])
+    span = " to ".join(dict.fromkeys(f"{spread:.2f}" for spread in (min(spreads), max(spreads))))
     return (
-        f"*Plain medians* of the drop in {BINS} equal bins of mCB, in {len(places)} regimes with at least {FEWEST} recipes: "
-        f"lowest {told}. Bins differ by {min(spreads):.2f} to {max(spreads):.2f} points."
+        f"*Plain medians* of the drop in {BINS} equal bins of mCB, in {plural(len(places), 'regime')} with at least {FEWEST} recipes: "
+        f"lowest {told}. Bins differ by {span} points."
     )
 
 
