@@ -194,8 +194,8 @@ def plain_medians(population: popstats.Population, axis: Any) -> str:
     told = join_words([f"{where[key]} in {ends[key]}" for key in where if ends[key]])
     span = " to ".join(dict.fromkeys(f"{spread:.2f}" for spread in (min(spreads), max(spreads))))
     return (
-        f"*Plain medians* of the drop in {BINS} equal bins of mCB, in {plural(len(places), 'regime')} with at least {FEWEST} recipes: "
-        f"lowest {told}. Bins differ by {span} points."
+        f"*Plain medians* of the drop in {BINS} equal bins of mCB, in {plural(len(places), 'regime')} with at least "
+        f"{FEWEST} recipes: lowest {told}. Bins differ by {span} points."
     )
 
 
