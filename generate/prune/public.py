@@ -50,9 +50,9 @@ def find_groups(
     PlanError
         If the network cannot be pruned or a cut does not compute what it should, with the layers to keep.
     """
-    if not isinstance(network, nn.Module) or np.shape(input_shape) != (3,):
+    if not isinstance(network, nn.Module) or len(np.shape(input_shape)) != 1 or len(input_shape) < 1:
         raise PlanError(
-            "find_groups: expected a torch.nn.Module and the shape of one input (channels, height, width), got a "
+            "find_groups: expected a torch.nn.Module and the shape of one input, such as (3, 32, 32), got a "
             f"{type(network).__name__} and {input_shape!r}."
         )
     return derive_costs(network, input_shape, grouping.find_groups(network, input_shape, keep)).groups
