@@ -81,7 +81,7 @@ def find_dependencies(network: nn.Module, input_shape: tuple[int, int, int]) -> 
         scores = labelled.of(output)
         if scores is not None:
             labelled.labels.pin(scores, "it holds the class scores")
-    for layer in labelled.weighted_layers() - operations.called:
+    for layer in set(labelled.weights.values()) - operations.called:
         labelled.labels.pin(labelled.rows[layer], "it is never used")
     heads = _heads(labelled, macs)
     axes = _axes(labelled)

@@ -88,7 +88,7 @@ class LabelledNetwork:
         self.rows: dict[str, Tensor] = {}  # by layer: labels of its output channels, shape (channels,)
         self.columns: dict[str, Tensor] = {}  # by layer: labels of its input channels
         self.loose: dict[str, Tensor] = {}  # by parameter or buffer of no standard layer: one for each value
-        self._weights: dict[int, str] = {}
+        self.weights: dict[int, str] = {}  # by id of a weight: the (first) layer that it belongs to
         self._own: dict[int, Tensor] = {}
         self.heads: dict[str, Heads] = {}  # by attention module
         self.attending: list[tuple[str, set[int]]] = []  # attention modules that run, sizes of their heads
@@ -108,7 +108,7 @@ class LabelledNetwork:
             self._label_channelwise(name, module)
 
     def _label_weight(self, name: str, module: nn.Module, weight: Tensor) -> None:
-        first = self._weights.setdefault(id(weight), name)
+        first = self.weights.setdefault(id(weight), name)
         channels_in, channels_out = sides(module)
         if first == name:
             self.rows[name] = self.labels.new(channels_out)
@@ -146,20 +146,12 @@ class LabelledNetwork:
     def _hold(self, tensor: Tensor, labels: Tensor) -> None:
         self.labels.tie(self._own.setdefault(id(tensor), labels), labels)
 
-    def weighted_layers(self) -> set[str]:
-        """Return the linear layers and convolutions, one for each weight."""
-        return set(self._weights.values())
-
-    def layer_of(self, weight: Any) -> str | None:
-        """Return the layer whose weight this very tensor is."""
-        return self._weights.get(id(weight))
-
     def of(self, tensor: Tensor) -> Tensor | None:
         """Return the labels of a tensor's values, in its shape; None for constants."""
         found = getattr(tensor, "_filter_labels", None)
         if found is not None or tensor.numel() == 0:
             return cast("Tensor | None", found)
-        layer = self._weights.get(id(tensor))
+        layer = self.weights.get(id(tensor))
         if layer is not None:
             for held in (self.rows, self.columns):
                 self.labels.pin(held[layer], "its weight is used outside its layer")
@@ -253,7 +245,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Label the rows of convolutions and linear layers as new filters; their columns go with what they read."""
         images, weight = call["input"], call["weight"]
         axis = images.dim() - 1 if call.name == "linear" else images.dim() - weight.dim() + 1
-        layer = self.network.layer_of(weight)
+        layer = self.network.weights.get(id(weight))
         if layer is None:
             self._pin(call.tensors, call.name)
             return None
