@@ -69,7 +69,7 @@ class Dependencies:
     kept: dict[str, str]  # by producing layer whose channels all stay: why
 
 
-def find_dependencies(network: nn.Module, input_shape: tuple[int, int, int]) -> Dependencies:
+def find_dependencies(network: nn.Module, input_shape: tuple[int, ...]) -> Dependencies:
     """Return which channels of a copy (from `with_values`) go together, in training and in evaluation."""
     labelled = LabelledNetwork(network)
     operations = Operations(labelled)

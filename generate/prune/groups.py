@@ -33,7 +33,7 @@ class Group:
 
 
 def find_groups(
-    network: nn.Module, input_shape: tuple[int, int, int], keep: Sequence[str] = ()
+    network: nn.Module, input_shape: tuple[int, ...], keep: Sequence[str] = ()
 ) -> tuple[Group, ...]:
     """Return the prunable groups of a copy of `network`, ordered by their first producing layer, without a proof."""
     shell = with_values(network)

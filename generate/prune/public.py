@@ -27,7 +27,7 @@ FUSED = 3  # queries, keys and values in one layer
 
 
 def find_groups(
-    network: nn.Module, input_shape: tuple[int, int, int], keep: Sequence[str] = ()
+    network: nn.Module, input_shape: tuple[int, ...], keep: Sequence[str] = ()
 ) -> tuple[Group, ...]:
     """Return the prunable groups of `network`, after a proof on real cuts.
 
@@ -36,7 +36,7 @@ def find_groups(
     network : torch.nn.Module
         A classifier; it is not touched.
     input_shape : tuple of int
-        Channels, height and width of one input.
+        Of one input: channels, then its sizes, such as (3, 32, 32).
     keep : sequence of str
         Layers (or modules that hold layers) whose output channels must all stay.
 
@@ -50,7 +50,7 @@ def find_groups(
     PlanError
         If the network cannot be pruned or a cut does not compute what it should, with the layers to keep.
     """
-    if not isinstance(network, nn.Module) or len(np.shape(input_shape)) != 1 or len(input_shape) < 1:
+    if not isinstance(network, nn.Module) or np.ndim(input_shape) != 1:
         raise PlanError(
             "find_groups: expected a torch.nn.Module and the shape of one input, such as (3, 32, 32), got a "
             f"{type(network).__name__} and {input_shape!r}."
@@ -60,7 +60,7 @@ def find_groups(
 
 def cut(
     network: nn.Module,
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     groups: Sequence[Group],
     kept: Mapping[str, ArrayLike],
 ) -> nn.Module:
@@ -71,7 +71,7 @@ def cut(
     network : torch.nn.Module
         The network that `groups` were found in, or one of the same architecture; it is not touched.
     input_shape : tuple of int
-        Channels, height and width of one input.
+        Of one input: channels, then its sizes, such as (3, 32, 32).
     groups : sequence of Group
         From `find_groups`, which has proven them.
     kept : mapping of str to array_like of int

@@ -29,7 +29,7 @@ CRITERIA: tuple[str, ...] = ("group_l2", "l1", "l2", "bn_scale", "fpgm", "taylor
 
 def score_filters(
     network: nn.Module,
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     groups: Sequence[Group],
     criterion: str = "l1",
     *,

@@ -130,7 +130,7 @@ def summarize(fits: Sequence[Fit] | Mapping[str, Fit], verdicts: Sequence[Verdic
     Raises
     ------
     FitError
-        If fewer than two fits are given, two have one name, or none has a regime in which a best mCB may exist.
+        If there are fewer than two fits, two share a name, or no regime of any fit may have a best mCB.
 
     Notes
     -----
