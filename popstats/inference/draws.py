@@ -72,7 +72,7 @@ class Draws:
             return cls(
                 none, none, none, none, np.zeros((chains, 0, 0, COLUMNS)), edge_probability=np.zeros(0)
             )
-        hyper = (np.stack(values, axis=1) for values in zip(*(h for h, _ in regimes), strict=True))
+        hyper = (np.stack(values, axis=1) for values in zip(*(h[:4] for h, _ in regimes), strict=True))
         coefficients = np.stack([c for _, c in regimes], axis=1)
         length_scale, amplitude, noise, share, beta = (
             values.reshape(chains, -1, *values.shape[1:]) for values in (*hyper, coefficients)
@@ -85,14 +85,14 @@ class Draws:
         chains, draws = self.coefficients.shape[:2]
         return self.coefficients.reshape(chains * draws, *self.coefficients.shape[2:])
 
-    def hyper(self, k: int, picked: npt.NDArray[np.intp] | slice = slice(None)) -> Hyper:
+    def hyper(self, k: int | slice, picked: npt.NDArray[np.intp] | slice = slice(None)) -> Hyper:
         """Return the k-th regime's hyperparameters with chains joined, (S,) each; of the picked draws."""
-        values = (self.length_scale, self.amplitude, self.noise, self.seed_share)
-        return Hyper(*(v[:, :, k].reshape(-1)[picked] for v in values))
+        values = (self.length_scale, self.amplitude, self.noise, self.seed_share, self.shape)
+        return Hyper(*(v if v is None else v.reshape(-1, v.shape[2])[picked, k] for v in values))  # type: ignore[arg-type]
 
     def median_hyper(self, k: int) -> Hyper:
         """Return the medians of the k-th regime's hyperparameters, (1,) each."""
-        return Hyper(*(np.median(values, keepdims=True) for values in self.hyper(k)))
+        return Hyper(*(v if v is None else np.median(v, keepdims=True) for v in self.hyper(k)))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ class RegimeGrid:
 
     def draw(self, cells: npt.NDArray[np.intp], rng: np.random.Generator) -> tuple[Hyper, FloatArray]:
         """Return the hyperparameters of cells with a draw of the coefficients for each."""
-        hyper = Hyper(*(values[cells] for values in self.hyper))
+        hyper = Hyper(*(values[cells] for values in self.hyper[:4]))
         return hyper, draw_coefficients(self.design, hyper, rng)
 
     def ratio(self, nodes: FloatArray, pooling: float) -> FloatArray:

@@ -194,6 +194,8 @@ class Hyper(NamedTuple):
     amplitude: FloatArray
     noise: FloatArray
     seed_share: FloatArray  # share of one training's variance that is seed noise; 0 without replicates
+    # degrees of freedom ("student"), mean of the exponential ("exgaussian"); None: normal noise
+    shape: FloatArray | None = None
 
 
 def prior_precision(fixed: tuple[bool, ...], length_scale: FloatArray, amplitude: FloatArray) -> FloatArray:

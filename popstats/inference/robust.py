@@ -28,7 +28,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from popstats.arrays import FloatArray
-from popstats.inference.data import RegimeDesign, StandardRows, replicate_variance
+from popstats.inference.data import RegimeRows
 from popstats.inference.draws import Draws
 from popstats.inference.model import (
     BASIS_SIZE,
@@ -65,8 +65,7 @@ _NORMAL_MEDIAN = 0.6745
 
 def sample_rows(
     settings: Settings,
-    designs: Sequence[RegimeDesign],
-    rows: Sequence[StandardRows],
+    rows: Sequence[RegimeRows],
     normal: Draws,
     priors: Priors,
     thin: int = 1,
@@ -76,10 +75,10 @@ def sample_rows(
     `normal` are draws under normal noise, from which it starts.
     """
     rng, tune = np.random.default_rng([settings.random_seed, 6]), thin * settings.tune
-    hypers = [normal.median_hyper(k) for k in range(len(designs))]
+    hypers = [normal.median_hyper(k) for k in range(len(rows))]
     walkers = [
-        _Walker(_Posterior(settings.noise, d, r, h, priors), h.noise, rng)
-        for d, r, h in zip(designs, rows, hypers, strict=True)
+        _Walker(_Posterior(settings.noise, r, h, priors), h.noise, rng)
+        for r, h in zip(rows, hypers, strict=True)
     ]
     stages = {round(share * tune) for share in _STAGES}
     positions, diverging = [], []
@@ -99,7 +98,7 @@ def sample_rows(
         coefficients[..., 0] -= shape
     held = (np.broadcast_to(h.seed_share, shape.shape[:2]) for h in hypers)
     curves = coefficients.reshape(-1, *coefficients.shape[2:])[:, :, -BASIS_SIZE:]
-    scales = [_curve_scales(curves[:, k], priors, rng) for k in range(len(designs))]
+    scales = [_curve_scales(curves[:, k], priors, rng) for k in range(len(rows))]
     length_scale, amplitude = (np.stack(v, axis=1).reshape(shape.shape) for v in zip(*scales, strict=True))
     return Draws(
         length_scale=length_scale,
@@ -148,18 +147,14 @@ class _Posterior:
     against the mean of the exponential.
     """
 
-    def __init__(
-        self, noise: str, design: RegimeDesign, rows: StandardRows, hyper: Hyper, priors: Priors
-    ) -> None:
+    def __init__(self, noise: str, rows: RegimeRows, hyper: Hyper, priors: Priors) -> None:
         self.noise, self.priors = noise, priors
-        kept = np.ones(design.xy.shape[1])
-        kept[: len(design.fixed)] = design.fixed
-        relative = np.sqrt(replicate_variance(hyper.seed_share, rows.runs, rows.weight))
-        precision = prior_precision(design.fixed, hyper.length_scale, hyper.amplitude)[0]
-        whitened = rows.design() * kept / np.sqrt(precision + _FLAT)
+        relative = rows.relative_scale(hyper.seed_share[0])
+        precision = prior_precision(rows.regime.fixed, hyper.length_scale, hyper.amplitude)[0]
+        whitened = rows.design / np.sqrt(precision + _FLAT)
         weight = relative**-2.0
         for _ in range(_ROUNDS if noise == "student" else 0):
-            squares = (whitened * weight[:, None]).T @ whitened / hyper.noise**2 + np.eye(kept.size)
+            squares = (whitened * weight[:, None]).T @ whitened / hyper.noise**2 + np.eye(precision.size)
             e = rows.drop - whitened @ np.linalg.solve(
                 squares, whitened.T @ (weight * rows.drop) / hyper.noise**2
             )

@@ -12,9 +12,9 @@ from popstats.arrays import FloatArray
 from popstats.inference.data import (
     PreparedPopulation,
     RegimeDesign,
-    StandardRows,
+    RegimeRows,
     prepare_regimes,
-    standard_rows,
+    regime_rows,
 )
 from popstats.inference.exact import draw_regime
 from popstats.inference.model import KEPT_RANGE, Priors
@@ -56,8 +56,8 @@ def estimate_spread_change(
 ) -> SpreadChange:
     """Regress the log squared residuals of a regime's recipes on u (Harvey 1976, doi:10.2307/1913974)."""
     # coefficients (p,)
-    rows = standard_rows(recipes, regime)
-    residual = rows.drop - np.einsum("ij,j", rows.design(), coefficients)
+    rows = regime_rows(recipes, regime)
+    residual = rows.drop - np.einsum("ij,j", rows.design, coefficients)
     squared = np.log(np.maximum(residual**2, _SMALLEST**2)) - _LOG_CHI2_MEAN
     u = rows.unit - rows.unit.mean()
     total = float((u**2).sum())
@@ -72,13 +72,13 @@ def precision_weights(log_mcb: FloatArray, regime: RegimeDesign, change: SpreadC
 
 def weighted_rows(
     recipes: Recipes, designs: Sequence[RegimeDesign], changes: Sequence[SpreadChange | None]
-) -> Iterator[tuple[RegimeDesign, StandardRows]]:
-    """Yield each fitted regime with the recipes in its fit."""
+) -> Iterator[RegimeRows]:
+    """Yield the recipes in the fit of each fitted regime."""
     for design, mine, change in zip(designs, recipes.members, changes, strict=True):
         if change is not None:
             table = recipes.table.iloc[mine]
             weight = precision_weights(table["log_mcb"].to_numpy(), design, change)
-            yield design, standard_rows(table.assign(weight=weight), design)
+            yield regime_rows(table.assign(weight=weight), design)
 
 
 def relative_spread(

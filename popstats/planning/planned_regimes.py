@@ -50,9 +50,8 @@ def pilot_scenario(pilot: Fit, k: int, truths: int, seed_share: float | None) ->
     """
     regime, flat = pilot.fitted[k], pilot.draws.flat_coefficients[:, k]
     picked = np.linspace(0, flat.shape[0] - 1, truths).astype(np.intp)
-    _, _, noise, share = pilot.draws.hyper(k, picked)
-    if pilot.draws.shape is not None:
-        shape = pilot.draws.shape[:, :, k].reshape(-1)[picked]
+    _, _, noise, share, shape = pilot.draws.hyper(k, picked)
+    if shape is not None:
         noise = noise * equivalent_noise(pilot.settings.noise, noise, shape)
     if not regime.has_replicates:
         share = np.full(truths, seed_share or 0.0)

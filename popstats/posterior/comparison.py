@@ -12,8 +12,9 @@ import pandas as pd
 
 from popstats.arrays import FloatArray
 from popstats.errors import FitError
+from popstats.inference.data import RegimeRows
 from popstats.posterior.fit import Fit
-from popstats.posterior.pointwise import RegimePoints, fitted_points, sample_of, thinned
+from popstats.posterior.pointwise import sample_of, thinned
 
 #: Draws that enter. Two sets of 500 draws of one posterior differ by about 1 in elpd over 16,384 recipes, far
 #: below what counts as a difference.
@@ -90,7 +91,7 @@ def compare(first: Fit | Mapping[str, Fit], second: Fit | None = None) -> Compar
     (['quadratic', 'smooth'], True)
     """
     fits = _named(first, second)
-    points = {name: fitted_points(fit) for name, fit in fits.items()}
+    points = {name: fit.rows() for name, fit in fits.items()}
     for a, b in pairwise(fits):
         _require_same_recipes(a, points[a], b, points[b], fits)
     for name, fit in fits.items():
@@ -142,7 +143,7 @@ def _names(first: Fit, second: Fit) -> tuple[str, str]:
 
 
 def _require_same_recipes(
-    a: str, of_a: tuple[RegimePoints, ...], b: str, of_b: tuple[RegimePoints, ...], fits: dict[str, Fit]
+    a: str, of_a: tuple[RegimeRows, ...], b: str, of_b: tuple[RegimeRows, ...], fits: dict[str, Fit]
 ) -> None:
     remedy = "Compare fits of one population, with the same regimes"
     regimes = [(fits[n].regime_axis, *(p.regime.label for p in q)) for n, q in ((a, of_a), (b, of_b))]
@@ -160,14 +161,14 @@ def _require_same_recipes(
         )
 
 
-def _same(p: RegimePoints, q: RegimePoints) -> bool:
+def _same(p: RegimeRows, q: RegimeRows) -> bool:
     # The weights may differ: they belong to the model, not to the data.
-    pairs = [(getattr(p.rows, name), getattr(q.rows, name)) for name in ("unit", "offset", "drop", "runs")]
+    pairs = [(getattr(p, name), getattr(q, name)) for name in ("unit", "offset", "drop", "runs")]
     units = np.allclose((p.regime.centre, p.regime.scale), (q.regime.centre, q.regime.scale))
     return units and all(x.shape == y.shape and np.allclose(x, y) for x, y in pairs)
 
 
-def _leave_one_out(fit: Fit, points: tuple[RegimePoints, ...]) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _leave_one_out(fit: Fit, points: tuple[RegimeRows, ...]) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return log density, Pareto k and effective parameters of each recipe left out, (n,) each."""
     from arviz_stats.base import array_stats
 

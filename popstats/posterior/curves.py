@@ -13,7 +13,7 @@ import pandas as pd
 
 from popstats.arrays import FloatArray
 from popstats.errors import FitError
-from popstats.inference.data import RegimeDesign
+from popstats.inference.data import RegimeDesign, RegimeRows
 from popstats.inference.draws import PRIOR_DRAWS, Draws, interval
 from popstats.inference.exact import shrinkage
 from popstats.inference.model import (
@@ -26,7 +26,7 @@ from popstats.inference.model import (
     prior_precision,
 )
 from popstats.inference.noise import draw_noise
-from popstats.inference.spread import SpreadChange, relative_spread
+from popstats.inference.spread import SpreadChange, relative_spread, weighted_rows
 from popstats.population.recipes import Recipes, prepared_recipes
 from popstats.population.regimes import Axis
 from popstats.population.table import Population
@@ -99,6 +99,10 @@ class FittedCurves:
         """The regimes that were fitted."""
         return tuple(r for r in self.regimes if r.fitted)
 
+    def rows(self) -> tuple[RegimeRows, ...]:
+        """Return the recipes in the fit of each fitted regime."""
+        return tuple(weighted_rows(self.recipes, self.regimes, self.spread_changes))
+
     @cached_property
     def grid(self) -> FloatArray:
         """Values of log mCB over each fitted regime's observed range, shape (K, GRID_SIZE)."""
@@ -125,14 +129,19 @@ class FittedCurves:
 
     def _excess(self, k: int) -> FloatArray:
         """Mean distance of trainings from the curve, points, shape (S, 1): 0 unless the noise is "exgaussian"."""
-        if self.settings.noise != "exgaussian" or self.draws.shape is None:
-            return np.zeros((self.draws.flat_coefficients.shape[0], 1))
-        return np.asarray(self.fitted[k].scale * self.draws.shape[:, :, k].reshape(-1, 1))
+        _, _, noise, _, shape = self.draws.hyper(k)
+        mean = shape if self.settings.noise == "exgaussian" and shape is not None else np.zeros_like(noise)
+        return self.fitted[k].scale * mean[:, None]
 
     @cached_property
     def optimum_draws(self) -> tuple[OptimumDraws, ...]:
         """Optimum, limit, near-optimal range and regret of each fitted regime, draw by draw."""
         return tuple(self.read_optimum(k) for k in range(len(self.fitted)))
+
+    def stacked(self, name: str) -> FloatArray:
+        """Return one of the fields of `OptimumDraws` over the fitted regimes, shape (chains, draws, K)."""
+        values = [getattr(optimum, name) for optimum in self.optimum_draws]
+        return np.stack(values, axis=1).reshape(self.draws.noise.shape) if values else self.draws.noise
 
     def read_optimum(self, k: int, near: float = NEAR_OPTIMAL_POINTS) -> OptimumDraws:
         """Read the k-th fitted regime's optimum off its draws; `near`: height of the near-optimal range, points."""
@@ -199,7 +208,8 @@ class FittedCurves:
 
     def _spread(self, regime: RegimeDesign) -> dict[str, float]:
         k = self.fitted.index(regime)
-        noise, share = regime.scale * self.draws.noise[:, :, k], self.draws.seed_share[:, :, k]
+        hyper = self.draws.hyper(k)
+        noise, share = regime.scale * hyper.noise, hyper.seed_share
         spread = {"recipe_sd": noise * np.sqrt(1 - share), "seed_sd": noise * np.sqrt(share)}
         spread |= {"residual_sd": noise, "seed_share": share}
         told = regime.has_replicates
@@ -292,9 +302,9 @@ class FittedCurves:
 
     def _training_noise(self, k: int, log_mcb: FloatArray) -> FloatArray:
         """Draw deviations of single trainings at `log_mcb`, shape (m,), from their expected drop, points, (S, m)."""
-        rng = np.random.default_rng([self.settings.random_seed, k, 2])
-        scale = self.draws.noise[:, :, k].reshape(-1, 1) * self._relative_spread(k, log_mcb)
-        shape = None if self.draws.shape is None else self.draws.shape[:, :, k].reshape(-1, 1)
+        rng, hyper = np.random.default_rng([self.settings.random_seed, k, 2]), self.draws.hyper(k)
+        scale = hyper.noise[:, None] * self._relative_spread(k, log_mcb)
+        shape = None if hyper.shape is None else hyper.shape[:, None]
         noise = draw_noise(self.settings.noise, scale, shape, rng)
         return np.asarray(self.fitted[k].scale * noise - self._excess(k))
 

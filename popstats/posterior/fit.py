@@ -195,8 +195,7 @@ def _draw(
     from popstats.inference.robust import sample_rows
 
     normal = sample_pooled(fitted, priors, size, seed)
-    rows = [rows for _, rows in weighted_rows(recipes, data, changes)]
-    return sample_rows(settings, fitted, rows, normal, priors, thin)
+    return sample_rows(settings, tuple(weighted_rows(recipes, data, changes)), normal, priors, thin)
 
 
 def require_fit(value: object, who: str) -> None:
@@ -253,12 +252,9 @@ class Fit(FittedCurves):
     @cached_property
     def convergence(self) -> Convergence:
         """Whether the fit may be believed: `.ok`, `.reasons`, `.table`."""
-        shape = self.draws.noise.shape
-        outcomes = {
-            name: np.stack([getattr(o, field) for o in self.optimum_draws], axis=1).reshape(shape)
-            for name, field in (("optimum", "log_mcb"), ("limit", "limit"))
-        } if self.fitted and self.draws.edge_probability is None else {}  # fmt: skip
-        return check_draws(self.draws, self.fitted, outcomes)
+        sampled = self.fitted and self.draws.edge_probability is None
+        outcomes = {"optimum": "log_mcb", "limit": "limit"} if sampled else {}
+        return check_draws(self.draws, self.fitted, {n: self.stacked(field) for n, field in outcomes.items()})
 
     @cached_property
     def limit_law(self) -> LimitLaw:

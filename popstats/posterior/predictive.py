@@ -12,16 +12,10 @@ from scipy import stats
 
 from popstats.arrays import FloatArray
 from popstats.findings import Finding, Kind, Span
+from popstats.inference.data import RegimeRows
 from popstats.inference.noise import draw_noise
 from popstats.posterior.limit_law import LEFT_OUT, MINIMUM_REGIMES, limit_law
-from popstats.posterior.pointwise import (
-    RegimePoints,
-    RegimeSample,
-    fitted_points,
-    leave_one_out_pit,
-    sample_of,
-    thinned,
-)
+from popstats.posterior.pointwise import RegimeSample, leave_one_out_pit, sample_of, thinned
 
 if TYPE_CHECKING:
     from popstats.posterior.curves import FittedCurves
@@ -60,15 +54,15 @@ def check_predictions(fit: FittedCurves) -> PredictiveChecks:
     parameters); Gelman et al. (2013), Bayesian Data Analysis, sections 6.3 and 7.1.
     """
     rows, pits = [], {}
-    for k, points in enumerate(fitted_points(fit)):
-        size, closed = points.rows.drop.size, fit.settings.noise == "normal"
+    for k, mine in enumerate(fit.rows()):
+        size, closed = mine.drop.size, fit.settings.noise == "normal"
         most = int(np.clip(PIT_BUDGET // size, *PIT_DRAWS)) if closed else WEIGHTED_DRAWS
-        pit = leave_one_out_pit(points, sample_of(fit, k, thinned(fit, most)))
-        pits[points.regime.label] = pit
+        pit = leave_one_out_pit(mine, sample_of(fit, k, thinned(fit, most)))
+        pits[mine.regime.label] = pit
         picked = thinned(fit, int(np.clip(REPLICATE_BUDGET // size, *REPLICATES)))
         rng = np.random.default_rng([fit.settings.random_seed, k, 3])
-        shapes = _shapes(points, sample_of(fit, k, picked), rng)
-        rows.append({"regime": points.regime.label, "recipes": pit.size, **_coverage(pit), **shapes})
+        shapes = _shapes(mine, sample_of(fit, k, picked), rng)
+        rows.append({"regime": mine.regime.label, "recipes": pit.size, **_coverage(pit), **shapes})
     frame = pd.DataFrame(rows)
     limits = limit_law(fit).left_out if len(rows) >= MINIMUM_REGIMES else pd.DataFrame(columns=LEFT_OUT)
     return PredictiveChecks(frame, limits, alerts_of(frame, limits, fit.settings.noise), pits)
@@ -84,12 +78,12 @@ def _coverage(pit: FloatArray) -> dict[str, float]:
     }
 
 
-def _shapes(points: RegimePoints, sample: RegimeSample, rng: np.random.Generator) -> dict[str, float]:
+def _shapes(rows: RegimeRows, sample: RegimeSample, rng: np.random.Generator) -> dict[str, float]:
     """Compare the residuals' shape with that of replicated data under the same draws."""
     observed, replicated = [], []
-    for _, e, scale in sample.residuals(points):
+    for _, e, scale in sample.residuals(rows):
         observed.append(e / scale)
-        replicated.append(draw_noise(sample.noise, scale, sample.shape, rng) / scale)
+        replicated.append(draw_noise(sample.noise, scale, sample.hyper.shape, rng) / scale)
     found = {}
     model = _summaries(np.concatenate(replicated))
     for name, values in _summaries(np.concatenate(observed)).items():

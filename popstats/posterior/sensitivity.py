@@ -22,8 +22,7 @@ import pandas as pd
 from popstats.arrays import FloatArray
 from popstats.findings import Finding
 from popstats.inference.draws import TAIL
-from popstats.inference.model import Hyper
-from popstats.posterior.pointwise import fitted_points, sample_of, thinned, total_density
+from popstats.posterior.pointwise import sample_of, thinned, total_density
 from popstats.words import sentences
 
 if TYPE_CHECKING:
@@ -83,24 +82,21 @@ def power_scale(fit: FittedCurves) -> Sensitivity:
     picked = thinned(fit, DRAWS if fit.settings.noise == "normal" else DRAWS_OF_ROWS)
     prior = power_weights(log_prior(fit, picked)) if fit.fitted else []
     rows = []
-    for k, points in enumerate(fitted_points(fit)):
-        data = power_weights(total_density(fit, k, sample_of(fit, k, picked), points))
+    for k, mine in enumerate(fit.rows()):
+        data = power_weights(total_density(mine, sample_of(fit, k, picked)))
         for name, (attribute, _) in _QUANTITIES.items():
             values = getattr(fit.optimum_draws[k], attribute)[picked]
-            rows.append({"regime": points.regime.label, "quantity": name, **_measure(values, prior, data)})
+            rows.append({"regime": mine.regime.label, "quantity": name, **_measure(values, prior, data)})
     columns = ["regime", "quantity", "prior", "likelihood", *_CHANGES, "diagnosis"]
     return Sensitivity(pd.DataFrame(rows, columns=columns))
 
 
 def log_prior(fit: FittedCurves, picked: npt.NDArray[np.intp]) -> FloatArray:
     """Return the joint log prior density of the parameters that were sampled at the picked draws, shape (S,)."""
-    priors, draws = fit.prior_settings, fit.draws
-    hyper = Hyper(*np.stack([draws.hyper(k, picked) for k in range(len(fit.fitted))], axis=-1))
-    if draws.shape is None:
+    priors, hyper = fit.prior_settings, fit.draws.hyper(slice(None), picked)
+    if hyper.shape is None:
         return priors.log_density(hyper)
-    # Length scale and amplitude are held: they add the same to every draw.
-    shape = draws.shape.reshape(-1, len(fit.fitted))[picked]
-    return priors.log_density(hyper) + priors.log_shape_density(fit.settings.noise, shape).sum(axis=1)
+    return priors.log_density(hyper) + priors.log_shape_density(fit.settings.noise, hyper.shape).sum(axis=1)
 
 
 def power_weights(log_density: FloatArray) -> list[FloatArray]:

@@ -10,7 +10,7 @@ from popstats.judgement.explained import what_explains
 from popstats.population.recipes import prepared_recipes
 from popstats.population.simulate import simulate_population
 from popstats.posterior.mean_curve import MeanCurve
-from popstats.posterior.pointwise import fitted_points, sample_of, thinned
+from popstats.posterior.pointwise import sample_of, thinned
 from popstats.words import sentence
 
 #: Columns of `optima()` that a shift of one technique must leave alone.
@@ -91,11 +91,11 @@ def test_a_regime_of_one_technique_in_a_mixed_population_lacks_the_term():
 def test_drops_are_adjusted_by_the_difference_between_techniques():
     population = mixed(10.0, regimes=[0.6])
     fit = popstats.fit(population, method="exact")
-    (points,) = fitted_points(fit)
+    (points,) = fit.rows()
     adjusted = MeanCurve.of(fit, 0, points).adjusted
-    scratch = points.rows.technique[:, 0] > 0
+    scratch = points.technique[:, 0] > 0
     assert abs(adjusted[scratch].mean() - adjusted[~scratch].mean()) < 0.3
-    assert points.rows.drop[scratch].mean() > points.rows.drop[~scratch].mean() + 5.0
+    assert points.drop[scratch].mean() > points.drop[~scratch].mean() + 5.0
     sample = sample_of(fit, 0, thinned(fit, 50))
     residual = np.concatenate([e for _, e, _ in sample.residuals(points)])
     assert abs(residual[scratch].mean()) < 0.1
