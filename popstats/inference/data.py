@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from popstats.arrays import FloatArray, IntArray
-from popstats.findings import Finding
+from popstats.findings import Finding, Kind, Value
 from popstats.inference.model import COLUMNS, FIXED_TERMS, KEPT_RANGE, CurveScale, design_matrix
 from popstats.population.recipes import Recipes, prepared_recipes
 from popstats.population.regimes import Axis, Regimes, log_cost_offset
@@ -126,12 +125,14 @@ def prepare_population(
 def prepare_regimes(recipes: Recipes, weights: FloatArray | float = 1.0) -> tuple[RegimeDesign, ...]:
     """Return each regime's data, ready to fit."""
     # weights (recipes,): relative precision, mean 1, where the spread changes over the range
-    table = recipes.table.assign(weight=weights)
+    table, found = recipes.table.assign(weight=weights), []
     techniques = int(table["technique"].max()) + 1
-    return tuple(
-        _regime(table.iloc[_in_order(mine)], recipes.assigned, k, techniques)
-        for k, mine in enumerate(recipes.members)
-    )
+    for k, mine in enumerate(recipes.members):
+        # Where none is missing in between, a slice copies nothing.
+        whole = mine.size and mine[-1] - mine[0] == mine.size - 1
+        members = table.iloc[slice(int(mine[0]), int(mine[-1]) + 1) if whole else mine]
+        found.append(_regime(members, recipes.assigned, k, techniques))
+    return tuple(found)
 
 
 def _regime(members: pd.DataFrame, regimes: Regimes, k: int, techniques: int) -> RegimeDesign:
@@ -162,13 +163,6 @@ def _regime(members: pd.DataFrame, regimes: Regimes, k: int, techniques: int) ->
     return with_sums(regime_rows(inside, design)) if design.fitted else design
 
 
-def _in_order(mine: IntArray) -> slice | IntArray:
-    """Return ascending numbers as a slice where none is missing in between, so that taking them copies nothing."""
-    if mine.size and mine[-1] - mine[0] == mine.size - 1:
-        return slice(int(mine[0]), int(mine[-1]) + 1)
-    return mine
-
-
 def _kept(recipes: pd.DataFrame, scale: CurveScale) -> pd.DataFrame:
     """Return the recipes that are not further out than `KEPT_RANGE`."""
     kept = np.abs(scale.to_unit(recipes["log_mcb"])) <= KEPT_RANGE
@@ -190,26 +184,22 @@ def _why_not(technique: IntArray, spread: float, scale: CurveScale, label: str) 
     present = int(np.count_nonzero(np.bincount(technique)))
     needed, low_high = MINIMUM_RECIPES + max(present - 1, 0), scale.observed
     width, mixed = low_high[1] - low_high[0], {"techniques": present} if present > 1 else {}
-
-    def finding(kind: Any, **values: Any) -> Finding:
-        return Finding(kind, (label,), values)
-
+    values: dict[str, Value] = {}
+    kind: Kind
     if technique.size < needed:
         kind = "few recipes of techniques" if mixed else "few recipes"
-        return finding(kind, recipes=technique.size, needed=needed, **mixed)
-    if 2.0 * scale.half_range < MINIMUM_RANGE:
-        return finding("one mCB")
-    if width < MINIMUM_RANGE or scale.share < LEAST_SHARE:
-        return finding(
-            "mCB follows cost",
-            factor=float(np.exp(width)),
-            share=scale.share,
-            needed_factor=float(np.exp(MINIMUM_RANGE)),
-            needed_share=LEAST_SHARE,
-        )
-    if spread < 1e-9:
-        return finding("one drop", **mixed)
-    return None
+        values = {"recipes": technique.size, "needed": needed, **mixed}
+    elif 2.0 * scale.half_range < MINIMUM_RANGE:
+        kind = "one mCB"
+    elif width < MINIMUM_RANGE or scale.share < LEAST_SHARE:
+        kind = "mCB follows cost"
+        values = {"factor": float(np.exp(width)), "share": scale.share}
+        values |= {"needed_factor": float(np.exp(MINIMUM_RANGE)), "needed_share": LEAST_SHARE}
+    elif spread < 1e-9:
+        kind, values = "one drop", {**mixed}
+    else:
+        return None
+    return Finding(kind, (label,), values)
 
 
 @dataclass(frozen=True, eq=False)

@@ -169,7 +169,10 @@ def _failures(draws: Draws, table: pd.DataFrame) -> Iterator[Finding]:
     if diverging.mean() > MAXIMUM_DIVERGING:
         yield Finding("divergent", (), {"transitions": int(diverging.sum())})
     energy = draws.statistics.get("energy")
-    if energy is not None and energy.shape[1] > 1 and (found := _e_bfmi(energy)) < MINIMUM_E_BFMI:
+    if energy is None or energy.shape[1] < 2:
+        return
+    found = float(((np.diff(energy, axis=1) ** 2).mean(axis=1) / energy.var(axis=1)).min())
+    if found < MINIMUM_E_BFMI:
         yield Finding("E-BFMI", (), {"found": found, "needed": MINIMUM_E_BFMI})
 
 
@@ -190,7 +193,3 @@ def _diagnose(quantities: dict[str, FloatArray], regimes: Sequence[RegimeDesign]
             for i, k in enumerate(varying)
         ]
     return pd.DataFrame(rows, columns=["quantity", "regime", "r_hat", "ess_bulk", "ess_tail"])
-
-
-def _e_bfmi(energy: FloatArray) -> float:
-    return float(((np.diff(energy, axis=1) ** 2).mean(axis=1) / energy.var(axis=1)).min())

@@ -80,10 +80,7 @@ def draw_coefficients(design: RegimeDesign, hyper: Hyper, rng: np.random.Generat
 
 
 def shrinkage(design: RegimeDesign, mean: FloatArray, hyper: Hyper) -> FloatArray:
-    """Return the bias of the coefficients' posterior mean, estimated at that mean itself, shape (p,).
-
-    Under noise that is not normal the information of the rows is taken as if it were, with the same scale.
-    """
+    """Return the bias of the coefficients' posterior mean, estimated at that mean itself as under normal noise, (p,)."""
     (root,) = coefficient_posterior(design, hyper)[1]
     pull = prior_precision(design.fixed, hyper.length_scale, hyper.amplitude)[0] * mean
     pull[: len(design.fixed)] = 0.0
@@ -118,9 +115,8 @@ class RegimeGrid:
         self.design, self.weight = design, weight[cells]
         self.hyper = Hyper(lengths[length], _RATIOS[ratio] * noise, noise, shares[share])
         self.place = np.array(priors.standardised(*self.hyper[:3]))
-        self.at_edge = (
-            ratio == _RATIOS.size - 1
-        )  # the largest amplitude; the lengths end where their prior does
+        # Of the largest amplitude; the lengths end where their prior does.
+        self.at_edge = ratio == _RATIOS.size - 1
 
     def draw(self, cells: npt.NDArray[np.intp], rng: np.random.Generator) -> tuple[Hyper, FloatArray]:
         """Return the hyperparameters of cells with a draw of the coefficients for each."""
@@ -247,10 +243,8 @@ def _tabulate(
 def _project(
     design: RegimeDesign, lengths: FloatArray, relative: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Return eigenvalues and rotated targets (R, L, m), squared length of the drops and log determinant (R,) of the rest.
-
-    Fixed terms are projected out; `relative` (R, S) is the variance of recipes' means over that of one training.
-    """
+    """Return eigenvalues and rotated targets (R, L, m), squared length of the drops and log determinant (R,) of the rest."""
+    # Fixed terms are projected out; `relative` (R, S) is the variance of recipes' means over that of one training.
     xx = np.einsum("rs,sij->rij", 1.0 / relative, design.xx)
     xy = (1.0 / relative) @ design.xy
     f = len(design.fixed)

@@ -70,10 +70,7 @@ def sample_rows(
     priors: Priors,
     thin: int = 1,
 ) -> Draws:
-    """Sample curves, scales and the shape of the noise, keeping every `thin`-th draw of as many times more.
-
-    `normal` are draws under normal noise, from which it starts.
-    """
+    """Sample curves, scales and the shape of the noise, from draws under normal noise; keep every `thin`-th draw."""
     rng, tune = np.random.default_rng([settings.random_seed, 6]), thin * settings.tune
     hypers = [normal.median_hyper(k) for k in range(len(rows))]
     walkers = [
@@ -130,11 +127,9 @@ def _curve_scales(
 
 
 def _scales(noise: str, a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return log noise and log shape of the walked pair.
-
-    "student": log noise and log(degrees of freedom - 1). "exgaussian": logs of the total spread and of the odds of its
-    exponential and normal parts, which trade off against each other.
-    """
+    """Return log noise and log shape of the walked pair."""
+    # "student": log noise and log(degrees of freedom - 1). "exgaussian": logs of the total spread and of the odds of its
+    # exponential and normal parts, which trade off against each other.
     if noise == "student":
         return a, np.logaddexp(0.0, b)
     return a - 0.5 * np.logaddexp(0.0, b), a - 0.5 * np.logaddexp(0.0, -b)

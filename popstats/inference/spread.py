@@ -22,13 +22,12 @@ from popstats.population.recipes import Recipes
 
 #: From this ratio of residual standard deviations between the ends of the observed range on, rows are weighted.
 SPREAD_CHANGE = 1.5
-
 #: ... if the change is also this many standard errors away from none.
 SIGNIFICANCE = 2.5
-
+#: Draws that the weights for a changing spread are estimated with, before the fit proper, and the most recipes per regime.
+_PILOT_DRAWS, _PILOT_RECIPES = 200, 10_000
 # Mean and standard deviation of the log of a chi-square variable with one degree of freedom.
 _LOG_CHI2_MEAN, _LOG_CHI2_SD = -1.2704, 2.2214
-
 # Residuals are cut off here (in units of the regime's scale): a single one of 0 must not decide the slope.
 _SMALLEST = 1e-3
 
@@ -50,6 +49,11 @@ class SpreadChange:
         """Whether rows should be weighted."""
         return self.ratio > SPREAD_CHANGE and abs(self.slope) > SIGNIFICANCE * self.standard_error
 
+    def precision(self, log_mcb: FloatArray, regime: RegimeDesign) -> FloatArray:
+        """Return the relative precision of recipes at log mCB, shape (n,)."""
+        unit = np.clip(regime.curve_scale.to_unit(log_mcb), -KEPT_RANGE, KEPT_RANGE)
+        return np.asarray(np.exp(-2.0 * self.slope * unit))
+
 
 def estimate_spread_change(
     recipes: pd.DataFrame, regime: RegimeDesign, coefficients: FloatArray
@@ -66,7 +70,7 @@ def estimate_spread_change(
 
 def precision_weights(log_mcb: FloatArray, regime: RegimeDesign, change: SpreadChange) -> FloatArray:
     """Return each recipe's relative precision, mean 1 over the regime; all ones where the change is small."""
-    weight = _precision(log_mcb, regime, change) if change.matters else np.ones_like(log_mcb)
+    weight = change.precision(log_mcb, regime) if change.matters else np.ones_like(log_mcb)
     return np.asarray(weight / weight.mean())
 
 
@@ -79,27 +83,6 @@ def weighted_rows(
             table = recipes.table.iloc[mine]
             weight = precision_weights(table["log_mcb"].to_numpy(), design, change)
             yield regime_rows(table.assign(weight=weight), design)
-
-
-def relative_spread(
-    log_mcb: FloatArray, recipes: FloatArray, regime: RegimeDesign, change: SpreadChange
-) -> FloatArray:
-    """Return the residual standard deviation at `log_mcb` over that of a recipe with weight 1, shape (m,)."""
-    # log_mcb (m,); recipes (n,)
-    mean = _precision(recipes, regime, change).mean()
-    return np.asarray(np.sqrt(mean / _precision(log_mcb, regime, change)))
-
-
-def _precision(log_mcb: FloatArray, regime: RegimeDesign, change: SpreadChange) -> FloatArray:
-    unit = np.clip(regime.curve_scale.to_unit(log_mcb), -KEPT_RANGE, KEPT_RANGE)
-    return np.asarray(np.exp(-2.0 * change.slope * unit))
-
-
-#: Draws that the weights for a changing spread are estimated with, before the fit proper.
-_PILOT_DRAWS = 200
-
-#: ... and the most recipes per regime that it is estimated from.
-_PILOT_RECIPES = 10_000
 
 
 def weighted_regimes(

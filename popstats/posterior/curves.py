@@ -26,7 +26,7 @@ from popstats.inference.model import (
     prior_precision,
 )
 from popstats.inference.noise import draw_noise
-from popstats.inference.spread import SpreadChange, relative_spread, weighted_rows
+from popstats.inference.spread import SpreadChange, weighted_rows
 from popstats.population.recipes import Recipes, prepared_recipes
 from popstats.population.regimes import Axis
 from popstats.population.table import Population
@@ -298,7 +298,8 @@ class FittedCurves:
         if change is None or not change.matters:
             return np.ones_like(log_mcb)
         held = self.recipes.table["log_mcb"].to_numpy()[self.recipes.members[position]]
-        return relative_spread(log_mcb, held, self.fitted[k], change)
+        mean = change.precision(held, self.fitted[k]).mean()
+        return np.sqrt(mean / change.precision(log_mcb, self.fitted[k]))
 
     def _training_noise(self, k: int, log_mcb: FloatArray) -> FloatArray:
         """Draw deviations of single trainings at `log_mcb`, shape (m,), from their expected drop, points, (S, m)."""
