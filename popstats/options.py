@@ -52,7 +52,7 @@ def _number(text: str, metavar: str = "POINTS", default: float | None = None) ->
 
 
 def _choice(text: str, *choices: str, default: str | None = None) -> Mapping[str, Any]:
-    return {"help": text, "choices": choices, "default": default}
+    return _option(text, choices=choices, default=default)
 
 
 def _repeated(text: str, metavar: str) -> Mapping[str, Any]:
@@ -316,16 +316,14 @@ def _add(parser: argparse.ArgumentParser | argparse._ArgumentGroup, options: Opt
 
 def refuse_ignored(options: argparse.Namespace, names: Iterable[str], why: str) -> None:
     """Raise PopstatsError where options are given that would change nothing."""
-    given = [name for name in names if _is_given(getattr(options, name))]
+    # 0 is a value.
+    given = [
+        n for n in names if (v := getattr(options, n)) is not None and v is not False and v not in ("", [])
+    ]
     if given:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         reason, _, remedy = why.partition(". ")
         raise PopstatsError(f"{reason}; {named} would change nothing. {remedy}")
-
-
-def _is_given(value: object) -> bool:
-    """Return whether a user gave this option; 0 is a value."""
-    return not (value is None or value is False or value in ("", []))
 
 
 def check_output(path: Path | None, *endings: str) -> None:

@@ -111,9 +111,7 @@ class PreparedPopulation:
 
 
 def prepare_population(
-    population: Population,
-    axis: Axis,
-    regimes: Sequence[float] | Mapping[float, float] | None = None,
+    population: Population, axis: Axis, regimes: Sequence[float] | Mapping[float, float] | None = None
 ) -> PreparedPopulation:
     """Go through the rows of a population, the first time that these regimes are used."""
     recipes = prepared_recipes(population, axis, regimes)

@@ -37,7 +37,6 @@ NULLS = (
 OPTIMA = ("quadratic", "asymmetric", "narrow", "w")
 #: What the calibration scores, and where the truth's answer keeps it.
 SCORED = ("mcb", "near_lower", "near_upper", "limit")
-
 #: Draws of each fit: the ends of an interval are then known to half a percentile, and errors of this kind average
 #: out over repetitions.
 DRAWS = 1000

@@ -15,10 +15,8 @@ from popstats.errors import PopulationError
 
 #: What may stand between two values: the one that finds the most names in the header is the table's.
 SEPARATORS = (",", ";", "\t", "|")
-
 #: The line by which spreadsheets name the separator, and lines that tables begin with to explain themselves.
 _DECLARED, _COMMENT = re.compile(r"sep=(.)\s*$"), "#"
-
 #: What may stand between groups of three digits, beside the mark that is not the decimal one.
 _BLANKS = r"\s'’_"
 

@@ -102,21 +102,15 @@ def sample_widths(chain: LayerChain, target: float, n: int, rng: np.random.Gener
 
 
 def additive_drop(chain: LayerChain, widths: IntArray, rise: float) -> FloatArray:
-    """Return the expected drop of each recipe, points, shape (n,).
-
-    The sum over layers of rise x importance x (l + l^2), where l = -log(width / full width).
-    Wider is better with diminishing returns in every layer, and layers do not interact.
-    """
+    """Return the expected drop of each recipe: rise x importance x (l + l^2), l = -log(width / full width), (n,)."""
     narrowing: FloatArray = -np.log(widths / chain.full_widths)
     importance = np.array([layer.importance for layer in chain.layers])
     return np.asarray((narrowing + narrowing**2) @ (rise * importance))
 
 
 def additive_curve(chain: LayerChain, target: float, rise: float) -> Callable[[FloatArray], FloatArray]:
-    """Return the expected drop as a function of log mCB over the recipes of one regime, at its centre.
-
-    Found from many recipes, because it follows from the recipes' distribution and not from a formula.
-    """
+    """Return the expected drop as a function of log mCB over the recipes of one regime, at its centre."""
+    # Found from many recipes, because it follows from the recipes' distribution and not from a formula.
     shape = _reference_curve(chain, target)
     return lambda log_mcb: rise * shape(log_mcb)
 

@@ -31,11 +31,9 @@ class Recipes:
 
     @cached_property
     def at_average_technique(self) -> pd.DataFrame:
-        """The table with drops at the average retraining technique of each regime, whose mean drop stays.
-
-        For what looks at single drops beside the model, which holds the techniques apart by itself. The differences are
-        estimated by least squares, beside the cost offset and log mCB; their own uncertainty is not carried on.
-        """
+        """The table with drops at the average retraining technique of each regime, whose mean drop stays."""
+        # For what looks at single drops beside the model, which holds the techniques apart by itself. The differences are
+        # estimated by least squares, beside the cost offset and log mCB; their own uncertainty is not carried on.
         code = self.table["technique"].to_numpy()
         if code.min() == code.max():
             return self.table
@@ -91,11 +89,9 @@ def _recipe_table(population: Population, assigned: Regimes) -> tuple[pd.DataFra
 
 
 def original_widths(population: Population) -> FloatArray:
-    """Return the original's widths, shape (G,); empty without widths.
-
-    From the achieved ratios where the table has them, else 1 where all widths are shares of the original's, else the
-    widest of each group in the table.
-    """
+    """Return the original's widths, shape (G,); empty without widths."""
+    # From the achieved ratios where the table has them, else 1 where all widths are shares of the original's, else the
+    # widest of each group in the table.
     widths = population.widths
     if widths is None:
         return np.zeros(0)
@@ -117,7 +113,9 @@ def _technique_effect(recipes: pd.DataFrame) -> FloatArray:
     code = recipes["technique"].to_numpy()
     indicators = (code[:, None] == np.unique(code)[1:]).astype(np.float64)
     indicators -= indicators.mean(axis=0)
-    c, u = (_standard(recipes[name].to_numpy()) for name in ("offset", "log_mcb"))
+    places = (recipes[name].to_numpy() for name in ("offset", "log_mcb"))
+    # In standard deviations; zeros where they hardly differ.
+    c, u = ((v - v.mean()) / (v.std() if v.std() > 1e-9 else np.inf) for v in places)
     columns = np.column_stack([indicators, np.ones_like(c), c, c**2, u, u**2])
     if len(columns) <= columns.shape[1] + 1:
         return np.zeros(len(columns))
@@ -126,17 +124,8 @@ def _technique_effect(recipes: pd.DataFrame) -> FloatArray:
     return np.asarray(indicators @ solution[: indicators.shape[1]])
 
 
-def _standard(values: FloatArray) -> FloatArray:
-    """Return the values about their mean in standard deviations; zeros where they hardly differ."""
-    spread = values.std()
-    return np.asarray((values - values.mean()) / spread if spread > 1e-9 else np.zeros_like(values))
-
-
 def ratio_std(population: Population) -> FloatArray | None:
-    """Return the standard deviation of the achieved ratios over groups, one per row; None without widths.
-
-    From the column `ratio_std` where the table has it, else from the widths and the original's.
-    """
+    """Return the standard deviation of the achieved ratios over groups, one per row; None without widths."""
     table = population.table
     if "ratio_std" in table and table["ratio_std"].notna().all():
         return table["ratio_std"].to_numpy(dtype=np.float64)

@@ -35,13 +35,8 @@ def table_of_rows(folder: Path) -> pa.Table:
             f"{folder}: no training has finished yet ({planned(folder)} are planned). Wait for the first, or rerun "
             "the command that made this folder to resume it"
         )
-    plan, original = _read(folder / _PLAN), _read(folder / _ORIGINAL)
-    known = {
-        "population": (plan or {}).get("name"),
-        "plan": plan,
-        "original": original,
-        "costs": _read(folder / _COSTS),
-    }
+    plan, original, costs = (_read(folder / name) for name in (_PLAN, _ORIGINAL, _COSTS))
+    known = {"population": (plan or {}).get("name"), "plan": plan, "original": original, "costs": costs}
     metadata = footer({name: value for name, value in known.items() if value is not None})
     try:
         return pa.Table.from_pylist(rows, schema=schema()).replace_schema_metadata(metadata)

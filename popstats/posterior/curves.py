@@ -40,7 +40,6 @@ _READ = (
     "near_height", "near_probability", "p_interior", "observed_lower", "observed_upper", "recipe_sd", "seed_sd",
     "residual_sd", "seed_share",
 )  # fmt: skip
-
 #: Ends of ranges are printed with three decimals: whoever types one must not be refused.
 _PRINTED = 0.0005
 

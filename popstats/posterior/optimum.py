@@ -18,7 +18,6 @@ NEAR_OPTIMAL_POINTS = 0.05
 #: ... with this probability; where no mCB value reaches it, within the first of these heights at which one does.
 NEAR_PROBABILITY = 0.5
 NEAR_HEIGHTS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-
 #: Points of the grid over the observed range.
 GRID_SIZE = 161
 #: Grid points (of 161 over the observed range) below which a stretch is a speck.

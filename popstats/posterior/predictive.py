@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 
 #: Draws times recipes that the closed form of LOO-PIT may look at in one regime, and the draws' range.
 PIT_BUDGET, PIT_DRAWS = 50_000, (20, 200)
-
 #: Draws for noise without a closed form, which needs a tail to smooth.
 WEIGHTED_DRAWS = 400
-
 #: The same for replicated data: p-values have a resolution of one over the draws.
 REPLICATE_BUDGET, REPLICATES = 1_000_000, (40, 800)
 
@@ -107,23 +105,17 @@ def _summaries(z: FloatArray) -> dict[str, FloatArray]:
 #: cautious: of 160 simulated populations with normal noise, 30 to 2,000 recipes per regime, none had an alert; with
 #: heavy or skewed noise all had one from 100 recipes per regime on, one in ten with 30.)
 P_VALUE = 0.05
-
 #: ... if it also matters: skewness and excess kurtosis off by this much,
 SKEWNESS, KURTOSIS = 0.5, 1.0
-
 #: the largest residual this many standard deviations beyond the expected one,
 LARGEST = 1.5
-
 #: the share inside the 90 % intervals off by this much (and by so many standard errors),
 COVERAGE, STANDARD_ERRORS = 0.03, 3.0
-
 #: or the LOO-PIT values' distribution off by this much.
 PIT_DISTANCE = 0.05
-
 #: Tails count as heavy on their own from this multiple of the squared skewness on (a gamma
 #: distribution, skewed alone, has 1.5).
 TAILS_PER_SKEW = 3.0
-
 #: A long upper tail is skewed noise or a few networks that failed: which, only a comparison says (on the shipped
 #: population "student" predicts better than "exgaussian", although the skewness is large).
 _TRIED_FOR_SKEW = {"normal": ("exgaussian", "student"), "student": ("exgaussian",), "exgaussian": ()}
