@@ -51,12 +51,8 @@ def curve_in_points(
     reduction: float | None = None,
     technique: int | None = None,
 ) -> FloatArray:
-    """Return the expected drop in percentage points, shape (S, G).
-
-    At a reduction, by default the regime's centre, through the technique at a position of the regime's mix, by default the
-    average over them.
-    """
-    # coefficients (S, p); log_mcb (G,)
+    """Return the expected drop in points, (S, G), by default at the regime's centre and the average technique."""
+    # coefficients (S, p); log_mcb (G,); technique: position in the regime's mix
     offset = np.full(log_mcb.shape, 0.0 if reduction is None else regime.offset(reduction))
     others = np.zeros((log_mcb.size, len(regime.mix) - 1))
     if technique is not None:
@@ -144,15 +140,13 @@ class FittedCurves:
 
     def read_optimum(self, k: int, near: float = NEAR_OPTIMAL_POINTS) -> OptimumDraws:
         """Read the k-th fitted regime's optimum off its draws; `near`: height of the near-optimal range, points."""
-        return read_optimum(self.grid[k], self.expected_drop[:, k], near, self._bias(k))
-
-    def _bias(self, k: int) -> FloatArray | None:
-        """How far the prior has pulled a regime's mean curve from the truth, points, shape (GRID_SIZE,)."""
-        if self.settings.curve in PARAMETRIC:
-            return None
-        regime, draws = self.fitted[k], self.draws
-        bias = shrinkage(regime, draws.coefficients[:, :, k].mean(axis=(0, 1)), draws.median_hyper(k))
-        return np.asarray(curve_in_points(regime, bias[None], self.grid[k])[0] - regime.centre)
+        regime, draws, bias = self.fitted[k], self.draws, None
+        if self.settings.curve not in PARAMETRIC:
+            # How far the prior has pulled the mean curve from the truth, points.
+            mean = draws.coefficients[:, :, k].mean(axis=(0, 1))
+            pulled = shrinkage(regime, mean, draws.median_hyper(k))[None]
+            bias = curve_in_points(regime, pulled, self.grid[k])[0] - regime.centre
+        return read_optimum(self.grid[k], self.expected_drop[:, k], near, bias)
 
     @cached_property
     def prior_draws(self) -> tuple[Hyper, FloatArray]:
@@ -189,14 +183,14 @@ class FittedCurves:
         if regime.reason is not None:
             return {**row, **dict.fromkeys(_READ, np.nan), "reason": sentence(regime.reason)}
         optimum = self.optimum_draws[self.fitted.index(regime)]
-        near = optimum.near
+        near, ends = optimum.near, optimum.near.stretches[0]
         values = {
             "mcb": np.exp(optimum.log_mcb), "near_lower": np.exp(optimum.near_lower),
             "near_upper": np.exp(optimum.near_upper), "limit": optimum.limit,
             "regret_at_original": optimum.regret_at_original,
         }  # fmt: skip
         points = {name: float(np.median(draws)) for name, draws in values.items()}
-        points |= {"near_lower": float(np.exp(near.lower)), "near_upper": float(np.exp(near.upper))}
+        points |= {n: float(np.exp(v)) for n, v in zip(("near_lower", "near_upper"), ends, strict=True)}
         for name, draws in values.items():
             low, high = interval(draws)
             row |= {name: points[name], f"{name}_lower": float(low), f"{name}_upper": float(high)}
@@ -206,8 +200,7 @@ class FittedCurves:
         return {**row, **self._spread(regime), "reason": ""}
 
     def _spread(self, regime: RegimeDesign) -> dict[str, float]:
-        k = self.fitted.index(regime)
-        hyper = self.draws.hyper(k)
+        hyper = self.draws.hyper(self.fitted.index(regime))
         noise, share = regime.scale * hyper.noise, hyper.seed_share
         spread = {"recipe_sd": noise * np.sqrt(1 - share), "seed_sd": noise * np.sqrt(share)}
         spread |= {"residual_sd": noise, "seed_share": share}
@@ -290,20 +283,16 @@ class FittedCurves:
             )
         return held[retraining]
 
-    def _relative_spread(self, k: int, log_mcb: FloatArray) -> FloatArray:
-        """Scale of a training's noise at `log_mcb` over the regime's, shape (m,): 1 unless it changes over the range."""
-        position = self.regimes.index(self.fitted[k])
-        change = self.spread_changes[position]
-        if change is None or not change.matters:
-            return np.ones_like(log_mcb)
-        held = self.recipes.table["log_mcb"].to_numpy()[self.recipes.members[position]]
-        mean = change.precision(held, self.fitted[k]).mean()
-        return np.sqrt(mean / change.precision(log_mcb, self.fitted[k]))
-
     def _training_noise(self, k: int, log_mcb: FloatArray) -> FloatArray:
         """Draw deviations of single trainings at `log_mcb`, shape (m,), from their expected drop, points, (S, m)."""
         rng, hyper = np.random.default_rng([self.settings.random_seed, k, 2]), self.draws.hyper(k)
-        scale = hyper.noise[:, None] * self._relative_spread(k, log_mcb)
+        position = self.regimes.index(self.fitted[k])
+        change, relative = self.spread_changes[position], np.ones_like(log_mcb)
+        if change is not None and change.matters:
+            held = self.recipes.table["log_mcb"].to_numpy()[self.recipes.members[position]]
+            mean = change.precision(held, self.fitted[k]).mean()
+            relative = np.sqrt(mean / change.precision(log_mcb, self.fitted[k]))
+        scale = hyper.noise[:, None] * relative
         shape = None if hyper.shape is None else hyper.shape[:, None]
         noise = draw_noise(self.settings.noise, scale, shape, rng)
         return np.asarray(self.fitted[k].scale * noise - self._excess(k))

@@ -83,10 +83,8 @@ def law_columns(name: str, remaining: FloatArray, at: FloatArray) -> FloatArray:
 def fit_columns(
     columns: FloatArray, weight: FloatArray, limit: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the best shape's position, coefficients and weighted squares left, (M,), (M, b), (M,).
-
-    For columns (G, K, b), weights (M or 1, K) and limits (M or 1, K).
-    """
+    """Return the best shape's position, coefficients and weighted squares left, (M,), (M, b), (M,)."""
+    # columns (G, K, b); weight, limit (M or 1, K)
     squares = np.einsum("mk,gkb,gkc->mgbc", weight, columns, columns, optimize=True)
     products = np.einsum("mk,gkb->mgb", weight * limit, columns, optimize=True)
     beta = np.einsum("mgbc,mgc->mgb", np.linalg.pinv(squares, hermitian=True), products)
@@ -147,18 +145,11 @@ class LimitLaw:
         """Name of the law with the smallest left-out error."""
         return str(self.frame["law"].iloc[0])
 
-    @property
-    def base(self) -> FloatArray:
-        """Columns of the best law at its fitted shape, (K, b)."""
-        return self.fitted[self.best].base
-
     @cached_property
     def left_out(self) -> pd.DataFrame:
-        """One row per regime: its limit, what the best law through the others predicts with its interval, and the surprise.
-
-        `surprise` is twice the smaller posterior probability of the limit lying on one side of its prediction; `beyond` says
-        whether the regime lies outside the others.
-        """
+        """One row per regime: its limit, what the best law through the others predicts, and how surprising it is."""
+        # surprise: twice the smaller posterior probability of the limit lying on one side of its prediction; beyond: whether
+        # the regime lies outside the others
         rows = []
         for k, label in enumerate(self.labels):
             others, limit = np.arange(len(self.labels)) != k, self.limits[:, k]
@@ -171,10 +162,8 @@ class LimitLaw:
         return pd.DataFrame(rows, columns=LEFT_OUT)
 
     def draw(self, name: str, remaining: float) -> FloatArray:
-        """Draw the limit that a law predicts at a remaining cost, points, (S,).
-
-        The regimes' limits vary, with them the law's coefficients and shape, and the law's own error.
-        """
+        """Draw the limit that a law predicts at a remaining cost, points, (S,)."""
+        # The regimes' limits vary, with them the law's coefficients and shape, and the law's own error.
         rng, law = np.random.default_rng([self.seed, 4]), self.fitted[name]
         variance = self.limits.var(axis=0)
         noisy = self.limits + np.sqrt(law.own) * rng.standard_normal(self.limits.shape)
@@ -188,20 +177,15 @@ class LimitLaw:
 
 def limit_law(fit: FittedCurves) -> LimitLaw:
     """Compare the laws of the limit over a fit's regimes by predicting each regime from the others."""
-    size = len(fit.fitted)
-    if size < MINIMUM_REGIMES:
+    if len(fit.fitted) < MINIMUM_REGIMES:
         raise FitError(
-            f"predict_limit: expected at least {MINIMUM_REGIMES} fitted regimes, got {size}; fit narrower regimes or "
-            "train recipes at other reductions"
+            f"predict_limit: expected at least {MINIMUM_REGIMES} fitted regimes, got {len(fit.fitted)}; fit narrower "
+            "regimes or train recipes at other reductions"
         )
     limits = np.stack([o.limit for o in fit.optimum_draws], axis=1)
     limits = limits[np.linspace(0, len(limits) - 1, min(_DRAWS, len(limits))).astype(int)]
-    return compare_laws(
-        1.0 - np.array([r.target for r in fit.fitted]),
-        limits,
-        tuple(r.label for r in fit.fitted),
-        fit.settings.random_seed,
-    )
+    remaining, labels = 1.0 - np.array([r.target for r in fit.fitted]), tuple(r.label for r in fit.fitted)
+    return compare_laws(remaining, limits, labels, fit.settings.random_seed)
 
 
 def compare_laws(

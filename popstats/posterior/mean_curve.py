@@ -86,10 +86,8 @@ class MeanCurve:
         return float(scale.centre + scale.half_range * unit[curve.argmin()])
 
     def coefficients(self, members: BoolArray, residual: FloatArray | None = None) -> FloatArray:
-        """Return the coefficients of the mean curve through these recipes, shape (p,).
-
-        `residual` (n,): what outliers are first told by; by default residuals of normal noise.
-        """
+        """Return the coefficients of the mean curve through these recipes, shape (p,)."""
+        # residual (n,): what outliers are first told by; by default residuals of normal noise
         design, drop, scale = self.rows.design[members], self.rows.drop[members], self.scale[members]
         found = self._solve(design, drop, 1.0 / scale**2)
         if self.noise == "normal":
@@ -130,11 +128,7 @@ QUARTER = 0.25
 
 
 def mix_ranges(fit: FittedCurves, regimes: Collection[str]) -> dict[str, tuple[float, float]]:
-    """Return the range of each regime's best mCB when one group's narrowest, or widest, quarter is left out.
-
-    The optima are those of mean curves under the fit's own noise (`MeanCurve`), where the recipes that are left
-    were observed; without widths there are none.
-    """
+    """Return the range of each regime's best mCB when one group's narrowest, or widest, quarter is left out."""
     found, widths = {}, fit.population.widths
     for k, rows in enumerate(fit.rows() if widths is not None else ()):
         if rows.regime.label in regimes and widths is not None:

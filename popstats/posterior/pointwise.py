@@ -93,10 +93,7 @@ def closed_form(rows: RegimeRows, sample: RegimeSample) -> tuple[FloatArray, Flo
 
 
 def weighted(rows: RegimeRows, sample: RegimeSample) -> FloatArray:
-    """Return LOO-PIT values for any noise, by truncated importance weights, shape (n,).
-
-    Source: Ionides (2008), doi:10.1198/106186008X320456.
-    """
+    """Return LOO-PIT values for any noise, by truncated importance weights (Ionides 2008, doi:10.1198/106186008X320456)."""
     pit = np.empty(rows.drop.size)
     for block, e, scale in sample.residuals(rows):
         log_ratios = -log_density(sample.noise, e, scale, sample.hyper.shape)

@@ -74,11 +74,8 @@ class Sensitivity:
 
 
 def power_scale(fit: FittedCurves) -> Sensitivity:
-    """Measure how much optimum, near-optimal range and limit of each regime lean on the priors.
-
-    This is a local measure: a prior so strong that the data cannot move it at all does not move by being scaled
-    either, and goes unnoticed. `fit.priors` shows what was assumed.
-    """
+    """Measure how much optimum, near-optimal range and limit of each regime lean on the priors."""
+    # A local measure: a prior so strong that the data cannot move it at all does not move by being scaled either.
     picked = thinned(fit, DRAWS if fit.settings.noise == "normal" else DRAWS_OF_ROWS)
     prior = power_weights(log_prior(fit, picked)) if fit.fitted else []
     rows = []
