@@ -111,8 +111,8 @@ def build_model(
         sums = _sums(designs)
         if extra is not None:
             sums |= _shifted(rows, sums, extra())
-        data = _log_likelihood(designs, sums, pt.exp(log_length), log_amplitude, log_noise, share)
-        pm.Potential("drops", data.sum())
+        hyper = pt.exp(log_length), log_amplitude, log_noise, share
+        pm.Potential("drops", _log_likelihood(designs, sums, *hyper).sum())
     return model
 
 
@@ -139,11 +139,7 @@ def _shifted(rows: Sequence[RegimeRows], sums: dict[str, Any], shift: Any) -> di
         design = mine.regime
         moved = shift[ends[k] : ends[k + 1]] / design.scale
         for s, replicates in enumerate(design.replicates):
-            members = (
-                np.flatnonzero(mine.runs == replicates)
-                if design.replicates.size > 1
-                else np.arange(mine.runs.size)
-            )
+            members = np.flatnonzero((mine.runs == replicates) | (design.replicates.size == 1))
             weighted, left = mine.weight[members] * moved[members], 2.0 * mine.drop[members] - moved[members]
             xy = xy[k, s].inc(-(mine.design[members].T @ weighted))
             yy = yy[k, s].inc(-(weighted * left).sum())
@@ -173,10 +169,7 @@ def _log_likelihood(
     half = pt.linalg.solve_triangular(root, target[:, :, None], lower=True, b_ndim=2)[:, :, 0]
     determinant = 2.0 * pt.log(pt.diagonal(root, axis1=1, axis2=2)).sum(axis=1) + log_prior.sum(axis=1)
     misfit = (sums["count"] * pt.log(variance) + sums["yy"] / variance).sum(axis=1) - (half**2).sum(axis=1)
-    freedom, within = (
-        np.array([float(v) for v in values])
-        for values in zip(*((d.within_df, d.within) for d in designs), strict=True)
-    )
+    freedom, within = np.array([(d.within_df, d.within) for d in designs]).T
     run = pt.where(freedom > 0, share * pt.exp(2.0 * log_noise), 1.0)
     return -0.5 * (determinant + misfit + freedom * pt.log(run) + within / run)
 

@@ -57,15 +57,12 @@ class Setting:
 
 def settings(sizes: Iterable[int] = (30, 100, 500, 3000)) -> tuple[Setting, ...]:
     """Return the settings of the full calibration: truths x sizes, rises for power, kinds of noise."""
-    found = []
+    found, pair = [], ("quadratic", "saturating-8")
     for n in sizes:
         found += [Setting(truth, n) for truth in (*NULLS, *HARD_NULLS, *OPTIMA)]
         found += [Setting("quadratic", n, rise=rise) for rise in (0.15, 0.2)]
-        for kind in ("heavy", "skewed", "growing"):
-            found += [Setting(truth, n, noise_kind=kind) for truth in ("quadratic", "saturating-8")]
-        found += [
-            Setting(truth, n, noise=0.08, seeds=2, seed_noise=0.15) for truth in ("quadratic", "saturating-8")
-        ]
+        found += [Setting(t, n, noise_kind=kind) for kind in ("heavy", "skewed", "growing") for t in pair]
+        found += [Setting(truth, n, noise=0.08, seeds=2, seed_noise=0.15) for truth in pair]
         found += [Setting("additive-widths", n)]
     return tuple(found)
 
@@ -101,9 +98,8 @@ class Calibration:
             "thresholds": asdict(Thresholds()),
             "rows": json.loads(self.table.to_json(orient="records")),
         }
-        target = Path(path)
-        target.write_text(json.dumps(content, indent=1) + "\n")
-        return target
+        Path(path).write_text(json.dumps(content, indent=1) + "\n")
+        return Path(path)
 
     def __repr__(self) -> str:
         worst = self.table[["false_supported", "false_refuted"]].max()
@@ -136,8 +132,12 @@ def calibrate(
 
 def _score_setting(setting: Setting, *, repetitions: int, method: Method, seed: int) -> dict[str, Any]:
     scores: list[dict[str, Any]] = []
-    for i in itertools.count():
-        scores += _score_population(setting, method, seed + i)
+    for i in itertools.count(seed):
+        fitted = _fit(setting, method, i)
+        answers = fitted.population.metadata.get("truth", {}).get("regimes", {})
+        optima = dict(zip((r.label for r in fitted.fitted), fitted.optimum_draws, strict=True))
+        outcomes = Analysis(fitted).outcomes
+        scores += [_score_regime(answers.get(r), optima.get(r), outcomes[r]) for r in outcomes]
         if len(scores) >= repetitions:
             break
     frame = pd.DataFrame(scores[:repetitions])
@@ -148,16 +148,6 @@ def _score_setting(setting: Setting, *, repetitions: int, method: Method, seed: 
     row["false_supported"] = float((outcome[~true] == "supported").mean())
     row["false_refuted"] = float((outcome[true] == "refuted").mean())
     return row
-
-
-def _score_population(setting: Setting, method: Method, seed: int) -> list[dict[str, Any]]:
-    fitted = _fit(setting, method, seed)
-    answers = fitted.population.metadata.get("truth", {}).get("regimes", {})
-    optima = dict(zip((r.label for r in fitted.fitted), fitted.optimum_draws, strict=True))
-    return [
-        _score_regime(answers.get(label), optima.get(label), outcome)
-        for label, outcome in Analysis(fitted).outcomes.items()
-    ]
 
 
 def _fit(setting: Setting, method: Method, seed: int) -> Fit:

@@ -62,9 +62,8 @@ def _families(target: float, n: int, rng: np.random.Generator) -> Rows:
     """Draw families of four networks of nearly the same costs, whose levels differ by anything."""
     family = rng.integers(0, max(n // 4, 2), n)
     macs, _ = _costs(target, int(family.max()) + 1, rng)
-    log_mcb = 2.0 * SPREAD * rng.uniform(-1.0, 1.0, macs.size)[family] + 0.02 * SPREAD * rng.standard_normal(
-        n
-    )
+    centre = 2.0 * SPREAD * rng.uniform(-1.0, 1.0, macs.size)
+    log_mcb = centre[family] + 0.02 * SPREAD * rng.standard_normal(n)
     return macs[family], log_mcb, rng.normal(0.0, 2.0 * NOISE, macs.size)[family]
 
 
@@ -103,13 +102,8 @@ def simulate_null(name: str, n: int, seed: int) -> tuple[Population, dict[float,
     macs, log_mcb, drop = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     params = macs / np.exp(log_mcb)
     noisy = drop + (0.8 if wide else NOISE) * rng.standard_normal(drop.size)
-    table = pd.DataFrame(
-        {
-            "macs": np.rint(macs * ORIGINAL.macs).astype(np.int64),
-            "params": np.rint(params * ORIGINAL.params).astype(np.int64),
-            "accuracy": ORIGINAL.accuracy - noisy,
-        }
-    )
+    columns = {"macs": np.rint(macs * ORIGINAL.macs), "params": np.rint(params * ORIGINAL.params)}
+    table = pd.DataFrame(columns).astype(np.int64).assign(accuracy=ORIGINAL.accuracy - noisy)
     kept = table[(table["params"] <= ORIGINAL.params) & table["accuracy"].between(0.0, 100.0)]
     regimes = {WIDE: 0.5} if wide else dict.fromkeys(REGIMES, HALF_WIDTH + 1e-6)
     return Population.from_frame(kept.reset_index(drop=True), original=ORIGINAL), regimes

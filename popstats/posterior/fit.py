@@ -165,8 +165,6 @@ def _frozen(
     try:
         if isinstance(regimes, Mapping):
             return {float(centre): float(half) for centre, half in regimes.items()}
-        if isinstance(regimes, str):
-            return (float(regimes),)
         return tuple(float(r) for r in np.atleast_1d(np.asarray(regimes, dtype=np.float64)))
     except (TypeError, ValueError) as error:
         raise FitError(
@@ -366,17 +364,14 @@ class Fit(FittedCurves):
         return cls(**read_parts(Path(path)))
 
     def __repr__(self) -> str:
-        checks = self.convergence
-        held = (
-            "" if len(self.fitted) == len(self.regimes) else f" for the {len(self.fitted)} that were fitted"
-        )
         if not self.fitted:
             state = "nothing was fitted: fit.optima() gives each regime's reason"
-        elif checks.ok:
-            far = place([r for f in self.extrapolated for r in f.regimes]) if self.extrapolated else ""
-            state = f"diagnostics ok{held}{f'; drops extrapolated {far}' if far else ''}"
+        elif not self.convergence.ok:
+            state = f"REJECTED by its diagnostics: {self.convergence.sentence}"
         else:
-            state = f"REJECTED by its diagnostics: {checks.sentence}"
+            far = [r for f in self.extrapolated for r in f.regimes]
+            held = f" for the {len(self.fitted)} that were fitted" * (len(self.fitted) < len(self.regimes))
+            state = f"diagnostics ok{held}{f'; drops extrapolated {place(far)}' if far else ''}"
         return (
             f"<Fit of {self.population.name!r}: {len(self.fitted)} of {len(self.regimes)} regimes on the "
             f"{self.regime_axis} axis, {sum(r.n for r in self.fitted):,} trainings, method {self.settings.method}, "

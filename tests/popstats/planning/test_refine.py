@@ -205,7 +205,7 @@ def test_it_displays_itself(chain: Fit) -> None:
     space = popstats.refine(chain, 0.8, by="widths")
     assert isinstance(space, popstats.RefinedSpace)
     assert "90 % interval" in repr(space)
-    assert "<table>" in space._repr_html_()
+    assert "<table" in space._repr_html_()
 
 
 def test_bands_that_keep_everything_promise_nothing(by_mcb: Fit) -> None:
