@@ -203,9 +203,8 @@ def _recommend(options: argparse.Namespace) -> int:
     if (path := options.candidates) and not path.is_file():
         raise PopstatsError(f"--candidates: no such file: {path}")
     candidates = read_table(path)[0] if path else None
-    recipe = recommend(
-        population, options.reduction, drop=options.drop, axis=options.axis, candidates=candidates
-    )
+    asked_for = {"drop": options.drop, "axis": options.axis}
+    recipe = recommend(population, options.reduction, **asked_for, candidates=candidates)
     if options.output:
         (recipe.to_toml if options.output.suffix == ".toml" else recipe.to_json)(options.output)
     table = recipe.frame.set_index("name").T.to_string(float_format=lambda v: f"{v:.6g}")
@@ -370,9 +369,8 @@ def _fitted(options: argparse.Namespace, source: str) -> Fit:
             refuse_ignored(options, idle, f"{source} {_SAVED}")
         return Fit.load(source)
     # What is not given is left to popstats.fit, whose defaults the options' help repeats.
-    settings: dict[str, Any] = {
-        name: value for name in FIT_OPTIONS if (value := getattr(options, name)) is not None
-    }
+    given = {name: getattr(options, name) for name in FIT_OPTIONS}
+    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     axis, seed = settings.pop("axis", None), settings.pop("seed", 0)
     progress = False if options.json else None
     return fit(_population(options, source), axis, progress=progress, random_seed=seed, **settings)

@@ -118,9 +118,7 @@ _FIT: Options = {
     "--seed": _option("same seed, same draws (default: 0)", type=_seed),
 }
 #: Options that say how a table is read, and how it is fitted; a saved fit has its own answers to all of them.
-TABLE_OPTIONS, FIT_OPTIONS = (
-    tuple(flag[2:].replace("-", "_") for flag in options) for options in (_TABLE, _FIT)
-)
+TABLE_OPTIONS, FIT_OPTIONS = (tuple(f[2:].replace("-", "_") for f in held) for held in (_TABLE, _FIT))
 
 
 @dataclass(frozen=True)
@@ -171,9 +169,7 @@ _USAGES: Mapping[str, _Usage] = {
         "  M1   mCB explains something that the layers' widths do not; read it beside C3a",
         {
             **_A_FIT,
-            "--threshold": _repeated(
-                "another threshold, e.g. rise=0.2; a wrong name lists them", "NAME=VALUE"
-            ),
+            "--threshold": _repeated("a threshold, e.g. rise=0.2; a wrong name lists them", "NAME=VALUE"),
         },
         _FITS,
     ),

@@ -69,9 +69,8 @@ class Draws:
         """Join independent draws of regimes, hyperparameters (S,) and coefficients (S, p) each, S split over the chains."""
         if not regimes:
             none = np.zeros((chains, 0, 0))
-            return cls(
-                none, none, none, none, np.zeros((chains, 0, 0, COLUMNS)), edge_probability=np.zeros(0)
-            )
+            beta = np.zeros((chains, 0, 0, COLUMNS))
+            return cls(none, none, none, none, beta, edge_probability=np.zeros(0))
         hyper = (np.stack(values, axis=1) for values in zip(*(h[:4] for h, _ in regimes), strict=True))
         coefficients = np.stack([c for _, c in regimes], axis=1)
         length_scale, amplitude, noise, share, beta = (
@@ -143,9 +142,8 @@ def check_draws(
     """Check draws of the hyperparameters and of the outcomes that verdicts are read off."""
     # outcomes (chains, draws, K)
     if draws.edge_probability is not None:
-        table = pd.DataFrame(
-            {"regime": [r.label for r in regimes], "edge_probability": draws.edge_probability}
-        )
+        labels = [r.label for r in regimes]
+        table = pd.DataFrame({"regime": labels, "edge_probability": draws.edge_probability})
         cut = table[table["edge_probability"] > MAXIMUM_EDGE]
         found = (
             Finding("grid edge", (str(r.regime),), {"share": float(r.edge_probability)})  # type: ignore[arg-type]

@@ -53,9 +53,8 @@ def _draw_regime(
     """Return hyperparameters, the seed share that of the smooth fit, and coefficients of the smooth basis."""
     share = draw_regime(design, priors, size, rng).seed_share.ravel()
     shapes = _shapes(curve, design.fixed)
-    log_weight, means, roots, misfit, freedom = _least_squares(
-        design, shapes, np.median(share, keepdims=True)
-    )
+    middle = np.median(share, keepdims=True)
+    log_weight, means, roots, misfit, freedom = _least_squares(design, shapes, middle)
     weight = np.exp(log_weight - log_weight.max())
     picked = rng.choice(weight.size, size=size, p=weight / weight.sum())
     noise = np.sqrt(misfit[picked] / rng.chisquare(freedom, size))

@@ -123,9 +123,8 @@ def _sums(designs: Sequence[RegimeDesign]) -> dict[str, Any]:
     def padded(values: FloatArray, fill: float = 0.0) -> FloatArray:
         return np.concatenate([values, np.full((strata - len(values), *values.shape[1:]), fill)])
 
-    sums = {
-        name: np.stack([padded(getattr(d, name)) for d in designs]) for name in ("count", "xx", "xy", "yy")
-    }
+    names = ("count", "xx", "xy", "yy")
+    sums = {name: np.stack([padded(getattr(d, name)) for d in designs]) for name in names}
     return sums | {"replicates": np.stack([padded(d.replicates, 1.0) for d in designs])}
 
 

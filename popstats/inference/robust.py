@@ -117,9 +117,8 @@ def _curve_scales(
     amplitude = priors.amplitude[0] * np.exp(priors.amplitude[1] * y)
     log_variance = log_basis_variance(length_scale)
     squares = curve**2 @ np.exp(-log_variance).T
-    log_weight = -0.5 * (
-        squares[:, :, None] / amplitude**2 + log_variance.sum(axis=1)[:, None] + x[:, None] ** 2 + y**2
-    )
+    log_weight = squares[:, :, None] / amplitude**2 + log_variance.sum(axis=1)[:, None]
+    log_weight = -0.5 * (log_weight + x[:, None] ** 2 + y**2)
     log_weight -= BASIS_SIZE * np.log(amplitude)
     # The largest of the weights after standard Gumbel noise is a draw.
     cell = (log_weight + rng.gumbel(size=log_weight.shape)).reshape(len(curve), -1).argmax(axis=1)
@@ -150,9 +149,8 @@ class _Posterior:
         weight = relative**-2.0
         for _ in range(_ROUNDS if noise == "student" else 0):
             squares = (whitened * weight[:, None]).T @ whitened / hyper.noise**2 + np.eye(precision.size)
-            e = rows.drop - whitened @ np.linalg.solve(
-                squares, whitened.T @ (weight * rows.drop) / hyper.noise**2
-            )
+            products = whitened.T @ (weight * rows.drop) / hyper.noise**2
+            e = rows.drop - whitened @ np.linalg.solve(squares, products)
             spread = max(np.median(np.abs(e) / relative) / _NORMAL_MEDIAN, 0.01 * hyper.noise[0])
             weight = (_FREEDOM + 1.0) / (_FREEDOM * relative**2 + (e / spread) ** 2)
         values, vectors = np.linalg.eigh((whitened * weight[:, None]).T @ whitened)
@@ -184,9 +182,8 @@ class _Posterior:
         shape, odds = np.exp(log_shape), 1.0 / (1.0 + np.exp(-b))
         shift = shape if self.noise == "exgaussian" else 0.0
         e = self.drop - self.columns @ curve + shift
-        rows, by_e, by_noise, by_shape = log_density_slopes(
-            self.noise, e, np.exp(log_noise) * self.relative, shape
-        )
+        scale = np.exp(log_noise) * self.relative
+        rows, by_e, by_noise, by_shape = log_density_slopes(self.noise, e, scale, shape)
         away = (log_noise - common) / self.own
         to_noise = by_noise.sum(axis=0) - away / self.own
         to_shape = (by_shape + by_e * shift).sum(axis=0)

@@ -138,9 +138,8 @@ class RefinedSpace:
 
     def _repr_html_(self) -> str:
         kept = {g: f"{100 * low:.1f} to {100 * high:.1f} %" for g, (low, high) in self.widths.items()}
-        table = (
-            pd.DataFrame(kept.items(), columns=["group", "width kept"]).to_html(index=False) if kept else ""
-        )
+        frame = pd.DataFrame(kept.items(), columns=["group", "width kept"])
+        table = frame.to_html(index=False) if kept else ""
         return f"<p>{html.escape(self._words())}</p>{table}"
 
 
@@ -233,9 +232,8 @@ def _by_mcb(analysis: Analysis, posterior: RegimePosterior) -> RefinedSpace:
         std = float(spread[even].min()), float(spread[even].max())
         expected = np.interp(log_mcb, posterior.grid, np.median(posterior.drop, axis=0))
         usual = inside if inside.sum() >= _LEAST_INSIDE else near
-        gain = gain + _std_gain(
-            spread, recipes["drop"].to_numpy() - expected, near, usual, even, gain.size, rng
-        )
+        rest = recipes["drop"].to_numpy() - expected
+        gain = gain + _std_gain(spread, rest, near, usual, even, gain.size, rng)
         inside = inside & even
     mcb = float(np.exp(low)), float(np.exp(high))
     notes = [sentence(posterior.one_sided)] if posterior.one_sided else []

@@ -149,9 +149,8 @@ def read_table(
     if ending in (".csv", ".tsv", ".txt"):
         frame = read_delimited(content, path.name, [columns.get(name, name) for name in _TEXTS], numbers)
     else:
-        frame = _with_numbers(
-            _spreadsheet(path, content) if ending == ".xlsx" else _json(path, content), numbers, path
-        )
+        found = _spreadsheet(path, content) if ending == ".xlsx" else _json(path, content)
+        frame = _with_numbers(found, numbers, path)
     lists = [name for name in (columns.get(name, name) for name in _LISTS) if name in frame]
     return frame.assign(**{name: _parse_lists(frame[name], path) for name in lists}), {}
 
@@ -167,9 +166,8 @@ def _unpacked(path: Path) -> tuple[str, bytes]:
             name, content = name.removesuffix(packed), _UNPACK[packed](content)
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
         raise PopulationError(f"{path}: cannot be read ({error}); is the file complete?") from error
-    ending = {".pq": ".parquet", ".arrow": ".feather", ".ndjson": ".jsonl"}.get(
-        Path(name).suffix, Path(name).suffix
-    )
+    ending = Path(name).suffix
+    ending = {".pq": ".parquet", ".arrow": ".feather", ".ndjson": ".jsonl"}.get(ending, ending)
     if ending not in ENDINGS:
         endings = f"{', '.join(ENDINGS)}, or these packed ({', '.join([*_UNPACK, '.zip'])})"
         expected = f"{path}: expected a run folder, or a file that ends in {endings}"

@@ -224,9 +224,7 @@ class Population:
         named = done["population"].dropna().tolist() if "population" in done else []
         return cls(
             name=name or str([*named, "population"][0]),
-            original=Original(
-                *(done[f"original_{n}"].iloc[0].item() for n in ("macs", "params", "accuracy"))
-            ),
+            original=Original(*(done[f"original_{f.name}"].iloc[0].item() for f in fields(Original))),
             table=done,
             failed=table[failed].reset_index(drop=True),
             metadata=metadata,

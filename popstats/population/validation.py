@@ -123,9 +123,8 @@ def plain_columns(frame: pd.DataFrame, mapped: Iterable[str] = ()) -> pd.DataFra
     levels = [name for name in frame.index.names if name is not None and name not in frame.columns]
     frame = (frame.reset_index(level=levels) if levels else frame).reset_index(drop=True)
     kept = set(mapped)
-    return frame.rename(
-        columns=lambda name: name.strip() if isinstance(name, str) and name not in kept else name
-    )
+    loose = {name: name.strip() for name in frame.columns if isinstance(name, str) and name not in kept}
+    return frame.rename(columns=loose)
 
 
 def unboxed(frame: pd.DataFrame) -> pd.DataFrame:
@@ -209,9 +208,7 @@ def _has_needed(frame: pd.DataFrame, where: str, own: Iterable[Hashable]) -> Non
     remedies, options = [], []
     if others:
         yours = {name: _likely(name, own) for name in others}
-        remedies.append(
-            "map them with columns={" + ", ".join(f"{n!r}: {c!r}" for n, c in yours.items()) + "}"
-        )
+        remedies.append(f"map them with columns={yours!r}")
         options.append("map them with " + " ".join(f"--column {n}={c}" for n, c in yours.items()))
     if originals:
         remedies.append("pass original=popstats.Original(macs=..., params=..., accuracy=...)")

@@ -123,9 +123,8 @@ def _named(first: Fit | Mapping[str, Fit], second: Fit | None) -> dict[str, Fit]
     if isinstance(first, Mapping):
         fits = dict(first)
     elif isinstance(second, Fit):
-        pairs = (
-            (getattr(first.settings, n), getattr(second.settings, n)) for n in ("curve", "noise", "method")
-        )
+        a, b = vars(first.settings), vars(second.settings)
+        pairs = ((a[name], b[name]) for name in ("curve", "noise", "method"))
         names = next((pair for pair in pairs if pair[0] != pair[1]), ("first", "second"))
         fits = dict(zip(names, (first, second), strict=True))
     else:
@@ -142,9 +141,8 @@ def _require_same_recipes(
     a: str, b: str, fits: dict[str, Fit], rows: dict[str, tuple[RegimeRows, ...]]
 ) -> None:
     remedy = "Compare fits of one population, with the same regimes"
-    first, second = (
-        f"{fits[n].regime_axis} {', '.join(r.regime.label for r in rows[n]) or 'none'}" for n in (a, b)
-    )
+    labels = {n: ", ".join(r.regime.label for r in rows[n]) or "none" for n in (a, b)}
+    first, second = (f"{fits[n].regime_axis} {labels[n]}" for n in (a, b))
     if first != second:
         raise FitError(
             f"compare: fits {a!r} and {b!r} have different regimes: {first} against {second}. {remedy}"

@@ -101,9 +101,7 @@ class FittedCurves:
     @cached_property
     def grid(self) -> FloatArray:
         """Values of log mCB over each fitted regime's observed range, shape (K, GRID_SIZE)."""
-        return np.array([r.curve_scale.grid(GRID_SIZE) for r in self.fitted]).reshape(
-            len(self.fitted), GRID_SIZE
-        )
+        return np.array([r.curve_scale.grid(GRID_SIZE) for r in self.fitted]).reshape(-1, GRID_SIZE)
 
     @cached_property
     def expected_drop(self) -> FloatArray:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,7 +40,8 @@ APART = 2.0
 #: Columns of `LimitLaw.left_out`.
 LEFT_OUT = ["regime", "limit", "predicted", "predicted_lower", "predicted_upper", "surprise", "beyond"]
 #: Values of a shape that are tried.
-_GRID = 40
+_shapes = partial(np.geomspace, num=40)
+
 #: Draws that enter.
 _DRAWS = 1000
 
@@ -57,17 +58,13 @@ class _Law:
 
 #: By name; r is the remaining cost over the original's.
 LAWS: Mapping[str, _Law] = {
-    "power law": _Law(
-        "a + b r^-c", lambda r, c: [(r**-c - 1.0) / c], lambda r: np.geomspace(0.05, 4.0, _GRID), 3
-    ),
-    "exponential": _Law(
-        "a + b exp(-c r)", lambda r, c: [np.exp(-c * r)], lambda r: np.geomspace(0.3, 60.0, _GRID), 3
-    ),
+    "power law": _Law("a + b r^-c", lambda r, c: [(r**-c - 1.0) / c], lambda r: _shapes(0.05, 4.0), 3),
+    "exponential": _Law("a + b exp(-c r)", lambda r, c: [np.exp(-c * r)], lambda r: _shapes(0.3, 60.0), 3),
     "logarithm": _Law("a - b log r", lambda r, c: [-np.log(r) * c], lambda r: np.ones(1), 2),
     "broken line": _Law(
         "a - b log r + c max(log k - log r, 0)",
         lambda r, k: [-np.log(r) * np.ones_like(k), np.maximum(np.log(k) - np.log(r), 0.0)],
-        lambda r: np.geomspace(r[1], r[-2], _GRID),
+        lambda r: _shapes(r[1], r[-2]),
         4,
     ),
 }

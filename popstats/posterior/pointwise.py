@@ -54,9 +54,8 @@ def thinned(fit: FittedCurves, most: int) -> npt.NDArray[np.intp]:
 
 def sample_of(fit: FittedCurves, k: int, picked: npt.NDArray[np.intp]) -> RegimeSample:
     """Return the draws at `picked` of the k-th fitted regime."""
-    return RegimeSample(
-        fit.settings.noise, fit.draws.hyper(k, picked), fit.draws.flat_coefficients[picked, k]
-    )
+    draws = fit.draws
+    return RegimeSample(fit.settings.noise, draws.hyper(k, picked), draws.flat_coefficients[picked, k])
 
 
 def total_density(rows: RegimeRows, sample: RegimeSample) -> FloatArray:

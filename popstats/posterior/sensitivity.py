@@ -115,9 +115,8 @@ def _measure(values: FloatArray, prior: list[FloatArray], data: list[FloatArray]
         float(array_stats.power_scale_sense(values[None], low[None], high[None], *POWERS))
         for low, high in (prior, data)
     )
-    low, high = (
-        np.interp([TAIL, 0.5, 1.0 - TAIL], np.cumsum(w[order]) - 0.5 * w[order], values[order]) for w in prior
-    )
+    sums = (np.cumsum(w[order]) - 0.5 * w[order] for w in prior)
+    low, high = (np.interp([TAIL, 0.5, 1.0 - TAIL], share, values[order]) for share in sums)
     change = (high - low) / spread
     leans = by_prior >= THRESHOLD and float(np.abs(change).max()) >= MATTERS
     conflict = "prior-data conflict" if by_data >= THRESHOLD else "weak data"
