@@ -350,9 +350,7 @@ def _original(options: argparse.Namespace) -> Any:
     if len(absent) == len(given):
         return None
     if absent:
-        raise PopstatsError(
-            f"expected all three numbers of the original network; missing: {', '.join(absent)}"
-        )
+        raise PopstatsError(f"expected all three numbers of the original; missing: {', '.join(absent)}")
     return Original(**given)
 
 

@@ -8,7 +8,6 @@ of every later step independent of the number of rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -20,7 +19,7 @@ from popstats.arrays import FloatArray, IntArray
 from popstats.findings import Finding, Kind, Value
 from popstats.inference.model import COLUMNS, FIXED_TERMS, KEPT_RANGE, CurveScale, design_matrix
 from popstats.population.recipes import Recipes, prepared_recipes
-from popstats.population.regimes import Axis, Regimes, log_cost_offset
+from popstats.population.regimes import Axis, Given, Regimes, log_cost_offset
 from popstats.population.table import Population
 
 #: Fewer recipes than this and a regime is not fitted: three fixed terms and a curve would have
@@ -110,9 +109,7 @@ class PreparedPopulation:
     regimes: tuple[RegimeDesign, ...]  # Every recipe with the same weight.
 
 
-def prepare_population(
-    population: Population, axis: Axis, regimes: Sequence[float] | Mapping[float, float] | None = None
-) -> PreparedPopulation:
+def prepare_population(population: Population, axis: Axis, regimes: Given = None) -> PreparedPopulation:
     """Go through the rows of a population, the first time that these regimes are used."""
     recipes = prepared_recipes(population, axis, regimes)
     # The recipes are one object per axis and regimes, and the population keeps them.

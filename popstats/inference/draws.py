@@ -136,13 +136,11 @@ class Convergence:
         return f"<p>{html.escape(repr(self)[1:-1])}</p>{table}"
 
 
-def check_draws(
-    draws: Draws, regimes: Sequence[RegimeDesign], outcomes: dict[str, FloatArray]
-) -> Convergence:
+def check_draws(draws: Draws, fitted: Sequence[RegimeDesign], outcomes: dict[str, FloatArray]) -> Convergence:
     """Check draws of the hyperparameters and of the outcomes that verdicts are read off."""
     # outcomes (chains, draws, K)
     if draws.edge_probability is not None:
-        labels = [r.label for r in regimes]
+        labels = [r.label for r in fitted]
         table = pd.DataFrame({"regime": labels, "edge_probability": draws.edge_probability})
         cut = table[table["edge_probability"] > MAXIMUM_EDGE]
         found = (
@@ -151,7 +149,7 @@ def check_draws(
         )
         return Convergence(tuple(found), table)
     parameters = {name: getattr(draws, name) for name in ("length_scale", "amplitude", "noise")}
-    table = _diagnose(parameters | outcomes, regimes)
+    table = _diagnose(parameters | outcomes, fitted)
     return Convergence(tuple(_failures(draws, table)), table)
 
 

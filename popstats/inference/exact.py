@@ -114,7 +114,7 @@ class RegimeGrid:
         noise = np.exp(log_noise.ravel()[cells])
         self.design, self.weight = design, weight[cells]
         self.hyper = Hyper(lengths[length], _RATIOS[ratio] * noise, noise, shares[share])
-        self.place = np.array(priors.standardised(*self.hyper[:3]))
+        self.place = np.array(priors.standardised(self.hyper))
         # Of the largest amplitude; the lengths end where their prior does.
         self.at_edge = ratio == _RATIOS.size - 1
 
@@ -235,7 +235,7 @@ def _tabulate(
     log_weight = -freedom * log_noise - 0.5 * misfit[..., None] * np.exp(-2.0 * log_noise)
     log_weight += share_prior[:, None, None, None] - 0.5 * determinant[..., None]
     noise = np.exp(log_noise)
-    for x in priors.standardised(lengths[:, None, None], _RATIOS[:, None] * noise, noise):
+    for x in priors.standardised(Hyper(lengths[:, None, None], _RATIOS[:, None] * noise, noise, shares)):
         log_weight -= 0.5 * x**2
     return log_weight, log_noise
 

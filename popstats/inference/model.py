@@ -223,17 +223,15 @@ class Settings:
             "method": ("exact", "nuts") if self.noise == "normal" else ("hmc",),
         }
         for name, choices in legal.items():
-            if getattr(self, name) not in choices:
-                raise FitError(
-                    f"{name}: expected {' or '.join(map(repr, choices))}, got {getattr(self, name)!r}"
-                )
+            if (got := getattr(self, name)) not in choices:
+                raise FitError(f"{name}: expected {' or '.join(map(repr, choices))}, got {got!r}")
         if self.noise != "normal" and self.curve in PARAMETRIC:
             raise FitError(
                 f"curve={self.curve!r} has normal noise only, got noise={self.noise!r}: use curve='smooth' with it"
             )
         for name in ("draws", "tune"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise FitError(f"{name}: expected a positive whole number, got {getattr(self, name)!r}")
+            if not isinstance(got := getattr(self, name), int) or got < 1:
+                raise FitError(f"{name}: expected a positive whole number, got {got!r}")
         require_seed(self.random_seed, "fit", "random_seed")
 
 
@@ -284,17 +282,15 @@ class Priors:
         if self.pooling >= 1.0:
             raise FitError(f"priors: pooling is a share, expected a value in (0, 1), got {self.pooling!r}")
 
-    def standardised(
-        self, length_scale: FloatArray, amplitude: FloatArray, noise: FloatArray
-    ) -> list[FloatArray]:
+    def standardised(self, hyper: Hyper) -> list[FloatArray]:
         """Return the logs of length scale, amplitude and noise in prior standard deviations from their medians."""
-        pairs = (length_scale, self.length_scale), (amplitude, self.amplitude), (noise, self.noise)
+        pairs = zip(hyper[:3], (self.length_scale, self.amplitude, self.noise), strict=True)
         return [(np.log(value) - np.log(median)) / spread for value, (median, spread) in pairs]
 
     def log_density(self, hyper: Hyper) -> FloatArray:
         """Return the joint log density of regimes' length scales, amplitudes and noises, (..., K) -> (...)."""
         # Up to a constant; the common value of each, which makes the regimes correlated by `pooling`, is integrated out.
-        x = np.array(self.standardised(hyper.length_scale, hyper.amplitude, hyper.noise))
+        x = np.array(self.standardised(hyper))
         rest = 1.0 - self.pooling
         common = self.pooling / (rest + self.pooling * x.shape[-1])
         quadratic = (x**2).sum(axis=-1) - common * x.sum(axis=-1) ** 2

@@ -11,6 +11,7 @@ because the textbook forms overflow where tau is small:
 from __future__ import annotations
 
 import numpy as np
+from numpy.random import Generator
 from scipy import special
 
 from popstats.arrays import FloatArray
@@ -68,9 +69,7 @@ def distribution(noise: str, e: FloatArray, scale: FloatArray, shape: FloatArray
     return np.asarray(np.clip(special.ndtr(z) - tail, 0.0, 1.0))
 
 
-def draw_noise(
-    noise: str, scale: FloatArray, shape: FloatArray | None, rng: np.random.Generator
-) -> FloatArray:
+def draw_noise(noise: str, scale: FloatArray, shape: FloatArray | None, rng: Generator) -> FloatArray:
     """Draw residuals, one per value of `scale`."""
     normal = rng.standard_normal(scale.shape)
     if noise == "normal" or shape is None:

@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.random import Generator
 
 from popstats.arrays import FloatArray
 from popstats.inference.data import RegimeRows
@@ -108,9 +109,7 @@ def sample_rows(
     )
 
 
-def _curve_scales(
-    curve: FloatArray, priors: Priors, rng: np.random.Generator
-) -> tuple[FloatArray, FloatArray]:
+def _curve_scales(curve: FloatArray, priors: Priors, rng: Generator) -> tuple[FloatArray, FloatArray]:
     """Draw length scale and amplitude given each draw of a curve's coefficients (S, m), on a grid: one Gibbs step."""
     x, y = np.linspace(-2.4, 2.4, 16), np.linspace(-3.0, 3.0, 48)
     length_scale = priors.length_scale[0] * np.exp(priors.length_scale[1] * x)
@@ -207,7 +206,7 @@ class _Posterior:
 class _Walker:
     """The chains of one regime, side by side."""
 
-    def __init__(self, target: _Posterior, noise: FloatArray, rng: np.random.Generator) -> None:
+    def __init__(self, target: _Posterior, noise: FloatArray, rng: Generator) -> None:
         self.target, self.rng = target, rng
         size = target.values.size
         self.root = np.diag([*np.ones(size), _APART, _APART])
@@ -263,7 +262,7 @@ class _Walker:
         self.mean_step *= (self.step / self.mean_step) ** (m**-0.75)
 
 
-def _draw_common(walkers: Sequence[_Walker], priors: Priors, rng: np.random.Generator) -> FloatArray:
+def _draw_common(walkers: Sequence[_Walker], priors: Priors, rng: Generator) -> FloatArray:
     """Draw the value common to the regimes' log noises given them, (C,)."""
     (median, spread), pooling = priors.noise, priors.pooling
     own, shared = 1.0 / (spread**2 * (1.0 - pooling)), 1.0 / (spread**2 * pooling)

@@ -55,13 +55,12 @@ class SpreadChange:
         return np.asarray(np.exp(-2.0 * self.slope * unit))
 
 
-def estimate_spread_change(
-    recipes: pd.DataFrame, regime: RegimeDesign, coefficients: FloatArray
-) -> SpreadChange:
+def estimate_spread_change(recipes: pd.DataFrame, regime: RegimeDesign, beta: FloatArray) -> SpreadChange:
     """Regress the log squared residuals of a regime's recipes on u (Harvey 1976, doi:10.2307/1913974)."""
-    # coefficients (p,)
+    # beta (p,): the coefficients of the curve
+
     rows = regime_rows(recipes, regime)
-    residual = rows.drop - np.einsum("ij,j", rows.design, coefficients)
+    residual = rows.drop - np.einsum("ij,j", rows.design, beta)
     squared = np.log(np.maximum(residual**2, _SMALLEST**2)) - _LOG_CHI2_MEAN
     u = rows.unit - rows.unit.mean()
     total = float((u**2).sum())

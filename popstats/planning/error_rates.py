@@ -161,18 +161,16 @@ def _fit(setting: Setting, method: Method, seed: int) -> Fit:
     return fit(population, regimes=half_widths, method=method, random_seed=seed, draws=draws)
 
 
-def _score_regime(
-    answer: dict[str, Any] | None, optimum: OptimumDraws | None, outcome: str
-) -> dict[str, Any]:
+def _score_regime(truth: dict[str, Any] | None, optimum: OptimumDraws | None, outcome: str) -> dict[str, Any]:
     """Score a regime against the true answer; None: it has no optimum."""
-    rise = min(answer["rise_lower"], answer["rise_upper"]) if answer else 0.0
-    claim = bool(answer and answer["interior"] and rise > Thresholds().rise)
+    rise = min(truth["rise_lower"], truth["rise_upper"]) if truth else 0.0
+    claim = bool(truth and truth["interior"] and rise > Thresholds().rise)
     covered: dict[str, Any] = dict.fromkeys(SCORED, np.nan)
     # Where the truth is flat, an optimum is a convention (the first grid point), not something to cover.
-    if claim and answer and optimum:
+    if claim and truth and optimum:
         logs = (optimum.log_mcb, optimum.near_lower, optimum.near_upper)
         ends = (interval(draws) for draws in (*map(np.exp, logs), optimum.limit))
-        covered = {name: low <= answer[name] <= high for name, (low, high) in zip(SCORED, ends, strict=True)}
+        covered = {name: low <= truth[name] <= high for name, (low, high) in zip(SCORED, ends, strict=True)}
         if optimum.near.height != NEAR_OPTIMAL_POINTS:
             # The true ends are those at the usual height.
             covered |= {"near_lower": np.nan, "near_upper": np.nan}

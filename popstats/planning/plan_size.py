@@ -146,9 +146,7 @@ def plan_size(
         scenario = guessed_scenario(POPULATIONS, noise or GUESSED_NOISE, rise or GUESSED_RISE, share)
         return _plan(scenario, Priors(), sizes, width, seed, "")
     if noise is not None or rise is not None:
-        raise FitError(
-            "plan_size: expected a pilot or a guess (noise, rise), got both; leave noise and rise out"
-        )
+        raise FitError("plan_size: expected a pilot or a guess (noise, rise), got both; leave the guess out")
     if not pilot.fitted:
         raise FitError("plan_size: the pilot has no fitted regime; plan from a guess (noise, rise) instead")
     widest = int(np.argmax([max(_widths(optimum)) for optimum in pilot.optimum_draws]))

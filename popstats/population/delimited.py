@@ -98,16 +98,14 @@ def _header(stream: io.StringIO) -> tuple[list[str], str, int]:
     return (words, r"\s+", lines) if len(words) > 1 else (names, best, lines)
 
 
-def _parsed(
-    rows: str, separator: str, names: Sequence[str], texts: Sequence[int], where: str
-) -> pd.DataFrame:
+def _parsed(rows: str, sep: str, names: Sequence[str], texts: Sequence[int], where: str) -> pd.DataFrame:
     """Return the rows under the numbers of their columns, those in `texts` as text."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
             return pd.read_csv(
                 io.StringIO(rows),
-                sep=separator,
+                sep=sep,
                 header=None,
                 names=range(len(names)),
                 index_col=False,  # else rows longer than the header would give their first values to the index

@@ -18,6 +18,9 @@ from popstats.arrays import FloatArray
 from popstats.errors import PopulationError
 
 Axis = Literal["macs", "params"]
+#: Regimes as a user gives them: centres (fractions removed), or centre -> half-width; None: the plan's, or cells.
+Given = Sequence[float] | Mapping[float, float] | None
+
 
 #: Default width of a parameter bucket, as a fraction of the original's parameters.
 BUCKET_WIDTH = 0.02
@@ -110,9 +113,7 @@ def regime_label(target: float) -> str:
     return f"{target:.{decimals}f}"
 
 
-def assign_regimes(
-    frame: pd.DataFrame, axis: Axis, regimes: Sequence[float] | Mapping[float, float] | None = None
-) -> Regimes:
+def assign_regimes(frame: pd.DataFrame, axis: Axis, regimes: Given = None) -> Regimes:
     """Assign each row to a pruning regime: the given ones, else the plan's, else cells that are equal in log cost."""
     # regimes: centres, half-widths being half the distance to the nearest neighbour, at most 0.05; or {centre: half-width}
     if axis not in ("macs", "params"):

@@ -78,9 +78,7 @@ class Original:
                 f"original: expected positive macs and params, got macs={self.macs:,.10g}, params={self.params:,.10g}"
             )
         if not 0.0 <= self.accuracy <= 100.0:
-            raise PopulationError(
-                f"original: expected an accuracy in percent (0 to 100), got {self.accuracy:.10g}"
-            )
+            raise PopulationError(f"original: expected an accuracy of 0 to 100 %, got {self.accuracy:.10g}")
         if self.accuracy <= 1.0:
             raise PopulationError(
                 f"original: accuracy {self.accuracy:.10g} looks like a fraction; popstats reads percent: multiply it by 100"
@@ -373,9 +371,7 @@ class Population:
         keep = np.ones(len(self.table), dtype=bool)
         for name, value in conditions.items():
             if name not in self.frame:
-                raise PopulationError(
-                    f"where: no column {name!r}; there are: {', '.join(self.frame.columns)}"
-                )
+                raise PopulationError(f"where: no column {name!r}; there are: {', '.join(self.frame)}")
             keep &= (self.frame[name] == value).to_numpy(dtype=bool, na_value=False)
             if not keep.any():
                 found = ", ".join(map(str, self.frame[name].dropna().unique()[:5]))

@@ -224,10 +224,8 @@ def _likely(name: str, own: Iterable[Hashable]) -> str:
 
 
 def _names_are_unique(frame: pd.DataFrame, where: str) -> None:
-    if frame.columns.nlevels > 1:
-        raise PopulationError(
-            f"{where} has column names of {frame.columns.nlevels} levels; popstats reads one"
-        )
+    if (levels := frame.columns.nlevels) > 1:
+        raise PopulationError(f"{where} has column names of {levels} levels; popstats reads one")
     if twice := frame.columns[frame.columns.duplicated()].tolist():
         raise PopulationError(f"{where} has more than one column named {twice}; rename or drop the others")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -91,7 +91,7 @@ def compare(first: Fit | Mapping[str, Fit], second: Fit | None = None) -> Compar
     (['quadratic', 'smooth'], True)
     """
     fits = _named(first, second)
-    rows = {name: fit.rows() for name, fit in fits.items()}
+    rows: dict[str, Sequence[RegimeRows]] = {name: fit.rows() for name, fit in fits.items()}
     for a, b in pairwise(fits):
         _require_same_recipes(a, b, fits, rows)
     for name, fit in fits.items():
@@ -138,15 +138,13 @@ def _named(first: Fit | Mapping[str, Fit], second: Fit | None) -> dict[str, Fit]
 
 
 def _require_same_recipes(
-    a: str, b: str, fits: dict[str, Fit], rows: dict[str, tuple[RegimeRows, ...]]
+    a: str, b: str, fits: dict[str, Fit], rows: dict[str, Sequence[RegimeRows]]
 ) -> None:
     remedy = "Compare fits of one population, with the same regimes"
     labels = {n: ", ".join(r.regime.label for r in rows[n]) or "none" for n in (a, b)}
     first, second = (f"{fits[n].regime_axis} {labels[n]}" for n in (a, b))
     if first != second:
-        raise FitError(
-            f"compare: fits {a!r} and {b!r} have different regimes: {first} against {second}. {remedy}"
-        )
+        raise FitError(f"compare: {a!r} and {b!r} have different regimes: {first} against {second}. {remedy}")
     if not rows[a]:
         raise FitError(f"compare: neither {a!r} nor {b!r} has a fitted regime")
     if other := next((p for p, q in zip(rows[a], rows[b], strict=True) if not _same(p, q)), None):
@@ -163,7 +161,7 @@ def _same(p: RegimeRows, q: RegimeRows) -> bool:
     return units and all(x.shape == y.shape and np.allclose(x, y) for x, y in pairs)
 
 
-def _leave_one_out(fit: Fit, rows: tuple[RegimeRows, ...]) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _leave_one_out(fit: Fit, rows: Sequence[RegimeRows]) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return log density, Pareto k and effective parameters of each recipe left out, (n,) each."""
     from arviz_stats.base import array_stats
 

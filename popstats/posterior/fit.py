@@ -23,7 +23,7 @@ from popstats.inference.model import CHAINS, LEAST_TUNE, NOISES, PARAMETRIC, Met
 from popstats.inference.parametric import flat_priors, sample_parametric
 from popstats.inference.spread import SpreadChange, weighted_regimes, weighted_rows
 from popstats.population.recipes import Recipes
-from popstats.population.regimes import Axis
+from popstats.population.regimes import Axis, Given
 from popstats.population.table import Population, require_population
 from popstats.posterior.curves import FittedCurves
 from popstats.words import place
@@ -157,9 +157,7 @@ def fit(
     return found
 
 
-def _frozen(
-    regimes: Sequence[float] | Mapping[float, float] | float | None,
-) -> tuple[float, ...] | dict[float, float] | None:
+def _frozen(regimes: Given | float) -> tuple[float, ...] | dict[float, float] | None:
     if regimes is None:
         return None
     try:
