@@ -129,12 +129,6 @@ class RegimeGrid:
         log_ratio = 0.5 * (self.place[:, None, :] ** 2 - away**2 / (1.0 - pooling))
         return np.asarray(np.exp(log_ratio) / np.sqrt(1.0 - pooling))
 
-    def log_evidence(self, ratio: FloatArray) -> FloatArray:
-        """Return the log probability of the regime's data at each triple of common values, (G, G, G)."""
-        pairs = (self.weight * ratio[0])[:, None, :] * ratio[1][None, :, :]
-        total = pairs.reshape(_NODES**2, -1) @ ratio[2].T
-        return np.asarray(np.log(np.maximum(total, 1e-300)).reshape((_NODES,) * 3))
-
     def choose(
         self, ratio: FloatArray, common: npt.NDArray[np.intp], rng: np.random.Generator
     ) -> npt.NDArray[np.intp]:
@@ -176,7 +170,10 @@ def _common_values(grids: Sequence[RegimeGrid], pooling: float) -> tuple[FloatAr
     nodes = np.tile(np.linspace(-_REACH, _REACH, _NODES), (3, 1))
     for _ in range(_ZOOMS):
         ratios = [grid.ratio(nodes, pooling) for grid in grids]
-        log_mass = np.sum([grid.log_evidence(r) for grid, r in zip(grids, ratios, strict=True)], axis=0)
+        log_mass = np.zeros((_NODES,) * 3)
+        for grid, ratio in zip(grids, ratios, strict=True):
+            pairs = ((grid.weight * ratio[0])[:, None, :] * ratio[1][None, :, :]).reshape(_NODES**2, -1)
+            log_mass += np.log(np.maximum(pairs @ ratio[2].T, 1e-300)).reshape(log_mass.shape)
         log_mass = log_mass - 0.5 * sum(n**2 for n in np.meshgrid(*nodes, indexing="ij"))
         mass = np.exp(log_mass - log_mass.max())
         mass /= mass.sum()

@@ -87,7 +87,8 @@ def sample_rows(
             if i in stages:
                 walker.adapt()
         if i >= tune and (i - tune) % thin == thin - 1:
-            positions.append(np.stack([w.target.untangled(w.position) for w in walkers]))
+            curves = (w.target.rotation @ w.target.curve(w.position)[0] for w in walkers)
+            positions.append([np.vstack([c, w.position[-2:]]) for c, w in zip(curves, walkers, strict=True)])
             diverging.append(np.any([w.diverged for w in walkers], axis=0))
     drawn = np.array(positions).transpose(3, 0, 1, 2)  # (chains, draws, K, p + 2)
     log_noise, log_shape = _scales(settings.noise, drawn[..., -2], drawn[..., -1])
@@ -160,12 +161,7 @@ class _Posterior:
         self.drop, self.relative = rows.drop[:, None], relative[:, None]
         self.own = priors.noise[1] * np.sqrt(1.0 - priors.pooling)
 
-    def untangled(self, position: FloatArray) -> FloatArray:
-        """Return coefficients, a and b at positions (p + 2, C)."""
-        curve = self._curve(position)[0]
-        return np.concatenate([self.rotation @ curve, position[-2:]])
-
-    def _curve(self, position: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def curve(self, position: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return the curve in rotated columns, its slopes by z and by a, (p, C) each."""
         z, precision = position[:-2], np.exp(-2.0 * position[-2])
         shrunk = 1.0 / (1.0 + self.values * precision)
@@ -176,7 +172,7 @@ class _Posterior:
     def slopes(self, position: FloatArray, common: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return value (C,) and gradient (p + 2, C) at positions (p + 2, C), given the common log noise (C,)."""
         a, b = position[-2:]
-        curve, by_z, by_a = self._curve(position)
+        curve, by_z, by_a = self.curve(position)
         log_noise, log_shape = _scales(self.noise, a, b)
         shape, odds = np.exp(log_shape), 1.0 / (1.0 + np.exp(-b))
         shift = shape if self.noise == "exgaussian" else 0.0

@@ -169,20 +169,16 @@ def _centre(log_cost: float) -> float:
 
 
 def _given(axis: Axis, reductions: FloatArray, regimes: Sequence[float] | Mapping[float, float]) -> Regimes:
-    widths = dict(regimes) if isinstance(regimes, Mapping) else _half_widths(regimes)
-    centres = np.array(sorted(widths), dtype=np.float64)
+    centres = np.array(sorted({float(c) for c in regimes}), dtype=np.float64)
     if centres.size == 0 or not ((centres > 0.0) & (centres < 1.0)).all():
         raise PopulationError(
             f"regimes: expected centres strictly between 0 and 1 (fractions removed), got {centres.tolist()}"
         )
-    halves = np.array([widths[c] for c in centres.tolist()]) + 1e-9
+    gaps = np.diff(centres, prepend=-np.inf, append=np.inf)
+    halves = np.minimum(WIDEST_HALF, np.minimum(gaps[:-1], gaps[1:]) / 2.0)
+    if isinstance(regimes, Mapping):
+        halves = np.array([regimes[c] for c in centres.tolist()])
     distance = np.abs(reductions[:, None] - centres)
-    distance[distance > halves] = np.inf
+    distance[distance > halves + 1e-9] = np.inf
     nearest = distance.argmin(axis=1)  # the lower of two
     return Regimes(axis, centres, np.where(np.isfinite(distance.min(axis=1)), nearest, -1), "given")
-
-
-def _half_widths(centres: Sequence[float]) -> dict[float, float]:
-    ordered = sorted({float(c) for c in centres})
-    gaps = np.diff(ordered)
-    return {c: float(min([WIDEST_HALF, *(gaps[max(i - 1, 0) : i + 1] / 2)])) for i, c in enumerate(ordered)}

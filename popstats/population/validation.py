@@ -207,7 +207,11 @@ def _has_needed(frame: pd.DataFrame, where: str, own: Iterable[Hashable]) -> Non
     others = [name for name in absent if name not in originals]
     remedies, options = [], []
     if others:
-        yours = {name: _likely(name, own) for name in others}
+        bare = {re.sub("[^a-z0-9]", "", str(c).lower()): str(c) for c in own}
+        yours = {
+            name: next((bare[c] for c in _LIKELY.get(name, ()) if c in bare), "<your column>")
+            for name in others
+        }
         remedies.append(f"map them with columns={yours!r}")
         options.append("map them with " + " ".join(f"--column {n}={c}" for n, c in yours.items()))
     if originals:
@@ -215,12 +219,6 @@ def _has_needed(frame: pd.DataFrame, where: str, own: Iterable[Hashable]) -> Non
         options.append("pass --original-macs N --original-params N --original-accuracy PERCENT")
     said = f"{where} lacks {', '.join(absent)}; it has: {_names(own)}. To fix this, "
     raise PopulationError(said + " and ".join(remedies), on_command_line=said + " and ".join(options))
-
-
-def _likely(name: str, own: Iterable[Hashable]) -> str:
-    """Return the table's own name of a needed column, as far as it can be guessed."""
-    alike = (c for c in own if re.sub("[^a-z0-9]", "", str(c).lower()) in _LIKELY.get(name, ()))
-    return str(next(alike, "<your column>"))
 
 
 def _names_are_unique(frame: pd.DataFrame, where: str) -> None:

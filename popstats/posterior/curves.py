@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
@@ -310,10 +311,8 @@ class FittedCurves:
 
 def _positive(mcb: npt.ArrayLike) -> FloatArray:
     """Return values of mCB as an array, shape (m,); FitError unless they are positive numbers."""
-    try:
+    with suppress(TypeError, ValueError):
         values = np.atleast_1d(np.asarray(mcb, dtype=np.float64))
-    except (TypeError, ValueError) as error:
-        raise FitError(f"predict: mcb: expected positive numbers, got {mcb!r}") from error
-    if not (values > 0.0).all():
-        raise FitError(f"predict: mcb: expected positive numbers, got {mcb!r}")
-    return values
+        if (values > 0.0).all():
+            return values
+    raise FitError(f"predict: mcb: expected positive numbers, got {mcb!r}")

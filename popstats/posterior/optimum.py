@@ -103,7 +103,8 @@ def near_optimal(grid: FloatArray, drop: FloatArray, near: float = NEAR_OPTIMAL_
 def _stretches(grid: FloatArray, probability: FloatArray) -> tuple[tuple[float, float], ...]:
     """Return where the probability is at least one half: the stretch of its maximum, then the others, ascending."""
     steps = np.diff((probability >= NEAR_PROBABILITY).astype(np.int8), prepend=0, append=0)
-    found = list(zip(np.flatnonzero(steps == 1), np.flatnonzero(steps == -1) - 1, strict=True))
+    starts, stops = np.flatnonzero(steps == 1).tolist(), (np.flatnonzero(steps == -1) - 1).tolist()
+    found = list(zip(starts, stops, strict=True))
     main = next(pair for pair in found if pair[0] <= probability.argmax() <= pair[1])
     others = (pair for pair in found if pair != main and pair[1] - pair[0] + 1 >= SHORTEST_STRETCH)
     return tuple(
