@@ -58,7 +58,6 @@ class SpreadChange:
 def estimate_spread_change(recipes: pd.DataFrame, regime: RegimeDesign, beta: FloatArray) -> SpreadChange:
     """Regress the log squared residuals of a regime's recipes on u (Harvey 1976, doi:10.2307/1913974)."""
     # beta (p,): the coefficients of the curve
-
     rows = regime_rows(recipes, regime)
     residual = rows.drop - np.einsum("ij,j", rows.design, beta)
     squared = np.log(np.maximum(residual**2, _SMALLEST**2)) - _LOG_CHI2_MEAN
@@ -67,39 +66,42 @@ def estimate_spread_change(recipes: pd.DataFrame, regime: RegimeDesign, beta: Fl
     return SpreadChange(float((u * squared).sum()) / total / 2.0, _LOG_CHI2_SD / np.sqrt(total) / 2.0)
 
 
-def precision_weights(log_mcb: FloatArray, regime: RegimeDesign, change: SpreadChange) -> FloatArray:
-    """Return each recipe's relative precision, mean 1 over the regime; all ones where the change is small."""
-    weight = change.precision(log_mcb, regime) if change.matters else np.ones_like(log_mcb)
-    return np.asarray(weight / weight.mean())
+def _weights(
+    recipes: Recipes, designs: Sequence[RegimeDesign], changes: Sequence[SpreadChange | None]
+) -> FloatArray:
+    """Return each recipe's relative precision, mean 1 over its regime; all ones where the change is small."""
+    weights, log_mcb = np.ones(len(recipes.table)), recipes.table["log_mcb"].to_numpy()
+    for design, mine, change in zip(designs, recipes.members, changes, strict=True):
+        if change is not None and change.matters:
+            precision = change.precision(log_mcb[mine], design)
+            weights[mine] = precision / precision.mean()
+    return weights
 
 
 def weighted_rows(
     recipes: Recipes, designs: Sequence[RegimeDesign], changes: Sequence[SpreadChange | None]
 ) -> Iterator[RegimeRows]:
     """Yield the recipes in the fit of each fitted regime."""
-    for design, mine, change in zip(designs, recipes.members, changes, strict=True):
-        if change is not None:
-            table = recipes.table.iloc[mine]
-            weight = precision_weights(table["log_mcb"].to_numpy(), design, change)
-            yield regime_rows(table.assign(weight=weight), design)
+    table = recipes.table.assign(weight=_weights(recipes, designs, changes))
+    for design, mine in zip(designs, recipes.members, strict=True):
+        if design.fitted:
+            yield regime_rows(table.iloc[mine], design)
 
 
 def weighted_regimes(
     prepared: PreparedPopulation, priors: Priors, seed: int
 ) -> tuple[tuple[RegimeDesign, ...], tuple[SpreadChange | None, ...]]:
     """Weight the recipes of regimes where the spread about a pilot fit changes over the range."""
-    recipes, data = prepared.recipes.table, prepared.regimes
-    weights = np.ones(len(recipes))
+    recipes, data = prepared.recipes, prepared.regimes
     changes: list[SpreadChange | None] = []
-    for k, (regime, mine) in enumerate(zip(data, prepared.recipes.members, strict=True)):
+    for k, (regime, mine) in enumerate(zip(data, recipes.members, strict=True)):
         change = None
         if regime.fitted:
             # Thinned where there are more: the slope is then known to 0.02, a tenth of the smallest that matters.
-            some = recipes.iloc[mine[:: max(1, mine.size // _PILOT_RECIPES)]]
+            some = recipes.table.iloc[mine[:: max(1, mine.size // _PILOT_RECIPES)]]
             pilot = draw_regime(regime, priors, _PILOT_DRAWS, np.random.default_rng([seed, k, 1]))
             change = estimate_spread_change(some, regime, pilot.flat_coefficients[:, 0].mean(axis=0))
-            weights[mine] = precision_weights(recipes["log_mcb"].to_numpy()[mine], regime, change)
         changes.append(change)
     if any(c is not None and c.matters for c in changes):
-        data = prepare_regimes(prepared.recipes, weights)
+        data = prepare_regimes(recipes, _weights(recipes, data, changes))
     return data, tuple(changes)

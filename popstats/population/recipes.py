@@ -52,19 +52,9 @@ def prepared_recipes(population: Population, axis: Axis, regimes: Given = None) 
 
 
 def _recipes(population: Population, axis: Axis, regimes: Given) -> Recipes:
-    assigned = assign_regimes(population.frame, axis, regimes)
-    table, first = _recipe_table(population, assigned)
-    # Two bytes per recipe: a quarter of the memory to go through for each regime, and faster than sorting.
-    short = table["regime"].to_numpy().astype(np.int16)
-    members = tuple(np.flatnonzero(short == k) for k in range(assigned.targets.size))
-    return Recipes(assigned, table, first, members)
-
-
-def _recipe_table(population: Population, assigned: Regimes) -> tuple[pd.DataFrame, IntArray]:
-    """Return one row per recipe, and the number of each recipe's first row."""
     frame, code = population.frame, population.recipe
-    drop = frame["accuracy_drop"].to_numpy()
-    reduction = frame[f"{assigned.axis}_reduction"].to_numpy()
+    assigned = assign_regimes(frame, axis, regimes)
+    drop, reduction = frame["accuracy_drop"].to_numpy(), frame[f"{axis}_reduction"].to_numpy()
     columns = {
         "regime": assigned.index,
         "log_mcb": frame["log_mcb"].to_numpy(),
@@ -72,16 +62,19 @@ def _recipe_table(population: Population, assigned: Regimes) -> tuple[pd.DataFra
         "offset": log_cost_offset(reduction, np.append(assigned.targets, np.nan)[assigned.index]),
         "technique": population.technique,
     }
-    if code[-1] == code.size - 1:  # recipes are numbered as they come: each row is its own
-        alone = {"drop": drop, "runs": np.ones_like(drop), "within": np.zeros_like(drop)}
-        return pd.DataFrame(columns | alone, copy=False), np.arange(code.size)
-    runs = np.bincount(code).astype(np.float64)
-    mean = np.bincount(code, weights=drop) / runs
-    within = np.bincount(code, weights=(drop - mean[code]) ** 2)
-    first = np.empty(runs.size, dtype=np.int64)
-    first[code[::-1]] = np.arange(code.size)[::-1]
-    places = {name: values[first] for name, values in columns.items()}
-    return pd.DataFrame({**places, "drop": mean, "runs": runs, "within": within}, copy=False), first
+    first, runs, mean, within = np.arange(code.size), np.ones_like(drop), drop, np.zeros_like(drop)
+    if code[-1] < code.size - 1:  # else recipes are numbered as they come: each row is its own
+        runs = np.bincount(code).astype(np.float64)
+        mean = np.bincount(code, weights=drop) / runs
+        within = np.bincount(code, weights=(drop - mean[code]) ** 2)
+        first = np.empty(runs.size, dtype=np.int64)
+        first[code[::-1]] = np.arange(code.size)[::-1]
+        columns = {name: values[first] for name, values in columns.items()}
+    table = pd.DataFrame({**columns, "drop": mean, "runs": runs, "within": within}, copy=False)
+    # Two bytes per recipe: a quarter of the memory to go through for each regime, and faster than sorting.
+    short = columns["regime"].astype(np.int16)
+    members = tuple(np.flatnonzero(short == k) for k in range(assigned.targets.size))
+    return Recipes(assigned, table, first, members)
 
 
 def original_widths(population: Population) -> FloatArray:

@@ -202,16 +202,6 @@ class Population:
             table = table.assign(accuracy_kind=accuracy_kind or "unknown")
         check_table(table, where, own.columns)
         check_widths(table, widths, where, own.columns)
-        population = cls._checked(table, name, dict(metadata or {}), tuple(widths))
-        check_recipes(population.table, population.recipe, where)
-        blanks = tuple(repr(name) for name in frame.columns if name not in own.columns)
-        remarks = (Finding("blanks removed", (), {"names": blanks}),) if blanks else ()
-        return replace(population, remarks=remarks)
-
-    @classmethod
-    def _checked(
-        cls, table: pd.DataFrame, name: str | None, metadata: dict[str, Any], widths: tuple[str, ...]
-    ) -> Population:
         failed = failed_rows(table)
         done = table[~failed].reset_index(drop=True)
         if done.empty:
@@ -220,14 +210,18 @@ class Population:
             )
         done = done.assign(**{name: _plain_numbers(done[name]) for name in REQUIRED})
         named = done["population"].dropna().tolist() if "population" in done else []
-        return cls(
+        blanks = tuple(repr(name) for name in frame.columns if name not in own.columns)
+        population = cls(
             name=name or str([*named, "population"][0]),
             original=Original(*(done[f"original_{f.name}"].iloc[0].item() for f in fields(Original))),
             table=done,
             failed=table[failed].reset_index(drop=True),
-            metadata=metadata,
-            width_columns=widths,
+            metadata=dict(metadata or {}),
+            width_columns=tuple(widths),
+            remarks=(Finding("blanks removed", (), {"names": blanks}),) if blanks else (),
         )
+        check_recipes(done, population.recipe, where)
+        return population
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
