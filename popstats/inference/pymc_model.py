@@ -120,12 +120,11 @@ def _sums(designs: Sequence[RegimeDesign]) -> dict[str, Any]:
     """Return the cross-products of all regimes, with empty strata where one has fewer, (K, S, ...) each."""
     strata = max(d.count.size for d in designs)
 
-    def padded(values: FloatArray, fill: float = 0.0) -> FloatArray:
+    def padded(values: FloatArray, fill: float) -> FloatArray:
         return np.concatenate([values, np.full((strata - len(values), *values.shape[1:]), fill)])
 
-    names = ("count", "xx", "xy", "yy")
-    sums = {name: np.stack([padded(getattr(d, name)) for d in designs]) for name in names}
-    return sums | {"replicates": np.stack([padded(d.replicates, 1.0) for d in designs])}
+    fills = {"count": 0.0, "xx": 0.0, "xy": 0.0, "yy": 0.0, "replicates": 1.0}
+    return {name: np.stack([padded(getattr(d, name), fill) for d in designs]) for name, fill in fills.items()}
 
 
 def _shifted(rows: Sequence[RegimeRows], sums: dict[str, Any], shift: Any) -> dict[str, Any]:

@@ -113,16 +113,16 @@ def _parsed(rows: str, sep: str, names: Sequence[str], texts: Sequence[int], whe
                 dtype=dict.fromkeys(texts, str),
                 low_memory=False,
             )
-        except (pd.errors.ParserWarning, pd.errors.ParserError) as error:
-            if isinstance(error, pd.errors.ParserError) and "Expected" not in str(error):
+        except (pd.errors.ParserWarning, ValueError) as error:
+            # Of rows that are too long the parser complains, of the first one it warns; else there are no columns, no rows.
+            known = isinstance(error, pd.errors.ParserError) and "Expected" in str(error)
+            if not known and not isinstance(error, pd.errors.ParserWarning):
                 raise PopulationError(f"{where}: cannot be read as delimited text ({error})") from error
-            place = f" ({str(error).rpartition(': ')[2].strip()})" * isinstance(error, pd.errors.ParserError)
+            place = f" ({str(error).rpartition(': ')[2].strip()})" * known
             raise PopulationError(
                 f"{where}: rows hold more values than the header has names{place}; its names: "
                 f"{', '.join(map(repr, names))}. Name every column, or remove what has no name"
             ) from error
-        except ValueError as error:  # no columns, no rows
-            raise PopulationError(f"{where}: cannot be read as delimited text ({error})") from error
 
 
 def without_nameless(frame: pd.DataFrame) -> pd.DataFrame:

@@ -130,31 +130,25 @@ def _finding(kind: Kind, row: Any, **values: Any) -> Finding:
 
 
 def _regime_alerts(row: Any, noise: str, threshold: float) -> Iterator[Finding]:
-    shape = _shape(row, noise, threshold)
-    if shape:
-        yield shape
-    elif row.largest_p < threshold and row.largest > row.largest_model + LARGEST:
-        tried = ("student",) if noise == "normal" else ()
-        yield _finding("far recipe", row, largest=row.largest, expected=row.largest_model, tried=tried)
-    error = STANDARD_ERRORS * np.sqrt(0.09 / row.recipes)
-    if abs(row.inside_90 - 0.9) > max(COVERAGE, error):
-        too = "narrow" if row.inside_90 < 0.9 else "wide"
-        yield _finding("wrong coverage", row, inside=row.inside_90, too=too)
-    elif row.pit_p < threshold and row.pit_distance > PIT_DISTANCE and not shape:
-        yield _finding("not uniform", row, distance=row.pit_distance)
-
-
-def _shape(row: Any, noise: str, threshold: float) -> Finding | None:
-    skewed = row.skewness - row.skewness_model
-    tails = row.kurtosis - row.kurtosis_model
+    skewed, tails = row.skewness - row.skewness_model, row.kurtosis - row.kurtosis_model
     clear_skew = min(row.skewness_p, 1.0 - row.skewness_p) < threshold and abs(skewed) > SKEWNESS
+    bell = False
     if row.kurtosis_p < threshold and tails > max(KURTOSIS, TAILS_PER_SKEW * skewed**2):
         tried = ("student",) if noise != "student" else ()
-        return _finding("heavy tails", row, kurtosis=row.kurtosis, tried=tried)
-    if clear_skew and skewed > 0:
-        return _finding("skewed up", row, skewness=row.skewness, tried=_TRIED_FOR_SKEW[noise])
-    if clear_skew:
-        return _finding("skewed down", row, skewness=row.skewness)
-    if 1.0 - row.kurtosis_p < threshold and tails < -KURTOSIS:
-        return _finding("light tails", row, kurtosis=row.kurtosis)
-    return None
+        yield _finding("heavy tails", row, kurtosis=row.kurtosis, tried=tried)
+    elif clear_skew and skewed > 0:
+        yield _finding("skewed up", row, skewness=row.skewness, tried=_TRIED_FOR_SKEW[noise])
+    elif clear_skew:
+        yield _finding("skewed down", row, skewness=row.skewness)
+    elif 1.0 - row.kurtosis_p < threshold and tails < -KURTOSIS:
+        yield _finding("light tails", row, kurtosis=row.kurtosis)
+    else:
+        bell = True
+    if bell and row.largest_p < threshold and row.largest > row.largest_model + LARGEST:
+        tried = ("student",) if noise == "normal" else ()
+        yield _finding("far recipe", row, largest=row.largest, expected=row.largest_model, tried=tried)
+    if abs(row.inside_90 - 0.9) > max(COVERAGE, STANDARD_ERRORS * np.sqrt(0.09 / row.recipes)):
+        too = "narrow" if row.inside_90 < 0.9 else "wide"
+        yield _finding("wrong coverage", row, inside=row.inside_90, too=too)
+    elif bell and row.pit_p < threshold and row.pit_distance > PIT_DISTANCE:
+        yield _finding("not uniform", row, distance=row.pit_distance)

@@ -10,7 +10,6 @@ Kallioinen, Paananen, Buerkner and Vehtari (2023), doi:10.1007/s11222-023-10366-
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -64,7 +63,17 @@ class Sensitivity:
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """One finding per regime with results that lean on the priors."""
-        return tuple(_leaning(self.frame))
+        found = []
+        for regime, rows in self.frame[self.frame["diagnosis"] != ""].groupby("regime", sort=False):
+            weak = bool((rows["diagnosis"] == "weak data").any())
+            values = {
+                "results": tuple(_QUANTITIES[name][1] for name in rows["quantity"]),
+                "why": "the data say little" if weak else "priors and data disagree",
+                "sensitivity": float(rows["prior"].max()),
+                "moved": float(rows[_CHANGES].abs().to_numpy().max()),
+            }
+            found.append(Finding("leans on priors", (str(regime),), values))
+        return tuple(found)
 
     @cached_property
     def sentence(self) -> str:
@@ -126,15 +135,3 @@ def _measure(values: FloatArray, prior: list[FloatArray], data: list[FloatArray]
         **dict(zip(_CHANGES, change.tolist(), strict=True)),
         "diagnosis": conflict if leans else "",
     }
-
-
-def _leaning(frame: pd.DataFrame) -> Iterator[Finding]:
-    for regime, rows in frame[frame["diagnosis"] != ""].groupby("regime", sort=False):
-        weak = bool((rows["diagnosis"] == "weak data").any())
-        values = {
-            "results": tuple(_QUANTITIES[name][1] for name in rows["quantity"]),
-            "why": "the data say little" if weak else "priors and data disagree",
-            "sensitivity": float(rows["prior"].max()),
-            "moved": float(rows[_CHANGES].abs().to_numpy().max()),
-        }
-        yield Finding("leans on priors", (str(regime),), values)
