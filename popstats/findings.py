@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 # One line of kinds per place where they are made; `words` has a template for each, and a test compares the two.
 type Kind = Literal[
@@ -109,20 +109,19 @@ def _merged(findings: Sequence[Finding]) -> Finding:
     return replace(findings[0], regimes=regimes, values=values)
 
 
-def _joined(values: Sequence[Value]) -> Value:
+def _joined(values: Sequence[Any]) -> Value:
     first = values[0]
-    if isinstance(first, Finding):
-        return _merged([v for v in values if isinstance(v, Finding)])
-    if isinstance(first, Estimate):
-        found = [v for v in values if isinstance(v, Estimate)]
-        middle = _span([v.value for v in found])
-        return Estimate(middle, min(v.lower for v in found), max(v.upper for v in found))
     if isinstance(first, str):
         return first
+    if isinstance(first, Finding):
+        return _merged(values)
+    if isinstance(first, Estimate):
+        middle = _span([v.value for v in values])
+        return Estimate(middle, min(v.lower for v in values), max(v.upper for v in values))
     if isinstance(first, tuple) and not isinstance(first, Span):
         # Of like findings these tuples have one length: strings are the same, findings are merged one by one.
         return tuple(_joined(column) for column in zip(*values, strict=True))  # type: ignore[return-value]
-    return _span([v for v in values if isinstance(v, (int, float, Span))])
+    return _span(values)
 
 
 def _span(values: Sequence[float | Span]) -> float | Span:

@@ -271,16 +271,14 @@ class FittedCurves:
 
     def _technique_of(self, regime: RegimeDesign, retraining: str | None) -> int | None:
         """Position of a technique that the regime holds; None for the average over them."""
-        if retraining is None:
-            return None
         named = zip(self.population.techniques, regime.mix, strict=True)
         held = {name: i for i, (name, share) in enumerate(named) if share > 0.0 and name}
-        if retraining not in held:
+        if retraining not in (None, *held):
             raise FitError(
                 f"predict: retraining {retraining!r} was not observed in regime {regime.label}; it holds: "
                 f"{', '.join(held) or 'no names of techniques'}"
             )
-        return held[retraining]
+        return held.get(retraining or "")
 
     def _training_noise(self, k: int, log_mcb: FloatArray) -> FloatArray:
         """Draw deviations of single trainings at `log_mcb`, shape (m,), from their expected drop, points, (S, m)."""
