@@ -16,10 +16,16 @@ import pandas as pd
 
 from popstats.arrays import FloatArray, IntArray
 from popstats.errors import PopulationError
-from popstats.population.layer_chain import LayerChain, additive_curve, additive_drop, sample_widths
 from popstats.population.regimes import mean_computation_budget, reduction, regime_label
 from popstats.population.table import Original, Population
-from popstats.population.truths import TRUTHS, answer
+from popstats.population.truths import (
+    TRUTHS,
+    LayerChain,
+    additive_curve,
+    additive_drop,
+    answer,
+    sample_widths,
+)
 
 #: log mCB and the regime's target -> expected drop, points.
 TrueCurve = Callable[[FloatArray, float], FloatArray]
@@ -108,7 +114,7 @@ def simulate_population(
     -------
     Population
         With `metadata["truth"]`: "name", "mechanism" ("mcb", "widths" or "none") and "regimes", which maps a
-        regime's label to the fields of `popstats.population.truths.Answer`.
+        regime's label to what `popstats.population.truths.answer` returns.
 
     Raises
     ------

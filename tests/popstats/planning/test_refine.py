@@ -15,7 +15,7 @@ from popstats.planning.budget_law import law_at, width_table
 from popstats.planning.recovered_costs import cost_form
 from popstats.planning.refine import Kind, _curve_gain
 from popstats.planning.search import LEAST_SHARE, Search, Support, share_inside
-from popstats.population.layer_chain import LayerChain, additive_drop
+from popstats.population.truths import LayerChain, additive_drop
 from popstats.posterior.fit import Fit
 from popstats.posterior.mean_curve import mix_ranges
 
