@@ -233,7 +233,7 @@ def _arrow_table(path: Path, content: bytes, read: Callable[[pa.NativeFile], pa.
     version = read_footer(table.schema).get("schema_version", SCHEMA_VERSION)
     if version > SCHEMA_VERSION:
         raise PopulationError(
-            f"{path}: written in version {version} of the table; this popstats reads up to {SCHEMA_VERSION}: update it"
+            f"{path}: a table of version {version}, and this popstats reads up to {SCHEMA_VERSION}; update popstats"
         )
     return table
 
