@@ -137,15 +137,12 @@ def unboxed(frame: pd.DataFrame) -> pd.DataFrame:
             return values.astype(np.float64)
         return values.infer_objects()
 
-    nested = [name for name, kind in frame.dtypes.items() if is_nested(kind)]
+    arrow = {name: kind for name, kind in frame.dtypes.items() if isinstance(kind, pd.ArrowDtype)}
+    # Lists and the like, which pandas neither groups nor compares.
+    nested = [name for name, kind in arrow.items() if pa.types.is_nested(kind.pyarrow_dtype)]
     frame = frame.astype(dict.fromkeys(nested, object))
     declared = [c.name for c in COLUMNS if c.name in frame and not pa.types.is_list(c.type)]
     return frame.assign(**{name: plain(frame[name]) for name in declared})
-
-
-def is_nested(kind: object) -> bool:
-    """Return whether a column's type is one of Arrow's for lists and the like, which pandas neither groups nor compares."""
-    return isinstance(kind, pd.ArrowDtype) and pa.types.is_nested(kind.pyarrow_dtype)
 
 
 def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.DataFrame:

@@ -181,7 +181,8 @@ class FittedCurves:
         row = {"regime": regime.label, **{n: getattr(regime, n) for n in ("target", "n", "n_recipes")}}
         if regime.reason is not None:
             return {**row, **dict.fromkeys(_READ, np.nan), "reason": sentence(regime.reason)}
-        optimum = self.optimum_draws[self.fitted.index(regime)]
+        k = self.fitted.index(regime)
+        optimum = self.optimum_draws[k]
         near, ends = optimum.near, optimum.near.stretches[0]
         values = {
             "mcb": np.exp(optimum.log_mcb), "near_lower": np.exp(optimum.near_lower),
@@ -196,15 +197,13 @@ class FittedCurves:
         row |= {"near_height": near.height, "near_probability": near.probability}
         row |= {"p_interior": float(optimum.interior.mean())}
         row |= zip(("observed_lower", "observed_upper"), np.exp(regime.observed).tolist(), strict=True)
-        return {**row, **self._spread(regime), "reason": ""}
-
-    def _spread(self, regime: RegimeDesign) -> dict[str, float]:
-        hyper = self.draws.hyper(self.fitted.index(regime))
+        hyper = self.draws.hyper(k)
         noise, share = regime.scale * hyper.noise, hyper.seed_share
         spread = {"recipe_sd": noise * np.sqrt(1 - share), "seed_sd": noise * np.sqrt(share)}
         spread |= {"residual_sd": noise, "seed_share": share}
         told = regime.has_replicates
-        return {n: float(np.median(v)) if told or v is noise else np.nan for n, v in spread.items()}
+        row |= {n: float(np.median(v)) if told or v is noise else np.nan for n, v in spread.items()}
+        return {**row, "reason": ""}
 
     def curve(self) -> pd.DataFrame:
         """Return the expected drop over mCB: regime, mcb, drop (median, points), lower, upper (90 %)."""

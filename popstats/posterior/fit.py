@@ -26,6 +26,9 @@ from popstats.population.recipes import Recipes
 from popstats.population.regimes import Axis, Given
 from popstats.population.table import Population, require_population
 from popstats.posterior.curves import FittedCurves
+from popstats.posterior.sensitivity import Sensitivity, power_scale
+from popstats.posterior.storage import read_parts, save_fit
+from popstats.posterior.tree import posterior_tree
 from popstats.words import place
 
 if TYPE_CHECKING:
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
 
     from popstats.posterior.limit_law import LimitLaw, LimitPrediction
     from popstats.posterior.predictive import PredictiveChecks
-    from popstats.posterior.sensitivity import Sensitivity
 
 #: Noise that is not normal is sampled again, with so many times the draws of which every such one is kept, where the
 #: diagnostics reject the first draws.
@@ -317,8 +319,6 @@ class Fit(FittedCurves):
     @cached_property
     def prior_sensitivity(self) -> Sensitivity:
         """How much each regime's results lean on the priors, by power scaling: `.frame`, `.sentence`."""
-        from popstats.posterior.sensitivity import power_scale
-
         self._require_smooth("prior_sensitivity: this fit has no priors to lean on")
         return power_scale(self)
 
@@ -332,8 +332,6 @@ class Fit(FittedCurves):
     @cached_property
     def posterior(self) -> xr.DataTree:
         """The draws as an ArviZ-style DataTree: groups posterior, sample_stats, constant_data."""
-        from popstats.posterior.tree import posterior_tree
-
         return posterior_tree(self)
 
     def plot(self, regime: float | str | None = None) -> alt.LayerChart | alt.ConcatChart:
@@ -344,8 +342,6 @@ class Fit(FittedCurves):
 
     def save(self, path: str | Path) -> Path:
         """Write the fit, its population included, as one netCDF file; `Fit.load` gives it back exactly."""
-        from popstats.posterior.storage import save_fit
-
         return save_fit(self, Path(path))
 
     @classmethod
@@ -357,8 +353,6 @@ class Fit(FittedCurves):
         FitError
             If the file is not such a fit, or another version wrote it.
         """
-        from popstats.posterior.storage import read_parts
-
         return cls(**read_parts(Path(path)))
 
     def __repr__(self) -> str:

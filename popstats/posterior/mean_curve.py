@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from scipy.special import log_ndtr
 
 from popstats.arrays import BoolArray, FloatArray
 from popstats.inference.data import MINIMUM_RECIPES, RegimeRows
@@ -114,9 +115,6 @@ class MeanCurve:
         if self.noise == "student":
             weight = (shape + 1.0) / (shape + (residual / scale) ** 2)
             return weight, np.zeros_like(residual)
-        # Imported here: scipy.special would slow the import of the package's public names.
-        from scipy.special import log_ndtr
-
         middle = residual - scale**2 / shape
         t = middle / scale
         hazard = np.exp(-0.5 * t**2 - 0.5 * np.log(2.0 * np.pi) - log_ndtr(t))

@@ -47,7 +47,7 @@ def posterior_tree(fit: FittedCurves) -> xr.DataTree:
         "predictions": made.predictions(),
     }
     if fit.settings.curve not in PARAMETRIC:
-        density = {"hyperparameters": (_SAMPLE, made.log_prior().reshape(made.sample))}
+        density = {"hyperparameters": (_SAMPLE, log_prior(fit, made.every).reshape(made.sample))}
         groups |= {"prior": made.prior(), "log_prior": made.dataset(density)}
     return xr.DataTree.from_dict(groups)
 
@@ -132,14 +132,11 @@ class _Groups:
             variables["degrees_of_freedom" if student else "excess"] = shape
         return self.dataset(variables, column=names)
 
-    def log_prior(self) -> FloatArray:
-        return log_prior(self.fit, self.every)
-
     def sample_stats(self) -> xr.Dataset:
         """Return what the sampler said, and the log posterior density of each draw up to a constant."""
         total = np.zeros(self.every.size)
         if self.fit.settings.curve not in PARAMETRIC:
-            total += self.log_prior()
+            total += log_prior(self.fit, self.every)
         for k, mine in enumerate(self.rows):
             total += total_density(mine, sample_of(self.fit, k, self.every))
         said: dict[str, Any] = {name: (_SAMPLE, values) for name, values in self.fit.draws.statistics.items()}
