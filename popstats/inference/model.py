@@ -52,7 +52,7 @@ BASIS_SIZE = SINES + 1
 #: the sines 1.5 is far enough: 94 to 99 % of the process's variance beyond those two, as with 1.8 and more sines.
 BOUNDARY = 1.5
 #: Angular frequencies of the sines, per half-range.
-FREQUENCIES: FloatArray = np.arange(1, SINES + 1) * np.pi / (2.0 * BOUNDARY)
+FREQUENCIES = np.arange(1.0, SINES + 1.0) * np.pi / (2.0 * BOUNDARY)
 #: Rows further than this from the centre (half-ranges) are left out of the fit, and counted: a few far
 #: rows would otherwise decide the basis's domain.
 KEPT_RANGE = 1.4

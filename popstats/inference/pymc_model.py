@@ -192,7 +192,8 @@ def sample_nuts(
     logs = [posterior[f"log_{name}"].to_numpy() for name in ("length_scale", "amplitude", "noise")]
     share = posterior["seed_share"].to_numpy() if "seed_share" in posterior else np.zeros_like(logs[0])
     share = np.where([d.has_replicates for d in designs], share, 0.0)
-    hyper = (*np.exp(logs), share)
+    length_scale, amplitude, noise = np.exp(logs)
+    hyper = (length_scale, amplitude, noise, share)
     rng = np.random.default_rng([settings.random_seed, 5])
     coefficients = [
         draw_coefficients(d, Hyper(*(values[:, :, k].ravel() for values in hyper)), rng)

@@ -87,8 +87,8 @@ def sample_rows(
             if i in stages:
                 walker.adapt()
         if i >= tune and (i - tune) % thin == thin - 1:
-            curves = (w.target.rotation @ w.target.curve(w.position)[0] for w in walkers)
-            positions.append([np.vstack([c, w.position[-2:]]) for c, w in zip(curves, walkers, strict=True)])
+            found = [w.target.rotation @ w.target.curve(w.position)[0] for w in walkers]
+            positions.append([np.vstack([c, w.position[-2:]]) for c, w in zip(found, walkers, strict=True)])
             diverging.append(np.any([w.diverged for w in walkers], axis=0))
     drawn = np.array(positions).transpose(3, 0, 1, 2)  # (chains, draws, K, p + 2)
     log_noise, log_shape = _scales(settings.noise, drawn[..., -2], drawn[..., -1])

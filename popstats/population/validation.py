@@ -258,6 +258,7 @@ def _check_kind(declared: Column, values: pd.Series, where: str) -> None:
 
 def _check_values(declared: Column, values: pd.Series, where: str) -> None:
     """Raise PopulationError unless the values of finished trainings are there where needed, and legal."""
+    bad: npt.ArrayLike
     if declared.choices:
         bad = values.notna() & ~values.isin(list(declared.choices))
     elif pa.types.is_list(declared.type) or declared.type == pa.string():

@@ -92,7 +92,9 @@ def _parts(tree: xr.DataTree, description: dict[str, Any]) -> dict[str, Any]:
         stored["regimes"] = tuple(stored["regimes"])
     settings = Settings(**stored)
     # JSON has no tuples.
-    pairs = {k: tuple(v) if isinstance(v, list) else v for k, v in description["priors"].items()}
+    pairs: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in description["priors"].items()
+    }
     priors = Priors(**pairs)
     held, statistics = (
         {str(name): values.to_numpy() for name, values in tree[group].data_vars.items()}
