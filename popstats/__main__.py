@@ -194,10 +194,8 @@ def _recommend(options: argparse.Namespace) -> int:
     if not asked:
         found, axis = frontier(population, axis=options.axis), options.axis or population.regime_axis
         table = found.to_string(index=False, float_format=lambda v: f"{v:.4g}")
-        ends = [percent(reduction) for reduction in found["reduction"].iloc[[0, -1]]]
-        text = (
-            f"{table}\nPredicted drops, points, from {' to '.join(ends)} of the {AXIS_WORDS[axis]} removed."
-        )
+        ends = " to ".join(percent(reduction) for reduction in found["reduction"].iloc[[0, -1]])
+        text = f"{table}\nPredicted drops, points, from {ends} of the {AXIS_WORDS[axis]} removed."
         _say(options, {"axis": axis, "frontier": found}, text)
         return DONE
     if (path := options.candidates) and not path.is_file():

@@ -313,9 +313,7 @@ def _add(parser: argparse.ArgumentParser | argparse._ArgumentGroup, options: Opt
 def refuse_ignored(options: argparse.Namespace, names: Iterable[str], why: str) -> None:
     """Raise PopstatsError where options are given that would change nothing."""
     # 0 is a value.
-    given = [
-        n for n in names if (v := getattr(options, n)) is not None and v is not False and v not in ("", [])
-    ]
+    given = [n for n in names if (v := getattr(options, n)) not in (None, "", []) and v is not False]
     if given:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         reason, _, remedy = why.partition(". ")

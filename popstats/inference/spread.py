@@ -55,6 +55,10 @@ class SpreadChange:
         return np.asarray(np.exp(-2.0 * self.slope * unit))
 
 
+#: How the spread changes in each regime of a fit; None: the regime is not fitted.
+Changes = tuple[SpreadChange | None, ...]
+
+
 def estimate_spread_change(recipes: pd.DataFrame, regime: RegimeDesign, beta: FloatArray) -> SpreadChange:
     """Regress the log squared residuals of a regime's recipes on u (Harvey 1976, doi:10.2307/1913974)."""
     # beta (p,): the coefficients of the curve
@@ -66,9 +70,7 @@ def estimate_spread_change(recipes: pd.DataFrame, regime: RegimeDesign, beta: Fl
     return SpreadChange(float((u * squared).sum()) / total / 2.0, _LOG_CHI2_SD / np.sqrt(total) / 2.0)
 
 
-def _weights(
-    recipes: Recipes, designs: Sequence[RegimeDesign], changes: Sequence[SpreadChange | None]
-) -> FloatArray:
+def _weights(recipes: Recipes, designs: Sequence[RegimeDesign], changes: Changes) -> FloatArray:
     """Return each recipe's relative precision, mean 1 over its regime; all ones where the change is small."""
     weights, log_mcb = np.ones(len(recipes.table)), recipes.table["log_mcb"].to_numpy()
     for design, mine, change in zip(designs, recipes.members, changes, strict=True):
@@ -79,7 +81,7 @@ def _weights(
 
 
 def weighted_rows(
-    recipes: Recipes, designs: Sequence[RegimeDesign], changes: Sequence[SpreadChange | None]
+    recipes: Recipes, designs: Sequence[RegimeDesign], changes: Changes
 ) -> Iterator[RegimeRows]:
     """Yield the recipes in the fit of each fitted regime."""
     table = recipes.table.assign(weight=_weights(recipes, designs, changes))
@@ -90,7 +92,7 @@ def weighted_rows(
 
 def weighted_regimes(
     prepared: PreparedPopulation, priors: Priors, seed: int
-) -> tuple[tuple[RegimeDesign, ...], tuple[SpreadChange | None, ...]]:
+) -> tuple[tuple[RegimeDesign, ...], Changes]:
     """Weight the recipes of regimes where the spread about a pilot fit changes over the range."""
     recipes, data = prepared.recipes, prepared.regimes
     changes: list[SpreadChange | None] = []

@@ -27,7 +27,7 @@ from popstats.inference.model import (
     prior_precision,
 )
 from popstats.inference.noise import draw_noise
-from popstats.inference.spread import SpreadChange, weighted_rows
+from popstats.inference.spread import Changes, weighted_rows
 from popstats.population.recipes import Recipes, prepared_recipes
 from popstats.population.regimes import Axis
 from popstats.population.table import Population
@@ -77,7 +77,7 @@ class FittedCurves:
     settings: Settings
     prior_settings: Priors
     draws: Draws
-    spread_changes: tuple[SpreadChange | None, ...]
+    spread_changes: Changes
     seconds: float
 
     @property

@@ -21,7 +21,7 @@ from popstats.inference.draws import INTERVAL_MASS, Convergence, Draws, check_dr
 from popstats.inference.exact import sample_pooled
 from popstats.inference.model import CHAINS, LEAST_TUNE, NOISES, PARAMETRIC, Method, Priors, Settings
 from popstats.inference.parametric import flat_priors, sample_parametric
-from popstats.inference.spread import SpreadChange, weighted_regimes, weighted_rows
+from popstats.inference.spread import Changes, weighted_regimes, weighted_rows
 from popstats.population.recipes import Recipes
 from popstats.population.regimes import Axis, Given
 from popstats.population.table import Population, require_population
@@ -175,7 +175,7 @@ def _frozen(regimes: Given | float) -> tuple[float, ...] | dict[float, float] | 
 def _draw(
     recipes: Recipes,
     data: tuple[RegimeDesign, ...],
-    changes: tuple[SpreadChange | None, ...],
+    changes: Changes,
     settings: Settings,
     priors: Priors,
     progress: bool | None,
