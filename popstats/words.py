@@ -513,10 +513,10 @@ pooled quantity: pooled over {populations:population}, the {quantity} is {pooled
 pooled verdicts: C3a is supported in {supported} of {assessable} regimes that can be assessed; by chance alone at most
     {by_chance:1} would be
 # What stands against relying on a best mCB.
-predicts nothing: it predicts none of the drop that MACs leave open (cross-validated R² {r2:2})
+predicts nothing: it predicts nothing beyond MACs (cross-validated R² {r2:2})
 winners elsewhere: the winners do not lie near the best mCB
-envelope elsewhere: the best recipes lie at mCB {envelope:2} (lower envelope), away from the average optimum
-mix moves: the best mCB moves over more than half of the observed range ({range:2}) with the mix of recipes
+envelope elsewhere: the best recipes lie elsewhere (lower envelope: mCB {envelope:2})
+mix moves: the best mCB depends on the mix of recipes ({range:2})
 rests on few: {at} the best mCB rests on only {recipes} recipes, so the prior shapes much of the curve
 outliers bend: {at} a few recipes drop far more than the others and bend the curve; fit with {noise=student} before
     relying on it
