@@ -67,9 +67,9 @@ def drop_figure(analysis: Analysis) -> Figure:
         heading="Accuracy drop against mCB",
         sentence=_optimum_sentence(analysis),
         caption=(
-            f"One panel per pruning regime, by {analysis.axis_words} removed. mCB is on a log scale; above 1, a network spends "
-            "more MACs per parameter than the original. Drops are adjusted to the regime's centre"
-            f"{several}; each panel has its own scale. At most {MOST_POINTS} recipes per panel, drawn at random; far outliers lie above it. "
+            f"One panel per pruning regime, by {analysis.axis_words} removed. mCB is on a log scale; above 1, a network "
+            f"spends more MACs per parameter than the original. Drops are adjusted to the regime's centre{several}; each "
+            f"panel has its own scale. At most {MOST_POINTS} recipes per panel, drawn at random; far outliers lie above it. "
             f"{near_definition(analysis)} The curve spans the observed range (2.5 to 97.5 % of recipes, at equal "
             f"{analysis.axis_words}); nothing is claimed outside it. {INTERVALS}{_left_out_words(analysis)}"
         ),
@@ -201,8 +201,8 @@ def _optimum_sentence(analysis: Analysis) -> str:
     supported, fitted = analysis.verdicts.regimes_where("C3a", "supported"), len(analysis.fit.fitted)
     if not supported:
         return (
-            f"No best mCB could be established in {plural(fitted, 'fitted regime')}: the curve is flat, falls towards an end "
-            "of the observed range, or is too uncertain."
+            f"No best mCB could be established in {plural(fitted, 'fitted regime')}: the curve is flat, falls towards an "
+            "end of the observed range, or is too uncertain."
         )
     where = "the one fitted regime" if fitted == 1 else f"{len(supported)} of {fitted} regimes"
     places = [f"{_place(analysis, r)} at {regime_name(r)}" for r in supported]
