@@ -243,7 +243,7 @@ def _source(environment: Environment, name: str) -> str:
 
 def _style(environment: Environment) -> str:
     def properties(palette: Palette) -> str:
-        return " ".join(f"--chart-{name}: {value};" for name, value in vars(palette).items())
+        return " ".join(f"--chart-{name}: {value};" for name, value in palette._asdict().items())
 
     source = _source(environment, "report.css")
     parts = {"CHART_LIGHT": properties(LIGHT), "CHART_DARK": properties(DARK), "CHART_RULES": color_rules()}
