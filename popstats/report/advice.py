@@ -19,7 +19,6 @@ from popstats.population.recipes import original_widths
 from popstats.report.alerts import WEAK, weak_words
 from popstats.words import (
     INTERVAL_WORDS,
-    MISSING,
     capitalized,
     clause,
     count,
@@ -222,24 +221,27 @@ def _widths(analysis: Analysis) -> str:
     parts = []
     if alike := [r for r in best or refuted if r in refuted]:
         parts.append(
-            f"Once the layer widths are known, mCB adds no predictive power {place(alike)}{_reach(analysis, alike)}."
+            f"Once the layer widths are known, mCB adds no predictive power {place(alike)}"
+            f"{_reach(analysis, alike, bool(best))}."
         )
     if more := [r for r in best or supported if r in supported]:
         parts.append(f"mCB explains something that the layer widths do not {place(more)}.")
     return " ".join(parts)
 
 
-def _reach(analysis: Analysis, regimes: Sequence[str]) -> str:
-    """Return how far the widths themselves explain the drop, and what follows for a best mCB."""
+def _reach(analysis: Analysis, regimes: Sequence[str], optimal: bool) -> str:
+    """Return how far the widths themselves explain the drop, and what follows for a best mCB, where there is one."""
     beyond = [analysis.explained.widths_beyond[r] for r in regimes]
     known = [min(max(b.share_of_ceiling, 0.0), 1.0) for b in beyond if math.isfinite(b.share_of_ceiling)]
     if not known:
         return ""
     ends = "–".join(dict.fromkeys(number(100 * s, 0) for s in (min(known), max(known))))
     told = f"; they explain {ends} % of the noise ceiling"
+    if not optimal:
+        return told
     if all(b.reach == "most" for b in beyond):
         return f"{told}, so any additive effect of the widths would produce such an optimum"
-    return f"{told}, so the cause of an optimum is unresolved"
+    return f"{told}, so the cause of the optimum is unresolved"
 
 
 def _tables(
@@ -247,20 +249,16 @@ def _tables(
 ) -> tuple[tuple[str, Table], ...]:
     shown = [r.label for r in analysis.fit.regimes if r.fitted or r.label in advised]
     optima, limits = analysis.optima, analysis.thresholds
-
-    def of_recipe(cell: Callable[[Recommendation], str]) -> Callable[[str], str]:
-        return lambda label: cell(advised[label]) if label in advised else MISSING
-
     removed: dict[str, Callable[[str], str]] = {"removed": regime_name}
     by_widths, by_mcb = [], []
     if advised:
         gains = removed | {
-            "drop, recommended": of_recipe(lambda a: measured(a, "drop")),
-            "drop, uniform": of_recipe(lambda a: measured(a.uniform, "drop")),
-            "gain over uniform": of_recipe(_gain),
+            "drop, recommended": lambda r: measured(advised[r], "drop"),
+            "drop, uniform": lambda r: measured(advised[r].uniform, "drop"),
+            "gain over uniform": lambda r: _gain(advised[r]),
         }
         caption = f"Predicted drop by {analysis.axis_words} removed, in points ({INTERVAL_WORDS})"
-        by_widths = [(caption, Table.by_column(shown, gains)), _kept(analysis, advised)]
+        by_widths = [(caption, Table.by_column(advised, gains)), _kept(analysis, advised)]
     aims = removed.copy()
     if analysis.fit.fitted:
         aims["mCB to aim for"] = lambda r: near_words(analysis, r) if r in sure else _no_aim(analysis, r)
