@@ -305,7 +305,7 @@ QUANTITIES: Mapping[str, tuple[str, str, str]] = {
         ("C1", "C2", "C3a"),
         (
             "rise at the shallower end",
-            "percentage points",
+            "points",
             "the curve varies by at most {rise:g} points over the observed range",
         ),
     ),
@@ -314,17 +314,17 @@ QUANTITIES: Mapping[str, tuple[str, str, str]] = {
         "times their share",
         "the nearest networks hold at most {lift:g} times their share of the winners",
     ),
-    "C3c": ("cost of mCB = 1", "percentage points", "mCB = 1 costs under {regret:g} points"),
+    "C3c": ("cost of mCB = 1", "points", "mCB = 1 costs under {regret:g} points"),
     "C3d": ("change of the best mCB", "factor", "the best mCB changes by no more than a factor of {trend:g}"),
-    "C4": ("fall of the error", "percentage points", "none: any lower error counts"),
+    "C4": ("fall of the error", "points", "none: any lower error counts"),
     "S1": (
         "advantage of low STD",
-        "percentage points",
+        "points",
         "the mean drops differ by at most {std_points:g} points",
     ),
     "R1": (
         "cost of exchanging best mCBs",
-        "percentage points",
+        "points",
         "the best mCB of one technique costs under {regret:g} points for another",
     ),
     "M1": ("added by mCB", "R² beyond MACs", "adding mCB raises R² by at most {gain:g}"),
@@ -513,10 +513,10 @@ pooled quantity: pooled over {populations:population}, the {quantity} is {pooled
 pooled verdicts: C3a is supported in {supported} of {assessable} regimes that can be assessed; by chance alone at most
     {by_chance:1} would be
 # What stands against relying on a best mCB.
-predicts nothing: it predicts none of the drop that MACs leave open (cross-validated R² {r2:2})
+predicts nothing: it predicts nothing beyond MACs (cross-validated R² {r2:2})
 winners elsewhere: the winners do not lie near the best mCB
-envelope elsewhere: the best recipes lie at mCB {envelope:2} (lower envelope), away from the average optimum
-mix moves: the best mCB moves over more than half of the observed range ({range:2}) with the mix of recipes
+envelope elsewhere: the best recipes lie elsewhere (lower envelope: mCB {envelope:2})
+mix moves: the best mCB depends on the mix of recipes ({range:2})
 rests on few: {at} the best mCB rests on only {recipes} recipes, so the prior shapes much of the curve
 outliers bend: {at} a few recipes drop far more than the others and bend the curve; fit with {noise=student} before
     relying on it

@@ -72,10 +72,14 @@ def _minus(new: FloatArray, old: FloatArray) -> FloatArray:
 
 _QUANTITIES = (
     _Quantity(
-        "Best mCB", "times the first's", 1.0, True, lambda new, old: np.exp(_minus(new.log_mcb, old.log_mcb))
+        "The best mCB",
+        "times the first's",
+        1.0,
+        True,
+        lambda new, old: np.exp(_minus(new.log_mcb, old.log_mcb)),
     ),
     _Quantity(
-        "Limit", "points more than the first's", 0.0, False, lambda new, old: _minus(new.limit, old.limit)
+        "The limit", "points more than the first's", 0.0, False, lambda new, old: _minus(new.limit, old.limit)
     ),
 )
 
@@ -159,25 +163,29 @@ def _answer(named: list[_Named], compared: pd.DataFrame) -> Section:
 def _difference_words(named: list[_Named], compared: pd.DataFrame) -> str:
     if compared.empty:
         return "The populations share no fitted regime, so nothing can be compared."
-    told = [
-        _quantity_words(q, compared[compared["quantity"] == q.heading], alone=len(named) == 2)
+    return " ".join(
+        _quantity_words(q, compared[compared["quantity"] == q.heading], named[0].name, alone=len(named) == 2)
         for q in _QUANTITIES
-    ]
-    return f"Against {named[0].name}, {'; '.join(told)}."
+    )
 
 
-def _quantity_words(quantity: _Quantity, rows: pd.DataFrame, *, alone: bool) -> str:
+def _quantity_words(quantity: _Quantity, rows: pd.DataFrame, first: str, *, alone: bool) -> str:
     """Say where a quantity clearly differs, and which way; `alone`: only one is compared with the first."""
-    name = f"{quantity.heading[0].lower()}{quantity.heading[1:]}"
     if rows.empty:
-        return f"no {name} can be compared, as no regime has a supported one in both"
+        return "Best mCBs cannot be compared: no regime has a supported one in both."
     larger, smaller = rows["lower"] > quantity.none, rows["upper"] < quantity.none
     apart = rows[larger | smaller]
     both = larger.any() == smaller.any()
-    how = "clearly differs" if both else "is clearly larger" if larger.any() else "is clearly smaller"
+    how = (
+        "clearly differs from"
+        if both
+        else "is clearly larger than"
+        if larger.any()
+        else "is clearly smaller than"
+    )
     of = f"{len(apart) or 'none'} of {plural(len(rows), 'comparison')}"
     where = f" (at {regime_names(apart['regime'].tolist())})" if alone and len(apart) else ""
-    return f"the {name} {how} in {of}{where}"
+    return f"{quantity.heading} {how} that of {first} in {of}{where}."
 
 
 def _claims(named: list[_Named]) -> tuple[Claim, ...]:
@@ -190,10 +198,10 @@ def _claims(named: list[_Named]) -> tuple[Claim, ...]:
             tuple(replace(row, population=name) for name, c in same for row in getattr(c, of))
             for of in ("rows", "merged")
         )
-        summary = "\n".join(f"{name}: {c.summary}" for name, c in same)
         # The first population may have nothing that could be assessed.
         telling = next((c for _, c in same if c.quantity), claim)
-        merged.append(replace(telling, summary=summary, rows=rows, merged=table))
+        # Each population's strip of verdicts says at a glance what a summary would.
+        merged.append(replace(telling, summary="", rows=rows, merged=table))
     return tuple(merged)
 
 
@@ -208,8 +216,8 @@ def _curves_figure(named: list[_Named]) -> Figure | None:
         heading="The curves overlaid",
         sentence=_overlap_words(named),
         caption=(
-            "Expected drop over mCB at each regime's centre. Drops are measured from each population's own original. "
-            f"{INTERVALS}"
+            f"Expected drop over mCB, by {named[0].analysis.axis_words} removed. Drops are measured from each population's "
+            f"own original. {INTERVALS}"
         ),
         n=sum(n.analysis.n_fitted for n in shown),
         legend=tuple((f"space {i}", n.name) for i, n in enumerate(shown)),
@@ -222,7 +230,7 @@ def _curves_panel(named: list[_Named], label: str) -> Panel:
     curves = [n.analysis.curve[n.analysis.curve["regime"] == label].assign(space=n.name) for n in named]
     rows = pd.concat(curves, ignore_index=True)
     low, high = float(rows["lower"].min()), float(rows["upper"].max())
-    where = f"{regime_name(label)} of {named[0].analysis.axis_words} removed"
+    where = f"{regime_name(label)} removed"
     return Panel(
         title=where,
         chart="overlaid_curves",
@@ -311,7 +319,7 @@ def _difference_figure(named: list[_Named], compared: pd.DataFrame) -> Figure | 
         ),
         n=sum(n.analysis.n_fitted for n in named),
         panels=tuple(
-            dot_panel(q.heading, q.title, rows, q.none, "Difference from the first population.")
+            dot_panel(q.heading, q.title, rows, Table.one(points=q.none), "Difference from the first population.")
             for q in _QUANTITIES
             if len(rows := labelled[labelled["quantity"] == q.heading])
         ),

@@ -80,7 +80,7 @@ def test_the_estimate_is_what_the_probability_is_about_whatever_the_outcome(trut
     assert verdict.outcome == {"quadratic": "supported", "linear": "refuted"}[truth]
     assert verdict.estimate == pytest.approx(np.median(rise), abs=0.005)
     assert verdict.probability == pytest.approx((rise > 0.1).mean(), abs=0.01)
-    assert (verdict.quantity, verdict.unit) == ("rise at the shallower end", "percentage points")
+    assert (verdict.quantity, verdict.unit) == ("rise at the shallower end", "points")
 
 
 def test_every_assessed_verdict_says_what_its_estimate_is(quadratic: popstats.Verdicts) -> None:
