@@ -20,8 +20,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from generate.inputs.networks import TRACED_IMAGES, class_scores
-from generate.prune.dependency_graph import IntArray, copy_network, with_values
-from generate.prune.groups import Group
+from generate.prune.dependency_graph import Group, IntArray, copy_network, with_values
 from generate.prune.operations import Convolution, is_depthwise, sides
 from generate.prune.verify import counted_macs, verify_cuts
 from popstats.arrays import FloatArray

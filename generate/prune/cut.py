@@ -11,8 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from generate.prune.attention import at, attention_modules, set_heads, set_width
-from generate.prune.dependency_graph import IntArray, Member, Side, copy_network
-from generate.prune.groups import Group
+from generate.prune.dependency_graph import Group, IntArray, Member, Side, copy_network
 from generate.prune.operations import Convolution, channel_count, is_depthwise
 from popstats.errors import PlanError
 

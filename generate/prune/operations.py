@@ -92,10 +92,12 @@ class LabelledNetwork:
         self._own: dict[int, Tensor] = {}
         self.heads: dict[str, Heads] = {}  # by attention module
         self.attending: list[tuple[str, set[int]]] = []  # attention modules that run, sizes of their heads
+        self.read: dict[str, Tensor] = {}  # by attention module: labels of the first features that it gets
         for name, module in network.named_modules():
             self._label_layer(name, module)
         for name, module in attention_modules(network).items():
-            module.register_forward_pre_hook(partial(self._attend, (name, set(head_sizes(module).values()))))
+            attend = partial(self._attend, (name, set(head_sizes(module).values())))
+            module.register_forward_pre_hook(attend, with_kwargs=True)
             module.register_forward_hook(lambda *_: self.attending.pop() and None)
         self._held = [*network.named_parameters(), *network.named_buffers()]  # alive, so that ids stay theirs
         self._names = {id(t): name for name, t in self._held if t.is_floating_point()}
@@ -140,8 +142,10 @@ class LabelledNetwork:
         else:
             self.labels.tie(rows, self.labels.along(labels, axis))
 
-    def _attend(self, entry: tuple[str, set[int]], module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def _attend(self, entry: tuple[str, set[int]], module: nn.Module, *inputs: Any) -> None:
         self.attending.append(entry)
+        found = (self.of(leaf) for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor))
+        self.read[entry[0]] = next((labels for labels in found if labels is not None), torch.tensor([STAYS]))
 
     def _hold(self, tensor: Tensor, labels: Tensor) -> None:
         self.labels.tie(self._own.setdefault(id(tensor), labels), labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -18,8 +19,7 @@ from generate.prune import cut as cutting
 from generate.prune import groups as grouping
 from generate.prune.attention import attention_modules, set_heads, set_width
 from generate.prune.cost_forms import derive_costs
-from generate.prune.dependency_graph import copy_network
-from generate.prune.groups import Group
+from generate.prune.dependency_graph import Group, copy_network
 from generate.prune.operations import Convolution, Normalisation, channel_count, is_depthwise, sides
 from popstats.errors import PlanError
 
@@ -129,7 +129,7 @@ def load_subnetwork(recipe_json: str | Path, weights: str | Path, network: nn.Mo
         if attention and owner not in attention:
             set_width(smaller.get_submodule(owner), before, _outputs(module))
     for name, module in attention.items():
-        _take_heads(module, name, recipe)
+        _take_heads(module, name, recipe.get("layers", {}))
     try:
         smaller.load_state_dict(held)
     except RuntimeError as error:
@@ -143,13 +143,12 @@ def _outputs(module: nn.Module) -> int:
     return sides(module)[1] if isinstance(module, nn.Linear | Convolution) else 0
 
 
-def _take_heads(attention: nn.Module, name: str, recipe: Mapping[str, Any]) -> None:
-    """Tell an attention module how many heads the group of its first layer keeps."""
-    for group, width in recipe.get("widths", {}).items():
-        layer = recipe.get("layers", {}).get(group, {"channels": width, "of": width})
-        each = layer["channels"] // width
-        if each > 1 and group.startswith(f"{name}." if name else ""):
-            set_heads(attention, layer["of"] // each, width, (each, each // FUSED))
+def _take_heads(attention: nn.Module, name: str, layers: Mapping[str, Any]) -> None:
+    """Tell an attention module how many heads its first layer keeps."""
+    inside = (layer for other, layer in layers.items() if other.startswith(f"{name}." if name else ""))
+    first = next(inside, {"channels": 1, "of": 1})
+    each = math.gcd(first["channels"], first["of"])
+    set_heads(attention, first["of"] // each, first["channels"] // each, (each, each // FUSED))
 
 
 def _check_layer(network: nn.Module, name: str, channels: int) -> None:

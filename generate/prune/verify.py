@@ -20,8 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from generate.inputs.networks import NETWORK_ERRORS, first_line, without_fast_attention
 from generate.prune.attention import at
 from generate.prune.cut import cut, gone_channels
-from generate.prune.dependency_graph import IntArray, copy_network, with_values
-from generate.prune.groups import Group
+from generate.prune.dependency_graph import Group, IntArray, copy_network, with_values
 from generate.prune.operations import Convolution
 from popstats.errors import PlanError
 
@@ -33,7 +32,8 @@ HUGE = 5_000_000_000
 BROKEN = "it does not run any more"
 OVER_CHANNELS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 LEAST_NORMALISED = 4
-SMALLEST = 1e-9  # spread of a channel that tells images apart
+SMALLEST = 1e-9  # variance of a channel that tells images apart
+LEAST_SPREAD = 1e-6  # of a layer's outputs, relative to the largest, that is no rounding
 # Rounding leaves 1e-3 at most in deep networks (1e-10 in double precision); a wrong column moves the output by percents.
 TOLERANCE = {torch.float32: 5e-3, torch.float64: 1e-6}
 
@@ -246,7 +246,11 @@ class _Liven(TorchDispatchMode):  # type: ignore[no-untyped-call]
         axis = made.dim() - 1 if name == "linear" else made.dim() - weight.dim() + 1
         channels = made.movedim(axis, 0).flatten(1)
         spread = channels.std(1)
-        spread = spread.clamp(min=0.1 * float(spread.max()) + SMALLEST)
+        if (
+            spread.max() <= LEAST_SPREAD * channels.abs().max()
+        ):  # the same for every image: rounding would grow
+            return
+        spread = spread.clamp(min=0.1 * float(spread.max()))
         weight.div_(spread.reshape(-1, *[1] * (weight.dim() - 1)))
         if bias is not None:
             bias.copy_((bias - channels.mean(1)) / spread + 0.5 * torch.randn_like(bias))
