@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from generate.inputs.networks import TRACED_IMAGES, class_scores
+from generate.inputs.networks import NETWORK_ERRORS, TRACED_IMAGES, class_scores, first_line
 from generate.prune.attention import open_attention
 from generate.prune.labels import STAYS
 from generate.prune.operations import LabelledNetwork, Operations, produces_channels
@@ -113,7 +113,20 @@ def copy_network(network: nn.Module) -> nn.Module:
         held for module in network.modules() for held in vars(module).values() if isinstance(held, Tensor)
     ]
     memo = {id(held): held.detach().clone() for held in computed if not held.is_leaf}
-    return open_attention(copy.deepcopy(network, memo))
+    try:
+        return open_attention(copy.deepcopy(network, memo))
+    except NETWORK_ERRORS as error:
+        hooked = [
+            name or "the network itself"
+            for name, module in network.named_modules()
+            if module._forward_hooks or module._forward_pre_hooks
+        ]
+        advice = (
+            f"Remove the hooks of {', '.join(hooked)}, or let them store detached tensors." if hooked else ""
+        )
+        raise PlanError(
+            f"network {type(network).__name__} cannot be copied: {first_line(error).partition('. ')[0].rstrip('.')}.{advice}"
+        ) from error
 
 
 def with_values(network: nn.Module) -> nn.Module:

@@ -74,13 +74,28 @@ def _runs_without_one(network: nn.Module, input_shape: tuple[int, ...], group: G
     return True
 
 
+def check_arguments(network: nn.Module, input_shape: Sequence[int], groups: Sequence[Group] = ()) -> None:
+    """Refuse what is no network, no shape of an input, or no group."""
+    if not isinstance(network, nn.Module):
+        raise PlanError(f"network: expected a torch.nn.Module, got a {type(network).__name__}.")
+    sizes = input_shape if isinstance(input_shape, tuple | list) else ()
+    if not sizes or any(type(size) is not int or size < 1 for size in sizes):
+        raise PlanError(
+            f"input_shape: expected the shape of one input, such as (3, 32, 32), got {input_shape!r}."
+        )
+    if isinstance(groups, str | Group) or any(not isinstance(group, Group) for group in groups):
+        raise PlanError(f"groups: expected what generate.find_groups returned, got {groups!r}.")
+
+
 def check_keep(keep: Sequence[str], names: Iterable[str]) -> None:
     """Refuse names of layers that the network does not have."""
+    if isinstance(keep, str):
+        raise PlanError(f"keep: expected a list of names, such as [{keep!r}], got {keep!r}.")
     legal = set(names) - {""}
     unknown = [name for name in keep if name not in legal]
     if unknown:
         shown = ", ".join(sorted(legal))
-        raise PlanError(f"keep: no layer is called {', '.join(unknown)}; the network has {shown}.")
+        raise PlanError(f"keep: no layer is called {', '.join(map(str, unknown))}; the network has {shown}.")
 
 
 def _is_kept(group: Group, keep: Sequence[str]) -> bool:

@@ -56,11 +56,16 @@ def verify_cuts(
 def counted_macs(network: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Return the multiply-accumulates of one input by torch's own counter, in evaluation mode."""
     training = network.training
-    kind = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
     with FlopCounterMode(display=False) as counter, torch.no_grad(), without_fast_attention():
-        network.eval()(torch.zeros(1, *input_shape, dtype=kind))
+        network.eval()(one_input(network, input_shape))
     network.train(training)
     return int(counter.get_total_flops()) // 2
+
+
+def one_input(network: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
+    """Return a batch of one input, of the network's own type."""
+    kind = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+    return torch.zeros(1, *input_shape, dtype=kind)
 
 
 class _Proof:
@@ -71,10 +76,10 @@ class _Proof:
     ) -> None:
         self._shape, self._groups, self._predict = input_shape, tuple(groups), predict
         self._normalised = _normalised(network, groups)
-        self._kind = next(p.dtype for p in network.parameters() if p.is_floating_point())
         macs = predict(np.array([group.width for group in groups]))[0][0]
         large = macs > LARGE
         self.recipes, images = (2 - int(macs > HUGE), 2) if large else (3, 3)
+        self._original = with_values(network)  # of its own types: in single precision an LSTM is one kernel
         self._network, self._images = with_values(network).float(), _images(images, input_shape)
         if not large:
             try:
@@ -103,7 +108,7 @@ class _Proof:
                     return (
                         f"in {mode} mode it does not compute what the original computes without these filters"
                     )
-            return self._wrong_costs(small, kept)
+            return self._wrong_costs(kept)
         except NETWORK_ERRORS as error:
             return f"{BROKEN} ({first_line(error)})"
 
@@ -138,9 +143,9 @@ class _Proof:
             output: Tensor = network(images)
         return output
 
-    def _wrong_costs(self, small: nn.Module, kept: Mapping[str, IntArray]) -> str:
+    def _wrong_costs(self, kept: Mapping[str, IntArray]) -> str:
         macs, params = self._predict(np.array([len(kept[group.name]) for group in self._groups]))
-        small = small.to(self._kind)  # an LSTM is one kernel in single precision, and products in double
+        small = cut(self._original, self._groups, kept)
         counted = counted_macs(small, self._shape), sum(p.numel() for p in small.parameters())
         if counted == (macs[0], params[0]):
             return ""
@@ -238,14 +243,15 @@ class _Liven(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 )
             elif name == "batch_norm" and args[3] is not None:
                 values = args[0].movedim(1, 0).flatten(1)
-                args[3].mul_(values.std(1)).add_(values.mean(1) - values.std(1))
-                args[4].mul_(values.var(1) + SMALLEST)
+                spread = values.std(1, correction=0)
+                args[3].mul_(spread).add_(values.mean(1) - spread)
+                args[4].mul_(spread**2 + SMALLEST)
         return func(*args, **(kwargs or {}))
 
     def _standardise(self, made: Tensor, name: str, weight: Tensor, bias: Tensor | None) -> None:
         axis = made.dim() - 1 if name == "linear" else made.dim() - weight.dim() + 1
         channels = made.movedim(axis, 0).flatten(1)
-        spread = channels.std(1)
+        spread = channels.std(1, correction=0)
         if (
             spread.max() <= LEAST_SPREAD * channels.abs().max()
         ):  # the same for every image: rounding would grow
