@@ -24,7 +24,7 @@ from generate.inputs.networks import without_fast_attention
 from generate.prune.cut import check_width
 from generate.prune.dependency_graph import Group, IntArray, copy_network, with_values
 from generate.prune.groups import check_arguments
-from generate.prune.operations import Convolution, is_depthwise, sides
+from generate.prune.operations import Convolution, SkippedProducts, is_depthwise, sides
 from generate.prune.verify import counted_macs, one_input, verify_cuts
 from popstats.arrays import FloatArray
 from popstats.errors import PlanError
@@ -272,7 +272,7 @@ def _weighted_layers(network: nn.Module) -> Iterator[tuple[str, nn.Linear | Conv
 def count_positions(shell: nn.Module, input_shape: tuple[int, ...]) -> tuple[Counter[str], int]:
     """Return how often each layer's kernel is applied to one input, and all MACs by torch's own counter."""
     counted = counted_macs(shell, input_shape)
-    with _Positions(shell) as positions, torch.inference_mode(), without_fast_attention():
+    with SkippedProducts(), _Positions(shell) as positions, torch.inference_mode(), without_fast_attention():
         shell.eval()(one_input(shell, input_shape))
     return positions.counts, counted
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from generate.inputs.networks import NETWORK_ERRORS, TRACED_IMAGES, class_scores, first_line
 from generate.prune.attention import open_attention
 from generate.prune.labels import STAYS
-from generate.prune.operations import LabelledNetwork, Operations, produces_channels
+from generate.prune.operations import LabelledNetwork, Operations, SkippedProducts, produces_channels
 from popstats.arrays import IntArray as IntArray
 from popstats.errors import PlanError
 
@@ -87,7 +87,7 @@ def find_dependencies(
     operations = Operations(labelled)
     macs: dict[str, int] = {}  # of evaluation, by attention module
     for training in (False, True):
-        with operations:
+        with SkippedProducts(), operations:
             output = class_scores(network.train(training), input_shape)
         macs = macs or {name: held.macs // TRACED_IMAGES for name, held in labelled.heads.items()}
         scores = labelled.of(output)

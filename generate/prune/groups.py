@@ -13,7 +13,7 @@ from generate.inputs.networks import NETWORK_ERRORS, class_scores
 from generate.prune.attention import HeadAttention, at, attention_modules
 from generate.prune.cut import cut
 from generate.prune.dependency_graph import Group, IntArray, Member, find_dependencies, with_values
-from generate.prune.operations import Convolution, is_depthwise
+from generate.prune.operations import Convolution, SkippedProducts, is_depthwise
 from popstats.errors import PlanError
 
 REASONS_SHOWN = 4
@@ -66,9 +66,9 @@ def _tied_to_input(network: nn.Module, input_shape: tuple[int, ...], groups: Seq
 def _runs_without_one(network: nn.Module, input_shape: tuple[int, ...], group: Group) -> bool:
     first = np.unique(group.blocks, return_index=True)[1]
     try:
-        class_scores(
-            cut(network, (group,), {group.name: np.delete(np.arange(group.width), first)}).eval(), input_shape
-        )
+        with SkippedProducts():
+            smaller = cut(network, (group,), {group.name: np.delete(np.arange(group.width), first)})
+            class_scores(smaller.eval(), input_shape)
     except (*NETWORK_ERRORS, PlanError):
         return False
     return True

@@ -60,6 +60,11 @@ _ALONG = {
 # Under inference mode these would be taken apart step by step in time.
 _WHOLE = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 _ATTENTION = "scaled_dot_product_attention"
+_WEIGHTED = {
+    "linear", "convolution", "_convolution", *(f"conv{t}{d}d" for t in ("", "_transpose") for d in (1, 2, 3))
+}  # fmt: skip
+_PRODUCTS = _WEIGHTED | {"addmm", "mm", "bmm", "matmul"}
+LARGE_OPERANDS = 2**20  # values of all operands together
 
 
 def is_depthwise(module: nn.Module) -> bool:
@@ -190,6 +195,19 @@ def channel_count(module: nn.Module) -> int | None:
     if isinstance(module, nn.PReLU):
         return module.num_parameters if module.num_parameters > 1 else None
     return int(getattr(module, "num_channels", None) or cast(Any, module).num_features)
+
+
+class SkippedProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Lets large products return zeros, for passes of which only the shapes matter."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        tensors = [leaf for leaf in args if isinstance(leaf, Tensor)]
+        if func.overloadpacket.__name__ in _PRODUCTS and sum(t.numel() for t in tensors) > LARGE_OPERANDS:
+            shapes = [leaf.to("meta") if isinstance(leaf, Tensor) else leaf for leaf in args]
+            return torch.zeros_like(func(*shapes, **(kwargs or {})), device=tensors[0].device)
+        return func(*args, **(kwargs or {}))
 
 
 class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -505,8 +523,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 _RULES: dict[str, Callable[[Operations, _Call], Any]] = {
-    **dict.fromkeys(("linear", "convolution", "_convolution"), Operations.weighted),
-    **{f"conv{t}{d}d": Operations.weighted for t in ("", "_transpose") for d in (1, 2, 3)},
+    **dict.fromkeys(_WEIGHTED, Operations.weighted),
     **dict.fromkeys(("batch_norm", "instance_norm", "group_norm"), Operations.channelwise),
     **dict.fromkeys(("layer_norm", "rms_norm"), Operations.layer_norm),
     **dict.fromkeys(("matmul", "bmm", _ATTENTION), Operations.multiplies),

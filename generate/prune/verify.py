@@ -21,7 +21,7 @@ from generate.inputs.networks import NETWORK_ERRORS, first_line, without_fast_at
 from generate.prune.attention import at
 from generate.prune.cut import cut, gone_channels
 from generate.prune.dependency_graph import Group, IntArray, copy_network, with_values
-from generate.prune.operations import Convolution
+from generate.prune.operations import Convolution, SkippedProducts
 from popstats.errors import PlanError
 
 Costs = Callable[[IntArray], tuple[IntArray, IntArray]]
@@ -56,7 +56,12 @@ def verify_cuts(
 def counted_macs(network: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Return the multiply-accumulates of one input by torch's own counter, in evaluation mode."""
     training = network.training
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), without_fast_attention():
+    with (
+        SkippedProducts(),
+        FlopCounterMode(display=False) as counter,
+        torch.no_grad(),
+        without_fast_attention(),
+    ):
         network.eval()(one_input(network, input_shape))
     network.train(training)
     return int(counter.get_total_flops()) // 2
@@ -77,11 +82,11 @@ class _Proof:
         self._shape, self._groups, self._predict = input_shape, tuple(groups), predict
         self._normalised = _normalised(network, groups)
         macs = predict(np.array([group.width for group in groups]))[0][0]
-        large = macs > LARGE
-        self.recipes, images = (2 - int(macs > HUGE), 2) if large else (3, 3)
+        self._large = macs > LARGE
+        self.recipes, images = (2 - int(macs > HUGE), 2) if self._large else (3, 3)
         self._original = with_values(network)  # of its own types: in single precision an LSTM is one kernel
         self._network, self._images = with_values(network).float(), _images(images, input_shape)
-        if not large:
+        if not self._large:
             try:
                 self._output(copy_network(self._network).double().eval(), self._images.double())
                 self._network, self._images = self._network.double(), self._images.double()
@@ -97,12 +102,13 @@ class _Proof:
             _randomise(whole)
             norms = silence(whole, self._groups, kept)
             with _Liven():
-                self._output(whole, self._images, norms)
+                expected = self._output(whole, self._images, norms)
         small = cut(whole, self._groups, kept)
         try:
             for training in (False, True):
                 found = self._output(small.train(training), self._images)
-                expected = self._output(whole.train(training), self._images, norms)
+                if training or not self._large:
+                    expected = self._output(whole.train(training), self._images, norms)
                 if not _agree(found, expected):
                     mode = "training" if training else "evaluation"
                     return (
@@ -238,28 +244,31 @@ class _Liven(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if isinstance(held, nn.Parameter) and id(held) not in self._seen:
             self._seen.add(id(held))
             if name == "linear" or (name.startswith("conv") and "transpose" not in name):
-                self._standardise(
-                    func(*args, **(kwargs or {})), name, held, args[2] if len(args) > 2 else None
-                )
-            elif name == "batch_norm" and args[3] is not None:
+                bias = args[2] if len(args) > 2 else None
+                return self._standardise(func(*args, **(kwargs or {})), name, held, bias)
+            if name == "batch_norm" and args[3] is not None:
                 values = args[0].movedim(1, 0).flatten(1)
                 spread = values.std(1, correction=0)
                 args[3].mul_(spread).add_(values.mean(1) - spread)
                 args[4].mul_(spread**2 + SMALLEST)
         return func(*args, **(kwargs or {}))
 
-    def _standardise(self, made: Tensor, name: str, weight: Tensor, bias: Tensor | None) -> None:
+    def _standardise(self, made: Tensor, name: str, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return what a layer makes once its weights are scaled, which happens in place."""
         axis = made.dim() - 1 if name == "linear" else made.dim() - weight.dim() + 1
-        channels = made.movedim(axis, 0).flatten(1)
-        spread = channels.std(1, correction=0)
-        if (
-            spread.max() <= LEAST_SPREAD * channels.abs().max()
-        ):  # the same for every image: rounding would grow
-            return
+        channels = made.movedim(axis, 0)
+        spread = channels.flatten(1).std(1, correction=0)
+        if spread.max() <= LEAST_SPREAD * made.abs().max():  # the same for every image: rounding would grow
+            return made
         spread = spread.clamp(min=0.1 * float(spread.max()))
         weight.div_(spread.reshape(-1, *[1] * (weight.dim() - 1)))
+        each = (-1, *[1] * (made.dim() - 1))
         if bias is not None:
-            bias.copy_((bias - channels.mean(1)) / spread + 0.5 * torch.randn_like(bias))
+            centre = channels.flatten(1).mean(1)
+            shift = 0.5 * torch.randn_like(bias)
+            bias.copy_((bias - centre) / spread + shift)
+            channels = channels - (centre - shift * spread).reshape(each)
+        return (channels / spread.reshape(each)).movedim(0, axis)
 
 
 class _Silence(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -478,7 +478,9 @@ def test_what_explains_knows_the_mechanism() -> None:
 
 
 def test_embedding_heads_and_mlp_stand_beside_mcb_where_group_names_tell_them_apart() -> None:
-    share = what_explains(popstats.load_population("digits-vit"), regimes=(0.75,)).frame.set_index("model")["r2"]
+    share = what_explains(popstats.load_population("digits-vit"), regimes=(0.75,)).frame.set_index("model")[
+        "r2"
+    ]
     assert {"embedding", "total heads", "total MLP width"} < set(share.index)
     assert share["mCB"] < share["embedding"] < share[TOTALS] < share["log-widths"]
     assert TOTALS not in set(what_explains(popstats.load_population("digits-resnet8")).frame["model"])
