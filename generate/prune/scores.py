@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch_pruning.pruner import function, importance
 
 from generate.prune.attention import at
-from generate.prune.dependency_graph import Member, copy_network
-from generate.prune.groups import Group
+from generate.prune.dependency_graph import Group, Member, copy_network
 from generate.prune.operations import Convolution, is_depthwise
 from popstats.errors import PlanError
 
