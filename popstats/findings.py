@@ -20,7 +20,7 @@ type Kind = Literal[
     # Why a claim cannot be assessed, or is withheld.
     "needs optimum", "no optimum", "optimum undecided", "band not reachable", "original not observed", "few outside band",
     "few for halves", "few regimes with optimum", "few for validation", "few for spaces", "one STD", "no common costs",
-    "no widths", "widths incomplete", "no STD", "one technique", "few techniques here", "technique rejected",
+    "no widths", "widths incomplete", "law still learns", "no STD", "one technique", "few techniques here", "technique rejected",
     "no optimum of technique",
     "moves with cost", "outliers", "clusters", "groups", "lucky",
     # What else the reason of a verdict says.

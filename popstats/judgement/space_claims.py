@@ -23,7 +23,7 @@ from popstats.judgement.analysis import (
 )
 from popstats.judgement.edf import SpaceDifference, compare_spaces
 from popstats.judgement.explained import MINIMUM_RECIPES, WHOLE, WidthsBeyond
-from popstats.judgement.optimum_claims import interaction
+from popstats.judgement.optimum_claims import interaction, still_learning
 from popstats.judgement.verdicts import Verdict
 from popstats.population.recipes import ratio_std
 from popstats.posterior.fit import fit
@@ -50,9 +50,10 @@ def _widths_beyond(analysis: Analysis, regime: RegimeDesign) -> Verdict:
         # What is left of mCB at equal cost is then a trace of anything that costs parameters, a bias term for example.
         return analysis.not_assessable("M1", regime, regime.reason, (more_recipes(regime),))
     if beyond.of_mcb < WHOLE:
-        why = Finding("widths incomplete", (), {"share": beyond.of_mcb, "needed": WHOLE})
+        why = Finding("widths incomplete", (), {"share": max(beyond.of_mcb, 0.0), "needed": WHOLE})
         return analysis.not_assessable("M1", regime, why, (Finding("name widths"),))
-    effect = Effect(beyond.draws > analysis.thresholds.gain, float("nan"), beyond.draws)
+    withheld = still_learning(analysis, beyond)
+    effect = Effect(beyond.draws > analysis.thresholds.gain, float("nan"), beyond.draws, withheld=withheld)
     told = interaction(analysis, beyond)
     values: dict[str, Value] = {
         "rival": "a law with pairwise interactions of the widths"
