@@ -116,7 +116,7 @@ NETWORKS = {
     "dense": (Dense, 8),
     "mobilenet_v2": (lambda: torchvision_network("mobilenet_v2"), 32),
 }
-SLOW = {"resnet18": 32, "resnet50": 32, "densenet121": 64, "vgg11": 32, "vgg16_bn": 32, "googlenet": 64}
+SLOW = {"resnet18": 32, "resnet50": 32, "densenet121": 64, "vgg11": 32, "vgg16_bn": 32}
 NETWORKS |= {name: (lambda name=name: torchvision_network(name), size) for name, size in SLOW.items()}
 
 
