@@ -235,6 +235,7 @@ def _fitted(table: WidthTable, rows: IntArray, inner: BoolArray, log_cost: float
     df = (table.runs[rows] - 1)[inner].sum()
     seeds = float(table.within[rows][inner].sum() / df) if df >= LEAST_SEED_DF else 0.0
     return BudgetLaw(
-        **vars(law), reached=float(law.expected(shares[inner]).min()), inner=inner, rows=rows, offset=offset, technique=first, seed_variance=seeds,
+        **vars(law), inner=inner, rows=rows, offset=offset, technique=first, seed_variance=seeds,
         mean_inverse_runs=float((1.0 / table.runs[rows][inner]).mean()),
+        reached=float(law.expected(shares[inner]).min()),
     )  # fmt: skip

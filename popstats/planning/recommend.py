@@ -263,8 +263,9 @@ def recommend(
     -----
     A law in the log-widths is fitted to recipes of about that cost. The recommended recipe is its optimum among the
     recipes within the budget whose widths stay in the trained range and of which the law is as certain as of trained
-    ones. Intervals hold for the recipe, its own distance from the law included; where the table has one seed per recipe,
-    they hold for one training.
+    ones. Where the law promises more than it does of any trained recipe, half of the difference is expected to come true,
+    and intervals allow for all or nothing of it. Intervals hold for the recipe, its own distance from the law included;
+    where the table has one seed per recipe, they hold for one training.
 
     Examples
     --------
