@@ -276,6 +276,7 @@ def test_a_run_in_which_nothing_succeeds_stops_after_ten_failures_of_one_kind(tm
     assert {row["status"] for row in table} == {"failed"}
 
 
+@pytest.mark.slow
 def test_a_short_run_in_which_nothing_succeeds_ends_with_the_reason(tmp_path, tiny_run):
     folder, said = hopeless(tmp_path, tiny_run, HOPELESS.replace("count = 3", "count = 1"))
     assert "all 4 trainings failed, most of them because: the loss is nan" in said
@@ -380,6 +381,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path, tiny_plan, start):
     assert pq.read_table(folder / "population.parquet").num_rows == finished(folder) >= 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_workers_are_starting_is_quiet_too(tmp_path, tiny_plan, tiny_run, start):
     """Workers import torch for seconds before they can say what Ctrl-C means to them."""
     folder = tmp_path / "run"
