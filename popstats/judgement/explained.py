@@ -207,7 +207,9 @@ class _Scores:
 
     baseline: FloatArray
     losses: Mapping[str, FloatArray]
-    halved: Mapping[str, float]  # Loss of each law of the widths, all recipes together, when half of them teach it.
+    halved: Mapping[
+        str, float
+    ]  # Loss of each law of the widths, all recipes together, when half of them teach it.
     of_mcb: float  # Share of held-out log mCB at equal cost that the better law explains.
     within: FloatArray
     seed_variance: float

@@ -21,9 +21,10 @@ Thompson (1933), doi:10.1093/biomet/25.3-4.285; MacKay (1992), doi:10.1162/neco.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -217,6 +218,23 @@ def _residual_variance(values: FloatArray) -> float:
     """Return the variance that neither seeds nor images explain."""
     rest = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
     return float((rest**2).sum() / ((len(values) - 1) * (values.shape[1] - 1)))
+
+
+def by_layer(
+    layers: Mapping[str, Mapping[str, Any]], full: Mapping[str, float], widths: Mapping[str, float]
+) -> dict[str, dict[str, Any]]:
+    """Return what each layer keeps, and the ratios with which Torch-Pruning 1.6.1 cuts exactly these widths."""
+    # layers: as `costs.json` has them; full and widths by group
+    kept, ratios = {}, {}
+    for name, layer in layers.items():
+        group, outputs = layer["group"], layer["of"]
+        if group is not None:
+            gone = sum(n * (full[g] - widths[g]) for g, n in layer["per_channel"].items())
+            kept[name] = {"channels": round(outputs - gone), "of": outputs, "ratio": gone / outputs}
+        # It keeps the whole part of width x (1 - ratio): half a channel more keeps rounding errors away from it.
+        pruned = group is not None and widths[group] < full[group]
+        ratios[name] = 1 - (widths[group] + 0.5) / full[group] if pruned else 0.0
+    return {"layers": kept, "torch_pruning": ratios}
 
 
 def smallest_gain(seeds: int, images: int, *, seed_sd: float = SEED_SD, accuracy: float = 90.0) -> float:

@@ -23,6 +23,7 @@ from popstats.planning.budget_law import (
     law_at,
     width_table,
 )
+from popstats.planning.propose import by_layer
 from popstats.planning.recovered_costs import CostForm, cost_form
 from popstats.planning.search import Search, Support, write_space
 from popstats.population.recipes import prepared_recipes
@@ -141,6 +142,7 @@ class Recommendation(RecipePrediction):
     _rival: str = "uniform pruning"
     _achieved: float = 0.0  # share of the original's cost that the recipe really removes
     _layers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _full: dict[str, float] = field(default_factory=dict)
     _bands: dict[str, tuple[float, float]] = field(default_factory=dict)
     ranking: pd.DataFrame | None = None
 
@@ -195,7 +197,7 @@ class Recommendation(RecipePrediction):
             "params": _number(self.params),
             "widths": {group: _number(width) for group, width in self.widths.items()},
             "ratios": self.ratios,
-            **_by_layer(self._layers, self.widths, self.ratios),
+            **(by_layer(self._layers, self._full, self.widths) if self._layers else {}),
             "gains": [],
             "predicted": {
                 "drop": [self.drop, self.drop_lower, self.drop_upper],
@@ -509,6 +511,7 @@ class _Recommender:
             gain_lower=np.nan if note else lower, gain_upper=np.nan if note else upper, note=note, ranking=ranking,
             technique=population.techniques[law.technique], n_recipes=law.rows.size,
             _layers=population.metadata.get("costs", {}).get("layers", {}),
+            _full=dict(zip(groups, table.full.tolist(), strict=True)),
             _identity={key: plan[key] for key in ("network", "original_id") if key in plan},
             _rival="uniform pruning" if even else "the most even candidate",
             _achieved=1.0 - float(np.exp(offset[0])) * (1.0 - reduction),
@@ -621,23 +624,6 @@ def _checked_candidates(frame: pd.DataFrame, population: Population) -> pd.DataF
         )
     different: pd.DataFrame = frame.assign(**numbers).loc[~numbers.duplicated()]
     return different
-
-
-def _by_layer(
-    layers: dict[str, dict[str, Any]], widths: dict[str, float], ratios: dict[str, float]
-) -> dict[str, dict[str, Any]]:
-    """Return what each layer keeps, and the ratios with which Torch-Pruning 1.6.1 cuts exactly these widths."""
-    full = {group: width / (1.0 - ratios[group]) for group, width in widths.items()}
-    kept, cut = {}, {}
-    for name, layer in layers.items():
-        group, outputs = layer["group"], layer["of"]
-        pruned = group is not None and ratios[group] > 0
-        # Half a channel more keeps rounding errors away from Torch-Pruning's whole part.
-        cut[name] = 1.0 - (widths[group] + 0.5) / full[group] if pruned else 0.0
-        if group is not None:
-            gone = sum(n * (full[g] - widths[g]) for g, n in layer["per_channel"].items())
-            kept[name] = {"channels": round(outputs - gone), "of": outputs, "ratio": gone / outputs}
-    return {"layers": kept, "torch_pruning": cut} if layers else {}
 
 
 def _whole(values: FloatArray) -> FloatArray:
