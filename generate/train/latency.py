@@ -19,11 +19,7 @@ TIMED_PASSES = 30
 def measure_latency(
     network: nn.Module, input_shape: tuple[int, int, int], *, batch: int, device: torch.device
 ) -> float:
-    """Return the median wall time of one forward pass in evaluation mode (ms), for `batch` images at once.
-
-    It depends on the load of the device: compare only within a population made under an even load. Several workers on
-    one machine slow each other down.
-    """
+    """Return the median wall time of one forward pass in evaluation mode (ms), for `batch` images at once."""
     network.eval()
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(batch, *input_shape, generator=generator).to(device)

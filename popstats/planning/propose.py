@@ -449,10 +449,7 @@ def _pool(problem: Problem, rng: np.random.Generator) -> IntArray:
 
 
 def meet_budget(problem: Problem, log_widths: FloatArray, rng: np.random.Generator) -> IntArray:
-    """Return different whole widths on the budget, (n, G) -> (k, G): scaled together, then repaired by up to two moves.
-
-    Recipes that cannot be repaired are left out; `rng` chooses between repairs.
-    """
+    """Return different whole widths on the budget, (n, G) -> (k, G); those that two moves cannot repair are left out."""
     middle = (problem.lowest + problem.highest) / 2
     shifts = common_shifts(lambda s: problem.cost(problem.whole(log_widths + s)), middle, len(log_widths))
     under, over = (problem.whole(log_widths + shift) for shift in shifts)
@@ -467,10 +464,7 @@ def meet_budget(problem: Problem, log_widths: FloatArray, rng: np.random.Generat
 def common_shifts(
     cost: Callable[[FloatArray], FloatArray], budget: float, n: int, reach: float = _REACH
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the largest shift of each recipe within the budget, and the smallest above it, (n, 1) each.
-
-    `cost` of shifts (n, 1) of all of a recipe's log-widths, shape (n,), must rise with them.
-    """
+    """Return the largest shift of each recipe's log-widths within the budget, and the smallest above it, (n, 1) each."""
     low, high = np.full((n, 1), -reach), np.full((n, 1), reach)
     for _ in range(_BISECTIONS):
         centre = (low + high) / 2
