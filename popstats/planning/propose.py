@@ -112,15 +112,6 @@ class Problem:
         return np.asarray(np.clip(counted, self.smallest, self.full))
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The recipe that a search chooses."""
-
-    widths: IntArray  # (G,)
-    runs: int  # its trainings in the search
-    leaders: IntArray  # (k, G) all trained recipes that may win, best first
-
-
 def schedule(trainings: int, draws: int | None = None, given: int = 0) -> tuple[int, ...]:
     """Return the trainings of each round: pilot, rounds of draws, and two of the finish."""
     # draws: fewest trainings of a round between pilot and finish, the number of workers; given: rows of an earlier
@@ -172,13 +163,10 @@ def propose(
     return _draw_round(problem, history, law, _moved(problem, pool, history, law, rng), size, rng)
 
 
-def choose(problem: Problem, trained: npt.ArrayLike, outcome: npt.ArrayLike, *, given: int = 0) -> Choice:
-    """Return the trained recipe with the best posterior mean; arguments as in `propose`."""
+def choose(problem: Problem, trained: npt.ArrayLike, outcome: npt.ArrayLike, *, given: int = 0) -> IntArray:
+    """Return the trained recipe with the best posterior mean, (G,); arguments as in `propose`."""
     history = _History.of(problem, trained, outcome, given)
-    law = Law.through(history)
-    order = history.leaders(law)
-    best = order[0]
-    return Choice(history.recipes[best], int(history.runs[best]), history.recipes[order])
+    return history.recipes[history.leaders(Law.through(history))[0]]
 
 
 @dataclass(frozen=True)
