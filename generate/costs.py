@@ -38,7 +38,16 @@ class CostReport:
             "macs": self.costs.original_macs,
             "params": self.costs.original_params,
             "groups": named_groups(self.costs),
-            "feasible": [self._point(reduction, found) for reduction, found in self.feasible],
+            "feasible": [
+                {
+                    "macs_reduction": reduction,
+                    "macs": found.macs[0],
+                    "params": list(found.params),
+                    "mcb": [round(end, 6) for end in found.mcb],
+                    "std": [round(end, 6) for end in found.std],
+                }
+                for reduction, found in self.feasible
+            ],
         }
 
     def as_text(self) -> str:
@@ -58,15 +67,6 @@ class CostReport:
             *self._map_lines(),
         ]
         return "\n".join(lines)
-
-    def _point(self, reduction: float, found: FeasibleRange) -> dict[str, Any]:
-        return {
-            "macs_reduction": reduction,
-            "macs": found.macs[0],
-            "params": list(found.params),
-            "mcb": [round(end, 6) for end in found.mcb],
-            "std": [round(end, 6) for end in found.std],
-        }
 
     def _map_lines(self) -> list[str]:
         lines = ["MACs less    parameters left (share)         mCB             STD"]

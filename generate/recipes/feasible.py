@@ -97,7 +97,8 @@ def range_on_budget(surfaces: CostSurfaces, budgets: Sequence[Budget]) -> Feasib
     else:
         objective = surfaces.surface(other).value_and_slope
         shares = (_extreme(surfaces, first, objective, -1), _extreme(surfaces, first, objective, 1))
-    std = (_smallest_std(surfaces, first), _extreme(surfaces, first, _spread_and_slope, 1))
+    level = surfaces.shift_onto(first, np.zeros((1, len(surfaces.lowest)), dtype=np.float32))
+    std = (float(level.std()), _extreme(surfaces, first, _spread_and_slope, 1))
     return _as_range(surfaces, first, shares, std)
 
 
@@ -112,11 +113,6 @@ def _as_range(surfaces: CostSurfaces, first: Budget, others: Pair, std: Pair) ->
         (logs[0], logs[-1]),
         std,
     )
-
-
-def _smallest_std(surfaces: CostSurfaces, budget: Budget) -> float:
-    level = surfaces.shift_onto(budget, np.zeros((1, len(surfaces.lowest)), dtype=np.float32))
-    return float(level.std())
 
 
 def _spread_and_slope(kept: SingleArray) -> tuple[SingleArray, SingleArray]:

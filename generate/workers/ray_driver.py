@@ -95,7 +95,7 @@ class _Driver:
                 self.stopping = True
                 self.report(STOPPING)
             missing = self._missing()
-            if self._is_over(missing):
+            if not self.pool.busy and (self.stopping or time.time() >= self.deadline or not missing):
                 return
             self._open_where_there_is_room(len(missing))
             self._assign(missing)
@@ -122,10 +122,6 @@ class _Driver:
             self.trainings = self.folder.read_worklist()
         at_work = {training.index for _, training, _ in self.pool.busy.values()}
         return deque(t for t in self.trainings if t.index not in finished and t.index not in at_work)
-
-    def _is_over(self, missing: deque[Training]) -> bool:
-        stopped = self.stopping or time.time() >= self.deadline
-        return not self.pool.busy and (stopped or not missing)
 
     def _assign(self, missing: deque[Training]) -> None:
         """Give every idle actor a training that no other process holds."""
@@ -189,7 +185,10 @@ class _Driver:
             self.pool.replace_actor(actor)
             return
         except UnfitError as error:
-            self._do_without(error)
+            self.unfit += 1
+            if not self.pool.size:
+                raise RunFolderError(f"--executor ray: no training can run on {error}.") from error
+            self._note_once(f"no training can run on {error}; continuing without it")
             return
         if version != (here := str(torch.__version__)):
             self._note_once(
@@ -197,13 +196,6 @@ class _Driver:
             )
         self.pool.idle.append(actor)
         self.report(Event("ready"))
-
-    def _do_without(self, error: UnfitError) -> None:
-        """Go on without an actor that could not open, as long as there are others."""
-        self.unfit += 1
-        if not self.pool.size:
-            raise RunFolderError(f"--executor ray: no training can run on {error}.") from error
-        self._note_once(f"no training can run on {error}; continuing without it")
 
     def _lost(self, actor: Any, training: Training, error: Exception) -> None:
         """Open another actor; the training is missing again, unless it took too many actors with it."""

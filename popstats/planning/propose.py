@@ -154,12 +154,16 @@ def propose(
     size = int(ends[place]) - history.counted
     pool = _pool(problem, np.random.default_rng([seed, _POOL_STREAM]))
     if place == 0:
-        return _pilot(problem, pool, int(ends[0]))[history.counted :]
+        # Torch-Pruning's recipe twice, the other baselines once, the rest from the pool.
+        first = problem.baselines[: int(len(problem.baselines) > 1)]
+        rows = np.vstack([first, problem.baselines, pool[~_member(pool, problem.baselines)]])
+        return rows[np.arange(history.counted, int(ends[0])) % len(rows)]
     rng = np.random.default_rng([seed, _ROUND_STREAM, history.counted])
     law = Law.through(history)
     if place >= len(ends) - 2:
-        finish = int(ends[-1] - ends[-3])
-        return _finish(history, law, size, leaders=size if place == len(ends) - 2 else max(2, finish // 4))
+        # The leaders by posterior mean, round and round until the trainings are spent.
+        leaders = size if place == len(ends) - 2 else max(2, int(ends[-1] - ends[-3]) // 4)
+        return history.recipes[np.resize(history.leaders(law)[:leaders], size)]
     return _draw_round(problem, history, law, _moved(problem, pool, history, law, rng), size, rng)
 
 
@@ -482,14 +486,6 @@ def _moves(problem: Problem) -> tuple[IntArray, IntArray]:
     return one, two
 
 
-def _pilot(problem: Problem, pool: IntArray, size: int) -> IntArray:
-    """Return Torch-Pruning's recipe twice, the other baselines once, the rest from the pool."""
-    first = np.vstack([problem.baselines[: int(len(problem.baselines) > 1)], problem.baselines])
-    rest = pool[~_member(pool, problem.baselines)]
-    rows = np.vstack([first, rest])
-    return rows[np.arange(size) % len(rows)]
-
-
 def _moved(
     problem: Problem, pool: IntArray, history: _History, law: Law, rng: np.random.Generator
 ) -> IntArray:
@@ -517,11 +513,6 @@ def _draw_round(
         picked.append(int(outcome.argmax()))
         open_to[picked[-1]] = False
     return pool[picked]
-
-
-def _finish(history: _History, law: Law, size: int, leaders: int) -> IntArray:
-    """Return the leaders by posterior mean, round and round until the trainings are spent."""
-    return history.recipes[np.resize(history.leaders(law)[:leaders], size)]
 
 
 def _unique(widths: IntArray) -> IntArray:

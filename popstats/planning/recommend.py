@@ -156,7 +156,7 @@ class Recommendation(RecipePrediction):
     @property
     def sentence(self) -> str:
         """What to do, and how sure that is."""
-        kept = [f"{group} {_shown(width)}" for group, width in self.widths.items()]
+        kept = [f"{g} {w:{'g' if w == round(w) else '.3g'}}" for g, w in self.widths.items()]
         shown = join_words(kept) if len(kept) <= GROUPS_NAMED else f"the widths listed for {len(kept)} groups"
         trained = f" after {self.technique}" if self.technique else ""
         text = (
@@ -638,8 +638,3 @@ def _whole(values: FloatArray) -> FloatArray:
 def _number(value: float) -> float | int | None:
     """Return a whole number as one, and None for NaN, as JSON has neither."""
     return int(value) if value.is_integer() else value if np.isfinite(value) else None
-
-
-def _shown(width: float) -> str:
-    """Return a width in a sentence: densities with three digits."""
-    return f"{width:g}" if width == round(width) else f"{width:.3g}"
