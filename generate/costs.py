@@ -64,20 +64,15 @@ class CostReport:
             "",
             "What recipes of a MACs reduction can reach:",
             "",
-            *self._map_lines(),
+            "MACs less    parameters left (share)         mCB             STD",
         ]
-        return "\n".join(lines)
-
-    def _map_lines(self) -> list[str]:
-        lines = ["MACs less    parameters left (share)         mCB             STD"]
         for reduction, found in self.feasible:
-            low, high = (count / self.costs.original_params for count in found.params)
-            shares = f"{low:7.2%} to {high:7.2%}"
-            mcb = f"{found.mcb[0]:6.3f} to {found.mcb[1]:6.3f}"
+            low, high = (count / costs.original_params for count in found.params)
             lines.append(
-                f"{reduction:9.0%}    {shares}     {mcb}    {found.std[0]:.3f} to {found.std[1]:.3f}"
+                f"{reduction:9.0%}    {low:7.2%} to {high:7.2%}     {found.mcb[0]:6.3f} to {found.mcb[1]:6.3f}    "
+                f"{found.std[0]:.3f} to {found.std[1]:.3f}"
             )
-        return lines
+        return "\n".join(lines)
 
 
 def cost_report(

@@ -73,11 +73,8 @@ def check_budgets(surfaces: CostSurfaces, budgets: Sequence[Budget]) -> None:
                 f"regime: no recipe of this space reduces {budget.axis} by {1 - budget.share:.4f}; reductions of "
                 f"{max(1 - ends[1], 0):.4f} to {1 - ends[0]:.4f} are possible."
             )
-    if len(budgets) == 2:
-        _check_mcb_of_both(surfaces, budgets)
-
-
-def _check_mcb_of_both(surfaces: CostSurfaces, budgets: Sequence[Budget]) -> None:
+    if len(budgets) == 1:
+        return
     macs, params = budgets
     log_mcb = float(np.log(macs.share / params.share))
     found = range_on_budget(surfaces, (macs,))
@@ -132,14 +129,11 @@ def _extreme(surfaces: CostSurfaces, budget: Budget, objective: Objective, sign:
         value, uphill = objective(kept)
         best = max(best, float((sign * value).max()))
         normal = fixed.value_and_slope(kept)[1]
-        kept = surfaces.shift_onto(budget, kept + np.float32(stride) * _direction(sign * uphill, normal))
+        # Trading one group against another at the same fixed cost gains by the ratio of the two gradients. Its signed
+        # root lets all groups move, not only the one with the largest gain.
+        gain = sign * uphill / normal
+        gain -= np.median(gain, axis=1, keepdims=True)
+        gain /= np.maximum(np.abs(gain).max(axis=1, keepdims=True), np.float32(1e-9))
+        step = np.float32(stride) * np.sign(gain) * np.sqrt(np.abs(gain))
+        kept = surfaces.shift_onto(budget, kept + step)
     return sign * max(best, float((sign * objective(kept)[0]).max()))
-
-
-def _direction(uphill: SingleArray, normal: SingleArray) -> SingleArray:
-    # Trading one group against another at the same fixed cost gains by the ratio of the two gradients. Its signed
-    # root lets all groups move, not only the one with the largest gain.
-    gain = uphill / normal
-    centred = gain - np.median(gain, axis=1, keepdims=True)
-    scaled = centred / np.maximum(np.abs(centred).max(axis=1, keepdims=True), np.float32(1e-9))
-    return cast(SingleArray, np.sign(scaled) * np.sqrt(np.abs(scaled)))

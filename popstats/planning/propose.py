@@ -466,8 +466,12 @@ def common_shifts(
 
 
 def _repaired(problem: Problem, widths: IntArray, rng: np.random.Generator) -> tuple[IntArray, bool]:
-    """Return a recipe on the budget one or two moves away, and whether there is one."""
-    for moves in _moves(problem):
+    """Return a recipe on the budget up to two units of one group, or one of each of two, away; and whether there is one."""
+    unit = np.diag(problem.units)
+    i, j = np.triu_indices(len(unit), 1)
+    one = np.vstack([k * unit for k in (-2, -1, 1, 2)])
+    two = np.vstack([a * unit[i] + b * unit[j] for a in (-1, 1) for b in (-1, 1)])
+    for moves in (one, two):
         tried = widths + moves
         inside = ((tried >= problem.smallest) & (tried <= problem.full)).all(axis=1)
         tried = tried[inside]
@@ -475,15 +479,6 @@ def _repaired(problem: Problem, widths: IntArray, rng: np.random.Generator) -> t
         if len(tried):
             return tried[rng.integers(len(tried))], True
     return widths, False
-
-
-def _moves(problem: Problem) -> tuple[IntArray, IntArray]:
-    """Return all moves of one or two units of one group, and of one unit in each of two groups."""
-    unit = np.diag(problem.units)
-    one = np.vstack([k * unit for k in (-2, -1, 1, 2)])
-    i, j = np.triu_indices(len(unit), 1)
-    two = np.vstack([a * unit[i] + b * unit[j] for a in (-1, 1) for b in (-1, 1)])
-    return one, two
 
 
 def _moved(

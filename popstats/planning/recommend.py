@@ -159,21 +159,17 @@ class Recommendation(RecipePrediction):
         kept = [f"{g} {w:{'g' if w == round(w) else '.3g'}}" for g, w in self.widths.items()]
         shown = join_words(kept) if len(kept) <= GROUPS_NAMED else f"the widths listed for {len(kept)} groups"
         trained = f" after {self.technique}" if self.technique else ""
+        gain = f"{number(abs(self.gain))} points {'less' if self.gain >= 0 else 'more'} than {self._rival}"
+        if self.widths == self.uniform.widths:
+            gain = f"the same recipe as {self._rival}"
+        elif np.isfinite(self.gain_lower):
+            gain += f" ({INTERVAL_WORDS} {interval_words(self.gain_lower, self.gain_upper)})"
         text = (
             f"To remove at least {percent(self.reduction)} of the {AXIS_WORDS[self.axis]}, keep {shown}. Predicted "
             f"drop{trained}: {number(self.drop)} points ({INTERVAL_WORDS} "
-            f"{interval_words(self.drop_lower, self.drop_upper)}), {self._gain_words}."
+            f"{interval_words(self.drop_lower, self.drop_upper)}), {gain}."
         )
         return f"{text} {self.note}".rstrip()
-
-    @property
-    def _gain_words(self) -> str:
-        if self.widths == self.uniform.widths:
-            return f"the same recipe as {self._rival}"
-        known = np.isfinite(self.gain_lower)
-        interval = f" ({INTERVAL_WORDS} {interval_words(self.gain_lower, self.gain_upper)})" if known else ""
-        more_or_less = "less" if self.gain >= 0 else "more"
-        return f"{number(abs(self.gain))} points {more_or_less} than {self._rival}{interval}"
 
     def to_json(self, path: str | Path) -> Path:
         """Write the recipe as recipe.json, version 1; layer by layer too, where the table comes from a run.
