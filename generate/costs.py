@@ -90,11 +90,17 @@ def cost_report(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 0 done, 2 bad input."""
     options = _parser().parse_args(arguments)
+    kind = options.network.partition("_")[0]
+    usual = USUAL_INPUTS.get(options.network, USUAL_INPUTS.get(kind, "3x224x224"))
+    classes = options.classes or (10 if kind in USUAL_INPUTS else 1000)
     try:
-        return _run(options)
+        shape = parse_input_shape(options.input or usual)
+        report = cost_report(options.network, input_shape=shape, classes=classes, keep=options.keep)
     except PopstatsError as error:
         print(f"Error: {error}", file=sys.stderr)
         return BAD_INPUT
+    print(json.dumps(report.as_dict(), indent=2) if options.json else report.as_text())
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -114,17 +120,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep", action="append", default=[], metavar="LAYER", help="a layer to protect")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     return parser
-
-
-def _run(options: argparse.Namespace) -> int:
-    kind = options.network.partition("_")[0]
-    shape = parse_input_shape(
-        options.input or USUAL_INPUTS.get(options.network, USUAL_INPUTS.get(kind, "3x224x224"))
-    )
-    classes = options.classes or (10 if kind in USUAL_INPUTS else 1000)
-    report = cost_report(options.network, input_shape=shape, classes=classes, keep=options.keep)
-    print(json.dumps(report.as_dict(), indent=2) if options.json else report.as_text())
-    return 0
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def regime_budgets(axis: str, target: float) -> tuple[Budget, ...]:
 def check_budgets(surfaces: CostSurfaces, budgets: Sequence[Budget]) -> None:
     """Refuse budgets that no recipe can meet."""
     for budget in budgets:
-        surface = surfaces.surface(budget.axis)
+        surface = surfaces.surface[budget.axis]
         ends = [
             float(surface.value_and_slope(end[None])[0][0]) for end in (surfaces.lowest, surfaces.highest)
         ]
@@ -92,7 +92,7 @@ def range_on_budget(surfaces: CostSurfaces, budgets: Sequence[Budget]) -> Feasib
     if len(budgets) == 2:
         shares = (budgets[1].share, budgets[1].share)
     else:
-        objective = surfaces.surface(other).value_and_slope
+        objective = surfaces.surface[other].value_and_slope
         shares = (_extreme(surfaces, first, objective, -1), _extreme(surfaces, first, objective, 1))
     level = surfaces.shift_onto(first, np.zeros((1, len(surfaces.lowest)), dtype=np.float32))
     std = (float(level.std()), _extreme(surfaces, first, _spread_and_slope, 1))
@@ -122,7 +122,7 @@ def _spread_and_slope(kept: SingleArray) -> tuple[SingleArray, SingleArray]:
 def _extreme(surfaces: CostSurfaces, budget: Budget, objective: Objective, sign: int) -> float:
     """Return the largest (sign 1) or smallest (sign -1) objective on the budget, by projected gradient."""
     rng = np.random.default_rng(0)
-    fixed = surfaces.surface(budget.axis)
+    fixed = surfaces.surface[budget.axis]
     kept = surfaces.shift_onto(budget, rng.random((SEARCH_STARTS, len(surfaces.lowest)), dtype=np.float32))
     best = -np.inf
     for stride in SEARCH_STRIDES:

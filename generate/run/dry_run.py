@@ -152,9 +152,7 @@ def _print_regimes(plan: Plan, costs: CostModel, trainings: tuple[Training, ...]
             f"{axis:>6} {target:>5.2f} {space:<16.16} {len(held):>9} {len(widths):>8} {ranges} "
             f"{mcb.min():>5.2f}..{mcb.max():<5.2f}  {closest}"
         )
-        kept = {"macs": [macs], "params": [params], "both": [macs, params]}[axis]
-        worst = np.max([np.abs(1.0 - share - target) for share in kept], axis=0)
-        if missed := int((worst > TOLERANCE + 1e-12).sum()):
+        if missed := _off_target(axis, target, macs, params):
             print(
                 f"{'':>13}{missed} recipes miss the target by more than 0.5 %: the steps of the widths are too coarse"
             )
@@ -174,6 +172,13 @@ def _print_regimes(plan: Plan, costs: CostModel, trainings: tuple[Training, ...]
         )
     techniques = Counter(training.technique for training in trainings)
     print("Retraining: " + ", ".join(f"{name} {count}" for name, count in sorted(techniques.items())))
+
+
+def _off_target(axis: str, target: float, macs: np.ndarray, params: np.ndarray) -> int:
+    """Count the recipes whose reduction lies further from the target than a recipe's should."""
+    kept = {"macs": [macs], "params": [params], "both": [macs, params]}[axis]
+    worst = np.max([np.abs(1.0 - share - target) for share in kept], axis=0)
+    return int((worst > TOLERANCE + 1e-12).sum())
 
 
 def print_search_dry_run(plan: Plan, device: torch.device, workers: int | None, given: int) -> int:

@@ -29,6 +29,15 @@ def parts_of(folder: RunFolder, plan: Plan, device: torch.device) -> Parts:
     return plan.as_dict(), folder.read_original() or {}, load_images(plan.images), weights, device.type
 
 
+def _check_gpu(device: torch.device) -> None:
+    """Check that a GPU that Ray has promised is there; `ray start --num-gpus` takes any number for granted."""
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise RunFolderError(
+            f"{socket.gethostname()} has joined the cluster with a GPU, but torch {torch.__version__} sees none there. "
+            "Start its Ray again without --num-gpus, or install a torch for its driver"
+        )
+
+
 class Trainer:
     """The actor: prepares itself once, then trains what it is given."""
 
@@ -36,12 +45,7 @@ class Trainer:
         plan, original, images, weights, kind = parts
         # Ray shows an actor no GPU but its own, which is then the first one.
         device = torch.device("cuda:0" if kind == "cuda" else kind)
-        # `ray start --num-gpus` takes any number for granted.
-        if kind == "cuda" and not torch.cuda.is_available():
-            raise RunFolderError(
-                f"{socket.gethostname()} has joined the cluster with a GPU, but torch {torch.__version__} sees none there. "
-                "Start its Ray again without --num-gpus, or install a torch for its driver"
-            )
+        _check_gpu(device)
         settle_on_device(device)
         self._context = WorkerContext.from_parts(
             plan_from_dict(plan), images, weights, OriginalNumbers(**original), device

@@ -95,17 +95,21 @@ def _initialise(ray: Any, named: str) -> None:
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         # The whole message: which versions do not go together stands in its later lines.
         reason = " ".join(str(error).split()) or type(error).__name__
-        # A cluster that answers, and that this machine has not joined.
-        elsewhere = named and not _left_by_ray_start().exists()
-        first = f"This machine must be one of its nodes: first `ray start --address {named}` here. "
         raise RunFolderError(
-            f"--executor ray: Ray could not be joined or started ({reason}). {first if elsewhere else ''}A "
+            f"--executor ray: Ray could not be joined or started ({reason}). {_is_a_node(named)}A "
             "cluster with token authentication needs RAY_AUTH_MODE=token and the same ~/.ray/auth_token here and on "
             "every node; all nodes need the same versions of Python and Ray."
         ) from error
     finally:
         if in_main:
             signal.signal(signal.SIGTERM, handler)
+
+
+def _is_a_node(named: str) -> str:
+    """Say what is missing where a cluster answers at an address that this machine has not joined."""
+    if not named or _left_by_ray_start().exists():
+        return ""
+    return f"This machine must be one of its nodes: first `ray start --address {named}` here. "
 
 
 def room_for(ray: Any, resources: Mapping[str, float]) -> int:

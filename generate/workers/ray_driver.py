@@ -185,10 +185,7 @@ class _Driver:
             self.pool.replace_actor(actor)
             return
         except UnfitError as error:
-            self.unfit += 1
-            if not self.pool.size:
-                raise RunFolderError(f"--executor ray: no training can run on {error}.") from error
-            self._note_once(f"no training can run on {error}; continuing without it")
+            self._do_without(error)
             return
         if version != (here := str(torch.__version__)):
             self._note_once(
@@ -196,6 +193,13 @@ class _Driver:
             )
         self.pool.idle.append(actor)
         self.report(Event("ready"))
+
+    def _do_without(self, error: UnfitError) -> None:
+        """Go on without an actor that could not open, as long as there are others."""
+        self.unfit += 1
+        if not self.pool.size:
+            raise RunFolderError(f"--executor ray: no training can run on {error}.") from error
+        self._note_once(f"no training can run on {error}; continuing without it")
 
     def _lost(self, actor: Any, training: Training, error: Exception) -> None:
         """Open another actor; the training is missing again, unless it took too many actors with it."""
