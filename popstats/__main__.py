@@ -113,7 +113,8 @@ def _fit(options: argparse.Namespace) -> int:
         fit.save(options.output)
     checked = sum(r.n for r in fit.fitted) <= _CHECKED_TRAININGS and fit.settings.curve == "smooth"
     alerts = [*fit.extrapolated, *fit.predictive_checks.alerts] if checked else []
-    optima, read = fit.optima(), {"outcome": optimum_outcomes(fit), "near_optimal": near_optimal(fit)}
+    optima = fit.optima()
+    read: dict[str, Any] = {"outcome": optimum_outcomes(fit), "near_optimal": near_optimal(fit)}
     found = {
         "population": fit.population.name,
         "ok": fit.convergence.ok,

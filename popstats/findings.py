@@ -82,12 +82,7 @@ class Finding:
 
 
 def merge(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Return one finding per kind and words, in order of appearance; numbers that differ become ranges.
-
-    >>> a, b = (Finding("few recipes", (r,), {"recipes": n, "needed": 10}) for r, n in (("0.50", 4), ("0.60", 7)))
-    >>> merge([a, b])
-    (Finding(kind='few recipes', regimes=('0.50', '0.60'), values={'recipes': Span(low=4, high=7), 'needed': 10}),)
-    """
+    """Return one finding per kind and words, in order of appearance; numbers that differ become ranges."""
     alike: dict[object, list[Finding]] = {}
     for finding in findings:
         alike.setdefault(likeness(finding), []).append(finding)
