@@ -365,9 +365,8 @@ class Population:
         keep = np.ones(len(self.table), dtype=bool)
         for name, value in conditions.items():
             if name not in self.frame:
-                raise PopulationError(
-                    f"where: no column {name!r}; there are: {', '.join(map(str, self.frame))}"
-                )
+                held = ", ".join(map(str, self.frame))
+                raise PopulationError(f"where: no column {name!r}; there are: {held}")
             keep &= (self.frame[name] == value).to_numpy(dtype=bool, na_value=False)
             if not keep.any():
                 found = ", ".join(map(str, self.frame[name].dropna().unique()[:5]))
