@@ -137,7 +137,8 @@ class NetworkPlan:
     name: str = (
         "cifar_resnet8"  # cifar_resnet8 | 14 | 20 | 32 | 56 | 110, a torchvision name, or "module:factory".
     )
-    width: int | None = None  # Channels of a CIFAR ResNet's first stage (16).
+    # Factor of its usual channels (0.5: half as many); a factory gets it as it is. A list, as of names, makes a study.
+    width: float | None = None
     # standard | cifar: for small images, torchvision's ResNets start with a 3x3 convolution and no pooling.
     stem: str = "standard"
     keep: tuple[str, ...] = ()  # Layers whose channels are never removed.

@@ -317,7 +317,7 @@ def test_the_time_limit_stops_between_trainings_and_says_what_is_left(tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [("epochs = 4", "epochs = 5"), ("width = 8", 'name = "cifar_resnet20"')]
+    ("before", "after"), [("epochs = 4", "epochs = 5"), ("width = 0.5", 'name = "cifar_resnet20"')]
 )
 def test_a_changed_plan_is_refused(tmp_path, tiny_run, capsys, before, after):
     changed = tmp_path / "changed.toml"
@@ -409,7 +409,7 @@ def colour_folder(folder: Path) -> Path:
 FOLDER_PLAN = """
 name = "colours"
 [network]
-width = 8
+width = 0.5
 [images]
 name = "image-folder:{images}"
 folder = "{cache}"
