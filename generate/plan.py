@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import json
 import math
 import tomllib
@@ -25,6 +26,7 @@ TECHNIQUES = ("fine-tune", "lr-rewind", "scratch")
 CRITERIA = ("group_l2", "l1", "l2", "bn_scale", "fpgm", "taylor", "random")
 MAGNITUDE = "magnitude"  # score of weights
 AXES = ("macs", "params", "both")
+STUDY_AXES = ("name", "width")  # of [network]: a list makes a study
 KINDS = ("filters", "weights", "2:4")
 # What can be trained beside the recipes of a population, by kind of pruning.
 PLAIN_BASELINES = {
@@ -293,7 +295,7 @@ RULES: dict[type, dict[str, Rule]] = {
         "latency_batch": _at_least(1),
         "gpus_per_training": Limit(lambda v: 0 < v <= 1, "a share of one GPU, above 0 and at most 1"),
     },
-    NetworkPlan: {"stem": STEMS},
+    NetworkPlan: {"stem": STEMS, "width": _POSITIVE},
     PruningPlan: {"kind": KINDS, "floor": _at_least(1)},
     ImagesPlan: {"limit": _at_least(1), "size": _at_least(1), "statement": _SHARE},
     OriginalPlan: {"seed": _at_least(0)},
@@ -327,9 +329,19 @@ RULES: dict[type, dict[str, Rule]] = {
 }
 
 
-def toml_of(plan: Plan) -> str:
-    """Return the plan as TOML with every default spelled out; read from anywhere, it is the same plan."""
-    return "\n".join(_toml_lines(plan.as_dict())) + "\n"
+@dataclass(frozen=True)
+class Study:
+    """What a plan file holds: one plan, or one per original network where names or widths are listed."""
+
+    name: str
+    # By the folder below the study's: "0.5x", "cifar_resnet14", "cifar_resnet14-0.5x"; "" where there is one.
+    plans: dict[str, Plan]
+    table: dict[str, Any]  # The file's own values, paths made absolute.
+
+
+def toml_of(table: Mapping[str, Any]) -> str:
+    """Return a plan's or a study's values as TOML; read from anywhere, it is the same."""
+    return "\n".join(_toml_lines(table)) + "\n"
 
 
 def _toml_lines(table: Mapping[str, Any], name: str = "") -> Iterator[str]:
@@ -346,7 +358,7 @@ def _toml_lines(table: Mapping[str, Any], name: str = "") -> Iterator[str]:
 
 
 def read_plan(path: Path | str) -> Plan:
-    """Read and check a plan.
+    """Read and check a plan of one population.
 
     Parameters
     ----------
@@ -356,8 +368,20 @@ def read_plan(path: Path | str) -> Plan:
     Raises
     ------
     PlanError
-        If the file is missing or no TOML, a key is unknown, or a value is of the wrong type or out of range.
+        If the file is missing or no TOML, a key is unknown, a value is of the wrong type or out of range, or the plan
+        lists several networks.
     """
+    study = read_study(path)
+    if "" not in study.plans:
+        raise PlanError(
+            f"{path}: expected one network, got a study of {len(study.plans)} ({', '.join(study.plans)}). Make it with "
+            "`python -m generate.population`; each of its run folders holds a plan of one."
+        )
+    return study.plans[""]
+
+
+def read_study(path: Path | str) -> Study:
+    """Read and check a plan of one or several populations; errors as for `read_plan`."""
     path = Path(path)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -373,7 +397,42 @@ def read_plan(path: Path | str) -> Plan:
             f"{path} cannot be read ({error.strerror}). Give the path of a plan, a .toml file; to continue a run "
             "folder, name it with --out."
         ) from error
-    return plan_from_dict(_absolute_files(table, path.parent), where=str(path))
+    table = _absolute_files(table, path.parent)
+    plans = dict(_expanded(table, str(path)))
+    return Study(table["name"], plans, table)
+
+
+def _expanded(table: Mapping[str, Any], where: str) -> Iterator[tuple[str, Plan]]:
+    """Yield the plan of each original network, with its folder."""
+    network = table.get("network")
+    given = network if isinstance(network, Mapping) else {}
+    listed = {key: given[key] for key in STUDY_AXES if isinstance(given.get(key), list)}
+    if not listed:
+        yield "", plan_from_dict(table, where)
+        return
+    for key, values in listed.items():
+        if not values or any(values.count(value) > 1 for value in values):
+            raise PlanError(f"{where}, network, {key}: expected different values in the list, got {values}.")
+    for chosen in itertools.product(*listed.values()):
+        parts = [f"{v:g}x" if isinstance(v, int | float) else str(v).replace(":", "-") for v in chosen]
+        folder = "-".join(parts)
+        own: dict[str, Any] = {"network": {**given, **dict(zip(listed, chosen, strict=True))}}
+        if isinstance(table.get("name"), str):
+            own["name"] = f"{table['name']}-{folder}"
+        plan = plan_from_dict({**table, **own}, where)
+        yield folder, _at_width(plan, listed["width"][0], where) if "width" in listed else plan
+
+
+def _at_width(plan: Plan, first: float, where: str) -> Plan:
+    """Return the plan with its steps of rounding, which are the first width's, in proportion to its own width."""
+    steps = [b.round_to * (plan.network.width or 1) / first if b.round_to > 1 else 1 for b in plan.recipes]
+    if wrong := [step for step in steps if step != round(step)]:
+        raise PlanError(
+            f"{where}, recipes, round_to: in proportion to the width, it becomes {wrong[0]:g} channels at width "
+            f"{plan.network.width}; choose a round_to of the first width that stays whole at each width."
+        )
+    blocks = (dataclasses.replace(b, round_to=int(step)) for b, step in zip(plan.recipes, steps, strict=True))
+    return dataclasses.replace(plan, recipes=tuple(blocks))
 
 
 def plan_from_dict(table: Mapping[str, Any], where: str = "plan") -> Plan:

@@ -288,8 +288,8 @@ def _from_torchvision(
     options: dict[str, Any] = {"weights": None, "num_classes": classes}
     if width is not None and not name.startswith(_WITH_WIDTHS):
         raise PlanError(
-            f"network {name!r} has no `width` option (got {width:g}); {_CIFAR_PREFIX}*, {_VIT}, mobilenet_* and module:factory "
-            "may have one."
+            f"network {name!r} has no `width` option (got {width:g}); {_CIFAR_PREFIX}*, {_VIT}, mobilenet_* and "
+            "module:factory may have one."
         )
     options |= {} if width is None else {"width_mult": width}
     if name in _WITH_AUXILIARY_HEADS:
