@@ -40,7 +40,7 @@ type Kind = Literal[
     # What the limit follows over regimes.
     "limit", "limit extrapolated",
     # What several populations say together.
-    "pooled quantity", "pooled verdicts",
+    "pooled quantity", "pooled verdicts", "doubled mCB", "doubled limit",
     # What stands against relying on a best mCB.
     "predicts nothing", "winners elsewhere", "envelope elsewhere", "mix moves", "rests on few", "outliers bend", "pooled",
     "misfit",

@@ -235,6 +235,34 @@ def overlaid_curves(tables: Tables) -> Spec:
     return {"layer": [_at_original({"x": x}), *lines]}
 
 
+def over_size(tables: Tables) -> Spec:
+    """Draw a quantity over the originals' width or depth, a line per regime, near-optimal ranges behind it."""
+    titles, ticks = tables["frame"].records[0], [row["size"] for row in tables["sizes"].records]
+    x, y = (
+        _number("size", titles["size"], values=ticks, format="~g"),
+        _number("value", titles["value"], tickCount=5),
+    )
+    x["scale"]["type"] = "log"
+    names = list(_spaces(tables, "places"))
+    marks: Spec = {"domain": names, "range": [mark.color for mark in SPACE_MARKS[: len(names)]]}
+    place: Spec = {"x": x, "color": {"field": "space", "type": "nominal", "legend": None, "scale": marks}}
+    tips = [
+        *_told("original"),
+        *_told("space", title="removed"),
+        *_tips(("value", titles["value"]), *_INTERVAL_TIPS),
+    ]
+    wide: Spec = {"color": _C.near, "strokeWidth": 9, "strokeCap": "round", "opacity": PALE}
+    ranges = [_layer("near", "rule", {"x": x, **_between("y", y)}, **wide)] if tables["near"].rows else []
+    return {"layer": [
+        *ranges,
+        *([_at_original({"y": {**y, "field": "mcb"}})] if ranges else []),
+        _layer("places", "line", {**place, "y": y}, strokeWidth=1.4, opacity=0.6),
+        _layer("places", "rule", {**place, **_between("y", y)}, strokeWidth=2),
+        _diamond("places", {"x": x, "y": y, "tooltip": tips}, True, "datum.clear"),
+        _diamond("places", {"x": x, "y": y, "tooltip": tips}, False, "!datum.clear"),
+    ]}  # fmt: skip
+
+
 def frontier(tables: Tables) -> Spec:
     """Draw the drop of the best recipe and of uniform pruning over reductions."""
     x, y = _number("reduction", "removed", **PERCENT), _number("drop", DROP_TITLE)
@@ -271,7 +299,7 @@ def uniform_difference(tables: Tables) -> Spec:
 CHARTS: dict[str, Callable[[Tables], Spec]] = {
     chart.__name__: chart
     for chart in (
-        drop_over_mcb, near_optimal_ranges, what_explains, limits, edfs, frontier, overlaid_curves, dot_intervals,
+        drop_over_mcb, near_optimal_ranges, what_explains, limits, edfs, frontier, overlaid_curves, over_size, dot_intervals,
         uniform_difference,
     )
 }  # fmt: skip

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from popstats.arrays import FloatArray
 from popstats.errors import PopstatsError
 from popstats.figures.content import Alert, Claim, Figure, Panel, ReportContent, Section, Table
 from popstats.figures.curve_figures import (
@@ -23,24 +21,27 @@ from popstats.figures.curve_figures import (
     recipes_words,
 )
 from popstats.figures.edf_figures import compared_edfs
+from popstats.figures.family_figures import family_figure
 from popstats.figures.space_figures import dot_panel
 from popstats.figures.theme import SPACE_MARKS
 from popstats.findings import Span
-from popstats.judgement.analysis import Analysis, estimate, rows_of
+from popstats.judgement.analysis import Analysis, rows_of
+from popstats.judgement.family import QUANTITIES, Quantity, doublings, moves
 from popstats.judgement.judge import analyse
 from popstats.posterior.fit import Fit
-from popstats.posterior.optimum import OptimumDraws
 from popstats.report.alerts import alerts, caveats, weak_words
 from popstats.report.claims import claims, threshold_words
 from popstats.report.compose import page_order
 from popstats.report.sections import card_section, provenance_section
 from popstats.words import (
+    capitalized,
     count,
     join_words,
     number,
     plural,
     regime_name,
     regime_names,
+    sentence,
     with_interval,
 )
 
@@ -54,32 +55,6 @@ class _Named:
     analysis: Analysis
 
 
-class _Quantity(NamedTuple):
-    """What is compared draw by draw: how to read it, how two are compared, what means no difference."""
-
-    heading: str
-    title: str
-    none: float
-    needs_optimum: bool
-    difference: Callable[[OptimumDraws, OptimumDraws], FloatArray]
-
-
-def _minus(new: FloatArray, old: FloatArray) -> FloatArray:
-    """Compare draws of two independent fits; the order of the draws of each means nothing."""
-    size = min(new.size, old.size)
-    return new[:size] - old[:size]
-
-
-_QUANTITIES = (
-    _Quantity(
-        "Best mCB", "times the first's", 1.0, True, lambda new, old: np.exp(_minus(new.log_mcb, old.log_mcb))
-    ),
-    _Quantity(
-        "Limit", "points more than the first's", 0.0, False, lambda new, old: _minus(new.limit, old.limit)
-    ),
-)
-
-
 def comparison_content(fits: Sequence[Fit], *, command: str | None = None) -> ReportContent:
     """Compute everything that the comparison of two or more fits says."""
     if len(fits) < 2 or len({fit.regime_axis for fit in fits}) > 1:
@@ -88,8 +63,11 @@ def comparison_content(fits: Sequence[Fit], *, command: str | None = None) -> Re
             f"comparison: expected two or more fits on one regime axis, got {len(fits)} on: {axes}"
         )
     named = _named(fits)
-    compared = _compared(named)
+    analyses = {n.name: n.analysis for n in named}
+    moved = moves(analyses)
+    compared = moved[moved["against"] == named[0].name]
     figures = (
+        family_figure(analyses, moved),
         _curves_figure(named),
         _ranges_figure(named),
         _difference_figure(named, compared),
@@ -99,7 +77,7 @@ def comparison_content(fits: Sequence[Fit], *, command: str | None = None) -> Re
     return ReportContent(
         kind="Comparison of populations",
         title=join_words([n.name for n in named]),
-        advice=_answer(named, compared),
+        advice=_answer(named, compared, [sentence(found) for found in doublings(moved)]),
         facts=tuple(
             (f"trainings of {n.name}, original {number(p.original.accuracy)} %", count(len(p)))
             for n in named
@@ -130,25 +108,8 @@ def _named(fits: Sequence[Fit]) -> list[_Named]:
     ]
 
 
-def _compared(named: list[_Named]) -> pd.DataFrame:
-    """Return one row per regime, later population and quantity: the difference from the first population.
-
-    Best mCBs are compared only where both populations have one.
-    """
-    first, rows = named[0].analysis, []
-    for other in named[1:]:
-        for new in other.analysis.regimes:
-            old = first.by_label.get(new.label)
-            both = old is not None and old.outcome == new.outcome == "supported"
-            for quantity in _QUANTITIES:
-                if old is not None and (both or not quantity.needs_optimum):
-                    found = estimate(quantity.difference(new.optimum, old.optimum))
-                    rows.append((new.label, other.name, quantity.heading, *found))
-    return pd.DataFrame(rows, columns=["regime", "population", "quantity", "points", "lower", "upper"])
-
-
-def _answer(named: list[_Named], compared: pd.DataFrame) -> Section:
-    found = []
+def _answer(named: list[_Named], compared: pd.DataFrame, doubled: list[str]) -> Section:
+    found = doubled
     for n in named:
         supported = n.analysis.verdicts.regimes_where("C3a", "supported")
         where = f"there is a best mCB at {regime_names(supported)} of {n.analysis.axis_words} removed"
@@ -160,24 +121,23 @@ def _difference_words(named: list[_Named], compared: pd.DataFrame) -> str:
     if compared.empty:
         return "The populations share no fitted regime, so nothing can be compared."
     told = [
-        _quantity_words(q, compared[compared["quantity"] == q.heading], alone=len(named) == 2)
-        for q in _QUANTITIES
+        _quantity_words(q, compared[compared["quantity"] == q.name], alone=len(named) == 2)
+        for q in (QUANTITIES[0], QUANTITIES[-1])
     ]
     return f"Against {named[0].name}, {'; '.join(told)}."
 
 
-def _quantity_words(quantity: _Quantity, rows: pd.DataFrame, *, alone: bool) -> str:
+def _quantity_words(quantity: Quantity, rows: pd.DataFrame, *, alone: bool) -> str:
     """Say where a quantity clearly differs, and which way; `alone`: only one is compared with the first."""
-    name = f"{quantity.heading[0].lower()}{quantity.heading[1:]}"
     if rows.empty:
-        return f"no {name} can be compared, as no regime has a supported one in both"
+        return f"no {quantity.name} can be compared, as C3a is refuted or not assessable in each regime of one of them"
     larger, smaller = rows["lower"] > quantity.none, rows["upper"] < quantity.none
     apart = rows[larger | smaller]
     both = larger.any() == smaller.any()
     how = "clearly differs" if both else "is clearly larger" if larger.any() else "is clearly smaller"
     of = f"{len(apart) or 'none'} of {plural(len(rows), 'comparison')}"
     where = f" (at {regime_names(apart['regime'].tolist())})" if alone and len(apart) else ""
-    return f"the {name} {how} in {of}{where}"
+    return f"the {quantity.name} {how} in {of}{where}"
 
 
 def _claims(named: list[_Named]) -> tuple[Claim, ...]:
@@ -300,20 +260,31 @@ def _difference_figure(named: list[_Named], compared: pd.DataFrame) -> Figure | 
     if compared.empty:
         return None
     regimes = compared["regime"].map(regime_name)
-    labelled = compared.assign(group=regimes if len(named) == 2 else regimes + ", " + compared["population"])
+    labelled = compared.assign(
+        group=regimes if len(named) == 2 else regimes + ", " + compared["population"],
+        points=compared["estimate"],
+        quantity=compared["quantity"].map(capitalized),
+    )
     return Figure(
         key="differences",
         heading=f"Differences from {named[0].name}",
         sentence=_difference_words(named, compared),
         caption=(
-            "The best mCB, where both populations have one, as a multiple of the first population's (1: the same); the "
-            f"limit minus the first population's, points (0: the same; negative: a smaller drop). {INTERVALS}"
+            "The best mCB and the ends of the near-optimal range, where C3a is neither refuted nor not assessable in both "
+            "populations, as multiples of the first population's (1: the same); the limit minus the first population's, "
+            f"points (0: the same; negative: a smaller drop). {INTERVALS}"
         ),
         n=sum(n.analysis.n_fitted for n in named),
         panels=tuple(
-            dot_panel(q.heading, q.title, rows, q.none, "Difference from the first population.")
-            for q in _QUANTITIES
-            if len(rows := labelled[labelled["quantity"] == q.heading])
+            dot_panel(
+                capitalized(q.name),
+                "times the first's" if q.factor else "points more than the first's",
+                rows,
+                q.none,
+                "Difference from the first population.",
+            )
+            for q in QUANTITIES
+            if len(rows := labelled[labelled["quantity"] == capitalized(q.name)])
         ),
         table=Table.by_column(rows_of(labelled), {
             "regime": lambda r: r.group,

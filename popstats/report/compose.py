@@ -27,7 +27,7 @@ from popstats.report.sections import (
 from popstats.words import count, number
 
 #: What stands before the verdicts.
-_FIRST = ("drop", "curves", "best")
+_FIRST = ("drop", "family", "curves", "best")
 
 
 def report_content(

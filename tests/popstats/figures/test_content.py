@@ -248,6 +248,32 @@ def test_a_comparison_finds_the_difference_that_was_simulated():
     }
 
 
+def test_a_family_of_originals_opens_with_optimum_and_limit_by_size():
+    fits = []
+    for seed, depth in enumerate((8, 14, 20)):
+        made = popstats.simulate_population("quadratic", regimes=(0.5, 0.8), n=100, rise=1.0, seed=seed)
+        plan = {"plan": {"network": {"name": f"cifar_resnet{depth}"}}}
+        fits.append(
+            popstats.fit(replace(made, name=f"resnet{depth}", metadata=made.metadata | plan), draws=200)
+        )
+    told = comparison_content(fits)
+    assert told.order[:2] == ("family", "curves")
+    figure = told.figures[0]
+    assert [panel.title for panel in figure.panels] == ["Best mCB by depth", "Limit by depth"]
+    for panel in figure.panels:
+        assert set(panel.data["places"].frame["original"]) == {"resnet8", "resnet14", "resnet20"}
+        draw(panel)
+    assert len(figure.table.rows) == 8
+    assert "doubling the original's depth multiplies the best mCB by" in told.advice.paragraphs[0]
+    differences = next(f for f in told.figures if f.key == "differences")
+    assert [panel.title for panel in differences.panels] == [
+        "Best mCB",
+        "Near-optimal lower end",
+        "Near-optimal upper end",
+        "Limit",
+    ]
+
+
 def test_fits_on_different_axes_cannot_be_compared(fitted):
     other = popstats.fit(fitted.population, regime_axis="params", method="exact", draws=50)
     with pytest.raises(PopstatsError, match="on one regime axis, got 2 on: macs, params"):
