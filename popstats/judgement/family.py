@@ -86,7 +86,9 @@ def _design(population: Population) -> dict[str, Any]:
 
 
 def moves(analyses: Mapping[str, Analysis]) -> pd.DataFrame:
-    """Return what `Summary.moves` describes; empty where no two populations share a fitted regime."""
+    """Return what `Summary.moves` describes; empty where no two populations share a fitted regime of one axis."""
+    axis = next(iter(analyses.values())).fit.regime_axis
+    analyses = {name: analysis for name, analysis in analyses.items() if analysis.fit.regime_axis == axis}
     targets = {r.label: r.data.target for analysis in analyses.values() for r in analysis.regimes}
     rows = [row for label in sorted(targets, key=targets.__getitem__) for row in _of_regime(analyses, label)]
     names = [
