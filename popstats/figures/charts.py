@@ -199,12 +199,17 @@ def limits(tables: Tables) -> Spec:
     ]}  # fmt: skip
 
 
-def _banded(rows: str, x: Spec, y: Spec, spaces: Sequence[str], tips: Sequence[Spec]) -> list[Spec]:
-    """Return one line per space with its band; colour and dashes are those of the space's place."""
+def _marked(spaces: Sequence[str]) -> tuple[Spec, Spec]:
+    """Return the encodings of colour and dashes, which are those of a space's place."""
     marks, names = SPACE_MARKS[: len(spaces)], list(spaces)
     space: Spec = {"field": "space", "type": "nominal", "legend": None}
     color = {**space, "scale": {"domain": names, "range": [m.color for m in marks]}}
-    dash = {**space, "scale": {"domain": names, "range": [list(m.dash) for m in marks]}}
+    return color, {**space, "scale": {"domain": names, "range": [list(m.dash) for m in marks]}}
+
+
+def _banded(rows: str, x: Spec, y: Spec, spaces: Sequence[str], tips: Sequence[Spec]) -> list[Spec]:
+    """Return one line per space with its band."""
+    color, dash = _marked(spaces)
     line = {"x": x, "y": y, "color": color, "strokeDash": dash, "tooltip": [*_told("space"), *tips]}
     band = {"x": x, "color": color, **_between("y", y)}
     return [
@@ -238,28 +243,23 @@ def overlaid_curves(tables: Tables) -> Spec:
 def over_size(tables: Tables) -> Spec:
     """Draw a quantity over the originals' width or depth, a line per regime, near-optimal ranges behind it."""
     titles, ticks = tables["frame"].records[0], [row["size"] for row in tables["sizes"].records]
-    x, y = (
-        _number("size", titles["size"], values=ticks, format="~g"),
-        _number("value", titles["value"], tickCount=5),
-    )
+    x = _number("size", titles["size"], _ends(tables, "x"), values=ticks, format="~g")
     x["scale"]["type"] = "log"
-    names = list(_spaces(tables, "places"))
-    marks: Spec = {"domain": names, "range": [mark.color for mark in SPACE_MARKS[: len(names)]]}
-    place: Spec = {"x": x, "color": {"field": "space", "type": "nominal", "legend": None, "scale": marks}}
-    tips = [
-        *_told("original"),
-        *_told("space", title="removed"),
-        *_tips(("value", titles["value"]), *_INTERVAL_TIPS),
+    y = _number("value", titles["value"], tickCount=5)
+    color, dash = _marked(_spaces(tables, "places"))
+    removed, value = _told("space", title="removed"), _tips(("value", titles["value"]), *_INTERVAL_TIPS)
+    one = {"x": x, "y": y, "tooltip": [*_told("original"), *removed, *value]}
+    near: Spec = {"color": _C.near, "strokeWidth": 9, "strokeCap": "round", "opacity": PALE}
+    behind = [
+        _layer("near", "rule", {"x": x, **_between("y", y)}, **near),
+        _at_original({"y": {**y, "field": "mcb"}}),
     ]
-    wide: Spec = {"color": _C.near, "strokeWidth": 9, "strokeCap": "round", "opacity": PALE}
-    ranges = [_layer("near", "rule", {"x": x, **_between("y", y)}, **wide)] if tables["near"].rows else []
     return {"layer": [
-        *ranges,
-        *([_at_original({"y": {**y, "field": "mcb"}})] if ranges else []),
-        _layer("places", "line", {**place, "y": y}, strokeWidth=1.4, opacity=0.6),
-        _layer("places", "rule", {**place, **_between("y", y)}, strokeWidth=2),
-        _diamond("places", {"x": x, "y": y, "tooltip": tips}, True, "datum.clear"),
-        _diamond("places", {"x": x, "y": y, "tooltip": tips}, False, "!datum.clear"),
+        *(behind if tables["near"].rows else []),
+        _layer("places", "line", {"x": x, "y": y, "color": color, "strokeDash": dash}, strokeWidth=1.4, opacity=0.6),
+        _layer("places", "rule", {"x": x, "color": color, **_between("y", y)}, strokeWidth=2),
+        _diamond("places", one, True, "datum.clear"),
+        _diamond("places", one, False, "!datum.clear"),
     ]}  # fmt: skip
 
 

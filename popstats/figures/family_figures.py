@@ -14,7 +14,9 @@ from popstats.judgement.family import DOUBLING, QUANTITIES, SIZES, Quantity, dou
 from popstats.words import capitalized, join_words, number, regime_name, sentence, with_interval
 
 #: Share of a size by which the marks of one regime stand beside those of the next.
-APART = 0.03
+APART = 0.06
+#: By which factor the axis of sizes reaches beyond them.
+MARGIN = 1.3
 #: What is drawn, with its axis title.
 _DRAWN = ((QUANTITIES[0], "mCB (original = 1)"), (QUANTITIES[-1], "smallest expected drop, points"))
 
@@ -61,6 +63,7 @@ def family_figure(analyses: Mapping[str, Analysis], moved: pd.DataFrame) -> Figu
 def _panel(
     analyses: Mapping[str, Analysis], rows: pd.DataFrame, quantity: Quantity, size: str, title: str
 ) -> Panel:
+    values = sorted(rows[size].unique().tolist())
     order = {regime: i for i, regime in enumerate(rows["regime"].unique())}
     middle = (len(order) - 1) / 2
     drawn = pd.DataFrame({
@@ -83,7 +86,12 @@ def _panel(
             "places": Table.of(drawn),
             "near": Table(("size", "lower", "upper"), tuple(ranges) if quantity.factor else ()),
             "original": ORIGINAL,
-            "sizes": Table(("size",), tuple((value,) for value in sorted(rows[size].unique().tolist()))),
-            "frame": Table.one(size=f"{size} of the original", value=title),
+            "sizes": Table(("size",), tuple((value,) for value in values)),
+            "frame": Table.one(
+                size=f"{size} of the original",
+                value=title,
+                x_lower=values[0] / MARGIN,
+                x_upper=values[-1] * MARGIN,
+            ),
         },
     )
