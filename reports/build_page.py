@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 import popstats
 from popstats.judgement.verdicts import CLAIMS
-from popstats.population.recipes import prepared_recipes
-from popstats.words import AXIS_WORDS, count, join_words, p_value, plural, regime_names, with_interval
+from popstats.words import AXIS_WORDS, count, p_value, regime_names, with_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -175,7 +173,7 @@ def section(one: Judged) -> list[str]:
         f"{count(len(population))} trainings; {AXIS_WORDS[axis]} axis; {one.how}.",
         "",
     ]
-    lines += [plain_medians(population, axis), "", "| | claim | verdicts |", "|---|---|---|"]
+    lines += ["| | claim | verdicts |", "|---|---|---|"]
     for key, claim in CLAIMS.items():
         rows = verdicts[verdicts["conjecture"] == key]
         lines.append(f"| {key} | {claim} | {_outcomes(rows)} |")
@@ -192,34 +190,6 @@ def _outcomes(rows: pd.DataFrame) -> str:
     if len(regimes) == max(map(len, by_outcome.values())):
         return f"{regimes['outcome'].iloc[0]} everywhere"
     return "; ".join(f"{outcome} at {regime_names(at)}" for outcome, at in by_outcome.items() if at)
-
-
-def plain_medians(population: popstats.Population, axis: Any) -> str:
-    """Return where medians of the drop in equal bins of mCB are lowest, in a sentence: no model."""
-    recipes = prepared_recipes(population, axis)
-    table, places, spreads = recipes.at_average_technique, [], []
-    for mine in recipes.members:
-        rows = table.iloc[mine]
-        if len(rows) < FEWEST or rows["log_mcb"].nunique() < BINS:
-            continue
-        cell = pd.qcut(rows["log_mcb"].rank(method="first"), BINS, labels=False)
-        medians = rows.groupby(cell)["drop"].median()
-        places.append(int(medians.idxmin()))
-        spreads.append(float(np.ptp(medians)))
-    if not places:
-        return f"*Plain medians*: no regime holds {FEWEST} recipes."
-    ends = Counter("low" if place == 0 else "high" if place == BINS - 1 else "middle" for place in places)
-    where = {
-        "middle": "in the middle bin",
-        "low": "in the bin of the lowest mCB",
-        "high": "in the bin of the highest mCB",
-    }
-    told = join_words([f"{where[key]} in {ends[key]}" for key in where if ends[key]])
-    span = " to ".join(dict.fromkeys(f"{spread:.2f}" for spread in (min(spreads), max(spreads))))
-    return (
-        f"*Plain medians* of the drop in {BINS} equal bins of mCB, in {plural(len(places), 'regime')} with at least "
-        f"{FEWEST} recipes: lowest {told}. Bins differ by {span} points."
-    )
 
 
 def main() -> None:

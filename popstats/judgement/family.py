@@ -23,7 +23,7 @@ import pandas as pd
 
 from popstats.arrays import FloatArray
 from popstats.findings import Estimate, Finding
-from popstats.judgement.analysis import Analysis, RegimePosterior, estimate
+from popstats.judgement.analysis import Analysis, RegimePosterior, estimate, rows_of
 from popstats.population.table import Population
 
 #: What original networks of one family differ in.
@@ -159,7 +159,7 @@ def per_doubling(x: FloatArray, draws: FloatArray) -> FloatArray:
     slopes = (weight * centred) @ draws / (weight @ centred**2)
     middle, mean = draws.mean(axis=1), slopes.mean()
     misfit = middle - weight @ middle / weight.sum() - mean * centred
-    birge = np.sqrt(weight @ misfit**2 / max(len(x) - 2, 1))
+    birge = float(np.sqrt(weight @ misfit**2 / max(len(x) - 2, 1)))
     return np.asarray(mean + max(birge, 1.0) * (slopes - mean))
 
 
@@ -167,7 +167,7 @@ def doublings(moved: pd.DataFrame) -> Iterator[Finding]:
     """Yield what a doubling of the original's width or depth does to optimum and limit, regime by regime."""
     changes = moved[moved["against"].str.startswith(DOUBLING)]
     for (against, regime), rows in changes.groupby(["against", "regime"], sort=False):
-        told = {row.quantity: Estimate(row.estimate, row.lower, row.upper) for row in rows.itertuples()}
+        told = {row.quantity: Estimate(row.estimate, row.lower, row.upper) for row in rows_of(rows)}
         size = str(against).removeprefix(DOUBLING)
         if "best mCB" in told:
             best, low, high = (told[quantity.name] for quantity in QUANTITIES if quantity.factor)
