@@ -229,11 +229,11 @@ def test_a_comparison_finds_the_difference_that_was_simulated():
         for centre, seed in ((0.0, 1), (0.3, 2))
     ]
     told = comparison_content(fits)
-    table = {(row[0], row[1]): row[2] for row in told.figures[2].table.rows}
+    table = {(row[0], row[1]): row[2] for row in told.figures[1].table.rows}
     for regime in ("50 %", "80 %"):
         ratio = float(table[regime, "Best mCB"].split(" ")[0])
         assert ratio == pytest.approx(np.exp(0.3), rel=0.1)
-    edfs = told.figures[3]
+    edfs = told.figures[2]
     assert edfs.key == "edfs"
     assert [row[2] for row in edfs.table.rows] == ["300 and 300"] * 2
     assert "equal cost" in edfs.caption
