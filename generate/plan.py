@@ -14,7 +14,7 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,11 +106,9 @@ class TrainingSettings:
     epochs: float = 15.0
     # Budget in multiply-accumulates, 3 x MACs x images seen: narrow networks then get more epochs.
     training_macs: float | None = None
-    learning_rate: float = (
-        0.1  # Peak rate of SGD with Nesterov momentum; of AdamW (at most 0.003) for transformers.
-    )
-    # constant | one-cycle (linear up over `warm_up`, linear down to 0) | cosine | steps (a tenth at 50 % and 75
-    # %).
+    # Peak rate of SGD with Nesterov momentum; of AdamW (at most 0.003) for transformers.
+    learning_rate: float = 0.1
+    # constant | one-cycle (linear up over `warm_up`, linear down to 0) | cosine | steps (a tenth at 50 and 75 %).
     schedule: str = "one-cycle"
     # Share of the steps over which the rate rises linearly from 0 (not used by `constant`).
     warm_up: float = 0.2
@@ -136,9 +134,8 @@ class TrainingSettings:
 class NetworkPlan:
     """Which architecture is pruned."""
 
-    name: str = (
-        "cifar_resnet8"  # cifar_resnet8 | 14 | 20 | 32 | 56 | 110, a torchvision name, or "module:factory".
-    )
+    # cifar_resnet8 | 14 | 20 | 32 | 56 | 110, digits_vit, a torchvision name, or "module:factory".
+    name: str = "cifar_resnet8"
     # Factor of its usual channels (0.5: half as many); a factory gets it as it is. A list, as of names, makes a study.
     width: float | None = None
     # standard | cifar: for small images, torchvision's ResNets start with a 3x3 convolution and no pooling.
@@ -285,6 +282,10 @@ _NAME = Limit(
     lambda value: value not in ("", ".", "..") and not set(value) & set("/\\\0"),
     "a name for the population, which also names its folder",
 )
+
+TYPES = {
+    int: "a whole number", float: "a number", str: "a text in quotes", Space: "a text in quotes", bool: "true or false",
+}  # fmt: skip
 
 # What values are legal beside their type; of lists, each item.
 RULES: dict[type, dict[str, Rule]] = {
@@ -487,10 +488,7 @@ def _absolute_files(table: dict[str, Any], folder: Path) -> dict[str, Any]:
 def _technique_settings(
     name: str, tables: Mapping[str, Any], plan: Plan, usual: Mapping[str, Any], where: str
 ) -> TrainingSettings:
-    if name not in TECHNIQUES:
-        raise PlanError(
-            f"{where}, [retraining]: unknown technique {name!r}{_did_you_mean(name, TECHNIQUES)}."
-        )
+    _check(TECHNIQUES, name, f"{where}, [retraining]")
     base = plan.original.training
     inherited: dict[str, Any] = dataclasses.asdict(base)
     if name == "fine-tune":
@@ -507,7 +505,9 @@ def _build[T](cls: type[T], table: Mapping[str, Any], where: str) -> T:
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in table:
         if key not in fields:
-            raise PlanError(f"{where}: unknown key {key!r}{_did_you_mean(key, tuple(fields))}.")
+            raise PlanError(
+                f"{where}: unknown key {key!r}.{_meant(key, fields)} Legal keys: {', '.join(fields)}."
+            )
     hints = typing.get_type_hints(cls)
     values = {key: _convert(hints[key], value, f"{where}, {key}") for key, value in table.items()}
     for key, rule in RULES.get(cls, {}).items():
@@ -518,7 +518,7 @@ def _build[T](cls: type[T], table: Mapping[str, Any], where: str) -> T:
     if missing:
         raise PlanError(
             f"{where}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. "
-            f"{_legal(tuple(fields))}."
+            f"Legal keys: {', '.join(fields)}."
         )
     return cls(**values)
 
@@ -532,50 +532,29 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if typing.get_origin(hint) is tuple and isinstance(value, (list, tuple)):
         item = typing.get_args(hint)[0]
         return tuple(_convert(item, entry, f"{where}[{i}]") for i, entry in enumerate(value))
-    if (
-        hint is float
-        and isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-    ):
+    if hint is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
     if hint in (int, str, bool) and type(value) is hint:
         return value
     if hint is Space and isinstance(value, str):
-        return _space(value, where)
-    expected = {
-        int: "a whole number",
-        float: "a number",
-        str: "a text in quotes",
-        Space: "a text in quotes",
-        bool: "true or false",
-    }.get(hint, "a list or table")
-    raise PlanError(f"{where}: expected {expected}, got {value!r}.")
+        try:
+            return Space(value)
+        except PlanError as error:
+            raise PlanError(f"{where}: {error}") from None
+    raise PlanError(f"{where}: expected {TYPES.get(hint, 'a list or table')}, got {value!r}.")
 
 
-def _space(text: str, where: str) -> Space:
-    try:
-        return Space(text)
-    except PlanError as error:
-        raise PlanError(f"{where}: {error}") from None
-
-
-def _did_you_mean(key: str, legal: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(key, legal, n=1)
-    return (f". Did you mean {close[0]!r}? " if close else ". ") + _legal(legal)
-
-
-def _legal(legal: tuple[str, ...]) -> str:
-    return "Legal keys: " + ", ".join(legal)
+def _meant(key: str, legal: Iterable[str]) -> str:
+    """Return the legal word that was probably meant, as a question."""
+    close = difflib.get_close_matches(key, list(legal), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _check(rule: Rule, value: Any, where: str) -> None:
     """Refuse a value, or an item of a list, that the rule does not allow."""
     for item in value if isinstance(value, tuple) else (value,):
         if isinstance(rule, tuple) and item not in rule:
-            close = difflib.get_close_matches(item, rule, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise PlanError(f"{where}: expected {' | '.join(rule)}, got {item!r}.{hint}")
+            raise PlanError(f"{where}: expected {' | '.join(rule)}, got {item!r}.{_meant(item, rule)}")
         if isinstance(rule, Limit) and item is not None and not rule.holds(item):
             raise PlanError(f"{where}: expected {rule.expected}, got {item!r}.")
 

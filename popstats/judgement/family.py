@@ -39,23 +39,19 @@ _WITH_DEPTH = re.compile(r"(cifar_resnet|resnet|resnext|wide_resnet|vgg|densenet
 
 
 class Quantity(NamedTuple):
-    """What is compared: an attribute of `OptimumDraws`; logarithms are compared as factors."""
+    """What is compared between populations."""
 
     name: str
-    attribute: str
-    factor: bool
-
-    @property
-    def none(self) -> float:
-        """Return the difference that means none."""
-        return 1.0 if self.factor else 0.0
+    attribute: str  # of `OptimumDraws`
+    factor: bool  # Whether it is a logarithm, compared as a factor.
+    none: float  # The difference that means none.
 
 
 QUANTITIES = (
-    Quantity("best mCB", "log_mcb", True),
-    Quantity("near-optimal lower end", "near_lower", True),
-    Quantity("near-optimal upper end", "near_upper", True),
-    Quantity("limit", "limit", False),
+    Quantity("best mCB", "log_mcb", True, 1.0),
+    Quantity("near-optimal lower end", "near_lower", True, 1.0),
+    Quantity("near-optimal upper end", "near_upper", True, 1.0),
+    Quantity("limit", "limit", False, 0.0),
 )
 
 
