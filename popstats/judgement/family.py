@@ -28,6 +28,9 @@ from popstats.population.table import Population
 
 #: What original networks of one family differ in.
 SIZES = ("width", "depth")
+COLUMNS = [
+    "quantity", "regime", "population", "against", "width", "depth", "outcome", "estimate", "lower", "upper",
+]  # fmt: skip
 #: What stands before the size in `against` where a row is a change per doubling.
 DOUBLING = "doubling of "
 #: A best mCB is compared where C3a is neither refuted nor not assessable; wide posteriors say little by themselves.
@@ -87,19 +90,7 @@ def moves(analyses: Mapping[str, Analysis]) -> pd.DataFrame:
     analyses = {name: analysis for name, analysis in analyses.items() if analysis.fit.regime_axis == axis}
     targets = {r.label: r.data.target for analysis in analyses.values() for r in analysis.regimes}
     rows = [row for label in sorted(targets, key=targets.__getitem__) for row in _of_regime(analyses, label)]
-    names = [
-        "quantity",
-        "regime",
-        "population",
-        "against",
-        "width",
-        "depth",
-        "outcome",
-        "estimate",
-        "lower",
-        "upper",
-    ]
-    return pd.DataFrame(rows, columns=names)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _of_regime(analyses: Mapping[str, Analysis], label: str) -> Iterator[tuple[Any, ...]]:
@@ -109,27 +100,18 @@ def _of_regime(analyses: Mapping[str, Analysis], label: str) -> Iterator[tuple[A
         return
     known, reference = sizes({name: a.fit.population for name, a in analyses.items()}), next(iter(analyses))
     for quantity in QUANTITIES:
-        draws = _draws(quantity, held)
+        draws, of = _draws(quantity, held), (quantity.name, label)
         for name, own in draws.items():
             place = *(known.get(size, {}).get(name, np.nan) for size in SIZES), held[name].outcome
-            yield quantity.name, label, name, "", *place, *_told(quantity, own)
+            yield *of, name, "", *place, *_told(quantity, own)
             if name != reference and reference in draws:
-                yield quantity.name, label, name, reference, *place, *_told(quantity, own - draws[reference])
-        for size, of in known.items():
-            members = {name: own for name, own in draws.items() if name in of}
-            if len({of[name] for name in members}) > 1:
-                x = np.log2([of[name] for name in members])
-                slope = per_doubling(x, np.array(list(members.values())))
-                yield (
-                    quantity.name,
-                    label,
-                    "",
-                    f"{DOUBLING}{size}",
-                    np.nan,
-                    np.nan,
-                    "",
-                    *_told(quantity, slope),
-                )
+                yield *of, name, reference, *place, *_told(quantity, own - draws[reference])
+        for size, values in known.items():
+            members = [name for name in draws if name in values]
+            if len({values[name] for name in members}) > 1:
+                x = np.log2([values[name] for name in members])
+                slope = per_doubling(x, np.array([draws[name] for name in members]))
+                yield *of, "", f"{DOUBLING}{size}", np.nan, np.nan, "", *_told(quantity, slope)
 
 
 def _draws(quantity: Quantity, held: Mapping[str, RegimePosterior]) -> dict[str, FloatArray]:
@@ -167,7 +149,6 @@ def doublings(moved: pd.DataFrame) -> Iterator[Finding]:
         size = str(against).removeprefix(DOUBLING)
         if "best mCB" in told:
             best, low, high = (told[quantity.name] for quantity in QUANTITIES if quantity.factor)
-            yield Finding(
-                "doubled mCB", (str(regime),), {"size": size, "best": best, "low": low, "high": high}
-            )
+            values = {"size": size, "best": best, "low": low, "high": high}
+            yield Finding("doubled mCB", (str(regime),), values)
         yield Finding("doubled limit", (str(regime),), {"size": size, "limit": told["limit"]})
