@@ -133,19 +133,21 @@ def _make_study(options: argparse.Namespace) -> int:
     file = _plan_file(options)
     study = read_study(file)
     out = options.out or RUNS / study.name
-    plans, only_looks = (
-        {out / folder: plan for folder, plan in study.plans.items()},
-        options.status or options.dry_run,
-    )
+    plans = {out / folder: plan for folder, plan in study.plans.items()}
+    only_looks = options.status or options.dry_run
     if out not in plans and not only_looks:
         _begin_study(study, plans, out, file)
     deadline = None if options.time_limit is None else time.monotonic() + options.time_limit
     for path, plan in plans.items():
-        if path != out and options.status and not path.exists():
+        begun = path == out or path.exists()
+        if options.status and not begun:
             print(f"{path}: not started.")
             continue
         if deadline is not None:
             options.time_limit = max(0.0, deadline - time.monotonic())
+            if not (begun or options.dry_run or options.time_limit):
+                print(f"Time limit reached before {path} was begun. Rerun the command to resume.")
+                return STOPPED
         if (status := guarded(partial(_run, plan, file, path), options, lambda path=path: path)) != 0:
             return status
     if not only_looks:

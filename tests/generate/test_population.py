@@ -341,6 +341,11 @@ def test_a_study_fills_one_run_folder_per_network_and_can_be_resumed(tmp_path, c
     assert [made[name][0]["original_macs"] for name in made] == [193_344, 49_568]
     (out / "0.25x" / "rows" / "0000001.json").unlink()
     assert main(options) == 0
+    assert main([*options, "--time-limit", "0"]) == 0
+    (out / "0.25x").rename(tmp_path / "elsewhere")
+    assert main([*options, "--time-limit", "0"]) == 3
+    assert f"before {out / '0.25x'} was begun" in capsys.readouterr().out
+    (tmp_path / "elsewhere").rename(out / "0.25x")
     assert {name: rows(out / name / "population.parquet") for name in made} == made
     with pytest.raises(PopulationError, match=f"below it: {out / '0.25x'}, {out / '0.5x'}"):
         load_population(out)
