@@ -148,7 +148,7 @@ def _make_study(options: argparse.Namespace) -> int:
             if not (begun or options.dry_run or options.time_limit):
                 print(f"Time limit reached before {path} was begun. Rerun the command to resume.")
                 return STOPPED
-        if (status := guarded(partial(_run, plan, file, path), options, lambda path=path: path)) != 0:
+        if (status := guarded(partial(_run, plan, file, path), options, partial(Path, path))) != 0:
             return status
     if not only_looks:
         # As `make demo` does it: recipes that collapse count less.

@@ -74,10 +74,10 @@ def _panel(
     })  # fmt: skip
     ranges = [
         (place, *span)
-        for place, row in zip(drawn["size"], rows.itertuples(), strict=True)
+        for place, row in zip(drawn["size"], rows_of(rows), strict=True)
         for span in analyses[row.population].by_label[row.regime].stretches
     ]
-    described = ", ".join(f"{r.original} at {r.space}: {number(r.value)}" for r in drawn.itertuples())
+    described = ", ".join(f"{r.original} at {r.space}: {number(r.value)}" for r in rows_of(drawn))
     return Panel(
         title=f"{capitalized(quantity.name)} by {size}",
         chart="over_size",

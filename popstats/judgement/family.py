@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from popstats.arrays import FloatArray
-from popstats.findings import Estimate, Finding
+from popstats.findings import Estimate, Finding, Value
 from popstats.judgement.analysis import Analysis, RegimePosterior, estimate, rows_of
 from popstats.population.table import Population
 
@@ -149,6 +149,6 @@ def doublings(moved: pd.DataFrame) -> Iterator[Finding]:
         size = str(against).removeprefix(DOUBLING)
         if "best mCB" in told:
             best, low, high = (told[quantity.name] for quantity in QUANTITIES if quantity.factor)
-            values = {"size": size, "best": best, "low": low, "high": high}
+            values: dict[str, Value] = {"size": size, "best": best, "low": low, "high": high}
             yield Finding("doubled mCB", (str(regime),), values)
         yield Finding("doubled limit", (str(regime),), {"size": size, "limit": told["limit"]})

@@ -91,7 +91,7 @@ class Summary:
         yield Finding("pooled verdicts", (), counts)
         yield from doublings(self.moves)
 
-    def to_csv(self, path: str | Path) -> tuple[Path, Path, Path]:
+    def to_csv(self, path: str | Path) -> tuple[Path, ...]:
         """Write `frame` to `path`, and beside it `verdicts` to NAME-verdicts.csv and `moves` to NAME-moves.csv."""
         path = Path(path)
         paths = path, *(path.with_name(f"{path.stem}-{name}{path.suffix}") for name in ("verdicts", "moves"))
