@@ -514,6 +514,9 @@ pooled quantity: pooled over {populations:population}, the {quantity} is {pooled
     {new:2}
 pooled verdicts: C3a is supported in {supported} of {assessable} regimes that can be assessed; by chance alone at most
     {by_chance:1} would be
+doubled mCB: {at}, doubling the original's {size} multiplies the best mCB by {best:2} and the ends of its near-optimal
+    range by {low:2} and {high:2}
+doubled limit: {at}, doubling the original's {size} changes the limit by {limit:2} points
 # What stands against relying on a best mCB.
 predicts nothing: it predicts nothing beyond MACs (cross-validated R² {r2:2})
 winners elsewhere: the winners do not lie near the best mCB

@@ -90,7 +90,9 @@ def _torch_prunings_order(
     # Sums of single precision depend on their order in the last digit, and filters of equal score on that digit.
     graph = tp.DependencyGraph()
     try:
-        graph.build_dependency(network.requires_grad_(True), torch.zeros(TRACED_IMAGES, *input_shape), verbose=False)
+        graph.build_dependency(
+            network.requires_grad_(True), torch.zeros(TRACED_IMAGES, *input_shape), verbose=False
+        )
         found = list(graph.get_all_groups())
     except Exception:
         return {}  # torch-pruning cannot follow this network, so that there is no order of its own to keep
