@@ -20,8 +20,8 @@ type Kind = Literal[
     # Why a claim cannot be assessed, or is withheld.
     "needs optimum", "no optimum", "optimum undecided", "band not reachable", "original not observed", "few outside band",
     "few for halves", "few regimes with optimum", "few for validation", "few for spaces", "one STD", "no common costs",
-    "no widths", "widths incomplete", "no STD", "one technique", "few techniques here", "technique rejected",
-    "no optimum of technique",
+    "no widths", "widths incomplete", "law still learns", "no STD", "one technique", "few techniques here",
+    "technique rejected", "no optimum of technique",
     "moves with cost", "outliers", "clusters", "groups", "lucky",
     # What else the reason of a verdict says.
     "decision", "mixture", "other axis", "outside band", "halves noise", "EDF distance", "unnamed techniques", "observed",
@@ -40,7 +40,7 @@ type Kind = Literal[
     # What the limit follows over regimes.
     "limit", "limit extrapolated",
     # What several populations say together.
-    "pooled quantity", "pooled verdicts",
+    "pooled quantity", "pooled verdicts", "doubled mCB", "doubled limit",
     # What stands against relying on a best mCB.
     "predicts nothing", "winners elsewhere", "envelope elsewhere", "mix moves", "rests on few", "outliers bend", "pooled",
     "misfit",

@@ -63,10 +63,10 @@ def fit_ridge(products: FloatArray, n: int, free: int) -> FloatArray:
     return np.concatenate([alpha, beta])
 
 
-def assign_folds(n: int, seed: int) -> IntArray:
+def assign_folds(n: int, seed: int, folds: int = FOLDS) -> IntArray:
     """Return the fold of each of n recipes: random, and as equal in size as n allows."""
     order = np.random.default_rng(seed).permutation(n)
-    return np.asarray(order % min(FOLDS, n), dtype=np.int64)
+    return np.asarray(order % min(folds, n), dtype=np.int64)
 
 
 def held_out_losses(

@@ -37,7 +37,7 @@ def unbalanced(population):
     return population.select(~(later & (population.recipe % 3 == 0)))
 
 
-@pytest.mark.parametrize("method", ["exact", "nuts"])
+@pytest.mark.parametrize("method", ["exact", pytest.param("nuts", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_a_technique_that_is_ten_points_worse_moves_no_optimum(method, seeds):
     level, shifted = (unbalanced(mixed(points, seeds=seeds)) for points in (0.0, 10.0))
@@ -50,9 +50,10 @@ def test_a_technique_that_is_ten_points_worse_moves_no_optimum(method, seeds):
     np.testing.assert_allclose(moved["limit"], plain["limit"] + 10.0 * np.array(share), atol=0.02)
 
 
+@pytest.mark.slow
 def test_methods_agree_on_unbalanced_replicates_of_two_techniques():
-    population = unbalanced(mixed(3.0, seeds=3))
-    exact, nuts = (popstats.fit(population, method=m) for m in ("exact", "nuts"))
+    population = unbalanced(mixed(3.0, seeds=3, regimes=[0.6]))
+    exact, nuts = (popstats.fit(population, method=m, draws=500, tune=500) for m in ("exact", "nuts"))
     assert nuts.convergence.ok
     np.testing.assert_allclose(nuts.expected_drop.mean(0), exact.expected_drop.mean(0), atol=0.02)
     np.testing.assert_allclose(nuts.expected_drop.std(0), exact.expected_drop.std(0), rtol=0.25)
