@@ -9,13 +9,7 @@ import numpy as np
 import pandas as pd
 
 from popstats.arrays import FloatArray
-from popstats.inference.data import (
-    PreparedPopulation,
-    RegimeDesign,
-    RegimeRows,
-    prepare_regimes,
-    regime_rows,
-)
+from popstats.inference.data import PreparedPopulation, RegimeDesign, RegimeRows, prepare_regimes, regime_rows
 from popstats.inference.exact import draw_regime
 from popstats.inference.model import KEPT_RANGE, Priors
 from popstats.population.recipes import Recipes
