@@ -399,8 +399,10 @@ few for spaces: {recipes:recipe}; a comparison of two spaces needs {needed}
 one STD: all recipes have practically the same STD
 no common costs: {text}
 no widths: the table has no widths
-widths incomplete: the widths explain only {share:%0} of log mCB at equal cost; a complete set explains at least
-    {needed:%0}, so a column is missing, and mCB may stand for it
+widths incomplete: the widths predict only {share:%0} of log mCB at equal cost (recipes left out); a complete set predicts
+    at least {needed:%0}, so columns are missing or hold something else, and mCB may stand for them
+law still learns: mCB adds {gain:3} of R², but by its learning curve the law of the widths would gain {to_learn:3} from more
+    recipes alone
 no STD: the table has neither widths nor the column ratio_std
 one technique: a comparison needs two retraining techniques; the table has {held}{unnamed:; }
 few techniques here: fewer than two techniques have enough recipes here ({held})
@@ -512,6 +514,9 @@ pooled quantity: pooled over {populations:population}, the {quantity} is {pooled
     {new:2}
 pooled verdicts: C3a is supported in {supported} of {assessable} regimes that can be assessed; by chance alone at most
     {by_chance:1} would be
+doubled mCB: {at}, doubling the original's {size} multiplies the best mCB by {best:2} and the ends of its near-optimal
+    range by {low:2} and {high:2}
+doubled limit: {at}, doubling the original's {size} changes the limit by {limit:2} points
 # What stands against relying on a best mCB.
 predicts nothing: it predicts nothing beyond MACs (cross-validated R² {r2:2})
 winners elsewhere: the winners do not lie near the best mCB

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from generate.inputs.networks import TRACED_IMAGES, class_scores
+from generate.inputs.networks import NETWORK_ERRORS, TRACED_IMAGES, class_scores, first_line
 from generate.prune.attention import open_attention
 from generate.prune.labels import STAYS
-from generate.prune.operations import LabelledNetwork, Operations, produces_channels
+from generate.prune.operations import LabelledNetwork, Operations, SkippedProducts, produces_channels
 from popstats.arrays import IntArray as IntArray
 from popstats.errors import PlanError
 
@@ -46,11 +46,18 @@ class Member:
 
 
 @dataclass(frozen=True)
-class ChannelGroup:
-    """Filters that drive the same layers, each of them equally often."""
+class Group:
+    """Channels that can only be removed together: the unit of pruning."""
 
-    members: tuple[Member, ...]
-    layers: tuple[str, ...]  # the members that produce channels, in `named_modules()` order
+    name: str  # The group's first producing layer in `named_modules()` order.
+    width: int  # Filters before pruning.
+    layers: tuple[str, ...]  # All producing layers that it ties together, in `named_modules()` order.
+    step: int = 1  # Widths must be multiples of it (more than 1 at grouped convolutions).
+    least: int = 1  # Smallest width; where it is no multiple of the step, the next one.
+    # Every place where its channels live.
+    members: tuple[Member, ...] = field(default=(), repr=False, compare=False)
+    # (width,); Block of each filter, 0 .. step - 1; the same number of filters stays in every block.
+    blocks: IntArray = field(default_factory=lambda: np.zeros(0, np.int64), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -65,17 +72,22 @@ class _Heads:
 class Dependencies:
     """What a network's forward passes say about its channels."""
 
-    channel_groups: tuple[ChannelGroup, ...]
+    groups: tuple[Group, ...]  # without blocks
     kept: dict[str, str]  # by producing layer whose channels all stay: why
 
 
-def find_dependencies(network: nn.Module, input_shape: tuple[int, ...]) -> Dependencies:
-    """Return which channels of a copy (from `with_values`) go together, in training and in evaluation."""
+def find_dependencies(
+    network: nn.Module, input_shape: tuple[int, ...], tied: Collection[str] = ()
+) -> Dependencies:
+    """Return which channels of a copy (from `with_values`) go together, in training and in evaluation.
+
+    The heads of `tied` attention modules go with the channels that these modules read.
+    """
     labelled = LabelledNetwork(network)
     operations = Operations(labelled)
     macs: dict[str, int] = {}  # of evaluation, by attention module
     for training in (False, True):
-        with operations:
+        with SkippedProducts(), operations:
             output = class_scores(network.train(training), input_shape)
         macs = macs or {name: held.macs // TRACED_IMAGES for name, held in labelled.heads.items()}
         scores = labelled.of(output)
@@ -83,6 +95,8 @@ def find_dependencies(network: nn.Module, input_shape: tuple[int, ...]) -> Depen
             labelled.labels.pin(scores, "it holds the class scores")
     for layer in set(labelled.weights.values()) - operations.called:
         labelled.labels.pin(labelled.rows[layer], "it is never used")
+    for name in tied:
+        _tie_heads(labelled, name)
     heads = _heads(labelled, macs)
     axes = _axes(labelled)
     producers = {
@@ -99,7 +113,20 @@ def copy_network(network: nn.Module) -> nn.Module:
         held for module in network.modules() for held in vars(module).values() if isinstance(held, Tensor)
     ]
     memo = {id(held): held.detach().clone() for held in computed if not held.is_leaf}
-    return open_attention(copy.deepcopy(network, memo))
+    try:
+        return open_attention(copy.deepcopy(network, memo))
+    except NETWORK_ERRORS as error:
+        hooked = [
+            name or "the network itself"
+            for name, module in network.named_modules()
+            if module._forward_hooks or module._forward_pre_hooks
+        ]
+        advice = (
+            f"Remove the hooks of {', '.join(hooked)}, or let them store detached tensors." if hooked else ""
+        )
+        raise PlanError(
+            f"network {type(network).__name__} cannot be copied: {first_line(error).partition('. ')[0].rstrip('.')}.{advice}"
+        ) from error
 
 
 def with_values(network: nn.Module) -> nn.Module:
@@ -140,6 +167,18 @@ def _axes(labelled: LabelledNetwork) -> dict[str, int]:
     return axes
 
 
+def _tie_heads(labelled: LabelledNetwork, name: str) -> None:
+    """Let each head of an attention module go with its share of the channels that the module reads."""
+    read, labels = labelled.read[name], labelled.labels
+    heads = labelled.heads[name].labels if name in labelled.heads else [torch.tensor([STAYS])]
+    axes = labels.axes(read)
+    channels = labels.along(read, axes[-1]) if axes else read.reshape(-1)[:1]
+    for rows in heads:
+        if len(axes) > 1 or len(channels) % len(rows):
+            labels.pin(channels, f"{name} takes the size of a head from its input")
+        labels.tie(channels.reshape(len(rows), -1), rows[:, None])
+
+
 def _heads(labelled: LabelledNetwork, macs: Mapping[str, int]) -> dict[str, _Heads]:
     """Return each attention module's heads; pin those that its products do not agree about."""
     found = {}
@@ -155,7 +194,7 @@ def _heads(labelled: LabelledNetwork, macs: Mapping[str, int]) -> dict[str, _Hea
 
 def _channel_groups(
     labelled: LabelledNetwork, producers: dict[str, int], axes: dict[str, int], heads: Mapping[str, _Heads]
-) -> Iterator[ChannelGroup]:
+) -> Iterator[Group]:
     """Yield sets of filters that drive the same layers equally often, ordered by their first producing layer."""
     places = _places(labelled, axes) + [(name, "heads", held.labels) for name, held in heads.items()]
     filters: dict[int, list[tuple[int, int]]] = defaultdict(list)  # by label: (place, channel)
@@ -194,7 +233,7 @@ def _channel_group(
     producers: dict[str, int],
     axes: dict[str, int],
     heads: Mapping[str, _Heads],
-) -> ChannelGroup:
+) -> Group:
     keys = list(dict.fromkeys((name, side) for name, side, _ in places))
     made = [name for name, side in keys if side == "out" and name in producers]
     layers = tuple(sorted(made, key=producers.__getitem__))
@@ -205,10 +244,10 @@ def _channel_group(
         columns = [p for p, place in enumerate(places) if place[:2] == (name, side)]
         macs = heads[name].macs if side == "heads" else 0
         members.append(Member(name, side, channels[:, columns], axes.get(name, 0), macs))
-    return ChannelGroup(tuple(members), layers)
+    return Group(layers[0], len(channels), layers, members=tuple(members))
 
 
-def _place(channels: ChannelGroup, producers: dict[str, int]) -> tuple[int, int]:
+def _place(channels: Group, producers: dict[str, int]) -> tuple[int, int]:
     first = next(m for m in channels.members if (m.layer, m.side) == (channels.layers[0], "out"))
     return producers[channels.layers[0]], int(first.channels.min())
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from generate.plan import SearchPlan
 from generate.prune.cost_forms import CostModel
-from generate.prune.dependency_graph import with_values
-from generate.prune.groups import Group
+from generate.prune.dependency_graph import Group, with_values
 from popstats.arrays import FloatArray, IntArray
 from popstats.errors import PlanError
 from popstats.planning.propose import Problem, meet_budget

@@ -12,7 +12,7 @@ from torch import nn
 
 from generate.plan import SearchPlan
 from generate.prune.cost_forms import layer_channels
-from generate.prune.groups import Group
+from generate.prune.dependency_graph import Group
 from generate.prune.operations import Convolution
 from generate.recipes.worklist import CONFIRMATION, SEARCH, Training
 from generate.run.folder import RunFolder

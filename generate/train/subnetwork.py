@@ -16,8 +16,8 @@ from generate.inputs.images import ImageSet, Split
 from generate.inputs.networks import planned_network
 from generate.plan import MAGNITUDE, Plan
 from generate.prune.cost_forms import CostModel, cost_forms
-from generate.prune.dependency_graph import copy_network
-from generate.prune.groups import Group, find_groups
+from generate.prune.dependency_graph import Group, copy_network
+from generate.prune.groups import find_groups
 from generate.prune.masks import magnitudes, prune_network, weight_costs, zero_removed
 from generate.prune.scores import score_filters
 from generate.recipes.worklist import CONFIRMATION, Training

@@ -12,7 +12,7 @@ from popstats.figures.content import Figure, Panel, Table
 from popstats.figures.curve_figures import INTERVALS, MASS_WORDS, drop_ends
 from popstats.judgement.analysis import Analysis, rows_of
 from popstats.judgement.edf import cost_weights, edf
-from popstats.judgement.explained import CEILING, MODELS
+from popstats.judgement.explained import CEILING, MODELS, TOTALS
 from popstats.judgement.space_claims import std_halves
 from popstats.judgement.verdicts import Verdict
 from popstats.planning.law import MINIMUM_RECIPES, POOLED, WidthLaw, width_law
@@ -87,6 +87,8 @@ def _explained_sentence(r2: dict[tuple[str, str], float], regimes: list[str], mo
     if "log-widths" not in models:
         return f"{mcb}; the table has no widths to compare it with."
     gains = [r2[r, "log-widths + mCB"] - r2[r, "log-widths"] for r in regimes]
+    if TOTALS in models:
+        mcb += f", embedding, total heads and total MLP width {reach(TOTALS)}"
     return (
         f"{mcb}; an additive law in the layer widths predicts {reach('log-widths')}, and adding mCB to it changes "
         f"R² by {span_words(gains, lambda v: number(v, 3))}{', by regime' if len(regimes) > 1 else ''}."

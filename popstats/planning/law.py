@@ -56,6 +56,7 @@ class Law:
     root: FloatArray  # (f + p, f + p): root @ root.T is their covariance
     fitted: FloatArray  # (n,) of the recipes that it was fitted to
     left_out: FloatArray  # (n,) their residuals from the law of the others
+    own: FloatArray  # (n,) share of those residuals that is left where the recipe takes part in the fit
 
     def expected(self, log_shares: FloatArray, offset: FloatArray | float = 0.0) -> FloatArray:
         """Return the posterior mean of recipes of these log cost offsets from the budget, (n, G), (n,) -> (n,)."""
@@ -120,10 +121,11 @@ def fit_law(
     mean = np.r_[inverse @ (free.T @ y) - tilt @ slopes, slopes]
     fitted = np.hstack([free, x]) @ mean
     leverage = (basis**2).sum(axis=1) + (ridge.left**2 * (1.0 - kept)).sum(axis=1)
+    own = np.maximum(1.0 - leverage, 0.01)
     return Law(
         centre, kappa, mean,
         root=np.sqrt(ridge.squares / df) * np.block([[level_root, -tilt @ root], [np.zeros_like(tilt.T), root]]),
-        fitted=fitted / root_runs, left_out=(y - fitted) / np.maximum(1.0 - leverage, 0.01) / root_runs,
+        fitted=fitted / root_runs, left_out=(y - fitted) / own / root_runs, own=own,
     )  # fmt: skip
 
 

@@ -49,18 +49,23 @@ class Support:
     low: FloatArray  # (G,) their observed range, 2.5 to 97.5 %
     high: FloatArray
     sure: float  # the law's uncertainty of 95 % of them, moved to the budget, is at most this
+    sure_of_others: (
+        float  # and this of the law that was fitted to the others: far more where there are many groups
+    )
 
     @classmethod
     def of(cls, table: WidthTable, law: BudgetLaw) -> Support:
         """Return where the law of these recipes may be used."""
         seen = table.log_shares[law.rows[law.inner]]
         low, high = np.quantile(seen, OBSERVED_QUANTILES, axis=0)
-        return cls(law, table.full, seen, low, high, float(np.quantile(law.uncertainty(seen), SUPPORT)))
+        known = law.uncertainty(seen)
+        sure = (float(np.quantile(u, SUPPORT)) for u in (known, known / np.sqrt(law.own[law.inner])))
+        return cls(law, table.full, seen, low, high, *sure)
 
     def holds(self, log_shares: FloatArray, offset: FloatArray) -> BoolArray:
-        """Return which recipes lie there, (n, G), (n,) -> (n,)."""
+        """Return which listed recipes lie there, (n, G), (n,) -> (n,)."""
         inside = (log_shares >= self.low - _ROUNDING) & (log_shares <= self.high + _ROUNDING)
-        known = self.law.uncertainty(log_shares, offset) <= self.sure * (1.0 + _ROUNDING)
+        known = self.law.uncertainty(log_shares, offset) <= self.sure_of_others * (1.0 + _ROUNDING)
         return np.asarray((inside.mean(axis=1) >= GROUPS_INSIDE) & known)
 
 

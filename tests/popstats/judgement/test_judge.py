@@ -14,7 +14,7 @@ from popstats.errors import PopstatsError
 from popstats.findings import Finding
 from popstats.inference.draws import Convergence
 from popstats.judgement.analysis import Analysis, Effect, twice_the_recipes
-from popstats.judgement.explained import CEILING, MOST, WidthsBeyond, what_explains
+from popstats.judgement.explained import CEILING, MOST, TOTALS, WidthsBeyond, what_explains
 from popstats.judgement.optimum_claims import _why_not_ratio
 from popstats.judgement.space_claims import _moved
 from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdict
@@ -191,6 +191,15 @@ def test_an_mcb_mechanism_beyond_the_widths_supports_m1() -> None:
     assert "more than an effect of the layer widths: mCB adds" in judged.of("C3a")[0].sentence
 
 
+def test_m1_waits_until_the_law_of_the_widths_has_learned() -> None:
+    """On 40 recipes of six groups a law of the widths has not reached what it can; mCB, one number, has."""
+    population = popstats.load_population("digits-resnet8-half")
+    (verdict,) = popstats.judge(popstats.fit(population, regimes={0.8: 0.05})).of("M1")
+    assert (verdict.outcome, verdict.probability > 0.95) == ("undecided", True)
+    assert "by its learning curve the law of the widths would gain" in verdict.reason
+    assert "count = 80" in verdict.remedy
+
+
 def test_an_interaction_of_widths_is_not_taken_for_mcb() -> None:
     """What mCB adds to an additive law, a law with products of widths explains: the sentence names the interaction."""
     population = popstats.simulate_population(
@@ -297,8 +306,10 @@ def test_m1_needs_an_mcb_that_varies_at_equal_cost_and_all_widths() -> None:
         population = popstats.Population.from_frame(frame, original=original, widths=columns)
         return popstats.judge(popstats.fit(population, regimes=[0.7]))
 
-    (without,) = judged(["a", "b"]).of("M1")
-    assert (without.outcome, "a column is missing" in without.reason) == ("not assessable", True)
+    frame["noise"], frame["same"] = rng.integers(8, 65, n), 64
+    for incomplete in (["a", "b"], ["a", "noise"], ["same"]):
+        (without,) = judged(incomplete).of("M1")
+        assert (without.outcome, "columns are missing" in without.reason) == ("not assessable", True)
     assert judged(["a", "b", "bias"]).of("M1")[0].outcome != "supported"
     frame["params"] = (frame["macs"] * 0.2 + 100 * bias).astype(int)
     (follows,) = judged(["a", "b", "bias"]).of("M1")
@@ -475,6 +486,15 @@ def test_what_explains_knows_the_mechanism() -> None:
     assert share["log-widths"] > 0.97 * share[CEILING]
     assert share["mCB"] < share["log-widths"]
     assert abs(share["log-widths + mCB"] - share["log-widths"]) < 0.005
+
+
+def test_embedding_heads_and_mlp_stand_beside_mcb_where_group_names_tell_them_apart() -> None:
+    share = what_explains(popstats.load_population("digits-vit"), regimes=(0.75,)).frame.set_index("model")[
+        "r2"
+    ]
+    assert {"embedding", "total heads", "total MLP width"} < set(share.index)
+    assert share["mCB"] < share["embedding"] < share[TOTALS] < share["log-widths"]
+    assert TOTALS not in set(what_explains(popstats.load_population("digits-resnet8")).frame["model"])
 
 
 @pytest.fixture(scope="module")

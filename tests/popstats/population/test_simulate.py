@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 
 import popstats
-from popstats.population.layer_chain import LAYERS, LayerChain, additive_curve, additive_drop, sample_widths
 from popstats.population.simulate import NOISE_KINDS, ORIGINAL, simulate_population
-from popstats.population.truths import TRUTHS
+from popstats.population.truths import (
+    LAYERS,
+    TRUTHS,
+    LayerChain,
+    additive_curve,
+    additive_drop,
+    sample_widths,
+)
 
 
 def regime(population, label):
