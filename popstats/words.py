@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
@@ -104,6 +105,16 @@ def typeset(text: str) -> str:
     quoted = re.sub(r"(?<==)'(\w+)'", r"“\1”", signed)
     whole = re.sub(r"\(([−\d.,]+) to ([−\d.,]+)\)", "(\\1\u00a0to\u00a0\\2)", quoted)
     return re.sub(r"(?<=\d) %", "\u00a0%", whole)
+
+
+def html_of(told: str, *tables: Any) -> str:
+    """Return words and frames as a notebook shows them: three significant digits, and whole numbers from a thousand on."""
+
+    def form(value: float) -> str:
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+    shown = (table.to_html(index=False, float_format=form, border=0) for table in tables)
+    return f"<p>{html.escape(typeset(told))}</p>{''.join(shown)}"
 
 
 def regime_name(label: str) -> str:
