@@ -162,7 +162,10 @@ def _axes(labelled: LabelledNetwork) -> dict[str, int]:
 
 
 def _tie_heads(labelled: LabelledNetwork, name: str) -> None:
-    """Let each head of an attention module go with its share of the channels that the module reads."""
+    """Let each head of an attention module go with its share of the channels that the module reads.
+
+    Layers inside that make as many channels for another purpose, such as to read fewer places, go with them too.
+    """
     read, labels = labelled.read[name], labelled.labels
     heads = labelled.heads[name].labels if name in labelled.heads else [torch.tensor([STAYS])]
     axes = labels.axes(read)
@@ -173,6 +176,10 @@ def _tie_heads(labelled: LabelledNetwork, name: str) -> None:
             labels.pin(rows, f"{name} takes the size of a head from its input")
         else:
             labels.tie(channels.reshape(len(rows), -1), rows[:, None])
+    for layer, rows in labelled.rows.items():
+        known = torch.isin(labels.find(rows), labels.find(channels)).any()
+        if layer.startswith(f"{name}.") and len(rows) == len(channels) and not known:
+            labels.tie(rows, channels)
 
 
 def _heads(labelled: LabelledNetwork, macs: Mapping[str, int]) -> list[Member]:

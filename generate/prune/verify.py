@@ -52,17 +52,16 @@ def verify_cuts(
             )
 
 
-def counted_macs(network: nn.Module, input_shape: tuple[int, ...]) -> int:
+def counted_macs(copy: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Return the multiply-accumulates of one input by torch's own counter, in evaluation mode."""
-    training = network.training
+    copy.eval().requires_grad_(False)  # the counter cannot follow parameters that are passed to modules
     with (
         SkippedProducts(),
         FlopCounterMode(display=False) as counter,
         torch.no_grad(),
         without_fast_attention(),
     ):
-        network.eval()(one_input(network, input_shape))
-    network.train(training)
+        copy(one_input(copy, input_shape))
     return int(counter.get_total_flops()) // 2
 
 
@@ -230,7 +229,7 @@ class _Liven(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         name = func.overloadpacket.__name__
         held = args[1] if len(args) > 1 else None
-        if isinstance(held, nn.Parameter) and id(held) not in self._seen:
+        if isinstance(held, nn.Parameter) and id(held) not in self._seen and args[0].numel():
             self._seen.add(id(held))
             if name == "linear" or (name.startswith("conv") and "transpose" not in name):
                 bias = args[2] if len(args) > 2 else None
