@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
@@ -104,6 +105,16 @@ def typeset(text: str) -> str:
     quoted = re.sub(r"(?<==)'(\w+)'", r"“\1”", signed)
     whole = re.sub(r"\(([−\d.,]+) to ([−\d.,]+)\)", "(\\1\u00a0to\u00a0\\2)", quoted)
     return re.sub(r"(?<=\d) %", "\u00a0%", whole)
+
+
+def html_of(told: str, *tables: Any) -> str:
+    """Return words and frames as a notebook shows them: three significant digits, and whole numbers from a thousand on."""
+
+    def form(value: float) -> str:
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+    shown = (table.to_html(index=False, float_format=form, border=0) for table in tables)
+    return f"<p>{html.escape(typeset(told))}</p>{''.join(shown)}"
 
 
 def regime_name(label: str) -> str:
@@ -305,7 +316,7 @@ QUANTITIES: Mapping[str, tuple[str, str, str]] = {
         ("C1", "C2", "C3a"),
         (
             "rise at the shallower end",
-            "percentage points",
+            "points",
             "the curve varies by at most {rise:g} points over the observed range",
         ),
     ),
@@ -314,17 +325,17 @@ QUANTITIES: Mapping[str, tuple[str, str, str]] = {
         "times their share",
         "the nearest networks hold at most {lift:g} times their share of the winners",
     ),
-    "C3c": ("cost of mCB = 1", "percentage points", "mCB = 1 costs under {regret:g} points"),
+    "C3c": ("cost of mCB = 1", "points", "mCB = 1 costs under {regret:g} points"),
     "C3d": ("change of the best mCB", "factor", "the best mCB changes by no more than a factor of {trend:g}"),
-    "C4": ("fall of the error", "percentage points", "none: any lower error counts"),
+    "C4": ("fall of the error", "points", "none: any lower error counts"),
     "S1": (
         "advantage of low STD",
-        "percentage points",
+        "points",
         "the mean drops differ by at most {std_points:g} points",
     ),
     "R1": (
         "cost of exchanging best mCBs",
-        "percentage points",
+        "points",
         "the best mCB of one technique costs under {regret:g} points for another",
     ),
     "M1": ("added by mCB", "R² beyond MACs", "adding mCB raises R² by at most {gain:g}"),
@@ -399,8 +410,10 @@ few for spaces: {recipes:recipe}; a comparison of two spaces needs {needed}
 one STD: all recipes have practically the same STD
 no common costs: {text}
 no widths: the table has no widths
-widths incomplete: the widths explain only {share:%0} of log mCB at equal cost; a complete set explains at least
-    {needed:%0}, so a column is missing, and mCB may stand for it
+widths incomplete: the widths predict only {share:%0} of log mCB at equal cost (recipes left out); a complete set predicts
+    at least {needed:%0}, so columns are missing or hold something else, and mCB may stand for them
+law still learns: mCB adds {gain:3} of R², but by its learning curve the law of the widths would gain {to_learn:3} from more
+    recipes alone
 no STD: the table has neither widths nor the column ratio_std
 one technique: a comparison needs two retraining techniques; the table has {held}{unnamed:; }
 few techniques here: fewer than two techniques have enough recipes here ({held})
@@ -512,11 +525,14 @@ pooled quantity: pooled over {populations:population}, the {quantity} is {pooled
     {new:2}
 pooled verdicts: C3a is supported in {supported} of {assessable} regimes that can be assessed; by chance alone at most
     {by_chance:1} would be
+doubled mCB: {at}, doubling the original's {size} multiplies the best mCB by {best:2} and the ends of its near-optimal
+    range by {low:2} and {high:2}
+doubled limit: {at}, doubling the original's {size} changes the limit by {limit:2} points
 # What stands against relying on a best mCB.
-predicts nothing: it predicts none of the drop that MACs leave open (cross-validated R² {r2:2})
+predicts nothing: it predicts nothing beyond MACs (cross-validated R² {r2:2})
 winners elsewhere: the winners do not lie near the best mCB
-envelope elsewhere: the best recipes lie at mCB {envelope:2} (lower envelope), away from the average optimum
-mix moves: the best mCB moves over more than half of the observed range ({range:2}) with the mix of recipes
+envelope elsewhere: the best recipes lie elsewhere (lower envelope: mCB {envelope:2})
+mix moves: the best mCB depends on the mix of recipes ({range:2})
 rests on few: {at} the best mCB rests on only {recipes} recipes, so the prior shapes much of the curve
 outliers bend: {at} a few recipes drop far more than the others and bend the curve; fit with {noise=student} before
     relying on it

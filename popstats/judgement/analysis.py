@@ -29,7 +29,6 @@ from popstats.posterior.optimum import (
     read_optimum,
     second_region,
 )
-from popstats.posterior.pointwise import fitted_points
 from popstats.words import ALL, AXIS_WORDS
 
 #: Draws that a second near-optimal range is looked for in, and its probability from which it is reported.
@@ -242,7 +241,7 @@ class Analysis:
     @cached_property
     def mean_curves(self) -> tuple[MeanCurve, ...]:
         """The fitted regimes, ready for curves through some of their recipes."""
-        return tuple(MeanCurve.of(self.fit, k, points) for k, points in enumerate(fitted_points(self.fit)))
+        return tuple(MeanCurve.of(self.fit, k, rows) for k, rows in enumerate(self.fit.rows()))
 
     @property
     def by_label(self) -> dict[str, RegimePosterior]:
@@ -450,7 +449,7 @@ class Analysis:
         spread = ratio_std(fit.population)
         adjusted = np.full(len(table), np.nan)
         for curve in self.mean_curves:
-            adjusted[curve.points.rows.numbers] = curve.adjusted
+            adjusted[curve.rows.numbers] = curve.adjusted
         return pd.DataFrame(
             {
                 "regime": labels[table["regime"].to_numpy()],

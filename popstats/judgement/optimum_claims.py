@@ -129,11 +129,18 @@ def widths_clause(analysis: Analysis, label: str) -> Finding:
         return Finding("widths unknown", (label,))
     gain = analysis.thresholds.gain
     outcome = decide(float((beyond.draws > gain).mean()), float("nan"), False, analysis.thresholds)
+    if outcome == "undecided" or (outcome == "supported" and still_learning(analysis, beyond)):
+        return Finding("widths undecided", (label,))
     if outcome == "supported":
         return Finding("beyond widths", (label,), {"gain": beyond.gain})
-    if outcome == "undecided":
-        return Finding("widths undecided", (label,))
     return interaction(analysis, beyond) or _no_more_than_widths(beyond)
+
+
+def still_learning(analysis: Analysis, beyond: WidthsBeyond) -> Finding | None:
+    """Return that more recipes alone would raise the R² of the widths as much as mCB does, where they would."""
+    if beyond.gain - analysis.thresholds.gain > beyond.to_learn:
+        return None
+    return Finding("law still learns", (beyond.regime,), {"gain": beyond.gain, "to_learn": beyond.to_learn})
 
 
 def interaction(analysis: Analysis, beyond: WidthsBeyond) -> Finding | None:
@@ -233,7 +240,7 @@ def _feasible(analysis: Analysis, regime: RegimePosterior) -> Span:
 
 def _outside(analysis: Analysis, regime: RegimePosterior) -> float:
     """Share of the networks in the regime's fit outside the band around the original's ratio."""
-    log_mcb, runs = regime.mean_curve.log_mcb, regime.mean_curve.points.rows.runs
+    log_mcb, runs = regime.mean_curve.log_mcb, regime.mean_curve.rows.runs
     return float(np.average(np.abs(log_mcb) > np.log(analysis.thresholds.band), weights=runs))
 
 

@@ -51,7 +51,7 @@ def moves_with_cost(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> F
     The two columns and the drops are projected off the design, its shrinkage included, so that the coefficients are those of
     generalised least squares with the curve as a random effect.
     """
-    regime, rows, design = curve.points.regime, curve.points.rows, curve.points.design
+    regime, rows, design = curve.rows.regime, curve.rows, curve.rows.design
     m, u, weight = rows.offset, rows.unit, 1.0 / curve.scale**2
     columns = np.column_stack([m * u, m * u**2, rows.drop])
     weighted = design.T * weight
@@ -83,12 +83,12 @@ def rests_on_outliers(curve: MeanCurve, grid: FloatArray, limits: Thresholds) ->
     """Draw the mean curve once more with Student-t weights: an end that only a few far recipes raise falls back."""
     if curve.noise != "normal":
         return None
-    regime, design, drop = curve.points.regime, curve.points.design, curve.points.rows.drop
+    regime, design, drop = curve.rows.regime, curve.rows.design, curve.rows.drop
     everyone = np.ones(drop.size, dtype=bool)
     residual = (drop - design @ curve.coefficients(everyone)) / curve.scale
     spread = float(np.median(np.abs(residual - np.median(residual)))) / NORMAL_MAD
-    hyper = curve.hyper._replace(noise=curve.hyper.noise * min(spread, 1.0))
-    robust = replace(curve, noise="student", shape=FREEDOM, hyper=hyper)
+    hyper = curve.hyper._replace(noise=curve.hyper.noise * min(spread, 1.0), shape=np.array([FREEDOM]))
+    robust = replace(curve, noise="student", hyper=hyper)
     # A recipe at the very end bends a curve towards itself: outliers are first told by the median of their neighbours.
     level = pd.Series(drop - design[:, 1 : 1 + curve.terms.size] @ curve.terms)
     ordered = level.iloc[curve.log_mcb.argsort(kind="stable")]
@@ -120,7 +120,7 @@ def rests_on_groups(
     curve: MeanCurve, grid: FloatArray, limits: Thresholds, priors: Priors, seed: int
 ) -> Finding | None:
     """Let recipes of like mCB share an effect of their own: relatives, copies and clusters then count as one observation."""
-    regime, rows, design = curve.points.regime, curve.points.rows, curve.points.design
+    regime, rows, design = curve.rows.regime, curve.rows, curve.rows.design
     terms, everyone = 1 + curve.terms.size, np.ones(rows.drop.size, dtype=bool)
     residual = rows.drop - design @ curve.coefficients(everyone)
     weight, excess = curve.expected(residual, curve.scale)

@@ -23,7 +23,7 @@ from popstats.judgement.analysis import (
 )
 from popstats.judgement.edf import SpaceDifference, compare_spaces
 from popstats.judgement.explained import MINIMUM_RECIPES, WHOLE, WidthsBeyond
-from popstats.judgement.optimum_claims import interaction
+from popstats.judgement.optimum_claims import interaction, still_learning
 from popstats.judgement.verdicts import Verdict
 from popstats.population.recipes import ratio_std
 from popstats.posterior.fit import fit
@@ -50,9 +50,10 @@ def _widths_beyond(analysis: Analysis, regime: RegimeDesign) -> Verdict:
         # What is left of mCB at equal cost is then a trace of anything that costs parameters, a bias term for example.
         return analysis.not_assessable("M1", regime, regime.reason, (more_recipes(regime),))
     if beyond.of_mcb < WHOLE:
-        why = Finding("widths incomplete", (), {"share": beyond.of_mcb, "needed": WHOLE})
+        why = Finding("widths incomplete", (), {"share": max(beyond.of_mcb, 0.0), "needed": WHOLE})
         return analysis.not_assessable("M1", regime, why, (Finding("name widths"),))
-    effect = Effect(beyond.draws > analysis.thresholds.gain, float("nan"), beyond.draws)
+    withheld = still_learning(analysis, beyond)
+    effect = Effect(beyond.draws > analysis.thresholds.gain, float("nan"), beyond.draws, withheld=withheld)
     told = interaction(analysis, beyond)
     values: dict[str, Value] = {
         "rival": "a law with pairwise interactions of the widths"
@@ -219,7 +220,7 @@ def _moved(analysis: Analysis, alone: dict[str, Analysis], regime: RegimeDesign)
         remedy = more_recipes(regime, count=2 * regime.n_recipes, techniques=tuple(both))
         return analysis.not_assessable("R1", regime, Finding("no optimum of technique"), (remedy,))
     pairs = list(combinations(both.values(), 2))
-    regret = np.array([exchange_regret(a.grid, a.drop, b.grid, b.drop) for a, b in pairs]).max(axis=0)
+    regret = np.array([exchange_regret(a.grid, a.drop, b.grid, b.drop[::-1]) for a, b in pairs]).max(axis=0)
     prior = np.array(
         [exchange_regret(a.grid, a.prior_drop, b.grid, b.prior_drop[::-1]) for a, b in pairs]
     ).max(axis=0)
