@@ -144,7 +144,7 @@ class RegimePosterior:
         if self.broken or self.holds.mean() < self.thresholds.supported:
             return self.broken
         curve, grid, limits, fit = self.mean_curve, self.grid, self.thresholds, self.analysis.fit
-        seed, rows = fit.settings.random_seed, fit.recipes.first[curve.points.rows.numbers]
+        seed, rows = fit.settings.random_seed, fit.recipes.first[curve.rows.numbers]
         kinds = {name: codes[rows] for name, codes in self.analysis.kinds.items()}
         return (
             rests_on_outliers(curve, grid, limits)

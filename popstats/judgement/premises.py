@@ -195,7 +195,7 @@ def rests_on_kinds(
         if 1 < levels.size <= level.size / PER_LEVEL:
             probability = _within_levels(curve, grid, limits, level, priors, seed)
             if probability < OF_GROUPS:
-                return Finding("kinds", (curve.points.regime.label,), {"column": name, "probability": probability})
+                return Finding("kinds", (curve.rows.regime.label,), {"column": name, "probability": probability})
     return None
 
 
@@ -203,11 +203,11 @@ def _within_levels(
     curve: MeanCurve, grid: FloatArray, limits: Thresholds, level: IntArray, priors: Priors, seed: int
 ) -> float:
     """Return the probability of an optimum from differences within levels alone."""
-    regime, rows = curve.points.regime, curve.points.rows
+    rows, regime = curve.rows, curve.rows.regime
     everyone = np.ones(rows.drop.size, dtype=bool)
-    weight, excess = curve.expected(rows.drop - curve.points.design @ curve.coefficients(everyone), curve.scale)
+    weight, excess = curve.expected(rows.drop - curve.rows.design @ curve.coefficients(everyone), curve.scale)
     precision = weight * (curve.hyper.noise[0] / curve.scale) ** 2
-    columns = np.column_stack([curve.points.design, rows.drop - excess])
+    columns = np.column_stack([curve.rows.design, rows.drop - excess])
     sums = pd.DataFrame(columns * precision[:, None]).groupby(level).transform("sum").to_numpy()
     total = np.bincount(level, precision)[level]
     columns += np.average(columns, axis=0, weights=precision) - sums / total[:, None]
