@@ -1,4 +1,7 @@
-"""Draw README's picture, `reports/drop-against-mcb.png`: three regimes of a shipped population. Run: `python docs/picture.py`."""
+"""Draw README's picture, `reports/drop-against-mcb.png`: three regimes of a shipped population.
+
+Run: `python docs/picture.py`.
+"""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ class RunFolder:
         if present is not None and self._is_untouched():
             # Nothing but the original network can be there, and it may be that plan's.
             (self.path / "original" / "numbers.json").unlink(missing_ok=True)
-        write_whole(self.path / "plan.toml", toml_of(plan).encode())
+        write_whole(self.path / "plan.toml", toml_of(plan.as_dict()).encode())
         self.write_part("plan.json", plan.as_dict())
 
     def check_plan(self, plan: Plan) -> None:

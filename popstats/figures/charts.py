@@ -177,12 +177,17 @@ def limits(tables: Tables) -> Spec:
     ]}  # fmt: skip
 
 
-def _banded(rows: str, x: Spec, y: Spec, spaces: Sequence[str], tips: Sequence[Spec]) -> list[Spec]:
-    """Return one line per space with its band; colour and dashes are those of the space's place."""
+def _marked(spaces: Sequence[str]) -> tuple[Spec, Spec]:
+    """Return the encodings of colour and dashes, which are those of a space's place."""
     marks, names = SPACE_MARKS[: len(spaces)], list(spaces)
     space: Spec = {"field": "space", "type": "nominal", "legend": None}
     color = {**space, "scale": {"domain": names, "range": [m.color for m in marks]}}
-    dash = {**space, "scale": {"domain": names, "range": [list(m.dash) for m in marks]}}
+    return color, {**space, "scale": {"domain": names, "range": [list(m.dash) for m in marks]}}
+
+
+def _banded(rows: str, x: Spec, y: Spec, spaces: Sequence[str], tips: Sequence[Spec]) -> list[Spec]:
+    """Return one line per space with its band."""
+    color, dash = _marked(spaces)
     line = {"x": x, "y": y, "color": color, "strokeDash": dash, "tooltip": [*_told("space"), *tips]}
     band = {"x": x, "color": color, **_between("y", y)}
     return [
@@ -211,6 +216,29 @@ def overlaid_curves(tables: Tables) -> Spec:
     x, tips = _mcb(tables, FEW_TICKS, MANY_TICKS, FINE_TICKS), (("mcb", "mCB"), ("drop", "drop, points"))
     lines = _banded("curves", x, _drop(tables), _spaces(tables, "curves"), _tips(*tips, *_INTERVAL_TIPS))
     return {"layer": [_at_original({"x": x}), *lines]}
+
+
+def over_size(tables: Tables) -> Spec:
+    """Draw a quantity over the originals' width or depth, a line per regime, near-optimal ranges behind it."""
+    titles, ticks = tables["frame"].records[0], [row["size"] for row in tables["sizes"].records]
+    x = _number("size", titles["size"], _ends(tables, "x"), values=ticks, format="~g")
+    x["scale"]["type"] = "log"
+    y = _number("value", titles["value"], tickCount=5)
+    color, dash = _marked(_spaces(tables, "places"))
+    removed, value = _told("space", title="removed"), _tips(("value", titles["value"]), *_INTERVAL_TIPS)
+    one = {"x": x, "y": y, "tooltip": [*_told("original"), *removed, *value]}
+    near: Spec = {"color": _C.near, "strokeWidth": 9, "strokeCap": "round", "opacity": PALE}
+    behind = [
+        _layer("near", "rule", {"x": x, **_between("y", y)}, **near),
+        _at_original({"y": {**y, "field": "mcb"}}),
+    ]
+    return {"layer": [
+        *(behind if tables["near"].rows else []),
+        _layer("places", "line", {"x": x, "y": y, "color": color, "strokeDash": dash}, strokeWidth=1.4, opacity=0.6),
+        _layer("places", "rule", {"x": x, "color": color, **_between("y", y)}, strokeWidth=2),
+        _diamond("places", one, True, "datum.clear"),
+        _diamond("places", one, False, "!datum.clear"),
+    ]}  # fmt: skip
 
 
 def frontier(tables: Tables) -> Spec:
@@ -256,7 +284,7 @@ def uniform_difference(tables: Tables) -> Spec:
 CHARTS: dict[str, Callable[[Tables], Spec]] = {
     chart.__name__: chart
     for chart in (
-        drop_over_mcb, near_optimal_ranges, limits, edfs, frontier, overlaid_curves, dot_intervals,
+        drop_over_mcb, near_optimal_ranges, limits, edfs, frontier, overlaid_curves, over_size, dot_intervals,
         uniform_difference,
     )
 }  # fmt: skip

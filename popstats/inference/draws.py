@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +14,7 @@ from popstats.errors import ConvergenceError
 from popstats.findings import Finding
 from popstats.inference.data import RegimeDesign
 from popstats.inference.model import CHAINS, COLUMNS, Hyper
-from popstats.words import sentences
+from popstats.words import html_of, sentences
 
 #: Mass of every interval of the package; equal-tailed ...
 INTERVAL_MASS = 0.90
@@ -34,12 +33,7 @@ MAXIMUM_EDGE = 0.01
 
 
 def interval(draws: npt.ArrayLike, mass: float = INTERVAL_MASS) -> tuple[FloatArray, FloatArray]:
-    """Return the ends of the equal-tailed interval over the first axis of `draws`.
-
-    >>> low, high = interval(np.arange(101.0))
-    >>> round(float(low), 6), round(float(high), 6)
-    (5.0, 95.0)
-    """
+    """Return the ends of the equal-tailed interval over the first axis of `draws`."""
     tail = (1.0 - mass) / 2.0
     low, high = np.quantile(np.asarray(draws, dtype=np.float64), [tail, 1.0 - tail], axis=0)
     return low, high
@@ -132,8 +126,7 @@ class Convergence:
         return f"<Convergence: {'' if self.ok else 'not ok: '}{self.sentence}>"
 
     def _repr_html_(self) -> str:
-        table = self.table.to_html(index=False, float_format=lambda v: f"{v:.4g}")
-        return f"<p>{html.escape(repr(self)[1:-1])}</p>{table}"
+        return html_of(repr(self)[1:-1], self.table)
 
 
 def check_draws(draws: Draws, fitted: Sequence[RegimeDesign], outcomes: dict[str, FloatArray]) -> Convergence:

@@ -75,8 +75,8 @@ CEILING = "retraining-noise ceiling"
 #: is such a law reach 0.80 to 0.98 of it in 95 % of regimes of 100 recipes and more (24 regimes a setting).
 MOST = 0.8
 #: Least share of held-out log mCB at equal cost that a complete set of widths explains. On complete tables, real and
-#: simulated, of 40 recipes and more: 0.91 to 1 (0.79 with 14 groups and 40 recipes); widths of a third of the groups: at most
-#: 0.46; widths that are noise, or constant, or lack a bias term: 0.
+#: simulated, of 40 recipes and more: 0.91 to 1 (0.79 with 14 groups and 40 recipes); widths of a third of the groups: at
+#: most 0.46; widths that are noise, or constant, or lack a bias term: 0.
 WHOLE = 0.8
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from popstats.population.table import Population, folder_for
 from popstats.words import (
     AXIS_WORDS,
     INTERVAL_WORDS,
+    html_of,
     interval_words,
     join_words,
     number,
@@ -216,8 +216,7 @@ class Recommendation(RecipePrediction):
         return f"<Recommendation: {self.sentence}>"
 
     def _repr_html_(self) -> str:
-        table = self.frame.to_html(index=False, float_format=lambda v: f"{v:.4g}")
-        return f"<p>{html.escape(self.sentence)}</p>{table}"
+        return html_of(self.sentence, self.frame)
 
 
 def recommend(

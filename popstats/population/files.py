@@ -106,9 +106,10 @@ def _resolve(source: str | Path) -> Path:
     path = Path(source)
     if path.is_dir():
         if not (path / TABLE).is_file() and not (path / ROWS).is_dir():
+            below = ", ".join(str(rows.parent) for rows in sorted(path.glob(f"*/{ROWS}")))
             raise PopulationError(
                 f"{path}: a folder without {TABLE} or {ROWS}/; expected a run folder of generate "
-                "(`python -m generate.population --out FOLDER` makes one)"
+                f"({f'below it: {below}' if below else '`python -m generate.population --out FOLDER` makes one'})"
             )
         return path
     if path.is_file():

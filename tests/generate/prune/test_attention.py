@@ -71,7 +71,7 @@ def masked(network, groups, kept):
             layer, channels = at(silenced, member.layer), member.channels[gone].ravel()
             if isinstance(layer, nn.LayerNorm | nn.RMSNorm):
                 over_the_rest(layer, channels)
-            elif isinstance(layer, nn.Linear) and member.side == "in":
+            elif isinstance(layer, nn.Linear | nn.Conv2d) and member.side == "in":
                 layer.weight.data[:, channels] = 0
     return silenced
 

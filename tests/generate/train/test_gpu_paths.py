@@ -126,7 +126,7 @@ def digits() -> ImageSet:
 
 
 def network(images: ImageSet) -> nn.Module:
-    built = build_network("cifar_resnet8", classes=10, input_shape=images.input_shape, width=4)
+    built = build_network("cifar_resnet8", classes=10, input_shape=images.input_shape, width=0.25)
     fresh_weights(built, 0)
     return built.to(CUDA)
 
