@@ -166,7 +166,8 @@ def propose(
 def choose(problem: Problem, trained: npt.ArrayLike, outcome: npt.ArrayLike, *, given: int = 0) -> IntArray:
     """Return the trained recipe with the best posterior mean, (G,); arguments as in `propose`."""
     history = _History.of(problem, trained, outcome, given)
-    return history.recipes[history.leaders(Law.through(history))[0]]
+    best: IntArray = history.recipes[history.leaders(Law.through(history))[0]]
+    return best
 
 
 @dataclass(frozen=True)
