@@ -341,8 +341,9 @@ QUANTITIES: Mapping[str, tuple[str, str, str]] = {
     "M1": ("added by mCB", "R² beyond MACs", "adding mCB raises R² by at most {gain:g}"),
 }
 
-#: Every kind's template: "kind: template" or "kind, kind: template", continued on indented lines; [a|b]: a where the outcome is "supported", b where
-#: it is "refuted", else "it is undecided whether a" (of [a|b|c]: whether c). "kind supported": words of a supported claim.
+#: Every kind's template: "kind: template" or "kind, kind: template", continued on indented lines; [a|b]: a where the outcome
+#: is "supported", b where it is "refuted", else "it is undecided whether a" (of [a|b|c]: whether c). "kind supported": words
+#: of a supported claim.
 _TEMPLATES = """
 text: {text}
 # What a reader should know about a table.
