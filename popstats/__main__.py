@@ -73,8 +73,7 @@ def _list(options: argparse.Namespace) -> int:
 
     names = populations()
     shown = [] if options.json else [repr(load_population(name))[1:-1] for name in names]
-    _say(options, names, "\n".join(shown) or "No population is shipped with this installation.")
-    return DONE
+    return _say(options, names, "\n".join(shown) or "No population is shipped with this installation.")
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -97,8 +96,7 @@ def _check(options: argparse.Namespace) -> int:
     lines[1:1] = [
         f"regime {r}: {plural(n, 'training')} of {plural(m, 'recipe')}" for r, n, m in counts.itertuples()
     ]
-    _say(options, found, "\n".join(lines))
-    return DONE
+    return _say(options, found, "\n".join(lines))
 
 
 def _fit(options: argparse.Namespace) -> int:
@@ -113,7 +111,8 @@ def _fit(options: argparse.Namespace) -> int:
         fit.save(options.output)
     checked = sum(r.n for r in fit.fitted) <= _CHECKED_TRAININGS and fit.settings.curve == "smooth"
     alerts = [*fit.extrapolated, *fit.predictive_checks.alerts] if checked else []
-    optima, read = fit.optima(), {"outcome": optimum_outcomes(fit), "near_optimal": near_optimal(fit)}
+    optima = fit.optima()
+    read: dict[str, Any] = {"outcome": optimum_outcomes(fit), "near_optimal": near_optimal(fit)}
     found = {
         "population": fit.population.name,
         "ok": fit.convergence.ok,
@@ -122,8 +121,8 @@ def _fit(options: argparse.Namespace) -> int:
         "seconds": fit.seconds,
         "optima": optima.assign(**{name: optima["regime"].map(values) for name, values in read.items()}),
     }
-    _say(options, found, "" if options.json else fit_text(fit, checked, _width()), options.output)
-    return _status(fit)
+    text = "" if options.json else fit_text(fit, checked, _width())
+    return _say(options, found, text, fit, saved=options.output)
 
 
 def _why_nothing(fit: Fit) -> str:
@@ -157,8 +156,7 @@ def _judge(options: argparse.Namespace) -> int:
     fit = _fitted(options, options.population)
     verdicts = judge(fit, **thresholds)
     text = "" if options.json else verdicts_text(fit, verdicts, _width(), _source(options.population))
-    _say(options, verdicts.to_records(), text)
-    return _status(fit)
+    return _say(options, verdicts.to_records(), text, fit)
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -172,8 +170,7 @@ def _report(options: argparse.Namespace) -> int:
     else:
         path = write_comparison(fits, options.output, command=options.command_line)
     ok = all(fit.convergence.ok for fit in fits)
-    _say(options, {"report": str(path), "content": f"{path}.json", "ok": ok}, str(path))
-    return max(_status(fit) for fit in fits)
+    return _say(options, {"report": str(path), "content": f"{path}.json", "ok": ok}, str(path), *fits)
 
 
 def _source(given: str) -> str | None:
@@ -196,8 +193,7 @@ def _recommend(options: argparse.Namespace) -> int:
         table = found.to_string(index=False, float_format=lambda v: f"{v:.4g}")
         ends = " to ".join(percent(reduction) for reduction in found["reduction"].iloc[[0, -1]])
         text = f"{table}\nPredicted drops, points, from {ends} of the {AXIS_WORDS[axis]} removed."
-        _say(options, {"axis": axis, "frontier": found}, text)
-        return DONE
+        return _say(options, {"axis": axis, "frontier": found}, text)
     if (path := options.candidates) and not path.is_file():
         raise PopstatsError(f"--candidates: no such file: {path}")
     candidates = read_table(path)[0] if path else None
@@ -211,8 +207,7 @@ def _recommend(options: argparse.Namespace) -> int:
         "gain": [recipe.gain, recipe.gain_lower, recipe.gain_upper],
         "note": recipe.note,
     }  # fmt: skip
-    _say(options, value, f"{recipe.sentence}\n{table}", options.output)
-    return DONE
+    return _say(options, value, f"{recipe.sentence}\n{table}", saved=options.output)
 
 
 def _refine(options: argparse.Namespace) -> int:
@@ -223,8 +218,7 @@ def _refine(options: argparse.Namespace) -> int:
     space = refine(fit, regime=_regime(options.regime), by=options.by)
     if options.output:
         space.to_toml(options.output)
-    _say(options, vars(space), repr(space)[1:-1], options.output)
-    return _status(fit)
+    return _say(options, vars(space), repr(space)[1:-1], fit, saved=options.output)
 
 
 def _regime(text: str) -> float | str:
@@ -239,22 +233,21 @@ def _plan_size(options: argparse.Namespace) -> int:
 
     asked = {"width": options.width, "noise": options.guess_noise, "rise": options.guess_rise}
     seed = options.seed or 0
+    pilots: list[Fit] = []
     if options.population is None:
         idle = [*TABLE_OPTIONS, *(name for name in FIT_OPTIONS if name != "seed"), "regime"]
         refuse_ignored(options, idle, _GUESSED)
-        plans, axis, status, targets = [plan_size(**asked, seed=seed)], None, DONE, {}
+        plans, axis = [plan_size(**asked, seed=seed)], None
     else:
         pilot = _fitted(options, options.population)
         asked_for = options.regime or []
         regimes = [r.label for r in pilot.fitted] if asked_for == ["all"] else [_regime(r) for r in asked_for]
         plans = [plan_size(pilot, regime=r, **asked, seed=seed) for r in regimes or [None]]
-        axis, status, targets = pilot.regime_axis, _status(pilot), {r.label: r.target for r in pilot.fitted}
-    _say(
-        options,
-        {"axis": axis, "plans": [{**plan.to_dict(), "target": targets.get(plan.regime)} for plan in plans]},
-        "\n".join(plan.sentence for plan in plans),
-    )
-    return status
+        pilots, axis = [pilot], pilot.regime_axis
+    targets = {r.label: r.target for pilot in pilots for r in pilot.fitted}
+    found = [{**plan.to_dict(), "target": targets.get(plan.regime)} for plan in plans]
+    text = "\n".join(plan.sentence for plan in plans)
+    return _say(options, {"axis": axis, "plans": found}, text, *pilots)
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -264,8 +257,7 @@ def _compare(options: argparse.Namespace) -> int:
     found = compare(first, second)
     table = found.frame.to_string(index=False, float_format=lambda v: f"{v:.2f}")
     value = {"sentence": found.sentence, "difference": found.difference, "dse": found.dse}
-    _say(options, {**value, "fits": found.frame}, f"{table}\n{found.sentence}")
-    return max(_status(first), _status(second))
+    return _say(options, {**value, "fits": found.frame}, f"{table}\n{found.sentence}", first, second)
 
 
 def _simulate(options: argparse.Namespace) -> int:
@@ -285,8 +277,7 @@ def _simulate(options: argparse.Namespace) -> int:
             f"regime {label}: {'best mCB' if found else 'no best mCB; lowest at'} {answer['mcb']:.3f}, drop "
             f"{answer['limit']:.2f} points; the range's ends lie {lower:.2f} and {upper:.2f} above it"
         )
-    _say(options, {"population": str(path), "truth": truth}, "\n".join([*lines, str(path)]))
-    return DONE
+    return _say(options, {"population": str(path), "truth": truth}, "\n".join([*lines, str(path)]))
 
 
 def _calibrate(options: argparse.Namespace) -> int:
@@ -300,8 +291,7 @@ def _calibrate(options: argparse.Namespace) -> int:
         found.to_json(options.output)
     shown = found.table.filter(regex=_SHOWN_RATES)
     text = f"{shown.to_string(index=False, float_format='{:.2f}'.format, na_rep='-')}\n{repr(found)[1:-1]}"
-    _say(options, found.table, text, options.output)
-    return DONE
+    return _say(options, found.table, text, saved=options.output)
 
 
 def _population(options: argparse.Namespace, source: str) -> Population:
@@ -391,10 +381,11 @@ _COMMANDS: Mapping[str, Command] = {
 }  # fmt: skip
 
 
-def _say(options: argparse.Namespace, value: Any, text: str, saved: Path | None = None) -> None:
-    """Print a command's answer, and where it was saved; JSON with --json."""
+def _say(options: argparse.Namespace, value: Any, text: str, *fits: Fit, saved: Path | None = None) -> int:
+    """Print a command's answer (JSON with --json) and where it was saved; return the exit status, that of its fits."""
     lines = text if saved is None else f"{text}\nSaved: {saved}"
     print(json.dumps(_plain(value), ensure_ascii=False) if options.json else lines)
+    return max(map(_status, fits), default=DONE)
 
 
 def _plain(value: Any) -> Any:

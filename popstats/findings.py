@@ -22,12 +22,12 @@ type Kind = Literal[
     "few for halves", "few regimes with optimum", "few for validation", "few for spaces", "one STD", "no common costs",
     "no widths", "widths incomplete", "law still learns", "no STD", "one technique", "few techniques here",
     "technique rejected", "no optimum of technique",
-    "moves with cost", "outliers", "clusters", "groups", "lucky",
+    "moves with cost", "outliers", "clusters", "groups", "kinds", "lucky",
     # What else the reason of a verdict says.
     "decision", "mixture", "other axis", "outside band", "halves noise", "EDF distance", "unnamed techniques", "observed",
     # What would decide.
     "more recipes", "twice the recipes", "deciding recipes", "too many recipes",
-    "name widths", "narrower regimes", "fill the gaps", "down-weight outliers", "add unrelated",
+    "name widths", "narrower regimes", "fill the gaps", "down-weight outliers", "add unrelated", "one kind",
     # Clauses inside verdicts.
     "flat", "one-sided", "lopsided", "near-optimal", "two regions", "two costs", "technique optimum",
     "widths unknown", "widths explain", "widths explain a part", "widths reach unknown", "interaction", "beyond widths",
@@ -82,12 +82,7 @@ class Finding:
 
 
 def merge(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Return one finding per kind and words, in order of appearance; numbers that differ become ranges.
-
-    >>> a, b = (Finding("few recipes", (r,), {"recipes": n, "needed": 10}) for r, n in (("0.50", 4), ("0.60", 7)))
-    >>> merge([a, b])
-    (Finding(kind='few recipes', regimes=('0.50', '0.60'), values={'recipes': Span(low=4, high=7), 'needed': 10}),)
-    """
+    """Return one finding per kind and words, in order of appearance; numbers that differ become ranges."""
     alike: dict[object, list[Finding]] = {}
     for finding in findings:
         alike.setdefault(likeness(finding), []).append(finding)

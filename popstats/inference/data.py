@@ -187,9 +187,9 @@ def _why_not(technique: IntArray, spread: float, scale: CurveScale, label: str) 
         values = {"recipes": technique.size, "needed": needed, **mixed}
     elif 2.0 * scale.half_range < MINIMUM_RANGE:
         kind = "one mCB"
-    elif width < MINIMUM_RANGE or scale.share < LEAST_SHARE:
+    elif width < MINIMUM_RANGE or width / (2.0 * scale.half_range) < LEAST_SHARE:
         kind = "mCB follows cost"
-        values = {"factor": float(np.exp(width)), "share": max(scale.share, 0.0)}
+        values = {"factor": float(np.exp(width)), "share": width / (2.0 * scale.half_range)}
         values |= {"needed_factor": float(np.exp(MINIMUM_RANGE)), "needed_share": LEAST_SHARE}
     elif spread < 1e-9:
         kind, values = "one drop", {**mixed}

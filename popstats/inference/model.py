@@ -102,12 +102,6 @@ class CurveScale:
         """The observed range, log mCB: nothing is claimed outside it."""
         return self.at_equal_cost or (self.centre - self.half_range, self.centre + self.half_range)
 
-    @property
-    def share(self) -> float:
-        """Width of the observed range over that of all recipes' mCB, whatever they cost."""
-        low, high = self.observed
-        return (high - low) / (2.0 * self.half_range) if self.half_range > 0.0 else 0.0
-
     def to_unit(self, log_mcb: npt.ArrayLike) -> FloatArray:
         """Return u for log mCB."""
         return np.asarray((np.asarray(log_mcb, dtype=np.float64) - self.centre) / self.half_range)

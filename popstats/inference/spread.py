@@ -9,13 +9,7 @@ import numpy as np
 import pandas as pd
 
 from popstats.arrays import FloatArray
-from popstats.inference.data import (
-    PreparedPopulation,
-    RegimeDesign,
-    RegimeRows,
-    prepare_regimes,
-    regime_rows,
-)
+from popstats.inference.data import PreparedPopulation, RegimeDesign, RegimeRows, prepare_regimes, regime_rows
 from popstats.inference.exact import draw_regime
 from popstats.inference.model import KEPT_RANGE, Priors
 from popstats.population.recipes import Recipes
@@ -105,5 +99,5 @@ def weighted_regimes(
             change = estimate_spread_change(some, regime, pilot.flat_coefficients[:, 0].mean(axis=0))
         changes.append(change)
     if any(c is not None and c.matters for c in changes):
-        data = prepare_regimes(recipes, _weights(recipes, data, changes))
+        data = prepare_regimes(recipes, _weights(recipes, data, tuple(changes)))
     return data, tuple(changes)

@@ -32,7 +32,7 @@ from popstats.judgement.judge import analyse, judge
 from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdicts
 from popstats.population.table import written_whole
 from popstats.posterior.fit import Fit, require_fit
-from popstats.words import html_of, sentences
+from popstats.words import html_of, sentence
 
 #: Rows of the frame that stand for all populations.
 POOLED, NEW = "pooled", "new population"
@@ -71,7 +71,7 @@ class Summary:
     @property
     def sentence(self) -> str:
         """The pooled results in words."""
-        return " ".join(sentences(tuple(self._findings())))
+        return " ".join(map(sentence, self._findings()))
 
     def _findings(self) -> Iterator[Finding]:
         for quantity, rows in self.frame.groupby("quantity", sort=False):

@@ -70,16 +70,9 @@ def mean_computation_budget(
     original_params: npt.ArrayLike,
     bucket_width: float | None = None,
 ) -> FloatArray:
-    """Return mCB, the FLOPs-to-parameter-bucket ratio relative to the original network's.
-
-    1 means the original's ratio; above 1 the subnetwork spends more MACs per parameter than the original
-    (it lost parameters faster than MACs), below 1 fewer. The default uses exact parameters.
-
-    Source: He et al. (2023), Network Pruning Spaces, arXiv:2304.09453.
-
-    >>> float(mean_computation_budget(50, 25, 100, 100))
-    2.0
-    """
+    """Return mCB, the FLOPs-to-parameter-bucket ratio relative to the original network's; exact parameters by default."""
+    # 1 means the original's ratio; above 1 the subnetwork spends more MACs per parameter than the original
+    # (it lost parameters faster than MACs), below 1 fewer.
     bucket = parameter_bucket(params, original_params, bucket_width)
     macs_kept = np.asarray(macs, dtype=np.float64) / np.asarray(original_macs, dtype=np.float64)
     return macs_kept / (bucket / np.asarray(original_params, dtype=np.float64))
@@ -102,11 +95,7 @@ class Regimes:
 
 
 def regime_label(target: float) -> str:
-    """Return a regime's name, its centre with as many decimals as it needs, at least two.
-
-    >>> regime_label(0.5), regime_label(0.875), regime_label(1 / 3), regime_label(0.99985)
-    ('0.50', '0.875', '0.3333', '0.99985')
-    """
+    """Return a regime's name: its centre with as many decimals as it needs, at least two; 1 / 3 is "0.3333"."""
     # Close to 1 a digit more of the reduction is a digit of what remains.
     tolerance = 10.0**-TARGET_DIGITS / 2.0 * min(1.0, 10.0 * (1.0 - target))
     decimals = next((d for d in range(2, 12) if abs(round(target, d) - target) < tolerance), 12)

@@ -18,14 +18,7 @@ from popstats.arrays import FloatArray, IntArray
 from popstats.errors import PopulationError
 from popstats.population.regimes import mean_computation_budget, reduction, regime_label
 from popstats.population.table import Original, Population
-from popstats.population.truths import (
-    TRUTHS,
-    LayerChain,
-    additive_curve,
-    additive_drop,
-    answer,
-    sample_widths,
-)
+from popstats.population.truths import TRUTHS, LayerChain, additive_curve, additive_drop, answer, draw_widths
 
 #: log mCB and the regime's target -> expected drop, points.
 TrueCurve = Callable[[FloatArray, float], FloatArray]
@@ -166,7 +159,7 @@ def simulate_population(
 def _additive_recipes(
     chain: LayerChain, target: float, n: int, rise: float, rng: np.random.Generator
 ) -> _Recipes:
-    widths = sample_widths(chain, target, n, rng)
+    widths = draw_widths(chain, target, n, rng)
     return _Recipes(
         macs=chain.macs(widths).astype(np.int64),
         params=chain.params(widths).astype(np.int64),

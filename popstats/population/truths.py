@@ -147,7 +147,7 @@ class LayerChain:
         return np.log(mean_computation_budget(self.macs(widths), self.params(widths), *self.original))
 
 
-def sample_widths(chain: LayerChain, target: float, n: int, rng: np.random.Generator) -> IntArray:
+def draw_widths(chain: LayerChain, target: float, n: int, rng: np.random.Generator) -> IntArray:
     """Draw recipes at one MACs reduction, shape (n, G)."""
     direction = rng.normal(0.0, WIDTH_SPREAD, size=(DRAWN_PER_KEPT * n, len(chain.layers)))
     budget = (1.0 - target) * chain.original[0]
@@ -181,7 +181,7 @@ def additive_curve(chain: LayerChain, target: float, rise: float) -> Callable[[F
 
 @lru_cache(maxsize=64)
 def _reference_curve(chain: LayerChain, target: float) -> np.polynomial.Polynomial:
-    widths = sample_widths(chain, target, _REFERENCE, np.random.default_rng(0))
+    widths = draw_widths(chain, target, _REFERENCE, np.random.default_rng(0))
     log_mcb, drop = chain.log_mcb(widths), additive_drop(chain, widths, 1.0)
     # One pass for the slope over MACs inside the regime, then the curve through what is left at its centre.
     first = np.polynomial.Polynomial.fit(log_mcb, drop, _DEGREE)

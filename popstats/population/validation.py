@@ -79,7 +79,7 @@ def check_widths(
         _refuse(frame[name], ~legal, where, "hold widths, numbers >= 0 (0: the block is skipped)")
         if not widths.any():
             raise PopulationError(
-                f"{where}: column {name} holds the width 0 in every row; leave it out of widths"
+                f"{where}: column {name} holds width 0 in every row; leave it out of widths"
             )
 
 

@@ -17,15 +17,7 @@ from popstats.errors import FitError
 from popstats.inference.data import RegimeDesign, RegimeRows
 from popstats.inference.draws import PRIOR_DRAWS, Draws, interval
 from popstats.inference.exact import shrinkage
-from popstats.inference.model import (
-    PARAMETRIC,
-    Hyper,
-    Priors,
-    Settings,
-    basis,
-    design_matrix,
-    prior_precision,
-)
+from popstats.inference.model import Hyper, Priors, Settings, basis, design_matrix, prior_precision
 from popstats.inference.noise import draw_noise
 from popstats.inference.spread import Changes, weighted_rows
 from popstats.population.recipes import Recipes, prepared_recipes
@@ -140,7 +132,7 @@ class FittedCurves:
     def read_optimum(self, k: int, near: float = NEAR_OPTIMAL_POINTS) -> OptimumDraws:
         """Read the k-th fitted regime's optimum off its draws; `near`: height of the near-optimal range, points."""
         regime, draws, bias = self.fitted[k], self.draws, None
-        if self.settings.curve not in PARAMETRIC:
+        if self.settings.curve == "smooth":
             # How far the prior has pulled the mean curve from the truth, points.
             mean = draws.coefficients[:, :, k].mean(axis=(0, 1))
             pulled = shrinkage(regime, mean, draws.median_hyper(k))[None]

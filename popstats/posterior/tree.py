@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from popstats.arrays import FloatArray
 from popstats.inference.data import RegimeRows
-from popstats.inference.model import CHAINS, FIXED_TERMS, PARAMETRIC, SINES
+from popstats.inference.model import CHAINS, FIXED_TERMS, SINES
 from popstats.inference.noise import draw_noise
 from popstats.posterior.optimum import GRID_SIZE, value_at
 from popstats.posterior.pointwise import RegimeSample, sample_of, total_density
@@ -46,7 +46,7 @@ def posterior_tree(fit: FittedCurves) -> xr.DataTree:
         "posterior_predictive": made.pointwise(made.replicated),
         "predictions": made.predictions(),
     }
-    if fit.settings.curve not in PARAMETRIC:
+    if fit.settings.curve == "smooth":
         density = {"hyperparameters": (_SAMPLE, log_prior(fit, made.every).reshape(made.sample))}
         groups |= {"prior": made.prior(), "log_prior": made.dataset(density)}
     return xr.DataTree.from_dict(groups)
@@ -95,7 +95,7 @@ class _Groups:
             "regret": (_REGIMES, self.fit.stacked("regret_at_original"), _POINTS),
             "noise": (_REGIMES, draws.noise * scale, _POINTS),
         }
-        if self.fit.settings.curve not in PARAMETRIC:
+        if self.fit.settings.curve == "smooth":
             variables["length_scale"] = (_REGIMES, draws.length_scale * half_range, {"units": "log mCB"})
             variables["amplitude"] = (_REGIMES, draws.amplitude * scale, _POINTS)
         return self.dataset(variables)
@@ -135,7 +135,7 @@ class _Groups:
     def sample_stats(self) -> xr.Dataset:
         """Return what the sampler said, and the log posterior density of each draw up to a constant."""
         total = np.zeros(self.every.size)
-        if self.fit.settings.curve not in PARAMETRIC:
+        if self.fit.settings.curve == "smooth":
             total += log_prior(self.fit, self.every)
         for k, mine in enumerate(self.rows):
             total += total_density(mine, sample_of(self.fit, k, self.every))
