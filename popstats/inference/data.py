@@ -178,7 +178,8 @@ def _spread(recipes: pd.DataFrame) -> float:
 def _why_not(technique: IntArray, spread: float, scale: CurveScale, label: str) -> Finding | None:
     present = int(np.count_nonzero(np.bincount(technique)))
     needed, low_high = MINIMUM_RECIPES + max(present - 1, 0), scale.observed
-    width, mixed = low_high[1] - low_high[0], {"techniques": present} if present > 1 else {}
+    # Clipped to the plain range, the range at equal cost can be empty.
+    width, mixed = max(low_high[1] - low_high[0], 0.0), {"techniques": present} if present > 1 else {}
     values: dict[str, Value] = {}
     kind: Kind
     if technique.size < needed:
