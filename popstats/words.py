@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
@@ -104,6 +105,16 @@ def typeset(text: str) -> str:
     quoted = re.sub(r"(?<==)'(\w+)'", r"“\1”", signed)
     whole = re.sub(r"\(([−\d.,]+) to ([−\d.,]+)\)", "(\\1\u00a0to\u00a0\\2)", quoted)
     return re.sub(r"(?<=\d) %", "\u00a0%", whole)
+
+
+def html_of(told: str, *tables: Any) -> str:
+    """Return words and frames as a notebook shows them: three significant digits, and whole numbers from a thousand on."""
+
+    def form(value: float) -> str:
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+    shown = (table.to_html(index=False, float_format=form, border=0) for table in tables)
+    return f"<p>{html.escape(typeset(told))}</p>{''.join(shown)}"
 
 
 def regime_name(label: str) -> str:
@@ -416,6 +427,8 @@ outliers: a few outlying recipes raise the {end} end: with Student-t weights it 
     minimum, more than {required:g} with probability {probability:2} only
 groups: recipes of similar mCB resemble each other beyond the curve, as families of networks do: with an effect of its
     own for each of {groups} groups, the probability of an optimum is only {probability:2}
+kinds: networks with the same {column} do not show the optimum: with a level of its own for each of its values, the
+    probability of an optimum is only {probability:2}
 lucky: best mCBs permuted over the regimes predict as well (permutation p = {lucky:2})
 # What else the reason of a verdict says.
 mixture: networks retrained by {techniques} share one curve, with an intercept per technique;
@@ -433,6 +446,8 @@ name widths: name the columns that hold the widths: Population.from_frame(..., w
 narrower regimes: fit narrower regimes, for example regimes={{{target:g}: {half_width:3}}}
 down-weight outliers: inspect the outlying recipes, and fit again with {noise=student}, which down-weights them
 add unrelated: add recipes that are drawn independently of each other, over the whole range of mCB
+one kind: fit one kind of network at a time: population.where({column}=...). If the column is part of the recipe, leave
+    it out of the table
 fill the gaps: add recipes whose mCB lies between the clusters
 # Clauses inside verdicts.
 flat: the expected drop varies by only {height:2} points

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -61,14 +61,6 @@ class Group:
 
 
 @dataclass(frozen=True)
-class _Heads:
-    """What can go of an attention module."""
-
-    labels: Tensor  # of its heads
-    macs: int  # of the products of each
-
-
-@dataclass(frozen=True)
 class Dependencies:
     """What a network's forward passes say about its channels."""
 
@@ -98,13 +90,15 @@ def find_dependencies(
     for name in tied:
         _tie_heads(labelled, name)
     heads = _heads(labelled, macs)
-    axes = _axes(labelled)
+    places = [*_places(labelled, _axes(labelled)), *heads]
     producers = {
         name: place
         for place, (name, module) in enumerate(network.named_modules())
         if produces_channels(module)
     }
-    return Dependencies(tuple(_channel_groups(labelled, producers, axes, heads)), _kept(labelled, producers))
+    rows, labels = labelled.rows, labelled.labels
+    kept = [name for name in producers if name in rows and not labels.find(rows[name]).any()]
+    return Dependencies(_groups(places, producers), {name: labels.reason(rows[name]) for name in kept})
 
 
 def copy_network(network: nn.Module) -> nn.Module:
@@ -168,7 +162,10 @@ def _axes(labelled: LabelledNetwork) -> dict[str, int]:
 
 
 def _tie_heads(labelled: LabelledNetwork, name: str) -> None:
-    """Let each head of an attention module go with its share of the channels that the module reads."""
+    """Let each head of an attention module go with its share of the channels that the module reads.
+
+    Layers inside that make as many channels for another purpose, such as to read fewer places, go with them too.
+    """
     read, labels = labelled.read[name], labelled.labels
     heads = labelled.heads[name].labels if name in labelled.heads else [torch.tensor([STAYS])]
     axes = labels.axes(read)
@@ -176,86 +173,67 @@ def _tie_heads(labelled: LabelledNetwork, name: str) -> None:
     for rows in heads:
         if len(axes) > 1 or len(channels) % len(rows):
             labels.pin(channels, f"{name} takes the size of a head from its input")
-        labels.tie(channels.reshape(len(rows), -1), rows[:, None])
+            labels.pin(rows, f"{name} takes the size of a head from its input")
+        else:
+            labels.tie(channels.reshape(len(rows), -1), rows[:, None])
+    for layer, rows in labelled.rows.items():
+        known = torch.isin(labels.find(rows), labels.find(channels)).any()
+        if layer.startswith(f"{name}.") and len(rows) == len(channels) and not known:
+            labels.tie(rows, channels)
 
 
-def _heads(labelled: LabelledNetwork, macs: Mapping[str, int]) -> dict[str, _Heads]:
-    """Return each attention module's heads; pin those that its products do not agree about."""
-    found = {}
+def _heads(labelled: LabelledNetwork, macs: Mapping[str, int]) -> list[Member]:
+    """Return each attention module's heads, by label; pin those that its products do not agree about."""
+    found = []
     for name, heads in labelled.heads.items():
         products = [list(dict.fromkeys(labelled.labels.find(rows).tolist())) for rows in heads.labels]
         if STAYS in products[0] or any(rows != products[0] for rows in products):
             for rows in heads.labels:
                 labelled.labels.pin(rows, f"the heads of {name} are not its own")
         else:
-            found[name] = _Heads(torch.tensor(products[0]), macs[name] // len(products[0]))
+            labels = np.array(products[0])
+            found.append(Member(name, "heads", labels, macs=macs[name] // len(labels)))
     return found
 
 
-def _channel_groups(
-    labelled: LabelledNetwork, producers: dict[str, int], axes: dict[str, int], heads: Mapping[str, _Heads]
-) -> Iterator[Group]:
-    """Yield sets of filters that drive the same layers equally often, ordered by their first producing layer."""
-    places = _places(labelled, axes) + [(name, "heads", held.labels) for name, held in heads.items()]
+def _places(labelled: LabelledNetwork, axes: dict[str, int]) -> Iterator[Member]:
+    """Yield every place where channels live, with the label of each channel."""
+    find = labelled.labels.find
+    for name, rows in labelled.rows.items():
+        yield Member(name, "out", find(rows).numpy())
+        if name in labelled.columns:
+            yield Member(name, "in", find(labelled.columns[name]).numpy())
+    for name, axis in axes.items():
+        labels = labelled.loose[name]
+        along = labels.movedim(axis, 0).reshape(labels.shape[axis], -1)[:, 0]
+        yield Member(name, "out", find(along).numpy(), axis)
+
+
+def _groups(places: Sequence[Member], producers: dict[str, int]) -> tuple[Group, ...]:
+    """Return sets of filters that drive the same layers equally often, ordered by their first producing layer."""
     filters: dict[int, list[tuple[int, int]]] = defaultdict(list)  # by label: (place, channel)
-    for place, (_, _, labels) in enumerate(places):
-        for channel, label in enumerate(labels.tolist()):
+    for place, member in enumerate(places):
+        for channel, label in enumerate(member.channels.tolist()):
             if label != STAYS:
                 filters[label].append((place, channel))
     alike: dict[tuple[int, ...], list[list[int]]] = defaultdict(list)  # by places: each filter's channels
     for held in filters.values():
-        if any(places[place][0] in producers for place, _ in held if places[place][1] == "out"):
+        if any(places[place].layer in producers for place, _ in held if places[place].side == "out"):
             alike[tuple(place for place, _ in held)].append([channel for _, channel in held])
-    found = [
-        _channel_group([places[p] for p in key], np.array(rows), producers, axes, heads)
-        for key, rows in alike.items()
-    ]
-    yield from sorted(found, key=lambda channels: _place(channels, producers))
+    found = [_group([places[p] for p in key], np.array(rows), producers) for key, rows in alike.items()]
+    return tuple(group for _, group in sorted(found, key=lambda item: item[0]))
 
 
-def _places(labelled: LabelledNetwork, axes: dict[str, int]) -> list[tuple[str, Side, Tensor]]:
-    """Return every place where channels live: layer, side, and the label of each channel."""
-    places: list[tuple[str, Side, Tensor]] = []
-    for name, rows in labelled.rows.items():
-        places.append((name, "out", labelled.labels.find(rows)))
-        if name in labelled.columns:
-            places.append((name, "in", labelled.labels.find(labelled.columns[name])))
-    for name, axis in axes.items():
-        labels = labelled.loose[name]
-        along = labels.movedim(axis, 0).reshape(labels.shape[axis], -1)[:, 0]
-        places.append((name, "out", labelled.labels.find(along)))
-    return places
-
-
-def _channel_group(
-    places: list[tuple[str, Side, Tensor]],
-    channels: IntArray,
-    producers: dict[str, int],
-    axes: dict[str, int],
-    heads: Mapping[str, _Heads],
-) -> Group:
-    keys = list(dict.fromkeys((name, side) for name, side, _ in places))
-    made = [name for name, side in keys if side == "out" and name in producers]
+def _group(
+    places: Sequence[Member], channels: IntArray, producers: dict[str, int]
+) -> tuple[tuple[int, int], Group]:
+    """Return filters as a group, and where it stands: its first producing layer, its first channel there."""
+    columns: dict[tuple[str, Side], list[int]] = defaultdict(list)
+    for column, member in enumerate(places):
+        columns[member.layer, member.side].append(column)
+    made = (name for name, side in columns if side == "out" and name in producers)
     layers = tuple(sorted(made, key=producers.__getitem__))
-    first = next(p for p, (name, side, _) in enumerate(places) if (name, side) == (layers[0], "out"))
-    channels = channels[np.argsort(channels[:, first], kind="stable")]
-    members = []
-    for name, side in keys:
-        columns = [p for p, place in enumerate(places) if place[:2] == (name, side)]
-        macs = heads[name].macs if side == "heads" else 0
-        members.append(Member(name, side, channels[:, columns], axes.get(name, 0), macs))
-    return Group(layers[0], len(channels), layers, members=tuple(members))
-
-
-def _place(channels: Group, producers: dict[str, int]) -> tuple[int, int]:
-    first = next(m for m in channels.members if (m.layer, m.side) == (channels.layers[0], "out"))
-    return producers[channels.layers[0]], int(first.channels.min())
-
-
-def _kept(labelled: LabelledNetwork, producers: dict[str, int]) -> dict[str, str]:
-    whole = {name: labelled.rows[name] for name in producers if name in labelled.rows}
-    return {
-        name: labelled.labels.reason(rows)
-        for name, rows in whole.items()
-        if not labelled.labels.find(rows).any()
-    }
+    own = channels[:, columns[layers[0], "out"]]
+    channels = channels[np.argsort(own[:, 0], kind="stable")]
+    members = tuple(replace(places[at[0]], channels=channels[:, at]) for at in columns.values())
+    return (producers[layers[0]], int(own.min())), Group(layers[0], len(channels), layers, members=members)

@@ -272,6 +272,8 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._pin(call.tensors, call.name)
             return None
         read, rows = self._along(images, axis), self.network.rows[layer]
+        if not images.numel():  # an expert that no image was sent to
+            self.labels.pin(rows, "no image reaches it")
         groups = call.get("groups", 1)
         if 1 < groups == len(read):
             self.labels.tie(rows, read.repeat_interleave(len(rows) // groups))
@@ -450,6 +452,8 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if "other" in call:
             return self.pointwise(call)
         labels, dimensions = self._of(call.tensors[0]), call.get("dim")
+        if not labels.numel():
+            return self._refused(call)
         if isinstance(dimensions, int):
             dimensions = [dimensions]
         reduced = [d % labels.dim() for d in dimensions or range(labels.dim())]

@@ -97,7 +97,7 @@ def _torch_prunings_order(
     except Exception:
         return {}  # torch-pruning cannot follow this network, so that there is no order of its own to keep
     names = {module: name for name, module in network.named_modules()}
-    order = {}
+    order: dict[str, dict[tuple[str, str], int]] = {}
     for group in found:
         sides = [(names.get(dep.target.module, ""), _side(dep.handler)) for dep, _ in group]
         places = {side: place for place, side in enumerate(sides)}

@@ -29,7 +29,6 @@ Costs = Callable[[IntArray], tuple[IntArray, IntArray]]
 LARGE = 50_000_000
 # And above this many one cut, in which every group loses filters: the proof of ViT-B/16 takes 26 seconds of CPU, not 45.
 HUGE = 5_000_000_000
-BROKEN = "it does not run any more"
 OVER_CHANNELS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 LEAST_NORMALISED = 4
 SMALLEST = 1e-9  # variance of a channel that tells images apart
@@ -46,24 +45,23 @@ def verify_cuts(
     for recipe in range(proof.recipes):
         reason = proof.fault(groups, recipe)
         if reason:
-            names = ", ".join(repr(group.name) for group in proof.culprits(groups, recipe, reason))
+            names = ", ".join(repr(group.name) for group in proof.culprits(groups, recipe))
             raise PlanError(
                 f"network {type(network).__name__} cannot be cut at {names}: {reason}. "
                 f"Protect what cannot be cut with keep = [{names}]."
             )
 
 
-def counted_macs(network: nn.Module, input_shape: tuple[int, ...]) -> int:
+def counted_macs(copy: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Return the multiply-accumulates of one input by torch's own counter, in evaluation mode."""
-    training = network.training
+    copy.eval().requires_grad_(False)  # the counter cannot follow parameters that are passed to modules
     with (
         SkippedProducts(),
         FlopCounterMode(display=False) as counter,
         torch.no_grad(),
         without_fast_attention(),
     ):
-        network.eval()(one_input(network, input_shape))
-    network.train(training)
+        copy(one_input(copy, input_shape))
     return int(counter.get_total_flops()) // 2
 
 
@@ -116,24 +114,14 @@ class _Proof:
                     )
             return self._wrong_costs(kept)
         except NETWORK_ERRORS as error:
-            return f"{BROKEN} ({first_line(error)})"
+            return f"it does not run any more ({first_line(error)})"
 
-    def _is_broken(self, pruned: Sequence[Group], recipe: int) -> bool:
-        """Return whether a cut does not even run, which takes a fraction of a proof to find out."""
-        kept = _random_recipe(self._groups, {g.name for g in pruned}, self._normalised, recipe)
-        try:
-            self._output(cut(self._network, self._groups, kept).eval(), self._images)
-        except NETWORK_ERRORS:
-            return True
-        return False
-
-    def culprits(self, groups: Sequence[Group], recipe: int, reason: str) -> list[Group]:
+    def culprits(self, groups: Sequence[Group], recipe: int) -> list[Group]:
         """Return the groups that cannot be cut, found by halving; all where only several together fail."""
         if len(groups) == 1:
             return list(groups)
         halves = groups[: len(groups) // 2], groups[len(groups) // 2 :]
-        fails = self._is_broken if reason.startswith(BROKEN) else self.fault
-        found = [g for half in halves if fails(half, recipe) for g in self.culprits(half, recipe, reason)]
+        found = [g for half in halves if self.fault(half, recipe) for g in self.culprits(half, recipe)]
         return found or list(groups)
 
     def _output(
@@ -241,7 +229,7 @@ class _Liven(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         name = func.overloadpacket.__name__
         held = args[1] if len(args) > 1 else None
-        if isinstance(held, nn.Parameter) and id(held) not in self._seen:
+        if isinstance(held, nn.Parameter) and id(held) not in self._seen and args[0].numel():
             self._seen.add(id(held))
             if name == "linear" or (name.startswith("conv") and "transpose" not in name):
                 bias = args[2] if len(args) > 2 else None

@@ -145,10 +145,7 @@ def train_subnetwork(context: WorkerContext, training: Training) -> tuple[dict[s
 
 
 def _blame_device(error: Exception, device: torch.device) -> None:
-    """Raise where it was the GPU's fault: after most of its errors nothing works in this process any more.
-
-    Recorded as the recipe's, one such error would make failed rows of all the trainings that follow.
-    """
+    """Raise where it was the GPU's fault: after most of its errors, every training that follows would fail too."""
     if device.type != "cuda":
         return
     if isinstance(error, torch.OutOfMemoryError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +14,7 @@ from popstats.errors import ConvergenceError
 from popstats.findings import Finding
 from popstats.inference.data import RegimeDesign
 from popstats.inference.model import CHAINS, COLUMNS, Hyper
-from popstats.words import sentences
+from popstats.words import html_of, sentences
 
 #: Mass of every interval of the package; equal-tailed ...
 INTERVAL_MASS = 0.90
@@ -127,8 +126,7 @@ class Convergence:
         return f"<Convergence: {'' if self.ok else 'not ok: '}{self.sentence}>"
 
     def _repr_html_(self) -> str:
-        table = self.table.to_html(index=False, float_format=lambda v: f"{v:.4g}")
-        return f"<p>{html.escape(repr(self)[1:-1])}</p>{table}"
+        return html_of(repr(self)[1:-1], self.table)
 
 
 def check_draws(draws: Draws, fitted: Sequence[RegimeDesign], outcomes: dict[str, FloatArray]) -> Convergence:

@@ -99,5 +99,5 @@ def weighted_regimes(
             change = estimate_spread_change(some, regime, pilot.flat_coefficients[:, 0].mean(axis=0))
         changes.append(change)
     if any(c is not None and c.matters for c in changes):
-        data = prepare_regimes(recipes, _weights(recipes, data, changes))
+        data = prepare_regimes(recipes, _weights(recipes, data, tuple(changes)))
     return data, tuple(changes)

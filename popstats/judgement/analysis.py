@@ -10,12 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from popstats.arrays import BoolArray, FloatArray
+from popstats.arrays import BoolArray, FloatArray, IntArray
 from popstats.findings import Estimate, Finding, Span, Value
 from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import INTERVAL_MASS, interval
 from popstats.judgement.explained import Explained, what_explains
-from popstats.judgement.premises import broken_premise, rests_on_groups, rests_on_outliers
+from popstats.judgement.premises import (
+    broken_premise,
+    kinds_of_networks,
+    rests_on_groups,
+    rests_on_kinds,
+    rests_on_outliers,
+)
 from popstats.judgement.verdicts import Outcome, Thresholds, Verdict, Verdicts, decide, negligible
 from popstats.population.recipes import ratio_std
 from popstats.posterior.fit import Fit
@@ -138,8 +144,12 @@ class RegimePosterior:
         if self.broken or self.holds.mean() < self.thresholds.supported:
             return self.broken
         curve, grid, limits, fit = self.mean_curve, self.grid, self.thresholds, self.analysis.fit
-        return rests_on_outliers(curve, grid, limits) or rests_on_groups(
-            curve, grid, limits, fit.prior_settings, fit.settings.random_seed
+        seed, rows = fit.settings.random_seed, fit.recipes.first[curve.rows.numbers]
+        kinds = {name: codes[rows] for name, codes in self.analysis.kinds.items()}
+        return (
+            rests_on_outliers(curve, grid, limits)
+            or rests_on_groups(curve, grid, limits, fit.prior_settings, seed)
+            or rests_on_kinds(curve, grid, limits, kinds, fit.prior_settings, seed)
         )
 
     @cached_property
@@ -242,6 +252,11 @@ class Analysis:
     def mean_curves(self) -> tuple[MeanCurve, ...]:
         """The fitted regimes, ready for curves through some of their recipes."""
         return tuple(MeanCurve.of(self.fit, k, rows) for k, rows in enumerate(self.fit.rows()))
+
+    @cached_property
+    def kinds(self) -> dict[str, IntArray]:
+        """Columns that tell kinds of networks apart, a code per row."""
+        return kinds_of_networks(self.fit.population)
 
     @property
     def by_label(self) -> dict[str, RegimePosterior]:

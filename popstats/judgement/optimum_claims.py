@@ -83,6 +83,8 @@ def remedies(regime: RegimePosterior) -> tuple[Finding, ...]:
         "clusters": (Finding("fill the gaps", label),),
         "groups": (Finding("add unrelated", label),),
     }
+    if regime.withheld and broken == "kinds":
+        return (Finding("one kind", label, {"column": regime.withheld.values["column"]}),)
     return (*other.get(broken, ()), deciding_recipes(regime))
 
 

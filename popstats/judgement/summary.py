@@ -14,7 +14,6 @@ doi:10.1111/j.1467-985X.2008.00552.x (the interval for a new population).
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -33,7 +32,7 @@ from popstats.judgement.judge import analyse, judge
 from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdicts
 from popstats.population.table import written_whole
 from popstats.posterior.fit import Fit, require_fit
-from popstats.words import sentences
+from popstats.words import html_of, sentence
 
 #: Rows of the frame that stand for all populations.
 POOLED, NEW = "pooled", "new population"
@@ -72,7 +71,7 @@ class Summary:
     @property
     def sentence(self) -> str:
         """The pooled results in words."""
-        return " ".join(sentences(tuple(self._findings())))
+        return " ".join(map(sentence, self._findings()))
 
     def _findings(self) -> Iterator[Finding]:
         for quantity, rows in self.frame.groupby("quantity", sort=False):
@@ -115,10 +114,7 @@ class Summary:
         return f"<Summary: {self.sentence}>"
 
     def _repr_html_(self) -> str:
-        tables = (
-            t.to_html(index=False, float_format=lambda v: f"{v:.3g}") for t in (self.frame, self.verdicts)
-        )
-        return f"<p>{html.escape(self.sentence)}</p>{''.join(tables)}"
+        return html_of(self.sentence, self.frame, self.verdicts)
 
 
 def summarize(fits: Sequence[Fit] | Mapping[str, Fit], verdicts: Sequence[Verdicts] | None = None) -> Summary:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from popstats.planning.planned_regimes import Scenario, guessed_scenario, pilot_
 from popstats.posterior.curves import curve_in_points
 from popstats.posterior.fit import Fit, require_fit
 from popstats.posterior.optimum import GRID_SIZE, OptimumDraws, read_optimum
-from popstats.words import INTERVAL_WORDS, percent, plural
+from popstats.words import INTERVAL_WORDS, html_of, percent, plural
 
 #: Numbers that are tried unless others are given.
 RECIPES = (30, 50, 100, 200, 500, 1000, 2000, 5000)
@@ -65,8 +64,7 @@ class Plan:
         return f"<Plan: {self.sentence}>"
 
     def _repr_html_(self) -> str:
-        table = self.frame.to_html(index=False, float_format=lambda v: f"{v:.3g}")
-        return f"<p>{html.escape(self.sentence)}</p>{table}"
+        return html_of(self.sentence, self.frame)
 
 
 def plan_size(

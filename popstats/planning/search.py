@@ -134,11 +134,7 @@ class Search:
         return np.clip(np.floor(np.exp(log_shares) * full / units + _ROUNDING) * units, lower, upper)
 
     def uniform(self, units: FloatArray, least: FloatArray) -> FloatArray:
-        """Return the recipe that keeps the same fraction of every group, in whole units within the budget, (G,).
-
-        No group keeps less than `least`. What whole units leave of the budget is filled up, one unit for a group at
-        most, the smallest fractions first.
-        """
+        """Return the recipe within the budget that keeps the same fraction of every group, at least `least`, (G,)."""
         full = self.support.full
 
         def whole(shift: FloatArray) -> FloatArray:
@@ -149,6 +145,7 @@ class Search:
             lambda shift: self.cost.cost(whole(shift)), self.amount * (1.0 + _ROUNDING), 1
         )
         widths = whole(within)
+        # What whole units leave of the budget: one unit for a group at most, the smallest fractions first.
         for group in np.argsort(np.round(widths / full, 9), kind="stable"):
             wider = widths.copy()
             wider[group] = min(widths[group] + units[group], full[group])
@@ -158,11 +155,7 @@ class Search:
     def near_best_bands(
         self, near: float, seed: int = 0, least_share: float = LEAST_SHARE
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return bands of log kept shares, (G,) each, of recipes predicted within `near` of the best; and examples.
-
-        Quantiles of near-best recipes between the best and the trained ones, wide enough to hold some of the latter.
-        Examples are drawn evenly from the bands and shifted onto the budget: what sampling the space gives.
-        """
+        """Return bands of log kept shares, (G,) each, of recipes predicted within `near` of the best; and examples."""
         here, rng = self.support, np.random.default_rng(seed)
         best = self.best(rng)
         others = here.seen[rng.integers(len(here.seen), size=10 * CANDIDATES)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -32,7 +31,7 @@ from popstats.population.validation import (
     rename_columns,
     unboxed,
 )
-from popstats.words import sentences
+from popstats.words import html_of, sentences
 
 #: Columns that tell recipes apart where the table has no recipe_id: same widths (or costs), retrained the same way.
 RECIPE_SETTINGS = (
@@ -427,7 +426,7 @@ class Population:
         }
         columns = {"n": ("mcb", "size"), **{name: (own, "median") for name, own in medians.items()}}
         table = self.frame.groupby("regime").agg(**columns)
-        return f"<p>{html.escape(repr(self)[1:-1])}</p>{table.to_html(float_format=lambda v: f'{v:.3g}')}"
+        return html_of(repr(self)[1:-1], table.reset_index())
 
 
 def _read_only[T](value: T) -> T:

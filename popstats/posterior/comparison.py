@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +14,7 @@ from popstats.errors import FitError
 from popstats.inference.data import RegimeRows
 from popstats.posterior.fit import Fit
 from popstats.posterior.pointwise import sample_of, thinned
+from popstats.words import html_of, percent
 
 #: Draws that enter. Two sets of 500 draws of one posterior differ by about 1 in elpd over 16,384 recipes, far
 #: below what counts as a difference.
@@ -49,7 +49,7 @@ class Comparison:
         return f"<Comparison of {len(self.frame)} fits: {self.sentence}>"
 
     def _repr_html_(self) -> str:
-        return f"<p>{html.escape(self.sentence)}</p>{self.frame.to_html(index=False, float_format=lambda v: f'{v:.4g}')}"
+        return html_of(self.sentence, self.frame)
 
 
 def compare(first: Fit | Mapping[str, Fit], second: Fit | None = None) -> Comparison:
@@ -187,5 +187,5 @@ def _sentence(frame: pd.DataFrame, position: int) -> str:
     if best["recipes"] < FEW_RECIPES:
         said.append("with so few recipes the standard error is itself too small")
     if bad > 0.0:
-        said.append(f"Pareto k above {RELIABLE_K:g} for up to {bad:.2%} of the recipes")
+        said.append(f"Pareto k above {RELIABLE_K:g} for up to {percent(bad)} of the recipes")
     return f"{'; '.join(said)}."

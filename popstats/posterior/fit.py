@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ import pandas as pd
 from popstats.errors import FitError
 from popstats.findings import Finding, Span
 from popstats.inference.data import RegimeDesign, prepare_population
-from popstats.inference.draws import INTERVAL_MASS, Convergence, Draws, check_draws
+from popstats.inference.draws import Convergence, Draws, check_draws
 from popstats.inference.exact import sample_pooled
 from popstats.inference.model import CHAINS, LEAST_TUNE, NOISES, PARAMETRIC, Method, Priors, Settings
 from popstats.inference.parametric import flat_priors, sample_parametric
@@ -29,7 +28,7 @@ from popstats.posterior.curves import FittedCurves
 from popstats.posterior.sensitivity import Sensitivity, power_scale
 from popstats.posterior.storage import read_parts, save_fit
 from popstats.posterior.tree import posterior_tree
-from popstats.words import place
+from popstats.words import INTERVAL_WORDS, html_of, place
 
 if TYPE_CHECKING:
     import altair as alt
@@ -371,5 +370,4 @@ class Fit(FittedCurves):
         )
 
     def _repr_html_(self) -> str:
-        table = self.optima()[list(_SHOWN)].to_html(index=False, float_format=lambda v: f"{v:.3g}")
-        return f"<p>{html.escape(repr(self)[1:-1])}; {INTERVAL_MASS:.0%} equal-tailed intervals</p>{table}"
+        return html_of(f"{repr(self)[1:-1]}; {INTERVAL_WORDS}s", self.optima()[list(_SHOWN)])

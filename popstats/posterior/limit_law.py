@@ -10,7 +10,6 @@ DerSimonian and Laird (1986), doi:10.1016/0197-2456(86)90046-2 (the law's own va
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -24,7 +23,7 @@ from popstats.arrays import FloatArray
 from popstats.errors import FitError
 from popstats.findings import Estimate, Finding, Value
 from popstats.inference.draws import interval
-from popstats.words import sentence
+from popstats.words import html_of, sentence
 
 if TYPE_CHECKING:
     from popstats.posterior.curves import FittedCurves
@@ -254,8 +253,7 @@ class LimitPrediction:
         return f"<LimitPrediction: {self.sentence}>"
 
     def _repr_html_(self) -> str:
-        table = self.frame.to_html(index=False, float_format=lambda v: f"{v:.3g}")
-        return f"<p>{html.escape(self.sentence)}</p>{table}"
+        return html_of(self.sentence, self.frame)
 
 
 def predict(law: LimitLaw, reduction: float) -> LimitPrediction:

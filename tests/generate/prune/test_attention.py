@@ -14,7 +14,7 @@ from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerB
 import generate
 from generate.inputs.networks import without_fast_attention
 from generate.prune.attention import HeadAttention, at, open_attention
-from generate.run.statement import kept_channels
+from generate.run.statement import layer_recipe
 from popstats.errors import PlanError
 from tests.generate.prune.transformers import (
     CLASSES,
@@ -71,7 +71,7 @@ def masked(network, groups, kept):
             layer, channels = at(silenced, member.layer), member.channels[gone].ravel()
             if isinstance(layer, nn.LayerNorm | nn.RMSNorm):
                 over_the_rest(layer, channels)
-            elif isinstance(layer, nn.Linear) and member.side == "in":
+            elif isinstance(layer, nn.Linear | nn.Conv2d) and member.side == "in":
                 layer.weight.data[:, channels] = 0
     return silenced
 
@@ -176,7 +176,7 @@ def test_a_subnetwork_is_loaded_with_its_heads(name, tmp_path):
     widths = [len(kept[group.name]) for group in groups]
     recipe = {
         "widths": {group.name: width for group, width in zip(groups, widths, strict=True)},
-        "layers": kept_channels(open_attention(copy.deepcopy(network)), groups, widths),
+        "layers": layer_recipe(open_attention(copy.deepcopy(network)), groups, widths)["layers"],
     }
     (tmp_path / "recipe.json").write_text(json.dumps(recipe))
     save_file(small.state_dict(), tmp_path / "weights.safetensors")

@@ -55,22 +55,20 @@ class OutFromShape(Fused):
 
 
 class TwoFromShape(nn.Module):
-    """Queries alone, keys and values in one layer (PVT)."""
+    """Queries alone, keys and values in one layer and of fewer places (PVT)."""
 
     def __init__(self):
         super().__init__()
         self.num_heads, self.scale = HEADS, (WIDTH // HEADS) ** -0.5
-        self.q, self.kv, self.proj = (
-            nn.Linear(WIDTH, WIDTH),
-            nn.Linear(WIDTH, 2 * WIDTH),
-            nn.Linear(WIDTH, WIDTH),
-        )
+        self.q, self.kv, self.proj = (nn.Linear(WIDTH, width) for width in (WIDTH, 2 * WIDTH, WIDTH))
+        self.sr, self.norm = nn.Conv2d(WIDTH, WIDTH, 2, 2), nn.LayerNorm(WIDTH)
 
     def forward(self, tokens):
         batch, count, width = tokens.shape
         q = self.q(tokens).reshape(batch, count, self.num_heads, width // self.num_heads).transpose(1, 2)
-        kv = self.kv(tokens).reshape(batch, -1, 2, self.num_heads, width // self.num_heads)
-        k, v = kv.permute(2, 0, 3, 1, 4)
+        fewer = self.sr(tokens.transpose(1, 2).reshape(batch, width, 4, 4)).reshape(batch, width, -1)
+        kv = self.kv(self.norm(fewer.transpose(1, 2)))
+        k, v = kv.reshape(batch, -1, 2, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4)
         mixed = (q @ k.transpose(-2, -1) * self.scale).softmax(-1) @ v
         return self.proj(mixed.transpose(1, 2).reshape(batch, count, width))
 
@@ -459,7 +457,7 @@ PAIRS = {
 TIED = {
     "from shape": lambda: ViT(FromShape),
     "out from shape": lambda: ViT(OutFromShape, class_token=False),
-    "two from shape": lambda: ViT(TwoFromShape, post=True),
+    "two from shape": lambda: ViT(TwoFromShape, class_token=False, post=True),
     "split by width": lambda: ViT(SplitByWidth, class_token=False, table=True),
 }
 WHOLE = {

@@ -92,5 +92,5 @@ def test_families_are_originals_that_differ_in_one_thing():
 def test_a_summary_tells_what_a_doubling_does(family):
     fits = {name: analysis.fit for name, analysis in family.items()}
     summary = popstats.summarize(fits, [analysis.verdicts for analysis in family.values()])
-    assert "At 60 and 80 %, doubling the original's width multiplies the best mCB by 1.2" in summary.sentence
+    assert "At 60 %, doubling the original's width multiplies the best mCB by 1.2" in summary.sentence
     assert summary.moves.equals(moves(family))
