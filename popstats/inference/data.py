@@ -20,7 +20,7 @@ from popstats.arrays import BoolArray, FloatArray, IntArray
 from popstats.findings import Finding
 from popstats.inference.model import COLUMNS, FIXED_TERMS, KEPT_RANGE, CurveScale, design_matrix
 from popstats.population.recipes import Recipes, prepared_recipes
-from popstats.population.regimes import Axis, Regimes, log_cost_offset
+from popstats.population.regimes import Axis, log_cost_offset
 from popstats.population.table import Population
 
 #: Fewer recipes than this and a regime is not fitted: three fixed terms and a curve would have
@@ -52,7 +52,7 @@ class RegimeDesign:
     """What the model sees of one regime; without cross-products where it is not fitted."""
 
     label: str
-    target: float  # fraction of the original removed
+    target: float  # fraction of the original removed, the regime's centre
     axis: str  # "macs" or "params"
     # n, n_recipes: trainings and recipes in the fit
     n: int
@@ -65,6 +65,8 @@ class RegimeDesign:
     scale: float
     fixed: tuple[bool, ...]  # which of level, c, c^2 and the techniques after the first can be told apart
     reason: Finding | None = None  # why it is not fitted
+    # Reduction at which drops are stated: the centre, or the middle of the recipes where all lie on one side of it.
+    reference: float = float("nan")
     # Share of each of the population's retraining techniques among the recipes: the curve is the average over them.
     mix: tuple[float, ...] = (1.0,)
     # By stratum: replicates per recipe, ascending, and recipes, (S,) each; sums over recipes of x x', x y, y y, with y the
@@ -99,7 +101,7 @@ class RegimeDesign:
 
     def offset(self, reduction: npt.ArrayLike) -> FloatArray:
         """Return c of reductions: the log cost offset over the regime's reach."""
-        return log_cost_offset(reduction, self.target) / (self.reach or 1.0)
+        return log_cost_offset(reduction, self.reference) / (self.reach or 1.0)
 
 
 @dataclass(frozen=True)
@@ -128,12 +130,13 @@ def prepare_regimes(recipes: Recipes, weights: FloatArray | float = 1.0) -> tupl
     table = recipes.table.assign(weight=weights)
     techniques = int(table["technique"].max()) + 1
     return tuple(
-        _regime(table.iloc[_in_order(mine)], recipes.assigned, k, techniques)
+        _regime(table.iloc[_in_order(mine)], recipes, k, techniques)
         for k, mine in enumerate(recipes.members)
     )
 
 
-def _regime(members: pd.DataFrame, regimes: Regimes, k: int, techniques: int) -> RegimeDesign:
+def _regime(members: pd.DataFrame, recipes: Recipes, k: int, techniques: int) -> RegimeDesign:
+    regimes = recipes.assigned
     scale = CurveScale(0.0, 0.0)
     if len(members):
         scale = CurveScale.of(members["log_mcb"].to_numpy(), members["offset"].to_numpy())
@@ -146,6 +149,7 @@ def _regime(members: pd.DataFrame, regimes: Regimes, k: int, techniques: int) ->
     design = RegimeDesign(
         label=regimes.labels[k],
         target=float(regimes.targets[k]),
+        reference=float(recipes.references[k]),
         axis=regimes.axis,
         n=n,
         n_recipes=len(inside),

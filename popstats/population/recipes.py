@@ -22,8 +22,10 @@ class Recipes:
     """The recipes of one population under one set of regimes."""
 
     assigned: Regimes  # of the rows
+    # (K,); reduction at which the drops of each regime are stated: its centre, or where its recipes lie
+    references: FloatArray
     # One row per recipe, in the order of their numbers: regime (-1: none), log_mcb, reduction, offset (log cost offset from
-    # the regime's target; NaN: no regime), technique (position in population.techniques), drop (points, mean over runs),
+    # the regime's reference; NaN: no regime), technique (position in population.techniques), drop (points, mean over runs),
     # runs, within (points^2: squared deviations of the runs).
     table: pd.DataFrame
     first: IntArray  # (recipes,) number of each recipe's first row
@@ -59,14 +61,29 @@ def _recipes(
     population: Population, axis: Axis, regimes: Sequence[float] | Mapping[float, float] | None
 ) -> Recipes:
     assigned = assign_regimes(population.frame, axis, regimes)
-    table, first = _recipe_table(population, assigned)
+    references = _references(population.frame[f"{axis}_reduction"].to_numpy(), assigned)
+    table, first = _recipe_table(population, assigned, references)
     # Two bytes per recipe: a quarter of the memory to go through for each regime, and faster than sorting.
     short = table["regime"].to_numpy().astype(np.int16)
     members = tuple(np.flatnonzero(short == k) for k in range(assigned.targets.size))
-    return Recipes(assigned, table, first, members)
+    return Recipes(assigned, references, table, first, members)
 
 
-def _recipe_table(population: Population, assigned: Regimes) -> tuple[pd.DataFrame, IntArray]:
+def _references(reduction: FloatArray, assigned: Regimes) -> FloatArray:
+    """Return the centres of the regimes, or the middle of the rows where all lie on one side of a centre nobody chose."""
+    index, found = assigned.index, assigned.targets.copy()
+    if assigned.source == "given":
+        return found
+    rows = pd.Series(np.log1p(-reduction[index >= 0])).groupby(index[index >= 0]).agg(["min", "mean", "max"])
+    held, centre = rows.index.to_numpy(), np.log1p(-found[rows.index])
+    outside = ((centre < rows["min"]) | (centre > rows["max"])).to_numpy()
+    found[held[outside]] = -np.expm1(rows["mean"].to_numpy()[outside])
+    return found
+
+
+def _recipe_table(
+    population: Population, assigned: Regimes, references: FloatArray
+) -> tuple[pd.DataFrame, IntArray]:
     """Return one row per recipe, and the number of each recipe's first row."""
     frame, code = population.frame, population.recipe
     drop = frame["accuracy_drop"].to_numpy()
@@ -75,7 +92,7 @@ def _recipe_table(population: Population, assigned: Regimes) -> tuple[pd.DataFra
         "regime": assigned.index,
         "log_mcb": frame["log_mcb"].to_numpy(),
         "reduction": reduction,
-        "offset": log_cost_offset(reduction, np.append(assigned.targets, np.nan)[assigned.index]),
+        "offset": log_cost_offset(reduction, np.append(references, np.nan)[assigned.index]),
         "technique": population.technique,
     }
     if code[-1] == code.size - 1:  # recipes are numbered as they come: each row is its own

@@ -197,7 +197,7 @@ def limit_law(fit: FittedCurves) -> LimitLaw:
     limits = np.stack([o.limit for o in fit.optimum_draws], axis=1)
     limits = limits[np.linspace(0, len(limits) - 1, min(_DRAWS, len(limits))).astype(int)]
     return compare_laws(
-        1.0 - np.array([r.target for r in fit.fitted]),
+        1.0 - np.array([r.reference for r in fit.fitted]),
         limits,
         tuple(r.label for r in fit.fitted),
         fit.settings.random_seed,
