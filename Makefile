@@ -54,6 +54,10 @@ reports: .venv/installed-all ## the report of every shipped population, into rep
 	  $(RUN) -m popstats report "$$name" -o "$$page" $$how || [ -s "$$page" ] || exit 1; \
 	done
 	@$(RUN) -m popstats report cifar10-10k-resnet8 --axis params -o reports/cifar10-10k-resnet8/report-params.html $(HOW) $(WRITTEN)
+	@mkdir -p reports/digits-width reports/digits-depth
+	@$(RUN) -m popstats report digits-width-1x digits-width-0.5x digits-width-2x -o reports/digits-width/report.html $(HOW) $(WRITTEN)
+	@$(RUN) -m popstats report digits-width-1x digits-depth-cifar_resnet14 digits-depth-cifar_resnet20 \
+	  -o reports/digits-depth/report.html $(HOW) $(WRITTEN)
 	@$(RUN) docs/picture.py
 
 docs: .venv/installed-all ## the documentation site, into build/site; warnings are errors

@@ -7,17 +7,15 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from generate.inputs.networks import build_network, parse_input_shape
 from generate.prune.cost_forms import CostModel, derive_costs, group_lines, named_groups
 from generate.prune.groups import find_groups
 from generate.recipes.feasible import FeasibleRange, feasible_range
-from popstats.errors import BAD_INPUT, PlanError, PopstatsError
+from popstats.errors import BAD_INPUT, PopstatsError
 
 MAP_REDUCTIONS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-CHART_SUFFIXES = (".html", ".json", ".png", ".svg", ".pdf")
 # Where it is not 3x224x224; the last stages of Inception do not fit smaller maps than its own.
 USUAL_INPUTS = {"inception_v3": "3x299x299", "cifar": "3x32x32", "digits": "1x8x8"}
 
@@ -94,40 +92,6 @@ def cost_report(
     return CostReport(name, input_shape, costs, found)
 
 
-def write_chart(report: CostReport, path: Path) -> None:
-    """Write the feasible map of MACs against parameters as a picture; the suffix chooses the format."""
-    try:
-        import altair
-    except ImportError as error:
-        raise PlanError("--chart needs altair, which is not installed: pip install altair") from error
-    if path.suffix not in CHART_SUFFIXES:
-        raise PlanError(f"--chart {path}: expected a name ending in {', '.join(CHART_SUFFIXES)}.")
-    _chart(report, altair).save(str(path))
-
-
-def _chart(report: CostReport, altair: Any) -> Any:
-    points = [
-        {
-            "macs": 1 - reduction,
-            "lowest": found.params[0] / report.costs.original_params,
-            "highest": found.params[1] / report.costs.original_params,
-        }
-        for reduction, found in report.feasible
-    ]
-    points.insert(0, {"macs": 1.0, "lowest": 1.0, "highest": 1.0})
-    x = altair.X("macs:Q", title="MACs left (share of the original's)", axis=altair.Axis(format="%"))
-    y = altair.Y("lowest:Q", title="parameters left (share of the original's)", axis=altair.Axis(format="%"))
-    band = altair.Chart(altair.Data(values=points)).mark_area(opacity=0.4).encode(x=x, y=y, y2="highest:Q")
-    diagonal = [{"macs": end, "lowest": end} for end in (0.0, 1.0)]
-    line = (
-        altair.Chart(altair.Data(values=diagonal))
-        .mark_line(strokeDash=[4, 4], color="black")
-        .encode(x=x, y=y)
-    )
-    title = f"What pruning {report.network} can reach (dashed: mCB = 1)"
-    return altair.layer(band, line).properties(title=title, width=480, height=360)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 0 done, 2 bad input."""
     options = _parser().parse_args(arguments)
@@ -154,7 +118,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--classes", type=int, help="number of classes (1000; 10 for cifar_* and digits_*)")
     parser.add_argument("--keep", action="append", default=[], metavar="LAYER", help="a layer to protect")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
-    parser.add_argument("--chart", type=Path, metavar="FILE", help="write the feasible map as a picture")
     return parser
 
 
@@ -166,8 +129,6 @@ def _run(options: argparse.Namespace) -> int:
     classes = options.classes or (10 if kind in USUAL_INPUTS else 1000)
     report = cost_report(options.network, input_shape=shape, classes=classes, keep=options.keep)
     print(json.dumps(report.as_dict(), indent=2) if options.json else report.as_text())
-    if options.chart is not None:
-        write_chart(report, options.chart)
     return 0
 
 

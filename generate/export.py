@@ -21,7 +21,7 @@ from generate.inputs.networks import first_line
 from generate.recipes.worklist import Training
 from generate.run.folder import RunFolder, explain, write_whole
 from generate.run.prepare import worker_context
-from generate.run.statement import torch_pruning_ratios
+from generate.run.statement import layer_recipe, recipe_bytes
 from generate.train.device import memory_format
 from generate.train.loop import evaluate
 from generate.train.original import load_weights, weights_bytes
@@ -96,8 +96,8 @@ def export_subnetwork(
             raise RunFolderError(
                 f"--format {RATIOS}: Torch-Pruning removes filters, and this run prunes weights. Take safetensors."
             )
-        ratios = torch_pruning_ratios(context.network, context.groups, training.widths)
-        content = (json.dumps(ratios, indent=2) + "\n").encode()
+        recipe = layer_recipe(context.network, context.groups, training.widths)
+        content = recipe_bytes(recipe["torch_pruning"])
     else:
         network = _trained_network(folder, context, training)
         _check_accuracy(context, network, row, tolerance)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import json
 import math
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ TECHNIQUES = ("fine-tune", "lr-rewind", "scratch")
 CRITERIA = ("group_l2", "l1", "l2", "bn_scale", "fpgm", "taylor", "random")
 MAGNITUDE = "magnitude"  # score of weights
 AXES = ("macs", "params", "both")
+STUDY_AXES = ("name", "width")  # of [network]: a list makes a study
 KINDS = ("filters", "weights", "2:4")
 # What can be trained beside the recipes of a population, by kind of pruning.
 PLAIN_BASELINES = {
@@ -104,11 +106,9 @@ class TrainingSettings:
     epochs: float = 15.0
     # Budget in multiply-accumulates, 3 x MACs x images seen: narrow networks then get more epochs.
     training_macs: float | None = None
-    learning_rate: float = (
-        0.1  # Peak rate of SGD with Nesterov momentum; of AdamW (at most 0.003) for transformers.
-    )
-    # constant | one-cycle (linear up over `warm_up`, linear down to 0) | cosine | steps (a tenth at 50 % and 75
-    # %).
+    # Peak rate of SGD with Nesterov momentum; of AdamW (at most 0.003) for transformers.
+    learning_rate: float = 0.1
+    # constant | one-cycle (linear up over `warm_up`, linear down to 0) | cosine | steps (a tenth at 50 and 75 %).
     schedule: str = "one-cycle"
     # Share of the steps over which the rate rises linearly from 0 (not used by `constant`).
     warm_up: float = 0.2
@@ -134,10 +134,10 @@ class TrainingSettings:
 class NetworkPlan:
     """Which architecture is pruned."""
 
-    name: str = (
-        "cifar_resnet8"  # cifar_resnet8 | 14 | 20 | 32 | 56 | 110, a torchvision name, or "module:factory".
-    )
-    width: int | None = None  # Channels of a CIFAR ResNet's first stage (16).
+    # cifar_resnet8 | 14 | 20 | 32 | 56 | 110, digits_vit, a torchvision name, or "module:factory".
+    name: str = "cifar_resnet8"
+    # Factor of its usual channels (0.5: half as many); a factory gets it as it is. A list, as of names, makes a study.
+    width: float | None = None
     # standard | cifar: for small images, torchvision's ResNets start with a 3x3 convolution and no pooling.
     stem: str = "standard"
     keep: tuple[str, ...] = ()  # Layers whose channels are never removed.
@@ -283,6 +283,10 @@ _NAME = Limit(
     "a name for the population, which also names its folder",
 )
 
+TYPES = {
+    int: "a whole number", float: "a number", str: "a text in quotes", Space: "a text in quotes", bool: "true or false",
+}  # fmt: skip
+
 # What values are legal beside their type; of lists, each item.
 RULES: dict[type, dict[str, Rule]] = {
     Plan: {
@@ -292,7 +296,7 @@ RULES: dict[type, dict[str, Rule]] = {
         "latency_batch": _at_least(1),
         "gpus_per_training": Limit(lambda v: 0 < v <= 1, "a share of one GPU, above 0 and at most 1"),
     },
-    NetworkPlan: {"stem": STEMS},
+    NetworkPlan: {"stem": STEMS, "width": _POSITIVE},
     PruningPlan: {"kind": KINDS, "floor": _at_least(1)},
     ImagesPlan: {"limit": _at_least(1), "size": _at_least(1), "statement": _SHARE},
     OriginalPlan: {"seed": _at_least(0)},
@@ -326,9 +330,19 @@ RULES: dict[type, dict[str, Rule]] = {
 }
 
 
-def toml_of(plan: Plan) -> str:
-    """Return the plan as TOML with every default spelled out; read from anywhere, it is the same plan."""
-    return "\n".join(_toml_lines(plan.as_dict())) + "\n"
+@dataclass(frozen=True)
+class Study:
+    """What a plan file holds: one plan, or one per original network where names or widths are listed."""
+
+    name: str
+    # By the folder below the study's: "0.5x", "cifar_resnet14", "cifar_resnet14-0.5x"; "" where there is one.
+    plans: dict[str, Plan]
+    table: dict[str, Any]  # The file's own values, paths made absolute.
+
+
+def toml_of(table: Mapping[str, Any]) -> str:
+    """Return a plan's or a study's values as TOML; read from anywhere, it is the same."""
+    return "\n".join(_toml_lines(table)) + "\n"
 
 
 def _toml_lines(table: Mapping[str, Any], name: str = "") -> Iterator[str]:
@@ -345,7 +359,7 @@ def _toml_lines(table: Mapping[str, Any], name: str = "") -> Iterator[str]:
 
 
 def read_plan(path: Path | str) -> Plan:
-    """Read and check a plan.
+    """Read and check a plan of one population.
 
     Parameters
     ----------
@@ -355,8 +369,20 @@ def read_plan(path: Path | str) -> Plan:
     Raises
     ------
     PlanError
-        If the file is missing or no TOML, a key is unknown, or a value is of the wrong type or out of range.
+        If the file is missing or no TOML, a key is unknown, a value is of the wrong type or out of range, or the plan
+        lists several networks.
     """
+    study = read_study(path)
+    if "" not in study.plans:
+        raise PlanError(
+            f"{path}: expected one network, got a study of {len(study.plans)} ({', '.join(study.plans)}). Make it with "
+            "`python -m generate.population`; each of its run folders holds a plan of one."
+        )
+    return study.plans[""]
+
+
+def read_study(path: Path | str) -> Study:
+    """Read and check a plan of one or several populations; errors as for `read_plan`."""
     path = Path(path)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -372,7 +398,42 @@ def read_plan(path: Path | str) -> Plan:
             f"{path} cannot be read ({error.strerror}). Give the path of a plan, a .toml file; to continue a run "
             "folder, name it with --out."
         ) from error
-    return plan_from_dict(_absolute_files(table, path.parent), where=str(path))
+    table = _absolute_files(table, path.parent)
+    plans = dict(_expanded(table, str(path)))
+    return Study(table["name"], plans, table)
+
+
+def _expanded(table: Mapping[str, Any], where: str) -> Iterator[tuple[str, Plan]]:
+    """Yield the plan of each original network, with its folder."""
+    network = table.get("network")
+    given = network if isinstance(network, Mapping) else {}
+    listed = {key: given[key] for key in STUDY_AXES if isinstance(given.get(key), list)}
+    if not listed:
+        yield "", plan_from_dict(table, where)
+        return
+    for key, values in listed.items():
+        if not values or any(values.count(value) > 1 for value in values):
+            raise PlanError(f"{where}, network, {key}: expected different values in the list, got {values}.")
+    for chosen in itertools.product(*listed.values()):
+        parts = [f"{v:g}x" if isinstance(v, int | float) else str(v).replace(":", "-") for v in chosen]
+        folder = "-".join(parts)
+        own: dict[str, Any] = {"network": {**given, **dict(zip(listed, chosen, strict=True))}}
+        if isinstance(table.get("name"), str):
+            own["name"] = f"{table['name']}-{folder}"
+        plan = plan_from_dict({**table, **own}, where)
+        yield folder, _at_width(plan, listed["width"][0], where) if "width" in listed else plan
+
+
+def _at_width(plan: Plan, first: float, where: str) -> Plan:
+    """Return the plan with its steps of rounding, which are the first width's, in proportion to its own width."""
+    steps = [b.round_to * (plan.network.width or 1) / first if b.round_to > 1 else 1 for b in plan.recipes]
+    if wrong := [step for step in steps if step != round(step)]:
+        raise PlanError(
+            f"{where}, recipes, round_to: in proportion to the width, it becomes {wrong[0]:g} channels at width "
+            f"{plan.network.width}; choose a round_to of the first width that stays whole at each width."
+        )
+    blocks = (dataclasses.replace(b, round_to=int(step)) for b, step in zip(plan.recipes, steps, strict=True))
+    return dataclasses.replace(plan, recipes=tuple(blocks))
 
 
 def plan_from_dict(table: Mapping[str, Any], where: str = "plan") -> Plan:
@@ -427,10 +488,7 @@ def _absolute_files(table: dict[str, Any], folder: Path) -> dict[str, Any]:
 def _technique_settings(
     name: str, tables: Mapping[str, Any], plan: Plan, usual: Mapping[str, Any], where: str
 ) -> TrainingSettings:
-    if name not in TECHNIQUES:
-        raise PlanError(
-            f"{where}, [retraining]: unknown technique {name!r}{_did_you_mean(name, TECHNIQUES)}."
-        )
+    _check(TECHNIQUES, name, f"{where}, [retraining]")
     base = plan.original.training
     inherited: dict[str, Any] = dataclasses.asdict(base)
     if name == "fine-tune":
@@ -447,7 +505,9 @@ def _build[T](cls: type[T], table: Mapping[str, Any], where: str) -> T:
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in table:
         if key not in fields:
-            raise PlanError(f"{where}: unknown key {key!r}{_did_you_mean(key, tuple(fields))}.")
+            raise PlanError(
+                f"{where}: unknown key {key!r}.{_meant(key, fields)} Legal keys: {', '.join(fields)}."
+            )
     hints = typing.get_type_hints(cls)
     values = {key: _convert(hints[key], value, f"{where}, {key}") for key, value in table.items()}
     for key, rule in RULES.get(cls, {}).items():
@@ -458,7 +518,7 @@ def _build[T](cls: type[T], table: Mapping[str, Any], where: str) -> T:
     if missing:
         raise PlanError(
             f"{where}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. "
-            f"{_legal(tuple(fields))}."
+            f"Legal keys: {', '.join(fields)}."
         )
     return cls(**values)
 
@@ -472,50 +532,29 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if typing.get_origin(hint) is tuple and isinstance(value, (list, tuple)):
         item = typing.get_args(hint)[0]
         return tuple(_convert(item, entry, f"{where}[{i}]") for i, entry in enumerate(value))
-    if (
-        hint is float
-        and isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-    ):
+    if hint is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
     if hint in (int, str, bool) and type(value) is hint:
         return value
     if hint is Space and isinstance(value, str):
-        return _space(value, where)
-    expected = {
-        int: "a whole number",
-        float: "a number",
-        str: "a text in quotes",
-        Space: "a text in quotes",
-        bool: "true or false",
-    }.get(hint, "a list or table")
-    raise PlanError(f"{where}: expected {expected}, got {value!r}.")
+        try:
+            return Space(value)
+        except PlanError as error:
+            raise PlanError(f"{where}: {error}") from None
+    raise PlanError(f"{where}: expected {TYPES.get(hint, 'a list or table')}, got {value!r}.")
 
 
-def _space(text: str, where: str) -> Space:
-    try:
-        return Space(text)
-    except PlanError as error:
-        raise PlanError(f"{where}: {error}") from None
-
-
-def _did_you_mean(key: str, legal: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(key, legal, n=1)
-    return (f". Did you mean {close[0]!r}? " if close else ". ") + _legal(legal)
-
-
-def _legal(legal: tuple[str, ...]) -> str:
-    return "Legal keys: " + ", ".join(legal)
+def _meant(key: str, legal: Iterable[str]) -> str:
+    """Return the legal word that was probably meant, as a question."""
+    close = difflib.get_close_matches(key, list(legal), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _check(rule: Rule, value: Any, where: str) -> None:
     """Refuse a value, or an item of a list, that the rule does not allow."""
     for item in value if isinstance(value, tuple) else (value,):
         if isinstance(rule, tuple) and item not in rule:
-            close = difflib.get_close_matches(item, rule, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise PlanError(f"{where}: expected {' | '.join(rule)}, got {item!r}.{hint}")
+            raise PlanError(f"{where}: expected {' | '.join(rule)}, got {item!r}.{_meant(item, rule)}")
         if isinstance(rule, Limit) and item is not None and not rule.holds(item):
             raise PlanError(f"{where}: expected {rule.expected}, got {item!r}.")
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from generate.plan import DEFAULT_PLAN, Plan, read_plan
+from generate.plan import DEFAULT_PLAN, Plan, Study, read_study, toml_of
 from popstats.errors import BAD_INPUT, STOPPED, PlanError, PopstatsError
 
 if TYPE_CHECKING:
@@ -23,12 +25,12 @@ if TYPE_CHECKING:
 type Command = Callable[[argparse.Namespace], int]
 
 RUNS = Path("runs")
+STUDY_COPY = "study.toml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 0 complete, 2 bad input or an error, 3 stopped before the end."""
-    options = _parser().parse_args(arguments)
-    return guarded(_run, options, lambda: _plan_and_folder(options)[2])
+    return _reported(_make_study, _parser().parse_args(arguments))
 
 
 def guarded(command: Command, options: argparse.Namespace, path: Callable[[], Path]) -> int:
@@ -126,31 +128,69 @@ def number[T: (int, float)](
     return parse
 
 
-def _run(options: argparse.Namespace) -> int:
-    plan, file, path = _plan_and_folder(options)
+def _make_study(options: argparse.Namespace) -> int:
+    """Fill the run folders of a plan file one after the other; a single population has the study's folder itself."""
+    file = _plan_file(options)
+    study = read_study(file)
+    out = options.out or RUNS / study.name
+    plans = {out / folder: plan for folder, plan in study.plans.items()}
+    only_looks = options.status or options.dry_run
+    if out not in plans and not only_looks:
+        _begin_study(study, plans, out, file)
+    deadline = None if options.time_limit is None else time.monotonic() + options.time_limit
+    for path, plan in plans.items():
+        begun = path == out or path.exists()
+        if options.status and not begun:
+            print(f"{path}: not started.")
+            continue
+        if deadline is not None:
+            options.time_limit = max(0.0, deadline - time.monotonic())
+            if not (begun or options.dry_run or options.time_limit):
+                print(f"Time limit reached before {path} was begun. Rerun the command to resume.")
+                return STOPPED
+        if (status := guarded(partial(_run, plan, file, path), options, partial(Path, path))) != 0:
+            return status
+    if not only_looks:
+        # As `make demo` does it: recipes that collapse count less.
+        report = ["report", *map(str, plans), "-o", f"{out}/report.html", "--noise", "student"]
+        print(f"Next:\n  {shlex.join([called_python(), '-m', 'popstats', *report])}")
+    return 0
+
+
+def _begin_study(study: Study, plans: Mapping[Path, Plan], out: Path, file: Path) -> None:
+    """Refuse what a study's last network cannot do before the first is trained; keep a copy of its file."""
+    from generate.run.folder import RunFolder, write_whole
+    from generate.run.prepare import survey
+
+    with _naming(file):
+        for path, plan in plans.items():
+            survey(plan, RunFolder(path))
+    RunFolder(next(iter(plans))).create()
+    write_whole(out / STUDY_COPY, toml_of(study.table).encode())
+
+
+@contextlib.contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Put the plan's file before errors about a block of recipes, as the errors of reading it have it."""
+    try:
+        yield
+    except PlanError as error:
+        if str(error).startswith("recipes["):
+            raise PlanError(f"{file}, {error}") from error
+        raise
+
+
+def _run(plan: Plan, file: Path, path: Path, options: argparse.Namespace) -> int:
     if options.status:
         return show_status(path, options.workers)
     device = chosen_device(options.device)
     from generate.run.dry_run import print_dry_run
     from generate.workers.executor import make, print_finished
 
-    try:
+    with _naming(file):
         if options.dry_run:
             return print_dry_run(plan, device, options.workers)
-        run = make(plan, path, device, options)
-        status = print_finished(run)
-    except PlanError as error:
-        # The plan's file before errors about a block of recipes, as the errors of reading it have it.
-        if str(error).startswith("recipes["):
-            raise PlanError(f"{file}, {error}") from error
-        raise
-    if status == 0:
-        page = f"{run.folder.path}/report.html"
-        # As `make demo` does it: recipes that collapse count less.
-        noise = ["--noise", "student"]
-        command = [called_python(), "-m", "popstats", "report", str(run.folder.path), "-o", page, *noise]
-        print(f"Next:\n  {shlex.join(command)}")
-    return status
+        return print_finished(make(plan, path, device, options))
 
 
 def show_status(path: Path, workers: int | None) -> int:
@@ -161,14 +201,11 @@ def show_status(path: Path, workers: int | None) -> int:
     return print_status(path, workers or default_workers(choose_device("auto")))
 
 
-def _plan_and_folder(options: argparse.Namespace) -> tuple[Plan, Path, Path]:
-    """Return the plan, its file and the run folder; without a plan, the folder's own, or digits."""
-    file = options.plan
-    if file is None and options.out is not None and (options.out / "plan.toml").exists():
-        file = options.out / "plan.toml"
-    file = file or DEFAULT_PLAN
-    plan = read_plan(file)
-    return plan, file, options.out or RUNS / plan.name
+def _plan_file(options: argparse.Namespace) -> Path:
+    """Return the file of the plan: without one, the folder's own, or digits."""
+    own = [] if options.out is None else [options.out / "plan.toml", options.out / STUDY_COPY]
+    found = next((file for file in own if file.exists()), DEFAULT_PLAN)
+    return options.plan or found
 
 
 def chosen_device(name: str) -> torch.device:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 #: Exit statuses; the last is what shells give a command that was interrupted.
 DONE, REJECTED, INTERRUPTED = 0, 3, 130
-
 #: Why options about a table or its fit have nothing to change.
 _SAVED = "is a saved fit and holds its own table and settings. Fit the table again with these options, or leave them out"
 _GUESSED = (
@@ -51,15 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = options.run(options)
         sys.stdout.flush()
-    except PopstatsError as error:
-        print(f"Error: {error.on_command_line}", file=sys.stderr)
-        return BAD_INPUT
     except BrokenPipeError:
         # The reader (head, less) has seen enough; nothing may be written to the pipe at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except OSError as error:
-        print(f"Error: {error}", file=sys.stderr)
+    except (PopstatsError, OSError) as error:
+        print(f"Error: {getattr(error, 'on_command_line', error)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
@@ -77,8 +73,7 @@ def _list(options: argparse.Namespace) -> int:
 
     names = populations()
     shown = [] if options.json else [repr(load_population(name))[1:-1] for name in names]
-    _say(options, names, "\n".join(shown) or "No population is shipped with this installation.")
-    return DONE
+    return _say(options, names, "\n".join(shown) or "No population is shipped with this installation.")
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -97,13 +92,11 @@ def _check(options: argparse.Namespace) -> int:
         "groups": list(population.group_names),
         "notes": list(population.notes),
     }
-    lines = [repr(population)[1:-1]]
-    lines += [
-        f"regime {label}: {plural(n, 'training')} of {plural(m, 'recipe')}"
-        for label, n, m in counts.itertuples()
+    lines = [repr(population)[1:-1], *(f"Note: {note}" for note in population.notes)]
+    lines[1:1] = [
+        f"regime {r}: {plural(n, 'training')} of {plural(m, 'recipe')}" for r, n, m in counts.itertuples()
     ]
-    _say(options, found, "\n".join([*lines, *(f"Note: {note}" for note in population.notes)]))
-    return DONE
+    return _say(options, found, "\n".join(lines))
 
 
 def _fit(options: argparse.Namespace) -> int:
@@ -117,22 +110,19 @@ def _fit(options: argparse.Namespace) -> int:
     if options.output:
         fit.save(options.output)
     checked = sum(r.n for r in fit.fitted) <= _CHECKED_TRAININGS and fit.settings.curve == "smooth"
+    alerts = [*fit.extrapolated, *fit.predictive_checks.alerts] if checked else []
     optima = fit.optima()
+    read: dict[str, Any] = {"outcome": optimum_outcomes(fit), "near_optimal": near_optimal(fit)}
     found = {
         "population": fit.population.name,
         "ok": fit.convergence.ok,
         "reasons": sentences(fit.convergence.reasons),
-        "alerts": sentences([*fit.extrapolated, *fit.predictive_checks.alerts], command_line=True)
-        if checked
-        else None,
+        "alerts": sentences(alerts, command_line=True) if checked else None,
         "seconds": fit.seconds,
-        "optima": optima.assign(
-            outcome=optima["regime"].map(optimum_outcomes(fit)),
-            near_optimal=optima["regime"].map(near_optimal(fit)),
-        ),
+        "optima": optima.assign(**{name: optima["regime"].map(values) for name, values in read.items()}),
     }
-    _say(options, found, "" if options.json else fit_text(fit, checked, _width()), options.output)
-    return _status(fit)
+    text = "" if options.json else fit_text(fit, checked, _width())
+    return _say(options, found, text, fit, saved=options.output)
 
 
 def _why_nothing(fit: Fit) -> str:
@@ -143,12 +133,8 @@ def _why_nothing(fit: Fit) -> str:
     from popstats.words import clause
 
     population, axis = fit.population, fit.regime_axis
-    counts, edges = np.histogram(population.frame[f"{axis}_reduction"], bins=10, range=(0.0, 1.0))
-    held = ", ".join(
-        f"{100 * low:.0f} to {100 * low + 10:.0f} %: {n:,}"
-        for n, low in zip(counts, edges[:-1], strict=True)
-        if n
-    )
+    counts, _ = np.histogram(population.frame[f"{axis}_reduction"], bins=10, range=(0.0, 1.0))
+    held = ", ".join(f"{10 * i} to {10 * i + 10} %: {n:,}" for i, n in enumerate(counts) if n)
     asked = ", ".join(
         f"{r.target:g} ({r.n:,} trainings: {clause(r.reason)})" for r in fit.regimes if r.reason is not None
     )
@@ -161,24 +147,16 @@ def _why_nothing(fit: Fit) -> str:
 
 def _judge(options: argparse.Namespace) -> int:
     from popstats.judgement.judge import judge
+    from popstats.judgement.verdicts import Thresholds
     from popstats.report.terminal import verdicts_text
 
-    thresholds = _thresholds(options.threshold)
+    pairs = _pairs(options.threshold, "--threshold", "NAME=VALUE, e.g. rise=0.2")
+    thresholds = {name: _number(text, "--threshold") for name, text in pairs.items()}
+    Thresholds.of(thresholds)  # Refuses wrong ones before anything is fitted.
     fit = _fitted(options, options.population)
     verdicts = judge(fit, **thresholds)
     text = "" if options.json else verdicts_text(fit, verdicts, _width(), _source(options.population))
-    _say(options, verdicts.to_records(), text)
-    return _status(fit)
-
-
-def _thresholds(texts: list[str]) -> dict[str, float]:
-    """Return the thresholds of --threshold, checked before anything is fitted."""
-    from popstats.judgement.verdicts import Thresholds
-
-    pairs = _pairs(texts, "--threshold", "NAME=VALUE, e.g. rise=0.2")
-    found = {name: _number(text, "--threshold") for name, text in pairs.items()}
-    Thresholds.of(found)
-    return found
+    return _say(options, verdicts.to_records(), text, fit)
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -192,8 +170,7 @@ def _report(options: argparse.Namespace) -> int:
     else:
         path = write_comparison(fits, options.output, command=options.command_line)
     ok = all(fit.convergence.ok for fit in fits)
-    _say(options, {"report": str(path), "content": f"{path}.json", "ok": ok}, str(path))
-    return max(_status(fit) for fit in fits)
+    return _say(options, {"report": str(path), "content": f"{path}.json", "ok": ok}, str(path), *fits)
 
 
 def _source(given: str) -> str | None:
@@ -203,6 +180,7 @@ def _source(given: str) -> str | None:
 
 def _recommend(options: argparse.Namespace) -> int:
     from popstats.planning.recommend import frontier, recommend
+    from popstats.population.files import read_table
     from popstats.words import AXIS_WORDS, percent
 
     asked = options.reduction is not None or options.drop is not None
@@ -213,19 +191,14 @@ def _recommend(options: argparse.Namespace) -> int:
     if not asked:
         found, axis = frontier(population, axis=options.axis), options.axis or population.regime_axis
         table = found.to_string(index=False, float_format=lambda v: f"{v:.4g}")
-        ends = [percent(reduction) for reduction in found["reduction"].iloc[[0, -1]]]
-        text = (
-            f"{table}\nPredicted drops, points, from {' to '.join(ends)} of the {AXIS_WORDS[axis]} removed."
-        )
-        _say(options, {"axis": axis, "frontier": found}, text)
-        return DONE
-    recipe = recommend(
-        population,
-        options.reduction,
-        drop=options.drop,
-        axis=options.axis,
-        candidates=_table_of(options.candidates),
-    )
+        ends = " to ".join(percent(reduction) for reduction in found["reduction"].iloc[[0, -1]])
+        text = f"{table}\nPredicted drops, points, from {ends} of the {AXIS_WORDS[axis]} removed."
+        return _say(options, {"axis": axis, "frontier": found}, text)
+    if (path := options.candidates) and not path.is_file():
+        raise PopstatsError(f"--candidates: no such file: {path}")
+    candidates = read_table(path)[0] if path else None
+    asked_for = {"drop": options.drop, "axis": options.axis}
+    recipe = recommend(population, options.reduction, **asked_for, candidates=candidates)
     if options.output:
         (recipe.to_toml if options.output.suffix == ".toml" else recipe.to_json)(options.output)
     table = recipe.frame.set_index("name").T.to_string(float_format=lambda v: f"{v:.6g}")
@@ -234,19 +207,7 @@ def _recommend(options: argparse.Namespace) -> int:
         "gain": [recipe.gain, recipe.gain_lower, recipe.gain_upper],
         "note": recipe.note,
     }  # fmt: skip
-    _say(options, value, f"{recipe.sentence}\n{table}", options.output)
-    return DONE
-
-
-def _table_of(path: Path | None) -> Any:
-    """Return the table in a file, or None without one."""
-    from popstats.population.files import read_table
-
-    if path is None:
-        return None
-    if not path.is_file():
-        raise PopstatsError(f"--candidates: no such file: {path}")
-    return read_table(path)[0]
+    return _say(options, value, f"{recipe.sentence}\n{table}", saved=options.output)
 
 
 def _refine(options: argparse.Namespace) -> int:
@@ -257,8 +218,7 @@ def _refine(options: argparse.Namespace) -> int:
     space = refine(fit, regime=_regime(options.regime), by=options.by)
     if options.output:
         space.to_toml(options.output)
-    _say(options, vars(space), repr(space)[1:-1], options.output)
-    return _status(fit)
+    return _say(options, vars(space), repr(space)[1:-1], fit, saved=options.output)
 
 
 def _regime(text: str) -> float | str:
@@ -273,22 +233,21 @@ def _plan_size(options: argparse.Namespace) -> int:
 
     asked = {"width": options.width, "noise": options.guess_noise, "rise": options.guess_rise}
     seed = options.seed or 0
+    pilots: list[Fit] = []
     if options.population is None:
         idle = [*TABLE_OPTIONS, *(name for name in FIT_OPTIONS if name != "seed"), "regime"]
         refuse_ignored(options, idle, _GUESSED)
-        plans, axis, status, targets = [plan_size(**asked, seed=seed)], None, DONE, {}
+        plans, axis = [plan_size(**asked, seed=seed)], None
     else:
         pilot = _fitted(options, options.population)
         asked_for = options.regime or []
         regimes = [r.label for r in pilot.fitted] if asked_for == ["all"] else [_regime(r) for r in asked_for]
         plans = [plan_size(pilot, regime=r, **asked, seed=seed) for r in regimes or [None]]
-        axis, status, targets = pilot.regime_axis, _status(pilot), {r.label: r.target for r in pilot.fitted}
-    _say(
-        options,
-        {"axis": axis, "plans": [{**plan.to_dict(), "target": targets.get(plan.regime)} for plan in plans]},
-        "\n".join(plan.sentence for plan in plans),
-    )
-    return status
+        pilots, axis = [pilot], pilot.regime_axis
+    targets = {r.label: r.target for pilot in pilots for r in pilot.fitted}
+    found = [{**plan.to_dict(), "target": targets.get(plan.regime)} for plan in plans]
+    text = "\n".join(plan.sentence for plan in plans)
+    return _say(options, {"axis": axis, "plans": found}, text, *pilots)
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -298,11 +257,11 @@ def _compare(options: argparse.Namespace) -> int:
     found = compare(first, second)
     table = found.frame.to_string(index=False, float_format=lambda v: f"{v:.2f}")
     value = {"sentence": found.sentence, "difference": found.difference, "dse": found.dse}
-    _say(options, {**value, "fits": found.frame}, f"{table}\n{found.sentence}")
-    return max(_status(first), _status(second))
+    return _say(options, {**value, "fits": found.frame}, f"{table}\n{found.sentence}", first, second)
 
 
 def _simulate(options: argparse.Namespace) -> int:
+    from popstats.judgement.verdicts import Thresholds
     from popstats.population.simulate import simulate_population
 
     check_output(options.output, ".parquet")
@@ -310,21 +269,15 @@ def _simulate(options: argparse.Namespace) -> int:
         options.truth, regimes=options.regimes, n=options.n, rise=options.rise, noise=options.noise,
         seeds=options.seeds, seed=options.seed,
     )  # fmt: skip
-    path = population.save(options.output)
-    truth = population.metadata["truth"]
-    lines = [f"regime {label}: {_truth_words(answer)}" for label, answer in truth["regimes"].items()]
-    _say(options, {"population": str(path), "truth": truth}, "\n".join([*lines, str(path)]))
-    return DONE
-
-
-def _truth_words(answer: Mapping[str, Any]) -> str:
-    """Return what C3a should find in a simulated regime, by its own rule."""
-    from popstats.judgement.verdicts import Thresholds
-
-    lower, upper = answer["rise_lower"], answer["rise_upper"]
-    found = answer["interior"] and min(lower, upper) > Thresholds().rise
-    best = f"{'best mCB' if found else 'no best mCB; lowest at'} {answer['mcb']:.3f}"
-    return f"{best}, drop {answer['limit']:.2f} points; the range's ends lie {lower:.2f} and {upper:.2f} above it"
+    path, truth, lines = population.save(options.output), population.metadata["truth"], []
+    for label, answer in truth["regimes"].items():  # What C3a should find there, by its own rule.
+        lower, upper = answer["rise_lower"], answer["rise_upper"]
+        found = answer["interior"] and min(lower, upper) > Thresholds().rise
+        lines.append(
+            f"regime {label}: {'best mCB' if found else 'no best mCB; lowest at'} {answer['mcb']:.3f}, drop "
+            f"{answer['limit']:.2f} points; the range's ends lie {lower:.2f} and {upper:.2f} above it"
+        )
+    return _say(options, {"population": str(path), "truth": truth}, "\n".join([*lines, str(path)]))
 
 
 def _calibrate(options: argparse.Namespace) -> int:
@@ -338,8 +291,7 @@ def _calibrate(options: argparse.Namespace) -> int:
         found.to_json(options.output)
     shown = found.table.filter(regex=_SHOWN_RATES)
     text = f"{shown.to_string(index=False, float_format='{:.2f}'.format, na_rep='-')}\n{repr(found)[1:-1]}"
-    _say(options, found.table, text, options.output)
-    return DONE
+    return _say(options, found.table, text, saved=options.output)
 
 
 def _population(options: argparse.Namespace, source: str) -> Population:
@@ -386,9 +338,7 @@ def _original(options: argparse.Namespace) -> Any:
     if len(absent) == len(given):
         return None
     if absent:
-        raise PopstatsError(
-            f"expected all three numbers of the original network; missing: {', '.join(absent)}"
-        )
+        raise PopstatsError(f"expected all three numbers of the original; missing: {', '.join(absent)}")
     return Original(**given)
 
 
@@ -399,21 +349,17 @@ def _fitted(options: argparse.Namespace, source: str) -> Fit:
     if Path(source).suffix == ".nc":
         sources = [options.population] if isinstance(options.population, str) else options.population
         if all(Path(s).suffix == ".nc" for s in sources):
-            refuse_ignored(options, _idle_for_a_saved_fit(options), f"{source} {_SAVED}")
+            # The simulations of a plan take the seed all the same.
+            obeyed = ("seed",) if options.command == "plan-size" else ()
+            idle = (name for name in (*TABLE_OPTIONS, *FIT_OPTIONS) if name not in obeyed)
+            refuse_ignored(options, idle, f"{source} {_SAVED}")
         return Fit.load(source)
     # What is not given is left to popstats.fit, whose defaults the options' help repeats.
-    settings: dict[str, Any] = {
-        name: value for name in FIT_OPTIONS if (value := getattr(options, name)) is not None
-    }
+    given = {name: getattr(options, name) for name in FIT_OPTIONS}
+    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     axis, seed = settings.pop("axis", None), settings.pop("seed", 0)
     progress = False if options.json else None
     return fit(_population(options, source), axis, progress=progress, random_seed=seed, **settings)
-
-
-def _idle_for_a_saved_fit(options: argparse.Namespace) -> list[str]:
-    """Return the options that a saved fit leaves nothing to do; a plan's simulations take the seed all the same."""
-    obeyed = ("seed",) if options.command == "plan-size" else ()
-    return [name for name in (*TABLE_OPTIONS, *FIT_OPTIONS) if name not in obeyed]
 
 
 def _status(fit: Fit) -> int:
@@ -428,24 +374,18 @@ def _status(fit: Fit) -> int:
 
 #: What runs each command, in the order of the help.
 _COMMANDS: Mapping[str, Command] = {
-    "list": _list,
-    "check": _check,
-    "fit": _fit,
-    "judge": _judge,
-    "recommend": _recommend,
-    "report": _report,
-    "refine": _refine,
-    "compare": _compare,
-    "plan-size": _plan_size,
-    "simulate": _simulate,
-    "calibrate": _calibrate,
-}
+    run.__name__[1:].replace("_", "-"): run
+    for run in (
+        _list, _check, _fit, _judge, _recommend, _report, _refine, _compare, _plan_size, _simulate, _calibrate,
+    )
+}  # fmt: skip
 
 
-def _say(options: argparse.Namespace, value: Any, text: str, saved: Path | None = None) -> None:
-    """Print a command's answer, and where it was saved; JSON with --json."""
+def _say(options: argparse.Namespace, value: Any, text: str, *fits: Fit, saved: Path | None = None) -> int:
+    """Print a command's answer (JSON with --json) and where it was saved; return the exit status, that of its fits."""
     lines = text if saved is None else f"{text}\nSaved: {saved}"
     print(json.dumps(_plain(value), ensure_ascii=False) if options.json else lines)
+    return max(map(_status, fits), default=DONE)
 
 
 def _plain(value: Any) -> Any:

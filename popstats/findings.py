@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 # One line of kinds per place where they are made; `words` has a template for each, and a test compares the two.
 type Kind = Literal[
@@ -20,8 +20,8 @@ type Kind = Literal[
     # Why a claim cannot be assessed, or is withheld.
     "needs optimum", "no optimum", "optimum undecided", "band not reachable", "original not observed", "few outside band",
     "few for halves", "few regimes with optimum", "few for validation", "few for spaces", "one STD", "no common costs",
-    "no widths", "widths incomplete", "law still learns", "no STD", "one technique", "few techniques here", "technique rejected",
-    "no optimum of technique",
+    "no widths", "widths incomplete", "law still learns", "no STD", "one technique", "few techniques here",
+    "technique rejected", "no optimum of technique",
     "moves with cost", "outliers", "clusters", "groups", "kinds", "lucky",
     # What else the reason of a verdict says.
     "decision", "mixture", "other axis", "outside band", "halves noise", "EDF distance", "unnamed techniques", "observed",
@@ -40,7 +40,7 @@ type Kind = Literal[
     # What the limit follows over regimes.
     "limit", "limit extrapolated",
     # What several populations say together.
-    "pooled quantity", "pooled verdicts",
+    "pooled quantity", "pooled verdicts", "doubled mCB", "doubled limit",
     # What stands against relying on a best mCB.
     "predicts nothing", "winners elsewhere", "envelope elsewhere", "mix moves", "rests on few", "outliers bend", "pooled",
     "misfit",
@@ -82,12 +82,7 @@ class Finding:
 
 
 def merge(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Return one finding per kind and words, in order of appearance; numbers that differ become ranges.
-
-    >>> a, b = (Finding("few recipes", (r,), {"recipes": n, "needed": 10}) for r, n in (("0.50", 4), ("0.60", 7)))
-    >>> merge([a, b])
-    (Finding(kind='few recipes', regimes=('0.50', '0.60'), values={'recipes': Span(low=4, high=7), 'needed': 10}),)
-    """
+    """Return one finding per kind and words, in order of appearance; numbers that differ become ranges."""
     alike: dict[object, list[Finding]] = {}
     for finding in findings:
         alike.setdefault(likeness(finding), []).append(finding)
@@ -109,20 +104,19 @@ def _merged(findings: Sequence[Finding]) -> Finding:
     return replace(findings[0], regimes=regimes, values=values)
 
 
-def _joined(values: Sequence[Value]) -> Value:
+def _joined(values: Sequence[Any]) -> Value:
     first = values[0]
-    if isinstance(first, Finding):
-        return _merged([v for v in values if isinstance(v, Finding)])
-    if isinstance(first, Estimate):
-        found = [v for v in values if isinstance(v, Estimate)]
-        middle = _span([v.value for v in found])
-        return Estimate(middle, min(v.lower for v in found), max(v.upper for v in found))
     if isinstance(first, str):
         return first
+    if isinstance(first, Finding):
+        return _merged(values)
+    if isinstance(first, Estimate):
+        middle = _span([v.value for v in values])
+        return Estimate(middle, min(v.lower for v in values), max(v.upper for v in values))
     if isinstance(first, tuple) and not isinstance(first, Span):
         # Of like findings these tuples have one length: strings are the same, findings are merged one by one.
         return tuple(_joined(column) for column in zip(*values, strict=True))  # type: ignore[return-value]
-    return _span([v for v in values if isinstance(v, (int, float, Span))])
+    return _span(values)
 
 
 def _span(values: Sequence[float | Span]) -> float | Span:

@@ -52,7 +52,7 @@ def _number(text: str, metavar: str = "POINTS", default: float | None = None) ->
 
 
 def _choice(text: str, *choices: str, default: str | None = None) -> Mapping[str, Any]:
-    return {"help": text, "choices": choices, "default": default}
+    return _option(text, choices=choices, default=default)
 
 
 def _repeated(text: str, metavar: str) -> Mapping[str, Any]:
@@ -118,9 +118,7 @@ _FIT: Options = {
     "--seed": _option("same seed, same draws (default: 0)", type=_seed),
 }
 #: Options that say how a table is read, and how it is fitted; a saved fit has its own answers to all of them.
-TABLE_OPTIONS, FIT_OPTIONS = (
-    tuple(flag[2:].replace("-", "_") for flag in options) for options in (_TABLE, _FIT)
-)
+TABLE_OPTIONS, FIT_OPTIONS = (tuple(f[2:].replace("-", "_") for f in held) for held in (_TABLE, _FIT))
 
 
 @dataclass(frozen=True)
@@ -171,9 +169,7 @@ _USAGES: Mapping[str, _Usage] = {
         "  M1   mCB explains something that the layers' widths do not; read it beside C3a",
         {
             **_A_FIT,
-            "--threshold": _repeated(
-                "another threshold, e.g. rise=0.2; a wrong name lists them", "NAME=VALUE"
-            ),
+            "--threshold": _repeated("a threshold, e.g. rise=0.2; a wrong name lists them", "NAME=VALUE"),
         },
         _FITS,
     ),
@@ -316,16 +312,12 @@ def _add(parser: argparse.ArgumentParser | argparse._ArgumentGroup, options: Opt
 
 def refuse_ignored(options: argparse.Namespace, names: Iterable[str], why: str) -> None:
     """Raise PopstatsError where options are given that would change nothing."""
-    given = [name for name in names if _is_given(getattr(options, name))]
+    # 0 is a value.
+    given = [n for n in names if (v := getattr(options, n)) not in (None, "", []) and v is not False]
     if given:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         reason, _, remedy = why.partition(". ")
         raise PopstatsError(f"{reason}; {named} would change nothing. {remedy}")
-
-
-def _is_given(value: object) -> bool:
-    """Return whether a user gave this option; 0 is a value."""
-    return not (value is None or value is False or value in ("", []))
 
 
 def check_output(path: Path | None, *endings: str) -> None:

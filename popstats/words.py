@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
@@ -116,6 +117,16 @@ def typeset(text: str) -> str:
     quoted = re.sub(r"(?<==)'(\w+)'", r"“\1”", signed)
     whole = re.sub(r"\(([−\d.,]+) to ([−\d.,]+)\)", "(\\1\u00a0to\u00a0\\2)", quoted)
     return re.sub(r"(?<=\d) %", "\u00a0%", whole)
+
+
+def html_of(told: str, *tables: Any) -> str:
+    """Return words and frames as a notebook shows them: three significant digits, and whole numbers from a thousand on."""
+
+    def form(value: float) -> str:
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+    shown = (table.to_html(index=False, float_format=form, border=0) for table in tables)
+    return f"<p>{html.escape(typeset(told))}</p>{''.join(shown)}"
 
 
 def regime_name(label: str) -> str:
@@ -322,7 +333,7 @@ QUANTITIES: Mapping[str, tuple[str, str, str]] = {
         ("C1", "C2", "C3a"),
         (
             "rise at the shallower end",
-            "percentage points",
+            "points",
             "the curve varies by at most {rise:g} points over the observed range",
         ),
     ),
@@ -331,17 +342,17 @@ QUANTITIES: Mapping[str, tuple[str, str, str]] = {
         "times their share",
         "the nearest networks hold at most {lift:g} times their share of the winners",
     ),
-    "C3c": ("cost of mCB = 1", "percentage points", "mCB = 1 costs under {regret:g} points"),
+    "C3c": ("cost of mCB = 1", "points", "mCB = 1 costs under {regret:g} points"),
     "C3d": ("change of the best mCB", "factor", "the best mCB changes by no more than a factor of {trend:g}"),
-    "C4": ("fall of the error", "percentage points", "none: any lower error counts"),
+    "C4": ("fall of the error", "points", "none: any lower error counts"),
     "S1": (
         "advantage of low STD",
-        "percentage points",
+        "points",
         "the mean drops differ by at most {std_points:g} points",
     ),
     "R1": (
         "cost of exchanging best mCBs",
-        "percentage points",
+        "points",
         "the best mCB of one technique costs under {regret:g} points for another",
     ),
     "M1": ("added by mCB", "R² beyond MACs", "adding mCB raises R² by at most {gain:g}"),
@@ -452,8 +463,8 @@ name widths: name the columns that hold the widths: Population.from_frame(..., w
 narrower regimes: fit narrower regimes, for example regimes={{{target:g}: {half_width:3}}}
 down-weight outliers: inspect the outlying recipes, and fit again with {noise=student}, which down-weights them
 add unrelated: add recipes that are drawn independently of each other, over the whole range of mCB
-one kind: fit one kind of network at a time: population.where({column}=...). If the column is part of the recipe, leave it out
-    of the table
+one kind: fit one kind of network at a time: population.where({column}=...). If the column is part of the recipe, leave
+    it out of the table
 fill the gaps: add recipes whose mCB lies between the clusters
 # Clauses inside verdicts.
 flat: the expected drop varies by only {height:2} points
@@ -535,11 +546,14 @@ pooled quantity: pooled over {populations:population}, the {quantity} is {pooled
     {new:2}
 pooled verdicts: C3a is supported in {supported} of {assessable} regimes that can be assessed; by chance alone at most
     {by_chance:1} would be
+doubled mCB: {at}, doubling the original's {size} multiplies the best mCB by {best:2} and the ends of its near-optimal
+    range by {low:2} and {high:2}
+doubled limit: {at}, doubling the original's {size} changes the limit by {limit:2} points
 # What stands against relying on a best mCB.
-predicts nothing: it predicts none of the drop that MACs leave open (cross-validated R² {r2:2})
+predicts nothing: it predicts nothing beyond MACs (cross-validated R² {r2:2})
 winners elsewhere: the winners do not lie near the best mCB
-envelope elsewhere: the best recipes lie at mCB {envelope:2} (lower envelope), away from the average optimum
-mix moves: the best mCB moves over more than half of the observed range ({range:2}) with the mix of recipes
+envelope elsewhere: the best recipes lie elsewhere (lower envelope: mCB {envelope:2})
+mix moves: the best mCB depends on the mix of recipes ({range:2})
 rests on few: {at} the best mCB rests on only {recipes} recipes, so the prior shapes much of the curve
 outliers bend: {at} a few recipes drop far more than the others and bend the curve; fit with {noise=student} before
     relying on it

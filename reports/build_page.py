@@ -1,25 +1,22 @@
-"""Write reports/README.md: every conjecture against every available population, shipped or other people's.
+"""Write reports/README.md: what all populations say together, and every conjecture against each, shipped or not.
 
-Run: `python reports/build_page.py`, after `make reports`, whose verdicts it reads. What has no report is fitted here:
-tables that may not be shipped, where they lie beside the repository.
+Run: `python reports/build_page.py`, after `make reports`. Tables that may not be shipped are read where they lie beside the
+repository.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 import popstats
 from popstats.judgement.verdicts import CLAIMS
-from popstats.population.recipes import prepared_recipes
-from popstats.words import AXIS_WORDS, count, join_words, plural, regime_names
+from popstats.words import AXIS_WORDS, count, p_value, regime_names, with_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -35,15 +32,28 @@ NNI_ORIGINALS = {
 }
 
 
+#: Where `head.md` has what the populations say together.
+POOLED = "<!-- pooled -->"
+#: Unrelated networks: no population, and not pooled with the others.
+TIMM = "timm (unrelated ImageNet models)"
+#: Populations that others made, fitted with normal noise, as `make reports` does.
+PUBLISHED = ("nats-", "hw-gpt-")
+
+
 @dataclass(frozen=True)
 class Judged:
-    """One population on one axis: its verdicts, as rows of conjecture, regime, outcome and sentence."""
+    """One population on one axis, fitted and judged."""
 
     title: str
-    population: popstats.Population
-    axis: Any
     how: str
-    verdicts: pd.DataFrame
+    fit: popstats.Fit
+    verdicts: popstats.Verdicts
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The verdicts as rows of conjecture, regime, outcome and sentence."""
+        rows = [(v.conjecture, v.regime, v.outcome, v.sentence) for v in self.verdicts]
+        return pd.DataFrame(rows, columns=["conjecture", "regime", "outcome", "sentence"])
 
 
 def channel_bench() -> popstats.Population:
@@ -84,79 +94,90 @@ def timm() -> popstats.Population:
     return popstats.Population.from_frame(
         table[table["params"] <= largest["params"]],
         original=popstats.Original(int(largest["macs"]), int(largest["params"]), float(largest["accuracy"])),
-        name="timm (unrelated ImageNet models)",
+        name=TIMM,
     )
 
 
 def judged() -> Iterator[Judged]:
-    """Yield every available population, shipped ones by their reports."""
+    """Yield every available population, shipped ones on each axis that they have a report for."""
     for name in popstats.populations():
-        population = popstats.load_population(name)
-        reports = sorted((ROOT / "reports" / name).glob("report*.html.json"))
-        for path in reports:
-            content = json.loads(path.read_text())
-            axis = next(key for key, words in AXIS_WORDS.items() if words == content["axis_words"])
-            title = (
-                name
-                if axis == population.regime_axis
-                else f"{name}, {content['axis_words'].removesuffix('s')} regimes"
-            )
-            yield Judged(
-                title,
-                population,
-                axis,
-                f"[report]({path.relative_to(ROOT / 'reports').with_suffix('')})",
-                _rows(content),
-            )
-        if not reports:
-            yield _fitted(population)
+        population, folder = popstats.load_population(name), ROOT / "reports" / name
+        noise = "normal" if name.startswith(PUBLISHED) else "student"
+        if (folder / "report-params.html").exists():
+            title = f"{name}, parameter regimes"
+            yield _judged(title, population, f"[report]({name}/report-params.html)", "params", noise)
+        yield _judged(name, population, f"[report]({name}/report.html)", population.regime_axis, noise)
     if SHARED.is_dir():
-        yield from map(_fitted, (channel_bench(), *map(pruned_by_nni, NNI_ORIGINALS), timm()))
+        for population in (channel_bench(), *map(pruned_by_nni, NNI_ORIGINALS), timm()):
+            yield _judged(population.name, population, "no report, as the table is not shipped")
 
 
-def _fitted(population: popstats.Population) -> Judged:
-    fit = popstats.fit(population)
-    how = f"method {fit.settings.method}, noise {fit.settings.noise}"
-    rows = [(v.conjecture, v.regime, v.outcome, v.sentence) for v in popstats.judge(fit)]
-    verdicts = pd.DataFrame(rows, columns=["conjecture", "regime", "outcome", "sentence"])
-    return Judged(population.name, population, fit.regime_axis, how, verdicts)
+def _judged(
+    title: str, population: popstats.Population, how: str, axis: Any = None, noise: str = "normal"
+) -> Judged:
+    fit = popstats.fit(population, axis, noise=noise)
+    return Judged(title, f"noise {noise}; {how}", fit, popstats.judge(fit))
 
 
-def _rows(content: dict[str, Any]) -> pd.DataFrame:
-    claims = content["claims"]
-    return pd.DataFrame(
-        [{"conjecture": claim["conjecture"], **row} for claim in claims for row in claim["rows"]]
-    )
+def together(everything: list[Judged]) -> list[str]:
+    """Return what the populations say together: best mCB and its cost pooled, and verdicts beside chance."""
+    pooled = [one for one in everything if one.title != TIMM]
+    summary = popstats.summarize({one.title: one.fit for one in pooled}, [one.verdicts for one in pooled])
+    lines = [
+        "| | pooled | a regime of a new population | sd between populations | sd within |",
+        "|---" * 5 + "|",
+    ]
+    for quantity, rows in summary.frame.groupby("quantity", sort=False):
+        held = rows.set_index("population")
+        cells = [
+            with_interval(*held.loc[name, ["estimate", "lower", "upper"]])
+            for name in ("pooled", "new population")
+        ]
+        spreads = [f"{held.loc['pooled', name]:.2f}" for name in ("between", "within")]
+        lines.append(f"| {quantity} | {' | '.join([*cells, *spreads])} |")
+    lines += [
+        "",
+        "| | assessable | supported | by chance at most | p | refuted | undecided |",
+        "|---" * 7 + "|",
+    ]
+    lines += [
+        f"| {r.conjecture} | {r.assessable} | {r.supported} | {r.by_chance:.1f} | {p_value(r.p_chance)} | {r.refuted} | "
+        f"{r.undecided} |"
+        for r in summary.verdicts.itertuples()
+        if r.assessable
+    ]
+    return [summary.sentence, "", *lines]
 
 
 def overview(everything: list[Judged]) -> list[str]:
     """Return the table of all populations: in how many regimes each conjecture has which outcome."""
     lines = ["| population | trainings | " + " | ".join(CLAIMS) + " |", "|---" * (2 + len(CLAIMS)) + "|"]
     for one in everything:
-        found = one.verdicts.groupby("conjecture")["outcome"].agg(Counter)
+        found = one.frame.groupby("conjecture")["outcome"].agg(Counter)
         cells = [
             " ".join(f"{found[key][o]} {m}" for o, m in MARKS.items() if found[key][o])
             if key in found
             else ""
             for key in CLAIMS
         ]
-        lines.append(f"| {one.title} | {count(len(one.population))} | {' | '.join(cells)} |")
+        lines.append(f"| {one.title} | {count(len(one.fit.population))} | {' | '.join(cells)} |")
     return lines
 
 
 def section(one: Judged) -> list[str]:
     """Return one population's verdicts, what plain medians say, and the sentences of what was decided."""
+    population, axis, verdicts = one.fit.population, one.fit.regime_axis, one.frame
     lines = [
         f"## {one.title}",
         "",
-        f"{count(len(one.population))} trainings; {AXIS_WORDS[one.axis]} axis; {one.how}.",
+        f"{count(len(population))} trainings; {AXIS_WORDS[axis]} axis; {one.how}.",
         "",
     ]
-    lines += [plain_medians(one.population, one.axis), "", "| | claim | verdicts |", "|---|---|---|"]
+    lines += ["| | claim | verdicts |", "|---|---|---|"]
     for key, claim in CLAIMS.items():
-        rows = one.verdicts[one.verdicts["conjecture"] == key]
+        rows = verdicts[verdicts["conjecture"] == key]
         lines.append(f"| {key} | {claim} | {_outcomes(rows)} |")
-    decided = one.verdicts[one.verdicts["outcome"].isin(["supported", "refuted"])]
+    decided = verdicts[verdicts["outcome"].isin(["supported", "refuted"])]
     told = decided[decided["conjecture"].isin(["C3a", "C3c"])]["sentence"]
     return [*lines, "", *(f"* {sentence}" for sentence in told), ""]
 
@@ -171,39 +192,11 @@ def _outcomes(rows: pd.DataFrame) -> str:
     return "; ".join(f"{outcome} at {regime_names(at)}" for outcome, at in by_outcome.items() if at)
 
 
-def plain_medians(population: popstats.Population, axis: Any) -> str:
-    """Return where medians of the drop in equal bins of mCB are lowest, in a sentence: no model."""
-    recipes = prepared_recipes(population, axis)
-    table, places, spreads = recipes.at_average_technique, [], []
-    for mine in recipes.members:
-        rows = table.iloc[mine]
-        if len(rows) < FEWEST or rows["log_mcb"].nunique() < BINS:
-            continue
-        cell = pd.qcut(rows["log_mcb"].rank(method="first"), BINS, labels=False)
-        medians = rows.groupby(cell)["drop"].median()
-        places.append(int(medians.idxmin()))
-        spreads.append(float(np.ptp(medians)))
-    if not places:
-        return f"*Plain medians*: no regime holds {FEWEST} recipes."
-    ends = Counter("low" if place == 0 else "high" if place == BINS - 1 else "middle" for place in places)
-    where = {
-        "middle": "in the middle bin",
-        "low": "in the bin of the lowest mCB",
-        "high": "in the bin of the highest mCB",
-    }
-    told = join_words([f"{where[key]} in {ends[key]}" for key in where if ends[key]])
-    span = " to ".join(dict.fromkeys(f"{spread:.2f}" for spread in (min(spreads), max(spreads))))
-    return (
-        f"*Plain medians* of the drop in {BINS} equal bins of mCB, in {plural(len(places), 'regime')} with at least "
-        f"{FEWEST} recipes: lowest {told}. Bins differ by {span} points."
-    )
-
-
 def main() -> None:
     """Write the page."""
     everything = list(judged())
     key = ", ".join(f"{mark}: {outcome}" for outcome, mark in MARKS.items())
-    head = (ROOT / "reports" / "head.md").read_text()
+    head = (ROOT / "reports" / "head.md").read_text().replace(POOLED, "\n".join(together(everything)))
     lines = [*overview(everything), "", f"Numbers of regimes; {key}.", ""]
     lines += [line for one in everything for line in section(one)]
     (ROOT / "reports" / "README.md").write_text(head + "\n" + "\n".join(lines))

@@ -8,7 +8,7 @@ import pytest
 from nbclient import NotebookClient
 
 # The kernel is other people's code in another process; its warnings are not ours to fix.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 NOTEBOOK = Path(__file__).parents[1] / "reports" / "notebooks" / "first_look.ipynb"
 #: What the test asks of the finished notebook, beyond what its cells show.

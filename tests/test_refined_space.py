@@ -25,7 +25,7 @@ Truth = Callable[[CostModel, Recipes], np.ndarray]
 
 @pytest.fixture(scope="module")
 def costs() -> CostModel:
-    network = build_network("cifar_resnet8", classes=10, input_shape=SHAPE, width=32)
+    network = build_network("cifar_resnet8", classes=10, input_shape=SHAPE, width=2)
     return cost_forms(network, SHAPE, find_groups(network, SHAPE))
 
 

@@ -27,6 +27,8 @@ CIFAR_FIRST_WIDTH = 16
 
 # Of the small vision transformer: channels, and those of a head; pixels along a patch; blocks.
 VIT_WIDTH, VIT_HEAD, VIT_PATCH, VIT_DEPTH = 48, 8, 2, 4
+# A larger factor is a number of channels by mistake.
+LARGEST_FACTOR = 4
 
 # Two images: batch norm can be trained on them, and class scores show whether they have one row for each.
 TRACED_IMAGES = 2
@@ -43,6 +45,7 @@ NETWORK_ERRORS = (
 
 _CIFAR_PREFIX = "cifar_resnet"
 _VIT = "digits_vit"
+_WITH_WIDTHS = "mobilenet_"  # torchvision's, by its own option
 _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 
 
@@ -216,10 +219,10 @@ def build_network(
     *,
     classes: int,
     input_shape: tuple[int, int, int],
-    width: int | None = None,
+    width: float | None = None,
     stem: str = "standard",
 ) -> nn.Module:
-    """Return a freshly initialised network."""
+    """Return a freshly initialised network; `width` is a factor of its usual channels, 1 where it is None."""
     if stem != "standard" and (":" in name or name.startswith((_CIFAR_PREFIX, _VIT))):
         raise PlanError(
             f"network {name!r} brings its own stem; stem = {stem!r} is for torchvision's ResNets."
@@ -229,12 +232,8 @@ def build_network(
     if name.startswith(_CIFAR_PREFIX):
         return _cifar(name, classes, input_shape, width)
     if name == _VIT:
-        return _vit(classes, input_shape, width or VIT_WIDTH)
-    if width is not None:
-        raise PlanError(
-            f"network {name!r} has no `width` option (got {width}); only {_CIFAR_PREFIX}* and {_VIT} have one."
-        )
-    network = _from_torchvision(name, classes, input_shape)
+        return _vit(classes, input_shape, _channels(name, VIT_WIDTH, width, VIT_HEAD))
+    network = _from_torchvision(name, classes, input_shape, width)
     return network if stem == "standard" else _with_cifar_stem(network, name)
 
 
@@ -247,19 +246,26 @@ def parse_input_shape(text: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def _cifar(name: str, classes: int, input_shape: tuple[int, int, int], width: int | None) -> nn.Module:
+def _channels(name: str, usual: int, width: float | None, multiple: int = 1) -> int:
+    """Return a factor of the usual channels, if the network can have as many."""
+    channels = usual * (1.0 if width is None else width)
+    if not 0 < channels <= LARGEST_FACTOR * usual or channels % multiple:
+        raise PlanError(
+            f"network {name!r}: expected `width` to be a factor of its {usual} channels, at most {LARGEST_FACTOR}, that "
+            f"leaves {f'a multiple of {multiple}' if multiple > 1 else 'a whole number'} of them; got {width:g}."
+        )
+    return int(channels)
+
+
+def _cifar(name: str, classes: int, input_shape: tuple[int, int, int], width: float | None) -> nn.Module:
     depth = name.removeprefix(_CIFAR_PREFIX)
     if depth not in {str(known) for known in CIFAR_DEPTHS}:
         legal = ", ".join(f"{_CIFAR_PREFIX}{known}" for known in CIFAR_DEPTHS)
         raise PlanError(f"network {name!r} is unknown; the CIFAR networks are {legal}.")
-    if width is not None and width < 1:
-        raise PlanError(f"network {name!r}: `width` must be at least 1, got {width}.")
-    return CifarResNet(int(depth), classes, input_shape[0], width or CIFAR_FIRST_WIDTH)
+    return CifarResNet(int(depth), classes, input_shape[0], _channels(name, CIFAR_FIRST_WIDTH, width))
 
 
 def _vit(classes: int, input_shape: tuple[int, int, int], width: int) -> nn.Module:
-    if width % VIT_HEAD or width < VIT_HEAD:
-        raise PlanError(f"network {_VIT!r}: `width` must be a multiple of {VIT_HEAD}, got {width}.")
     if any(pixels % VIT_PATCH for pixels in input_shape[1:]):
         raise PlanError(
             f"network {_VIT!r} takes images whose height and width are multiples of {VIT_PATCH}, got {input_shape}."
@@ -267,7 +273,9 @@ def _vit(classes: int, input_shape: tuple[int, int, int], width: int) -> nn.Modu
     return DigitsViT(classes, input_shape, width)
 
 
-def _from_torchvision(name: str, classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
+def _from_torchvision(
+    name: str, classes: int, input_shape: tuple[int, int, int], width: float | None
+) -> nn.Module:
     models = importlib.import_module("torchvision.models")
     known = cast(list[str], models.list_models(module=models))
     if name not in known:
@@ -278,6 +286,12 @@ def _from_torchvision(name: str, classes: int, input_shape: tuple[int, int, int]
     if input_shape[0] != 3:
         raise PlanError(f"network {name!r} takes images of 3 channels, got {input_shape[0]}.")
     options: dict[str, Any] = {"weights": None, "num_classes": classes}
+    if width is not None and not name.startswith(_WITH_WIDTHS):
+        raise PlanError(
+            f"network {name!r} has no `width` option (got {width:g}); {_CIFAR_PREFIX}*, {_VIT}, mobilenet_* and "
+            "module:factory may have one."
+        )
+    options |= {} if width is None else {"width_mult": width}
     if name in _WITH_AUXILIARY_HEADS:
         options |= {"aux_logits": False, "init_weights": True}
     return cast(nn.Module, models.get_model(name, **options))
@@ -297,13 +311,13 @@ def _with_cifar_stem(network: nn.Module, name: str) -> nn.Module:
     return network
 
 
-def _factory_options(classes: int, shape: tuple[int, int, int], width: int | None) -> dict[str, Any]:
+def _factory_options(classes: int, shape: tuple[int, int, int], width: float | None) -> dict[str, Any]:
     """Return what a factory's parameters can be filled with, by their usual names."""
     return {
         **dict.fromkeys(("classes", "num_classes", "n_classes", "num_labels"), classes),
         **dict.fromkeys(("in_channels", "in_chans", "input_channels"), shape[0]),
         **dict.fromkeys(("image_size", "img_size"), shape[1]),
-        **({} if width is None else {"width": width}),
+        **({} if width is None else {"width": int(width) if width == int(width) else width}),
         "input_shape": shape,
     }
 

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from popstats.errors import PlanError
+
 _ROLES = ("q_proj", "k_proj", "v_proj")
 # Names of attributes: heads, what belongs to a head's size, and widths of what modules hold.
 _HEADS, _SIZE = re.compile("head"), re.compile("dim|size|width|channels")
@@ -134,7 +136,13 @@ def attention_modules(network: nn.Module) -> dict[str, nn.Module]:
 def at(network: nn.Module, name: str) -> nn.Module | Tensor:
     """Return the module, parameter or buffer of this name."""
     parent, _, attribute = name.rpartition(".")
-    return cast("nn.Module | Tensor", getattr(network.get_submodule(parent), attribute) if name else network)
+    try:
+        found = getattr(network.get_submodule(parent), attribute) if name else network
+    except AttributeError as error:
+        raise PlanError(
+            f"network {type(network).__name__} has no layer {name!r}: expected groups or a recipe of this network."
+        ) from error
+    return cast("nn.Module | Tensor", found)
 
 
 def head_sizes(module: nn.Module) -> dict[str, int]:

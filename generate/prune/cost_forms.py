@@ -15,18 +15,22 @@ from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from generate.inputs.networks import TRACED_IMAGES, class_scores
-from generate.prune.dependency_graph import IntArray, copy_network, with_values
-from generate.prune.groups import Group
-from generate.prune.operations import Convolution, is_depthwise, sides
-from generate.prune.verify import counted_macs, verify_cuts
+from generate.inputs.networks import without_fast_attention
+from generate.prune.cut import check_width
+from generate.prune.dependency_graph import Group, IntArray, copy_network, with_values
+from generate.prune.groups import check_arguments
+from generate.prune.operations import Convolution, SkippedProducts, is_depthwise, sides
+from generate.prune.verify import counted_macs, one_input, verify_cuts
 from popstats.arrays import FloatArray
 from popstats.errors import PlanError
 
+# Of one recipe or of many, one column per group; or by group name.
+Widths = ArrayLike | Mapping[str, ArrayLike]
 LAYERS_SHOWN = 3
 # Recipes in one block: block and product stay in a core's second-level cache, and memory stays flat.
 ROWS_AT_ONCE = 1024
@@ -122,16 +126,15 @@ class CostModel:
         """Parameters of the original network (P0)."""
         return int(self.params(self.full_widths)[0])
 
-    def macs(self, widths: ArrayLike) -> IntArray:
-        """Return the MACs of each recipe."""
-        # widths (n, G) or (G,) -> (n,)
+    def macs(self, widths: Widths) -> IntArray:
+        """Return the MACs of each recipe, shape (n,), for widths of shape (n, G) or (G,), or by group name."""
         return cast(IntArray, self._evaluate(widths, (self.macs_form,))[0])
 
-    def params(self, widths: ArrayLike) -> IntArray:
-        """Return the number of parameters of each recipe, shape (n,), for widths of shape (n, G) or (G,)."""
+    def params(self, widths: Widths) -> IntArray:
+        """Return the number of parameters of each recipe, shape (n,), for widths as `macs` takes them."""
         return cast(IntArray, self._evaluate(widths, (self.params_form,))[0])
 
-    def both(self, widths: ArrayLike) -> tuple[IntArray, IntArray]:
+    def both(self, widths: Widths) -> tuple[IntArray, IntArray]:
         """Return MACs and parameters of each recipe in one pass, each of shape (n,)."""
         macs, params = self._evaluate(widths, (self.macs_form, self.params_form))
         return macs, params
@@ -156,16 +159,12 @@ class CostModel:
 
         What lies between two groups counts for both, so that the shares add up to more than 1.
         """
-        without = np.where(np.eye(len(self.groups), dtype=bool), 0, self.full_widths)
-        macs, params = self.both(without)
+        without = np.where(np.eye(len(self.groups), dtype=bool), 0, self.full_widths) / self.steps
+        macs, params = self.macs_form.at(without), self.params_form.at(without)
         return 1 - macs / self.original_macs, 1 - params / self.original_params
 
-    def _evaluate(self, widths: ArrayLike, forms: tuple[QuadraticForm, ...]) -> IntArray:
-        rows = np.atleast_2d(np.asarray(widths))
-        if rows.shape[1] != len(self.groups):
-            raise PlanError(
-                f"widths: expected {len(self.groups)} columns, one per group, got {rows.shape[1]}."
-            )
+    def _evaluate(self, widths: Widths, forms: tuple[QuadraticForm, ...]) -> IntArray:
+        rows = self._rows(widths)
         costs = np.empty((len(forms), len(rows)))
         for start in range(0, len(rows), ROWS_AT_ONCE):
             here = slice(start, start + ROWS_AT_ONCE)
@@ -174,8 +173,32 @@ class CostModel:
                 costs[place, here] = form.at(units)
         return costs.astype(np.int64)
 
+    def _rows(self, widths: Widths) -> NDArray[Any]:
+        """Return widths as numbers, one row per recipe and one column per group."""
+        names = [group.name for group in self.groups]
+        if isinstance(widths, Mapping):
+            if set(widths) != set(names):
+                raise PlanError(
+                    f"widths: expected one for each of {', '.join(names)}; got {', '.join(map(str, widths)) or 'none'}."
+                )
+            widths = np.array([widths[name] for name in names]).T
+        rows = np.atleast_2d(np.asarray(widths))
+        if rows.ndim != 2 or rows.shape[1] != len(names) or rows.dtype.kind not in "iuf":
+            raise PlanError(
+                f"widths: expected numbers in {len(names)} columns, one per group, got an array of shape {rows.shape} "
+                f"and type {rows.dtype}."
+            )
+        return rows
+
     def _units(self, widths: NDArray[Any]) -> FloatArray:
-        return widths / self.steps if self._has_steps else widths.astype(np.float64)
+        units = widths / self.steps if self._has_steps else widths.astype(np.float64)
+        wrong = (units < 1) | (units > self.full_widths // self.steps)
+        if self._has_steps or widths.dtype.kind == "f":
+            wrong |= units != np.floor(units)
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            check_width(self.groups[column], widths[row, column])
+        return units
 
     @cached_property
     def _has_steps(self) -> bool:
@@ -191,6 +214,7 @@ def derive_costs(network: nn.Module, input_shape: tuple[int, ...], groups: Seque
         If a cut does not compute what the original computes without the removed filters, or costs something else than
         predicted; if a layer's channels are no affine function of the widths, or a cost is too large to be exact.
     """
+    check_arguments(network, input_shape, groups)
     model = cost_forms(network, input_shape, groups)
     verify_cuts(network, input_shape, model.groups, model.both)
     return model
@@ -245,12 +269,12 @@ def _weighted_layers(network: nn.Module) -> Iterator[tuple[str, nn.Linear | Conv
             yield name, module
 
 
-def count_positions(shell: nn.Module, input_shape: tuple[int, ...]) -> tuple[dict[str, int], int]:
+def count_positions(shell: nn.Module, input_shape: tuple[int, ...]) -> tuple[Counter[str], int]:
     """Return how often each layer's kernel is applied to one input, and all MACs by torch's own counter."""
-    with _Positions(shell) as positions:
-        class_scores(shell.eval(), input_shape)
-    counts = {layer: count // TRACED_IMAGES for layer, count in positions.counts.items()}
-    return counts, counted_macs(shell, input_shape)
+    counted = counted_macs(shell, input_shape)
+    with SkippedProducts(), _Positions(shell) as positions, torch.inference_mode(), without_fast_attention():
+        shell.eval()(one_input(shell, input_shape))
+    return positions.counts, counted
 
 
 def _weight_form(name: str, module: nn.Module, groups: Sequence[Group]) -> IntArray:

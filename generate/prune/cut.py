@@ -11,8 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from generate.prune.attention import at, attention_modules, set_heads, set_width
-from generate.prune.dependency_graph import IntArray, Member, Side, copy_network
-from generate.prune.groups import Group
+from generate.prune.dependency_graph import Group, IntArray, Member, Side, copy_network
 from generate.prune.operations import Convolution, channel_count, is_depthwise
 from popstats.errors import PlanError
 
@@ -25,7 +24,7 @@ def choose_filters(
     """Return the sorted filters that a recipe keeps of each group: the highest scores, of equal ones the lower index."""
     kept = {}
     for group, width in zip(groups, np.asarray(widths).tolist(), strict=True):
-        _check_width(group, width)
+        check_width(group, width)
         values = scores[group.name].detach().to("cpu", torch.float64).numpy()
         kept[group.name] = _best(values, group, width)
     return kept
@@ -49,7 +48,8 @@ def cut(network: nn.Module, groups: Sequence[Group], kept: Mapping[str, IntArray
     return smaller
 
 
-def _check_width(group: Group, width: int) -> None:
+def check_width(group: Group, width: float) -> None:
+    """Refuse a width that no cut of the group can have."""
     if not 1 <= width <= group.width or width % group.step:
         raise PlanError(
             f"group {group.name!r}: expected a width of 1 to {group.width} that is a multiple of "
@@ -57,16 +57,24 @@ def _check_width(group: Group, width: int) -> None:
         )
 
 
-def _check_kept(group: Group, kept: Mapping[str, IntArray]) -> None:
+def _check_kept(group: Group, kept: Mapping[str, ArrayLike]) -> None:
     if group.name not in kept:
-        raise PlanError(f"kept: expected filters of group {group.name!r}, got those of {', '.join(kept)}.")
-    filters = np.unique(np.asarray(kept[group.name]))
-    if not len(filters) or filters[0] < 0 or filters[-1] >= group.width:
         raise PlanError(
-            f"kept: group {group.name!r} has filters 0 to {group.width - 1}, of which at least one stays; got "
-            f"{filters.tolist()}."
+            f"kept: expected filters of group {group.name!r}, got those of {', '.join(map(str, kept)) or 'none'}."
         )
-    if len(set(np.bincount(group.blocks[filters], minlength=group.step))) > 1:
+    filters = np.asarray(kept[group.name])
+    if (
+        filters.ndim != 1
+        or filters.dtype.kind not in "iu"
+        or not filters.size
+        or filters.min() < 0
+        or filters.max() >= group.width
+    ):
+        raise PlanError(
+            f"kept: group {group.name!r} has filters 0 to {group.width - 1}, of which at least one stays; expected "
+            f"their indices, got {filters.tolist()}."
+        )
+    if len(set(np.bincount(group.blocks[np.unique(filters)], minlength=group.step))) > 1:
         raise PlanError(
             f"kept: expected equally many filters of each of the {group.step} blocks of {group.name!r}."
         )
@@ -190,4 +198,8 @@ def set_channels(layer: nn.Module, before: int, now: int) -> None:
 
 
 def _stay(channels: int, gone: IntArray) -> Tensor:
+    if gone.max() >= channels:
+        raise PlanError(
+            f"groups: channel {gone.max()} of a layer of {channels} is to go; expected groups of this network."
+        )
     return torch.from_numpy(np.setdiff1d(np.arange(channels), gone))

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from generate.inputs.networks import TRACED_IMAGES, class_scores
+from generate.inputs.networks import NETWORK_ERRORS, TRACED_IMAGES, class_scores, first_line
 from generate.prune.attention import open_attention
 from generate.prune.labels import STAYS
-from generate.prune.operations import LabelledNetwork, Operations, produces_channels
+from generate.prune.operations import LabelledNetwork, Operations, SkippedProducts, produces_channels
 from popstats.arrays import IntArray as IntArray
 from popstats.errors import PlanError
 
@@ -46,36 +46,40 @@ class Member:
 
 
 @dataclass(frozen=True)
-class ChannelGroup:
-    """Filters that drive the same layers, each of them equally often."""
+class Group:
+    """Channels that can only be removed together: the unit of pruning."""
 
-    members: tuple[Member, ...]
-    layers: tuple[str, ...]  # the members that produce channels, in `named_modules()` order
-
-
-@dataclass(frozen=True)
-class _Heads:
-    """What can go of an attention module."""
-
-    labels: Tensor  # of its heads
-    macs: int  # of the products of each
+    name: str  # The group's first producing layer in `named_modules()` order.
+    width: int  # Filters before pruning.
+    layers: tuple[str, ...]  # All producing layers that it ties together, in `named_modules()` order.
+    step: int = 1  # Widths must be multiples of it (more than 1 at grouped convolutions).
+    least: int = 1  # Smallest width; where it is no multiple of the step, the next one.
+    # Every place where its channels live.
+    members: tuple[Member, ...] = field(default=(), repr=False, compare=False)
+    # (width,); Block of each filter, 0 .. step - 1; the same number of filters stays in every block.
+    blocks: IntArray = field(default_factory=lambda: np.zeros(0, np.int64), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Dependencies:
     """What a network's forward passes say about its channels."""
 
-    channel_groups: tuple[ChannelGroup, ...]
+    groups: tuple[Group, ...]  # without blocks
     kept: dict[str, str]  # by producing layer whose channels all stay: why
 
 
-def find_dependencies(network: nn.Module, input_shape: tuple[int, ...]) -> Dependencies:
-    """Return which channels of a copy (from `with_values`) go together, in training and in evaluation."""
+def find_dependencies(
+    network: nn.Module, input_shape: tuple[int, ...], tied: Collection[str] = ()
+) -> Dependencies:
+    """Return which channels of a copy (from `with_values`) go together, in training and in evaluation.
+
+    The heads of `tied` attention modules go with the channels that these modules read.
+    """
     labelled = LabelledNetwork(network)
     operations = Operations(labelled)
     macs: dict[str, int] = {}  # of evaluation, by attention module
     for training in (False, True):
-        with operations:
+        with SkippedProducts(), operations:
             output = class_scores(network.train(training), input_shape)
         macs = macs or {name: held.macs // TRACED_IMAGES for name, held in labelled.heads.items()}
         scores = labelled.of(output)
@@ -83,14 +87,18 @@ def find_dependencies(network: nn.Module, input_shape: tuple[int, ...]) -> Depen
             labelled.labels.pin(scores, "it holds the class scores")
     for layer in set(labelled.weights.values()) - operations.called:
         labelled.labels.pin(labelled.rows[layer], "it is never used")
+    for name in tied:
+        _tie_heads(labelled, name)
     heads = _heads(labelled, macs)
-    axes = _axes(labelled)
+    places = [*_places(labelled, _axes(labelled)), *heads]
     producers = {
         name: place
         for place, (name, module) in enumerate(network.named_modules())
         if produces_channels(module)
     }
-    return Dependencies(tuple(_channel_groups(labelled, producers, axes, heads)), _kept(labelled, producers))
+    rows, labels = labelled.rows, labelled.labels
+    kept = [name for name in producers if name in rows and not labels.find(rows[name]).any()]
+    return Dependencies(_groups(places, producers), {name: labels.reason(rows[name]) for name in kept})
 
 
 def copy_network(network: nn.Module) -> nn.Module:
@@ -99,7 +107,20 @@ def copy_network(network: nn.Module) -> nn.Module:
         held for module in network.modules() for held in vars(module).values() if isinstance(held, Tensor)
     ]
     memo = {id(held): held.detach().clone() for held in computed if not held.is_leaf}
-    return open_attention(copy.deepcopy(network, memo))
+    try:
+        return open_attention(copy.deepcopy(network, memo))
+    except NETWORK_ERRORS as error:
+        hooked = [
+            name or "the network itself"
+            for name, module in network.named_modules()
+            if module._forward_hooks or module._forward_pre_hooks
+        ]
+        advice = (
+            f"Remove the hooks of {', '.join(hooked)}, or let them store detached tensors." if hooked else ""
+        )
+        raise PlanError(
+            f"network {type(network).__name__} cannot be copied: {first_line(error).partition('. ')[0].rstrip('.')}.{advice}"
+        ) from error
 
 
 def with_values(network: nn.Module) -> nn.Module:
@@ -140,83 +161,79 @@ def _axes(labelled: LabelledNetwork) -> dict[str, int]:
     return axes
 
 
-def _heads(labelled: LabelledNetwork, macs: Mapping[str, int]) -> dict[str, _Heads]:
-    """Return each attention module's heads; pin those that its products do not agree about."""
-    found = {}
+def _tie_heads(labelled: LabelledNetwork, name: str) -> None:
+    """Let each head of an attention module go with its share of the channels that the module reads.
+
+    Layers inside that make as many channels for another purpose, such as to read fewer places, go with them too.
+    """
+    read, labels = labelled.read[name], labelled.labels
+    heads = labelled.heads[name].labels if name in labelled.heads else [torch.tensor([STAYS])]
+    axes = labels.axes(read)
+    channels = labels.along(read, axes[-1]) if axes else read.reshape(-1)[:1]
+    for rows in heads:
+        if len(axes) > 1 or len(channels) % len(rows):
+            labels.pin(channels, f"{name} takes the size of a head from its input")
+            labels.pin(rows, f"{name} takes the size of a head from its input")
+        else:
+            labels.tie(channels.reshape(len(rows), -1), rows[:, None])
+    for layer, rows in labelled.rows.items():
+        known = torch.isin(labels.find(rows), labels.find(channels)).any()
+        if layer.startswith(f"{name}.") and len(rows) == len(channels) and not known:
+            labels.tie(rows, channels)
+
+
+def _heads(labelled: LabelledNetwork, macs: Mapping[str, int]) -> list[Member]:
+    """Return each attention module's heads, by label; pin those that its products do not agree about."""
+    found = []
     for name, heads in labelled.heads.items():
         products = [list(dict.fromkeys(labelled.labels.find(rows).tolist())) for rows in heads.labels]
         if STAYS in products[0] or any(rows != products[0] for rows in products):
             for rows in heads.labels:
                 labelled.labels.pin(rows, f"the heads of {name} are not its own")
         else:
-            found[name] = _Heads(torch.tensor(products[0]), macs[name] // len(products[0]))
+            labels = np.array(products[0])
+            found.append(Member(name, "heads", labels, macs=macs[name] // len(labels)))
     return found
 
 
-def _channel_groups(
-    labelled: LabelledNetwork, producers: dict[str, int], axes: dict[str, int], heads: Mapping[str, _Heads]
-) -> Iterator[ChannelGroup]:
-    """Yield sets of filters that drive the same layers equally often, ordered by their first producing layer."""
-    places = _places(labelled, axes) + [(name, "heads", held.labels) for name, held in heads.items()]
+def _places(labelled: LabelledNetwork, axes: dict[str, int]) -> Iterator[Member]:
+    """Yield every place where channels live, with the label of each channel."""
+    find = labelled.labels.find
+    for name, rows in labelled.rows.items():
+        yield Member(name, "out", find(rows).numpy())
+        if name in labelled.columns:
+            yield Member(name, "in", find(labelled.columns[name]).numpy())
+    for name, axis in axes.items():
+        labels = labelled.loose[name]
+        along = labels.movedim(axis, 0).reshape(labels.shape[axis], -1)[:, 0]
+        yield Member(name, "out", find(along).numpy(), axis)
+
+
+def _groups(places: Sequence[Member], producers: dict[str, int]) -> tuple[Group, ...]:
+    """Return sets of filters that drive the same layers equally often, ordered by their first producing layer."""
     filters: dict[int, list[tuple[int, int]]] = defaultdict(list)  # by label: (place, channel)
-    for place, (_, _, labels) in enumerate(places):
-        for channel, label in enumerate(labels.tolist()):
+    for place, member in enumerate(places):
+        for channel, label in enumerate(member.channels.tolist()):
             if label != STAYS:
                 filters[label].append((place, channel))
     alike: dict[tuple[int, ...], list[list[int]]] = defaultdict(list)  # by places: each filter's channels
     for held in filters.values():
-        if any(places[place][0] in producers for place, _ in held if places[place][1] == "out"):
+        if any(places[place].layer in producers for place, _ in held if places[place].side == "out"):
             alike[tuple(place for place, _ in held)].append([channel for _, channel in held])
-    found = [
-        _channel_group([places[p] for p in key], np.array(rows), producers, axes, heads)
-        for key, rows in alike.items()
-    ]
-    yield from sorted(found, key=lambda channels: _place(channels, producers))
+    found = [_group([places[p] for p in key], np.array(rows), producers) for key, rows in alike.items()]
+    return tuple(group for _, group in sorted(found, key=lambda item: item[0]))
 
 
-def _places(labelled: LabelledNetwork, axes: dict[str, int]) -> list[tuple[str, Side, Tensor]]:
-    """Return every place where channels live: layer, side, and the label of each channel."""
-    places: list[tuple[str, Side, Tensor]] = []
-    for name, rows in labelled.rows.items():
-        places.append((name, "out", labelled.labels.find(rows)))
-        if name in labelled.columns:
-            places.append((name, "in", labelled.labels.find(labelled.columns[name])))
-    for name, axis in axes.items():
-        labels = labelled.loose[name]
-        along = labels.movedim(axis, 0).reshape(labels.shape[axis], -1)[:, 0]
-        places.append((name, "out", labelled.labels.find(along)))
-    return places
-
-
-def _channel_group(
-    places: list[tuple[str, Side, Tensor]],
-    channels: IntArray,
-    producers: dict[str, int],
-    axes: dict[str, int],
-    heads: Mapping[str, _Heads],
-) -> ChannelGroup:
-    keys = list(dict.fromkeys((name, side) for name, side, _ in places))
-    made = [name for name, side in keys if side == "out" and name in producers]
+def _group(
+    places: Sequence[Member], channels: IntArray, producers: dict[str, int]
+) -> tuple[tuple[int, int], Group]:
+    """Return filters as a group, and where it stands: its first producing layer, its first channel there."""
+    columns: dict[tuple[str, Side], list[int]] = defaultdict(list)
+    for column, member in enumerate(places):
+        columns[member.layer, member.side].append(column)
+    made = (name for name, side in columns if side == "out" and name in producers)
     layers = tuple(sorted(made, key=producers.__getitem__))
-    first = next(p for p, (name, side, _) in enumerate(places) if (name, side) == (layers[0], "out"))
-    channels = channels[np.argsort(channels[:, first], kind="stable")]
-    members = []
-    for name, side in keys:
-        columns = [p for p, place in enumerate(places) if place[:2] == (name, side)]
-        macs = heads[name].macs if side == "heads" else 0
-        members.append(Member(name, side, channels[:, columns], axes.get(name, 0), macs))
-    return ChannelGroup(tuple(members), layers)
-
-
-def _place(channels: ChannelGroup, producers: dict[str, int]) -> tuple[int, int]:
-    first = next(m for m in channels.members if (m.layer, m.side) == (channels.layers[0], "out"))
-    return producers[channels.layers[0]], int(first.channels.min())
-
-
-def _kept(labelled: LabelledNetwork, producers: dict[str, int]) -> dict[str, str]:
-    whole = {name: labelled.rows[name] for name in producers if name in labelled.rows}
-    return {
-        name: labelled.labels.reason(rows)
-        for name, rows in whole.items()
-        if not labelled.labels.find(rows).any()
-    }
+    own = channels[:, columns[layers[0], "out"]]
+    channels = channels[np.argsort(own[:, 0], kind="stable")]
+    members = tuple(replace(places[at[0]], channels=channels[:, at]) for at in columns.values())
+    return (producers[layers[0]], int(own.min())), Group(layers[0], len(channels), layers, members=members)

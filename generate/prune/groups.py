@@ -4,32 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 from torch import nn
 
-from generate.prune.attention import at
-from generate.prune.dependency_graph import ChannelGroup, IntArray, Member, find_dependencies, with_values
-from generate.prune.operations import Convolution, is_depthwise
+from generate.inputs.networks import NETWORK_ERRORS, class_scores
+from generate.prune.attention import HeadAttention, at, attention_modules
+from generate.prune.cut import cut
+from generate.prune.dependency_graph import Group, IntArray, Member, find_dependencies, with_values
+from generate.prune.operations import Convolution, SkippedProducts, is_depthwise
 from popstats.errors import PlanError
 
 REASONS_SHOWN = 4
-
-
-@dataclass(frozen=True)
-class Group:
-    """Channels that can only be removed together: the unit of pruning."""
-
-    name: str  # The group's first producing layer in `named_modules()` order.
-    width: int  # Filters before pruning.
-    layers: tuple[str, ...]  # All producing layers that it ties together, in `named_modules()` order.
-    step: int = 1  # Widths must be multiples of it (more than 1 at grouped convolutions).
-    least: int = 1  # Smallest width; where it is no multiple of the step, the next one.
-    # Every place where its channels live.
-    members: tuple[Member, ...] = field(default=(), repr=False, compare=False)
-    # (width,); Block of each filter, 0 .. step - 1; the same number of filters stays in every block.
-    blocks: IntArray = field(default_factory=lambda: np.zeros(0, np.int64), repr=False, compare=False)
 
 
 def find_groups(
@@ -39,11 +26,14 @@ def find_groups(
     shell = with_values(network)
     check_keep(keep, [name for name, _ in shell.named_modules()])
     found = find_dependencies(shell, input_shape)
-    free = [channels for channels in found.channel_groups if not _is_kept(channels, keep)]
+    tied = _tied_to_input(with_values(network), input_shape, tuple(_prunable(found.groups, shell)))
+    if tied:
+        found = find_dependencies(with_values(network), input_shape, tied)
+    free = [group for group in found.groups if not _is_kept(group, keep)]
     groups = tuple(_unique_names(list(_prunable(free, shell))))
     if not groups:
-        tied = {channels.layers[0]: "its filters can only go together" for channels in free}
-        shown = list((tied | found.kept).items())[:REASONS_SHOWN]
+        together = {group.name: "its filters can only go together" for group in free}
+        shown = list((together | found.kept).items())[:REASONS_SHOWN]
         reasons = "; ".join(f"{layer}: {reason}" for layer, reason in shown)
         raise PlanError(
             f"network {type(network).__name__}: no group of filters can be pruned ({reasons or 'all are kept'})."
@@ -51,17 +41,65 @@ def find_groups(
     return groups
 
 
+def _tied_to_input(network: nn.Module, input_shape: tuple[int, ...], groups: Sequence[Group]) -> list[str]:
+    """Return the attention modules that take a head's size from their input, so that heads cannot go without channels.
+
+    `C // num_heads` of `B, N, C = x.shape` leaves no trace in the values. What shows it is a cut of one filter that the
+    module reads or makes: it does not run. Modules of one class are alike.
+    """
+    by_class: dict[type, list[str]] = {}
+    for name, module in attention_modules(network).items():
+        if not isinstance(module, HeadAttention):
+            by_class.setdefault(type(module), []).append(name)
+    return [
+        name
+        for names in by_class.values()
+        if any(
+            not _runs_without_one(network, input_shape, group)
+            for group in groups
+            if any(member.side == "in" and is_inside(member.layer, names[:1]) for member in group.members)
+        )
+        for name in names
+    ]
+
+
+def _runs_without_one(network: nn.Module, input_shape: tuple[int, ...], group: Group) -> bool:
+    first = np.unique(group.blocks, return_index=True)[1]
+    try:
+        with SkippedProducts():
+            smaller = cut(network, (group,), {group.name: np.delete(np.arange(group.width), first)})
+            class_scores(smaller.eval(), input_shape)
+    except (*NETWORK_ERRORS, PlanError):
+        return False
+    return True
+
+
+def check_arguments(network: nn.Module, input_shape: Sequence[int], groups: Sequence[Group] = ()) -> None:
+    """Refuse what is no network, no shape of an input, or no group."""
+    if not isinstance(network, nn.Module):
+        raise PlanError(f"network: expected a torch.nn.Module, got a {type(network).__name__}.")
+    sizes = input_shape if isinstance(input_shape, tuple | list) else ()
+    if not sizes or any(type(size) is not int or size < 1 for size in sizes):
+        raise PlanError(
+            f"input_shape: expected the shape of one input, such as (3, 32, 32), got {input_shape!r}."
+        )
+    if isinstance(groups, str | Group) or any(not isinstance(group, Group) for group in groups):
+        raise PlanError(f"groups: expected what generate.find_groups returned, got {groups!r}.")
+
+
 def check_keep(keep: Sequence[str], names: Iterable[str]) -> None:
     """Refuse names of layers that the network does not have."""
+    if isinstance(keep, str):
+        raise PlanError(f"keep: expected a list of names, such as [{keep!r}], got {keep!r}.")
     legal = set(names) - {""}
     unknown = [name for name in keep if name not in legal]
     if unknown:
         shown = ", ".join(sorted(legal))
-        raise PlanError(f"keep: no layer is called {', '.join(unknown)}; the network has {shown}.")
+        raise PlanError(f"keep: no layer is called {', '.join(map(str, unknown))}; the network has {shown}.")
 
 
-def _is_kept(channels: ChannelGroup, keep: Sequence[str]) -> bool:
-    places = [member.layer for member in channels.members if member.side == "out"]
+def _is_kept(group: Group, keep: Sequence[str]) -> bool:
+    places = [member.layer for member in group.members if member.side == "out"]
     return any(is_inside(place, keep) for place in places)
 
 
@@ -70,25 +108,21 @@ def is_inside(layer: str, keep: Sequence[str]) -> bool:
     return any(layer == name or layer.startswith(f"{name}.") for name in keep)
 
 
-def _prunable(found: Iterable[ChannelGroup], network: nn.Module) -> Iterator[Group]:
-    for channels in found:
-        width = len(channels.members[0].channels)
-        blocks = _blocks(channels, network, width)
-        if blocks is not None and int(blocks.max()) + 1 < width:
-            step = int(blocks.max()) + 1
-            yield Group(
-                channels.layers[0], width, channels.layers, step, members=channels.members, blocks=blocks
-            )
+def _prunable(found: Iterable[Group], network: nn.Module) -> Iterator[Group]:
+    for group in found:
+        blocks = _blocks(group, network)
+        if blocks is not None and int(blocks.max()) + 1 < group.width:
+            yield replace(group, step=int(blocks.max()) + 1, blocks=blocks)
 
 
-def _blocks(channel_group: ChannelGroup, network: nn.Module, width: int) -> IntArray | None:
+def _blocks(group: Group, network: nn.Module) -> IntArray | None:
     """Return the block of each filter, or None where no equal number can be taken from every block.
 
     A grouped convolution sees its channels in consecutive blocks of equal size, and they must
     stay equal. Where several of them share the filters, a block is what none of them tells apart.
     """
-    labels = [np.zeros(width, dtype=np.int64)]
-    for member in channel_group.members:
+    labels = [np.zeros(group.width, dtype=np.int64)]
+    for member in group.members:
         divisions = _divisions(network, member)
         if divisions is None:
             continue

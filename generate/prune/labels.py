@@ -38,7 +38,7 @@ class Labels:
     def tie(self, left: Tensor, right: Tensor) -> None:
         """Tie two broadcastable arrays of labels, value by value."""
         left, right = torch.broadcast_tensors(left, right)  # type: ignore[no-untyped-call]
-        same = [d for d in range(left.dim()) if left.stride(d) == 0 and right.stride(d) == 0]
+        same = [d for d in range(left.dim()) if left.stride(d) == right.stride(d) == 0 < left.shape[d]]
         for dimension in same:
             left, right = left.narrow(dimension, 0, 1), right.narrow(dimension, 0, 1)
         pairs = np.stack([np.ravel(self._roots[left.numpy()]), np.ravel(self._roots[right.numpy()])])
@@ -82,6 +82,8 @@ class Labels:
 
     def along(self, labels: Tensor, dimension: int) -> Tensor:
         """Tie all that shares an index of one dimension; return the labels along it, shape (size,)."""
+        if not labels.numel():  # of no image: nothing says where its channels come from
+            return torch.tensor(STAYS).expand(labels.shape[dimension])
         rows = compact(labels).movedim(dimension, 0).flatten(1)
         self.tie(rows, rows[:, :1])
         return self.find(rows[:, 0]).expand(labels.shape[dimension])
@@ -95,7 +97,7 @@ class Labels:
 def compact(labels: Tensor) -> Tensor:
     """Return `labels` with size 1 where they were expanded."""
     for dimension, stride in enumerate(labels.stride()):
-        if stride == 0:
+        if stride == 0 and labels.shape[dimension]:
             labels = labels.narrow(dimension, 0, 1)
     return labels
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from generate.plan import PruningPlan
 from generate.prune.cost_forms import CostModel, QuadraticForm, check_exact, count_positions
 from generate.prune.cut import cut_to_widths
-from generate.prune.dependency_graph import copy_network, with_values
-from generate.prune.groups import Group, check_keep, is_inside
+from generate.prune.dependency_graph import Group, copy_network, with_values
+from generate.prune.groups import check_keep, is_inside
 from generate.prune.operations import Convolution
 from popstats.errors import PlanError
 

@@ -60,6 +60,11 @@ _ALONG = {
 # Under inference mode these would be taken apart step by step in time.
 _WHOLE = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 _ATTENTION = "scaled_dot_product_attention"
+_WEIGHTED = {
+    "linear", "convolution", "_convolution", *(f"conv{t}{d}d" for t in ("", "_transpose") for d in (1, 2, 3))
+}  # fmt: skip
+_PRODUCTS = _WEIGHTED | {"addmm", "mm", "bmm", "matmul"}
+LARGE_OPERANDS = 2**20  # values of all operands together
 
 
 def is_depthwise(module: nn.Module) -> bool:
@@ -92,10 +97,12 @@ class LabelledNetwork:
         self._own: dict[int, Tensor] = {}
         self.heads: dict[str, Heads] = {}  # by attention module
         self.attending: list[tuple[str, set[int]]] = []  # attention modules that run, sizes of their heads
+        self.read: dict[str, Tensor] = {}  # by attention module: labels of the first features that it gets
         for name, module in network.named_modules():
             self._label_layer(name, module)
         for name, module in attention_modules(network).items():
-            module.register_forward_pre_hook(partial(self._attend, (name, set(head_sizes(module).values()))))
+            attend = partial(self._attend, (name, set(head_sizes(module).values())))
+            module.register_forward_pre_hook(attend, with_kwargs=True)
             module.register_forward_hook(lambda *_: self.attending.pop() and None)
         self._held = [*network.named_parameters(), *network.named_buffers()]  # alive, so that ids stay theirs
         self._names = {id(t): name for name, t in self._held if t.is_floating_point()}
@@ -140,8 +147,10 @@ class LabelledNetwork:
         else:
             self.labels.tie(rows, self.labels.along(labels, axis))
 
-    def _attend(self, entry: tuple[str, set[int]], module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def _attend(self, entry: tuple[str, set[int]], module: nn.Module, *inputs: Any) -> None:
         self.attending.append(entry)
+        found = (self.of(leaf) for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor))
+        self.read[entry[0]] = next((labels for labels in found if labels is not None), torch.tensor([STAYS]))
 
     def _hold(self, tensor: Tensor, labels: Tensor) -> None:
         self.labels.tie(self._own.setdefault(id(tensor), labels), labels)
@@ -186,6 +195,19 @@ def channel_count(module: nn.Module) -> int | None:
     if isinstance(module, nn.PReLU):
         return module.num_parameters if module.num_parameters > 1 else None
     return int(getattr(module, "num_channels", None) or cast(Any, module).num_features)
+
+
+class SkippedProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Lets large products return zeros, for passes of which only the shapes matter."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        tensors = [leaf for leaf in args if isinstance(leaf, Tensor)]
+        if func.overloadpacket.__name__ in _PRODUCTS and sum(t.numel() for t in tensors) > LARGE_OPERANDS:
+            shapes = [leaf.to("meta") if isinstance(leaf, Tensor) else leaf for leaf in args]
+            return torch.zeros_like(func(*shapes, **(kwargs or {})), device=tensors[0].device)
+        return func(*args, **(kwargs or {}))
 
 
 class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -250,6 +272,8 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._pin(call.tensors, call.name)
             return None
         read, rows = self._along(images, axis), self.network.rows[layer]
+        if not images.numel():  # an expert that no image was sent to
+            self.labels.pin(rows, "no image reaches it")
         groups = call.get("groups", 1)
         if 1 < groups == len(read):
             self.labels.tie(rows, read.repeat_interleave(len(rows) // groups))
@@ -428,6 +452,8 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if "other" in call:
             return self.pointwise(call)
         labels, dimensions = self._of(call.tensors[0]), call.get("dim")
+        if not labels.numel():
+            return self._refused(call)
         if isinstance(dimensions, int):
             dimensions = [dimensions]
         reduced = [d % labels.dim() for d in dimensions or range(labels.dim())]
@@ -501,8 +527,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 _RULES: dict[str, Callable[[Operations, _Call], Any]] = {
-    **dict.fromkeys(("linear", "convolution", "_convolution"), Operations.weighted),
-    **{f"conv{t}{d}d": Operations.weighted for t in ("", "_transpose") for d in (1, 2, 3)},
+    **dict.fromkeys(_WEIGHTED, Operations.weighted),
     **dict.fromkeys(("batch_norm", "instance_norm", "group_norm"), Operations.channelwise),
     **dict.fromkeys(("layer_norm", "rms_norm"), Operations.layer_norm),
     **dict.fromkeys(("matmul", "bmm", _ATTENTION), Operations.multiplies),

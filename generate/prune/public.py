@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import safetensors
 import torch
 from numpy.typing import ArrayLike
@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from generate.prune import cut as cutting
 from generate.prune import groups as grouping
-from generate.prune.attention import attention_modules, set_heads, set_width
+from generate.prune.attention import at, attention_modules, set_heads, set_width
 from generate.prune.cost_forms import derive_costs
-from generate.prune.dependency_graph import copy_network
-from generate.prune.groups import Group
+from generate.prune.dependency_graph import Group, copy_network
 from generate.prune.operations import Convolution, Normalisation, channel_count, is_depthwise, sides
 from popstats.errors import PlanError
 
@@ -50,11 +49,7 @@ def find_groups(
     PlanError
         If the network cannot be pruned or a cut does not compute what it should, with the layers to keep.
     """
-    if not isinstance(network, nn.Module) or np.ndim(input_shape) != 1:
-        raise PlanError(
-            "find_groups: expected a torch.nn.Module and the shape of one input, such as (3, 32, 32), got a "
-            f"{type(network).__name__} and {input_shape!r}."
-        )
+    grouping.check_arguments(network, input_shape)
     return derive_costs(network, input_shape, grouping.find_groups(network, input_shape, keep)).groups
 
 
@@ -87,11 +82,13 @@ def cut(
     PlanError
         If `kept` does not fit the groups.
     """
-    if not isinstance(kept, Mapping):
-        raise PlanError(f"kept: expected {{group name: indices of filters}}, got a {type(kept).__name__}.")
-    return cutting.cut(
-        network, groups, {name: np.asarray(filters, np.int64) for name, filters in kept.items()}
-    )
+    grouping.check_arguments(network, input_shape, groups)
+    names = [group.name for group in groups]
+    if not isinstance(kept, Mapping) or set(kept) - set(names):
+        raise PlanError(
+            f"kept: expected {{group name: indices of filters}} of {', '.join(names)}, got {kept!r}."
+        )
+    return cutting.cut(network, groups, kept)
 
 
 def load_subnetwork(recipe_json: str | Path, weights: str | Path, network: nn.Module) -> nn.Module:
@@ -120,41 +117,49 @@ def load_subnetwork(recipe_json: str | Path, weights: str | Path, network: nn.Mo
         recipe, held = json.loads(Path(recipe_json).read_text()), load_file(weights)
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise PlanError(f"{recipe_json}, {weights}: expected a recipe and its weights; {error}") from error
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("layers"), dict):
+        raise PlanError(f"{recipe_json}: expected a recipe with `layers`, as generate.winner writes it.")
+    if not isinstance(network, nn.Module):
+        raise PlanError(f"network: expected a torch.nn.Module, got a {type(network).__name__}.")
+    layers = recipe["layers"]
     smaller = copy_network(network)
-    attention = attention_modules(smaller)
+    before, attention = _outputs(smaller), attention_modules(smaller)
     for name, module in smaller.named_modules():
-        before = _outputs(module)
-        _take_shapes(module, name, held, recipe.get("layers", {}).get(name, {}))
+        _take_shapes(module, name, held, layers.get(name, {}))
+    now = _outputs(smaller)
+    for name in before if attention else ():
         owner = name.rpartition(".")[0]
-        if attention and owner not in attention:
-            set_width(smaller.get_submodule(owner), before, _outputs(module))
+        if owner not in attention:
+            set_width(smaller.get_submodule(owner), before[name], now[name])
     for name, module in attention.items():
-        _take_heads(module, name, recipe)
+        inside = [layer for layer in before if layer.startswith(f"{name}." if name else "")]
+        _take_heads(module, before[inside[0]], now[inside[0]])
     try:
         smaller.load_state_dict(held)
     except RuntimeError as error:
         raise PlanError(f"{weights}: these weights do not fit {type(network).__name__} ({error}).") from error
-    for name, layer in recipe.get("layers", {}).items():
+    for name, layer in layers.items():
         _check_layer(smaller, name, layer["channels"])
     return smaller.eval()
 
 
-def _outputs(module: nn.Module) -> int:
-    return sides(module)[1] if isinstance(module, nn.Linear | Convolution) else 0
+def _outputs(network: nn.Module) -> dict[str, int]:
+    return {
+        name: sides(module)[1]
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear | Convolution)
+    }
 
 
-def _take_heads(attention: nn.Module, name: str, recipe: Mapping[str, Any]) -> None:
-    """Tell an attention module how many heads the group of its first layer keeps."""
-    for group, width in recipe.get("widths", {}).items():
-        layer = recipe.get("layers", {}).get(group, {"channels": width, "of": width})
-        each = layer["channels"] // width
-        if each > 1 and group.startswith(f"{name}." if name else ""):
-            set_heads(attention, layer["of"] // each, width, (each, each // FUSED))
+def _take_heads(attention: nn.Module, before: int, now: int) -> None:
+    """Tell an attention module how many heads its first layer (of queries, or queries, keys and values) keeps."""
+    each = math.gcd(before, now)
+    set_heads(attention, before // each, now // each, (each, each // FUSED))
 
 
 def _check_layer(network: nn.Module, name: str, channels: int) -> None:
     weight = network.state_dict(keep_vars=True).get(f"{name}.weight")
-    layer = network.get_submodule(name)
+    layer = at(network, name)
     found = getattr(layer, "out_channels", getattr(layer, "out_features", None))
     if weight is not None and found is not None and found != channels:
         raise PlanError(

@@ -7,18 +7,19 @@ layer the filters touch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import torch
+import torch_pruning as tp
 from torch import Tensor, nn
 from torch_pruning.pruner import function, importance
 
+from generate.inputs.networks import TRACED_IMAGES
 from generate.prune.attention import at
-from generate.prune.dependency_graph import Member, copy_network
-from generate.prune.groups import Group
+from generate.prune.dependency_graph import Group, Member, copy_network
 from generate.prune.operations import Convolution, is_depthwise
 from popstats.errors import PlanError
 
@@ -46,7 +47,11 @@ def score_filters(
     if criterion == "taylor":
         _fill_gradients(network, backpropagate)
     scorer = _scorer(criterion)
-    return {group.name: _score(network, group, criterion, scorer) for group in groups}
+    order = _torch_prunings_order(network, input_shape) if criterion == "group_l2" else {}
+    return {
+        group.name: _score(network, group, criterion, scorer, order.get(group.layers[0], {}))
+        for group in groups
+    }
 
 
 def _scorer(criterion: str) -> Any:
@@ -78,8 +83,38 @@ def _fill_gradients(network: nn.Module, backpropagate: Callable[[nn.Module], obj
         raise PlanError(f"criterion taylor: no gradient reached {', '.join(empty)}.")
 
 
-def _score(network: nn.Module, group: Group, criterion: str, scorer: Any) -> Tensor:
-    entries = [_Entry.of(network, member) for member in group.members if _counts(member, group, criterion)]
+def _torch_prunings_order(
+    network: nn.Module, input_shape: tuple[int, ...]
+) -> dict[str, dict[tuple[str, str], int]]:
+    """Return where each side of a layer comes in torch-pruning's own group of a producing layer: {layer: {side: place}}."""
+    # Sums of single precision depend on their order in the last digit, and filters of equal score on that digit.
+    graph = tp.DependencyGraph()
+    try:
+        graph.build_dependency(
+            network.requires_grad_(True), torch.zeros(TRACED_IMAGES, *input_shape), verbose=False
+        )
+        found = list(graph.get_all_groups())
+    except Exception:
+        return {}  # torch-pruning cannot follow this network, so that there is no order of its own to keep
+    names = {module: name for name, module in network.named_modules()}
+    order: dict[str, dict[tuple[str, str], int]] = {}
+    for group in found:
+        sides = [(names.get(dep.target.module, ""), _side(dep.handler)) for dep, _ in group]
+        places = {side: place for place, side in enumerate(sides)}
+        order |= {layer: places for layer, side in sides if side == "out"}
+    return order
+
+
+def _side(handler: object) -> str:
+    return "in" if handler in (function.prune_conv_in_channels, function.prune_linear_in_channels) else "out"
+
+
+def _score(
+    network: nn.Module, group: Group, criterion: str, scorer: Any, order: Mapping[tuple[str, str], int]
+) -> Tensor:
+    members = [member for member in group.members if _counts(member, group, criterion)]
+    members.sort(key=lambda member: order.get((member.layer, member.side), len(order)))
+    entries = [_Entry.of(network, member) for member in members]
     found = scorer([entry for entry in entries if entry is not None])
     if found is None:
         raise PlanError(

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from generate.plan import SearchPlan
 from generate.prune.cost_forms import CostModel
-from generate.prune.dependency_graph import with_values
-from generate.prune.groups import Group
+from generate.prune.dependency_graph import Group, with_values
 from popstats.arrays import FloatArray, IntArray
 from popstats.errors import PlanError
 from popstats.planning.propose import Problem, meet_budget
@@ -31,13 +30,7 @@ TINY = 1e-300  # keeps layers of zeros from dividing by zero
 def baseline_widths(
     name: str, costs: CostModel, network: nn.Module | None, axis: str, target: float
 ) -> IntArray:
-    """Return the widths of a baseline of a population, shape (G,).
-
-    ``uniform`` keeps the same share everywhere; ``erk`` (Erdos-Renyi kernel, Evci et al. 2020, arXiv 1911.11134) keeps
-    shares in proportion to (inputs + outputs + kernel) / (inputs * outputs * kernel); ``global`` keeps the largest
-    weights of the whole network, and ``lamp`` those of the largest layer-adaptive scores (Lee et al. 2021,
-    arXiv 2010.07611). With 2:4, layers of which half or less is to stay carry the pattern.
-    """
+    """Return the widths of a baseline of a population, (G,); with 2:4, layers that keep half or less carry the pattern."""
     shares = _SHARES[name](costs, network)
     units, least = costs.full_widths // costs.steps, costs.least // costs.steps
     original = costs.original_macs if axis == "macs" else costs.original_params
@@ -97,6 +90,7 @@ def _above_threshold(scores: Sequence[FloatArray]) -> Shares:
     return shares
 
 
+# erk: Erdos-Renyi kernel, Evci et al. 2020, arXiv 1911.11134; lamp: layer-adaptive, Lee et al. 2021, arXiv 2010.07611.
 _SHARES: dict[str, Callable[[CostModel, nn.Module | None], Shares]] = {
     "uniform": _uniform,
     "erk": _erdos_renyi,
@@ -165,11 +159,7 @@ def _unit_scores(scores: Tensor, group: Group) -> FloatArray:
 
 
 def _by_threshold(units: Sequence[FloatArray], groups: Sequence[Group], problem: Problem) -> IntArray:
-    """Keep the best units of the whole network, as many as the budget allows: Torch-Pruning's global pruning.
-
-    A group keeps one unit. The unit that does not fit any more is skipped, and the next ones are tried, until the cost
-    is inside the budget's band.
-    """
+    """Keep the best units of the whole network, at least one per group: Torch-Pruning's global pruning."""
     owners = np.repeat(np.arange(len(groups)), [len(unit) for unit in units])
     order = owners[np.argsort(-np.concatenate(units), kind="stable")]
     steps = np.array([group.step for group in groups], dtype=np.int64)
@@ -178,6 +168,7 @@ def _by_threshold(units: Sequence[FloatArray], groups: Sequence[Group], problem:
     def cost(kept: IntArray) -> float:
         return float(problem.cost((np.maximum(kept, 1) * steps)[None])[0])
 
+    # A unit that does not fit any more is skipped, until the cost is inside the budget's band.
     for owner in order:
         kept[owner] += 1
         if cost(kept) > problem.highest:

@@ -148,10 +148,8 @@ class CostSurfaces:
         return np.minimum(kept, self.highest, out=kept)
 
     def shift_onto(self, budget: Budget, start: SingleArray) -> SingleArray:
-        """Return `start` with each row shifted as a whole until it meets the budget.
-
-        The square root of a quadratic form is almost linear along the shift, so Newton's method is used on it.
-        """
+        """Return `start` with each row shifted as a whole until it meets the budget."""
+        # By Newton's method on the square root, which is almost linear along the shift.
         surface, root = self.surface(budget.axis), np.float32(np.sqrt(budget.share))
         shift = np.full((len(start), 1), self._typical_shift(surface, root, start), dtype=np.float32)
         kept = self.clip(start + shift)

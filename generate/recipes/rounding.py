@@ -32,11 +32,7 @@ def round_widths(
     tolerance: float,
     rng: np.random.Generator,
 ) -> Rounded:
-    """Return whole widths near the kept fractions, repaired where rounding pushed `solved` rows off a budget.
-
-    A repair moves one unit of one group at a time: any step that meets the budgets, chosen at random so that no
-    group is favoured, else the step that comes nearest.
-    """
+    """Return whole widths near the kept fractions, repaired unit by unit where rounding left `solved` rows off a budget."""
     widths = _nearest(surfaces, kept)
     macs, params = surfaces.costs.both(widths)
     misses = _misses(surfaces, budgets, macs, params)
@@ -82,6 +78,7 @@ def _one_step(
         after = misses[:, place, None] + _cost_of(surfaces, budget, widths, changes)
         distance = np.maximum(distance, np.abs(after))
     distance[changes == 0] = np.inf
+    # Of the steps that meet the budgets any, so that no group is favoured; else the one that comes nearest.
     good = distance <= tolerance
     distance[good] = -rng.random(int(good.sum()))
     best = distance.argmin(axis=1)

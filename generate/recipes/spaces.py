@@ -46,11 +46,7 @@ HALVINGS = 12
 
 @dataclass(frozen=True)
 class RecipeSpace(ABC):
-    """A set of recipes that meet one or two budgets.
-
-    A request is a row of numbers that says where in the space a recipe should lie; drawing the same request
-    again gives another recipe at that place.
-    """
+    """Recipes that meet one or two budgets; a request, a row of numbers, says where in the space one should lie."""
 
     surfaces: CostSurfaces  # Bounds and cost surfaces.
     budgets: tuple[Budget, ...]  # What every recipe must cost.
@@ -82,10 +78,8 @@ class RecipeSpace(ABC):
         return rng.random((count, len(self.surfaces.lowest)), dtype=np.float32)
 
     def directions(self, count: int, rng: np.random.Generator) -> SingleArray:
-        """Return random directions, shape (count, G): all groups differ, or a few stand out, up or down.
-
-        With even directions alone, the STD that a few heavily pruned groups make is hardly ever reached.
-        """
+        """Return random directions, shape (count, G): all groups differ, or a few stand out, up or down."""
+        # With even directions alone, the STD that a few heavily pruned groups make is hardly ever reached.
         direction = self.uniform(count, rng)
         for kind, rows in zip(rng.permutation(3), np.array_split(direction, 3), strict=True):
             if kind > 0:

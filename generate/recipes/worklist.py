@@ -92,12 +92,9 @@ def recipe_identity(
     settings: TrainingSettings,
     pruning: PruningPlan = FILTERS,
 ) -> dict[str, Any]:
-    """Return what makes a recipe the same recipe: everything that decides its accuracy except the seed.
-
-    The filter score decides nothing where training starts from fresh weights, and is left out there.
-    """
+    """Return what makes a recipe the same recipe: everything that decides its accuracy except the seed."""
     training: dict[str, Any] = {"technique": technique, **settings.identity()}
-    if technique != "scratch":
+    if technique != "scratch":  # fresh weights have no scores
         training["criterion"] = criterion
     identity = {**asdict(place), "widths": dict(widths), "training": training}
     return identity if pruning.kind == "filters" else {**identity, "pruning": asdict(pruning)}

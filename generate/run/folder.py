@@ -157,7 +157,7 @@ class RunFolder:
         if present is not None and self._is_untouched():
             # Nothing but the original network can be there, and it may be that plan's.
             (self.path / "original" / "numbers.json").unlink(missing_ok=True)
-        write_whole(self.path / "plan.toml", toml_of(plan).encode())
+        write_whole(self.path / "plan.toml", toml_of(plan.as_dict()).encode())
         self.write_part("plan.json", plan.as_dict())
 
     def check_plan(self, plan: Plan) -> None:
@@ -301,11 +301,7 @@ class RunFolder:
 
 
 class Claims:
-    """Locks of one process on the trainings of a run folder.
-
-    POSIX drops all locks of a process on a file when it closes any descriptor of that file: hold one
-    `Claims` a process and folder.
-    """
+    """Locks of one process on the trainings of a run folder; one per process, which loses all when it closes any."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._path = folder.path / "claims"
@@ -331,10 +327,7 @@ class Claims:
 
     @contextmanager
     def preparation(self, on_waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Wait until no other process prepares or compacts the folder, and keep others from doing so.
-
-        Before it waits it calls `on_waiting`: another process may train the original network for hours.
-        """
+        """Wait until no other process prepares or compacts the folder, and keep others from doing so."""
         if not self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB, PREPARATION):
             on_waiting()
             self._lock(fcntl.LOCK_EX, PREPARATION)

@@ -100,7 +100,7 @@ def next_trainings(
     )
     if len(widths):
         return _proposed(context, problem, widths, trainings)
-    winner = tuple(int(w) for w in choose(problem, trained, outcome, given=given).widths)
+    winner = tuple(int(w) for w in choose(problem, trained, outcome, given=given))
     return _confirmations(context, winner, baselines, trainings)
 
 

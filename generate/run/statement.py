@@ -12,8 +12,7 @@ from torch import nn
 
 from generate.plan import SearchPlan
 from generate.prune.cost_forms import layer_channels
-from generate.prune.groups import Group
-from generate.prune.operations import Convolution
+from generate.prune.dependency_graph import Group
 from generate.recipes.worklist import CONFIRMATION, SEARCH, Training
 from generate.run.folder import RunFolder
 from generate.run.rounds import outcome_of
@@ -23,7 +22,7 @@ from generate.train.original import load_weights
 from generate.train.subnetwork import WorkerContext, cut_network
 from popstats.arrays import FloatArray
 from popstats.errors import RunFolderError
-from popstats.planning.propose import Gain, gain_over
+from popstats.planning.propose import Gain, by_layer, gain_over
 
 NAMES = {
     "torch-pruning": "Torch-Pruning",
@@ -164,8 +163,7 @@ def recipe_content(context: WorkerContext, statement: Statement) -> dict[str, An
         "macs": statement.winner.macs,
         "params": statement.winner.params,
         "widths": {group.name: width for group, width in zip(context.groups, widths, strict=True)},
-        "layers": kept_channels(context.network, context.groups, widths),
-        "torch_pruning": torch_pruning_ratios(context.network, context.groups, widths),
+        **layer_recipe(context.network, context.groups, widths),
         "gains": [
             {"over": name, **asdict(gain), "seeds": statement.seeds, "images": statement.images}
             for name, gain in statement.gains.items()
@@ -173,32 +171,12 @@ def recipe_content(context: WorkerContext, statement: Statement) -> dict[str, An
     }
 
 
-def kept_channels(
+def layer_recipe(
     network: nn.Module, groups: Sequence[Group], widths: Sequence[int]
-) -> dict[str, dict[str, float]]:
-    """Return the output channels that each layer of a group keeps, of how many, and the ratio that goes."""
-    gone = {group.name: group.width - width for group, width in zip(groups, widths, strict=True)}
-    layers = {}
-    for name, layer in layer_channels(network, groups).items():
-        if layer["per_channel"]:
-            whole = layer["of"]
-            kept = whole - sum(count * gone[group] for group, count in layer["per_channel"].items())
-            layers[name] = {"channels": kept, "of": whole, "ratio": 1 - kept / whole}
-    return layers
-
-
-def torch_pruning_ratios(
-    network: nn.Module, groups: Sequence[Group], widths: Sequence[int]
-) -> dict[str, float]:
-    """Return a pruning ratio per layer with which Torch-Pruning 1.6.1 cuts exactly these widths."""
-    # It keeps the whole part of width x (1 - ratio): half a channel more keeps rounding errors away from it.
-    ratios = {
-        name: 0.0 for name, module in network.named_modules() if isinstance(module, Convolution | nn.Linear)
-    }
-    for group, width in zip(groups, widths, strict=True):
-        if width < group.width:
-            ratios |= {layer: 1 - (width + 0.5) / group.width for layer in group.layers if layer in ratios}
-    return ratios
+) -> dict[str, dict[str, Any]]:
+    """Return what each layer of a recipe keeps, and its ratios for Torch-Pruning."""
+    full = {group.name: group.width for group in groups}
+    return by_layer(layer_channels(network, groups), full, dict(zip(full, widths, strict=True)))
 
 
 def recipe_bytes(content: Mapping[str, Any]) -> bytes:

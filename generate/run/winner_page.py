@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from string import Template
 
-from generate.prune.groups import Group
+from generate.prune.dependency_graph import Group
 from generate.run.folder import RunFolder, write_whole
 from generate.run.progress import duration
 from generate.run.statement import NAMES, Statement, make_statement, recipe_bytes, recipe_content

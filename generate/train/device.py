@@ -84,30 +84,23 @@ def worker_devices(device: torch.device, workers: int) -> list[str]:
 
 
 def settle_on_device(device: torch.device) -> None:
-    """Set a process up that trains on `device`: one thread, memory kept between steps, no GPU but its own.
-
-    One thread per worker is faster in sum, and gives the same result to the last digit whatever the number of workers.
-    Activations of several MB would otherwise be mapped and unmapped in every step, each page a fault: 7 % of the time of
-    ResNet-8 on CIFAR-10. C libraries other than glibc are left as they are. Whatever names no GPU would otherwise open a
-    context of half a GB on the first one; cuDNN is restricted to algorithms that give the same result each time.
-    """
+    """Set a process up that trains on `device`: one thread, memory kept between steps, no GPU but its own."""
+    # Faster in sum, and the same result to the last digit whatever the number of workers.
     torch.set_num_threads(1)
+    # glibc would map and unmap activations of several MB in every step: 7 % of the time of ResNet-8 on CIFAR-10.
     allocator = getattr(ctypes.CDLL(None), "mallopt", None)
     if allocator is not None:
         allocator(MALLOC_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
         allocator(MALLOC_TRIM_THRESHOLD, LARGEST_TRIM_THRESHOLD)
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
-        if device.index is not None:
+        if device.index is not None:  # what names no GPU would open a context of half a GB on the first one
             torch.cuda.set_device(device)
 
 
 def release_freed_memory() -> None:
-    """Give back to the system what the last training freed: the next network has other shapes.
-
-    Without it, the memory that `settle_on_device` keeps grows by fragments: 1.7 GB after 40 thin networks instead of 0.8.
-    On a GPU, other workers wait for what this one would keep.
-    """
+    """Give back to the system what the last training freed: the next network has other shapes."""
+    # Kept memory would grow by fragments: 1.7 GB after 40 thin networks instead of 0.8. On a GPU, other workers wait for it.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
@@ -116,11 +109,8 @@ def release_freed_memory() -> None:
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
-    """Return the layout of activations: channels-last on GPUs and with AVX-512, else contiguous.
-
-    On AVX2 a 1x1 stride-2 convolution with fewer than 8 input channels corrupts memory in channels-last
-    (oneDNN issue 6035), which cut networks do have.
-    """
+    """Return the layout of activations: channels-last on GPUs and with AVX-512, else contiguous."""
+    # On AVX2, channels-last 1x1 stride-2 convolutions of under 8 input channels corrupt memory (oneDNN issue 6035).
     if device.type == "cuda" or "AVX512" in torch.backends.cpu.get_cpu_capability():
         return torch.channels_last
     return torch.contiguous_format

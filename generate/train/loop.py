@@ -57,10 +57,7 @@ def training_epochs(settings: TrainingSettings, macs: int, images: int) -> float
 
 
 def training_steps(settings: TrainingSettings, macs: int, images: int) -> int:
-    """Return the number of steps that the budget buys, at least one.
-
-    An epoch leaves out the images that fill no batch; a budget in MACs is spent all the same.
-    """
+    """Return the number of steps that the budget buys, at least one; epochs leave out images that fill no batch."""
     batch = _batch_size(settings, images)
     if settings.training_macs is None:
         return max(1, round(settings.epochs * (images // batch)))
@@ -218,15 +215,12 @@ def _moved(tensor: Tensor, device: torch.device) -> Tensor:
 def evaluate(
     network: nn.Module, images: ImageSet, split: Split, *, device: torch.device, shift: int = 0
 ) -> Evaluation:
-    """Return accuracy and loss of `network` on `split`, averaged over all shifts of up to `shift` pixels.
-
-    The images are padded after normalisation, so that shifted-in pixels look the same as in training.
-    """
+    """Return accuracy and loss of `network` on `split`, averaged over all shifts of up to `shift` pixels."""
     network.eval()
     views, normalise = (2 * shift + 1) ** 2, _normaliser(images, device)
     right, loss = [], torch.zeros((), device=device, dtype=torch.float64)
     for pixels, labels in split.batches(max(1, EVALUATION_BATCH[device.type] // views)):
-        batch = shift_views(normalise(pixels), shift)  # one shift after the other
+        batch = shift_views(normalise(pixels), shift)  # padded after normalisation, as in training
         outputs = network(batch.contiguous(memory_format=memory_format(device))).float()
         targets = _moved(labels, device).repeat(views)
         right.append((outputs.argmax(1) == targets).reshape(views, -1).sum(0))
@@ -263,11 +257,7 @@ def loss_gradients(network: nn.Module, images: ImageSet) -> None:
 
 @torch.no_grad()
 def recalibrate(network: nn.Module, images: ImageSet, *, device: torch.device) -> None:
-    """Re-estimate the running statistics of batch norm in place, on training images as they are.
-
-    Where there are more than `RECALIBRATION_IMAGES`, every second, third, ... is taken, so that a set that is
-    sorted by class stays balanced.
-    """
+    """Re-estimate the running statistics of batch norm in place, on training images as they are."""
     norms = [
         m
         for m in network.modules()
@@ -277,6 +267,7 @@ def recalibrate(network: nn.Module, images: ImageSet, *, device: torch.device) -
     for norm in norms:
         norm.reset_running_stats()
     network.train()
+    # Every second, third, ...: a set that is sorted by class stays balanced.
     sample = images.train.images[:: math.ceil(len(images.train) / RECALIBRATION_IMAGES)]
     batches = math.ceil(len(sample) / EVALUATION_BATCH[device.type])
     # Each batch counts the same, so they are of equal size, and each is spread over the whole sample.
@@ -293,11 +284,8 @@ def recalibrate(network: nn.Module, images: ImageSet, *, device: torch.device) -
 
 @torch.no_grad()
 def fresh_weights(network: nn.Module, seed: int) -> None:
-    """Draw new weights in place, scaled to the network's own widths; vectors of no standard layer are kept.
-
-    Convolutions are drawn as in He et al. 2015 (arXiv 1502.01852), a transformer's tokens and positions as in ViT
-    (arXiv 2010.11929), everything else as torch does by default.
-    """
+    """Draw new weights in place, scaled to the network's own widths; vectors of no standard layer are kept."""
+    # Convolutions as in He et al. 2015 (arXiv 1502.01852), tokens and positions as in ViT (arXiv 2010.11929).
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for loose in _loose_parameters(network) if is_transformer(network) else ():

@@ -16,8 +16,8 @@ from generate.inputs.images import ImageSet, Split
 from generate.inputs.networks import planned_network
 from generate.plan import MAGNITUDE, Plan
 from generate.prune.cost_forms import CostModel, cost_forms
-from generate.prune.dependency_graph import copy_network
-from generate.prune.groups import Group, find_groups
+from generate.prune.dependency_graph import Group, copy_network
+from generate.prune.groups import find_groups
 from generate.prune.masks import magnitudes, prune_network, weight_costs, zero_removed
 from generate.prune.scores import score_filters
 from generate.recipes.worklist import CONFIRMATION, Training
@@ -145,10 +145,7 @@ def train_subnetwork(context: WorkerContext, training: Training) -> tuple[dict[s
 
 
 def _blame_device(error: Exception, device: torch.device) -> None:
-    """Raise where it was the GPU's fault: after most of its errors nothing works in this process any more.
-
-    Recorded as the recipe's, one such error would make failed rows of all the trainings that follow.
-    """
+    """Raise where it was the GPU's fault: after most of its errors, every training that follows would fail too."""
     if device.type != "cuda":
         return
     if isinstance(error, torch.OutOfMemoryError):

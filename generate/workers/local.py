@@ -222,10 +222,7 @@ def _ending(exitcode: int | None) -> str:
 def run_local(
     folder: RunFolder, claims: Claims, *, devices: Sequence[str], deadline: float, report: Report
 ) -> None:
-    """Train what is missing with one worker process per device.
-
-    Ctrl-C once lets the workers finish their current trainings, twice ends them at once; finished rows stay either way.
-    """
+    """Train what is missing with one worker per device; Ctrl-C lets them finish their trainings, twice ends them at once."""
     crew = _Crew(folder, claims, deadline, report, Outcomes(folder))
     try:
         for device in devices if time.time() < deadline else ():

@@ -18,6 +18,7 @@ type Tables = Mapping[str, Table]
 PANEL_HEIGHT = 200
 ROW_HEIGHT = 30
 #: Tick labels of shares, written as the page writes them.
+QUARTERS = [0.0, 0.25, 0.5, 0.75, 1.0]
 PERCENT: Spec = {"labelExpr": "round(100 * datum.value) + '\\u00a0%'"}
 #: Areas of a point: where few are drawn, each must be seen, on paper too.
 FEW_POINTS, FEW_SIZE, MANY_SIZE = 70, 26, 12
@@ -159,29 +160,6 @@ def near_optimal_ranges(tables: Tables) -> Spec:
     ]}  # fmt: skip
 
 
-def what_explains(tables: Tables) -> Spec:
-    """One regime: share of the drop's variance that each description of a recipe predicts, and the noise ceiling."""
-    quarters = [0.0, 0.25, 0.5, 0.75, 1.0]
-    x = _number("r2", "share of variance predicted (R²)", _ends(tables, "x"), values=quarters, **PERCENT)
-    tips = [*_told("model"), *_tips(("r2", "R²"), *_INTERVAL_TIPS, digits=3)]
-    ceiling: Spec = {"color": _C.muted, "strokeWidth": 1.6, **_DASHED}
-    return {"height": 24 * len(tables["shares"].rows), "layer": [
-        # A layer without rows would have no extent, which Vega warns of.
-        *([_layer("ceiling", "rule", {"x": x}, **ceiling)] if tables["ceiling"].rows else []),
-        _layer("original", "rule", {"x": x}, color=_C.line, strokeWidth=1.4),
-        *_intervals("shares", "x", x, {"y": _name("model"), "tooltip": tips}),
-    ]}  # fmt: skip
-
-
-def _intervals(rows: str, axis: str, channel: Spec, encoding: Spec) -> list[Spec]:
-    """Return one quantity of each row with its interval."""
-    ends = {**encoding, **_between(axis, channel)}
-    return [
-        _layer(rows, "rule", ends, color=_C.curve, strokeWidth=2.4, clip=True),
-        _diamond(rows, {**encoding, axis: channel}, True),
-    ]
-
-
 def limits(tables: Tables) -> Spec:
     """Draw the smallest expected drop over regimes, with its interval; regimes with and without networks around."""
     inside = {row["inside"] for row in tables["limits"].records}
@@ -199,12 +177,17 @@ def limits(tables: Tables) -> Spec:
     ]}  # fmt: skip
 
 
-def _banded(rows: str, x: Spec, y: Spec, spaces: Sequence[str], tips: Sequence[Spec]) -> list[Spec]:
-    """Return one line per space with its band; colour and dashes are those of the space's place."""
+def _marked(spaces: Sequence[str]) -> tuple[Spec, Spec]:
+    """Return the encodings of colour and dashes, which are those of a space's place."""
     marks, names = SPACE_MARKS[: len(spaces)], list(spaces)
     space: Spec = {"field": "space", "type": "nominal", "legend": None}
     color = {**space, "scale": {"domain": names, "range": [m.color for m in marks]}}
-    dash = {**space, "scale": {"domain": names, "range": [list(m.dash) for m in marks]}}
+    return color, {**space, "scale": {"domain": names, "range": [list(m.dash) for m in marks]}}
+
+
+def _banded(rows: str, x: Spec, y: Spec, spaces: Sequence[str], tips: Sequence[Spec]) -> list[Spec]:
+    """Return one line per space with its band."""
+    color, dash = _marked(spaces)
     line = {"x": x, "y": y, "color": color, "strokeDash": dash, "tooltip": [*_told("space"), *tips]}
     band = {"x": x, "color": color, **_between("y", y)}
     return [
@@ -235,6 +218,29 @@ def overlaid_curves(tables: Tables) -> Spec:
     return {"layer": [_at_original({"x": x}), *lines]}
 
 
+def over_size(tables: Tables) -> Spec:
+    """Draw a quantity over the originals' width or depth, a line per regime, near-optimal ranges behind it."""
+    titles, ticks = tables["frame"].records[0], [row["size"] for row in tables["sizes"].records]
+    x = _number("size", titles["size"], _ends(tables, "x"), values=ticks, format="~g")
+    x["scale"]["type"] = "log"
+    y = _number("value", titles["value"], tickCount=5)
+    color, dash = _marked(_spaces(tables, "places"))
+    removed, value = _told("space", title="removed"), _tips(("value", titles["value"]), *_INTERVAL_TIPS)
+    one = {"x": x, "y": y, "tooltip": [*_told("original"), *removed, *value]}
+    near: Spec = {"color": _C.near, "strokeWidth": 9, "strokeCap": "round", "opacity": PALE}
+    behind = [
+        _layer("near", "rule", {"x": x, **_between("y", y)}, **near),
+        _at_original({"y": {**y, "field": "mcb"}}),
+    ]
+    return {"layer": [
+        *(behind if tables["near"].rows else []),
+        _layer("places", "line", {"x": x, "y": y, "color": color, "strokeDash": dash}, strokeWidth=1.4, opacity=0.6),
+        _layer("places", "rule", {"x": x, "color": color, **_between("y", y)}, strokeWidth=2),
+        _diamond("places", one, True, "datum.clear"),
+        _diamond("places", one, False, "!datum.clear"),
+    ]}  # fmt: skip
+
+
 def frontier(tables: Tables) -> Spec:
     """Draw the drop of the best recipe and of uniform pruning over reductions."""
     x, y = _number("reduction", "removed", **PERCENT), _number("drop", DROP_TITLE)
@@ -243,15 +249,22 @@ def frontier(tables: Tables) -> Spec:
 
 
 def dot_intervals(tables: Tables) -> Spec:
-    """Draw one quantity of several groups, with intervals and the value that means nothing."""
+    """Draw one quantity of several groups, with intervals and a value to compare with, where there is one.
+
+    A "frame" with ends draws shares; without them, points.
+    """
     title = tables["frame"].records[0]["title"]
     x = _number("points", title, tickCount=4, format="~f")
+    if "x_lower" in tables["frame"].columns:
+        x = _number("points", title, _ends(tables, "x"), values=QUARTERS, **PERCENT)
     tips = [*_told("group"), *_tips(("points", title), *_INTERVAL_TIPS, digits=3)]
-    dots = _intervals("groups", "x", x, {"y": _name("group"), "tooltip": tips})
-    return {
-        "height": max(120, 26 * len(tables["groups"].rows)),
-        "layer": [_at_original({"x": x}, 1), *dots],
-    }
+    row = {"y": _name("group"), "tooltip": tips}
+    return {"height": max(80, 25 * len(tables["groups"].rows)), "layer": [
+        # A layer without rows would have no extent, which Vega warns of.
+        *([_at_original({"x": x}, 1)] if tables["original"].rows else []),
+        _layer("groups", "rule", {**row, **_between("x", x)}, color=_C.curve, strokeWidth=2.4, clip=True),
+        _diamond("groups", {**row, "x": x}, True),
+    ]}  # fmt: skip
 
 
 def uniform_difference(tables: Tables) -> Spec:
@@ -271,7 +284,7 @@ def uniform_difference(tables: Tables) -> Spec:
 CHARTS: dict[str, Callable[[Tables], Spec]] = {
     chart.__name__: chart
     for chart in (
-        drop_over_mcb, near_optimal_ranges, what_explains, limits, edfs, frontier, overlaid_curves, dot_intervals,
+        drop_over_mcb, near_optimal_ranges, limits, edfs, frontier, overlaid_curves, over_size, dot_intervals,
         uniform_difference,
     )
 }  # fmt: skip

@@ -78,8 +78,7 @@ def _pit_band(n: int) -> float:
 
 def _distance(pit: FloatArray) -> float:
     """Return the largest distance between the values' distribution and the uniform one (Kolmogorov-Smirnov)."""
-    ordered, steps = np.sort(pit), np.arange(pit.size + 1) / pit.size
-    return float(max((steps[1:] - ordered).max(), (ordered - steps[:-1]).max()))
+    return float(stats.ks_1samp(pit, stats.uniform.cdf).statistic)
 
 
 def _predicted_sentence(analysis: Analysis) -> str:

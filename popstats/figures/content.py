@@ -35,19 +35,19 @@ class Table:
     @classmethod
     def of(cls, frame: pd.DataFrame) -> Table:
         """Make a table of a frame; numbers keep six significant digits, NaN becomes None."""
-        cells = [[_plain(v) for v in frame[name].tolist()] for name in frame.columns]
+        cells = [[plain(v) for v in frame[name].tolist()] for name in frame.columns]
         return cls(tuple(map(str, frame.columns)), tuple(zip(*cells, strict=True)))
 
     @classmethod
     def by_column(cls, items: Iterable[Any], columns: Mapping[str, Callable[[Any], Cell]]) -> Table:
         """Make a table with one row per item, from each column's name and what stands in it."""
-        rows = (tuple(_plain(cell(item)) for cell in columns.values()) for item in items)
+        rows = (tuple(plain(cell(item)) for cell in columns.values()) for item in items)
         return cls(tuple(columns), tuple(rows))
 
     @classmethod
     def one(cls, **cells: Any) -> Table:
         """Make a table of one row."""
-        return cls(tuple(cells), (tuple(_plain(cell) for cell in cells.values()),))
+        return cls(tuple(cells), (tuple(plain(cell) for cell in cells.values()),))
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -169,7 +169,8 @@ class ReportContent:
         return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def _plain(value: Any) -> Cell:
+def plain(value: Any) -> Cell:
+    """Return a value as JSON can hold it: numbers with six significant digits, None where there is none."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):

@@ -44,7 +44,7 @@ RANGES_LEGEND = (
     ("observed", "observed range"),
     ("optimum", "best mCB, with its interval"),
     ("open", "lowest point where none is supported"),
-    ("original", "the original network's ratio"),
+    ("original", "the original's ratio"),
 )
 MASS_WORDS = percent(INTERVAL_MASS)
 INTERVALS = f"Intervals hold {MASS_WORDS} of the probability, with equal tails."
@@ -67,21 +67,21 @@ def drop_figure(analysis: Analysis) -> Figure:
         heading="Accuracy drop against mCB",
         sentence=_optimum_sentence(analysis),
         caption=(
-            "One panel per pruning regime; mCB on a log scale (1 is the original's ratio; above 1 a network spends more "
-            "MACs per parameter than the original), drops on each regime's own scale and adjusted to the regime's centre"
-            f"{several}. At most {MOST_POINTS} recipes per panel, drawn at random; far outliers lie above it. "
+            f"One panel per pruning regime, by {analysis.axis_words} removed. mCB is on a log scale; above 1, a network "
+            f"spends more MACs per parameter than the original. Drops are adjusted to the regime's centre{several}; each "
+            f"panel has its own scale. At most {MOST_POINTS} recipes per panel, drawn at random; far outliers lie above it. "
             f"{near_definition(analysis)} The curve spans the observed range (2.5 to 97.5 % of recipes, at equal "
             f"{analysis.axis_words}); nothing is claimed outside it. {INTERVALS}{_left_out_words(analysis)}"
         ),
         n=analysis.n_fitted,
         legend=(
-            ("curve", f"expected drop, with its {MASS_WORDS} band"),
-            ("near", "near-optimal range (pale: no best mCB is supported)"),
+            ("curve", f"expected drop ({MASS_WORDS} band)"),
+            ("near", "near-optimal range (pale: no target)"),
             ("optimum", "best mCB, with its interval"),
             ("open", "lowest point where none is supported"),
-            ("winner", f"among the best {percent(WINNERS)} of its regime"),
-            ("point", "another recipe (mean of its trainings)"),
-            ("original", "the original network's ratio"),
+            ("winner", f"best {percent(WINNERS)} of recipes"),
+            ("point", "other recipes (mean of their trainings)"),
+            ("original", "the original's ratio"),
         ),
         panels=tuple(_drop_panel(analysis, regime, span) for regime in analysis.fit.fitted),
         table=_optima_table(analysis),
@@ -102,7 +102,7 @@ def _left_out_words(analysis: Analysis) -> str:
 def _drop_panel(analysis: Analysis, regime: RegimeDesign, span: tuple[float, float]) -> Panel:
     row, where = (
         analysis.optima[regime.label],
-        f"{regime_name(regime.label)} of {analysis.axis_words} removed",
+        f"{regime_name(regime.label)} removed",
     )
     points = _thinned(analysis, regime.label)
     curve = analysis.curve[analysis.curve["regime"] == regime.label].drop(columns="regime")
@@ -187,7 +187,7 @@ def _shown_words(points: pd.DataFrame, regime: RegimeDesign, high: float) -> str
     above = int((points["drop"] > high).sum())
     outside = f", {above} above the picture" if above else ""
     some = f"{count(len(points))} of " if len(points) < regime.n_recipes else ""
-    return f"{some}{plural(regime.n_recipes, 'recipe')}{outside}; {plural(regime.n, 'training')}"
+    return f"{some}{plural(regime.n_recipes, 'recipe')}{outside}"
 
 
 def _mcb_span(observed: FloatArray) -> tuple[float, float]:
@@ -201,18 +201,18 @@ def _optimum_sentence(analysis: Analysis) -> str:
     supported, fitted = analysis.verdicts.regimes_where("C3a", "supported"), len(analysis.fit.fitted)
     if not supported:
         return (
-            f"No best mCB could be established in {plural(fitted, 'fitted regime')}: the curve is flat, falls to an end of "
-            "the observed range, or too little is known."
+            f"No best mCB could be established in {plural(fitted, 'fitted regime')}: the curve is flat, falls towards an "
+            "end of the observed range, or is too uncertain."
         )
     where = "the one fitted regime" if fitted == 1 else f"{len(supported)} of {fitted} regimes"
     places = [f"{_place(analysis, r)} at {regime_name(r)}" for r in supported]
-    return f"In {where} the drop has a clear minimum inside the observed range: {join_words(places)}."
+    return f"A best mCB is supported in {where}: {join_words(places)}."
 
 
 def _place(analysis: Analysis, regime: str) -> str:
     """Return the best mCB of a regime, or its two near-optimal ranges."""
     if analysis.by_label[regime].regions:
-        return f"in one of two ranges, {near_words(analysis, regime)},"
+        return f"{near_words(analysis, regime)} (two ranges)"
     return number(analysis.optima[regime].mcb)
 
 

@@ -12,7 +12,7 @@ from popstats.figures.content import Figure, Panel, Table
 from popstats.figures.curve_figures import INTERVALS, MASS_WORDS, drop_ends
 from popstats.judgement.analysis import Analysis, rows_of
 from popstats.judgement.edf import cost_weights, edf
-from popstats.judgement.explained import CEILING, MODELS
+from popstats.judgement.explained import CEILING, MODELS, TOTALS
 from popstats.judgement.space_claims import std_halves
 from popstats.judgement.verdicts import Verdict
 from popstats.planning.law import MINIMUM_RECIPES, POOLED, WidthLaw, width_law
@@ -61,7 +61,7 @@ def explained_figure(analysis: Analysis) -> Figure | None:
             ("limit", "share predicted, with its interval"),
             *((("ceiling", "noise ceiling"),) if CEILING in models else ()),
         ),
-        panels=tuple(_explained_panel(frame[frame["regime"] == r], (low, 1.0)) for r in regimes),
+        panels=tuple(_explained_panel(frame[frame["regime"] == r], low) for r in regimes),
         table=Table(
             ("removed", *order),
             tuple((regime_name(r), *(number(r2.get((r, m), np.nan), 3) for m in order)) for r in regimes),
@@ -69,22 +69,14 @@ def explained_figure(analysis: Analysis) -> Figure | None:
     )
 
 
-def _explained_panel(rows: pd.DataFrame, ends: tuple[float, float]) -> Panel:
-    """Draw one regime; intervals that reach far below 0 (worse than nothing) are cut."""
+def _explained_panel(rows: pd.DataFrame, low: float) -> Panel:
+    """Draw one regime beside its noise ceiling; intervals that reach far below 0 (worse than nothing) are cut."""
     where = f"{regime_name(str(rows['regime'].iloc[0]))} removed"
-    shares = rows[rows["model"] != CEILING][["model", "r2", "lower", "upper"]].iloc[::-1]
-    told = ", ".join(f"{row.model} {number(100 * row.r2, 0)} %" for row in rows_of(shares))
-    return Panel(
-        title=where,
-        chart="what_explains",
-        alt=f"Share of the drop's variance predicted at {where}: {told}.",
-        data={
-            "shares": Table.of(shares),
-            "ceiling": Table.of(rows[rows["model"] == CEILING][["r2"]]),
-            "original": Table.one(r2=0.0),
-            "frame": Table.one(x_lower=ends[0], x_upper=ends[1]),
-        },
-    )
+    named = rows.rename(columns={"model": "group", "r2": "points"})
+    ceiling = named[named["group"] == CEILING][["points"]]
+    shares, told = named.drop(index=ceiling.index).iloc[::-1], "Share of the drop's variance predicted."
+    title, ends = "share of variance predicted (R²)", {"x_lower": low, "x_upper": 1.0}
+    return dot_panel(where, title, shares, Table.of(ceiling), told, **ends)
 
 
 def _explained_sentence(r2: dict[tuple[str, str], float], regimes: list[str], models: set[str]) -> str:
@@ -95,6 +87,8 @@ def _explained_sentence(r2: dict[tuple[str, str], float], regimes: list[str], mo
     if "log-widths" not in models:
         return f"{mcb}; the table has no widths to compare it with."
     gains = [r2[r, "log-widths + mCB"] - r2[r, "log-widths"] for r in regimes]
+    if TOTALS in models:
+        mcb += f", embedding, total heads and total MLP width {reach(TOTALS)}"
     return (
         f"{mcb}; an additive law in the layer widths predicts {reach('log-widths')}, and adding mCB to it changes "
         f"R² by {span_words(gains, lambda v: number(v, 3))}{', by regime' if len(regimes) > 1 else ''}."
@@ -308,22 +302,21 @@ def elasticity_panels(pooled: pd.DataFrame) -> tuple[Panel, ...]:
 def _elasticity_panel(pooled: pd.DataFrame, names: tuple[str, str, str], heading: str) -> Panel:
     columns = dict(zip(names, ("points", "lower", "upper"), strict=True))
     data = pooled[["group", *names]].rename(columns=columns).astype({"group": str})
-    return dot_panel(heading, "accuracy points", data, 0.0, "Accuracy points that a wider group buys.", 3)
+    told = "Accuracy points that a wider group buys."
+    return dot_panel(heading, "accuracy points", data, Table.one(points=0.0), told)
 
 
-def dot_panel(
-    heading: str, title: str, rows: pd.DataFrame, none: float, told: str, decimals: int = 2
-) -> Panel:
-    """Draw one quantity of several groups (group, points, lower, upper); `none`: its value where there is no effect."""
-    described = ", ".join(f"{row.group} {number(row.points, decimals)}" for row in rows_of(rows))
+def dot_panel(heading: str, title: str, rows: pd.DataFrame, beside: Table, told: str, **ends: float) -> Panel:
+    """Draw one quantity of several groups (group, points, lower, upper) beside a value; `ends`: those of its axis."""
+    described = ", ".join(f"{row.group} {row.points:.2g}" for row in rows_of(rows))
     return Panel(
         title=heading,
         chart="dot_intervals",
         alt=f"{told} {heading}: {described}.".strip(),
         data={
             "groups": Table.of(rows[["group", "points", "lower", "upper"]]),
-            "original": Table.one(points=none),
-            "frame": Table.one(title=title),
+            "original": beside,
+            "frame": Table.one(title=title, **ends),
         },
     )
 

@@ -12,65 +12,50 @@ Okabe and Ito (2008), "Color Universal Design": the hues.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Liberation Sans', sans-serif"
 
 
-@dataclass(frozen=True)
-class Palette:
+class Palette(NamedTuple):
     """The colours by what they stand for, as hex; no two alike, so that a style sheet can tell them apart."""
 
-    ink: str  # Text.
-    muted: str  # Secondary text.
-    line: str  # Grid lines.
-    points: str  # Single networks.
-    curve: str  # The expected drop,
-    band: str  # and its interval.
-    near: str  # The near-optimal range.
-    winner: str  # Winning subnetworks.
-    original: str  # The original network's ratio.
-    second: str  # Further series.
+    ink: str
+    muted: str
+    line: str
+    points: str
+    curve: str
+    band: str
+    near: str
+    winner: str
+    original: str
+    second: str
     third: str
     fourth: str
 
 
-LIGHT = Palette(
-    ink="#1c2430",
-    muted="#5b6675",
-    line="#e3e7ec",
-    points="#8c98a8",
-    curve="#0b5fa5",
-    band="#7fb2dc",
-    near="#f2c14e",
-    winner="#b3470b",
-    original="#3d4653",
-    second="#c2570c",
-    third="#0a7d5c",
-    fourth="#8f4f86",
-)
-DARK = Palette(
-    ink="#e8ecf1",
-    muted="#9aa6b5",
-    line="#2c3643",
-    points="#75818f",
-    curve="#6db7f2",
-    band="#3f7fb5",
-    near="#b98a1b",
-    winner="#ff9a5c",
-    original="#c5ced9",
-    second="#f59b55",
-    third="#4cc9a0",
-    fourth="#d69fcd",
-)
+#: On light screens and paper, and in the dark.
+LIGHT, DARK = map(Palette._make, zip(
+    ("#1c2430", "#e8ecf1"),  # Text.
+    ("#5b6675", "#9aa6b5"),  # Secondary text.
+    ("#e3e7ec", "#2c3643"),  # Grid lines.
+    ("#8c98a8", "#75818f"),  # Single networks.
+    ("#0b5fa5", "#6db7f2"),  # The expected drop,
+    ("#7fb2dc", "#3f7fb5"),  # and its interval.
+    ("#f2c14e", "#b98a1b"),  # The near-optimal range.
+    ("#b3470b", "#ff9a5c"),  # Winning subnetworks.
+    ("#3d4653", "#c5ced9"),  # The original network's ratio.
+    ("#c2570c", "#f59b55"),  # Further series.
+    ("#0a7d5c", "#4cc9a0"),
+    ("#8f4f86", "#d69fcd"),
+    strict=True,
+))  # fmt: skip
 
 #: A sign beside each verdict's word, so that no verdict is told by colour alone.
 OUTCOME_GLYPHS = {"supported": "✓", "refuted": "✕", "undecided": "?", "not assessable": "–"}
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(NamedTuple):
     """How a series is drawn: colour and dashes, so that each alone tells it from the others."""
 
     color: str  # A colour of `LIGHT`.
@@ -94,7 +79,7 @@ def color_rules(palette: Palette = LIGHT) -> str:
     """
     return "\n".join(
         f'.inked [{place}="{value}"] {{ {place}: var(--chart-{name}); }}'
-        for name, value in vars(palette).items()
+        for name, value in palette._asdict().items()
         for place in ("fill", "stroke")
     )
 

@@ -8,19 +8,18 @@ of every later step independent of the number of rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from popstats.arrays import BoolArray, FloatArray, IntArray
-from popstats.findings import Finding
+from popstats.arrays import FloatArray, IntArray
+from popstats.findings import Finding, Kind, Value
 from popstats.inference.model import COLUMNS, FIXED_TERMS, KEPT_RANGE, CurveScale, design_matrix
 from popstats.population.recipes import Recipes, prepared_recipes
-from popstats.population.regimes import Axis, log_cost_offset
+from popstats.population.regimes import Axis, Given, log_cost_offset
 from popstats.population.table import Population
 
 #: Fewer recipes than this and a regime is not fitted: three fixed terms and a curve would have
@@ -52,7 +51,7 @@ class RegimeDesign:
     """What the model sees of one regime; without cross-products where it is not fitted."""
 
     label: str
-    target: float  # fraction of the original removed, the regime's centre
+    target: float  # fraction of the original removed
     axis: str  # "macs" or "params"
     # n, n_recipes: trainings and recipes in the fit
     n: int
@@ -112,11 +111,7 @@ class PreparedPopulation:
     regimes: tuple[RegimeDesign, ...]  # Every recipe with the same weight.
 
 
-def prepare_population(
-    population: Population,
-    axis: Axis,
-    regimes: Sequence[float] | Mapping[float, float] | None = None,
-) -> PreparedPopulation:
+def prepare_population(population: Population, axis: Axis, regimes: Given = None) -> PreparedPopulation:
     """Go through the rows of a population, the first time that these regimes are used."""
     recipes = prepared_recipes(population, axis, regimes)
     # The recipes are one object per axis and regimes, and the population keeps them.
@@ -127,12 +122,14 @@ def prepare_population(
 def prepare_regimes(recipes: Recipes, weights: FloatArray | float = 1.0) -> tuple[RegimeDesign, ...]:
     """Return each regime's data, ready to fit."""
     # weights (recipes,): relative precision, mean 1, where the spread changes over the range
-    table = recipes.table.assign(weight=weights)
+    table, found = recipes.table.assign(weight=weights), []
     techniques = int(table["technique"].max()) + 1
-    return tuple(
-        _regime(table.iloc[_in_order(mine)], recipes, k, techniques)
-        for k, mine in enumerate(recipes.members)
-    )
+    for k, mine in enumerate(recipes.members):
+        # Where none is missing in between, a slice copies nothing.
+        whole = mine.size and mine[-1] - mine[0] == mine.size - 1
+        members = table.iloc[slice(int(mine[0]), int(mine[-1]) + 1) if whole else mine]
+        found.append(_regime(members, recipes, k, techniques))
+    return tuple(found)
 
 
 def _regime(members: pd.DataFrame, recipes: Recipes, k: int, techniques: int) -> RegimeDesign:
@@ -162,14 +159,7 @@ def _regime(members: pd.DataFrame, recipes: Recipes, k: int, techniques: int) ->
         reason=reason,
         mix=tuple((counts / max(len(inside), 1)).tolist()),
     )
-    return with_sums(design, standard_rows(inside, design)) if design.fitted else design
-
-
-def _in_order(mine: IntArray) -> slice | IntArray:
-    """Return ascending numbers as a slice where none is missing in between, so that taking them copies nothing."""
-    if mine.size and mine[-1] - mine[0] == mine.size - 1:
-        return slice(int(mine[0]), int(mine[-1]) + 1)
-    return mine
+    return with_sums(regime_rows(inside, design)) if design.fitted else design
 
 
 def _kept(recipes: pd.DataFrame, scale: CurveScale) -> pd.DataFrame:
@@ -193,32 +183,29 @@ def _why_not(technique: IntArray, spread: float, scale: CurveScale, label: str) 
     present = int(np.count_nonzero(np.bincount(technique)))
     needed, low_high = MINIMUM_RECIPES + max(present - 1, 0), scale.observed
     width, mixed = low_high[1] - low_high[0], {"techniques": present} if present > 1 else {}
-
-    def finding(kind: Any, **values: Any) -> Finding:
-        return Finding(kind, (label,), values)
-
+    values: dict[str, Value] = {}
+    kind: Kind
     if technique.size < needed:
         kind = "few recipes of techniques" if mixed else "few recipes"
-        return finding(kind, recipes=technique.size, needed=needed, **mixed)
-    if 2.0 * scale.half_range < MINIMUM_RANGE:
-        return finding("one mCB")
-    if width < MINIMUM_RANGE or scale.share < LEAST_SHARE:
-        return finding(
-            "mCB follows cost",
-            factor=float(np.exp(width)),
-            share=scale.share,
-            needed_factor=float(np.exp(MINIMUM_RANGE)),
-            needed_share=LEAST_SHARE,
-        )
-    if spread < 1e-9:
-        return finding("one drop", **mixed)
-    return None
+        values = {"recipes": technique.size, "needed": needed, **mixed}
+    elif 2.0 * scale.half_range < MINIMUM_RANGE:
+        kind = "one mCB"
+    elif width < MINIMUM_RANGE or width / (2.0 * scale.half_range) < LEAST_SHARE:
+        kind = "mCB follows cost"
+        values = {"factor": float(np.exp(width)), "share": width / (2.0 * scale.half_range)}
+        values |= {"needed_factor": float(np.exp(MINIMUM_RANGE)), "needed_share": LEAST_SHARE}
+    elif spread < 1e-9:
+        kind, values = "one drop", {**mixed}
+    else:
+        return None
+    return Finding(kind, (label,), values)
 
 
-@dataclass(frozen=True)
-class StandardRows:
-    """The recipes of one regime in the units of the model; shapes (n,) but for `technique`."""
+@dataclass(frozen=True, eq=False)
+class RegimeRows:
+    """The recipes in the fit of one regime, in the units of the model; shapes (n,) but for `technique`."""
 
+    regime: RegimeDesign
     numbers: IntArray  # of the recipes
     unit: FloatArray  # log mCB in half-ranges from the centre
     offset: FloatArray  # log cost offset over the regime's reach
@@ -230,20 +217,27 @@ class StandardRows:
     # T is 0 with one technique.
     technique: FloatArray
 
-    def design(self, rows: slice = slice(None)) -> FloatArray:
-        """Return the design matrix, all its columns, shape (n, FIXED_TERMS + T + BASIS_SIZE)."""
-        return design_matrix(self.unit[rows], self.offset[rows], self.technique[rows])
+    @cached_property
+    def design(self) -> FloatArray:
+        """The design matrix, (n, FIXED_TERMS + T + BASIS_SIZE); columns that the regime cannot tell apart are zero."""
+        columns = design_matrix(self.unit, self.offset, self.technique)
+        columns[:, : len(self.regime.fixed)] *= self.regime.fixed
+        return columns
 
-    def only(self, kept: BoolArray) -> StandardRows:
-        """Return the recipes that the mask keeps."""
-        return StandardRows(**{name: values[kept] for name, values in vars(self).items()})
+    def relative_scale(self, seed_share: npt.ArrayLike, rows: slice = slice(None)) -> FloatArray:
+        """Return the scale of a recipe's noise over that of one training, (n,), or (n, S) for S seed shares."""
+        runs, weight = self.runs[rows], self.weight[rows]
+        if np.ndim(seed_share):
+            runs, weight = runs[:, None], weight[:, None]
+        return np.sqrt(replicate_variance(seed_share, runs, weight))
 
 
-def standard_rows(recipes: pd.DataFrame, regime: RegimeDesign) -> StandardRows:
-    """Return the recipes that are in the fit of `regime`, in the model's units: row i is the i-th of its sums."""
+def regime_rows(recipes: pd.DataFrame, regime: RegimeDesign) -> RegimeRows:
+    """Return the recipes that are in the fit of `regime`: row i is the i-th of its sums."""
     inside = _kept(recipes, regime.curve_scale)
     technique = inside["technique"].to_numpy()[:, None] == np.arange(1, len(regime.mix))
-    return StandardRows(
+    return RegimeRows(
+        regime=regime,
         numbers=inside.index.to_numpy(),
         unit=regime.curve_scale.to_unit(inside["log_mcb"]),
         offset=inside["offset"].to_numpy() / (regime.reach or 1.0),
@@ -255,8 +249,8 @@ def standard_rows(recipes: pd.DataFrame, regime: RegimeDesign) -> StandardRows:
     )
 
 
-def with_sums(design: RegimeDesign, rows: StandardRows) -> RegimeDesign:
-    """Return the regime with the cross-products of its rows."""
+def with_sums(rows: RegimeRows) -> RegimeDesign:
+    """Return the regime of these rows with their cross-products."""
     within_df = int(rows.runs.sum() - rows.runs.size)
     within = float((rows.weight * rows.within).sum()) if within_df else 0.0
     # Replicates that agree to the last digit are copies: they say nothing about seed noise, whose likelihood
@@ -264,17 +258,17 @@ def with_sums(design: RegimeDesign, rows: StandardRows) -> RegimeDesign:
     copies = within <= _IDENTICAL * within_df
     runs = np.ones_like(rows.runs) if copies else rows.runs
     replicates = runs[:1] if runs.min() == runs.max() else np.unique(runs)
-    parts = [rows if replicates.size == 1 else rows.only(runs == r) for r in replicates]
-    sums = np.array([_second_moments(part) for part in parts])
+    parts = [np.flatnonzero(runs == r) for r in replicates]
+    sums = np.array([_second_moments(rows, part) for part in parts])
     terms = FIXED_TERMS + rows.technique.shape[1]
     fixed = _distinguishable(sums.sum(axis=0)[:terms, :terms])
     mask = np.ones(sums.shape[1] - 1)
     mask[:terms] = fixed
     return replace(
-        design,
+        rows.regime,
         fixed=fixed,
         replicates=replicates,
-        count=np.array([float(part.drop.size) for part in parts]),
+        count=np.array([float(part.size) for part in parts]),
         xx=sums[:, :-1, :-1] * np.outer(mask, mask),
         xy=sums[:, :-1, -1] * mask,
         yy=sums[:, -1, -1],
@@ -283,13 +277,14 @@ def with_sums(design: RegimeDesign, rows: StandardRows) -> RegimeDesign:
     )
 
 
-def _second_moments(rows: StandardRows) -> FloatArray:
-    """Return the sums over rows of w z z' with z = (design row, drop), shape (p + 1, p + 1)."""
+def _second_moments(rows: RegimeRows, members: IntArray) -> FloatArray:
+    """Return the sums over some rows of w z z' with z = (design row, drop), shape (p + 1, p + 1)."""
     size = COLUMNS + rows.technique.shape[1] + 1
     total = np.zeros((size, size))
-    for start in range(0, rows.drop.size, _BLOCK):
-        block = slice(start, start + _BLOCK)
-        z = np.column_stack([rows.design(block), rows.drop[block]])
+    for start in range(0, members.size, _BLOCK):
+        block = members[start : start + _BLOCK]
+        design = design_matrix(rows.unit[block], rows.offset[block], rows.technique[block])
+        z = np.column_stack([design, rows.drop[block]])
         total += z.T @ (z * rows.weight[block, None])
     return total
 

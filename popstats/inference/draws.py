@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +14,7 @@ from popstats.errors import ConvergenceError
 from popstats.findings import Finding
 from popstats.inference.data import RegimeDesign
 from popstats.inference.model import CHAINS, COLUMNS, Hyper
-from popstats.words import sentences
+from popstats.words import html_of, sentences
 
 #: Mass of every interval of the package; equal-tailed ...
 INTERVAL_MASS = 0.90
@@ -34,12 +33,7 @@ MAXIMUM_EDGE = 0.01
 
 
 def interval(draws: npt.ArrayLike, mass: float = INTERVAL_MASS) -> tuple[FloatArray, FloatArray]:
-    """Return the ends of the equal-tailed interval over the first axis of `draws`.
-
-    >>> low, high = interval(np.arange(101.0))
-    >>> round(float(low), 6), round(float(high), 6)
-    (5.0, 95.0)
-    """
+    """Return the ends of the equal-tailed interval over the first axis of `draws`."""
     tail = (1.0 - mass) / 2.0
     low, high = np.quantile(np.asarray(draws, dtype=np.float64), [tail, 1.0 - tail], axis=0)
     return low, high
@@ -69,10 +63,9 @@ class Draws:
         """Join independent draws of regimes, hyperparameters (S,) and coefficients (S, p) each, S split over the chains."""
         if not regimes:
             none = np.zeros((chains, 0, 0))
-            return cls(
-                none, none, none, none, np.zeros((chains, 0, 0, COLUMNS)), edge_probability=np.zeros(0)
-            )
-        hyper = (np.stack(values, axis=1) for values in zip(*(h for h, _ in regimes), strict=True))
+            beta = np.zeros((chains, 0, 0, COLUMNS))
+            return cls(none, none, none, none, beta, edge_probability=np.zeros(0))
+        hyper = (np.stack(values, axis=1) for values in zip(*(h[:4] for h, _ in regimes), strict=True))
         coefficients = np.stack([c for _, c in regimes], axis=1)
         length_scale, amplitude, noise, share, beta = (
             values.reshape(chains, -1, *values.shape[1:]) for values in (*hyper, coefficients)
@@ -85,14 +78,14 @@ class Draws:
         chains, draws = self.coefficients.shape[:2]
         return self.coefficients.reshape(chains * draws, *self.coefficients.shape[2:])
 
-    def hyper(self, k: int, picked: npt.NDArray[np.intp] | slice = slice(None)) -> Hyper:
+    def hyper(self, k: int | slice, picked: npt.NDArray[np.intp] | slice = slice(None)) -> Hyper:
         """Return the k-th regime's hyperparameters with chains joined, (S,) each; of the picked draws."""
-        values = (self.length_scale, self.amplitude, self.noise, self.seed_share)
-        return Hyper(*(v[:, :, k].reshape(-1)[picked] for v in values))
+        values = (self.length_scale, self.amplitude, self.noise, self.seed_share, self.shape)
+        return Hyper(*(v if v is None else v.reshape(-1, v.shape[2])[picked, k] for v in values))  # type: ignore[arg-type]
 
     def median_hyper(self, k: int) -> Hyper:
         """Return the medians of the k-th regime's hyperparameters, (1,) each."""
-        return Hyper(*(np.median(values, keepdims=True) for values in self.hyper(k)))
+        return Hyper(*(v if v is None else np.median(v, keepdims=True) for v in self.hyper(k)))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -133,19 +126,15 @@ class Convergence:
         return f"<Convergence: {'' if self.ok else 'not ok: '}{self.sentence}>"
 
     def _repr_html_(self) -> str:
-        table = self.table.to_html(index=False, float_format=lambda v: f"{v:.4g}")
-        return f"<p>{html.escape(repr(self)[1:-1])}</p>{table}"
+        return html_of(repr(self)[1:-1], self.table)
 
 
-def check_draws(
-    draws: Draws, regimes: Sequence[RegimeDesign], outcomes: dict[str, FloatArray]
-) -> Convergence:
+def check_draws(draws: Draws, fitted: Sequence[RegimeDesign], outcomes: dict[str, FloatArray]) -> Convergence:
     """Check draws of the hyperparameters and of the outcomes that verdicts are read off."""
     # outcomes (chains, draws, K)
     if draws.edge_probability is not None:
-        table = pd.DataFrame(
-            {"regime": [r.label for r in regimes], "edge_probability": draws.edge_probability}
-        )
+        labels = [r.label for r in fitted]
+        table = pd.DataFrame({"regime": labels, "edge_probability": draws.edge_probability})
         cut = table[table["edge_probability"] > MAXIMUM_EDGE]
         found = (
             Finding("grid edge", (str(r.regime),), {"share": float(r.edge_probability)})  # type: ignore[arg-type]
@@ -153,7 +142,7 @@ def check_draws(
         )
         return Convergence(tuple(found), table)
     parameters = {name: getattr(draws, name) for name in ("length_scale", "amplitude", "noise")}
-    table = _diagnose(parameters | outcomes, regimes)
+    table = _diagnose(parameters | outcomes, fitted)
     return Convergence(tuple(_failures(draws, table)), table)
 
 
@@ -169,7 +158,10 @@ def _failures(draws: Draws, table: pd.DataFrame) -> Iterator[Finding]:
     if diverging.mean() > MAXIMUM_DIVERGING:
         yield Finding("divergent", (), {"transitions": int(diverging.sum())})
     energy = draws.statistics.get("energy")
-    if energy is not None and energy.shape[1] > 1 and (found := _e_bfmi(energy)) < MINIMUM_E_BFMI:
+    if energy is None or energy.shape[1] < 2:
+        return
+    found = float(((np.diff(energy, axis=1) ** 2).mean(axis=1) / energy.var(axis=1)).min())
+    if found < MINIMUM_E_BFMI:
         yield Finding("E-BFMI", (), {"found": found, "needed": MINIMUM_E_BFMI})
 
 
@@ -190,7 +182,3 @@ def _diagnose(quantities: dict[str, FloatArray], regimes: Sequence[RegimeDesign]
             for i, k in enumerate(varying)
         ]
     return pd.DataFrame(rows, columns=["quantity", "regime", "r_hat", "ess_bulk", "ess_tail"])
-
-
-def _e_bfmi(energy: FloatArray) -> float:
-    return float(((np.diff(energy, axis=1) ** 2).mean(axis=1) / energy.var(axis=1)).min())

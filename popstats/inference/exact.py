@@ -80,10 +80,7 @@ def draw_coefficients(design: RegimeDesign, hyper: Hyper, rng: np.random.Generat
 
 
 def shrinkage(design: RegimeDesign, mean: FloatArray, hyper: Hyper) -> FloatArray:
-    """Return the bias of the coefficients' posterior mean, estimated at that mean itself, shape (p,).
-
-    Under noise that is not normal the information of the rows is taken as if it were, with the same scale.
-    """
+    """Return the bias of the coefficients' posterior mean, estimated at that mean itself as under normal noise, (p,)."""
     (root,) = coefficient_posterior(design, hyper)[1]
     pull = prior_precision(design.fixed, hyper.length_scale, hyper.amplitude)[0] * mean
     pull[: len(design.fixed)] = 0.0
@@ -117,14 +114,13 @@ class RegimeGrid:
         noise = np.exp(log_noise.ravel()[cells])
         self.design, self.weight = design, weight[cells]
         self.hyper = Hyper(lengths[length], _RATIOS[ratio] * noise, noise, shares[share])
-        self.place = np.array(priors.standardised(*self.hyper[:3]))
-        self.at_edge = (
-            ratio == _RATIOS.size - 1
-        )  # the largest amplitude; the lengths end where their prior does
+        self.place = np.array(priors.standardised(self.hyper))
+        # Of the largest amplitude; the lengths end where their prior does.
+        self.at_edge = ratio == _RATIOS.size - 1
 
     def draw(self, cells: npt.NDArray[np.intp], rng: np.random.Generator) -> tuple[Hyper, FloatArray]:
         """Return the hyperparameters of cells with a draw of the coefficients for each."""
-        hyper = Hyper(*(values[cells] for values in self.hyper))
+        hyper = Hyper(*(values[cells] for values in self.hyper[:4]))
         return hyper, draw_coefficients(self.design, hyper, rng)
 
     def ratio(self, nodes: FloatArray, pooling: float) -> FloatArray:
@@ -132,12 +128,6 @@ class RegimeGrid:
         away = self.place[:, None, :] - np.sqrt(pooling) * nodes[:, :, None]
         log_ratio = 0.5 * (self.place[:, None, :] ** 2 - away**2 / (1.0 - pooling))
         return np.asarray(np.exp(log_ratio) / np.sqrt(1.0 - pooling))
-
-    def log_evidence(self, ratio: FloatArray) -> FloatArray:
-        """Return the log probability of the regime's data at each triple of common values, (G, G, G)."""
-        pairs = (self.weight * ratio[0])[:, None, :] * ratio[1][None, :, :]
-        total = pairs.reshape(_NODES**2, -1) @ ratio[2].T
-        return np.asarray(np.log(np.maximum(total, 1e-300)).reshape((_NODES,) * 3))
 
     def choose(
         self, ratio: FloatArray, common: npt.NDArray[np.intp], rng: np.random.Generator
@@ -180,7 +170,10 @@ def _common_values(grids: Sequence[RegimeGrid], pooling: float) -> tuple[FloatAr
     nodes = np.tile(np.linspace(-_REACH, _REACH, _NODES), (3, 1))
     for _ in range(_ZOOMS):
         ratios = [grid.ratio(nodes, pooling) for grid in grids]
-        log_mass = np.sum([grid.log_evidence(r) for grid, r in zip(grids, ratios, strict=True)], axis=0)
+        log_mass = np.zeros((_NODES,) * 3)
+        for grid, ratio in zip(grids, ratios, strict=True):
+            pairs = ((grid.weight * ratio[0])[:, None, :] * ratio[1][None, :, :]).reshape(_NODES**2, -1)
+            log_mass += np.log(np.maximum(pairs @ ratio[2].T, 1e-300)).reshape(log_mass.shape)
         log_mass = log_mass - 0.5 * sum(n**2 for n in np.meshgrid(*nodes, indexing="ij"))
         mass = np.exp(log_mass - log_mass.max())
         mass /= mass.sum()
@@ -239,7 +232,7 @@ def _tabulate(
     log_weight = -freedom * log_noise - 0.5 * misfit[..., None] * np.exp(-2.0 * log_noise)
     log_weight += share_prior[:, None, None, None] - 0.5 * determinant[..., None]
     noise = np.exp(log_noise)
-    for x in priors.standardised(lengths[:, None, None], _RATIOS[:, None] * noise, noise):
+    for x in priors.standardised(Hyper(lengths[:, None, None], _RATIOS[:, None] * noise, noise, shares)):
         log_weight -= 0.5 * x**2
     return log_weight, log_noise
 
@@ -247,10 +240,8 @@ def _tabulate(
 def _project(
     design: RegimeDesign, lengths: FloatArray, relative: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Return eigenvalues and rotated targets (R, L, m), squared length of the drops and log determinant (R,) of the rest.
-
-    Fixed terms are projected out; `relative` (R, S) is the variance of recipes' means over that of one training.
-    """
+    """Return eigenvalues and rotated targets (R, L, m), squared length of the drops and log determinant (R,) of the rest."""
+    # Fixed terms are projected out; `relative` (R, S) is the variance of recipes' means over that of one training.
     xx = np.einsum("rs,sij->rij", 1.0 / relative, design.xx)
     xy = (1.0 / relative) @ design.xy
     f = len(design.fixed)

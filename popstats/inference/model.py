@@ -41,38 +41,30 @@ from popstats.population.regimes import Axis
 #: Smoothness of the Matern process, nu: its paths are once differentiable, and rougher than a curve whose
 #: curvature jumps.
 SMOOTHNESS = 1.75
-
 #: Number of sines: the highest frequency, m * pi / (2 L) = 21, follows a curve that falls to a third within
 #: a tenth of the observed range, and the bends that argmins hang on (with 16, intervals of the argmin of a truth
 #: whose curvature jumps there held it in 75 % of 102 regimes of 3,000, with 21 in 84 %; at smoothness 2).
 SINES = 20
-
 #: All functions of the curve: the sines and the straight line.
 BASIS_SIZE = SINES + 1
-
-#: Log prior variance of the line's slope a half-range, at amplitude 1.
-_LOG_LINE_VARIANCE = 0.0
-
 #: Half-width L of the basis's domain in units of the half-range; outside the kept rows, as
 #: Riutort-Mayol et al. ask, so that the forced zeros at the ends do not bend the curve. With level and line beside
 #: the sines 1.5 is far enough: 94 to 99 % of the process's variance beyond those two, as with 1.8 and more sines.
 BOUNDARY = 1.5
-
+#: Angular frequencies of the sines, per half-range.
+FREQUENCIES = np.arange(1.0, SINES + 1.0) * np.pi / (2.0 * BOUNDARY)
 #: Rows further than this from the centre (half-ranges) are left out of the fit, and counted: a few far
 #: rows would otherwise decide the basis's domain.
 KEPT_RANGE = 1.4
-
 #: The observed range: where anything may be claimed.
 OBSERVED_QUANTILES = (0.025, 0.975)
 #: Reach in log cost (a factor of 1.35 from the centre) from which log mCB is regressed on its square too.
 _WIDE = 0.3
 #: Share of log mCB's variance left at equal cost from which the two count as unrelated.
 _UNRELATED = 0.5
-
 #: Columns of the design matrix before the basis: level, c and c^2 (c: log cost offset over the regime's reach).
 #: Where a population holds several retraining techniques, their columns follow these, before the basis.
 FIXED_TERMS = 3
-
 #: All columns of the design matrix of one technique.
 COLUMNS = FIXED_TERMS + BASIS_SIZE
 
@@ -88,11 +80,9 @@ class CurveScale:
 
     @classmethod
     def of(cls, log_mcb: FloatArray, offset: FloatArray) -> CurveScale:
-        """Scale by the 2.5 to 97.5 % range of `log_mcb` (n,); `offset` (n,) is the log cost offset.
-
-        Where mCB follows the cost, recipes are brought to the regime's centre by a polynomial in the offset, and the
-        observed range is that of what they then are.
-        """
+        """Scale by the 2.5 to 97.5 % range of `log_mcb` (n,); `offset` (n,) is the log cost offset."""
+        # Where mCB follows the cost, recipes are brought to the regime's centre by a polynomial in the offset, and the
+        # observed range is that of what they then are.
         low, high = (float(q) for q in np.quantile(log_mcb, OBSERVED_QUANTILES))
         centre, half_range, reach = (low + high) / 2.0, (high - low) / 2.0, float(np.abs(offset).max())
         degree = 2 if reach > _WIDE else 1
@@ -113,12 +103,6 @@ class CurveScale:
         """The observed range, log mCB: nothing is claimed outside it."""
         return self.at_equal_cost or (self.centre - self.half_range, self.centre + self.half_range)
 
-    @property
-    def share(self) -> float:
-        """Width of the observed range over that of all recipes' mCB, whatever they cost."""
-        low, high = self.observed
-        return (high - low) / (2.0 * self.half_range) if self.half_range > 0.0 else 0.0
-
     def to_unit(self, log_mcb: npt.ArrayLike) -> FloatArray:
         """Return u for log mCB."""
         return np.asarray((np.asarray(log_mcb, dtype=np.float64) - self.centre) / self.half_range)
@@ -126,11 +110,6 @@ class CurveScale:
     def grid(self, size: int) -> FloatArray:
         """Return `size` equally spaced values of log mCB over the observed range."""
         return np.linspace(*self.observed, size, dtype=np.float64)
-
-
-def frequencies() -> FloatArray:
-    """Return the angular frequencies of the sines, shape (SINES,), per half-range."""
-    return np.asarray(np.arange(1, SINES + 1) * np.pi / (2.0 * BOUNDARY), dtype=np.float64)
 
 
 def basis(unit: npt.ArrayLike) -> FloatArray:
@@ -176,15 +155,15 @@ def log_spectral_density(length_scale: Any, log: Callable[[Any], Any] = np.log) 
     # length_scale (..., 1), an array or, with its own logarithm, a tensor -> (..., SINES)
     constant = np.log(2.0 * np.sqrt(np.pi)) + lgamma(SMOOTHNESS + 0.5) - lgamma(SMOOTHNESS)
     constant += SMOOTHNESS * np.log(2.0 * SMOOTHNESS)
-    squares = 2.0 * SMOOTHNESS / length_scale**2 + frequencies() ** 2
+    squares = 2.0 * SMOOTHNESS / length_scale**2 + FREQUENCIES**2
     return constant - 2.0 * SMOOTHNESS * log(length_scale) - (SMOOTHNESS + 0.5) * log(squares)
 
 
 def log_basis_variance(length_scale: npt.ArrayLike) -> FloatArray:
     """Return the log prior variance of all coefficients of the curve at amplitude 1, (...) -> (..., BASIS_SIZE)."""
     sines = log_spectral_density(np.asarray(length_scale, dtype=np.float64)[..., None])
-    line = np.full((*sines.shape[:-1], 1), _LOG_LINE_VARIANCE)
-    return np.concatenate([sines, line], axis=-1)
+    # The line's slope per half-range has variance 1.
+    return np.concatenate([sines, np.zeros((*sines.shape[:-1], 1))], axis=-1)
 
 
 class Hyper(NamedTuple):
@@ -195,13 +174,13 @@ class Hyper(NamedTuple):
     amplitude: FloatArray
     noise: FloatArray
     seed_share: FloatArray  # share of one training's variance that is seed noise; 0 without replicates
+    # degrees of freedom ("student"), mean of the exponential ("exgaussian"); None: normal noise
+    shape: FloatArray | None = None
 
 
 def prior_precision(fixed: tuple[bool, ...], length_scale: FloatArray, amplitude: FloatArray) -> FloatArray:
-    """Return the prior precision of each column's coefficient, (S,) -> (S, p).
-
-    0 for fixed terms, whose priors are flat; 1 for those that the regime cannot tell apart, whose columns are zero.
-    """
+    """Return the prior precision of each column's coefficient, (S,) -> (S, p)."""
+    # 0 for fixed terms, whose priors are flat; 1 for those that the regime cannot tell apart, whose columns are zero.
     absent = np.broadcast_to(1.0 - np.array(fixed), (length_scale.size, len(fixed)))
     curve = np.exp(-log_basis_variance(length_scale)) / amplitude[:, None] ** 2
     return np.concatenate([absent, curve], axis=1)
@@ -209,12 +188,13 @@ def prior_precision(fixed: tuple[bool, ...], length_scale: FloatArray, amplitude
 
 #: How draws are made; other noise than normal is always drawn by "hmc".
 Method = Literal["exact", "nuts", "hmc"]
-
 #: Every method's draws come as this many chains.
 CHAINS = 4
-
 #: Seeds that the sampler can tell apart.
 _SEEDS = 2**64
+#: Names of the curves beside "smooth", and of the noises, with the draws that a sampler of theirs needs at least to adapt.
+PARAMETRIC, NOISES = ("quadratic", "asymmetric"), ("normal", "student", "exgaussian")
+LEAST_TUNE = {"student": 400, "exgaussian": 1000}
 
 
 @dataclass(frozen=True)
@@ -238,17 +218,15 @@ class Settings:
             "method": ("exact", "nuts") if self.noise == "normal" else ("hmc",),
         }
         for name, choices in legal.items():
-            if getattr(self, name) not in choices:
-                raise FitError(
-                    f"{name}: expected {' or '.join(map(repr, choices))}, got {getattr(self, name)!r}"
-                )
+            if (got := getattr(self, name)) not in choices:
+                raise FitError(f"{name}: expected {' or '.join(map(repr, choices))}, got {got!r}")
         if self.noise != "normal" and self.curve in PARAMETRIC:
             raise FitError(
                 f"curve={self.curve!r} has normal noise only, got noise={self.noise!r}: use curve='smooth' with it"
             )
         for name in ("draws", "tune"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise FitError(f"{name}: expected a positive whole number, got {getattr(self, name)!r}")
+            if not isinstance(got := getattr(self, name), int) or got < 1:
+                raise FitError(f"{name}: expected a positive whole number, got {got!r}")
         require_seed(self.random_seed, "fit", "random_seed")
 
 
@@ -256,14 +234,6 @@ def require_seed(seed: object, who: str, argument: str = "seed") -> None:
     """Raise FitError unless random numbers can be drawn from `seed`; `who` is the function that was given it."""
     if not isinstance(seed, Integral) or not 0 <= int(seed) < _SEEDS:
         raise FitError(f"{who}: {argument}: expected a whole number from 0 on, below 2^64, got {seed!r}")
-
-
-#: Names of the curves.
-PARAMETRIC = ("quadratic", "asymmetric")
-
-#: Names of the noises, and the draws that a sampler of theirs needs at least to adapt.
-NOISES = ("normal", "student", "exgaussian")
-LEAST_TUNE = {"student": 400, "exgaussian": 1000}
 
 
 @dataclass(frozen=True)
@@ -307,19 +277,15 @@ class Priors:
         if self.pooling >= 1.0:
             raise FitError(f"priors: pooling is a share, expected a value in (0, 1), got {self.pooling!r}")
 
-    def standardised(
-        self, length_scale: FloatArray, amplitude: FloatArray, noise: FloatArray
-    ) -> list[FloatArray]:
+    def standardised(self, hyper: Hyper) -> list[FloatArray]:
         """Return the logs of length scale, amplitude and noise in prior standard deviations from their medians."""
-        pairs = (length_scale, self.length_scale), (amplitude, self.amplitude), (noise, self.noise)
+        pairs = zip(hyper[:3], (self.length_scale, self.amplitude, self.noise), strict=True)
         return [(np.log(value) - np.log(median)) / spread for value, (median, spread) in pairs]
 
     def log_density(self, hyper: Hyper) -> FloatArray:
-        """Return the joint log density of regimes' length scales, amplitudes and noises, (..., K) -> (...).
-
-        Up to a constant; the common value of each, which makes the regimes correlated by `pooling`, is integrated out.
-        """
-        x = np.array(self.standardised(hyper.length_scale, hyper.amplitude, hyper.noise))
+        """Return the joint log density of regimes' length scales, amplitudes and noises, (..., K) -> (...)."""
+        # Up to a constant; the common value of each, which makes the regimes correlated by `pooling`, is integrated out.
+        x = np.array(self.standardised(hyper))
         rest = 1.0 - self.pooling
         common = self.pooling / (rest + self.pooling * x.shape[-1])
         quadratic = (x**2).sum(axis=-1) - common * x.sum(axis=-1) ** 2
@@ -343,20 +309,17 @@ class Priors:
 
     def describe(self) -> pd.DataFrame:
         """Return one row per prior: name, distribution, unit, reason."""
+        normal = "LogNormal(log {0[0]:g}, {0[1]:g})".format
         rows = [
-            ("length_scale", _log_normal(self.length_scale), "half of the observed range of log mCB",
+            ("length_scale", normal(self.length_scale), "half of the observed range of log mCB",
              "a curve may turn once or twice inside the range"),
-            ("amplitude", _log_normal(self.amplitude), "s, the spread of the recipes' drops in the regime",
+            ("amplitude", normal(self.amplitude), "s, the spread of the recipes' drops in the regime",
              "from negligible to the whole spread"),
-            ("noise", _log_normal(self.noise), "s", "the residual spread, seeds included"),
-            ("excess", _log_normal(self.excess), "s", "mean of the exponential part (noise='exgaussian')"),
+            ("noise", normal(self.noise), "s", "the residual spread, seeds included"),
+            ("excess", normal(self.excess), "s", "mean of the exponential part (noise='exgaussian')"),
             ("degrees of freedom", "1 + Gamma(2, 0.1)", "", "from heavy tails to nearly normal (noise='student')"),
             ("seed_share", "Uniform(0, 1)", "share of one training's variance", "replicates decide"),
             ("level, MACs terms, techniques", "flat", "percentage points", "integrated out exactly"),
             ("pooling", f"{self.pooling:g} of the variance common", "log", "regimes resemble each other"),
         ]  # fmt: skip
         return pd.DataFrame(rows, columns=["prior", "distribution", "unit", "reason"])
-
-
-def _log_normal(pair: tuple[float, float]) -> str:
-    return f"LogNormal(log {pair[0]:g}, {pair[1]:g})"

@@ -11,6 +11,7 @@ because the textbook forms overflow where tau is small:
 from __future__ import annotations
 
 import numpy as np
+from numpy.random import Generator
 from scipy import special
 
 from popstats.arrays import FloatArray
@@ -26,11 +27,7 @@ def log_density(noise: str, e: FloatArray, scale: FloatArray, shape: FloatArray 
     z = e / scale
     if noise == "normal" or shape is None:
         return np.asarray(-0.5 * z**2 - np.log(scale) - _LOG_ROOT_TWO_PI)
-    if noise == "student":
-        constant = special.gammaln(0.5 * (shape + 1.0)) - special.gammaln(0.5 * shape)
-        constant = constant - 0.5 * np.log(shape * np.pi) - np.log(scale)
-        return np.asarray(constant - 0.5 * (shape + 1.0) * np.log1p(z**2 / shape))
-    return np.asarray(-np.log(2.0 * shape) - 0.5 * z**2 + _log_erfcx(scale / shape - z))
+    return log_density_slopes(noise, e, scale, shape)[0]
 
 
 def log_density_slopes(
@@ -41,9 +38,8 @@ def log_density_slopes(
     if noise == "student":
         squares = z**2 / shape
         growth, far = np.log1p(squares), squares / (1.0 + squares)
-        constant = (
-            special.gammaln(0.5 * (shape + 1.0)) - special.gammaln(0.5 * shape) - 0.5 * np.log(shape * np.pi)
-        )
+        constant = special.gammaln(0.5 * (shape + 1.0)) - special.gammaln(0.5 * shape)
+        constant = constant - 0.5 * np.log(shape * np.pi)
         by_e = -(shape + 1.0) * far / np.where(e == 0.0, 1.0, e)
         by_constant = 0.5 * shape * (special.psi(0.5 * (shape + 1.0)) - special.psi(0.5 * shape)) - 0.5
         by_shape = by_constant - 0.5 * shape * growth + 0.5 * (shape + 1.0) * far
@@ -68,27 +64,17 @@ def distribution(noise: str, e: FloatArray, scale: FloatArray, shape: FloatArray
         return np.asarray(special.ndtr(z))
     if noise == "student":
         return np.asarray(special.stdtr(np.broadcast_to(shape, z.shape), z))
-    tail = 0.5 * np.exp(-0.5 * z**2 + _log_erfcx(scale / shape - z))
+    # F(e) = Phi(e / s) - tau p(e), as the two formulas above have it.
+    tail = shape * np.exp(log_density(noise, e, scale, shape))
     return np.asarray(np.clip(special.ndtr(z) - tail, 0.0, 1.0))
 
 
-def draw_noise(
-    noise: str, scale: FloatArray, shape: FloatArray | None, rng: np.random.Generator
-) -> FloatArray:
+def draw_noise(noise: str, scale: FloatArray, shape: FloatArray | None, rng: Generator) -> FloatArray:
     """Draw residuals, one per value of `scale`."""
     normal = rng.standard_normal(scale.shape)
     if noise == "normal" or shape is None:
         return np.asarray(scale * normal)
     if noise == "student":
-        return np.asarray(
-            scale * normal * np.sqrt(shape / rng.chisquare(np.broadcast_to(shape, scale.shape)))
-        )
+        squares = rng.chisquare(np.broadcast_to(shape, scale.shape))
+        return np.asarray(scale * normal * np.sqrt(shape / squares))
     return np.asarray(scale * normal + shape * rng.standard_exponential(scale.shape))
-
-
-def _log_erfcx(x: FloatArray) -> FloatArray:
-    """Return log(erfcx(x / sqrt(2))), without overflow for negative x."""
-    t = np.asarray(x) / np.sqrt(2.0)
-    # erfc lies in [1, 2] left of zero, erfcx in (0, 1] right of it: neither logarithm loses digits.
-    left = t**2 + np.log(special.erfc(np.minimum(t, 0.0)))
-    return np.asarray(np.where(t < 0.0, left, np.log(special.erfcx(np.maximum(t, 0.0)))))

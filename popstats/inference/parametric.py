@@ -30,13 +30,10 @@ from popstats.inference.model import BASIS_SIZE, KEPT_RANGE, Hyper, Priors, desi
 
 #: Vertices of the asymmetric curve, over the observed range: finer than its standard error at 10,000 recipes.
 _VERTICES = 801
-
 #: Points on which a curve is written in the smooth basis.
 _PROJECTION = 1401
-
 #: Step of the difference quotient at the vertex.
 _STEP = 1e-4
-
 #: Ridge, in shares of the diagonal: a bend that no row sees stays zero.
 _RIDGE = 1e-10
 
@@ -56,9 +53,8 @@ def _draw_regime(
     """Return hyperparameters, the seed share that of the smooth fit, and coefficients of the smooth basis."""
     share = draw_regime(design, priors, size, rng).seed_share.ravel()
     shapes = _shapes(curve, design.fixed)
-    log_weight, means, roots, misfit, freedom = _least_squares(
-        design, shapes, np.median(share, keepdims=True)
-    )
+    middle = np.median(share, keepdims=True)
+    log_weight, means, roots, misfit, freedom = _least_squares(design, shapes, middle)
     weight = np.exp(log_weight - log_weight.max())
     picked = rng.choice(weight.size, size=size, p=weight / weight.sum())
     noise = np.sqrt(misfit[picked] / rng.chisquare(freedom, size))
@@ -100,11 +96,9 @@ def _columns(unit: FloatArray) -> FloatArray:
 
 
 def _half_parabolas(unit: FloatArray, inverse: FloatArray, vertex: float) -> FloatArray:
-    """Return the two halves in level and basis, each with slope zero at the vertex.
-
-    Without that condition the ripple of a basis that ends at some frequency moves the minimum by 1 % of mCB,
-    several standard errors with a thousand recipes.
-    """
+    """Return the two halves in level and basis, each with slope zero at the vertex."""
+    # Without that condition the ripple of a basis that ends at some frequency moves the minimum by 1 % of mCB, several
+    # standard errors with a thousand recipes.
     squares, right = (unit - vertex) ** 2, unit >= vertex
     halves = inverse @ np.stack([squares * ~right, squares * right], axis=1)
     below, above = _columns(np.array([vertex - _STEP, vertex + _STEP]))

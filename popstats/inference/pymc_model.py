@@ -19,7 +19,7 @@ import pandas as pd
 
 from popstats.arrays import FloatArray
 from popstats.errors import FitError
-from popstats.inference.data import RegimeDesign, StandardRows, prepare_population
+from popstats.inference.data import RegimeDesign, RegimeRows, prepare_population
 from popstats.inference.draws import Draws
 from popstats.inference.exact import draw_coefficients
 from popstats.inference.model import CHAINS, Hyper, Priors, Settings, log_spectral_density
@@ -78,19 +78,19 @@ def pymc_model(
     if not any(d.fitted for d in designs):
         reasons = "; ".join(f"{d.label}: {clause(d.reason)}" for d in designs if d.reason is not None)
         raise FitError(f"pymc_model: no regime of {population.name!r} can be fitted ({reasons})")
-    fitted, rows = zip(*weighted_rows(prepared.recipes, designs, changes), strict=True)
+    rows = tuple(weighted_rows(prepared.recipes, designs, changes))
     if extra is None:
-        return build_model(fitted, priors)
+        return build_model([r.regime for r in rows], priors)
     numbers = np.concatenate([r.numbers for r in rows])
     frame = population.frame.iloc[prepared.recipes.first[numbers]].reset_index(drop=True)
-    labels = np.repeat([d.label for d in fitted], [r.numbers.size for r in rows])
-    return build_model(fitted, priors, rows, lambda: extra(frame.assign(regime=labels)))
+    labels = np.repeat([r.regime.label for r in rows], [r.numbers.size for r in rows])
+    return build_model([r.regime for r in rows], priors, rows, lambda: extra(frame.assign(regime=labels)))
 
 
 def build_model(
     designs: Sequence[RegimeDesign],
     priors: Priors,
-    rows: Sequence[StandardRows] = (),
+    rows: Sequence[RegimeRows] = (),
     extra: Callable[[], Any] | None = None,
 ) -> pm.Model:
     """Return the model of fitted regimes; `rows` are needed where `extra` is given, which returns the shift of each."""
@@ -110,9 +110,9 @@ def build_model(
         share = pt.where(replicated, share, 0.0)
         sums = _sums(designs)
         if extra is not None:
-            sums |= _shifted(designs, rows, sums, extra())
-        data = _log_likelihood(designs, sums, pt.exp(log_length), log_amplitude, log_noise, share)
-        pm.Potential("drops", data.sum())
+            sums |= _shifted(rows, sums, extra())
+        hyper = pt.exp(log_length), log_amplitude, log_noise, share
+        pm.Potential("drops", _log_likelihood(designs, sums, *hyper).sum())
     return model
 
 
@@ -120,35 +120,26 @@ def _sums(designs: Sequence[RegimeDesign]) -> dict[str, Any]:
     """Return the cross-products of all regimes, with empty strata where one has fewer, (K, S, ...) each."""
     strata = max(d.count.size for d in designs)
 
-    def padded(values: FloatArray, fill: float = 0.0) -> FloatArray:
+    def padded(values: FloatArray, fill: float) -> FloatArray:
         return np.concatenate([values, np.full((strata - len(values), *values.shape[1:]), fill)])
 
-    sums = {
-        name: np.stack([padded(getattr(d, name)) for d in designs]) for name in ("count", "xx", "xy", "yy")
-    }
-    return sums | {"replicates": np.stack([padded(d.replicates, 1.0) for d in designs])}
+    fills = {"count": 0.0, "xx": 0.0, "xy": 0.0, "yy": 0.0, "replicates": 1.0}
+    return {name: np.stack([padded(getattr(d, name), fill) for d in designs]) for name, fill in fills.items()}
 
 
-def _shifted(
-    designs: Sequence[RegimeDesign], rows: Sequence[StandardRows], sums: dict[str, Any], shift: Any
-) -> dict[str, Any]:
+def _shifted(rows: Sequence[RegimeRows], sums: dict[str, Any], shift: Any) -> dict[str, Any]:
     """Return X'y and y'y after the shift of each recipe's drop, points, has been taken off."""
     import pytensor.tensor as pt
 
     ends = np.cumsum([0, *(r.drop.size for r in rows)])
     xy, yy = pt.as_tensor(sums["xy"]), pt.as_tensor(sums["yy"])
-    for k, (design, mine) in enumerate(zip(designs, rows, strict=True)):
-        columns = mine.design()
-        columns[:, : len(design.fixed)] *= design.fixed
+    for k, mine in enumerate(rows):
+        design = mine.regime
         moved = shift[ends[k] : ends[k + 1]] / design.scale
         for s, replicates in enumerate(design.replicates):
-            members = (
-                np.flatnonzero(mine.runs == replicates)
-                if design.replicates.size > 1
-                else np.arange(mine.runs.size)
-            )
+            members = np.flatnonzero((mine.runs == replicates) | (design.replicates.size == 1))
             weighted, left = mine.weight[members] * moved[members], 2.0 * mine.drop[members] - moved[members]
-            xy = xy[k, s].inc(-(columns[members].T @ weighted))
+            xy = xy[k, s].inc(-(mine.design[members].T @ weighted))
             yy = yy[k, s].inc(-(weighted * left).sum())
     return {"xy": xy, "yy": yy}
 
@@ -176,10 +167,7 @@ def _log_likelihood(
     half = pt.linalg.solve_triangular(root, target[:, :, None], lower=True, b_ndim=2)[:, :, 0]
     determinant = 2.0 * pt.log(pt.diagonal(root, axis1=1, axis2=2)).sum(axis=1) + log_prior.sum(axis=1)
     misfit = (sums["count"] * pt.log(variance) + sums["yy"] / variance).sum(axis=1) - (half**2).sum(axis=1)
-    freedom, within = (
-        np.array([float(v) for v in values])
-        for values in zip(*((d.within_df, d.within) for d in designs), strict=True)
-    )
+    freedom, within = np.array([(d.within_df, d.within) for d in designs]).T
     run = pt.where(freedom > 0, share * pt.exp(2.0 * log_noise), 1.0)
     return -0.5 * (determinant + misfit + freedom * pt.log(run) + within / run)
 
@@ -205,7 +193,7 @@ def sample_nuts(
     share = posterior["seed_share"].to_numpy() if "seed_share" in posterior else np.zeros_like(logs[0])
     share = np.where([d.has_replicates for d in designs], share, 0.0)
     length_scale, amplitude, noise = np.exp(logs)
-    hyper = Hyper(length_scale, amplitude, noise, share)
+    hyper = (length_scale, amplitude, noise, share)
     rng = np.random.default_rng([settings.random_seed, 5])
     coefficients = [
         draw_coefficients(d, Hyper(*(values[:, :, k].ravel() for values in hyper)), rng)

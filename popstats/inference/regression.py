@@ -21,12 +21,12 @@ from popstats.errors import FitError
 
 #: Folds of every cross-validation; recipes, never single trainings, are assigned to them.
 FOLDS = 10
-
 #: Grid of lambda: from no shrinkage at all to all of it.
 _LAMBDAS = np.logspace(-8, 2, 41)
-
 #: Eigenvalues below this share of the largest are directions the table does not contain.
 _RANK = 1e-10
+#: Knots of the spline, which has as many columns, its constant included; beyond the outermost it is straight.
+KNOTS, OUTER = 6, (0.02, 0.98)
 
 
 def weighted_cross_products(columns: FloatArray, y: FloatArray, weight: FloatArray) -> FloatArray:
@@ -87,18 +87,9 @@ def held_out_losses(
     return losses
 
 
-#: Knots; the spline has this many columns, its constant included.
-KNOTS = 6
-
-#: Outermost knots: beyond them the curve is straight.
-OUTER = (0.02, 0.98)
-
-
 def natural_spline(at: FloatArray, data: FloatArray, knots: int = KNOTS) -> FloatArray:
-    """Return the basis of a natural cubic spline, constant first.
-
-    Source: Hastie, Tibshirani and Friedman (2009), The Elements of Statistical Learning, equations 5.4 and 5.5.
-    """
+    """Return the basis of a natural cubic spline, constant first."""
+    # Hastie, Tibshirani and Friedman (2009), The Elements of Statistical Learning, equations 5.4 and 5.5.
     # at (m,); data (n,) -> (m, at most knots)
     places = np.unique(np.quantile(data, np.linspace(*OUTER, knots)))
     centre, scale = places.mean(), np.ptp(places) or 1.0
@@ -118,10 +109,7 @@ def log_width_terms(log_widths: FloatArray, centre: FloatArray) -> FloatArray:
 
 
 def distance_terms(reduction: FloatArray) -> FloatArray:
-    """Return level, c and c^2 of the reductions in one regime, shape (n,) -> (n, 1 to 3).
-
-    c is centred and scaled; terms that these reductions cannot tell apart are left out.
-    """
+    """Return level, c and c^2 of the reductions in one regime, centred and scaled, as far as they differ, (n, 1 to 3)."""
     spread = reduction.std()
     if spread < 1e-9:
         return np.ones((reduction.size, 1))

@@ -26,9 +26,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.random import Generator
 
 from popstats.arrays import FloatArray
-from popstats.inference.data import RegimeDesign, StandardRows, replicate_variance
+from popstats.inference.data import RegimeRows
 from popstats.inference.draws import Draws
 from popstats.inference.model import (
     BASIS_SIZE,
@@ -65,21 +66,17 @@ _NORMAL_MEDIAN = 0.6745
 
 def sample_rows(
     settings: Settings,
-    designs: Sequence[RegimeDesign],
-    rows: Sequence[StandardRows],
+    rows: Sequence[RegimeRows],
     normal: Draws,
     priors: Priors,
     thin: int = 1,
 ) -> Draws:
-    """Sample curves, scales and the shape of the noise, keeping every `thin`-th draw of as many times more.
-
-    `normal` are draws under normal noise, from which it starts.
-    """
+    """Sample curves, scales and the shape of the noise, from draws under normal noise; keep every `thin`-th draw."""
     rng, tune = np.random.default_rng([settings.random_seed, 6]), thin * settings.tune
-    hypers = [normal.median_hyper(k) for k in range(len(designs))]
+    hypers = [normal.median_hyper(k) for k in range(len(rows))]
     walkers = [
-        _Walker(_Posterior(settings.noise, d, r, h, priors), h.noise, rng)
-        for d, r, h in zip(designs, rows, hypers, strict=True)
+        _Walker(_Posterior(settings.noise, r, h, priors), h.noise, rng)
+        for r, h in zip(rows, hypers, strict=True)
     ]
     stages = {round(share * tune) for share in _STAGES}
     positions, diverging = [], []
@@ -90,7 +87,8 @@ def sample_rows(
             if i in stages:
                 walker.adapt()
         if i >= tune and (i - tune) % thin == thin - 1:
-            positions.append(np.stack([w.target.untangled(w.position) for w in walkers]))
+            found = [w.target.rotation @ w.target.curve(w.position)[0] for w in walkers]
+            positions.append([np.vstack([c, w.position[-2:]]) for c, w in zip(found, walkers, strict=True)])
             diverging.append(np.any([w.diverged for w in walkers], axis=0))
     drawn = np.array(positions).transpose(3, 0, 1, 2)  # (chains, draws, K, p + 2)
     log_noise, log_shape = _scales(settings.noise, drawn[..., -2], drawn[..., -1])
@@ -99,7 +97,7 @@ def sample_rows(
         coefficients[..., 0] -= shape
     held = (np.broadcast_to(h.seed_share, shape.shape[:2]) for h in hypers)
     curves = coefficients.reshape(-1, *coefficients.shape[2:])[:, :, -BASIS_SIZE:]
-    scales = [_curve_scales(curves[:, k], priors, rng) for k in range(len(designs))]
+    scales = [_curve_scales(curves[:, k], priors, rng) for k in range(len(rows))]
     length_scale, amplitude = (np.stack(v, axis=1).reshape(shape.shape) for v in zip(*scales, strict=True))
     return Draws(
         length_scale=length_scale,
@@ -112,18 +110,15 @@ def sample_rows(
     )
 
 
-def _curve_scales(
-    curve: FloatArray, priors: Priors, rng: np.random.Generator
-) -> tuple[FloatArray, FloatArray]:
+def _curve_scales(curve: FloatArray, priors: Priors, rng: Generator) -> tuple[FloatArray, FloatArray]:
     """Draw length scale and amplitude given each draw of a curve's coefficients (S, m), on a grid: one Gibbs step."""
     x, y = np.linspace(-2.4, 2.4, 16), np.linspace(-3.0, 3.0, 48)
     length_scale = priors.length_scale[0] * np.exp(priors.length_scale[1] * x)
     amplitude = priors.amplitude[0] * np.exp(priors.amplitude[1] * y)
     log_variance = log_basis_variance(length_scale)
     squares = curve**2 @ np.exp(-log_variance).T
-    log_weight = -0.5 * (
-        squares[:, :, None] / amplitude**2 + log_variance.sum(axis=1)[:, None] + x[:, None] ** 2 + y**2
-    )
+    log_weight = squares[:, :, None] / amplitude**2 + log_variance.sum(axis=1)[:, None]
+    log_weight = -0.5 * (log_weight + x[:, None] ** 2 + y**2)
     log_weight -= BASIS_SIZE * np.log(amplitude)
     # The largest of the weights after standard Gumbel noise is a draw.
     cell = (log_weight + rng.gumbel(size=log_weight.shape)).reshape(len(curve), -1).argmax(axis=1)
@@ -131,11 +126,9 @@ def _curve_scales(
 
 
 def _scales(noise: str, a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return log noise and log shape of the walked pair.
-
-    "student": log noise and log(degrees of freedom - 1). "exgaussian": logs of the total spread and of the odds of its
-    exponential and normal parts, which trade off against each other.
-    """
+    """Return log noise and log shape of the walked pair."""
+    # "student": log noise and log(degrees of freedom - 1). "exgaussian": logs of the total spread and of the odds of its
+    # exponential and normal parts, which trade off against each other.
     if noise == "student":
         return a, np.logaddexp(0.0, b)
     return a - 0.5 * np.logaddexp(0.0, b), a - 0.5 * np.logaddexp(0.0, -b)
@@ -148,21 +141,16 @@ class _Posterior:
     against the mean of the exponential.
     """
 
-    def __init__(
-        self, noise: str, design: RegimeDesign, rows: StandardRows, hyper: Hyper, priors: Priors
-    ) -> None:
+    def __init__(self, noise: str, rows: RegimeRows, hyper: Hyper, priors: Priors) -> None:
         self.noise, self.priors = noise, priors
-        kept = np.ones(design.xy.shape[1])
-        kept[: len(design.fixed)] = design.fixed
-        relative = np.sqrt(replicate_variance(hyper.seed_share, rows.runs, rows.weight))
-        precision = prior_precision(design.fixed, hyper.length_scale, hyper.amplitude)[0]
-        whitened = rows.design() * kept / np.sqrt(precision + _FLAT)
+        relative = rows.relative_scale(hyper.seed_share[0])
+        precision = prior_precision(rows.regime.fixed, hyper.length_scale, hyper.amplitude)[0]
+        whitened = rows.design / np.sqrt(precision + _FLAT)
         weight = relative**-2.0
         for _ in range(_ROUNDS if noise == "student" else 0):
-            squares = (whitened * weight[:, None]).T @ whitened / hyper.noise**2 + np.eye(kept.size)
-            e = rows.drop - whitened @ np.linalg.solve(
-                squares, whitened.T @ (weight * rows.drop) / hyper.noise**2
-            )
+            squares = (whitened * weight[:, None]).T @ whitened / hyper.noise**2 + np.eye(precision.size)
+            products = whitened.T @ (weight * rows.drop) / hyper.noise**2
+            e = rows.drop - whitened @ np.linalg.solve(squares, products)
             spread = max(np.median(np.abs(e) / relative) / _NORMAL_MEDIAN, 0.01 * hyper.noise[0])
             weight = (_FREEDOM + 1.0) / (_FREEDOM * relative**2 + (e / spread) ** 2)
         values, vectors = np.linalg.eigh((whitened * weight[:, None]).T @ whitened)
@@ -173,12 +161,7 @@ class _Posterior:
         self.drop, self.relative = rows.drop[:, None], relative[:, None]
         self.own = priors.noise[1] * np.sqrt(1.0 - priors.pooling)
 
-    def untangled(self, position: FloatArray) -> FloatArray:
-        """Return coefficients, a and b at positions (p + 2, C)."""
-        curve = self._curve(position)[0]
-        return np.concatenate([self.rotation @ curve, position[-2:]])
-
-    def _curve(self, position: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def curve(self, position: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return the curve in rotated columns, its slopes by z and by a, (p, C) each."""
         z, precision = position[:-2], np.exp(-2.0 * position[-2])
         shrunk = 1.0 / (1.0 + self.values * precision)
@@ -189,14 +172,13 @@ class _Posterior:
     def slopes(self, position: FloatArray, common: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return value (C,) and gradient (p + 2, C) at positions (p + 2, C), given the common log noise (C,)."""
         a, b = position[-2:]
-        curve, by_z, by_a = self._curve(position)
+        curve, by_z, by_a = self.curve(position)
         log_noise, log_shape = _scales(self.noise, a, b)
         shape, odds = np.exp(log_shape), 1.0 / (1.0 + np.exp(-b))
         shift = shape if self.noise == "exgaussian" else 0.0
         e = self.drop - self.columns @ curve + shift
-        rows, by_e, by_noise, by_shape = log_density_slopes(
-            self.noise, e, np.exp(log_noise) * self.relative, shape
-        )
+        scale = np.exp(log_noise) * self.relative
+        rows, by_e, by_noise, by_shape = log_density_slopes(self.noise, e, scale, shape)
         away = (log_noise - common) / self.own
         to_noise = by_noise.sum(axis=0) - away / self.own
         to_shape = (by_shape + by_e * shift).sum(axis=0)
@@ -220,7 +202,7 @@ class _Posterior:
 class _Walker:
     """The chains of one regime, side by side."""
 
-    def __init__(self, target: _Posterior, noise: FloatArray, rng: np.random.Generator) -> None:
+    def __init__(self, target: _Posterior, noise: FloatArray, rng: Generator) -> None:
         self.target, self.rng = target, rng
         size = target.values.size
         self.root = np.diag([*np.ones(size), _APART, _APART])
@@ -276,7 +258,7 @@ class _Walker:
         self.mean_step *= (self.step / self.mean_step) ** (m**-0.75)
 
 
-def _draw_common(walkers: Sequence[_Walker], priors: Priors, rng: np.random.Generator) -> FloatArray:
+def _draw_common(walkers: Sequence[_Walker], priors: Priors, rng: Generator) -> FloatArray:
     """Draw the value common to the regimes' log noises given them, (C,)."""
     (median, spread), pooling = priors.noise, priors.pooling
     own, shared = 1.0 / (spread**2 * (1.0 - pooling)), 1.0 / (spread**2 * pooling)

@@ -9,26 +9,19 @@ import numpy as np
 import pandas as pd
 
 from popstats.arrays import FloatArray
-from popstats.inference.data import (
-    PreparedPopulation,
-    RegimeDesign,
-    StandardRows,
-    prepare_regimes,
-    standard_rows,
-)
+from popstats.inference.data import PreparedPopulation, RegimeDesign, RegimeRows, prepare_regimes, regime_rows
 from popstats.inference.exact import draw_regime
 from popstats.inference.model import KEPT_RANGE, Priors
 from popstats.population.recipes import Recipes
 
 #: From this ratio of residual standard deviations between the ends of the observed range on, rows are weighted.
 SPREAD_CHANGE = 1.5
-
 #: ... if the change is also this many standard errors away from none.
 SIGNIFICANCE = 2.5
-
+#: Draws that the weights for a changing spread are estimated with, before the fit proper, and the most recipes per regime.
+_PILOT_DRAWS, _PILOT_RECIPES = 200, 10_000
 # Mean and standard deviation of the log of a chi-square variable with one degree of freedom.
 _LOG_CHI2_MEAN, _LOG_CHI2_SD = -1.2704, 2.2214
-
 # Residuals are cut off here (in units of the regime's scale): a single one of 0 must not decide the slope.
 _SMALLEST = 1e-3
 
@@ -50,74 +43,61 @@ class SpreadChange:
         """Whether rows should be weighted."""
         return self.ratio > SPREAD_CHANGE and abs(self.slope) > SIGNIFICANCE * self.standard_error
 
+    def precision(self, log_mcb: FloatArray, regime: RegimeDesign) -> FloatArray:
+        """Return the relative precision of recipes at log mCB, shape (n,)."""
+        unit = np.clip(regime.curve_scale.to_unit(log_mcb), -KEPT_RANGE, KEPT_RANGE)
+        return np.asarray(np.exp(-2.0 * self.slope * unit))
 
-def estimate_spread_change(
-    recipes: pd.DataFrame, regime: RegimeDesign, coefficients: FloatArray
-) -> SpreadChange:
+
+#: How the spread changes in each regime of a fit; None: the regime is not fitted.
+Changes = tuple[SpreadChange | None, ...]
+
+
+def estimate_spread_change(recipes: pd.DataFrame, regime: RegimeDesign, beta: FloatArray) -> SpreadChange:
     """Regress the log squared residuals of a regime's recipes on u (Harvey 1976, doi:10.2307/1913974)."""
-    # coefficients (p,)
-    rows = standard_rows(recipes, regime)
-    residual = rows.drop - np.einsum("ij,j", rows.design(), coefficients)
+    # beta (p,): the coefficients of the curve
+    rows = regime_rows(recipes, regime)
+    residual = rows.drop - np.einsum("ij,j", rows.design, beta)
     squared = np.log(np.maximum(residual**2, _SMALLEST**2)) - _LOG_CHI2_MEAN
     u = rows.unit - rows.unit.mean()
     total = float((u**2).sum())
     return SpreadChange(float((u * squared).sum()) / total / 2.0, _LOG_CHI2_SD / np.sqrt(total) / 2.0)
 
 
-def precision_weights(log_mcb: FloatArray, regime: RegimeDesign, change: SpreadChange) -> FloatArray:
-    """Return each recipe's relative precision, mean 1 over the regime; all ones where the change is small."""
-    weight = _precision(log_mcb, regime, change) if change.matters else np.ones_like(log_mcb)
-    return np.asarray(weight / weight.mean())
+def _weights(recipes: Recipes, designs: Sequence[RegimeDesign], changes: Changes) -> FloatArray:
+    """Return each recipe's relative precision, mean 1 over its regime; all ones where the change is small."""
+    weights, log_mcb = np.ones(len(recipes.table)), recipes.table["log_mcb"].to_numpy()
+    for design, mine, change in zip(designs, recipes.members, changes, strict=True):
+        if change is not None and change.matters:
+            precision = change.precision(log_mcb[mine], design)
+            weights[mine] = precision / precision.mean()
+    return weights
 
 
 def weighted_rows(
-    recipes: Recipes, designs: Sequence[RegimeDesign], changes: Sequence[SpreadChange | None]
-) -> Iterator[tuple[RegimeDesign, StandardRows]]:
-    """Yield each fitted regime with the recipes in its fit."""
-    for design, mine, change in zip(designs, recipes.members, changes, strict=True):
-        if change is not None:
-            table = recipes.table.iloc[mine]
-            weight = precision_weights(table["log_mcb"].to_numpy(), design, change)
-            yield design, standard_rows(table.assign(weight=weight), design)
-
-
-def relative_spread(
-    log_mcb: FloatArray, recipes: FloatArray, regime: RegimeDesign, change: SpreadChange
-) -> FloatArray:
-    """Return the residual standard deviation at `log_mcb` over that of a recipe with weight 1, shape (m,)."""
-    # log_mcb (m,); recipes (n,)
-    mean = _precision(recipes, regime, change).mean()
-    return np.asarray(np.sqrt(mean / _precision(log_mcb, regime, change)))
-
-
-def _precision(log_mcb: FloatArray, regime: RegimeDesign, change: SpreadChange) -> FloatArray:
-    unit = np.clip(regime.curve_scale.to_unit(log_mcb), -KEPT_RANGE, KEPT_RANGE)
-    return np.asarray(np.exp(-2.0 * change.slope * unit))
-
-
-#: Draws that the weights for a changing spread are estimated with, before the fit proper.
-_PILOT_DRAWS = 200
-
-#: ... and the most recipes per regime that it is estimated from.
-_PILOT_RECIPES = 10_000
+    recipes: Recipes, designs: Sequence[RegimeDesign], changes: Changes
+) -> Iterator[RegimeRows]:
+    """Yield the recipes in the fit of each fitted regime."""
+    table = recipes.table.assign(weight=_weights(recipes, designs, changes))
+    for design, mine in zip(designs, recipes.members, strict=True):
+        if design.fitted:
+            yield regime_rows(table.iloc[mine], design)
 
 
 def weighted_regimes(
     prepared: PreparedPopulation, priors: Priors, seed: int
-) -> tuple[tuple[RegimeDesign, ...], tuple[SpreadChange | None, ...]]:
+) -> tuple[tuple[RegimeDesign, ...], Changes]:
     """Weight the recipes of regimes where the spread about a pilot fit changes over the range."""
-    recipes, data = prepared.recipes.table, prepared.regimes
-    weights = np.ones(len(recipes))
+    recipes, data = prepared.recipes, prepared.regimes
     changes: list[SpreadChange | None] = []
-    for k, (regime, mine) in enumerate(zip(data, prepared.recipes.members, strict=True)):
+    for k, (regime, mine) in enumerate(zip(data, recipes.members, strict=True)):
         change = None
         if regime.fitted:
             # Thinned where there are more: the slope is then known to 0.02, a tenth of the smallest that matters.
-            some = recipes.iloc[mine[:: max(1, mine.size // _PILOT_RECIPES)]]
+            some = recipes.table.iloc[mine[:: max(1, mine.size // _PILOT_RECIPES)]]
             pilot = draw_regime(regime, priors, _PILOT_DRAWS, np.random.default_rng([seed, k, 1]))
             change = estimate_spread_change(some, regime, pilot.flat_coefficients[:, 0].mean(axis=0))
-            weights[mine] = precision_weights(recipes["log_mcb"].to_numpy()[mine], regime, change)
         changes.append(change)
     if any(c is not None and c.matters for c in changes):
-        data = prepare_regimes(prepared.recipes, weights)
+        data = prepare_regimes(recipes, _weights(recipes, data, tuple(changes)))
     return data, tuple(changes)

@@ -35,7 +35,6 @@ from popstats.posterior.optimum import (
     read_optimum,
     second_region,
 )
-from popstats.posterior.pointwise import fitted_points
 from popstats.words import ALL, AXIS_WORDS
 
 #: Draws that a second near-optimal range is looked for in, and its probability from which it is reported.
@@ -145,7 +144,7 @@ class RegimePosterior:
         if self.broken or self.holds.mean() < self.thresholds.supported:
             return self.broken
         curve, grid, limits, fit = self.mean_curve, self.grid, self.thresholds, self.analysis.fit
-        seed, rows = fit.settings.random_seed, fit.recipes.first[curve.points.rows.numbers]
+        seed, rows = fit.settings.random_seed, fit.recipes.first[curve.rows.numbers]
         kinds = {name: codes[rows] for name, codes in self.analysis.kinds.items()}
         return (
             rests_on_outliers(curve, grid, limits)
@@ -252,7 +251,7 @@ class Analysis:
     @cached_property
     def mean_curves(self) -> tuple[MeanCurve, ...]:
         """The fitted regimes, ready for curves through some of their recipes."""
-        return tuple(MeanCurve.of(self.fit, k, points) for k, points in enumerate(fitted_points(self.fit)))
+        return tuple(MeanCurve.of(self.fit, k, rows) for k, rows in enumerate(self.fit.rows()))
 
     @cached_property
     def kinds(self) -> dict[str, IntArray]:
@@ -465,7 +464,7 @@ class Analysis:
         spread = ratio_std(fit.population)
         adjusted = np.full(len(table), np.nan)
         for curve in self.mean_curves:
-            adjusted[curve.points.rows.numbers] = curve.adjusted
+            adjusted[curve.rows.numbers] = curve.adjusted
         return pd.DataFrame(
             {
                 "regime": labels[table["regime"].to_numpy()],

@@ -7,9 +7,10 @@ is paired: both models predict the same held-out recipes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -47,12 +48,23 @@ MOST_PAIRS = 800
 #: The two models whose difference M1 asks about, without and with pairwise products of the log-widths.
 ADDITIVE = ("log-widths", "log-widths + mCB")
 PAIRWISE = ("log-width pairs", "log-width pairs + mCB")
+#: What the groups of a transformer are, by their names; the one group that is neither is the embedding.
+HEADS, MLP = (
+    re.compile("att|q_proj|qkv|query|head", re.I),
+    re.compile("mlp|ffn|fc1|feed|linear1|intermediate", re.I),
+)
+#: The three widths on which MACs and parameters of a transformer depend.
+TOTALS = "embedding + heads + MLP"
 #: What is compared, in the order of the table: name -> the features in it.
 MODELS: Mapping[str, tuple[str, ...]] = {
     "mCB": ("log_mcb",),
     "parameters": ("log_params",),
     "STD": ("ratio_std",),
     "mCB + STD": ("log_mcb", "ratio_std"),
+    "embedding": ("log_embedding",),
+    "total heads": ("log_heads",),
+    "total MLP width": ("log_mlp",),
+    TOTALS: ("log_embedding", "log_heads", "log_mlp"),
     ADDITIVE[0]: ("log_widths",),
     ADDITIVE[1]: ("log_widths", "log_mcb"),
     PAIRWISE[0]: ("log_widths", "pairs"),
@@ -63,8 +75,8 @@ CEILING = "retraining-noise ceiling"
 #: is such a law reach 0.80 to 0.98 of it in 95 % of regimes of 100 recipes and more (24 regimes a setting).
 MOST = 0.8
 #: Least share of held-out log mCB at equal cost that a complete set of widths explains. On complete tables, real and
-#: simulated, of 40 recipes and more: 0.91 to 1 (0.79 with 14 groups and 40 recipes); widths of a third of the groups: at most
-#: 0.46; widths that are noise, or constant, or lack a bias term: 0.
+#: simulated, of 40 recipes and more: 0.91 to 1 (0.79 with 14 groups and 40 recipes); widths of a third of the groups: at
+#: most 0.46; widths that are noise, or constant, or lack a bias term: 0.
 WHOLE = 0.8
 
 
@@ -153,10 +165,21 @@ def _features(population: Population, recipes: Recipes) -> dict[str, FloatArray]
     if spread is not None:
         features["ratio_std"] = spread[first][:, None]
     if population.widths is not None:
-        features["log_widths"] = np.log(
-            positive_widths(population.widths[first]) / original_widths(population)
-        )
+        shares = positive_widths(population.widths[first]) / original_widths(population)
+        features |= {"log_widths": np.log(shares), **_transformer_totals(population, first)}
     return features
+
+
+def _transformer_totals(population: Population, rows: IntArray) -> dict[str, FloatArray]:
+    """Return log embedding, total heads and total MLP width, each (n, 1), where group names tell them apart."""
+    places: dict[str, list[int]] = {"log_embedding": [], "log_heads": [], "log_mlp": []}
+    for place, name in enumerate(population.group_names):
+        role = "log_mlp" if MLP.search(name) else "log_heads" if HEADS.search(name) else "log_embedding"
+        places[role].append(place)
+    if len(places["log_embedding"]) != 1 or not (places["log_heads"] and places["log_mlp"]):
+        return {}
+    widths = positive_widths(cast(FloatArray, population.widths)[rows])
+    return {role: np.log(widths[:, held].sum(axis=1))[:, None] for role, held in places.items()}
 
 
 def _columns(features: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
@@ -184,7 +207,9 @@ class _Scores:
 
     baseline: FloatArray
     losses: Mapping[str, FloatArray]
-    halved: Mapping[str, float]  # Loss of each law of the widths, all recipes together, when half of them teach it.
+    halved: Mapping[
+        str, float
+    ]  # Loss of each law of the widths, all recipes together, when half of them teach it.
     of_mcb: float  # Share of held-out log mCB at equal cost that the better law explains.
     within: FloatArray
     seed_variance: float

@@ -242,7 +242,7 @@ def _feasible(analysis: Analysis, regime: RegimePosterior) -> Span:
 
 def _outside(analysis: Analysis, regime: RegimePosterior) -> float:
     """Share of the networks in the regime's fit outside the band around the original's ratio."""
-    log_mcb, runs = regime.mean_curve.log_mcb, regime.mean_curve.points.rows.runs
+    log_mcb, runs = regime.mean_curve.log_mcb, regime.mean_curve.rows.runs
     return float(np.average(np.abs(log_mcb) > np.log(analysis.thresholds.band), weights=runs))
 
 

@@ -65,7 +65,7 @@ def moves_with_cost(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> F
     The two columns and the drops are projected off the design, its shrinkage included, so that the coefficients are those of
     generalised least squares with the curve as a random effect.
     """
-    regime, rows, design = curve.points.regime, curve.points.rows, curve.points.design
+    regime, rows, design = curve.rows.regime, curve.rows, curve.rows.design
     m, u, weight = rows.offset, rows.unit, 1.0 / curve.scale**2
     columns = np.column_stack([m * u, m * u**2, rows.drop])
     weighted = design.T * weight
@@ -97,12 +97,12 @@ def rests_on_outliers(curve: MeanCurve, grid: FloatArray, limits: Thresholds) ->
     """Draw the mean curve once more with Student-t weights: an end that only a few far recipes raise falls back."""
     if curve.noise != "normal":
         return None
-    regime, design, drop = curve.points.regime, curve.points.design, curve.points.rows.drop
+    regime, design, drop = curve.rows.regime, curve.rows.design, curve.rows.drop
     everyone = np.ones(drop.size, dtype=bool)
     residual = (drop - design @ curve.coefficients(everyone)) / curve.scale
     spread = float(np.median(np.abs(residual - np.median(residual)))) / NORMAL_MAD
-    hyper = curve.hyper._replace(noise=curve.hyper.noise * min(spread, 1.0))
-    robust = replace(curve, noise="student", shape=FREEDOM, hyper=hyper)
+    hyper = curve.hyper._replace(noise=curve.hyper.noise * min(spread, 1.0), shape=np.array([FREEDOM]))
+    robust = replace(curve, noise="student", hyper=hyper)
     # A recipe at the very end bends a curve towards itself: outliers are first told by the median of their neighbours.
     level = pd.Series(drop - design[:, 1 : 1 + curve.terms.size] @ curve.terms)
     ordered = level.iloc[curve.log_mcb.argsort(kind="stable")]
@@ -134,7 +134,7 @@ def rests_on_groups(
     curve: MeanCurve, grid: FloatArray, limits: Thresholds, priors: Priors, seed: int
 ) -> Finding | None:
     """Let recipes of like mCB share an effect of their own: relatives, copies and clusters then count as one observation."""
-    regime, rows, design = curve.points.regime, curve.points.rows, curve.points.design
+    regime, rows, design = curve.rows.regime, curve.rows, curve.rows.design
     terms, everyone = 1 + curve.terms.size, np.ones(rows.drop.size, dtype=bool)
     residual = rows.drop - design @ curve.coefficients(everyone)
     weight, excess = curve.expected(residual, curve.scale)
@@ -171,7 +171,7 @@ def rests_on_groups(
 
 
 def kinds_of_networks(population: Population) -> dict[str, IntArray]:
-    """Return the columns that tell kinds of networks apart, as a code per row, (n,): extra columns of text, and input sizes."""
+    """Return the columns that tell kinds of networks apart, coded by row: extra columns of text, and input sizes."""
     declared, table = {c.name for c in COLUMNS} | set(population.width_columns), population.table
     found = {}
     for name in (c for c in table if c == "input_size" or c not in declared):
@@ -195,7 +195,7 @@ def rests_on_kinds(
         if 1 < levels.size <= level.size / PER_LEVEL:
             probability = _within_levels(curve, grid, limits, level, priors, seed)
             if probability < OF_GROUPS:
-                return Finding("kinds", (curve.points.regime.label,), {"column": name, "probability": probability})
+                return Finding("kinds", (curve.rows.regime.label,), {"column": name, "probability": probability})
     return None
 
 
@@ -203,11 +203,11 @@ def _within_levels(
     curve: MeanCurve, grid: FloatArray, limits: Thresholds, level: IntArray, priors: Priors, seed: int
 ) -> float:
     """Return the probability of an optimum from differences within levels alone."""
-    regime, rows = curve.points.regime, curve.points.rows
+    rows, regime = curve.rows, curve.rows.regime
     everyone = np.ones(rows.drop.size, dtype=bool)
-    weight, excess = curve.expected(rows.drop - curve.points.design @ curve.coefficients(everyone), curve.scale)
+    weight, excess = curve.expected(rows.drop - curve.rows.design @ curve.coefficients(everyone), curve.scale)
     precision = weight * (curve.hyper.noise[0] / curve.scale) ** 2
-    columns = np.column_stack([curve.points.design, rows.drop - excess])
+    columns = np.column_stack([curve.rows.design, rows.drop - excess])
     sums = pd.DataFrame(columns * precision[:, None]).groupby(level).transform("sum").to_numpy()
     total = np.bincount(level, precision)[level]
     columns += np.average(columns, axis=0, weights=precision) - sums / total[:, None]

@@ -220,7 +220,7 @@ def _moved(analysis: Analysis, alone: dict[str, Analysis], regime: RegimeDesign)
         remedy = more_recipes(regime, count=2 * regime.n_recipes, techniques=tuple(both))
         return analysis.not_assessable("R1", regime, Finding("no optimum of technique"), (remedy,))
     pairs = list(combinations(both.values(), 2))
-    regret = np.array([exchange_regret(a.grid, a.drop, b.grid, b.drop) for a, b in pairs]).max(axis=0)
+    regret = np.array([exchange_regret(a.grid, a.drop, b.grid, b.drop[::-1]) for a, b in pairs]).max(axis=0)
     prior = np.array(
         [exchange_regret(a.grid, a.prior_drop, b.grid, b.prior_drop[::-1]) for a, b in pairs]
     ).max(axis=0)

@@ -14,7 +14,6 @@ doi:10.1111/j.1467-985X.2008.00552.x (the interval for a new population).
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -28,11 +27,12 @@ from scipy import stats
 from popstats.errors import FitError
 from popstats.findings import Estimate, Finding, Span
 from popstats.inference.draws import TAIL
-from popstats.judgement.judge import judge
+from popstats.judgement.family import ENTERING, doublings, moves
+from popstats.judgement.judge import analyse, judge
 from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdicts
 from popstats.population.table import written_whole
 from popstats.posterior.fit import Fit, require_fit
-from popstats.words import sentences
+from popstats.words import html_of, sentence
 
 #: Rows of the frame that stand for all populations.
 POOLED, NEW = "pooled", "new population"
@@ -55,15 +55,23 @@ class Summary:
         One row per conjecture: conjecture, claim, assessable, supported, refuted, undecided (verdicts), by_chance (supported
         ones to expect at most if the claim held nowhere), p_chance (probability of as many by chance), wrong (expected
         number of wrong ones among the supported and refuted, by their own posterior probabilities).
+    moves : pandas.DataFrame
+        Of regimes that populations share, how each quantity moves: quantity ("best mCB", the two ends of the near-optimal
+        range, "limit"), regime, population, against, width and depth (of the original, where its plan tells them; the
+        width is a factor), outcome (of C3a), estimate, lower, upper. `against` is empty for the population's own value, the
+        first population for the difference from it, and "doubling of width" or "doubling of depth" for the change per
+        doubling over the originals that differ from the first in that alone. mCB is compared by factors (1: no
+        difference), limits in percentage points.
     """
 
     frame: pd.DataFrame
     verdicts: pd.DataFrame
+    moves: pd.DataFrame
 
     @property
     def sentence(self) -> str:
         """The pooled results in words."""
-        return " ".join(sentences(tuple(self._findings())))
+        return " ".join(map(sentence, self._findings()))
 
     def _findings(self) -> Iterator[Finding]:
         for quantity, rows in self.frame.groupby("quantity", sort=False):
@@ -80,18 +88,19 @@ class Summary:
         row = self.verdicts.set_index("conjecture").loc["C3a", names].to_numpy(dtype=np.float64)
         counts = dict(zip(names, row.tolist(), strict=True))
         yield Finding("pooled verdicts", (), counts)
+        yield from doublings(self.moves)
 
-    def to_csv(self, path: str | Path) -> tuple[Path, Path]:
-        """Write `frame` to `path` and `verdicts` beside it, as NAME-verdicts.csv; returns both paths."""
+    def to_csv(self, path: str | Path) -> tuple[Path, ...]:
+        """Write `frame` to `path`, and beside it `verdicts` to NAME-verdicts.csv and `moves` to NAME-moves.csv."""
         path = Path(path)
-        paths = path, path.with_name(f"{path.stem}-verdicts{path.suffix}")
-        for table, target in zip((self.frame, self.verdicts), paths, strict=True):
+        paths = path, *(path.with_name(f"{path.stem}-{name}{path.suffix}") for name in ("verdicts", "moves"))
+        for table, target in zip((self.frame, self.verdicts, self.moves), paths, strict=True):
             with written_whole(target) as unfinished:
                 table.to_csv(unfinished, index=False)
         return paths
 
     def to_latex(self, path: str | Path) -> Path:
-        """Write both tables as LaTeX (package booktabs), ready for a paper; returns the path."""
+        """Write `frame` and `verdicts` as LaTeX (package booktabs), ready for a paper; returns the path."""
         counts = self.verdicts.drop(columns="claim")
         tables = (
             t.to_latex(index=False, float_format="%.2f", escape=True, na_rep="--")
@@ -105,10 +114,7 @@ class Summary:
         return f"<Summary: {self.sentence}>"
 
     def _repr_html_(self) -> str:
-        tables = (
-            t.to_html(index=False, float_format=lambda v: f"{v:.3g}") for t in (self.frame, self.verdicts)
-        )
-        return f"<p>{html.escape(self.sentence)}</p>{''.join(tables)}"
+        return html_of(self.sentence, self.frame, self.verdicts)
 
 
 def summarize(fits: Sequence[Fit] | Mapping[str, Fit], verdicts: Sequence[Verdicts] | None = None) -> Summary:
@@ -125,7 +131,8 @@ def summarize(fits: Sequence[Fit] | Mapping[str, Fit], verdicts: Sequence[Verdic
     -------
     Summary
         `.frame` (populations, pooled, and what to expect of a new one), `.verdicts` (counts beside those expected by
-        chance), `.to_csv(path)`, `.to_latex(path)`.
+        chance), `.moves` (differences between the populations, and changes per doubling of the original's width or
+        depth), `.to_csv(path)`, `.to_latex(path)`.
 
     Raises
     ------
@@ -158,7 +165,9 @@ def summarize(fits: Sequence[Fit] | Mapping[str, Fit], verdicts: Sequence[Verdic
         )
     several = effects.groupby("quantity", sort=False).filter(lambda rows: rows["population"].nunique() > 1)
     parts = [_pooled(str(quantity), rows) for quantity, rows in several.groupby("quantity", sort=False)]
-    return Summary(pd.concat(parts, ignore_index=True), _counts([v for told in judged for v in told]))
+    analyses = {name: analyse(fit, told) for (name, fit), told in zip(named.items(), judged, strict=True)}
+    counts = _counts([v for told in judged for v in told])
+    return Summary(pd.concat(parts, ignore_index=True), counts, moves(analyses))
 
 
 def _named(fits: Sequence[Fit] | Mapping[str, Fit]) -> dict[str, Fit]:
@@ -177,7 +186,7 @@ def _named(fits: Sequence[Fit] | Mapping[str, Fit]) -> dict[str, Fit]:
 def _effects(name: str, fit: Fit, told: Verdicts) -> Iterator[tuple[str, str, float, float]]:
     """Yield quantity, population, estimate and standard deviation of each regime that enters."""
     for regime, optimum in zip(fit.fitted, fit.optimum_draws, strict=True):
-        if told.outcome("C3a", regime.label) not in ("supported", "undecided"):
+        if told.outcome("C3a", regime.label) not in ENTERING:
             continue
         pairs = {"best mCB": optimum.log_mcb, "regret of mCB = 1": optimum.regret_at_original}
         for quantity, draws in pairs.items():

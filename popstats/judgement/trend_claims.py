@@ -62,7 +62,7 @@ def judge_limit(analysis: Analysis) -> Verdict:
     log_mcb = np.stack([r.optimum.log_mcb for r in regimes], axis=1)
     middle, seed = np.median(limit, axis=0), analysis.fit.settings.random_seed
     law = compare_laws(1.0 - np.array([r.data.reference for r in regimes]), limit)
-    base = law.base
+    base = law.fitted[law.best].base
     gain = leave_one_out_gain(limit, log_mcb, base)
     lucky = lucky_share(middle, np.median(log_mcb, axis=0), base, np.random.default_rng([seed, 42]))
     chance = Finding("lucky", (), {"lucky": lucky})

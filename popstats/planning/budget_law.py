@@ -167,6 +167,14 @@ class BudgetLaw(Law):
     technique: int  # that is predicted
     seed_variance: float  # of one training; 0 where seeds cannot be told from recipes
     mean_inverse_runs: float
+    reached: float  # the best outcome that the law expects of a recipe near the budget, moved onto it
+
+    def promised(self, log_shares: FloatArray, offset: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return what to expect of recipes, and the variance of what the law promises beyond the trained ones, (n,)."""
+        # Any share of the promise may come true, each as likely: a sum of curves is least right where all are at their best.
+        expected = self.expected(log_shares, offset)
+        beyond = np.maximum(self.reached - expected, 0.0)
+        return expected + beyond / 2.0, beyond**2 / 12.0
 
     def recipe_variance(self, outcome: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the variance of recipes around the law near expected outcomes, and its degrees of freedom, (n,)."""
@@ -229,4 +237,5 @@ def _fitted(table: WidthTable, rows: IntArray, inner: BoolArray, log_cost: float
     return BudgetLaw(
         **vars(law), inner=inner, rows=rows, offset=offset, technique=first, seed_variance=seeds,
         mean_inverse_runs=float((1.0 / table.runs[rows][inner]).mean()),
+        reached=float(law.expected(shares[inner]).min()),
     )  # fmt: skip

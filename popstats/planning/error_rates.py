@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import multiprocessing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from popstats.arrays import FloatArray
 from popstats.errors import FitError
 from popstats.inference.draws import INTERVAL_MASS, interval
 from popstats.inference.model import CHAINS, Method
 from popstats.judgement.analysis import Analysis
 from popstats.judgement.verdicts import Thresholds
-from popstats.planning.hard_nulls import HARD_NULLS, simulate_null
 from popstats.population.simulate import simulate_population
+from popstats.population.table import Original, Population
 from popstats.posterior.fit import Fit, fit
 from popstats.posterior.optimum import NEAR_OPTIMAL_POINTS, OptimumDraws
 from popstats.words import percent
@@ -37,10 +38,104 @@ NULLS = (
 OPTIMA = ("quadratic", "asymmetric", "narrow", "w")
 #: What the calibration scores, and where the truth's answer keeps it.
 SCORED = ("mcb", "near_lower", "near_upper", "limit")
-
 #: Draws of each fit: the ends of an interval are then known to half a percentile, and errors of this kind average
 #: out over repetitions.
 DRAWS = 1000
+#: Of populations without an optimum that look like published tables: half-width of the regimes, and original network.
+HALF_WIDTH, ORIGINAL = 0.05, Original(macs=10**11, params=10**9, accuracy=95.0)
+#: Spread of log mCB, points by which the drop falls or rises over its range, and noise of the recipes, points.
+SPREAD, RISE, NOISE = 0.25, 0.4, 0.15
+#: The wide regime: its centre, and the factor in MACs that it spans.
+WIDE, FACTOR = 0.99, 100.0
+
+Rows = tuple[FloatArray, FloatArray, FloatArray]  # Remaining MACs (a share), log mCB, drop (points).
+
+
+def _tied(correlation: float) -> Callable[[float, int, np.random.Generator], Rows]:
+    """Return regimes whose log mCB follows log MACs; the drop saturates in mCB and bends in MACs."""
+
+    def draw(target: float, n: int, rng: np.random.Generator) -> Rows:
+        macs, cost = _costs(target, n, rng)
+        own = rng.standard_normal(n)
+        log_mcb = SPREAD * (correlation * cost + np.sqrt(1.0 - correlation**2) * own)
+        drop = 0.3 * cost + 0.15 * cost**2 + RISE * np.exp(-2.0 * (log_mcb / SPREAD + 2.0))
+        return macs, log_mcb, drop
+
+    return draw
+
+
+def _kink(target: float, n: int, rng: np.random.Generator) -> Rows:
+    """Draw recipes whose drop has a kink in MACs at the centre, which mCB follows in part, and none in mCB."""
+    macs, cost = _costs(target, n, rng)
+    log_mcb = SPREAD * (0.7 * cost + np.sqrt(0.51) * rng.standard_normal(n))
+    return macs, log_mcb, RISE * np.abs(cost)
+
+
+def _clusters(target: float, n: int, rng: np.random.Generator) -> Rows:
+    """Draw six clusters of recipes in mCB, whose levels differ by anything."""
+    macs, cost = _costs(target, n, rng)
+    kind = rng.integers(0, 6, n)
+    log_mcb = np.linspace(-2.0, 2.0, 6)[kind] * SPREAD + 0.01 * SPREAD * rng.standard_normal(n)
+    return macs, log_mcb, 0.3 * cost + rng.normal(0.0, RISE, 6)[kind]
+
+
+def _wide_clusters(target: float, n: int, rng: np.random.Generator) -> Rows:
+    """Draw eight clusters that cover most of the range, whose levels differ by anything."""
+    macs, cost = _costs(target, n, rng)
+    kind = rng.integers(0, 8, n)
+    log_mcb = (np.linspace(-2.0, 2.0, 8)[kind] + rng.uniform(-0.15, 0.15, n)) * SPREAD
+    return macs, log_mcb, 0.3 * cost + rng.normal(0.0, RISE / 2.0, 8)[kind]
+
+
+def _families(target: float, n: int, rng: np.random.Generator) -> Rows:
+    """Draw families of four networks of nearly the same costs, whose levels differ by anything."""
+    family = rng.integers(0, max(n // 4, 2), n)
+    macs, _ = _costs(target, int(family.max()) + 1, rng)
+    centre = 2.0 * SPREAD * rng.uniform(-1.0, 1.0, macs.size)
+    log_mcb = centre[family] + 0.02 * SPREAD * rng.standard_normal(n)
+    return macs[family], log_mcb, rng.normal(0.0, 2.0 * NOISE, macs.size)[family]
+
+
+def _wide(target: float, n: int, rng: np.random.Generator) -> Rows:
+    """Draw a regime that spans a factor of 100 in MACs; the drop rises with mCB at equal MACs."""
+    cost = rng.uniform(-0.5, 0.5, n) * np.log(FACTOR)
+    macs = (1.0 - target) * np.exp(cost)
+    log_mcb = 0.4 * cost + rng.normal(0.0, 0.35, n) - 0.7
+    return macs, log_mcb, 1.5 * macs**-0.4 + 2.5 * log_mcb
+
+
+def _costs(target: float, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    """Return remaining MACs inside a regime, and their logarithm in standard deviations."""
+    macs = 1.0 - target + rng.uniform(-HALF_WIDTH, HALF_WIDTH, n)
+    cost = np.log(macs)
+    return macs, (cost - cost.mean()) / cost.std()
+
+
+#: Null by name: draws the recipes of one regime, given its centre, their number, and a generator.
+HARD_NULLS: Mapping[str, Callable[[float, int, np.random.Generator], Rows]] = {
+    "correlated-0.90": _tied(0.90),
+    "correlated-0.97": _tied(0.97),
+    "kink-in-macs": _kink,
+    "six-clusters": _clusters,
+    "eight-wide-clusters": _wide_clusters,
+    "families": _families,
+    "wide-regime": _wide,
+}
+
+
+def simulate_null(name: str, n: int, seed: int) -> tuple[Population, dict[float, float]]:
+    """Return a population without an optimum, n recipes per regime, and its regimes with their half-widths."""
+    rng = np.random.default_rng([seed, sorted(HARD_NULLS).index(name)])
+    wide = name == "wide-regime"
+    parts = [HARD_NULLS[name](target, n, rng) for target in ((WIDE,) if wide else REGIMES)]
+    macs, log_mcb, drop = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    params = macs / np.exp(log_mcb)
+    noisy = drop + (0.8 if wide else NOISE) * rng.standard_normal(drop.size)
+    columns = {"macs": np.rint(macs * ORIGINAL.macs), "params": np.rint(params * ORIGINAL.params)}
+    table = pd.DataFrame(columns).astype(np.int64).assign(accuracy=ORIGINAL.accuracy - noisy)
+    kept = table[(table["params"] <= ORIGINAL.params) & table["accuracy"].between(0.0, 100.0)]
+    regimes = {WIDE: 0.5} if wide else dict.fromkeys(REGIMES, HALF_WIDTH + 1e-6)
+    return Population.from_frame(kept.reset_index(drop=True), original=ORIGINAL), regimes
 
 
 @dataclass(frozen=True)
@@ -58,15 +153,12 @@ class Setting:
 
 def settings(sizes: Iterable[int] = (30, 100, 500, 3000)) -> tuple[Setting, ...]:
     """Return the settings of the full calibration: truths x sizes, rises for power, kinds of noise."""
-    found = []
+    found, pair = [], ("quadratic", "saturating-8")
     for n in sizes:
         found += [Setting(truth, n) for truth in (*NULLS, *HARD_NULLS, *OPTIMA)]
         found += [Setting("quadratic", n, rise=rise) for rise in (0.15, 0.2)]
-        for kind in ("heavy", "skewed", "growing"):
-            found += [Setting(truth, n, noise_kind=kind) for truth in ("quadratic", "saturating-8")]
-        found += [
-            Setting(truth, n, noise=0.08, seeds=2, seed_noise=0.15) for truth in ("quadratic", "saturating-8")
-        ]
+        found += [Setting(t, n, noise_kind=kind) for kind in ("heavy", "skewed", "growing") for t in pair]
+        found += [Setting(truth, n, noise=0.08, seeds=2, seed_noise=0.15) for truth in pair]
         found += [Setting("additive-widths", n)]
     return tuple(found)
 
@@ -102,9 +194,8 @@ class Calibration:
             "thresholds": asdict(Thresholds()),
             "rows": json.loads(self.table.to_json(orient="records")),
         }
-        target = Path(path)
-        target.write_text(json.dumps(content, indent=1) + "\n")
-        return target
+        Path(path).write_text(json.dumps(content, indent=1) + "\n")
+        return Path(path)
 
     def __repr__(self) -> str:
         worst = self.table[["false_supported", "false_refuted"]].max()
@@ -137,8 +228,12 @@ def calibrate(
 
 def _score_setting(setting: Setting, *, repetitions: int, method: Method, seed: int) -> dict[str, Any]:
     scores: list[dict[str, Any]] = []
-    for i in itertools.count():
-        scores += _score_population(setting, method, seed + i)
+    for i in itertools.count(seed):
+        fitted = _fit(setting, method, i)
+        answers = fitted.population.metadata.get("truth", {}).get("regimes", {})
+        optima = dict(zip((r.label for r in fitted.fitted), fitted.optimum_draws, strict=True))
+        outcomes = Analysis(fitted).outcomes
+        scores += [_score_regime(answers.get(r), optima.get(r), outcomes[r]) for r in outcomes]
         if len(scores) >= repetitions:
             break
     frame = pd.DataFrame(scores[:repetitions])
@@ -149,16 +244,6 @@ def _score_setting(setting: Setting, *, repetitions: int, method: Method, seed: 
     row["false_supported"] = float((outcome[~true] == "supported").mean())
     row["false_refuted"] = float((outcome[true] == "refuted").mean())
     return row
-
-
-def _score_population(setting: Setting, method: Method, seed: int) -> list[dict[str, Any]]:
-    fitted = _fit(setting, method, seed)
-    answers = fitted.population.metadata.get("truth", {}).get("regimes", {})
-    optima = dict(zip((r.label for r in fitted.fitted), fitted.optimum_draws, strict=True))
-    return [
-        _score_regime(answers.get(label), optima.get(label), outcome)
-        for label, outcome in Analysis(fitted).outcomes.items()
-    ]
 
 
 def _fit(setting: Setting, method: Method, seed: int) -> Fit:
@@ -172,18 +257,16 @@ def _fit(setting: Setting, method: Method, seed: int) -> Fit:
     return fit(population, regimes=half_widths, method=method, random_seed=seed, draws=draws)
 
 
-def _score_regime(
-    answer: dict[str, Any] | None, optimum: OptimumDraws | None, outcome: str
-) -> dict[str, Any]:
+def _score_regime(truth: dict[str, Any] | None, optimum: OptimumDraws | None, outcome: str) -> dict[str, Any]:
     """Score a regime against the true answer; None: it has no optimum."""
-    rise = min(answer["rise_lower"], answer["rise_upper"]) if answer else 0.0
-    claim = bool(answer and answer["interior"] and rise > Thresholds().rise)
+    rise = min(truth["rise_lower"], truth["rise_upper"]) if truth else 0.0
+    claim = bool(truth and truth["interior"] and rise > Thresholds().rise)
     covered: dict[str, Any] = dict.fromkeys(SCORED, np.nan)
     # Where the truth is flat, an optimum is a convention (the first grid point), not something to cover.
-    if claim and answer and optimum:
+    if claim and truth and optimum:
         logs = (optimum.log_mcb, optimum.near_lower, optimum.near_upper)
         ends = (interval(draws) for draws in (*map(np.exp, logs), optimum.limit))
-        covered = {name: low <= answer[name] <= high for name, (low, high) in zip(SCORED, ends, strict=True)}
+        covered = {name: low <= truth[name] <= high for name, (low, high) in zip(SCORED, ends, strict=True)}
         if optimum.near.height != NEAR_OPTIMAL_POINTS:
             # The true ends are those at the usual height.
             covered |= {"near_lower": np.nan, "near_upper": np.nan}

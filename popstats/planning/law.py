@@ -15,7 +15,6 @@ MACs, 90 % intervals of such slopes held the truth in 69 %, with the common part
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -32,6 +31,7 @@ from popstats.planning.recovered_costs import CostForm, cost_form
 from popstats.population.recipes import original_widths, positive_widths, prepared_recipes
 from popstats.population.regimes import Axis
 from popstats.population.table import Population
+from popstats.words import html_of, percent
 
 #: Label of the law over all regimes together.
 POOLED = "all"
@@ -56,6 +56,7 @@ class Law:
     root: FloatArray  # (f + p, f + p): root @ root.T is their covariance
     fitted: FloatArray  # (n,) of the recipes that it was fitted to
     left_out: FloatArray  # (n,) their residuals from the law of the others
+    own: FloatArray  # (n,) share of those residuals that is left where the recipe takes part in the fit
 
     def expected(self, log_shares: FloatArray, offset: FloatArray | float = 0.0) -> FloatArray:
         """Return the posterior mean of recipes of these log cost offsets from the budget, (n, G), (n,) -> (n,)."""
@@ -120,10 +121,11 @@ def fit_law(
     mean = np.r_[inverse @ (free.T @ y) - tilt @ slopes, slopes]
     fitted = np.hstack([free, x]) @ mean
     leverage = (basis**2).sum(axis=1) + (ridge.left**2 * (1.0 - kept)).sum(axis=1)
+    own = np.maximum(1.0 - leverage, 0.01)
     return Law(
         centre, kappa, mean,
         root=np.sqrt(ridge.squares / df) * np.block([[level_root, -tilt @ root], [np.zeros_like(tilt.T), root]]),
-        fitted=fitted / root_runs, left_out=(y - fitted) / np.maximum(1.0 - leverage, 0.01) / root_runs,
+        fitted=fitted / root_runs, left_out=(y - fitted) / own / root_runs, own=own,
     )  # fmt: skip
 
 
@@ -147,13 +149,13 @@ class WidthLaw:
         best = self.fit.iloc[-1]
         return (
             f"<WidthLaw of {len(self.groups)} groups in {len(self.labels) - 1} regimes and over all; over all it "
-            f"predicts {best.r2:.0%} of the variance of single trainings"
-            f"{'' if np.isnan(best.ceiling) else f' ({best.share_of_ceiling:.0%} of the noise ceiling)'}>"
+            f"predicts {percent(best.r2, 0)} of the variance of single trainings"
+            f"{'' if np.isnan(best.ceiling) else f' ({percent(best.share_of_ceiling, 0)} of the noise ceiling)'}>"
         )
 
     def _repr_html_(self) -> str:
         shown = self.elasticities[self.elasticities["regime"] == POOLED].drop(columns="regime")
-        return f"<p>{html.escape(repr(self)[1:-1])}</p>{shown.to_html(index=False, float_format=lambda v: f'{v:.3g}')}"
+        return html_of(repr(self)[1:-1], shown)
 
 
 def width_law(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from popstats.planning.planned_regimes import Scenario, guessed_scenario, pilot_
 from popstats.posterior.curves import curve_in_points
 from popstats.posterior.fit import Fit, require_fit
 from popstats.posterior.optimum import GRID_SIZE, OptimumDraws, read_optimum
-from popstats.words import INTERVAL_WORDS, percent, plural
+from popstats.words import INTERVAL_WORDS, html_of, percent, plural
 
 #: Numbers that are tried unless others are given.
 RECIPES = (30, 50, 100, 200, 500, 1000, 2000, 5000)
@@ -65,8 +64,7 @@ class Plan:
         return f"<Plan: {self.sentence}>"
 
     def _repr_html_(self) -> str:
-        table = self.frame.to_html(index=False, float_format=lambda v: f"{v:.3g}")
-        return f"<p>{html.escape(self.sentence)}</p>{table}"
+        return html_of(self.sentence, self.frame)
 
 
 def plan_size(
@@ -140,17 +138,19 @@ def plan_size(
             if legal(value):
                 continue
         raise FitError(f"plan_size: {name}: expected {expected}, got {value!r}")
+    sizes = [(n, each) for each in sorted(set(seeds)) for n in sorted(set(recipes))]
     if pilot is None:
         share = GUESSED_SEED_SHARE if seed_share is None else seed_share
         scenario = guessed_scenario(POPULATIONS, noise or GUESSED_NOISE, rise or GUESSED_RISE, share)
-        return _plan(scenario, Priors(), recipes, seeds, width, seed, "")
+        return _plan(scenario, Priors(), sizes, width, seed, "")
     if noise is not None or rise is not None:
-        raise FitError(
-            "plan_size: expected a pilot or a guess (noise, rise), got both; leave noise and rise out"
-        )
-    k = _regime_of(pilot, regime)
+        raise FitError("plan_size: expected a pilot or a guess (noise, rise), got both; leave the guess out")
+    if not pilot.fitted:
+        raise FitError("plan_size: the pilot has no fitted regime; plan from a guess (noise, rise) instead")
+    widest = int(np.argmax([max(_widths(optimum)) for optimum in pilot.optimum_draws]))
+    k = widest if regime is None else pilot.position_of(regime, "plan_size")
     scenario = pilot_scenario(pilot, k, POPULATIONS, seed_share)
-    return _plan(scenario, pilot.prior_settings, recipes, seeds, width, seed, _deciding(pilot, k))
+    return _plan(scenario, pilot.prior_settings, sizes, width, seed, _deciding(pilot, k))
 
 
 def _whole(values: Sequence[int], least: int) -> bool:
@@ -169,14 +169,6 @@ def _deciding(pilot: Fit, k: int) -> str:
     )
 
 
-def _regime_of(pilot: Fit, regime: float | str | None) -> int:
-    if not pilot.fitted:
-        raise FitError("plan_size: the pilot has no fitted regime; plan from a guess (noise, rise) instead")
-    if regime is None:
-        return int(np.argmax([max(_widths(optimum)) for optimum in pilot.optimum_draws]))
-    return pilot.position_of(regime, "plan_size")
-
-
 def _widths(optimum: OptimumDraws) -> tuple[float, float]:
     """Widths in mCB of the intervals of the near-optimal range's ends."""
     lower, upper = (interval(np.exp(ends)) for ends in (optimum.near_lower, optimum.near_upper))
@@ -186,22 +178,18 @@ def _widths(optimum: OptimumDraws) -> tuple[float, float]:
 def _plan(
     scenario: Scenario,
     priors: Priors,
-    recipes: Sequence[int],
-    seeds: Sequence[int],
+    sizes: Sequence[tuple[int, int]],
     width: float,
     seed: int,
     deciding: str,
 ) -> Plan:
     """Simulate populations of every size and choose the smallest that suffices."""
     rows = []
-    for each in sorted(set(seeds)) if scenario.knows_seeds else [1]:
-        for n in sorted(set(recipes)):
-            widths = np.array(
-                [_simulated_widths(scenario, priors, t, n, each, seed) for t in range(POPULATIONS)]
-            )
-            lower, upper = np.median(widths, axis=0)
-            chance = float((widths.max(axis=1) < width).mean())
-            rows.append((n, each, n * each, float(lower), float(upper), chance))
+    for n, each in sizes if scenario.knows_seeds else sorted({(n, 1) for n, _ in sizes}):
+        widths = np.array([_simulated_widths(scenario, priors, t, n, each, seed) for t in range(POPULATIONS)])
+        lower, upper = np.median(widths, axis=0)
+        chance = float((widths.max(axis=1) < width).mean())
+        rows.append((n, each, n * each, float(lower), float(upper), chance))
     frame = pd.DataFrame(rows, columns=_COLUMNS)
     label = scenario.template.label
     place = f"Regime {label}" if label else "With this guess"

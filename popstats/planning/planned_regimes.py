@@ -43,16 +43,13 @@ class Scenario:
 
 
 def pilot_scenario(pilot: Fit, k: int, truths: int, seed_share: float | None) -> Scenario:
-    """Take the curve and the noise from the k-th fitted regime of a pilot fit, its uncertainty included.
-
-    Noise that is not normal is replaced by the normal noise that tells as much about the curve: a fit with the
-    pilot's own noise will be as precise (Lehmann and Casella 1998, Theory of Point Estimation, section 6.3).
-    """
+    """Take the curve and the noise from the k-th fitted regime of a pilot fit, its uncertainty included."""
+    # Noise that is not normal is replaced by the normal noise that tells as much about the curve: a fit with the
+    # pilot's own noise will be as precise (Lehmann and Casella 1998, Theory of Point Estimation, section 6.3).
     regime, flat = pilot.fitted[k], pilot.draws.flat_coefficients[:, k]
     picked = np.linspace(0, flat.shape[0] - 1, truths).astype(np.intp)
-    _, _, noise, share = pilot.draws.hyper(k, picked)
-    if pilot.draws.shape is not None:
-        shape = pilot.draws.shape[:, :, k].reshape(-1)[picked]
+    _, _, noise, share, shape = pilot.draws.hyper(k, picked)
+    if shape is not None:
         noise = noise * equivalent_noise(pilot.settings.noise, noise, shape)
     if not regime.has_replicates:
         share = np.full(truths, seed_share or 0.0)
@@ -106,11 +103,9 @@ def guessed_scenario(truths: int, noise: float, rise: float, seed_share: float) 
 def simulate_regime(
     scenario: Scenario, truth: int, recipes: int, seeds: int, rng: np.random.Generator
 ) -> RegimeDesign:
-    """Draw the data of a regime as the exact method would see them.
-
-    With the same number of seeds for each recipe the mean drops say all about the curve, so replicates enter
-    through the noise of the means alone.
-    """
+    """Draw the data of a regime as the exact method would see them."""
+    # With the same number of seeds for each recipe the mean drops say all about the curve, so replicates enter
+    # through the noise of the means alone.
     values, vectors = np.linalg.eigh(scenario.moments)
     kept = values > _EMPTY * values[-1]
     xx, beta = recipes * scenario.moments, scenario.coefficients[truth]

@@ -21,9 +21,10 @@ Thompson (1933), doi:10.1093/biomet/25.3-4.285; MacKay (1992), doi:10.1162/neco.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -111,15 +112,6 @@ class Problem:
         return np.asarray(np.clip(counted, self.smallest, self.full))
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The recipe that a search chooses."""
-
-    widths: IntArray  # (G,)
-    runs: int  # its trainings in the search
-    leaders: IntArray  # (k, G) all trained recipes that may win, best first
-
-
 def schedule(trainings: int, draws: int | None = None, given: int = 0) -> tuple[int, ...]:
     """Return the trainings of each round: pilot, rounds of draws, and two of the finish."""
     # draws: fewest trainings of a round between pilot and finish, the number of workers; given: rows of an earlier
@@ -171,13 +163,11 @@ def propose(
     return _draw_round(problem, history, law, _moved(problem, pool, history, law, rng), size, rng)
 
 
-def choose(problem: Problem, trained: npt.ArrayLike, outcome: npt.ArrayLike, *, given: int = 0) -> Choice:
-    """Return the trained recipe with the best posterior mean; arguments as in `propose`."""
+def choose(problem: Problem, trained: npt.ArrayLike, outcome: npt.ArrayLike, *, given: int = 0) -> IntArray:
+    """Return the trained recipe with the best posterior mean, (G,); arguments as in `propose`."""
     history = _History.of(problem, trained, outcome, given)
-    law = Law.through(history)
-    order = history.leaders(law)
-    best = order[0]
-    return Choice(history.recipes[best], int(history.runs[best]), history.recipes[order])
+    best: IntArray = history.recipes[history.leaders(Law.through(history))[0]]
+    return best
 
 
 @dataclass(frozen=True)
@@ -217,6 +207,23 @@ def _residual_variance(values: FloatArray) -> float:
     """Return the variance that neither seeds nor images explain."""
     rest = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
     return float((rest**2).sum() / ((len(values) - 1) * (values.shape[1] - 1)))
+
+
+def by_layer(
+    layers: Mapping[str, Mapping[str, Any]], full: Mapping[str, float], widths: Mapping[str, float]
+) -> dict[str, dict[str, Any]]:
+    """Return what each layer keeps, and the ratios with which Torch-Pruning 1.6.1 cuts exactly these widths."""
+    # layers: as `costs.json` has them; full and widths by group
+    kept, ratios = {}, {}
+    for name, layer in layers.items():
+        group, outputs = layer["group"], layer["of"]
+        if group is not None:
+            gone = sum(n * (full[g] - widths[g]) for g, n in layer["per_channel"].items())
+            kept[name] = {"channels": round(outputs - gone), "of": outputs, "ratio": gone / outputs}
+        # It keeps the whole part of width x (1 - ratio): half a channel more keeps rounding errors away from it.
+        pruned = group is not None and widths[group] < full[group]
+        ratios[name] = 1 - (widths[group] + 0.5) / full[group] if pruned else 0.0
+    return {"layers": kept, "torch_pruning": ratios}
 
 
 def smallest_gain(seeds: int, images: int, *, seed_sd: float = SEED_SD, accuracy: float = 90.0) -> float:
@@ -431,10 +438,7 @@ def _pool(problem: Problem, rng: np.random.Generator) -> IntArray:
 
 
 def meet_budget(problem: Problem, log_widths: FloatArray, rng: np.random.Generator) -> IntArray:
-    """Return different whole widths on the budget, (n, G) -> (k, G): scaled together, then repaired by up to two moves.
-
-    Recipes that cannot be repaired are left out; `rng` chooses between repairs.
-    """
+    """Return different whole widths on the budget, (n, G) -> (k, G); those that two moves cannot repair are left out."""
     middle = (problem.lowest + problem.highest) / 2
     shifts = common_shifts(lambda s: problem.cost(problem.whole(log_widths + s)), middle, len(log_widths))
     under, over = (problem.whole(log_widths + shift) for shift in shifts)
@@ -449,10 +453,7 @@ def meet_budget(problem: Problem, log_widths: FloatArray, rng: np.random.Generat
 def common_shifts(
     cost: Callable[[FloatArray], FloatArray], budget: float, n: int, reach: float = _REACH
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the largest shift of each recipe within the budget, and the smallest above it, (n, 1) each.
-
-    `cost` of shifts (n, 1) of all of a recipe's log-widths, shape (n,), must rise with them.
-    """
+    """Return the largest shift of each recipe's log-widths within the budget, and the smallest above it, (n, 1) each."""
     low, high = np.full((n, 1), -reach), np.full((n, 1), reach)
     for _ in range(_BISECTIONS):
         centre = (low + high) / 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from popstats.planning.budget_law import (
     law_at,
     width_table,
 )
+from popstats.planning.propose import by_layer
 from popstats.planning.recovered_costs import CostForm, cost_form
 from popstats.planning.search import Search, Support, write_space
 from popstats.population.recipes import prepared_recipes
@@ -31,6 +31,7 @@ from popstats.population.table import Population, folder_for
 from popstats.words import (
     AXIS_WORDS,
     INTERVAL_WORDS,
+    html_of,
     interval_words,
     join_words,
     number,
@@ -137,10 +138,9 @@ class Recommendation(RecipePrediction):
     technique: str
     n_recipes: int
     note: str
-    _identity: dict[str, Any] = field(default_factory=dict)
+    _made: dict[str, Any] = field(default_factory=dict)  # what recipe.json says of the network and its layers
     _rival: str = "uniform pruning"
     _achieved: float = 0.0  # share of the original's cost that the recipe really removes
-    _layers: dict[str, dict[str, Any]] = field(default_factory=dict)
     _bands: dict[str, tuple[float, float]] = field(default_factory=dict)
     ranking: pd.DataFrame | None = None
 
@@ -188,14 +188,13 @@ class Recommendation(RecipePrediction):
         gain = [self.gain, self.gain_lower, self.gain_upper]
         content = {
             "version": 1,
-            **self._identity,
+            **self._made,
             "axis": self.axis,
             "reduction": self.reduction,
             "macs": _number(self.macs),
             "params": _number(self.params),
             "widths": {group: _number(width) for group, width in self.widths.items()},
             "ratios": self.ratios,
-            **_by_layer(self._layers, self.widths, self.ratios),
             "gains": [],
             "predicted": {
                 "drop": [self.drop, self.drop_lower, self.drop_upper],
@@ -221,8 +220,7 @@ class Recommendation(RecipePrediction):
         return f"<Recommendation: {self.sentence}>"
 
     def _repr_html_(self) -> str:
-        table = self.frame.to_html(index=False, float_format=lambda v: f"{v:.4g}")
-        return f"<p>{html.escape(self.sentence)}</p>{table}"
+        return html_of(self.sentence, self.frame)
 
 
 def recommend(
@@ -263,8 +261,9 @@ def recommend(
     -----
     A law in the log-widths is fitted to recipes of about that cost. The recommended recipe is its optimum among the
     recipes within the budget whose widths stay in the trained range and of which the law is as certain as of trained
-    ones. Intervals hold for the recipe, its own distance from the law included; where the table has one seed per recipe,
-    they hold for one training.
+    ones. Where the law promises more than it does of any trained recipe, half of the difference is expected to come true,
+    and intervals allow for all or nothing of it. Intervals hold for the recipe, its own distance from the law included;
+    where the table has one seed per recipe, they hold for one training.
 
     Examples
     --------
@@ -502,27 +501,34 @@ class _Recommender:
         )
         # Bands that hold one width each: less than a unit to either side.
         bands = np.clip((widths[0] + np.array([[-0.4], [0.4]]) * self.units) / table.full, 0.0, 1.0)
-        plan = population.metadata.get("original", {})
         return Recommendation(
             **vars(best), uniform=uniform, axis=table.axis, reduction=reduction, gain=gain,
             gain_lower=np.nan if note else lower, gain_upper=np.nan if note else upper, note=note, ranking=ranking,
             technique=population.techniques[law.technique], n_recipes=law.rows.size,
-            _layers=population.metadata.get("costs", {}).get("layers", {}),
-            _identity={key: plan[key] for key in ("network", "original_id") if key in plan},
+            _made=_made(table, best.widths),
             _rival="uniform pruning" if even else "the most even candidate",
             _achieved=1.0 - float(np.exp(offset[0])) * (1.0 - reduction),
             _bands=dict(zip(groups, zip(*bands.tolist(), strict=True), strict=True)),
         )  # fmt: skip
 
 
+def _made(table: WidthTable, widths: dict[str, float]) -> dict[str, Any]:
+    """Return the network that a recipe belongs to and what its layers keep, where the table tells."""
+    population = table.population
+    original, costs = (population.metadata.get(key, {}) for key in ("original", "costs"))
+    made = {key: original[key] for key in ("network", "original_id") if key in original}
+    full = dict(zip(population.group_names, table.full.tolist(), strict=True))
+    return made | (by_layer(costs["layers"], full, widths) if costs.get("layers") else {})
+
+
 def _drops(
     law: BudgetLaw, table: WidthTable, logs: FloatArray, offset: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return the median drop of recipes, points, and the ends of its 90 % interval, (n,) each."""
-    outcome = law.expected(logs, offset)
+    outcome, beyond = law.promised(logs, offset)
     variance, df = law.recipe_variance(outcome)
     half = stats.t.ppf((1.0 + INTERVAL_MASS) / 2.0, df) * np.sqrt(
-        law.uncertainty(logs, offset) ** 2 + variance
+        law.uncertainty(logs, offset) ** 2 + variance + beyond
     )
     return table.drop(outcome), table.drop(outcome - half), table.drop(outcome + half)
 
@@ -533,9 +539,9 @@ def _gain(
     """Return what the first of two recipes gains over the second, points, with its 90 % interval."""
     if np.array_equal(logs[0], logs[1]):
         return 0.0, 0.0, 0.0
-    expected, rng = law.expected(logs, offset), np.random.default_rng(0)
+    (expected, beyond), rng = law.promised(logs, offset), np.random.default_rng(0)
     variance, df = law.recipe_variance(expected)
-    root = np.hstack([law.deviations(logs, offset), np.diag(np.sqrt(variance))])
+    root = np.hstack([law.deviations(logs, offset), np.diag(np.sqrt(variance + beyond))])
     normal = rng.standard_normal((_DRAWS, 2)) @ np.linalg.cholesky(root @ root.T).T
     scale = np.sqrt(df.min() / rng.chisquare(df.min(), (_DRAWS, 1)))
     drops = table.drop(expected + normal * scale)
@@ -620,23 +626,6 @@ def _checked_candidates(frame: pd.DataFrame, population: Population) -> pd.DataF
         )
     different: pd.DataFrame = frame.assign(**numbers).loc[~numbers.duplicated()]
     return different
-
-
-def _by_layer(
-    layers: dict[str, dict[str, Any]], widths: dict[str, float], ratios: dict[str, float]
-) -> dict[str, dict[str, Any]]:
-    """Return what each layer keeps, and the ratios with which Torch-Pruning 1.6.1 cuts exactly these widths."""
-    full = {group: width / (1.0 - ratios[group]) for group, width in widths.items()}
-    kept, cut = {}, {}
-    for name, layer in layers.items():
-        group, outputs = layer["group"], layer["of"]
-        pruned = group is not None and ratios[group] > 0
-        # Half a channel more keeps rounding errors away from Torch-Pruning's whole part.
-        cut[name] = 1.0 - (widths[group] + 0.5) / full[group] if pruned else 0.0
-        if group is not None:
-            gone = sum(n * (full[g] - widths[g]) for g, n in layer["per_channel"].items())
-            kept[name] = {"channels": round(outputs - gone), "of": outputs, "ratio": gone / outputs}
-    return {"layers": kept, "torch_pruning": cut} if layers else {}
 
 
 def _whole(values: FloatArray) -> FloatArray:

@@ -17,8 +17,6 @@ from popstats.population.table import Population
 
 #: Largest relative error on any recipe at which the recovered form counts as exact.
 EXACT = 1e-4
-
-
 #: Recipes that the form is solved from; it holds for the others too, or it is none.
 SOLVED = 4000
 
@@ -46,18 +44,12 @@ class CostForm:
 
 
 def recover_cost(population: Population, cost: str = "macs") -> CostForm | None:
-    """Return the quadratic form behind a cost column, or None where the table cannot tell it.
-
-    None if there are no widths, fewer recipes than the form has terms, or if the form misses any recipe by
-    more than one in ten thousand (then the costs depend on something else than these widths).
-    """
+    """Return the quadratic form behind a cost column; None without widths, with too few recipes, or if it misses any."""
     widths = population.widths
     if widths is None:
         return None
-    rows = np.unique(population.recipe, return_index=True)[1]
-    unit = widths.max(axis=0)
-    relative = widths[rows] / unit
-    z = np.column_stack([np.ones(rows.size), relative])
+    rows, unit = np.unique(population.recipe, return_index=True)[1], widths.max(axis=0)
+    z = np.column_stack([np.ones(rows.size), widths[rows] / unit])
     upper = np.triu_indices(z.shape[1])
     if rows.size < len(upper[0]):
         return None

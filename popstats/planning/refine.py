@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
+from numpy.random import Generator
 
 from popstats.arrays import BoolArray, FloatArray
 from popstats.errors import FitError
@@ -113,13 +115,7 @@ class RefinedSpace:
             If its folder does not exist and cannot be made.
         """
         comment = ["A refined recipe space, written by popstats.refine.", self._words()]
-        entries = {
-            "axis": self.axis,
-            "target": self.target,
-            "kind": self.kind,
-            "mcb": self.mcb,
-            "std": self.std,
-        }
+        entries = {name: getattr(self, name) for name in ("axis", "target", "kind", "mcb", "std")}
         return write_space(path, comment, entries, self.widths)
 
     def _words(self) -> str:
@@ -129,25 +125,21 @@ class RefinedSpace:
         parts += [f"a band of widths for each of {len(self.widths)} groups"] if self.widths else []
         kept = f"{percent(self.share_kept)} of {self.n_recipes:,} recipes"
         gain = (
-            f"It keeps {kept}. Expected gain: {number(self.gain)} points on average "
-            f"({INTERVAL_WORDS} {interval_words(self.gain_lower, self.gain_upper)}) over as many recipes of the whole space."
+            f"This refines nothing: it keeps {kept}, so new ones drawn from it are expected to be no better than those "
+            "of the whole space."
+            if self.share_kept >= NEARLY_ALL
+            else f"It keeps {kept}. Expected gain: {number(self.gain)} points on average ({INTERVAL_WORDS} "
+            f"{interval_words(self.gain_lower, self.gain_upper)}) over as many recipes of the whole space."
         )
-        if self.share_kept >= NEARLY_ALL:
-            gain = (
-                f"This refines nothing: it keeps {kept}, so new ones drawn from it are expected to be no better than those "
-                "of the whole space."
-            )
         return f"At {where}: {', '.join(parts)}. {gain} {self.note}".rstrip()
 
     def __repr__(self) -> str:
         return f"<RefinedSpace by {self.kind}: {self._words()}>"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th>{html.escape(g)}</th><td>{100 * low:.1f} to {100 * high:.1f} %</td></tr>"
-            for g, (low, high) in self.widths.items()
-        )
-        table = f"<table><tr><th>group</th><th>width kept</th></tr>{rows}</table>" if rows else ""
+        kept = {g: f"{100 * low:.1f} to {100 * high:.1f} %" for g, (low, high) in self.widths.items()}
+        frame = pd.DataFrame(kept.items(), columns=["group", "width kept"])
+        table = frame.to_html(index=False) if kept else ""
         return f"<p>{html.escape(self._words())}</p>{table}"
 
 
@@ -240,9 +232,8 @@ def _by_mcb(analysis: Analysis, posterior: RegimePosterior) -> RefinedSpace:
         std = float(spread[even].min()), float(spread[even].max())
         expected = np.interp(log_mcb, posterior.grid, np.median(posterior.drop, axis=0))
         usual = inside if inside.sum() >= _LEAST_INSIDE else near
-        gain = gain + _std_gain(
-            spread, recipes["drop"].to_numpy() - expected, near, usual, even, gain.size, rng
-        )
+        rest = recipes["drop"].to_numpy() - expected
+        gain = gain + _std_gain(spread, rest, near, usual, even, gain.size, rng)
         inside = inside & even
     mcb = float(np.exp(low)), float(np.exp(high))
     notes = [sentence(posterior.one_sided)] if posterior.one_sided else []
@@ -267,12 +258,10 @@ def _near_range(posterior: RegimePosterior) -> tuple[float, float]:
 
 
 def _curve_gain(
-    posterior: RegimePosterior, log_mcb: FloatArray, low: float, high: float, rng: np.random.Generator
+    posterior: RegimePosterior, log_mcb: FloatArray, low: float, high: float, rng: Generator
 ) -> FloatArray:
-    """Return draws of what the mCB range (logs) gains over the whole space, points.
-
-    The whole space is known from these recipes only: they are weighted by the Bayesian bootstrap.
-    """
+    """Return draws of what the mCB range (logs) gains over the whole space, points."""
+    # The whole space is known from these recipes only: they are weighted by the Bayesian bootstrap.
     inside = (log_mcb >= low) & (log_mcb <= high)
     place = np.clip(log_mcb, posterior.grid[0], posterior.grid[-1])
     cell = np.rint(np.interp(place, posterior.grid, np.arange(posterior.grid.size))).astype(np.int64)
@@ -280,27 +269,25 @@ def _curve_gain(
     weights = rng.standard_gamma(counts, size=posterior.drop.shape)
     whole = (posterior.drop * weights).sum(axis=1) / weights.sum(axis=1)
     # Where no recipe lies inside, new ones are taken to lie anywhere between the outermost cells of the range.
-    ends = np.interp((low, high), posterior.grid, np.arange(posterior.grid.size))
-    within = np.zeros(posterior.grid.size)
-    within[int(np.rint(ends[0])) : int(np.rint(ends[1])) + 1] = 1.0
-    kept = np.bincount(cell[inside], minlength=within.size) if inside.any() else within
+    numbers = np.arange(posterior.grid.size)
+    first, last = np.rint(np.interp((low, high), posterior.grid, numbers))
+    anywhere = ((numbers >= first) & (numbers <= last)).astype(np.float64)
+    kept = np.bincount(cell[inside], minlength=numbers.size) if inside.any() else anywhere
     return np.asarray(whole - posterior.drop @ kept / kept.sum())
 
 
 def _std_gain(
     std: FloatArray,
-    rest: FloatArray,  # distances from the curve, points
+    rest: FloatArray,
     near: BoolArray,
     usual: BoolArray,
     even: BoolArray,
     draws: int,
-    rng: np.random.Generator,
+    rng: Generator,
 ) -> FloatArray:
-    """Return draws of what the even recipes gain over the usual ones, points.
-
-    Few recipes, if any, lie in the mCB range and the band both, so the effect of STD is estimated from the recipes
-    near the range: a parabola through their distances from the curve.
-    """
+    """Return draws of what the even recipes gain over the usual ones, points; `rest`: distances from the curve."""
+    # Few recipes, if any, lie in the mCB range and the band both, so the effect of STD is estimated from the recipes
+    # near the range: a parabola through their distances from the curve.
     design = np.vander(std - std.mean(), 3, increasing=True)
     step = design[usual].mean(axis=0) - design[even].mean(axis=0)
     x, y = design[near], rest[near]
@@ -343,12 +330,10 @@ def _slope(table: WidthTable, law: BudgetLaw) -> float:
 def _cross_fitted_gain(
     table: WidthTable, search: Callable[[BoolArray], Search], near: float, seed: int
 ) -> FloatArray:
-    """Return draws of what bands gain by a law that had no part in choosing them, points.
-
-    The best of many predictions is too good on average: the law that found it errs there in its favour. So bands
-    are found on one half of the recipes and valued by the law of the other half. Draws of all halvings are pooled:
-    a half knows less than the whole, so the interval is wider than it need be rather than narrower.
-    """
+    """Return draws of what bands gain by a law that had no part in choosing them, points."""
+    # The best of many predictions is too good on average: the law that found it errs there in its favour. So bands
+    # are found on one half of the recipes and valued by the law of the other half. Draws of all halvings are pooled:
+    # a half knows less than the whole, so the interval is wider than it need be rather than narrower.
     rng, draws = np.random.default_rng([seed, 71]), []
     recipes = table.log_cost.size
     for split in range(_SPLITS):
@@ -369,10 +354,7 @@ def _cross_fitted_gain(
 def _whole_channels(
     low: FloatArray, high: FloatArray, full: FloatArray, widths: FloatArray | None
 ) -> tuple[FloatArray, FloatArray]:
-    """Widen each band to whole channels, so that thin groups keep a width to choose from.
-
-    Tables whose widths are no whole numbers (fractions of the original's) keep their bands.
-    """
+    """Widen each band to whole channels, where widths are whole, so that thin groups keep a width to choose from."""
     assert widths is not None
     if (full <= 1.0).any() or not np.array_equal(widths, np.rint(widths)):
         return low, high

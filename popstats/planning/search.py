@@ -49,18 +49,23 @@ class Support:
     low: FloatArray  # (G,) their observed range, 2.5 to 97.5 %
     high: FloatArray
     sure: float  # the law's uncertainty of 95 % of them, moved to the budget, is at most this
+    sure_of_others: (
+        float  # and this of the law that was fitted to the others: far more where there are many groups
+    )
 
     @classmethod
     def of(cls, table: WidthTable, law: BudgetLaw) -> Support:
         """Return where the law of these recipes may be used."""
         seen = table.log_shares[law.rows[law.inner]]
         low, high = np.quantile(seen, OBSERVED_QUANTILES, axis=0)
-        return cls(law, table.full, seen, low, high, float(np.quantile(law.uncertainty(seen), SUPPORT)))
+        known = law.uncertainty(seen)
+        sure = (float(np.quantile(u, SUPPORT)) for u in (known, known / np.sqrt(law.own[law.inner])))
+        return cls(law, table.full, seen, low, high, *sure)
 
     def holds(self, log_shares: FloatArray, offset: FloatArray) -> BoolArray:
-        """Return which recipes lie there, (n, G), (n,) -> (n,)."""
+        """Return which listed recipes lie there, (n, G), (n,) -> (n,)."""
         inside = (log_shares >= self.low - _ROUNDING) & (log_shares <= self.high + _ROUNDING)
-        known = self.law.uncertainty(log_shares, offset) <= self.sure * (1.0 + _ROUNDING)
+        known = self.law.uncertainty(log_shares, offset) <= self.sure_of_others * (1.0 + _ROUNDING)
         return np.asarray((inside.mean(axis=1) >= GROUPS_INSIDE) & known)
 
 
@@ -129,11 +134,7 @@ class Search:
         return np.clip(np.floor(np.exp(log_shares) * full / units + _ROUNDING) * units, lower, upper)
 
     def uniform(self, units: FloatArray, least: FloatArray) -> FloatArray:
-        """Return the recipe that keeps the same fraction of every group, in whole units within the budget, (G,).
-
-        No group keeps less than `least`. What whole units leave of the budget is filled up, one unit for a group at
-        most, the smallest fractions first.
-        """
+        """Return the recipe within the budget that keeps the same fraction of every group, at least `least`, (G,)."""
         full = self.support.full
 
         def whole(shift: FloatArray) -> FloatArray:
@@ -144,6 +145,7 @@ class Search:
             lambda shift: self.cost.cost(whole(shift)), self.amount * (1.0 + _ROUNDING), 1
         )
         widths = whole(within)
+        # What whole units leave of the budget: one unit for a group at most, the smallest fractions first.
         for group in np.argsort(np.round(widths / full, 9), kind="stable"):
             wider = widths.copy()
             wider[group] = min(widths[group] + units[group], full[group])
@@ -153,11 +155,7 @@ class Search:
     def near_best_bands(
         self, near: float, seed: int = 0, least_share: float = LEAST_SHARE
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return bands of log kept shares, (G,) each, of recipes predicted within `near` of the best; and examples.
-
-        Quantiles of near-best recipes between the best and the trained ones, wide enough to hold some of the latter.
-        Examples are drawn evenly from the bands and shifted onto the budget: what sampling the space gives.
-        """
+        """Return bands of log kept shares, (G,) each, of recipes predicted within `near` of the best; and examples."""
         here, rng = self.support, np.random.default_rng(seed)
         best = self.best(rng)
         others = here.seen[rng.integers(len(here.seen), size=10 * CANDIDATES)]

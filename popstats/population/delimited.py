@@ -15,10 +15,8 @@ from popstats.errors import PopulationError
 
 #: What may stand between two values: the one that finds the most names in the header is the table's.
 SEPARATORS = (",", ";", "\t", "|")
-
 #: The line by which spreadsheets name the separator, and lines that tables begin with to explain themselves.
 _DECLARED, _COMMENT = re.compile(r"sep=(.)\s*$"), "#"
-
 #: What may stand between groups of three digits, beside the mark that is not the decimal one.
 _BLANKS = r"\s'’_"
 
@@ -100,16 +98,14 @@ def _header(stream: io.StringIO) -> tuple[list[str], str, int]:
     return (words, r"\s+", lines) if len(words) > 1 else (names, best, lines)
 
 
-def _parsed(
-    rows: str, separator: str, names: Sequence[str], texts: Sequence[int], where: str
-) -> pd.DataFrame:
+def _parsed(rows: str, sep: str, names: Sequence[str], texts: Sequence[int], where: str) -> pd.DataFrame:
     """Return the rows under the numbers of their columns, those in `texts` as text."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
             return pd.read_csv(
                 io.StringIO(rows),
-                sep=separator,
+                sep=sep,
                 header=None,
                 names=range(len(names)),
                 index_col=False,  # else rows longer than the header would give their first values to the index
@@ -117,16 +113,16 @@ def _parsed(
                 dtype=dict.fromkeys(texts, str),
                 low_memory=False,
             )
-        except (pd.errors.ParserWarning, pd.errors.ParserError) as error:
-            if isinstance(error, pd.errors.ParserError) and "Expected" not in str(error):
+        except (pd.errors.ParserWarning, ValueError) as error:
+            # Of rows that are too long the parser complains, of the first one it warns; else there are no columns, no rows.
+            known = isinstance(error, pd.errors.ParserError) and "Expected" in str(error)
+            if not known and not isinstance(error, pd.errors.ParserWarning):
                 raise PopulationError(f"{where}: cannot be read as delimited text ({error})") from error
-            place = f" ({str(error).rpartition(': ')[2].strip()})" * isinstance(error, pd.errors.ParserError)
+            place = f" ({str(error).rpartition(': ')[2].strip()})" * known
             raise PopulationError(
                 f"{where}: rows hold more values than the header has names{place}; its names: "
                 f"{', '.join(map(repr, names))}. Name every column, or remove what has no name"
             ) from error
-        except ValueError as error:  # no columns, no rows
-            raise PopulationError(f"{where}: cannot be read as delimited text ({error})") from error
 
 
 def without_nameless(frame: pd.DataFrame) -> pd.DataFrame:

@@ -21,14 +21,15 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
 from popstats.errors import PopulationError
-from popstats.population import run_rows
-from popstats.population.columns import COLUMNS, SCHEMA_VERSION, read_footer
+from popstats.population.columns import COLUMNS, SCHEMA_VERSION, footer, read_footer, schema
 from popstats.population.delimited import as_numbers, read_delimited, without_nameless
 from popstats.population.table import Population
 
 #: What files of tables end in, beside what they are packed with.
 ENDINGS = (".parquet", ".feather", ".csv", ".tsv", ".txt", ".jsonl", ".json", ".xlsx")
-
+#: What `generate` keeps in a run folder: its table, a file per finished training, what it plans, and the network.
+TABLE, ROWS, WORKLIST = "population.parquet", "rows", "worklist.json"
+PARTS = {"plan": "plan.json", "original": "original/numbers.json", "costs": "original/costs.json"}
 _UNPACK: Mapping[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.decompress,
     ".bz2": bz2.decompress,
@@ -104,10 +105,11 @@ def _resolve(source: str | Path) -> Path:
         )
     path = Path(source)
     if path.is_dir():
-        if not (path / run_rows.TABLE).is_file() and not (path / run_rows.ROWS).is_dir():
+        if not (path / TABLE).is_file() and not (path / ROWS).is_dir():
+            below = ", ".join(str(rows.parent) for rows in sorted(path.glob(f"*/{ROWS}")))
             raise PopulationError(
-                f"{path}: a folder without {run_rows.TABLE} or {run_rows.ROWS}/; expected a run folder of generate "
-                "(`python -m generate.population --out FOLDER` makes one)"
+                f"{path}: a folder without {TABLE} or {ROWS}/; expected a run folder of generate "
+                f"({f'below it: {below}' if below else '`python -m generate.population --out FOLDER` makes one'})"
             )
         return path
     if path.is_file():
@@ -116,8 +118,7 @@ def _resolve(source: str | Path) -> Path:
     if shipped.is_file():
         return shipped
     names = populations()
-    near = get_close_matches(str(source), names, n=1)
-    meant = f" (did you mean {near[0]}?)" if near else ""
+    meant = "".join(f" (did you mean {near}?)" for near in get_close_matches(str(source), names, n=1))
     raise PopulationError(
         f"{source}: no such file or folder, and no shipped population of that name{meant}; shipped: "
         f"{', '.join(names) or 'none'}"
@@ -126,14 +127,49 @@ def _resolve(source: str | Path) -> Path:
 
 def _read_run(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return a run's rows: its table, or the files of its trainings where these are ahead of it."""
-    compacted = folder / run_rows.TABLE
+    compacted, planned = folder / TABLE, len((_part(folder / WORKLIST) or {}).get("trainings", ()))
     table = _arrow_table(compacted, compacted.read_bytes(), pq.read_table) if compacted.is_file() else None
-    if table is None or len(run_rows.finished(folder)) > table.num_rows:
-        table = run_rows.table_of_rows(folder)
+    if table is None or len(_finished(folder)) > table.num_rows:
+        table = _table_of_rows(folder, planned)
     metadata = read_footer(table.schema)
-    if (planned := run_rows.planned(folder)) > table.num_rows:
+    if planned > table.num_rows:
         metadata["run"] = {"finished": table.num_rows, "planned": planned}
     return table.replace_schema_metadata(None).to_pandas(), metadata
+
+
+def _finished(folder: Path) -> list[Path]:
+    """Return the files of the finished trainings, in the plan's order; those that are being written do not count."""
+    return sorted(path for path in (folder / ROWS).glob("*.json") if path.stem.isdecimal())
+
+
+def _table_of_rows(folder: Path, planned: int) -> pa.Table:
+    """Return the finished rows as `generate` will compact them, with what is known of the plan in the footer."""
+    rows = [_part(path) for path in _finished(folder)]
+    if not rows:
+        raise PopulationError(
+            f"{folder}: no training has finished yet ({planned} are planned). Wait for the first, or rerun "
+            "the command that made this folder to resume it"
+        )
+    known = {name: _part(folder / file) for name, file in PARTS.items()}
+    known["population"] = (known["plan"] or {}).get("name")
+    metadata = footer({name: value for name, value in known.items() if value is not None})
+    try:
+        return pa.Table.from_pylist(rows, schema=schema()).replace_schema_metadata(metadata)
+    except (pa.ArrowException, TypeError, AttributeError) as error:
+        raise PopulationError(f"{folder / ROWS}: not the rows of a run ({error})") from error
+
+
+def _part(path: Path) -> Any:
+    """Return what a JSON file holds; None where there is none."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise PopulationError(
+            f"{path} cannot be read ({error}). Delete it and rerun the command that made this folder: only what "
+            "is missing is made again"
+        ) from error
 
 
 def read_table(
@@ -149,9 +185,8 @@ def read_table(
     if ending in (".csv", ".tsv", ".txt"):
         frame = read_delimited(content, path.name, [columns.get(name, name) for name in _TEXTS], numbers)
     else:
-        frame = _with_numbers(
-            _spreadsheet(path, content) if ending == ".xlsx" else _json(path, content), numbers, path
-        )
+        found = _spreadsheet(path, content) if ending == ".xlsx" else _json(path, content)
+        frame = _with_numbers(found, numbers, path)
     lists = [name for name in (columns.get(name, name) for name in _LISTS) if name in frame]
     return frame.assign(**{name: _parse_lists(frame[name], path) for name in lists}), {}
 
@@ -167,9 +202,8 @@ def _unpacked(path: Path) -> tuple[str, bytes]:
             name, content = name.removesuffix(packed), _UNPACK[packed](content)
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
         raise PopulationError(f"{path}: cannot be read ({error}); is the file complete?") from error
-    ending = {".pq": ".parquet", ".arrow": ".feather", ".ndjson": ".jsonl"}.get(
-        Path(name).suffix, Path(name).suffix
-    )
+    ending = Path(name).suffix
+    ending = {".pq": ".parquet", ".arrow": ".feather", ".ndjson": ".jsonl"}.get(ending, ending)
     if ending not in ENDINGS:
         endings = f"{', '.join(ENDINGS)}, or these packed ({', '.join([*_UNPACK, '.zip'])})"
         expected = f"{path}: expected a run folder, or a file that ends in {endings}"
@@ -200,8 +234,7 @@ def _arrow_table(path: Path, content: bytes, read: Callable[[pa.NativeFile], pa.
     version = read_footer(table.schema).get("schema_version", SCHEMA_VERSION)
     if version > SCHEMA_VERSION:
         raise PopulationError(
-            f"{path}: written in version {version} of the table, and this popstats reads up to {SCHEMA_VERSION}; "
-            "update popstats"
+            f"{path}: a table of version {version}, and this popstats reads up to {SCHEMA_VERSION}; update popstats"
         )
     return table
 

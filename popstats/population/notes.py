@@ -11,26 +11,21 @@ import pandas as pd
 from popstats.findings import Finding, Kind, Value
 from popstats.population.columns import SETS
 from popstats.population.validation import is_single_value
+from popstats.words import AXIS_WORDS
 
 #: A training that ends below this share of the original's accuracy has collapsed: it is no matter of recipes.
 COLLAPSED = 0.5
-
 #: Kinds of pruning that leave layers their shape, as a sentence begins with them.
 SPARSE = {"weights": "Unstructured", "2:4": "2:4"}
-
 #: From this share of networks better or far worse than the original, its accuracy (or what the column holds) is in doubt.
 BETTER = 0.9
-
 #: Share of the rows that repeat the costs of others from which those that repeat the accuracy too are copies.
 COPIED = 0.5
-
 #: An original that learned is this many times better than chance.
 TIMES_CHANCE = 2.0
-
 #: Networks with this share of the original's parameters are as good as the original, and so should be their MACs.
 _WHOLE, _HALF = 0.999, (0.48, 0.52)
 _CENTRAL = (0.025, 0.975)
-
 #: Where all mCB lie further from the original's than this, but not by doubling or halving them, the counts are doubted.
 FAR = 1.25
 
@@ -73,22 +68,17 @@ def _accuracies(table: pd.DataFrame) -> Iterator[Finding]:
         yield Finding("unknown accuracies")
     collapsed = table["accuracy"] < COLLAPSED * table["original_accuracy"]
     if collapsed.any():
-        found = {
-            "rows": int(collapsed.sum()),
-            "trainings": len(table),
-            "lowest": float(table["accuracy"].min()),
-        }
+        counted = {"rows": int(collapsed.sum()), "trainings": len(table)}
         worst: Kind = "most collapsed" if collapsed.mean() >= BETTER else "collapsed"
-        yield Finding(worst, (), found)
+        yield Finding(worst, (), {**counted, "lowest": float(table["accuracy"].min())})
 
 
 def _original(table: pd.DataFrame) -> Iterator[Finding]:
     accuracy = float(table["original_accuracy"].iloc[0])
     better = int((table["accuracy"] > accuracy).sum())
     if better >= BETTER * len(table) and better > 1:
-        yield Finding(
-            "better than original", (), {"rows": better, "trainings": len(table), "accuracy": accuracy}
-        )
+        counted = {"rows": better, "trainings": len(table)}
+        yield Finding("better than original", (), {**counted, "accuracy": accuracy})
     dataset = str(table["dataset"].iloc[0]) if "dataset" in table else ""
     known = SETS.get(dataset.lower().replace("-", "").replace("_", ""))
     if known is None:
@@ -107,9 +97,7 @@ def _costs(table: pd.DataFrame) -> Iterator[Finding]:
     shares = {name: table[name] / table[f"original_{name}"] for name in ("macs", "params")}
     above = {name: int((share > 1.0).sum()) for name, share in shares.items()}
     if rows := sum(above.values()):
-        costs = tuple(
-            {"macs": "MACs", "params": "parameters"}[name] for name, count in above.items() if count
-        )
+        costs = tuple(AXIS_WORDS[name] for name, count in above.items() if count)
         yield Finding("above original", (), {"rows": rows, "costs": costs})
     mcb = shares["macs"].to_numpy() / shares["params"].to_numpy()
     low, high = (float(v) for v in np.quantile(mcb, _CENTRAL))

@@ -5,7 +5,7 @@ Every fit, verdict and figure of the same regimes reads the same `Recipes`, whic
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,8 +13,11 @@ import numpy as np
 import pandas as pd
 
 from popstats.arrays import FloatArray, IntArray
-from popstats.population.regimes import Axis, Regimes, assign_regimes, log_cost_offset
+from popstats.population.regimes import Axis, Given, Regimes, assign_regimes, log_cost_offset
 from popstats.population.table import Population
+
+#: Log cost offsets this small are rounding.
+_SAME_COST = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +36,9 @@ class Recipes:
 
     @cached_property
     def at_average_technique(self) -> pd.DataFrame:
-        """The table with drops at the average retraining technique of each regime, whose mean drop stays.
-
-        For what looks at single drops beside the model, which holds the techniques apart by itself. The differences are
-        estimated by least squares, beside the cost offset and log mCB; their own uncertainty is not carried on.
-        """
+        """The table with drops at the average retraining technique of each regime, whose mean drop stays."""
+        # For what looks at single drops beside the model, which holds the techniques apart by itself. The differences are
+        # estimated by least squares, beside the cost offset and log mCB; their own uncertainty is not carried on.
         code = self.table["technique"].to_numpy()
         if code.min() == code.max():
             return self.table
@@ -47,9 +48,7 @@ class Recipes:
         return self.table.assign(drop=drop)
 
 
-def prepared_recipes(
-    population: Population, axis: Axis, regimes: Sequence[float] | Mapping[float, float] | None = None
-) -> Recipes:
+def prepared_recipes(population: Population, axis: Axis, regimes: Given = None) -> Recipes:
     """Return the population's recipes under these regimes (as for `assign_regimes`): the same object every time."""
     centres = None if regimes is None else tuple(regimes)
     half_widths = tuple(regimes.values()) if isinstance(regimes, Mapping) else None
@@ -57,62 +56,48 @@ def prepared_recipes(
     return population.derived(key, lambda: _recipes(population, axis, regimes))
 
 
-def _recipes(
-    population: Population, axis: Axis, regimes: Sequence[float] | Mapping[float, float] | None
-) -> Recipes:
-    assigned = assign_regimes(population.frame, axis, regimes)
-    references = _references(population.frame[f"{axis}_reduction"].to_numpy(), assigned)
-    table, first = _recipe_table(population, assigned, references)
-    # Two bytes per recipe: a quarter of the memory to go through for each regime, and faster than sorting.
-    short = table["regime"].to_numpy().astype(np.int16)
-    members = tuple(np.flatnonzero(short == k) for k in range(assigned.targets.size))
-    return Recipes(assigned, references, table, first, members)
-
-
-def _references(reduction: FloatArray, assigned: Regimes) -> FloatArray:
-    """Return the centres of the regimes, or the middle of the rows where all lie on one side of a centre nobody chose."""
-    index, found = assigned.index, assigned.targets.copy()
-    if assigned.source == "given":
-        return found
-    rows = pd.Series(np.log1p(-reduction[index >= 0])).groupby(index[index >= 0]).agg(["min", "mean", "max"])
-    held, centre = rows.index.to_numpy(), np.log1p(-found[rows.index])
-    outside = ((centre < rows["min"]) | (centre > rows["max"])).to_numpy()
-    found[held[outside]] = -np.expm1(rows["mean"].to_numpy()[outside])
-    return found
-
-
-def _recipe_table(
-    population: Population, assigned: Regimes, references: FloatArray
-) -> tuple[pd.DataFrame, IntArray]:
-    """Return one row per recipe, and the number of each recipe's first row."""
+def _recipes(population: Population, axis: Axis, regimes: Given) -> Recipes:
     frame, code = population.frame, population.recipe
-    drop = frame["accuracy_drop"].to_numpy()
-    reduction = frame[f"{assigned.axis}_reduction"].to_numpy()
+    assigned = assign_regimes(frame, axis, regimes)
+    drop, reduction = frame["accuracy_drop"].to_numpy(), frame[f"{axis}_reduction"].to_numpy()
     columns = {
         "regime": assigned.index,
         "log_mcb": frame["log_mcb"].to_numpy(),
         "reduction": reduction,
-        "offset": log_cost_offset(reduction, np.append(references, np.nan)[assigned.index]),
+        "offset": log_cost_offset(reduction, np.append(assigned.targets, np.nan)[assigned.index]),
         "technique": population.technique,
     }
-    if code[-1] == code.size - 1:  # recipes are numbered as they come: each row is its own
-        alone = {"drop": drop, "runs": np.ones_like(drop), "within": np.zeros_like(drop)}
-        return pd.DataFrame(columns | alone, copy=False), np.arange(code.size)
-    runs = np.bincount(code).astype(np.float64)
-    mean = np.bincount(code, weights=drop) / runs
-    within = np.bincount(code, weights=(drop - mean[code]) ** 2)
-    first = np.empty(runs.size, dtype=np.int64)
-    first[code[::-1]] = np.arange(code.size)[::-1]
-    places = {name: values[first] for name, values in columns.items()}
-    return pd.DataFrame({**places, "drop": mean, "runs": runs, "within": within}, copy=False), first
+    first, runs, mean, within = np.arange(code.size), np.ones_like(drop), drop, np.zeros_like(drop)
+    if code[-1] < code.size - 1:  # else recipes are numbered as they come: each row is its own
+        runs = np.bincount(code).astype(np.float64)
+        mean = np.bincount(code, weights=drop) / runs
+        within = np.bincount(code, weights=(drop - mean[code]) ** 2)
+        first = np.empty(runs.size, dtype=np.int64)
+        first[code[::-1]] = np.arange(code.size)[::-1]
+        columns = {name: values[first] for name, values in columns.items()}
+    # Two bytes per recipe: a quarter of the memory to go through for each regime, and faster than sorting.
+    short = columns["regime"].astype(np.int16)
+    members = tuple(np.flatnonzero(short == k) for k in range(assigned.targets.size))
+    references = _references(columns["offset"], members, assigned)
+    table = pd.DataFrame({**columns, "drop": mean, "runs": runs, "within": within}, copy=False)
+    return Recipes(assigned, references, table, first, members)
+
+
+def _references(offset: FloatArray, members: Sequence[IntArray], assigned: Regimes) -> FloatArray:
+    """Move centres that nobody chose to the recipes where all lie on one side, and the offsets with them; return them."""
+    found = assigned.targets.copy()
+    for k, mine in enumerate(members if assigned.source != "given" else ()):
+        here = offset[mine]
+        if here.size and (here.min() > _SAME_COST or here.max() < -_SAME_COST):
+            found[k] = 1.0 - (1.0 - found[k]) * np.exp(here.mean())
+            offset[mine] -= here.mean()
+    return found
 
 
 def original_widths(population: Population) -> FloatArray:
-    """Return the original's widths, shape (G,); empty without widths.
-
-    From the achieved ratios where the table has them, else 1 where all widths are shares of the original's, else the
-    widest of each group in the table.
-    """
+    """Return the original's widths, shape (G,); empty without widths."""
+    # From the achieved ratios where the table has them, else 1 where all widths are shares of the original's, else the
+    # widest of each group in the table.
     widths = population.widths
     if widths is None:
         return np.zeros(0)
@@ -134,7 +119,9 @@ def _technique_effect(recipes: pd.DataFrame) -> FloatArray:
     code = recipes["technique"].to_numpy()
     indicators = (code[:, None] == np.unique(code)[1:]).astype(np.float64)
     indicators -= indicators.mean(axis=0)
-    c, u = (_standard(recipes[name].to_numpy()) for name in ("offset", "log_mcb"))
+    places = (recipes[name].to_numpy() for name in ("offset", "log_mcb"))
+    # In standard deviations; zeros where they hardly differ.
+    c, u = ((v - v.mean()) / (v.std() if v.std() > 1e-9 else np.inf) for v in places)
     columns = np.column_stack([indicators, np.ones_like(c), c, c**2, u, u**2])
     if len(columns) <= columns.shape[1] + 1:
         return np.zeros(len(columns))
@@ -143,17 +130,8 @@ def _technique_effect(recipes: pd.DataFrame) -> FloatArray:
     return np.asarray(indicators @ solution[: indicators.shape[1]])
 
 
-def _standard(values: FloatArray) -> FloatArray:
-    """Return the values about their mean in standard deviations; zeros where they hardly differ."""
-    spread = values.std()
-    return np.asarray((values - values.mean()) / spread if spread > 1e-9 else np.zeros_like(values))
-
-
 def ratio_std(population: Population) -> FloatArray | None:
-    """Return the standard deviation of the achieved ratios over groups, one per row; None without widths.
-
-    From the column `ratio_std` where the table has it, else from the widths and the original's.
-    """
+    """Return the standard deviation of the achieved ratios over groups, one per row; None without widths."""
     table = population.table
     if "ratio_std" in table and table["ratio_std"].notna().all():
         return table["ratio_std"].to_numpy(dtype=np.float64)

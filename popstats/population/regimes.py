@@ -18,39 +18,31 @@ from popstats.arrays import FloatArray
 from popstats.errors import PopulationError
 
 Axis = Literal["macs", "params"]
+#: Regimes as a user gives them: centres (fractions removed), or centre -> half-width; None: the plan's, or cells.
+Given = Sequence[float] | Mapping[float, float] | None
+
 
 #: Default width of a parameter bucket, as a fraction of the original's parameters.
 BUCKET_WIDTH = 0.02
 #: Regimes that are cut where a table names none: cells in which the remaining cost falls by this factor ...
 BIN_RATIO = 1.25
-
 #: ... of which two neighbours are joined only where both hold fewer rows than this.
 BIN_ROWS = 60
-
 #: Half-width of given regimes, where their neighbours leave room: five points of reduction.
 WIDEST_HALF = 0.05
 #: Decimals to which targets are compared: equal ones are one regime ...
 SAME_TARGET = 6
-
 #: ... and to which they are named (targets are written with two or three).
 TARGET_DIGITS = 4
 
 
 def reduction(cost: npt.ArrayLike, original: npt.ArrayLike) -> FloatArray:
-    """Return 1 - cost / original, the fraction removed.
-
-    >>> float(reduction(25, 100))
-    0.75
-    """
+    """Return 1 - cost / original, the fraction removed."""
     return 1.0 - np.asarray(cost, dtype=np.float64) / np.asarray(original, dtype=np.float64)
 
 
 def log_cost_offset(reduction: npt.ArrayLike, target: npt.ArrayLike) -> FloatArray:
-    """Return log((1 - reduction) / (1 - target)): where a recipe's cost lies inside its regime.
-
-    >>> float(log_cost_offset(0.5, 0.5))
-    0.0
-    """
+    """Return log((1 - reduction) / (1 - target)): where a recipe's cost lies inside its regime."""
     kept = 1.0 - np.asarray(reduction, dtype=np.float64)
     return np.asarray(np.log(kept / (1.0 - np.asarray(target, dtype=np.float64))))
 
@@ -78,16 +70,9 @@ def mean_computation_budget(
     original_params: npt.ArrayLike,
     bucket_width: float | None = None,
 ) -> FloatArray:
-    """Return mCB, the FLOPs-to-parameter-bucket ratio relative to the original network's.
-
-    1 means the original's ratio; above 1 the subnetwork spends more MACs per parameter than the original
-    (it lost parameters faster than MACs), below 1 fewer. The default uses exact parameters.
-
-    Source: He et al. (2023), Network Pruning Spaces, arXiv:2304.09453.
-
-    >>> float(mean_computation_budget(50, 25, 100, 100))
-    2.0
-    """
+    """Return mCB, the FLOPs-to-parameter-bucket ratio relative to the original network's; exact parameters by default."""
+    # 1 means the original's ratio; above 1 the subnetwork spends more MACs per parameter than the original
+    # (it lost parameters faster than MACs), below 1 fewer.
     bucket = parameter_bucket(params, original_params, bucket_width)
     macs_kept = np.asarray(macs, dtype=np.float64) / np.asarray(original_macs, dtype=np.float64)
     return macs_kept / (bucket / np.asarray(original_params, dtype=np.float64))
@@ -110,22 +95,14 @@ class Regimes:
 
 
 def regime_label(target: float) -> str:
-    """Return a regime's name, its centre with as many decimals as it needs, at least two.
-
-    >>> regime_label(0.5), regime_label(0.875), regime_label(1 / 3), regime_label(0.99985)
-    ('0.50', '0.875', '0.3333', '0.99985')
-    """
+    """Return a regime's name: its centre with as many decimals as it needs, at least two; 1 / 3 is "0.3333"."""
     # Close to 1 a digit more of the reduction is a digit of what remains.
     tolerance = 10.0**-TARGET_DIGITS / 2.0 * min(1.0, 10.0 * (1.0 - target))
     decimals = next((d for d in range(2, 12) if abs(round(target, d) - target) < tolerance), 12)
     return f"{target:.{decimals}f}"
 
 
-def assign_regimes(
-    frame: pd.DataFrame,
-    axis: Axis,
-    regimes: Sequence[float] | Mapping[float, float] | None = None,
-) -> Regimes:
+def assign_regimes(frame: pd.DataFrame, axis: Axis, regimes: Given = None) -> Regimes:
     """Assign each row to a pruning regime: the given ones, else the plan's, else cells that are equal in log cost."""
     # regimes: centres, half-widths being half the distance to the nearest neighbour, at most 0.05; or {centre: half-width}
     if axis not in ("macs", "params"):
@@ -144,9 +121,8 @@ def assign_regimes(
 
 def _from_plan(frame: pd.DataFrame, axis: Axis) -> Regimes | None:
     """Take the plan's targets, where every row has one; networks drawn on the other axis belong to none on this one."""
-    if not {"regime_target", "regime_axis"} <= set(frame) or frame[
-        ["regime_axis", "regime_target"]
-    ].isna().any(axis=None):
+    needed = ["regime_axis", "regime_target"]
+    if not set(needed) <= set(frame) or frame[needed].isna().any(axis=None):
         return None
     on_axis = frame["regime_axis"].isin([axis, "both"]).to_numpy(dtype=bool)
     if not on_axis.any():
@@ -182,20 +158,16 @@ def _centre(log_cost: float) -> float:
 
 
 def _given(axis: Axis, reductions: FloatArray, regimes: Sequence[float] | Mapping[float, float]) -> Regimes:
-    widths = dict(regimes) if isinstance(regimes, Mapping) else _half_widths(regimes)
-    centres = np.array(sorted(widths), dtype=np.float64)
+    centres = np.array(sorted({float(c) for c in regimes}), dtype=np.float64)
     if centres.size == 0 or not ((centres > 0.0) & (centres < 1.0)).all():
         raise PopulationError(
             f"regimes: expected centres strictly between 0 and 1 (fractions removed), got {centres.tolist()}"
         )
-    halves = np.array([widths[c] for c in centres.tolist()]) + 1e-9
+    gaps = np.diff(centres, prepend=-np.inf, append=np.inf)
+    halves = np.minimum(WIDEST_HALF, np.minimum(gaps[:-1], gaps[1:]) / 2.0)
+    if isinstance(regimes, Mapping):
+        halves = np.array([regimes[c] for c in centres.tolist()])
     distance = np.abs(reductions[:, None] - centres)
-    distance[distance > halves] = np.inf
+    distance[distance > halves + 1e-9] = np.inf
     nearest = distance.argmin(axis=1)  # the lower of two
     return Regimes(axis, centres, np.where(np.isfinite(distance.min(axis=1)), nearest, -1), "given")
-
-
-def _half_widths(centres: Sequence[float]) -> dict[float, float]:
-    ordered = sorted({float(c) for c in centres})
-    gaps = np.diff(ordered)
-    return {c: float(min([WIDEST_HALF, *(gaps[max(i - 1, 0) : i + 1] / 2)])) for i, c in enumerate(ordered)}

@@ -16,10 +16,9 @@ import pandas as pd
 
 from popstats.arrays import FloatArray, IntArray
 from popstats.errors import PopulationError
-from popstats.population.layer_chain import LayerChain, additive_curve, additive_drop, sample_widths
 from popstats.population.regimes import mean_computation_budget, reduction, regime_label
 from popstats.population.table import Original, Population
-from popstats.population.truths import TRUTHS, answer
+from popstats.population.truths import TRUTHS, LayerChain, additive_curve, additive_drop, answer, draw_widths
 
 #: log mCB and the regime's target -> expected drop, points.
 TrueCurve = Callable[[FloatArray, float], FloatArray]
@@ -108,7 +107,7 @@ def simulate_population(
     -------
     Population
         With `metadata["truth"]`: "name", "mechanism" ("mcb", "widths" or "none") and "regimes", which maps a
-        regime's label to the fields of `popstats.population.truths.Answer`.
+        regime's label to what `popstats.population.truths.answer` returns.
 
     Raises
     ------
@@ -124,24 +123,15 @@ def simulate_population(
     """
     legal, counts, spreads = (*TRUTHS, ADDITIVE), min(n, seeds), min(noise, seed_noise)
     inside = len(regimes) > 0 and all(0.0 < target < 1.0 for target in regimes)
-    checks = (
-        (
-            callable(truth) or truth in legal,
-            f"truth: expected one of {', '.join(legal)}, or a function; got {truth!r}",
-        ),
-        (
-            noise_kind in NOISE_KINDS,
-            f"noise_kind: expected one of {', '.join(NOISE_KINDS)}; got {noise_kind!r}",
-        ),
-        (inside, f"regimes: expected fractions removed, each in (0, 1), got {list(regimes)}"),
-        (
-            counts > 0,
-            f"expected at least one recipe per regime and one seed per recipe, got n={n}, seeds={seeds}",
-        ),
-        (spreads >= 0.0, f"expected noise and seed_noise >= 0 points, got {noise} and {seed_noise}"),
-        (isinstance(seed, Integral) and seed >= 0, f"seed: expected a whole number from 0 on, got {seed!r}"),
-    )
-    for problem in (said for right, said in checks if not right):
+    checks = {
+        f"truth: expected one of {', '.join(legal)}, or a function; got {truth!r}": callable(truth) or truth in legal,
+        f"noise_kind: expected one of {', '.join(NOISE_KINDS)}; got {noise_kind!r}": noise_kind in NOISE_KINDS,
+        f"regimes: expected fractions removed, each in (0, 1), got {list(regimes)}": inside,
+        f"expected at least one recipe per regime and one seed per recipe, got n={n}, seeds={seeds}": counts > 0,
+        f"expected noise and seed_noise >= 0 points, got {noise} and {seed_noise}": spreads >= 0.0,
+        f"seed: expected a whole number from 0 on, got {seed!r}": isinstance(seed, Integral) and seed >= 0,
+    }  # fmt: skip
+    for problem in (said for said, right in checks.items() if not right):
         raise PopulationError(problem)
     chain, name = LayerChain(), truth if isinstance(truth, str) else getattr(truth, "__name__", "callable")
     original = Original(*chain.original, ORIGINAL.accuracy) if truth == ADDITIVE else ORIGINAL
@@ -152,7 +142,8 @@ def simulate_population(
             recipes = _additive_recipes(chain, target, n, rise, rng)
         else:
             recipes = _scattered_recipes(truth, target, n, rise, centre, rng)
-        frame = _train(recipes, target, noise, noise_kind, seeds, seed_noise, rng)
+        drop = recipes.expected + _noise(noise_kind, noise, recipes.position, rng)
+        frame = _table(recipes, target, drop[:, None] + seed_noise * rng.normal(size=(n, seeds)))
         frames.append(frame)
         mcb = mean_computation_budget(frame["macs"], frame["params"], original.macs, original.params)
         low, high = np.quantile(np.log(mcb), OBSERVED)
@@ -168,7 +159,7 @@ def simulate_population(
 def _additive_recipes(
     chain: LayerChain, target: float, n: int, rise: float, rng: np.random.Generator
 ) -> _Recipes:
-    widths = sample_widths(chain, target, n, rng)
+    widths = draw_widths(chain, target, n, rng)
     return _Recipes(
         macs=chain.macs(widths).astype(np.int64),
         params=chain.params(widths).astype(np.int64),
@@ -225,28 +216,17 @@ def _noise(kind: str, deviation: float, position: FloatArray, rng: np.random.Gen
     return shape * deviation
 
 
-def _train(
-    recipes: _Recipes,
-    target: float,
-    noise: float,
-    noise_kind: str,
-    seeds: int,
-    seed_noise: float,
-    rng: np.random.Generator,
-) -> pd.DataFrame:
-    n = recipes.macs.size
-    drop = recipes.expected + _noise(noise_kind, noise, recipes.position, rng)
-    drops = drop[:, None] + seed_noise * rng.normal(size=(n, seeds))
-    recipe = np.repeat(np.arange(n), seeds)
-    label = regime_label(target)
+def _table(recipes: _Recipes, target: float, drops: FloatArray) -> pd.DataFrame:
+    """Return one row per training, in the order of `drops` (recipes, seeds)."""
+    recipe, seed = (places.ravel() for places in np.indices(drops.shape))
     columns = {
-        "recipe_id": [f"{label}-{number:05d}" for number in recipe],
+        "recipe_id": [f"{regime_label(target)}-{number:05d}" for number in recipe],
         "network": NETWORKS[recipes.widths is not None],
         "regime_axis": "macs",
         "regime_target": target,
         "macs": recipes.macs[recipe],
         "params": recipes.params[recipe],
-        "seed": np.tile(np.arange(seeds), n),
+        "seed": seed,
         "accuracy": ORIGINAL.accuracy - drops.ravel(),
         "status": "done",
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -32,18 +31,12 @@ from popstats.population.validation import (
     rename_columns,
     unboxed,
 )
-from popstats.words import sentences
+from popstats.words import html_of, sentences
 
 #: Columns that tell recipes apart where the table has no recipe_id: same widths (or costs), retrained the same way.
 RECIPE_SETTINGS = (
-    "retraining",
-    "epochs",
-    "learning_rate",
-    "batch_size",
-    "weight_decay",
-    "augmentation",
-    "criterion",
-)
+    "retraining", "epochs", "learning_rate", "batch_size", "weight_decay", "augmentation", "criterion",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,9 +77,7 @@ class Original:
                 f"original: expected positive macs and params, got macs={self.macs:,.10g}, params={self.params:,.10g}"
             )
         if not 0.0 <= self.accuracy <= 100.0:
-            raise PopulationError(
-                f"original: expected an accuracy in percent (0 to 100), got {self.accuracy:.10g}"
-            )
+            raise PopulationError(f"original: expected an accuracy of 0 to 100 %, got {self.accuracy:.10g}")
         if self.accuracy <= 1.0:
             raise PopulationError(
                 f"original: accuracy {self.accuracy:.10g} looks like a fraction; popstats reads percent: multiply it by 100"
@@ -210,16 +201,6 @@ class Population:
             table = table.assign(accuracy_kind=accuracy_kind or "unknown")
         check_table(table, where, own.columns)
         check_widths(table, widths, where, own.columns)
-        population = cls._checked(table, name, dict(metadata or {}), tuple(widths))
-        check_recipes(population.table, population.recipe, where)
-        blanks = tuple(repr(name) for name in frame.columns if name not in own.columns)
-        remarks = (Finding("blanks removed", (), {"names": blanks}),) if blanks else ()
-        return replace(population, remarks=remarks)
-
-    @classmethod
-    def _checked(
-        cls, table: pd.DataFrame, name: str | None, metadata: dict[str, Any], widths: tuple[str, ...]
-    ) -> Population:
         failed = failed_rows(table)
         done = table[~failed].reset_index(drop=True)
         if done.empty:
@@ -227,18 +208,19 @@ class Population:
                 f"no training of this population finished: all {len(table)} rows have status 'failed'"
             )
         done = done.assign(**{name: _plain_numbers(done[name]) for name in REQUIRED})
-        macs, params, accuracy = (
-            done[f"original_{name}"].iloc[0].item() for name in ("macs", "params", "accuracy")
-        )
-        original = Original(macs, params, accuracy)
-        return cls(
-            name=name or _name_in(done),
-            original=original,
+        named = done["population"].dropna().tolist() if "population" in done else []
+        blanks = tuple(repr(name) for name in frame.columns if name not in own.columns)
+        population = cls(
+            name=name or str([*named, "population"][0]),
+            original=Original(*(done[f"original_{f.name}"].iloc[0].item() for f in fields(Original))),
             table=done,
             failed=table[failed].reset_index(drop=True),
-            metadata=metadata,
-            width_columns=widths,
+            metadata=dict(metadata or {}),
+            width_columns=tuple(widths),
+            remarks=(Finding("blanks removed", (), {"names": blanks}),) if blanks else (),
         )
+        check_recipes(done, population.recipe, where)
+        return population
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -291,12 +273,8 @@ class Population:
 
     @cached_property
     def recipe(self) -> npt.NDArray[np.int64]:
-        """Recipe number of each row, shape (n,): rows that share it are replicates with different seeds.
-
-        Without `recipe_id` and widths these are the rows of equal MACs and parameters, retrained in the same way.
-        """
-        keys = self._recipe_keys()
-        codes = self.table.groupby(keys, sort=False, dropna=False).ngroup()
+        """Recipe number of each row, shape (n,): rows that share it are replicates with different seeds."""
+        codes = self.table.groupby(self._recipe_keys(), sort=False, dropna=False).ngroup()
         return _read_only(np.array(codes, dtype=np.int64))
 
     def _recipe_keys(self) -> list[Any]:
@@ -386,9 +364,8 @@ class Population:
         keep = np.ones(len(self.table), dtype=bool)
         for name, value in conditions.items():
             if name not in self.frame:
-                raise PopulationError(
-                    f"where: no column {name!r}; there are: {', '.join(self.frame.columns)}"
-                )
+                held = ", ".join(map(str, self.frame))
+                raise PopulationError(f"where: no column {name!r}; there are: {held}")
             keep &= (self.frame[name] == value).to_numpy(dtype=bool, na_value=False)
             if not keep.any():
                 found = ", ".join(map(str, self.frame[name].dropna().unique()[:5]))
@@ -442,12 +419,14 @@ class Population:
         )
 
     def _repr_html_(self) -> str:
-        summary = self.frame.groupby("regime")[["macs_reduction", "mcb", "accuracy_drop"]].agg(
-            ["count", "median"]
-        )
-        table = summary.droplevel(1, axis=1).iloc[:, [0, 1, 3, 5]]
-        table.columns = ["n", "MACs reduction", "mCB", "accuracy drop (points)"]
-        return f"<p>{html.escape(repr(self)[1:-1])}</p>{table.to_html(float_format=lambda v: f'{v:.3g}')}"
+        medians = {
+            "MACs reduction": "macs_reduction",
+            "mCB": "mcb",
+            "accuracy drop (points)": "accuracy_drop",
+        }
+        columns = {"n": ("mcb", "size"), **{name: (own, "median") for name, own in medians.items()}}
+        table = self.frame.groupby("regime").agg(**columns)
+        return html_of(repr(self)[1:-1], table.reset_index())
 
 
 def _read_only[T](value: T) -> T:
@@ -517,11 +496,6 @@ def require_population(value: object) -> None:
     elif isinstance(value, pd.DataFrame):
         remedy = "make one of it first: popstats.fit(popstats.Population.from_frame(frame, original=popstats.Original(...)))"
     raise PopulationError(f"fit: expected a Population, got a {type(value).__name__}; {remedy}")
-
-
-def _name_in(table: pd.DataFrame) -> str:
-    names = table["population"].dropna().tolist() if "population" in table else []
-    return str(names[0]) if names else "population"
 
 
 def _plain_numbers(values: pd.Series) -> npt.NDArray[Any]:

@@ -7,7 +7,7 @@ the first draw; nothing is repaired silently.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
 
 import numpy as np
 import numpy.typing as npt
@@ -19,32 +19,21 @@ from popstats.population.columns import COLUMNS, REQUIRED, Column, column
 
 #: Columns that must hold one value in a population: two values are two populations.
 ONE_VALUE = (
-    "population",
-    "original_id",
-    "network",
-    "dataset",
-    "pruning",
-    "original_macs",
-    "original_params",
-    "original_accuracy",
-)
+    "population", "original_id", "network", "dataset", "pruning", "original_macs", "original_params", "original_accuracy",
+)  # fmt: skip
 _SHOWN_ROWS = 5
 #: In the only column's name, these are separators that a reader of commas did not see.
 _SEPARATORS = (";", "\t", "|")
-
 #: A row that costs this share more than the original is kept: rounding and other ways of counting explain as much.
 TOLERATED = 0.01
-
 #: Where no row reaches this share of the original's cost, or one is under the second, units are mixed.
 _OTHER_UNIT, _NOTHING_LEFT = 1e-3, 1e-9
-
 #: What people call the columns that are needed, in small letters and digits.
 _LIKELY = {
     "macs": ("macs", "mac", "flops", "flop", "gmacs", "mmacs", "gflops", "mflops", "multadds", "madds"),
     "params": ("params", "param", "parameters", "nparams", "numparams", "paramcount", "mparams", "weights"),
     "accuracy": ("accuracy", "acc", "top1", "top1acc", "top1accuracy", "testacc", "testaccuracy", "valacc"),
 }
-
 #: Names of quantities of which lower is better.
 _LOSSES = re.compile(r"(?<![a-z])(perplexity|ppl|loss|nll|cross_?entropy|error|err|wer|cer)(?![a-z])")
 
@@ -54,8 +43,23 @@ def check_table(frame: pd.DataFrame, where: str, own: Iterable[Hashable] | None 
     if len(frame) == 0:
         raise PopulationError(f"{where} has no rows")
     _has_needed(frame, where, frame.columns if own is None else own)
-    for check in _CHECKS:
-        check(frame, where)
+    failed = failed_rows(frame)
+    done = frame[~failed] if failed.any() else frame
+    for declared in (c for c in COLUMNS if c.name in frame):
+        _check_kind(declared, frame[declared.name], where)
+        _check_values(declared, done[declared.name], where)
+    _widths_are_numbers(done, where)
+    _is_one_population(frame, where)
+    if len(done):
+        _is_in_its_unit(done, where)
+
+
+def _refuse(values: pd.Series, bad: npt.ArrayLike, where: str, must: str, hint: str = "") -> None:
+    """Raise PopulationError where cells of a column are bad, with the first of them."""
+    cells = values[np.asarray(bad, dtype=bool)]
+    if len(cells):
+        got = f"got {cells.tolist()[0]!r} in {_rows(cells.index)}"
+        raise PopulationError(f"{where}: column {values.name} must {must}; {got}{hint}")
 
 
 def check_widths(
@@ -71,15 +75,11 @@ def check_widths(
         raise PopulationError(f"widths: {where} has no column {absent}; it has: {has}")
     for name in names:
         widths = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-        bad = ~((widths >= 0) & np.isfinite(widths))
-        if bad.any():
-            raise PopulationError(
-                f"{where}: column {name} must hold widths, numbers >= 0 (0: the block is skipped); got "
-                f"{frame[name][bad].tolist()[0]!r} in {_rows(frame, bad)}"
-            )
+        legal = (widths >= 0) & np.isfinite(widths)
+        _refuse(frame[name], ~legal, where, "hold widths, numbers >= 0 (0: the block is skipped)")
         if not widths.any():
             raise PopulationError(
-                f"{where}: column {name} holds the width 0 in every row; leave it out of widths"
+                f"{where}: column {name} holds width 0 in every row; leave it out of widths"
             )
 
 
@@ -100,7 +100,7 @@ def check_recipes(frame: pd.DataFrame, recipe: npt.NDArray[np.int64], where: str
             first = spread[bad].iloc[0]
             raise PopulationError(
                 f"{where}: {name} differs between rows of one recipe, in {int(bad.sum())} recipes; the first, "
-                f"{_rows(frame, recipe == bad.idxmax())}, runs from {first['min']:,.10g} to {first['max']:,.10g}. "
+                f"{_rows(frame.index[recipe == bad.idxmax()])}, runs from {first['min']:,.10g} to {first['max']:,.10g}. "
                 "Rows that share a recipe_id, or all their widths and settings, are replicates of one subnetwork "
                 "and must cost the same"
             )
@@ -123,9 +123,8 @@ def plain_columns(frame: pd.DataFrame, mapped: Iterable[str] = ()) -> pd.DataFra
     levels = [name for name in frame.index.names if name is not None and name not in frame.columns]
     frame = (frame.reset_index(level=levels) if levels else frame).reset_index(drop=True)
     kept = set(mapped)
-    return frame.rename(
-        columns=lambda name: name.strip() if isinstance(name, str) and name not in kept else name
-    )
+    loose = {name: name.strip() for name in frame.columns if isinstance(name, str) and name not in kept}
+    return frame.rename(columns=loose)
 
 
 def unboxed(frame: pd.DataFrame) -> pd.DataFrame:
@@ -138,15 +137,12 @@ def unboxed(frame: pd.DataFrame) -> pd.DataFrame:
             return values.astype(np.float64)
         return values.infer_objects()
 
-    nested = [name for name, kind in frame.dtypes.items() if is_nested(kind)]
+    arrow = {name: kind for name, kind in frame.dtypes.items() if isinstance(kind, pd.ArrowDtype)}
+    # Lists and the like, which pandas neither groups nor compares.
+    nested = [name for name, kind in arrow.items() if pa.types.is_nested(kind.pyarrow_dtype)]
     frame = frame.astype(dict.fromkeys(nested, object))
     declared = [c.name for c in COLUMNS if c.name in frame and not pa.types.is_list(c.type)]
     return frame.assign(**{name: plain(frame[name]) for name in declared})
-
-
-def is_nested(kind: object) -> bool:
-    """Return whether a column's type is one of Arrow's for lists and the like, which pandas neither groups nor compares."""
-    return isinstance(kind, pd.ArrowDtype) and pa.types.is_nested(kind.pyarrow_dtype)
 
 
 def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.DataFrame:
@@ -195,8 +191,7 @@ def _names(columns: Iterable[Hashable]) -> str:
     return ", ".join(map(repr, names))
 
 
-def _rows(frame: pd.DataFrame, bad: npt.ArrayLike) -> str:
-    labels = frame.index[np.asarray(bad)]
+def _rows(labels: pd.Index) -> str:
     shown = ", ".join(map(str, labels[:_SHOWN_ROWS]))
     return f"row {shown}" if len(labels) == 1 else f"{len(labels)} rows, the first: {shown}"
 
@@ -209,10 +204,12 @@ def _has_needed(frame: pd.DataFrame, where: str, own: Iterable[Hashable]) -> Non
     others = [name for name in absent if name not in originals]
     remedies, options = [], []
     if others:
-        yours = {name: _likely(name, own) for name in others}
-        remedies.append(
-            "map them with columns={" + ", ".join(f"{n!r}: {c!r}" for n, c in yours.items()) + "}"
-        )
+        bare = {re.sub("[^a-z0-9]", "", str(c).lower()): str(c) for c in own}
+        yours = {
+            name: next((bare[c] for c in _LIKELY.get(name, ()) if c in bare), "<your column>")
+            for name in others
+        }
+        remedies.append(f"map them with columns={yours!r}")
         options.append("map them with " + " ".join(f"--column {n}={c}" for n, c in yours.items()))
     if originals:
         remedies.append("pass original=popstats.Original(macs=..., params=..., accuracy=...)")
@@ -221,26 +218,11 @@ def _has_needed(frame: pd.DataFrame, where: str, own: Iterable[Hashable]) -> Non
     raise PopulationError(said + " and ".join(remedies), on_command_line=said + " and ".join(options))
 
 
-def _likely(name: str, own: Iterable[Hashable]) -> str:
-    """Return the table's own name of a needed column, as far as it can be guessed."""
-    alike = (c for c in own if re.sub("[^a-z0-9]", "", str(c).lower()) in _LIKELY.get(name, ()))
-    return str(next(alike, "<your column>"))
-
-
 def _names_are_unique(frame: pd.DataFrame, where: str) -> None:
-    if frame.columns.nlevels > 1:
-        raise PopulationError(
-            f"{where} has column names of {frame.columns.nlevels} levels; popstats reads one"
-        )
+    if (levels := frame.columns.nlevels) > 1:
+        raise PopulationError(f"{where} has column names of {levels} levels; popstats reads one")
     if twice := frame.columns[frame.columns.duplicated()].tolist():
         raise PopulationError(f"{where} has more than one column named {twice}; rename or drop the others")
-
-
-def _is_numeric(frame: pd.DataFrame, where: str) -> None:
-    for name in REQUIRED:
-        values = frame[name]
-        if not _holds_numbers(values):
-            raise PopulationError(f"{where}: column {name} must hold numbers, got {_no_numbers(values)}")
 
 
 def _no_numbers(values: pd.Series) -> str:
@@ -261,28 +243,45 @@ def _holds_numbers(values: pd.Series) -> bool:
     return real and not isinstance(kind, pd.SparseDtype)
 
 
-def _cells_are_of_their_kind(frame: pd.DataFrame, where: str) -> None:
-    for declared in (c for c in COLUMNS if c.name in frame):
-        values = frame[declared.name].dropna()
-        if pa.types.is_list(declared.type):
-            said, good = (
-                "lists, one entry per group",
-                values.map(lambda v: isinstance(v, list | tuple | np.ndarray)),
-            )
-        elif declared.type == pa.string() and values.dtype == object:
-            said, good = "text", values.map(is_single_value)
-        else:
-            continue
-        bad = ~good.to_numpy(dtype=bool)
-        if bad.any():
+def _check_kind(declared: Column, values: pd.Series, where: str) -> None:
+    """Raise PopulationError unless the cells are lists, texts or numbers, as the column is declared."""
+    cells = values.dropna()
+    if pa.types.is_list(declared.type):
+        lists = cells.map(lambda v: isinstance(v, list | tuple | np.ndarray))
+        _refuse(cells, ~lists.to_numpy(dtype=bool), where, "hold lists, one entry per group")
+    elif declared.type == pa.string():
+        single = cells.map(is_single_value) if cells.dtype == object else cells.notna()
+        _refuse(cells, ~single.to_numpy(dtype=bool), where, "hold text")
+    elif not _holds_numbers(values) and (declared.required or len(cells)):
+        raise PopulationError(f"{where}: column {declared.name} must hold numbers, got {_no_numbers(values)}")
+
+
+def _check_values(declared: Column, values: pd.Series, where: str) -> None:
+    """Raise PopulationError unless the values of finished trainings are there where needed, and legal."""
+    bad: npt.ArrayLike
+    if declared.choices:
+        bad = values.notna() & ~values.isin(list(declared.choices))
+    elif pa.types.is_list(declared.type) or declared.type == pa.string():
+        return
+    elif declared.required or not values.isna().all():
+        numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
+        if declared.required and not np.isfinite(numbers).all():
             raise PopulationError(
-                f"{where}: column {declared.name} must hold {said}; got {values[bad].iloc[0]!r} in "
-                f"{_rows(values.to_frame(), bad)}"
+                f"{where}: column {declared.name} is missing or not finite in {_rows(values.index[~np.isfinite(numbers)])}; "
+                "drop those rows, or give them status='failed' with the reason in the column error"
             )
+        # Missing values compare as legal: a column that is not required may have gaps.
+        ends = (declared.minimum, -np.inf), (declared.above, -np.inf), (declared.maximum, np.inf)
+        low, above, high = (default if end is None else end for end, default in ends)
+        bad = (numbers < low) | (numbers <= above) | (numbers > high)
+    else:
+        return
+    unit = f" {declared.unit}" if declared.unit else ""
+    hint = ". Losses and perplexities are not accuracies" if "accuracy" in declared.name else ""
+    _refuse(values, bad, where, f"be {declared.legal}{unit}", hint)
 
 
-def _widths_are_numbers(frame: pd.DataFrame, where: str) -> None:
-    done = _done(frame)
+def _widths_are_numbers(done: pd.DataFrame, where: str) -> None:
     if "widths" not in done or done["widths"].isna().any() or done.empty:
         return
     lengths = sorted(set(done["widths"].map(len)))
@@ -296,81 +295,16 @@ def _widths_are_numbers(frame: pd.DataFrame, where: str) -> None:
     except (TypeError, ValueError) as error:
         raise PopulationError(f"{where}: column widths must hold lists of numbers ({error})") from error
     bad = ~((widths >= 0) & np.isfinite(widths)).all(axis=tuple(range(1, widths.ndim)))
-    if bad.any() or widths.ndim != 2:
-        raise PopulationError(
-            f"{where}: column widths must hold lists of numbers >= 0 (0: the block is skipped); see {_rows(done, bad)}"
-        )
+    _refuse(
+        done["widths"],
+        bad | (widths.ndim != 2),
+        where,
+        "hold lists of numbers >= 0 (0: the block is skipped)",
+    )
     if skipped := np.flatnonzero(~widths.any(axis=0)).tolist():
         raise PopulationError(
             f"{where}: column widths holds the width 0 in every row at position {skipped[0]}; leave that group out"
         )
-
-
-def _done(frame: pd.DataFrame) -> pd.DataFrame:
-    failed = failed_rows(frame)
-    return frame[~failed] if failed.any() else frame
-
-
-def _is_finite(frame: pd.DataFrame, where: str) -> None:
-    done = _done(frame)
-    for name in REQUIRED:
-        bad = ~np.isfinite(done[name].to_numpy(dtype=np.float64, na_value=np.nan))
-        if bad.any():
-            raise PopulationError(
-                f"{where}: column {name} is missing or not finite in {_rows(done, bad)}; drop those rows, or "
-                "give them status='failed' with the reason in the column error"
-            )
-
-
-def _is_legal(frame: pd.DataFrame, where: str) -> None:
-    done = _done(frame)
-    for declared in COLUMNS:
-        if declared.name in done.columns:
-            _check_column(declared, done, where)
-
-
-def _check_column(declared: Column, frame: pd.DataFrame, where: str) -> None:
-    values = frame[declared.name]
-    if declared.choices:
-        bad = (values.notna() & ~values.isin(list(declared.choices))).to_numpy(dtype=bool)
-    elif declared.above is not None or declared.minimum is not None:
-        bad = _outside(declared, values, where)
-    else:
-        return
-    if bad.any():
-        first = values[bad].tolist()[0]
-        unit = f" {declared.unit}" if declared.unit else ""
-        hint = ". Losses and perplexities are not accuracies" if "accuracy" in declared.name else ""
-        raise PopulationError(
-            f"{where}: column {declared.name} must be {declared.legal}{unit}; got {first!r} in {_rows(frame, bad)}{hint}"
-        )
-
-
-def _outside(declared: Column, values: pd.Series, where: str) -> npt.NDArray[np.bool_]:
-    if values.isna().all():
-        return np.zeros(len(values), dtype=bool)
-    if not _holds_numbers(values):
-        raise PopulationError(f"{where}: column {declared.name} must hold numbers, got {_no_numbers(values)}")
-    # Missing values compare as legal: a column that is not required may have gaps.
-    numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
-    bad = np.zeros(len(numbers), dtype=bool)
-    if declared.above is not None:
-        bad |= numbers <= declared.above
-    if declared.minimum is not None:
-        bad |= numbers < declared.minimum
-    if declared.maximum is not None:
-        bad |= numbers > declared.maximum
-    return bad
-
-
-def _is_percent(frame: pd.DataFrame, where: str) -> None:
-    done = _done(frame)
-    for name in ("accuracy", "original_accuracy"):
-        if len(done) and done[name].max() <= 1.0:
-            raise PopulationError(
-                f"{where}: column {name} looks like a fraction (all values between {done[name].min():g} and "
-                f"{done[name].max():g}); popstats reads percent: multiply it by 100"
-            )
 
 
 def _is_one_population(frame: pd.DataFrame, where: str) -> None:
@@ -383,37 +317,30 @@ def _is_one_population(frame: pd.DataFrame, where: str) -> None:
             )
 
 
-def _is_smaller_than_original(frame: pd.DataFrame, where: str) -> None:
-    done = _done(frame)
-    for name in ("macs", "params") if len(done) else ():
-        share = (done[name] / done[f"original_{name}"]).to_numpy(dtype=np.float64)
-        bad, original = share > 1.0 + TOLERATED, done[f"original_{name}"].iloc[0]
-        if bad.any():
+def _is_in_its_unit(done: pd.DataFrame, where: str) -> None:
+    """Raise PopulationError for accuracies as fractions, and for costs above the original's or in another unit."""
+    for name in ("accuracy", "original_accuracy"):
+        if done[name].max() <= 1.0:
+            raise PopulationError(
+                f"{where}: column {name} looks like a fraction (all values between {done[name].min():g} and "
+                f"{done[name].max():g}); popstats reads percent: multiply it by 100"
+            )
+    for name in ("macs", "params"):
+        cost, original = done[name], done[f"original_{name}"].iloc[0]
+        share = (cost / done[f"original_{name}"]).to_numpy(dtype=np.float64)
+        if (bad := share > 1.0 + TOLERATED).any():
             alike = "; do both count alike (FLOPs often count 2 per MAC)?" if share.max() <= 2.02 else ""
             raise PopulationError(
-                f"{where}: {name} is larger than the original network's in {_rows(done, bad)} "
-                f"({done[name][bad].iloc[0]:,.10g} against {original:,.10g}); a subnetwork cannot cost more than the "
+                f"{where}: {name} is larger than the original network's in {_rows(cost.index[bad])} "
+                f"({cost[bad].iloc[0]:,.10g} against {original:,.10g}); a subnetwork cannot cost more than the "
                 f"network it was cut from: check the original's numbers and the unit of the column{alike}"
             )
-        tiny = share < (_OTHER_UNIT if share.max() < _OTHER_UNIT else _NOTHING_LEFT)
-        if tiny.any():
+        if (tiny := share < (_OTHER_UNIT if share.max() < _OTHER_UNIT else _NOTHING_LEFT)).any():
             said = (
-                f"{where}: {name} is {done[name][tiny].iloc[0]:,.10g} in {_rows(done, tiny)}, and the original's is "
+                f"{where}: {name} is {cost[tiny].iloc[0]:,.10g} in {_rows(cost.index[tiny])}, and the original's is "
                 f"{original:,.10g}: are they in the same unit? Give"
             )
             raise PopulationError(
                 f"{said} Original(...) in the unit of the table",
                 on_command_line=f"{said} --original-{name} in the unit of the table",
             )
-
-
-_CHECKS: Iterable[Callable[[pd.DataFrame, str], None]] = (
-    _is_numeric,
-    _cells_are_of_their_kind,
-    _widths_are_numbers,
-    _is_finite,
-    _is_percent,
-    _is_legal,
-    _is_one_population,
-    _is_smaller_than_original,
-)

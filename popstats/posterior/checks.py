@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ import pandas as pd
 from popstats.arrays import FloatArray
 from popstats.findings import Finding
 from popstats.posterior.fit import Fit, require_fit
-from popstats.words import plural, sentence, sentences
+from popstats.words import html_of, plural, sentence, sentences
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +50,7 @@ class Checks:
         return f"<Checks of {plural(len(self.predictive), 'regime')}: {said}>"
 
     def _repr_html_(self) -> str:
-        said = sentences(self.findings) or ("Nothing stands out.",)
-        listed = "".join(f"<li>{html.escape(text)}</li>" for text in said)
-        return f"<ul>{listed}</ul>{self.predictive.to_html(index=False, float_format=lambda v: f'{v:.3g}')}"
+        return html_of(" ".join(sentences(self.findings)) or "Nothing stands out.", self.predictive)
 
 
 def check(fit: Fit) -> Checks:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -12,8 +11,10 @@ import pandas as pd
 
 from popstats.arrays import FloatArray
 from popstats.errors import FitError
+from popstats.inference.data import RegimeRows
 from popstats.posterior.fit import Fit
-from popstats.posterior.pointwise import RegimePoints, fitted_points, sample_of, thinned
+from popstats.posterior.pointwise import sample_of, thinned
+from popstats.words import html_of, percent
 
 #: Draws that enter. Two sets of 500 draws of one posterior differ by about 1 in elpd over 16,384 recipes, far
 #: below what counts as a difference.
@@ -48,7 +49,7 @@ class Comparison:
         return f"<Comparison of {len(self.frame)} fits: {self.sentence}>"
 
     def _repr_html_(self) -> str:
-        return f"<p>{html.escape(self.sentence)}</p>{self.frame.to_html(index=False, float_format=lambda v: f'{v:.4g}')}"
+        return html_of(self.sentence, self.frame)
 
 
 def compare(first: Fit | Mapping[str, Fit], second: Fit | None = None) -> Comparison:
@@ -90,16 +91,16 @@ def compare(first: Fit | Mapping[str, Fit], second: Fit | None = None) -> Compar
     (['quadratic', 'smooth'], True)
     """
     fits = _named(first, second)
-    points = {name: fitted_points(fit) for name, fit in fits.items()}
+    rows: dict[str, Sequence[RegimeRows]] = {name: fit.rows() for name, fit in fits.items()}
     for a, b in pairwise(fits):
-        _require_same_recipes(a, points[a], b, points[b], fits)
+        _require_same_recipes(a, b, fits, rows)
     for name, fit in fits.items():
         if (size := fit.draws.flat_coefficients.shape[0]) < MINIMUM_DRAWS:
             raise FitError(f"compare: fit {name!r} has {size} draws, it needs at least {MINIMUM_DRAWS}")
-    scores = {name: _leave_one_out(fit, points[name]) for name, fit in fits.items()}
+    scores = {name: _leave_one_out(fit, rows[name]) for name, fit in fits.items()}
     ordered = sorted(scores, key=lambda name: -scores[name][0].sum())
     best = scores[ordered[0]][0]
-    rows = [
+    scored = [
         {
             "fit": name,
             "elpd": float(elpd.sum()),
@@ -113,7 +114,7 @@ def compare(first: Fit | Mapping[str, Fit], second: Fit | None = None) -> Compar
         for name in ordered
         for elpd, pareto_k, p_loo in [scores[name]]
     ]
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(scored)
     sentence = " ".join(_sentence(frame, i) for i in range(1, len(frame)))
     return Comparison(frame, -float(frame["difference"][1]), float(frame["dse"][1]), sentence)
 
@@ -122,7 +123,10 @@ def _named(first: Fit | Mapping[str, Fit], second: Fit | None) -> dict[str, Fit]
     if isinstance(first, Mapping):
         fits = dict(first)
     elif isinstance(second, Fit):
-        fits = dict(zip(_names(first, second), (first, second), strict=True))
+        a, b = vars(first.settings), vars(second.settings)
+        pairs = ((a[name], b[name]) for name in ("curve", "noise", "method"))
+        names = next((pair for pair in pairs if pair[0] != pair[1]), ("first", "second"))
+        fits = dict(zip(names, (first, second), strict=True))
     else:
         fits = {"first": first}
     if len(fits) < 2 or not all(isinstance(fit, Fit) for fit in fits.values()):
@@ -133,46 +137,36 @@ def _named(first: Fit | Mapping[str, Fit], second: Fit | None) -> dict[str, Fit]
     return fits
 
 
-def _names(first: Fit, second: Fit) -> tuple[str, str]:
-    for field in ("curve", "noise", "method"):
-        a, b = getattr(first.settings, field), getattr(second.settings, field)
-        if a != b:
-            return a, b
-    return "first", "second"
-
-
 def _require_same_recipes(
-    a: str, of_a: tuple[RegimePoints, ...], b: str, of_b: tuple[RegimePoints, ...], fits: dict[str, Fit]
+    a: str, b: str, fits: dict[str, Fit], rows: dict[str, Sequence[RegimeRows]]
 ) -> None:
     remedy = "Compare fits of one population, with the same regimes"
-    regimes = [(fits[n].regime_axis, *(p.regime.label for p in q)) for n, q in ((a, of_a), (b, of_b))]
-    if regimes[0] != regimes[1]:
-        first, second = (f"{axis} {', '.join(labels) or 'none'}" for axis, *labels in regimes)
-        raise FitError(
-            f"compare: fits {a!r} and {b!r} have different regimes: {first} against {second}. {remedy}"
-        )
-    if not of_a:
+    labels = {n: ", ".join(r.regime.label for r in rows[n]) or "none" for n in (a, b)}
+    first, second = (f"{fits[n].regime_axis} {labels[n]}" for n in (a, b))
+    if first != second:
+        raise FitError(f"compare: {a!r} and {b!r} have different regimes: {first} against {second}. {remedy}")
+    if not rows[a]:
         raise FitError(f"compare: neither {a!r} nor {b!r} has a fitted regime")
-    if other := next((p for p, q in zip(of_a, of_b, strict=True) if not _same(p, q)), None):
+    if other := next((p for p, q in zip(rows[a], rows[b], strict=True) if not _same(p, q)), None):
         raise FitError(
             f"compare: fits {a!r} and {b!r} saw different recipes in regime {other.regime.label} (populations "
             f"{fits[a].population.name!r} and {fits[b].population.name!r}). {remedy}"
         )
 
 
-def _same(p: RegimePoints, q: RegimePoints) -> bool:
+def _same(p: RegimeRows, q: RegimeRows) -> bool:
     # The weights may differ: they belong to the model, not to the data.
-    pairs = [(getattr(p.rows, name), getattr(q.rows, name)) for name in ("unit", "offset", "drop", "runs")]
+    pairs = [(getattr(p, name), getattr(q, name)) for name in ("unit", "offset", "drop", "runs")]
     units = np.allclose((p.regime.centre, p.regime.scale), (q.regime.centre, q.regime.scale))
     return units and all(x.shape == y.shape and np.allclose(x, y) for x, y in pairs)
 
 
-def _leave_one_out(fit: Fit, points: tuple[RegimePoints, ...]) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _leave_one_out(fit: Fit, rows: Sequence[RegimeRows]) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return log density, Pareto k and effective parameters of each recipe left out, (n,) each."""
     from arviz_stats.base import array_stats
 
     picked = thinned(fit, DRAWS)
-    blocks = [d for k, p in enumerate(points) for _, d in sample_of(fit, k, picked).log_density(p)]
+    blocks = [d for k, p in enumerate(rows) for _, d in sample_of(fit, k, picked).log_density(p)]
     elpd, pareto_k, p_loo = array_stats.loo(np.concatenate(blocks), chain_axis=None, draw_axis=-1)
     return elpd, pareto_k, p_loo
 
@@ -193,5 +187,5 @@ def _sentence(frame: pd.DataFrame, position: int) -> str:
     if best["recipes"] < FEW_RECIPES:
         said.append("with so few recipes the standard error is itself too small")
     if bad > 0.0:
-        said.append(f"Pareto k above {RELIABLE_K:g} for up to {bad:.2%} of the recipes")
+        said.append(f"Pareto k above {RELIABLE_K:g} for up to {percent(bad)} of the recipes")
     return f"{'; '.join(said)}."

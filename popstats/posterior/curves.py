@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
@@ -13,20 +14,12 @@ import pandas as pd
 
 from popstats.arrays import FloatArray
 from popstats.errors import FitError
-from popstats.inference.data import RegimeDesign
+from popstats.inference.data import RegimeDesign, RegimeRows
 from popstats.inference.draws import PRIOR_DRAWS, Draws, interval
 from popstats.inference.exact import shrinkage
-from popstats.inference.model import (
-    PARAMETRIC,
-    Hyper,
-    Priors,
-    Settings,
-    basis,
-    design_matrix,
-    prior_precision,
-)
+from popstats.inference.model import Hyper, Priors, Settings, basis, design_matrix, prior_precision
 from popstats.inference.noise import draw_noise
-from popstats.inference.spread import SpreadChange, relative_spread
+from popstats.inference.spread import Changes, weighted_rows
 from popstats.population.recipes import Recipes, prepared_recipes
 from popstats.population.regimes import Axis
 from popstats.population.table import Population
@@ -40,7 +33,6 @@ _READ = (
     "near_height", "near_probability", "p_interior", "observed_lower", "observed_upper", "recipe_sd", "seed_sd",
     "residual_sd", "seed_share",
 )  # fmt: skip
-
 #: Ends of ranges are printed with three decimals: whoever types one must not be refused.
 _PRINTED = 0.0005
 
@@ -52,12 +44,8 @@ def curve_in_points(
     reduction: float | None = None,
     technique: int | None = None,
 ) -> FloatArray:
-    """Return the expected drop in percentage points, shape (S, G).
-
-    At a reduction, by default the regime's centre, through the technique at a position of the regime's mix, by default the
-    average over them.
-    """
-    # coefficients (S, p); log_mcb (G,)
+    """Return the expected drop in points, (S, G), by default at the regime's centre and the average technique."""
+    # coefficients (S, p); log_mcb (G,); technique: position in the regime's mix
     offset = np.full(log_mcb.shape, 0.0 if reduction is None else regime.offset(reduction))
     others = np.zeros((log_mcb.size, len(regime.mix) - 1))
     if technique is not None:
@@ -81,7 +69,7 @@ class FittedCurves:
     settings: Settings
     prior_settings: Priors
     draws: Draws
-    spread_changes: tuple[SpreadChange | None, ...]
+    spread_changes: Changes
     seconds: float
 
     @property
@@ -99,12 +87,14 @@ class FittedCurves:
         """The regimes that were fitted."""
         return tuple(r for r in self.regimes if r.fitted)
 
+    def rows(self) -> tuple[RegimeRows, ...]:
+        """Return the recipes in the fit of each fitted regime."""
+        return tuple(weighted_rows(self.recipes, self.regimes, self.spread_changes))
+
     @cached_property
     def grid(self) -> FloatArray:
         """Values of log mCB over each fitted regime's observed range, shape (K, GRID_SIZE)."""
-        return np.array([r.curve_scale.grid(GRID_SIZE) for r in self.fitted]).reshape(
-            len(self.fitted), GRID_SIZE
-        )
+        return np.array([r.curve_scale.grid(GRID_SIZE) for r in self.fitted]).reshape(-1, GRID_SIZE)
 
     @cached_property
     def expected_drop(self) -> FloatArray:
@@ -125,26 +115,29 @@ class FittedCurves:
 
     def _excess(self, k: int) -> FloatArray:
         """Mean distance of trainings from the curve, points, shape (S, 1): 0 unless the noise is "exgaussian"."""
-        if self.settings.noise != "exgaussian" or self.draws.shape is None:
-            return np.zeros((self.draws.flat_coefficients.shape[0], 1))
-        return np.asarray(self.fitted[k].scale * self.draws.shape[:, :, k].reshape(-1, 1))
+        _, _, noise, _, shape = self.draws.hyper(k)
+        mean = shape if self.settings.noise == "exgaussian" and shape is not None else np.zeros_like(noise)
+        return self.fitted[k].scale * mean[:, None]
 
     @cached_property
     def optimum_draws(self) -> tuple[OptimumDraws, ...]:
         """Optimum, limit, near-optimal range and regret of each fitted regime, draw by draw."""
         return tuple(self.read_optimum(k) for k in range(len(self.fitted)))
 
+    def stacked(self, name: str) -> FloatArray:
+        """Return one of the fields of `OptimumDraws` over the fitted regimes, shape (chains, draws, K)."""
+        values = [getattr(optimum, name) for optimum in self.optimum_draws]
+        return np.stack(values, axis=1).reshape(self.draws.noise.shape) if values else self.draws.noise
+
     def read_optimum(self, k: int, near: float = NEAR_OPTIMAL_POINTS) -> OptimumDraws:
         """Read the k-th fitted regime's optimum off its draws; `near`: height of the near-optimal range, points."""
-        return read_optimum(self.grid[k], self.expected_drop[:, k], near, self._bias(k))
-
-    def _bias(self, k: int) -> FloatArray | None:
-        """How far the prior has pulled a regime's mean curve from the truth, points, shape (GRID_SIZE,)."""
-        if self.settings.curve in PARAMETRIC:
-            return None
-        regime, draws = self.fitted[k], self.draws
-        bias = shrinkage(regime, draws.coefficients[:, :, k].mean(axis=(0, 1)), draws.median_hyper(k))
-        return np.asarray(curve_in_points(regime, bias[None], self.grid[k])[0] - regime.centre)
+        regime, draws, bias = self.fitted[k], self.draws, None
+        if self.settings.curve == "smooth":
+            # How far the prior has pulled the mean curve from the truth, points.
+            mean = draws.coefficients[:, :, k].mean(axis=(0, 1))
+            pulled = shrinkage(regime, mean, draws.median_hyper(k))[None]
+            bias = curve_in_points(regime, pulled, self.grid[k])[0] - regime.centre
+        return read_optimum(self.grid[k], self.expected_drop[:, k], near, bias)
 
     @cached_property
     def prior_draws(self) -> tuple[Hyper, FloatArray]:
@@ -180,30 +173,29 @@ class FittedCurves:
         row = {"regime": regime.label, **{n: getattr(regime, n) for n in ("target", "n", "n_recipes")}}
         if regime.reason is not None:
             return {**row, **dict.fromkeys(_READ, np.nan), "reason": sentence(regime.reason)}
-        optimum = self.optimum_draws[self.fitted.index(regime)]
-        near = optimum.near
+        k = self.fitted.index(regime)
+        optimum = self.optimum_draws[k]
+        near, ends = optimum.near, optimum.near.stretches[0]
         values = {
             "mcb": np.exp(optimum.log_mcb), "near_lower": np.exp(optimum.near_lower),
             "near_upper": np.exp(optimum.near_upper), "limit": optimum.limit,
             "regret_at_original": optimum.regret_at_original,
         }  # fmt: skip
         points = {name: float(np.median(draws)) for name, draws in values.items()}
-        points |= {"near_lower": float(np.exp(near.lower)), "near_upper": float(np.exp(near.upper))}
+        points |= {n: float(np.exp(v)) for n, v in zip(("near_lower", "near_upper"), ends, strict=True)}
         for name, draws in values.items():
             low, high = interval(draws)
             row |= {name: points[name], f"{name}_lower": float(low), f"{name}_upper": float(high)}
         row |= {"near_height": near.height, "near_probability": near.probability}
         row |= {"p_interior": float(optimum.interior.mean())}
         row |= zip(("observed_lower", "observed_upper"), np.exp(regime.observed).tolist(), strict=True)
-        return {**row, **self._spread(regime), "reason": ""}
-
-    def _spread(self, regime: RegimeDesign) -> dict[str, float]:
-        k = self.fitted.index(regime)
-        noise, share = regime.scale * self.draws.noise[:, :, k], self.draws.seed_share[:, :, k]
+        hyper = self.draws.hyper(k)
+        noise, share = regime.scale * hyper.noise, hyper.seed_share
         spread = {"recipe_sd": noise * np.sqrt(1 - share), "seed_sd": noise * np.sqrt(share)}
         spread |= {"residual_sd": noise, "seed_share": share}
         told = regime.has_replicates
-        return {n: float(np.median(v)) if told or v is noise else np.nan for n, v in spread.items()}
+        row |= {n: float(np.median(v)) if told or v is noise else np.nan for n, v in spread.items()}
+        return {**row, "reason": ""}
 
     def curve(self) -> pd.DataFrame:
         """Return the expected drop over mCB: regime, mcb, drop (median, points), lower, upper (90 %)."""
@@ -270,31 +262,26 @@ class FittedCurves:
 
     def _technique_of(self, regime: RegimeDesign, retraining: str | None) -> int | None:
         """Position of a technique that the regime holds; None for the average over them."""
-        if retraining is None:
-            return None
         named = zip(self.population.techniques, regime.mix, strict=True)
         held = {name: i for i, (name, share) in enumerate(named) if share > 0.0 and name}
-        if retraining not in held:
+        if retraining not in (None, *held):
             raise FitError(
                 f"predict: retraining {retraining!r} was not observed in regime {regime.label}; it holds: "
                 f"{', '.join(held) or 'no names of techniques'}"
             )
-        return held[retraining]
-
-    def _relative_spread(self, k: int, log_mcb: FloatArray) -> FloatArray:
-        """Scale of a training's noise at `log_mcb` over the regime's, shape (m,): 1 unless it changes over the range."""
-        position = self.regimes.index(self.fitted[k])
-        change = self.spread_changes[position]
-        if change is None or not change.matters:
-            return np.ones_like(log_mcb)
-        held = self.recipes.table["log_mcb"].to_numpy()[self.recipes.members[position]]
-        return relative_spread(log_mcb, held, self.fitted[k], change)
+        return held.get(retraining or "")
 
     def _training_noise(self, k: int, log_mcb: FloatArray) -> FloatArray:
         """Draw deviations of single trainings at `log_mcb`, shape (m,), from their expected drop, points, (S, m)."""
-        rng = np.random.default_rng([self.settings.random_seed, k, 2])
-        scale = self.draws.noise[:, :, k].reshape(-1, 1) * self._relative_spread(k, log_mcb)
-        shape = None if self.draws.shape is None else self.draws.shape[:, :, k].reshape(-1, 1)
+        rng, hyper = np.random.default_rng([self.settings.random_seed, k, 2]), self.draws.hyper(k)
+        position = self.regimes.index(self.fitted[k])
+        change, relative = self.spread_changes[position], np.ones_like(log_mcb)
+        if change is not None and change.matters:
+            held = self.recipes.table["log_mcb"].to_numpy()[self.recipes.members[position]]
+            mean = change.precision(held, self.fitted[k]).mean()
+            relative = np.sqrt(mean / change.precision(log_mcb, self.fitted[k]))
+        scale = hyper.noise[:, None] * relative
+        shape = None if hyper.shape is None else hyper.shape[:, None]
         noise = draw_noise(self.settings.noise, scale, shape, rng)
         return np.asarray(self.fitted[k].scale * noise - self._excess(k))
 
@@ -313,10 +300,8 @@ class FittedCurves:
 
 def _positive(mcb: npt.ArrayLike) -> FloatArray:
     """Return values of mCB as an array, shape (m,); FitError unless they are positive numbers."""
-    try:
+    with suppress(TypeError, ValueError):
         values = np.atleast_1d(np.asarray(mcb, dtype=np.float64))
-    except (TypeError, ValueError) as error:
-        raise FitError(f"predict: mcb: expected positive numbers, got {mcb!r}") from error
-    if not (values > 0.0).all():
-        raise FitError(f"predict: mcb: expected positive numbers, got {mcb!r}")
-    return values
+        if (values > 0.0).all():
+            return values
+    raise FitError(f"predict: mcb: expected positive numbers, got {mcb!r}")

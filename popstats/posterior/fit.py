@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,16 +16,19 @@ import pandas as pd
 from popstats.errors import FitError
 from popstats.findings import Finding, Span
 from popstats.inference.data import RegimeDesign, prepare_population
-from popstats.inference.draws import INTERVAL_MASS, Convergence, Draws, check_draws
+from popstats.inference.draws import Convergence, Draws, check_draws
 from popstats.inference.exact import sample_pooled
 from popstats.inference.model import CHAINS, LEAST_TUNE, NOISES, PARAMETRIC, Method, Priors, Settings
 from popstats.inference.parametric import flat_priors, sample_parametric
-from popstats.inference.spread import SpreadChange, weighted_regimes, weighted_rows
+from popstats.inference.spread import Changes, weighted_regimes, weighted_rows
 from popstats.population.recipes import Recipes
-from popstats.population.regimes import Axis
+from popstats.population.regimes import Axis, Given
 from popstats.population.table import Population, require_population
 from popstats.posterior.curves import FittedCurves
-from popstats.words import place
+from popstats.posterior.sensitivity import Sensitivity, power_scale
+from popstats.posterior.storage import read_parts, save_fit
+from popstats.posterior.tree import posterior_tree
+from popstats.words import INTERVAL_WORDS, html_of, place
 
 if TYPE_CHECKING:
     import altair as alt
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 
     from popstats.posterior.limit_law import LimitLaw, LimitPrediction
     from popstats.posterior.predictive import PredictiveChecks
-    from popstats.posterior.sensitivity import Sensitivity
 
 #: Noise that is not normal is sampled again, with so many times the draws of which every such one is kept, where the
 #: diagnostics reject the first draws.
@@ -157,16 +158,12 @@ def fit(
     return found
 
 
-def _frozen(
-    regimes: Sequence[float] | Mapping[float, float] | float | None,
-) -> tuple[float, ...] | dict[float, float] | None:
+def _frozen(regimes: Given | float) -> tuple[float, ...] | dict[float, float] | None:
     if regimes is None:
         return None
     try:
         if isinstance(regimes, Mapping):
             return {float(centre): float(half) for centre, half in regimes.items()}
-        if isinstance(regimes, str):
-            return (float(regimes),)
         return tuple(float(r) for r in np.atleast_1d(np.asarray(regimes, dtype=np.float64)))
     except (TypeError, ValueError) as error:
         raise FitError(
@@ -177,7 +174,7 @@ def _frozen(
 def _draw(
     recipes: Recipes,
     data: tuple[RegimeDesign, ...],
-    changes: tuple[SpreadChange | None, ...],
+    changes: Changes,
     settings: Settings,
     priors: Priors,
     progress: bool | None,
@@ -195,8 +192,7 @@ def _draw(
     from popstats.inference.robust import sample_rows
 
     normal = sample_pooled(fitted, priors, size, seed)
-    rows = [rows for _, rows in weighted_rows(recipes, data, changes)]
-    return sample_rows(settings, fitted, rows, normal, priors, thin)
+    return sample_rows(settings, tuple(weighted_rows(recipes, data, changes)), normal, priors, thin)
 
 
 def require_fit(value: object, who: str) -> None:
@@ -253,12 +249,9 @@ class Fit(FittedCurves):
     @cached_property
     def convergence(self) -> Convergence:
         """Whether the fit may be believed: `.ok`, `.reasons`, `.table`."""
-        shape = self.draws.noise.shape
-        outcomes = {
-            name: np.stack([getattr(o, field) for o in self.optimum_draws], axis=1).reshape(shape)
-            for name, field in (("optimum", "log_mcb"), ("limit", "limit"))
-        } if self.fitted and self.draws.edge_probability is None else {}  # fmt: skip
-        return check_draws(self.draws, self.fitted, outcomes)
+        sampled = self.fitted and self.draws.edge_probability is None
+        outcomes = {"optimum": "log_mcb", "limit": "limit"} if sampled else {}
+        return check_draws(self.draws, self.fitted, {n: self.stacked(field) for n, field in outcomes.items()})
 
     @cached_property
     def limit_law(self) -> LimitLaw:
@@ -331,8 +324,6 @@ class Fit(FittedCurves):
     @cached_property
     def prior_sensitivity(self) -> Sensitivity:
         """How much each regime's results lean on the priors, by power scaling: `.frame`, `.sentence`."""
-        from popstats.posterior.sensitivity import power_scale
-
         self._require_smooth("prior_sensitivity: this fit has no priors to lean on")
         return power_scale(self)
 
@@ -346,8 +337,6 @@ class Fit(FittedCurves):
     @cached_property
     def posterior(self) -> xr.DataTree:
         """The draws as an ArviZ-style DataTree: groups posterior, sample_stats, constant_data."""
-        from popstats.posterior.tree import posterior_tree
-
         return posterior_tree(self)
 
     def plot(self, regime: float | str | None = None) -> alt.LayerChart | alt.ConcatChart:
@@ -358,8 +347,6 @@ class Fit(FittedCurves):
 
     def save(self, path: str | Path) -> Path:
         """Write the fit, its population included, as one netCDF file; `Fit.load` gives it back exactly."""
-        from popstats.posterior.storage import save_fit
-
         return save_fit(self, Path(path))
 
     @classmethod
@@ -371,22 +358,17 @@ class Fit(FittedCurves):
         FitError
             If the file is not such a fit, or another version wrote it.
         """
-        from popstats.posterior.storage import read_parts
-
         return cls(**read_parts(Path(path)))
 
     def __repr__(self) -> str:
-        checks = self.convergence
-        held = (
-            "" if len(self.fitted) == len(self.regimes) else f" for the {len(self.fitted)} that were fitted"
-        )
         if not self.fitted:
             state = "nothing was fitted: fit.optima() gives each regime's reason"
-        elif checks.ok:
-            far = place([r for f in self.extrapolated for r in f.regimes]) if self.extrapolated else ""
-            state = f"diagnostics ok{held}{f'; drops extrapolated {far}' if far else ''}"
+        elif not self.convergence.ok:
+            state = f"REJECTED by its diagnostics: {self.convergence.sentence}"
         else:
-            state = f"REJECTED by its diagnostics: {checks.sentence}"
+            far = [r for f in self.extrapolated for r in f.regimes]
+            held = f" for the {len(self.fitted)} that were fitted" * (len(self.fitted) < len(self.regimes))
+            state = f"diagnostics ok{held}{f'; drops extrapolated {place(far)}' if far else ''}"
         return (
             f"<Fit of {self.population.name!r}: {len(self.fitted)} of {len(self.regimes)} regimes on the "
             f"{self.regime_axis} axis, {sum(r.n for r in self.fitted):,} trainings, method {self.settings.method}, "
@@ -394,5 +376,4 @@ class Fit(FittedCurves):
         )
 
     def _repr_html_(self) -> str:
-        table = self.optima()[list(_SHOWN)].to_html(index=False, float_format=lambda v: f"{v:.3g}")
-        return f"<p>{html.escape(repr(self)[1:-1])}; {INTERVAL_MASS:.0%} equal-tailed intervals</p>{table}"
+        return html_of(f"{repr(self)[1:-1]}; {INTERVAL_WORDS}s", self.optima()[list(_SHOWN)])

@@ -10,10 +10,9 @@ DerSimonian and Laird (1986), doi:10.1016/0197-2456(86)90046-2 (the law's own va
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +23,7 @@ from popstats.arrays import FloatArray
 from popstats.errors import FitError
 from popstats.findings import Estimate, Finding, Value
 from popstats.inference.draws import interval
-from popstats.words import sentence
+from popstats.words import html_of, sentence
 
 if TYPE_CHECKING:
     from popstats.posterior.curves import FittedCurves
@@ -40,7 +39,8 @@ APART = 2.0
 #: Columns of `LimitLaw.left_out`.
 LEFT_OUT = ["regime", "limit", "predicted", "predicted_lower", "predicted_upper", "surprise", "beyond"]
 #: Values of a shape that are tried.
-_GRID = 40
+_shapes = partial(np.geomspace, num=40)
+
 #: Draws that enter.
 _DRAWS = 1000
 
@@ -57,17 +57,13 @@ class _Law:
 
 #: By name; r is the remaining cost over the original's.
 LAWS: Mapping[str, _Law] = {
-    "power law": _Law(
-        "a + b r^-c", lambda r, c: [(r**-c - 1.0) / c], lambda r: np.geomspace(0.05, 4.0, _GRID), 3
-    ),
-    "exponential": _Law(
-        "a + b exp(-c r)", lambda r, c: [np.exp(-c * r)], lambda r: np.geomspace(0.3, 60.0, _GRID), 3
-    ),
+    "power law": _Law("a + b r^-c", lambda r, c: [(r**-c - 1.0) / c], lambda r: _shapes(0.05, 4.0), 3),
+    "exponential": _Law("a + b exp(-c r)", lambda r, c: [np.exp(-c * r)], lambda r: _shapes(0.3, 60.0), 3),
     "logarithm": _Law("a - b log r", lambda r, c: [-np.log(r) * c], lambda r: np.ones(1), 2),
     "broken line": _Law(
         "a - b log r + c max(log k - log r, 0)",
         lambda r, k: [-np.log(r) * np.ones_like(k), np.maximum(np.log(k) - np.log(r), 0.0)],
-        lambda r: np.geomspace(r[1], r[-2], _GRID),
+        lambda r: _shapes(r[1], r[-2]),
         4,
     ),
 }
@@ -83,10 +79,8 @@ def law_columns(name: str, remaining: FloatArray, at: FloatArray) -> FloatArray:
 def fit_columns(
     columns: FloatArray, weight: FloatArray, limit: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the best shape's position, coefficients and weighted squares left, (M,), (M, b), (M,).
-
-    For columns (G, K, b), weights (M or 1, K) and limits (M or 1, K).
-    """
+    """Return the best shape's position, coefficients and weighted squares left, (M,), (M, b), (M,)."""
+    # columns (G, K, b); weight, limit (M or 1, K)
     squares = np.einsum("mk,gkb,gkc->mgbc", weight, columns, columns, optimize=True)
     products = np.einsum("mk,gkb->mgb", weight * limit, columns, optimize=True)
     beta = np.einsum("mgbc,mgc->mgb", np.linalg.pinv(squares, hermitian=True), products)
@@ -147,18 +141,11 @@ class LimitLaw:
         """Name of the law with the smallest left-out error."""
         return str(self.frame["law"].iloc[0])
 
-    @property
-    def base(self) -> FloatArray:
-        """Columns of the best law at its fitted shape, (K, b)."""
-        return self.fitted[self.best].base
-
     @cached_property
     def left_out(self) -> pd.DataFrame:
-        """One row per regime: its limit, what the best law through the others predicts with its interval, and the surprise.
-
-        `surprise` is twice the smaller posterior probability of the limit lying on one side of its prediction; `beyond` says
-        whether the regime lies outside the others.
-        """
+        """One row per regime: its limit, what the best law through the others predicts, and how surprising it is."""
+        # surprise: twice the smaller posterior probability of the limit lying on one side of its prediction; beyond: whether
+        # the regime lies outside the others
         rows = []
         for k, label in enumerate(self.labels):
             others, limit = np.arange(len(self.labels)) != k, self.limits[:, k]
@@ -171,10 +158,8 @@ class LimitLaw:
         return pd.DataFrame(rows, columns=LEFT_OUT)
 
     def draw(self, name: str, remaining: float) -> FloatArray:
-        """Draw the limit that a law predicts at a remaining cost, points, (S,).
-
-        The regimes' limits vary, with them the law's coefficients and shape, and the law's own error.
-        """
+        """Draw the limit that a law predicts at a remaining cost, points, (S,)."""
+        # The regimes' limits vary, with them the law's coefficients and shape, and the law's own error.
         rng, law = np.random.default_rng([self.seed, 4]), self.fitted[name]
         variance = self.limits.var(axis=0)
         noisy = self.limits + np.sqrt(law.own) * rng.standard_normal(self.limits.shape)
@@ -188,20 +173,15 @@ class LimitLaw:
 
 def limit_law(fit: FittedCurves) -> LimitLaw:
     """Compare the laws of the limit over a fit's regimes by predicting each regime from the others."""
-    size = len(fit.fitted)
-    if size < MINIMUM_REGIMES:
+    if len(fit.fitted) < MINIMUM_REGIMES:
         raise FitError(
-            f"predict_limit: expected at least {MINIMUM_REGIMES} fitted regimes, got {size}; fit narrower regimes or "
-            "train recipes at other reductions"
+            f"predict_limit: expected at least {MINIMUM_REGIMES} fitted regimes, got {len(fit.fitted)}; fit narrower "
+            "regimes or train recipes at other reductions"
         )
     limits = np.stack([o.limit for o in fit.optimum_draws], axis=1)
     limits = limits[np.linspace(0, len(limits) - 1, min(_DRAWS, len(limits))).astype(int)]
-    return compare_laws(
-        1.0 - np.array([r.reference for r in fit.fitted]),
-        limits,
-        tuple(r.label for r in fit.fitted),
-        fit.settings.random_seed,
-    )
+    remaining, labels = 1.0 - np.array([r.reference for r in fit.fitted]), tuple(r.label for r in fit.fitted)
+    return compare_laws(remaining, limits, labels, fit.settings.random_seed)
 
 
 def compare_laws(
@@ -273,8 +253,7 @@ class LimitPrediction:
         return f"<LimitPrediction: {self.sentence}>"
 
     def _repr_html_(self) -> str:
-        table = self.frame.to_html(index=False, float_format=lambda v: f"{v:.3g}")
-        return f"<p>{html.escape(self.sentence)}</p>{table}"
+        return html_of(self.sentence, self.frame)
 
 
 def predict(law: LimitLaw, reduction: float) -> LimitPrediction:

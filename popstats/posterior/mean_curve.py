@@ -24,15 +24,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from scipy.special import log_ndtr
 
 from popstats.arrays import BoolArray, FloatArray
-from popstats.inference.data import MINIMUM_RECIPES
+from popstats.inference.data import MINIMUM_RECIPES, RegimeRows
 from popstats.inference.exact import coefficient_posterior
-from popstats.inference.model import OBSERVED_QUANTILES, Hyper, basis, prior_precision
+from popstats.inference.model import OBSERVED_QUANTILES, Hyper, basis
 from popstats.inference.regression import weighted_cross_products
 from popstats.posterior.curves import FittedCurves
 from popstats.posterior.optimum import GRID_SIZE
-from popstats.posterior.pointwise import RegimePoints, fitted_points
 
 #: Most rounds of expectation and maximisation, and the change of a coefficient (in units of the regime's scale)
 #: that ends them: a hundredth of what moves an optimum by a step of the grid.
@@ -44,67 +44,52 @@ SMALL = 1e-4
 class MeanCurve:
     """One fitted regime, ready for curves through some of its recipes."""
 
-    points: RegimePoints  # The n recipes in the fit.
+    rows: RegimeRows  # The n recipes in the fit.
     noise: str  # Name of the fit's noise.
     hyper: Hyper  # Posterior medians, (1,) each.
-    shape: float | None  # Degrees of freedom, or mean of the exponential in units of the regime's scale.
     # (2 + T,); Posterior means of the MACs terms, c and c^2, and of the retraining techniques after the first.
     terms: FloatArray
 
     @classmethod
-    def of(cls, fit: FittedCurves, k: int, points: RegimePoints) -> MeanCurve:
-        """Take the k-th fitted regime; `points` are its recipes (`fitted_points`)."""
-        draws = fit.draws
-        return cls(
-            points=points,
-            noise=fit.settings.noise,
-            hyper=draws.median_hyper(k),
-            shape=None if draws.shape is None else float(np.median(draws.shape[:, :, k])),
-            terms=draws.flat_coefficients[:, k, 1 : len(points.regime.fixed)].mean(axis=0),
-        )
+    def of(cls, fit: FittedCurves, k: int, rows: RegimeRows) -> MeanCurve:
+        """Take the k-th fitted regime; `rows` are its recipes (`FittedCurves.rows`)."""
+        terms = fit.draws.flat_coefficients[:, k, 1 : len(rows.regime.fixed)].mean(axis=0)
+        return cls(rows, fit.settings.noise, fit.draws.median_hyper(k), terms)
 
     @cached_property
     def scale(self) -> FloatArray:
         """Scale of each recipe's noise, in units of the regime's scale, (n,)."""
-        return np.asarray(self.hyper.noise[0] * self.points.relative_scale(self.hyper.seed_share[0]))
-
-    @cached_property
-    def penalty(self) -> FloatArray:
-        """Prior precision of each coefficient, (p,)."""
-        fixed = self.points.regime.fixed
-        return np.asarray(prior_precision(fixed, self.hyper.length_scale, self.hyper.amplitude)[0])
+        return np.asarray(self.hyper.noise[0] * self.rows.relative_scale(self.hyper.seed_share[0]))
 
     @property
     def log_mcb(self) -> FloatArray:
         """Each recipe's log mCB, shape (n,)."""
-        scale = self.points.regime.curve_scale
-        return np.asarray(scale.centre + scale.half_range * self.points.rows.unit)
+        scale = self.rows.regime.curve_scale
+        return np.asarray(scale.centre + scale.half_range * self.rows.unit)
 
     @property
     def adjusted(self) -> FloatArray:
         """Each recipe's drop at the regime's centre and mix of techniques, by the fit's own terms, points, (n,)."""
-        regime = self.points.regime
-        effect = self.points.design[:, 1 : 1 + self.terms.size] @ self.terms
-        return np.asarray(regime.centre + regime.scale * (self.points.rows.drop - effect))
+        regime = self.rows.regime
+        effect = self.rows.design[:, 1 : 1 + self.terms.size] @ self.terms
+        return np.asarray(regime.centre + regime.scale * (self.rows.drop - effect))
 
     def optimum(self, members: BoolArray) -> float | None:
         """Return the argmin of the mean curve through these recipes, log mCB; None if too few."""
         # members (n,)
         if members.sum() < MINIMUM_RECIPES:
             return None
-        scale = self.points.regime.curve_scale
+        scale = self.rows.regime.curve_scale
         ends = scale.to_unit(scale.observed)
-        low, high = np.clip(np.quantile(self.points.rows.unit[members], OBSERVED_QUANTILES), *ends)
+        low, high = np.clip(np.quantile(self.rows.unit[members], OBSERVED_QUANTILES), *ends)
         unit = np.linspace(low, high, GRID_SIZE)
         curve = basis(unit) @ self.coefficients(members)[1 + self.terms.size :]
         return float(scale.centre + scale.half_range * unit[curve.argmin()])
 
     def coefficients(self, members: BoolArray, residual: FloatArray | None = None) -> FloatArray:
-        """Return the coefficients of the mean curve through these recipes, shape (p,).
-
-        `residual` (n,): what outliers are first told by; by default residuals of normal noise.
-        """
-        design, drop, scale = self.points.design[members], self.points.rows.drop[members], self.scale[members]
+        """Return the coefficients of the mean curve through these recipes, shape (p,)."""
+        # residual (n,): what outliers are first told by; by default residuals of normal noise
+        design, drop, scale = self.rows.design[members], self.rows.drop[members], self.scale[members]
         found = self._solve(design, drop, 1.0 / scale**2)
         if self.noise == "normal":
             return found
@@ -119,20 +104,18 @@ class MeanCurve:
 
     def _solve(self, design: FloatArray, drop: FloatArray, precision: FloatArray) -> FloatArray:
         sums = weighted_cross_products(design, drop, precision * self.hyper.noise[0] ** 2)[None]
-        rows = replace(self.points.regime, replicates=np.ones(1), xx=sums[:, :-1, :-1], xy=sums[:, :-1, -1])
+        rows = replace(self.rows.regime, replicates=np.ones(1), xx=sums[:, :-1, :-1], xy=sums[:, :-1, -1])
         return np.asarray(coefficient_posterior(rows, self.hyper)[0][0])
 
     def expected(self, residual: FloatArray, scale: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return each recipe's weight and expected exponential part under the noise, given its residual, (n,) each."""
-        if self.shape is None:
+        shape = self.hyper.shape
+        if self.noise == "normal" or shape is None:
             return np.ones_like(residual), np.zeros_like(residual)
         if self.noise == "student":
-            weight = (self.shape + 1.0) / (self.shape + (residual / scale) ** 2)
+            weight = (shape + 1.0) / (shape + (residual / scale) ** 2)
             return weight, np.zeros_like(residual)
-        # Imported here: scipy.special would slow the import of the package's public names.
-        from scipy.special import log_ndtr
-
-        middle = residual - scale**2 / self.shape
+        middle = residual - scale**2 / shape
         t = middle / scale
         hazard = np.exp(-0.5 * t**2 - 0.5 * np.log(2.0 * np.pi) - log_ndtr(t))
         return np.ones_like(residual), middle + scale * hazard
@@ -143,18 +126,14 @@ QUARTER = 0.25
 
 
 def mix_ranges(fit: FittedCurves, regimes: Collection[str]) -> dict[str, tuple[float, float]]:
-    """Return the range of each regime's best mCB when one group's narrowest, or widest, quarter is left out.
-
-    The optima are those of mean curves under the fit's own noise (`MeanCurve`), where the recipes that are left
-    were observed; without widths there are none.
-    """
+    """Return the range of each regime's best mCB when one group's narrowest, or widest, quarter is left out."""
     found, widths = {}, fit.population.widths
-    for k, points in enumerate(fitted_points(fit) if widths is not None else ()):
-        if points.regime.label in regimes and widths is not None:
-            curve = MeanCurve.of(fit, k, points)
-            optima = [curve.optimum(keep) for keep in _mixes(widths[fit.recipes.first[points.rows.numbers]])]
+    for k, rows in enumerate(fit.rows() if widths is not None else ()):
+        if rows.regime.label in regimes and widths is not None:
+            curve = MeanCurve.of(fit, k, rows)
+            optima = [curve.optimum(keep) for keep in _mixes(widths[fit.recipes.first[rows.numbers]])]
             logs = [log for log in optima if log is not None]
-            found[points.regime.label] = float(np.exp(min(logs))), float(np.exp(max(logs)))
+            found[rows.regime.label] = float(np.exp(min(logs))), float(np.exp(max(logs)))
     return found
 
 

@@ -12,11 +12,10 @@ from scipy import special
 from scipy.special import logsumexp
 
 from popstats.arrays import FloatArray
-from popstats.inference.data import RegimeDesign, StandardRows, replicate_variance
+from popstats.inference.data import RegimeRows
 from popstats.inference.exact import coefficient_posterior, log_likelihood
 from popstats.inference.model import Hyper
 from popstats.inference.noise import distribution, log_density
-from popstats.inference.spread import weighted_rows
 
 if TYPE_CHECKING:
     from popstats.posterior.curves import FittedCurves
@@ -26,55 +25,25 @@ BLOCK = 1024
 
 
 @dataclass(frozen=True)
-class RegimePoints:
-    """One fitted regime's recipes, in units of its scale."""
-
-    regime: RegimeDesign
-    rows: StandardRows  # Of the n recipes that are in the fit.
-    # (n, p); Level, c, c^2, techniques and basis; columns that the regime cannot tell apart are zero.
-    design: FloatArray
-
-    def relative_scale(self, seed_share: npt.ArrayLike) -> FloatArray:
-        """Scale of a recipe's noise over that of one training, shape (n,) or (n, S) for S seed shares."""
-        runs, weight = self.rows.runs, self.rows.weight
-        if np.ndim(seed_share):
-            runs, weight = runs[:, None], weight[:, None]
-        return np.sqrt(replicate_variance(seed_share, runs, weight))
-
-
-@dataclass(frozen=True)
 class RegimeSample:
     """Some posterior draws of one regime, in units of its scale; S of them."""
 
     noise: str  # Name of the noise.
     hyper: Hyper  # (S,) each
     coefficients: FloatArray  # (S, p)
-    shape: FloatArray | None  # (S,); Degrees of freedom, or mean of the exponential.
 
-    def log_density(self, points: RegimePoints) -> Iterator[tuple[slice, FloatArray]]:
+    def log_density(self, rows: RegimeRows) -> Iterator[tuple[slice, FloatArray]]:
         """Yield blocks of recipes with their log densities per percentage point, shape (block, S)."""
-        offset = float(np.log(points.regime.scale))
-        for block, e, scale in self.residuals(points):
-            yield block, log_density(self.noise, e, scale, self.shape) - offset
+        offset = float(np.log(rows.regime.scale))
+        for block, e, scale in self.residuals(rows):
+            yield block, log_density(self.noise, e, scale, self.hyper.shape) - offset
 
-    def residuals(self, points: RegimePoints) -> Iterator[tuple[slice, FloatArray, FloatArray]]:
+    def residuals(self, rows: RegimeRows) -> Iterator[tuple[slice, FloatArray, FloatArray]]:
         """Yield blocks of recipes with residuals and noise scales, both (block, S)."""
-        for start in range(0, points.rows.drop.size, BLOCK):
+        for start in range(0, rows.drop.size, BLOCK):
             block = slice(start, start + BLOCK)
-            e = points.rows.drop[block, None] - points.design[block] @ self.coefficients.T
-            runs, weight = points.rows.runs[block, None], points.rows.weight[block, None]
-            relative = replicate_variance(self.hyper.seed_share, runs, weight)
-            yield block, e, self.hyper.noise * np.sqrt(relative)
-
-
-def fitted_points(fit: FittedCurves) -> tuple[RegimePoints, ...]:
-    """Return the recipes of each fitted regime, in the order of `fit.fitted`."""
-    found = []
-    for regime, rows in weighted_rows(fit.recipes, fit.regimes, fit.spread_changes):
-        design = rows.design()
-        design[:, : len(regime.fixed)] *= regime.fixed
-        found.append(RegimePoints(regime, rows, design))
-    return tuple(found)
+            e = rows.drop[block, None] - rows.design[block] @ self.coefficients.T
+            yield block, e, self.hyper.noise * rows.relative_scale(self.hyper.seed_share, block)
 
 
 def thinned(fit: FittedCurves, most: int) -> npt.NDArray[np.intp]:
@@ -86,58 +55,50 @@ def thinned(fit: FittedCurves, most: int) -> npt.NDArray[np.intp]:
 def sample_of(fit: FittedCurves, k: int, picked: npt.NDArray[np.intp]) -> RegimeSample:
     """Return the draws at `picked` of the k-th fitted regime."""
     draws = fit.draws
-    return RegimeSample(
-        noise=fit.settings.noise,
-        hyper=draws.hyper(k, picked),
-        coefficients=draws.flat_coefficients[picked, k],
-        shape=None if draws.shape is None else draws.shape[:, :, k].reshape(-1)[picked],
-    )
+    return RegimeSample(fit.settings.noise, draws.hyper(k, picked), draws.flat_coefficients[picked, k])
 
 
-def total_density(fit: FittedCurves, k: int, sample: RegimeSample, points: RegimePoints) -> FloatArray:
-    """Return the log likelihood of all recipes of the k-th fitted regime, up to a constant, shape (S,)."""
+def total_density(rows: RegimeRows, sample: RegimeSample) -> FloatArray:
+    """Return the log likelihood of all recipes of a regime, up to a constant, shape (S,)."""
     if sample.noise == "normal":
-        return log_likelihood(fit.fitted[k], sample.hyper, sample.coefficients)
-    return np.asarray(np.sum([d.sum(axis=0) for _, d in sample.log_density(points)], axis=0))
+        return log_likelihood(rows.regime, sample.hyper, sample.coefficients)
+    return np.asarray(np.sum([d.sum(axis=0) for _, d in sample.log_density(rows)], axis=0))
 
 
-def leave_one_out_pit(points: RegimePoints, sample: RegimeSample) -> FloatArray:
+def leave_one_out_pit(rows: RegimeRows, sample: RegimeSample) -> FloatArray:
     """Return the LOO-PIT value of each recipe of a regime, shape (n,)."""
     if sample.noise != "normal":
-        return weighted(points, sample)
-    z, density = closed_form(points, sample)
+        return weighted(rows, sample)
+    z, density = closed_form(rows, sample)
     return _average(special.ndtr(z), -density)
 
 
-def closed_form(points: RegimePoints, sample: RegimeSample) -> tuple[FloatArray, FloatArray]:
+def closed_form(rows: RegimeRows, sample: RegimeSample) -> tuple[FloatArray, FloatArray]:
     """Leave each recipe out under normal noise: its standardised residual and log density, both (n, S)."""
-    mean, root = coefficient_posterior(points.regime, sample.hyper)
+    mean, root = coefficient_posterior(rows.regime, sample.hyper)
     draws, p = mean.shape
     side_by_side = root.transpose(1, 0, 2).reshape(p, draws * p)
-    z = np.empty((points.rows.drop.size, draws))
+    z = np.empty((rows.drop.size, draws))
     density = np.empty_like(z)
     for start in range(0, z.shape[0], BLOCK):
         block = slice(start, start + BLOCK)
-        design = points.design[block]
-        variance = (sample.hyper.noise * points.relative_scale(sample.hyper.seed_share)[block]) ** 2
+        design = rows.design[block]
+        variance = (sample.hyper.noise * rows.relative_scale(sample.hyper.seed_share, block)) ** 2
         reached = ((design @ side_by_side) ** 2).reshape(-1, draws, p).sum(axis=2)
         rest = np.maximum(1.0 - reached / variance, 1e-12)
-        z[block] = (points.rows.drop[block, None] - design @ mean.T) / np.sqrt(variance * rest)
+        z[block] = (rows.drop[block, None] - design @ mean.T) / np.sqrt(variance * rest)
         density[block] = -0.5 * (z[block] ** 2 + np.log(2.0 * np.pi * variance / rest))
     return z, density
 
 
-def weighted(points: RegimePoints, sample: RegimeSample) -> FloatArray:
-    """Return LOO-PIT values for any noise, by truncated importance weights, shape (n,).
-
-    Source: Ionides (2008), doi:10.1198/106186008X320456.
-    """
-    pit = np.empty(points.rows.drop.size)
-    for block, e, scale in sample.residuals(points):
-        log_ratios = -log_density(sample.noise, e, scale, sample.shape)
+def weighted(rows: RegimeRows, sample: RegimeSample) -> FloatArray:
+    """Return LOO-PIT values for any noise, by truncated importance weights (Ionides 2008, doi:10.1198/106186008X320456)."""
+    pit = np.empty(rows.drop.size)
+    for block, e, scale in sample.residuals(rows):
+        log_ratios = -log_density(sample.noise, e, scale, sample.hyper.shape)
         mean = logsumexp(log_ratios, axis=1, keepdims=True) - np.log(log_ratios.shape[1])
         largest = mean + 0.5 * np.log(log_ratios.shape[1])
-        below = distribution(sample.noise, e, scale, sample.shape)
+        below = distribution(sample.noise, e, scale, sample.hyper.shape)
         pit[block] = _average(below, np.minimum(log_ratios, largest))
     return pit
 

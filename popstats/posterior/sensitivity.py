@@ -10,7 +10,6 @@ Kallioinen, Paananen, Buerkner and Vehtari (2023), doi:10.1007/s11222-023-10366-
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,8 +21,7 @@ import pandas as pd
 from popstats.arrays import FloatArray
 from popstats.findings import Finding
 from popstats.inference.draws import TAIL
-from popstats.inference.model import Hyper
-from popstats.posterior.pointwise import fitted_points, sample_of, thinned, total_density
+from popstats.posterior.pointwise import sample_of, thinned, total_density
 from popstats.words import sentences
 
 if TYPE_CHECKING:
@@ -65,7 +63,17 @@ class Sensitivity:
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """One finding per regime with results that lean on the priors."""
-        return tuple(_leaning(self.frame))
+        found = []
+        for regime, rows in self.frame[self.frame["diagnosis"] != ""].groupby("regime", sort=False):
+            weak = bool((rows["diagnosis"] == "weak data").any())
+            values = {
+                "results": tuple(_QUANTITIES[name][1] for name in rows["quantity"]),
+                "why": "the data say little" if weak else "priors and data disagree",
+                "sensitivity": float(rows["prior"].max()),
+                "moved": float(rows[_CHANGES].abs().to_numpy().max()),
+            }
+            found.append(Finding("leans on priors", (str(regime),), values))
+        return tuple(found)
 
     @cached_property
     def sentence(self) -> str:
@@ -75,32 +83,26 @@ class Sensitivity:
 
 
 def power_scale(fit: FittedCurves) -> Sensitivity:
-    """Measure how much optimum, near-optimal range and limit of each regime lean on the priors.
-
-    This is a local measure: a prior so strong that the data cannot move it at all does not move by being scaled
-    either, and goes unnoticed. `fit.priors` shows what was assumed.
-    """
+    """Measure how much optimum, near-optimal range and limit of each regime lean on the priors."""
+    # A local measure: a prior so strong that the data cannot move it at all does not move by being scaled either.
     picked = thinned(fit, DRAWS if fit.settings.noise == "normal" else DRAWS_OF_ROWS)
     prior = power_weights(log_prior(fit, picked)) if fit.fitted else []
     rows = []
-    for k, points in enumerate(fitted_points(fit)):
-        data = power_weights(total_density(fit, k, sample_of(fit, k, picked), points))
+    for k, mine in enumerate(fit.rows()):
+        data = power_weights(total_density(mine, sample_of(fit, k, picked)))
         for name, (attribute, _) in _QUANTITIES.items():
             values = getattr(fit.optimum_draws[k], attribute)[picked]
-            rows.append({"regime": points.regime.label, "quantity": name, **_measure(values, prior, data)})
+            rows.append({"regime": mine.regime.label, "quantity": name, **_measure(values, prior, data)})
     columns = ["regime", "quantity", "prior", "likelihood", *_CHANGES, "diagnosis"]
     return Sensitivity(pd.DataFrame(rows, columns=columns))
 
 
 def log_prior(fit: FittedCurves, picked: npt.NDArray[np.intp]) -> FloatArray:
     """Return the joint log prior density of the parameters that were sampled at the picked draws, shape (S,)."""
-    priors, draws = fit.prior_settings, fit.draws
-    hyper = Hyper(*np.stack([draws.hyper(k, picked) for k in range(len(fit.fitted))], axis=-1))
-    if draws.shape is None:
+    priors, hyper = fit.prior_settings, fit.draws.hyper(slice(None), picked)
+    if hyper.shape is None:
         return priors.log_density(hyper)
-    # Length scale and amplitude are held: they add the same to every draw.
-    shape = draws.shape.reshape(-1, len(fit.fitted))[picked]
-    return priors.log_density(hyper) + priors.log_shape_density(fit.settings.noise, shape).sum(axis=1)
+    return priors.log_density(hyper) + priors.log_shape_density(fit.settings.noise, hyper.shape).sum(axis=1)
 
 
 def power_weights(log_density: FloatArray) -> list[FloatArray]:
@@ -122,9 +124,8 @@ def _measure(values: FloatArray, prior: list[FloatArray], data: list[FloatArray]
         float(array_stats.power_scale_sense(values[None], low[None], high[None], *POWERS))
         for low, high in (prior, data)
     )
-    low, high = (
-        np.interp([TAIL, 0.5, 1.0 - TAIL], np.cumsum(w[order]) - 0.5 * w[order], values[order]) for w in prior
-    )
+    sums = (np.cumsum(w[order]) - 0.5 * w[order] for w in prior)
+    low, high = (np.interp([TAIL, 0.5, 1.0 - TAIL], share, values[order]) for share in sums)
     change = (high - low) / spread
     leans = by_prior >= THRESHOLD and float(np.abs(change).max()) >= MATTERS
     conflict = "prior-data conflict" if by_data >= THRESHOLD else "weak data"
@@ -134,15 +135,3 @@ def _measure(values: FloatArray, prior: list[FloatArray], data: list[FloatArray]
         **dict(zip(_CHANGES, change.tolist(), strict=True)),
         "diagnosis": conflict if leans else "",
     }
-
-
-def _leaning(frame: pd.DataFrame) -> Iterator[Finding]:
-    for regime, rows in frame[frame["diagnosis"] != ""].groupby("regime", sort=False):
-        weak = bool((rows["diagnosis"] == "weak data").any())
-        values = {
-            "results": tuple(_QUANTITIES[name][1] for name in rows["quantity"]),
-            "why": "the data say little" if weak else "priors and data disagree",
-            "sensitivity": float(rows["prior"].max()),
-            "moved": float(rows[_CHANGES].abs().to_numpy().max()),
-        }
-        yield Finding("leans on priors", (str(regime),), values)

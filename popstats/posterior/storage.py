@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from popstats.errors import FitError
+from popstats.inference.data import prepare_population
 from popstats.inference.draws import Draws
-from popstats.inference.model import Priors
+from popstats.inference.model import Priors, Settings
+from popstats.inference.spread import weighted_regimes
 from popstats.population.files import load_population
-from popstats.population.table import Population, folder_for
+from popstats.population.table import folder_for
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -47,9 +49,7 @@ def save_fit(fit: FittedCurves, path: Path) -> Path:
     if isinstance(fit.settings.regimes, dict):
         description["regime_widths"] = sorted(fit.settings.regimes.items())
     draws = asdict(fit.draws)
-    held = {
-        name: values for name, values in draws.items() if isinstance(values, np.ndarray) and values.ndim > 1
-    }
+    held = {name: v for name, v in draws.items() if isinstance(v, np.ndarray) and v.ndim > 1}
     groups = {
         "draws": xr.Dataset({name: (_DIMS[: values.ndim], values) for name, values in held.items()}),
         "statistics": xr.Dataset({name: (_DIMS[:2], values) for name, values in draws["statistics"].items()}),
@@ -75,19 +75,16 @@ def read_parts(path: Path) -> dict[str, Any]:
     if "popstats" not in tree.attrs:
         raise FitError(f"{path}: a netCDF file, but not one that Fit.save wrote")
     description = json.loads(tree.attrs["popstats"])
-    if description["format"] != FORMAT:
-        raise FitError(
-            f"{path}: format {description['format']}, this version reads {FORMAT}; fit the population again"
-        )
+    if (held := description["format"]) != FORMAT:
+        raise FitError(f"{path}: format {held}, this version reads {FORMAT}; fit the population again")
     return _parts(tree, description)
 
 
 def _parts(tree: xr.DataTree, description: dict[str, Any]) -> dict[str, Any]:
-    from popstats.inference.data import prepare_population
-    from popstats.inference.model import Settings
-    from popstats.inference.spread import weighted_regimes
-
-    population = _population(tree["population"].to_numpy(), tuple(description["width_columns"]))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "population.parquet"
+        file.write_bytes(tree["population"].to_numpy().tobytes())
+        population = load_population(file, widths=tuple(description["width_columns"]))
     stored = description["settings"]
     if "regime_widths" in description:
         stored["regimes"] = dict(description["regime_widths"])
@@ -95,10 +92,15 @@ def _parts(tree: xr.DataTree, description: dict[str, Any]) -> dict[str, Any]:
         stored["regimes"] = tuple(stored["regimes"])
     settings = Settings(**stored)
     # JSON has no tuples.
-    held: dict[str, Any] = {
+    pairs: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in description["priors"].items()
     }
-    priors = Priors(**held)
+    priors = Priors(**pairs)
+    held, statistics = (
+        {str(name): values.to_numpy() for name, values in tree[group].data_vars.items()}
+        for group in ("draws", "statistics")
+    )
+    edge = tree["edge_probability"].to_numpy() if "edge_probability" in tree else None
     prepared = prepare_population(population, settings.regime_axis, settings.regimes)
     regimes, changes = weighted_regimes(prepared, priors, settings.random_seed)
     return {
@@ -106,21 +108,7 @@ def _parts(tree: xr.DataTree, description: dict[str, Any]) -> dict[str, Any]:
         "regimes": regimes,
         "settings": settings,
         "prior_settings": priors,
-        "draws": _draws(tree),
+        "draws": Draws(**held, statistics=statistics, edge_probability=edge),
         "spread_changes": changes,
         "seconds": description["seconds"],
     }
-
-
-def _population(content: Any, width_columns: tuple[str, ...]) -> Population:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "population.parquet"
-        file.write_bytes(content.tobytes())
-        return load_population(file, widths=width_columns)
-
-
-def _draws(tree: xr.DataTree) -> Draws:
-    held = {str(name): values.to_numpy() for name, values in tree["draws"].data_vars.items()}
-    statistics = {str(name): values.to_numpy() for name, values in tree["statistics"].data_vars.items()}
-    edge = tree["edge_probability"].to_numpy() if "edge_probability" in tree else None
-    return Draws(**held, statistics=statistics, edge_probability=edge)

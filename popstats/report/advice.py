@@ -15,11 +15,10 @@ from popstats.figures.space_figures import even_sentence
 from popstats.findings import Finding, Span, merge
 from popstats.judgement.analysis import Analysis, RegimePosterior
 from popstats.planning.recommend import Recommendation, recommend
+from popstats.population.recipes import original_widths
 from popstats.report.alerts import WEAK, weak_words
-from popstats.report.sections import width_table
 from popstats.words import (
     INTERVAL_WORDS,
-    MISSING,
     capitalized,
     clause,
     count,
@@ -62,8 +61,7 @@ def advice(analysis: Analysis, known: Sequence[Finding], source: str, command_li
     by_widths = _by_widths(analysis, advised)
     lead = [weak_words(known, command_line)]
     if advised:
-        clear = any(a.gain_lower > 0 for a in advised.values())
-        lead += [by_widths] if clear or not sure else [by_mcb, by_widths]
+        lead += [by_widths] if _clear(advised) or not sure else [by_mcb, by_widths]
     else:
         lead += [by_mcb] if sure else [by_mcb, even]
     paragraphs = (
@@ -100,19 +98,24 @@ def _recommended(analysis: Analysis) -> tuple[Recommendations, str]:
     return found, "" if found else refusal
 
 
+def _clear(advised: Recommendations) -> list[str]:
+    """Return the regimes in which the recommended widths clearly gain over uniform pruning."""
+    return [regime for regime, found in advised.items() if found.gain_lower > 0]
+
+
 def _by_widths(analysis: Analysis, advised: Recommendations) -> str:
     """Return what the recommended widths gain over uniform pruning; "" without any."""
     if not advised:
         return ""
-    clear = [r for r, a in advised.items() if a.gain_lower > 0]
+    clear = _clear(advised)
     if not clear:
-        return "Train the recommended widths beside uniform pruning: no predicted gain over it is clear."
+        return "No gain over uniform pruning is clear: train the recommended widths and uniform pruning, and compare."
     most = max(clear, key=lambda r: float(advised[r].gain))
     interval = f"{INTERVAL_WORDS} {interval_words(advised[most].gain_lower, advised[most].gain_upper)}"
-    largest = f"largest {place([most])}: {interval}" if len(clear) > 1 else interval
-    rest = "" if len(clear) == len(advised) else " Elsewhere no gain over uniform pruning is clear."
+    largest = f"{place([most])}: {number(advised[most].gain)}, {interval}" if len(clear) > 1 else interval
+    rest = "" if len(clear) == len(advised) else " Elsewhere, no gain over uniform pruning is clear."
     return (
-        f"Use the recommended widths {_where(analysis, clear)}: predicted to drop "
+        f"Use the recommended widths {_where(analysis, clear)}: they are predicted to drop "
         f"{span_words([advised[r].gain for r in clear])} points less than uniform pruning ({largest}).{rest}"
     )
 
@@ -133,7 +136,7 @@ def _by_mcb(analysis: Analysis, sure: Sequence[str]) -> str:
     if sure:
         aims = "aim for the ranges in the table"
         if len(sure) <= _NAMED:
-            aims = f"aim for {join_words([_aim(analysis, r, len(supported) > 1) for r in sure])}"
+            aims = f"aim for {join_words([_aim(analysis, r, len(sure) > 1) for r in sure])}"
         return f"There is a best {_RATIO} {_where(analysis, sure)}: {aims}."
     if supported:
         return f"The fitted optimum {_where(analysis, supported)} is no target."
@@ -218,57 +221,69 @@ def _widths(analysis: Analysis) -> str:
     parts = []
     if alike := [r for r in best or refuted if r in refuted]:
         parts.append(
-            f"Once the layer widths are known, mCB adds no predictive power {place(alike)}{_reach(analysis, alike)}."
+            f"Once the layer widths are known, mCB adds no predictive power {place(alike)}"
+            f"{_reach(analysis, alike, bool(best))}."
         )
     if more := [r for r in best or supported if r in supported]:
         parts.append(f"mCB explains something that the layer widths do not {place(more)}.")
     return " ".join(parts)
 
 
-def _reach(analysis: Analysis, regimes: Sequence[str]) -> str:
-    """Return how far the widths themselves explain the drop, and what follows for a best mCB."""
+def _reach(analysis: Analysis, regimes: Sequence[str], optimal: bool) -> str:
+    """Return how far the widths themselves explain the drop, and what follows for a best mCB, where there is one."""
     beyond = [analysis.explained.widths_beyond[r] for r in regimes]
     known = [min(max(b.share_of_ceiling, 0.0), 1.0) for b in beyond if math.isfinite(b.share_of_ceiling)]
     if not known:
         return ""
     ends = "–".join(dict.fromkeys(number(100 * s, 0) for s in (min(known), max(known))))
     told = f"; they explain {ends} % of the noise ceiling"
+    if not optimal:
+        return told
     if all(b.reach == "most" for b in beyond):
         return f"{told}, so any additive effect of the widths would produce such an optimum"
-    return f"{told}, so the cause of an optimum is unresolved"
+    return f"{told}, so the cause of the optimum is unresolved"
 
 
 def _tables(
     analysis: Analysis, advised: Recommendations, sure: Sequence[str]
 ) -> tuple[tuple[str, Table], ...]:
     shown = [r.label for r in analysis.fit.regimes if r.fitted or r.label in advised]
-    optima, limits, caption = analysis.optima, analysis.thresholds, "Per pruning regime"
-
-    def of_recipe(cell: Callable[[Recommendation], str]) -> Callable[[str], str]:
-        return lambda label: cell(advised[label]) if label in advised else MISSING
-
-    columns: dict[str, Callable[[str], str]] = {"removed": regime_name}
+    optima, limits = analysis.optima, analysis.thresholds
+    removed: dict[str, Callable[[str], str]] = {"removed": regime_name}
+    by_widths, by_mcb = [], []
     if advised:
-        columns |= {
-            f"gain over uniform, points ({MASS_WORDS})": of_recipe(_gain),
-            "drop with recommended widths": of_recipe(lambda a: measured(a, "drop")),
-            "uniform": of_recipe(lambda a: measured(a.uniform, "drop")),
+        gains = removed | {
+            "drop, recommended": lambda r: measured(advised[r], "drop"),
+            "drop, uniform": lambda r: measured(advised[r].uniform, "drop"),
+            "gain over uniform": lambda r: _gain(advised[r]),
         }
+        caption = f"Predicted drop by {analysis.axis_words} removed, in points ({INTERVAL_WORDS})"
+        by_widths = [(caption, Table.by_column(advised, gains)), _kept(analysis, advised)]
+    aims = removed.copy()
     if analysis.fit.fitted:
-        columns["mCB to aim for"] = lambda r: near_words(analysis, r) if r in sure else _no_aim(analysis, r)
-        caption += f". Ruled out: costs over {points(limits.rise)} more than the best (probability ≥ {limits.supported:g})"
-    if not advised:
-        columns[f"smallest expected drop, points ({MASS_WORDS})"] = lambda r: measured(optima[r], "limit")
-    if not advised and any(math.isfinite(optima[r].regret_at_original) for r in shown):
-        columns["at the original's ratio"] = lambda r: number(optima[r].limit + optima[r].regret_at_original)
-    widths = [(a.widths.values(), a.ratios.values()) for a in advised.values()]
-    found = [(caption, Table.by_column(shown, columns))] if shown else []
-    if widths:
-        groups = next(iter(advised.values())).widths
-        table = width_table(groups, advised, *zip(*widths, strict=True))
-        unit = analysis.fit.population.width_unit
-        found.append((f"Recommended widths: {unit} kept (share removed) per layer group", table))
-    return tuple(found)
+        aims["mCB to aim for"] = lambda r: near_words(analysis, r) if r in sure else _no_aim(analysis, r)
+        aims[f"smallest expected drop, points ({MASS_WORDS})"] = lambda r: measured(optima[r], "limit")
+    if any(math.isfinite(optima[r].regret_at_original) for r in shown):
+        aims["at the original's ratio"] = lambda r: number(optima[r].limit + optima[r].regret_at_original)
+    if len(aims) > 1:
+        caption = (
+            f"mCB by {analysis.axis_words} removed (ruled out: over {points(limits.rise)} worse than the best, probability "
+            f"≥ {limits.supported:g})"
+        )
+        by_mcb = [(caption, Table.by_column(shown, aims))]
+    return (*by_widths, *by_mcb) if _clear(advised) else (*by_mcb, *by_widths)
+
+
+def _kept(analysis: Analysis, advised: Recommendations) -> tuple[str, Table]:
+    """Return the recommended widths, one row per layer group, one column per regime."""
+    population = analysis.fit.population
+    widths = [[f"{w:,.10g}" for w in found.widths.values()] for found in advised.values()]
+    original = [f"{w:,.10g}" for w in original_widths(population)]
+    columns = ("group", "original", *map(regime_name, advised))
+    rows = tuple(zip(population.group_names, original, *widths, strict=True))
+    return f"Recommended widths: {population.width_unit} kept, by {analysis.axis_words} removed", Table(
+        columns, rows
+    )
 
 
 def _gain(advised: Recommendation) -> str:
@@ -283,9 +298,9 @@ def _no_aim(analysis: Analysis, regime: str) -> str:
     outcome = analysis.verdicts.outcome("C3a", regime)
     as_good = _as_good(analysis.by_label[regime])
     if outcome == "supported":
-        return "none: see above"
+        return "none: mCB is a weak guide"
     if outcome != "undecided":
-        return as_good or ("none" if outcome == "refuted" else outcome)
+        return as_good or ("no best mCB" if outcome == "refuted" else outcome)
     told = [as_good or "undecided"]
     if bad := _ruled_out(analysis.by_label[regime]):
         told.append(f"{' and '.join(interval_words(*span) for span in bad)} ruled out")
@@ -302,7 +317,7 @@ def _next(
     """Return the command to paste next: the widths as a file, the space around a best mCB, or more recipes."""
     own = analysis.fit.regime_axis
     axis = "" if own == analysis.fit.population.regime_axis else f" --axis {own}"
-    clear = [r for r, a in advised.items() if a.gain_lower > 0]
+    clear = _clear(advised)
     if clear or (advised and not sure):
         last = [*advised, *clear][-1]
         target = next(r.target for r in analysis.fit.regimes if r.label == last)

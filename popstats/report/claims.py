@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
-from popstats.figures.content import Claim, VerdictRow
+from popstats.figures.content import Claim, VerdictRow, plain
 from popstats.findings import likeness
 from popstats.judgement.analysis import Analysis
 from popstats.judgement.optimum_claims import COST_CONJECTURE
@@ -58,23 +58,9 @@ def _summary(verdicts: list[Verdict], axis: str) -> str:
 
 
 def _row(verdict: Verdict) -> VerdictRow:
-    def finite(value: float) -> float | None:
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-
-    return VerdictRow(
-        regime=verdict.regime,
-        place=regime_names([verdict.regime]),
-        outcome=verdict.outcome,
-        probability=finite(verdict.probability),
-        prior_probability=finite(verdict.prior_probability),
-        estimate=finite(verdict.estimate),
-        lower=finite(verdict.lower),
-        upper=finite(verdict.upper),
-        unit=verdict.unit,
-        sentence=verdict.sentence,
-        reason=verdict.reason,
-        remedy=verdict.remedy,
-    )
+    own = [field.name for field in fields(VerdictRow) if hasattr(verdict, field.name)]
+    told: dict[str, Any] = {name: plain(getattr(verdict, name)) for name in own}
+    return VerdictRow(place=regime_names([verdict.regime]), **told)
 
 
 def merged_rows(verdicts: Sequence[Verdict]) -> tuple[VerdictRow, ...]:

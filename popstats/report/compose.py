@@ -26,9 +26,6 @@ from popstats.report.sections import (
 )
 from popstats.words import count, number
 
-#: What stands before the verdicts.
-_FIRST = ("drop", "curves", "best")
-
 
 def report_content(
     fit: Fit,
@@ -73,10 +70,9 @@ def loaded_by(fit: Fit) -> str:
 def page_order(figures: Sequence[Figure], sections: Sequence[Section]) -> tuple[str, ...]:
     """Return the parts' keys: main figure, best networks, verdicts, the rest; what is folded comes last."""
     parts: list[Figure | Section] = [*figures, *sections]
-    first = [part.key for part in parts if part.key in _FIRST]
-    rest = [part.key for part in parts if part.key not in _FIRST and not part.folded]
-    folded = [part.key for part in parts if part.folded]
-    return (*first, "verdicts", *rest, *folded)
+    first = [*(figure.key for figure in figures[:1]), *(s.key for s in sections if s.key == "best")]
+    rest = sorted((part for part in parts if part.key not in first), key=lambda part: part.folded)
+    return (*first, "verdicts", *(part.key for part in rest))
 
 
 def facts(analysis: Analysis) -> tuple[tuple[str, str], ...]:

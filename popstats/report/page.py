@@ -226,6 +226,7 @@ def _environment() -> Environment:
         "percentage": percent,
         "probability": probability,
         "span": _span,
+        "stacked": _stacked,
     }  # fmt: skip
     return environment
 
@@ -242,7 +243,7 @@ def _source(environment: Environment, name: str) -> str:
 
 def _style(environment: Environment) -> str:
     def properties(palette: Palette) -> str:
-        return " ".join(f"--chart-{name}: {value};" for name, value in vars(palette).items())
+        return " ".join(f"--chart-{name}: {value};" for name, value in palette._asdict().items())
 
     source = _source(environment, "report.css")
     parts = {"CHART_LIGHT": properties(LIGHT), "CHART_DARK": properties(DARK), "CHART_RULES": color_rules()}
@@ -256,6 +257,15 @@ def _cell(value: Cell) -> str:
         return MISSING
     text = number(value, 3) if isinstance(value, float) else str(value)
     return text.replace(" ", "\u00a0") if len(text) <= SHORT_CELL else text
+
+
+def _stacked(cell: str) -> str:
+    """Return a cell whose interval narrow screens set below its number."""
+    number_, _, interval = typeset(cell).partition(" (")
+    if "\u00a0to" not in interval:
+        return cell
+    ends = interval.replace("\u00a0to\u00a0", "\u00a0to ")
+    return Markup('{} <span class="interval">({}</span>').format(number_, ends)
 
 
 def _numeric_columns(table: Table) -> list[bool]:

@@ -47,8 +47,6 @@ LISTED = (
     "network", "dataset", "input_size", "pruning", "space", "criterion", "retraining", "epochs", "learning_rate",
     "batch_size", "weight_decay", "augmentation", "accuracy_kind", "n_test", "device",
 )  # fmt: skip
-#: Longer texts from the table's footer are cut; the file holds them whole.
-LONGEST_TEXT = 600
 
 
 def best_section(analysis: Analysis, source: str) -> Section | None:
@@ -63,8 +61,8 @@ def best_section(analysis: Analysis, source: str) -> Section | None:
         kept = population.widths[analysis.fit.recipes.first[first["recipe"]]]
         ratios = 1.0 - kept / original_widths(population)
         tables.append((caption, width_table(population.group_names, first["regime"], kept, ratios)))
-    if (best["short"] != best["id"].str[:SHORT_ID]).any():
-        whole = Table.by_column(rows_of(best), {"id": lambda r: r.short, "whole": lambda r: r.id})
+    if (best["id"].str.len() > SHORT_ID).any():
+        whole = Table.by_column(rows_of(best), {"id": lambda r: r.id[:SHORT_ID], "whole": lambda r: r.id})
         tables.append(("Whole ids", whole))
     return Section(
         key="best",
@@ -125,7 +123,7 @@ def baseline_section(analysis: Analysis) -> Section | None:
 
 
 def _best(analysis: Analysis) -> pd.DataFrame:
-    """Return the recipes shown, regimes in the report's order, with `recipe` (their number), `named`, `id` and `short`."""
+    """Return the recipes shown, regimes in the report's order, with `recipe` (their number), `named` and `id`."""
     frame, recipes = analysis.fit.population.frame, analysis.fit.recipes
     known = [c for c in ID_COLUMNS if c in frame and frame[c].notna().all()]
     rows = frame.iloc[recipes.first].reset_index(drop=True)
@@ -138,9 +136,8 @@ def _best(analysis: Analysis) -> pd.DataFrame:
     parts = [networks[networks["regime"] == r.label].nsmallest(SHOWN, "drop") for r in analysis.fit.regimes]
     best = pd.concat(parts, ignore_index=True)
     if not known:
-        return best.assign(id="", short="")
-    ids = _ids(analysis, best["recipe"], known[0])
-    return best.assign(id=ids, short=_short(ids, frame[known[0]]))
+        return best.assign(id="")
+    return best.assign(id=_ids(analysis, best["recipe"], known[0]))
 
 
 def _ids(analysis: Analysis, recipes: pd.Series, named: str) -> pd.Series:
@@ -149,14 +146,6 @@ def _ids(analysis: Analysis, recipes: pd.Series, named: str) -> pd.Series:
     rows = population.frame[["accuracy", named]].assign(recipe=population.recipe)
     top = rows.sort_values("accuracy", kind="stable").drop_duplicates("recipe", keep="last")
     return top.set_index("recipe")[named].astype(str).loc[recipes].reset_index(drop=True)
-
-
-def _short(ids: pd.Series, known: pd.Series) -> list[str]:
-    """Cut ids; those that a few characters do not tell from all others of the table get an ellipsis."""
-    starts = known.drop_duplicates().astype(str).str[:SHORT_ID].value_counts()
-    return [
-        f"{i[:SHORT_ID]}…" if len(i) > SHORT_ID and starts[i[:SHORT_ID]] > 1 else i[:SHORT_ID] for i in ids
-    ]
 
 
 def _best_table(best: pd.DataFrame) -> Table:
@@ -170,7 +159,7 @@ def _best_table(best: pd.DataFrame) -> Table:
         "parameters": lambda r: count(r.params),
         "mCB": lambda r: number(r.mcb),
         "STD of ratios": lambda r: number(r.ratio_std),
-        best["named"].iloc[0]: lambda r: r.short,
+        best["named"].iloc[0]: lambda r: r.id[:SHORT_ID],
     })  # fmt: skip
     said = [i for i, cells in enumerate(zip(*table.rows, strict=True)) if set(cells) - {"", MISSING}]
     return Table(
@@ -182,8 +171,10 @@ def _exports(first: pd.DataFrame, source: str) -> tuple[tuple[str, str], ...]:
     """Return the commands that export each regime's best network; shipped populations have no weights to export."""
     if first["named"].iloc[0] != "subnetwork_id" or source in populations():
         return ()
-    ids = [(r.id if r.short.endswith("…") else r.short, regime_name(r.regime)) for r in rows_of(first)]
-    lines = [f"python -m generate.export {source} {name}  # the best at {at}" for name, at in ids]
+    lines = [
+        f"python -m generate.export {source} {r.id[:SHORT_ID]}  # the best at {regime_name(r.regime)}"
+        for r in rows_of(first)
+    ]
     return (("Export a network from its run folder", "\n".join(lines)),)
 
 
@@ -240,8 +231,8 @@ def _some(items: list[str], most: int = 8) -> str:
 def provenance_section(analysis: Analysis, command: str | None, source: str = "TABLE") -> Section:
     """Return where the report comes from and how to make it again."""
     s, metadata = analysis.fit.settings, analysis.fit.population.metadata
-    stored = [row for key, value in metadata.items() if key != "truth" for row in _flat(str(key), value)]
-    tables = [("Fit and versions", _fit_rows(analysis)), ("Stored with the table", stored)]
+    stored = {key: value for key, value in metadata.items() if key not in ("truth", "costs")}
+    lines = (("Stored with the table", json.dumps(stored, indent=1, default=str)),) if stored else ()
     # Half-widths of regimes, where they were given, can only be said in Python.
     regimes = "" if s.regimes is None else f" --regimes {','.join(f'{r:g}' for r in s.regimes)}"
     method = f" --method {s.method}" if s.noise == "normal" else ""
@@ -257,10 +248,11 @@ def provenance_section(analysis: Analysis, command: str | None, source: str = "T
         key="provenance",
         heading="How to reproduce this",
         sentence=f"With the same versions, seed {s.random_seed} gives the same draws.",
-        tables=tuple((caption, Table(("what", "value"), tuple(rows))) for caption, rows in tables if rows),
+        tables=(("Fit and versions", Table(("what", "value"), tuple(_fit_rows(analysis)))),),
         code=(
             ("Command", command or f"python -m popstats report {source} -o report.html {options}"),
             ("Python", python),
+            *lines,
         ),
         folded=True,
     )
@@ -283,16 +275,6 @@ def _fit_rows(analysis: Analysis) -> list[tuple[str, str]]:
         ("Python", platform.python_version()),
         *((name, version(name)) for name in PACKAGES),
     ]
-
-
-def _flat(name: str, value: Any) -> list[tuple[str, str]]:
-    """Return a nested value as rows, one per leaf: "plan, training, epochs"."""
-    if isinstance(value, dict):
-        return [row for key, item in value.items() for row in _flat(f"{name}, {key.replace('_', ' ')}", item)]
-    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        return [row for i, item in enumerate(value, 1) for row in _flat(f"{name} {i}", item)]
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return [(name, text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…")]
 
 
 #: How a curve and its noise are described, and how draws of them are made.

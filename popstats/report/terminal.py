@@ -51,12 +51,15 @@ def verdicts_text(fit: Fit, verdicts: Verdicts, width: int | None = None, source
 
 
 def _box_lines(box: Section, width: int | None) -> list[str]:
-    """Return the box What to do, its first table one line per regime."""
-    lines = _wrapped([f"{box.heading}: {box.sentence}"], width)
-    for _, table in box.tables[:1]:
+    """Return the box What to do, its tables about regimes as one line per regime."""
+    told: dict[object, list[str]] = {}
+    for table in (table for _, table in box.tables if table.columns[0] == "removed"):
         for first, *cells in table.rows:
-            told = (f"{name}: {cell}" for name, cell in zip(table.columns[1:], cells, strict=True))
-            lines += _wrapped([f"{first} {table.columns[0]}; {'; '.join(told)}"], width, "  ", _INDENT)
+            told.setdefault(first, []).extend(
+                map(": ".join, zip(table.columns[1:], map(str, cells), strict=True))
+            )
+    lines = _wrapped([f"{box.heading}: {box.sentence}"], width)
+    lines += _wrapped([f"{at} removed; {'; '.join(of)}" for at, of in told.items()], width, "  ", _INDENT)
     lines += _wrapped(box.paragraphs, width, "  - ", _INDENT)
     for label, code in box.code:
         lines += ["", f"{label}:", *(f"  {line}" for line in code.splitlines())]

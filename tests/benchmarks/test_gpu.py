@@ -89,7 +89,7 @@ def recipe(network, groups, shape=SMALL, target=0.5, count=1):
 
 
 def fresh(device, name="cifar_resnet8"):
-    network = build_network(name, classes=10, input_shape=SMALL, width=8)
+    network = build_network(name, classes=10, input_shape=SMALL, width=0.5)
     fresh_weights(network, 1)
     return network.to(device)
 
@@ -207,7 +207,7 @@ def test_which_way_of_training_is_fastest(task, capsys):
 PLAN = """
 name = "gpu"
 [network]
-width = 8
+width = 0.5
 [images]
 limit = 200
 [original.training]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import popstats
-from popstats.inference.model import FIXED_TERMS, design_matrix, frequencies
+from popstats.inference.model import FIXED_TERMS, FREQUENCIES, design_matrix
 from popstats.population.simulate import simulate_population
 
 REGIMES = tuple(np.round(np.arange(0.15, 0.95, 0.1), 2))
@@ -106,7 +106,7 @@ def test_against_plain_pymc_on_the_rows(capsys):
         )
         fixed = pm.Normal("fixed", 0, 10, shape=FIXED_TERMS)
         z = pm.Normal("z", 0, 1, shape=x.shape[1] - FIXED_TERMS)
-        density = -3.5 * pt.log(length) - 2.25 * pt.log(3.5 / length**2 + frequencies() ** 2)
+        density = -3.5 * pt.log(length) - 2.25 * pt.log(3.5 / length**2 + FREQUENCIES**2)
         density += np.log(2 * np.sqrt(np.pi) * 3.5**1.75 * gamma(2.25) / gamma(1.75))
         spread = amplitude * pt.exp(0.5 * pt.concatenate([density, pt.zeros(1)]))
         mean = x[:, :FIXED_TERMS] @ fixed + x[:, FIXED_TERMS:] @ (spread * z)

@@ -118,7 +118,7 @@ def ours(oracle, trainings, seed, rng):
         outcome = np.r_[outcome, oracle.train([row[w.tobytes()] for w in new], rng)]
         trained = np.vstack([trained, new])
     assert len(trained) == trainings
-    return row[choose(problem, trained, outcome).widths.tobytes()]
+    return row[choose(problem, trained, outcome).tobytes()]
 
 
 def luck(oracle, trainings, seed, rng):

@@ -15,7 +15,7 @@ TINY = """
 name = "tiny"
 description = "For tests."
 [network]
-width = 8
+width = 0.5
 [images]
 limit = 100
 [original.training]

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from generate.costs import cost_report, main, write_chart
-from popstats.errors import BAD_INPUT, PlanError
+from generate.costs import cost_report, main
+from popstats.errors import BAD_INPUT
 
 DIGITS = (1, 8, 8)
 
@@ -42,22 +42,6 @@ def test_text_names_every_group(report):
     text = report.as_text()
     assert "763,520 MACs, 77,754 parameters, 6 groups" in text
     assert all(group.name in text for group in report.costs.groups)
-
-
-def test_chart_is_written(report, tmp_path):
-    write_chart(report, tmp_path / "map.json")
-    chart = json.loads((tmp_path / "map.json").read_text())
-    points = chart["layer"][0]["data"]["values"]
-    assert points[0] == {"macs": 1.0, "lowest": 1.0, "highest": 1.0}
-    assert all(0 < point["lowest"] <= point["highest"] <= 1 for point in points)
-    with pytest.raises(PlanError, match="name ending in"):
-        write_chart(report, tmp_path / "map.doc")
-
-
-def test_a_missing_altair_is_a_sentence(report, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "altair", None)
-    with pytest.raises(PlanError, match="pip install altair"):
-        write_chart(report, tmp_path / "map.html")
 
 
 def test_errors_are_sentences_with_a_status(capsys):

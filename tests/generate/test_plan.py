@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from generate.plan import DEFAULT_PLAN, TrainingSettings, only_adds, plan_from_dict, read_plan, toml_of
+from generate.plan import (
+    DEFAULT_PLAN,
+    TrainingSettings,
+    only_adds,
+    plan_from_dict,
+    read_plan,
+    read_study,
+    toml_of,
+)
 from generate.recipes.worklist import Place, recipe_identity, subnetwork_identity
 from popstats.errors import PlanError
 
@@ -19,10 +27,10 @@ def with_recipes(**changes):
 
 @pytest.mark.parametrize("path", sorted(DEFAULT_PLAN.parent.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_shipped_plan_is_legal_and_says_what_it_is_for(path: Path):
-    plan = read_plan(path)
-    assert plan.description
-    assert plan_from_dict(plan.as_dict()) == plan
-    assert plan_from_dict(tomllib.loads(toml_of(plan))) == plan
+    for plan in read_study(path).plans.values():
+        assert plan.description
+        assert plan_from_dict(plan.as_dict()) == plan
+        assert plan_from_dict(tomllib.loads(toml_of(plan.as_dict()))) == plan
 
 
 def test_an_unknown_key_is_refused_with_the_legal_ones():
@@ -112,7 +120,7 @@ def test_a_plan_may_only_grow(changes, grows):
     assert only_adds(plan_from_dict(SMALL), plan_from_dict(with_recipes(**changes))) is grows
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"network": {"width": 8}}, {"images": {"validation": 50}}])
+@pytest.mark.parametrize("change", [{"seed": 1}, {"network": {"width": 0.5}}, {"images": {"validation": 50}}])
 def test_other_changes_are_no_growth(change):
     assert not only_adds(plan_from_dict(SMALL), plan_from_dict({**SMALL, **change}))
 
@@ -161,7 +169,7 @@ def test_a_copy_of_a_plan_elsewhere_means_the_same(tmp_path):
         "[retraining.scratch]\nlearning_rate = 1e-5\n"
     )
     copy.parent.mkdir()
-    copy.write_text(toml_of(read_plan(plan)))
+    copy.write_text(toml_of(read_plan(plan).as_dict()))
     assert read_plan(copy) == read_plan(plan)
 
 
@@ -174,3 +182,63 @@ def test_a_plan_that_says_nothing_of_training_trains_the_digits_well():
     assert shorter.retraining["fine-tune"] == dataclasses.replace(plan.retraining["fine-tune"], epochs=1.0)
     own = plan_from_dict({**SMALL, "original": {"training": {"epochs": 3}}})
     assert own.original.training == TrainingSettings(epochs=3.0)
+
+
+def study_file(tmp_path, network: str, name: str = "s"):
+    path = tmp_path / "study.toml"
+    path.write_text(
+        f'name = "{name}"\n[network]\n{network}\n[[recipes]]\nregimes = [0.5]\ncount = 2\nround_to = 2\n'
+    )
+    return path
+
+
+def test_a_study_is_one_plan_per_network_and_prunes_the_same_shares_of_each(tmp_path):
+    study = read_study(study_file(tmp_path, "width = [0.5, 1, 2]"))
+    assert list(study.plans) == ["0.5x", "1x", "2x"]
+    assert [plan.name for plan in study.plans.values()] == ["s-0.5x", "s-1x", "s-2x"]
+    # A quarter of the first stage each: of 8, 16 and 32 channels.
+    assert [(p.network.width, p.recipes[0].round_to) for p in study.plans.values()] == [
+        (0.5, 2),
+        (1.0, 4),
+        (2.0, 8),
+    ]
+    alone = tmp_path / "alone.toml"
+    alone.write_text(toml_of(study.plans["2x"].as_dict()))
+    assert read_plan(alone) == study.plans["2x"]
+    copy = tmp_path / "copy.toml"
+    copy.write_text(toml_of(study.table))
+    assert read_study(copy).plans == study.plans
+
+
+def test_names_and_widths_of_a_study_are_crossed(tmp_path):
+    plans = read_study(
+        study_file(tmp_path, 'name = ["cifar_resnet8", "my.nets:deep"]\nwidth = [1, 0.5]')
+    ).plans
+    assert list(plans) == ["cifar_resnet8-1x", "cifar_resnet8-0.5x", "my.nets-deep-1x", "my.nets-deep-0.5x"]
+    assert [plan.network.name for plan in plans.values()] == ["cifar_resnet8"] * 2 + ["my.nets:deep"] * 2
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ("width = []", r"network, width: expected different values in the list, got \[\]"),
+        ("width = [1, 1.0]", "expected different values"),
+        ("width = [1, 'wide']", "network, width: expected a number, got 'wide'"),
+        ("width = [0, 1]", "network, width: expected a number above 0"),
+        ("name = [8, 20]", "network, name: expected a text in quotes, got 8"),
+        ("width = [2, 0.5]", "round_to: in proportion to the width, it becomes 0.5 channels at width 0.5"),
+        ("depth = [8, 20]", r"unknown key 'depth'.*Legal keys: name, width, stem, keep"),
+    ],
+)
+def test_impossible_studies_are_refused_with_the_reason(tmp_path, network, message):
+    with pytest.raises(PlanError, match=message):
+        read_study(study_file(tmp_path, network))
+
+
+def test_where_one_network_is_expected_a_study_is_refused(tmp_path):
+    with pytest.raises(PlanError, match=r"expected one network, got a study of 2 \(0.5x, 1x\)"):
+        read_plan(study_file(tmp_path, "width = [0.5, 1]"))
+    nameless = tmp_path / "nameless.toml"
+    nameless.write_text("[network]\nwidth = [1, 2]\n[[recipes]]\nregimes = [0.5]\ncount = 2\n")
+    with pytest.raises(PlanError, match="name is missing"):
+        read_study(nameless)

@@ -23,7 +23,8 @@ from generate.recipes.worklist import Place, with_identities
 from generate.run.folder import Claims, RunFolder
 from generate.run.prepare import survey
 from generate.workers.executor import _say_that_another_prepares
-from popstats.errors import BAD_INPUT
+from popstats import load_population
+from popstats.errors import BAD_INPUT, PopulationError
 from popstats.population import columns
 from tests.generate.conftest import TINY, another_process_holds, command, rows, run
 
@@ -276,6 +277,7 @@ def test_a_run_in_which_nothing_succeeds_stops_after_ten_failures_of_one_kind(tm
     assert {row["status"] for row in table} == {"failed"}
 
 
+@pytest.mark.slow
 def test_a_short_run_in_which_nothing_succeeds_ends_with_the_reason(tmp_path, tiny_run):
     folder, said = hopeless(tmp_path, tiny_run, HOPELESS.replace("count = 3", "count = 1"))
     assert "all 4 trainings failed, most of them because: the loss is nan" in said
@@ -306,6 +308,56 @@ def test_a_dry_run_writes_nothing(tmp_path, tiny_plan, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+STUDY = TINY.replace("width = 0.5", "width = [0.5, 0.25]").replace("count = 3", "count = 1")
+
+
+def test_a_study_is_shown_before_it_is_begun(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    plan = tmp_path / "study.toml"
+    plan.write_text(STUDY)
+    assert main([str(plan), "--dry-run", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "tiny-0.5x: cifar_resnet8" in out
+    assert "193,344 MACs" in out
+    assert "tiny-0.25x: cifar_resnet8" in out
+    assert main([str(plan), "--status"]) == 0
+    assert capsys.readouterr().out == "runs/tiny/0.5x: not started.\nruns/tiny/0.25x: not started.\n"
+    # What the last network cannot do is said before the first is trained.
+    plan.write_text(STUDY.replace("[0.5, 0.25]", '[0.5, 0.25]\nkeep = ["stage9"]'))
+    assert main([str(plan), "--device", "cpu"]) == BAD_INPUT
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_study_fills_one_run_folder_per_network_and_can_be_resumed(tmp_path, capsys):
+    plan, out = tmp_path / "study.toml", tmp_path / "study"
+    plan.write_text(STUDY)
+    options = ["--out", str(out), "--workers", "1", "--device", "cpu"]
+    assert main([str(plan), *options, "--time-limit", "0"]) == 3
+    assert main(["--out", str(out), "--status"]) == 0
+    assert "0.25x: not started" in capsys.readouterr().out
+    assert main(options) == 0
+    assert f"popstats report {out / '0.5x'} {out / '0.25x'}" in capsys.readouterr().out
+    made = {name: rows(out / name / "population.parquet") for name in ("0.5x", "0.25x")}
+    assert [made[name][0]["original_macs"] for name in made] == [193_344, 49_568]
+    (out / "0.25x" / "rows" / "0000001.json").unlink()
+    assert main(options) == 0
+    assert main([*options, "--time-limit", "0"]) == 0
+    (out / "0.25x").rename(tmp_path / "elsewhere")
+    assert main([*options, "--time-limit", "0"]) == 3
+    assert f"before {out / '0.25x'} was begun" in capsys.readouterr().out
+    (tmp_path / "elsewhere").rename(out / "0.25x")
+    assert {name: rows(out / name / "population.parquet") for name in made} == made
+    with pytest.raises(PopulationError, match=f"below it: {out / '0.25x'}, {out / '0.5x'}"):
+        load_population(out)
+    # What has been trained may not change: here its steps of rounding.
+    plan.write_text(
+        STUDY.replace("[0.5, 0.25]", "[0.5, 0.25, 0.125]").replace("round_to = 2", "round_to = 4")
+    )
+    assert main([str(plan), *options]) == BAD_INPUT
+    assert "was made with a different plan" in capsys.readouterr().err
+
+
 def test_the_time_limit_stops_between_trainings_and_says_what_is_left(tmp_path, tiny_run, capsys):
     folder = tmp_path / "run"
     shutil.copytree(tiny_run, folder)
@@ -317,7 +369,7 @@ def test_the_time_limit_stops_between_trainings_and_says_what_is_left(tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [("epochs = 4", "epochs = 5"), ("width = 8", 'name = "cifar_resnet20"')]
+    ("before", "after"), [("epochs = 4", "epochs = 5"), ("width = 0.5", 'name = "cifar_resnet20"')]
 )
 def test_a_changed_plan_is_refused(tmp_path, tiny_run, capsys, before, after):
     changed = tmp_path / "changed.toml"
@@ -380,6 +432,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path, tiny_plan, start):
     assert pq.read_table(folder / "population.parquet").num_rows == finished(folder) >= 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_workers_are_starting_is_quiet_too(tmp_path, tiny_plan, tiny_run, start):
     """Workers import torch for seconds before they can say what Ctrl-C means to them."""
     folder = tmp_path / "run"
@@ -409,7 +462,7 @@ def colour_folder(folder: Path) -> Path:
 FOLDER_PLAN = """
 name = "colours"
 [network]
-width = 8
+width = 0.5
 [images]
 name = "image-folder:{images}"
 folder = "{cache}"

@@ -1,6 +1,10 @@
 """Populations of pruned weights: the plan's rules, baselines on the budget, and a run like that of filters."""
 
 import json
+import os
+import signal
+import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -20,7 +24,7 @@ from generate.run.prepare import metadata, prepare, survey, worker_context
 from generate.train.subnetwork import cut_network, train_subnetwork
 from popstats import Population
 from popstats.errors import PlanError, RunFolderError
-from tests.generate.conftest import TINY, rows, run
+from tests.generate.conftest import TINY, command, rows, run
 
 CPU, SHAPE = torch.device("cpu"), (1, 8, 8)
 BLOCK = {"regimes": [0.6], "count": 2, "seeds": 2, "baselines": list(PLAIN_BASELINES["weights"])}
@@ -195,16 +199,22 @@ def test_rows_say_what_was_pruned_and_zeros_last_through_retraining(tmp_path, ki
 
 
 @pytest.mark.slow
-def test_a_run_can_be_resumed_shared_asked_and_exported(tmp_path):
+def test_a_run_can_be_killed_resumed_shared_and_exported(tmp_path):
     path = weights_plan(tmp_path, "weights")
     first = run(tmp_path / "one", "--workers", "1", plan=path)
     assert first.returncode == 0, first.stdout + first.stderr
     folder = RunFolder(tmp_path / "two")
+    folder.create()
+    killed = subprocess.Popen(command(folder.path, "--workers", "1", plan=path), start_new_session=True)
+    while killed.poll() is None and len(folder.finished()) < 3:
+        time.sleep(0.02)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    left = {index: folder.read_row(index) for index in folder.finished()}
+    assert 3 <= len(left) < 10
+    assert f"{len(left)} of 10 trainings done" in run(folder.path, "--status").stdout
     assert run(folder.path, "--workers", "2", plan=path).returncode == 0
-    for row in sorted((folder.path / "rows").glob("*.json"))[::2]:
-        row.unlink()
-    assert "5 of 10 trainings done" in run(folder.path, "--status").stdout
-    assert run(folder.path, "--workers", "2", plan=path).returncode == 0
+    assert all(folder.read_row(index) == row for index, row in left.items())
     assert rows(folder.population_path) == rows(tmp_path / "one" / "population.parquet")
     row = folder.read_row(0)
     exported = load_file(export_subnetwork(folder.path, row["subnetwork_id"]))

@@ -141,7 +141,7 @@ def test_the_recipe_says_what_to_keep_in_every_layer(found):
 
 def test_torch_pruning_makes_the_winners_shapes_from_the_recipe(found):
     recipe = json.loads((found / "recipe.json").read_text())
-    network = build_network("cifar_resnet8", classes=10, input_shape=(1, 8, 8), width=8)
+    network = build_network("cifar_resnet8", classes=10, input_shape=(1, 8, 8), width=0.5)
     layers = dict(network.named_modules())
     prunable = {n for n, m in layers.items() if isinstance(m, nn.Conv2d | nn.Linear)}
     assert set(recipe["torch_pruning"]) == prunable

@@ -39,9 +39,7 @@ def test_one_regime_is_one_chart_and_fit_plot_is_plot_drop(fit: popstats.Fit) ->
     assert isinstance(fit.plot(0.8), alt.LayerChart)
     assert fit.plot("0.80").to_dict() == popstats.plot_drop(fit, 0.8).to_dict()
     assert fit.plot().to_dict()["columns"] == COLUMNS
-    with pytest.raises(
-        FitError, match=r"no regime 0.7; there are: 50 % of MACs removed, 80 % of MACs removed"
-    ):
+    with pytest.raises(FitError, match=r"no regime 0.7; there are: 50 % removed, 80 % removed"):
         fit.plot(0.7)
 
 

@@ -73,6 +73,8 @@ def coverage(population, listed):
                         covers(r.drop_lower, r.drop_upper, drops[best, run]),
                         covers(r.gain_lower, r.gain_upper, gain) if np.isfinite(r.gain_lower) else np.nan,
                         drops[best].mean() < drops[uniform].mean(),
+                        drops[best].mean() - r.drop,
+                        r.drop_upper - r.drop_lower,
                     )
                 )
     return np.nanmean(np.array(found, dtype=np.float64), axis=0)
@@ -99,14 +101,16 @@ def test_intervals_cover_what_the_whole_table_says(name, capsys):
     if name == "channel-bench" and not CHANNEL_BENCH.exists():
         pytest.skip("the shared table is not here")
     population = channel_bench() if name == "channel-bench" else popstats.load_population(name)
-    drop, gain, better = coverage(population, listed=name != "channel-bench")
+    drop, gain, better, optimism, width = coverage(population, listed=name != "channel-bench")
     with capsys.disabled():
         print(
-            f"\n{name}: coverage of drop {drop:.1%}, of gain {gain:.1%}; better than uniform in {better:.0%}"
+            f"\n{name}: coverage of drop {drop:.1%}, of gain {gain:.1%}; better than uniform in {better:.0%}; "
+            f"real drops exceed predictions by {optimism:+.3f} points, intervals are {width:.2f} wide"
         )
     assert 0.85 - SLACK <= drop <= 0.95 + SLACK
     assert 0.85 - SLACK <= gain <= 0.95 + SLACK
     assert better > 0.8
+    assert abs(optimism) < 0.1 * width
 
 
 @pytest.mark.parametrize("name", ["digits-resnet8", "cifar10-10k-resnet8", "digits-resnet8-params"])

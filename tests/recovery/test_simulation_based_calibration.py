@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from popstats.inference.data import RegimeDesign, StandardRows, with_sums
+from popstats.inference.data import RegimeDesign, RegimeRows, with_sums
 from popstats.inference.exact import sample_pooled
 from popstats.inference.model import FIXED_TERMS, CurveScale, Hyper, Priors, basis, prior_precision
 
@@ -32,21 +32,21 @@ def simulate(rng, hyper, seeds, n):
     within = ((run - mean[:, None]) ** 2 * (np.arange(seeds) < runs[:, None])).sum(axis=1)
     recipe = hyper.noise * np.sqrt(1.0 - share) * rng.standard_normal(n)
     drop = 0.4 + 0.2 * offset + basis(unit) @ weights + recipe + mean
-    rows = StandardRows(np.arange(n), unit, offset, drop, runs, within, np.ones(n), np.zeros((n, 0)))
     design = RegimeDesign(
         "0.50", 0.5, "macs", n, n, 0, CurveScale(0.0, 1.0), 1.0, 0.0, 1.0, (True,) * FIXED_TERMS
     )
+    rows = RegimeRows(design, np.arange(n), unit, offset, drop, runs, within, np.ones(n), np.zeros((n, 0)))
     left, middle, right = POINTS @ weights
     logs = [np.log(v) for v in (hyper.length_scale, hyper.amplitude, hyper.noise)]
     truth = [*logs, left - middle, right - left, np.log(share / (1.0 - share)) if seeds > 1 else 0.0]
-    return with_sums(design, rows), truth
+    return with_sums(rows), truth
 
 
 def ranks(population, regimes, seeds, n):
     """Draw a population from the prior; rank the truths of its first regime among the posterior's draws."""
     rng = np.random.default_rng([population, regimes, seeds, n])
     hyper = PRIORS.draw(1, regimes, rng)
-    drawn = [simulate(rng, Hyper(*(v[0, k] for v in hyper)), seeds, n) for k in range(regimes)]
+    drawn = [simulate(rng, Hyper(*(v[0, k] for v in hyper[:4])), seeds, n) for k in range(regimes)]
     draws = sample_pooled([design for design, _ in drawn], PRIORS, RANKED, population)
     found, curve = draws.hyper(0), draws.flat_coefficients[:, 0, FIXED_TERMS:] @ POINTS.T
     columns = [np.log(v) for v in (found.length_scale, found.amplitude, found.noise)]

@@ -27,10 +27,10 @@
     getSelection().selectAllChildren(button.previousElementSibling);
     button.textContent = document.execCommand("copy") ? "Copied" : "Selected";
   }));
-  // Paper has no toggles: everything folded is opened for printing, and folded again afterwards.
+  // Paper has no toggles: what is folded is opened for printing, and folded again afterwards. Repetitions are not printed.
   let folded = [];
   addEventListener("beforeprint", () => {
-    folded = Array.from(document.querySelectorAll("details:not([open])"));
+    folded = Array.from(document.querySelectorAll("details:not([open]):not(.twin, .twin *)"));
     folded.forEach((d) => (d.open = true));
     places.forEach((place) => draw(place, place.closest(".many, .pair") ? sheet.several : sheet.one));
   });

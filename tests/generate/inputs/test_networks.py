@@ -17,7 +17,7 @@ def test_cifar_resnet56_with_1x1_shortcuts_has_the_known_number_of_parameters():
     assert count(build_network("cifar_resnet56", classes=10, input_shape=(3, 32, 32))) == 855_770
 
 
-@pytest.mark.parametrize(("shape", "width"), [((1, 8, 8), 16), ((3, 32, 32), None), ((1, 8, 8), 4)])
+@pytest.mark.parametrize(("shape", "width"), [((1, 8, 8), 1), ((3, 32, 32), None), ((1, 8, 8), 0.25)])
 def test_cifar_resnet8_runs_on_small_images(shape, width):
     network = planned_network(NetworkPlan("cifar_resnet8", width), classes=10, input_shape=shape)
     scores = network(torch.zeros(2, *shape))
@@ -42,8 +42,11 @@ def test_a_users_factory_gets_the_options_it_has_parameters_for(tmp_path, monkey
         ("resnet51", {}, "unknown"),
         ("cifar_resnet9", {}, "cifar_resnet110"),
         ("no_such_module:build", {}, "module:factory"),
-        ("resnet18", {"width": 4}, "no `width` option"),
-        ("cifar_resnet8", {"width": 0}, "at least 1"),
+        ("resnet18", {"width": 0.5}, "no `width` option"),
+        ("cifar_resnet8", {"width": 0}, "a whole number of them; got 0"),
+        ("cifar_resnet8", {"width": 16}, "factor of its 16 channels, at most 4"),
+        ("cifar_resnet8", {"width": 0.3}, "whole number of them; got 0.3"),
+        ("digits_vit", {"width": 0.25}, "a multiple of 8"),
         ("cifar_resnet8", {"stem": "cifar"}, "brings its own stem"),
         ("vgg11", {"stem": "cifar"}, "no 7x7 convolution"),
         ("resnet18", {"input_shape": (1, 8, 8)}, "3 channels"),

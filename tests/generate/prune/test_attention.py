@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 
 import generate
 from generate.inputs.networks import without_fast_attention
 from generate.prune.attention import HeadAttention, at, open_attention
-from generate.run.statement import kept_channels
+from generate.run.statement import layer_recipe
 from popstats.errors import PlanError
 from tests.generate.prune.transformers import (
     CLASSES,
@@ -22,9 +23,11 @@ from tests.generate.prune.transformers import (
     HIDDEN,
     PAIRS,
     REFUSED,
+    TIED,
     TOKENS,
     WHOLE,
     WIDTH,
+    torchvision_swin,
     torchvision_vit,
 )
 
@@ -68,7 +71,7 @@ def masked(network, groups, kept):
             layer, channels = at(silenced, member.layer), member.channels[gone].ravel()
             if isinstance(layer, nn.LayerNorm | nn.RMSNorm):
                 over_the_rest(layer, channels)
-            elif isinstance(layer, nn.Linear) and member.side == "in":
+            elif isinstance(layer, nn.Linear | nn.Conv2d) and member.side == "in":
                 layer.weight.data[:, channels] = 0
     return silenced
 
@@ -83,12 +86,13 @@ def lively(make):
     return network
 
 
-@pytest.mark.parametrize("name", [*CUT, *PAIRS])
+@pytest.mark.parametrize("name", [*CUT, *PAIRS, *TIED])
 def test_a_cut_equals_the_masked_network_and_costs_what_was_predicted(name):
-    network = lively((CUT | PAIRS)[name])
+    network = lively((CUT | PAIRS | TIED)[name])
     groups = generate.find_groups(network, SHAPE)
-    widths = sorted(group.width for group in groups)
-    assert widths == sorted([HEADS // (2 if name in PAIRS else 1)] * 2 + [HIDDEN] * 2 + [WIDTH])
+    alone = [HEADS // (2 if name in PAIRS else 1)] * 2 + [WIDTH]
+    expected = ([HEADS] if name in TIED else alone) + [HIDDEN] * 2
+    assert sorted(group.width for group in groups) == sorted(expected)
     costs = generate.derive_costs(network, SHAPE, groups)
     images = torch.randn(3, *SHAPE, dtype=torch.float64)
     for seed in range(2):
@@ -121,12 +125,19 @@ def test_heads_that_cannot_go_as_units_stay_and_the_rest_is_cut(name):
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_cut_is_refused_by_name(name):
     make, reason = REFUSED[name]
-    shape = (3, 16, 16) if name == "swin" else SHAPE
     with pytest.raises(PlanError, match=reason) as refusal:
-        generate.find_groups(make(), shape)
+        generate.find_groups(make(), SHAPE)
     keep = json.loads(str(refusal.value).split("keep = ")[1].rstrip(".").replace("'", '"'))
-    groups = generate.find_groups(make(), shape, keep=keep)
+    groups = generate.find_groups(make(), SHAPE, keep=keep)
     assert not {group.name for group in groups} & set(keep)
+
+
+def test_each_stage_of_a_swin_is_cut_by_heads_and_channels_together():
+    groups = generate.find_groups(torchvision_swin(), (3, 16, 16))
+    assert [g.width for g in groups] == [2, 48, 48, 4, 96]
+    second = torchvision_swin(block=SwinTransformerBlockV2, downsample_layer=PatchMergingV2)
+    groups = generate.find_groups(second, (3, 16, 16))
+    assert [g.width for g in groups if not g.name.endswith("cpb_mlp.0")] == [2, 48, 48, 4, 96]
 
 
 @pytest.mark.parametrize("options", [{}, {"bias": False}, {"batch_first": True}])
@@ -153,9 +164,11 @@ def test_four_layers_compute_what_multihead_attention_computes(options):
     torch.testing.assert_close(fresh(query, query, query)[0], whole(query, query, query)[0])
 
 
-@pytest.mark.parametrize("name", ["fused", "hugging face", "torch", "torchvision", "grouped queries"])
+@pytest.mark.parametrize(
+    "name", ["fused", "hugging face", "torch", "torchvision", "grouped queries", "from shape"]
+)
 def test_a_subnetwork_is_loaded_with_its_heads(name, tmp_path):
-    make = (CUT | PAIRS)[name]
+    make = (CUT | PAIRS | TIED)[name]
     network = lively(make).float().eval()
     groups = generate.find_groups(network, SHAPE)
     kept = random_filters(groups, 0)
@@ -163,7 +176,7 @@ def test_a_subnetwork_is_loaded_with_its_heads(name, tmp_path):
     widths = [len(kept[group.name]) for group in groups]
     recipe = {
         "widths": {group.name: width for group, width in zip(groups, widths, strict=True)},
-        "layers": kept_channels(open_attention(copy.deepcopy(network)), groups, widths),
+        "layers": layer_recipe(open_attention(copy.deepcopy(network)), groups, widths)["layers"],
     }
     (tmp_path / "recipe.json").write_text(json.dumps(recipe))
     save_file(small.state_dict(), tmp_path / "weights.safetensors")

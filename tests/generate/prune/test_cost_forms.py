@@ -168,10 +168,25 @@ def test_the_forms_in_the_footer_are_the_costs(models, name):
     }
 
 
-def test_widths_for_other_groups_are_refused(models):
+def test_widths_that_no_cut_can_have_are_refused(models):
     *_, costs = models["cifar_resnet8"]
-    with pytest.raises(PlanError, match=r"expected 6 columns.*got 5"):
-        costs.macs(np.ones((2, 5)))
+    full = dict(zip([group.name for group in costs.groups], costs.full_widths.tolist(), strict=True))
+    first = costs.groups[0].name
+    assert costs.macs(full) == costs.original_macs
+    assert costs.both({name: [1, width] for name, width in full.items()})[0].shape == (2,)
+    for widths, message in [
+        (np.ones((2, 5)), r"6 columns.*got an array of shape \(2, 5\)"),
+        (np.ones((1, 1, 6)), r"shape \(1, 1, 6\)"),
+        (["all"] * 6, "type <U3"),
+        (full | {"other": 3}, "got .*other"),
+        ({}, "got none"),
+        (full | {first: 0}, f"'{first}': expected a width of 1 to 16 .* got 0"),
+        (full | {first: 17}, "got 17"),
+        (full | {first: 2.5}, "got 2.5"),
+        (full | {first: np.nan}, "got nan"),
+    ]:
+        with pytest.raises(PlanError, match=message):
+            costs.both(widths)
 
 
 def test_a_layer_that_runs_twice_is_counted_twice():

@@ -3,9 +3,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import nn
 
 import generate
-from generate.inputs.networks import build_network
+from generate.inputs.networks import CifarResNet, build_network
 from generate.prune.cut import choose_filters, cut
 from generate.prune.groups import find_groups
 from generate.prune.scores import score_filters
@@ -98,10 +100,33 @@ def test_a_cut_network_trains(resnet8):
     assert all(parameter.grad is not None and parameter.is_leaf for parameter in smaller.parameters())
 
 
-def test_the_public_functions_say_what_they_take(resnet8):
-    with pytest.raises(PlanError, match=r"expected a torch\.nn\.Module and the shape .* got a str and"):
-        generate.find_groups("resnet8", (3, 32, 32))
-    with pytest.raises(PlanError, match=r"got a .* and 32"):
-        generate.find_groups(resnet8, 32)
-    with pytest.raises(PlanError, match=r"expected {group name: indices of filters}, got a list"):
-        generate.cut(resnet8, (3, 32, 32), (), [[0, 1]])
+def test_the_public_functions_say_what_they_take(resnet8, tmp_path):
+    groups = generate.find_groups(resnet8, DIGITS, keep=["stage2", "stage3"])
+    whole = {group.name: np.arange(group.width) for group in groups}
+    first = groups[0].name
+    empty = tmp_path / "recipe.json"
+    empty.write_text("{}")
+    weights = tmp_path / "weights.safetensors"
+    save_file({"a": torch.zeros(1)}, weights)
+    calls = {
+        r"expected a torch\.nn\.Module, got a str": lambda: generate.find_groups("resnet8", DIGITS),
+        r"such as \(3, 32, 32\), got 32": lambda: generate.find_groups(resnet8, 32),
+        r"such as \(3, 32, 32\), got \(3, 0": lambda: generate.find_groups(resnet8, (3, 0, 32)),
+        r"list of names, such as \['conv1'\]": lambda: generate.find_groups(resnet8, DIGITS, "conv1"),
+        "no layer is called 3": lambda: generate.find_groups(resnet8, DIGITS, [3]),
+        r"find_groups returned, got \['conv1'\]": lambda: generate.derive_costs(resnet8, DIGITS, ["conv1"]),
+        r"of conv1, .*got \[\[0, 1": lambda: generate.cut(resnet8, DIGITS, groups, [[0, 1]]),
+        r"got \{.*'other'": lambda: generate.cut(resnet8, DIGITS, groups, whole | {"other": [0]}),
+        r"indices, got \[0.5\]": lambda: generate.cut(resnet8, DIGITS, groups, whole | {first: [0.5]}),
+        r"indices, got \[True\]": lambda: generate.cut(resnet8, DIGITS, groups, whole | {first: [True]}),
+        r"indices, got \[\[0\]\]": lambda: generate.cut(resnet8, DIGITS, groups, whole | {first: [[0]]}),
+        "has no layer": lambda: generate.cut(nn.Linear(2, 2), (2,), groups, whole | {first: [0]}),
+        "groups of this network": lambda: generate.cut(
+            CifarResNet(8, 10, 1, width=8), DIGITS, groups, whole | {first: [0]}
+        ),
+        "expected a recipe with `layers`": lambda: generate.load_subnetwork(empty, weights, resnet8),
+        "expected a recipe and its weights": lambda: generate.load_subnetwork(empty, empty, resnet8),
+    }
+    for message, call in calls.items():
+        with pytest.raises(PlanError, match=message):
+            call()

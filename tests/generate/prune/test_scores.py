@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch_pruning as tp
 from torch import nn
 
 from generate.inputs.networks import build_network
@@ -87,3 +88,57 @@ def test_what_a_criterion_lacks_is_said(resnet8):
     plain = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10))
     with pytest.raises(PlanError, match="'0' has no layer that it can score"):
         scores_of(plain, "bn_scale")
+
+
+class Dense(nn.Module):
+    """Concatenations, a sum, a grouped and a depthwise convolution, a flattened map."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.grow = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 6, 3, padding=1)
+        self.norm, self.sum = nn.BatchNorm2d(14), nn.Conv2d(14, 8, 1)
+        self.grouped, self.depthwise = nn.Conv2d(8, 8, 3, groups=2), nn.Conv2d(8, 8, 3, groups=8)
+        self.hidden, self.classifier = nn.Linear(8 * 16, 12), nn.Linear(12, 10)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x + self.sum(self.norm(torch.cat([x, self.grow(x)], 1)).relu())
+        return self.classifier(self.hidden(self.depthwise(self.grouped(x)).flatten(1)).relu())
+
+
+def torchvision_network(name):
+    models = pytest.importorskip("torchvision").models
+    return getattr(models, name)(num_classes=10)
+
+
+NETWORKS = {
+    "resnet8": (lambda: build_network("cifar_resnet8", classes=10, input_shape=(3, 8, 8)), 8),
+    "dense": (Dense, 8),
+    "mobilenet_v2": (lambda: torchvision_network("mobilenet_v2"), 32),
+}
+SLOW = {"resnet18": 32, "resnet50": 32, "densenet121": 64, "vgg11": 32, "vgg16_bn": 32}
+NETWORKS |= {name: (lambda name=name: torchvision_network(name), size) for name, size in SLOW.items()}
+
+
+@pytest.mark.parametrize(
+    "name", [*NETWORKS.keys() - SLOW, *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)]
+)
+def test_group_l2_is_torch_prunings_to_the_bit(name):
+    torch.manual_seed(0)
+    make, size = NETWORKS[name]
+    network, shape = make().eval(), (3, size, size)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.2, 1.5)
+    groups = find_groups(network, shape)
+    graph = tp.DependencyGraph().build_dependency(network, torch.zeros(1, *shape))
+    names = {module: name for name, module in network.named_modules()}
+    theirs = {
+        names.get(dep.target.module): tp.importance.GroupMagnitudeImportance()(group)
+        for group in graph.get_all_groups()
+        for dep, _ in group
+        if graph.is_out_channel_pruning_fn(dep.handler)
+    }
+    found = score_filters(network, shape, groups, "group_l2")
+    differing = [g.name for g in groups if not torch.equal(found[g.name], theirs[g.layers[0]].double())]
+    assert not differing

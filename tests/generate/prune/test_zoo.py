@@ -112,6 +112,21 @@ def with_compiled_part():
         )
 
 
+class Store:
+    def __init__(self):
+        self.features = {}
+
+    def __call__(self, module, inputs, output):
+        self.features[module] = output
+
+
+def with_hook():
+    network = Net(lambda s, x: s.h(pool(s.a(x))), a=conv(3, 8), h=head(8))
+    network.a.register_forward_hook(Store())
+    network(torch.randn(1, *SHAPE))
+    return network
+
+
 def old_weight_norm():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -515,6 +530,38 @@ CUT = {
         h=head(8),
     ),
 }
+CUT |= {
+    "image by image": lambda: Net(
+        lambda s, x: torch.cat([s.h(pool(s.b(s.a(image[None])))) for image in x]),
+        a=conv(3, 8),
+        b=conv(8, 6),
+        h=head(6),
+    ),
+    "half a network in half precision": lambda: Net(
+        lambda s, x: s.h(pool(s.b(s.a(x.to(s.a.weight.dtype)))).to(s.h.weight.dtype)),
+        a=conv(3, 8).bfloat16(),
+        b=conv(8, 6).bfloat16(),
+        h=head(6),
+    ),
+    "a layer that reads a parameter": lambda: with_parameter(
+        Net(
+            lambda s, x: s.h(pool(s.b(s.a(x) + s.g(s.z)))),
+            a=conv(3, 8),
+            g=conv(4, 8),
+            b=conv(8, 6),
+            h=head(6),
+        ),
+        "z",
+        torch.randn(1, 4, 8, 8),
+    ),
+    "an expert without images": lambda: Net(
+        lambda s, x: s.h(pool(s.b(s.a(x))) + s.e(pool(x)[:0]).sum(0)),
+        a=conv(3, 8),
+        b=conv(8, 6),
+        e=nn.Linear(3, 6),
+        h=head(6),
+    ),
+}
 # Zeros do not stay zeros, or statistics run over channels: only the product's own proof compares them.
 CUT_BY_PROOF = {
     "attention whole": Attention,
@@ -544,6 +591,7 @@ CUT_BY_PROOF = {
 # Zeros would be written to values that are computed anew.
 COMPUTED = "old weight norm kept", "masked by torch.prune", "masked bias", "computed bias"
 REFUSED = {
+    "hook that stores features": (with_hook, "Remove the hooks of a, or"),
     "LSTM behind one convolution": (
         lambda: Net(
             lambda s, x: s.h(s.r(s.a(x).mean(2).transpose(1, 2))[0][:, -1]),
@@ -597,6 +645,9 @@ REFUSED = {
 
 
 def counted(network, shape=SHAPE):
+    network = copy.deepcopy(network).requires_grad_(
+        False
+    )  # the counter fails at parameters passed to modules
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(torch.zeros(1, *shape))
     return counter.get_total_flops() // 2, sum(p.numel() for p in network.parameters())

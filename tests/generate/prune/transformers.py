@@ -47,6 +47,52 @@ class FromShape(Fused):
         return self.proj(self.mix(q, k, v).transpose(1, 2).reshape(batch, count, width))
 
 
+class OutFromShape(Fused):
+    """The inner width from the shape of what comes in."""
+
+    def forward(self, tokens):
+        return self.proj(self.mix(*self.split(tokens)).transpose(1, 2).reshape(*tokens.shape))
+
+
+class TwoFromShape(nn.Module):
+    """Queries alone, keys and values in one layer and of fewer places (PVT)."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads, self.scale = HEADS, (WIDTH // HEADS) ** -0.5
+        self.q, self.kv, self.proj = (nn.Linear(WIDTH, width) for width in (WIDTH, 2 * WIDTH, WIDTH))
+        self.sr, self.norm = nn.Conv2d(WIDTH, WIDTH, 2, 2), nn.LayerNorm(WIDTH)
+
+    def forward(self, tokens):
+        batch, count, width = tokens.shape
+        q = self.q(tokens).reshape(batch, count, self.num_heads, width // self.num_heads).transpose(1, 2)
+        fewer = self.sr(tokens.transpose(1, 2).reshape(batch, width, 4, 4)).reshape(batch, width, -1)
+        kv = self.kv(self.norm(fewer.transpose(1, 2)))
+        k, v = kv.reshape(batch, -1, 2, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4)
+        mixed = (q @ k.transpose(-2, -1) * self.scale).softmax(-1) @ v
+        return self.proj(mixed.transpose(1, 2).reshape(batch, count, width))
+
+
+class SplitByWidth(nn.Module):
+    """As small language models have it: parts of a stored width, a mask in a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.n_head, self.n_embd = HEADS, WIDTH
+        self.c_attn, self.c_proj = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.register_buffer("mask", torch.ones(32, 32).tril()[None, None])
+
+    def forward(self, tokens):
+        batch, count, width = tokens.size()
+        parts = self.c_attn(tokens).split(self.n_embd, dim=2)
+        q, k, v = (
+            part.view(batch, count, self.n_head, width // self.n_head).transpose(1, 2) for part in parts
+        )
+        weights = q @ k.transpose(-2, -1) / math.sqrt(k.size(-1))
+        weights = weights.masked_fill(self.mask[:, :, :count, :count] == 0, -math.inf).softmax(-1)
+        return self.c_proj((weights @ v).transpose(1, 2).contiguous().view(batch, count, width))
+
+
 class Interleaved(Fused):
     """Rows in another order: (heads, dimension, q k v)."""
 
@@ -171,6 +217,45 @@ class HeadDimension(nn.Module):
         k, v = (part.repeat_interleave(self.repeats, 1) for part in (k, v))
         mixed = F.scaled_dot_product_attention(q, k, v, enable_gqa=q.shape[1] != k.shape[1])
         return self.o_proj(mixed.transpose(1, 2).reshape(*tokens.shape[:-1], -1))
+
+
+class InnerWidth(nn.Module):
+    """A head's dimension that does not divide the embedding (T5)."""
+
+    def __init__(self):
+        super().__init__()
+        self.d_model, self.key_value_proj_dim, self.n_heads, self.inner_dim = WIDTH, 5, HEADS, 5 * HEADS
+        self.q, self.k, self.v = (nn.Linear(WIDTH, self.inner_dim, bias=False) for _ in "qkv")
+        self.o = nn.Linear(self.inner_dim, WIDTH, bias=False)
+
+    def forward(self, hidden_states):
+        batch = len(hidden_states)
+        q, k, v = (
+            layer(hidden_states).view(batch, -1, self.n_heads, self.key_value_proj_dim).transpose(1, 2)
+            for layer in (self.q, self.k, self.v)
+        )
+        mixed = (q @ k.transpose(3, 2)).softmax(-1) @ v
+        return self.o(mixed.transpose(1, 2).contiguous().view(batch, -1, self.inner_dim))
+
+
+class Repeated(HeadDimension):
+    """Keys and values repeated by expanding, all sizes in attributes, a causal kernel (Llama)."""
+
+    def __init__(self):
+        super().__init__(kept=HEADS // 2)
+        self.hidden_size, self.num_heads, self.num_key_value_heads = WIDTH, HEADS, HEADS // 2
+
+    def forward(self, tokens):
+        batch, count, _ = tokens.size()
+        q = self.q_proj(tokens).view(batch, count, self.num_heads, self.head_dim).transpose(1, 2)
+        k, v = (
+            layer(tokens).view(batch, count, self.num_key_value_heads, self.head_dim).transpose(1, 2)
+            for layer in (self.k_proj, self.v_proj)
+        )
+        shape = (batch, self.num_key_value_heads, self.repeats, count, self.head_dim)
+        k, v = (part[:, :, None].expand(shape).reshape(q.shape) for part in (k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.o_proj(mixed.transpose(1, 2).reshape(batch, count, self.hidden_size))
 
 
 class HuggingFaceSelf(nn.Module):
@@ -331,8 +416,8 @@ def torchvision_vit():
     return VisionTransformer(8, 2, 2, HEADS, WIDTH, HIDDEN, 0.1, 0.1, num_classes=CLASSES)
 
 
-def torchvision_swin():
-    return SwinTransformer([2, 2], 16, [2], [2], [2, 2], num_classes=CLASSES)
+def torchvision_swin(**options):
+    return SwinTransformer([2, 2], 12, [2, 1], [2, 4], [2, 2], num_classes=CLASSES, **options)
 
 
 # By name: the network, and how many heads each of its two blocks can lose as units.
@@ -352,6 +437,7 @@ CUT = {
     "separate": lambda: ViT(Separate, norm=nn.RMSNorm),
     "head dimension": lambda: ViT(HeadDimension),
     "one key for all, broadcast": lambda: ViT(lambda: HeadDimension(kept=1, repeated=False)),
+    "inner width": lambda: ViT(InnerWidth),
     "hugging face": lambda: ViT(HuggingFace, table=True),
     "torch": lambda: ViT(Torch),
     "torch, weights": lambda: ViT(lambda: Torch(weights=True, bias=False)),
@@ -364,7 +450,15 @@ CUT = {
 # Keys and values for two heads each go with both.
 PAIRS = {
     "grouped queries": lambda: ViT(lambda: HeadDimension(kept=HEADS // 2)),
+    "grouped, expanded": lambda: ViT(Repeated, class_token=False),
     "grouped by the kernel": lambda: ViT(lambda: HeadDimension(kept=HEADS // 2, repeated=False)),
+}
+# A head's size comes from the shape of what comes in: heads go with their share of the embedding, in all blocks.
+TIED = {
+    "from shape": lambda: ViT(FromShape),
+    "out from shape": lambda: ViT(OutFromShape, class_token=False),
+    "two from shape": lambda: ViT(TwoFromShape, class_token=False, post=True),
+    "split by width": lambda: ViT(SplitByWidth, class_token=False, table=True),
 }
 WHOLE = {
     "talking": lambda: ViT(Talking),
@@ -373,7 +467,5 @@ WHOLE = {
     "one key for all": lambda: ViT(lambda: HeadDimension(kept=1)),
 }
 REFUSED = {
-    "from shape": (lambda: ViT(FromShape), "cannot be cut at 'embed', 'blocks.0.attn.qkv'"),
     "torch, weights read": (lambda: ViT(lambda: Torch(reads=True)), "blocks.0.attn.inner.q_proj"),
-    "swin": (torchvision_swin, "cannot be cut at 'features.0.0', 'features.1.0.attn.qkv'"),
 }

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from generate.inputs.networks import build_network
 from generate.plan import Space
 from generate.prune.cost_forms import CostModel, QuadraticForm, cost_forms
-from generate.prune.groups import Group, find_groups
+from generate.prune.dependency_graph import Group
+from generate.prune.groups import find_groups
 from generate.recipes.feasible import feasible_range
 from generate.recipes.sample import TOLERANCE, mcb_correlations, sample_recipes
 from popstats.errors import PlanError

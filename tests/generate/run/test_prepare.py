@@ -1,13 +1,12 @@
 """Shipped plans can be carried out: networks, groups, costs and every recipe, before anybody spends a download on them."""
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
 
 from generate.inputs.images import ImageSet, Split
-from generate.plan import DEFAULT_PLAN, ImagesPlan, read_plan
+from generate.plan import DEFAULT_PLAN, ImagesPlan, Plan, read_plan, read_study
 from generate.run.prepare import survey
 from popstats.errors import PlanError
 
@@ -22,9 +21,15 @@ def stand_in(plan: ImagesPlan, classes: int) -> ImageSet:
     return ImageSet(plan.name, split, split, split, classes, (0.5,) * 3, (0.25,) * 3)
 
 
-@pytest.mark.parametrize("path", sorted(DEFAULT_PLAN.parent.glob("*.toml")), ids=lambda path: path.stem)
-def test_every_shipped_plan_finds_all_the_recipes_that_it_asks_for(path: Path, monkeypatch):
-    plan = read_plan(path)
+SHIPPED = {
+    plan.name: plan
+    for path in sorted(DEFAULT_PLAN.parent.glob("*.toml"))
+    for plan in read_study(path).plans.values()
+}
+
+
+@pytest.mark.parametrize("plan", SHIPPED.values(), ids=SHIPPED)
+def test_every_shipped_plan_finds_all_the_recipes_that_it_asks_for(plan: Plan, monkeypatch):
     if plan.images.name != "digits":
         pytest.importorskip("torchvision")
         classes = next(count for name, count in CLASSES.items() if name in plan.images.name)

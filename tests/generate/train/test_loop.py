@@ -42,7 +42,7 @@ def digits() -> ImageSet:
 
 
 def small_network(digits: ImageSet) -> nn.Module:
-    network = build_network("cifar_resnet8", classes=10, input_shape=digits.input_shape, width=4)
+    network = build_network("cifar_resnet8", classes=10, input_shape=digits.input_shape, width=0.25)
     fresh_weights(network, 0)
     return network
 
@@ -173,7 +173,7 @@ def test_recalibration_gives_the_statistics_of_the_training_images(digits):
 
 
 def test_fresh_weights_are_scaled_to_the_widths_of_the_network(digits):
-    network = build_network("cifar_resnet8", classes=10, input_shape=digits.input_shape, width=32)
+    network = build_network("cifar_resnet8", classes=10, input_shape=digits.input_shape, width=2)
     fresh_weights(network, 3)
     weight = network.get_submodule("stage3.0.conv2").weight
     assert weight.std().item() == pytest.approx(math.sqrt(2 / (128 * 9)), rel=0.02)
@@ -203,7 +203,7 @@ def test_a_budget_in_macs_is_spent_by_a_training(digits):
 
 
 def small_transformer(digits: ImageSet) -> nn.Module:
-    return build_network("digits_vit", classes=10, input_shape=digits.input_shape, width=16)
+    return build_network("digits_vit", classes=10, input_shape=digits.input_shape, width=1 / 3)
 
 
 def test_adamw_trains_transformers_and_spares_norms_tokens_and_positions(digits):

@@ -229,11 +229,11 @@ def test_a_comparison_finds_the_difference_that_was_simulated():
         for centre, seed in ((0.0, 1), (0.3, 2))
     ]
     told = comparison_content(fits)
-    table = {(row[0], row[1]): row[2] for row in told.figures[2].table.rows}
+    table = {(row[0], row[1]): row[2] for row in told.figures[1].table.rows}
     for regime in ("50 %", "80 %"):
-        ratio = float(table[regime, "Best mCB"].split(" ")[0])
+        ratio = float(table[regime, "The best mCB"].split(" ")[0])
         assert ratio == pytest.approx(np.exp(0.3), rel=0.1)
-    edfs = told.figures[3]
+    edfs = told.figures[2]
     assert edfs.key == "edfs"
     assert [row[2] for row in edfs.table.rows] == ["300 and 300"] * 2
     assert "equal cost" in edfs.caption
@@ -246,6 +246,32 @@ def test_a_comparison_finds_the_difference_that_was_simulated():
         "simulated-quadratic (1)",
         "simulated-quadratic (2)",
     }
+
+
+def test_a_family_of_originals_opens_with_optimum_and_limit_by_size():
+    fits = []
+    for seed, depth in enumerate((8, 14, 20)):
+        made = popstats.simulate_population("quadratic", regimes=(0.5, 0.8), n=100, rise=1.0, seed=seed)
+        plan = {"plan": {"network": {"name": f"cifar_resnet{depth}"}}}
+        fits.append(
+            popstats.fit(replace(made, name=f"resnet{depth}", metadata=made.metadata | plan), draws=200)
+        )
+    told = comparison_content(fits)
+    assert told.order[:2] == ("family", "curves")
+    figure = told.figures[0]
+    assert [panel.title for panel in figure.panels] == ["Best mCB by depth", "Limit by depth"]
+    for panel in figure.panels:
+        assert set(panel.data["places"].frame["original"]) == {"resnet8", "resnet14", "resnet20"}
+        draw(panel)
+    assert len(figure.table.rows) == 8
+    assert "doubling the original's depth multiplies the best mCB by" in told.advice.paragraphs[0]
+    differences = next(f for f in told.figures if f.key == "differences")
+    assert [panel.title for panel in differences.panels] == [
+        "Best mCB",
+        "Near-optimal lower end",
+        "Near-optimal upper end",
+        "Limit",
+    ]
 
 
 def test_fits_on_different_axes_cannot_be_compared(fitted):

@@ -4,12 +4,12 @@ from scipy.special import gamma, kv
 
 from popstats.inference.model import (
     BOUNDARY,
+    FREQUENCIES,
     SINES,
     SMOOTHNESS,
     CurveScale,
     basis,
     design_matrix,
-    frequencies,
     log_spectral_density,
 )
 
@@ -50,14 +50,14 @@ def test_basis_approximates_the_matern_covariance_beyond_level_and_line(length):
 
 def test_spectral_density_integrates_to_the_variance():
     grid = np.linspace(0, 400, 400_001)
-    step = frequencies()[0]
-    scaled = np.interp(grid, frequencies(), np.exp(log_spectral_density(np.array([0.5]))))
+    step = FREQUENCIES[0]
+    scaled = np.interp(grid, FREQUENCIES, np.exp(log_spectral_density(np.array([0.5]))))
     assert step > 0
     constant = 2 * np.sqrt(np.pi) * 3.5**1.75 * gamma(2.25) / gamma(1.75)
     # By the definition of the density, its integral over all frequencies is 2 pi times the variance.
     density = constant / 0.5**3.5 * (3.5 / 0.25 + grid**2) ** -2.25
     np.testing.assert_allclose(2 * np.trapezoid(density, grid) / (2 * np.pi), 1.0, rtol=1e-4)
-    inside = (grid > step) & (grid < frequencies()[-1])
+    inside = (grid > step) & (grid < FREQUENCIES[-1])
     np.testing.assert_allclose(scaled[inside], density[inside], rtol=0.25)
 
 

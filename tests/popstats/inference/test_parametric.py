@@ -8,7 +8,6 @@ from popstats.errors import FitError
 from popstats.inference.model import design_matrix
 from popstats.inference.parametric import _shapes
 from popstats.population.simulate import simulate_population
-from popstats.posterior.pointwise import fitted_points
 
 REGIMES = {0.7: 0.05}
 
@@ -36,8 +35,7 @@ def test_the_basis_holds_both_shapes():
 
 
 def test_quadratic_is_least_squares_on_the_rows(quadratic):
-    (points,) = fitted_points(quadratic)
-    rows = points.rows
+    (rows,) = quadratic.rows()
     x = np.column_stack([np.ones_like(rows.unit), rows.offset, rows.offset**2, rows.unit, rows.unit**2])
     beta, (misfit,), *_ = np.linalg.lstsq(x, rows.drop)
     variance = misfit / (len(x) - 5)

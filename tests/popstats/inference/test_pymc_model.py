@@ -7,7 +7,7 @@ import popstats
 from popstats.errors import FitError
 from popstats.inference.data import prepare_regimes
 from popstats.inference.exact import _RATIOS, _tabulate
-from popstats.inference.model import Priors
+from popstats.inference.model import Hyper, Priors
 from popstats.inference.pymc_model import build_model
 from popstats.population.recipes import prepared_recipes
 from popstats.population.simulate import simulate_population
@@ -49,7 +49,7 @@ def test_its_density_is_that_of_the_grid_and_of_the_pooled_prior(population):
         share, length = SHARES[[c[0] for c in cells]], LENGTHS[[c[1] for c in cells]]
         amplitude = _RATIOS[[c[2] for c in cells]] * noise
         # The grid's weight holds independent priors, and the share's on an equally spaced logit.
-        x = np.array(priors.standardised(length, amplitude, noise))
+        x = np.array(priors.standardised(Hyper(length, amplitude, noise, noise)))
         expected = sum(g[0][c] for g, c in zip(grids, cells, strict=True)) + 0.5 * (x**2).sum()
         expected -= np.log(share * (1.0 - share)).sum()
         covariance = np.linalg.inv(0.6 * np.eye(2) + 0.4)
@@ -83,9 +83,7 @@ def test_what_is_added_to_the_drops_is_taken_off_before_the_curve(population):
         ratio = np.array([a.scale / b.scale for a, b in zip(*designs, strict=True)])
         scaled = values | {n: values[n] * ratio for n in ("amplitude", "noise")}
         prior = [
-            Priors().log_density(
-                popstats.inference.model.Hyper(v["length_scale"], v["amplitude"], v["noise"], v["share"])
-            )
+            Priors().log_density(Hyper(v["length_scale"], v["amplitude"], v["noise"], v["share"]))
             for v in (values, scaled)
         ]
         differences.append(

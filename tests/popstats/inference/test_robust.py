@@ -9,7 +9,6 @@ from popstats.inference.model import Hyper, Priors
 from popstats.inference.noise import log_density, log_density_slopes
 from popstats.inference.robust import _Posterior
 from popstats.population.simulate import simulate_population
-from popstats.posterior.pointwise import fitted_points
 
 NOISES = ("student", "exgaussian")
 
@@ -41,9 +40,9 @@ def test_the_gradient_of_the_posterior_is_that_of_its_value(noise):
     """Replicates, two techniques and a term that the regime cannot tell apart included."""
     population = simulate_population(regimes=[0.5], n=40, seeds=2, seed_noise=0.1, seed=1)
     fit = popstats.fit(population, regimes={0.5: 0.05}, draws=50)
-    ((design,), (points,)) = fit.fitted, fitted_points(fit)
+    ((design,), (points,)) = fit.fitted, fit.rows()
     hyper = Hyper(*(np.array([v]) for v in (0.7, 0.5, 0.8, 0.3)))
-    target = _Posterior(noise, design, points.rows, hyper, Priors(excess=(0.3, 0.8)))
+    target = _Posterior(noise, points, hyper, Priors(excess=(0.3, 0.8)))
     rng, common = np.random.default_rng(0), np.array([-0.3, 0.1])
     position = 0.3 * rng.standard_normal((design.xy.shape[1] + 2, 2))
     _, gradient = target.slopes(position, common)

@@ -14,7 +14,7 @@ from popstats.errors import PopstatsError
 from popstats.findings import Finding
 from popstats.inference.draws import Convergence
 from popstats.judgement.analysis import Analysis, Effect, twice_the_recipes
-from popstats.judgement.explained import CEILING, MOST, WidthsBeyond, what_explains
+from popstats.judgement.explained import CEILING, MOST, TOTALS, WidthsBeyond, what_explains
 from popstats.judgement.optimum_claims import _why_not_ratio
 from popstats.judgement.space_claims import _moved
 from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdict
@@ -80,7 +80,7 @@ def test_the_estimate_is_what_the_probability_is_about_whatever_the_outcome(trut
     assert verdict.outcome == {"quadratic": "supported", "linear": "refuted"}[truth]
     assert verdict.estimate == pytest.approx(np.median(rise), abs=0.005)
     assert verdict.probability == pytest.approx((rise > 0.1).mean(), abs=0.01)
-    assert (verdict.quantity, verdict.unit) == ("rise at the shallower end", "percentage points")
+    assert (verdict.quantity, verdict.unit) == ("rise at the shallower end", "points")
 
 
 def test_every_assessed_verdict_says_what_its_estimate_is(quadratic: popstats.Verdicts) -> None:
@@ -486,6 +486,15 @@ def test_what_explains_knows_the_mechanism() -> None:
     assert share["log-widths"] > 0.97 * share[CEILING]
     assert share["mCB"] < share["log-widths"]
     assert abs(share["log-widths + mCB"] - share["log-widths"]) < 0.005
+
+
+def test_embedding_heads_and_mlp_stand_beside_mcb_where_group_names_tell_them_apart() -> None:
+    share = what_explains(popstats.load_population("digits-vit"), regimes=(0.75,)).frame.set_index("model")[
+        "r2"
+    ]
+    assert {"embedding", "total heads", "total MLP width"} < set(share.index)
+    assert share["mCB"] < share["embedding"] < share[TOTALS] < share["log-widths"]
+    assert TOTALS not in set(what_explains(popstats.load_population("digits-resnet8")).frame["model"])
 
 
 @pytest.fixture(scope="module")

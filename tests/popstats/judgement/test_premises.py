@@ -8,7 +8,7 @@ import popstats
 from popstats.judgement.analysis import Analysis, RegimePosterior
 from popstats.judgement.premises import alike, few_clusters
 from popstats.judgement.verdicts import Thresholds
-from popstats.planning.hard_nulls import HARD_NULLS, simulate_null
+from popstats.planning.error_rates import HARD_NULLS, simulate_null
 from popstats.words import sentence
 
 GRID = np.linspace(-0.5, 0.5, 161)

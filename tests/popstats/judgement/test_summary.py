@@ -94,9 +94,10 @@ def test_verdicts_stand_beside_those_expected_by_chance(summary):
 
 
 def test_it_is_written_for_a_paper(summary, tmp_path):
-    pooled, counts = summary.to_csv(tmp_path / "table.csv")
+    pooled, counts, moved = summary.to_csv(tmp_path / "table.csv")
     pd.testing.assert_frame_equal(pd.read_csv(pooled), summary.frame, check_dtype=False)
     assert pd.read_csv(counts)["conjecture"].tolist() == list(CLAIMS)
+    assert len(pd.read_csv(moved)) == len(summary.moves) > 0
     text = summary.to_latex(tmp_path / "table.tex").read_text()
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
     assert r"by\_chance" in text

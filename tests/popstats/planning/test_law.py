@@ -8,9 +8,9 @@ import popstats
 from popstats.errors import FitError
 from popstats.planning.law import LAMBDAS, POOLED, WidthLaw, fit_law
 from popstats.planning.recovered_costs import SOLVED, CostForm, recover_cost
-from popstats.population.layer_chain import LAYERS, LayerChain
 from popstats.population.recipes import original_widths
 from popstats.population.simulate import simulate_population
+from popstats.population.truths import LAYERS, LayerChain
 
 FULL = np.array([32.0, 64.0, 128.0])
 SLOPES = np.array([-0.5, -1.5, -0.2])

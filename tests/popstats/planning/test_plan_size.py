@@ -17,7 +17,6 @@ from popstats.planning.planned_regimes import (
     simulate_regime,
 )
 from popstats.population.simulate import simulate_population
-from popstats.posterior.pointwise import fitted_points
 
 REGIMES = {0.7: 0.05}
 
@@ -34,7 +33,7 @@ def pilot():
 
 
 def test_cross_products_are_those_of_simulated_rows(pilot):
-    (points,) = fitted_points(pilot)
+    (points,) = pilot.rows()
     design, n = points.design, points.design.shape[0]
     scenario = pilot_scenario(pilot, 0, 3, None)
     moments = design.T @ design / n

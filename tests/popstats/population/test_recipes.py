@@ -10,7 +10,7 @@ from popstats.judgement.explained import what_explains
 from popstats.population.recipes import prepared_recipes
 from popstats.population.simulate import simulate_population
 from popstats.posterior.mean_curve import MeanCurve
-from popstats.posterior.pointwise import fitted_points, sample_of, thinned
+from popstats.posterior.pointwise import sample_of, thinned
 from popstats.words import sentence
 
 #: Columns of `optima()` that a shift of one technique must leave alone.
@@ -37,7 +37,7 @@ def unbalanced(population):
     return population.select(~(later & (population.recipe % 3 == 0)))
 
 
-@pytest.mark.parametrize("method", ["exact", "nuts"])
+@pytest.mark.parametrize("method", ["exact", pytest.param("nuts", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_a_technique_that_is_ten_points_worse_moves_no_optimum(method, seeds):
     level, shifted = (unbalanced(mixed(points, seeds=seeds)) for points in (0.0, 10.0))
@@ -50,9 +50,10 @@ def test_a_technique_that_is_ten_points_worse_moves_no_optimum(method, seeds):
     np.testing.assert_allclose(moved["limit"], plain["limit"] + 10.0 * np.array(share), atol=0.02)
 
 
+@pytest.mark.slow
 def test_methods_agree_on_unbalanced_replicates_of_two_techniques():
-    population = unbalanced(mixed(3.0, seeds=3))
-    exact, nuts = (popstats.fit(population, method=m) for m in ("exact", "nuts"))
+    population = unbalanced(mixed(3.0, seeds=3, regimes=[0.6]))
+    exact, nuts = (popstats.fit(population, method=m, draws=500, tune=500) for m in ("exact", "nuts"))
     assert nuts.convergence.ok
     np.testing.assert_allclose(nuts.expected_drop.mean(0), exact.expected_drop.mean(0), atol=0.02)
     np.testing.assert_allclose(nuts.expected_drop.std(0), exact.expected_drop.std(0), rtol=0.25)
@@ -91,11 +92,11 @@ def test_a_regime_of_one_technique_in_a_mixed_population_lacks_the_term():
 def test_drops_are_adjusted_by_the_difference_between_techniques():
     population = mixed(10.0, regimes=[0.6])
     fit = popstats.fit(population, method="exact")
-    (points,) = fitted_points(fit)
+    (points,) = fit.rows()
     adjusted = MeanCurve.of(fit, 0, points).adjusted
-    scratch = points.rows.technique[:, 0] > 0
+    scratch = points.technique[:, 0] > 0
     assert abs(adjusted[scratch].mean() - adjusted[~scratch].mean()) < 0.3
-    assert points.rows.drop[scratch].mean() > points.rows.drop[~scratch].mean() + 5.0
+    assert points.drop[scratch].mean() > points.drop[~scratch].mean() + 5.0
     sample = sample_of(fit, 0, thinned(fit, 50))
     residual = np.concatenate([e for _, e, _ in sample.residuals(points)])
     assert abs(residual[scratch].mean()) < 0.1

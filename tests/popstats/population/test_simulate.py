@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 
 import popstats
-from popstats.population.layer_chain import LAYERS, LayerChain, additive_curve, additive_drop, sample_widths
 from popstats.population.simulate import NOISE_KINDS, ORIGINAL, simulate_population
-from popstats.population.truths import TRUTHS
+from popstats.population.truths import (
+    LAYERS,
+    TRUTHS,
+    LayerChain,
+    additive_curve,
+    additive_drop,
+    draw_widths,
+)
 
 
 def regime(population, label):
@@ -126,7 +132,7 @@ def test_chain_costs_are_those_counted_by_hand():
 
 def test_chain_recipes_meet_the_budget():
     chain = LayerChain()
-    widths = sample_widths(chain, 0.7, 500, np.random.default_rng(1))
+    widths = draw_widths(chain, 0.7, 500, np.random.default_rng(1))
     reductions = 1.0 - chain.macs(widths) / chain.original[0]
     assert np.abs(reductions - 0.7).max() < 0.003
     assert (widths >= 1).all()
@@ -146,7 +152,7 @@ def test_wider_is_better_in_every_layer_with_diminishing_returns():
 
 def test_additive_curve_is_the_mean_drop_of_other_recipes_at_the_same_mcb():
     chain = LayerChain()
-    widths = sample_widths(chain, 0.5, 30_000, np.random.default_rng(99))
+    widths = draw_widths(chain, 0.5, 30_000, np.random.default_rng(99))
     log_mcb = chain.log_mcb(widths)
     drop = additive_drop(chain, widths, 0.4)
     for centre in (-0.3, 0.0, 0.3):

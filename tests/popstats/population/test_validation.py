@@ -241,7 +241,7 @@ def test_a_skipped_block_has_width_0_unless_all_skip_it():
         (["[1]", "[2]", "[3]"], "must hold lists"),
         ([[1, 2], [1], [1, 2]], "lists of one length"),
         ([[1, "a"], [1, "b"], [1, "c"]], "lists of numbers"),
-        ([[1, 2], [1, -1], [3, 4]], "numbers >= 0 .*; see row 1"),
+        ([[1, 2], [1, -1], [3, 4]], r"numbers >= 0 .*; got \[1, -1\] in row 1"),
         ([[[1]], [[2]], [[3]]], "lists of numbers >= 0"),
     ],
 )

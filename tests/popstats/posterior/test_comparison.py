@@ -11,7 +11,7 @@ from popstats.errors import FitError
 from popstats.inference.model import Priors, design_matrix
 from popstats.population.simulate import simulate_population
 from popstats.posterior.comparison import _leave_one_out
-from popstats.posterior.pointwise import fitted_points, sample_of, thinned
+from popstats.posterior.pointwise import sample_of, thinned
 
 REGIMES = {0.5: 0.05, 0.7: 0.05}
 STRAIGHT = Priors(length_scale=(50.0, 0.1), amplitude=(1e-3, 0.1))
@@ -49,11 +49,11 @@ def test_two_draws_of_one_posterior_are_not_told_apart(population, fit):
 
 
 def test_density_is_of_the_mean_drops_in_points(fit):
-    points, sample = fitted_points(fit)[1], sample_of(fit, 1, thinned(fit, 7))
+    points, sample = fit.rows()[1], sample_of(fit, 1, thinned(fit, 7))
     blocks = [density for _, density in sample.log_density(points)]
     regime, design = points.regime, points.design
     expected = regime.centre + regime.scale * design @ sample.coefficients.T
-    drop = regime.centre + regime.scale * points.rows.drop
+    drop = regime.centre + regime.scale * points.drop
     by_hand = stats.norm.logpdf(drop[:, None], expected, regime.scale * sample.hyper.noise)
     np.testing.assert_allclose(np.concatenate(blocks), by_hand, rtol=1e-9)
 
@@ -71,8 +71,8 @@ def refitted_log_density(population, row):
 
 
 def test_elpd_equals_that_of_refits_without_the_recipe(population, fit):
-    points, (elpd, _, p_loo) = fitted_points(fit)[0], _leave_one_out(fit, fitted_points(fit))
-    drops = points.regime.centre + points.regime.scale * points.rows.drop
+    points, (elpd, _, p_loo) = fit.rows()[0], _leave_one_out(fit, fit.rows())
+    drops = points.regime.centre + points.regime.scale * points.drop
     for row in (3, 40):
         position = int(np.abs(drops - population.frame.loc[row, "accuracy_drop"]).argmin())
         assert elpd[position] == pytest.approx(refitted_log_density(population, row), abs=0.08)
@@ -85,7 +85,7 @@ def test_replicates_narrow_the_noise_of_a_mean():
     scales = []
     for population in (few, many):
         fit = popstats.fit(population, regimes={0.5: 0.05}, method="exact")
-        (points,) = fitted_points(fit)
+        (points,) = fit.rows()
         sample = sample_of(fit, 0, thinned(fit, 50))
         scales.append(points.regime.scale * np.median(next(sample.residuals(points))[2]))
     assert scales[1] < 0.85 * scales[0]

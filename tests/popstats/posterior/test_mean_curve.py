@@ -10,7 +10,6 @@ from popstats.inference.model import prior_precision
 from popstats.inference.noise import log_density
 from popstats.posterior.fit import Fit
 from popstats.posterior.mean_curve import MeanCurve
-from popstats.posterior.pointwise import fitted_points
 
 
 @pytest.fixture(scope="module")
@@ -21,13 +20,12 @@ def fitted() -> Fit:
 
 @pytest.fixture(scope="module")
 def normal(fitted: Fit) -> MeanCurve:
-    return MeanCurve.of(fitted, 0, fitted_points(fitted)[0])
+    return MeanCurve.of(fitted, 0, fitted.rows()[0])
 
 
 def _with_noise(curve: MeanCurve, noise: str, shape: float, scale: float, drop: np.ndarray) -> MeanCurve:
-    points = replace(curve.points, rows=replace(curve.points.rows, drop=drop))
-    hyper = curve.hyper._replace(noise=np.array([scale]))
-    return replace(curve, points=points, noise=noise, shape=shape, hyper=hyper)
+    hyper = curve.hyper._replace(noise=np.array([scale]), shape=np.array([shape]))
+    return replace(curve, rows=replace(curve.rows, drop=drop), noise=noise, hyper=hyper)
 
 
 def _all(curve: MeanCurve) -> np.ndarray:
@@ -36,7 +34,7 @@ def _all(curve: MeanCurve) -> np.ndarray:
 
 def test_through_all_recipes_it_is_the_fits_own_curve(fitted: Fit, normal: MeanCurve) -> None:
     mean = fitted.draws.flat_coefficients[:, 0].mean(axis=0)
-    design = normal.points.design
+    design = normal.rows.design
     np.testing.assert_allclose(design @ normal.coefficients(_all(normal)), design @ mean, atol=0.02)
     found = normal.optimum(_all(normal))
     assert found == pytest.approx(float(np.median(fitted.optimum_draws[0].log_mcb)), abs=0.02)
@@ -44,23 +42,21 @@ def test_through_all_recipes_it_is_the_fits_own_curve(fitted: Fit, normal: MeanC
 
 def test_a_half_knows_nothing_of_the_other(normal: MeanCurve) -> None:
     half = np.arange(normal.log_mcb.size) % 2 == 0
-    moved = np.where(half, normal.points.rows.drop, 50.0)
-    elsewhere = replace(normal, points=replace(normal.points, rows=replace(normal.points.rows, drop=moved)))
+    moved = np.where(half, normal.rows.drop, 50.0)
+    elsewhere = replace(normal, rows=replace(normal.rows, drop=moved))
     np.testing.assert_array_equal(normal.coefficients(half), elsewhere.coefficients(half))
 
 
 @pytest.mark.parametrize(("noise", "shape"), [("student", 3.0), ("exgaussian", 0.8)])
 def test_other_noises_reach_the_top_of_their_posterior(normal: MeanCurve, noise: str, shape: float) -> None:
     rng = np.random.default_rng(5)
-    drop = normal.points.design @ normal.coefficients(_all(normal)) + 0.2 * rng.standard_t(
-        3, _all(normal).size
-    )
+    drop = normal.rows.design @ normal.coefficients(_all(normal)) + 0.2 * rng.standard_t(3, _all(normal).size)
     curve = _with_noise(normal, noise, shape, 0.3, drop)
     found, hyper = curve.coefficients(_all(curve)), curve.hyper
-    (penalty,) = prior_precision(curve.points.regime.fixed, hyper.length_scale, hyper.amplitude)
+    (penalty,) = prior_precision(curve.rows.regime.fixed, hyper.length_scale, hyper.amplitude)
 
     def objective(beta: np.ndarray) -> float:
-        fit = log_density(noise, drop - curve.points.design @ beta, curve.scale, np.array(shape)).sum()
+        fit = log_density(noise, drop - curve.rows.design @ beta, curve.scale, np.array(shape)).sum()
         return float(fit - 0.5 * penalty @ beta**2)
 
     best = objective(found)
@@ -70,13 +66,13 @@ def test_other_noises_reach_the_top_of_their_posterior(normal: MeanCurve, noise:
 
 
 def test_collapsed_networks_pull_the_normal_curve_and_not_the_student_one(normal: MeanCurve) -> None:
-    place, drop = normal.points.rows.unit, normal.points.rows.drop.copy()
+    place, drop = normal.rows.unit, normal.rows.drop.copy()
     clean = normal.optimum(_all(normal))
     assert clean is not None
     middle = np.abs(place) < 0.35
     drop[np.flatnonzero(middle)[::4]] += 30.0
     student = _with_noise(normal, "student", 2.0, float(normal.scale.mean()), drop)
-    pulled = replace(student, noise="normal", shape=None)
+    pulled = replace(student, noise="normal")
     assert student.optimum(_all(student)) == pytest.approx(clean, abs=0.05)
     far = pulled.optimum(_all(pulled))
     assert far is not None

@@ -9,7 +9,7 @@ from scipy import special, stats
 
 import popstats
 from popstats.population.simulate import simulate_population
-from popstats.posterior.pointwise import _average, closed_form, fitted_points, sample_of, thinned, weighted
+from popstats.posterior.pointwise import _average, closed_form, sample_of, thinned, weighted
 from popstats.posterior.predictive import check_predictions
 from popstats.words import sentences
 
@@ -81,13 +81,13 @@ def test_one_collapsed_network_is_pointed_out(fit):
 
 def test_closed_form_equals_fits_without_the_recipe():
     fit = fit_of(n=25, targets=(0.6,))
-    (points,) = fitted_points(fit)
+    (points,) = fit.rows()
     picked = thinned(fit, 200)
     sample = sample_of(fit, 0, picked)
     z, log_density = closed_form(points, sample)
     pit = _average(special.ndtr(z), -log_density)
     np.testing.assert_allclose(fit.predictive_checks.loo_pit["0.60"], pit)
-    drops = points.regime.centre + points.regime.scale * points.rows.drop
+    drops = points.regime.centre + points.regime.scale * points.drop
     for row in (0, 11):
         frame = fit.population.frame
         position = int(np.abs(drops - frame.loc[row, "accuracy_drop"]).argmin())
@@ -105,7 +105,7 @@ def test_closed_form_equals_fits_without_the_recipe():
 
 def test_weighted_and_closed_form_agree():
     fit = fit_of(n=60, targets=(0.6,))
-    (points,) = fitted_points(fit)
+    (points,) = fit.rows()
     everything = sample_of(fit, 0, thinned(fit, 1000))
     assert np.abs(weighted(points, everything) - fit.predictive_checks.loo_pit["0.60"]).max() < 0.06
 

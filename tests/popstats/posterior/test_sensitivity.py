@@ -10,7 +10,7 @@ import popstats
 from popstats.inference.exact import log_likelihood
 from popstats.inference.model import Priors
 from popstats.population.simulate import simulate_population
-from popstats.posterior.pointwise import fitted_points, sample_of, thinned
+from popstats.posterior.pointwise import sample_of, thinned
 from popstats.posterior.sensitivity import POWERS, log_prior, power_weights
 
 REGIMES = {0.6: 0.05}
@@ -65,10 +65,10 @@ def test_weights_stand_for_a_refit_with_scaled_priors(power, which):
 @pytest.mark.parametrize("settings", [{}, {"seeds": 3, "seed_noise": 0.1}])
 def test_likelihood_from_cross_products_is_that_of_the_rows(settings):
     fit = exact(n=50, draws=20, **settings)
-    (points,), sample = fitted_points(fit), sample_of(fit, 0, thinned(fit, 80))
+    (points,), sample = fit.rows(), sample_of(fit, 0, thinned(fit, 80))
     by_rows = np.sum([d.sum(axis=0) for _, d in sample.log_density(points)], axis=0)
     run = sample.hyper.seed_share * sample.hyper.noise**2
-    within, df = points.rows.within.sum(), (points.rows.runs - 1).sum()
+    within, df = points.within.sum(), (points.runs - 1).sum()
     if df:
         by_rows -= 0.5 * (df * np.log(run) + within / run)
     np.testing.assert_allclose(

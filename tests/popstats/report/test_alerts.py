@@ -102,7 +102,7 @@ def test_the_lead_starts_with_what_makes_a_best_mcb_weak(clear: Fit) -> None:
     weak = (Finding("predicts nothing", ("0.80",), {"r2": 0.003}), Finding("winners elsewhere", ("0.80",)))
     lead = _lead(evidence, weak)
     assert lead.startswith(
-        "mCB is a weak guide at 80 %: it predicts none of the drop that MACs leave open (cross-validated R² 0.00); the "
+        "mCB is a weak guide at 80 %: it predicts nothing beyond MACs (cross-validated R² 0.00); the "
         "winners do not lie near the best mCB."
     )
     # What is weak is no target either.

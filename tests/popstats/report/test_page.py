@@ -129,7 +129,7 @@ def test_every_chart_is_legal_vega_lite_and_holds_its_tables(content):
         assert {n: len(rows) for n, rows in specification["datasets"].items()} == {
             n: len(table.rows) for n, table in panel.data.items() if n != "frame"
         }
-    assert drawn == set(CHARTS) - {"overlaid_curves", "frontier"}
+    assert drawn == set(CHARTS) - {"overlaid_curves", "over_size", "frontier"}
 
 
 def test_nothing_is_computed_in_a_chart(content):

@@ -1,4 +1,4 @@
-"""The digits split anew: world k has its own 700 training, 100 validation and 997 test images. For `module:factory`."""
+"""Digits split anew: world k has its own 700 training, 100 validation and 997 test images. For `module:factory`."""
 
 from collections.abc import Callable
 from dataclasses import replace
