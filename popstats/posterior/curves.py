@@ -243,7 +243,7 @@ class FittedCurves:
                 "nothing may be claimed there"
             )
         log_mcb = np.log(asked)
-        first, last = 1.0 - (1.0 - data.target) * np.exp([data.reach, -data.reach])
+        first, last = 1.0 - (1.0 - data.reference) * np.exp([data.reach, -data.reach])
         if reduction is not None and not first - _PRINTED <= reduction <= last + _PRINTED:
             raise FitError(
                 f"predict: reduction {reduction} lies outside regime {data.label} ({first:.3f} to {last:.3f})"
