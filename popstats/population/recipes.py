@@ -5,7 +5,7 @@ Every fit, verdict and figure of the same regimes reads the same `Recipes`, whic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
