@@ -99,12 +99,12 @@ def _train(run: Run, device: torch.device, workers: int | None, on_ray: bool) ->
     try:
         if (missing := progress.total - len(progress.rows)) > 0:
             with Display(progress).shown() as display:
-                claims, deadline, report = run.claims, run.deadline, _reporter(progress, display)
+                report, end = _reporter(progress, display), run.deadline
                 if on_ray:
-                    run_ray(folder, claims, workers=workers, device=device, deadline=deadline, report=report)
+                    run_ray(folder, run.claims, workers=workers, device=device, deadline=end, report=report)
                 else:
                     devices = worker_devices(device, min(workers or default_workers(device), missing))
-                    run_local(folder, claims, devices=devices, deadline=deadline, report=report)
+                    run_local(folder, run.claims, devices=devices, deadline=end, report=report)
     finally:
         # One process after the other: of two that end together, the one with fewer rows must not write last.
         with run.claims.preparation():
