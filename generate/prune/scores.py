@@ -92,45 +92,41 @@ def _torch_prunings_order(
     try:
         images = torch.zeros(TRACED_IMAGES, *input_shape)
         graph.build_dependency(network.requires_grad_(True), images, verbose=False)
+        return {group.name: _places(graph, network, group) for group in groups}
     except Exception:
         return {}  # torch-pruning cannot follow this network, so that there is no order of its own to keep
-    names = {module: name for name, module in network.named_modules()}
-    first = {names[module]: place for place, module in enumerate(graph.module2node) if module in names}
-    order = {}
-    for group in groups:
-        outs = {m.layer: m for m in group.members if m.side == "out" and m.layer in first}
-        roots = [name for name in outs if isinstance(at(network, name), nn.modules.conv._ConvNd | nn.Linear)]
-        if roots:
-            root = min(roots, key=first.__getitem__)
-            found = _walked(graph, at(network, root), int(outs[root].channels[0, 0]))
-            sides = [(names.get(module, ""), _side(handler)) for module, handler in found]
-            order[group.name] = {side: place for place, side in enumerate(sides)}
-    return order
 
 
-def _walked(graph: tp.DependencyGraph, root: nn.Module, channel: int) -> list[tuple[nn.Module, object]]:
-    """Return layers and pruning functions in the order of torch-pruning's walk from one channel of a root layer."""
-    # `get_pruning_group` does not end on some networks: it comes back to a layer for every new set of channels.
-    depthwise = getattr(root, "groups", 1) == getattr(root, "out_channels", 0) > 1
-    handler = (
-        function.prune_depthwise_conv_out_channels
-        if depthwise
-        else graph.get_pruner_of_module(root).prune_out_channels
+def _places(graph: Any, network: nn.Module, group: Group) -> dict[tuple[str, str], int]:
+    """Return the places of layers and sides in torch-pruning's walk from the first filter of a group."""
+    # Its `get_pruning_group` does not end on some networks: it comes back to a layer for every new set of channels.
+    outs = {at(network, member.layer): member for member in group.members if member.side == "out"}
+    kinds = nn.modules.conv._ConvNd | nn.Linear
+    root = next(
+        (module for module in graph.module2node if isinstance(module, kinds) and module in outs), None
     )
-    node = graph.module2node[root]
-    found, visited = [(node, handler)], set()
-    stack = [(node, handler, [_helpers._HybridIndex(idx=channel, root_idx=channel)])]
+    if root is None:
+        return {}
+    handler = graph.get_pruner_of_module(root).prune_out_channels
+    if getattr(root, "groups", 1) == getattr(root, "out_channels", 0) > 1:
+        handler = function.prune_depthwise_conv_out_channels
+    start, channel = (graph.module2node[root], handler), int(outs[root].channels[0, 0])
+    found: dict[Any, None] = {start: None}  # in the order in which they are met
+    visited: set[Any] = set()
+    stack = [(*start, [_helpers._HybridIndex(idx=channel, root_idx=channel)])]
     while stack:
         node, handler, indices = stack.pop()
         visited.add(node)
         for dependency in (d for d in node.dependencies if d.is_triggered_by(handler)):
-            mapped, place = indices, (dependency.target, dependency.handler)
+            mapped, met = indices, (dependency.target, dependency.handler)
             for mapping in filter(None, dependency.index_mapping):
                 mapped = mapping(mapped)
-            if mapped and not (dependency.target in visited and place in found):
-                found.append(place)
-                stack.append((*place, mapped))
-    return [(node.module, handler) for node, handler in dict.fromkeys(found)]
+            if mapped and not (dependency.target in visited and met in found):
+                found.setdefault(met)
+                stack.append((*met, mapped))
+    names = {module: name for name, module in network.named_modules()}
+    sides = [(names.get(node.module, ""), _side(handler)) for node, handler in found]
+    return {side: place for place, side in enumerate(sides)}
 
 
 def _side(handler: object) -> str:
