@@ -17,7 +17,6 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils.flop_counter import FlopCounterMode
 
 import generate
-from generate.prune.dependency_graph import copy_network
 from popstats.errors import PlanError
 
 SHAPE = (3, 8, 8)
@@ -663,10 +662,12 @@ REFUSED = {
 
 
 def counted(network, shape=SHAPE):
-    # The counter fails at parameters that are passed to modules and need a gradient.
-    network = copy_network(network).requires_grad_(False)
+    # Torch's counter fails at parameters that are passed to modules.
+    trained = [held.requires_grad_(False) for held in network.parameters() if held.requires_grad]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(torch.zeros(1, *shape))
+    for held in trained:
+        held.requires_grad_(True)
     return counter.get_total_flops() // 2, sum(p.numel() for p in network.parameters())
 
 
@@ -713,7 +714,6 @@ def zero_columns(layer, channels):
 @pytest.mark.parametrize("name", [*CUT, *CUT_BY_PROOF])
 def test_counts_and_values_of_random_cuts(name):
     torch.manual_seed(0)
-    random.seed(1)
     network = (CUT | CUT_BY_PROOF)[name]()
     groups = generate.find_groups(network, SHAPE)
     costs = generate.derive_costs(network, SHAPE, groups)
