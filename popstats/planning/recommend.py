@@ -257,9 +257,10 @@ def recommend(
     -----
     A law in the log-widths is fitted to recipes of about that cost. The recommended recipe is its optimum among the
     recipes within the budget whose widths stay in the trained range and of which the law is as certain as of trained
-    ones. Predicted improvement beyond the best fitted value of the trained recipes is extrapolation: its realised share is
-    taken as uniform between 0 and 1, so that half of it enters the prediction and the rest the interval. Intervals hold for the recipe, its own distance from the law included;
-    where the table has one seed per recipe, they hold for one training.
+    ones. Predicted improvement beyond the best fitted value of the trained recipes is extrapolation: its realised
+    share is taken as uniform between 0 and 1, so that half of it enters the prediction and the rest the interval.
+    Intervals hold for the recipe, its own distance from the law included; where the table has one seed per recipe,
+    they hold for one training.
 
     Examples
     --------
