@@ -54,11 +54,6 @@ PER_LEVEL = 3
 _INPUTS = re.compile(r"^(img|image|input)?_?(size|res|resolution)$")
 
 
-def broken_premise(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> Finding | None:
-    """Return why the shape of this curve is not to be relied on, however probable; None where nothing speaks against it."""
-    return moves_with_cost(curve, grid, limits) or few_clusters(curve.log_mcb, grid, limits)
-
-
 def moves_with_cost(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> Finding | None:
     """Test whether the curve differs between the two ends of the regime: mu and mu², u the place in mCB, m in cost.
 
