@@ -358,8 +358,9 @@ QUANTITIES: Mapping[str, tuple[str, str, str]] = {
     "M1": ("added by mCB", "R² beyond MACs", "adding mCB raises R² by at most {gain:g}"),
 }
 
-#: Every kind's template: "kind: template", continued on indented lines; [a|b]: a where the outcome is "supported", b where
-#: it is "refuted", else "it is undecided whether a" (of [a|b|c]: whether c). "kind supported": words of a supported claim.
+#: Every kind's template: "kind: template" or "kind, kind: template", continued on indented lines; [a|b]: a where the outcome
+#: is "supported", b where it is "refuted", else "it is undecided whether a" (of [a|b|c]: whether c). "kind supported": words
+#: of a supported claim.
 _TEMPLATES = """
 text: {text}
 # What a reader should know about a table.
@@ -490,13 +491,9 @@ widths undecided: Whether it is more than an effect of the layer widths is undec
 reach: the widths alone explain {reach:%0} of the noise ceiling
 # Verdicts.
 not assessable: {at} {conjecture} cannot be assessed: {why}
-C1: {at} [there is an optimal {cost} inside the observed range|there is no optimal {cost} inside the observed
+C1, C2: {at} [there is an optimal {cost} inside the observed range|there is no optimal {cost} inside the observed
     range]: {shape}. At equal {equal} this is C3a in another unit
-C1 supported: {at} there is an optimal {cost}: {share:%1} of the original's, about {count}{others:; }. At
-    equal {equal} this is C3a in another unit
-C2: {at} [there is an optimal {cost} inside the observed range|there is no optimal {cost} inside the observed
-    range]: {shape}. At equal {equal} this is C3a in another unit
-C2 supported: {at} there is an optimal {cost}: {share:%1} of the original's, about {count}{others:; }. At
+C1 supported, C2 supported: {at} there is an optimal {cost}: {share:%1} of the original's, about {count}{others:; }. At
     equal {equal} this is C3a in another unit
 C3a: {at} [there is a best mCB inside the observed range ({observed:2})|there is no best mCB inside the observed range
     ({observed:2})]: {shape}
@@ -583,7 +580,11 @@ no replicates: no recipe was trained with a second seed, so seed noise cannot be
 def _parsed(text: str) -> dict[str, str]:
     lines = [line for line in text.strip().splitlines() if not line.startswith("#")]
     whole = "\n".join(lines).replace("\n    ", " ").splitlines()
-    return {kind: template for kind, _, template in (line.partition(": ") for line in whole)}
+    return {
+        kind: template
+        for kinds, _, template in (line.partition(": ") for line in whole)
+        for kind in kinds.split(", ")
+    }
 
 
 _WORDS: Mapping[str, str | Callable[[Finding], str]] = {

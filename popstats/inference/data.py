@@ -182,7 +182,8 @@ def _spread(recipes: pd.DataFrame) -> float:
 def _why_not(technique: IntArray, spread: float, scale: CurveScale, label: str) -> Finding | None:
     present = int(np.count_nonzero(np.bincount(technique)))
     needed, low_high = MINIMUM_RECIPES + max(present - 1, 0), scale.observed
-    width, mixed = low_high[1] - low_high[0], {"techniques": present} if present > 1 else {}
+    # Clipped to the plain range, the range at equal cost can be empty.
+    width, mixed = max(low_high[1] - low_high[0], 0.0), {"techniques": present} if present > 1 else {}
     values: dict[str, Value] = {}
     kind: Kind
     if technique.size < needed:
@@ -279,8 +280,7 @@ def with_sums(rows: RegimeRows) -> RegimeDesign:
 
 def _second_moments(rows: RegimeRows, members: IntArray) -> FloatArray:
     """Return the sums over some rows of w z z' with z = (design row, drop), shape (p + 1, p + 1)."""
-    size = COLUMNS + rows.technique.shape[1] + 1
-    total = np.zeros((size, size))
+    total = np.zeros((COLUMNS + rows.technique.shape[1] + 1,) * 2)
     for start in range(0, members.size, _BLOCK):
         block = members[start : start + _BLOCK]
         design = design_matrix(rows.unit[block], rows.offset[block], rows.technique[block])

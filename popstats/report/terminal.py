@@ -46,7 +46,7 @@ def verdicts_text(fit: Fit, verdicts: Verdicts, width: int | None = None, source
         lines += _wrapped(_lines(claim.merged, verdicts[0].thresholds), width, "  ", _INDENT)
     footer = [threshold_words(verdicts[0].thresholds)] if len(verdicts) else []
     if open_ := sum(bool(v.remedy) for v in verdicts):
-        footer.append(f"What would decide {open_} of these: key “remedy” of --json.")
+        footer.append(f"--json tells what would decide {open_} of these (key “remedy”).")
     lines += ["", *_wrapped(footer, width)]
     return "\n".join(lines)
 

@@ -5,6 +5,7 @@ same filters zero where they are made. That differs from the product's own proof
 """
 
 import copy
+import random
 import warnings
 
 import numpy as np
@@ -262,6 +263,10 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(*qkv.unbind(0)).transpose(1, 2).reshape(batch, count, -1)
         tokens = tokens + self.out(mixed)
         return self.h((tokens + self.down(F.gelu(self.up(tokens)))).mean(1))
+
+
+def noisy(features):
+    return features + 0.1 * torch.randn_like(features)
 
 
 def head(width):
@@ -577,6 +582,18 @@ CUT_BY_PROOF = {
         n=nn.LayerNorm(8, elementwise_affine=False),
         h=head(8),
     ),
+    "noise in training": lambda: Net(
+        lambda s, x: s.h(pool(s.b(noisy(s.a(x)) if s.training else s.a(x)))),
+        a=conv(3, 8),
+        b=conv(8, 6),
+        h=head(6),
+    ),
+    "layers left out by Python's chance": lambda: Net(
+        lambda s, x: s.h(pool(s.b(s.a(x)) if s.training and random.random() < 0.5 else s.a(x))),
+        a=conv(3, 8),
+        b=conv(8, 8),
+        h=head(8),
+    ),
     "RMS norm": lambda: Net(lambda s, x: s.h(s.n(pool(s.a(x)))), a=conv(3, 8), n=nn.RMSNorm(8), h=head(8)),
     "group norm of one group": lambda: Net(
         lambda s, x: s.h(pool(s.n(s.a(x)))), a=conv(3, 8), n=nn.GroupNorm(1, 8), h=head(8)
@@ -645,11 +662,12 @@ REFUSED = {
 
 
 def counted(network, shape=SHAPE):
-    network = copy.deepcopy(network).requires_grad_(
-        False
-    )  # the counter fails at parameters passed to modules
+    # Torch's counter fails at parameters that are passed to modules.
+    trained = [held.requires_grad_(False) for held in network.parameters() if held.requires_grad]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(torch.zeros(1, *shape))
+    for held in trained:
+        held.requires_grad_(True)
     return counter.get_total_flops() // 2, sum(p.numel() for p in network.parameters())
 
 
