@@ -37,7 +37,7 @@ ALIKE = 0.075
 OF_GROUPS, SHARED = 0.65, 0.40
 #: The same where more than this share of the recipes cost exactly what another one does: variants of one network. In
 #: simulated tables of unrelated networks with variants, 5 % false "supported" become under 1 %.
-OF_VARIANTS, TIED = 0.90, 0.20
+OF_VARIANTS, TIED = 0.90, 0.10
 #: Draws behind that probability.
 GROUP_DRAWS = 1000
 #: Degrees of freedom of the Student-t noise whose weights tell outliers.
