@@ -23,6 +23,7 @@ from popstats.words import (
     interval_words,
     probability,
     regime_name,
+    sentence,
     sentences,
     with_interval,
 )
@@ -103,7 +104,8 @@ def _reading(fit: Fit) -> str:
         )
     if not fit.convergence.ok:
         return ""
-    return (
+    stated = " ".join(map(sentence, fit.stated_elsewhere))
+    return f"{stated}\n\n" * bool(stated) + (
         "best mCB?: the verdict on C3a. Choose recipes by the near-optimal range where it is supported; elsewhere the range "
         "only says where this fit is lowest. n counts trainings. Intervals are 90 %."
     )
