@@ -124,13 +124,7 @@ def _quantity_words(quantity: Quantity, rows: pd.DataFrame, *, alone: bool) -> s
     larger, smaller = rows["lower"] > quantity.none, rows["upper"] < quantity.none
     apart = rows[larger | smaller]
     both = larger.any() == smaller.any()
-    how = (
-        "clearly differs from"
-        if both
-        else "is clearly larger than"
-        if larger.any()
-        else "is clearly smaller than"
-    )
+    how = "clearly differs" if both else f"is clearly {'larger' if larger.any() else 'smaller'}"
     of = f"{len(apart) or 'none'} of {plural(len(rows), 'comparison')}"
     where = f" (at {regime_names(apart['regime'].tolist())})" if alone and len(apart) else ""
     return f"the {quantity.name} {how} in {of}{where}"
