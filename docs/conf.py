@@ -42,6 +42,7 @@ autodoc_typehints = "none"  # The docstrings name types, shapes and units.
 html_theme = "furo"
 html_title = "popstats"
 html_copy_source = False
+html_show_copyright = False
 html_theme_options = {"light_css_variables": {"code-font-size": "0.78rem"}}  # 90 characters of code fit
 html_math_renderer = "mathml"
 

@@ -38,7 +38,16 @@ class CostReport:
             "macs": self.costs.original_macs,
             "params": self.costs.original_params,
             "groups": named_groups(self.costs),
-            "feasible": [self._point(reduction, found) for reduction, found in self.feasible],
+            "feasible": [
+                {
+                    "macs_reduction": reduction,
+                    "macs": found.macs[0],
+                    "params": list(found.params),
+                    "mcb": [round(end, 6) for end in found.mcb],
+                    "std": [round(end, 6) for end in found.std],
+                }
+                for reduction, found in self.feasible
+            ],
         }
 
     def as_text(self) -> str:
@@ -55,29 +64,15 @@ class CostReport:
             "",
             "What recipes of a MACs reduction can reach:",
             "",
-            *self._map_lines(),
+            "MACs less    parameters left (share)         mCB             STD",
         ]
-        return "\n".join(lines)
-
-    def _point(self, reduction: float, found: FeasibleRange) -> dict[str, Any]:
-        return {
-            "macs_reduction": reduction,
-            "macs": found.macs[0],
-            "params": list(found.params),
-            "mcb": [round(end, 6) for end in found.mcb],
-            "std": [round(end, 6) for end in found.std],
-        }
-
-    def _map_lines(self) -> list[str]:
-        lines = ["MACs less    parameters left (share)         mCB             STD"]
         for reduction, found in self.feasible:
-            low, high = (count / self.costs.original_params for count in found.params)
-            shares = f"{low:7.2%} to {high:7.2%}"
-            mcb = f"{found.mcb[0]:6.3f} to {found.mcb[1]:6.3f}"
+            low, high = (count / costs.original_params for count in found.params)
             lines.append(
-                f"{reduction:9.0%}    {shares}     {mcb}    {found.std[0]:.3f} to {found.std[1]:.3f}"
+                f"{reduction:9.0%}    {low:7.2%} to {high:7.2%}     {found.mcb[0]:6.3f} to {found.mcb[1]:6.3f}    "
+                f"{found.std[0]:.3f} to {found.std[1]:.3f}"
             )
-        return lines
+        return "\n".join(lines)
 
 
 def cost_report(
@@ -95,11 +90,17 @@ def cost_report(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 0 done, 2 bad input."""
     options = _parser().parse_args(arguments)
+    kind = options.network.partition("_")[0]
+    usual = USUAL_INPUTS.get(options.network, USUAL_INPUTS.get(kind, "3x224x224"))
+    classes = options.classes or (10 if kind in USUAL_INPUTS else 1000)
     try:
-        return _run(options)
+        shape = parse_input_shape(options.input or usual)
+        report = cost_report(options.network, input_shape=shape, classes=classes, keep=options.keep)
     except PopstatsError as error:
         print(f"Error: {error}", file=sys.stderr)
         return BAD_INPUT
+    print(json.dumps(report.as_dict(), indent=2) if options.json else report.as_text())
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -119,17 +120,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep", action="append", default=[], metavar="LAYER", help="a layer to protect")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     return parser
-
-
-def _run(options: argparse.Namespace) -> int:
-    kind = options.network.partition("_")[0]
-    shape = parse_input_shape(
-        options.input or USUAL_INPUTS.get(options.network, USUAL_INPUTS.get(kind, "3x224x224"))
-    )
-    classes = options.classes or (10 if kind in USUAL_INPUTS else 1000)
-    report = cost_report(options.network, input_shape=shape, classes=classes, keep=options.keep)
-    print(json.dumps(report.as_dict(), indent=2) if options.json else report.as_text())
-    return 0
 
 
 if __name__ == "__main__":

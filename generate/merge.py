@@ -54,7 +54,12 @@ def merge_populations(sources: Sequence[Path], name: str | None = None) -> pa.Ta
     footers = [columns.read_footer(table.schema) for table in tables]
     _check_same_original(sources, footers)
     name = name or "+".join(dict.fromkeys(str(footer["population"]) for footer in footers))
-    rows = _distinct([row for table in tables for row in table.to_pylist()])
+    chosen: dict[str, dict[str, Any]] = {}  # each subnetwork once, the first one that is done
+    for row in (row for table in tables for row in table.to_pylist()):
+        present = chosen.get(row["subnetwork_id"])
+        if present is None or (present["status"] == "failed" and row["status"] == "done"):
+            chosen[row["subnetwork_id"]] = row
+    rows = list(chosen.values())
     kinds = sorted({row.get("pruning") or "filters" for row in rows})
     if len(kinds) > 1:
         raise PopulationError(
@@ -121,16 +126,6 @@ def _check_same_original(sources: Sequence[Path], footers: Sequence[Mapping[str,
                 f"not {first.get(key)!r}. Accuracy drops are measured against one original; merge only "
                 "populations that share it."
             )
-
-
-def _distinct(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Keep each subnetwork once, the first one that is done."""
-    chosen: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        present = chosen.get(row["subnetwork_id"])
-        if present is None or (present["status"] == "failed" and row["status"] == "done"):
-            chosen[row["subnetwork_id"]] = row
-    return list(chosen.values())
 
 
 def _write(table: pa.Table, out: Path) -> None:

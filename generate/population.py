@@ -39,7 +39,10 @@ def guarded(command: Command, options: argparse.Namespace, path: Callable[[], Pa
     try:
         if options.executor == "local" or options.dry_run or options.status:
             return _reported(command, options)
-        return _reported(partial(_on_ray, command, path), options)
+        from generate.workers.ray_session import in_own_process
+
+        own = partial(_reported, command)
+        return _reported(lambda given: in_own_process(own, given, path()), options)
     finally:
         signal.signal(signal.SIGTERM, previous)
 
@@ -58,12 +61,6 @@ def _reported(command: Command, options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("Stopped. Finished trainings are saved; rerun the command to resume.", file=sys.stderr)
         return STOPPED
-
-
-def _on_ray(command: Command, path: Callable[[], Path], options: argparse.Namespace) -> int:
-    from generate.workers.ray_session import in_own_process
-
-    return in_own_process(partial(_reported, command), options, path())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -77,7 +77,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    present = _folder_plan(options.out)
+    from generate.run.folder import RunFolder
+
+    # The search that the folder holds, to be continued.
+    present = None if options.out is None else RunFolder(options.out).read_plan()
+    if present is not None and present.search is None:
+        raise PlanError(f"--out: {options.out} holds a population, not a search. Choose another folder.")
     device = None if options.status else chosen_device(options.device)
     plan = _search_plan(options, present, device)
     path = options.out or RUNS / plan.name
@@ -88,7 +93,6 @@ def _run(options: argparse.Namespace) -> int:
         from generate.run.dry_run import print_search_dry_run
 
         return print_search_dry_run(plan, device, options.workers, 0 if pilot is None else len(pilot[1]))
-    from generate.run.folder import RunFolder
     from generate.run.prepare import worker_context
     from generate.run.winner_page import hand_over
     from generate.workers.executor import make, print_finished
@@ -102,16 +106,6 @@ def _run(options: argparse.Namespace) -> int:
         return status
     hand_over(run.folder, worker_context(run.folder, device), called_python())
     return 0
-
-
-def _folder_plan(out: Path | None) -> Plan | None:
-    """Return the search that a folder holds, to be continued."""
-    from generate.run.folder import RunFolder
-
-    plan = None if out is None else RunFolder(out).read_plan()
-    if plan is not None and plan.search is None:
-        raise PlanError(f"--out: {out} holds a population, not a search. Choose another folder.")
-    return plan
 
 
 def _search_plan(options: argparse.Namespace, present: Plan | None, device: torch.device | None) -> Plan:

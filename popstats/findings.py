@@ -45,8 +45,8 @@ type Kind = Literal[
     "predicts nothing", "winners elsewhere", "envelope elsewhere", "mix moves", "rests on few", "outliers bend", "pooled",
     "misfit",
     # What a reader must know first.
-    "rejected", "not fitted", "extrapolated", "failed trainings", "outliers widen", "changing spread", "few in regime",
-    "no replicates",
+    "rejected", "not fitted", "extrapolated", "stated among recipes", "failed trainings", "outliers widen",
+    "changing spread", "few in regime", "no replicates",
     # Words that stand for themselves.
     "text",
 ]  # fmt: skip

@@ -35,18 +35,30 @@ def number(value: float, decimals: int = 2) -> str:
     return f"{_MINUS}{text}" if negative else text
 
 
+def places(lower: float, upper: float, decimals: int = 2) -> int:
+    """Return the decimals that tell the ends of a range apart: `decimals`, and up to three more where it is narrow.
+
+    >>> places(0.0221, 0.0257), places(0.9, 1.1), places(1.4199, 1.4207), places(1.0, 1.0)
+    (3, 2, 4, 2)
+    """
+    width = abs(upper - lower)
+    needed = math.ceil(math.log10(2.0 / width) - 1e-9) if 0.0 < width < math.inf else decimals
+    return min(max(decimals, needed), decimals + 3)
+
+
 def interval_words(lower: float, upper: float, decimals: int = 2) -> str:
     """Return an interval in words."""
     if not (math.isfinite(lower) and math.isfinite(upper)):
         return MISSING
-    return f"{number(lower, decimals)} to {number(upper, decimals)}"
+    digits = places(lower, upper, decimals)
+    return f"{number(lower, digits)} to {number(upper, digits)}"
 
 
 def with_interval(value: float, lower: float, upper: float, decimals: int = 2) -> str:
     """Return a number with its interval."""
     if not math.isfinite(value):
         return MISSING
-    return f"{number(value, decimals)} ({interval_words(lower, upper, decimals)})"
+    return f"{number(value, places(lower, upper, decimals))} ({interval_words(lower, upper, decimals)})"
 
 
 def span_words(values: Sequence[float], form: Callable[[float], str] = number) -> str:
@@ -223,8 +235,8 @@ class _Writer(string.Formatter):
         if isinstance(value, Finding):
             value = (value,)
         if isinstance(value, Estimate):
-            ends = _digits(Span(value.lower, value.upper), format_spec)
-            return f"{_digits(value.value, format_spec)} ({INTERVAL_WORDS} {ends})"
+            spec = _apart(value.lower, value.upper, format_spec)
+            return f"{_digits(value.value, spec)} ({INTERVAL_WORDS} {_digits(Span(value.lower, value.upper), spec)})"
         if isinstance(value, tuple) and not isinstance(value, Span):
             return self._several(value, format_spec)
         return value if isinstance(value, str) else _digits(value, format_spec)
@@ -237,12 +249,17 @@ class _Writer(string.Formatter):
         return join_words([self.format_field(v, spec) for v in values], "or" if ranges else "and")
 
 
+def _apart(lower: float, upper: float, spec: str) -> str:
+    """Return a template's spec with enough digits to tell the ends of a range apart."""
+    return str(places(lower, upper, int(spec))) if spec.isdigit() else spec
+
+
 def _digits(value: float | Span, spec: str) -> str:
     """Return a number, or the two ends of a range, by a template's spec."""
     if isinstance(value, Span):
         if spec.isalpha() and len(spec) > 2:
             return f"{count(value.low)} to {plural(int(value.high), spec)}"
-        low, high = (_digits(v, spec) for v in value)
+        low, high = (_digits(v, _apart(*value, spec)) for v in value)
         return f"{low.removesuffix(' %')} to {high}" if low != high else low
     if spec.startswith("%"):
         return percent(value, int(spec[1:]) if spec[1:] else None)
@@ -341,8 +358,9 @@ QUANTITIES: Mapping[str, tuple[str, str, str]] = {
     "M1": ("added by mCB", "R² beyond MACs", "adding mCB raises R² by at most {gain:g}"),
 }
 
-#: Every kind's template: "kind: template", continued on indented lines; [a|b]: a where the outcome is "supported", b where
-#: it is "refuted", else "it is undecided whether a" (of [a|b|c]: whether c). "kind supported": words of a supported claim.
+#: Every kind's template: "kind: template" or "kind, kind: template", continued on indented lines; [a|b]: a where the outcome
+#: is "supported", b where it is "refuted", else "it is undecided whether a" (of [a|b|c]: whether c). "kind supported": words
+#: of a supported claim.
 _TEMPLATES = """
 text: {text}
 # What a reader should know about a table.
@@ -372,8 +390,8 @@ other count: mCB runs from {low:2} to {high:2}, and the original's is 1, about a
 techniques unsaid: {missing} of {trainings} trainings do not say how they were retrained (column retraining). Beside
     {named} they count as one technique of their own, which R1 cannot compare; if they belong to a named one, fill in
     the column
-copies: rows that are exact copies of other rows: {rows}. They count as separate trainings; if they are not, remove
-    them (frame.drop_duplicates()), or every interval is too narrow
+copies: rows that repeat the costs and the accuracy of other rows: {rows}. They count as separate trainings; if they are
+    not, remove them (frame.drop_duplicates()), or every interval is too narrow
 theoretical MACs: MACs count non-zero weights. {kind} sparsity leaves tensors their shape, so these MACs are theoretical:
     how much faster a network runs, if at all, depends on hardware and kernels, and was not measured
 equal costs: {rows} of {trainings} rows have the MACs and the parameters of an earlier row and count as further
@@ -471,13 +489,9 @@ widths undecided: Whether it is more than an effect of the layer widths is undec
 reach: the widths alone explain {reach:%0} of the noise ceiling
 # Verdicts.
 not assessable: {at} {conjecture} cannot be assessed: {why}
-C1: {at} [there is an optimal {cost} inside the observed range|there is no optimal {cost} inside the observed
+C1, C2: {at} [there is an optimal {cost} inside the observed range|there is no optimal {cost} inside the observed
     range]: {shape}. At equal {equal} this is C3a in another unit
-C1 supported: {at} there is an optimal {cost}: {share:%1} of the original's, about {count}{others:; }. At
-    equal {equal} this is C3a in another unit
-C2: {at} [there is an optimal {cost} inside the observed range|there is no optimal {cost} inside the observed
-    range]: {shape}. At equal {equal} this is C3a in another unit
-C2 supported: {at} there is an optimal {cost}: {share:%1} of the original's, about {count}{others:; }. At
+C1 supported, C2 supported: {at} there is an optimal {cost}: {share:%1} of the original's, about {count}{others:; }. At
     equal {equal} this is C3a in another unit
 C3a: {at} [there is a best mCB inside the observed range ({observed:2})|there is no best mCB inside the observed range
     ({observed:2})]: {shape}
@@ -548,6 +562,8 @@ rejected: the diagnostics reject the fit: {why}. Use none of its ranges
 not fitted: not fitted: {regimes} ({why}; {trainings} trainings)
 extrapolated: {at} the regime's centre lies outside its recipes ({reductions:%1}), so its drops are extrapolated; fit
     again with centres among the recipes (regimes)
+stated among recipes: {at} all recipes lie on one side of the regime's centre, so drops are stated at {reference:%}, where
+    they lie
 failed trainings: {failed} of {whole} trainings failed and are not in the fit
 outliers widen: {at} a few recipes drop far more than the others and widen every interval; {noise=student}
     down-weights them
@@ -562,7 +578,11 @@ no replicates: no recipe was trained with a second seed, so seed noise cannot be
 def _parsed(text: str) -> dict[str, str]:
     lines = [line for line in text.strip().splitlines() if not line.startswith("#")]
     whole = "\n".join(lines).replace("\n    ", " ").splitlines()
-    return {kind: template for kind, _, template in (line.partition(": ") for line in whole)}
+    return {
+        kind: template
+        for kinds, _, template in (line.partition(": ") for line in whole)
+        for kind in kinds.split(", ")
+    }
 
 
 _WORDS: Mapping[str, str | Callable[[Finding], str]] = {

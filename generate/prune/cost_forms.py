@@ -43,9 +43,10 @@ def group_lines(costs: CostModel) -> list[str]:
     longest = max(len(group.name) for group in costs.groups)
     lines = [f"{'group':<{longest}}  width  step    MACs  params  ties together"]
     for group in named_groups(costs):
+        rest = len(group["layers"]) - LAYERS_SHOWN
+        layers = ", ".join(group["layers"][:LAYERS_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
         shares = f"{group['macs_share']:7.2%} {group['params_share']:7.2%}"
-        name = f"{group['name']:<{longest}}"
-        lines.append(f"{name} {group['width']:6} {group['step']:5} {shares}  {_some(group['layers'])}")
+        lines.append(f"{group['name']:<{longest}} {group['width']:6} {group['step']:5} {shares}  {layers}")
     return lines
 
 
@@ -63,11 +64,6 @@ def named_groups(costs: CostModel) -> list[dict[str, Any]]:
         }
         for place, group in enumerate(costs.groups)
     ]
-
-
-def _some(layers: Sequence[str]) -> str:
-    rest = len(layers) - LAYERS_SHOWN
-    return ", ".join(layers[:LAYERS_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def find_dependencies(
     for training in (False, True):
         with SkippedProducts(), operations:
             output = class_scores(network.train(training), input_shape)
-        macs = macs or {name: held.macs // TRACED_IMAGES for name, held in labelled.heads.items()}
+        macs = macs or {name: count // TRACED_IMAGES for name, count in labelled.head_macs.items()}
         scores = labelled.of(output)
         if scores is not None:
             labelled.labels.pin(scores, "it holds the class scores")
@@ -167,7 +167,7 @@ def _tie_heads(labelled: LabelledNetwork, name: str) -> None:
     Layers inside that make as many channels for another purpose, such as to read fewer places, go with them too.
     """
     read, labels = labelled.read[name], labelled.labels
-    heads = labelled.heads[name].labels if name in labelled.heads else [torch.tensor([STAYS])]
+    heads = labelled.heads.get(name, [torch.tensor([STAYS])])
     axes = labels.axes(read)
     channels = labels.along(read, axes[-1]) if axes else read.reshape(-1)[:1]
     for rows in heads:
@@ -186,9 +186,9 @@ def _heads(labelled: LabelledNetwork, macs: Mapping[str, int]) -> list[Member]:
     """Return each attention module's heads, by label; pin those that its products do not agree about."""
     found = []
     for name, heads in labelled.heads.items():
-        products = [list(dict.fromkeys(labelled.labels.find(rows).tolist())) for rows in heads.labels]
+        products = [list(dict.fromkeys(labelled.labels.find(rows).tolist())) for rows in heads]
         if STAYS in products[0] or any(rows != products[0] for rows in products):
-            for rows in heads.labels:
+            for rows in heads:
                 labelled.labels.pin(rows, f"the heads of {name} are not its own")
         else:
             labels = np.array(products[0])

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, cast
 
@@ -77,14 +77,6 @@ def produces_channels(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | Convolution) and not is_depthwise(module)
 
 
-@dataclass
-class Heads:
-    """What the products of one attention module say about its heads."""
-
-    labels: list[Tensor] = field(default_factory=list)  # of each product: one label per head
-    macs: int = 0  # of all products, over the batch
-
-
 class LabelledNetwork:
     """The labels of a network's parameters and buffers, by layer."""
 
@@ -95,7 +87,10 @@ class LabelledNetwork:
         self.loose: dict[str, Tensor] = {}  # by parameter or buffer of no standard layer: one for each value
         self.weights: dict[int, str] = {}  # by id of a weight: the (first) layer that it belongs to
         self._own: dict[int, Tensor] = {}
-        self.heads: dict[str, Heads] = {}  # by attention module
+        self.heads: dict[str, list[Tensor]] = defaultdict(
+            list
+        )  # by attention module, of each product: one label per head
+        self.head_macs: Counter[str] = Counter()  # of all products, over the batch
         self.attending: list[tuple[str, set[int]]] = []  # attention modules that run, sizes of their heads
         self.read: dict[str, Tensor] = {}  # by attention module: labels of the first features that it gets
         for name, module in network.named_modules():
@@ -199,6 +194,9 @@ def channel_count(module: nn.Module) -> int | None:
 
 class SkippedProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Lets large products return zeros, for passes of which only the shapes matter."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -502,13 +500,15 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.labels.pin(other, "all heads share it")
             else:  # each key and value may serve several queries
                 self.labels.tie(rows, other.repeat_interleave(len(rows) // len(other)))
-        found = self.network.heads.setdefault(self.network.attending[-1][0], Heads())
-        found.labels.append(rows)
+        name, _ = self.network.attending[-1]
+        self.network.heads[name].append(rows)
         left, right = call.tensors[0].shape, call.tensors[1].shape
         if call.name == _ATTENTION:  # queries by keys, and their weights by values
-            found.macs += math.prod(left[:-1]) * right[-2] * (left[-1] + call.result.shape[-1])
+            self.network.head_macs[name] += (
+                math.prod(left[:-1]) * right[-2] * (left[-1] + call.result.shape[-1])
+            )
         else:
-            found.macs += call.result.numel() * left[-1]
+            self.network.head_macs[name] += call.result.numel() * left[-1]
         return spread(rows, axis, call.result.shape)
 
     def looks_up(self, call: _Call) -> Any:

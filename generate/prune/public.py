@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import safetensors
 import torch
 from numpy.typing import ArrayLike
@@ -88,7 +89,7 @@ def cut(
         raise PlanError(
             f"kept: expected {{group name: indices of filters}} of {', '.join(names)}, got {kept!r}."
         )
-    return cutting.cut(network, groups, kept)
+    return cutting.cut(network, groups, {name: np.asarray(filters) for name, filters in kept.items()})
 
 
 def load_subnetwork(recipe_json: str | Path, weights: str | Path, network: nn.Module) -> nn.Module:
@@ -133,7 +134,8 @@ def load_subnetwork(recipe_json: str | Path, weights: str | Path, network: nn.Mo
             set_width(smaller.get_submodule(owner), before[name], now[name])
     for name, module in attention.items():
         inside = [layer for layer in before if layer.startswith(f"{name}." if name else "")]
-        _take_heads(module, before[inside[0]], now[inside[0]])
+        if inside:
+            _take_heads(module, before[inside[0]], now[inside[0]])
     try:
         smaller.load_state_dict(held)
     except RuntimeError as error:

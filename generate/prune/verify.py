@@ -8,7 +8,9 @@ ones and zeros, on which a wrong cut shows nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -29,6 +31,7 @@ Costs = Callable[[IntArray], tuple[IntArray, IntArray]]
 LARGE = 50_000_000
 # And above this many one cut, in which every group loses filters: the proof of ViT-B/16 takes 26 seconds of CPU, not 45.
 HUGE = 5_000_000_000
+CHANCE = {"rand", "rand_like", "randn", "randn_like", "normal", "uniform", "exponential"}
 OVER_CHANNELS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 LEAST_NORMALISED = 4
 SMALLEST = 1e-9  # variance of a channel that tells images apart
@@ -99,22 +102,20 @@ class _Proof:
             torch.manual_seed(recipe)
             _randomise(whole)
             norms = silence(whole, self._groups, kept)
-            with _Liven():
-                expected = self._output(whole, self._images, norms)
-        small = cut(whole, self._groups, kept)
-        try:
-            for training in (False, True):
-                found = self._output(small.train(training), self._images)
-                if training or not self._large:
-                    expected = self._output(whole.train(training), self._images, norms)
-                if not _agree(found, expected):
-                    mode = "training" if training else "evaluation"
-                    return (
-                        f"in {mode} mode it does not compute what the original computes without these filters"
-                    )
-            return self._wrong_costs(kept)
-        except NETWORK_ERRORS as error:
-            return f"it does not run any more ({first_line(error)})"
+            try:
+                with _Liven():
+                    expected = self._output(whole, self._images, norms)
+                small = cut(whole, self._groups, kept)
+                for training in (False, True):
+                    found = self._output(small.train(training), self._images)
+                    if training or not self._large:
+                        expected = self._output(whole.train(training), self._images, norms)
+                    if not _agree(found, expected):
+                        mode = "training" if training else "evaluation"
+                        return f"in {mode} mode it does not compute what the original computes without these filters"
+                return self._wrong_costs(kept)
+            except NETWORK_ERRORS as error:
+                return f"it does not run any more ({first_line(error)})"
 
     def culprits(self, groups: Sequence[Group], recipe: int) -> list[Group]:
         """Return the groups that cannot be cut, found by halving; all where only several together fail."""
@@ -127,13 +128,7 @@ class _Proof:
     def _output(
         self, network: nn.Module, images: Tensor, norms: Sequence[tuple[nn.Module, IntArray]] = ()
     ) -> Tensor:
-        with (
-            torch.random.fork_rng(devices=[]),
-            torch.inference_mode(),
-            without_fast_attention(),
-            _Silence(norms),
-        ):
-            torch.manual_seed(1)
+        with _fixed_chance(), torch.inference_mode(), without_fast_attention(), _Silence(norms):
             output: Tensor = network(images)
         return output
 
@@ -144,6 +139,19 @@ class _Proof:
         if counted == (macs[0], params[0]):
             return ""
         return f"it has {counted[0]} MACs and {counted[1]} parameters, but {macs[0]} and {params[0]} were predicted"
+
+
+@contextlib.contextmanager
+def _fixed_chance() -> Iterator[None]:
+    """Let every pass draw the same numbers, from torch and from Python."""
+    before = random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            random.seed(1)
+            yield
+    finally:
+        random.setstate(before)
 
 
 def _images(count: int, shape: tuple[int, ...]) -> Tensor:
@@ -298,7 +306,7 @@ class _Silence(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **(kwargs or {}))
         if name == "bernoulli":
             return result.fill_(1)
-        return result.fill_(0.5) if name in ("rand", "rand_like") else result
+        return result.fill_(0.5) if name in CHANCE else result
 
     def _normalise(self, func: Any, args: tuple[Any, ...], axis: int) -> Tensor:
         """Normalise over the channels that are left; the others are zero."""

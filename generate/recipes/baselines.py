@@ -60,10 +60,6 @@ def baseline_widths(
 Shares = Callable[[float], FloatArray]
 
 
-def _uniform(costs: CostModel, network: nn.Module | None) -> Shares:
-    return lambda scale: np.full(len(costs.groups), scale)
-
-
 def _erdos_renyi(costs: CostModel, network: nn.Module | None) -> Shares:
     shapes = [weights.shape for weights in _layer_weights(costs, network)]
     raw = np.array([sum(shape) / np.prod(shape) for shape in shapes])
@@ -92,7 +88,7 @@ def _above_threshold(scores: Sequence[FloatArray]) -> Shares:
 
 # erk: Erdos-Renyi kernel, Evci et al. 2020, arXiv 1911.11134; lamp: layer-adaptive, Lee et al. 2021, arXiv 2010.07611.
 _SHARES: dict[str, Callable[[CostModel, nn.Module | None], Shares]] = {
-    "uniform": _uniform,
+    "uniform": lambda costs, _: lambda scale: np.full(len(costs.groups), scale),
     "erk": _erdos_renyi,
     "global": _global,
     "lamp": _lamp,

@@ -119,26 +119,20 @@ class CostSurfaces:
         return (self.largest / self.costs.full_widths).astype(np.float32)
 
     @cached_property
-    def macs(self) -> Surface:
-        """MACs as a share of the original's."""
-        full = self.costs.full_widths // self.costs.steps
-        return Surface.from_form(self.costs.macs_form, full, self.costs.original_macs)
-
-    @cached_property
-    def params(self) -> Surface:
-        """Parameters as a share of the original's."""
-        full = self.costs.full_widths // self.costs.steps
-        return Surface.from_form(self.costs.params_form, full, self.costs.original_params)
-
-    def surface(self, axis: Axis) -> Surface:
-        """Return the surface of one axis."""
-        return self.macs if axis == "macs" else self.params
+    def surface(self) -> dict[Axis, Surface]:
+        """Each cost as a share of the original's."""
+        costs, full = self.costs, self.costs.full_widths // self.costs.steps
+        return {
+            "macs": Surface.from_form(costs.macs_form, full, costs.original_macs),
+            "params": Surface.from_form(costs.params_form, full, costs.original_params),
+        }
 
     @cached_property
     def tilt(self) -> SingleArray:
         """Direction that trades MACs for parameters, shape (G,): -1 .. 1, groups ranked by the exchange rate."""
         half = np.full((1, len(self.lowest)), 0.5, dtype=np.float32)
-        rate = (self.params.value_and_slope(half)[1] / self.macs.value_and_slope(half)[1])[0]
+        macs, params = (self.surface[axis].value_and_slope(half)[1][0] for axis in ("macs", "params"))
+        rate = params / macs
         ranks = np.argsort(np.argsort(rate, kind="stable"))
         return (2 * ranks / max(len(rate) - 1, 1) - 1).astype(np.float32)
 
@@ -150,7 +144,7 @@ class CostSurfaces:
     def shift_onto(self, budget: Budget, start: SingleArray) -> SingleArray:
         """Return `start` with each row shifted as a whole until it meets the budget."""
         # By Newton's method on the square root, which is almost linear along the shift.
-        surface, root = self.surface(budget.axis), np.float32(np.sqrt(budget.share))
+        surface, root = self.surface[budget.axis], np.float32(np.sqrt(budget.share))
         shift = np.full((len(start), 1), self._typical_shift(surface, root, start), dtype=np.float32)
         kept = self.clip(start + shift)
         for _ in range(NEWTON_STEPS):
@@ -216,8 +210,8 @@ class CostSurfaces:
     def _newton_step(self, kept: SingleArray, goal: SingleArray) -> tuple[SingleArray, SingleArray]:
         """Return the damped step along both directions, and the misses, each of shape (n, 2)."""
         free = self._free(kept)
-        macs, a, b = self._along_directions(self.macs, kept, free)
-        params, c, d = self._along_directions(self.params, kept, free)
+        macs, a, b = self._along_directions(self.surface["macs"], kept, free)
+        params, c, d = self._along_directions(self.surface["params"], kept, free)
         miss_macs, miss_params = goal[:, 0] - np.log(macs), goal[:, 1] - np.log(params)
         determinant = a * d - b * c
         tiny = np.abs(determinant) < SMALLEST_DETERMINANT

@@ -64,7 +64,7 @@ def regime_budgets(axis: str, target: float) -> tuple[Budget, ...]:
 def check_budgets(surfaces: CostSurfaces, budgets: Sequence[Budget]) -> None:
     """Refuse budgets that no recipe can meet."""
     for budget in budgets:
-        surface = surfaces.surface(budget.axis)
+        surface = surfaces.surface[budget.axis]
         ends = [
             float(surface.value_and_slope(end[None])[0][0]) for end in (surfaces.lowest, surfaces.highest)
         ]
@@ -73,11 +73,8 @@ def check_budgets(surfaces: CostSurfaces, budgets: Sequence[Budget]) -> None:
                 f"regime: no recipe of this space reduces {budget.axis} by {1 - budget.share:.4f}; reductions of "
                 f"{max(1 - ends[1], 0):.4f} to {1 - ends[0]:.4f} are possible."
             )
-    if len(budgets) == 2:
-        _check_mcb_of_both(surfaces, budgets)
-
-
-def _check_mcb_of_both(surfaces: CostSurfaces, budgets: Sequence[Budget]) -> None:
+    if len(budgets) == 1:
+        return
     macs, params = budgets
     log_mcb = float(np.log(macs.share / params.share))
     found = range_on_budget(surfaces, (macs,))
@@ -95,9 +92,10 @@ def range_on_budget(surfaces: CostSurfaces, budgets: Sequence[Budget]) -> Feasib
     if len(budgets) == 2:
         shares = (budgets[1].share, budgets[1].share)
     else:
-        objective = surfaces.surface(other).value_and_slope
+        objective = surfaces.surface[other].value_and_slope
         shares = (_extreme(surfaces, first, objective, -1), _extreme(surfaces, first, objective, 1))
-    std = (_smallest_std(surfaces, first), _extreme(surfaces, first, _spread_and_slope, 1))
+    level = surfaces.shift_onto(first, np.zeros((1, len(surfaces.lowest)), dtype=np.float32))
+    std = (float(level.std()), _extreme(surfaces, first, _spread_and_slope, 1))
     return _as_range(surfaces, first, shares, std)
 
 
@@ -114,11 +112,6 @@ def _as_range(surfaces: CostSurfaces, first: Budget, others: Pair, std: Pair) ->
     )
 
 
-def _smallest_std(surfaces: CostSurfaces, budget: Budget) -> float:
-    level = surfaces.shift_onto(budget, np.zeros((1, len(surfaces.lowest)), dtype=np.float32))
-    return float(level.std())
-
-
 def _spread_and_slope(kept: SingleArray) -> tuple[SingleArray, SingleArray]:
     distance = kept - kept.mean(axis=1, keepdims=True)
     std = kept.std(axis=1)
@@ -129,21 +122,18 @@ def _spread_and_slope(kept: SingleArray) -> tuple[SingleArray, SingleArray]:
 def _extreme(surfaces: CostSurfaces, budget: Budget, objective: Objective, sign: int) -> float:
     """Return the largest (sign 1) or smallest (sign -1) objective on the budget, by projected gradient."""
     rng = np.random.default_rng(0)
-    fixed = surfaces.surface(budget.axis)
+    fixed = surfaces.surface[budget.axis]
     kept = surfaces.shift_onto(budget, rng.random((SEARCH_STARTS, len(surfaces.lowest)), dtype=np.float32))
     best = -np.inf
     for stride in SEARCH_STRIDES:
         value, uphill = objective(kept)
         best = max(best, float((sign * value).max()))
         normal = fixed.value_and_slope(kept)[1]
-        kept = surfaces.shift_onto(budget, kept + np.float32(stride) * _direction(sign * uphill, normal))
+        # Trading one group against another at the same fixed cost gains by the ratio of the two gradients. Its signed
+        # root lets all groups move, not only the one with the largest gain.
+        gain = sign * uphill / normal
+        gain -= np.median(gain, axis=1, keepdims=True)
+        gain /= np.maximum(np.abs(gain).max(axis=1, keepdims=True), np.float32(1e-9))
+        step = np.float32(stride) * np.sign(gain) * np.sqrt(np.abs(gain))
+        kept = surfaces.shift_onto(budget, kept + step)
     return sign * max(best, float((sign * objective(kept)[0]).max()))
-
-
-def _direction(uphill: SingleArray, normal: SingleArray) -> SingleArray:
-    # Trading one group against another at the same fixed cost gains by the ratio of the two gradients. Its signed
-    # root lets all groups move, not only the one with the largest gain.
-    gain = uphill / normal
-    centred = gain - np.median(gain, axis=1, keepdims=True)
-    scaled = centred / np.maximum(np.abs(centred).max(axis=1, keepdims=True), np.float32(1e-9))
-    return cast(SingleArray, np.sign(scaled) * np.sqrt(np.abs(scaled)))

@@ -72,7 +72,12 @@ def _one_step(
     tolerance: float,
     rng: np.random.Generator,
 ) -> IntArray:
-    changes = _possible_changes(surfaces, widths)
+    units = surfaces.units
+    up = np.minimum(widths // units * units + units, surfaces.largest) - widths
+    down = np.maximum((widths - 1) // units * units, surfaces.smallest) - widths
+    changes = np.concatenate(
+        [np.maximum(up, 0), np.minimum(down, 0)], axis=1
+    )  # (n, 2 G); 0 where there is no room
     distance = np.zeros(changes.shape)
     for place, budget in enumerate(budgets):
         after = misses[:, place, None] + _cost_of(surfaces, budget, widths, changes)
@@ -86,14 +91,6 @@ def _one_step(
     stepped = widths.copy()
     stepped[rows, best % widths.shape[1]] += changes[rows, best]
     return stepped
-
-
-def _possible_changes(surfaces: CostSurfaces, widths: IntArray) -> IntArray:
-    """Return one unit up, then one unit down, of each group, shape (n, 2 G); 0 where there is no room."""
-    units = surfaces.units
-    up = np.minimum(widths // units * units + units, surfaces.largest) - widths
-    down = np.maximum((widths - 1) // units * units, surfaces.smallest) - widths
-    return np.concatenate([np.maximum(up, 0), np.minimum(down, 0)], axis=1)
 
 
 def _cost_of(surfaces: CostSurfaces, budget: Budget, widths: IntArray, changes: IntArray) -> FloatArray:

@@ -171,12 +171,11 @@ class _Collected:
         kept, solved = self.space.draw(requests, attempt, self.rng)
         surfaces, budgets = self.space.surfaces, self.space.budgets
         rounded = round_widths(surfaces, budgets, kept, solved, self.tolerance, self.rng)
-        place = _as_slice(rows)
-        self.widths[place], self.macs[place], self.params[place] = (
-            rounded.widths,
-            rounded.macs,
-            rounded.params,
-        )
+        # Consecutive rows, as in the first attempt, are copied several times faster as a slice.
+        whole = rows[-1] - rows[0] + 1 == len(rows)
+        place = slice(int(rows[0]), int(rows[-1]) + 1) if whole else rows
+        self.widths[place], self.macs[place] = rounded.widths, rounded.macs
+        self.params[place] = rounded.params
         self.miss[place], self.keys[place] = rounded.miss, self.known.keys(rounded.widths)
         self.ratios[place] = np.subtract(1, kept, out=kept)
         return solved & (rounded.miss <= self.tolerance) & self.space.holds(requests, rounded, attempt)
@@ -184,12 +183,6 @@ class _Collected:
     def recipes(self, tolerance: float) -> Recipes:
         """Return all of them; those further than `tolerance` from a budget are marked."""
         return Recipes(self.widths, self.ratios, self.macs, self.params, self.miss > tolerance)
-
-
-def _as_slice(rows: IntArray) -> IntArray | slice:
-    # Consecutive rows, as in the first attempt, are copied several times faster as a slice.
-    consecutive = rows[-1] - rows[0] + 1 == len(rows)
-    return slice(int(rows[0]), int(rows[-1]) + 1) if consecutive else rows
 
 
 class _KnownRows:

@@ -347,7 +347,13 @@ def _locked(file: BinaryIO, path: Path, how: int, index: int) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        raise _no_lock(path, error) from error
+        # Network disks know no locks if they are mounted so.
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise explain(error, path) from error
+        raise RunFolderError(
+            f"{path}: its file system has no file locks ({error.strerror}), which keep two processes from training the "
+            "same network. Enable them (NFS 4, Lustre with `flock`), or choose a local folder with --out."
+        ) from error
     return True
 
 
@@ -366,16 +372,6 @@ def claimed(folder: RunFolder, indices: Sequence[int]) -> list[int]:
     except OSError as error:
         raise explain(error, path) from error
     return held
-
-
-def _no_lock(path: Path, error: OSError) -> RunFolderError:
-    """Return what to say where the file system knows no locks, as network disks do if they are mounted so."""
-    if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-        return RunFolderError(
-            f"{path}: its file system has no file locks ({error.strerror}), which keep two processes from training the "
-            "same network. Enable them (NFS 4, Lustre with `flock`), or choose a local folder with --out."
-        )
-    return explain(error, path)
 
 
 def _damaged(

@@ -98,7 +98,13 @@ def prepare(
     plan, images = prepared.plan, prepared.images
     folder.adopt_plan(plan)
     original = _original(folder, prepared, device)
-    costs = prepared.costs.as_dict(prepared.network) | {"feasible": _feasible(prepared)}
+    # The log mCB that each planned regime can have: C3c needs both sides of its band within reach.
+    regimes = {(b.axis, t): b.round_to for b in plan.recipes if b.axis != "both" for t in b.regimes}
+    feasible = [
+        {"axis": a, "target": t, "log_mcb": list(feasible_range(prepared.costs, a, t, step).log_mcb)}
+        for (a, t), step in regimes.items()
+    ]
+    costs = prepared.costs.as_dict(prepared.network) | {"feasible": feasible}
     folder.write_part("original/costs.json", costs)
     if folder.has_worklist_of(plan):
         return original
@@ -114,16 +120,6 @@ def prepare(
     folder.check_space(len(trainings) - len(folder.finished()), kept)
     folder.write_worklist(plan, trainings)
     return original
-
-
-def _feasible(prepared: PreparedPlan) -> list[dict[str, Any]]:
-    """Return the log mCB that each planned regime can have: C3c needs both sides of its band within reach."""
-    blocks, costs = prepared.plan.recipes, prepared.costs
-    regimes = {(b.axis, target): b.round_to for b in blocks if b.axis != "both" for target in b.regimes}
-    return [
-        {"axis": axis, "target": target, "log_mcb": list(feasible_range(costs, axis, target, step).log_mcb)}
-        for (axis, target), step in regimes.items()
-    ]
 
 
 def _original(folder: RunFolder, prepared: PreparedPlan, device: torch.device) -> OriginalNumbers:

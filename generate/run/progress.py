@@ -114,15 +114,12 @@ class RunProgress:
         if expected is None or self._started is None:
             return None
         running = {i: max(0.0, float(expected[i]) - (now - began)) for i, began in self._began.items()}
-        workers = max(1.0, len(running), self._at_a_time(now, self._started))
-        return max(self._seconds_of(workers, running, expected), *running.values(), 0.0)
-
-    def _at_a_time(self, now: float, started: float) -> float:
-        """Return how many trainings recently ran at a time; those of other processes show in the rows."""
-        since = max(started, now - max(RECENT_SECONDS, (now - started) / 2))
+        # How many recently ran at a time: trainings of other processes show in the rows.
+        since = max(self._started, now - max(RECENT_SECONDS, (now - self._started) / 2))
         spans = [*self._spans.values(), *((began, now) for began in self._began.values())]
         spent = sum(max(0.0, ended - max(began, since)) for began, ended in spans)
-        return spent / max(now - since, 1e-9)
+        workers = max(1.0, len(running), spent / max(now - since, 1e-9))
+        return max(self._seconds_of(workers, running, expected), *running.values(), 0.0)
 
     def remaining_with(self, workers: int, running: Sequence[int]) -> float | None:
         """Return the seconds that this many workers need for the rest, as seen from outside the run."""

@@ -101,7 +101,9 @@ def next_trainings(
     if len(widths):
         return _proposed(context, problem, widths, trainings)
     winner = tuple(int(w) for w in choose(problem, trained, outcome, given=given))
-    return _confirmations(context, winner, baselines, trainings)
+    arms = dict.fromkeys([winner, *(tuple(b.tolist()) for b in baselines.values())])
+    wanted = [(arm, FIRST_FRESH_SEED + k) for k in range(search.confirm) for arm in arms]
+    return _as_trainings(context, wanted, CONFIRMATION, "search:confirm", len(trainings))
 
 
 def _baselines(folder: RunFolder, context: WorkerContext) -> dict[str, IntArray]:
@@ -140,19 +142,6 @@ def _proposed(
         wanted.append((row, seeds[row]))
         seeds[row] += 1
     return _as_trainings(context, wanted, SEARCH, f"search:round-{number}", len(trainings))
-
-
-def _confirmations(
-    context: WorkerContext,
-    winner: tuple[int, ...],
-    baselines: Mapping[str, IntArray],
-    trainings: Sequence[Training],
-) -> tuple[Training, ...]:
-    search = context.plan.search
-    assert search is not None
-    arms = dict.fromkeys([winner, *(tuple(b.tolist()) for b in baselines.values())])
-    wanted = [(arm, FIRST_FRESH_SEED + k) for k in range(search.confirm) for arm in arms]
-    return _as_trainings(context, wanted, CONFIRMATION, "search:confirm", len(trainings))
 
 
 def _as_trainings(

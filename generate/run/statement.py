@@ -86,9 +86,16 @@ def make_statement(folder: RunFolder, context: WorkerContext) -> Statement:
     values = {t.index: _per_image(folder, context, t, rows[t.index]) for t in confirmed}
     found = folder.read_part("baselines.json") or {}
     names = {"winner": confirmed[0].widths, **{name: tuple(widths) for name, widths in found.items()}}
-    arms = {name: _arm(name, widths, confirmed, values) for name, widths in names.items()}
+    arms = {}
+    for name, widths in names.items():
+        own = [training for training in confirmed if training.widths == widths]
+        arms[name] = Arm(name, widths, own[0].macs, own[0].params, np.stack([values[t.index] for t in own]))
     winner = arms.pop("winner")
-    best = _best_network(confirmed, rows, winner.widths)
+    own = [t for t in confirmed if t.widths == winner.widths and rows[t.index]["status"] == "done"]
+    if not own:
+        raise RunFolderError("Every confirmation of the winner failed; there is no network to hand over.")
+    # The network with the best outcome on the search images: the others chose nothing.
+    best = max(own, key=lambda training: outcome_of(rows[training.index]))
     return Statement(
         search=search,
         winner=winner,
@@ -120,23 +127,6 @@ def _per_image(
     network = network.to(context.device).to(memory_format=memory_format(context.device))
     shift = images.test_shift
     return evaluate(network, images, images.test, device=context.device, shift=shift).by_image.cpu().numpy()
-
-
-def _arm(
-    name: str, widths: tuple[int, ...], confirmed: Sequence[Training], values: Mapping[int, FloatArray]
-) -> Arm:
-    own = [training for training in confirmed if training.widths == widths]
-    return Arm(name, widths, own[0].macs, own[0].params, np.stack([values[t.index] for t in own]))
-
-
-def _best_network(
-    confirmed: Sequence[Training], rows: Mapping[int, Mapping[str, Any]], widths: tuple[int, ...]
-) -> Training:
-    """Return the winner's confirmation network with the best outcome on the search images."""
-    own = [t for t in confirmed if t.widths == widths and rows[t.index]["status"] == "done"]
-    if not own:
-        raise RunFolderError("Every confirmation of the winner failed; there is no network to hand over.")
-    return max(own, key=lambda training: outcome_of(rows[training.index]))
 
 
 def _best_observed(

@@ -28,18 +28,19 @@ th:first-child, td:first-child { text-align: left; }
 .track { background: var(--line); } .name { display: flex; justify-content: space-between; flex-wrap: wrap; }
 code, pre { font-family: ui-monospace, monospace; overflow-wrap: anywhere; white-space: pre-wrap; }
 .key span { display: inline-block; width: .8rem; height: .8rem; margin: 0 .3rem 0 1rem; }
+@media (max-width: 34rem) { table { font-size: .76rem; } th, td { padding: .25rem .2rem; } }
 @media print { .bar, .track, .key span { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 </style></head><body>
 <h1>$title</h1>
 <div class="lead">$lead</div>
 <h2>Accuracy on images that chose nothing</h2>
 <div class="wide"><table><thead><tr><th>recipe</th><th>accuracy</th><th>gain of the winner</th><th>90 % interval</th>
-<th>best observed would claim</th><th>MACs left</th><th>parameters left</th></tr></thead><tbody>
+<th>apparent gain of the best training</th><th>MACs left</th><th>parameters left</th></tr></thead><tbody>
 $rows
 </tbody></table></div>
 <p>Accuracy: mean over $seeds fresh seeds on $images images on which no choice was based. Intervals are over seeds and
-images. The best observed training of the search was selected by its own noise, so its claim is too high; it is shown
-as a warning, not as a result. The network in <code>winner.safetensors</code> is the confirmation network with the best
+images. The best training of the search was selected by its own noise, so its apparent gain is too high: a warning, not a
+result. The network in <code>winner.safetensors</code> is the confirmation network with the best
 search outcome; it alone reaches $network_accuracy %.</p>
 <h2>Which width for which layer</h2>
 <p class="key"><span class="winner"></span>winner<span class="torch-pruning"></span>Torch-Pruning<span
@@ -88,7 +89,7 @@ def hand_over(folder: RunFolder, context: WorkerContext, python: str) -> None:
     print(
         *statement.sentences(),
         f"Widths: {', '.join(f'{g.name} {w}' for g, w in zip(groups, winner.widths, strict=True))}",
-        f"Costs: {winner.macs / original.macs:.2%} of the MACs, {winner.params / original.params:.2%} of the "
+        f"Costs: {_share(winner.macs, original.macs)} of the MACs, {_share(winner.params, original.params)} of the "
         f"parameters. The network handed over reaches {statement.network_accuracy:.2f} % on these images.",
         f"Written: {weights}, {recipe}, {page}\n\nLoad it:\n{loader}\nNext:\n  {shlex.join(export)}",
         sep="\n",
@@ -127,10 +128,14 @@ def _rows(original: OriginalNumbers, statement: Statement) -> Iterator[str]:
             "" if gain is None else f"{gain.mean:+.2f}",
             "" if gain is None else f"{gain.lower:+.2f} to {gain.upper:+.2f}",
             "" if claim is None else f"{claim:+.2f}",
-            f"{arm.macs / original.macs:.2%}",
-            f"{arm.params / original.params:.2%}",
+            _share(arm.macs, original.macs),
+            _share(arm.params, original.params),
         ]
         yield "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.2f} %"
 
 
 def _layers(groups: Sequence[Group], statement: Statement) -> Iterator[str]:

@@ -172,6 +172,10 @@ def _results(context: WorkerContext, training: Training, network: nn.Module) -> 
     test = evaluate(network, images, images.test, device=device, shift=images.test_shift)
     check_learned(test, images.classes)
     validation = evaluate(network, images, images.validation, device=device, shift=images.test_shift)
+    latency: dict[str, float] = {}
+    if (batch := context.plan.latency_batch) is not None:
+        milliseconds = measure_latency(network, images.input_shape, batch=batch, device=device)
+        latency = {"latency_ms": milliseconds, "latency_batch": batch}
     return before | {
         "accuracy": test.accuracy,
         "accuracy_kind": "last",
@@ -180,7 +184,7 @@ def _results(context: WorkerContext, training: Training, network: nn.Module) -> 
         **_search_columns(context, network, validation),
         "status": "done",
         "error": "",
-        **_latency_columns(context, network),
+        **latency,
     }
 
 
@@ -192,14 +196,6 @@ def _search_columns(context: WorkerContext, network: nn.Module, validation: Eval
     sample = Split(images.train.images[:TRAIN_LOSS_IMAGES], images.train.labels[:TRAIN_LOSS_IMAGES])
     trained = evaluate(network, images, sample, device=context.device, shift=images.test_shift)
     return {"val_loss": validation.loss, "train_loss": trained.loss}
-
-
-def _latency_columns(context: WorkerContext, network: nn.Module) -> dict[str, Any]:
-    batch = context.plan.latency_batch
-    if batch is None:
-        return {}
-    latency = measure_latency(network, context.images.input_shape, batch=batch, device=context.device)
-    return {"latency_ms": latency, "latency_batch": batch}
 
 
 def _accuracies_before(context: WorkerContext, network: nn.Module) -> dict[str, float]:

@@ -72,7 +72,7 @@ def _prepare(
 ) -> Run:
     """Bring the folder to where trainings can start."""
     print(f"Preparing {folder.path}: the original network and the recipes.", flush=True)
-    with claims.preparation(_say_that_another_prepares):
+    with claims.preparation(lambda: print("Another process is preparing it; waiting.", flush=True)):
         folder.sweep()
         original = prepare(folder, prepared, device)
     # Workers need the room that this process took on a GPU to train the original.
@@ -92,10 +92,6 @@ def _prepare(
     return Run(folder, claims, plan, original, deadline)
 
 
-def _say_that_another_prepares() -> None:
-    print("Another process is preparing it; waiting.", flush=True)
-
-
 def _train(run: Run, device: torch.device, workers: int | None, on_ray: bool) -> None:
     """Train what is missing; whatever stops it, the finished rows are compacted."""
     folder = run.folder
@@ -103,7 +99,12 @@ def _train(run: Run, device: torch.device, workers: int | None, on_ray: bool) ->
     try:
         if (missing := progress.total - len(progress.rows)) > 0:
             with Display(progress).shown() as display:
-                _execute(run, device, workers, missing, on_ray, _reporter(progress, display))
+                report, end = _reporter(progress, display), run.deadline
+                if on_ray:
+                    run_ray(folder, run.claims, workers=workers, device=device, deadline=end, report=report)
+                else:
+                    devices = worker_devices(device, min(workers or default_workers(device), missing))
+                    run_local(folder, run.claims, devices=devices, deadline=end, report=report)
     finally:
         # One process after the other: of two that end together, the one with fewer rows must not write last.
         with run.claims.preparation():
@@ -111,17 +112,6 @@ def _train(run: Run, device: torch.device, workers: int | None, on_ray: bool) ->
                 folder.drop_beaten_weights()
             # Another process may have made the plan grow.
             folder.compact(metadata(folder.read_plan() or run.plan, run.original))
-
-
-def _execute(
-    run: Run, device: torch.device, workers: int | None, missing: int, on_ray: bool, report: Report
-) -> None:
-    """Let worker processes or actors train what is missing."""
-    if on_ray:
-        run_ray(run.folder, run.claims, workers=workers, device=device, deadline=run.deadline, report=report)
-    else:
-        devices = worker_devices(device, min(workers or default_workers(device), missing))
-        run_local(run.folder, run.claims, devices=devices, deadline=run.deadline, report=report)
 
 
 def is_complete(folder: RunFolder, plan: Plan) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,22 +19,14 @@ from generate.train.original import OriginalNumbers, weights_bytes
 from generate.train.subnetwork import DeviceError, WorkerContext, train_subnetwork
 from popstats.errors import RunFolderError
 
-
-@dataclass(frozen=True)
-class Parts:
-    """What an actor needs to train; sent once."""
-
-    plan: Mapping[str, Any]  # as in the run folder
-    original: Mapping[str, Any]
-    images: ImageSet
-    weights: bytes  # the original network's, as safetensors
-    device: str  # "cuda" or "cpu"
+# Plan and original as in the run folder, images, the original network's weights, "cuda" or "cpu"; sent once.
+type Parts = tuple[Mapping[str, Any], Mapping[str, Any], ImageSet, bytes, str]
 
 
 def parts_of(folder: RunFolder, plan: Plan, device: torch.device) -> Parts:
     """Return what actors need, from a prepared folder."""
     weights = folder.weights_path.read_bytes()
-    return Parts(plan.as_dict(), folder.read_original() or {}, load_images(plan.images), weights, device.type)
+    return plan.as_dict(), folder.read_original() or {}, load_images(plan.images), weights, device.type
 
 
 def _check_gpu(device: torch.device) -> None:
@@ -51,13 +42,13 @@ class Trainer:
     """The actor: prepares itself once, then trains what it is given."""
 
     def __init__(self, parts: Parts) -> None:
-        original = OriginalNumbers(**parts.original)
+        plan, original, images, weights, kind = parts
         # Ray shows an actor no GPU but its own, which is then the first one.
-        device = torch.device("cuda:0" if parts.device == "cuda" else parts.device)
+        device = torch.device("cuda:0" if kind == "cuda" else kind)
         _check_gpu(device)
         settle_on_device(device)
         self._context = WorkerContext.from_parts(
-            plan_from_dict(parts.plan), parts.images, parts.weights, original, device
+            plan_from_dict(plan), images, weights, OriginalNumbers(**original), device
         )
 
     def ready(self) -> tuple[str, str]:

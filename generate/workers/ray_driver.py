@@ -95,7 +95,7 @@ class _Driver:
                 self.stopping = True
                 self.report(STOPPING)
             missing = self._missing()
-            if self._is_over(missing):
+            if not self.pool.busy and (self.stopping or time.time() >= self.deadline or not missing):
                 return
             self._open_where_there_is_room(len(missing))
             self._assign(missing)
@@ -122,10 +122,6 @@ class _Driver:
             self.trainings = self.folder.read_worklist()
         at_work = {training.index for _, training, _ in self.pool.busy.values()}
         return deque(t for t in self.trainings if t.index not in finished and t.index not in at_work)
-
-    def _is_over(self, missing: deque[Training]) -> bool:
-        stopped = self.stopping or time.time() >= self.deadline
-        return not self.pool.busy and (stopped or not missing)
 
     def _assign(self, missing: deque[Training]) -> None:
         """Give every idle actor a training that no other process holds."""

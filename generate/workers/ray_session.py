@@ -51,7 +51,11 @@ def in_own_process(command: Callable[[Any], int], options: Any, path: Path) -> i
         process.join()
     if process.exitcode in STATUSES:
         return process.exitcode
-    _write_table(RunFolder(path))
+    folder = RunFolder(path)
+    plan, original = folder.read_plan(), folder.read_original()
+    if plan is not None and original is not None:  # the table of what is finished
+        with contextlib.closing(Claims(folder)) as claims, claims.preparation():
+            folder.compact(metadata(plan, OriginalNumbers(**original)))
     if interrupts:
         print("Ray ended before the trainings in progress did; they are dropped.", file=sys.stderr)
         raise KeyboardInterrupt
@@ -60,14 +64,6 @@ def in_own_process(command: Callable[[Any], int], options: Any, path: Path) -> i
         "--executor ray: the Ray cluster ended under this run (was Ray stopped on this node, or on the first one? did "
         "this node run out of memory?). Finished trainings are saved: start Ray again and rerun the command to resume."
     )
-
-
-def _write_table(folder: RunFolder) -> None:
-    """Compact what is finished."""
-    plan, original = folder.read_plan(), folder.read_original()
-    if plan is not None and original is not None:
-        with contextlib.closing(Claims(folder)) as claims, claims.preparation():
-            folder.compact(metadata(plan, OriginalNumbers(**original)))
 
 
 def _body(command: Callable[[Any], int], options: Any) -> None:

@@ -19,7 +19,7 @@ from popstats.arrays import FloatArray, IntArray
 from popstats.findings import Finding, Kind, Value
 from popstats.inference.model import COLUMNS, FIXED_TERMS, KEPT_RANGE, CurveScale, design_matrix
 from popstats.population.recipes import Recipes, prepared_recipes
-from popstats.population.regimes import Axis, Given, Regimes, log_cost_offset
+from popstats.population.regimes import Axis, Given, log_cost_offset
 from popstats.population.table import Population
 
 #: Fewer recipes than this and a regime is not fitted: three fixed terms and a curve would have
@@ -64,6 +64,8 @@ class RegimeDesign:
     scale: float
     fixed: tuple[bool, ...]  # which of level, c, c^2 and the techniques after the first can be told apart
     reason: Finding | None = None  # why it is not fitted
+    # Reduction at which drops are stated: the centre, or the middle of the recipes where all lie on one side of it.
+    reference: float = float("nan")
     # Share of each of the population's retraining techniques among the recipes: the curve is the average over them.
     mix: tuple[float, ...] = (1.0,)
     # By stratum: replicates per recipe, ascending, and recipes, (S,) each; sums over recipes of x x', x y, y y, with y the
@@ -98,7 +100,7 @@ class RegimeDesign:
 
     def offset(self, reduction: npt.ArrayLike) -> FloatArray:
         """Return c of reductions: the log cost offset over the regime's reach."""
-        return log_cost_offset(reduction, self.target) / (self.reach or 1.0)
+        return log_cost_offset(reduction, self.reference) / (self.reach or 1.0)
 
 
 @dataclass(frozen=True)
@@ -126,11 +128,12 @@ def prepare_regimes(recipes: Recipes, weights: FloatArray | float = 1.0) -> tupl
         # Where none is missing in between, a slice copies nothing.
         whole = mine.size and mine[-1] - mine[0] == mine.size - 1
         members = table.iloc[slice(int(mine[0]), int(mine[-1]) + 1) if whole else mine]
-        found.append(_regime(members, recipes.assigned, k, techniques))
+        found.append(_regime(members, recipes, k, techniques))
     return tuple(found)
 
 
-def _regime(members: pd.DataFrame, regimes: Regimes, k: int, techniques: int) -> RegimeDesign:
+def _regime(members: pd.DataFrame, recipes: Recipes, k: int, techniques: int) -> RegimeDesign:
+    regimes = recipes.assigned
     scale = CurveScale(0.0, 0.0)
     if len(members):
         scale = CurveScale.of(members["log_mcb"].to_numpy(), members["offset"].to_numpy())
@@ -143,6 +146,7 @@ def _regime(members: pd.DataFrame, regimes: Regimes, k: int, techniques: int) ->
     design = RegimeDesign(
         label=regimes.labels[k],
         target=float(regimes.targets[k]),
+        reference=float(recipes.references[k]),
         axis=regimes.axis,
         n=n,
         n_recipes=len(inside),
@@ -178,7 +182,8 @@ def _spread(recipes: pd.DataFrame) -> float:
 def _why_not(technique: IntArray, spread: float, scale: CurveScale, label: str) -> Finding | None:
     present = int(np.count_nonzero(np.bincount(technique)))
     needed, low_high = MINIMUM_RECIPES + max(present - 1, 0), scale.observed
-    width, mixed = low_high[1] - low_high[0], {"techniques": present} if present > 1 else {}
+    # Clipped to the plain range, the range at equal cost can be empty.
+    width, mixed = max(low_high[1] - low_high[0], 0.0), {"techniques": present} if present > 1 else {}
     values: dict[str, Value] = {}
     kind: Kind
     if technique.size < needed:

@@ -95,7 +95,8 @@ class CurveScale:
         if float(rest @ rest) / freedom > _UNRELATED * float(log_mcb.var(ddof=1)):
             return cls(centre, half_range)
         ends = found[0] + np.quantile(rest, OBSERVED_QUANTILES) * np.sqrt((log_mcb.size - 1.0) / freedom)
-        return cls(centre, half_range, (max(float(ends[0]), low), min(float(ends[1]), high)))
+        lowest = max(float(ends[0]), low)
+        return cls(centre, half_range, (lowest, max(min(float(ends[1]), high), lowest)))
 
     @property
     def observed(self) -> tuple[float, float]:

@@ -65,11 +65,7 @@ _NORMAL_MEDIAN = 0.6745
 
 
 def sample_rows(
-    settings: Settings,
-    rows: Sequence[RegimeRows],
-    normal: Draws,
-    priors: Priors,
-    thin: int = 1,
+    settings: Settings, rows: Sequence[RegimeRows], normal: Draws, priors: Priors, thin: int = 1
 ) -> Draws:
     """Sample curves, scales and the shape of the noise, from draws under normal noise; keep every `thin`-th draw."""
     rng, tune = np.random.default_rng([settings.random_seed, 6]), thin * settings.tune

@@ -165,7 +165,7 @@ def _no_more_than_widths(beyond: WidthsBeyond) -> Finding:
 
 def _cost_optimum(analysis: Analysis, regime: RegimePosterior) -> Verdict:
     on_macs = analysis.fit.regime_axis == "macs"
-    kept, original = 1.0 - regime.data.target, analysis.fit.population.original
+    kept, original = 1.0 - regime.data.reference, analysis.fit.population.original
     values: dict[str, Value] = {
         "cost": "parameter bucket" if on_macs else "MACs count",
         "equal": "MACs" if on_macs else "parameters",

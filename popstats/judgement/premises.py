@@ -184,7 +184,12 @@ def kinds_of_networks(population: Population) -> dict[str, IntArray]:
 
 
 def rests_on_kinds(
-    curve: MeanCurve, grid: FloatArray, limits: Thresholds, kinds: Mapping[str, IntArray], priors: Priors, seed: int
+    curve: MeanCurve,
+    grid: FloatArray,
+    limits: Thresholds,
+    kinds: Mapping[str, IntArray],
+    priors: Priors,
+    seed: int,
 ) -> Finding | None:
     """Give each kind of network a level of its own: an optimum that only differences between kinds make goes.
 
@@ -195,7 +200,9 @@ def rests_on_kinds(
         if 1 < levels.size <= level.size / PER_LEVEL:
             probability = _within_levels(curve, grid, limits, level, priors, seed)
             if probability < OF_GROUPS:
-                return Finding("kinds", (curve.rows.regime.label,), {"column": name, "probability": probability})
+                return Finding(
+                    "kinds", (curve.rows.regime.label,), {"column": name, "probability": probability}
+                )
     return None
 
 
@@ -222,7 +229,9 @@ def _within_levels(
         within=0.0,
         within_df=0,
     )
-    return _probability(within, grid, limits, draw_regime(within, priors, GROUP_DRAWS, np.random.default_rng([seed, 52])))
+    return _probability(
+        within, grid, limits, draw_regime(within, priors, GROUP_DRAWS, np.random.default_rng([seed, 52]))
+    )
 
 
 def _probability(regime: RegimeDesign, grid: FloatArray, limits: Thresholds, drawn: Draws) -> float:

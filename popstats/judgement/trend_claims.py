@@ -61,7 +61,7 @@ def judge_limit(analysis: Analysis) -> Verdict:
     limit = np.stack([r.optimum.limit for r in regimes], axis=1)
     log_mcb = np.stack([r.optimum.log_mcb for r in regimes], axis=1)
     middle, seed = np.median(limit, axis=0), analysis.fit.settings.random_seed
-    law = compare_laws(1.0 - np.array([r.data.target for r in regimes]), limit)
+    law = compare_laws(1.0 - np.array([r.data.reference for r in regimes]), limit)
     base = law.fitted[law.best].base
     gain = leave_one_out_gain(limit, log_mcb, base)
     lucky = lucky_share(middle, np.median(log_mcb, axis=0), base, np.random.default_rng([seed, 42]))
@@ -104,7 +104,7 @@ def _more_regimes(analysis: Analysis) -> Finding:
 
 def aggressiveness(regimes: tuple[RegimePosterior, ...]) -> FloatArray:
     """Return -log(1 - reduction) of each regime, shape (K,)."""
-    return -np.log1p(-np.array([r.data.target for r in regimes]))
+    return -np.log1p(-np.array([r.data.reference for r in regimes]))
 
 
 def luck(base: FloatArray, seed: int) -> float:

@@ -8,7 +8,6 @@ CIFAR-100. Rows far from the budget come in where they help to predict the recip
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -198,26 +197,16 @@ def law_at(table: WidthTable, log_cost: float, among: BoolArray | None = None) -
     dearer = table.log_cost[near] > log_cost
     inner = distance <= np.log(INNER)
     inner[near[dearer][:LEAST_INNER]] = inner[near[~dearer][:LEAST_INNER]] = True
-    laws = [_fitted(table, rows, inner[rows], log_cost) for rows in _windows(distance, order, inner)]
-    best = laws[0]
-    for law in laws[1:]:
-        if _inner_error(law) < (1.0 - WORTHWHILE) * _inner_error(best):
-            best = law
-    return best
-
-
-def _windows(distance: FloatArray, order: IntArray, inner: BoolArray) -> Iterator[IntArray]:
-    """Yield the recipes of each window, none twice."""
-    size = 0
-    for factor in WINDOWS:
-        rows = np.sort(order[(distance[order] <= np.log(factor)) | inner[order]])
+    windows = [order[(distance[order] <= np.log(factor)) | inner[order]] for factor in WINDOWS]
+    best, least, size = None, np.inf, 0
+    for rows in map(np.sort, windows):
         if rows.size > size:
-            size = rows.size
-            yield rows
-
-
-def _inner_error(law: BudgetLaw) -> float:
-    return float((law.left_out[law.inner] ** 2).mean())
+            law, size = _fitted(table, rows, inner[rows], log_cost), rows.size
+            error = float((law.left_out[law.inner] ** 2).mean())
+            if error < (1.0 - WORTHWHILE) * least:
+                best, least = law, error
+    assert best is not None
+    return best
 
 
 def _fitted(table: WidthTable, rows: IntArray, inner: BoolArray, log_cost: float) -> BudgetLaw:

@@ -154,12 +154,16 @@ def propose(
     size = int(ends[place]) - history.counted
     pool = _pool(problem, np.random.default_rng([seed, _POOL_STREAM]))
     if place == 0:
-        return _pilot(problem, pool, int(ends[0]))[history.counted :]
+        # Torch-Pruning's recipe twice, the other baselines once, the rest from the pool.
+        first = problem.baselines[: int(len(problem.baselines) > 1)]
+        rows = np.vstack([first, problem.baselines, pool[~_member(pool, problem.baselines)]])
+        return rows[np.arange(history.counted, int(ends[0])) % len(rows)]
     rng = np.random.default_rng([seed, _ROUND_STREAM, history.counted])
     law = Law.through(history)
     if place >= len(ends) - 2:
-        finish = int(ends[-1] - ends[-3])
-        return _finish(history, law, size, leaders=size if place == len(ends) - 2 else max(2, finish // 4))
+        # The leaders by posterior mean, round and round until the trainings are spent.
+        leaders = size if place == len(ends) - 2 else max(2, int(ends[-1] - ends[-3]) // 4)
+        return history.recipes[np.resize(history.leaders(law)[:leaders], size)]
     return _draw_round(problem, history, law, _moved(problem, pool, history, law, rng), size, rng)
 
 
@@ -463,8 +467,12 @@ def common_shifts(
 
 
 def _repaired(problem: Problem, widths: IntArray, rng: np.random.Generator) -> tuple[IntArray, bool]:
-    """Return a recipe on the budget one or two moves away, and whether there is one."""
-    for moves in _moves(problem):
+    """Return a recipe on the budget up to two units of one group, or one of each of two, away; and whether there is one."""
+    unit = np.diag(problem.units)
+    i, j = np.triu_indices(len(unit), 1)
+    one = np.vstack([k * unit for k in (-2, -1, 1, 2)])
+    two = np.vstack([a * unit[i] + b * unit[j] for a in (-1, 1) for b in (-1, 1)])
+    for moves in (one, two):
         tried = widths + moves
         inside = ((tried >= problem.smallest) & (tried <= problem.full)).all(axis=1)
         tried = tried[inside]
@@ -472,23 +480,6 @@ def _repaired(problem: Problem, widths: IntArray, rng: np.random.Generator) -> t
         if len(tried):
             return tried[rng.integers(len(tried))], True
     return widths, False
-
-
-def _moves(problem: Problem) -> tuple[IntArray, IntArray]:
-    """Return all moves of one or two units of one group, and of one unit in each of two groups."""
-    unit = np.diag(problem.units)
-    one = np.vstack([k * unit for k in (-2, -1, 1, 2)])
-    i, j = np.triu_indices(len(unit), 1)
-    two = np.vstack([a * unit[i] + b * unit[j] for a in (-1, 1) for b in (-1, 1)])
-    return one, two
-
-
-def _pilot(problem: Problem, pool: IntArray, size: int) -> IntArray:
-    """Return Torch-Pruning's recipe twice, the other baselines once, the rest from the pool."""
-    first = np.vstack([problem.baselines[: int(len(problem.baselines) > 1)], problem.baselines])
-    rest = pool[~_member(pool, problem.baselines)]
-    rows = np.vstack([first, rest])
-    return rows[np.arange(size) % len(rows)]
 
 
 def _moved(
@@ -518,11 +509,6 @@ def _draw_round(
         picked.append(int(outcome.argmax()))
         open_to[picked[-1]] = False
     return pool[picked]
-
-
-def _finish(history: _History, law: Law, size: int, leaders: int) -> IntArray:
-    """Return the leaders by posterior mean, round and round until the trainings are spent."""
-    return history.recipes[np.resize(history.leaders(law)[:leaders], size)]
 
 
 def _unique(widths: IntArray) -> IntArray:

@@ -156,24 +156,20 @@ class Recommendation(RecipePrediction):
     @property
     def sentence(self) -> str:
         """What to do, and how sure that is."""
-        kept = [f"{group} {_shown(width)}" for group, width in self.widths.items()]
+        kept = [f"{g} {w:{'g' if w == round(w) else '.3g'}}" for g, w in self.widths.items()]
         shown = join_words(kept) if len(kept) <= GROUPS_NAMED else f"the widths listed for {len(kept)} groups"
         trained = f" after {self.technique}" if self.technique else ""
+        gain = f"{number(abs(self.gain))} points {'less' if self.gain >= 0 else 'more'} than {self._rival}"
+        if self.widths == self.uniform.widths:
+            gain = f"the same recipe as {self._rival}"
+        elif np.isfinite(self.gain_lower):
+            gain += f" ({INTERVAL_WORDS} {interval_words(self.gain_lower, self.gain_upper)})"
         text = (
             f"To remove at least {percent(self.reduction)} of the {AXIS_WORDS[self.axis]}, keep {shown}. Predicted "
             f"drop{trained}: {number(self.drop)} points ({INTERVAL_WORDS} "
-            f"{interval_words(self.drop_lower, self.drop_upper)}), {self._gain_words}."
+            f"{interval_words(self.drop_lower, self.drop_upper)}), {gain}."
         )
         return f"{text} {self.note}".rstrip()
-
-    @property
-    def _gain_words(self) -> str:
-        if self.widths == self.uniform.widths:
-            return f"the same recipe as {self._rival}"
-        known = np.isfinite(self.gain_lower)
-        interval = f" ({INTERVAL_WORDS} {interval_words(self.gain_lower, self.gain_upper)})" if known else ""
-        more_or_less = "less" if self.gain >= 0 else "more"
-        return f"{number(abs(self.gain))} points {more_or_less} than {self._rival}{interval}"
 
     def to_json(self, path: str | Path) -> Path:
         """Write the recipe as recipe.json, version 1; layer by layer too, where the table comes from a run.
@@ -637,8 +633,3 @@ def _whole(values: FloatArray) -> FloatArray:
 def _number(value: float) -> float | int | None:
     """Return a whole number as one, and None for NaN, as JSON has neither."""
     return int(value) if value.is_integer() else value if np.isfinite(value) else None
-
-
-def _shown(width: float) -> str:
-    """Return a width in a sentence: densities with three digits."""
-    return f"{width:g}" if width == round(width) else f"{width:.3g}"

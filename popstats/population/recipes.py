@@ -5,7 +5,7 @@ Every fit, verdict and figure of the same regimes reads the same `Recipes`, whic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,14 +16,19 @@ from popstats.arrays import FloatArray, IntArray
 from popstats.population.regimes import Axis, Given, Regimes, assign_regimes, log_cost_offset
 from popstats.population.table import Population
 
+#: Log cost offsets this small are rounding.
+_SAME_COST = 1e-6
+
 
 @dataclass(frozen=True, eq=False)
 class Recipes:
     """The recipes of one population under one set of regimes."""
 
     assigned: Regimes  # of the rows
+    # (K,); reduction at which the drops of each regime are stated: its centre, or where its recipes lie
+    references: FloatArray
     # One row per recipe, in the order of their numbers: regime (-1: none), log_mcb, reduction, offset (log cost offset from
-    # the regime's target; NaN: no regime), technique (position in population.techniques), drop (points, mean over runs),
+    # the regime's reference; NaN: no regime), technique (position in population.techniques), drop (points, mean over runs),
     # runs, within (points^2: squared deviations of the runs).
     table: pd.DataFrame
     first: IntArray  # (recipes,) number of each recipe's first row
@@ -70,11 +75,23 @@ def _recipes(population: Population, axis: Axis, regimes: Given) -> Recipes:
         first = np.empty(runs.size, dtype=np.int64)
         first[code[::-1]] = np.arange(code.size)[::-1]
         columns = {name: values[first] for name, values in columns.items()}
-    table = pd.DataFrame({**columns, "drop": mean, "runs": runs, "within": within}, copy=False)
     # Two bytes per recipe: a quarter of the memory to go through for each regime, and faster than sorting.
     short = columns["regime"].astype(np.int16)
     members = tuple(np.flatnonzero(short == k) for k in range(assigned.targets.size))
-    return Recipes(assigned, table, first, members)
+    references = _references(columns["offset"], members, assigned)
+    table = pd.DataFrame({**columns, "drop": mean, "runs": runs, "within": within}, copy=False)
+    return Recipes(assigned, references, table, first, members)
+
+
+def _references(offset: FloatArray, members: Sequence[IntArray], assigned: Regimes) -> FloatArray:
+    """Move centres that nobody chose to the recipes where all lie on one side, and the offsets with them; return them."""
+    found = assigned.targets.copy()
+    for k, mine in enumerate(members if assigned.source != "given" else ()):
+        here = offset[mine]
+        if here.size and (here.min() > _SAME_COST or here.max() < -_SAME_COST):
+            found[k] = 1.0 - (1.0 - found[k]) * np.exp(here.mean())
+            offset[mine] -= here.mean()
+    return found
 
 
 def original_widths(population: Population) -> FloatArray:

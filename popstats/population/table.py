@@ -415,7 +415,7 @@ class Population:
             f"<Population {self.name!r}: {len(self):,} trainings of {self.recipe.max() + 1:,} recipes{unfinished}"
             f"{f', {len(self.failed)} failed' if len(self.failed) else ''}; MACs reduction "
             f"{100 * reductions.min():.0f} to {100 * reductions.max():.0f} %; original {self.original.accuracy:.2f} %, "
-            f"{self.original.macs:,.10g} MACs, {self.original.params:,.10g} parameters>"
+            f"{self.original.macs:,.15g} MACs, {self.original.params:,.15g} parameters>"
         )
 
     def _repr_html_(self) -> str:

@@ -99,19 +99,18 @@ class FittedCurves:
     @cached_property
     def expected_drop(self) -> FloatArray:
         """Draws of the expected drop at the regime's centre, percentage points, shape (S, K, GRID_SIZE)."""
-        flat = self.draws.flat_coefficients
         # Regime by regime in memory, as they are read.
-        drop = np.empty((len(self.fitted), flat.shape[0], GRID_SIZE))
-        for k, regime in enumerate(self.fitted):
-            drop[k] = curve_in_points(regime, flat[:, k], self.grid[k])
-            if self.settings.noise == "exgaussian":
-                drop[k] += self._excess(k)
+        drop = np.empty((len(self.fitted), self.draws.flat_coefficients.shape[0], GRID_SIZE))
+        for k, grid in enumerate(self.grid):
+            drop[k] = self.expected_at(k, grid)
         return drop.transpose(1, 0, 2)
 
     def expected_at(self, k: int, log_mcb: FloatArray) -> FloatArray:
         """Draws of the k-th regime's expected drop at its centre, at values of log mCB (m,), points, shape (S, m)."""
         curve = curve_in_points(self.fitted[k], self.draws.flat_coefficients[:, k], log_mcb)
-        return curve + self._excess(k)
+        if self.settings.noise == "exgaussian":
+            curve += self._excess(k)
+        return curve
 
     def _excess(self, k: int) -> FloatArray:
         """Mean distance of trainings from the curve, points, shape (S, 1): 0 unless the noise is "exgaussian"."""
@@ -175,14 +174,11 @@ class FittedCurves:
             return {**row, **dict.fromkeys(_READ, np.nan), "reason": sentence(regime.reason)}
         k = self.fitted.index(regime)
         optimum = self.optimum_draws[k]
-        near, ends = optimum.near, optimum.near.stretches[0]
-        values = {
-            "mcb": np.exp(optimum.log_mcb), "near_lower": np.exp(optimum.near_lower),
-            "near_upper": np.exp(optimum.near_upper), "limit": optimum.limit,
-            "regret_at_original": optimum.regret_at_original,
-        }  # fmt: skip
+        near, ends = optimum.near, ("near_lower", "near_upper")
+        values = {"mcb": np.exp(optimum.log_mcb), **{end: np.exp(getattr(optimum, end)) for end in ends}}
+        values |= {"limit": optimum.limit, "regret_at_original": optimum.regret_at_original}
         points = {name: float(np.median(draws)) for name, draws in values.items()}
-        points |= {n: float(np.exp(v)) for n, v in zip(("near_lower", "near_upper"), ends, strict=True)}
+        points |= zip(ends, np.exp(near.stretches[0]).tolist(), strict=True)
         for name, draws in values.items():
             low, high = interval(draws)
             row |= {name: points[name], f"{name}_lower": float(low), f"{name}_upper": float(high)}
@@ -247,7 +243,7 @@ class FittedCurves:
                 "nothing may be claimed there"
             )
         log_mcb = np.log(asked)
-        first, last = 1.0 - (1.0 - data.target) * np.exp([data.reach, -data.reach])
+        first, last = 1.0 - (1.0 - data.reference) * np.exp([data.reach, -data.reach])
         if reduction is not None and not first - _PRINTED <= reduction <= last + _PRINTED:
             raise FitError(
                 f"predict: reduction {reduction} lies outside regime {data.label} ({first:.3f} to {last:.3f})"

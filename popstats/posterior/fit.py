@@ -306,14 +306,20 @@ class Fit(FittedCurves):
 
     @cached_property
     def extrapolated(self) -> tuple[Finding, ...]:
-        """The fitted regimes whose recipes all lie on one side of the centre: drops there are extrapolated."""
+        """The fitted regimes whose recipes all lie on one side of the given centre: drops there are extrapolated."""
         found = []
         for regime, mine in zip(self.regimes, self.recipes.members, strict=True):
             held = self.recipes.table["reduction"].to_numpy()[mine]
-            if regime.fitted and not held.min() <= regime.target <= held.max():
+            if regime.fitted and not held.min() <= regime.reference <= held.max():
                 ends = Span(float(held.min()), float(held.max()))
                 found.append(Finding("extrapolated", (regime.label,), {"reductions": ends}))
         return tuple(found)
+
+    @property
+    def stated_elsewhere(self) -> tuple[Finding, ...]:
+        """The fitted regimes whose drops are stated where their recipes lie, on one side of the centre."""
+        moved = [r for r in self.fitted if r.reference != r.target]
+        return tuple(Finding("stated among recipes", (r.label,), {"reference": r.reference}) for r in moved)
 
     @cached_property
     def prior_sensitivity(self) -> Sensitivity:

@@ -180,7 +180,7 @@ def limit_law(fit: FittedCurves) -> LimitLaw:
         )
     limits = np.stack([o.limit for o in fit.optimum_draws], axis=1)
     limits = limits[np.linspace(0, len(limits) - 1, min(_DRAWS, len(limits))).astype(int)]
-    remaining, labels = 1.0 - np.array([r.target for r in fit.fitted]), tuple(r.label for r in fit.fitted)
+    remaining, labels = 1.0 - np.array([r.reference for r in fit.fitted]), tuple(r.label for r in fit.fitted)
     return compare_laws(remaining, limits, labels, fit.settings.random_seed)
 
 

@@ -184,7 +184,8 @@ def _aim(analysis: Analysis, regime: str, named: bool = False) -> str:
         )
     if loose:
         return f"{number(row.mcb)}{where} (known roughly: {interval})"
-    return f"{near_words(analysis, regime)}{where} (best {number(row.mcb)}, {interval})"
+    near, _, wider = near_words(analysis, regime).partition(" (")
+    return f"{near}{where} ({wider.replace(')', '; ')}best {number(row.mcb)}, {interval})"
 
 
 def _ruled_out(regime: RegimePosterior) -> tuple[Span, ...]:
@@ -253,8 +254,8 @@ def _tables(
     by_widths, by_mcb = [], []
     if advised:
         gains = removed | {
-            "drop, recommended": lambda r: measured(advised[r], "drop"),
-            "drop, uniform": lambda r: measured(advised[r].uniform, "drop"),
+            "predicted drop": lambda r: measured(advised[r], "drop"),
+            "uniform's drop": lambda r: measured(advised[r].uniform, "drop"),
             "gain over uniform": lambda r: _gain(advised[r]),
         }
         caption = f"Predicted drop by {analysis.axis_words} removed, in points ({INTERVAL_WORDS})"

@@ -121,6 +121,7 @@ def _warnings(analysis: Analysis) -> Iterator[Finding]:
 
 def _notes(analysis: Analysis) -> Iterator[Finding]:
     fit, supported = analysis.fit, analysis.verdicts.regimes_where("C3a", "supported")
+    yield from fit.stated_elsewhere
     for label in heavy_tails(analysis):
         if label not in supported:  # There a caveat names it.
             yield Finding("outliers widen", (label,))

@@ -101,33 +101,32 @@ def _named(fits: Sequence[Fit]) -> _Named:
 def _answer(named: _Named, compared: pd.DataFrame, doubled: list[str]) -> Section:
     found = doubled
     for name, analysis in named.items():
-        supported = analysis.verdicts.regimes_where("C3a", "supported")
-        where = f"there is a best mCB at {regime_names(supported)} of {analysis.axis_words} removed"
-        found.append(f"In {name} {where if supported else 'no best mCB could be established'}.")
+        best = [f"{near_words(analysis, r.label)} at {regime_name(r.label)}" for r in analysis.with_optimum]
+        found.append(
+            f"{name}: {f'near-optimal mCB {join_words(best)}' if best else 'no best mCB could be established'}."
+        )
     return Section("what-to-do", "In short", _difference_words(named, compared), tuple(found))
 
 
 def _difference_words(named: _Named, compared: pd.DataFrame) -> str:
     if compared.empty:
         return "The populations share no fitted regime, so nothing can be compared."
-    told = [
-        _quantity_words(q, compared[compared["quantity"] == q.name], alone=len(named) == 2)
-        for q in (QUANTITIES[0], QUANTITIES[-1])
-    ]
-    return f"Against {next(iter(named))}, {'; '.join(told)}."
+    compared_ones = [(q, compared[compared["quantity"] == q.name]) for q in (QUANTITIES[0], QUANTITIES[-1])]
+    return " ".join(_quantity_words(named, quantity, rows) for quantity, rows in compared_ones)
 
 
-def _quantity_words(quantity: Quantity, rows: pd.DataFrame, *, alone: bool) -> str:
-    """Say where a quantity clearly differs, and which way; `alone`: only one is compared with the first."""
+def _quantity_words(named: _Named, quantity: Quantity, rows: pd.DataFrame) -> str:
+    """Say where a quantity clearly differs from the first population's, and which way."""
     if rows.empty:
-        return f"no {quantity.name} can be compared, as C3a is refuted or not assessable in each regime of one of them"
+        return f"No {quantity.name} can be compared: C3a is refuted or not assessable in each regime of one of them."
     larger, smaller = rows["lower"] > quantity.none, rows["upper"] < quantity.none
-    apart = rows[larger | smaller]
-    both = larger.any() == smaller.any()
-    how = "clearly differs" if both else f"is clearly {'larger' if larger.any() else 'smaller'}"
+    apart = rows[larger | smaller]["regime"].tolist()
+    how = {(True, False): "is clearly larger than", (False, True): "is clearly smaller than"}.get(
+        (bool(larger.any()), bool(smaller.any())), "clearly differs from"
+    )
     of = f"{len(apart) or 'none'} of {plural(len(rows), 'comparison')}"
-    where = f" (at {regime_names(apart['regime'].tolist())})" if alone and len(apart) else ""
-    return f"the {quantity.name} {how} in {of}{where}"
+    where = f" (at {regime_names(apart)})" if len(named) == 2 and apart else ""
+    return f"The {quantity.name} {how} that of {next(iter(named))} in {of}{where}."
 
 
 def _claims(named: _Named) -> tuple[Claim, ...]:
@@ -178,7 +177,7 @@ def _curves_figure(named: _Named) -> Figure | None:
 def _curves_panel(named: _Named, label: str) -> Panel:
     rows = pd.concat([a.curve[a.curve["regime"] == label].assign(space=name) for name, a in named.items()])
     low, high = float(rows["lower"].min()), float(rows["upper"].max())
-    where = f"{regime_name(label)} of {next(iter(named.values())).axis_words} removed"
+    where = f"{regime_name(label)} removed"
     return Panel(
         title=where,
         chart="overlaid_curves",

@@ -23,6 +23,7 @@ from popstats.words import (
     interval_words,
     probability,
     regime_name,
+    sentence,
     sentences,
     with_interval,
 )
@@ -44,7 +45,7 @@ def verdicts_text(fit: Fit, verdicts: Verdicts, width: int | None = None, source
         lines += _wrapped(_lines(claim.merged, verdicts[0].thresholds), width, "  ", _INDENT)
     footer = [threshold_words(verdicts[0].thresholds)] if len(verdicts) else []
     if open_ := sum(bool(v.remedy) for v in verdicts):
-        footer.append(f"What would decide {open_} of these: key “remedy” of --json.")
+        footer.append(f"--json tells what would decide {open_} of these (key “remedy”).")
     lines += ["", *_wrapped(footer, width)]
     return "\n".join(lines)
 
@@ -103,7 +104,8 @@ def _reading(fit: Fit) -> str:
         )
     if not fit.convergence.ok:
         return ""
-    return (
+    stated = " ".join(map(sentence, fit.stated_elsewhere))
+    return f"{stated}\n\n" * bool(stated) + (
         "best mCB?: the verdict on C3a. Choose recipes by the near-optimal range where it is supported; elsewhere the range "
         "only says where this fit is lowest. n counts trainings. Intervals are 90 %."
     )

@@ -21,12 +21,12 @@ from tests.generate.prune import test_zoo, transformers
 FOUND, PAGE = Path("build/networks.json"), Path("docs/networks.md")
 #: By input size: names of torchvision's classifiers and of our own.
 NAMED = {
-    "3x64x64": "alexnet vgg11 vgg16_bn vgg19 resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d "
-    "resnext101_32x8d wide_resnet50_2 densenet121 densenet169 densenet201 mobilenet_v2 "
+    "3x64x64": "alexnet vgg11 vgg16_bn resnet18 resnet34 resnet50 resnet101 resnext50_32x4d "
+    "densenet121 densenet169 mobilenet_v2 "
     "mobilenet_v3_small mobilenet_v3_large mnasnet0_5 mnasnet1_0 shufflenet_v2_x0_5 "
     "shufflenet_v2_x1_0 shufflenet_v2_x2_0 squeezenet1_0 squeezenet1_1 googlenet efficientnet_b0 "
     "efficientnet_b1 efficientnet_b3 efficientnet_v2_s regnet_x_400mf regnet_y_400mf regnet_x_1_6gf "
-    "regnet_y_1_6gf convnext_tiny convnext_small swin_t swin_s swin_v2_t",
+    "regnet_y_1_6gf convnext_tiny convnext_small swin_t swin_v2_t",
     "3x96x96": "inception_v3",
     "3x224x224": "vit_b_16 vit_b_32 maxvit_t resnet50",
     "3x32x32": "cifar_resnet8 cifar_resnet20 cifar_resnet56",

@@ -22,7 +22,6 @@ from generate.population import main
 from generate.recipes.worklist import Place, with_identities
 from generate.run.folder import Claims, RunFolder
 from generate.run.prepare import survey
-from generate.workers.executor import _say_that_another_prepares
 from popstats import load_population
 from popstats.errors import BAD_INPUT, PopulationError
 from popstats.population import columns
@@ -239,18 +238,12 @@ def test_a_plan_that_another_process_made_grow_meanwhile(tmp_path, tiny_run, mon
     assert "1 trainings are left" in said
 
 
-def test_whoever_waits_for_another_process_says_so(tmp_path, capsys):
+def test_whoever_waits_for_another_process_can_say_so(tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.create()
     claims = Claims(folder)
-    with another_process_holds(folder.path, "preparation") as owner:
-
-        def say() -> None:
-            _say_that_another_prepares()
-            owner.kill()
-
-        with claims.preparation(say):
-            assert "Another process is preparing it" in capsys.readouterr().out
+    with another_process_holds(folder.path, "preparation") as owner, claims.preparation(owner.kill):
+        assert owner.wait() != 0
     claims.close()
 
 

@@ -5,6 +5,7 @@ same filters zero where they are made. That differs from the product's own proof
 """
 
 import copy
+import random
 import warnings
 
 import numpy as np
@@ -262,6 +263,10 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(*qkv.unbind(0)).transpose(1, 2).reshape(batch, count, -1)
         tokens = tokens + self.out(mixed)
         return self.h((tokens + self.down(F.gelu(self.up(tokens)))).mean(1))
+
+
+def noisy(features):
+    return features + 0.1 * torch.randn_like(features)
 
 
 def head(width):
@@ -575,6 +580,18 @@ CUT_BY_PROOF = {
         lambda s, x: s.h(s.n(pool(s.a(x)))),
         a=conv(3, 8),
         n=nn.LayerNorm(8, elementwise_affine=False),
+        h=head(8),
+    ),
+    "noise in training": lambda: Net(
+        lambda s, x: s.h(pool(s.b(noisy(s.a(x)) if s.training else s.a(x)))),
+        a=conv(3, 8),
+        b=conv(8, 6),
+        h=head(6),
+    ),
+    "layers left out by Python's chance": lambda: Net(
+        lambda s, x: s.h(pool(s.b(s.a(x)) if s.training and random.random() < 0.5 else s.a(x))),
+        a=conv(3, 8),
+        b=conv(8, 8),
         h=head(8),
     ),
     "RMS norm": lambda: Net(lambda s, x: s.h(s.n(pool(s.a(x)))), a=conv(3, 8), n=nn.RMSNorm(8), h=head(8)),

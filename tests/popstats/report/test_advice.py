@@ -31,7 +31,7 @@ def test_recommended_widths_stand_beside_uniform_pruning(digits: Fit) -> None:
     table = found.tables[0][1].frame.set_index("removed")
     recipe = popstats.recommend(digits.population, reduction=0.5)
     assert table.loc["50 %", "gain over uniform"].startswith(f"{recipe.gain:.2f} (")
-    assert table.loc["50 %", "drop, uniform"].startswith(f"{recipe.uniform.drop:.2f} (")
+    assert table.loc["50 %", "uniform's drop"].startswith(f"{recipe.uniform.drop:.2f} (")
     kept = found.tables[1][1].frame.set_index("group")
     assert kept["50 %"].tolist() == [f"{w:g}" for w in recipe.widths.values()]
     assert kept["original"].tolist() == ["16", "16", "32", "32", "64", "64"]
