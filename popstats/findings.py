@@ -46,7 +46,8 @@ type Kind = Literal[
     "misfit",
     # What a reader must know first.
     "rejected", "not fitted", "extrapolated", "stated among recipes", "failed trainings", "outliers widen",
-    "changing spread", "few in regime", "no replicates",
+    "changing spread", "few in regime",
+    "no replicates",
     # Words that stand for themselves.
     "text",
 ]  # fmt: skip

@@ -42,7 +42,7 @@ def places(lower: float, upper: float, decimals: int = 2) -> int:
     (3, 2, 4, 2)
     """
     width = abs(upper - lower)
-    needed = math.ceil(math.log10(2.0 / width) - 1e-9) if 0.0 < width < math.inf else decimals
+    needed = math.ceil(math.log10(1.0 / width) - 1e-9) if 0.0 < width < math.inf else decimals
     return min(max(decimals, needed), decimals + 3)
 
 

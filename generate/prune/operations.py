@@ -373,8 +373,18 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.labels.tie_across(labels, axis)
 
     def pads(self, call: _Call) -> Tensor:
-        """Pad with what no recipe removes."""
-        return torch.constant_pad_nd(self._of(call.tensors[0]), call["pad"], STAYS)
+        """Pad places, which belong to their channels, and channels, with what no recipe removes."""
+        labels, pad = self._of(call.tensors[0]), call["pad"]
+        for place in range(len(pad) // 2):
+            dimension, ends = labels.dim() - 1 - place, pad[2 * place : 2 * place + 2]
+            if self.labels.varies(labels, dimension):
+                labels = torch.constant_pad_nd(labels, [0, 0] * place + ends, STAYS)
+            else:
+                size = labels.shape[dimension] + sum(ends)
+                labels = labels.narrow(dimension, 0, 1).expand(
+                    *labels.shape[:dimension], size, *labels.shape[dimension + 1 :]
+                )
+        return labels
 
     def shuffles(self, call: _Call) -> Tensor:
         """Shuffle labels; the same place of every block goes together."""

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
+from torch_pruning import _helpers
 from torch_pruning.pruner import function, importance
 
 from generate.inputs.networks import TRACED_IMAGES
@@ -47,10 +48,9 @@ def score_filters(
     if criterion == "taylor":
         _fill_gradients(network, backpropagate)
     scorer = _scorer(criterion)
-    order = _torch_prunings_order(network, input_shape) if criterion == "group_l2" else {}
+    order = _torch_prunings_order(network, input_shape, groups) if criterion == "group_l2" else {}
     return {
-        group.name: _score(network, group, criterion, scorer, order.get(group.layers[0], {}))
-        for group in groups
+        group.name: _score(network, group, criterion, scorer, order.get(group.name, {})) for group in groups
     }
 
 
@@ -84,25 +84,49 @@ def _fill_gradients(network: nn.Module, backpropagate: Callable[[nn.Module], obj
 
 
 def _torch_prunings_order(
-    network: nn.Module, input_shape: tuple[int, ...]
+    network: nn.Module, input_shape: tuple[int, ...], groups: Sequence[Group]
 ) -> dict[str, dict[tuple[str, str], int]]:
-    """Return where each side of a layer comes in torch-pruning's own group of a producing layer: {layer: {side: place}}."""
+    """Return in which order torch-pruning adds up the layers of each group: {group: {(layer, side): place}}."""
     # Sums of single precision depend on their order in the last digit, and filters of equal score on that digit.
     graph = tp.DependencyGraph()
     try:
-        graph.build_dependency(
-            network.requires_grad_(True), torch.zeros(TRACED_IMAGES, *input_shape), verbose=False
-        )
-        found = list(graph.get_all_groups())
+        images = torch.zeros(TRACED_IMAGES, *input_shape)
+        graph.build_dependency(network.requires_grad_(True), images, verbose=False)
+        return {group.name: _places(graph, network, group) for group in groups}
     except Exception:
         return {}  # torch-pruning cannot follow this network, so that there is no order of its own to keep
+
+
+def _places(graph: Any, network: nn.Module, group: Group) -> dict[tuple[str, str], int]:
+    """Return the places of layers and sides in torch-pruning's walk from the first filter of a group."""
+    # Its `get_pruning_group` does not end on some networks: it comes back to a layer for every new set of channels.
+    outs = {at(network, member.layer): member for member in group.members if member.side == "out"}
+    kinds = nn.modules.conv._ConvNd | nn.Linear
+    root = next(
+        (module for module in graph.module2node if isinstance(module, kinds) and module in outs), None
+    )
+    if root is None:
+        return {}
+    handler = graph.get_pruner_of_module(root).prune_out_channels
+    if getattr(root, "groups", 1) == getattr(root, "out_channels", 0) > 1:
+        handler = function.prune_depthwise_conv_out_channels
+    start, channel = (graph.module2node[root], handler), int(outs[root].channels[0, 0])
+    found: dict[Any, None] = {start: None}  # in the order in which they are met
+    visited: set[Any] = set()
+    stack = [(*start, [_helpers._HybridIndex(idx=channel, root_idx=channel)])]
+    while stack:
+        node, handler, indices = stack.pop()
+        visited.add(node)
+        for dependency in (d for d in node.dependencies if d.is_triggered_by(handler)):
+            mapped, met = indices, (dependency.target, dependency.handler)
+            for mapping in filter(None, dependency.index_mapping):
+                mapped = mapping(mapped)
+            if mapped and not (dependency.target in visited and met in found):
+                found.setdefault(met)
+                stack.append((*met, mapped))
     names = {module: name for name, module in network.named_modules()}
-    order: dict[str, dict[tuple[str, str], int]] = {}
-    for group in found:
-        sides = [(names.get(dep.target.module, ""), _side(dep.handler)) for dep, _ in group]
-        places = {side: place for place, side in enumerate(sides)}
-        order |= {layer: places for layer, side in sides if side == "out"}
-    return order
+    sides = [(names.get(node.module, ""), _side(handler)) for node, handler in found]
+    return {side: place for place, side in enumerate(sides)}
 
 
 def _side(handler: object) -> str:

@@ -280,8 +280,7 @@ def with_sums(rows: RegimeRows) -> RegimeDesign:
 
 def _second_moments(rows: RegimeRows, members: IntArray) -> FloatArray:
     """Return the sums over some rows of w z z' with z = (design row, drop), shape (p + 1, p + 1)."""
-    size = COLUMNS + rows.technique.shape[1] + 1
-    total = np.zeros((size, size))
+    total = np.zeros((COLUMNS + rows.technique.shape[1] + 1,) * 2)
     for start in range(0, members.size, _BLOCK):
         block = members[start : start + _BLOCK]
         design = design_matrix(rows.unit[block], rows.offset[block], rows.technique[block])

@@ -124,11 +124,16 @@ class RefinedSpace:
         parts += [f"STD {self.std[0]:.3f} to {self.std[1]:.3f}"] if self.std else []
         parts += [f"a band of widths for each of {len(self.widths)} groups"] if self.widths else []
         kept = f"{percent(self.share_kept)} of {self.n_recipes:,} recipes"
+        held = (
+            f"It keeps {kept}"
+            if self.share_kept
+            else f"None of the {self.n_recipes:,} recipes lies inside yet"
+        )
         gain = (
             f"This refines nothing: it keeps {kept}, so new ones drawn from it are expected to be no better than those "
             "of the whole space."
             if self.share_kept >= NEARLY_ALL
-            else f"It keeps {kept}. Expected gain: {number(self.gain)} points on average ({INTERVAL_WORDS} "
+            else f"{held}. Expected gain: {number(self.gain)} points on average ({INTERVAL_WORDS} "
             f"{interval_words(self.gain_lower, self.gain_upper)}) over as many recipes of the whole space."
         )
         return f"At {where}: {', '.join(parts)}. {gain} {self.note}".rstrip()
@@ -197,11 +202,12 @@ def _fit_at(known: Fit, target: float) -> Fit:
     regimes = {target: (1.0 - target) * (1.0 - 1.0 / AROUND)}
     found = fit(known.population, **(vars(known.settings) | {"regimes": regimes, "progress": False}))
     held = ", ".join(r.label for r in known.fitted)
-    choose = f"fitted regimes: {held}. Choose one of these, or by='widths'" if held else "choose by='widths'"
+    choose = f"fitted regimes: {held}. Choose one of these" if held else "Add recipes there"
+    if known.population.widths is not None:
+        choose += ", or by='widths', which needs recipes on either side only"
     if not found.fitted:
         raise FitError(
-            f"refine: regime {target:g}: too few recipes within a factor of {AROUND:g} of its cost for a curve; {choose}, "
-            "which needs recipes on either side only"
+            f"refine: regime {target:g}: too few recipes within a factor of {AROUND:g} of its cost for a curve; {choose}"
         )
     offset = found.recipes.table["offset"].to_numpy()[found.recipes.members[0]]
     if offset.min() > _ONE_SIDED or offset.max() < -_ONE_SIDED:

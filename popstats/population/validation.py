@@ -276,9 +276,10 @@ def _check_values(declared: Column, values: pd.Series, where: str) -> None:
         bad = (numbers < low) | (numbers <= above) | (numbers > high)
     else:
         return
-    unit = f" {declared.unit}" if declared.unit else ""
+    legal = f"{declared.legal} {declared.unit}".rstrip()
+    said = f"a fraction, {declared.legal}" if declared.unit == "fraction" else legal
     hint = ". Losses and perplexities are not accuracies" if "accuracy" in declared.name else ""
-    _refuse(values, bad, where, f"be {declared.legal}{unit}", hint)
+    _refuse(values, bad, where, f"be {said}", hint)
 
 
 def _widths_are_numbers(done: pd.DataFrame, where: str) -> None:

@@ -13,6 +13,7 @@ from popstats.judgement.analysis import Analysis
 from popstats.judgement.judge import analyse
 from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdicts
 from popstats.posterior.fit import Fit
+from popstats.posterior.optimum import NEAR_OPTIMAL_POINTS
 from popstats.report.advice import advice
 from popstats.report.alerts import alerts, caveats
 from popstats.report.claims import claims, threshold_words
@@ -105,7 +106,9 @@ def _reading(fit: Fit) -> str:
     if not fit.convergence.ok:
         return ""
     stated = " ".join(map(sentence, fit.stated_elsewhere))
-    return f"{stated}\n\n" * bool(stated) + (
+    if (fit.optima()["near_height"] > NEAR_OPTIMAL_POINTS).any():
+        stated += " within, points: the height of a range where no value is within 0.05 points of the minimum with probability 0.5."
+    return f"{stated.strip()}\n\n" * bool(stated) + (
         "best mCB?: the verdict on C3a. Choose recipes by the near-optimal range where it is supported; elsewhere the range "
         "only says where this fit is lowest. n counts trainings. Intervals are 90 %."
     )
@@ -150,11 +153,12 @@ def _optima_table(fit: Fit) -> str:
         "n": optima["n"].astype(str),
         "best mCB?": [outcomes[r] for r in optima["regime"]],
         "near-optimal": [interval_words(*ends[0]) if ends else MISSING for ends in stretches],
+        "within, points": [f"{h:g}" if h > NEAR_OPTIMAL_POINTS else "" for h in optima["near_height"]],
         "lowest at": [with_interval(*v) for v in optima[["mcb", "mcb_lower", "mcb_upper"]].to_numpy()],
         "drop, points": [with_interval(*v) for v in optima[["limit", "limit_lower", "limit_upper"]].to_numpy()],
         "": optima["reason"],
     })  # fmt: skip
-    empty = [name for name in ("best mCB?", "") if not table[name].any()]
+    empty = [name for name in ("best mCB?", "within, points", "") if not table[name].any()]
     # Further stretches stand in rows of their own, so that the table keeps its width.
     further = [(k, f"or {interval_words(*ends)}") for k, found in enumerate(stretches) for ends in found[1:]]
     more = pd.DataFrame({"near-optimal": [words for _, words in further]}, index=[k for k, _ in further])

@@ -662,11 +662,12 @@ REFUSED = {
 
 
 def counted(network, shape=SHAPE):
-    network = copy.deepcopy(network).requires_grad_(
-        False
-    )  # the counter fails at parameters passed to modules
+    # Torch's counter fails at parameters that are passed to modules.
+    trained = [held.requires_grad_(False) for held in network.parameters() if held.requires_grad]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(torch.zeros(1, *shape))
+    for held in trained:
+        held.requires_grad_(True)
     return counter.get_total_flops() // 2, sum(p.numel() for p in network.parameters())
 
 

@@ -155,12 +155,12 @@ def test_series_differ_in_dash_or_shape_and_not_only_in_colour():
 
 def test_each_colour_is_mapped_once_and_text_colours_can_be_read():
     for palette, paper in ((LIGHT, "#fbfbfa"), (DARK, "#12171e")):
-        assert len(set(vars(palette).values())) == len(vars(palette))
+        assert len(set(palette)) == len(palette)
         for name in ("ink", "muted", "curve", "winner", "second", "third", "fourth", "original"):
             assert contrast(getattr(palette, name), paper) >= 3.0
         assert contrast(palette.muted, paper) >= 4.5
     rules = color_rules()
-    assert all(f'[fill="{value}"]' in rules for value in vars(LIGHT).values())
+    assert all(f'[fill="{value}"]' in rules for value in LIGHT)
 
 
 def contrast(first: str, second: str) -> float:
