@@ -123,8 +123,8 @@ def test_exact_copies_are_said_and_kept():
     found = Population.from_frame(frame, original=ORIGINAL, accuracy_kind="last")
     assert len(found) == 6
     assert found.notes == (
-        "Rows that are exact copies of other rows: 2. They count as separate trainings; if they are not, "
-        "remove them (frame.drop_duplicates()), or every interval is too narrow.",
+        "Rows that repeat the costs and the accuracy of other rows: 2. They count as separate trainings; if they are not, "
+        "remove them (frame.drop_duplicates(), given the columns of costs and accuracy), or every interval is too narrow.",
     )
 
 
@@ -145,7 +145,7 @@ def test_collapsed_networks_are_said():
 
 def test_lists_in_extra_columns_do_not_hide_copies():
     frame = pd.concat([table(tags=[[1]] * 4), table(tags=[[2]] * 4)])
-    assert "exact copies of other rows: 4" in Population.from_frame(frame, original=ORIGINAL).notes[-1]
+    assert "the accuracy of other rows: 4" in Population.from_frame(frame, original=ORIGINAL).notes[-1]
 
 
 def test_where_and_select():
