@@ -107,7 +107,8 @@ def _reading(fit: Fit) -> str:
         return ""
     stated = " ".join(map(sentence, fit.stated_elsewhere))
     if (fit.optima()["near_height"] > NEAR_OPTIMAL_POINTS).any():
-        stated += " within, points: the height of a range where no value is within 0.05 points of the minimum with probability 0.5."
+        missed = "no value is within 0.05 points of the minimum with probability 0.5"
+        stated += f" within, points: the height of a range where {missed}."
     return f"{stated.strip()}\n\n" * bool(stated) + (
         "best mCB?: the verdict on C3a. Choose recipes by the near-optimal range where it is supported; elsewhere the range "
         "only says where this fit is lowest. n counts trainings. Intervals are 90 %."
