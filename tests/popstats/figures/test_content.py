@@ -257,7 +257,7 @@ def test_a_family_of_originals_opens_with_optimum_and_limit_by_size():
             popstats.fit(replace(made, name=f"resnet{depth}", metadata=made.metadata | plan), draws=200)
         )
     told = comparison_content(fits)
-    assert told.order[:2] == ("family", "verdicts")
+    assert told.order[:2] == ("family", "curves")
     figure = told.figures[0]
     assert [panel.title for panel in figure.panels] == ["Best mCB by depth", "Limit by depth"]
     for panel in figure.panels:
