@@ -16,8 +16,9 @@ from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import INTERVAL_MASS, interval
 from popstats.judgement.explained import Explained, what_explains
 from popstats.judgement.premises import (
-    broken_premise,
+    few_clusters,
     kinds_of_networks,
+    moves_with_cost,
     rests_on_groups,
     rests_on_kinds,
     rests_on_outliers,
@@ -136,7 +137,8 @@ class RegimePosterior:
     @cached_property
     def broken(self) -> Finding | None:
         """Why the shape of the curve is not to be relied on; None where nothing speaks against it."""
-        return broken_premise(self.mean_curve, self.grid, self.thresholds)
+        curve, grid, limits = self.mean_curve, self.grid, self.thresholds
+        return moves_with_cost(curve, grid, limits) or few_clusters(curve.log_mcb, grid, limits)
 
     @cached_property
     def withheld(self) -> Finding | None:
@@ -196,7 +198,9 @@ class RegimePosterior:
 
     @property
     def recipes_to_decide(self) -> int | None:
-        """At how many recipes a rise like the present estimate is decided in four of five regimes; None: too many."""
+        """At how many recipes a rise like the present estimate is decided in four of five regimes; None: at no number."""
+        if self.withheld:
+            return None
         distance = abs(float(np.median(least_rise(self.optimum))) - self.thresholds.rise)
         row = self.analysis.optima[self.label]
         needed = (DECIDING * row.residual_sd / distance) ** 2 if distance > 0 else np.inf
