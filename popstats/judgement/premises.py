@@ -158,7 +158,8 @@ def rests_on_groups(
     drawn = draw_regime(grouped, priors, GROUP_DRAWS, np.random.default_rng([seed, 51]))
     probability = _probability(grouped, grid, limits, drawn)
     shared = 1.0 - float(np.median(drawn.seed_share))
-    places = np.unique(np.column_stack([rows.unit, rows.offset]).round(9), axis=0)
+    # One recipe retrained in two ways is no variant of a network.
+    places = np.unique(np.column_stack([rows.unit, rows.offset, rows.technique]).round(9), axis=0)
     of_groups = OF_VARIANTS if len(places) < (1.0 - TIED) * rows.drop.size else OF_GROUPS
     if probability >= (limits.supported if shared > SHARED else of_groups):
         return None

@@ -21,6 +21,7 @@ from tests.generate.prune import test_zoo, transformers
 FOUND, PAGE = Path("build/networks.json"), Path("docs/networks.md")
 #: By input size: names of torchvision's classifiers and of our own.
 NAMED = {
+    "3x224x224": "maxvit_t vit_b_16 vit_b_32 resnet50",
     "3x64x64": "alexnet vgg11 vgg16_bn resnet18 resnet34 resnet50 resnet101 resnext50_32x4d "
     "densenet121 densenet169 mobilenet_v2 "
     "mobilenet_v3_small mobilenet_v3_large mnasnet0_5 mnasnet1_0 shufflenet_v2_x0_5 "
@@ -28,7 +29,6 @@ NAMED = {
     "efficientnet_b1 efficientnet_b3 efficientnet_v2_s regnet_x_400mf regnet_y_400mf regnet_x_1_6gf "
     "regnet_y_1_6gf convnext_tiny convnext_small swin_t swin_v2_t",
     "3x96x96": "inception_v3",
-    "3x224x224": "vit_b_16 vit_b_32 maxvit_t resnet50",
     "3x32x32": "cifar_resnet8 cifar_resnet20 cifar_resnet56",
     "1x8x8": "digits_vit",
 }
@@ -117,13 +117,13 @@ def main():
     jobs |= {f"{name} @ 3x8x8": (make, "3x8x8") for name, make in SMALL.items()}
     found = json.loads(FOUND.read_text()) if FOUND.exists() else {}
     FOUND.parent.mkdir(exist_ok=True)
-    for key, (name, size) in jobs.items():
+    for key, (name, size) in reversed(jobs.items()):  # the small ones first
         if key not in found:
             shape = tuple(int(part) for part in size.split("x"))
             found[key] = row(lambda: built(name, shape) if isinstance(name, str) else name(), shape)  # noqa: B023
             print(key, found[key], flush=True)
             FOUND.write_text(json.dumps(found, indent=1))
-    PAGE.write_text(page({key: found[key] for key in jobs}))
+            PAGE.write_text(page({key: found[key] for key in jobs if key in found}))
 
 
 def built(name, shape):
