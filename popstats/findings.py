@@ -12,7 +12,7 @@ type Kind = Literal[
     "run unfinished", "blanks removed", "best accuracies", "validation accuracies", "unknown accuracies", "collapsed",
     "most collapsed",
     "better than original", "did not learn", "learned little", "above original", "half the MACs", "other count",
-    "techniques unsaid", "copies", "theoretical MACs", "equal costs",
+    "techniques unsaid", "copies", "repeated", "theoretical MACs", "equal costs",
     # Why a regime has no curve.
     "few recipes", "few recipes of techniques", "one mCB", "mCB follows cost", "one drop",
     # Why a fit cannot be used, and the ways out.

@@ -390,8 +390,10 @@ other count: mCB runs from {low:2} to {high:2}, and the original's is 1, about a
 techniques unsaid: {missing} of {trainings} trainings do not say how they were retrained (column retraining). Beside
     {named} they count as one technique of their own, which R1 cannot compare; if they belong to a named one, fill in
     the column
-copies: rows that repeat the costs and the accuracy of other rows: {rows}. They count as separate trainings; if they are
-    not, remove them (frame.drop_duplicates()), or every interval is too narrow
+copies: rows that are exact copies of other rows: {rows}. They count as separate trainings; if they are not, remove
+    them (frame.drop_duplicates()), or every interval is too narrow
+repeated: recipes that repeat the costs and the accuracy of others under another recipe_id: {rows}. If they are copies,
+    remove them, or every interval is too narrow
 theoretical MACs: MACs count non-zero weights. {kind} sparsity leaves tensors their shape, so these MACs are theoretical:
     how much faster a network runs, if at all, depends on hardware and kernels, and was not measured
 equal costs: {rows} of {trainings} rows have the MACs and the parameters of an earlier row and count as further

@@ -16,8 +16,9 @@ from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import INTERVAL_MASS, interval
 from popstats.judgement.explained import Explained, what_explains
 from popstats.judgement.premises import (
-    broken_premise,
+    few_clusters,
     kinds_of_networks,
+    moves_with_cost,
     rests_on_groups,
     rests_on_kinds,
     rests_on_outliers,
@@ -43,6 +44,8 @@ SECOND_DRAWS, SECOND_REGION = 1000, 0.5
 #: its threshold (docs/error-rates.md: 80, 450 and 2,200 recipes at distances of 0.3, 0.1 and 0.05 points and noise 0.15);
 #: more recipes than `TOO_MANY` are no plan.
 DECIDING, TOO_MANY = 15.7, 20_000
+#: What withholds an optimum until there are recipes in other places.
+MORE_RECIPES_HELP = ("clusters", "groups")
 #: Recipes that the proposed plan lines ask for.
 PROPOSED_COUNT = 200
 #: What rows that do not name their retraining technique are called beside others.
@@ -136,7 +139,8 @@ class RegimePosterior:
     @cached_property
     def broken(self) -> Finding | None:
         """Why the shape of the curve is not to be relied on; None where nothing speaks against it."""
-        return broken_premise(self.mean_curve, self.grid, self.thresholds)
+        curve, grid, limits = self.mean_curve, self.grid, self.thresholds
+        return moves_with_cost(curve, grid, limits) or few_clusters(curve.log_mcb, grid, limits)
 
     @cached_property
     def withheld(self) -> Finding | None:
@@ -196,7 +200,9 @@ class RegimePosterior:
 
     @property
     def recipes_to_decide(self) -> int | None:
-        """At how many recipes a rise like the present estimate is decided in four of five regimes; None: too many."""
+        """At how many recipes a rise like the present estimate is decided in four of five regimes; None: at no number."""
+        if self.withheld and self.withheld.kind not in MORE_RECIPES_HELP:
+            return None
         distance = abs(float(np.median(least_rise(self.optimum))) - self.thresholds.rise)
         row = self.analysis.optima[self.label]
         needed = (DECIDING * row.residual_sd / distance) ** 2 if distance > 0 else np.inf

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from popstats.findings import Finding, Span, Value
 from popstats.judgement.analysis import (
+    MORE_RECIPES_HELP,
     Analysis,
     Effect,
     RegimePosterior,
@@ -72,20 +74,20 @@ def optimum_undecided(regime: RegimePosterior) -> Finding | None:
 
 def remedies(regime: RegimePosterior) -> tuple[Finding, ...]:
     """Return what would decide whether there is an optimum: where a premise is broken, other recipes; else more."""
-    label, data, broken = (regime.label,), regime.data, regime.withheld.kind if regime.withheld else ""
-    if broken == "moves with cost":
-        kept = 1.0 - data.target
-        half = kept - kept * float(np.exp(-data.reach / 2.0))
-        return (Finding("narrower regimes", label, {"target": data.target, "half_width": half}),)
-    if broken == "outliers":
-        return (Finding("down-weight outliers", label),)
-    other: dict[str, tuple[Finding, ...]] = {
-        "clusters": (Finding("fill the gaps", label),),
-        "groups": (Finding("add unrelated", label),),
+    data, broken = regime.data, regime.withheld
+    if broken is None:
+        return (deciding_recipes(regime),)
+    kept = 1.0 - data.target
+    half = kept - kept * float(np.exp(-data.reach / 2.0))
+    told = {
+        "moves with cost": Finding("narrower regimes", (), {"target": data.target, "half_width": half}),
+        "outliers": Finding("down-weight outliers"),
+        "clusters": Finding("fill the gaps"),
+        "groups": Finding("add unrelated"),
+        "kinds": Finding("one kind", (), {"column": broken.values.get("column", "")}),
     }
-    if regime.withheld and broken == "kinds":
-        return (Finding("one kind", label, {"column": regime.withheld.values["column"]}),)
-    return (*other.get(broken, ()), deciding_recipes(regime))
+    more = (deciding_recipes(regime),) if broken.kind in MORE_RECIPES_HELP else ()
+    return (replace(told[broken.kind], regimes=(regime.label,)), *more)
 
 
 def _effect(regime: RegimePosterior) -> Effect:

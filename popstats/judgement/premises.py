@@ -37,7 +37,7 @@ ALIKE = 0.075
 OF_GROUPS, SHARED = 0.65, 0.40
 #: The same where more than this share of the recipes cost exactly what another one does: variants of one network. In
 #: simulated tables of unrelated networks with variants, 5 % false "supported" become under 1 %.
-OF_VARIANTS, TIED = 0.90, 0.20
+OF_VARIANTS, TIED = 0.90, 0.10
 #: Draws behind that probability.
 GROUP_DRAWS = 1000
 #: Degrees of freedom of the Student-t noise whose weights tell outliers.
@@ -52,11 +52,6 @@ ROBUST = 0.80
 PER_LEVEL = 3
 #: Names of number columns that hold kinds of networks rather than parts of a recipe: sizes of the input.
 _INPUTS = re.compile(r"^(img|image|input)?_?(size|res|resolution)$")
-
-
-def broken_premise(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> Finding | None:
-    """Return why the shape of this curve is not to be relied on, however probable; None where nothing speaks against it."""
-    return moves_with_cost(curve, grid, limits) or few_clusters(curve.log_mcb, grid, limits)
 
 
 def moves_with_cost(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> Finding | None:
@@ -163,7 +158,8 @@ def rests_on_groups(
     drawn = draw_regime(grouped, priors, GROUP_DRAWS, np.random.default_rng([seed, 51]))
     probability = _probability(grouped, grid, limits, drawn)
     shared = 1.0 - float(np.median(drawn.seed_share))
-    places = np.unique(np.column_stack([rows.unit, rows.offset]).round(9), axis=0)
+    # One recipe retrained in two ways is no variant of a network.
+    places = np.unique(np.column_stack([rows.unit, rows.offset, rows.technique]).round(9), axis=0)
     of_groups = OF_VARIANTS if len(places) < (1.0 - TIED) * rows.drop.size else OF_GROUPS
     if probability >= (limits.supported if shared > SHARED else of_groups):
         return None

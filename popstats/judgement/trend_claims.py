@@ -79,7 +79,8 @@ def judge_limit(analysis: Analysis) -> Verdict:
         "change": estimate(-gain if worse else gain),
         "count": len(regimes),
         "lucky": lucky,
-        "constant": _constant_error(middle),
+        # A constant predicts a left-out regime by the mean of the others.
+        "constant": float((middle - middle.mean()).std() * middle.size / (middle.size - 1)),
     }
     remedy = _more_regimes(analysis)
     return analysis.verdict("C4", None, effect, Finding("C4", (), values), (), (remedy,))
@@ -113,12 +114,6 @@ def luck(base: FloatArray, seed: int) -> float:
     return float(
         (leave_one_out_gain(rng.standard_normal(shape), rng.standard_normal(shape), base) > 0).mean()
     )
-
-
-def _constant_error(limit: FloatArray) -> float:
-    """Return the leave-one-out error of predicting each regime's limit by the others' mean, points."""
-    left_out = (limit - limit.mean()) * limit.size / (limit.size - 1)
-    return float(np.sqrt((left_out**2).mean()))
 
 
 def optimum_trend(log_mcb: FloatArray, aggressiveness: FloatArray) -> FloatArray:

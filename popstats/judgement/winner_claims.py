@@ -60,9 +60,10 @@ def _winners(analysis: Analysis, regime: RegimePosterior) -> Verdict:
         return found
     counted = cross_fit(regime.mean_curve, limits, np.random.default_rng([seed, 31]))
     lift = lift_draws(counted, limits.nearest, np.random.default_rng([seed, 32]))
+    prior = lift_draws(CrossFit(0.0, 0.0), limits.nearest, np.random.default_rng([seed, 33]))
     effect = Effect(
         holds=lift > limits.lift,
-        prior_probability=prior_lift(limits, seed),
+        prior_probability=float((prior > limits.lift).mean()),
         size=lift,
         inside_negligible=_inside(lift, limits.lift),
         withheld=optimum_undecided(regime),
@@ -77,12 +78,6 @@ def _winners(analysis: Analysis, regime: RegimePosterior) -> Verdict:
     facts = (Finding("halves noise", (), {"noise": _NOISES[analysis.fit.settings.noise]}),)
     more = (twice_the_recipes(data),) if regime.outcome == "supported" else remedies(regime)
     return analysis.verdict("C3b", data, effect, Finding("C3b", (), values), facts, more)
-
-
-def prior_lift(limits: Thresholds, seed: int) -> float:
-    """Return the probability of the claim before any winner is counted."""
-    prior = lift_draws(CrossFit(0.0, 0.0), limits.nearest, np.random.default_rng([seed, 33]))
-    return float((prior > limits.lift).mean())
 
 
 def _inside(lift: FloatArray, least: float) -> bool:

@@ -41,7 +41,7 @@ MOST = 600
 KAPPAS = (0.0, 0.3, 1.0)
 #: Residuals above this many robust standard deviations are cut back: collapsed recipes say where not to look.
 CUT = 3.0
-#: Recipes' worth of the common residual variance in the variance near one predicted drop.
+#: Weight, in recipes, of the common residual variance in the variance near one predicted drop.
 COMMON = 10.0
 #: Least share of the residual variance that recipes make, and seeds' degrees of freedom that tell the two apart.
 LEAST_RECIPE_SHARE, LEAST_SEED_DF = 0.05, 5
@@ -166,13 +166,14 @@ class BudgetLaw(Law):
     technique: int  # that is predicted
     seed_variance: float  # of one training; 0 where seeds cannot be told from recipes
     mean_inverse_runs: float
-    reached: float  # the best outcome that the law expects of a recipe near the budget, moved onto it
+    best_fitted: float  # the best expected outcome of the trained recipes near the budget, moved onto it
 
-    def promised(self, log_shares: FloatArray, offset: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return what to expect of recipes, and the variance of what the law promises beyond the trained ones, (n,)."""
-        # Any share of the promise may come true, each as likely: a sum of curves is least right where all are at their best.
+    def predicted(self, log_shares: FloatArray, offset: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the predicted outcome of recipes, and the variance that extrapolation adds to it, (n,)."""
+        # A sum of curves errs most where all are at their best. Of the improvement beyond the best fitted value, the share
+        # that is realised is taken as uniform between 0 and 1.
         expected = self.expected(log_shares, offset)
-        beyond = np.maximum(self.reached - expected, 0.0)
+        beyond = np.maximum(self.best_fitted - expected, 0.0)
         return expected + beyond / 2.0, beyond**2 / 12.0
 
     def recipe_variance(self, outcome: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -226,5 +227,5 @@ def _fitted(table: WidthTable, rows: IntArray, inner: BoolArray, log_cost: float
     return BudgetLaw(
         **vars(law), inner=inner, rows=rows, offset=offset, technique=first, seed_variance=seeds,
         mean_inverse_runs=float((1.0 / table.runs[rows][inner]).mean()),
-        reached=float(law.expected(shares[inner]).min()),
+        best_fitted=float(law.expected(shares[inner]).min()),
     )  # fmt: skip

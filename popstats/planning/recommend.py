@@ -257,9 +257,10 @@ def recommend(
     -----
     A law in the log-widths is fitted to recipes of about that cost. The recommended recipe is its optimum among the
     recipes within the budget whose widths stay in the trained range and of which the law is as certain as of trained
-    ones. Where the law promises more than it does of any trained recipe, half of the difference is expected to come true,
-    and intervals allow for all or nothing of it. Intervals hold for the recipe, its own distance from the law included;
-    where the table has one seed per recipe, they hold for one training.
+    ones. Predicted improvement beyond the best fitted value of the trained recipes is extrapolation: its realised
+    share is taken as uniform between 0 and 1, so that half of it enters the prediction and the rest the interval.
+    Intervals hold for the recipe, its own distance from the law included; where the table has one seed per recipe,
+    they hold for one training.
 
     Examples
     --------
@@ -521,7 +522,7 @@ def _drops(
     law: BudgetLaw, table: WidthTable, logs: FloatArray, offset: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return the median drop of recipes, points, and the ends of its 90 % interval, (n,) each."""
-    outcome, beyond = law.promised(logs, offset)
+    outcome, beyond = law.predicted(logs, offset)
     variance, df = law.recipe_variance(outcome)
     half = stats.t.ppf((1.0 + INTERVAL_MASS) / 2.0, df) * np.sqrt(
         law.uncertainty(logs, offset) ** 2 + variance + beyond
@@ -535,7 +536,7 @@ def _gain(
     """Return what the first of two recipes gains over the second, points, with its 90 % interval."""
     if np.array_equal(logs[0], logs[1]):
         return 0.0, 0.0, 0.0
-    (expected, beyond), rng = law.promised(logs, offset), np.random.default_rng(0)
+    (expected, beyond), rng = law.predicted(logs, offset), np.random.default_rng(0)
     variance, df = law.recipe_variance(expected)
     root = np.hstack([law.deviations(logs, offset), np.diag(np.sqrt(variance + beyond))])
     normal = rng.standard_normal((_DRAWS, 2)) @ np.linalg.cholesky(root @ root.T).T

@@ -19,8 +19,8 @@ COLLAPSED = 0.5
 SPARSE = {"weights": "Unstructured", "2:4": "2:4"}
 #: From this share of networks better or far worse than the original, its accuracy (or what the column holds) is in doubt.
 BETTER = 0.9
-#: Share of the rows that repeat the costs of others from which those that repeat the accuracy too are copies.
-COPIED = 0.5
+#: Share of the recipes of equal costs from which those that have the same accuracy too may be copies.
+COPIED = 0.8
 #: An original that learned is this many times better than chance.
 TIMES_CHANCE = 2.0
 #: Networks with this share of the original's parameters are as good as the original, and so should be their MACs.
@@ -45,10 +45,13 @@ def notes_of(
         yield Finding("techniques unsaid", (), {"missing": missing, "trainings": len(table), "named": named})
     scalar = [c for c in table.columns if table[c].dtype != object or table[c].map(is_single_value).all()]
     copies = int(table.duplicated(subset=scalar).sum()) if "subnetwork_id" not in table else 0
-    # Rows that repeat the costs of others and mostly their accuracies too are copies, whatever names tell them apart.
-    repeated = int(table.duplicated(subset=["macs", "params", "accuracy"]).sum())
-    if copies or repeated > COPIED * table.duplicated(subset=["macs", "params"]).sum():
-        yield Finding("copies", (), {"rows": max(copies, repeated)})
+    if copies:
+        yield Finding("copies", (), {"rows": copies})
+    if "recipe_id" in table:
+        recipes = table.drop_duplicates("recipe_id")
+        repeated = int(recipes.duplicated(["macs", "params", "accuracy"]).sum())
+        if repeated > COPIED * recipes.duplicated(["macs", "params"]).sum():
+            yield Finding("repeated", (), {"rows": repeated})
     kinds = set(table["pruning"].dropna()) if "pruning" in table else set()
     for kind, name in SPARSE.items():
         if kind in kinds:

@@ -302,6 +302,8 @@ def _no_aim(analysis: Analysis, regime: str) -> str:
         return "none: mCB is a weak guide"
     if outcome != "undecided":
         return as_good or ("no best mCB" if outcome == "refuted" else outcome)
+    if broken := analysis.by_label[regime].withheld:
+        return f"undecided: {clause(broken).partition(':')[0]}"
     told = [as_good or "undecided"]
     if bad := _ruled_out(analysis.by_label[regime]):
         told.append(f"{' and '.join(interval_words(*span) for span in bad)} ruled out")

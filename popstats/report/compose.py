@@ -26,6 +26,9 @@ from popstats.report.sections import (
 )
 from popstats.words import count, number
 
+#: What stands before the verdicts; without any of it, the first figure.
+_FIRST = ("family", "drop", "curves", "best")
+
 
 def report_content(
     fit: Fit,
@@ -70,9 +73,7 @@ def loaded_by(fit: Fit) -> str:
 def page_order(figures: Sequence[Figure], sections: Sequence[Section]) -> tuple[str, ...]:
     """Return the parts' keys: main figure, best networks, verdicts, the rest; what is folded comes last."""
     parts: list[Figure | Section] = [*figures, *sections]
-    # Where a family leads, its curves follow: the figure of sizes is read off them.
-    main = figures[: 2 if figures and figures[0].key == "family" else 1]
-    first = [*(figure.key for figure in main), *(s.key for s in sections if s.key == "best")]
+    first = [part.key for part in parts if part.key in _FIRST or part in figures[:1]]
     rest = sorted((part for part in parts if part.key not in first), key=lambda part: part.folded)
     return (*first, "verdicts", *(part.key for part in rest))
 

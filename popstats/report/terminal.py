@@ -79,6 +79,8 @@ def _line(row: VerdictRow, limits: Thresholds) -> str:
     if row.outcome != "undecided" or row.regime == ALL or row.probability is None:
         return f"{place}: {row.sentence}"
     held = f"{place}: posterior probability {probability(row.probability)}"
+    if row.probability >= limits.supported:  # Withheld: why.
+        return f"{place}: {row.reason}"
     if row.prior_probability is None:
         return held
     weak = "; the evidence is too weak to refute it" if row.probability <= limits.refuted else ""
@@ -107,7 +109,7 @@ def _reading(fit: Fit) -> str:
         return ""
     stated = " ".join(map(sentence, fit.stated_elsewhere))
     if (fit.optima()["near_height"] > NEAR_OPTIMAL_POINTS).any():
-        stated += " within, points: the height of a range where no value is within 0.05 points of the minimum with probability 0.5."
+        stated += " within, points: the height of a range, where it had to rise above 0.05 points."
     return f"{stated.strip()}\n\n" * bool(stated) + (
         "best mCB?: the verdict on C3a. Choose recipes by the near-optimal range where it is supported; elsewhere the range "
         "only says where this fit is lowest. n counts trainings. Intervals are 90 %."

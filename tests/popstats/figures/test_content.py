@@ -231,7 +231,7 @@ def test_a_comparison_finds_the_difference_that_was_simulated():
     told = comparison_content(fits)
     table = {(row[0], row[1]): row[2] for row in told.figures[1].table.rows}
     for regime in ("50 %", "80 %"):
-        ratio = float(table[regime, "best mCB"].split(" ")[0])
+        ratio = float(table[regime, "Best mCB"].split(" ")[0])
         assert ratio == pytest.approx(np.exp(0.3), rel=0.1)
     edfs = told.figures[2]
     assert edfs.key == "edfs"

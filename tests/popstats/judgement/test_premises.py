@@ -107,6 +107,58 @@ def test_families_of_like_networks_count_as_one_observation_each() -> None:
     assert "drawn independently" in verdict.remedy
 
 
+def _stacked(n: int = 300, **columns: object) -> pd.DataFrame:
+    """Return networks of three kinds, each flat in mCB, whose levels make a valley of their mixture."""
+    rng = np.random.default_rng(1)
+    kind = rng.integers(0, 3, n)
+    log_mcb = 0.15 * rng.standard_normal(n) + np.array([-0.4, 0.0, 0.4])[kind]
+    macs = 0.4 * np.exp(0.1 * rng.uniform(-1.0, 1.0, n))
+    accuracy = 88.0 - np.array([2.0, 0.0, 2.0])[kind] + 0.4 * rng.standard_normal(n)
+    made = {"macs": macs * 1e11, "params": macs * np.exp(-log_mcb) * 1e9, "accuracy": accuracy}
+    return pd.DataFrame(made | columns).astype({"macs": np.int64, "params": np.int64}).assign(kind=kind)
+
+
+@pytest.mark.parametrize("column", ["model", "img_size"])
+def test_an_optimum_that_differences_between_kinds_of_networks_make_is_not_supported(column: str) -> None:
+    table = _stacked()
+    names = np.array(["vgg", "resnet", "mobilenet"] if column == "model" else [160, 192, 224])
+    original = popstats.Original(macs=10**11, params=10**9, accuracy=90.0)
+
+    def judged(frame: pd.DataFrame) -> popstats.Verdicts:
+        population = popstats.Population.from_frame(frame.drop(columns="kind"), original=original)
+        return popstats.judge(popstats.fit(population, regimes={0.6: 0.1}))
+
+    (verdict,) = judged(table.assign(**{column: names[table["kind"]]})).of("C3a")
+    assert (verdict.outcome, verdict.probability > 0.95) == ("undecided", True)
+    assert f"Networks with the same {column} do not show the optimum" in verdict.reason
+    assert f"population.where({column}=...)" in verdict.remedy
+    unrelated = np.random.default_rng(2).permutation(names[table["kind"]])
+    assert judged(table.assign(**{column: unrelated})).of("C3a")[0].outcome == "supported"
+
+
+def test_variants_of_one_network_need_more_evidence() -> None:
+    """Each network three times, trained in other ways; what differs between networks is no curve."""
+    rng = np.random.default_rng(28)
+    network = np.repeat(np.arange(24), 3)
+    log_mcb, level = rng.uniform(-0.5, 0.5, 24), rng.normal(0.0, 0.25, 24)
+    macs = 0.4 * np.exp(0.1 * rng.uniform(-1.0, 1.0, 24))
+    frame = pd.DataFrame(
+        {
+            "macs": (macs * 1e11).astype(np.int64)[network],
+            "params": (macs * np.exp(-log_mcb) * 1e9).astype(np.int64)[network],
+            "accuracy": 88.0 - (3.0 * log_mcb**2 + level)[network] + rng.normal(0.0, 0.5, 72),
+            "recipe_id": [f"run {i}" for i in range(72)],
+        }
+    )
+    original = popstats.Original(macs=10**11, params=10**9, accuracy=90.0)
+    outcomes = []
+    for moved in (0, 1):  # With costs of its own, each is a recipe like any other.
+        table = frame.assign(macs=frame["macs"] + moved * 10_000 * np.arange(72))
+        population = popstats.Population.from_frame(table, original=original)
+        outcomes.append(Analysis(popstats.fit(population, regimes={0.6: 0.1})).outcomes["0.60"])
+    assert outcomes == ["undecided", "supported"]
+
+
 def test_groups_end_at_gaps_and_are_no_wider_than_a_thirteenth() -> None:
     spread = np.linspace(-0.5, 0.5, 101)
     assert np.bincount(alike(spread, GRID)).max() <= 8

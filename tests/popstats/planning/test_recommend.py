@@ -395,7 +395,7 @@ def saturating(widths):
     return np.hypot(total - 3.0, 2.0) - 1.0
 
 
-def test_what_no_trained_recipe_has_shown_is_not_promised_whole():
+def test_intervals_cover_where_improvement_beyond_the_trained_recipes_saturates():
     names, covered = [f"g{k}" for k in range(8)], []
     for seed in range(8):
         rng = np.random.default_rng(seed)
@@ -408,4 +408,4 @@ def test_what_no_trained_recipe_has_shown_is_not_promised_whole():
         r = popstats.recommend(population, reduction=0.6)
         drop = float(saturating(np.array(list(r.widths.values()))))
         covered.append(r.drop_lower <= drop <= r.drop_upper)
-    assert sum(covered) >= 6  # of 8; 2 where all that the law promises is believed
+    assert sum(covered) >= 6

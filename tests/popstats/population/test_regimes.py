@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import popstats
 from popstats import Population
 from popstats.errors import PopulationError
 from popstats.population.regimes import (
@@ -17,6 +18,7 @@ from popstats.population.regimes import (
     regime_label,
 )
 from popstats.population.simulate import simulate_population
+from popstats.words import sentence
 
 
 def frame_of(macs_reduction, **columns):
@@ -176,3 +178,24 @@ def test_a_selection_keeps_the_regimes_that_were_written_down():
     few = foreign.in_regimes(bins).select(np.arange(0, 140, 10))
     again = assign_regimes(few.frame, "macs")
     assert (again.labels, again.index.tolist()) == (("0.50",), bins.index[::10].tolist())
+
+
+def test_drops_of_a_cell_are_stated_where_its_recipes_lie():
+    """Networks pruned near 50 and 70 %: the cells' centres, 54 and 71 %, were never trained."""
+    rng = np.random.default_rng(0)
+    macs = np.repeat([0.5, 0.3], 60) * (1.0 + rng.uniform(-0.004, 0.004, 120))
+    log_mcb = rng.uniform(-0.5, 0.5, 120)
+    frame = pd.DataFrame(
+        {
+            "macs": (macs * 1e9).astype(int),
+            "params": (macs * np.exp(-log_mcb) * 1e8).astype(int),
+            "accuracy": 90.0 + 4.0 * np.log(macs) - log_mcb**2 + rng.normal(0.0, 0.1, 120),
+        }
+    )
+    original = popstats.Original(macs=10**9, params=10**8, accuracy=90.0)
+    fit = popstats.fit(popstats.Population.from_frame(frame, original=original))
+    optima = fit.optima().set_index("regime")
+    assert list(optima.index) == ["0.54", "0.71"]
+    np.testing.assert_allclose(optima["limit"], -4.0 * np.log([0.5, 0.3]), atol=0.2)
+    assert not fit.extrapolated
+    assert "so drops are stated at 50 %, where they lie" in sentence(fit.stated_elsewhere[0])

@@ -143,6 +143,13 @@ def test_collapsed_networks_are_said():
     assert errors.notes[0].endswith("of errors and losses, lower is better.")
 
 
+def test_copies_under_other_names_are_said():
+    frame = pd.concat([table()] * 3, ignore_index=True)
+    named = frame.assign(recipe_id=[f"network {i}" for i in range(len(frame))])
+    found = Population.from_frame(named, original=ORIGINAL, accuracy_kind="last")
+    assert "under another recipe_id: 8." in found.notes[-1]
+
+
 def test_lists_in_extra_columns_do_not_hide_copies():
     frame = pd.concat([table(tags=[[1]] * 4), table(tags=[[2]] * 4)])
     assert "exact copies of other rows: 4" in Population.from_frame(frame, original=ORIGINAL).notes[-1]
