@@ -44,6 +44,8 @@ SECOND_DRAWS, SECOND_REGION = 1000, 0.5
 #: its threshold (docs/error-rates.md: 80, 450 and 2,200 recipes at distances of 0.3, 0.1 and 0.05 points and noise 0.15);
 #: more recipes than `TOO_MANY` are no plan.
 DECIDING, TOO_MANY = 15.7, 20_000
+#: What withholds an optimum until there are recipes in other places.
+MORE_RECIPES_HELP = ("clusters", "groups")
 #: Recipes that the proposed plan lines ask for.
 PROPOSED_COUNT = 200
 #: What rows that do not name their retraining technique are called beside others.
@@ -199,7 +201,7 @@ class RegimePosterior:
     @property
     def recipes_to_decide(self) -> int | None:
         """At how many recipes a rise like the present estimate is decided in four of five regimes; None: at no number."""
-        if self.withheld:
+        if self.withheld and self.withheld.kind not in MORE_RECIPES_HELP:
             return None
         distance = abs(float(np.median(least_rise(self.optimum))) - self.thresholds.rise)
         row = self.analysis.optima[self.label]

@@ -10,6 +10,7 @@ import numpy as np
 
 from popstats.findings import Finding, Span, Value
 from popstats.judgement.analysis import (
+    MORE_RECIPES_HELP,
     Analysis,
     Effect,
     RegimePosterior,
@@ -85,7 +86,8 @@ def remedies(regime: RegimePosterior) -> tuple[Finding, ...]:
         "groups": Finding("add unrelated"),
         "kinds": Finding("one kind", (), {"column": broken.values.get("column", "")}),
     }
-    return (replace(told[broken.kind], regimes=(regime.label,)),)
+    more = (deciding_recipes(regime),) if broken.kind in MORE_RECIPES_HELP else ()
+    return (replace(told[broken.kind], regimes=(regime.label,)), *more)
 
 
 def _effect(regime: RegimePosterior) -> Effect:

@@ -202,7 +202,7 @@ def _fit_at(known: Fit, target: float) -> Fit:
     regimes = {target: (1.0 - target) * (1.0 - 1.0 / AROUND)}
     found = fit(known.population, **(vars(known.settings) | {"regimes": regimes, "progress": False}))
     held = ", ".join(r.label for r in known.fitted)
-    choose = f"fitted regimes: {held}. Choose one of these" if held else "Add recipes there"
+    choose = f"fitted regimes: {held}. Choose one of these" if held else "add recipes there"
     if known.population.widths is not None:
         choose += ", or by='widths', which needs recipes on either side only"
     if not found.fitted:

@@ -86,11 +86,19 @@ def _shapes(rows: RegimeRows, sample: RegimeSample, rng: np.random.Generator) ->
 
 def _summaries(z: FloatArray) -> dict[str, FloatArray]:
     """Return skewness, excess kurtosis and largest residual in standard deviations of each draw, (n, S) -> (S,)."""
-    extreme = np.maximum(z.max(axis=0) - z.mean(axis=0), z.mean(axis=0) - z.min(axis=0))
+    centred = z - z.mean(axis=0)
+    # Products: powers of large arrays, as scipy.stats takes them, were a sixth of a report's time.
+    squares = centred * centred
+    variance, third, fourth = (
+        squares.mean(axis=0),
+        (squares * centred).mean(axis=0),
+        (squares * squares).mean(axis=0),
+    )
+    extreme = np.maximum(centred.max(axis=0), -centred.min(axis=0))
     return {
-        "skewness": np.asarray(stats.skew(z)),
-        "kurtosis": np.asarray(stats.kurtosis(z)),
-        "largest": extreme / z.std(axis=0),
+        "skewness": third / variance**1.5,
+        "kurtosis": fourth / variance**2 - 3.0,
+        "largest": extreme / np.sqrt(variance),
     }
 
 

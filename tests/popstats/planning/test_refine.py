@@ -163,7 +163,7 @@ def test_it_says_what_it_cannot_do(by_mcb: Fit) -> None:
     )
     with pytest.raises(FitError, match=r"too few recipes .* fitted regimes: 0\.60"):
         popstats.refine(odd, 0.9)
-    with pytest.raises(FitError, match=r"for a curve; choose by='widths', which"):
+    with pytest.raises(FitError, match=r"for a curve; add recipes there"):
         popstats.refine(popstats.fit(whole.select(np.arange(4))), 0.6)
     with pytest.raises(FitError, match="between 0 and 1"):
         popstats.refine(by_mcb, 60)
