@@ -36,6 +36,7 @@ def found(tmp_path_factory, tiny_plan) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_search_in_which_nothing_succeeds_ends_with_the_reason(tmp_path, tiny_plan, capsys):
     plan, folder = tmp_path / "plan.toml", tmp_path / "run"
     plan.write_text(tiny_plan.read_text().replace("learning_rate = 0.05", "learning_rate = 1e30"))

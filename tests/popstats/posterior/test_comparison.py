@@ -111,7 +111,10 @@ def test_names_come_from_what_differs(fit):
     assert found.difference == pytest.approx(0.0, abs=1e-2)
 
 
-@pytest.mark.parametrize(("noise", "kind"), [("student", "heavy"), ("exgaussian", "skewed")])
+@pytest.mark.parametrize(
+    ("noise", "kind"),
+    [("student", "heavy"), pytest.param("exgaussian", "skewed", marks=pytest.mark.slow)],
+)
 def test_the_noise_that_made_the_data_predicts_best(noise, kind):
     population = simulate_population(regimes=[0.5, 0.7], n=300, noise_kind=kind, seed=1)
     fits = {
