@@ -345,11 +345,7 @@ QUANTITIES: Mapping[str, tuple[str, str, str]] = {
     "C3c": ("cost of mCB = 1", "points", "mCB = 1 costs under {regret:g} points"),
     "C3d": ("change of the best mCB", "factor", "the best mCB changes by no more than a factor of {trend:g}"),
     "C4": ("fall of the error", "points", "none: any lower error counts"),
-    "S1": (
-        "advantage of low STD",
-        "points",
-        "the mean drops differ by at most {std_points:g} points",
-    ),
+    "S1": ("advantage of low STD", "points", "the mean drops differ by at most {std_points:g} points"),
     "R1": (
         "cost of exchanging best mCBs",
         "points",

@@ -55,10 +55,7 @@ def find_groups(
 
 
 def cut(
-    network: nn.Module,
-    input_shape: tuple[int, ...],
-    groups: Sequence[Group],
-    kept: Mapping[str, ArrayLike],
+    network: nn.Module, input_shape: tuple[int, ...], groups: Sequence[Group], kept: Mapping[str, ArrayLike]
 ) -> nn.Module:
     """Return a copy of `network` from which all filters but the kept ones are gone.
 

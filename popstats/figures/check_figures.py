@@ -17,16 +17,7 @@ from popstats.inference.draws import INTERVAL_MASS
 from popstats.judgement.analysis import Analysis, rows_of
 from popstats.posterior.predictive import PIT_DISTANCE
 from popstats.posterior.sensitivity import MATTERS, THRESHOLD
-from popstats.words import (
-    MISSING,
-    count,
-    number,
-    p_value,
-    percent,
-    regime_name,
-    regime_names,
-    span_words,
-)
+from popstats.words import MISSING, count, number, p_value, percent, regime_name, regime_names, span_words
 
 #: Points at which the distribution of the LOO-PIT values is drawn.
 PIT_POINTS = 101

@@ -100,10 +100,7 @@ def _left_out_words(analysis: Analysis) -> str:
 
 
 def _drop_panel(analysis: Analysis, regime: RegimeDesign, span: tuple[float, float]) -> Panel:
-    row, where = (
-        analysis.optima[regime.label],
-        f"{regime_name(regime.label)} removed",
-    )
+    row, where = (analysis.optima[regime.label], f"{regime_name(regime.label)} removed")
     points = _thinned(analysis, regime.label)
     curve = analysis.curve[analysis.curve["regime"] == regime.label].drop(columns="regime")
     outcome = analysis.verdicts.outcome("C3a", regime.label)

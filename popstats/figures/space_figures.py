@@ -326,8 +326,4 @@ def _law(analysis: Analysis) -> WidthLaw | None:
     settings, sizes = analysis.fit.settings, [r.n_recipes for r in analysis.fit.regimes]
     if analysis.fit.population.widths is None or sum(sizes) < MINIMUM_RECIPES:
         return None
-    return width_law(
-        analysis.fit.population,
-        regime_axis=settings.regime_axis,
-        regimes=settings.regimes,
-    )
+    return width_law(analysis.fit.population, regime_axis=settings.regime_axis, regimes=settings.regimes)

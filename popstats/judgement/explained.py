@@ -25,13 +25,7 @@ from popstats.inference.regression import (
     log_width_terms,
     natural_spline,
 )
-from popstats.population.recipes import (
-    Recipes,
-    original_widths,
-    positive_widths,
-    prepared_recipes,
-    ratio_std,
-)
+from popstats.population.recipes import Recipes, original_widths, positive_widths, prepared_recipes, ratio_std
 from popstats.population.regimes import Axis
 from popstats.population.table import Population
 

@@ -113,7 +113,8 @@ def _warnings(analysis: Analysis) -> Iterator[Finding]:
         if r.reason is not None:
             yield Finding("not fitted", (r.label,), {"why": r.reason, "trainings": r.n})
     yield from fit.extrapolated
-    yield from population.findings
+    # Other noise than normal already down-weights collapsed trainings.
+    yield from (f for f in population.findings if f.kind != "collapsed" or fit.settings.noise == "normal")
     if failed := len(population.failed):
         yield Finding("failed trainings", (), {"failed": failed, "whole": failed + len(population)})
     yield from fit.predictive_checks.alerts

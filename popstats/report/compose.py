@@ -31,11 +31,7 @@ _FIRST = ("family", "drop", "curves", "best")
 
 
 def report_content(
-    fit: Fit,
-    verdicts: Verdicts | None = None,
-    *,
-    command: str | None = None,
-    source: str | None = None,
+    fit: Fit, verdicts: Verdicts | None = None, *, command: str | None = None, source: str | None = None
 ) -> ReportContent:
     """Compute everything that the report of a fit says."""
     analysis = analyse(fit, verdicts)

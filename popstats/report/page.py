@@ -26,15 +26,7 @@ from popstats.population.table import folder_for
 from popstats.posterior.fit import Fit, require_fit
 from popstats.report.comparison_page import comparison_content
 from popstats.report.compose import report_content
-from popstats.words import (
-    MISSING,
-    count,
-    interval_words,
-    number,
-    percent,
-    probability,
-    typeset,
-)
+from popstats.words import MISSING, count, interval_words, number, percent, probability, typeset
 
 #: What a report may be called.
 ENDINGS = (".html", ".htm", ".pdf")
