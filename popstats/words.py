@@ -411,7 +411,6 @@ divergent: {transitions:divergent transition}
 E-BFMI: E-BFMI {found:2} (must be over {needed:g})
 grid edge: {at} {share:%0} of the posterior lies at the edge of the amplitude grid
 # Why a claim cannot be assessed, or is withheld.
-needs optimum: it needs a best mCB (C3a), and C3a is {outcome}
 no optimum: C3a is refuted, so there is no best mCB inside the observed range
 optimum undecided: whether there is a best mCB at all (C3a) is undecided
 band not reachable: networks {side} mCB {bound:2} do not exist at this reduction, so the band {band:2} cannot be

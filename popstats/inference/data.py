@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from popstats.arrays import FloatArray, IntArray
-from popstats.findings import Finding, Kind, Value
+from popstats.findings import Finding, Value
 from popstats.inference.model import COLUMNS, FIXED_TERMS, KEPT_RANGE, CurveScale, design_matrix
 from popstats.population.recipes import Recipes, prepared_recipes
 from popstats.population.regimes import Axis, Given, log_cost_offset
@@ -185,7 +185,6 @@ def _why_not(technique: IntArray, spread: float, scale: CurveScale, label: str) 
     # Clipped to the plain range, the range at equal cost can be empty.
     width, mixed = max(low_high[1] - low_high[0], 0.0), {"techniques": present} if present > 1 else {}
     values: dict[str, Value] = {}
-    kind: Kind
     if technique.size < needed:
         kind = "few recipes of techniques" if mixed else "few recipes"
         values = {"recipes": technique.size, "needed": needed, **mixed}
