@@ -87,8 +87,9 @@ class FittedCurves:
         """The regimes that were fitted."""
         return tuple(r for r in self.regimes if r.fitted)
 
+    @cached_property
     def rows(self) -> tuple[RegimeRows, ...]:
-        """Return the recipes in the fit of each fitted regime."""
+        """The recipes in the fit of each fitted regime."""
         return tuple(weighted_rows(self.recipes, self.regimes, self.spread_changes))
 
     @cached_property

@@ -5,7 +5,7 @@ import pytest
 
 from popstats.judgement.space_claims import exchange_regret, std_halves
 from popstats.judgement.trend_claims import leave_one_out_gain, lucky_share, optimum_trend
-from popstats.judgement.winner_claims import CrossFit, count_near, implied_lift, lift_draws
+from popstats.judgement.winner_claims import count_near, implied_lift, lift_draws
 from popstats.posterior.optimum import (
     has_optimum,
     least_rise,
@@ -180,9 +180,9 @@ def test_winners_are_counted_among_the_nearest() -> None:
 
 
 def test_the_lift_without_winners_is_its_prior() -> None:
-    draws = lift_draws(CrossFit(0.0, 0.0), 0.2, np.random.default_rng(0))
+    draws = lift_draws(0.0, 0.0, 0.2, np.random.default_rng(0))
     assert draws.mean() == pytest.approx(1.0, abs=0.1)
-    many = lift_draws(CrossFit(100.0, 50.0), 0.2, np.random.default_rng(0))
+    many = lift_draws(50.0, 100.0, 0.2, np.random.default_rng(0))
     assert many.mean() == pytest.approx(2.5, abs=0.1)
 
 
