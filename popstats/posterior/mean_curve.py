@@ -28,7 +28,7 @@ from scipy.special import log_ndtr
 from popstats.arrays import BoolArray, FloatArray
 from popstats.inference.data import MINIMUM_RECIPES, RegimeRows
 from popstats.inference.exact import coefficient_posterior
-from popstats.inference.model import OBSERVED_QUANTILES, Hyper, basis
+from popstats.inference.model import OBSERVED_QUANTILES, Hyper, basis, prior_precision
 from popstats.inference.regression import weighted_cross_products
 from popstats.posterior.curves import FittedCurves
 from popstats.posterior.optimum import GRID_SIZE
@@ -95,7 +95,25 @@ class MeanCurve:
         optima = [log for keep in mixes if (log := self.optimum(keep)) is not None]
         return float(np.exp(min(optima))), float(np.exp(max(optima)))
 
-    def coefficients(self, members: BoolArray, residual: FloatArray | None = None) -> FloatArray:
+    @cached_property
+    def residual(self) -> FloatArray:
+        """How far each recipe lies from the curve through all of them, (n,)."""
+        return np.asarray(self.rows.drop - self.rows.design @ self.coefficients())
+
+    @property
+    def penalty(self) -> FloatArray:
+        """Prior precision of the coefficients, (p,)."""
+        fixed, hyper = self.rows.regime.fixed, self.hyper
+        return np.asarray(prior_precision(fixed, hyper.length_scale, hyper.amplitude)[0])
+
+    def weighed(self) -> tuple[FloatArray, FloatArray]:
+        """Return each recipe's precision in units of one training's, and the expected exponential part, (n,) each."""
+        weight, excess = self.expected(self.residual, self.scale)
+        return np.asarray(weight * (self.hyper.noise[0] / self.scale) ** 2), excess
+
+    def coefficients(
+        self, members: BoolArray | slice = slice(None), residual: FloatArray | None = None
+    ) -> FloatArray:
         """Return the coefficients of the mean curve through these recipes, shape (p,)."""
         # residual (n,): what outliers are first told by; by default residuals of normal noise
         design, drop, scale = self.rows.design[members], self.rows.drop[members], self.scale[members]
