@@ -148,7 +148,7 @@ def test_how_far_the_widths_law_reaches() -> None:
     draws = np.zeros(3)
 
     def reach(share: float, r2: float) -> str:
-        return WidthsBeyond("0.50", 100, 0.0, draws, share, r2, 1.0).reach
+        return WidthsBeyond("0.50", 0.0, draws, share, r2, 1.0).reach
 
     nan = float("nan")
     assert [reach(MOST, 0.3), reach(0.39, 0.3), reach(nan, 0.3), reach(nan, MOST)] == [
