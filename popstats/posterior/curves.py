@@ -273,7 +273,7 @@ class FittedCurves:
         rng, hyper = np.random.default_rng([self.settings.random_seed, k, 2]), self.draws.hyper(k)
         position = self.regimes.index(self.fitted[k])
         change, relative = self.spread_changes[position], np.ones_like(log_mcb)
-        if change is not None and change.matters:
+        if change.matters:
             held = self.recipes.table["log_mcb"].to_numpy()[self.recipes.members[position]]
             mean = change.precision(held, self.fitted[k]).mean()
             relative = np.sqrt(mean / change.precision(log_mcb, self.fitted[k]))
