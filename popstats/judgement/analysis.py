@@ -31,7 +31,6 @@ from popstats.posterior.optimum import (
     GRID_SIZE,
     NEAR_OPTIMAL_POINTS,
     OptimumDraws,
-    SecondRegion,
     has_optimum,
     least_rise,
     read_optimum,
@@ -177,16 +176,13 @@ class RegimePosterior:
         return None
 
     @cached_property
-    def second(self) -> SecondRegion:
-        """The second near-optimal range beside the optimum."""
-        thinned = self.drop[:: max(1, len(self.drop) // SECOND_DRAWS)]
-        return second_region(self.grid, thinned, self.thresholds.rise, self.thresholds.near)
-
-    @property
     def regions(self) -> tuple[tuple[float, float, float], ...]:
         """Lower end, best and upper end (log mCB) of both near-optimal ranges, where worse values lie in between."""
-        rival = self.outcome == "supported" and self.second.probability > SECOND_REGION
-        return self.second.regions if rival else ()
+        if self.outcome != "supported":
+            return ()
+        thinned = self.drop[:: max(1, len(self.drop) // SECOND_DRAWS)]
+        probability, both = second_region(self.grid, thinned, self.thresholds.rise, self.thresholds.near)
+        return both if probability > SECOND_REGION else ()
 
     @cached_property
     def stretches(self) -> tuple[Span, ...]:

@@ -15,7 +15,6 @@ from popstats.findings import Finding, Value
 from popstats.inference.data import RegimeDesign
 from popstats.judgement.analysis import (
     Analysis,
-    RegimePosterior,
     all_within,
     estimate,
     more_recipes,
@@ -183,8 +182,9 @@ def _moved(analysis: Analysis, alone: dict[str, Analysis], regime: RegimeDesign)
         name, worst = next(iter(rejected.items()))
         why = Finding("technique rejected", (), {"technique": name, "why": worst.rejection})
         return analysis.not_assessable("R1", regime, why, worst.way_out)
-    found = {name: _of_target(a, regime) for name, a in alone.items()}
-    both = {name: r for name, r in found.items() if r is not None}
+    both = {
+        name: r for name, a in alone.items() for r in a.regimes if abs(r.data.target - regime.target) < 1e-9
+    }
     if len(both) < 2:
         why = Finding("few techniques here", (), {"held": ", ".join(both) or "none"})
         named = tuple(alone) if len(alone) > 1 else TWO_TECHNIQUES
@@ -205,11 +205,6 @@ def _moved(analysis: Analysis, alone: dict[str, Analysis], regime: RegimeDesign)
         "R1", regime, said, regret < limit, regret, more_recipes(regime, techniques=tuple(both)),
         prior=float((prior < limit).mean()), facts=_unnamed(analysis),
     )  # fmt: skip
-
-
-def _of_target(analysis: Analysis, regime: RegimeDesign) -> RegimePosterior | None:
-    """Return a technique's own regime of this centre, where it was fitted."""
-    return next((r for r in analysis.regimes if abs(r.data.target - regime.target) < 1e-9), None)
 
 
 def exchange_regret(

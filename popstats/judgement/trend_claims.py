@@ -9,7 +9,6 @@ from popstats.findings import Finding, Value, merge
 from popstats.judgement.analysis import (
     PROPOSED_COUNT,
     Analysis,
-    RegimePosterior,
     all_within,
     estimate,
     more_recipes,
@@ -30,7 +29,7 @@ def judge_trend(analysis: Analysis) -> Verdict:
     limits, regimes = analysis.thresholds, analysis.with_optimum
     if few := _too_few(analysis, "C3d", limits.trend_regimes):
         return few
-    steps = aggressiveness(regimes)
+    steps = -np.log1p(-np.array([r.data.reference for r in regimes]))
     change = optimum_trend(np.stack([r.optimum.log_mcb for r in regimes], axis=1), steps)
     prior = optimum_trend(np.stack([r.prior.log_mcb for r in regimes], axis=1), steps)
     least = float(np.log(limits.trend))
@@ -94,11 +93,6 @@ def _more_regimes(analysis: Analysis) -> Finding:
     return Finding("more recipes", PROPOSED_REGIMES, values)
 
 
-def aggressiveness(regimes: tuple[RegimePosterior, ...]) -> FloatArray:
-    """Return -log(1 - reduction) of each regime, shape (K,)."""
-    return -np.log1p(-np.array([r.data.reference for r in regimes]))
-
-
 def luck(base: FloatArray, seed: int) -> float:
     """Return how often a predictor without information lowers the error: the prior probability of the claim."""
     rng, shape = np.random.default_rng([seed, 41]), (LUCK, len(base))
@@ -108,11 +102,9 @@ def luck(base: FloatArray, seed: int) -> float:
 
 
 def optimum_trend(log_mcb: FloatArray, aggressiveness: FloatArray) -> FloatArray:
-    """Return the change of the optimum from the mildest to the most aggressive regime, log mCB, (S,).
-
-    A line through the regimes' optima in each draw; regimes count by the inverse of their variance over draws.
-    """
-    # log_mcb (S, K); aggressiveness (K,)
+    """Return the change of the optimum from the mildest to the most aggressive regime, log mCB, (S,)."""
+    # log_mcb (S, K); aggressiveness (K,): -log(1 - reduction). A line through the regimes' optima in each draw; regimes
+    # count by the inverse of their variance over draws.
     weight = 1.0 / np.maximum(log_mcb.var(axis=0), 1e-8)
     weight = weight / weight.sum()
     distance = aggressiveness - weight @ aggressiveness
