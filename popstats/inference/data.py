@@ -206,6 +206,12 @@ class RegimeRows:
     # T is 0 with one technique.
     technique: FloatArray
 
+    @property
+    def log_mcb(self) -> FloatArray:
+        """Log mCB of the recipes, (n,)."""
+        scale = self.regime.curve_scale
+        return np.asarray(scale.centre + scale.half_range * self.unit)
+
     @cached_property
     def design(self) -> FloatArray:
         """The design matrix, (n, FIXED_TERMS + T + BASIS_SIZE); columns that the regime cannot tell apart are zero."""
