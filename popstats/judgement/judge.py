@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from popstats.errors import FitError
-from popstats.findings import Finding
+from popstats.findings import fact
 from popstats.inference.model import CHAINS
 from popstats.judgement.analysis import Analysis
 from popstats.judgement.optimum_claims import (
@@ -114,5 +114,5 @@ def _on_the_other_axis(analysis: Analysis) -> Analysis:
         random_seed=analysis.fit.settings.random_seed,
         priors=analysis.fit.prior_settings,
     )
-    note = Finding("other axis", (), {"equal": _COSTS[other.regime_axis]})
+    note = fact("other axis", equal=_COSTS[other.regime_axis])
     return Analysis(other, analysis.thresholds, note=(note,))

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.special import fdtrc, ndtr
 
 from popstats.arrays import FloatArray, IntArray
-from popstats.findings import Finding, Value
+from popstats.findings import Finding, fact
 from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import Draws
 from popstats.inference.exact import draw_regime
@@ -113,13 +113,8 @@ def rests_on_outliers(curve: MeanCurve, grid: FloatArray, limits: Thresholds) ->
     worst = int(probability.argmin())
     if probability[worst] >= ROBUST:
         return None
-    values: dict[str, Value] = {
-        "end": ("low", "high")[worst],
-        "rise": float(rise[worst]) * regime.scale,
-        "required": limits.rise,
-        "probability": float(probability[worst]),
-    }
-    return Finding("outliers", (regime.label,), values)
+    end, lifted, likely = ("low", "high")[worst], float(rise[worst]) * regime.scale, float(probability[worst])
+    return fact("outliers", regime.label, end=end, rise=lifted, required=limits.rise, probability=likely)
 
 
 def rests_on_groups(
@@ -156,7 +151,7 @@ def rests_on_groups(
     of_groups = OF_VARIANTS if len(places) < (1.0 - TIED) * rows.drop.size else OF_GROUPS
     if probability >= (limits.supported if shared > SHARED else of_groups):
         return None
-    return Finding("groups", (regime.label,), {"groups": total.size, "probability": probability})
+    return fact("groups", regime.label, groups=total.size, probability=probability)
 
 
 def kinds_of_networks(population: Population) -> dict[str, IntArray]:
@@ -189,9 +184,7 @@ def rests_on_kinds(
         if 1 < levels.size <= level.size / PER_LEVEL:
             probability = _within_levels(curve, grid, limits, level, priors, seed)
             if probability < OF_GROUPS:
-                return Finding(
-                    "kinds", (curve.rows.regime.label,), {"column": name, "probability": probability}
-                )
+                return fact("kinds", curve.rows.regime.label, column=name, probability=probability)
     return None
 
 
@@ -261,4 +254,4 @@ def few_clusters(log_mcb: FloatArray, grid: FloatArray, limits: Thresholds) -> F
     covered = float((nearest <= gap / 2.0).mean())
     if clusters > limits.clusters or covered >= limits.covered:
         return None
-    return Finding("clusters", (), {"groups": clusters, "covered": covered})
+    return fact("clusters", groups=clusters, covered=covered)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from popstats.arrays import FloatArray
-from popstats.findings import Finding
+from popstats.findings import Finding, fact
 from popstats.inference.draws import TAIL
 from popstats.posterior.pointwise import sample_of, thinned, total_density
 from popstats.words import sentences
@@ -78,7 +78,7 @@ class Sensitivity:
     @cached_property
     def sentence(self) -> str:
         """What may be concluded."""
-        robust = Finding("robust to priors", (), {"moved": float(self.frame["median_change"].abs().max())})
+        robust = fact("robust to priors", moved=float(self.frame["median_change"].abs().max()))
         return " ".join(sentences(self.findings or (robust,))) if len(self.frame) else ""
 
 
