@@ -45,7 +45,7 @@ class PreparedPlan:
     images: ImageSet  # on the CPU
     network: nn.Module  # the architecture, untrained
     costs: CostModel
-    trainings: tuple[Training, ...]  # in a new folder without the original network's part of their identities
+    trainings: tuple[Training, ...]  # new ones have no identities yet: these need the original network
 
 
 def survey(plan: Plan, folder: RunFolder | None = None, download: bool = True) -> PreparedPlan:
@@ -72,21 +72,18 @@ def survey(plan: Plan, folder: RunFolder | None = None, download: bool = True) -
                 f"{FEWEST_IMAGES}, half of the test images. A winner's gain cannot be measured on fewer."
             )
         search_problem(plan.search, costs)  # refuses a budget that no recipe meets
-    return PreparedPlan(plan, images, network, costs, _worklist(plan, images, network, costs, folder))
+    if folder is not None:
+        folder.check_plan(plan)
+    return PreparedPlan(plan, images, network, costs, _worklist(plan, network, costs, folder))
 
 
 def _worklist(
-    plan: Plan, images: ImageSet, network: nn.Module, costs: CostModel, folder: RunFolder | None
+    plan: Plan, network: nn.Module, costs: CostModel, folder: RunFolder | None
 ) -> tuple[Training, ...]:
-    if folder is not None:
-        folder.check_plan(plan)
     existing = () if folder is None else folder.read_worklist()
     if folder is not None and folder.has_worklist_of(plan):
         return existing
-    # A plan that grows finds the original network there; in a new folder it is the same blank for all.
-    original = (folder and folder.read_original()) or {"original_id": ""}
-    place = Place(original["original_id"], images.name, images.input_size)
-    return make_worklist(plan, costs, place=place, network=network, existing=existing)
+    return make_worklist(plan, costs, network=network, existing=existing)
 
 
 def prepare(
@@ -113,7 +110,7 @@ def prepare(
     if baselines:  # some go by the weights of the original network
         load_weights(prepared.network, folder.weights_path.read_bytes(), str(folder.weights_path))
     if baselines or drawn[: len(held)] != held:  # another process may have made the plan grow meanwhile
-        drawn = _worklist(plan, images, prepared.network, prepared.costs, folder)
+        drawn = _worklist(plan, prepared.network, prepared.costs, folder)
     place = Place(original.original_id, images.name, images.input_size)
     trainings = with_identities(drawn, plan, prepared.costs, place)
     kept = folder.weights_path.stat().st_size if plan.keep_weights == "all" else 0

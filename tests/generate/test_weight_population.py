@@ -18,7 +18,7 @@ from generate.plan import PLAIN_BASELINES, PruningPlan, only_adds, plan_from_dic
 from generate.prune.dependency_graph import with_values
 from generate.prune.masks import magnitudes, prune_network, weight_costs
 from generate.recipes.baselines import baseline_widths
-from generate.recipes.worklist import Place, make_worklist
+from generate.recipes.worklist import Place, make_worklist, with_identities
 from generate.run.folder import RunFolder
 from generate.run.prepare import metadata, prepare, survey, worker_context
 from generate.train.subnetwork import cut_network, train_subnetwork
@@ -134,13 +134,14 @@ def test_a_plan_may_grow_by_baselines_and_never_changes_its_kind():
 
 def test_baselines_are_trained_like_the_recipes_beside_them_and_stay_as_they_were(network):
     costs, place = weight_costs(network, SHAPE, PruningPlan("weights")), Place("ab", "digits", "1x8x8")
-    before = make_worklist(plan(), costs, place=place, network=network)
+    before = with_identities(make_worklist(plan(), costs, network=network), plan(), costs, place)
     spaces = [t.space for t in before]
     assert spaces.count("stratified") == 4
     assert all(spaces.count(f"baseline:{name}") == 2 for name in PLAIN_BASELINES["weights"])
     assert len({t.subnetwork_id for t in before}) == 12
     other = build_network("cifar_resnet8", classes=10, input_shape=SHAPE)
-    grown = make_worklist(plan(seeds=3), costs, place=place, network=other, existing=before)
+    grown = make_worklist(plan(seeds=3), costs, network=other, existing=before)
+    grown = with_identities(grown, plan(seeds=3), costs, place)
     assert grown[:12] == before
     assert len(grown) == 18
     assert {t.recipe_id for t in grown} == {t.recipe_id for t in before}
@@ -154,7 +155,8 @@ def test_the_floor_and_the_kind_are_part_of_what_a_recipe_is(network):
             {"name": "p", "pruning": pruning, "recipes": [BLOCK | {"count": 0, "baselines": ["erk"]}]}
         )
         costs = weight_costs(network, SHAPE, one.pruning)
-        made.append(make_worklist(one, costs, place=place, network=network)[0])
+        trainings = make_worklist(one, costs, network=network)
+        made.append(with_identities(trainings, one, costs, place)[0])
     assert made[0].widths == made[1].widths
     assert made[0].recipe_id != made[1].recipe_id
 
