@@ -15,8 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from generate.run.folder import POPULATION, RunFolder, write_table
-from generate.run.prepare import metadata
-from generate.train.original import OriginalNumbers
 from popstats.errors import BAD_INPUT, PopstatsError, PopulationError
 from popstats.population import columns
 
@@ -50,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def merge_populations(sources: Sequence[Path], name: str | None = None) -> pa.Table:
     """Return the rows of all sources, each subnetwork once, with a footer that holds all plans."""
-    tables = [_read_run(source) if source.is_dir() else _read_table(source) for source in sources]
+    tables = [RunFolder(source).table() if source.is_dir() else _read_table(source) for source in sources]
     footers = [columns.read_footer(table.schema) for table in tables]
     _check_same_original(sources, footers)
     name = name or "+".join(dict.fromkeys(str(footer["population"]) for footer in footers))
@@ -79,18 +77,6 @@ def _joined(parts: list[Any]) -> Any:
     """Return the one part, or all of them in a list; what was merged before is taken apart again."""
     flat = [one for part in parts for one in part.get("merged", [part])]
     return flat[0] if len(flat) == 1 else {"merged": flat}
-
-
-def _read_run(source: Path) -> pa.Table:
-    """Return the rows that a run folder has so far."""
-    folder = RunFolder(source)
-    plan, original = folder.read_plan(), folder.read_original()
-    if plan is None or original is None:
-        raise PopulationError(
-            f"{source} is not a run folder: it has no plan with an original network. Expected a folder that "
-            "`python -m generate.population --out FOLDER` made, or a .parquet file."
-        )
-    return folder.table(metadata(plan, OriginalNumbers(**original)))
 
 
 def _read_table(path: Path) -> pa.Table:

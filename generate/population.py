@@ -182,12 +182,12 @@ def _run(plan: Plan, file: Path, path: Path, options: argparse.Namespace) -> int
         return show_status(path, options.workers)
     device = chosen_device(options.device)
     from generate.run.dry_run import print_dry_run
-    from generate.workers.executor import make, print_finished
+    from generate.workers.executor import fill
 
     with _naming(file):
         if options.dry_run:
             return print_dry_run(plan, device, options.workers)
-        return print_finished(make(plan, path, device, options))
+        return fill(plan, path, device, options)
 
 
 def show_status(path: Path, workers: int | None) -> int:

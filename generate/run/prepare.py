@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +20,6 @@ from generate.recipes.feasible import feasible_range
 from generate.recipes.worklist import Place, Training, make_worklist, with_identities
 from generate.run.folder import RunFolder
 from generate.train.augmentation import check_augmentation, parse_augmentation
-from generate.train.device import code_version, hardware
 from generate.train.original import (
     OriginalNumbers,
     check_source,
@@ -155,26 +153,7 @@ def _still_the_same(original: OriginalNumbers, images: ImageSet, folder: RunFold
 
 def worker_context(folder: RunFolder, device: torch.device) -> WorkerContext:
     """Return what trainings need of a prepared folder; every worker makes its own."""
-    plan, numbers = folder.read_plan(), folder.read_original()
-    if plan is None or numbers is None:
-        raise RunFolderError(
-            f"{folder.path} holds no plan or no original network. Run `python -m generate.population` "
-            "on it first."
-        )
+    plan, numbers = folder.prepared()
     images = load_images(plan.images)
     original = _still_the_same(OriginalNumbers(**numbers), images, folder)
     return WorkerContext.from_parts(plan, images, folder.weights_path.read_bytes(), original, device)
-
-
-def metadata(plan: Plan, original: OriginalNumbers) -> dict[str, Any]:
-    """Return what the population's footer holds."""
-    return {
-        "population": plan.name,
-        "plan": plan.as_dict(),
-        "original": original.as_dict(),
-        "provenance": {
-            "code_version": code_version(),
-            "torch_version": str(torch.__version__),
-            "hardware": hardware(),
-        },
-    }

@@ -47,9 +47,7 @@ def run_ray(
     report: Report,
 ) -> None:
     """Train what is missing on the cluster that `join` finds; Ctrl-C once lets the trainings in progress finish."""
-    plan = folder.read_plan()
-    if plan is None:
-        raise RunFolderError(f"{folder.path} holds no plan.")
+    plan, _ = folder.prepared()
     ray, resources = join(plan, device)
     # Without a limit on restarts an actor would come back empty on another node and be called as if nothing had happened.
     actor_class = ray.remote(max_restarts=0, **resources)(Trainer)

@@ -20,10 +20,11 @@ from generate.prune.masks import magnitudes, prune_network, weight_costs
 from generate.recipes.baselines import baseline_widths
 from generate.recipes.worklist import Place, make_worklist, with_identities
 from generate.run.folder import RunFolder
-from generate.run.prepare import metadata, prepare, survey, worker_context
+from generate.run.prepare import prepare, survey, worker_context
 from generate.train.subnetwork import cut_network, train_subnetwork
 from popstats import Population
 from popstats.errors import PlanError, RunFolderError
+from popstats.population import columns
 from tests.generate.conftest import TINY, command, rows, run
 
 CPU, SHAPE = torch.device("cpu"), (1, 8, 8)
@@ -193,11 +194,11 @@ def test_rows_say_what_was_pruned_and_zeros_last_through_retraining(tmp_path, ki
         for name in left:
             same = (before.get_submodule(name).weight == 0) == (trained.get_submodule(name).weight == 0)
             assert same.all()
-    folder.compact(metadata(plan, original))
-    population = Population.from_frame(folder.table(metadata(plan, original)).to_pandas())
+    folder.compact()
+    population = Population.from_frame(folder.table().to_pandas())
     assert population.width_unit == "weights"
     assert any("theoretical" in note for note in population.notes)
-    assert metadata(plan, original)["plan"]["pruning"] == {"kind": kind, "floor": 2}
+    assert columns.read_footer(folder.table().schema)["plan"]["pruning"] == {"kind": kind, "floor": 2}
 
 
 @pytest.mark.slow
