@@ -22,9 +22,8 @@ from generate.recipes.worklist import Training
 from generate.run.folder import RunFolder, explain, write_whole
 from generate.run.prepare import worker_context
 from generate.run.statement import layer_recipe, recipe_bytes
-from generate.train.device import memory_format
 from generate.train.loop import evaluate
-from generate.train.original import load_weights, weights_bytes
+from generate.train.original import weights_bytes
 from generate.train.subnetwork import WorkerContext, cut_network, train_subnetwork
 from popstats.errors import BAD_INPUT, PopstatsError, RunFolderError
 
@@ -140,9 +139,7 @@ def _trained_network(folder: RunFolder, context: WorkerContext, training: Traini
     """Load the kept weights, or train again from recipe and seed where none were kept."""
     path = folder.trained_weights(training.subnetwork_id)
     if path.exists():
-        network = cut_network(context, training)
-        load_weights(network, path.read_bytes(), str(path))
-        return network.to(memory_format=memory_format(context.device)).eval()
+        return cut_network(context, training, path).eval()
     print(
         "The weights were not kept (keep_weights in the plan): training again from recipe and seed.",
         flush=True,
@@ -157,7 +154,7 @@ def _check_accuracy(
     context: WorkerContext, network: nn.Module, row: dict[str, Any], tolerance: float
 ) -> None:
     images = context.images
-    reached = evaluate(network, images, images.test, device=context.device, shift=images.test_shift).accuracy
+    reached = evaluate(network, images, images.test, device=context.device).accuracy
     if abs(reached - row["accuracy"]) > tolerance:
         raise RunFolderError(
             f"{row['subnetwork_id']}: reaches {reached:.3f} % here, but its row says "

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from generate.inputs.images import Split
 from generate.plan import Plan, TrainingSettings
 from generate.prune.cost_forms import CostModel, group_lines
 from generate.prune.masks import dense_layers, prune_network
@@ -98,9 +97,9 @@ def _time_one(prepared: PreparedPlan, job: _Job, device: torch.device) -> tuple[
         started = time.perf_counter()
         train(network, images, short, macs=job.macs, seed=0, device=device)
         step = (time.perf_counter() - started) / TIMED_STEPS
-    sample = Split(images.test.images[:TIMED_TEST_IMAGES], images.test.labels[:TIMED_TEST_IMAGES])
+    sample = images.test.take(slice(TIMED_TEST_IMAGES))
     started = time.perf_counter()
-    evaluate(network, images, sample, device=device, shift=images.test_shift)
+    evaluate(network, images, sample, device=device)
     return step, (time.perf_counter() - started) * len(images.test) / len(sample)
 
 

@@ -16,9 +16,7 @@ from generate.prune.dependency_graph import Group
 from generate.recipes.worklist import CONFIRMATION, SEARCH, Training
 from generate.run.folder import RunFolder
 from generate.run.rounds import outcome_of
-from generate.train.device import memory_format
 from generate.train.loop import evaluate
-from generate.train.original import load_weights
 from generate.train.subnetwork import WorkerContext, cut_network
 from popstats.arrays import FloatArray
 from popstats.errors import RunFolderError
@@ -121,12 +119,8 @@ def _per_image(
     images = context.images
     if row["status"] == "failed":
         return np.full(len(images.test), 100 / images.classes)
-    network = cut_network(context, training)
-    path = folder.trained_weights(training.subnetwork_id)
-    load_weights(network, path.read_bytes(), str(path))
-    network = network.to(context.device).to(memory_format=memory_format(context.device))
-    shift = images.test_shift
-    return evaluate(network, images, images.test, device=context.device, shift=shift).by_image.cpu().numpy()
+    network = cut_network(context, training, folder.trained_weights(training.subnetwork_id))
+    return evaluate(network, images, images.test, device=context.device).by_image.cpu().numpy()
 
 
 def _best_observed(
