@@ -14,8 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from generate.population import reported
 from generate.run.folder import POPULATION, RunFolder, write_table
-from popstats.errors import BAD_INPUT, PopstatsError, PopulationError
+from popstats.errors import PopulationError
 from popstats.population import columns
 
 # The original's fields that must agree: everything that accuracy drops are measured against.
@@ -35,15 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "-o", "--out", type=Path, required=True, metavar="FILE", help="where to write; a .parquet file"
     )
     parser.add_argument("--name", help="name of the joined population; default: the names joined by +")
-    options = parser.parse_args(arguments)
-    try:
-        table = merge_populations(options.sources, name=options.name)
-        _write(table, options.out)
-    except PopstatsError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    print(f"{table.num_rows} rows of {len(options.sources)} populations: {options.out}")
-    return 0
+    return reported(_merge, parser.parse_args(arguments))
 
 
 def merge_populations(sources: Sequence[Path], name: str | None = None) -> pa.Table:
@@ -114,7 +107,8 @@ def _check_same_original(sources: Sequence[Path], footers: Sequence[Mapping[str,
             )
 
 
-def _write(table: pa.Table, out: Path) -> None:
+def _merge(options: argparse.Namespace) -> int:
+    table, out = merge_populations(options.sources, name=options.name), options.out
     path = out / POPULATION if out.suffix != ".parquet" else out
     if (path.parent / "worklist.json").exists() and path.name == POPULATION:
         raise PopulationError(
@@ -127,6 +121,8 @@ def _write(table: pa.Table, out: Path) -> None:
             f"{path.parent} cannot be made ({error.strerror}). Choose another -o."
         ) from error
     write_table(path, table)
+    print(f"{table.num_rows} rows of {len(options.sources)} populations: {out}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -412,8 +412,8 @@ def _expanded(table: Mapping[str, Any], where: str) -> Iterator[tuple[str, Plan]
             own["name"] = f"{table['name']}-{folder}"
         plan = plan_from_dict({**table, **own}, where)
         # Steps of rounding, which are the first width's, change in proportion.
-        factor = (plan.network.width or 1) / listed["width"][0] if "width" in listed else 1
-        steps = [b.round_to * factor if b.round_to > 1 else 1 for b in plan.recipes]
+        own_width, first = (plan.network.width or 1, listed["width"][0]) if "width" in listed else (1, 1)
+        steps = [b.round_to * own_width / first if b.round_to > 1 else 1 for b in plan.recipes]
         if wrong := [step for step in steps if step != round(step)]:
             raise PlanError(
                 f"{where}, recipes, round_to: in proportion to the width, it becomes {wrong[0]:g} channels at width "
