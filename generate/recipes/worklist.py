@@ -182,7 +182,12 @@ class _Drawing:
     def regime(self, number: int, target: float) -> list[list[Training]]:
         """Return the trainings that a regime of block `number` lacks, by recipe; fewer if the space has no more."""
         block = self.plan.recipes[number]
-        of_all = {"block": number, "axis": block.axis, "target": target, "criterion": block.criterion}
+        of_all: dict[str, Any] = {
+            "block": number,
+            "axis": block.axis,
+            "target": target,
+            "criterion": block.criterion,
+        }
         held = {t.widths: t for t in self._held(number, target, block.space)}
         found = {widths: self._new(one) for widths, one in held.items()}
         for attempt in range(REDRAWS):

@@ -82,7 +82,10 @@ class WorkerContext:
         network = copy_network(network)
         if plan.pruning.kind == "filters":
             groups = find_groups(network, images.input_shape, plan.network.keep)
-            options = {"backpropagate": partial(loss_gradients, images=images), "seed": plan.seed}
+            options: dict[str, Any] = {
+                "backpropagate": partial(loss_gradients, images=images),
+                "seed": plan.seed,
+            }
             scores = {
                 name: score_filters(network, images.input_shape, groups, name, **options)
                 for name in sorted(plan.criteria)
