@@ -90,9 +90,9 @@ def _run(options: argparse.Namespace) -> int:
         return show_status(path, options.workers)
     pilot = _read_pilot(plan) if present is None else None
     if options.dry_run:
-        from generate.run.dry_run import print_search_dry_run
+        from generate.run.dry_run import print_dry_run
 
-        return print_search_dry_run(plan, device, options.workers, 0 if pilot is None else len(pilot[1]))
+        return print_dry_run(plan, device, options.workers, 0 if pilot is None else len(pilot[1]))
     from generate.run.prepare import worker_context
     from generate.run.winner_page import hand_over
     from generate.workers.executor import fill
