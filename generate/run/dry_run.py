@@ -170,8 +170,7 @@ def _print_regimes(plan: Plan, costs: CostModel, trainings: tuple[Training, ...]
     )
     for (axis, target, space), held in sorted(regimes.items()):
         widths = np.unique(np.array([training.widths for training in held]), axis=0)
-        macs = costs.macs(widths) / costs.original_macs
-        params = costs.params(widths) / costs.original_params
+        macs, params = costs.share("macs", widths), costs.share("params", widths)
         mcb, closest = macs / params, "-"
         if len(widths) > 2:
             name, correlation = mcb_correlations(widths, costs)[0]
