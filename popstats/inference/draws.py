@@ -133,14 +133,13 @@ def check_draws(draws: Draws, fitted: Sequence[RegimeDesign], outcomes: dict[str
     """Check draws of the hyperparameters and of the outcomes that verdicts are read off."""
     # outcomes (chains, draws, K)
     if draws.edge_probability is not None:
-        labels = [r.label for r in fitted]
-        table = pd.DataFrame({"regime": labels, "edge_probability": draws.edge_probability})
-        cut = table[table["edge_probability"] > MAXIMUM_EDGE]
+        cut = {r.label: float(share) for r, share in zip(fitted, draws.edge_probability, strict=True)}
         found = (
-            fact("grid edge", str(r.regime), share=float(r.edge_probability))  # type: ignore[arg-type]
-            for r in cut.itertuples()
+            fact("grid edge", label, share=share) for label, share in cut.items() if share > MAXIMUM_EDGE
         )
-        return Convergence(tuple(found), table)
+        return Convergence(
+            tuple(found), pd.DataFrame({"regime": list(cut), "edge_probability": cut.values()})
+        )
     parameters = {name: getattr(draws, name) for name in ("length_scale", "amplitude", "noise")}
     table = _diagnose(parameters | outcomes, fitted)
     return Convergence(tuple(_failures(draws, table)), table)

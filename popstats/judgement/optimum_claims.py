@@ -111,7 +111,7 @@ def cost_optimum(analysis: Analysis, regime: RegimePosterior) -> Verdict:
     kept, sign = 1.0 - regime.data.reference, -1.0 if on_macs else 1.0
     values: dict[str, Value] = {
         "cost": "parameter bucket" if on_macs else "MACs count",
-        "equal": "MACs" if on_macs else "parameters",
+        "equal": analysis.axis_words,
     }
     if regime.outcome == "supported":
         share = kept * np.exp(regime.optimum.log_mcb * sign)

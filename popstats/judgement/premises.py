@@ -23,6 +23,7 @@ from popstats.population.validation import is_single_value
 from popstats.posterior.curves import curve_in_points
 from popstats.posterior.mean_curve import MeanCurve
 from popstats.posterior.optimum import has_optimum, read_optimum
+from popstats.words import AXIS_WORDS
 
 #: Neighbours further apart than this share of the observed range belong to different clusters.
 GAP = 0.05
@@ -83,8 +84,7 @@ def moves_with_cost(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> F
     change = float(np.ptp(np.column_stack([at, at**2]) @ slopes)) * reach * regime.scale
     if p >= limits.moving or change <= limits.rise:
         return None
-    values = {"cost": "MACs" if regime.axis == "macs" else "parameters", "p": p, "change": change}
-    return Finding("moves with cost", (regime.label,), values)
+    return fact("moves with cost", regime.label, cost=AXIS_WORDS[regime.axis], p=p, change=change)
 
 
 def rests_on_outliers(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> Finding | None:
@@ -159,9 +159,11 @@ def kinds_of_networks(population: Population) -> dict[str, IntArray]:
     declared, table = {c.name for c in COLUMNS} | set(population.width_columns), population.table
     found = {}
     for name in (c for c in table if c == "input_size" or c not in declared):
-        text = table[name].dtype == bool or not pd.api.types.is_numeric_dtype(table[name])
-        if (text or _INPUTS.match(str(name).lower())) and table[name].map(is_single_value).all():
-            codes, levels = pd.factorize(table[name])
+        column = table[name]
+        text = column.dtype == bool or not pd.api.types.is_numeric_dtype(column)
+        whole = column.dtype != object or column.map(is_single_value).all()
+        if whole and (text or _INPUTS.match(str(name).lower())):
+            codes, levels = pd.factorize(column)
             if 1 < len(levels) <= len(table) / PER_LEVEL:
                 found[str(name)] = codes
     return found

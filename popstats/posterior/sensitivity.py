@@ -66,13 +66,10 @@ class Sensitivity:
         found = []
         for regime, rows in self.frame[self.frame["diagnosis"] != ""].groupby("regime", sort=False):
             weak = bool((rows["diagnosis"] == "weak data").any())
-            values = {
-                "results": tuple(_QUANTITIES[name][1] for name in rows["quantity"]),
-                "why": "the data say little" if weak else "priors and data disagree",
-                "sensitivity": float(rows["prior"].max()),
-                "moved": float(rows[_CHANGES].abs().to_numpy().max()),
-            }
-            found.append(Finding("leans on priors", (str(regime),), values))
+            why = "the data say little" if weak else "priors and data disagree"
+            results = tuple(_QUANTITIES[name][1] for name in rows["quantity"])
+            shifts = {"sensitivity": rows["prior"].max(), "moved": rows[_CHANGES].abs().to_numpy().max()}
+            found.append(fact("leans on priors", str(regime), results=results, why=why, **shifts))
         return tuple(found)
 
     @cached_property
