@@ -258,10 +258,8 @@ def _elasticities(
     if macs is not None:
         middle = np.exp(np.log(widths).mean(axis=0))
         cost = 100.0 * macs.log_width_slope(middle)[0] * np.log1p(WIDER) / population.original.macs
-    bought = {"points": points, "lower": points - half, "upper": points + half}
-    per_cost = {
-        "points_per_percent_macs": points / cost,
-        "per_macs_lower": bought["lower"] / cost,
-        "per_macs_upper": bought["upper"] / cost,
-    }
-    return pd.DataFrame({"group": population.group_names, **bought, "macs_percent": cost, **per_cost})
+    lower, upper = points - half, points + half
+    return pd.DataFrame({
+        "group": population.group_names, "points": points, "lower": lower, "upper": upper, "macs_percent": cost,
+        "points_per_percent_macs": points / cost, "per_macs_lower": lower / cost, "per_macs_upper": upper / cost,
+    })  # fmt: skip
