@@ -27,8 +27,13 @@ from popstats.errors import FitError
 from popstats.inference.draws import INTERVAL_MASS
 from popstats.judgement.explained import MOST_PAIRS
 from popstats.planning.propose import Ridge
-from popstats.planning.recovered_costs import CostForm, cost_form
-from popstats.population.recipes import original_widths, positive_widths, prepared_recipes
+from popstats.population.recipes import (
+    CostForm,
+    cost_form,
+    original_widths,
+    positive_widths,
+    prepared_recipes,
+)
 from popstats.population.regimes import Axis
 from popstats.population.table import Population
 from popstats.words import html_of, percent

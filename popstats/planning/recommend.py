@@ -23,9 +23,8 @@ from popstats.planning.budget_law import (
     width_table,
 )
 from popstats.planning.propose import by_layer
-from popstats.planning.recovered_costs import CostForm, cost_form
 from popstats.planning.search import Search, write_space
-from popstats.population.recipes import prepared_recipes
+from popstats.population.recipes import CostForm, cost_form, prepared_recipes
 from popstats.population.regimes import Axis
 from popstats.population.table import Population, folder_for
 from popstats.words import (

@@ -20,9 +20,8 @@ from popstats.judgement.analysis import Analysis, RegimePosterior
 from popstats.judgement.space_claims import judge_std_spaces, std_halves
 from popstats.judgement.verdicts import Thresholds
 from popstats.planning.budget_law import ROUNDING, WidthTable, law_at, width_table
-from popstats.planning.recovered_costs import cost_form
 from popstats.planning.search import Search, inside_bands, write_space
-from popstats.population.recipes import ratio_std
+from popstats.population.recipes import cost_form, ratio_std
 from popstats.population.regimes import Axis, regime_label
 from popstats.posterior.fit import Fit, fit, require_fit
 from popstats.words import AXIS_WORDS, INTERVAL_WORDS, interval_words, number, percent, sentence

@@ -16,7 +16,7 @@ import numpy as np
 from popstats.arrays import BoolArray, FloatArray
 from popstats.planning.budget_law import ROUNDING, BudgetLaw
 from popstats.planning.propose import common_shifts
-from popstats.planning.recovered_costs import CostForm
+from popstats.population.recipes import CostForm
 from popstats.population.table import folder_for
 
 #: At 18 budgets of two populations of six groups, none of 400,000 random recipes in whole channels was better.

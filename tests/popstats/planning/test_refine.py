@@ -12,9 +12,9 @@ import popstats
 from popstats.errors import FitError, PopulationError
 from popstats.judgement.analysis import Analysis
 from popstats.planning.budget_law import law_at, width_table
-from popstats.planning.recovered_costs import cost_form
 from popstats.planning.refine import Kind, _curve_gain
 from popstats.planning.search import LEAST_SHARE, Search, inside_bands
+from popstats.population.recipes import cost_form
 from popstats.population.truths import LayerChain, additive_drop
 from popstats.posterior.fit import Fit
 from popstats.posterior.mean_curve import mix_ranges
