@@ -352,12 +352,8 @@ def _checks(table: pd.DataFrame) -> Table:
 
 
 def _noise(analysis: Analysis) -> Table:
-    ratios = {
-        r.label: MISSING
-        if change is None
-        else f"{number(change.ratio)}{' (weighted)' if change.matters else ''}"
-        for r, change in zip(analysis.fit.regimes, analysis.fit.spread_changes, strict=True)
-    }
+    changes = zip(analysis.fit.regimes, analysis.fit.spread_changes, strict=True)
+    ratios = {r.label: f"{number(c.ratio)}{' (weighted)' if c.matters else ''}" for r, c in changes}
     return Table.by_column(analysis.fitted_optima, {
         "removed": lambda r: regime_name(r.regime),
         "sd of one training, points": lambda r: number(r.residual_sd),
