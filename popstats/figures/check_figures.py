@@ -179,10 +179,14 @@ def check_tables(analysis: Analysis) -> tuple[tuple[str, Table], ...]:
 
 def _shapes() -> dict[str, Callable[[Any], Cell]]:
     """Return the columns about the shape of the residuals: observed, expected and p of each quantity."""
+
+    def column(name: str, form: Callable[[float], str]) -> Callable[[Any], Cell]:
+        return lambda row: form(getattr(row, name))
+
     columns: dict[str, Callable[[Any], Cell]] = {}
     names = {"skewness": "skewness", "kurtosis": "excess kurtosis", "largest": "largest residual, sd"}
     for name, words in names.items():
-        columns[words] = lambda row, name=name: number(getattr(row, name), 1)
-        columns[f"{words}: expected"] = lambda row, name=name: number(getattr(row, f"{name}_model"), 1)
-        columns[f"{words}: p"] = lambda row, name=name: p_value(getattr(row, f"{name}_p"))
+        columns[words] = column(name, lambda v: number(v, 1))
+        columns[f"{words}: expected"] = column(f"{name}_model", lambda v: number(v, 1))
+        columns[f"{words}: p"] = column(f"{name}_p", p_value)
     return columns

@@ -224,11 +224,7 @@ def near_words(analysis: Analysis, regime: str) -> str:
 
 
 def recipes_words(n: int) -> str:
-    """Return a regime's number of networks, marked where its intervals are about the priors more than the data.
-
-    >>> recipes_words(120), recipes_words(12)
-    ('120', '12 (few recipes)')
-    """
+    """Return a regime's number of networks, marked where its intervals are about the priors more than the data."""
     return f"{count(n)} (few recipes)" if n < TOO_FEW else count(n)
 
 

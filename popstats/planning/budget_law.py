@@ -199,7 +199,7 @@ class BudgetLaw(Law):
     @property
     def slope(self) -> float:
         """How fast the drop in points rises with the outcome at the best recipes."""
-        return float(self.table.slope(np.quantile(self.fitted[self.inner], 0.05)))
+        return float(self.table.slope(np.asarray(np.quantile(self.fitted[self.inner], 0.05))))
 
     def predicted(self, log_shares: FloatArray, offset: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the predicted outcome of recipes, and the variance that extrapolation adds to it, (n,)."""

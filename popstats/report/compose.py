@@ -1,24 +1,36 @@
-"""From a fit to the frozen content of its report, its conjectures as a reader meets them."""
+"""From a fit, or several, to the frozen content of a page, its conjectures as a reader meets them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+import pandas as pd
+
+from popstats.errors import PopstatsError
 from popstats.figures.check_figures import predicted_figure
-from popstats.figures.content import Claim, Figure, ReportContent, Section, VerdictRow, plain
-from popstats.figures.curve_figures import drop_figure, limit_figure, near_figure
+from popstats.figures.comparison_figures import (
+    Named,
+    compared_edfs,
+    curves_figure,
+    difference_figure,
+    difference_words,
+    family_figure,
+)
+from popstats.figures.content import Alert, Claim, Figure, ReportContent, Section, VerdictRow, plain
+from popstats.figures.curve_figures import drop_figure, limit_figure, near_figure, near_words
 from popstats.figures.space_figures import edf_figure, elasticity_figure, explained_figure
 from popstats.findings import likeness
 from popstats.judgement.analysis import Analysis
+from popstats.judgement.family import doublings, moves
 from popstats.judgement.judge import analyse
 from popstats.judgement.optimum_claims import COST_CONJECTURE
 from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdict, Verdicts
 from popstats.population.files import populations
 from popstats.posterior.fit import Fit
 from popstats.report.advice import advice
-from popstats.report.alerts import alerts, caveats
+from popstats.report.alerts import alerts, caveats, weak_words
 from popstats.report.other_methods import companion_section
 from popstats.report.sections import (
     baseline_section,
@@ -27,7 +39,19 @@ from popstats.report.sections import (
     diagnostic_section,
     provenance_section,
 )
-from popstats.words import ALL, AXIS_WORDS, count, number, points, regime_names, sentences, uncapitalized
+from popstats.words import (
+    ALL,
+    AXIS_WORDS,
+    count,
+    join_words,
+    number,
+    points,
+    regime_name,
+    regime_names,
+    sentence,
+    sentences,
+    uncapitalized,
+)
 
 #: What stands before the verdicts; without any of it, the first figure.
 _LEADING = ("family", "drop", "curves", "best")
@@ -45,14 +69,6 @@ def report_content(
     """Compute everything that the report of a fit says."""
     analysis = analyse(fit, verdicts)
     judged, known, named = analysis.verdicts, caveats(analysis), source or loaded_by(fit)
-    sections = (
-        best_section(analysis, named),
-        baseline_section(analysis),
-        companion_section(analysis),
-        diagnostic_section(analysis),
-        card_section(analysis),
-        provenance_section(analysis, command, named),
-    )
     figures = (
         *((drop_figure(analysis), near_figure(analysis)) if fit.fitted else ()),
         explained_figure(analysis),
@@ -61,9 +77,17 @@ def report_content(
         elasticity_figure(analysis),
         predicted_figure(analysis),
     )
-    kept = tuple(section for section in sections if section is not None)
-    drawn = tuple(figure for figure in figures if figure is not None)
-    return ReportContent(
+    sections = (
+        best_section(analysis, named),
+        baseline_section(analysis),
+        companion_section(analysis),
+        diagnostic_section(analysis),
+        card_section(analysis),
+        provenance_section(analysis, command, named),
+    )
+    return _in_order(
+        figures,
+        sections,
         title=fit.population.name,
         advice=advice(analysis, known, named),
         facts=facts(analysis),
@@ -71,9 +95,6 @@ def report_content(
         thresholds=threshold_words(judged[0].thresholds) if len(judged) else "",
         alerts=alerts(analysis, known),
         claims=claims(analysis),
-        figures=drawn,
-        order=page_order(drawn, kept),
-        sections=kept,
     )
 
 
@@ -83,12 +104,17 @@ def loaded_by(fit: Fit) -> str:
     return name if name in populations() else "RUN" if "plan" in fit.population.metadata else "TABLE"
 
 
-def page_order(figures: Sequence[Figure], sections: Sequence[Section]) -> tuple[str, ...]:
-    """Return the parts' keys: main figure, best networks, verdicts, the rest; what is folded comes last."""
-    parts: list[Figure | Section] = [*figures, *sections]
-    first = [part.key for part in parts if part.key in _LEADING or part in figures[:1]]
+def _in_order(
+    figures: Sequence[Figure | None], sections: Sequence[Section | None], **told: Any
+) -> ReportContent:
+    """Return the content of a page: main figure, best networks, verdicts, the rest; what is folded comes last."""
+    drawn = tuple(figure for figure in figures if figure is not None)
+    kept = tuple(section for section in sections if section is not None)
+    parts: list[Figure | Section] = [*drawn, *kept]
+    first = [part.key for part in parts if part.key in _LEADING or part in drawn[:1]]
     rest = sorted((part for part in parts if part.key not in first), key=lambda part: part.folded)
-    return (*first, "verdicts", *(part.key for part in rest))
+    order = (*first, "verdicts", *(part.key for part in rest))
+    return ReportContent(figures=drawn, sections=kept, order=order, **told)
 
 
 def facts(analysis: Analysis) -> tuple[tuple[str, str], ...]:
@@ -184,3 +210,90 @@ def threshold_words(limits: Thresholds) -> str:
         f"below that at both ends of the observed range; “practically” means that it costs under {points(limits.regret)}. "
         "How often these rules err on known truths: docs/error-rates.md."
     )
+
+
+def comparison_content(fits: Sequence[Fit], *, command: str | None = None) -> ReportContent:
+    """Compute everything that the comparison of two or more fits says."""
+    if len(fits) < 2 or len({fit.regime_axis for fit in fits}) > 1:
+        axes = ", ".join(fit.regime_axis for fit in fits)
+        raise PopstatsError(
+            f"comparison: expected two or more fits on one regime axis, got {len(fits)} on: {axes}"
+        )
+    named = _named(fits)
+    moved, first = moves(named), next(iter(named.values()))
+    compared = moved[moved["against"] == next(iter(named))]
+    figures = (
+        family_figure(named, moved),
+        curves_figure(named),
+        difference_figure(named, compared),
+        compared_edfs(named),
+    )
+    return _in_order(
+        figures,
+        _cards(named, command),
+        kind="Comparison of populations",
+        title=join_words(list(named)),
+        advice=_answer(named, compared, [sentence(found) for found in doublings(moved)]),
+        facts=tuple(
+            (f"trainings of {name}, original {number(p.original.accuracy)} %", count(len(p)))
+            for name, analysis in named.items()
+            for p in [analysis.fit.population]
+        ),
+        axis_words=first.axis_words,
+        thresholds=threshold_words(first.verdicts[0].thresholds),
+        alerts=tuple(alert for name, analysis in named.items() for alert in _named_alerts(name, analysis)),
+        claims=_merged_claims(named),
+    )
+
+
+def _named_alerts(name: str, analysis: Analysis) -> Iterator[Alert]:
+    known = caveats(analysis)
+    if weak := weak_words(known):
+        yield Alert("warn", f"{name}: {weak}")
+    yield from (replace(a, text=f"{name}: {a.text}") for a in alerts(analysis, known))
+
+
+def _named(fits: Sequence[Fit]) -> Named:
+    """Return the analyses by the populations' names, numbered where these are alike."""
+    names = [fit.population.name for fit in fits]
+    alike = len(set(names)) < len(names)
+    return {
+        f"{name} ({i})" if alike else name: analyse(fit)
+        for i, (name, fit) in enumerate(zip(names, fits, strict=True), 1)
+    }
+
+
+def _answer(named: Named, compared: pd.DataFrame, doubled: list[str]) -> Section:
+    found = doubled
+    for name, analysis in named.items():
+        best = [f"{near_words(analysis, r.label)} at {regime_name(r.label)}" for r in analysis.with_optimum]
+        found.append(
+            f"{name}: {f'near-optimal mCB {join_words(best)}' if best else 'no best mCB could be established'}."
+        )
+    return Section("what-to-do", "In short", difference_words(named, compared), tuple(found))
+
+
+def _merged_claims(named: Named) -> tuple[Claim, ...]:
+    """Merge the populations' claims: one conjecture, all populations' verdicts."""
+    told = [(name, claims(analysis)) for name, analysis in named.items()]
+    merged = []
+    for claim in told[0][1]:
+        same = [(name, c) for name, list_ in told for c in list_ if c.conjecture == claim.conjecture]
+        rows, table = (
+            tuple(replace(row, population=name) for name, c in same for row in getattr(c, of))
+            for of in ("rows", "merged")
+        )
+        # The first population may have nothing that could be assessed.
+        telling = next((c for _, c in same if c.quantity), claim)
+        # Each population's strip of verdicts says at a glance what a summary would.
+        merged.append(replace(telling, summary="", rows=rows, merged=table))
+    return tuple(merged)
+
+
+def _cards(named: Named, command: str | None) -> tuple[Section, ...]:
+    cards = []
+    for i, (name, analysis) in enumerate(named.items(), 1):
+        card, origin = card_section(analysis), provenance_section(analysis, command)
+        told = replace(card, key=f"population-{i}", heading=name, tables=(*card.tables, *origin.tables))
+        cards.append(told if i > 1 else replace(told, code=origin.code[:1]))
+    return tuple(cards)

@@ -18,8 +18,7 @@ from popstats.inference.draws import INTERVAL_MASS
 from popstats.inference.model import Settings
 from popstats.judgement.judge import analyse
 from popstats.judgement.verdicts import Verdicts
-from popstats.report.comparison_page import comparison_content
-from popstats.report.compose import facts, report_content
+from popstats.report.compose import comparison_content, facts, report_content
 from popstats.report.sections import method_words, provenance_section
 
 GOLDEN = Path(__file__).with_name("golden_content.json")
