@@ -198,7 +198,7 @@ def print_search_dry_run(plan: Plan, device: torch.device, workers: int | None, 
     print(
         f"Search: {search.trainings} trainings in rounds of {', '.join(map(str, rounds))}, by {len(images.validation):,} "
         f"search images. Confirmation: {search.confirm} fresh seeds of the winner and of {', '.join(search.baselines)}, "
-        f"on {len(images.test):,} images that choose nothing."
+        f"on {len(images.test):,} held-out images."
     )
     measured = len(images.validation) + min(len(images.train), TRAIN_LOSS_IMAGES)
     macs, settings = int(costs.macs([widths])[0]), plan.retraining[search.technique]

@@ -1,4 +1,4 @@
-"""What a search has found: the winner's gain over each baseline, from fresh seeds and images that chose nothing."""
+"""What a search has found: the winner's gain over each baseline, from fresh seeds and held-out images."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ class Statement:
 def _sentence(name: str, gain: Gain, statement: Statement) -> str:
     over = NAMES[name]
     if any(arm.name == name and arm.widths == statement.winner.widths for arm in statement.baselines):
-        return f"No gain over {over} was shown: the winner is that recipe itself."
+        return f"No gain over {over} was shown: the winner has the same widths."
     finding = f"Gain over {over}" if gain.lower > 0 else f"No gain over {over} was shown"
     return (
         f"{finding}: {gain.mean:+.2f} points, 90 % interval {gain.lower:+.2f} to {gain.upper:+.2f} "
-        f"({statement.seeds} fresh seeds each, {statement.images:,} images that chose nothing)."
+        f"({statement.seeds} fresh seeds each, {statement.images:,} held-out images)."
     )
 
 

@@ -62,7 +62,7 @@ def compared_edfs(named: Sequence[tuple[str, Analysis]]) -> Figure | None:
         )
     return Figure(
         key="edfs",
-        heading="How the drops are spread",
+        heading="Distribution of the drops",
         sentence=_sentence(first, differences),
         caption=(
             f"Share of recipes whose drop is at most the value: further left is better. {costs} Bands and differences: "

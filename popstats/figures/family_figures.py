@@ -35,8 +35,8 @@ def family_figure(analyses: Mapping[str, Analysis], moved: pd.DataFrame) -> Figu
         heading=f"Optimum and limit by the original's {by}",
         sentence=told,
         caption=(
-            "Each mark is one original: the best mCB with the near-optimal range behind it (filled where C3a is supported), "
-            "and the limit. A change per doubling is the slope of a line through the originals, weighted by their "
+            "Each mark is one original: the optimal mCB, the near-optimal range behind it (filled where C3a is "
+            "supported), and the limit. A change per doubling is the slope of a line through the originals, weighted by "
             "precision; where they scatter more than their intervals allow, the interval is widened accordingly. Each "
             f"original was trained once: what another training of it would change is not in the intervals. {INTERVALS}"
         ),

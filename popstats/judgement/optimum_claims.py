@@ -113,7 +113,7 @@ def _optimum(analysis: Analysis, regime: RegimePosterior) -> Verdict:
 
 
 def _near(regime: RegimePosterior) -> Finding:
-    """Return the best mCB with its near-optimal range, or both ranges where there are two."""
+    """Return the optimal mCB with its near-optimal range, or both ranges where there are two."""
     best = estimate(np.exp(regime.optimum.log_mcb))
     if len(regime.regions) == 2:
         first, second = regime.stretches
@@ -156,7 +156,7 @@ def interaction(analysis: Analysis, beyond: WidthsBeyond) -> Finding | None:
 
 
 def _no_more_than_widths(beyond: WidthsBeyond) -> Finding:
-    """Return the clause for a refuted M1: an effect of the widths makes the best mCB only if their law tells most."""
+    """Return the clause for a refuted M1: an effect of the widths makes the optimal mCB only if their law tells most."""
     where = (beyond.regime,)
     if beyond.reach == "most":
         return Finding("widths explain", where)

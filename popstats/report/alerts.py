@@ -1,4 +1,4 @@
-"""What a supported best mCB depends on that its verdict does not say, and what a reader must know first."""
+"""What a supported optimal mCB depends on that its verdict does not say, and what a reader must know first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from popstats.judgement.classical import MINIMUM_POINTS
 from popstats.report.other_methods import envelope_elsewhere
 from popstats.words import clause, place, sentence
 
-#: Share of the observed range (log mCB) over which the best mCB may move with the mix of recipes without being named.
+#: Share of the observed range (log mCB) over which the optimal mCB may move with the mix of recipes without being named.
 MOVES = 0.5
 #: Spread over robust spread from which a few recipes count as outliers: a normal sample of 20 hardly reaches it.
 HEAVY_TAILS = 2.0
@@ -31,7 +31,7 @@ _ORDER = (*WEAK, "rests on few", "outliers bend", "pooled", "misfit")
 
 
 def caveats(analysis: Analysis) -> tuple[Finding, ...]:
-    """Return what stands against relying on the supported best mCBs, one per kind, the gravest first."""
+    """Return what stands against relying on the supported optimal mCBs, one per kind, the gravest first."""
     if not analysis.fit.convergence.ok:
         return ()
     supported = analysis.verdicts.regimes_where("C3a", "supported")
@@ -41,7 +41,7 @@ def caveats(analysis: Analysis) -> tuple[Finding, ...]:
 
 
 def _caveats(analysis: Analysis, label: str, heavy: bool) -> Iterator[Finding]:
-    """Yield what stands against relying on the best mCB of one regime."""
+    """Yield what stands against relying on the optimal mCB of one regime."""
     frame, where, recipes = analysis.explained.frame, (label,), analysis.optima[label].n_recipes
     of_mcb = frame[(frame["model"] == "mCB") & (frame["regime"] == label)]
     lowest, techniques = envelope_elsewhere(analysis, label), analysis.techniques.get(label, ())
@@ -74,7 +74,7 @@ def weak_words(known: Sequence[Finding], command_line: bool = False) -> str:
 
 
 def _share_moved(analysis: Analysis, regime: str) -> float:
-    """Return the share of the observed range, on the log scale, over which other mixes move the best mCB."""
+    """Return the share of the observed range, on the log scale, over which other mixes move the optimal mCB."""
     row = analysis.optima[regime]
     low, high = np.log(analysis.mixes[regime])
     return float((high - low) / np.log(row.observed_upper / row.observed_lower))

@@ -103,7 +103,7 @@ def _answer(named: _Named, compared: pd.DataFrame, doubled: list[str]) -> Sectio
     for name, analysis in named.items():
         best = [f"{near_words(analysis, r.label)} at {regime_name(r.label)}" for r in analysis.with_optimum]
         found.append(
-            f"{name}: {f'near-optimal mCB {join_words(best)}' if best else 'no best mCB could be established'}."
+            f"{name}: {f'near-optimal mCB {join_words(best)}' if best else 'no optimal mCB could be established'}."
         )
     return Section("what-to-do", "In short", _difference_words(named, compared), tuple(found))
 
@@ -194,20 +194,20 @@ def _curves_panel(named: _Named, label: str) -> Panel:
 
 
 def _overlap_words(named: _Named) -> str:
-    """Say in which regimes several populations have a supported best mCB, and whether one choice serves them."""
+    """Say in which regimes several populations have a supported optimal mCB, and whether one choice serves them."""
     ranges: dict[str, list[tuple[Span, ...]]] = {}
     for regime in (r for analysis in named.values() for r in analysis.with_optimum):
         ranges.setdefault(regime.label, []).append(regime.stretches)
     shared = {label: found for label, found in ranges.items() if len(found) > 1}
     if not shared:
-        return "In no regime is a best mCB supported in more than one of the populations."
+        return "In no regime is an optimal mCB supported in more than one of the populations."
     together = [
         label for label, (first, *rest) in shared.items() if all(_overlap(first, other) for other in rest)
     ]
     where = "there" if together == list(shared) else f"at {regime_names(together)}" if together else "nowhere"
     return (
-        f"At {regime_names(list(shared))} removed more than one population has a best mCB; the near-optimal ranges overlap "
-        f"{where}."
+        f"At {regime_names(list(shared))} removed, more than one population has an optimal mCB; the near-optimal ranges "
+        f"overlap {where}."
     )
 
 
@@ -229,7 +229,7 @@ def _difference_figure(named: _Named, compared: pd.DataFrame) -> Figure | None:
         heading=f"Differences from {next(iter(named))}",
         sentence=_difference_words(named, compared),
         caption=(
-            "The best mCB and the ends of the near-optimal range, where C3a is neither refuted nor not assessable in both "
+            "The optimal mCB and the ends of the near-optimal range, where C3a is supported or undecided in both "
             "populations, as multiples of the first population's (1: the same); the limit minus the first population's, "
             f"points (0: the same; negative: a smaller drop). {INTERVALS}"
         ),
