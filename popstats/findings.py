@@ -41,7 +41,7 @@ type Kind = Literal[
     "limit", "limit extrapolated",
     # What several populations say together.
     "pooled quantity", "pooled verdicts", "doubled mCB", "doubled limit",
-    # What stands against relying on an optimal mCB.
+    # What stands against relying on a best mCB.
     "predicts nothing", "winners elsewhere", "envelope elsewhere", "mix moves", "rests on few", "outliers bend", "pooled",
     "misfit",
     # What a reader must know first.

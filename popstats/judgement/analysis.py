@@ -453,7 +453,7 @@ class Analysis:
 
     @cached_property
     def mixes(self) -> dict[str, tuple[float, float]]:
-        """Range of each supported optimal mCB when a group's narrowest or widest quarter is left out."""
+        """Range of each supported best mCB when a group's narrowest or widest quarter is left out."""
         return mix_ranges(self.fit, [r.label for r in self.with_optimum])
 
     @cached_property

@@ -126,7 +126,7 @@ QUARTER = 0.25
 
 
 def mix_ranges(fit: FittedCurves, regimes: Collection[str]) -> dict[str, tuple[float, float]]:
-    """Return the range of each regime's optimal mCB when one group's narrowest, or widest, quarter is left out."""
+    """Return the range of each regime's best mCB when one group's narrowest, or widest, quarter is left out."""
     found, widths = {}, fit.population.widths
     for k, rows in enumerate(fit.rows() if widths is not None else ()):
         if rows.regime.label in regimes and widths is not None:
