@@ -64,7 +64,7 @@ def _there_is(
 
 
 def _near(regime: RegimePosterior) -> Finding:
-    """Return the best mCB with its near-optimal range, or both ranges where there are two."""
+    """Return the optimal mCB with its near-optimal range, or both ranges where there are two."""
     best = estimate(np.exp(regime.optimum.log_mcb))
     if len(regime.regions) == 2:
         first, second = regime.stretches

@@ -1,4 +1,4 @@
-"""What a supported best mCB depends on that its verdict does not say, and what a reader must know first."""
+"""What a supported optimal mCB depends on that its verdict does not say, and what a reader must know first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from popstats.judgement.classical import MINIMUM_POINTS
 from popstats.report.other_methods import envelope_elsewhere
 from popstats.words import clause, place, sentence
 
-#: Share of the observed range (log mCB) over which the best mCB may move with the mix of recipes without being named.
+#: Share of the observed range (log mCB) over which the optimal mCB may move with the mix of recipes without being named.
 MOVES = 0.5
 #: Spread over robust spread from which a few recipes count as outliers: a normal sample of 20 hardly reaches it.
 HEAVY_TAILS = 2.0
@@ -32,7 +32,7 @@ _ORDER = (*WEAK, "rests on few", "outliers bend", "pooled", "misfit")
 
 
 def caveats(analysis: Analysis) -> tuple[Finding, ...]:
-    """Return what stands against relying on the supported best mCBs, one per kind, the gravest first."""
+    """Return what stands against relying on the supported optimal mCBs, one per kind, the gravest first."""
     if not analysis.fit.convergence.ok:
         return ()
     supported = analysis.verdicts.regimes_where("C3a", "supported")
