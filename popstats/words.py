@@ -275,8 +275,8 @@ def _digits(value: float | Span, spec: str) -> str:
 
 #: What stands above the lines of a plan, by kind.
 _PLAN_COMMENTS = {
-    "twice the recipes": "# Twice as many as now; popstats.plan_size says how many a given precision takes.\n",
-    "deciding recipes": "# This many recipes in all decide four of five regimes like this one.\n",
+    "twice the recipes": "# Twice the present number; popstats.plan_size gives the number for a given precision.\n",
+    "deciding recipes": "# With this many recipes in total, four of five such regimes are decided.\n",
 }
 
 
@@ -324,7 +324,7 @@ def _decision(finding: Finding) -> str:
 QUANTITIES: Mapping[str, tuple[str, str, str]] = {
     **dict.fromkeys(("C1", "C2", "C3a"), ("rise at the shallower end", "points",
                     "the curve varies by at most {rise:g} points over the observed range")),
-    "C3b": ("winners near the best mCB", "times their share",
+    "C3b": ("winners near the optimal mCB", "times their share",
             "the nearest networks hold at most {lift:g} times their share of the winners"),
     "C3c": ("cost of mCB = 1", "points", "mCB = 1 costs under {regret:g} points"),
     "C3d": ("change of the optimum", "factor", "the optimum changes by no more than a factor of {trend:g}"),

@@ -24,7 +24,7 @@ PIT_POINTS = 101
 
 #: Results of the fit as the sensitivity table calls them, in the report's words.
 _RESULTS = {
-    "optimum": "best mCB", "near_lower": "near-optimal from", "near_upper": "near-optimal to", "limit": "limit",
+    "optimum": "optimal mCB", "near_lower": "near-optimal from", "near_upper": "near-optimal to", "limit": "limit",
 }  # fmt: skip
 
 

@@ -198,7 +198,7 @@ def _optimum_sentence(analysis: Analysis) -> str:
         for r in supported
     }
     places = [f"{mcb} at {regime_name(r)}" for r, mcb in best.items()]
-    return f"A best mCB is supported in {where}: {join_words(places)}."
+    return f"An optimal mCB is supported in {where}: {join_words(places)}."
 
 
 def _optima_table(analysis: Analysis) -> Table:

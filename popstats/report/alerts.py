@@ -42,7 +42,7 @@ def caveats(analysis: Analysis) -> tuple[Finding, ...]:
 
 
 def _caveats(analysis: Analysis, label: str, heavy: bool) -> Iterator[Finding]:
-    """Yield what stands against relying on the best mCB of one regime."""
+    """Yield what stands against relying on the optimal mCB of one regime."""
     frame, where, optimum = analysis.explained.frame, (label,), analysis.optima[label]
     of_mcb = frame[(frame["model"] == "mCB") & (frame["regime"] == label)]
     lowest, techniques = envelope_elsewhere(analysis, label), analysis.techniques.get(label, ())
