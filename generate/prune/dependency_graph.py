@@ -98,7 +98,7 @@ def find_dependencies(
     }
     rows, labels = labelled.rows, labelled.labels
     kept = [name for name in producers if name in rows and not labels.find(rows[name]).any()]
-    spreads = {label for found in labelled.spreads for label in labels.find(compact(found)).unique().tolist()}
+    spreads = {label for found in labelled.spreads for label in np.unique(labels.find(compact(found)))}
     reasons = {name: labels.reason(rows[name]) for name in kept}
     return Dependencies(_groups(places, producers, spreads), reasons)
 

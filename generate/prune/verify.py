@@ -58,7 +58,8 @@ def verify_cuts(
         if reason and proof.goes_double():  # deep networks of few values can turn rounding into anything
             reason = proof.fault(groups, recipe)
         if reason:
-            names = ", ".join(repr(group.name) for group in proof.culprits(groups, recipe))
+            culprits = dict.fromkeys(group.layers[0] for group in proof.culprits(groups, recipe))
+            names = ", ".join(map(repr, culprits))
             raise PlanError(
                 f"network {type(network).__name__} cannot be cut at {names}: {reason}. "
                 f"Protect what cannot be cut with keep = [{names}]."
