@@ -195,8 +195,8 @@ def _overlap_words(named: Named) -> str:
     ]
     where = "there" if together == list(shared) else f"at {regime_names(together)}" if together else "nowhere"
     return (
-        f"At {regime_names(list(shared))} removed, more than one population has an optimal mCB; the near-optimal ranges overlap "
-        f"{where}."
+        f"At {regime_names(list(shared))} removed, more than one population has an optimal mCB; the near-optimal ranges "
+        f"overlap {where}."
     )
 
 
