@@ -318,7 +318,7 @@ def test_the_lead_says_where_even_pruning_pays_and_where_it_does_not():
         space("all", "supported", 9.0, 9.9),
     ]
     assert even_sentence(SimpleNamespace(verdicts=Verdicts(found))) == (
-        "Even pruning pays at 50 and 80 %: at equal MACs recipes of low STD (layers pruned alike) drop 0.26 to 1.50 points "
+        "Even pruning pays at 50 and 80 %: at equal MACs, recipes of low STD (layers pruned alike) drop 0.26 to 1.50 points "
         "less on average than those of high STD, but more at 90 %."
     )
     assert even_sentence(SimpleNamespace(verdicts=Verdicts(found[1:2]))) == ""
