@@ -109,15 +109,13 @@ class FittedCurves:
     def expected_at(self, k: int, log_mcb: FloatArray) -> FloatArray:
         """Draws of the k-th regime's expected drop at its centre, at values of log mCB (m,), points, shape (S, m)."""
         curve = curve_in_points(self.fitted[k], self.draws.flat_coefficients[:, k], log_mcb)
-        if self.settings.noise == "exgaussian":
-            curve += self._excess(k)
+        curve += self._excess(k)
         return curve
 
-    def _excess(self, k: int) -> FloatArray:
-        """Mean distance of trainings from the curve, points, shape (S, 1): 0 unless the noise is "exgaussian"."""
-        _, _, noise, _, shape = self.draws.hyper(k)
-        mean = shape if self.settings.noise == "exgaussian" and shape is not None else np.zeros_like(noise)
-        return self.fitted[k].scale * mean[:, None]
+    def _excess(self, k: int) -> FloatArray | float:
+        """Mean distance of trainings from the curve, points, shape (S, 1) under "exgaussian" noise; otherwise 0."""
+        mean = self.draws.hyper(k).shape if self.settings.noise == "exgaussian" else None
+        return 0.0 if mean is None else self.fitted[k].scale * mean[:, None]
 
     @cached_property
     def optimum_draws(self) -> tuple[OptimumDraws, ...]:
