@@ -9,7 +9,7 @@ import argparse
 import importlib.util
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -161,24 +161,20 @@ def _content(context: WorkerContext, network: nn.Module, row: dict[str, Any], ki
     if kind == "safetensors":
         return weights_bytes(network, card)
     try:
-        return _onnx(network, torch.zeros(1, *context.images.input_shape), card)
+        program = torch.onnx.export(
+            network,
+            (torch.zeros(1, *context.images.input_shape),),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=["images"],
+            output_names=["logits"],
+            verbose=False,
+        )
     except RuntimeError as error:
         raise RunFolderError(
             f"{row['subnetwork_id']}: {row['network']} cannot be written as {kind} ({first_line(error)}). "
             "Take another --format."
         ) from error
-
-
-def _onnx(network: nn.Module, example: torch.Tensor, card: Mapping[str, str]) -> bytes:
-    program = torch.onnx.export(
-        network,
-        (example,),
-        dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        input_names=["images"],
-        output_names=["logits"],
-        verbose=False,
-    )
     # One file, weights included: by itself torch puts larger weights into a second file beside it.
     model = cast(Any, program).model_proto
     for name, value in card.items():
