@@ -17,9 +17,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from generate.plan import PruningPlan
+from generate.prune.attention import is_inside
 from generate.prune.cost_forms import CostModel, QuadraticForm, check_exact, count_positions
 from generate.prune.dependency_graph import Group, copy_network, with_values
-from generate.prune.groups import check_keep, is_inside
+from generate.prune.groups import check_keep
 from generate.prune.operations import Convolution
 from popstats.errors import PlanError
 

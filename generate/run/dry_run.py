@@ -74,7 +74,7 @@ def _print_search(
     print(
         f"Search: {search.trainings} trainings in rounds of {', '.join(map(str, rounds))}, by {len(images.validation):,} "
         f"search images. Confirmation: {search.confirm} fresh seeds of the winner and of {', '.join(search.baselines)}, "
-        f"on {len(images.test):,} images that choose nothing."
+        f"on {len(images.test):,} held-out images."
     )
     measured = len(images.validation) + min(len(images.train), TRAIN_LOSS_IMAGES)
     macs, settings = int(costs.macs(widths)[0]), prepared.plan.retraining[search.technique]
