@@ -9,15 +9,8 @@ import pandas as pd
 
 from popstats.arrays import FloatArray
 from popstats.errors import FitError
-from popstats.figures.content import Figure, Panel, Table
-from popstats.figures.curve_figures import (
-    INTERVALS,
-    MASS_WORDS,
-    ORIGINAL,
-    measured,
-    near_words,
-    recipes_words,
-)
+from popstats.figures.content import ORIGINAL, Figure, Panel, Table
+from popstats.figures.curve_figures import INTERVALS, MASS_WORDS, measured, near_words, recipes_words
 from popstats.figures.space_figures import MINIMUM_NETWORKS, dot_panel, edf_panel
 from popstats.figures.theme import SPACE_MARKS
 from popstats.findings import Span

@@ -60,6 +60,10 @@ class Table:
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
 
+#: Where the original network stands on the mCB axis.
+ORIGINAL = Table.one(mcb=1.0)
+
+
 @dataclass(frozen=True)
 class Panel:
     """One picture."""

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from popstats.arrays import FloatArray, IntArray
-from popstats.figures.content import Figure, Panel, Table
+from popstats.figures.content import ORIGINAL, Figure, Panel, Table
 from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import INTERVAL_MASS
 from popstats.judgement.analysis import Analysis
@@ -36,8 +36,6 @@ OUTER_FENCE = 3.0
 TOO_FEW = 30
 #: Characters shown of an id.
 SHORT_ID = 12
-#: Where the original network stands on the mCB axis.
-ORIGINAL = Table.one(mcb=1.0)
 #: The marks of `ranges_panel`.
 RANGES_LEGEND = (
     ("near bar", "near-optimal range"),

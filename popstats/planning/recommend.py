@@ -263,11 +263,10 @@ def recommend(
             "recommend: expected either reduction= (a budget) or drop= (a tolerated drop in points), got "
             f"{'neither' if reduction is None else 'both'}"
         )
-    table = _table(population, axis)
-    engine = _Recommender.of(table, candidates)
+    engine = _Recommender.of(population, axis, candidates)
     if reduction is None:
         return engine.for_drop(_finite("drop", drop, "a number of points"))
-    return engine.at(_checked(reduction, table))
+    return engine.at(_checked(reduction, engine.table))
 
 
 def frontier(population: Population, *, axis: Axis | None = None) -> pd.DataFrame:
@@ -299,29 +298,13 @@ def frontier(population: Population, *, axis: Axis | None = None) -> pd.DataFram
     >>> bool((frame["drop_lower"] < frame["drop"]).all()), frame["reduction"].is_monotonic_increasing
     (True, True)
     """
-    engine = _Recommender.of(_table(population, axis), None)
+    engine = _Recommender.of(population, axis)
     rows = [
         {name: getattr(r, name) for name in _FRONTIER_COLUMNS}
         | {f"uniform_{name.removeprefix('drop_')}": getattr(r.uniform, name) for name in _COLUMNS[-3:]}
         for r in map(engine.at, engine.budgets)
     ]
     return pd.DataFrame(rows)
-
-
-def _table(population: Population, axis: Axis | None) -> WidthTable:
-    if not isinstance(population, Population):
-        raise PopulationError(
-            f"recommend: expected a Population, got {type(population).__name__}; popstats.load_population reads one"
-        )
-    if axis not in (None, "macs", "params"):
-        raise PopulationError(f"recommend: axis: expected 'macs' or 'params', got {axis!r}")
-    table = width_table(population, axis or population.regime_axis)
-    if not table.supported():
-        raise PopulationError(
-            f"{population.name}: {len(table.outcome)} recipes are too few for a recommendation: no {FEWEST_RECIPES} of "
-            f"them have {AXIS_WORDS[table.axis]} within a factor of {SUPPORTED_FACTOR:g}. Train more, of similar cost"
-        )
-    return table
 
 
 def _finite(name: str, value: object, expected: str) -> float:
@@ -354,8 +337,22 @@ class _Recommender:
     trained: bool = False  # whether the candidates are the table's own recipes
 
     @classmethod
-    def of(cls, table: WidthTable, candidates: pd.DataFrame | None) -> _Recommender:
-        population, units = table.population, _units(table)
+    def of(
+        cls, population: Population, axis: Axis | None, candidates: pd.DataFrame | None = None
+    ) -> _Recommender:
+        if not isinstance(population, Population):
+            raise PopulationError(
+                f"recommend: expected a Population, got {type(population).__name__}; popstats.load_population reads one"
+            )
+        if axis not in (None, "macs", "params"):
+            raise PopulationError(f"recommend: axis: expected 'macs' or 'params', got {axis!r}")
+        table = width_table(population, axis or population.regime_axis)
+        if not table.supported():
+            raise PopulationError(
+                f"{population.name}: {len(table.outcome)} recipes are too few for a recommendation: no {FEWEST_RECIPES} of "
+                f"them have {AXIS_WORDS[table.axis]} within a factor of {SUPPORTED_FACTOR:g}. Train more, of similar cost"
+            )
+        units = _units(table)
         if candidates is not None:
             return cls(table, None, units, _checked_candidates(candidates, population))
         cost = cost_form(population, table.axis)
@@ -397,9 +394,16 @@ class _Recommender:
         harsher: Recommendation | None = None
         for reduction in self.budgets[::-1]:
             found = self.at(reduction)
-            if found.drop_upper <= tolerated:
-                return self._between(found, harsher, tolerated)
-            harsher = found
+            if found.drop_upper > tolerated:
+                harsher = found
+            elif harsher is None:
+                limit = "Recipes pruned further may do as well: this is the largest reduction that the table supports."
+                return replace(found, note=f"{found.note} {limit}".lstrip())
+            else:  # Bisect; listed recipes leave no more to find.
+                for _ in range(_HALVINGS if self.cost is not None else 0):
+                    middle = self.at((found.reduction + harsher.reduction) / 2.0)
+                    found, harsher = (middle, harsher) if middle.drop_upper <= tolerated else (found, middle)
+                return found
         assert harsher is not None
         raise PopulationError(
             f"{self.table.population.name}: no supported reduction keeps the drop at {points(tolerated)} or less with "
@@ -407,18 +411,6 @@ class _Recommender:
             f"predicted to cost {with_interval(harsher.drop, harsher.drop_lower, harsher.drop_upper)} points. Tolerate "
             "more, or train recipes that are pruned less"
         )
-
-    def _between(
-        self, found: Recommendation, harsher: Recommendation | None, tolerated: float
-    ) -> Recommendation:
-        """Bisect between a tolerable reduction and the next one, which is not; listed recipes leave no more to find."""
-        if harsher is None:
-            limit = "Recipes pruned further may do as well: this is the largest reduction that the table supports."
-            return replace(found, note=f"{found.note} {limit}".lstrip())
-        for _ in range(_HALVINGS if self.cost is not None else 0):
-            middle = self.at((found.reduction + harsher.reduction) / 2.0)
-            found, harsher = (middle, harsher) if middle.drop_upper <= tolerated else (found, middle)
-        return found
 
     def _searched(self, law: BudgetLaw, amount: float) -> tuple[pd.DataFrame, None]:
         """Return the best recipe within the budget and the uniform one."""

@@ -30,8 +30,7 @@ from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdict, Ve
 from popstats.population.files import populations
 from popstats.posterior.fit import Fit
 from popstats.report.advice import advice
-from popstats.report.alerts import alerts, caveats, weak_words
-from popstats.report.other_methods import companion_section
+from popstats.report.alerts import alerts, caveats, companion_section, weak_words
 from popstats.report.sections import (
     baseline_section,
     best_section,

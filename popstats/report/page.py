@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import vl_convert
@@ -191,7 +192,8 @@ def _environment() -> Environment:
         finalize=lambda value: typeset(value) if type(value) is str else value,
     )
     environment.filters |= {
-        "by_population": _by_population,
+        # The verdicts of each population, in their order; of one population under an empty name.
+        "by_population": lambda rows: [(name, list(own)) for name, own in groupby(rows, attrgetter("population"))],
         "cell": _cell,
         "verbatim": escape,
         "count": count,
@@ -250,11 +252,6 @@ def _span(row: VerdictRow) -> str:
     if row.lower is None or row.upper is None:
         return MISSING
     return interval_words(row.lower, row.upper, _decimals(row))
-
-
-def _by_population(rows: Sequence[VerdictRow]) -> list[tuple[str, list[VerdictRow]]]:
-    """Return the verdicts of each population, in their order; of one population under an empty name."""
-    return [(name, list(own)) for name, own in groupby(rows, lambda row: row.population)]
 
 
 def _decimals(row: VerdictRow) -> int:

@@ -17,16 +17,7 @@ from popstats.posterior.optimum import NEAR_OPTIMAL_POINTS
 from popstats.report.advice import advice
 from popstats.report.alerts import alerts, caveats
 from popstats.report.compose import claims, loaded_by, threshold_words
-from popstats.words import (
-    ALL,
-    MISSING,
-    interval_words,
-    probability,
-    regime_name,
-    sentence,
-    sentences,
-    with_interval,
-)
+from popstats.words import ALL, MISSING, interval_words, probability, regime_name, sentences, with_interval
 
 #: Lines are broken at spaces; the indent of what belongs to a regime's line.
 _INDENT = " " * 4
@@ -109,7 +100,7 @@ def _reading(fit: Fit) -> str:
         )
     if not fit.convergence.ok:
         return ""
-    stated = " ".join(map(sentence, fit.stated_elsewhere))
+    stated = " ".join(sentences(fit.stated_elsewhere))
     if (fit.optima()["near_height"] > NEAR_OPTIMAL_POINTS).any():
         stated += " within, points: the height of a range, where it had to rise above 0.05 points."
     return f"{stated.strip()}\n\n" * bool(stated) + (
