@@ -60,10 +60,6 @@ class Table:
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
 
-#: Where the original network stands on the mCB axis.
-ORIGINAL = Table.one(mcb=1.0)
-
-
 @dataclass(frozen=True)
 class Panel:
     """One picture."""
@@ -182,3 +178,7 @@ def plain(value: Any) -> Cell:
     if value is None or isinstance(value, bool | int | str):
         return value
     return str(value)
+
+
+#: Where the original network stands on the mCB axis.
+ORIGINAL = Table.one(mcb=1.0)
