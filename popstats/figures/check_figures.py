@@ -24,7 +24,7 @@ PIT_POINTS = 101
 
 #: Results of the fit as the sensitivity table calls them, in the report's words.
 _RESULTS = {
-    "optimum": "best mCB", "near_lower": "near-optimal from", "near_upper": "near-optimal to", "limit": "limit",
+    "optimum": "optimal mCB", "near_lower": "near-optimal from", "near_upper": "near-optimal to", "limit": "limit",
 }  # fmt: skip
 
 
@@ -38,9 +38,9 @@ def predicted_figure(analysis: Analysis) -> Figure | None:
         heading="Does the model predict its recipes?",
         sentence=_predicted_sentence(analysis),
         caption=(
-            "Each recipe's drop is predicted from the other recipes. Its place in that prediction (LOO-PIT; 0: below all "
-            "that was predicted, 1: above) is uniform if the model is right: observed minus expected share stays at 0. "
-            "Above 0 at the left and below it at the right: predicted intervals are too narrow; the other way round: too "
+            "Each recipe's drop is predicted from the other recipes. Its quantile in that prediction (LOO-PIT) is uniform "
+            "if the model is right, so that the observed minus the expected share stays near 0. A curve above 0 on the left "
+            "and below it on the right means that predicted intervals are too narrow; the reverse, that they are too "
             f"wide. The band holds the whole curve with {MASS_WORDS} probability if the model is right. {INTERVALS}"
         ),
         n=analysis.n_fitted,
@@ -78,11 +78,11 @@ def _predicted_sentence(analysis: Analysis) -> str:
     pits = analysis.fit.predictive_checks.loo_pit
     outside = [label for label, pit in pits.items() if _distance(pit) > _pit_band(pit.size)]
     if not outside:
-        return "In every regime the recipes lie about the curve as the model predicts."
+        return "In every regime, the recipes scatter about the curve as the model predicts."
     named = {r for alert in analysis.fit.predictive_checks.alerts for r in alert.regimes}
     clear = [label for label in outside if label in named]
     how = f"clearly so at {regime_names(clear)}" if clear else "which one regime in ten does by chance alone"
-    return f"At {regime_names(outside)} removed the curve leaves its band, {how}."
+    return f"At {regime_names(outside)} removed, the curve leaves its band, {how}."
 
 
 def _pit_panel(label: str, pit: FloatArray) -> Panel:
@@ -120,9 +120,9 @@ def check_paragraphs(analysis: Analysis) -> tuple[str, ...]:
     return (
         _predictive_words(analysis),
         analysis.fit.prior_sensitivity.sentence,
-        "In the table of priors, the sensitivity is how far a result's distribution moves when the priors (or the data) "
-        f"count twice as much. A result leans on the priors if that is above {THRESHOLD:g} and its median or an end of its "
-        f"interval moves by more than {MATTERS:g} standard deviations.",
+        "In the table of priors, sensitivity measures how far a result's distribution moves when the weight of the priors "
+        f"(or the data) is doubled. A result is sensitive to the priors if that exceeds {THRESHOLD:g} and its median or an "
+        f"end of its interval moves by more than {MATTERS:g} standard deviations.",
     )
 
 
@@ -134,7 +134,7 @@ def _predictive_words(analysis: Analysis) -> str:
         "The data look like what the model expects."
         if not checks.alerts
         else "The data do not look like what the model expects, as the alerts at the top of the page say. "
-        "Another noise (“student” or “exgaussian”) may fit better; popstats.compare says which of two fits predicts better."
+        "Another noise model (“student” or “exgaussian”) may fit better; popstats.compare tells which of two fits does."
     )
     return (
         f"{verdict} Of a regime's recipes, {shares} lie inside the {MASS_WORDS} interval that is predicted from the "

@@ -71,7 +71,7 @@ def family_figure(named: Named, moved: pd.DataFrame) -> Figure | None:
         heading=f"Optimum and limit by the original's {by}",
         sentence=told,
         caption=(
-            "Each mark is one original: the best mCB with the near-optimal range behind it (filled where C3a is supported), "
+            "Each mark is one original: the optimal mCB, the near-optimal range behind it (filled where C3a is supported), "
             "and the limit. A change per doubling is the slope of a line through the originals, weighted by their "
             "precision; where they scatter more than their intervals allow, the interval is widened accordingly. Each "
             f"original was trained once: what another training of it would change is not in the intervals. {INTERVALS}"
@@ -174,13 +174,13 @@ def _curves_panel(named: Named, label: str) -> Panel:
 
 
 def _overlap_words(named: Named) -> str:
-    """Say in which regimes several populations have a supported best mCB, and whether one choice serves them."""
+    """Say in which regimes several populations have a supported optimal mCB, and whether one choice serves them."""
     ranges: dict[str, list[tuple[Span, ...]]] = {}
     for regime in (r for analysis in named.values() for r in analysis.with_optimum):
         ranges.setdefault(regime.label, []).append(regime.stretches)
     shared = {label: found for label, found in ranges.items() if len(found) > 1}
     if not shared:
-        return "In no regime is a best mCB supported in more than one of the populations."
+        return "In no regime is an optimal mCB supported in more than one of the populations."
     together = [
         label
         for label, (first, *rest) in shared.items()
@@ -188,8 +188,8 @@ def _overlap_words(named: Named) -> str:
     ]
     where = "there" if together == list(shared) else f"at {regime_names(together)}" if together else "nowhere"
     return (
-        f"At {regime_names(list(shared))} removed more than one population has a best mCB; the near-optimal ranges overlap "
-        f"{where}."
+        f"At {regime_names(list(shared))} removed, more than one population has an optimal mCB; the near-optimal ranges "
+        f"overlap {where}."
     )
 
 
@@ -207,7 +207,7 @@ def difference_figure(named: Named, compared: pd.DataFrame) -> Figure | None:
         heading=f"Differences from {next(iter(named))}",
         sentence=difference_words(named, compared),
         caption=(
-            "The best mCB and the ends of the near-optimal range, where C3a is neither refuted nor not assessable in both "
+            "The optimal mCB and the ends of the near-optimal range, where C3a is supported or undecided in both "
             "populations, as multiples of the first population's (1: the same); the limit minus the first population's, "
             f"points (0: the same; negative: a smaller drop). {INTERVALS}"
         ),
@@ -232,7 +232,7 @@ def difference_figure(named: Named, compared: pd.DataFrame) -> Figure | None:
 
 
 def difference_words(named: Named, compared: pd.DataFrame) -> str:
-    """Say where best mCB and limit clearly differ from the first population's, and which way."""
+    """Say where optimal mCB and limit clearly differ from the first population's, and which way."""
     if compared.empty:
         return "The populations share no fitted regime, so nothing can be compared."
     told = []
@@ -274,7 +274,7 @@ def compared_edfs(named: Named) -> Figure | None:
         )
     return Figure(
         key="edfs",
-        heading="How the drops are spread",
+        heading="Distribution of the drops",
         sentence=_spread_sentence(first, differences),
         caption=(
             f"Share of recipes whose drop is at most the value: further left is better. {costs} Bands and differences: "

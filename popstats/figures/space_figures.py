@@ -136,7 +136,7 @@ def even_sentence(analysis: Analysis) -> str:
     but = f", but more at {regime_names(worse)}" if worse else ""
     where = regime_names([v.regime for v in better])
     return (
-        f"Even pruning pays at {where}: at equal MACs recipes of low STD (layers pruned alike) drop {by} points less on "
+        f"Even pruning pays at {where}: at equal MACs, recipes of low STD (layers pruned alike) drop {by} points less on "
         f"average than those of high STD{but}."
     )
 
@@ -215,7 +215,7 @@ def _regime_edfs(analysis: Analysis) -> Figure | None:
     first, last = next(iter(drops)), list(drops)[-1]
     return Figure(
         key="edfs",
-        heading="How the drops are spread",
+        heading="Distribution of the drops",
         sentence=(
             f"The median drop runs from {medians[first]} points at {regime_name(first)} removed to {medians[last]} at "
             f"{regime_name(last)}."

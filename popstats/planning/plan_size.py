@@ -159,12 +159,12 @@ def _whole(values: Sequence[int], least: int) -> bool:
 
 
 def _deciding(pilot: Fit, k: int) -> str:
-    """Return how many recipes would decide whether there is a best mCB, where that is open: as verdicts advise."""
+    """Return how many recipes would decide whether there is an optimal mCB, where that is open: as verdicts advise."""
     posterior = Analysis(pilot).regimes[k]
     if posterior.outcome != "undecided" or posterior.recipes_to_decide is None:
         return ""
     return (
-        f" Whether there is a best mCB (C3a) is undecided there; about {posterior.recipes_to_decide:,} recipes would "
+        f" Whether there is an optimal mCB (C3a) is undecided there; about {posterior.recipes_to_decide:,} recipes would "
         "decide it at the present estimate."
     )
 

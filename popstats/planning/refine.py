@@ -71,7 +71,7 @@ class RefinedSpace:
     gain, gain_lower, gain_upper : float
         Expected gain in accuracy points over as many recipes drawn like the population's, with its 90 % interval.
     outcome : str
-        Of C3a, that there is a best mCB, in the regime (kind "mcb").
+        Of C3a, that there is an optimal mCB, in the regime (kind "mcb").
     note : str
         What else is known of the regime: that C3a is not supported, that one end of the observed range does as well.
 
@@ -243,8 +243,8 @@ def _by_mcb(analysis: Analysis, posterior: RegimePosterior) -> RefinedSpace:
     notes = [sentence(posterior.one_sided)] if posterior.one_sided else []
     if posterior.outcome != "supported":
         notes.append(
-            f"That there is a best mCB (C3a) is {posterior.outcome} in this regime: the range only says where the fit is "
-            "lowest."
+            f"C3a (there is an optimal mCB) is {posterior.outcome} in this regime: the range only shows where the fitted "
+            "curve is lowest."
         )
     return _space(
         "mcb", analysis.fit, posterior.data.target, inside, gain, mcb=mcb, std=std, outcome=posterior.outcome,

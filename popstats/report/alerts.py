@@ -1,4 +1,4 @@
-"""What a reader must know before relying on a best mCB: caveats, alerts, and what classical methods say beside it."""
+"""What a reader must know before relying on an optimal mCB: caveats, alerts, and the classical methods beside it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from popstats.words import (
     with_interval,
 )
 
-#: Share of the observed range (log mCB) over which the best mCB may move with the mix of recipes without being named.
+#: Share of the observed range (log mCB) over which the optimal mCB may move with the mix of recipes without being named.
 MOVES = 0.5
 #: Spread over robust spread from which a few recipes count as outliers: a normal sample of 20 hardly reaches it.
 HEAVY_TAILS = 2.0
@@ -60,7 +60,7 @@ _NO_CONTRADICTION = "no contradiction"
 
 
 def caveats(analysis: Analysis) -> tuple[Finding, ...]:
-    """Return what stands against relying on the supported best mCBs, one per kind, the gravest first."""
+    """Return what stands against relying on the supported optimal mCBs, one per kind, the gravest first."""
     if not analysis.fit.convergence.ok:
         return ()
     supported = analysis.verdicts.regimes_where("C3a", "supported")
@@ -70,7 +70,7 @@ def caveats(analysis: Analysis) -> tuple[Finding, ...]:
 
 
 def _caveats(analysis: Analysis, label: str, heavy: bool) -> Iterator[Finding]:
-    """Yield what stands against relying on the best mCB of one regime."""
+    """Yield what stands against relying on the optimal mCB of one regime."""
     frame, where, optimum = analysis.explained.frame, (label,), analysis.optima[label]
     of_mcb = frame[(frame["model"] == "mCB") & (frame["regime"] == label)]
     envelope, techniques = _envelope(analysis, label), analysis.techniques.get(label, ())
@@ -182,7 +182,7 @@ def companion_section(analysis: Analysis) -> Section | None:
             "The U-test (Lind and Mehlum) presumes a quadratic; the two-lines test (Simonsohn) requires a falling line "
             "followed by a rising one. The envelope is a quantile regression on a spline: the stated share of recipes lies "
             "below it, so it describes the best recipes and not the average one. It disagrees where it lies more than "
-            f"{points(analysis.thresholds.rise)} above its minimum all over the best mCB's interval.",
+            f"{points(analysis.thresholds.rise)} above its minimum all over the optimal mCB's interval.",
         ),
         tables=(("Minimum (mCB) by method", Table.of(table)),),
         folded=True,
@@ -245,7 +245,7 @@ class _Envelope(NamedTuple):
 
     share: float  # Share of recipes under it.
     lowest: float  # mCB where it is lowest.
-    elsewhere: bool  # Whether it lies too high all over the best mCB's interval.
+    elsewhere: bool  # Whether it lies too high all over the optimal mCB's interval.
 
 
 #: Both the caveats and the table of classical methods need each envelope, which takes many iterations.

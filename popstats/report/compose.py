@@ -57,7 +57,7 @@ _LEADING = ("family", "drop", "curves", "best")
 _OUTCOMES: tuple[Outcome, ...] = ("supported", "refuted", "undecided", "not assessable")
 #: Conjectures whose regimes fix parameters whatever the axis of the fit, and the reverse.
 _OWN_AXIS = {"C1": "macs", "C2": "params"}
-#: The best mCB first, then whether it is more than the widths, then the rest; C1 and C2 repeat C3a in other units.
+#: The optimal mCB first, then whether it is more than the widths, then the rest; C1 and C2 repeat C3a in other units.
 _FIRST, _LAST = ("C3a", "C3c", "C3b", "C3d", "M1"), ("C1", "C2")
 _ORDER = (*_FIRST, *(c for c in CLAIMS if c not in _FIRST + _LAST), *_LAST)
 
@@ -140,7 +140,7 @@ def _short(value: float) -> str:
 
 
 def claims(analysis: Analysis) -> tuple[Claim, ...]:
-    """Return every conjecture that was judged: the best mCB and what there is to it first, its twins in costs last."""
+    """Return every conjecture that was judged: the optimal mCB and what there is to it first, its twins in costs last."""
     judged = [(c, [v for v in analysis.verdicts if v.conjecture == c]) for c in _ORDER]
     return tuple(_claim(analysis, c, verdicts) for c, verdicts in judged if verdicts)
 
@@ -205,7 +205,7 @@ def threshold_words(limits: Thresholds) -> str:
     """Return what the verdicts were made with."""
     return (
         f"Supported: posterior probability ≥ {limits.supported:g}. Refuted: ≤ {limits.refuted:g}, also under even prior "
-        f"odds, or the whole interval is negligible. At a best mCB the expected drop is more than {points(limits.rise)} "
+        f"odds, or the whole interval is negligible. At an optimal mCB the expected drop is more than {points(limits.rise)} "
         f"below that at both ends of the observed range; “practically” means that it costs under {points(limits.regret)}. "
         "How often these rules err on known truths: docs/error-rates.md."
     )
@@ -267,7 +267,7 @@ def _answer(named: Named, compared: pd.DataFrame, doubled: list[str]) -> Section
     for name, analysis in named.items():
         best = [f"{near_words(analysis, r.label)} at {regime_name(r.label)}" for r in analysis.with_optimum]
         found.append(
-            f"{name}: {f'near-optimal mCB {join_words(best)}' if best else 'no best mCB could be established'}."
+            f"{name}: {f'near-optimal mCB {join_words(best)}' if best else 'no optimal mCB could be established'}."
         )
     return Section("what-to-do", "In short", difference_words(named, compared), tuple(found))
 

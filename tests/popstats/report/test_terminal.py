@@ -91,7 +91,7 @@ def test_the_optima_fit_a_terminal_and_name_the_verdict(fit):
 def test_a_companion_gets_no_verdict(fit):
     quadratic = popstats.fit(fit.population, curve="quadratic")
     assert set(optimum_outcomes(quadratic).values()) == {""}
-    assert "best mCB?" not in fit_text(quadratic, checked=True)
+    assert "C3a" not in fit_text(quadratic, checked=True)
 
 
 def test_no_verdicts_are_said_to_be_none(fit):
