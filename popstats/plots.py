@@ -248,9 +248,8 @@ def plot_frontier(frontier: pd.DataFrame) -> alt.LayerChart | alt.ConcatChart:
         .assign(space=space)
         for space, names in curves.items()
     ]
-    return _side_by_side(
-        [Panel("frontier", "Drop over reduction.", {"frontier": Table.of(pd.concat(parts))})]
-    )
+    drawn = {"frontier": Table.of(pd.concat(parts))}
+    return _side_by_side([Panel("frontier", "Drop over reduction.", drawn)])
 
 
 def _fitted(fit: Fit, who: str) -> Analysis:

@@ -263,9 +263,7 @@ def compared_edfs(named: Named) -> Figure | None:
     regimes = {label: found for label, found in regimes.items() if first in found and len(found) > 1}
     if not regimes:
         return None
-    differences = pd.DataFrame(
-        [row for label, found in regimes.items() for row in _moved(label, found, alike)]
-    )
+    differences = pd.DataFrame([row for label, own in regimes.items() for row in _moved(label, own, alike)])
     costs = "The originals differ, so costs are equal only as far as the regime is narrow."
     if alike:
         costs = (

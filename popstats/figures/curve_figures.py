@@ -57,9 +57,7 @@ def measured(row: Any, name: str, decimals: int = 2) -> str:
 def drop_figure(analysis: Analysis) -> Figure:
     """Return accuracy drop against mCB, one panel per regime."""
     span = _mcb_span(np.array([r.observed for r in analysis.fit.fitted]))
-    several = (
-        " and to the average retraining technique" if len(analysis.fit.population.techniques) > 1 else ""
-    )
+    several = " and to the average retraining technique" * (len(analysis.fit.population.techniques) > 1)
     return Figure(
         key="drop",
         heading="Accuracy drop against mCB",
@@ -274,9 +272,7 @@ def ranges_panel(named: Sequence[tuple[str, Analysis, Any]]) -> Panel:
 
 
 def _near_sentence(analysis: Analysis) -> str:
-    supported = [
-        row for row in analysis.fitted_optima if analysis.verdicts.outcome("C3a", row.regime) == "supported"
-    ]
+    supported = [analysis.optima[regime] for regime in analysis.verdicts.regimes_where("C3a", "supported")]
     if not supported:
         return "No regime has a supported optimal mCB, so none of these ranges is a target."
     holds = [r for r in supported if any(a <= 1.0 <= b for a, b in analysis.by_label[r.regime].stretches)]
@@ -291,10 +287,8 @@ def _near_sentence(analysis: Analysis) -> str:
         return f"{first}."
     worst = max(known, key=lambda row: float(row.regret_at_original))
     ends = interval_words(worst.regret_at_original_lower, worst.regret_at_original_upper)
-    cost, where = (
-        f"{number(worst.regret_at_original)} points ({MASS_WORDS} interval {ends})",
-        regime_name(worst.regime),
-    )
+    cost = f"{number(worst.regret_at_original)} points ({MASS_WORDS} interval {ends})"
+    where = regime_name(worst.regime)
     most = f"{cost} at {where}" if len(known) == 1 else f"most at {where}: {cost}"
     return f"{first}; keeping it costs {most}."
 

@@ -135,11 +135,8 @@ class Recommendation(RecipePrediction):
     @property
     def frame(self) -> pd.DataFrame:
         """One row for each of the two recipes: name, macs, params, mcb, drop with its interval, and the widths."""
-        rows = [
-            {name: getattr(recipe, name) for name in _COLUMNS} | recipe.widths
-            for recipe in (self, self.uniform)
-        ]
-        return pd.DataFrame(rows)
+        both = (self, self.uniform)
+        return pd.DataFrame([{name: getattr(r, name) for name in _COLUMNS} | r.widths for r in both])
 
     @property
     def sentence(self) -> str:
@@ -316,12 +313,11 @@ def _finite(name: str, value: object, expected: str) -> float:
 
 def _checked(reduction: float | None, table: WidthTable) -> float:
     """Return the reduction if the table's recipes support it."""
-    found = _finite("reduction", reduction, "a fraction between 0 and 1")
+    expected = "a fraction between 0 and 1"
+    found = _finite("reduction", reduction, expected)
     if not 0.0 < found < 1.0:
         hint = f"; for {found:g} % write {found / 100:g}" if 1.0 < found < 100.0 else ""
-        raise PopulationError(
-            f"recommend: reduction: expected a fraction between 0 and 1, got {found:g}{hint}"
-        )
+        raise PopulationError(f"recommend: reduction: expected {expected}, got {found:g}{hint}")
     table.require_support(found)
     return found
 
@@ -417,9 +413,8 @@ class _Recommender:
         assert self.cost is not None
         table, search = self.table, Search(law, self.cost, amount)
         # Runs that prune weights keep a floor in every filter.
-        least = np.asarray(
-            table.population.metadata.get("costs", {}).get("least", self.units), dtype=np.float64
-        )
+        costs = table.population.metadata.get("costs", {})
+        least = np.asarray(costs.get("least", self.units), dtype=np.float64)
         widths = np.vstack([search.best_widths(self.units), search.uniform(self.units, least)])
         if not search.affords(widths).all():
             raise PopulationError(
@@ -427,8 +422,8 @@ class _Recommender:
                 f"costs {amount:,.6g} {AXIS_WORDS[table.axis]} or less"
             )
         forms = {name: cost_form(table.population, name) for name in ("macs", "params")}
-        costs = {n: np.nan if form is None else _whole(form.cost(widths)) for n, form in forms.items()}
-        return pd.DataFrame(widths, columns=list(table.population.group_names)).assign(**costs), None
+        priced = {n: np.nan if form is None else _whole(form.cost(widths)) for n, form in forms.items()}
+        return pd.DataFrame(widths, columns=list(table.population.group_names)).assign(**priced), None
 
     def _ranked(self, law: BudgetLaw, amount: float) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the best and the most even candidate within the budget, and all of these, best first."""
@@ -478,9 +473,8 @@ class _Recommender:
         )
         gain, lower, upper = _gain(law, logs, offset)
         note = _note(law, logs[1])
-        even = np.ptp(widths[1] / table.full) <= min(
-            _EVEN_STEPS * (self.units / table.full).max(), _EVEN_SHARES
-        )
+        steps = _EVEN_STEPS * (self.units / table.full).max()
+        even = np.ptp(widths[1] / table.full) <= min(steps, _EVEN_SHARES)
         # Bands that hold one width each: less than a unit to either side.
         bands = np.clip((widths[0] + np.array([[-0.4], [0.4]]) * self.units) / table.full, 0.0, 1.0)
         return Recommendation(
@@ -507,9 +501,8 @@ def _drops(law: BudgetLaw, logs: FloatArray, offset: FloatArray) -> tuple[FloatA
     """Return the median drop of recipes, points, and the ends of its 90 % interval, (n,) each."""
     (outcome, beyond), drop = law.predicted(logs, offset), law.table.drop
     variance, df = law.recipe_variance(outcome)
-    half = stats.t.ppf((1.0 + INTERVAL_MASS) / 2.0, df) * np.sqrt(
-        law.uncertainty(logs, offset) ** 2 + variance + beyond
-    )
+    sd = np.sqrt(law.uncertainty(logs, offset) ** 2 + variance + beyond)
+    half = stats.t.ppf((1.0 + INTERVAL_MASS) / 2.0, df) * sd
     return drop(outcome), drop(outcome - half), drop(outcome + half)
 
 

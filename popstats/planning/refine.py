@@ -321,10 +321,8 @@ def _by_widths(fit: Fit, target: float, near: float) -> RefinedSpace:
     low, high, full, widths = np.exp(low), np.exp(high), table.full, fit.population.widths
     if widths is not None and (full > 1.0).all() and np.array_equal(widths, np.rint(widths)):
         # To whole channels, so that thin groups keep a width to choose from.
-        low, high = (
-            np.maximum(np.floor(low * full + ROUNDING), 1.0) / full,
-            np.ceil(high * full - ROUNDING) / full,
-        )
+        low = np.maximum(np.floor(low * full + ROUNDING), 1.0) / full
+        high = np.ceil(high * full - ROUNDING) / full
     inside = inside_bands(np.exp(whole.law.seen), low, high)
     gain = _cross_fitted_gain(table, search, near, fit.settings.random_seed)
     named = dict(zip(fit.population.group_names, zip(low.tolist(), high.tolist(), strict=True), strict=True))

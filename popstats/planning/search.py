@@ -60,10 +60,8 @@ class Search:
         """Shift log kept shares as far as the budget lets the allowed recipes behind them, (n, G)."""
         low, high = self.law.box
         reach = float((high - low).max()) + np.abs(log_shares).max() + 1.0
-        budget = self.amount * (1.0 + ROUNDING)
-        within, _ = common_shifts(
-            lambda s: self._cost(allowed(log_shares + s)), budget, len(log_shares), reach
-        )
+        n, budget = len(log_shares), self.amount * (1.0 + ROUNDING)
+        within, _ = common_shifts(lambda s: self._cost(allowed(log_shares + s)), budget, n, reach)
         return allowed(log_shares + within)
 
     def best(self, rng: np.random.Generator, units: FloatArray | None = None) -> FloatArray:

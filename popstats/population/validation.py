@@ -214,10 +214,7 @@ def _has_needed(frame: pd.DataFrame, where: str, own: Iterable[Hashable]) -> Non
     remedies, options = [], []
     if others:
         bare = {re.sub("[^a-z0-9]", "", str(c).lower()): str(c) for c in own}
-        yours = {
-            name: next((bare[c] for c in _LIKELY.get(name, ()) if c in bare), "<your column>")
-            for name in others
-        }
+        yours = {n: next((bare[c] for c in _LIKELY.get(n, ()) if c in bare), "<your column>") for n in others}
         remedies.append(f"map them with columns={yours!r}")
         options.append("map them with " + " ".join(f"--column {n}={c}" for n, c in yours.items()))
     if originals:
@@ -295,12 +292,8 @@ def _widths_are_numbers(done: pd.DataFrame, where: str) -> None:
     except (TypeError, ValueError) as error:
         raise PopulationError(f"{where}: column widths must hold lists of numbers ({error})") from error
     bad = ~((widths >= 0) & np.isfinite(widths)).all(axis=tuple(range(1, widths.ndim)))
-    _refuse(
-        done["widths"],
-        bad | (widths.ndim != 2),
-        where,
-        "hold lists of numbers >= 0 (0: the block is skipped)",
-    )
+    must = "hold lists of numbers >= 0 (0: the block is skipped)"
+    _refuse(done["widths"], bad | (widths.ndim != 2), where, must)
     if skipped := np.flatnonzero(~widths.any(axis=0)).tolist():
         raise PopulationError(
             f"{where}: column widths holds the width 0 in every row at position {skipped[0]}; leave that group out"

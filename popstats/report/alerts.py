@@ -165,9 +165,7 @@ def companion_section(analysis: Analysis) -> Section | None:
         return None
     parabolas = [parametric_optima(analysis.fit, curve) for curve in ("quadratic", "asymmetric")]
     table = pd.DataFrame([_answers(analysis, r, *(optima[r] for optima in parabolas)) for r in regimes])
-    differing = [
-        r for r, answer in zip(regimes, table["answers"], strict=True) if answer != _NO_CONTRADICTION
-    ]
+    differing = [r for r, said in zip(regimes, table["answers"], strict=True) if said != _NO_CONTRADICTION]
     return Section(
         key="companions",
         heading="Classical methods",

@@ -32,13 +32,7 @@ from popstats.words import MISSING, count, interval_words, number, percent, prob
 ENDINGS = (".html", ".htm", ".pdf")
 #: Browsers that print a PDF, how they do, and seconds that they may take.
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-PRINTING = (
-    "--headless",
-    "--disable-gpu",
-    "--no-first-run",
-    "--no-pdf-header-footer",
-    "--virtual-time-budget=10000",
-)
+PRINTING = "--headless --disable-gpu --no-first-run --no-pdf-header-footer --virtual-time-budget=10000"
 PATIENCE = 120
 #: Longest cell of a table that is never broken: an interval.
 SHORT_CELL = 14
@@ -131,7 +125,12 @@ def _printed(page: str, browser: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         source, printed = Path(folder, "report.html"), Path(folder, "report.pdf")
         source.write_text(page, encoding="utf-8")
-        flags = [*PRINTING, f"--user-data-dir={folder}/profile", f"--print-to-pdf={printed}", source.as_uri()]
+        flags = [
+            *PRINTING.split(),
+            f"--user-data-dir={folder}/profile",
+            f"--print-to-pdf={printed}",
+            source.as_uri(),
+        ]
         # A container's root has no sandbox to run in.
         rootless = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
         try:

@@ -46,9 +46,8 @@ def _box_lines(box: Section, width: int | None) -> list[str]:
     told: dict[object, list[str]] = {}
     for table in (table for _, table in box.tables if table.columns[0] == "removed"):
         for first, *cells in table.rows:
-            told.setdefault(first, []).extend(
-                map(": ".join, zip(table.columns[1:], map(str, cells), strict=True))
-            )
+            pairs = zip(table.columns[1:], map(str, cells), strict=True)
+            told.setdefault(first, []).extend(map(": ".join, pairs))
     lines = _wrapped([f"{box.heading}: {box.sentence}"], width)
     lines += _wrapped([f"{at} removed; {'; '.join(of)}" for at, of in told.items()], width, "  ", _INDENT)
     lines += _wrapped(box.paragraphs, width, "  - ", _INDENT)
@@ -124,10 +123,8 @@ def near_optimal(fit: Fit) -> dict[str, tuple[tuple[float, float], ...]]:
     """
     if fit.settings.curve != "smooth":
         ends = fit.optima().set_index("regime")[["near_lower", "near_upper"]].dropna()
-        return {
-            str(label): (tuple(pair),)
-            for label, pair in zip(ends.index, ends.to_numpy().tolist(), strict=True)
-        }
+        pairs = zip(ends.index, ends.to_numpy().tolist(), strict=True)
+        return {str(label): (tuple(pair),) for label, pair in pairs}
     return {r.label: tuple((s.low, s.high) for s in r.stretches) for r in Analysis(fit).regimes}
 
 
