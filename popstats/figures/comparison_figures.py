@@ -198,10 +198,8 @@ def difference_figure(named: Named, compared: pd.DataFrame) -> Figure | None:
     if compared.empty:
         return None
     regimes = compared["regime"].map(regime_name)
-    labelled = compared.assign(
-        group=regimes if len(named) == 2 else regimes + ", " + compared["population"],
-        points=compared["estimate"],
-    )
+    group = regimes if len(named) == 2 else regimes + ", " + compared["population"]
+    labelled = compared.assign(group=group, points=compared["estimate"])
     return Figure(
         key="differences",
         heading=f"Differences from {next(iter(named))}",
@@ -323,12 +321,9 @@ def _weights(first: Networks, other: Networks, alike: bool) -> tuple[FloatArray,
 def _spread_sentence(first: str, differences: pd.DataFrame) -> str:
     told = []
     for name, at in differences.groupby("name", sort=False):
-        clear = (("less", at["upper"] < 0), ("more", at["lower"] > 0))
-        parts = [
-            f"{how} than {first}'s at {regime_names(at['regime'][where].tolist())}"
-            for how, where in clear
-            if where.any()
-        ]
+        clear = {"less": at["upper"] < 0, "more": at["lower"] > 0}
+        regimes = {how: at["regime"][where].tolist() for how, where in clear.items()}
+        parts = [f"{how} than {first}'s at {regime_names(r)}" for how, r in regimes.items() if r]
         told.append(
             f"on average {name}'s recipes drop {' and '.join(parts)} removed"
             if parts

@@ -187,13 +187,11 @@ def _optimum_sentence(analysis: Analysis) -> str:
             "end of the observed range, or is too uncertain."
         )
     where = "the one fitted regime" if fitted == 1 else f"{len(supported)} of {fitted} regimes"
-    best = {
-        r: f"{near_words(analysis, r)} (two ranges)"
-        if analysis.by_label[r].regions
-        else number(analysis.optima[r].mcb)
-        for r in supported
-    }
-    places = [f"{mcb} at {regime_name(r)}" for r, mcb in best.items()]
+    places = []
+    for r in supported:
+        two = analysis.by_label[r].regions
+        best = f"{near_words(analysis, r)} (two ranges)" if two else number(analysis.optima[r].mcb)
+        places.append(f"{best} at {regime_name(r)}")
     return f"An optimal mCB is supported in {where}: {join_words(places)}."
 
 

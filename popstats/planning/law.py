@@ -215,11 +215,9 @@ def width_law(
             f"width law: no regime has {MINIMUM_RECIPES} recipes (the population has {len(recipes)} in all)"
         )
     parts = [_of_regime(population, recipes.iloc[rows], widths[rows]) for rows in sets.values()]
-    elasticities = pd.concat(
-        [part.assign(regime=label) for label, (part, _) in zip(sets, parts, strict=True)], ignore_index=True
-    )
+    tables = [part.assign(regime=label) for label, (part, _) in zip(sets, parts, strict=True)]
     fit = pd.DataFrame([{"regime": label, **row} for label, (_, row) in zip(sets, parts, strict=True)])
-    return WidthLaw(population.group_names, tuple(sets), elasticities, fit)
+    return WidthLaw(population.group_names, tuple(sets), pd.concat(tables, ignore_index=True), fit)
 
 
 def _of_regime(

@@ -121,12 +121,9 @@ class RefinedSpace:
         parts = [f"mCB {self.mcb[0]:.3f} to {self.mcb[1]:.3f}"] if self.mcb else []
         parts += [f"STD {self.std[0]:.3f} to {self.std[1]:.3f}"] if self.std else []
         parts += [f"a band of widths for each of {len(self.widths)} groups"] if self.widths else []
-        kept = f"{percent(self.share_kept)} of {self.n_recipes:,} recipes"
-        held = (
-            f"It keeps {kept}"
-            if self.share_kept
-            else f"None of the {self.n_recipes:,} recipes lies inside yet"
-        )
+        recipes = f"{self.n_recipes:,} recipes"
+        kept = f"{percent(self.share_kept)} of {recipes}"
+        held = f"It keeps {kept}" if self.share_kept else f"None of the {recipes} lies inside yet"
         gain = (
             f"This refines nothing: it keeps {kept}, so new ones drawn from it are expected to be no better than those "
             "of the whole space."

@@ -191,11 +191,8 @@ def elsewhere_words(quadratics: Sequence[str]) -> str:
     """Count the regimes in which a parabola has no lowest point inside, or another one."""
     elsewhere = [q for q in quadratics if q == _NONE_INSIDE or q.endswith(_MISSPECIFIED)]
     of = plural(len(quadratics), "regime")
-    return (
-        f", but in {len(elsewhere)} of {of} a parabola has no minimum, or a different one"
-        if elsewhere
-        else ""
-    )
+    told = f", but in {len(elsewhere)} of {of} a parabola has no minimum, or a different one"
+    return told if elsewhere else ""
 
 
 def _answers(

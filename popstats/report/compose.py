@@ -256,10 +256,8 @@ def _named(fits: Sequence[Fit]) -> Named:
     """Return the analyses by the populations' names, numbered where these are alike."""
     names = [fit.population.name for fit in fits]
     alike = len(set(names)) < len(names)
-    return {
-        f"{name} ({i})" if alike else name: analyse(fit)
-        for i, (name, fit) in enumerate(zip(names, fits, strict=True), 1)
-    }
+    numbered = enumerate(zip(names, fits, strict=True), 1)
+    return {f"{name} ({i})" if alike else name: analyse(fit) for i, (name, fit) in numbered}
 
 
 def _answer(named: Named, compared: pd.DataFrame, doubled: list[str]) -> Section:

@@ -125,12 +125,8 @@ def _printed(page: str, browser: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         source, printed = Path(folder, "report.html"), Path(folder, "report.pdf")
         source.write_text(page, encoding="utf-8")
-        flags = [
-            *PRINTING.split(),
-            f"--user-data-dir={folder}/profile",
-            f"--print-to-pdf={printed}",
-            source.as_uri(),
-        ]
+        profile = f"--user-data-dir={folder}/profile"
+        flags = [*PRINTING.split(), profile, f"--print-to-pdf={printed}", source.as_uri()]
         # A container's root has no sandbox to run in.
         rootless = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
         try:
@@ -145,18 +141,14 @@ def _printed(page: str, browser: str) -> bytes:
 def render(content: ReportContent, *, sidecar: str = "") -> str:
     """Return the page of a report's content as HTML."""
     environment = _environment()
-    specifications = {
-        f"{i}-{j}": draw(panel)
-        for i, figure in enumerate(content.figures)
-        for j, panel in enumerate(figure.panels)
-    }
+    drawn = {f"{i}-{j}": draw(p) for i, f in enumerate(content.figures) for j, p in enumerate(f.panels)}
     return environment.get_template("report.html.j2").render(
         content=content,
         figures={figure.key: figure for figure in content.figures},
         numbers_of={figure.key: i for i, figure in enumerate(content.figures)},
         sections={section.key: section for section in content.sections},
         sidecar=sidecar,
-        specifications=htmlsafe_json_dumps(specifications, separators=(",", ":"), allow_nan=False),
+        specifications=htmlsafe_json_dumps(drawn, separators=(",", ":"), allow_nan=False),
         bundle=vega_bundle(),
         style=_style(environment),
         script=_source(environment, "report.js"),
