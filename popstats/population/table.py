@@ -415,12 +415,8 @@ class Population:
         )
 
     def _repr_html_(self) -> str:
-        medians = {
-            "MACs reduction": "macs_reduction",
-            "mCB": "mcb",
-            "accuracy drop (points)": "accuracy_drop",
-        }
-        columns = {"n": ("mcb", "size"), **{name: (own, "median") for name, own in medians.items()}}
+        shown = {"MACs reduction": "macs_reduction", "mCB": "mcb", "accuracy drop (points)": "accuracy_drop"}
+        columns = {"n": ("mcb", "size"), **{name: (own, "median") for name, own in shown.items()}}
         table = self.frame.groupby("regime").agg(**columns)
         return html_of(repr(self)[1:-1], table.reset_index())
 
