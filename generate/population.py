@@ -39,7 +39,7 @@ def guarded(command: Command, options: argparse.Namespace, path: Callable[[], Pa
     try:
         if options.executor == "local" or options.dry_run or options.status:
             return reported(command, options, RESUMABLE)
-        from generate.workers.ray_session import in_own_process
+        from generate.workers.processes import in_own_process
 
         own = partial(reported, command, stopped=RESUMABLE)
         return reported(lambda given: in_own_process(own, given, path()), options, RESUMABLE)

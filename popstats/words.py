@@ -199,8 +199,7 @@ def _by_outcome(found: re.Match[str], finding: Finding) -> str:
 
 def _to_try(finding: Finding) -> str:
     """Return which kinds of noise to try against a misfit, where there are any."""
-    tried = finding.values.get("tried", ())
-    assert isinstance(tried, tuple)
+    tried: Any = finding.values.get("tried", ())
     names = " and ".join(f"{{noise={name}}}" for name in tried)
     return f"; try {names}{', and compare them' if len(tried) > 1 else ''}" if names else ""
 
@@ -276,25 +275,22 @@ def _digits(value: float | Span, spec: str) -> str:
 
 #: What stands above the lines of a plan, by kind.
 _PLAN_COMMENTS = {
-    "twice the recipes": [
-        "# Twice the present number; popstats.plan_size gives the number for a given precision."
-    ],
-    "deciding recipes": ["# With this many recipes in total, four of five such regimes are decided."],
+    "twice the recipes": "# Twice the present number; popstats.plan_size gives the number for a given precision.\n",
+    "deciding recipes": "# With this many recipes in total, four of five such regimes are decided.\n",
 }
 
 
 def _plan(finding: Finding) -> str:
     """Return the lines of a plan with these recipes; of several regimes, with the largest of their counts."""
-    values = finding.values
+    values: Mapping[str, Any] = finding.values
     count, techniques = values["count"], values.get("retraining", ())
-    most = count.high if isinstance(count, Span) else count
-    lines = [*_PLAN_COMMENTS.get(finding.kind, []), "[[recipes]]", f'axis = "{values["axis"]}"']
+    lines = [f"{_PLAN_COMMENTS.get(finding.kind, '')}[[recipes]]", f'axis = "{values["axis"]}"']
     lines.append(f"regimes = [{', '.join(f'{float(label):g}' for label in finding.regimes)}]")
     if space := values.get("space"):
         lines.append(f'space = "{space}"')
-    lines.append(f"count = {most:.0f}")
-    if isinstance(techniques, tuple) and techniques:
-        lines.append(f"retraining = [{', '.join(json.dumps(name) for name in techniques)}]")
+    lines.append(f"count = {count.high if isinstance(count, Span) else count:.0f}")
+    if techniques:
+        lines.append(f"retraining = [{', '.join(map(json.dumps, techniques))}]")
     return "\n".join(lines)
 
 
@@ -310,28 +306,24 @@ def _another_way(finding: Finding) -> str:
 
 def _decision(finding: Finding) -> str:
     """Say how a verdict came about: its probability, its prior, and the rule that it met or missed."""
-    values = finding.values
-    outcome, probability_, prior = values["outcome"], values["probability"], values["prior"]
-    assert isinstance(probability_, float)
-    assert isinstance(prior, float)
-    kind = "Bootstrap" if math.isnan(prior) else "Posterior"
-    shown = f"{kind} probability {{probability:3}}" + ("." if math.isnan(prior) else " (prior {prior:2}).")
-    even = "" if math.isnan(prior) else ", also under even prior odds"
+    values: Mapping[str, Any] = finding.values
+    outcome, (shown, even) = values["outcome"], ("Bootstrap probability {probability:3}.", "")
+    if not math.isnan(values["prior"]):
+        shown, even = (
+            "Posterior probability {probability:3} (prior {prior:2}).",
+            ", also under even prior odds",
+        )
     if outcome == "refuted" and values["negligible"]:
         return f"The whole {INTERVAL_WORDS} is negligible: {{negligible}}. {shown}"
-    if outcome == "undecided" and not values["withheld"] and probability_ <= float(str(values["at_most"])):
+    if outcome == "undecided" and not values["withheld"] and values["probability"] <= values["at_most"]:
         return f"{shown} Unlikely ({{probability:%}}, prior {{prior:%}}), but the evidence is too weak to refute it."
     return f"{shown} Supported at ≥ {{at_least:g}}; refuted at ≤ {{at_most:g}}{even}."
 
 
-_RISE = (
-    "rise at the shallower end",
-    "points",
-    "the curve varies by at most {rise:g} points over the observed range",
-)
 #: By conjecture: what its estimate is of, the unit, and what counts as no effect; fields are `Thresholds`.
 QUANTITIES: Mapping[str, tuple[str, str, str]] = {
-    **dict.fromkeys(("C1", "C2", "C3a"), _RISE),
+    **dict.fromkeys(("C1", "C2", "C3a"), ("rise at the shallower end", "points",
+                    "the curve varies by at most {rise:g} points over the observed range")),
     "C3b": ("winners near the optimal mCB", "times their share",
             "the nearest networks hold at most {lift:g} times their share of the winners"),
     "C3c": ("cost of mCB = 1", "points", "mCB = 1 costs under {regret:g} points"),

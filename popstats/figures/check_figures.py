@@ -24,19 +24,12 @@ PIT_POINTS = 101
 
 #: Results of the fit as the sensitivity table calls them, in the report's words.
 _RESULTS = {
-    "optimum": "optimal mCB",
-    "near_lower": "near-optimal from",
-    "near_upper": "near-optimal to",
-    "limit": "limit",
-}
+    "optimum": "optimal mCB", "near_lower": "near-optimal from", "near_upper": "near-optimal to", "limit": "limit",
+}  # fmt: skip
 
 
 def predicted_figure(analysis: Analysis) -> Figure | None:
-    """Return how well each network is predicted from the others (LOO-PIT); None where no regime was fitted.
-
-    The band is that of Kolmogorov and Smirnov: it holds the whole curve with the interval's mass if the model is
-    right, so a curve inside it and a statistic below its quantile are the same thing.
-    """
+    """Return how well each network is predicted from the others (LOO-PIT); None where no regime was fitted."""
     pits = analysis.fit.predictive_checks.loo_pit
     if not pits:
         return None
@@ -56,19 +49,28 @@ def predicted_figure(analysis: Analysis) -> Figure | None:
             ("original", "predicted exactly"),
         ),
         panels=tuple(_pit_panel(label, pit) for label, pit in pits.items()),
-        table=_predicted_networks(analysis),
+        table=Table.by_column(rows_of(analysis.fit.predictive_checks.frame), {
+            "removed": lambda r: regime_name(r.regime),
+            "recipes": lambda r: count(r.recipes),
+            "inside their 50 % interval": lambda r: percent(r.inside_50, 0),
+            "inside their 90 % interval": lambda r: percent(r.inside_90, 0),
+            f"largest distance from uniform (under {PIT_DISTANCE:g} is harmless)": lambda r: (
+                f"{number(r.pit_distance)} (band {number(_pit_band(r.recipes))})"
+            ),
+            "p": lambda r: p_value(r.pit_p),
+        }),
         folded=True,
-    )
+    )  # fmt: skip
 
 
 @cache
 def _pit_band(n: int) -> float:
-    """Return the half width of the band that holds the whole curve of n uniform values."""
+    """Return the half width of the band that holds the whole curve of n uniform values (Kolmogorov-Smirnov)."""
     return float(stats.kstwo.ppf(INTERVAL_MASS, n))
 
 
 def _distance(pit: FloatArray) -> float:
-    """Return the largest distance between the values' distribution and the uniform one (Kolmogorov-Smirnov)."""
+    """Return the largest distance between the values' distribution and the uniform one."""
     return float(stats.ks_1samp(pit, stats.uniform.cdf).statistic)
 
 
@@ -177,27 +179,14 @@ def check_tables(analysis: Analysis) -> tuple[tuple[str, Table], ...]:
 
 def _shapes() -> dict[str, Callable[[Any], Cell]]:
     """Return the columns about the shape of the residuals: observed, expected and p of each quantity."""
-    names = {"skewness": "skewness", "kurtosis": "excess kurtosis", "largest": "largest residual, sd"}
 
     def column(name: str, form: Callable[[float], str]) -> Callable[[Any], Cell]:
         return lambda row: form(getattr(row, name))
 
     columns: dict[str, Callable[[Any], Cell]] = {}
+    names = {"skewness": "skewness", "kurtosis": "excess kurtosis", "largest": "largest residual, sd"}
     for name, words in names.items():
         columns[words] = column(name, lambda v: number(v, 1))
         columns[f"{words}: expected"] = column(f"{name}_model", lambda v: number(v, 1))
         columns[f"{words}: p"] = column(f"{name}_p", p_value)
     return columns
-
-
-def _predicted_networks(analysis: Analysis) -> Table:
-    return Table.by_column(rows_of(analysis.fit.predictive_checks.frame), {
-        "removed": lambda r: regime_name(r.regime),
-        "recipes": lambda r: count(r.recipes),
-        "inside their 50 % interval": lambda r: percent(r.inside_50, 0),
-        "inside their 90 % interval": lambda r: percent(r.inside_90, 0),
-        f"largest distance from uniform (under {PIT_DISTANCE:g} is harmless)": lambda r: (
-            f"{number(r.pit_distance)} (band {number(_pit_band(r.recipes))})"
-        ),
-        "p": lambda r: p_value(r.pit_p),
-    })  # fmt: skip

@@ -104,10 +104,16 @@ def _drop_panel(analysis: Analysis, regime: RegimeDesign, span: tuple[float, flo
     points = _thinned(analysis, regime.label)
     curve = analysis.curve[analysis.curve["regime"] == regime.label].drop(columns="regime")
     outcome = analysis.verdicts.outcome("C3a", regime.label)
-    low, high = _drop_span(points["drop"], curve)
+    low, high = drop_ends(points["drop"])
+    low, high = min(low, float(curve["lower"].min())), max(high, float(curve["upper"].max()))
+    margin = 0.06 * (high - low)
+    low, high = low - margin, high + margin
+    above = int((points["drop"] > high).sum())
+    outside = f", {above} above the picture" if above else ""
+    some = f"{count(len(points))} of " if len(points) < regime.n_recipes else ""
     return Panel(
         title=where,
-        note=_shown_words(points, regime, high),
+        note=f"{some}{plural(regime.n_recipes, 'recipe')}{outside}",
         outcome=outcome,
         chart="drop_over_mcb",
         alt=(
@@ -163,28 +169,11 @@ def _described(analysis: Analysis, recipes: IntArray, std: pd.Series) -> dict[st
 
 
 def drop_ends(drops: pd.Series) -> tuple[float, float]:
-    """Return the drops between which a picture is drawn: all networks, but no far outliers.
-
-    A few collapsed networks would otherwise press all others into a line (Tukey's outer fence,
-    doi:10.2307/2683468).
-    """
+    """Return the drops between which a picture is drawn: all networks, but no far outliers."""
+    # A few collapsed networks would otherwise press all others into a line (Tukey's outer fence, doi:10.2307/2683468).
     low, first, third, high = np.quantile(drops, (0.0, 0.25, 0.75, 1.0)).tolist()
     reach = OUTER_FENCE * (third - first)
     return max(low, first - reach), min(high, third + reach)
-
-
-def _drop_span(drops: pd.Series, curve: pd.DataFrame) -> tuple[float, float]:
-    low, high = drop_ends(drops)
-    low, high = min(low, float(curve["lower"].min())), max(high, float(curve["upper"].max()))
-    margin = 0.06 * (high - low)
-    return low - margin, high + margin
-
-
-def _shown_words(points: pd.DataFrame, regime: RegimeDesign, high: float) -> str:
-    above = int((points["drop"] > high).sum())
-    outside = f", {above} above the picture" if above else ""
-    some = f"{count(len(points))} of " if len(points) < regime.n_recipes else ""
-    return f"{some}{plural(regime.n_recipes, 'recipe')}{outside}"
 
 
 def _mcb_span(observed: FloatArray) -> tuple[float, float]:
@@ -202,15 +191,14 @@ def _optimum_sentence(analysis: Analysis) -> str:
             "end of the observed range, or is too uncertain."
         )
     where = "the one fitted regime" if fitted == 1 else f"{len(supported)} of {fitted} regimes"
-    places = [f"{_place(analysis, r)} at {regime_name(r)}" for r in supported]
+    best = {
+        r: f"{near_words(analysis, r)} (two ranges)"
+        if analysis.by_label[r].regions
+        else number(analysis.optima[r].mcb)
+        for r in supported
+    }
+    places = [f"{mcb} at {regime_name(r)}" for r, mcb in best.items()]
     return f"An optimal mCB is supported in {where}: {join_words(places)}."
-
-
-def _place(analysis: Analysis, regime: str) -> str:
-    """Return the optimal mCB of a regime, or its two near-optimal ranges."""
-    if analysis.by_label[regime].regions:
-        return f"{near_words(analysis, regime)} (two ranges)"
-    return number(analysis.optima[regime].mcb)
 
 
 def _optima_table(analysis: Analysis) -> Table:
@@ -236,11 +224,7 @@ def near_words(analysis: Analysis, regime: str) -> str:
 
 
 def recipes_words(n: int) -> str:
-    """Return a regime's number of networks, marked where its intervals are about the priors more than the data.
-
-    >>> recipes_words(120), recipes_words(12)
-    ('120', '12 (few recipes)')
-    """
+    """Return a regime's number of networks, marked where its intervals are about the priors more than the data."""
     return f"{count(n)} (few recipes)" if n < TOO_FEW else count(n)
 
 

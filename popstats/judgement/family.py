@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from popstats.arrays import FloatArray
-from popstats.findings import Estimate, Finding, Value
+from popstats.findings import Estimate, Finding, fact
 from popstats.judgement.analysis import Analysis, RegimePosterior, estimate, rows_of
 from popstats.population.table import Population
 
@@ -149,6 +149,5 @@ def doublings(moved: pd.DataFrame) -> Iterator[Finding]:
         size = str(against).removeprefix(DOUBLING)
         if "optimal mCB" in told:
             best, low, high = (told[quantity.name] for quantity in QUANTITIES if quantity.factor)
-            values: dict[str, Value] = {"size": size, "best": best, "low": low, "high": high}
-            yield Finding("doubled mCB", (str(regime),), values)
-        yield Finding("doubled limit", (str(regime),), {"size": size, "limit": told["limit"]})
+            yield fact("doubled mCB", str(regime), size=size, best=best, low=low, high=high)
+        yield fact("doubled limit", str(regime), size=size, limit=told["limit"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from popstats.errors import FitError
-from popstats.findings import Finding
+from popstats.findings import fact
 from popstats.inference.model import CHAINS
 from popstats.judgement.analysis import Analysis
 from popstats.judgement.optimum_claims import (
@@ -18,12 +18,10 @@ from popstats.judgement.trend_claims import judge_limit, judge_trend
 from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdicts
 from popstats.judgement.winner_claims import winners
 from popstats.posterior.fit import Fit, fit, require_fit
+from popstats.words import AXIS_WORDS
 
 #: Draws of the second fit, on the other axis: a probability of 0.95 is then known to 0.005.
 DRAWS = 2000
-
-
-_COSTS = {"macs": "MACs", "params": "parameters"}
 
 
 def judge(fitted: Fit, **thresholds: float) -> Verdicts:
@@ -114,5 +112,5 @@ def _on_the_other_axis(analysis: Analysis) -> Analysis:
         random_seed=analysis.fit.settings.random_seed,
         priors=analysis.fit.prior_settings,
     )
-    note = Finding("other axis", (), {"equal": _COSTS[other.regime_axis]})
+    note = fact("other axis", equal=AXIS_WORDS[other.regime_axis])
     return Analysis(other, analysis.thresholds, note=(note,))

@@ -25,8 +25,9 @@ import pandas as pd
 from scipy import stats
 
 from popstats.errors import FitError
-from popstats.findings import Estimate, Finding, Span
+from popstats.findings import Estimate, Finding, Span, fact
 from popstats.inference.draws import TAIL
+from popstats.judgement.analysis import rows_of
 from popstats.judgement.family import ENTERING, doublings, moves
 from popstats.judgement.judge import analyse, judge
 from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdicts
@@ -76,18 +77,16 @@ class Summary:
     def _findings(self) -> Iterator[Finding]:
         for quantity, rows in self.frame.groupby("quantity", sort=False):
             held = rows.set_index("population")
-            low, high = held.loc[NEW, ["lower", "upper"]].to_numpy(dtype=np.float64)
             values: dict[str, Any] = {
                 "quantity": quantity,
                 "pooled": Estimate(*held.loc[POOLED, ["estimate", "lower", "upper"]].astype(float)),
                 "populations": len(rows) - 2,
-                "new": Span(float(low), float(high)),
+                "new": Span(*held.loc[NEW, ["lower", "upper"]].astype(float)),
             }
-            yield Finding("pooled quantity", (), values)
-        names = ["supported", "assessable", "by_chance"]
-        row = self.verdicts.set_index("conjecture").loc["C3a", names].to_numpy(dtype=np.float64)
-        counts = dict(zip(names, row.tolist(), strict=True))
-        yield Finding("pooled verdicts", (), counts)
+            yield fact("pooled quantity", **values)
+        (counts,) = (row for row in rows_of(self.verdicts) if row.conjecture == "C3a")
+        named = {name: float(getattr(counts, name)) for name in ("supported", "assessable", "by_chance")}
+        yield fact("pooled verdicts", **named)
         yield from doublings(self.moves)
 
     def to_csv(self, path: str | Path) -> tuple[Path, ...]:

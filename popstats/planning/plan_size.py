@@ -200,16 +200,14 @@ def _plan(
     n, each = int(best["recipes"]), int(best["seeds"])
     size = f"{n:,} recipes with {plural(each, 'seed')} each"
     reached = percent(float(best["chance"]), 0)
-    if enough.empty:
-        sentence = (
-            f"{place}: no size tried gives {goal} with a chance of {percent(CHANCE)}; {size} reach {reached}{unknown}. "
-            f"Choose a larger width, or accept that the curve is too flat for one best value.{deciding}"
-        )
-        return Plan(frame, label, width, None, None, sentence)
-    sentence = (
-        f"{place}: {size} ({n * each:,} trainings) give {goal} with a chance of {reached}{unknown}.{deciding}"
+    if len(enough):
+        said = f"{size} ({n * each:,} trainings) give {goal} with a chance of {reached}{unknown}."
+        return Plan(frame, label, width, n, each, f"{place}: {said}{deciding}")
+    said = (
+        f"no size tried gives {goal} with a chance of {percent(CHANCE)}; {size} reach {reached}{unknown}. Choose a larger "
+        "width, or accept that the curve is too flat for one best value."
     )
-    return Plan(frame, label, width, n, each, sentence)
+    return Plan(frame, label, width, None, None, f"{place}: {said}{deciding}")
 
 
 def _simulated_widths(

@@ -66,8 +66,7 @@ class MeanCurve:
     @property
     def log_mcb(self) -> FloatArray:
         """Each recipe's log mCB, shape (n,)."""
-        scale = self.rows.regime.curve_scale
-        return np.asarray(scale.centre + scale.half_range * self.rows.unit)
+        return self.rows.log_mcb
 
     @property
     def adjusted(self) -> FloatArray:

@@ -256,7 +256,11 @@ def _tables(
         gains = removed | {
             "predicted drop": lambda r: measured(advised[r], "drop"),
             "uniform's drop": lambda r: measured(advised[r].uniform, "drop"),
-            "gain over uniform": lambda r: _gain(advised[r]),
+            "gain over uniform": lambda r: (
+                measured(advised[r], "gain")
+                if math.isfinite(advised[r].gain_lower)
+                else f"{number(advised[r].gain)} (no interval)"
+            ),
         }
         caption = f"Predicted drop by {analysis.axis_words} removed, in points ({INTERVAL_WORDS})"
         by_widths = [(caption, Table.by_column(advised, gains)), _kept(analysis, advised)]
@@ -285,11 +289,6 @@ def _kept(analysis: Analysis, advised: Recommendations) -> tuple[str, Table]:
     return f"Recommended widths: {population.width_unit} kept, by {analysis.axis_words} removed", Table(
         columns, rows
     )
-
-
-def _gain(advised: Recommendation) -> str:
-    known = math.isfinite(advised.gain_lower)
-    return measured(advised, "gain") if known else f"{number(advised.gain)} (no interval)"
 
 
 def _no_aim(analysis: Analysis, regime: str) -> str:

@@ -16,8 +16,7 @@ from popstats.posterior.fit import Fit
 from popstats.posterior.optimum import NEAR_OPTIMAL_POINTS
 from popstats.report.advice import advice
 from popstats.report.alerts import alerts, caveats
-from popstats.report.claims import claims, threshold_words
-from popstats.report.compose import loaded_by
+from popstats.report.compose import claims, loaded_by, threshold_words
 from popstats.words import (
     ALL,
     MISSING,
@@ -91,7 +90,10 @@ def fit_text(fit: Fit, checked: bool, width: int | None = None) -> str:
     """Return a fit as a reader needs it: whether it may be believed, what to look at first, then the optima."""
     lines = _wrapped([repr(fit)[1:-1]], width)
     if fit.settings.curve == "smooth":
-        lines += _alert_lines(fit, checked, width)
+        lines += [] if checked else ["", *_wrapped(["Predictive checks are left to the report."], width)]
+        known = [*fit.extrapolated, *(fit.predictive_checks.alerts if checked else ())]
+        if found := sentences(known, command_line=True):
+            lines += ["", "Read first:", *_wrapped(found, width, "  ! ", _INDENT)]
     lines += ["", _optima_table(fit)]
     if words := _reading(fit):
         lines += ["", *_wrapped([words], width)]
@@ -114,14 +116,6 @@ def _reading(fit: Fit) -> str:
         "C3a: whether there is an optimal mCB. Choose recipes by the near-optimal range where C3a is supported; elsewhere "
         "the range only shows where the fitted curve is lowest. n counts trainings. Intervals are 90 %."
     )
-
-
-def _alert_lines(fit: Fit, checked: bool, width: int | None) -> list[str]:
-    found = sentences(
-        [*fit.extrapolated, *(fit.predictive_checks.alerts if checked else ())], command_line=True
-    )
-    lines = [] if checked else ["", *_wrapped(["Predictive checks are left to the report."], width)]
-    return [*lines, *(["", "Read first:", *_wrapped(found, width, "  ! ", _INDENT)] if found else [])]
 
 
 def optimum_outcomes(fit: Fit) -> dict[str, str]:

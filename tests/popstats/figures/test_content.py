@@ -18,8 +18,7 @@ from popstats.inference.draws import INTERVAL_MASS
 from popstats.inference.model import Settings
 from popstats.judgement.judge import analyse
 from popstats.judgement.verdicts import Verdicts
-from popstats.report.comparison_page import comparison_content
-from popstats.report.compose import facts, report_content
+from popstats.report.compose import comparison_content, facts, report_content
 from popstats.report.sections import method_words, provenance_section
 
 GOLDEN = Path(__file__).with_name("golden_content.json")
@@ -241,6 +240,9 @@ def test_a_comparison_finds_the_difference_that_was_simulated():
     assert edfs.key == "edfs"
     assert [row[2] for row in edfs.table.rows] == ["300 and 300"] * 2
     assert "equal cost" in edfs.caption
+    first, second = (f.population.frame.groupby("regime")["accuracy_drop"].mean() for f in fits)
+    more = [float(row[3].split(" ")[0].replace("−", "-")) for row in edfs.table.rows]
+    assert more == pytest.approx((second - first).tolist(), abs=0.02)
     overlaid = told.figures[0]
     assert told.order[:2] == ("curves", "verdicts")
     for panel in overlaid.panels:
@@ -315,11 +317,11 @@ def test_the_lead_says_where_even_pruning_pays_and_where_it_does_not():
         space("0.90", "refuted", -0.3, -0.1),
         space("all", "supported", 9.0, 9.9),
     ]
-    assert even_sentence(SimpleNamespace(verdicts=found)) == (
+    assert even_sentence(SimpleNamespace(verdicts=Verdicts(found))) == (
         "Even pruning pays at 50 and 80 %: at equal MACs, recipes of low STD (layers pruned alike) drop 0.26 to 1.50 points "
         "less on average than those of high STD, but more at 90 %."
     )
-    assert even_sentence(SimpleNamespace(verdicts=found[1:2])) == ""
+    assert even_sentence(SimpleNamespace(verdicts=Verdicts(found[1:2]))) == ""
 
 
 @pytest.mark.parametrize(

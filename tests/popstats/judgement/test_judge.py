@@ -19,6 +19,7 @@ from popstats.judgement.explained import CEILING, MOST, TOTALS, WidthsBeyond, wh
 from popstats.judgement.optimum_claims import original_ratio
 from popstats.judgement.space_claims import _moved
 from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdict
+from popstats.population.recipes import prepared_recipes
 from popstats.posterior.fit import Fit
 from popstats.words import sentence
 
@@ -492,19 +493,18 @@ def test_what_explains_knows_the_mechanism() -> None:
     population = popstats.simulate_population(
         "additive-widths", regimes=(0.7,), n=400, rise=1.0, noise=0.0, seeds=3, seed_noise=0.1
     )
-    share = what_explains(population).frame.set_index("model")["r2"]
+    share = what_explains(population, prepared_recipes(population, "macs")).frame.set_index("model")["r2"]
     assert share["log-widths"] > 0.97 * share[CEILING]
     assert share["mCB"] < share["log-widths"]
     assert abs(share["log-widths + mCB"] - share["log-widths"]) < 0.005
 
 
 def test_embedding_heads_and_mlp_stand_beside_mcb_where_group_names_tell_them_apart() -> None:
-    share = what_explains(popstats.load_population("digits-vit"), regimes=(0.75,)).frame.set_index("model")[
-        "r2"
-    ]
+    vit, resnet = (popstats.load_population(name) for name in ("digits-vit", "digits-resnet8"))
+    share = what_explains(vit, prepared_recipes(vit, "macs", (0.75,))).frame.set_index("model")["r2"]
     assert {"embedding", "total heads", "total MLP width"} < set(share.index)
     assert share["mCB"] < share["embedding"] < share[TOTALS] < share["log-widths"]
-    assert TOTALS not in set(what_explains(popstats.load_population("digits-resnet8")).frame["model"])
+    assert TOTALS not in set(what_explains(resnet, prepared_recipes(resnet, "macs")).frame["model"])
 
 
 @pytest.fixture(scope="module")

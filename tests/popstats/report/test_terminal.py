@@ -7,7 +7,7 @@ import pytest
 import popstats
 from popstats.findings import Finding
 from popstats.judgement.verdicts import Thresholds, Verdict, Verdicts
-from popstats.report.claims import merged_rows
+from popstats.report.compose import merged_rows
 from popstats.report.terminal import _lines, fit_text, optimum_outcomes, verdicts_text
 
 WIDTH = 80
