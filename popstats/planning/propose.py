@@ -400,7 +400,7 @@ class Ridge:
         squares = (along**2 / gain).sum(axis=1) + max(float(y @ y - along @ along), 0.0) + prior
         evidence = -0.5 * np.log(gain).sum(axis=1) - 0.5 * df * np.log(squares)
         best = int(evidence.argmax())
-        chosen = (float(values[best]) for values in (evidence, lambdas, squares))
+        chosen = float(evidence[best]), float(lambdas[best]), float(squares[best])
         return cls(*chosen, left, spread, axes, along)
 
 

@@ -57,7 +57,9 @@ def best_section(analysis: Analysis, source: str) -> Section | None:
     first, population = best.drop_duplicates("regime"), analysis.fit.population
     tables = [("Best recipes per regime", _best_table(best))]
     if population.widths is not None:
-        caption = f"Best recipe by {analysis.axis_words} removed: {population.width_unit} kept (share removed)"
+        caption = (
+            f"Best recipe by {analysis.axis_words} removed: {population.width_unit} kept (share removed)"
+        )
         kept = population.widths[analysis.fit.recipes.first[first["recipe"]]]
         ratios = 1.0 - kept / original_widths(population)
         tables.append((caption, width_table(population.group_names, first["regime"], kept, ratios)))
