@@ -32,13 +32,6 @@ def choose_filters(
     return kept
 
 
-def cut_to_widths(
-    network: nn.Module, groups: Sequence[Group], scores: Mapping[str, Tensor], widths: ArrayLike
-) -> nn.Module:
-    """Return a copy of `network` with `widths` filters of each group, those of the highest scores."""
-    return cut(network, groups, choose_filters(scores, groups, widths))
-
-
 def cut(network: nn.Module, groups: Sequence[Group], kept: Mapping[str, IntArray]) -> nn.Module:
     """Return a copy of `network` with only the kept filters, in the same mode and on the same device."""
     for group in groups:
