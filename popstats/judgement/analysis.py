@@ -419,7 +419,7 @@ class Analysis:
 
     @cached_property
     def mixes(self) -> dict[str, tuple[float, float]]:
-        """Range of each supported best mCB when a group's narrowest or widest quarter is left out."""
+        """Range of each supported optimal mCB when a group's narrowest or widest quarter is left out."""
         widths, first = self.fit.population.widths, self.fit.recipes.first
         curves = {r.label: r.mean_curve for r in self.with_optimum if widths is not None}
         return {label: c.mix_range(widths[first[c.rows.numbers]]) for label, c in curves.items()}  # type: ignore[index]

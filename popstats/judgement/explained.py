@@ -93,7 +93,7 @@ class WidthsBeyond:
     def reach(self) -> Reach:
         """How much of what can be predicted the law predicts; "unknown" where no recipe has a second seed.
 
-        Only from an mCB that adds nothing to a law that predicts most of it follows that the law makes the best mCB.
+        Only from an mCB that adds nothing to a law that predicts most of it follows that the law makes the optimal mCB.
         """
         # No ceiling lies above 1, so a law that reaches most of the whole variance reaches most of any ceiling.
         if self.share_of_ceiling >= MOST or self.r2 >= MOST:

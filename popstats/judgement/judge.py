@@ -52,7 +52,7 @@ def judge(fitted: Fit, **thresholds: float) -> Verdicts:
     C1 speaks of regimes of equal MACs, C2 of equal parameters. The one that the fit is not about is judged on
     a second fit of the same table on the other axis (method "exact", normal noise).
 
-    How to read them: C3a first (is there a best mCB), M1 beside it (is it more than the layer widths), C3c last
+    How to read them: C3a first (is there an optimal mCB), M1 beside it (is it more than the layer widths), C3c last
     (is it the original's own). "Undecided" says that the data are too few, "refuted" that the claim is improbable
     whatever the prior held; `remedy` has the plan lines that would tell.
 

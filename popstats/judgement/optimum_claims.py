@@ -64,7 +64,7 @@ def _there_is(
 
 
 def _near(regime: RegimePosterior) -> Finding:
-    """Return the best mCB with its near-optimal range, or both ranges where there are two."""
+    """Return the optimal mCB with its near-optimal range, or both ranges where there are two."""
     best = estimate(np.exp(regime.optimum.log_mcb))
     if len(regime.regions) == 2:
         first, second = regime.stretches
@@ -84,7 +84,7 @@ def widths_clause(analysis: Analysis, label: str) -> Finding:
         return Finding("widths undecided", (label,))
     if outcome == "supported":
         return fact("beyond widths", label, gain=beyond.gain)
-    # An effect of the widths makes the best mCB only if their law tells most.
+    # An effect of the widths makes the optimal mCB only if their law tells most.
     kinds = {"most": "widths explain", "part": "widths explain a part", "unknown": "widths reach unknown"}
     reach = {"reach": max(beyond.share_of_ceiling, 0.0)}
     return interaction(analysis, beyond) or Finding(kinds[beyond.reach], (label,), reach)

@@ -120,7 +120,7 @@ def leave_one_out_gain(limit: FloatArray, log_mcb: FloatArray, base: FloatArray)
 
 
 def lucky_share(limit: FloatArray, log_mcb: FloatArray, base: FloatArray, rng: np.random.Generator) -> float:
-    """Return the permutation p value: how often optimal mCBs shuffled over the regimes lower the error as much.
+    """Return the permutation p value: how often optima shuffled over the regimes lower the error as much.
 
     What the base columns explain of the optimal mCB stays with the regime; the rest of it is shuffled, so that nothing but
     its relation to the limit is lost.

@@ -59,7 +59,7 @@ def test_nested_findings_and_estimates_merge() -> None:
         for r, n in (("0.50", 3), ("0.75", 8))
     ]
     assert sentences(found) == (
-        "At 50 and 75 % MACs reduction C3a cannot be assessed: 3 to 8 recipes; a curve needs at least 10.",
+        "At 50 and 75 % MACs reduction, C3a cannot be assessed: 3 to 8 recipes; a curve needs at least 10.",
     )
     flat = [Finding("flat", (), {"height": Estimate(v, v - 0.1, v + 0.1)}) for v in (0.2, 0.4)]
     assert (
