@@ -52,7 +52,6 @@ SMALL = {
     "attention of T5": transformers.CUT["inner width"],
     "attention of Llama (grouped queries)": transformers.PAIRS["grouped, expanded"],
     "torch.nn.TransformerEncoder": transformers.CUT["torch's encoder"],
-    "RMS norm written by hand": test_zoo.CUT_BY_PROOF["RMS norm by hand"],
     "attention whose weights are read": transformers.REFUSED["torch, weights read"][0],
     **{
         name: test_zoo.CUT[name]
