@@ -12,36 +12,28 @@ import numpy as np
 from generate.recipes.budget import Budget, CostSurfaces, SingleArray
 from generate.recipes.feasible import range_on_budget
 from generate.recipes.rounding import Rounded
-from popstats.arrays import BoolArray, FloatArray, IntArray
+from popstats.arrays import BoolArray, FloatArray
 from popstats.errors import PlanError
 
+# Largest distance of the logarithm of a cost from its target before rounding: of a budget, of any other.
 COST_MISS, OTHER_MISS = 0.002, 0.004
-"""Largest distance of the logarithm of a cost from its target before rounding: of a budget, of any other."""
-
+# How far rounding may move log mCB, as a share of its range: a stratum of a tenth must keep its recipes.
 MCB_DRIFT = 0.005
-"""How far rounding may move log mCB, as a share of its range: a stratum of a tenth must keep its recipes."""
-
+# Spreads of the random direction tried by the pilot; 8 sends nearly every group to one of its ends.
 AMPLITUDES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
-"""Spreads of the random direction tried by the pilot; 8 sends nearly every group to one of its ends."""
-
 _BETWEEN_AMPLITUDES = [(low + high) / 2 for low, high in pairwise(AMPLITUDES)]
 
 PILOT_BINS, PILOT_ROWS = 12, 48
+# Factor on the amplitude between attempts, once the bold ones are used up: near the middle there is always a solution.
 CALMER = 0.8
-"""Factor on the amplitude from one attempt to the next, once the bold ones are used up: nearer to the middle
-there is always a solution."""
-
 BOLD_ATTEMPTS = 6
+# Attempts at one request before it is exchanged: an attempt fails on rounding, or because the recipe exists already.
 REDRAW_EVERY = 16
-"""Attempts at one request, after which it is exchanged for another one: an attempt fails on rounding, or because
-the recipe exists already."""
-
 SAME_MCB_REDRAWS = 6
+# From this attempt on log mCB may drift: near the ends of its range integer widths leave few recipes.
 STRICT_ATTEMPTS = 48
-"""From this attempt on log mCB may drift: near the ends of its range integer widths leave few recipes."""
-
+# Bisection steps for an STD: the bracket shrinks from `AMPLITUDES[-1]` to 0.002.
 HALVINGS = 12
-"""Bisection steps for an STD: the bracket shrinks from `AMPLITUDES[-1]` to 0.002."""
 
 
 @dataclass(frozen=True)
@@ -198,8 +190,17 @@ class StratifiedSpace(RecipeSpace):
     ) -> tuple[SingleArray, BoolArray]:
         """Return kept fractions at the requested log mCB, their spread set by the requested place."""
         calmer = np.float32(CALMER ** max(attempt % REDRAW_EVERY - BOLD_ATTEMPTS, 0))
-        bins = self._bins(requests[:, 0])
-        amplitude = self._amplitude(bins, requests[:, 1]) * calmer
+        low, high = self.log_mcb
+        places = (requests[:, 0] - low) / max(high - low, 1e-6) * PILOT_BINS
+        bins = np.clip(places.astype(np.int64), 0, PILOT_BINS - 1)
+        # The one that, by the pilot, gives the STD at the requested place of what is reachable.
+        amplitude = np.empty(len(bins), dtype=np.float32)
+        for number, spreads in enumerate(self._pilot.std):
+            here = np.flatnonzero(bins == number)
+            ends = np.clip(self.std or (0, 1), spreads[0], spreads[-1])
+            wanted = ends[0] + requests[here, 1] * (ends[1] - ends[0])
+            amplitude[here] = np.interp(wanted, spreads, AMPLITUDES)
+        amplitude *= calmer
         guess = self._pilot.places[bins, np.searchsorted(_BETWEEN_AMPLITUDES, amplitude)]
         kept, solved, _ = self._solve(requests[:, 0], amplitude, rng, guess)
         return kept, solved
@@ -233,20 +234,6 @@ class StratifiedSpace(RecipeSpace):
         if self.budgets[0].axis == "macs":
             return solve(shares[0], shares[0] * np.exp(-log_mcb), start, (COST_MISS, OTHER_MISS), guess)
         return solve(shares[0] * np.exp(log_mcb), shares[0], start, (OTHER_MISS, COST_MISS), guess)
-
-    def _bins(self, log_mcb: SingleArray) -> IntArray:
-        low, high = self.log_mcb
-        place = (log_mcb - low) / max(high - low, 1e-6) * PILOT_BINS
-        return np.clip(place.astype(np.int64), 0, PILOT_BINS - 1)
-
-    def _amplitude(self, bins: IntArray, place: SingleArray) -> SingleArray:
-        """Return the amplitude that, by the pilot, gives the STD at this place of what is reachable."""
-        amplitude = np.empty(len(bins), dtype=np.float32)
-        for number, spreads in enumerate(self._pilot.std):
-            here = np.flatnonzero(bins == number)
-            ends = np.clip(self.std or (0, 1), spreads[0], spreads[-1])
-            amplitude[here] = np.interp(ends[0] + place[here] * (ends[1] - ends[0]), spreads, AMPLITUDES)
-        return amplitude
 
     @cached_property
     def _pilot(self) -> _Pilot:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,25 +53,25 @@ class OriginalNumbers:
 
 def make_original(plan: Plan, images: ImageSet, *, macs: int, device: torch.device) -> nn.Module:
     """Return the original network, trained or loaded, on the CPU and in evaluation mode."""
-    network = _build(plan, images)
-    if plan.original.source == "train":
-        fresh_weights(network, plan.original.seed)
-        network.to(device)
-        settings, seed = plan.original.training, plan.original.seed
-        train(network, images, settings, macs=macs, seed=seed, device=device)
+    source, seed = plan.original.source, plan.original.seed
+    kind, _, argument = source.partition(":")
+    if kind == "torchvision" and argument:
+        network = _from_torchvision(plan, argument)
+    else:
+        network = planned_network(plan.network, classes=images.classes, input_shape=images.input_shape)
+        if source == "train":
+            fresh_weights(network, seed)
+            network.to(device)
+            train(network, images, plan.original.training, macs=macs, seed=seed, device=device)
+        else:
+            load_weights(network, read_weights(source), f"original.source: {source}")
     return network.to("cpu").to(memory_format=torch.contiguous_format).eval()
 
 
 def measure_original(
-    plan: Plan,
-    network: nn.Module,
-    images: ImageSet,
-    *,
-    costs: tuple[int, int],
-    device: torch.device,
-    started: float,
+    plan: Plan, network: nn.Module, images: ImageSet, macs: int, params: int, device: torch.device
 ) -> OriginalNumbers:
-    """Measure the original network."""
+    """Measure the original network; how long its training took is for the caller to add."""
     network = network.to(device).to(memory_format=memory_format(device))
     test = evaluate(network, images, images.test, device=device)
     validation = evaluate(network, images, images.validation, device=device)
@@ -85,14 +84,14 @@ def measure_original(
         dataset=images.name,
         input_size=images.input_size,
         source=plan.original.source,
-        macs=costs[0],
-        params=costs[1],
+        macs=macs,
+        params=params,
         accuracy=test.accuracy,
         accuracy_val=validation.accuracy,
         test_loss=test.loss,
         n_test=test.n,
-        epochs=training_epochs(plan.original.training, costs[0], len(images.train)) if trained else 0.0,
-        seconds=round(time.monotonic() - started, 3),
+        epochs=training_epochs(plan.original.training, macs, len(images.train)) if trained else 0.0,
+        seconds=0.0,
     )
 
 
@@ -142,16 +141,6 @@ def load_weights(network: nn.Module, content: bytes, where: str) -> None:
         network.load_state_dict(load(content))
     except (SafetensorError, RuntimeError) as error:
         raise PlanError(f"{where}: these weights do not fit the network ({error}).") from error
-
-
-def _build(plan: Plan, images: ImageSet) -> nn.Module:
-    kind, _, argument = plan.original.source.partition(":")
-    if kind == "torchvision" and argument:
-        return _from_torchvision(plan, argument)
-    network = planned_network(plan.network, classes=images.classes, input_shape=images.input_shape)
-    if plan.original.source != "train":
-        load_weights(network, read_weights(plan.original.source), f"original.source: {plan.original.source}")
-    return network
 
 
 def read_weights(source: str) -> bytes:

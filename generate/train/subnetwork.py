@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.benchmark import Timer
 
 from generate.inputs.images import ImageSet
 from generate.inputs.networks import planned_network
 from generate.plan import MAGNITUDE, Plan
 from generate.prune.cost_forms import CostModel, cost_forms
+from generate.prune.cut import cut_to_widths
 from generate.prune.dependency_graph import Group, copy_network
 from generate.prune.groups import find_groups
-from generate.prune.masks import magnitudes, prune_network, weight_costs, zero_removed
+from generate.prune.masks import magnitudes, mask_network, weight_costs, zero_removed
 from generate.prune.scores import score_filters
 from generate.recipes.worklist import CONFIRMATION, Training
 from generate.train.device import memory_format, now, provenance_of
@@ -112,7 +112,10 @@ class WorkerContext:
 def cut_network(context: WorkerContext, training: Training, weights: Path | None = None) -> nn.Module:
     """Return the network of a recipe where trainings run, with the original's weights, fresh ones or those of a file."""
     scores, pruning = context.scores[training.criterion], context.plan.pruning
-    network = prune_network(context.network, context.groups, scores, training.widths, pruning)
+    if pruning.kind == "filters":
+        network = cut_to_widths(context.network, context.groups, scores, training.widths)
+    else:
+        network = mask_network(context.network, context.groups, scores, training.widths, pruning)
     if training.technique == "scratch":
         fresh_weights(network, training.torch_seed)
         zero_removed(network)
@@ -192,6 +195,8 @@ def measure_latency(
     network: nn.Module, input_shape: tuple[int, int, int], *, batch: int, device: torch.device
 ) -> float:
     """Return the median wall time of one forward pass in evaluation mode (ms), for `batch` images at once."""
+    from torch.utils.benchmark import Timer  # takes a third of a second, and workers seldom need it
+
     network.eval()
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(batch, *input_shape, generator=generator).to(device)

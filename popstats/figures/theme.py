@@ -59,24 +59,16 @@ class Mark(NamedTuple):
     """How a series is drawn: colour and dashes, so that each alone tells it from the others."""
 
     color: str  # A colour of `LIGHT`.
-    dash: tuple[int, ...] = (1, 0)  # Lengths of dashes and gaps; (1, 0) is solid.
+    dash: tuple[int, ...]  # Lengths of dashes and gaps; (1, 0) is solid.
 
 
 #: The spaces of an EDF, in order.
-SPACE_MARKS = (
-    Mark(LIGHT.curve),
-    Mark(LIGHT.second, (6, 3)),
-    Mark(LIGHT.third, (2, 2)),
-    Mark(LIGHT.fourth, (8, 3, 2, 3)),
-)
+_DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3))
+SPACE_MARKS = tuple(map(Mark, (LIGHT.curve, LIGHT.second, LIGHT.third, LIGHT.fourth), _DASHES))
 
 
 def color_rules(palette: Palette = LIGHT) -> str:
-    """Return CSS that draws each of the charts' colours with the custom property of the same name.
-
-    >>> ".inked [fill=" in color_rules()
-    True
-    """
+    """Return CSS that draws each of the charts' colours with the custom property of the same name."""
     return "\n".join(
         f'.inked [{place}="{value}"] {{ {place}: var(--chart-{name}); }}'
         for name, value in palette._asdict().items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from popstats.errors import FitError
-from popstats.findings import Finding
+from popstats.findings import fact
 from popstats.inference.model import CHAINS
 from popstats.judgement.analysis import Analysis
 from popstats.judgement.optimum_claims import (
@@ -18,12 +18,10 @@ from popstats.judgement.trend_claims import judge_limit, judge_trend
 from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdicts
 from popstats.judgement.winner_claims import winners
 from popstats.posterior.fit import Fit, fit, require_fit
+from popstats.words import AXIS_WORDS
 
 #: Draws of the second fit, on the other axis: a probability of 0.95 is then known to 0.005.
 DRAWS = 2000
-
-
-_COSTS = {"macs": "MACs", "params": "parameters"}
 
 
 def judge(fitted: Fit, **thresholds: float) -> Verdicts:
@@ -54,7 +52,7 @@ def judge(fitted: Fit, **thresholds: float) -> Verdicts:
     C1 speaks of regimes of equal MACs, C2 of equal parameters. The one that the fit is not about is judged on
     a second fit of the same table on the other axis (method "exact", normal noise).
 
-    How to read them: C3a first (is there a best mCB), M1 beside it (is it more than the layer widths), C3c last
+    How to read them: C3a first (is there an optimal mCB), M1 beside it (is it more than the layer widths), C3c last
     (is it the original's own). "Undecided" says that the data are too few, "refuted" that the claim is improbable
     whatever the prior held; `remedy` has the plan lines that would tell.
 
@@ -73,21 +71,7 @@ def judge(fitted: Fit, **thresholds: float) -> Verdicts:
             "its optimum wherever its form puts it, so it is never the source of a verdict; fit again with "
             "curve='smooth', the report shows both"
         )
-    return _judged(Analysis(fitted, Thresholds.of(thresholds)))
-
-
-def analyse(fitted: Fit, verdicts: Verdicts | None = None) -> Analysis:
-    """Return what a report shows: the analysis behind the verdicts, or a new one, judged under the defaults."""
-    if verdicts is None:
-        verdicts = judge(fitted)
-    found = verdicts.analysis
-    if isinstance(found, Analysis) and found.fit is fitted:
-        return found
-    limits = verdicts[0].thresholds if len(verdicts) else Thresholds()
-    return Analysis(fitted, limits, verdicts=verdicts)
-
-
-def _judged(analysis: Analysis) -> Verdicts:
+    analysis = Analysis(fitted, Thresholds.of(thresholds))
     other = _on_the_other_axis(analysis)
     verdicts = [
         *per_regime(analysis, COST_CONJECTURE[analysis.fit.regime_axis], cost_optimum),
@@ -106,6 +90,17 @@ def _judged(analysis: Analysis) -> Verdicts:
     return analysis.verdicts
 
 
+def analyse(fitted: Fit, verdicts: Verdicts | None = None) -> Analysis:
+    """Return what a report shows: the analysis behind the verdicts, or a new one, judged under the defaults."""
+    if verdicts is None:
+        verdicts = judge(fitted)
+    found = verdicts.analysis
+    if isinstance(found, Analysis) and found.fit is fitted:
+        return found
+    limits = verdicts[0].thresholds if len(verdicts) else Thresholds()
+    return Analysis(fitted, limits, verdicts=verdicts)
+
+
 def _on_the_other_axis(analysis: Analysis) -> Analysis:
     other = fit(
         analysis.fit.population,
@@ -114,5 +109,5 @@ def _on_the_other_axis(analysis: Analysis) -> Analysis:
         random_seed=analysis.fit.settings.random_seed,
         priors=analysis.fit.prior_settings,
     )
-    note = Finding("other axis", (), {"equal": _COSTS[other.regime_axis]})
+    note = fact("other axis", equal=AXIS_WORDS[other.regime_axis])
     return Analysis(other, analysis.thresholds, note=(note,))

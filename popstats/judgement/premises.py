@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.special import fdtrc, ndtr
 
 from popstats.arrays import FloatArray, IntArray
-from popstats.findings import Finding, Value
+from popstats.findings import Finding, fact
 from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import Draws
 from popstats.inference.exact import draw_regime
@@ -23,6 +23,7 @@ from popstats.population.validation import is_single_value
 from popstats.posterior.curves import curve_in_points
 from popstats.posterior.mean_curve import MeanCurve
 from popstats.posterior.optimum import has_optimum, read_optimum
+from popstats.words import AXIS_WORDS
 
 #: Neighbours further apart than this share of the observed range belong to different clusters.
 GAP = 0.05
@@ -83,8 +84,7 @@ def moves_with_cost(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> F
     change = float(np.ptp(np.column_stack([at, at**2]) @ slopes)) * reach * regime.scale
     if p >= limits.moving or change <= limits.rise:
         return None
-    values = {"cost": "MACs" if regime.axis == "macs" else "parameters", "p": p, "change": change}
-    return Finding("moves with cost", (regime.label,), values)
+    return fact("moves with cost", regime.label, cost=AXIS_WORDS[regime.axis], p=p, change=change)
 
 
 def rests_on_outliers(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> Finding | None:
@@ -113,13 +113,8 @@ def rests_on_outliers(curve: MeanCurve, grid: FloatArray, limits: Thresholds) ->
     worst = int(probability.argmin())
     if probability[worst] >= ROBUST:
         return None
-    values: dict[str, Value] = {
-        "end": ("low", "high")[worst],
-        "rise": float(rise[worst]) * regime.scale,
-        "required": limits.rise,
-        "probability": float(probability[worst]),
-    }
-    return Finding("outliers", (regime.label,), values)
+    end, lifted, likely = ("low", "high")[worst], float(rise[worst]) * regime.scale, float(probability[worst])
+    return fact("outliers", regime.label, end=end, rise=lifted, required=limits.rise, probability=likely)
 
 
 def rests_on_groups(
@@ -156,7 +151,7 @@ def rests_on_groups(
     of_groups = OF_VARIANTS if len(places) < (1.0 - TIED) * rows.drop.size else OF_GROUPS
     if probability >= (limits.supported if shared > SHARED else of_groups):
         return None
-    return Finding("groups", (regime.label,), {"groups": total.size, "probability": probability})
+    return fact("groups", regime.label, groups=total.size, probability=probability)
 
 
 def kinds_of_networks(population: Population) -> dict[str, IntArray]:
@@ -164,9 +159,11 @@ def kinds_of_networks(population: Population) -> dict[str, IntArray]:
     declared, table = {c.name for c in COLUMNS} | set(population.width_columns), population.table
     found = {}
     for name in (c for c in table if c == "input_size" or c not in declared):
-        text = table[name].dtype == bool or not pd.api.types.is_numeric_dtype(table[name])
-        if (text or _INPUTS.match(str(name).lower())) and table[name].map(is_single_value).all():
-            codes, levels = pd.factorize(table[name])
+        column = table[name]
+        text = column.dtype == bool or not pd.api.types.is_numeric_dtype(column)
+        whole = column.dtype != object or column.map(is_single_value).all()
+        if whole and (text or _INPUTS.match(str(name).lower())):
+            codes, levels = pd.factorize(column)
             if 1 < len(levels) <= len(table) / PER_LEVEL:
                 found[str(name)] = codes
     return found
@@ -189,9 +186,7 @@ def rests_on_kinds(
         if 1 < levels.size <= level.size / PER_LEVEL:
             probability = _within_levels(curve, grid, limits, level, priors, seed)
             if probability < OF_GROUPS:
-                return Finding(
-                    "kinds", (curve.rows.regime.label,), {"column": name, "probability": probability}
-                )
+                return fact("kinds", curve.rows.regime.label, column=name, probability=probability)
     return None
 
 
@@ -261,4 +256,4 @@ def few_clusters(log_mcb: FloatArray, grid: FloatArray, limits: Thresholds) -> F
     covered = float((nearest <= gap / 2.0).mean())
     if clusters > limits.clusters or covered >= limits.covered:
         return None
-    return Finding("clusters", (), {"groups": clusters, "covered": covered})
+    return fact("clusters", groups=clusters, covered=covered)

@@ -80,9 +80,8 @@ class Problem:
     baselines: IntArray
     steps: IntArray | None = None  # (G,) widths are multiples of these; by default 1
     least: IntArray | None = None  # (G,) fewest channels; by default 2, or one step where that is more
-    candidates: IntArray | None = (
-        None  # (n, G) the only recipes to propose, all on the budget; by default generated
-    )
+    # (n, G) the only recipes to propose, all on the budget; by default generated
+    candidates: IntArray | None = None
 
     @cached_property
     def units(self) -> IntArray:
@@ -164,7 +163,7 @@ def propose(
         # The leaders by posterior mean, round and round until the trainings are spent.
         leaders = size if place == len(ends) - 2 else max(2, int(ends[-1] - ends[-3]) // 4)
         return history.recipes[np.resize(history.leaders(law)[:leaders], size)]
-    return _draw_round(problem, history, law, _moved(problem, pool, history, law, rng), size, rng)
+    return _draw_round(problem, pool, history, law, size, rng)
 
 
 def choose(problem: Problem, trained: npt.ArrayLike, outcome: npt.ArrayLike, *, given: int = 0) -> IntArray:
@@ -200,17 +199,13 @@ def gain_over(winner: npt.ArrayLike, baseline: npt.ArrayLike) -> Gain:
     images, twice = one.shape[1], 0.0
     if images > 1:
         parts.append(((one.mean(axis=0) - other.mean(axis=0)).var(ddof=1) / images, images - 1))
-        twice = sum(_residual_variance(v) / v.size for v in (one, other))
+        for v in (one, other):  # What neither seeds nor images explain.
+            rest = v - v.mean(axis=0) - v.mean(axis=1, keepdims=True) + v.mean()
+            twice += float((rest**2).sum()) / ((len(v) - 1) * (images - 1)) / v.size
     variance = max(sum(part for part, _ in parts) - twice, max(part for part, _ in parts))
     df = variance**2 / max(sum(part**2 / free for part, free in parts), 1e-300)
     half = t_quantile(max(df, 1.0)) * variance**0.5
     return Gain(mean, mean - half, mean + half)
-
-
-def _residual_variance(values: FloatArray) -> float:
-    """Return the variance that neither seeds nor images explain."""
-    rest = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
-    return float((rest**2).sum() / ((len(values) - 1) * (values.shape[1] - 1)))
 
 
 def by_layer(
@@ -257,9 +252,8 @@ class _History:
     within: float  # squared deviations of the outcomes from their recipe's mean
     df: float  # their degrees of freedom
     earlier: BoolArray  # (R,) whether the outcomes come from an earlier population
-    eligible: (
-        BoolArray  # (R,) whether the recipe can win: trained in this search, on the budget or a baseline
-    )
+    # (R,) whether the recipe can win: trained in this search, on the budget or a baseline
+    eligible: BoolArray
     failed: IntArray  # (f, G) recipes without any outcome
     counted: int  # trainings of this search
 
@@ -406,9 +400,8 @@ class Ridge:
         squares = (along**2 / gain).sum(axis=1) + max(float(y @ y - along @ along), 0.0) + prior
         evidence = -0.5 * np.log(gain).sum(axis=1) - 0.5 * df * np.log(squares)
         best = int(evidence.argmax())
-        return cls(
-            float(evidence[best]), float(lambdas[best]), float(squares[best]), left, spread, axes, along
-        )
+        chosen = float(evidence[best]), float(lambdas[best]), float(squares[best])
+        return cls(*chosen, left, spread, axes, along)
 
 
 def _singular(x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -482,23 +475,17 @@ def _repaired(problem: Problem, widths: IntArray, rng: np.random.Generator) -> t
     return widths, False
 
 
-def _moved(
-    problem: Problem, pool: IntArray, history: _History, law: Law, rng: np.random.Generator
+def _draw_round(
+    problem: Problem, pool: IntArray, history: _History, law: Law, size: int, rng: np.random.Generator
 ) -> IntArray:
-    """Return the pool with the trained recipes that can win and candidates around the law's optimum."""
-    pool = np.vstack([history.recipes[history.eligible], pool])
-    if problem.candidates is None:
+    """Return a round's recipes: each wins one joint draw, none twice."""
+    known = history.recipes[history.eligible]
+    pool = np.vstack([known, pool])
+    if problem.candidates is None:  # The pool moves with the law's optimum.
         best = np.log(pool[law.expected(_features(pool, problem)).argmax()])
         near = [best + sd * rng.standard_normal((n, best.size)) for sd, n in NEAR]
         pool = np.vstack([pool, meet_budget(problem, np.vstack(near), rng)])
-    return pool[~_member(pool, history.failed)]
-
-
-def _draw_round(
-    problem: Problem, history: _History, law: Law, pool: IntArray, size: int, rng: np.random.Generator
-) -> IntArray:
-    """Return a round's recipes: each wins one joint draw, none twice."""
-    untrained = _unique(pool[~_member(pool, history.recipes[history.eligible])])
+    untrained = _unique(pool[~_member(pool, history.failed) & ~_member(pool, known)])
     pool = np.vstack([history.recipes, untrained])
     columns = law.columns(_features(pool, problem))
     open_to = np.r_[history.eligible, np.ones(len(untrained), dtype=bool)]

@@ -285,7 +285,7 @@ class Population:
         if self.width_columns:
             return [*self.width_columns, *settings]
         if "widths" in self.table:
-            return [self.table["widths"].map(lambda w: None if w is None else tuple(w)), *settings]
+            return [self.table["widths"].map(tuple, na_action="ignore"), *settings]
         # One network trained twice looks like this. Different networks of the same costs share a place on the curve, and
         # what they have in common there is no evidence about the curve either.
         return ["macs", "params", *settings]
@@ -293,21 +293,16 @@ class Population:
     @cached_property
     def techniques(self) -> tuple[str, ...]:
         """Retraining techniques in the table, ascending; "" stands for rows that do not say, last."""
-        return self._technique[1]
-
-    @property
-    def technique(self) -> npt.NDArray[np.int64]:
-        """Position of each row's retraining technique in `techniques`, shape (n,)."""
-        return self._technique[0]
+        told = self.table["retraining"] if "retraining" in self.table else pd.Series([None])
+        return (*sorted(map(str, told.dropna().unique())), *([""] if told.isna().any() else []))
 
     @cached_property
-    def _technique(self) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
-        if "retraining" not in self.table:
-            return _read_only(np.zeros(len(self.table), dtype=np.int64)), ("",)
-        code, names = pd.factorize(self.table["retraining"], sort=True)
-        unsaid = (code < 0).any()
-        code = np.where(code < 0, len(names), code) if unsaid else code
-        return _read_only(code.astype(np.int64)), (*map(str, names), *([""] if unsaid else []))
+    def technique(self) -> npt.NDArray[np.int64]:
+        """Position of each row's retraining technique in `techniques`, shape (n,)."""
+        if len(self.techniques) == 1:
+            return _read_only(np.zeros(len(self.table), dtype=np.int64))
+        told = self.table["retraining"].fillna("").astype(str)
+        return _read_only(pd.Categorical(told, self.techniques).codes.astype(np.int64))
 
     @cached_property
     def group_names(self) -> tuple[str, ...]:
@@ -420,12 +415,8 @@ class Population:
         )
 
     def _repr_html_(self) -> str:
-        medians = {
-            "MACs reduction": "macs_reduction",
-            "mCB": "mcb",
-            "accuracy drop (points)": "accuracy_drop",
-        }
-        columns = {"n": ("mcb", "size"), **{name: (own, "median") for name, own in medians.items()}}
+        shown = {"MACs reduction": "macs_reduction", "mCB": "mcb", "accuracy drop (points)": "accuracy_drop"}
+        columns = {"n": ("mcb", "size"), **{name: (own, "median") for name, own in shown.items()}}
         table = self.frame.groupby("regime").agg(**columns)
         return html_of(repr(self)[1:-1], table.reset_index())
 

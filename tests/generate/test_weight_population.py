@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -16,7 +17,7 @@ from generate.export import export_subnetwork
 from generate.inputs.networks import build_network
 from generate.plan import PLAIN_BASELINES, PruningPlan, only_adds, plan_from_dict, read_plan
 from generate.prune.dependency_graph import with_values
-from generate.prune.masks import magnitudes, prune_network, weight_costs
+from generate.prune.masks import magnitudes, mask_network, weight_costs
 from generate.recipes.baselines import baseline_widths
 from generate.recipes.worklist import Place, make_worklist, with_identities
 from generate.run.folder import RunFolder
@@ -85,7 +86,7 @@ def test_the_layers_of_attention_have_densities_of_their_own():
     assert {f"blocks.0.attention.{part}_proj" for part in ("q", "k", "v", "out")} < set(names)
     for name in PLAIN_BASELINES["weights"]:
         widths = baseline_widths(name, costs, vit, "macs", 0.5)
-        masked = prune_network(
+        masked = mask_network(
             vit, costs.groups, magnitudes(with_values(vit), costs.groups), widths, PruningPlan("weights")
         )
         assert [int((masked.get_submodule(n).weight != 0).sum()) for n in names] == widths.tolist()
@@ -174,8 +175,9 @@ def weights_plan(tmp_path, kind: str):
 
 
 @pytest.mark.parametrize("kind", ["weights", "2:4"])
-def test_rows_say_what_was_pruned_and_zeros_last_through_retraining(tmp_path, kind):
+def test_rows_say_what_was_pruned_and_zeros_last_through_retraining(tmp_path, tiny_run, kind):
     torch.set_num_threads(1)
+    shutil.copytree(tiny_run / "original", tmp_path / "run" / "original")
     plan, folder = read_plan(weights_plan(tmp_path, kind)), RunFolder(tmp_path / "run")
     folder.create()
     original = prepare(folder, survey(plan, folder), CPU)
