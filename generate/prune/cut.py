@@ -40,6 +40,10 @@ def cut(network: nn.Module, groups: Sequence[Group], kept: Mapping[str, IntArray
     knife = _Knife(smaller, groups)
     for member, gone in gone_channels(groups, kept):
         knife.remove(member, gone)
+    modes = {module: module.training for module in smaller.modules()}
+    smaller.train(smaller.training)  # modules that compute something in advance do so here, or drop it
+    for module, training in modes.items():
+        module.training = training
     return smaller
 
 
