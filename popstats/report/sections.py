@@ -57,7 +57,9 @@ def best_section(analysis: Analysis, source: str) -> Section | None:
     first, population = best.drop_duplicates("regime"), analysis.fit.population
     tables = [("Best recipes per regime", _best_table(best))]
     if population.widths is not None:
-        caption = f"Best recipe by {analysis.axis_words} removed: {population.width_unit} kept (share removed)"
+        caption = (
+            f"Best recipe by {analysis.axis_words} removed: {population.width_unit} kept (share removed)"
+        )
         kept = population.widths[analysis.fit.recipes.first[first["recipe"]]]
         ratios = 1.0 - kept / original_widths(population)
         tables.append((caption, width_table(population.group_names, first["regime"], kept, ratios)))
@@ -283,7 +285,7 @@ _METHODS = {
     "parametric": "exact independent draws of the curve's coefficients and noise; regimes are independent.",
     "exact": (
         "exact. Length scale, amplitude and noise of each regime are tabulated on a grid, partially pooled over regimes "
-        "by common values on a grid of their own, and coefficients are drawn in closed form. Draws are independent and "
+        "by common values on a separate grid, and coefficients are drawn in closed form. Draws are independent and "
         "nothing has to converge; the grids must hold the posterior."
     ),
     "nuts": (
