@@ -243,10 +243,7 @@ def frontier(tables: Tables) -> Spec:
 
 
 def dot_intervals(tables: Tables) -> Spec:
-    """Draw one quantity of several groups, with intervals and a value to compare with, where there is one.
-
-    A "frame" with ends draws shares; without them, points.
-    """
+    """Draw one quantity of several groups: shares, where its axis has ends; a value to compare with, where there is one."""
     title = tables["frame"].records[0]["title"]
     x = _number("points", title, tickCount=4, format="~f")
     if "x_lower" in tables["frame"].columns:

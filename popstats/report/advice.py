@@ -168,12 +168,10 @@ def _as_good(regime: RegimePosterior) -> str:
 
 
 def _aim(analysis: Analysis, regime: str, named: bool = False) -> str:
-    """Return every stretch of mCB that is near-optimal, and the optimal mCB with its interval.
-
-    Where that interval is far wider than the stretches, they would promise what is not known: the best comes first.
-    """
+    """Return every stretch of mCB that is near-optimal, and the optimal mCB with its interval."""
     row, regions = analysis.optima[regime], analysis.by_label[regime].stretches
     where = f" at {regime_name(regime)}" if named else ""
+    # Where the interval is far wider than the stretches, these would promise what is not known.
     loose = math.log(row.mcb_upper / row.mcb_lower) > LOOSE * sum(math.log(b / a) for a, b in regions)
     interval = f"{INTERVAL_WORDS} {interval_words(row.mcb_lower, row.mcb_upper)}"
     if analysis.by_label[regime].regions:

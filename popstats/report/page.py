@@ -228,15 +228,14 @@ def _stacked(cell: str) -> str:
 
 
 def _numeric_columns(table: Table) -> list[bool]:
-    """Return for each column whether all its cells read as numbers; the first holds the row's name."""
+    """Return for each column whether all its cells start with a number or lack one; the first holds the row's name."""
     columns = list(zip(*table.rows, strict=True)) if table.rows else [()] * len(table.columns)
-    return [i > 0 and all(_is_number(_cell(v)) for v in cells) for i, cells in enumerate(columns)]
 
+    def is_number(cell: str) -> bool:
+        start = cell.lstrip("<>− \u00a0").replace("\u00a0", " ").partition(" ")[0].replace(",", "")
+        return start == MISSING or start.replace(".", "", 1).isdigit()
 
-def _is_number(cell: str) -> bool:
-    """Return whether a cell starts with a number, or stands for a missing one."""
-    start = cell.lstrip("<>− \u00a0").replace("\u00a0", " ").partition(" ")[0].replace(",", "")
-    return start == MISSING or start.replace(".", "", 1).isdigit()
+    return [i > 0 and all(is_number(_cell(v)) for v in cells) for i, cells in enumerate(columns)]
 
 
 def _span(row: VerdictRow) -> str:

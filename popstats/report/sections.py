@@ -227,6 +227,7 @@ def provenance_section(analysis: Analysis, command: str | None, source: str = "T
     regimes = "" if s.regimes is None else f" --regimes {','.join(f'{r:g}' for r in s.regimes)}"
     method = f" --method {s.method}" if s.noise == "normal" else ""
     options = f"--axis {s.regime_axis}{regimes} --noise {s.noise}{method} --seed {s.random_seed}"
+    made_by = command or f"python -m popstats report {source} -o report.html {options}"
     arguments = f"regime_axis={s.regime_axis!r}, noise={s.noise!r}, random_seed={s.random_seed}"
     arguments += f", method={s.method!r}" if s.noise == "normal" else ""
     arguments += "" if s.regimes is None else f", regimes={s.regimes!r}"
@@ -239,11 +240,7 @@ def provenance_section(analysis: Analysis, command: str | None, source: str = "T
         heading="How to reproduce this",
         sentence=f"With the same versions, seed {s.random_seed} gives the same draws.",
         tables=(("Fit and versions", Table(("what", "value"), tuple(_fit_rows(analysis)))),),
-        code=(
-            ("Command", command or f"python -m popstats report {source} -o report.html {options}"),
-            ("Python", python),
-            *lines,
-        ),
+        code=(("Command", made_by), ("Python", python), *lines),
         folded=True,
     )
 
