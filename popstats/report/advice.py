@@ -282,9 +282,8 @@ def _kept(analysis: Analysis, advised: Recommendations) -> tuple[str, Table]:
     original = [f"{w:,.10g}" for w in original_widths(population)]
     columns = ("group", "original", *map(regime_name, advised))
     rows = tuple(zip(population.group_names, original, *widths, strict=True))
-    return f"Recommended widths: {population.width_unit} kept, by {analysis.axis_words} removed", Table(
-        columns, rows
-    )
+    caption = f"Recommended widths: {population.width_unit} kept, by {analysis.axis_words} removed"
+    return caption, Table(columns, rows)
 
 
 def _no_aim(analysis: Analysis, regime: str) -> str:

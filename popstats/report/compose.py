@@ -259,9 +259,8 @@ def _answer(named: Named, compared: pd.DataFrame, doubled: list[str]) -> Section
     found = doubled
     for name, analysis in named.items():
         best = [f"{near_words(analysis, r.label)} at {regime_name(r.label)}" for r in analysis.with_optimum]
-        found.append(
-            f"{name}: {f'near-optimal mCB {join_words(best)}' if best else 'no optimal mCB could be established'}."
-        )
+        told = f"near-optimal mCB {join_words(best)}" if best else "no optimal mCB could be established"
+        found.append(f"{name}: {told}.")
     return Section("what-to-do", "In short", difference_words(named, compared), tuple(found))
 
 

@@ -252,6 +252,5 @@ def _decimals(row: VerdictRow) -> int:
     enough = 4 if width < 0.01 else 1 if width >= 2 else 2
     # A bound below zero must not look like zero: that is what an interval is for.
     below = [-v for v in (row.lower, row.upper, row.estimate) if v is not None and v < 0]
-    return next(
-        (d for d in range(enough, MOST_DECIMALS) if all(round(v, d) > 0 for v in below)), MOST_DECIMALS
-    )
+    fine = (d for d in range(enough, MOST_DECIMALS) if all(round(v, d) > 0 for v in below))
+    return next(fine, MOST_DECIMALS)
