@@ -26,12 +26,8 @@ if TYPE_CHECKING:
 DONE, REJECTED, INTERRUPTED = 0, 3, 130
 #: Why options about a table or its fit have nothing to change.
 _SAVED = "is a saved fit and holds its own table and settings. Fit the table again with these options, or leave them out"
-_GUESSED = (
-    "without a population, the plan is made from a guess. Give a pilot population, or leave these options out"
-)
-_NO_BUDGET = (
-    "without a budget, all supported reductions are predicted. Give --reduction or --drop, or leave these out"
-)
+_GUESSED = "without a population, the plan is made from a guess. Give a pilot, or leave these options out"
+_NO_BUDGET = "without a budget, all of them are predicted. Give --reduction or --drop, or leave these out"
 #: What `calibrate` prints of each setting.
 _SHOWN_RATES = "^(truth|n|rise|regimes|coverage_mcb|coverage_limit|supported|refuted|false_.*)$"
 #: Above this many trainings, `fit` does not wait for the predictive checks.
@@ -93,9 +89,8 @@ def _check(options: argparse.Namespace) -> int:
         "notes": list(population.notes),
     }
     lines = [repr(population)[1:-1], *(f"Note: {note}" for note in population.notes)]
-    lines[1:1] = [
-        f"regime {r}: {plural(n, 'training')} of {plural(m, 'recipe')}" for r, n, m in counts.itertuples()
-    ]
+    sizes = counts.itertuples()
+    lines[1:1] = [f"regime {r}: {plural(n, 'training')} of {plural(m, 'recipe')}" for r, n, m in sizes]
     return _say(options, found, "\n".join(lines))
 
 

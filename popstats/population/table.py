@@ -393,10 +393,7 @@ class Population:
         return replace(self, table=self.table.assign(**columns))
 
     def save(self, path: str | Path) -> Path:
-        """Write the population as Parquet with its metadata in the footer; returns the path.
-
-        A column whose values Parquet has no common type for is written as text.
-        """
+        """Write the population as Parquet, columns of mixed types as text, metadata in the footer; returns the path."""
         whole = pd.concat([self.table, self.failed], ignore_index=True) if len(self.failed) else self.table
         arrow = pa.table({str(name): _arrow_array(whole[name]) for name in whole.columns})
         metadata = {**self.metadata, "population": self.name, "width_columns": self.width_columns}

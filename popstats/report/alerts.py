@@ -244,24 +244,19 @@ class _Envelope(NamedTuple):
 
 
 #: Both the caveats and the table of classical methods need each envelope, which takes many iterations.
-_ENVELOPES: WeakKeyDictionary[Analysis, dict[str, _Envelope | None]] = WeakKeyDictionary()
+_ENVELOPES: WeakKeyDictionary[Analysis, dict[str, _Envelope]] = WeakKeyDictionary()
 
 
 def _envelope(analysis: Analysis, regime: str) -> _Envelope | None:
     """Return the lower envelope of a regime; None where it has too few recipes for one."""
     known = _ENVELOPES.setdefault(analysis, {})
-    if regime not in known:
-        known[regime] = _fitted_envelope(analysis, regime)
-    return known[regime]
-
-
-def _fitted_envelope(analysis: Analysis, regime: str) -> _Envelope | None:
     row, (x, y) = analysis.optima[regime], _points(analysis, regime)
     share = max(ENVELOPE, MINIMUM_POINTS / len(x))
-    if share > WIDEST_ENVELOPE:
-        return None
+    if regime in known or share > WIDEST_ENVELOPE:
+        return known.get(regime)
     log_mcb, drop = lower_envelope(x, y, share, analysis.fit.settings.random_seed)
     inside = np.linspace(np.log(row.mcb_lower), np.log(row.mcb_upper), GRID_SIZE)
     least = float(np.interp(inside, log_mcb, drop).min())
     elsewhere = least > float(drop.min()) + analysis.thresholds.rise
-    return _Envelope(share, float(np.exp(log_mcb[drop.argmin()])), elsewhere)
+    known[regime] = _Envelope(share, float(np.exp(log_mcb[drop.argmin()])), elsewhere)
+    return known[regime]
