@@ -201,7 +201,7 @@ def _print_regimes(plan: Plan, costs: CostModel, trainings: tuple[Training, ...]
         print(f"{axis:>6} {target:>5.2f} {feasible_range(costs, axis, target, round_to)}")
     if {"global", "lamp"} & {name for block in plan.recipes for name in block.baselines}:
         print(
-            "The baselines global and lamp go by the original's weights: those above are of an untrained network."
+            "The baselines global and lamp depend on the original's weights: those above are of an untrained network."
         )
     techniques = Counter(training.technique for training in trainings)
     print("Retraining: " + ", ".join(f"{name} {count}" for name, count in sorted(techniques.items())))
