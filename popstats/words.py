@@ -445,6 +445,8 @@ groups: recipes of similar mCB resemble each other beyond the curve, as families
     own for each of {groups} groups, the probability of an optimum is only {probability:2}
 kinds: networks with the same {column} do not show the optimum: with a level of its own for each of its values, the
     probability of an optimum is only {probability:2}
+order: drops follow the order of the rows, as in the log of a search: with a level of its own for each of {levels}
+    stretches of the table, the probability of an optimum is only {probability:2}
 lucky: best mCBs permuted over the regimes predict as well (permutation p = {lucky:2})
 # What else the reason of a verdict says.
 mixture: networks retrained by {techniques} share one curve, with an intercept per technique;
@@ -464,6 +466,7 @@ down-weight outliers: inspect the outlying recipes, and fit again with {noise=st
 add unrelated: add recipes that are drawn independently of each other, over the whole range of mCB
 one kind: fit one kind of network at a time: population.where({column}=...). If the column is part of the recipe, leave
     it out of the table
+random order: train a random sample of these recipes once more, all in the same way, and judge those rows alone
 fill the gaps: add recipes whose mCB lies between the clusters
 # Clauses inside verdicts.
 flat: the expected drop varies by only {height:2} points

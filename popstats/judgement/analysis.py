@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,9 @@ from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import INTERVAL_MASS, interval
 from popstats.judgement.explained import Explained, what_explains
 from popstats.judgement.premises import (
+    ORDER,
     few_clusters,
+    follows_order,
     kinds_of_networks,
     moves_with_cost,
     rests_on_groups,
@@ -148,13 +150,21 @@ class RegimePosterior:
         if self.broken or self.holds.mean() < self.thresholds.supported:
             return self.broken
         curve, grid, limits, fit = self.mean_curve, self.grid, self.thresholds, self.analysis.fit
-        seed, rows = fit.settings.random_seed, fit.recipes.first[curve.rows.numbers]
-        kinds = {name: codes[rows] for name, codes in self.analysis.kinds.items()}
         return (
             rests_on_outliers(curve, grid, limits)
-            or rests_on_groups(curve, grid, limits, fit.prior_settings, seed)
-            or rests_on_kinds(curve, grid, limits, kinds, fit.prior_settings, seed)
+            or rests_on_groups(curve, grid, limits, fit.prior_settings, fit.settings.random_seed)
+            or self._rests_on_kinds(lambda drawn: has_optimum(drawn, limits.rise))
         )
+
+    def _rests_on_kinds(self, holds: Callable[[OptimumDraws], BoolArray]) -> Finding | None:
+        """Return the column, or the order of the rows, whose differences alone make a claim about the curve hold."""
+        curve, fit = self.mean_curve, self.analysis.fit
+        rows, widths = fit.recipes.first[curve.rows.numbers], fit.population.widths
+        kinds = {name: codes[rows] for name, codes in self.analysis.kinds.items()}
+        stretch = follows_order(curve, rows, None if widths is None else widths[rows])
+        if stretch is not None:
+            kinds[ORDER] = stretch
+        return rests_on_kinds(curve, self.grid, holds, kinds, fit.prior_settings, fit.settings.random_seed)
 
     @cached_property
     def outcome(self) -> Outcome:
@@ -167,16 +177,19 @@ class RegimePosterior:
     @cached_property
     def one_sided(self) -> Finding | None:
         """The finding that one end of the observed range is as good as any mCB in it, and the other end worse."""
-        low, high, limits = self.optimum.rise_lower, self.optimum.rise_upper, self.thresholds
-        for better, far, here, there in (("lower", "high", low, high), ("higher", "low", high, low)):
-            if np.mean((here <= limits.near) & (there > limits.rise)) >= limits.supported:
-                values: dict[str, Value] = {"better": better, "far": far, "cost": estimate(there)}
-                clustered = self.broken is not None and self.broken.kind == "clusters"
-                return (
-                    None
-                    if clustered or not self.analysis.usable
-                    else Finding("one-sided", (self.label,), values)
+        limits, ends = self.thresholds, ("rise_lower", "rise_upper")
+        if not self.analysis.usable or (self.broken is not None and self.broken.kind == "clusters"):
+            return None
+        for better, far, near, worse in (("lower", "high", *ends), ("higher", "low", *ends[::-1])):
+
+            def holds(drawn: OptimumDraws, here: str = near, there: str = worse) -> BoolArray:
+                return np.asarray(
+                    (getattr(drawn, here) <= limits.near) & (getattr(drawn, there) > limits.rise)
                 )
+
+            if holds(self.optimum).mean() >= limits.supported and not self._rests_on_kinds(holds):
+                values = {"better": better, "far": far, "cost": estimate(getattr(self.optimum, worse))}
+                return Finding("one-sided", (self.label,), values)
         return None
 
     @cached_property

@@ -85,6 +85,7 @@ def remedies(regime: RegimePosterior) -> tuple[Finding, ...]:
         "clusters": Finding("fill the gaps"),
         "groups": Finding("add unrelated"),
         "kinds": Finding("one kind", (), {"column": broken.values.get("column", "")}),
+        "order": Finding("random order"),
     }
     more = (deciding_recipes(regime),) if broken.kind in MORE_RECIPES_HELP else ()
     return (replace(told[broken.kind], regimes=(regime.label,)), *more)

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from scipy.special import fdtrc, ndtr
+from scipy.stats import spearmanr
 
-from popstats.arrays import FloatArray, IntArray
-from popstats.findings import Finding, Value
+from popstats.arrays import BoolArray, FloatArray, IntArray
+from popstats.findings import Finding, Kind, Value
 from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import Draws
 from popstats.inference.exact import draw_regime
 from popstats.inference.model import OBSERVED_QUANTILES, Priors, basis, prior_precision
 from popstats.judgement.verdicts import Thresholds
 from popstats.population.columns import COLUMNS
-from popstats.population.table import Population
+from popstats.population.table import RECIPE_SETTINGS, Population
 from popstats.population.validation import is_single_value
 from popstats.posterior.curves import curve_in_points
 from popstats.posterior.mean_curve import MeanCurve
-from popstats.posterior.optimum import has_optimum, read_optimum
+from popstats.posterior.optimum import OptimumDraws, has_optimum, read_optimum
 
 #: Neighbours further apart than this share of the observed range belong to different clusters.
 GAP = 0.05
@@ -50,8 +51,17 @@ NEIGHBOURS = 9
 ROBUST = 0.80
 #: Recipes per level, at least, of a column that may tell kinds of networks apart.
 PER_LEVEL = 3
-#: Names of number columns that hold kinds of networks rather than parts of a recipe: sizes of the input.
+#: Names of number columns that hold kinds of networks rather than parts of a recipe: sizes of the input ...
 _INPUTS = re.compile(r"^(img|image|input)?_?(size|res|resolution)$")
+#: ... and when, where and by what search a network came about.
+_ORIGINS = re.compile(
+    r"(?<![a-z])(year|paper|source|search|round|cycle|gen|generation|iter|iteration|step|trial|time|date)s?$"
+)
+#: Columns of numbers are cut into at most this many levels, of at least so many recipes.
+LEVELS, PER_STRETCH = 10, 10
+#: What the order of the rows is called among the kinds, the p value from which drops follow it, and the rank correlation
+#: from which the table is sorted by something: no order in time.
+ORDER, FOLLOWS, SORTED = "order", 0.001, 0.98
 
 
 def moves_with_cost(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> Finding | None:
@@ -156,7 +166,7 @@ def rests_on_groups(
         within_df=rows.drop.size - total.size,
     )
     drawn = draw_regime(grouped, priors, GROUP_DRAWS, np.random.default_rng([seed, 51]))
-    probability = _probability(grouped, grid, limits, drawn)
+    probability = float(has_optimum(_optimum(grouped, grid, drawn), limits.rise).mean())
     shared = 1.0 - float(np.median(drawn.seed_share))
     # One recipe retrained in two ways is no variant of a network.
     places = np.unique(np.column_stack([rows.unit, rows.offset, rows.technique]).round(9), axis=0)
@@ -167,45 +177,75 @@ def rests_on_groups(
 
 
 def kinds_of_networks(population: Population) -> dict[str, IntArray]:
-    """Return the columns that tell kinds of networks apart, coded by row: extra columns of text, and input sizes."""
+    """Return the columns that tell kinds of networks apart, coded by row.
+
+    They are extra columns of text, input sizes, settings of the training, and what tells when or where a network came about.
+    """
+    settings = {"input_size", *RECIPE_SETTINGS} - {"retraining"}
     declared, table = {c.name for c in COLUMNS} | set(population.width_columns), population.table
     found = {}
-    for name in (c for c in table if c == "input_size" or c not in declared):
-        text = table[name].dtype == bool or not pd.api.types.is_numeric_dtype(table[name])
-        if (text or _INPUTS.match(str(name).lower())) and table[name].map(is_single_value).all():
-            codes, levels = pd.factorize(table[name])
-            if 1 < len(levels) <= len(table) / PER_LEVEL:
+    for name in (c for c in table if c in settings or c not in declared):
+        values, known = table[name], str(name).lower()
+        numeric = pd.api.types.is_numeric_dtype(values) and values.dtype != bool
+        if numeric and (name in settings or _INPUTS.search(known) or _ORIGINS.search(known)):
+            found[str(name)] = pd.factorize(_stretches(values), sort=True)[0]
+        elif not numeric and values.map(is_single_value).all():
+            codes, levels = pd.factorize(values)
+            if len(levels) <= len(table) / PER_LEVEL:
                 found[str(name)] = codes
     return found
+
+
+def _stretches(values: pd.Series) -> pd.Series:
+    """Return numbers cut into stretches of like counts where there are many; few stay as they are."""
+    few = max(1, min(LEVELS, len(values) // PER_STRETCH))
+    return values if values.nunique() <= few else np.ceil(values.rank(pct=True) * few)
+
+
+def follows_order(curve: MeanCurve, row: IntArray, widths: FloatArray | None) -> IntArray | None:
+    """Return the stretch of the table that each recipe is in where drops follow the order of the rows, as in a search's log.
+
+    Tables sorted by something have no order in time. `row` is each recipe's in the table, (n,), `widths` theirs, (n, G).
+    """
+    if not spearmanr(row, curve.adjusted).pvalue < FOLLOWS:
+        return None
+    cost, log_mcb = curve.rows.offset, curve.log_mcb
+    by = [curve.rows.drop, log_mcb, cost, cost - log_mcb]
+    if widths is not None:  # Tables of all combinations count through the widths.
+        levelled = np.column_stack([np.ones(row.size), widths])
+        by += [*widths.T, levelled @ np.linalg.lstsq(levelled, row, rcond=None)[0]]
+    if pd.DataFrame(np.transpose(by)).corrwith(pd.Series(row), method="spearman").abs().max() > SORTED:
+        return None
+    return pd.factorize(_stretches(pd.Series(row)))[0]
 
 
 def rests_on_kinds(
     curve: MeanCurve,
     grid: FloatArray,
-    limits: Thresholds,
+    holds: Callable[[OptimumDraws], BoolArray],
     kinds: Mapping[str, IntArray],
     priors: Priors,
     seed: int,
 ) -> Finding | None:
-    """Give each kind of network a level of its own: an optimum that only differences between kinds make goes.
+    """Give each kind of network a level of its own: a claim that only differences between kinds make goes.
 
     `kinds` holds, per column that tells kinds apart, a code per recipe of the regime.
     """
     for name, codes in kinds.items():
         level, levels = pd.factorize(codes)
         if 1 < levels.size <= level.size / PER_LEVEL:
-            probability = _within_levels(curve, grid, limits, level, priors, seed)
+            probability = float(holds(_within_levels(curve, grid, level, priors, seed)).mean())
             if probability < OF_GROUPS:
-                return Finding(
-                    "kinds", (curve.rows.regime.label,), {"column": name, "probability": probability}
-                )
+                kind: Kind = "order" if name == ORDER else "kinds"
+                found: dict[str, Value] = {"column": name, "levels": levels.size, "probability": probability}
+                return Finding(kind, (curve.rows.regime.label,), found)
     return None
 
 
 def _within_levels(
-    curve: MeanCurve, grid: FloatArray, limits: Thresholds, level: IntArray, priors: Priors, seed: int
-) -> float:
-    """Return the probability of an optimum from differences within levels alone."""
+    curve: MeanCurve, grid: FloatArray, level: IntArray, priors: Priors, seed: int
+) -> OptimumDraws:
+    """Return draws of the optimum from differences within levels alone."""
     rows, regime = curve.rows, curve.rows.regime
     everyone = np.ones(rows.drop.size, dtype=bool)
     weight, excess = curve.expected(rows.drop - curve.rows.design @ curve.coefficients(everyone), curve.scale)
@@ -225,15 +265,12 @@ def _within_levels(
         within=0.0,
         within_df=0,
     )
-    return _probability(
-        within, grid, limits, draw_regime(within, priors, GROUP_DRAWS, np.random.default_rng([seed, 52]))
-    )
+    return _optimum(within, grid, draw_regime(within, priors, GROUP_DRAWS, np.random.default_rng([seed, 52])))
 
 
-def _probability(regime: RegimeDesign, grid: FloatArray, limits: Thresholds, drawn: Draws) -> float:
-    """Return the probability of an optimum in draws of one regime."""
-    drop = curve_in_points(regime, drawn.flat_coefficients[:, 0], grid)
-    return float(has_optimum(read_optimum(grid, drop), limits.rise).mean())
+def _optimum(regime: RegimeDesign, grid: FloatArray, drawn: Draws) -> OptimumDraws:
+    """Return the optimum in draws of one regime."""
+    return read_optimum(grid, curve_in_points(regime, drawn.flat_coefficients[:, 0], grid))
 
 
 def alike(log_mcb: FloatArray, grid: FloatArray) -> IntArray:
