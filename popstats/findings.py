@@ -22,12 +22,13 @@ type Kind = Literal[
     "few for halves", "few regimes with optimum", "few for validation", "few for spaces", "one STD", "no common costs",
     "no widths", "widths incomplete", "law still learns", "no STD", "one technique", "few techniques here",
     "technique rejected", "no optimum of technique",
-    "moves with cost", "outliers", "clusters", "groups", "kinds", "order", "lucky",
+    "moves with cost", "outliers", "clusters", "groups", "kinds", "order", "one per cost", "lucky",
     # What else the reason of a verdict says.
     "decision", "mixture", "other axis", "outside band", "halves noise", "EDF distance", "unnamed techniques", "observed",
     # What would decide.
     "more recipes", "twice the recipes", "deciding recipes", "too many recipes",
-    "name widths", "narrower regimes", "fill the gaps", "down-weight outliers", "add unrelated", "one kind", "random order",
+    "name widths", "narrower regimes", "fill the gaps", "down-weight outliers", "add unrelated", "one kind",
+    "random order", "all networks",
     # Clauses inside verdicts.
     "flat", "one-sided", "lopsided", "near-optimal", "two regions", "two costs", "technique optimum",
     "widths unknown", "widths explain", "widths explain a part", "widths reach unknown", "interaction", "beyond widths",

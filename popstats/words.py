@@ -366,7 +366,8 @@ blanks removed: blanks around column names were removed: {names}
 best accuracies: accuracies are the best over epochs on the {images} images, which selects on the {images} set: they
     are optimistic, by more for noisier trainings
 validation accuracies: accuracies were measured on validation images, after the last epoch
-unknown accuracies: the table does not say which epoch's accuracy it holds (accuracy_kind)
+unknown accuracies: the table does not say which epoch's accuracy it holds (accuracy_kind). It is taken to list every
+    trained network: among the best of each cost, a best mCB may only be where more were tried
 collapsed: {rows} of {trainings} trainings ended below half of the original's accuracy (lowest: {lowest:2} %). With
     normal noise a few such outliers widen every interval of their regime; {noise=student} down-weights them
 most collapsed: {rows} of {trainings} trainings ended below half of the original's accuracy (lowest: {lowest:2} %). Check
@@ -447,6 +448,9 @@ kinds: networks with the same {column} do not show the optimum: with a level of 
     probability of an optimum is only {probability:2}
 order: drops follow the order of the rows, as in the log of a search: with a level of its own for each of {levels}
     stretches of the table, the probability of an optimum is only {probability:2}
+one per cost: recipes are spread over the costs more evenly than independent ones, as where a table lists the best network
+    of each cost. The drop is then lowest where most were tried, and the rise is only {rise:1} standard deviations of the
+    residuals; above {most:g} this could not explain it
 lucky: best mCBs permuted over the regimes predict as well (permutation p = {lucky:2})
 # What else the reason of a verdict says.
 mixture: networks retrained by {techniques} share one curve, with an intercept per technique;
@@ -467,6 +471,7 @@ add unrelated: add recipes that are drawn independently of each other, over the 
 one kind: fit one kind of network at a time: population.where({column}=...). If the column is part of the recipe, leave
     it out of the table
 random order: train a random sample of these recipes once more, all in the same way, and judge those rows alone
+all networks: add the networks that were trained and left out, or train recipes that are drawn at random
 fill the gaps: add recipes whose mCB lies between the clusters
 # Clauses inside verdicts.
 flat: the expected drop varies by only {height:2} points

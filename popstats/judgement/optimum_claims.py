@@ -86,6 +86,7 @@ def remedies(regime: RegimePosterior) -> tuple[Finding, ...]:
         "groups": Finding("add unrelated"),
         "kinds": Finding("one kind", (), {"column": broken.values.get("column", "")}),
         "order": Finding("random order"),
+        "one per cost": Finding("all networks"),
     }
     more = (deciding_recipes(regime),) if broken.kind in MORE_RECIPES_HELP else ()
     return (replace(told[broken.kind], regimes=(regime.label,)), *more)

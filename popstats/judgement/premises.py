@@ -41,6 +41,9 @@ OF_GROUPS, SHARED = 0.65, 0.40
 OF_VARIANTS, TIED = 0.90, 0.10
 #: Draws behind that probability.
 GROUP_DRAWS = 1000
+#: Gaps between neighbours whose mean each is compared with, standard errors from which they are too even to be independent,
+#: and the rise, in standard deviations of the residuals, up to which the best of many at each cost may make a curve.
+AROUND, EVENLY, CHOSEN = 9, 2.0, 3.0
 #: Degrees of freedom of the Student-t noise whose weights tell outliers.
 FREEDOM = 4.0
 #: Median absolute deviation of a standard normal variable.
@@ -59,6 +62,8 @@ _ORIGINS = re.compile(
 )
 #: Columns of numbers are cut into at most this many levels, of at least so many recipes.
 LEVELS, PER_STRETCH = 10, 10
+#: A term of the cost or of a technique is told from the levels where this share of its length is left.
+SEPARATE = 1e-6
 #: What the order of the rows is called among the kinds, the p value from which drops follow it, and the rank correlation
 #: from which the table is sorted by something: no order in time.
 ORDER, FOLLOWS, SORTED = "order", 0.001, 0.98
@@ -135,6 +140,31 @@ def rests_on_outliers(curve: MeanCurve, grid: FloatArray, limits: Thresholds) ->
     return Finding("outliers", (regime.label,), values)
 
 
+def one_per_cost(curve: MeanCurve, rise: float) -> Finding | None:
+    """Tell recipes that lie more evenly over the cost that the regime leaves free than independent ones do.
+
+    Where each is the best of those tried at its cost, the drop is lowest where most were tried: a curve of up to `CHOSEN`
+    standard deviations that says nothing about mCB.
+    """
+    gaps = np.diff(np.sort(_free_cost(curve)))
+    around = pd.Series(gaps).rolling(AROUND, min_periods=AROUND, center=True).mean().dropna()
+    spread = float(curve.scale.mean()) * curve.rows.regime.scale
+    if around.empty or rise > CHOSEN * spread:
+        return None
+    # Of independent gaps, this share is under half of the mean of those around it, itself among them.
+    usual = 1.0 - (1.0 + 1.0 / (2.0 * AROUND - 1.0)) ** (1.0 - AROUND)
+    short = float((gaps[around.index] < around / 2.0).mean())
+    if (usual - short) / np.sqrt(usual * (1.0 - usual) / around.size) < EVENLY:
+        return None
+    return Finding("one per cost", (curve.rows.regime.label,), {"rise": rise / spread, "most": CHOSEN})
+
+
+def _free_cost(curve: MeanCurve) -> FloatArray:
+    """Return the log of the cost that the regime leaves free, up to a constant, (n,)."""
+    regime = curve.rows.regime
+    return curve.rows.offset * regime.reach + curve.log_mcb * (-1.0 if regime.axis == "macs" else 1.0)
+
+
 def rests_on_groups(
     curve: MeanCurve, grid: FloatArray, limits: Thresholds, priors: Priors, seed: int
 ) -> Finding | None:
@@ -209,8 +239,7 @@ def follows_order(curve: MeanCurve, row: IntArray, widths: FloatArray | None) ->
     """
     if not spearmanr(row, curve.adjusted).pvalue < FOLLOWS:
         return None
-    cost, log_mcb = curve.rows.offset, curve.log_mcb
-    by = [curve.rows.drop, log_mcb, cost, cost - log_mcb]
+    by = [curve.rows.drop, curve.log_mcb, curve.rows.offset, _free_cost(curve)]
     if widths is not None:  # Tables of all combinations count through the widths.
         levelled = np.column_stack([np.ones(row.size), widths])
         by += [*widths.T, levelled @ np.linalg.lstsq(levelled, row, rcond=None)[0]]
@@ -254,9 +283,14 @@ def _within_levels(
     sums = pd.DataFrame(columns * precision[:, None]).groupby(level).transform("sum").to_numpy()
     total = np.bincount(level, precision)[level]
     columns += np.average(columns, axis=0, weights=precision) - sums / total[:, None]
+    # Techniques that no level mixes, and costs that no level varies, cannot be told from the levels.
+    terms = len(regime.fixed)
+    rest = np.abs(np.diag(np.linalg.qr(columns[:, :terms], mode="r")))
+    columns[:, :terms] *= rest > SEPARATE * rest[0]
     moments = (columns.T * precision) @ columns
     within = replace(
         regime,
+        fixed=tuple((np.diag(moments)[:terms] > 0.0).tolist()),
         replicates=np.ones(1),
         count=np.array([level.size - level.max()], dtype=np.float64),
         xx=moments[None, :-1, :-1],

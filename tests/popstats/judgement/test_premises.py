@@ -168,6 +168,29 @@ def test_a_search_that_gets_better_while_its_recipes_gather_shows_no_optimum() -
         assert _only(log.assign(**{name: values}).iloc[shuffled]).withheld.values["column"] == name
 
 
+def test_the_best_of_each_cost_shows_no_optimum_where_only_more_were_tried() -> None:
+    rng = np.random.default_rng(5)
+    log_mcb, macs = 1.2 * rng.beta(2.0, 2.0, 4000) - 0.6, 0.4 * np.exp(0.08 * rng.uniform(-1.0, 1.0, 4000))
+    made = {
+        "macs": macs * 1e11,
+        "params": macs * np.exp(-log_mcb) * 1e9,
+        "accuracy": rng.normal(88.0, 0.4, 4000),
+    }
+    tried = pd.DataFrame(made).astype({"macs": np.int64, "params": np.int64})
+    best = tried.loc[tried.groupby((np.log(tried["params"]) / 0.02).round())["accuracy"].idxmax()]
+    regime = _only(best.sample(frac=1.0, random_state=0))
+    assert (regime.holds.mean() > 0.95, regime.outcome, regime.withheld.kind) == (
+        True,
+        "undecided",
+        "one per cost",
+    )
+    assert "trained and left out" in sentence(*remedies(regime))
+    # No selection makes a rise of many standard deviations, and a plan may lie as evenly as it wants to.
+    steep = best.assign(accuracy=lambda t: t["accuracy"] - 4.0 * np.log(t["macs"] / t["params"] / 100.0) ** 2)
+    assert _only(steep).outcome == "supported"
+    assert _only(best.assign(space="stratified")).outcome == "supported"
+
+
 def test_the_order_of_a_sorted_table_says_nothing() -> None:
     table = popstats.simulate_population(regimes=[0.6], n=200, rise=0.8).table[["macs", "params", "accuracy"]]
     original = popstats.simulate_population(regimes=[0.6], n=10).original
