@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,15 +17,15 @@ import torch
 from torch import nn
 
 from generate.inputs.networks import first_line
+from generate.population import number, reported
 from generate.recipes.worklist import Training
 from generate.run.folder import RunFolder, explain, write_whole
 from generate.run.prepare import worker_context
 from generate.run.statement import layer_recipe, recipe_bytes
-from generate.train.device import memory_format
 from generate.train.loop import evaluate
-from generate.train.original import load_weights, weights_bytes
+from generate.train.original import weights_bytes
 from generate.train.subnetwork import WorkerContext, cut_network, train_subnetwork
-from popstats.errors import BAD_INPUT, PopstatsError, RunFolderError
+from popstats.errors import RunFolderError
 
 RATIOS = "torch-pruning"
 ENDINGS = {"safetensors": ".safetensors", "onnx": ".onnx", RATIOS: ".json"}
@@ -48,32 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="default: RUN/exports/ID.ENDING")
     parser.add_argument(
         "--tolerance",
-        type=_points,
+        type=number(float, lambda points: 0 <= points <= 100, "percentage points, 0 to 100"),
         default=TOLERANCE_POINTS,
         metavar="POINTS",
         help="largest deviation from the row's accuracy",
     )
-    options = parser.parse_args(arguments)
-    try:
-        print(
-            export_subnetwork(
-                options.run, options.subnetwork_id, options.format, options.out, options.tolerance
-            )
-        )
-    except PopstatsError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return BAD_INPUT
+    return reported(_export, parser.parse_args(arguments))
+
+
+def _export(options: argparse.Namespace) -> int:
+    print(
+        export_subnetwork(options.run, options.subnetwork_id, options.format, options.out, options.tolerance)
+    )
     return 0
-
-
-def _points(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"expected percentage points, 0 to 100; got {text!r}")
-    return value
 
 
 def export_subnetwork(
@@ -84,8 +70,12 @@ def export_subnetwork(
     tolerance: float = TOLERANCE_POINTS,
 ) -> Path:
     """Rebuild one subnetwork, check its accuracy against its row, and save it; of the ratios nothing needs rebuilding."""
-    if kind == "onnx":
-        _check_onnx_packages()
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if kind == "onnx" and missing:
+        raise RunFolderError(
+            f"--format onnx: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed. "
+            "Install with: pip install onnx onnxscript"
+        )
     folder = RunFolder(run)
     training, row = _find(folder, subnetwork_id)
     # One thread, as in the workers: the same sums in the same order.
@@ -140,9 +130,7 @@ def _trained_network(folder: RunFolder, context: WorkerContext, training: Traini
     """Load the kept weights, or train again from recipe and seed where none were kept."""
     path = folder.trained_weights(training.subnetwork_id)
     if path.exists():
-        network = cut_network(context, training)
-        load_weights(network, path.read_bytes(), str(path))
-        return network.to(memory_format=memory_format(context.device)).eval()
+        return cut_network(context, training, path).eval()
     print(
         "The weights were not kept (keep_weights in the plan): training again from recipe and seed.",
         flush=True,
@@ -157,7 +145,7 @@ def _check_accuracy(
     context: WorkerContext, network: nn.Module, row: dict[str, Any], tolerance: float
 ) -> None:
     images = context.images
-    reached = evaluate(network, images, images.test, device=context.device, shift=images.test_shift).accuracy
+    reached = evaluate(network, images, images.test, device=context.device).accuracy
     if abs(reached - row["accuracy"]) > tolerance:
         raise RunFolderError(
             f"{row['subnetwork_id']}: reaches {reached:.3f} % here, but its row says "
@@ -210,15 +198,6 @@ def _onnx(network: nn.Module, example: torch.Tensor, card: Mapping[str, str]) ->
     for name, value in card.items():
         model.metadata_props.add(key=name, value=value)
     return bytes(model.SerializeToString())
-
-
-def _check_onnx_packages() -> None:
-    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise RunFolderError(
-            f"--format onnx: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed. "
-            "Install with: pip install onnx onnxscript"
-        )
 
 
 if __name__ == "__main__":

@@ -14,10 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from generate.population import reported
 from generate.run.folder import POPULATION, RunFolder, write_table
-from generate.run.prepare import metadata
-from generate.train.original import OriginalNumbers
-from popstats.errors import BAD_INPUT, PopstatsError, PopulationError
+from popstats.errors import PopulationError
 from popstats.population import columns
 
 # The original's fields that must agree: everything that accuracy drops are measured against.
@@ -37,20 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "-o", "--out", type=Path, required=True, metavar="FILE", help="where to write; a .parquet file"
     )
     parser.add_argument("--name", help="name of the joined population; default: the names joined by +")
-    options = parser.parse_args(arguments)
-    try:
-        table = merge_populations(options.sources, name=options.name)
-        _write(table, options.out)
-    except PopstatsError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    print(f"{table.num_rows} rows of {len(options.sources)} populations: {options.out}")
-    return 0
+    return reported(_merge, parser.parse_args(arguments))
 
 
 def merge_populations(sources: Sequence[Path], name: str | None = None) -> pa.Table:
     """Return the rows of all sources, each subnetwork once, with a footer that holds all plans."""
-    tables = [_read_run(source) if source.is_dir() else _read_table(source) for source in sources]
+    tables = [RunFolder(source).table() if source.is_dir() else _read_table(source) for source in sources]
     footers = [columns.read_footer(table.schema) for table in tables]
     _check_same_original(sources, footers)
     name = name or "+".join(dict.fromkeys(str(footer["population"]) for footer in footers))
@@ -79,18 +70,6 @@ def _joined(parts: list[Any]) -> Any:
     """Return the one part, or all of them in a list; what was merged before is taken apart again."""
     flat = [one for part in parts for one in part.get("merged", [part])]
     return flat[0] if len(flat) == 1 else {"merged": flat}
-
-
-def _read_run(source: Path) -> pa.Table:
-    """Return the rows that a run folder has so far."""
-    folder = RunFolder(source)
-    plan, original = folder.read_plan(), folder.read_original()
-    if plan is None or original is None:
-        raise PopulationError(
-            f"{source} is not a run folder: it has no plan with an original network. Expected a folder that "
-            "`python -m generate.population --out FOLDER` made, or a .parquet file."
-        )
-    return folder.table(metadata(plan, OriginalNumbers(**original)))
 
 
 def _read_table(path: Path) -> pa.Table:
@@ -128,7 +107,8 @@ def _check_same_original(sources: Sequence[Path], footers: Sequence[Mapping[str,
             )
 
 
-def _write(table: pa.Table, out: Path) -> None:
+def _merge(options: argparse.Namespace) -> int:
+    table, out = merge_populations(options.sources, name=options.name), options.out
     path = out / POPULATION if out.suffix != ".parquet" else out
     if (path.parent / "worklist.json").exists() and path.name == POPULATION:
         raise PopulationError(
@@ -141,6 +121,8 @@ def _write(table: pa.Table, out: Path) -> None:
             f"{path.parent} cannot be made ({error.strerror}). Choose another -o."
         ) from error
     write_table(path, table)
+    print(f"{table.num_rows} rows of {len(options.sources)} populations: {out}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import difflib
 import itertools
 import json
 import math
+import re
 import tomllib
 import types
 import typing
@@ -63,6 +64,8 @@ GROWING = ("regimes", "count", "seeds", "retraining", "baselines")
 # He et al. fine-tune at a small constant rate; a tenth of the peak is the usual choice (Liu et al. 2019, arXiv 1810.05270).
 FINE_TUNE_DIVISOR = 10
 
+BAND = re.compile(r"std:([0-9]*\.?[0-9]+)-([0-9]*\.?[0-9]+)")
+
 
 class Space(str):
     """A recipe space: its text as the plan has it, parsed once."""
@@ -77,22 +80,15 @@ class Space(str):
         space.kind, _, argument = text.partition(":")
         if space.kind == "refined" and argument:
             space.file = Path(argument)
-        elif space.kind == "std":
-            space.std = _band(argument)
+        elif ends := BAND.fullmatch(text):
+            low, high = map(float, ends.groups())
+            space.std = (low, high) if low < high <= 1 else None
         if space.file or space.std or text in ("random", "stratified"):
             return space
         raise PlanError(
             "expected random, stratified, std:LOW-HIGH (such as std:0.05-0.15) or refined:FILE, "
             f"got {text!r}."
         )
-
-
-def _band(argument: str) -> tuple[float, float] | None:
-    ends = argument.split("-")
-    if len(ends) != 2 or not all(end.replace(".", "", 1).isdigit() for end in ends):
-        return None
-    low, high = map(float, ends)
-    return (low, high) if 0 <= low < high <= 1 else None
 
 
 STRATIFIED = Space("stratified")
@@ -359,19 +355,7 @@ def _toml_lines(table: Mapping[str, Any], name: str = "") -> Iterator[str]:
 
 
 def read_plan(path: Path | str) -> Plan:
-    """Read and check a plan of one population.
-
-    Parameters
-    ----------
-    path : path
-        A TOML file.
-
-    Raises
-    ------
-    PlanError
-        If the file is missing or no TOML, a key is unknown, a value is of the wrong type or out of range, or the plan
-        lists several networks.
-    """
+    """Read and check a plan of one population; a study of several networks is refused."""
     study = read_study(path)
     if "" not in study.plans:
         raise PlanError(
@@ -382,7 +366,7 @@ def read_plan(path: Path | str) -> Plan:
 
 
 def read_study(path: Path | str) -> Study:
-    """Read and check a plan of one or several populations; errors as for `read_plan`."""
+    """Read and check a plan of one or several populations."""
     path = Path(path)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -398,7 +382,13 @@ def read_study(path: Path | str) -> Study:
             f"{path} cannot be read ({error.strerror}). Give the path of a plan, a .toml file; to continue a run "
             "folder, name it with --out."
         ) from error
-    table = _absolute_files(table, path.parent)
+    for block in table.get(
+        "recipes", []
+    ):  # relative to the file, so that the plan means the same from everywhere
+        space = block.get("space", "") if isinstance(block, dict) else ""
+        if isinstance(space, str) and space.startswith("refined:"):
+            file = path.parent / Path(space.removeprefix("refined:")).expanduser()
+            block["space"] = f"refined:{file.resolve()}"
     plans = dict(_expanded(table, str(path)))
     return Study(table["name"], plans, table)
 
@@ -421,19 +411,16 @@ def _expanded(table: Mapping[str, Any], where: str) -> Iterator[tuple[str, Plan]
         if isinstance(table.get("name"), str):
             own["name"] = f"{table['name']}-{folder}"
         plan = plan_from_dict({**table, **own}, where)
-        yield folder, _at_width(plan, listed["width"][0], where) if "width" in listed else plan
-
-
-def _at_width(plan: Plan, first: float, where: str) -> Plan:
-    """Return the plan with its steps of rounding, which are the first width's, in proportion to its own width."""
-    steps = [b.round_to * (plan.network.width or 1) / first if b.round_to > 1 else 1 for b in plan.recipes]
-    if wrong := [step for step in steps if step != round(step)]:
-        raise PlanError(
-            f"{where}, recipes, round_to: in proportion to the width, it becomes {wrong[0]:g} channels at width "
-            f"{plan.network.width}; choose a round_to of the first width that stays whole at each width."
-        )
-    blocks = (dataclasses.replace(b, round_to=int(step)) for b, step in zip(plan.recipes, steps, strict=True))
-    return dataclasses.replace(plan, recipes=tuple(blocks))
+        # Steps of rounding, which are the first width's, change in proportion.
+        own_width, first = (plan.network.width or 1, listed["width"][0]) if "width" in listed else (1, 1)
+        steps = [b.round_to * own_width / first if b.round_to > 1 else 1 for b in plan.recipes]
+        if wrong := [step for step in steps if step != round(step)]:
+            raise PlanError(
+                f"{where}, recipes, round_to: in proportion to the width, it becomes {wrong[0]:g} channels at width "
+                f"{plan.network.width}; choose a round_to of the first width that stays whole at each width."
+            )
+        blocks = (dataclasses.replace(b, round_to=int(s)) for b, s in zip(plan.recipes, steps, strict=True))
+        yield folder, dataclasses.replace(plan, recipes=tuple(blocks))
 
 
 def plan_from_dict(table: Mapping[str, Any], where: str = "plan") -> Plan:
@@ -446,10 +433,18 @@ def plan_from_dict(table: Mapping[str, Any], where: str = "plan") -> Plan:
         usual = DIGITS_TRAINING
         training = dataclasses.replace(plan.original.training, **usual["original"])
         plan = dataclasses.replace(plan, original=dataclasses.replace(plan.original, training=training))
-    settings = {
-        name: _technique_settings(name, retraining, plan, usual.get(name, {}), where)
-        for name in sorted(plan.techniques | set(retraining))
-    }
+    settings = {}
+    for name in sorted(plan.techniques | set(retraining)):
+        _check(TECHNIQUES, name, f"{where}, [retraining]")
+        inherited: dict[str, Any] = dataclasses.asdict(plan.original.training)
+        if name == "fine-tune":
+            inherited |= {"schedule": "constant"}
+            inherited["learning_rate"] /= FINE_TUNE_DIVISOR
+        inherited |= usual.get(name, {})
+        place, given = f"{where}, [retraining.{name}]", retraining.get(name, {})
+        if not isinstance(given, Mapping):
+            raise PlanError(f"{place}: expected a table of settings, got {given!r}.")
+        settings[name] = _build(TrainingSettings, inherited | dict(given), place)
     recipes = tuple(_checked_block(b, plan, f"{where}, recipes[{i}]") for i, b in enumerate(plan.recipes))
     if not recipes and plan.search is None:
         raise PlanError(f"{where}: no recipes. Add at least one [[recipes]] block with regimes and count.")
@@ -473,31 +468,6 @@ def _block_only_adds(old: RecipePlan, new: RecipePlan) -> bool:
         set(later) >= set(held) if isinstance(held, tuple) else later >= held
         for held, later in pairs.values()
     )
-
-
-def _absolute_files(table: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Resolve paths in a plan file relative to that file, so that the plan means the same from everywhere."""
-    for block in table.get("recipes", []):
-        space = block.get("space", "") if isinstance(block, dict) else ""
-        if isinstance(space, str) and space.startswith("refined:"):
-            file = folder / Path(space.removeprefix("refined:")).expanduser()
-            block["space"] = f"refined:{file.resolve()}"
-    return table
-
-
-def _technique_settings(
-    name: str, tables: Mapping[str, Any], plan: Plan, usual: Mapping[str, Any], where: str
-) -> TrainingSettings:
-    _check(TECHNIQUES, name, f"{where}, [retraining]")
-    base = plan.original.training
-    inherited: dict[str, Any] = dataclasses.asdict(base)
-    if name == "fine-tune":
-        inherited |= {"schedule": "constant", "learning_rate": base.learning_rate / FINE_TUNE_DIVISOR}
-    inherited |= usual
-    given = tables.get(name, {})
-    if not isinstance(given, Mapping):
-        raise PlanError(f"{where}, [retraining.{name}]: expected a table of settings, got {given!r}.")
-    return _build(TrainingSettings, inherited | dict(given), f"{where}, [retraining.{name}]")
 
 
 def _build[T](cls: type[T], table: Mapping[str, Any], where: str) -> T:

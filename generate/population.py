@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from generate.plan import DEFAULT_PLAN, Plan, Study, read_study, toml_of
@@ -26,32 +25,29 @@ type Command = Callable[[argparse.Namespace], int]
 
 RUNS = Path("runs")
 STUDY_COPY = "study.toml"
+RESUMABLE = "Stopped. Finished trainings are saved; rerun the command to resume."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 0 complete, 2 bad input or an error, 3 stopped before the end."""
-    return _reported(_make_study, _parser().parse_args(arguments))
+    return reported(_make_study, _parser().parse_args(arguments), RESUMABLE)
 
 
 def guarded(command: Command, options: argparse.Namespace, path: Callable[[], Path]) -> int:
     """Run a command that fills the folder at `path`, with Ray in a child process; SIGTERM counts as Ctrl-C."""
-    previous = signal.signal(signal.SIGTERM, _as_interrupt)
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if options.executor == "local" or options.dry_run or options.status:
-            return _reported(command, options)
+            return reported(command, options, RESUMABLE)
         from generate.workers.ray_session import in_own_process
 
-        own = partial(_reported, command)
-        return _reported(lambda given: in_own_process(own, given, path()), options)
+        own = partial(reported, command, stopped=RESUMABLE)
+        return reported(lambda given: in_own_process(own, given, path()), options, RESUMABLE)
     finally:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _as_interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _reported(command: Command, options: argparse.Namespace) -> int:
+def reported(command: Command, options: argparse.Namespace, stopped: str = "Stopped.") -> int:
     """Run a command; its errors and interrupts become sentences and an exit status."""
     try:
         return command(options)
@@ -59,7 +55,7 @@ def _reported(command: Command, options: argparse.Namespace) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("Stopped. Finished trainings are saved; rerun the command to resume.", file=sys.stderr)
+        print(stopped, file=sys.stderr)
         return STOPPED
 
 
@@ -127,7 +123,9 @@ def number[T: (int, float)](
 
 def _make_study(options: argparse.Namespace) -> int:
     """Fill the run folders of a plan file one after the other; a single population has the study's folder itself."""
-    file = _plan_file(options)
+    # Without a plan, the folder's own, or digits.
+    own = [] if options.out is None else [options.out / "plan.toml", options.out / STUDY_COPY]
+    file = options.plan or next((file for file in own if file.exists()), DEFAULT_PLAN)
     study = read_study(file)
     out = options.out or RUNS / study.name
     plans = {out / folder: plan for folder, plan in study.plans.items()}
@@ -182,12 +180,12 @@ def _run(plan: Plan, file: Path, path: Path, options: argparse.Namespace) -> int
         return show_status(path, options.workers)
     device = chosen_device(options.device)
     from generate.run.dry_run import print_dry_run
-    from generate.workers.executor import make, print_finished
+    from generate.workers.executor import fill
 
     with _naming(file):
         if options.dry_run:
             return print_dry_run(plan, device, options.workers)
-        return print_finished(make(plan, path, device, options))
+        return fill(plan, path, device, options)
 
 
 def show_status(path: Path, workers: int | None) -> int:
@@ -196,13 +194,6 @@ def show_status(path: Path, workers: int | None) -> int:
     from generate.train.device import choose_device, default_workers
 
     return print_status(path, workers or default_workers(choose_device("auto")))
-
-
-def _plan_file(options: argparse.Namespace) -> Path:
-    """Return the file of the plan: without one, the folder's own, or digits."""
-    own = [] if options.out is None else [options.out / "plan.toml", options.out / STUDY_COPY]
-    found = next((file for file in own if file.exists()), DEFAULT_PLAN)
-    return options.plan or found
 
 
 def chosen_device(name: str) -> torch.device:

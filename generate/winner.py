@@ -18,7 +18,7 @@ from generate.population import (
     number,
     show_status,
 )
-from popstats.errors import PlanError
+from popstats.errors import PlanError, PopstatsError
 
 if TYPE_CHECKING:
     import torch
@@ -90,21 +90,20 @@ def _run(options: argparse.Namespace) -> int:
         return show_status(path, options.workers)
     pilot = _read_pilot(plan) if present is None else None
     if options.dry_run:
-        from generate.run.dry_run import print_search_dry_run
+        from generate.run.dry_run import print_dry_run
 
-        return print_search_dry_run(plan, device, options.workers, 0 if pilot is None else len(pilot[1]))
+        return print_dry_run(plan, device, options.workers, 0 if pilot is None else len(pilot[1]))
     from generate.run.prepare import worker_context
     from generate.run.winner_page import hand_over
-    from generate.workers.executor import make, print_finished
+    from generate.workers.executor import fill
 
     if pilot is not None:
         folder = RunFolder(path)
         folder.create()
         folder.write_part("pilot.json", {"widths": pilot[0], "outcomes": pilot[1]})
-    run = make(plan, path, device, options)
-    if (status := print_finished(run)) != 0:
+    if (status := fill(plan, path, device, options)) != 0:
         return status
-    hand_over(run.folder, worker_context(run.folder, device), called_python())
+    hand_over(RunFolder(path), worker_context(RunFolder(path), device), called_python())
     return 0
 
 
@@ -166,13 +165,10 @@ def _base_plan(options: argparse.Namespace) -> Plan:
 def _pilot_plan(path: Path) -> Plan:
     from generate.run.folder import RunFolder
 
-    plan = RunFolder(path).read_plan()
-    if plan is None or not RunFolder(path).weights_path.exists():
-        raise PlanError(
-            f"--pilot: {path} is not a run folder with an original network. Expected a folder that "
-            "`python -m generate.population --out FOLDER` made."
-        )
-    return plan
+    try:
+        return RunFolder(path).prepared()[0]
+    except PopstatsError as error:
+        raise PlanError(f"--pilot: {error}") from error
 
 
 def _read_pilot(plan: Plan) -> tuple[list[list[int]], list[float]] | None:

@@ -13,7 +13,7 @@ from popstats.figures.content import Figure, Panel, Table
 from popstats.figures.curve_figures import drop_figure, limit_figure, near_figure
 from popstats.figures.space_figures import edf_figure, elasticity_panels, explained_figure
 from popstats.judgement.analysis import Analysis
-from popstats.judgement.optimum_claims import judge_optimum
+from popstats.judgement.optimum_claims import optimum, per_regime
 from popstats.judgement.space_claims import judge_std_spaces
 from popstats.judgement.verdicts import Verdicts
 from popstats.planning.law import POOLED, WidthLaw
@@ -258,7 +258,7 @@ def _fitted(fit: Fit, who: str) -> Analysis:
     if not fit.fitted:
         raise FitError(f"{who}: nothing was fitted; fit.optima() gives each regime's reason")
     analysis = Analysis(fit)
-    analysis.verdicts = Verdicts(judge_optimum(analysis), analysis)
+    analysis.verdicts = Verdicts(per_regime(analysis, "C3a", optimum), analysis)
     return analysis
 
 

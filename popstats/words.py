@@ -184,7 +184,10 @@ def clause(finding: Finding, command_line: bool = False) -> str:
     words = _WORDS[supported if supported in _WORDS else finding.kind]
     template = words if isinstance(words, str) else words(finding)
     chosen = _CHOICE.sub(lambda found: _by_outcome(found, finding), template)
-    return _Writer(command_line).format(f"{chosen}{_to_try(finding)}", **_given(finding))
+    axis = finding.values.get("axis", "")
+    where = place(finding.regimes, axis if isinstance(axis, str) else "")
+    given = {"at": where, "regimes": regime_names(finding.regimes), **finding.values}
+    return _Writer(command_line).format(f"{chosen}{_to_try(finding)}", **given)
 
 
 def _by_outcome(found: re.Match[str], finding: Finding) -> str:
@@ -207,10 +210,8 @@ def sentences(findings: Sequence[Finding], command_line: bool = False) -> tuple[
     return tuple(sentence(found, command_line) for found in merge(findings))
 
 
-def _given(finding: Finding) -> dict[str, Value]:
-    axis = finding.values.get("axis", "")
-    where = place(finding.regimes, axis if isinstance(axis, str) else "")
-    return {"at": where, "regimes": regime_names(finding.regimes), **finding.values}
+#: Specs of templates' fields that name a form.
+_FORMS = {"p": probability, "pv": p_value, "g": "{:g}".format, "pt": points}
 
 
 class _Writer(string.Formatter):
@@ -263,12 +264,8 @@ def _digits(value: float | Span, spec: str) -> str:
         return f"{low.removesuffix(' %')} to {high}" if low != high else low
     if spec.startswith("%"):
         return percent(value, int(spec[1:]) if spec[1:] else None)
-    if spec == "p":
-        return probability(value)
-    if spec == "pv":
-        return p_value(value)
-    if spec in ("g", "pt"):
-        return f"{value:g}" if spec == "g" else points(value)
+    if spec in _FORMS:
+        return _FORMS[spec](value)
     if spec.isalpha():
         return plural(int(value), spec)
     return number(value, int(spec or 0))
@@ -278,11 +275,11 @@ def _digits(value: float | Span, spec: str) -> str:
 
 
 #: What stands above the lines of a plan, by kind.
-_PLAN_COMMENTS: Mapping[str, tuple[str, ...]] = {
-    "twice the recipes": (
-        "# Twice as many as now; popstats.plan_size says how many a given precision takes.",
-    ),
-    "deciding recipes": ("# This many recipes in all decide four of five regimes like this one.",),
+_PLAN_COMMENTS = {
+    "twice the recipes": [
+        "# Twice as many as now; popstats.plan_size says how many a given precision takes."
+    ],
+    "deciding recipes": ["# This many recipes in all decide four of five regimes like this one."],
 }
 
 
@@ -291,7 +288,7 @@ def _plan(finding: Finding) -> str:
     values = finding.values
     count, techniques = values["count"], values.get("retraining", ())
     most = count.high if isinstance(count, Span) else count
-    lines = [*_PLAN_COMMENTS.get(finding.kind, ()), "[[recipes]]", f'axis = "{values["axis"]}"']
+    lines = [*_PLAN_COMMENTS.get(finding.kind, []), "[[recipes]]", f'axis = "{values["axis"]}"']
     lines.append(f"regimes = [{', '.join(f'{float(label):g}' for label in finding.regimes)}]")
     if space := values.get("space"):
         lines.append(f'space = "{space}"')
@@ -327,32 +324,24 @@ def _decision(finding: Finding) -> str:
     return f"{shown} Supported at ≥ {{at_least:g}}; refuted at ≤ {{at_most:g}}{even}."
 
 
+_RISE = (
+    "rise at the shallower end",
+    "points",
+    "the curve varies by at most {rise:g} points over the observed range",
+)
 #: By conjecture: what its estimate is of, the unit, and what counts as no effect; fields are `Thresholds`.
 QUANTITIES: Mapping[str, tuple[str, str, str]] = {
-    **dict.fromkeys(
-        ("C1", "C2", "C3a"),
-        (
-            "rise at the shallower end",
-            "points",
-            "the curve varies by at most {rise:g} points over the observed range",
-        ),
-    ),
-    "C3b": (
-        "winners near the best mCB",
-        "times their share",
-        "the nearest networks hold at most {lift:g} times their share of the winners",
-    ),
+    **dict.fromkeys(("C1", "C2", "C3a"), _RISE),
+    "C3b": ("winners near the best mCB", "times their share",
+            "the nearest networks hold at most {lift:g} times their share of the winners"),
     "C3c": ("cost of mCB = 1", "points", "mCB = 1 costs under {regret:g} points"),
     "C3d": ("change of the best mCB", "factor", "the best mCB changes by no more than a factor of {trend:g}"),
     "C4": ("fall of the error", "points", "none: any lower error counts"),
     "S1": ("advantage of low STD", "points", "the mean drops differ by at most {std_points:g} points"),
-    "R1": (
-        "cost of exchanging best mCBs",
-        "points",
-        "the best mCB of one technique costs under {regret:g} points for another",
-    ),
+    "R1": ("cost of exchanging best mCBs", "points",
+           "the best mCB of one technique costs under {regret:g} points for another"),
     "M1": ("added by mCB", "R² beyond MACs", "adding mCB raises R² by at most {gain:g}"),
-}
+}  # fmt: skip
 
 #: Every kind's template: "kind: template" or "kind, kind: template", continued on indented lines; [a|b]: a where the outcome
 #: is "supported", b where it is "refuted", else "it is undecided whether a" (of [a|b|c]: whether c). "kind supported": words
@@ -412,7 +401,6 @@ divergent: {transitions:divergent transition}
 E-BFMI: E-BFMI {found:2} (must be over {needed:g})
 grid edge: {at} {share:%0} of the posterior lies at the edge of the amplitude grid
 # Why a claim cannot be assessed, or is withheld.
-needs optimum: it needs a best mCB (C3a), and C3a is {outcome}
 no optimum: C3a is refuted, so there is no best mCB inside the observed range
 optimum undecided: whether there is a best mCB at all (C3a) is undecided
 band not reachable: networks {side} mCB {bound:2} do not exist at this reduction, so the band {band:2} cannot be

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -46,36 +45,27 @@ def image_folder(plan: ImagesPlan, folder: Path) -> ImageSet:
         raise PlanError(
             f"images.name: expected at least two class folders in {folder}/train, found {len(classes)}."
         )
-    files = _split_files(plan, folder / "train", testing, classes)
-    splits = {name: _decode(chosen, plan) for name, chosen in files.items()}
-    mean, std = statistics(splits["train"].images)
-    name = _folder_identity(folder, files)
-    images = ImageSet(name, splits["train"], splits["validation"], splits["test"], len(classes), mean, std)
-    check_images(images, f"images {plan.name}")
-    return images
-
-
-def _split_files(plan: ImagesPlan, training: Path, testing: Path, classes: list[str]) -> dict[str, _Files]:
-    """Return each split's files with their classes' numbers."""
-    files = _files(training, classes)
-    shuffled = [files[i] for i in hashed_order("image-folder", len(files))]
-    held = held_back(plan, len(files))
-    return {
+    listed = _files(folder / "train", classes)
+    shuffled = [listed[i] for i in hashed_order("image-folder", len(listed))]
+    held = held_back(plan, len(listed))
+    files = {
         "train": shuffled[held:][: plan.limit],
         "validation": shuffled[:held],
         "test": _files(testing, classes),
     }
-
-
-def _folder_identity(folder: Path, files: Mapping[str, _Files]) -> str:
-    """Name a folder by its last part and its content, so that the same images have one name wherever they lie."""
+    splits = {name: _decode(chosen, plan) for name, chosen in files.items()}
+    mean, std = statistics(splits["train"].images)
+    # Named by its last part and its content, so that the same images have one name wherever they lie.
     listing = json.dumps(
         {
             split: [(str(path.relative_to(folder)), path.stat().st_size) for path, _ in chosen]
             for split, chosen in files.items()
         }
     )
-    return f"image-folder:{folder.resolve().name}@{hashlib.sha256(listing.encode()).hexdigest()[:12]}"
+    name = f"image-folder:{folder.resolve().name}@{hashlib.sha256(listing.encode()).hexdigest()[:12]}"
+    images = ImageSet(name, splits["train"], splits["validation"], splits["test"], len(classes), mean, std)
+    check_images(images, f"images {plan.name}")
+    return images
 
 
 def _files(folder: Path, classes: list[str]) -> _Files:
@@ -109,7 +99,10 @@ def _decode_into(cache: Path, files: _Files, shape: tuple[int, int, int, int]) -
     temporary = cache.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        _reserve(temporary, math.prod(shape))
+        with open(temporary, "wb") as file:
+            # On a full disk, writing to a memory map that has no disk reserved kills the process.
+            reserve = getattr(os, "posix_fallocate", lambda number, _, size: os.truncate(number, size))
+            reserve(file.fileno(), 0, math.prod(shape))
         decoded = np.memmap(temporary, dtype=np.uint8, mode="r+", shape=shape)
     except OSError as error:
         temporary.unlink(missing_ok=True)
@@ -128,15 +121,6 @@ def _decode_into(cache: Path, files: _Files, shape: tuple[int, int, int, int]) -
         os.replace(temporary, cache)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _reserve(path: Path, size: int) -> None:
-    """Make a file with `size` bytes of disk reserved: on a full disk, writing to a memory map kills the process."""
-    with open(path, "wb") as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-        else:
-            file.truncate(size)
 
 
 def _read_image(path: Path, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

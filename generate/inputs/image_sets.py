@@ -46,36 +46,31 @@ UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, tarfile.TarError, pic
 
 def load_images(plan: ImagesPlan, download: bool = True) -> ImageSet:
     """Load the plan's images into memory, on the CPU; without a download, blank ones stand in for absent ones."""
-    images = _load(plan, download)
-    return images if plan.statement is None else with_statement(images, plan.statement)
-
-
-def _load(plan: ImagesPlan, download: bool) -> ImageSet:
     kind, _, argument = plan.name.partition(":")
-    _check_options(plan, kind)
-    if plan.name == "digits":
-        return _digits(plan)
-    if plan.name in TORCHVISION_SETS:
-        return _torchvision_set(plan, download)
-    if kind == "image-folder" and argument:
-        return image_folder(plan, Path(argument).expanduser())
-    if argument:
-        return _factory(plan)
-    legal = ", ".join(("digits", *TORCHVISION_SETS, "image-folder:PATH", "module:factory"))
-    raise PlanError(f"images.name: unknown image set {plan.name!r}. Legal: {legal}.")
-
-
-def _check_options(plan: ImagesPlan, kind: str) -> None:
-    """Refuse options that the set ignores: a plan that says 64 pixels must not silently get 32."""
-    known = plan.name == "digits" or plan.name in TORCHVISION_SETS or kind == "image-folder"
-    unused = [
-        name
-        for name, used in (("size", known and plan.name != "digits"), ("validation", known), ("limit", known))
-        if getattr(plan, name) is not None and not used
-    ]
-    if unused and (known or ":" in plan.name):
+    known = plan.name in ("digits", *TORCHVISION_SETS) or (kind == "image-folder" and argument != "")
+    if not known and not argument:
+        legal = ", ".join(("digits", *TORCHVISION_SETS, "image-folder:PATH", "module:factory"))
+        raise PlanError(f"images.name: unknown image set {plan.name!r}. Legal: {legal}.")
+    # A plan that says 64 pixels must not silently get 32.
+    used = {"size": known and plan.name != "digits", "validation": known, "limit": known}
+    if unused := [name for name in used if getattr(plan, name) is not None and not used[name]]:
         whose = "has its images as they are" if known else "makes its own splits"
         raise PlanError(f"images.{unused[0]}: {plan.name} {whose}; leave images.{unused[0]} out.")
+    if plan.name == "digits":
+        images = _digits(plan)
+    elif plan.name in TORCHVISION_SETS:
+        images = _torchvision_set(plan, download)
+    elif known:
+        images = image_folder(plan, Path(argument).expanduser())
+    else:
+        images = imported_factory(plan.name, f"images.name: {plan.name}")()
+        if not isinstance(images, ImageSet):
+            raise PlanError(
+                f"images.name: {plan.name} returned {type(images).__name__}; expected generate.inputs.images.ImageSet."
+            )
+        check_images(images, f"images {plan.name}")
+        images = replace(images, name=plan.name)
+    return images if plan.statement is None else with_statement(images, plan.statement)
 
 
 def _assemble(plan: ImagesPlan, train: Split, test: Split, classes: int, test_shift: int = 0) -> ImageSet:
@@ -145,14 +140,3 @@ def _from_arrays(dataset: Any, size: int | None) -> Split:
     pixels = torch.as_tensor(np.asarray(dataset.data))
     images = pixels.unsqueeze(1) if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2).contiguous()
     return Split(resized(images, size), torch.as_tensor(np.asarray(dataset.targets), dtype=torch.int64))
-
-
-def _factory(plan: ImagesPlan) -> ImageSet:
-    """Call a user's `module:factory`, which returns an ImageSet."""
-    images = imported_factory(plan.name, f"images.name: {plan.name}")()
-    if not isinstance(images, ImageSet):
-        raise PlanError(
-            f"images.name: {plan.name} returned {type(images).__name__}; expected generate.inputs.images.ImageSet."
-        )
-    check_images(images, f"images {plan.name}")
-    return replace(images, name=plan.name)

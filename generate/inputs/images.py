@@ -45,7 +45,7 @@ class Split:
         """Return the split on `device`."""
         return Split(self.images.to(device), self.labels.to(device))
 
-    def take(self, chosen: Tensor) -> Split:
+    def take(self, chosen: Tensor | slice) -> Split:
         """Return the images with these indices."""
         return Split(self.images[chosen].contiguous(), self.labels[chosen])
 

@@ -145,17 +145,10 @@ def _initialise(module: nn.Module) -> None:
 
 def planned_network(plan: NetworkPlan, *, classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
     """Return a freshly initialised network as a plan's [network] table describes it, checked for training."""
-    network = build_network(
-        plan.name, classes=classes, input_shape=input_shape, width=plan.width, stem=plan.stem
-    )
-    _check_trainable(network, plan.name, classes, input_shape)
-    return network
-
-
-def _check_trainable(network: nn.Module, name: str, classes: int, input_shape: tuple[int, int, int]) -> None:
-    """Refuse what would fail once training starts: lazy layers are shaped here."""
+    name = plan.name
+    network = build_network(name, classes=classes, input_shape=input_shape, width=plan.width, stem=plan.stem)
     was_training = network.training
-    scores = class_scores(network.eval(), input_shape)
+    scores = class_scores(network.eval(), input_shape)  # lazy layers are shaped here
     network.train(was_training)
     if scores.shape[1] != classes:
         raise PlanError(
@@ -171,6 +164,7 @@ def _check_trainable(network: nn.Module, name: str, classes: int, input_shape: t
         raise PlanError(
             f"network {name!r}: all parameters are frozen, so nothing can be trained; call .requires_grad_(True)."
         )
+    return network
 
 
 def class_scores(network: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
@@ -228,11 +222,19 @@ def build_network(
             f"network {name!r} brings its own stem; stem = {stem!r} is for torchvision's ResNets."
         )
     if ":" in name:
-        return _from_factory(name, _factory_options(classes, input_shape, width))
+        return _from_factory(name, classes, input_shape, width)
     if name.startswith(_CIFAR_PREFIX):
-        return _cifar(name, classes, input_shape, width)
+        depth = name.removeprefix(_CIFAR_PREFIX)
+        if depth not in map(str, CIFAR_DEPTHS):
+            legal = ", ".join(f"{_CIFAR_PREFIX}{known}" for known in CIFAR_DEPTHS)
+            raise PlanError(f"network {name!r} is unknown; the CIFAR networks are {legal}.")
+        return CifarResNet(int(depth), classes, input_shape[0], _channels(name, CIFAR_FIRST_WIDTH, width))
     if name == _VIT:
-        return _vit(classes, input_shape, _channels(name, VIT_WIDTH, width, VIT_HEAD))
+        if any(pixels % VIT_PATCH for pixels in input_shape[1:]):
+            raise PlanError(
+                f"network {_VIT!r} takes images whose height and width are multiples of {VIT_PATCH}, got {input_shape}."
+            )
+        return DigitsViT(classes, input_shape, _channels(name, VIT_WIDTH, width, VIT_HEAD))
     network = _from_torchvision(name, classes, input_shape, width)
     return network if stem == "standard" else _with_cifar_stem(network, name)
 
@@ -255,22 +257,6 @@ def _channels(name: str, usual: int, width: float | None, multiple: int = 1) -> 
             f"leaves {f'a multiple of {multiple}' if multiple > 1 else 'a whole number'} of them; got {width:g}."
         )
     return int(channels)
-
-
-def _cifar(name: str, classes: int, input_shape: tuple[int, int, int], width: float | None) -> nn.Module:
-    depth = name.removeprefix(_CIFAR_PREFIX)
-    if depth not in {str(known) for known in CIFAR_DEPTHS}:
-        legal = ", ".join(f"{_CIFAR_PREFIX}{known}" for known in CIFAR_DEPTHS)
-        raise PlanError(f"network {name!r} is unknown; the CIFAR networks are {legal}.")
-    return CifarResNet(int(depth), classes, input_shape[0], _channels(name, CIFAR_FIRST_WIDTH, width))
-
-
-def _vit(classes: int, input_shape: tuple[int, int, int], width: int) -> nn.Module:
-    if any(pixels % VIT_PATCH for pixels in input_shape[1:]):
-        raise PlanError(
-            f"network {_VIT!r} takes images whose height and width are multiples of {VIT_PATCH}, got {input_shape}."
-        )
-    return DigitsViT(classes, input_shape, width)
 
 
 def _from_torchvision(
@@ -311,18 +297,15 @@ def _with_cifar_stem(network: nn.Module, name: str) -> nn.Module:
     return network
 
 
-def _factory_options(classes: int, shape: tuple[int, int, int], width: float | None) -> dict[str, Any]:
-    """Return what a factory's parameters can be filled with, by their usual names."""
-    return {
+def _from_factory(name: str, classes: int, shape: tuple[int, int, int], width: float | None) -> nn.Module:
+    # What its parameters can be filled with, by their usual names.
+    available: dict[str, Any] = {
         **dict.fromkeys(("classes", "num_classes", "n_classes", "num_labels"), classes),
         **dict.fromkeys(("in_channels", "in_chans", "input_channels"), shape[0]),
         **dict.fromkeys(("image_size", "img_size"), shape[1]),
         **({} if width is None else {"width": int(width) if width == int(width) else width}),
         "input_shape": shape,
     }
-
-
-def _from_factory(name: str, available: dict[str, Any]) -> nn.Module:
     factory = imported_factory(name, f"network {name!r}")
     parameters = inspect.signature(factory).parameters.values()
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]

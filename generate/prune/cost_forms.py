@@ -130,6 +130,12 @@ class CostModel:
         """Return the number of parameters of each recipe, shape (n,), for widths as `macs` takes them."""
         return cast(IntArray, self._evaluate(widths, (self.params_form,))[0])
 
+    def share(self, axis: str, widths: Widths) -> FloatArray:
+        """Return the MACs or parameters of each recipe as a share of the original's, shape (n,)."""
+        if axis == "macs":
+            return self.macs(widths) / self.original_macs
+        return self.params(widths) / self.original_params
+
     def both(self, widths: Widths) -> tuple[IntArray, IntArray]:
         """Return MACs and parameters of each recipe in one pass, each of shape (n,)."""
         macs, params = self._evaluate(widths, (self.macs_form, self.params_form))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -31,17 +32,15 @@ def baseline_widths(
     name: str, costs: CostModel, network: nn.Module | None, axis: str, target: float
 ) -> IntArray:
     """Return the widths of a baseline of a population, (G,); with 2:4, layers that keep half or less carry the pattern."""
-    shares = _SHARES[name](costs, network)
+    shares = _shares(name, costs, network)
     units, least = costs.full_widths // costs.steps, costs.least // costs.steps
-    original = costs.original_macs if axis == "macs" else costs.original_params
 
     def widths(scale: float) -> IntArray:
         whole = np.clip(np.rint(shares(scale) * units).astype(np.int64), least, units)
         return np.asarray(whole * costs.steps)
 
     def excess(scale: float) -> float:
-        counted = costs.macs(widths(scale)) if axis == "macs" else costs.params(widths(scale))
-        return float(counted[0] / original - (1 - target))
+        return float(costs.share(axis, widths(scale))[0] - (1 - target))
 
     low, high = 0.0, 1.0
     for _ in range(BISECTIONS):
@@ -60,23 +59,19 @@ def baseline_widths(
 Shares = Callable[[float], FloatArray]
 
 
-def _erdos_renyi(costs: CostModel, network: nn.Module | None) -> Shares:
-    shapes = [weights.shape for weights in _layer_weights(costs, network)]
-    raw = np.array([sum(shape) / np.prod(shape) for shape in shapes])
-    return lambda scale: np.minimum(scale * raw / raw.min(), 1.0)
-
-
-def _global(costs: CostModel, network: nn.Module | None) -> Shares:
-    return _above_threshold([np.sort(np.abs(weights).ravel()) for weights in _layer_weights(costs, network)])
-
-
-def _lamp(costs: CostModel, network: nn.Module | None) -> Shares:
-    squares = [np.sort(np.square(weights).ravel()) for weights in _layer_weights(costs, network)]
-    return _above_threshold([s / np.maximum(np.cumsum(s[::-1])[::-1], TINY) for s in squares])
-
-
-def _above_threshold(scores: Sequence[FloatArray]) -> Shares:
-    """Return the shares of each layer's scores (ascending) that are among the highest of all."""
+def _shares(name: str, costs: CostModel, network: nn.Module | None) -> Shares:
+    if name == "uniform":
+        return lambda scale: np.full(len(costs.groups), scale)
+    assert network is not None
+    shell = with_values(network)
+    layers = [cast(Tensor, shell.get_submodule(group.name).weight) for group in costs.groups]
+    if name == "erk":  # Erdos-Renyi kernel, Evci et al. 2020, arXiv 1911.11134
+        raw = np.array([sum(layer.shape) / layer.numel() for layer in layers])
+        return lambda scale: np.minimum(scale * raw / raw.min(), 1.0)
+    scores = [np.sort(np.abs(layer.detach().double().cpu().numpy()).ravel()) for layer in layers]
+    if name == "lamp":  # layer-adaptive, Lee et al. 2021, arXiv 2010.07611
+        squares = [np.square(each) for each in scores]
+        scores = [s / np.maximum(np.cumsum(s[::-1])[::-1], TINY) for s in squares]
     ranked = np.sort(np.concatenate(scores))
 
     def shares(scale: float) -> FloatArray:
@@ -86,31 +81,12 @@ def _above_threshold(scores: Sequence[FloatArray]) -> Shares:
     return shares
 
 
-# erk: Erdos-Renyi kernel, Evci et al. 2020, arXiv 1911.11134; lamp: layer-adaptive, Lee et al. 2021, arXiv 2010.07611.
-_SHARES: dict[str, Callable[[CostModel, nn.Module | None], Shares]] = {
-    "uniform": lambda costs, _: lambda scale: np.full(len(costs.groups), scale),
-    "erk": _erdos_renyi,
-    "global": _global,
-    "lamp": _lamp,
-}
-
-
-def _layer_weights(costs: CostModel, network: nn.Module | None) -> list[FloatArray]:
-    assert network is not None
-    shell = with_values(network)
-    modules = [shell.get_submodule(group.name) for group in costs.groups]
-    return [cast(Tensor, module.weight).detach().double().cpu().numpy() for module in modules]
-
-
 def search_problem(search: SearchPlan, costs: CostModel) -> Problem:
     """Return the budget of a search, with the uniform recipe as its only baseline."""
     highest = 1 - search.reduction
-    count, original = (
-        (costs.macs, costs.original_macs) if search.axis == "macs" else (costs.params, costs.original_params)
-    )
     for band in BANDS:
         problem = Problem(
-            cost=lambda widths: count(widths) / original,
+            cost=partial(costs.share, search.axis),
             lowest=highest - band,
             highest=highest,
             full=costs.full_widths,

@@ -15,15 +15,15 @@ Spaces
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from generate.plan import Space
+from generate.plan import RecipePlan
 from generate.prune.cost_forms import CostModel
-from generate.recipes.budget import Budget, CostSurfaces, SingleArray
+from generate.recipes.budget import CostSurfaces, SingleArray
 from generate.recipes.feasible import check_budgets, range_on_budget, regime_budgets
 from generate.recipes.refined import read_refined
 from generate.recipes.rounding import round_widths
@@ -35,10 +35,7 @@ TOLERANCE = 0.005
 """How far from its target a recipe's cost may be, as a share of the original's cost."""
 
 LOOSEST_TOLERANCE = 0.08
-"""Where integer widths allow nothing within the tolerance, it is doubled up to this, and the recipes are marked."""
-
-MCB_RANGE = math.log(2)
-"""Stratified recipes stay inside this distance from log mCB = 0; beyond it lies junk (design 4)."""
+"""Where integer widths allow nothing within the tolerance, it is doubled up to this."""
 
 ROWS_AT_ONCE = 2048
 REDRAWS = 100
@@ -46,49 +43,23 @@ FRUITLESS_REDRAWS, HOPELESS_REDRAWS = 10, 2
 """This many places in a row without one new recipe mean that there is none; fewer if there has never been any."""
 
 
-@dataclass(frozen=True)
-class Recipes:
-    """Recipes of one regime, in the order in which they are to be trained; no two have the same widths."""
-
-    widths: IntArray  # (n, G); Channels kept in each group.
-    ratios_requested: FloatArray  # (n, G); Pruning ratio (fraction removed) before rounding to whole widths.
-    # macs, params: (n,); Exact costs.
-    macs: IntArray
-    params: IntArray
-    # (n,); True where integer widths allowed no recipe within the tolerance, and the nearest were taken.
-    off_target: BoolArray
-
-    def __len__(self) -> int:
-        return len(self.widths)
-
-
 def sample_recipes(
-    space: Space,
-    costs: CostModel,
-    *,
-    axis: str,
-    target: float,
-    count: int,
-    rng: np.random.Generator,
-    mcb_range: float = MCB_RANGE,
-    round_to: int = 1,
-    tolerance: float = TOLERANCE,
-) -> Recipes:
-    """Draw `count` different recipes of one regime."""
-    drawn = _space(space, costs, axis=axis, target=target, mcb_range=mcb_range, round_to=round_to)
-    allowed = tolerance
+    block: RecipePlan, costs: CostModel, target: float, count: int, rng: np.random.Generator
+) -> tuple[IntArray, FloatArray]:
+    """Draw different recipes of one regime; return their widths and, before rounding, their pruning ratios, each (n, G)."""
+    drawn, tolerance = _space(block, costs, target), TOLERANCE
     while True:
-        collected = _Collected(drawn, count, allowed, rng)
+        collected = _Collected(drawn, count, tolerance, rng)
         found = collected.fill()
         if found == count:
-            return collected.recipes(tolerance)
-        if found or allowed >= LOOSEST_TOLERANCE:
+            return collected.widths, collected.ratios
+        if found or tolerance >= LOOSEST_TOLERANCE:
             raise PlanError(
-                f"space {space}: expected {count} different recipes, found {found} within {allowed:.1%} of the budget. "
-                f"Ask for fewer, widen the space or choose another target; feasible are "
+                f"space {block.space}: expected {count} different recipes, found {found} within {tolerance:.1%} of the "
+                f"budget. Ask for fewer, widen the space or choose another target; feasible are "
                 f"{range_on_budget(drawn.surfaces, drawn.budgets)}."
             )
-        allowed *= 2
+        tolerance *= 2
 
 
 def mcb_correlations(widths: IntArray, costs: CostModel) -> tuple[tuple[str, float], ...]:
@@ -103,32 +74,22 @@ def mcb_correlations(widths: IntArray, costs: CostModel) -> tuple[tuple[str, flo
     return tuple((costs.groups[i].name, float(correlations[i])) for i in order)
 
 
-def _space(
-    space: Space, costs: CostModel, *, axis: str, target: float, mcb_range: float, round_to: int
-) -> RecipeSpace:
-    surfaces, budgets = CostSurfaces(costs, round_to), regime_budgets(axis, target)
-    if space.file is not None:
-        return _refined_space(space, surfaces, budgets, axis, target)
+def _space(block: RecipePlan, costs: CostModel, target: float) -> RecipeSpace:
+    surfaces, budgets = CostSurfaces(costs, block.round_to), regime_budgets(block.axis, target)
+    half = math.log(block.mcb_range)
+    log_mcb, std = (-half, half) if block.space.kind == "stratified" else None, block.space.std
+    if block.space.file is not None:
+        where, spec = f"space {block.space}", read_refined(str(block.space.file))
+        spec.check_regime(block.axis, target, where)
+        surfaces = replace(surfaces, bands=spec.bands([group.name for group in costs.groups], where))
+        std = spec.std
+        if spec.mcb is not None:
+            low, high = (math.log(max(end, 1e-9)) for end in spec.mcb)
+            log_mcb = low, high
     check_budgets(surfaces, budgets)
-    if space.std is not None:
-        return StdSpace(surfaces, budgets, space.std)
-    if space.kind == "random":
-        return RandomSpace(surfaces, budgets)
-    return StratifiedSpace(surfaces, budgets, (-mcb_range, mcb_range))
-
-
-def _refined_space(
-    space: Space, surfaces: CostSurfaces, budgets: tuple[Budget, ...], axis: str, target: float
-) -> RecipeSpace:
-    where, spec = f"space {space}", read_refined(str(space.file))
-    spec.check_regime(axis, target, where)
-    names = [group.name for group in surfaces.costs.groups]
-    bounded = replace(surfaces, bands=spec.bands(names, where))
-    check_budgets(bounded, budgets)
-    if spec.mcb is not None:
-        low, high = (math.log(max(end, 1e-9)) for end in spec.mcb)
-        return StratifiedSpace(bounded, budgets, (low, high), spec.std)
-    return RandomSpace(bounded, budgets) if spec.std is None else StdSpace(bounded, budgets, spec.std)
+    if log_mcb is not None:
+        return StratifiedSpace(surfaces, budgets, log_mcb, std)
+    return RandomSpace(surfaces, budgets) if std is None else StdSpace(surfaces, budgets, std)
 
 
 class _Collected:
@@ -138,9 +99,7 @@ class _Collected:
         groups = len(space.surfaces.lowest)
         self.space, self.count, self.tolerance, self.rng = space, count, tolerance, rng
         self.widths = np.empty((count, groups), dtype=np.int64)
-        self.ratios = np.empty((count, groups))
-        self.macs, self.params = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
-        self.miss, self.keys = np.empty(count), np.empty(count, dtype=np.uint64)
+        self.ratios, self.keys = np.empty((count, groups)), np.empty(count, dtype=np.uint64)
         self.known = _KnownRows(groups)
 
     def fill(self) -> int:
@@ -174,15 +133,9 @@ class _Collected:
         # Consecutive rows, as in the first attempt, are copied several times faster as a slice.
         whole = rows[-1] - rows[0] + 1 == len(rows)
         place = slice(int(rows[0]), int(rows[-1]) + 1) if whole else rows
-        self.widths[place], self.macs[place] = rounded.widths, rounded.macs
-        self.params[place] = rounded.params
-        self.miss[place], self.keys[place] = rounded.miss, self.known.keys(rounded.widths)
+        self.widths[place], self.keys[place] = rounded.widths, self.known.keys(rounded.widths)
         self.ratios[place] = np.subtract(1, kept, out=kept)
         return solved & (rounded.miss <= self.tolerance) & self.space.holds(requests, rounded, attempt)
-
-    def recipes(self, tolerance: float) -> Recipes:
-        """Return all of them; those further than `tolerance` from a budget are marked."""
-        return Recipes(self.widths, self.ratios, self.macs, self.params, self.miss > tolerance)
 
 
 class _KnownRows:

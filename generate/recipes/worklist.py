@@ -15,7 +15,8 @@ from torch import nn
 from generate.plan import FILTERS, Plan, PruningPlan, TrainingSettings
 from generate.prune.cost_forms import CostModel
 from generate.recipes.baselines import baseline_widths
-from generate.recipes.sample import Recipes, sample_recipes
+from generate.recipes.sample import sample_recipes
+from popstats.arrays import FloatArray, IntArray
 from popstats.errors import PlanError
 
 # Recipes drawn twice are drawn again this often before a space counts as exhausted.
@@ -110,14 +111,13 @@ def make_worklist(
     plan: Plan,
     costs: CostModel,
     *,
-    place: Place,
     network: nn.Module | None = None,  # whose weights tell some baselines apart: the original network
     existing: Sequence[Training] = (),
 ) -> tuple[Training, ...]:
-    """Return all trainings of the plan, the existing ones first and unchanged."""
+    """Return all trainings of the plan, the existing ones first and unchanged, the new ones without identities."""
     # New ones are interleaved over blocks and regimes, so that every regime fills up evenly and the remaining
     # time can be estimated from the time that passed.
-    drawing = _Drawing(plan, costs, place, network, existing, {t.subnetwork_id for t in existing})
+    drawing = _Drawing(plan, costs, network, existing, {_sameness(training) for training in existing})
     keyed: list[tuple[float, Training]] = []
     for number, block in enumerate(plan.recipes):
         for target in block.regimes:
@@ -145,20 +145,49 @@ def with_identities(
     return tuple(identified)
 
 
+def as_trainings(
+    costs: CostModel, widths: IntArray, requested: FloatArray | None = None, **of_all: Any
+) -> list[Training]:
+    """Return one training per row of widths, with what `of_all` says of all; nothing requested: the ratios achieved."""
+    ratios = 1 - widths / costs.full_widths if requested is None else requested
+    rows = zip(widths.tolist(), ratios.tolist(), *costs.both(widths), strict=True)
+    return [
+        Training(
+            widths=tuple(kept),
+            ratios_requested=tuple(round(ratio, 6) for ratio in removed),
+            macs=int(macs),
+            params=int(params),
+            **of_all,
+        )
+        for kept, removed, macs, params in rows
+    ]
+
+
+def _sameness(training: Training) -> tuple[Any, ...]:
+    """Return what tells a training from the others of its plan."""
+    criterion = "" if training.technique == "scratch" else training.criterion
+    return training.widths, training.technique, criterion, training.seed
+
+
 @dataclass(frozen=True)
 class _Drawing:
-    """What a worklist is drawn from, and the ids of the trainings in it so far."""
+    """What a worklist is drawn from, and what tells the trainings in it so far apart."""
 
     plan: Plan
     costs: CostModel
-    place: Place
     network: nn.Module | None
     existing: Sequence[Training]
-    taken: set[str]
+    taken: set[tuple[Any, ...]]
 
     def regime(self, number: int, target: float) -> list[list[Training]]:
         """Return the trainings that a regime of block `number` lacks, by recipe; fewer if the space has no more."""
         block = self.plan.recipes[number]
+        of_all: dict[str, Any] = {
+            "block": number,
+            "axis": block.axis,
+            "target": target,
+            "criterion": block.criterion,
+        }
         held = {t.widths: t for t in self._held(number, target, block.space)}
         found = {widths: self._new(one) for widths, one in held.items()}
         for attempt in range(REDRAWS):
@@ -166,12 +195,26 @@ class _Drawing:
             if missing <= 0:
                 break
             rng = np.random.default_rng([self.plan.seed, number, round(target * 1e6), len(held), attempt])
-            for one in self._as_trainings(self._sample(number, target, missing, rng), number, target):
+            try:
+                drawn = sample_recipes(block, self.costs, target, missing, rng)
+            except PlanError as error:
+                said = str(error).removeprefix("regime: ")
+                raise PlanError(f"recipes[{number}], regimes: {target:g}: {said}") from error
+            for one in as_trainings(self.costs, *drawn, space=block.space, **of_all):
                 # A recipe that another block trains in just the same way does not count.
                 if one.widths not in found and (new := self._new(one)):
                     found[one.widths] = new
-        baselines = [self._new(self._baseline(name, number, target)) for name in block.baselines]
-        return [*found.values(), *(new for new in baselines if new)]
+        baselines = []
+        for (
+            name
+        ) in block.baselines:  # the recipe that it has already, or else the one of the network's weights
+            space = f"{BASELINE}{name}"
+            recipe = next(self._held(number, target, space), None)
+            if recipe is None:
+                widths = baseline_widths(name, self.costs, self.network, block.axis, target)[None]
+                (recipe,) = as_trainings(self.costs, widths, space=space, **of_all)
+            baselines.append(self._new(recipe))
+        return [*found.values(), *filter(None, baselines)]
 
     def _held(self, number: int, target: float, space: str) -> Iterator[Training]:
         for training in self.existing:
@@ -181,56 +224,8 @@ class _Drawing:
     def _new(self, recipe: Training) -> list[Training]:
         """Take a recipe's trainings, one per technique and seed, that nothing else in the plan has taken."""
         block = self.plan.recipes[recipe.block]
-        wanted = [
-            replace(recipe, technique=technique, seed=seed)
-            for technique in block.retraining
-            for seed in range(block.seeds)
-        ]
-        identified = with_identities(wanted, self.plan, self.costs, self.place)
-        new = [training for training in identified if training.subnetwork_id not in self.taken]
-        self.taken.update(training.subnetwork_id for training in new)
+        ways = [(technique, seed) for technique in block.retraining for seed in range(block.seeds)]
+        wanted = [replace(recipe, technique=technique, seed=seed) for technique, seed in ways]
+        new = [training for training in wanted if _sameness(training) not in self.taken]
+        self.taken.update(map(_sameness, new))
         return new
-
-    def _sample(self, number: int, target: float, count: int, rng: np.random.Generator) -> Recipes:
-        block = self.plan.recipes[number]
-        try:
-            return sample_recipes(
-                block.space,
-                self.costs,
-                axis=block.axis,
-                target=target,
-                count=count,
-                rng=rng,
-                mcb_range=math.log(block.mcb_range),
-                round_to=block.round_to,
-            )
-        except PlanError as error:
-            said = str(error).removeprefix("regime: ")
-            raise PlanError(f"recipes[{number}], regimes: {target:g}: {said}") from error
-
-    def _baseline(self, name: str, number: int, target: float) -> Training:
-        """Return a baseline's recipe: the one that it has already, or else the one of the network's weights."""
-        space = f"{BASELINE}{name}"
-        held = next(self._held(number, target, space), None)
-        if held is not None:
-            return held
-        widths = baseline_widths(name, self.costs, self.network, self.plan.recipes[number].axis, target)[None]
-        ratios = 1 - widths / self.costs.full_widths
-        made = Recipes(widths, ratios, *self.costs.both(widths), np.zeros(1, dtype=bool))
-        return replace(next(self._as_trainings(made, number, target)), space=space)
-
-    def _as_trainings(self, drawn: Recipes, number: int, target: float) -> Iterator[Training]:
-        block = self.plan.recipes[number]
-        rows = drawn.widths.tolist(), drawn.ratios_requested.tolist(), drawn.macs, drawn.params
-        for widths, ratios, macs, params in zip(*rows, strict=True):
-            yield Training(
-                block=number,
-                axis=block.axis,
-                target=target,
-                space=block.space,
-                criterion=block.criterion,
-                widths=tuple(widths),
-                ratios_requested=tuple(round(ratio, 6) for ratio in ratios),
-                macs=int(macs),
-                params=int(params),
-            )

@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from generate.inputs.images import Split
-from generate.plan import Plan, TrainingSettings
+from generate.plan import Plan, SearchPlan, TrainingSettings
 from generate.prune.cost_forms import CostModel, group_lines
 from generate.prune.masks import dense_layers, prune_network
 from generate.recipes.baselines import search_problem
@@ -41,11 +40,14 @@ class _Job(NamedTuple):
     evaluations: float = 1.0  # passes over the test images
 
 
-def print_dry_run(plan: Plan, device: torch.device, workers: int | None) -> int:
-    """Print the plan's groups, regimes, number of trainings and estimated time."""
+def print_dry_run(plan: Plan, device: torch.device, workers: int | None, given: int = 0) -> int:
+    """Print what a plan would make and how long it would take; a search may begin with `given` rows of a pilot."""
     torch.set_num_threads(1)
     prepared = survey(plan, download=False)
-    _print_groups(plan, prepared)
+    _print_groups(prepared)
+    if plan.search is not None:
+        _print_search(prepared, plan.search, workers, device, given)
+        return 0
     _print_regimes(plan, prepared.costs, prepared.trainings)
     # Test images are passed after training, and twice before it unless from scratch.
     jobs = [
@@ -54,6 +56,33 @@ def print_dry_run(plan: Plan, device: torch.device, workers: int | None) -> int:
     ]
     _print_time(prepared, jobs, workers, device)
     return 0
+
+
+def _print_search(
+    prepared: PreparedPlan, search: SearchPlan, workers: int | None, device: torch.device, given: int
+) -> None:
+    """Print a search's budget, the hours that it takes, and the smallest gain that its images and seeds can show."""
+    images, costs = prepared.images, prepared.costs
+    problem = search_problem(search, costs)
+    widths = tuple(int(width) for width in problem.uniform)
+    print(
+        f"Budget: {problem.lowest:.2%} to {problem.highest:.2%} of the original's {search.axis}. Uniform keeps "
+        f"{', '.join(map(str, widths))}."
+    )
+    rounds = schedule(search.trainings, search.draws, given)
+    print(
+        f"Search: {search.trainings} trainings in rounds of {', '.join(map(str, rounds))}, by {len(images.validation):,} "
+        f"search images. Confirmation: {search.confirm} fresh seeds of the winner and of {', '.join(search.baselines)}, "
+        f"on {len(images.test):,} images that choose nothing."
+    )
+    measured = len(images.validation) + min(len(images.train), TRAIN_LOSS_IMAGES)
+    macs, settings = int(costs.macs(widths)[0]), prepared.plan.retraining[search.technique]
+    job = _Job(widths, macs, settings, 1 + measured / len(images.test))
+    _print_time(prepared, [job] * search.total, workers, device)
+    gain = smallest_gain(search.confirm, len(images.test))
+    print(f"Smallest gain that these seeds and images are likely to show: about {gain:.1f} points.")
+    for warning in search_warnings(search, len(costs.groups), len(images.test)):
+        print(f"Warning: {warning}")
 
 
 def _print_time(
@@ -98,14 +127,14 @@ def _time_one(prepared: PreparedPlan, job: _Job, device: torch.device) -> tuple[
         started = time.perf_counter()
         train(network, images, short, macs=job.macs, seed=0, device=device)
         step = (time.perf_counter() - started) / TIMED_STEPS
-    sample = Split(images.test.images[:TIMED_TEST_IMAGES], images.test.labels[:TIMED_TEST_IMAGES])
+    sample = images.test.take(slice(TIMED_TEST_IMAGES))
     started = time.perf_counter()
-    evaluate(network, images, sample, device=device, shift=images.test_shift)
+    evaluate(network, images, sample, device=device)
     return step, (time.perf_counter() - started) * len(images.test) / len(sample)
 
 
-def _print_groups(plan: Plan, prepared: PreparedPlan) -> None:
-    costs, images = prepared.costs, prepared.images
+def _print_groups(prepared: PreparedPlan) -> None:
+    plan, costs, images = prepared.plan, prepared.costs, prepared.images
     print(
         f"{plan.name}: {plan.network.name} on {images.name} ({images.input_size}; {len(images.train)} "
         "training, "
@@ -117,16 +146,16 @@ def _print_groups(plan: Plan, prepared: PreparedPlan) -> None:
     )
     for line in group_lines(costs):
         print(f"  {line}")
-    if plan.pruning.kind != "filters":
-        if dense := dense_layers(prepared.network, costs.groups, plan.pruning):
-            print(f"  Layers that stay dense: {dense}.")
+    if plan.pruning.kind == "filters":
         print(
-            "  width: number of weights; step: widths are multiples of it. MACs count non-zero weights and are theoretical."
+            "  A layer belongs to the groups of its inputs and of its outputs, so the shares add up to more than 100 %; "
+            "step: widths are multiples of it."
         )
         return
+    if dense := dense_layers(prepared.network, costs.groups, plan.pruning):
+        print(f"  Layers that stay dense: {dense}.")
     print(
-        "  A layer belongs to the groups of its inputs and of its outputs, so the shares add up to more than 100 %; "
-        "step: widths are multiples of it."
+        "  width: number of weights; step: widths are multiples of it. MACs count non-zero weights and are theoretical."
     )
 
 
@@ -141,8 +170,7 @@ def _print_regimes(plan: Plan, costs: CostModel, trainings: tuple[Training, ...]
     )
     for (axis, target, space), held in sorted(regimes.items()):
         widths = np.unique(np.array([training.widths for training in held]), axis=0)
-        macs = costs.macs(widths) / costs.original_macs
-        params = costs.params(widths) / costs.original_params
+        macs, params = costs.share("macs", widths), costs.share("params", widths)
         mcb, closest = macs / params, "-"
         if len(widths) > 2:
             name, correlation = mcb_correlations(widths, costs)[0]
@@ -179,37 +207,3 @@ def _off_target(axis: str, target: float, macs: np.ndarray, params: np.ndarray) 
     kept = {"macs": [macs], "params": [params], "both": [macs, params]}[axis]
     worst = np.max([np.abs(1.0 - share - target) for share in kept], axis=0)
     return int((worst > TOLERANCE + 1e-12).sum())
-
-
-def print_search_dry_run(plan: Plan, device: torch.device, workers: int | None, given: int) -> int:
-    """Print a search's budget, the hours that it takes, and the smallest gain that its images and seeds can show."""
-    torch.set_num_threads(1)
-    prepared = survey(plan, download=False)
-    search, images, costs = plan.search, prepared.images, prepared.costs
-    assert search is not None
-    _print_groups(plan, prepared)
-    problem = search_problem(search, costs)
-    widths = tuple(int(width) for width in problem.uniform)
-    print(
-        f"Budget: {problem.lowest:.2%} to {problem.highest:.2%} of the original's {search.axis}. Uniform keeps "
-        f"{', '.join(map(str, widths))}."
-    )
-    rounds = schedule(search.trainings, search.draws, given)
-    print(
-        f"Search: {search.trainings} trainings in rounds of {', '.join(map(str, rounds))}, by {len(images.validation):,} "
-        f"search images. Confirmation: {search.confirm} fresh seeds of the winner and of {', '.join(search.baselines)}, "
-        f"on {len(images.test):,} images that choose nothing."
-    )
-    measured = len(images.validation) + min(len(images.train), TRAIN_LOSS_IMAGES)
-    macs, settings = int(costs.macs([widths])[0]), plan.retraining[search.technique]
-    _print_time(
-        prepared,
-        [_Job(widths, macs, settings, 1 + measured / len(images.test))] * search.total,
-        workers,
-        device,
-    )
-    gain = smallest_gain(search.confirm, len(images.test))
-    print(f"Smallest gain that these seeds and images are likely to show: about {gain:.1f} points.")
-    for warning in search_warnings(search, len(costs.groups), len(images.test)):
-        print(f"Warning: {warning}")
-    return 0

@@ -27,9 +27,11 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from generate.plan import Plan, only_adds, plan_from_dict, toml_of
 from generate.recipes.worklist import Training
+from generate.train.device import code_version, hardware
 from popstats.errors import RunFolderError
 from popstats.population import columns
 
@@ -279,17 +281,37 @@ class RunFolder:
                 self.trained_weights(row["subnetwork_id"]).unlink(missing_ok=True)
             best.add(place)
 
-    def table(self, metadata: Mapping[str, Any]) -> pa.Table:
-        """Return all rows finished so far, in plan order, with `metadata` in the footer."""
-        costs = self.read_part("original/costs.json")
-        known = {**metadata, "costs": costs} if costs else metadata
-        return pa.Table.from_pylist(self.read_rows(), schema=columns.schema(known))
+    def prepared(self) -> tuple[Plan, dict[str, Any]]:
+        """Return the plan and the original network's numbers."""
+        plan, original = self.read_plan(), self.read_original()
+        if plan is None or original is None:
+            raise RunFolderError(
+                f"{self.path} is not a run folder with an original network. Expected a folder that "
+                "`python -m generate.population --out FOLDER` made."
+            )
+        return plan, original
 
-    def compact(self, metadata: Mapping[str, Any]) -> int:
-        """Write all finished rows as population.parquet, in plan order; return their number."""
-        table = self.table(metadata)
-        write_table(self.population_path, table)
-        return int(table.num_rows)
+    def table(self) -> pa.Table:
+        """Return all rows finished so far, in plan order, with plan, original network and costs in the footer."""
+        plan, original = self.prepared()
+        provenance = {
+            "code_version": code_version(),
+            "torch_version": str(torch.__version__),
+            "hardware": hardware(),
+        }
+        footer = {
+            "population": plan.name,
+            "plan": plan.as_dict(),
+            "original": original,
+            "provenance": provenance,
+        }
+        if costs := self.read_part("original/costs.json"):
+            footer["costs"] = costs
+        return pa.Table.from_pylist(self.read_rows(), schema=columns.schema(footer))
+
+    def compact(self) -> None:
+        """Write all finished rows as population.parquet, in plan order."""
+        write_table(self.population_path, self.table())
 
     def sweep(self) -> None:
         """Remove temporary files of processes that were killed while writing; young ones may be in use."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +20,6 @@ from generate.recipes.feasible import feasible_range
 from generate.recipes.worklist import Place, Training, make_worklist, with_identities
 from generate.run.folder import RunFolder
 from generate.train.augmentation import check_augmentation, parse_augmentation
-from generate.train.device import code_version, hardware
 from generate.train.original import (
     OriginalNumbers,
     check_source,
@@ -45,7 +43,7 @@ class PreparedPlan:
     images: ImageSet  # on the CPU
     network: nn.Module  # the architecture, untrained
     costs: CostModel
-    trainings: tuple[Training, ...]  # in a new folder without the original network's part of their identities
+    trainings: tuple[Training, ...]  # new ones have no identities yet: these need the original network
 
 
 def survey(plan: Plan, folder: RunFolder | None = None, download: bool = True) -> PreparedPlan:
@@ -72,21 +70,18 @@ def survey(plan: Plan, folder: RunFolder | None = None, download: bool = True) -
                 f"{FEWEST_IMAGES}, half of the test images. A winner's gain cannot be measured on fewer."
             )
         search_problem(plan.search, costs)  # refuses a budget that no recipe meets
-    return PreparedPlan(plan, images, network, costs, _worklist(plan, images, network, costs, folder))
+    if folder is not None:
+        folder.check_plan(plan)
+    return PreparedPlan(plan, images, network, costs, _worklist(plan, network, costs, folder))
 
 
 def _worklist(
-    plan: Plan, images: ImageSet, network: nn.Module, costs: CostModel, folder: RunFolder | None
+    plan: Plan, network: nn.Module, costs: CostModel, folder: RunFolder | None
 ) -> tuple[Training, ...]:
-    if folder is not None:
-        folder.check_plan(plan)
     existing = () if folder is None else folder.read_worklist()
     if folder is not None and folder.has_worklist_of(plan):
         return existing
-    # A plan that grows finds the original network there; in a new folder it is the same blank for all.
-    original = (folder and folder.read_original()) or {"original_id": ""}
-    place = Place(original["original_id"], images.name, images.input_size)
-    return make_worklist(plan, costs, place=place, network=network, existing=existing)
+    return make_worklist(plan, costs, network=network, existing=existing)
 
 
 def prepare(
@@ -113,7 +108,7 @@ def prepare(
     if baselines:  # some go by the weights of the original network
         load_weights(prepared.network, folder.weights_path.read_bytes(), str(folder.weights_path))
     if baselines or drawn[: len(held)] != held:  # another process may have made the plan grow meanwhile
-        drawn = _worklist(plan, images, prepared.network, prepared.costs, folder)
+        drawn = _worklist(plan, prepared.network, prepared.costs, folder)
     place = Place(original.original_id, images.name, images.input_size)
     trainings = with_identities(drawn, plan, prepared.costs, place)
     kept = folder.weights_path.stat().st_size if plan.keep_weights == "all" else 0
@@ -158,26 +153,7 @@ def _still_the_same(original: OriginalNumbers, images: ImageSet, folder: RunFold
 
 def worker_context(folder: RunFolder, device: torch.device) -> WorkerContext:
     """Return what trainings need of a prepared folder; every worker makes its own."""
-    plan, numbers = folder.read_plan(), folder.read_original()
-    if plan is None or numbers is None:
-        raise RunFolderError(
-            f"{folder.path} holds no plan or no original network. Run `python -m generate.population` "
-            "on it first."
-        )
+    plan, numbers = folder.prepared()
     images = load_images(plan.images)
     original = _still_the_same(OriginalNumbers(**numbers), images, folder)
     return WorkerContext.from_parts(plan, images, folder.weights_path.read_bytes(), original, device)
-
-
-def metadata(plan: Plan, original: OriginalNumbers) -> dict[str, Any]:
-    """Return what the population's footer holds."""
-    return {
-        "population": plan.name,
-        "plan": plan.as_dict(),
-        "original": original.as_dict(),
-        "provenance": {
-            "code_version": code_version(),
-            "torch_version": str(torch.__version__),
-            "hardware": hardware(),
-        },
-    }

@@ -87,6 +87,11 @@ class RunProgress:
         return proposed if is_proposed_whole(self.trainings) else max(proposed, self.plan.search.total)
 
     @property
+    def left(self) -> int:
+        """Trainings without a row that can be read."""
+        return self.total - len(self.rows)
+
+    @property
     def failed(self) -> int:
         """Trainings that ended with a reason."""
         return sum(row["status"] == "failed" for row in self.rows.values())
@@ -216,12 +221,11 @@ def print_status(path: Path, workers: int) -> int:
     folder = RunFolder(path)
     progress = RunProgress(folder)
     running = claimed(folder, progress.missing)
-    left = progress.total - len(progress.rows)
     print(
         f"{path}: {len(progress.rows) - progress.failed} of {progress.total} trainings done, "
-        f"{progress.failed} failed, {len(running)} running, {left} left."
+        f"{progress.failed} failed, {len(running)} running, {progress.left} left."
     )
-    for sentence in _outlook(progress, running, workers, left):
+    for sentence in _outlook(progress, running, workers):
         print(sentence)
     if progress.plan is None or progress.plan.search is None:  # the best of a search is no result
         _print_best(progress)
@@ -230,15 +234,15 @@ def print_status(path: Path, workers: int) -> int:
     return BAD_INPUT if progress.damaged else 0
 
 
-def _outlook(progress: RunProgress, running: Sequence[int], workers: int, left: int) -> Iterator[str]:
+def _outlook(progress: RunProgress, running: Sequence[int], workers: int) -> Iterator[str]:
     """Yield what is going on, and how long it will take."""
     if claimed(progress.folder, [PREPARATION]):
         yield "It is being prepared: the original network, then the recipes."
     elif not progress.total:
         yield "Its preparation was not finished; rerun the command to resume."
-    if not left or not progress.total:
+    if not progress.left:
         return
-    count = max(1, min(len(running) or workers, left))
+    count = max(1, min(len(running) or workers, progress.left))
     busy = f"{count} at a time" if running else f"with {count} worker{'s' * (count > 1)}; no worker is active"
     seconds = progress.remaining_with(count, running)
     if seconds is None:

@@ -17,13 +17,14 @@ from generate.recipes.worklist import (
     SEARCH,
     Place,
     Training,
+    as_trainings,
     is_proposed_whole,
     with_identities,
 )
 from generate.run.folder import Claims, RunFolder
 from generate.train.subnetwork import WorkerContext
 from popstats.arrays import FloatArray, IntArray
-from popstats.planning.propose import Problem, choose, propose, schedule, smallest_gain
+from popstats.planning.propose import choose, propose, schedule, smallest_gain
 
 # Seeds of the confirmation: no training of a search has one of these.
 FIRST_FRESH_SEED = 1000
@@ -99,11 +100,17 @@ def next_trainings(
         given=given,
     )
     if len(widths):
-        return _proposed(context, problem, widths, trainings)
-    winner = tuple(int(w) for w in choose(problem, trained, outcome, given=given))
-    arms = dict.fromkeys([winner, *(tuple(b.tolist()) for b in baselines.values())])
-    wanted = [(arm, FIRST_FRESH_SEED + k) for k in range(search.confirm) for arm in arms]
-    return _as_trainings(context, wanted, CONFIRMATION, "search:confirm", len(trainings))
+        block, space = SEARCH, f"search:round-{len({training.space for training in trainings}) + 1}"
+        seeds, wanted = Counter(training.widths for training in trainings), []
+        for row in map(tuple, widths.tolist()):  # a recipe that was trained before gets its next seed
+            wanted.append((row, seeds[row]))
+            seeds[row] += 1
+    else:
+        block, space = CONFIRMATION, "search:confirm"
+        winner = tuple(int(w) for w in choose(problem, trained, outcome, given=given))
+        arms = dict.fromkeys([winner, *(tuple(b.tolist()) for b in baselines.values())])
+        wanted = [(arm, FIRST_FRESH_SEED + k) for k in range(search.confirm) for arm in arms]
+    return planned_trainings(context, wanted, block, space, len(trainings))
 
 
 def _baselines(folder: RunFolder, context: WorkerContext) -> dict[str, IntArray]:
@@ -131,45 +138,27 @@ def _history(
     return np.array(widths, np.int64).reshape(shape), np.array(outcomes, np.float64), len(pilot["outcomes"])
 
 
-def _proposed(
-    context: WorkerContext, problem: Problem, widths: IntArray, trainings: Sequence[Training]
-) -> tuple[Training, ...]:
-    """Return a round: a recipe that was trained before gets its next seed."""
-    number = len({training.space for training in trainings}) + 1
-    seeds = Counter(training.widths for training in trainings)
-    wanted = []
-    for row in map(tuple, widths.tolist()):
-        wanted.append((row, seeds[row]))
-        seeds[row] += 1
-    return _as_trainings(context, wanted, SEARCH, f"search:round-{number}", len(trainings))
-
-
-def _as_trainings(
+def planned_trainings(
     context: WorkerContext,
     wanted: Sequence[tuple[tuple[int, ...], int]],  # widths and seed
     block: int,
     space: str,
     first: int,  # index
 ) -> tuple[Training, ...]:
+    """Return trainings of a search."""
     search, original, costs = context.plan.search, context.original, context.costs
     assert search is not None
-    macs, params = costs.both([widths for widths, _ in wanted])
+    made = as_trainings(
+        costs,
+        np.array([widths for widths, _ in wanted]),
+        block=block,
+        axis=search.axis,
+        target=search.reduction,
+        space=space,
+        criterion=search.criterion,
+        technique=search.technique,
+    )
+    seeds = (seed for _, seed in wanted)
+    made = [replace(one, seed=s, index=first + i) for i, (one, s) in enumerate(zip(made, seeds, strict=True))]
     place = Place(original.original_id, original.dataset, original.input_size)
-    made = [
-        Training(
-            block=block,
-            axis=search.axis,
-            target=search.reduction,
-            space=space,
-            criterion=search.criterion,
-            widths=widths,
-            ratios_requested=tuple(np.round(1 - np.array(widths) / costs.full_widths, 6).tolist()),
-            macs=int(macs[i]),
-            params=int(params[i]),
-            technique=search.technique,
-            seed=seed,
-            index=first + i,
-        )
-        for i, (widths, seed) in enumerate(wanted)
-    ]
     return with_identities(made, context.plan, costs, place)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,9 +17,7 @@ from generate.prune.dependency_graph import Group
 from generate.recipes.worklist import CONFIRMATION, SEARCH, Training
 from generate.run.folder import RunFolder
 from generate.run.rounds import outcome_of
-from generate.train.device import memory_format
 from generate.train.loop import evaluate
-from generate.train.original import load_weights
 from generate.train.subnetwork import WorkerContext, cut_network
 from popstats.arrays import FloatArray
 from popstats.errors import RunFolderError
@@ -34,13 +33,15 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Arm:
-    """A recipe and its confirmation."""
+    """A recipe, how it does in its confirmation, and what the winner gains over it."""
 
     name: str  # winner, or the baseline's
     widths: tuple[int, ...]
     macs: int
     params: int
-    values: FloatArray  # accuracy of each fresh seed on each statement image, percent, shape (seeds, images)
+    accuracy: float  # percent, mean over fresh seeds and statement images
+    gain: Gain | None = None  # points; of baselines
+    best_observed: float | None = None  # points that the best training of the search would have claimed
 
 
 @dataclass(frozen=True)
@@ -50,29 +51,29 @@ class Statement:
     search: SearchPlan
     winner: Arm
     baselines: tuple[Arm, ...]
-    gains: Mapping[str, Gain]  # over each baseline, points
-    best_observed: Mapping[str, float]  # what the best training of the search would have claimed, points
-    seeds: int
     images: int  # that no choice was made by
     network_id: str  # subnetwork_id of the network that is handed over
     network_accuracy: float  # percent, on the statement images
     trainings: int
     seconds: float  # of all trainings together
 
-    def sentences(self) -> list[str]:
-        """Return the findings in words, one per baseline."""
-        return [_sentence(name, gain, self) for name, gain in self.gains.items()]
+    @property
+    def gains(self) -> dict[str, Gain]:
+        """The winner's gain over each baseline."""
+        return {arm.name: arm.gain for arm in self.baselines if arm.gain is not None}
 
-
-def _sentence(name: str, gain: Gain, statement: Statement) -> str:
-    over = NAMES[name]
-    if any(arm.name == name and arm.widths == statement.winner.widths for arm in statement.baselines):
-        return f"No gain over {over} was shown: the winner is that recipe itself."
-    finding = f"Gain over {over}" if gain.lower > 0 else f"No gain over {over} was shown"
-    return (
-        f"{finding}: {gain.mean:+.2f} points, 90 % interval {gain.lower:+.2f} to {gain.upper:+.2f} "
-        f"({statement.seeds} fresh seeds each, {statement.images:,} images that chose nothing)."
-    )
+    def sentences(self) -> Iterator[str]:
+        """Yield the findings in words, one per baseline."""
+        for arm in self.baselines:
+            over, gain = NAMES[arm.name], self.gains[arm.name]
+            if arm.widths == self.winner.widths:
+                yield f"No gain over {over} was shown: the winner is that recipe itself."
+                continue
+            finding = f"Gain over {over}" if gain.lower > 0 else f"No gain over {over} was shown"
+            yield (
+                f"{finding}: {gain.mean:+.2f} points, 90 % interval {gain.lower:+.2f} to {gain.upper:+.2f} "
+                f"({self.search.confirm} fresh seeds each, {self.images:,} images that chose nothing)."
+            )
 
 
 def make_statement(folder: RunFolder, context: WorkerContext) -> Statement:
@@ -80,32 +81,36 @@ def make_statement(folder: RunFolder, context: WorkerContext) -> Statement:
     search = context.plan.search
     trainings = folder.read_worklist()
     rows = {training.index: folder.read_row(training.index) for training in trainings}
-    confirmed = [training for training in trainings if training.block == CONFIRMATION]
+    confirmed: dict[tuple[int, ...], list[Training]] = defaultdict(list)  # by widths, the winner's first
+    for training in (training for training in trainings if training.block == CONFIRMATION):
+        confirmed[training.widths].append(training)
     if search is None or not confirmed:
         raise RunFolderError(f"{folder.path} holds no finished search.")
-    values = {t.index: _per_image(folder, context, t, rows[t.index]) for t in confirmed}
-    found = folder.read_part("baselines.json") or {}
-    names = {"winner": confirmed[0].widths, **{name: tuple(widths) for name, widths in found.items()}}
-    arms = {}
-    for name, widths in names.items():
-        own = [training for training in confirmed if training.widths == widths]
-        arms[name] = Arm(name, widths, own[0].macs, own[0].params, np.stack([values[t.index] for t in own]))
-    winner = arms.pop("winner")
-    own = [t for t in confirmed if t.widths == winner.widths and rows[t.index]["status"] == "done"]
-    if not own:
+    values = {
+        widths: np.stack([_per_image(folder, context, t, rows[t.index]) for t in own])
+        for widths, own in confirmed.items()
+    }
+    winner, own = next(iter(confirmed.items()))
+    searched = [t for t in trainings if t.block == SEARCH and rows[t.index]["status"] == "done"]
+    accuracy = {t.index: float(rows[t.index]["accuracy_val"]) for t in searched}
+    arms = [Arm("winner", winner, own[0].macs, own[0].params, float(values[winner].mean()))]
+    for name, listed in (folder.read_part("baselines.json") or {}).items():
+        widths = tuple(listed)
+        gain = Gain(0.0, 0.0, 0.0) if widths == winner else gain_over(values[winner], values[widths])
+        # The best accuracy of the search is selected, and so too high.
+        seen = [accuracy[t.index] for t in searched if t.widths == widths]
+        claim = max(accuracy.values()) - float(np.mean(seen)) if seen else None
+        costs = confirmed[widths][0].macs, confirmed[widths][0].params
+        arms.append(Arm(name, widths, *costs, float(values[widths].mean()), gain, claim))
+    done = [training for training in own if rows[training.index]["status"] == "done"]
+    if not done:
         raise RunFolderError("Every confirmation of the winner failed; there is no network to hand over.")
     # The network with the best outcome on the search images: the others chose nothing.
-    best = max(own, key=lambda training: outcome_of(rows[training.index]))
+    best = max(done, key=lambda training: outcome_of(rows[training.index]))
     return Statement(
         search=search,
-        winner=winner,
-        baselines=tuple(arms.values()),
-        gains={
-            name: Gain(0.0, 0.0, 0.0) if arm.widths == winner.widths else gain_over(winner.values, arm.values)
-            for name, arm in arms.items()
-        },
-        best_observed=_best_observed(trainings, rows, arms),
-        seeds=search.confirm,
+        winner=arms[0],
+        baselines=tuple(arms[1:]),
         images=len(context.images.test),
         network_id=best.subnetwork_id,
         network_accuracy=float(rows[best.index]["accuracy"]),
@@ -121,26 +126,8 @@ def _per_image(
     images = context.images
     if row["status"] == "failed":
         return np.full(len(images.test), 100 / images.classes)
-    network = cut_network(context, training)
-    path = folder.trained_weights(training.subnetwork_id)
-    load_weights(network, path.read_bytes(), str(path))
-    network = network.to(context.device).to(memory_format=memory_format(context.device))
-    shift = images.test_shift
-    return evaluate(network, images, images.test, device=context.device, shift=shift).by_image.cpu().numpy()
-
-
-def _best_observed(
-    trainings: Sequence[Training], rows: Mapping[int, Mapping[str, Any]], arms: Mapping[str, Arm]
-) -> dict[str, float]:
-    """Return the best search accuracy of any training minus each baseline's mean: it is selected, and so too high."""
-    searched = [t for t in trainings if t.block == SEARCH and rows[t.index]["status"] == "done"]
-    accuracy = {t.index: float(rows[t.index]["accuracy_val"]) for t in searched}
-    claims = {}
-    for name, arm in arms.items():
-        own = [accuracy[t.index] for t in searched if t.widths == arm.widths]
-        if own:
-            claims[name] = max(accuracy.values()) - float(np.mean(own))
-    return claims
+    network = cut_network(context, training, folder.trained_weights(training.subnetwork_id))
+    return evaluate(network, images, images.test, device=context.device).by_image.cpu().numpy()
 
 
 def recipe_content(context: WorkerContext, statement: Statement) -> dict[str, Any]:
@@ -155,7 +142,7 @@ def recipe_content(context: WorkerContext, statement: Statement) -> dict[str, An
         "widths": {group.name: width for group, width in zip(context.groups, widths, strict=True)},
         **layer_recipe(context.network, context.groups, widths),
         "gains": [
-            {"over": name, **asdict(gain), "seeds": statement.seeds, "images": statement.images}
+            {"over": name, **asdict(gain), "seeds": statement.search.confirm, "images": statement.images}
             for name, gain in statement.gains.items()
         ],
     }

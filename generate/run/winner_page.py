@@ -56,15 +56,6 @@ $layers
 """)
 
 
-# The architecture of the original, then the winner in its place.
-LOADER = """import generate
-from generate.inputs.networks import build_network
-
-network = build_network({network!r}, classes={classes}, input_shape={shape}, width={width}, stem={stem!r})
-network = generate.load_subnetwork({recipe!r}, {weights!r}, network)
-"""
-
-
 def hand_over(folder: RunFolder, context: WorkerContext, python: str) -> None:
     """Write recipe, weights and page of the winner; print what it gained."""
     out, original, statement = folder.path, context.original, make_statement(folder, context)
@@ -72,14 +63,12 @@ def hand_over(folder: RunFolder, context: WorkerContext, python: str) -> None:
     write_whole(weights, folder.trained_weights(statement.network_id).read_bytes())
     write_whole(recipe, recipe_bytes(recipe_content(context, statement)))
     named, images = context.plan.network, context.images
-    loader = LOADER.format(
-        network=named.name,
-        classes=images.classes,
-        shape=images.input_shape,
-        width=named.width,
-        stem=named.stem,
-        recipe=str(recipe),
-        weights=str(weights),
+    # The architecture of the original, then the winner in its place.
+    loader = (
+        "import generate\nfrom generate.inputs.networks import build_network\n\n"
+        f"network = build_network({named.name!r}, classes={images.classes}, input_shape={images.input_shape}, "
+        f"width={named.width}, stem={named.stem!r})\n"
+        f"network = generate.load_subnetwork({str(recipe)!r}, {str(weights)!r}, network)\n"
     )
     again = str(out.with_name(f"{out.name}-again"))
     command = shlex.join([python, "-m", "generate.winner", f"{out}/plan.toml", "--out", again])
@@ -102,14 +91,14 @@ def _page(context: WorkerContext, statement: Statement, command: str, loader: st
     title = f"{original.network} on {original.dataset}: {100 * search.reduction:.4g} % of the {axis} removed"
     cost = (
         f"{statement.trainings} trainings, {duration(statement.seconds)} of training time in all "
-        f"({search.trainings} for the search, {statement.seeds} for each confirmed recipe). Original: "
+        f"({search.trainings} for the search, {search.confirm} for each confirmed recipe). Original: "
         f"{original.accuracy:.2f} %, {original.macs:,} MACs, {original.params:,} parameters."
     )
     return PAGE.substitute(
         title=escape(title),
         lead="".join(f"<p>{escape(sentence)}</p>" for sentence in statement.sentences()),
         rows="\n".join(_rows(original, statement)),
-        seeds=statement.seeds,
+        seeds=search.confirm,
         images=f"{statement.images:,}",
         network_accuracy=f"{statement.network_accuracy:.2f}",
         layers="\n".join(_layers(context.groups, statement)),
@@ -121,10 +110,10 @@ def _page(context: WorkerContext, statement: Statement, command: str, loader: st
 
 def _rows(original: OriginalNumbers, statement: Statement) -> Iterator[str]:
     for arm in (statement.winner, *statement.baselines):
-        gain, claim = statement.gains.get(arm.name), statement.best_observed.get(arm.name)
+        gain, claim = arm.gain, arm.best_observed
         cells = [
             escape(NAMES.get(arm.name, arm.name)),
-            f"{arm.values.mean():.2f} %",
+            f"{arm.accuracy:.2f} %",
             "" if gain is None else f"{gain.mean:+.2f}",
             "" if gain is None else f"{gain.lower:+.2f} to {gain.upper:+.2f}",
             "" if claim is None else f"{claim:+.2f}",
@@ -139,10 +128,7 @@ def _share(part: float, whole: float) -> str:
 
 
 def _layers(groups: Sequence[Group], statement: Statement) -> Iterator[str]:
-    shown = [
-        statement.winner,
-        *(arm for arm in statement.baselines if arm.name in ("torch-pruning", "uniform")),
-    ]
+    shown = [statement.winner, *statement.baselines[:2]]  # Torch-Pruning and uniform come first
     for place, group in enumerate(groups):
         bars = "".join(
             f'<div class="track"><div class="bar {arm.name}" style="width:{100 * arm.widths[place] / group.width:.2f}%" '

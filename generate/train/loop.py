@@ -212,11 +212,10 @@ def _moved(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 @torch.inference_mode()
-def evaluate(
-    network: nn.Module, images: ImageSet, split: Split, *, device: torch.device, shift: int = 0
-) -> Evaluation:
-    """Return accuracy and loss of `network` on `split`, averaged over all shifts of up to `shift` pixels."""
+def evaluate(network: nn.Module, images: ImageSet, split: Split, *, device: torch.device) -> Evaluation:
+    """Return accuracy and loss of `network` on a split of `images`, averaged over their test shifts."""
     network.eval()
+    shift = images.test_shift
     views, normalise = (2 * shift + 1) ** 2, _normaliser(images, device)
     right, loss = [], torch.zeros((), device=device, dtype=torch.float64)
     for pixels, labels in split.batches(max(1, EVALUATION_BATCH[device.type] // views)):
@@ -248,8 +247,7 @@ def loss_gradients(network: nn.Module, images: ImageSet) -> None:
     """Leave the gradients of the loss on some training images in the network's parameters, for Taylor scores."""
     network.eval()
     normalise = _normaliser(images, torch.device("cpu"))
-    chosen = slice(0, TAYLOR_IMAGES)
-    sample = Split(images.train.images[chosen], images.train.labels[chosen])
+    sample = images.train.take(slice(TAYLOR_IMAGES))
     for pixels, labels in sample.batches(TAYLOR_BATCH):
         loss = functional.cross_entropy(network(normalise(pixels)), labels, reduction="sum")
         (loss / len(sample)).backward()  # type: ignore[no-untyped-call]

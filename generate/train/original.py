@@ -74,8 +74,8 @@ def measure_original(
 ) -> OriginalNumbers:
     """Measure the original network."""
     network = network.to(device).to(memory_format=memory_format(device))
-    test = evaluate(network, images, images.test, device=device, shift=images.test_shift)
-    validation = evaluate(network, images, images.validation, device=device, shift=images.test_shift)
+    test = evaluate(network, images, images.test, device=device)
+    validation = evaluate(network, images, images.validation, device=device)
     check_learned(test, images.classes)
     trained = plan.original.source == "train"
     network = network.to("cpu").to(memory_format=torch.contiguous_format)

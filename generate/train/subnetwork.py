@@ -6,13 +6,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.benchmark import Timer
 
-from generate.inputs.images import ImageSet, Split
+from generate.inputs.images import ImageSet
 from generate.inputs.networks import planned_network
 from generate.plan import MAGNITUDE, Plan
 from generate.prune.cost_forms import CostModel, cost_forms
@@ -22,11 +24,9 @@ from generate.prune.masks import magnitudes, prune_network, weight_costs, zero_r
 from generate.prune.scores import score_filters
 from generate.recipes.worklist import CONFIRMATION, Training
 from generate.train.device import memory_format, now, provenance_of
-from generate.train.latency import measure_latency
 from generate.train.loop import (
     PASSES_PER_STEP,
     DivergenceError,
-    Evaluation,
     check_learned,
     evaluate,
     fresh_weights,
@@ -76,18 +76,28 @@ class WorkerContext:
     def from_parts(
         cls, plan: Plan, images: ImageSet, weights: bytes, original: OriginalNumbers, device: torch.device
     ) -> WorkerContext:
-        """Build the original network, score its filters and put the images where trainings run."""
+        """Build the original network and score its filters; images that take half of a GPU's free memory stay outside."""
         network = planned_network(plan.network, classes=images.classes, input_shape=images.input_shape).eval()
         load_weights(network, weights, "the original network's weights")
         network = copy_network(network)
         if plan.pruning.kind == "filters":
             groups = find_groups(network, images.input_shape, plan.network.keep)
-            scores = {name: _scores(name, plan, images, network, groups) for name in sorted(plan.criteria)}
+            options: dict[str, Any] = {
+                "backpropagate": partial(loss_gradients, images=images),
+                "seed": plan.seed,
+            }
+            scores = {
+                name: score_filters(network, images.input_shape, groups, name, **options)
+                for name in sorted(plan.criteria)
+            }
         else:
             groups = weight_costs(network, images.input_shape, plan.pruning, plan.network.keep).groups
             scores = {MAGNITUDE: magnitudes(network, groups)}
-        resident, provenance = _resident(images, device), provenance_of(device)
-        return cls(plan, resident, network, original, groups, scores, device, provenance)
+        if device.type == "cuda":
+            size = sum(split.images.numel() for split in (images.train, images.validation, images.test))
+            free, _ = torch.cuda.mem_get_info(device)
+            images = images.to(device) if 2 * size < free else images
+        return cls(plan, images, network, original, groups, scores, device, provenance_of(device))
 
     @cached_property
     def costs(self) -> CostModel:
@@ -99,32 +109,16 @@ class WorkerContext:
         return self.plan.keep_weights != "none" or training.block == CONFIRMATION
 
 
-def _scores(
-    criterion: str, plan: Plan, images: ImageSet, network: nn.Module, groups: tuple[Group, ...]
-) -> dict[str, Tensor]:
-    gradients = partial(loss_gradients, images=images)
-    return score_filters(
-        network, images.input_shape, groups, criterion, backpropagate=gradients, seed=plan.seed
-    )
-
-
-def _resident(images: ImageSet, device: torch.device) -> ImageSet:
-    """Move the images to the device if they take at most half of its free memory."""
-    if device.type != "cuda":
-        return images
-    size = sum(split.images.numel() for split in (images.train, images.validation, images.test))
-    free, _ = torch.cuda.mem_get_info(device)
-    return images.to(device) if 2 * size < free else images
-
-
-def cut_network(context: WorkerContext, training: Training) -> nn.Module:
-    """Return the network pruned to a recipe, with the original's weights (fresh ones for scratch), on the CPU."""
+def cut_network(context: WorkerContext, training: Training, weights: Path | None = None) -> nn.Module:
+    """Return the network of a recipe where trainings run, with the original's weights, fresh ones or those of a file."""
     scores, pruning = context.scores[training.criterion], context.plan.pruning
     network = prune_network(context.network, context.groups, scores, training.widths, pruning)
     if training.technique == "scratch":
         fresh_weights(network, training.torch_seed)
         zero_removed(network)
-    return network
+    if weights is not None:
+        load_weights(network, weights.read_bytes(), str(weights))
+    return network.to(context.device).to(memory_format=memory_format(context.device))
 
 
 def train_subnetwork(context: WorkerContext, training: Training) -> tuple[dict[str, Any], nn.Module | None]:
@@ -132,9 +126,7 @@ def train_subnetwork(context: WorkerContext, training: Training) -> tuple[dict[s
     row = known_columns(context, training)
     started = time.monotonic()
     try:
-        network = (
-            cut_network(context, training).to(context.device).to(memory_format=memory_format(context.device))
-        )
+        network = cut_network(context, training)
         row |= _results(context, training, network)
     except (DivergenceError, RuntimeError, ValueError) as error:
         _blame_device(error, context.device)
@@ -164,50 +156,49 @@ def _reason(error: Exception) -> str:
 
 def _results(context: WorkerContext, training: Training, network: nn.Module) -> dict[str, Any]:
     """Measure, train, and measure the test accuracy of the last epoch."""
-    images, device, settings = context.images, context.device, context.plan.retraining[training.technique]
+    plan, images, device = context.plan, context.images, context.device
+    measure, row = partial(evaluate, network, images, device=device), dict[str, Any]()
     # A search does not go by accuracies before retraining, which say little about those after it.
-    skipped = training.technique == "scratch" or context.plan.search is not None
-    before = {} if skipped else _accuracies_before(context, network)
+    if training.technique != "scratch" and plan.search is None:
+        as_cut = {name: value.clone() for name, value in network.named_buffers()}
+        row["accuracy_pruned"] = measure(images.test).accuracy
+        recalibrate(network, images, device=device)
+        row["accuracy_recalibrated"] = measure(images.test).accuracy
+        for name, buffer in network.named_buffers():  # training starts from the statistics as cut
+            buffer.copy_(as_cut[name])
+    settings = plan.retraining[training.technique]
     train(network, images, settings, macs=training.macs, seed=training.torch_seed, device=device)
-    test = evaluate(network, images, images.test, device=device, shift=images.test_shift)
+    test = measure(images.test)
     check_learned(test, images.classes)
-    validation = evaluate(network, images, images.validation, device=device, shift=images.test_shift)
-    latency: dict[str, float] = {}
-    if (batch := context.plan.latency_batch) is not None:
+    validation = measure(images.validation)
+    if plan.search is not None:
+        sample = images.train.take(slice(TRAIN_LOSS_IMAGES))
+        row |= {"val_loss": validation.loss, "train_loss": measure(sample).loss}
+    if (batch := plan.latency_batch) is not None:
         milliseconds = measure_latency(network, images.input_shape, batch=batch, device=device)
-        latency = {"latency_ms": milliseconds, "latency_batch": batch}
-    return before | {
+        row |= {"latency_ms": milliseconds, "latency_batch": batch}
+    return row | {
         "accuracy": test.accuracy,
         "accuracy_kind": "last",
         "accuracy_val": validation.accuracy,
         "test_loss": test.loss,
-        **_search_columns(context, network, validation),
         "status": "done",
         "error": "",
-        **latency,
     }
 
 
-def _search_columns(context: WorkerContext, network: nn.Module, validation: Evaluation) -> dict[str, Any]:
-    """Losses that a search uses: of the search images, and of the training images after retraining."""
-    if context.plan.search is None:
-        return {}
-    images = context.images
-    sample = Split(images.train.images[:TRAIN_LOSS_IMAGES], images.train.labels[:TRAIN_LOSS_IMAGES])
-    trained = evaluate(network, images, sample, device=context.device, shift=images.test_shift)
-    return {"val_loss": validation.loss, "train_loss": trained.loss}
-
-
-def _accuracies_before(context: WorkerContext, network: nn.Module) -> dict[str, float]:
-    """Test accuracy as cut and with re-estimated batch norm; training starts from the statistics as cut."""
-    images, device = context.images, context.device
-    as_cut = {name: value.clone() for name, value in network.named_buffers()}
-    pruned = evaluate(network, images, images.test, device=device, shift=images.test_shift)
-    recalibrate(network, images, device=device)
-    recalibrated = evaluate(network, images, images.test, device=device, shift=images.test_shift)
-    for name, buffer in network.named_buffers():
-        buffer.copy_(as_cut[name])
-    return {"accuracy_pruned": pruned.accuracy, "accuracy_recalibrated": recalibrated.accuracy}
+@torch.inference_mode()
+def measure_latency(
+    network: nn.Module, input_shape: tuple[int, int, int], *, batch: int, device: torch.device
+) -> float:
+    """Return the median wall time of one forward pass in evaluation mode (ms), for `batch` images at once."""
+    network.eval()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(batch, *input_shape, generator=generator).to(device)
+    images = images.contiguous(memory_format=memory_format(device))
+    # Warms up, waits for a GPU, and repeats short passes until they can be timed.
+    timer = Timer("network(images)", globals={"network": network, "images": images})
+    return 1000 * float(timer.blocked_autorange().median)
 
 
 def known_columns(context: WorkerContext, training: Training) -> dict[str, Any]:

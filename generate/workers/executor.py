@@ -9,19 +9,17 @@ import math
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from generate.plan import Plan
-from generate.recipes.worklist import is_proposed_whole
 from generate.run.folder import Claims, RunFolder
-from generate.run.prepare import PreparedPlan, metadata, prepare, survey
+from generate.run.prepare import PreparedPlan, prepare, survey
 from generate.run.progress import Display, Event, Report, RunProgress
 from generate.run.rounds import search_warnings
 from generate.train.device import default_workers, release_freed_memory, settle_on_device, worker_devices
-from generate.train.original import OriginalNumbers, doubts_about
+from generate.train.original import doubts_about
 from generate.workers.local import run_local
 from generate.workers.ray_cluster import join, unused_gpus
 from generate.workers.ray_driver import run_ray
@@ -31,45 +29,35 @@ from popstats.errors import STOPPED, RunFolderError
 DROP_EVERY = 50
 
 
-@dataclass(frozen=True)
-class Run:
-    """A prepared run folder and how it is to be filled."""
-
-    folder: RunFolder
-    claims: Claims
-    plan: Plan
-    original: OriginalNumbers
-    deadline: float  # `time.time()` after which no training is started
-
-
-def make(plan: Plan, path: Path, device: torch.device, options: argparse.Namespace) -> Run:
-    """Make the plan's trainings in the folder at `path`, as far as time and signals allow."""
+def fill(plan: Plan, path: Path, device: torch.device, options: argparse.Namespace) -> int:
+    """Make the plan's trainings in the folder at `path`, as far as time and signals allow; return the exit status."""
     deadline = math.inf if options.time_limit is None else time.time() + options.time_limit
-    prepared, folder = check(plan, path, device)
-    on_ray = options.executor == "ray" and not is_complete(folder, plan)
+    # The original is trained with one thread too, so that it is the same whatever the number of cores.
+    settle_on_device(device)
+    folder = RunFolder(path)
+    # Everything is checked before anything is written: an impossible regime leaves no folder behind.
+    prepared = survey(plan, folder)
+    folder.create()
+    on_ray = options.executor == "ray" and not (
+        folder.has_worklist_of(plan) and RunProgress(folder).left == 0
+    )
     # A cluster is joined at once, before the original is trained for nothing.
     if on_ray and (idle := unused_gpus(join(plan, device)[0], device)):
         print(idle, flush=True)
     with contextlib.closing(Claims(folder)) as claims:
-        run = _prepare(prepared, folder, claims, device, deadline)
-        _train(run, device, options.workers, on_ray)
-    return run
+        _prepare(prepared, folder, claims, device)
+        try:
+            _train(folder, claims, device, deadline, options.workers, on_ray)
+        finally:
+            # One process after the other: of two that end together, the one with fewer rows must not write last.
+            with claims.preparation():
+                if plan.keep_weights == "best":
+                    folder.drop_beaten_weights()
+                folder.compact()
+    return _finished(folder, deadline)
 
 
-def check(plan: Plan, path: Path, device: torch.device) -> tuple[PreparedPlan, RunFolder]:
-    """Check everything that can be checked before anything is trained, and make the folder."""
-    # The original is trained with one thread too, so that it is the same whatever the number of cores.
-    settle_on_device(device)
-    folder = RunFolder(path)
-    # Drawn before anything is written: an impossible regime leaves no folder behind.
-    prepared = survey(plan, folder)
-    folder.create()
-    return prepared, folder
-
-
-def _prepare(
-    prepared: PreparedPlan, folder: RunFolder, claims: Claims, device: torch.device, deadline: float
-) -> Run:
+def _prepare(prepared: PreparedPlan, folder: RunFolder, claims: Claims, device: torch.device) -> None:
     """Bring the folder to where trainings can start."""
     print(f"Preparing {folder.path}: the original network and the recipes.", flush=True)
     with claims.preparation(lambda: print("Another process is preparing it; waiting.", flush=True)):
@@ -89,38 +77,27 @@ def _prepare(
         warnings += search_warnings(plan.search, groups, len(images.test), original.accuracy)
     for warning in warnings:
         print(f"Warning: {warning}", file=sys.stderr, flush=True)
-    return Run(folder, claims, plan, original, deadline)
 
 
-def _train(run: Run, device: torch.device, workers: int | None, on_ray: bool) -> None:
-    """Train what is missing; whatever stops it, the finished rows are compacted."""
-    folder = run.folder
+def _train(
+    folder: RunFolder,
+    claims: Claims,
+    device: torch.device,
+    deadline: float,
+    workers: int | None,
+    on_ray: bool,
+) -> None:
+    """Train what is missing."""
     progress = RunProgress(folder)
-    try:
-        if (missing := progress.total - len(progress.rows)) > 0:
-            with Display(progress).shown() as display:
-                report, end = _reporter(progress, display), run.deadline
-                if on_ray:
-                    run_ray(folder, run.claims, workers=workers, device=device, deadline=end, report=report)
-                else:
-                    devices = worker_devices(device, min(workers or default_workers(device), missing))
-                    run_local(folder, run.claims, devices=devices, deadline=end, report=report)
-    finally:
-        # One process after the other: of two that end together, the one with fewer rows must not write last.
-        with run.claims.preparation():
-            if run.plan.keep_weights == "best":
-                folder.drop_beaten_weights()
-            # Another process may have made the plan grow.
-            folder.compact(metadata(folder.read_plan() or run.plan, run.original))
-
-
-def is_complete(folder: RunFolder, plan: Plan) -> bool:
-    """Whether every training of the plan is finished."""
-    if not folder.has_worklist_of(plan):
-        return False
-    trainings = folder.read_worklist()
-    whole = plan.search is None or is_proposed_whole(trainings)
-    return whole and folder.finished() >= {training.index for training in trainings}
+    if (missing := progress.left) <= 0:
+        return
+    with Display(progress).shown() as display:
+        report = _reporter(progress, display)
+        if on_ray:
+            run_ray(folder, claims, workers=workers, device=device, deadline=deadline, report=report)
+        else:
+            devices = worker_devices(device, min(workers or default_workers(device), missing))
+            run_local(folder, claims, devices=devices, deadline=deadline, report=report)
 
 
 def _reporter(progress: RunProgress, display: Display) -> Report:
@@ -138,20 +115,22 @@ def _reporter(progress: RunProgress, display: Display) -> Report:
     return report
 
 
-def print_finished(run: Run) -> int:
+def _finished(folder: RunFolder, deadline: float) -> int:
     """Print how many trainings are finished; return the exit status, 0 where there are results and none is missing."""
-    progress = RunProgress(run.folder)
-    done, total = len(progress.rows), progress.total
-    print(f"{done} of {total} trainings finished ({progress.failed} failed): {run.folder.population_path}")
+    progress = RunProgress(folder)
+    done, left = len(progress.rows), progress.left
+    print(
+        f"{done} of {progress.total} trainings finished ({progress.failed} failed): {folder.population_path}"
+    )
     # Where none of a search's trainings succeeded, there are no more to come.
     if done and progress.failed == done and not progress.missing:
         reason, _ = Counter(row["error"] for row in progress.rows.values()).most_common(1)[0]
         raise RunFolderError(
-            f"{run.folder.path}: all {done} trainings failed, most of them because: {reason}. Check the network and the "
+            f"{folder.path}: all {done} trainings failed, most of them because: {reason}. Check the network and the "
             "plan's retraining settings, and start a new folder with --out."
         )
-    if done < total:
-        why = "Time limit reached" if time.time() >= run.deadline else "Stopped"
-        print(f"{why}; {total - done} trainings are left. Rerun the command to resume.")
+    if left > 0:
+        why = "Time limit reached" if time.time() >= deadline else "Stopped"
+        print(f"{why}; {left} trainings are left. Rerun the command to resume.")
         return STOPPED
     return 0

@@ -43,9 +43,9 @@ from generate.train.subnetwork import (
 from popstats.errors import PopstatsError, RunFolderError
 
 # A training that takes its worker down with it this often is recorded as failed.
-DEATHS_OF_A_TRAINING = 3
-# Workers that die this often in a row without finishing anything will not get further.
-DEATHS_WITHOUT_PROGRESS = 10
+LOSSES_OF_A_TRAINING = 3
+# Workers that are lost this often in a row, without a finished training in between, will not get further.
+LOSSES_WITHOUT_PROGRESS = 20
 # Failures of one kind after which a run ends in which nothing has succeeded.
 FIRST_FAILURES = 10
 POLL_SECONDS = 0.5
@@ -56,32 +56,51 @@ DEVICE_FAILURES: dict[int | None, str] = {
 }
 
 
-def failed_row(row: dict[str, Any], reason: str) -> dict[str, Any]:
-    """Return `row` as that of a failed training."""
-    return row | {"status": "failed", "error": reason, "seconds": 0.0}
-
-
 @dataclass
 class Outcomes:
-    """What has become of a run's trainings so far."""
+    """What has become of a run's trainings so far, and of the workers that were lost with them."""
 
     folder: RunFolder
+    report: Report
     finished: int = 0
     failures: Counter[str] = field(default_factory=Counter)  # by kind
+    losses: Counter[int] = field(default_factory=Counter)  # by training
+    losses_in_a_row: int = 0
 
     def take(self, event: Event) -> None:
-        """Count a finished training; where none ends well, the plan is at fault and not the recipes."""
-        self.finished += 1
-        if event.kind != "failed":
-            return
-        kind = re.sub(r"[0-9.e+-]+", "#", event.message)
-        self.failures[kind] += 1
-        if self.failures.total() == self.finished and self.failures[kind] == FIRST_FAILURES:
+        """Count and report an event; where no training ends well, the plan is at fault and not the recipes."""
+        if event.kind in ("done", "failed"):
+            self.finished += 1
+            self.losses_in_a_row = 0
+        if event.kind == "failed":
+            kind = re.sub(r"[0-9.e+-]+", "#", event.message)
+            self.failures[kind] += 1
+            if self.failures.total() == self.finished and self.failures[kind] == FIRST_FAILURES:
+                raise RunFolderError(
+                    f"{self.folder.path}: no training of this run has succeeded, and {FIRST_FAILURES} failed in the same "
+                    f"way: {event.message}. Check the network and the plan's retraining settings, and start a new folder "
+                    "with --out."
+                )
+        self.report(event)
+
+    def lost(self, index: int, ending: str) -> bool:
+        """Count a worker that was lost at a training (-1: at none); return whether that is to be given up."""
+        self.losses_in_a_row += 1
+        if self.losses_in_a_row >= LOSSES_WITHOUT_PROGRESS:
             raise RunFolderError(
-                f"{self.folder.path}: no training of this run has succeeded, and {FIRST_FAILURES} failed in the same "
-                f"way: {event.message}. Check the network and the plan's retraining settings, and start a new folder "
-                "with --out."
+                f"{self.folder.path}: workers keep ending before they finish a training (the last one {ending}). Is "
+                "there enough memory? Try fewer --workers."
             )
+        self.losses[index] += 1
+        return index >= 0 and self.losses[index] >= LOSSES_OF_A_TRAINING
+
+    def give_up(self, index: int, reason: str) -> None:
+        """Write the failed row of a training that took its workers with it."""
+        context = worker_context(self.folder, torch.device("cpu"))
+        known = known_columns(context, self.folder.read_worklist()[index])
+        reason = f"its worker {reason}, {LOSSES_OF_A_TRAINING} times"
+        self.folder.write_row(index, known | {"status": "failed", "error": reason, "seconds": 0.0})
+        self.report(Event("failed", index, message=reason))
 
 
 @dataclass
@@ -96,16 +115,13 @@ class _Worker:
 
 @dataclass
 class _Crew:
-    """The workers of one run and what is known of their deaths."""
+    """The workers of one run."""
 
     folder: RunFolder
     claims: Claims
     deadline: float
-    report: Report
     outcomes: Outcomes
     workers: list[_Worker] = field(default_factory=list)
-    deaths: Counter[int] = field(default_factory=Counter)
-    deaths_in_a_row: int = 0
     stopping: bool = False
 
     def start(self, device: str) -> None:
@@ -122,7 +138,7 @@ class _Crew:
     def stop(self) -> None:
         """Ask all workers to end after their current training."""
         self.stopping = True
-        self.report(STOPPING)
+        self.outcomes.take(STOPPING)
         for worker in self.workers:
             # One that has just ended by itself needs no message.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -156,10 +172,7 @@ class _Crew:
         if event.kind == "broken":
             raise RunFolderError(event.message)
         worker.training = event.index if event.kind == "started" else -1
-        if event.kind in ("done", "failed"):
-            self.deaths_in_a_row = 0
-            self.outcomes.take(event)
-        self.report(event)
+        self.outcomes.take(event)
 
     def _bury(self, worker: _Worker) -> None:
         """Replace a worker that died; one that ended by itself has found nothing left to do."""
@@ -168,26 +181,12 @@ class _Crew:
         self.workers.remove(worker)
         if worker.process.exitcode == 0 or self.stopping:
             return
-        ending = _ending(worker.process.exitcode)
-        self.deaths_in_a_row += 1
-        if self.deaths_in_a_row >= DEATHS_WITHOUT_PROGRESS:
-            raise RunFolderError(
-                f"{self.folder.path}: workers keep ending before they finish a training (the last one {ending}). Is "
-                "there enough memory? Try fewer --workers."
-            )
-        self.deaths[worker.training] += 1
-        if worker.training >= 0 and self.deaths[worker.training] >= DEATHS_OF_A_TRAINING:
-            self._give_up(worker.training, f"its worker {ending}, {DEATHS_OF_A_TRAINING} times")
+        index, ending = worker.training, _ending(worker.process.exitcode)
+        if self.outcomes.lost(index, ending):
+            with self.claims.claim(index) as mine:
+                if mine and not self.folder.is_finished(index):
+                    self.outcomes.give_up(index, ending)
         self.start(worker.device)
-
-    def _give_up(self, index: int, reason: str) -> None:
-        """Write the failed row of a training that took its workers with it."""
-        with self.claims.claim(index) as mine:
-            if mine and not self.folder.is_finished(index):
-                context = worker_context(self.folder, torch.device("cpu"))
-                columns = known_columns(context, self.folder.read_worklist()[index])
-                self.folder.write_row(index, failed_row(columns, reason))
-                self.report(Event("failed", index, message=reason))
 
 
 def _next_event(connection: Connection) -> Event | None:
@@ -223,7 +222,7 @@ def run_local(
     folder: RunFolder, claims: Claims, *, devices: Sequence[str], deadline: float, report: Report
 ) -> None:
     """Train what is missing with one worker per device; Ctrl-C lets them finish their trainings, twice ends them at once."""
-    crew = _Crew(folder, claims, deadline, report, Outcomes(folder))
+    crew = _Crew(folder, claims, deadline, Outcomes(folder, report))
     try:
         for device in devices if time.time() < deadline else ():
             crew.start(device)

@@ -35,7 +35,14 @@ def join(plan: Plan, device: torch.device) -> tuple[Any, dict[str, float]]:
     """Connect to a cluster with room for an actor; return Ray and what one actor asks for: num_cpus and num_gpus."""
     ray, gpus = connect(), plan.gpus_per_training if device.type == "cuda" else 0
     resources: dict[str, float] = {"num_cpus": 1, "num_gpus": gpus}
-    check_room(ray, resources)
+    if room_for(ray, resources) < 1:
+        present = ray.cluster_resources()
+        offered = ", ".join(f"{present.get(name, 0):g} {name}s" for name in KINDS.values())
+        needed = ", ".join(f"{resources[name]:g} {short}" for name, short in KINDS.items())
+        raise RunFolderError(
+            f"--executor ray: the cluster offers {offered}, but one training needs {needed}. Add nodes "
+            "(`ray start --address`), lower gpus_per_training in the plan, or train with --device cpu."
+        )
     return ray, resources
 
 
@@ -115,24 +122,9 @@ def _is_a_node(named: str) -> str:
 def room_for(ray: Any, resources: Mapping[str, float]) -> int:
     """Return how many actors the cluster has room for, those that it has included."""
     present: dict[str, float] = ray.cluster_resources()
-    return min(_fitting(present.get(KINDS[name], 0), need) for name, need in resources.items() if need)
-
-
-def check_room(ray: Any, resources: Mapping[str, float]) -> None:
-    """Check that the cluster has room for an actor."""
-    if room_for(ray, resources) < 1:
-        present = ray.cluster_resources()
-        offered = ", ".join(f"{present.get(name, 0):g} {name}s" for name in KINDS.values())
-        needed = ", ".join(f"{resources[name]:g} {short}" for name, short in KINDS.items())
-        raise RunFolderError(
-            f"--executor ray: the cluster offers {offered}, but one training needs {needed}. Add nodes "
-            "(`ray start --address`), lower gpus_per_training in the plan, or train with --device cpu."
-        )
-
-
-def _fitting(present: float, need: float) -> int:
-    """Return how many times `need` fits; a share of a GPU must lie on one GPU, so that 0.4 fits twice on each."""
-    return math.floor(present) * math.floor(1 / need + 1e-9) if need < 1 else math.floor(present / need)
+    counts = [(need, math.floor(present.get(KINDS[name], 0))) for name, need in resources.items() if need]
+    # A share of a GPU must lie on one GPU, so that 0.4 fits twice on each.
+    return min(count * math.floor(1 / need + 1e-9) for need, count in counts)
 
 
 def unused_gpus(ray: Any, device: torch.device) -> str:

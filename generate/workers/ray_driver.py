@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,16 +21,13 @@ from generate.run.folder import Claims, RunFolder, write_whole
 from generate.run.prepare import worker_context
 from generate.run.progress import Event, Report
 from generate.run.rounds import extend
-from generate.train.subnetwork import WorkerContext, known_columns
-from generate.workers.local import DEATHS_OF_A_TRAINING, STOPPING, Outcomes, event_of, failed_row
-from generate.workers.ray_actor import Trainer, parts_of
+from generate.train.subnetwork import WorkerContext
+from generate.workers.local import STOPPING, Outcomes, event_of
 from generate.workers.ray_cluster import describe, join, room_for
-from generate.workers.ray_pool import LostError, Pool, UnfitError
+from generate.workers.ray_pool import LostError, Pool, Trainer, UnfitError, parts_of
 from generate.workers.ray_session import first_interrupt_noted
 from popstats.errors import RunFolderError
 
-# Actors that are lost this often in a row without a finished training will not get further.
-LOSSES_WITHOUT_PROGRESS = 20
 # An actor that has not started by then waits for room: others use the cluster, or its nodes are gone.
 ROOM_SECONDS = 60.0
 # Nodes that join a running cluster are looked for this often.
@@ -47,9 +44,7 @@ def run_ray(
     report: Report,
 ) -> None:
     """Train what is missing on the cluster that `join` finds; Ctrl-C once lets the trainings in progress finish."""
-    plan = folder.read_plan()
-    if plan is None:
-        raise RunFolderError(f"{folder.path} holds no plan.")
+    plan, _ = folder.prepared()
     ray, resources = join(plan, device)
     # Without a limit on restarts an actor would come back empty on another node and be called as if nothing had happened.
     actor_class = ray.remote(max_restarts=0, **resources)(Trainer)
@@ -73,8 +68,6 @@ class _Driver:
     workers: int | None
     resources: Mapping[str, float]
     asked_to_stop: Callable[[], bool]
-    losses: Counter[int] = field(default_factory=Counter)
-    losses_in_a_row: int = 0
     stopping: bool = False
     unfit: int = 0
     told: set[str] = field(default_factory=set)
@@ -82,7 +75,7 @@ class _Driver:
     waiting_since: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self.outcomes = Outcomes(self.folder)
+        self.outcomes = Outcomes(self.folder, self.report)
         self.trainings = self.folder.read_worklist()
 
     @cached_property
@@ -166,18 +159,15 @@ class _Driver:
             if weights:
                 write_whole(self.folder.trained_weights(training.subnetwork_id), weights)
             self.folder.write_row(training.index, row)
-        self.losses_in_a_row = 0
         self.pool.idle.append(actor)
-        event = event_of(training.index, row)
-        self.outcomes.take(event)
-        self.report(event)
+        self.outcomes.take(event_of(training.index, row))
 
     def _take_opened(self, future: Any) -> None:
         actor = self.pool.opening.pop(future)
         try:
             node, version = self.pool.result(future)
         except LostError as error:
-            self._count_loss(error)
+            self.outcomes.lost(-1, f"was lost: {error}")
             self._note(
                 "an actor was lost before it could train and is being replaced; is memory or /dev/shm full on its "
                 f"node? ({error})"
@@ -206,20 +196,9 @@ class _Driver:
         if self.stopping:
             self._note(f"the actor of training {training.index} was lost; the next run repeats it ({error})")
             return
-        self._count_loss(error)
-        self.losses[training.index] += 1
+        given_up = self.outcomes.lost(training.index, f"was lost: {error}")
         self.pool.replace_actor(actor)
-        if self.losses[training.index] < DEATHS_OF_A_TRAINING:
+        if given_up:
+            self.outcomes.give_up(training.index, "was lost")
+        else:
             self._note(f"the actor of training {training.index} was lost; another one repeats it ({error})")
-            return
-        reason = f"its actor was lost {DEATHS_OF_A_TRAINING} times"
-        columns = known_columns(self._context, training)
-        self.folder.write_row(training.index, failed_row(columns, reason))
-        self.report(Event("failed", training.index, message=reason))
-
-    def _count_loss(self, error: Exception) -> None:
-        self.losses_in_a_row += 1
-        if self.losses_in_a_row >= LOSSES_WITHOUT_PROGRESS:
-            raise RunFolderError(
-                f"--executor ray: actors keep being lost before they finish a training. The last one: {error}"
-            ) from error

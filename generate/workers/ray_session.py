@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from generate.run.folder import Claims, RunFolder
-from generate.run.prepare import metadata
-from generate.train.original import OriginalNumbers
 from generate.workers.local import end_with_parent, interrupts_held
 from popstats.errors import BAD_INPUT, STOPPED, RunFolderError
 
@@ -52,10 +50,9 @@ def in_own_process(command: Callable[[Any], int], options: Any, path: Path) -> i
     if process.exitcode in STATUSES:
         return process.exitcode
     folder = RunFolder(path)
-    plan, original = folder.read_plan(), folder.read_original()
-    if plan is not None and original is not None:  # the table of what is finished
+    if folder.read_original() is not None:  # the table of what is finished
         with contextlib.closing(Claims(folder)) as claims, claims.preparation():
-            folder.compact(metadata(plan, OriginalNumbers(**original)))
+            folder.compact()
     if interrupts:
         print("Ray ended before the trainings in progress did; they are dropped.", file=sys.stderr)
         raise KeyboardInterrupt

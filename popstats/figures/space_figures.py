@@ -195,8 +195,8 @@ def edf_panel(
     grid = np.linspace(low, max(high, low + 1e-3), EDF_POINTS)
     parts, no_weights = [], [None] * len(spaces)
     for (name, values), weight in zip(spaces.items(), weights or no_weights, strict=True):
-        found = edf(values, weights=weight, grid=grid, seed=seed)
-        columns = {"drop": grid, "share": found.share, "lower": found.lower, "upper": found.upper}
+        share, lower, upper = edf(values, grid, weights=weight, seed=seed)
+        columns = {"drop": grid, "share": share, "lower": lower, "upper": upper}
         parts.append(pd.DataFrame({"space": name, **{k: np.round(v, 4) for k, v in columns.items()}}))
     where = f"{regime_name(label)} removed"
     return Panel(

@@ -16,10 +16,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from popstats.arrays import FloatArray, IntArray
-from popstats.findings import Finding, Kind, Value
+from popstats.findings import Finding, Value
 from popstats.inference.model import COLUMNS, FIXED_TERMS, KEPT_RANGE, CurveScale, design_matrix
-from popstats.population.recipes import Recipes, prepared_recipes
-from popstats.population.regimes import Axis, Given, log_cost_offset
+from popstats.population.recipes import Recipes
+from popstats.population.regimes import log_cost_offset
 from popstats.population.table import Population
 
 #: Fewer recipes than this and a regime is not fitted: three fixed terms and a curve would have
@@ -103,20 +103,9 @@ class RegimeDesign:
         return log_cost_offset(reduction, self.reference) / (self.reach or 1.0)
 
 
-@dataclass(frozen=True)
-class PreparedPopulation:
-    """What fits of one population with the same regimes share."""
-
-    recipes: Recipes
-    regimes: tuple[RegimeDesign, ...]  # Every recipe with the same weight.
-
-
-def prepare_population(population: Population, axis: Axis, regimes: Given = None) -> PreparedPopulation:
-    """Go through the rows of a population, the first time that these regimes are used."""
-    recipes = prepared_recipes(population, axis, regimes)
-    # The recipes are one object per axis and regimes, and the population keeps them.
-    key = (__name__, id(recipes))
-    return population.derived(key, lambda: PreparedPopulation(recipes, prepare_regimes(recipes)))
+def prepared_regimes(population: Population, recipes: Recipes) -> tuple[RegimeDesign, ...]:
+    """Go through the recipes of a population, each with the same weight, the first time that their regimes are used."""
+    return population.derived((__name__, id(recipes)), lambda: prepare_regimes(recipes))
 
 
 def prepare_regimes(recipes: Recipes, weights: FloatArray | float = 1.0) -> tuple[RegimeDesign, ...]:
@@ -185,7 +174,6 @@ def _why_not(technique: IntArray, spread: float, scale: CurveScale, label: str) 
     # Clipped to the plain range, the range at equal cost can be empty.
     width, mixed = max(low_high[1] - low_high[0], 0.0), {"techniques": present} if present > 1 else {}
     values: dict[str, Value] = {}
-    kind: Kind
     if technique.size < needed:
         kind = "few recipes of techniques" if mixed else "few recipes"
         values = {"recipes": technique.size, "needed": needed, **mixed}

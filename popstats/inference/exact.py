@@ -41,7 +41,7 @@ _LENGTHS = np.linspace(-2.4, 2.4, 16)
 #: Amplitudes over the noise, and noises in posterior standard deviations of their log at given amplitude.
 _RATIOS = np.exp(np.linspace(np.log(0.01), np.log(3000.0), 48))
 #: ... and more of them, in equal steps, where so much of the posterior lies at the largest: hardly any noise at all.
-_MORE_RATIOS, _MUCH = _RATIOS[-1] * (_RATIOS[1] / _RATIOS[0]) ** np.arange(1, 27), 1e-3
+_MORE_RATIOS, _MUCH = _RATIOS[-1] * (_RATIOS[1] / _RATIOS[0]) ** np.arange(1, 41), 1e-3
 _NOISES = np.linspace(-4.0, 4.0, 11)
 #: Seed shares; more where so few degrees of freedom within recipes leave them wide and skewed.
 _SHARES, _MANY_SHARES, _FEW_FREEDOM = 9, 17, 20

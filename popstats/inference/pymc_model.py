@@ -19,11 +19,12 @@ import pandas as pd
 
 from popstats.arrays import FloatArray
 from popstats.errors import FitError
-from popstats.inference.data import RegimeDesign, RegimeRows, prepare_population
+from popstats.inference.data import RegimeDesign, RegimeRows
 from popstats.inference.draws import Draws
 from popstats.inference.exact import draw_coefficients
 from popstats.inference.model import CHAINS, Hyper, Priors, Settings, log_spectral_density
 from popstats.inference.spread import weighted_regimes, weighted_rows
+from popstats.population.recipes import prepared_recipes
 from popstats.population.regimes import Axis
 from popstats.population.table import Population
 from popstats.words import clause
@@ -73,16 +74,16 @@ def pymc_model(
     ['log_length_scale', 'log_amplitude', 'log_noise']
     """
     priors = priors or Priors()
-    prepared = prepare_population(population, regime_axis or population.regime_axis, regimes)
-    designs, changes = weighted_regimes(prepared, priors, 0)
+    recipes = prepared_recipes(population, regime_axis or population.regime_axis, regimes)
+    designs, changes = weighted_regimes(population, recipes, priors, 0)
     if not any(d.fitted for d in designs):
         reasons = "; ".join(f"{d.label}: {clause(d.reason)}" for d in designs if d.reason is not None)
         raise FitError(f"pymc_model: no regime of {population.name!r} can be fitted ({reasons})")
-    rows = tuple(weighted_rows(prepared.recipes, designs, changes))
+    rows = tuple(weighted_rows(recipes, designs, changes))
     if extra is None:
         return build_model([r.regime for r in rows], priors)
     numbers = np.concatenate([r.numbers for r in rows])
-    frame = population.frame.iloc[prepared.recipes.first[numbers]].reset_index(drop=True)
+    frame = population.frame.iloc[recipes.first[numbers]].reset_index(drop=True)
     labels = np.repeat([r.regime.label for r in rows], [r.numbers.size for r in rows])
     return build_model([r.regime for r in rows], priors, rows, lambda: extra(frame.assign(regime=labels)))
 

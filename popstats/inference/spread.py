@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from popstats.arrays import FloatArray
-from popstats.inference.data import PreparedPopulation, RegimeDesign, RegimeRows, prepare_regimes, regime_rows
+from popstats.inference.data import RegimeDesign, RegimeRows, prepare_regimes, prepared_regimes, regime_rows
 from popstats.inference.exact import draw_regime
 from popstats.inference.model import KEPT_RANGE, Priors
 from popstats.population.recipes import Recipes
+from popstats.population.table import Population
 
 #: From this ratio of residual standard deviations between the ends of the observed range on, rows are weighted.
 SPREAD_CHANGE = 1.5
@@ -49,15 +49,14 @@ class SpreadChange:
         return np.asarray(np.exp(-2.0 * self.slope * unit))
 
 
-#: How the spread changes in each regime of a fit; None: the regime is not fitted.
-Changes = tuple[SpreadChange | None, ...]
+#: How the spread changes in each regime of a fit; not at all in those that are not fitted.
+Changes = tuple[SpreadChange, ...]
 
 
-def estimate_spread_change(recipes: pd.DataFrame, regime: RegimeDesign, beta: FloatArray) -> SpreadChange:
-    """Regress the log squared residuals of a regime's recipes on u (Harvey 1976, doi:10.2307/1913974)."""
-    # beta (p,): the coefficients of the curve
-    rows = regime_rows(recipes, regime)
-    residual = rows.drop - np.einsum("ij,j", rows.design, beta)
+def estimate_spread_change(rows: RegimeRows, priors: Priors, rng: np.random.Generator) -> SpreadChange:
+    """Regress a regime's log squared residuals about a pilot fit on u (Harvey 1976, doi:10.2307/1913974)."""
+    pilot = draw_regime(rows.regime, priors, _PILOT_DRAWS, rng).flat_coefficients[:, 0].mean(axis=0)
+    residual = rows.drop - np.einsum("ij,j", rows.design, pilot)
     squared = np.log(np.maximum(residual**2, _SMALLEST**2)) - _LOG_CHI2_MEAN
     u = rows.unit - rows.unit.mean()
     total = float((u**2).sum())
@@ -68,7 +67,7 @@ def _weights(recipes: Recipes, designs: Sequence[RegimeDesign], changes: Changes
     """Return each recipe's relative precision, mean 1 over its regime; all ones where the change is small."""
     weights, log_mcb = np.ones(len(recipes.table)), recipes.table["log_mcb"].to_numpy()
     for design, mine, change in zip(designs, recipes.members, changes, strict=True):
-        if change is not None and change.matters:
+        if change.matters:
             precision = change.precision(log_mcb[mine], design)
             weights[mine] = precision / precision.mean()
     return weights
@@ -85,19 +84,19 @@ def weighted_rows(
 
 
 def weighted_regimes(
-    prepared: PreparedPopulation, priors: Priors, seed: int
+    population: Population, recipes: Recipes, priors: Priors, seed: int
 ) -> tuple[tuple[RegimeDesign, ...], Changes]:
     """Weight the recipes of regimes where the spread about a pilot fit changes over the range."""
-    recipes, data = prepared.recipes, prepared.regimes
-    changes: list[SpreadChange | None] = []
+    data, found = prepared_regimes(population, recipes), []
     for k, (regime, mine) in enumerate(zip(data, recipes.members, strict=True)):
-        change = None
+        change = SpreadChange(0.0, np.inf)
         if regime.fitted:
             # Thinned where there are more: the slope is then known to 0.02, a tenth of the smallest that matters.
             some = recipes.table.iloc[mine[:: max(1, mine.size // _PILOT_RECIPES)]]
-            pilot = draw_regime(regime, priors, _PILOT_DRAWS, np.random.default_rng([seed, k, 1]))
-            change = estimate_spread_change(some, regime, pilot.flat_coefficients[:, 0].mean(axis=0))
-        changes.append(change)
-    if any(c is not None and c.matters for c in changes):
-        data = prepare_regimes(recipes, _weights(recipes, data, tuple(changes)))
-    return data, tuple(changes)
+            rng = np.random.default_rng([seed, k, 1])
+            change = estimate_spread_change(regime_rows(some, regime), priors, rng)
+        found.append(change)
+    changes = tuple(found)
+    if any(c.matters for c in changes):
+        data = prepare_regimes(recipes, _weights(recipes, data, changes))
+    return data, changes

@@ -13,7 +13,7 @@ import pandas as pd
 from popstats.arrays import BoolArray, FloatArray, IntArray
 from popstats.findings import Estimate, Finding, Span, Value
 from popstats.inference.data import RegimeDesign
-from popstats.inference.draws import INTERVAL_MASS, interval
+from popstats.inference.draws import interval
 from popstats.judgement.explained import Explained, what_explains
 from popstats.judgement.premises import (
     ORDER,
@@ -26,14 +26,14 @@ from popstats.judgement.premises import (
     rests_on_kinds,
     rests_on_outliers,
 )
-from popstats.judgement.verdicts import Outcome, Thresholds, Verdict, Verdicts, decide, negligible
+from popstats.judgement.verdicts import Outcome, Thresholds, Verdict, Verdicts, decide, negligible_words
 from popstats.population.recipes import ratio_std
 from popstats.posterior.fit import Fit
-from popstats.posterior.mean_curve import MeanCurve, mix_ranges
+from popstats.posterior.mean_curve import MeanCurve
 from popstats.posterior.optimum import (
+    GRID_SIZE,
     NEAR_OPTIMAL_POINTS,
     OptimumDraws,
-    SecondRegion,
     has_optimum,
     least_rise,
     read_optimum,
@@ -63,6 +63,12 @@ def estimate(draws: FloatArray) -> Estimate:
     return Estimate(float(np.median(draws)), float(lower), float(upper))
 
 
+def all_within(draws: FloatArray, low: float, high: float) -> bool:
+    """Return whether the whole 90 % interval of draws lies in a range."""
+    lower, upper = interval(draws)
+    return bool(low <= lower and upper <= high)
+
+
 def exponentials(pair: Sequence[float]) -> Span:
     """Return a range of log mCB as mCB."""
     low, high = np.exp(pair)
@@ -86,17 +92,10 @@ class RegimePosterior:
     drop: FloatArray  # Draws of the expected drop, points, shape (S, G).
     prior_drop: FloatArray  # The same under the prior, about an arbitrary level.
 
-    @classmethod
-    def of(cls, analysis: Analysis, k: int) -> RegimePosterior:
-        """Read the k-th fitted regime of an analysis."""
-        fit = analysis.fit
-        drops = fit.expected_drop[:, k], fit.prior_draws[1][:, k]
-        return cls(analysis, k, fit.fitted[k], analysis.thresholds, fit.grid[k], *drops)
-
-    @property
+    @cached_property
     def mean_curve(self) -> MeanCurve:
         """The regime ready for curves through some of its recipes."""
-        return self.analysis.mean_curves[self.k]
+        return MeanCurve.of(self.analysis.fit, self.k)
 
     @cached_property
     def optimum(self) -> OptimumDraws:
@@ -197,16 +196,13 @@ class RegimePosterior:
         return None
 
     @cached_property
-    def second(self) -> SecondRegion:
-        """The second near-optimal range beside the optimum."""
-        thinned = self.drop[:: max(1, len(self.drop) // SECOND_DRAWS)]
-        return second_region(self.grid, thinned, self.thresholds.rise, self.thresholds.near)
-
-    @property
     def regions(self) -> tuple[tuple[float, float, float], ...]:
         """Lower end, best and upper end (log mCB) of both near-optimal ranges, where worse values lie in between."""
-        rival = self.outcome == "supported" and self.second.probability > SECOND_REGION
-        return self.second.regions if rival else ()
+        if self.outcome != "supported":
+            return ()
+        thinned = self.drop[:: max(1, len(self.drop) // SECOND_DRAWS)]
+        probability, both = second_region(self.grid, thinned, self.thresholds.rise, self.thresholds.near)
+        return both if probability > SECOND_REGION else ()
 
     @cached_property
     def stretches(self) -> tuple[Span, ...]:
@@ -242,17 +238,25 @@ class RegimePosterior:
         }
         return Finding("lopsided", (self.label,), values)
 
-
-@dataclass(frozen=True, eq=False)
-class Effect:
-    """What a claim is about, as draws."""
-
-    holds: BoolArray  # (S,); whether the claim holds, draw by draw.
-    prior_probability: float  # Of the claim; NaN where there is no prior.
-    size: FloatArray  # (S,); the quantity shown: the one that `holds` compares with a threshold.
-    inside_negligible: bool = False  # Whether the whole 90 % interval of the effect is negligible.
-    withheld: Finding | None = None  # What forbids "supported", however probable the claim is.
-    rests_on: Outcome = "supported"  # Outcome of the claim that this one needs: it is never stronger.
+    @property
+    def remedies(self) -> tuple[Finding, ...]:
+        """What would decide whether there is an optimum: where a premise is broken, other recipes; else more."""
+        data, broken = self.data, self.withheld
+        if broken is None:
+            return (deciding_recipes(self),)
+        kept = 1.0 - data.target
+        half = kept - kept * float(np.exp(-data.reach / 2.0))
+        told = {
+            "moves with cost": Finding("narrower regimes", (), {"target": data.target, "half_width": half}),
+            "outliers": Finding("down-weight outliers"),
+            "clusters": Finding("fill the gaps"),
+            "groups": Finding("add unrelated"),
+            "kinds": Finding("one kind", (), {"column": broken.values.get("column", "")}),
+            "order": Finding("random order"),
+            "one per cost": Finding("all networks"),
+        }
+        more = (deciding_recipes(self),) if broken.kind in MORE_RECIPES_HELP else ()
+        return (replace(told[broken.kind], regimes=(self.label,)), *more)
 
 
 @dataclass(eq=False)
@@ -269,12 +273,13 @@ class Analysis:
     @cached_property
     def regimes(self) -> tuple[RegimePosterior, ...]:
         """The fitted regimes."""
-        return tuple(RegimePosterior.of(self, k) for k in range(len(self.fit.fitted)))
-
-    @cached_property
-    def mean_curves(self) -> tuple[MeanCurve, ...]:
-        """The fitted regimes, ready for curves through some of their recipes."""
-        return tuple(MeanCurve.of(self.fit, k, rows) for k, rows in enumerate(self.fit.rows()))
+        fit, limits = self.fit, self.thresholds
+        return tuple(
+            RegimePosterior(
+                self, k, data, limits, fit.grid[k], fit.expected_drop[:, k], fit.prior_draws[1][:, k]
+            )
+            for k, data in enumerate(fit.fitted)
+        )
 
     @cached_property
     def kinds(self) -> dict[str, IntArray]:
@@ -338,72 +343,65 @@ class Analysis:
         self,
         conjecture: str,
         regime: RegimeDesign | None,
-        effect: Effect,
         said: Finding,
+        holds: BoolArray,
+        size: FloatArray,
+        *remedies: Finding,
+        prior: float = np.nan,
+        negligible: bool = False,
+        withheld: Finding | None = None,
+        rests_on: RegimePosterior | None = None,
         facts: Sequence[Finding] = (),
-        remedies: Sequence[Finding] = (),
     ) -> Verdict:
-        """Decide on a claim; `regime` None: over all of them. `said` and `facts` describe it, `remedies` would decide it."""
-        limits, probability = self.thresholds, float(np.mean(effect.holds))
-        outcome = decide(probability, effect.prior_probability, effect.inside_negligible, limits)
-        capped = effect.rests_on != "supported" or (outcome == "supported" and effect.withheld is not None)
+        """Decide on a claim, worded by `said` and `facts`; `regime` None: over all of them. `remedies` would decide it."""
+        # holds, size (S,): draw by draw, whether the claim holds, and the quantity that it compares with a threshold.
+        # prior: probability of the claim before the data, NaN where there is no prior. negligible: whether the whole
+        # interval of the effect is. withheld: what forbids "supported", however probable the claim is. rests_on: the
+        # regime whose optimum (C3a) the claim is about, which it never outruns.
+        limits, where, probability = self.thresholds, (regime.label if regime else ALL,), float(holds.mean())
+        outcome = decide(probability, prior, negligible, limits)
+        capped = outcome == "supported" and withheld is not None
+        if rests_on is not None and rests_on.outcome != "supported":
+            capped, withheld, remedies = True, Finding("optimum undecided", where), rests_on.remedies
         outcome = "undecided" if capped else outcome
         decision: dict[str, Value] = {
             "outcome": outcome,
             "probability": probability,
-            "prior": effect.prior_probability,
-            "negligible": negligible(conjecture, limits) if effect.inside_negligible else "",
+            "prior": prior,
+            "negligible": negligible_words(conjecture, limits) if negligible else "",
             "withheld": "yes" if capped else "",
             "at_least": limits.supported,
             "at_most": limits.refuted,
         }
-        withheld = (effect.withheld,) if capped and effect.withheld else ()
-        where = (ALL if regime is None else regime.label,)
-        size, middle = estimate(effect.size), float(np.median(effect.size))
+        why = (withheld,) if capped and withheld else ()
+        basis = [Finding("decision", where, decision), *why, *facts, *self.note]
+        if regime is not None:
+            basis.append(Finding("observed", where, {"observed": exponentials(regime.observed)}))
+        values = {"outcome": outcome, "axis": self.fit.regime_axis, **said.values}
+        middle, (lower, upper) = float(np.median(size)), interval(size)
         return Verdict(
-            conjecture=conjecture,
-            regime=where[0],
-            outcome=outcome,
-            probability=probability,
-            prior_probability=effect.prior_probability,
-            estimate=middle,
-            lower=size.lower,
-            upper=size.upper,
-            observed_range=self._observed(regime),
-            thresholds=limits,
-            finding=replace(
-                said, regimes=where, values={"outcome": outcome, "axis": self.fit.regime_axis, **said.values}
-            ),
-            basis=(Finding("decision", where, decision), *withheld, *facts, *self.note, *self._range(regime)),
-            remedies=tuple(remedies) if outcome == "undecided" else (),
-        )
+            conjecture, where[0], outcome, probability, prior, middle, float(lower), float(upper), self._observed(regime),
+            limits, replace(said, regimes=where, values=values), tuple(basis), remedies if outcome == "undecided" else (),
+        )  # fmt: skip
 
     def not_assessable(
-        self, conjecture: str, regime: RegimeDesign | None, why: Finding, remedies: Sequence[Finding] = ()
+        self, conjecture: str, regime: RegimeDesign | None, why: Finding, *remedies: Finding
     ) -> Verdict:
         """Say that a claim cannot be assessed, why, and what would change that."""
-        nan, where = float("nan"), (ALL if regime is None else regime.label,)
+        nan, where = float("nan"), (regime.label if regime else ALL,)
         why = replace(why, regimes=where)
         values: dict[str, Value] = {"conjecture": conjecture, "axis": self.fit.regime_axis, "why": why}
         return Verdict(
             conjecture, where[0], "not assessable", nan, nan, nan, nan, nan, self._observed(regime), self.thresholds,
-            Finding("not assessable", where, values), (why, *self.note), tuple(remedies),
+            Finding("not assessable", where, values), (why, *self.note), remedies,
         )  # fmt: skip
 
     def rejected(self, conjecture: str, regime: RegimeDesign | None) -> Verdict:
         """Say that a claim cannot be assessed because the fit cannot be used, and what to do."""
-        return self.not_assessable(conjecture, regime, self.rejection, (self.way_out,))
+        return self.not_assessable(conjecture, regime, self.rejection, self.way_out)
 
     def _observed(self, regime: RegimeDesign | None) -> tuple[float, float]:
-        if regime is None or not regime.fitted:
-            return float("nan"), float("nan")
-        return exponentials(regime.observed)
-
-    def _range(self, regime: RegimeDesign | None) -> tuple[Finding, ...]:
-        """Return where anything is claimed, for the end of a reason."""
-        if regime is None:
-            return ()
-        return (Finding("observed", (regime.label,), {"observed": exponentials(regime.observed)}),)
+        return exponentials(regime.observed) if regime and regime.fitted else (np.nan, np.nan)
 
     @cached_property
     def techniques(self) -> dict[str, tuple[str, ...]]:
@@ -418,11 +416,9 @@ class Analysis:
     def mixture(self, regime: RegimeDesign) -> tuple[Finding, ...]:
         """Return that networks retrained in different ways share one curve, where they do."""
         names = self.techniques.get(regime.label, ())
-        return (
-            (Finding("mixture", (regime.label,), {"techniques": names, "first": names[0]}),)
-            if len(names) > 1
-            else ()
-        )
+        if len(names) < 2:
+            return ()
+        return (Finding("mixture", (regime.label,), {"techniques": names, "first": names[0]}),)
 
     # What tables, figures and the terminal show.
 
@@ -449,19 +445,8 @@ class Analysis:
     @cached_property
     def curve(self) -> pd.DataFrame:
         """The expected drop at every fourth point of the grid: regime, mcb, drop (median), lower, upper."""
-        tail = (1.0 - INTERVAL_MASS) / 2.0
-        parts = []
-        for regime in self.regimes:
-            drawn = regime.drop[:, ::CURVE_STEP]
-            lower, middle, upper = np.quantile(drawn, [tail, 0.5, 1.0 - tail], axis=0)
-            columns = {
-                "mcb": np.exp(regime.grid[::CURVE_STEP]),
-                "drop": middle,
-                "lower": lower,
-                "upper": upper,
-            }
-            parts.append(pd.DataFrame({"regime": regime.label, **columns}))
-        return pd.concat(parts, ignore_index=True)
+        whole = self.fit.curve()
+        return whole[whole.index % GRID_SIZE % CURVE_STEP == 0].reset_index(drop=True)
 
     @property
     def extrapolated(self) -> list[str]:
@@ -471,7 +456,9 @@ class Analysis:
     @cached_property
     def mixes(self) -> dict[str, tuple[float, float]]:
         """Range of each supported best mCB when a group's narrowest or widest quarter is left out."""
-        return mix_ranges(self.fit, [r.label for r in self.with_optimum])
+        widths, first = self.fit.population.widths, self.fit.recipes.first
+        curves = {r.label: r.mean_curve for r in self.with_optimum if widths is not None}
+        return {label: c.mix_range(widths[first[c.rows.numbers]]) for label, c in curves.items()}  # type: ignore[index]
 
     @cached_property
     def networks(self) -> pd.DataFrame:
@@ -486,7 +473,7 @@ class Analysis:
         labels = np.array([*fit.recipes.assigned.labels, ""], dtype=object)
         spread = ratio_std(fit.population)
         adjusted = np.full(len(table), np.nan)
-        for curve in self.mean_curves:
+        for curve in (regime.mean_curve for regime in self.regimes):
             adjusted[curve.rows.numbers] = curve.adjusted
         return pd.DataFrame(
             {
@@ -504,12 +491,7 @@ class Analysis:
 
     def of_regime(self, label: str) -> pd.DataFrame:
         """Return the networks of one regime that are in its fit."""
-        return self._members.get(label, self.networks.iloc[:0])
-
-    @cached_property
-    def _members(self) -> dict[str, pd.DataFrame]:
-        fitted = self.networks[self.networks["adjusted"].notna()]
-        return {str(label): rows for label, rows in fitted.groupby("regime", sort=False)}
+        return self.networks[(self.networks["regime"] == label) & self.networks["adjusted"].notna()]
 
 
 def deciding_recipes(regime: RegimePosterior) -> Finding:

@@ -14,7 +14,7 @@ MacKinnon and White (1985), doi:10.1016/0304-4076(85)90158-7; Koenker and Basset
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -41,16 +41,6 @@ ENVELOPE = 0.05
 ENVELOPE_POINTS = 2000
 #: Draws per chain of a companion curve, which is shown with two digits and decides nothing.
 COMPANION_DRAWS = 250
-
-
-@dataclass(frozen=True, eq=False)
-class LowerEnvelope:
-    """Quantile regression of the best networks' drop over log mCB."""
-
-    # log_mcb, drop: (G,); The curve.
-    log_mcb: FloatArray
-    drop: FloatArray
-    optimum: float  # Its argmin, log mCB.
 
 
 def u_test(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
@@ -117,11 +107,12 @@ def parametric_optima(fitted: Fit, curve: str) -> dict[str, Estimate | None]:
 
 def lower_envelope(
     x: npt.ArrayLike, y: npt.ArrayLike, quantile: float = ENVELOPE, seed: int = 0
-) -> LowerEnvelope:
-    """Return the quantile regression of the best networks on a cubic spline in log mCB (statsmodels).
+) -> tuple[FloatArray, FloatArray]:
+    """Return a grid of log mCB, and there the quantile regression of the best networks' drops, (G,) each."""
+    # On a cubic spline in log mCB; more than 2,000 points are thinned at random first.
+    from statsmodels.regression.quantile_regression import QuantReg
+    from statsmodels.tools.sm_exceptions import IterationLimitWarning
 
-    More than 2,000 points are thinned at random first.
-    """
     x, y = _checked(x, y)
     if x.size * quantile < MINIMUM_POINTS:
         raise FitError(
@@ -130,19 +121,11 @@ def lower_envelope(
         )
     keep = np.random.default_rng(seed).permutation(x.size)[:ENVELOPE_POINTS]
     grid = np.linspace(float(np.quantile(x, 0.025)), float(np.quantile(x, 0.975)), 101)
-    beta = _quantile_regression(natural_spline(x[keep], x), y[keep], quantile)
-    curve = natural_spline(grid, x) @ beta
-    return LowerEnvelope(grid, curve, float(grid[curve.argmin()]))
-
-
-def _quantile_regression(design: FloatArray, y: FloatArray, quantile: float) -> FloatArray:
-    from statsmodels.regression.quantile_regression import QuantReg
-    from statsmodels.tools.sm_exceptions import IterationLimitWarning
-
     with warnings.catch_warnings():
         # The last digits of the iteration do not matter for a picture; its result is a descent step away.
         warnings.simplefilter("ignore", IterationLimitWarning)
-        return np.asarray(QuantReg(y, design).fit(q=quantile, p_tol=1e-4).params)
+        found = QuantReg(y[keep], natural_spline(x[keep], x)).fit(q=quantile, p_tol=1e-4)
+    return grid, natural_spline(grid, x) @ np.asarray(found.params)
 
 
 def _least_squares(design: FloatArray, y: FloatArray, robust: bool = False) -> tuple[FloatArray, FloatArray]:

@@ -23,20 +23,6 @@ from popstats.inference.draws import interval
 #: Bins of the common histogram of MACs.
 COST_BINS = 8
 BOOTSTRAP = 500
-#: Points at which an EDF is kept: enough for any picture.
-GRID = 128
-
-
-@dataclass(frozen=True, eq=False)
-class Edf:
-    """An EDF with its band."""
-
-    drop: FloatArray  # (G,); Accuracy drop, points.
-    # share, lower, upper: (G,); Share of the population at or below it, with a 90 % pointwise band (Bayesian
-    # bootstrap over recipes).
-    share: FloatArray
-    lower: FloatArray
-    upper: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +35,6 @@ class SpaceDifference:
     # lower, upper: 90 % interval (Bayesian bootstrap over recipes).
     lower: float
     upper: float
-    probability: float  # That the first space is better.
     # ks, ks_p_value: Two-sample Kolmogorov-Smirnov statistic of the recipes' mean drops, unweighted, and its p
     # value.
     ks: float
@@ -58,28 +43,22 @@ class SpaceDifference:
 
 
 def edf(
-    drop: npt.ArrayLike,
-    *,
-    weights: npt.ArrayLike | None = None,
-    grid: npt.ArrayLike | None = None,
-    seed: int = 0,
-) -> Edf:
-    """Return the EDF of accuracy drops with its bootstrap band."""
-    # drop, weights (n,), one per recipe
+    drop: npt.ArrayLike, grid: npt.ArrayLike, *, weights: npt.ArrayLike | None = None, seed: int = 0
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the EDF of accuracy drops on a grid, and the ends of its 90 % bands, (G,) each."""
+    # drop, weights (n,), one per recipe; the bands are pointwise, by the Bayesian bootstrap over recipes
     values = np.asarray(drop, dtype=np.float64)
     if values.size == 0:
         raise FitError("edf: expected at least one accuracy drop, got none")
     weight = np.ones(values.size) if weights is None else np.asarray(weights, dtype=np.float64)
-    points = (
-        np.linspace(values.min(), values.max(), GRID) if grid is None else np.asarray(grid, dtype=np.float64)
-    )
+    points = np.asarray(grid, dtype=np.float64)
     # Which of the points' steps each row adds to; rows beyond the last point count in the whole only.
     step = np.searchsorted(points, values, side="left")
     draws = _step_draws(step, weight, points.size + 1, np.random.default_rng(seed))
     share = np.cumsum(np.bincount(step, weights=weight, minlength=points.size + 1)) / weight.sum()
     drawn = np.cumsum(draws, axis=1) / draws.sum(axis=1, keepdims=True)
     lower, upper = interval(drawn[:, :-1])
-    return Edf(points, share[:-1], lower, upper)
+    return share[:-1], lower, upper
 
 
 def _step_draws(
@@ -147,7 +126,6 @@ def compare_spaces(
         points=float(b @ w_b / w_b.sum() - a @ w_a / w_a.sum()),
         lower=float(lower),
         upper=float(upper),
-        probability=float((draws > 0).mean()),
         ks=float(ks.statistic),
         ks_p_value=float(ks.pvalue),
         draws=draws,

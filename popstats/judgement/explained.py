@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from popstats.arrays import FloatArray, IntArray
@@ -79,22 +78,17 @@ class WidthsBeyond:
     """What mCB adds to the better law of the widths, additive or with pairwise products, in one regime (conjecture M1)."""
 
     regime: str
-    n_recipes: int
     gain: float  # Rise of cross-validated R² beyond MACs when mCB is added to that law.
     draws: FloatArray  # (B,); Bayesian bootstrap draws of it over recipes.
-    share_of_ceiling: (
-        float  # The law's own R² as a share of the retraining-noise ceiling; NaN without replicates.
-    )
+    # The law's own R² as a share of the retraining-noise ceiling; NaN without replicates.
+    share_of_ceiling: float
     r2: float  # The law's own R².
     of_mcb: float  # Share of held-out log mCB at equal cost that the better law explains.
     to_learn: float = 0.0  # What recipes without end would add to the R² of the widths.
     pairwise: bool = False  # Whether the better law has pairwise products.
-    additive_draws: FloatArray | None = (
-        None  # (B,); draws of what mCB adds to the additive law, where that is not the better.
-    )
-    share_of_interaction: float = float(
-        "nan"
-    )  # What mCB adds to the additive law over what the pairs add to it.
+    # (B,); draws of what mCB adds to the additive law, where that is not the better.
+    additive_draws: FloatArray | None = None
+    share_of_interaction: float = np.nan  # What mCB adds to the additive law over what the pairs add to it.
 
     @property
     def reach(self) -> Reach:
@@ -137,14 +131,19 @@ def what_explains(
         keep = recipes["regime"].to_numpy() == k
         if keep.sum() < MINIMUM_RECIPES:
             continue
-        members = {name: values[keep] for name, values in features.items()}
-        scored = _Scores.of(recipes[keep], members, seed)
-        shares = scored.shares()
-        columns = {"regime": label, "model": shares[0], "n_recipes": int(keep.sum()), "r2": shares[1]}
-        lower, upper = interval(shares[2])
+        regime = _Regime(recipes[keep], {name: values[keep] for name, values in features.items()}, seed)
+        losses = {model: regime.losses(model) for model in ("", *regime.models)}
+        value, drawn = regime.shares(losses)
+        lower, upper = interval(np.transpose(list(drawn.values())))
+        columns = {
+            "regime": label,
+            "model": list(value),
+            "n_recipes": int(keep.sum()),
+            "r2": list(value.values()),
+        }
         rows.append(pd.DataFrame(columns | {"lower": lower, "upper": upper}))
         if "log_widths" in features:
-            beyond[label] = _widths_beyond(label, int(keep.sum()), scored, *shares)
+            beyond[label] = _widths_beyond(label, regime, losses, value, drawn)
     nothing = pd.DataFrame(columns=["regime", "model", "n_recipes", "r2", "lower", "upper"])
     return Explained(pd.concat(rows, ignore_index=True) if rows else nothing, beyond)
 
@@ -195,85 +194,63 @@ def _columns(features: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     return columns
 
 
-@dataclass(frozen=True, eq=False)
-class _Scores:
-    """Held-out losses of every model in one regime, and the bootstrap weights that compare them."""
+class _Regime:
+    """The recipes of one regime, and the columns of every model of their drops."""
 
-    baseline: FloatArray
-    losses: Mapping[str, FloatArray]
-    halved: Mapping[
-        str, float
-    ]  # Loss of each law of the widths, all recipes together, when half of them teach it.
-    of_mcb: float  # Share of held-out log mCB at equal cost that the better law explains.
-    within: FloatArray
-    seed_variance: float
-    runs: FloatArray
-    bootstrap: npt.NDArray[np.float32]
+    def __init__(self, recipes: pd.DataFrame, features: Mapping[str, FloatArray], seed: int) -> None:
+        self.drop, self.runs, self.within = (recipes[name].to_numpy() for name in ("drop", "runs", "within"))
+        self.base, self.columns = distance_terms(recipes["reduction"].to_numpy()), _columns(features)
+        self.log_mcb, self.seed = features["log_mcb"][:, 0], seed
+        self.models = {m: names for m, names in MODELS.items() if set(names) <= set(self.columns)}
+        self.tenths = assign_folds(self.drop.size, seed)
 
-    @classmethod
-    def of(cls, recipes: pd.DataFrame, features: Mapping[str, FloatArray], seed: int) -> _Scores:
-        drop, runs = recipes["drop"].to_numpy(), recipes["runs"].to_numpy()
-        tenths, n = assign_folds(drop.size, seed), drop.size
-        base, columns = distance_terms(recipes["reduction"].to_numpy()), _columns(features)
-        tried = {m: names for m, names in MODELS.items() if set(names) <= set(columns)}
-        laws = [law for law, _ in (ADDITIVE, PAIRWISE) if law in tried]
+    def losses(self, model: str, fold: IntArray | None = None, y: FloatArray | None = None) -> FloatArray:
+        """Return each recipe's loss when its fold (by default of ten) is left out; model "": MACs alone."""
+        columns = np.hstack([self.base, *(self.columns[name] for name in self.models.get(model, ()))])
+        fold, y = self.tenths if fold is None else fold, self.drop if y is None else y
+        return self.runs * held_out_losses(columns, y, self.runs, fold, free=self.base.shape[1])
 
-        def losses(model: str, fold: IntArray = tenths, y: FloatArray = drop) -> FloatArray:
-            terms = [columns[name] for name in tried.get(model, ())]
-            return runs * held_out_losses(np.hstack([base, *terms]), y, runs, fold, free=base.shape[1])
-
-        halves = [assign_folds(n, seed + 1 + k, 2) for k in range(HALVINGS)]
-        log_mcb = features["log_mcb"][:, 0]
-        left = [float(losses(law, y=log_mcb).sum()) for law in ("", *laws)]
-        within, df = recipes["within"].to_numpy(), runs.sum() - n
-        return cls(
-            baseline=losses(""),
-            losses={model: losses(model) for model in tried},
-            halved={law: float(np.mean([losses(law, half).sum() for half in halves])) for law in laws},
-            of_mcb=1.0 - min(left[1:], default=0.0) / left[0] if left[0] > 0.0 else 0.0,
-            within=within,
-            seed_variance=float(within.sum() / df) if df > 0 else float("nan"),
-            runs=runs,
-            # Single precision halves the time, and sums over recipes keep six digits.
-            bootstrap=np.random.default_rng(seed).standard_exponential((BOOTSTRAP, n), dtype=np.float32),
-        )
-
-    def shares(self) -> tuple[list[str], FloatArray, FloatArray]:
-        """Return names, values (M,) and draws (B, M) of what each model explains of single trainings' variance."""
-        named = {name: self.baseline - loss for name, loss in self.losses.items()}
-        if np.isfinite(self.seed_variance):
+    def shares(self, losses: Mapping[str, FloatArray]) -> tuple[dict[str, float], dict[str, FloatArray]]:
+        """Return what each model explains of single trainings' variance, by name, and draws (B,) of it."""
+        named = {model: losses[""] - losses[model] for model in self.models}
+        if (freedom := self.runs.sum() - self.runs.size) > 0:
             # What knowing every recipe's true mean would explain.
-            named[CEILING] = self.baseline + self.within - self.runs * self.seed_variance
-        whole = self.baseline + self.within
-        stacked = np.column_stack([*named.values(), whole])
-        total, drawn = stacked.sum(axis=0), (self.bootstrap @ stacked.astype(np.float32)).astype(np.float64)
-        return list(named), total[:-1] / total[-1], drawn[:, :-1] / drawn[:, -1:]
-
-    def unlimited(self, law: str) -> float:
-        """Return the R² that a law of the widths would reach with recipes without end, by its learning curve."""
-        loss = float(self.losses[law].sum())
-        loss -= STILL_TO_LEARN * max(self.halved[law] - loss, 0.0)
-        return (float(self.baseline.sum()) - loss) / float((self.baseline + self.within).sum())
+            named[CEILING] = losses[""] + self.within - self.runs * float(self.within.sum() / freedom)
+        stacked = np.column_stack([*named.values(), losses[""] + self.within])
+        # Single precision halves the time, and sums over recipes keep six digits.
+        rng, size = np.random.default_rng(self.seed), (BOOTSTRAP, self.runs.size)
+        drawn = (rng.standard_exponential(size, dtype=np.float32) @ stacked.astype(np.float32)).astype(float)
+        total = stacked.sum(axis=0)
+        point, draws = total[:-1] / total[-1], drawn[:, :-1] / drawn[:, -1:]
+        return dict(zip(named, point.tolist(), strict=True)), dict(zip(named, draws.T, strict=True))
 
 
 def _widths_beyond(
-    label: str, n_recipes: int, scores: _Scores, names: list[str], point: FloatArray, draws: FloatArray
+    label: str,
+    regime: _Regime,
+    losses: Mapping[str, FloatArray],
+    value: Mapping[str, float],
+    drawn: Mapping[str, FloatArray],
 ) -> WidthsBeyond:
-    value, drawn = dict(zip(names, point.tolist(), strict=True)), dict(zip(names, draws.T, strict=True))
-    pairwise = PAIRWISE[0] in value and value[PAIRWISE[0]] > value[ADDITIVE[0]]
-    law, with_mcb = PAIRWISE if pairwise else ADDITIVE
-    ceiling = value.get(CEILING, float("nan"))
-    added = value[ADDITIVE[1]] - value[ADDITIVE[0]]
+    laws = [law for law, _ in (ADDITIVE, PAIRWISE) if law in regime.models]
+    additive, law = ADDITIVE[0], max(laws, key=value.__getitem__)
+    with_mcb, pairwise = dict((ADDITIVE, PAIRWISE))[law], law != additive
+    ceiling, added = value.get(CEILING, np.nan), value[ADDITIVE[1]] - value[additive]
+    halves = [assign_folds(regime.drop.size, regime.seed + 1 + k, 2) for k in range(HALVINGS)]
+    whole = float((losses[""] + regime.within).sum())
+    half_loss = {name: np.mean([regime.losses(name, half).sum() for half in halves]) for name in laws}
+    learns = {name: max(half_loss[name] - losses[name].sum(), 0.0) / whole for name in laws}
+    of_mcb = [float(regime.losses(name, y=regime.log_mcb).sum()) for name in ("", *laws)]
     return WidthsBeyond(
         regime=label,
-        n_recipes=n_recipes,
         gain=value[with_mcb] - value[law],
         draws=drawn[with_mcb] - drawn[law],
-        share_of_ceiling=value[law] / ceiling if ceiling > 0 else float("nan"),
+        share_of_ceiling=value[law] / ceiling if ceiling > 0 else np.nan,
         r2=value[law],
-        of_mcb=scores.of_mcb,
-        to_learn=max(map(scores.unlimited, scores.halved)) - value[law],
+        of_mcb=1.0 - min(of_mcb[1:]) / of_mcb[0] if of_mcb[0] > 0.0 else 0.0,
+        # With recipes without end, by the learning curves.
+        to_learn=float(max(value[name] + STILL_TO_LEARN * learns[name] for name in laws)) - value[law],
         pairwise=pairwise,
-        additive_draws=drawn[ADDITIVE[1]] - drawn[ADDITIVE[0]] if pairwise else None,
-        share_of_interaction=added / (value[law] - value[ADDITIVE[0]]) if pairwise else float("nan"),
+        additive_draws=drawn[ADDITIVE[1]] - drawn[additive] if pairwise else None,
+        share_of_interaction=added / (value[law] - value[additive]) if pairwise else np.nan,
     )

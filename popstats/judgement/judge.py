@@ -6,11 +6,17 @@ from popstats.errors import FitError
 from popstats.findings import Finding
 from popstats.inference.model import CHAINS
 from popstats.judgement.analysis import Analysis
-from popstats.judgement.optimum_claims import judge_cost_optimum, judge_optimum, judge_original_ratio
+from popstats.judgement.optimum_claims import (
+    COST_CONJECTURE,
+    cost_optimum,
+    optimum,
+    original_ratio,
+    per_regime,
+)
 from popstats.judgement.space_claims import judge_retraining, judge_std_spaces, judge_widths_beyond
 from popstats.judgement.trend_claims import judge_limit, judge_trend
 from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdicts
-from popstats.judgement.winner_claims import judge_winners
+from popstats.judgement.winner_claims import winners
 from popstats.posterior.fit import Fit, fit, require_fit
 
 #: Draws of the second fit, on the other axis: a probability of 0.95 is then known to 0.005.
@@ -82,12 +88,13 @@ def analyse(fitted: Fit, verdicts: Verdicts | None = None) -> Analysis:
 
 
 def _judged(analysis: Analysis) -> Verdicts:
+    other = _on_the_other_axis(analysis)
     verdicts = [
-        *judge_cost_optimum(analysis),
-        *judge_cost_optimum(_on_the_other_axis(analysis)),
-        *judge_optimum(analysis),
-        *judge_winners(analysis),
-        *judge_original_ratio(analysis),
+        *per_regime(analysis, COST_CONJECTURE[analysis.fit.regime_axis], cost_optimum),
+        *per_regime(other, COST_CONJECTURE[other.fit.regime_axis], cost_optimum),
+        *per_regime(analysis, "C3a", optimum),
+        *per_regime(analysis, "C3b", winners),
+        *per_regime(analysis, "C3c", original_ratio),
         judge_trend(analysis),
         judge_limit(analysis),
         *judge_std_spaces(analysis),

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
 from popstats.findings import Finding, Span, Value
 from popstats.judgement.analysis import (
-    MORE_RECIPES_HELP,
     Analysis,
-    Effect,
     RegimePosterior,
-    deciding_recipes,
     estimate,
     exponentials,
     more_recipes,
@@ -30,21 +26,6 @@ COST_CONJECTURE = {"macs": "C1", "params": "C2"}
 _ROUNDING = 1e-9
 
 
-def judge_optimum(analysis: Analysis) -> list[Verdict]:
-    """Judge C3a in every regime: there is an optimal mCB."""
-    return per_regime(analysis, "C3a", _optimum)
-
-
-def judge_cost_optimum(analysis: Analysis) -> list[Verdict]:
-    """Judge C1 (regimes of equal MACs) or C2 (of equal parameters) in every regime: C3a in another unit."""
-    return per_regime(analysis, COST_CONJECTURE[analysis.fit.regime_axis], _cost_optimum)
-
-
-def judge_original_ratio(analysis: Analysis) -> list[Verdict]:
-    """Judge C3c in every regime: the optimum is practically the original's ratio."""
-    return per_regime(analysis, "C3c", _original_ratio)
-
-
 def per_regime(
     analysis: Analysis, conjecture: str, judge_one: Callable[[Analysis, RegimePosterior], Verdict]
 ) -> list[Verdict]:
@@ -55,54 +36,13 @@ def per_regime(
     return [
         judge_one(analysis, fitted[r.label])
         if r.reason is None
-        else analysis.not_assessable(conjecture, r, r.reason, (more_recipes(r),))
+        else analysis.not_assessable(conjecture, r, r.reason, more_recipes(r))
         for r in analysis.fit.regimes
     ]
 
 
-def needs_optimum(analysis: Analysis, conjecture: str, regime: RegimePosterior) -> Verdict | None:
-    """Return the verdict on a claim about an optimum where C3a is refuted; None where there may be one."""
-    if regime.outcome != "refuted":
-        return None
-    return analysis.not_assessable(conjecture, regime.data, Finding("no optimum"))
-
-
-def optimum_undecided(regime: RegimePosterior) -> Finding | None:
-    """Return what keeps a claim about an optimum undecided."""
-    return None if regime.outcome == "supported" else Finding("optimum undecided", (regime.label,))
-
-
-def remedies(regime: RegimePosterior) -> tuple[Finding, ...]:
-    """Return what would decide whether there is an optimum: where a premise is broken, other recipes; else more."""
-    data, broken = regime.data, regime.withheld
-    if broken is None:
-        return (deciding_recipes(regime),)
-    kept = 1.0 - data.target
-    half = kept - kept * float(np.exp(-data.reach / 2.0))
-    told = {
-        "moves with cost": Finding("narrower regimes", (), {"target": data.target, "half_width": half}),
-        "outliers": Finding("down-weight outliers"),
-        "clusters": Finding("fill the gaps"),
-        "groups": Finding("add unrelated"),
-        "kinds": Finding("one kind", (), {"column": broken.values.get("column", "")}),
-        "order": Finding("random order"),
-        "one per cost": Finding("all networks"),
-    }
-    more = (deciding_recipes(regime),) if broken.kind in MORE_RECIPES_HELP else ()
-    return (replace(told[broken.kind], regimes=(regime.label,)), *more)
-
-
-def _effect(regime: RegimePosterior) -> Effect:
-    return Effect(
-        holds=regime.holds,
-        prior_probability=regime.prior_probability,
-        size=least_rise(regime.optimum),
-        inside_negligible=regime.flat,
-        withheld=regime.withheld,
-    )
-
-
-def _optimum(analysis: Analysis, regime: RegimePosterior) -> Verdict:
+def optimum(analysis: Analysis, regime: RegimePosterior) -> Verdict:
+    """Judge C3a in a regime: there is an optimal mCB."""
     values: dict[str, Value] = {"observed": regime.observed}
     if regime.outcome == "supported":
         values["near"] = _near(regime)
@@ -110,8 +50,17 @@ def _optimum(analysis: Analysis, regime: RegimePosterior) -> Verdict:
         values["widths"] = widths_clause(analysis, regime.label)
     else:
         values["shape"] = regime.shape
-    said, facts = Finding("C3a", (), values), analysis.mixture(regime.data)
-    return analysis.verdict("C3a", regime.data, _effect(regime), said, facts, remedies(regime))
+    return _there_is(analysis, regime, Finding("C3a", (), values), analysis.mixture(regime.data))
+
+
+def _there_is(
+    analysis: Analysis, regime: RegimePosterior, said: Finding, facts: tuple[Finding, ...] = ()
+) -> Verdict:
+    """Return the verdict on there being an optimum, in the unit of what is said."""
+    return analysis.verdict(
+        said.kind, regime.data, said, regime.holds, least_rise(regime.optimum), *regime.remedies,
+        prior=regime.prior_probability, negligible=regime.flat, withheld=regime.withheld, facts=facts,
+    )  # fmt: skip
 
 
 def _near(regime: RegimePosterior) -> Finding:
@@ -167,7 +116,8 @@ def _no_more_than_widths(beyond: WidthsBeyond) -> Finding:
     return Finding("widths explain a part", where, {"reach": max(beyond.share_of_ceiling, 0.0)})
 
 
-def _cost_optimum(analysis: Analysis, regime: RegimePosterior) -> Verdict:
+def cost_optimum(analysis: Analysis, regime: RegimePosterior) -> Verdict:
+    """Judge C1 (in a regime of equal MACs) or C2 (of equal parameters): C3a in another unit."""
     on_macs = analysis.fit.regime_axis == "macs"
     kept, original = 1.0 - regime.data.reference, analysis.fit.population.original
     values: dict[str, Value] = {
@@ -181,9 +131,7 @@ def _cost_optimum(analysis: Analysis, regime: RegimePosterior) -> Verdict:
         values["others"] = _two_costs(regime, kept, -1.0 if on_macs else 1.0)
     else:
         values["shape"] = regime.shape
-    conjecture = COST_CONJECTURE[analysis.fit.regime_axis]
-    said = Finding("C1" if on_macs else "C2", (), values)
-    return analysis.verdict(conjecture, regime.data, _effect(regime), said, (), remedies(regime))
+    return _there_is(analysis, regime, Finding(COST_CONJECTURE[analysis.fit.regime_axis], (), values))
 
 
 def _two_costs(regime: RegimePosterior, kept: float, sign: float) -> tuple[Finding, ...]:
@@ -194,43 +142,46 @@ def _two_costs(regime: RegimePosterior, kept: float, sign: float) -> tuple[Findi
     return (Finding("two costs", (regime.label,), {"first": first, "second": second}),)
 
 
-def _original_ratio(analysis: Analysis, regime: RegimePosterior) -> Verdict:
-    if found := needs_optimum(analysis, "C3c", regime):
-        return found
-    if why := _why_not_ratio(analysis, regime):
-        return analysis.not_assessable("C3c", regime.data, *why)
-    limits = analysis.thresholds
+def original_ratio(analysis: Analysis, regime: RegimePosterior) -> Verdict:
+    """Judge C3c in a regime: the optimum is practically the original's ratio."""
+    limits, data, curve = analysis.thresholds, regime.data, regime.mean_curve
+    band, far = Span(1.0 / limits.band, limits.band), np.abs(curve.log_mcb) > np.log(limits.band)
+    outside = float(np.average(far, weights=curve.rows.runs))
+    if regime.outcome == "refuted":
+        return analysis.not_assessable("C3c", data, Finding("no optimum"))
+    if why := _out_of_reach(band, _feasible(analysis, regime)):
+        return analysis.not_assessable("C3c", data, why)
+    if not regime.observed.low <= 1.0 <= regime.observed.high:
+        unseen = Finding("original not observed", (), {"observed": regime.observed})
+        return analysis.not_assessable("C3c", data, unseen, more_recipes(data))
+    if outside < limits.outside_band:
+        values: dict[str, Value] = {"outside": outside, "band": band, "needed": limits.outside_band}
+        return analysis.not_assessable(
+            "C3c", data, Finding("few outside band", (), values), more_recipes(data)
+        )
     regret, prior = regime.optimum.regret_at_original, regime.prior.regret_at_original
     given = has_optimum(regime.prior, limits.rise)
-    effect = Effect(
-        holds=regret < limits.regret,
-        prior_probability=float((prior[given] < limits.regret).mean()) if given.any() else float("nan"),
-        size=regret,
-        withheld=optimum_undecided(regime),
-        rests_on=regime.outcome,
+    return analysis.verdict(
+        "C3c",
+        data,
+        Finding("C3c", (), {"cost": estimate(regret), "limit": limits.regret}),
+        regret < limits.regret,
+        regret,
+        twice_the_recipes(data),
+        prior=float((prior[given] < limits.regret).mean()) if given.any() else np.nan,
+        rests_on=regime,
+        facts=(Finding("outside band", (regime.label,), {"outside": outside, "band": band}),),
     )
-    outside: dict[str, Value] = {"outside": _outside(analysis, regime), "band": _band(analysis)}
-    said = Finding("C3c", (), {"cost": estimate(regret), "limit": limits.regret})
-    facts = (Finding("outside band", (regime.label,), outside),)
-    more = (twice_the_recipes(regime.data),) if regime.outcome == "supported" else remedies(regime)
-    return analysis.verdict("C3c", regime.data, effect, said, facts, more)
 
 
-def _why_not_ratio(analysis: Analysis, regime: RegimePosterior) -> tuple[Finding, tuple[Finding, ...]] | None:
-    """Return why the original's ratio cannot be judged, and what would change that; None where it can."""
-    limits, data, band = analysis.thresholds, regime.data, _band(analysis)
-    feasible = _feasible(analysis, regime)
+def _out_of_reach(band: Span, feasible: Span) -> Finding | None:
+    """Return on which side recipes of the regime cannot pass the band around the original's ratio."""
     for side, short, bound in (
         ("below", feasible.low > band.low - _ROUNDING, feasible.low),
         ("above", feasible.high < band.high + _ROUNDING, feasible.high),
     ):
         if short:
-            return Finding("band not reachable", (), {"side": side, "bound": float(bound), "band": band}), ()
-    if not regime.observed.low <= 1.0 <= regime.observed.high:
-        return Finding("original not observed", (), {"observed": regime.observed}), (more_recipes(data),)
-    if (outside := _outside(analysis, regime)) < limits.outside_band:
-        values: dict[str, Value] = {"outside": outside, "band": band, "needed": limits.outside_band}
-        return Finding("few outside band", (), values), (more_recipes(data),)
+            return Finding("band not reachable", (), {"side": side, "bound": bound, "band": band})
     return None
 
 
@@ -242,14 +193,3 @@ def _feasible(analysis: Analysis, regime: RegimePosterior) -> Span:
             return exponentials(known["log_mcb"])
     # At equal MACs mCB = F / P cannot fall below F (P is at most 1); at equal parameters not rise above 1 / P.
     return Span(1.0 - target, math.inf) if axis == "macs" else Span(0.0, 1.0 / (1.0 - target))
-
-
-def _outside(analysis: Analysis, regime: RegimePosterior) -> float:
-    """Share of the networks in the regime's fit outside the band around the original's ratio."""
-    log_mcb, runs = regime.mean_curve.log_mcb, regime.mean_curve.rows.runs
-    return float(np.average(np.abs(log_mcb) > np.log(analysis.thresholds.band), weights=runs))
-
-
-def _band(analysis: Analysis) -> Span:
-    reach = float(np.log(analysis.thresholds.band))
-    return exponentials((-reach, reach))

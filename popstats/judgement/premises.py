@@ -12,11 +12,11 @@ from scipy.special import fdtrc, ndtr
 from scipy.stats import spearmanr
 
 from popstats.arrays import BoolArray, FloatArray, IntArray
-from popstats.findings import Finding, Kind, Value
+from popstats.findings import Finding, Value
 from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import Draws
 from popstats.inference.exact import draw_regime
-from popstats.inference.model import OBSERVED_QUANTILES, Priors, basis, prior_precision
+from popstats.inference.model import OBSERVED_QUANTILES, Priors, basis
 from popstats.judgement.verdicts import Thresholds
 from popstats.population.columns import COLUMNS
 from popstats.population.table import RECIPE_SETTINGS, Population
@@ -79,8 +79,7 @@ def moves_with_cost(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> F
     m, u, weight = rows.offset, rows.unit, 1.0 / curve.scale**2
     columns = np.column_stack([m * u, m * u**2, rows.drop])
     weighted = design.T * weight
-    penalty = prior_precision(regime.fixed, curve.hyper.length_scale, curve.hyper.amplitude)[0]
-    precision = weighted @ design + np.diag(penalty)
+    precision = weighted @ design + np.diag(curve.penalty)
     rest = columns - design @ np.linalg.solve(precision, weighted @ columns)
     products = (columns.T * weight) @ rest
     slopes = np.linalg.lstsq(products[:2, :2], products[:2, 2], rcond=1e-10)[0]
@@ -108,8 +107,7 @@ def rests_on_outliers(curve: MeanCurve, grid: FloatArray, limits: Thresholds) ->
     if curve.noise != "normal":
         return None
     regime, design, drop = curve.rows.regime, curve.rows.design, curve.rows.drop
-    everyone = np.ones(drop.size, dtype=bool)
-    residual = (drop - design @ curve.coefficients(everyone)) / curve.scale
+    residual = curve.residual / curve.scale
     spread = float(np.median(np.abs(residual - np.median(residual)))) / NORMAL_MAD
     hyper = curve.hyper._replace(noise=curve.hyper.noise * min(spread, 1.0), shape=np.array([FREEDOM]))
     robust = replace(curve, noise="student", hyper=hyper)
@@ -118,10 +116,9 @@ def rests_on_outliers(curve: MeanCurve, grid: FloatArray, limits: Thresholds) ->
     ordered = level.iloc[curve.log_mcb.argsort(kind="stable")]
     window = max(NEIGHBOURS, drop.size // 20)
     middle = ordered.rolling(window, min_periods=window // 2, center=True).median()
-    found = robust.coefficients(everyone, (level - middle).to_numpy())
+    found = robust.coefficients(residual=(level - middle).to_numpy())
     weight = (FREEDOM + 1.0) / (FREEDOM * robust.scale**2 + (drop - design @ found) ** 2)
-    penalty = prior_precision(regime.fixed, hyper.length_scale, hyper.amplitude)[0]
-    covariance = np.linalg.inv((design.T * weight) @ design + np.diag(penalty))
+    covariance = np.linalg.inv((design.T * weight) @ design + np.diag(curve.penalty))
     columns = np.zeros((grid.size, found.size))
     columns[:, 1 + curve.terms.size :] = basis(regime.curve_scale.to_unit(grid))
     contrasts = columns[[0, -1]] - columns[int((columns @ found).argmin())]
@@ -170,10 +167,7 @@ def rests_on_groups(
 ) -> Finding | None:
     """Let recipes of like mCB share an effect of their own: relatives, copies and clusters then count as one observation."""
     regime, rows, design = curve.rows.regime, curve.rows, curve.rows.design
-    terms, everyone = 1 + curve.terms.size, np.ones(rows.drop.size, dtype=bool)
-    residual = rows.drop - design @ curve.coefficients(everyone)
-    weight, excess = curve.expected(residual, curve.scale)
-    precision = weight * (curve.hyper.noise[0] / curve.scale) ** 2
+    terms, residual, (precision, excess) = 1 + curve.terms.size, curve.residual, curve.weighed()
     group = alike(curve.log_mcb, grid)
     # Where the spread changes within the range, an end that scatters more counts less.
     squared = np.bincount(group, precision * ((residual - excess) / curve.hyper.noise[0]) ** 2)
@@ -195,8 +189,8 @@ def rests_on_groups(
         within=float(precision @ (columns[:, -1] - means[group, -1]) ** 2),
         within_df=rows.drop.size - total.size,
     )
-    drawn = draw_regime(grouped, priors, GROUP_DRAWS, np.random.default_rng([seed, 51]))
-    probability = float(has_optimum(_optimum(grouped, grid, drawn), limits.rise).mean())
+    drawn, of_optimum = _redrawn(grouped, grid, priors, np.random.default_rng([seed, 51]))
+    probability = float(has_optimum(of_optimum, limits.rise).mean())
     shared = 1.0 - float(np.median(drawn.seed_share))
     # One recipe retrained in two ways is no variant of a network.
     places = np.unique(np.column_stack([rows.unit, rows.offset, rows.technique]).round(9), axis=0)
@@ -265,9 +259,8 @@ def rests_on_kinds(
         if 1 < levels.size <= level.size / PER_LEVEL:
             probability = float(holds(_within_levels(curve, grid, level, priors, seed)).mean())
             if probability < OF_GROUPS:
-                kind: Kind = "order" if name == ORDER else "kinds"
                 found: dict[str, Value] = {"column": name, "levels": levels.size, "probability": probability}
-                return Finding(kind, (curve.rows.regime.label,), found)
+                return Finding("order" if name == ORDER else "kinds", (curve.rows.regime.label,), found)
     return None
 
 
@@ -275,11 +268,8 @@ def _within_levels(
     curve: MeanCurve, grid: FloatArray, level: IntArray, priors: Priors, seed: int
 ) -> OptimumDraws:
     """Return draws of the optimum from differences within levels alone."""
-    rows, regime = curve.rows, curve.rows.regime
-    everyone = np.ones(rows.drop.size, dtype=bool)
-    weight, excess = curve.expected(rows.drop - curve.rows.design @ curve.coefficients(everyone), curve.scale)
-    precision = weight * (curve.hyper.noise[0] / curve.scale) ** 2
-    columns = np.column_stack([curve.rows.design, rows.drop - excess])
+    rows, regime, (precision, excess) = curve.rows, curve.rows.regime, curve.weighed()
+    columns = np.column_stack([rows.design, rows.drop - excess])
     sums = pd.DataFrame(columns * precision[:, None]).groupby(level).transform("sum").to_numpy()
     total = np.bincount(level, precision)[level]
     columns += np.average(columns, axis=0, weights=precision) - sums / total[:, None]
@@ -299,12 +289,15 @@ def _within_levels(
         within=0.0,
         within_df=0,
     )
-    return _optimum(within, grid, draw_regime(within, priors, GROUP_DRAWS, np.random.default_rng([seed, 52])))
+    return _redrawn(within, grid, priors, np.random.default_rng([seed, 52]))[1]
 
 
-def _optimum(regime: RegimeDesign, grid: FloatArray, drawn: Draws) -> OptimumDraws:
-    """Return the optimum in draws of one regime."""
-    return read_optimum(grid, curve_in_points(regime, drawn.flat_coefficients[:, 0], grid))
+def _redrawn(
+    regime: RegimeDesign, grid: FloatArray, priors: Priors, rng: np.random.Generator
+) -> tuple[Draws, OptimumDraws]:
+    """Draw a regime anew; returns the draws, and those of its optimum."""
+    drawn = draw_regime(regime, priors, GROUP_DRAWS, rng)
+    return drawn, read_optimum(grid, curve_in_points(regime, drawn.flat_coefficients[:, 0], grid))
 
 
 def alike(log_mcb: FloatArray, grid: FloatArray) -> IntArray:

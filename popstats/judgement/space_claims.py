@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -12,17 +13,15 @@ from popstats.arrays import BoolArray, FloatArray
 from popstats.errors import FitError
 from popstats.findings import Finding, Value
 from popstats.inference.data import RegimeDesign
-from popstats.inference.draws import interval
 from popstats.judgement.analysis import (
     Analysis,
-    Effect,
-    RegimePosterior,
+    all_within,
     estimate,
     more_recipes,
     twice_the_recipes,
 )
-from popstats.judgement.edf import SpaceDifference, compare_spaces
-from popstats.judgement.explained import MINIMUM_RECIPES, WHOLE, WidthsBeyond
+from popstats.judgement.edf import compare_spaces
+from popstats.judgement.explained import MINIMUM_RECIPES, WHOLE
 from popstats.judgement.optimum_claims import interaction, still_learning
 from popstats.judgement.verdicts import Verdict
 from popstats.population.recipes import ratio_std
@@ -37,7 +36,7 @@ TWO_TECHNIQUES = ("fine-tune", "scratch")
 def judge_widths_beyond(analysis: Analysis) -> list[Verdict]:
     """Judge M1 in every regime: mCB explains something that the layer widths do not."""
     if analysis.fit.population.widths is None:
-        return [analysis.not_assessable("M1", None, Finding("no widths"), (Finding("name widths"),))]
+        return [analysis.not_assessable("M1", None, Finding("no widths"), Finding("name widths"))]
     return [_widths_beyond(analysis, regime) for regime in analysis.fit.regimes]
 
 
@@ -45,44 +44,42 @@ def _widths_beyond(analysis: Analysis, regime: RegimeDesign) -> Verdict:
     beyond = analysis.explained.widths_beyond.get(regime.label)
     if beyond is None:
         why = Finding("few for validation", (), {"recipes": regime.n_recipes, "needed": MINIMUM_RECIPES})
-        return analysis.not_assessable("M1", regime, why, (more_recipes(regime),))
+        return analysis.not_assessable("M1", regime, why, more_recipes(regime))
     if regime.reason is not None:
         # What is left of mCB at equal cost is then a trace of anything that costs parameters, a bias term for example.
-        return analysis.not_assessable("M1", regime, regime.reason, (more_recipes(regime),))
+        return analysis.not_assessable("M1", regime, regime.reason, more_recipes(regime))
     if beyond.of_mcb < WHOLE:
         why = Finding("widths incomplete", (), {"share": max(beyond.of_mcb, 0.0), "needed": WHOLE})
-        return analysis.not_assessable("M1", regime, why, (Finding("name widths"),))
-    withheld = still_learning(analysis, beyond)
-    effect = Effect(beyond.draws > analysis.thresholds.gain, float("nan"), beyond.draws, withheld=withheld)
-    told = interaction(analysis, beyond)
+        return analysis.not_assessable("M1", regime, why, Finding("name widths"))
+    told, reach, where = interaction(analysis, beyond), beyond.share_of_ceiling, (beyond.regime,)
     values: dict[str, Value] = {
         "rival": "a law with pairwise interactions of the widths"
         if beyond.pairwise
         else "an additive law of the widths",
         "gain": estimate(beyond.draws),
-        "reach": _reach(beyond),
+        "reach": (Finding("reach", where, {"reach": reach}),) if reach > 0 else (),
         "interaction": (told,) if told else (),
     }
-    return analysis.verdict("M1", regime, effect, Finding("M1", (), values), (), (twice_the_recipes(regime),))
-
-
-def _reach(beyond: WidthsBeyond) -> tuple[Finding, ...]:
-    known = beyond.share_of_ceiling > 0
-    return (Finding("reach", (beyond.regime,), {"reach": beyond.share_of_ceiling}),) if known else ()
+    return analysis.verdict(
+        "M1", regime, Finding("M1", (), values), beyond.draws > analysis.thresholds.gain, beyond.draws,
+        twice_the_recipes(regime), withheld=still_learning(analysis, beyond),
+    )  # fmt: skip
 
 
 def judge_std_spaces(analysis: Analysis) -> list[Verdict]:
     """Judge S1 in every regime, and over all: low-STD spaces beat high-STD spaces."""
     spread = ratio_std(analysis.fit.population)
     if spread is None:
-        return [analysis.not_assessable("S1", None, Finding("no STD"), (Finding("name widths"),))]
+        return [analysis.not_assessable("S1", None, Finding("no STD"), Finding("name widths"))]
     prepared, macs = analysis.fit.recipes, analysis.fit.population.table["macs"].to_numpy()
     recipes = prepared.at_average_technique.assign(std=spread[prepared.first], cost=macs[prepared.first])
-    members = zip(analysis.fit.regimes, prepared.members, strict=True)
-    found = [_compare_std(analysis, regime, recipes.iloc[mine]) for regime, mine in members]
-    verdicts = [v if isinstance(v, Verdict) else _std_verdict(analysis, v) for v in found]
-    compared = [v for v in found if not isinstance(v, Verdict)]
-    return [*verdicts, _std_overall(analysis, compared)] if len(compared) > 1 else verdicts
+    verdicts, draws = [], {}
+    for regime, mine in zip(analysis.fit.regimes, prepared.members, strict=True):
+        verdict, drawn = _compare_std(analysis, regime, recipes.iloc[mine])
+        verdicts.append(verdict)
+        if drawn is not None:
+            draws[regime.target] = drawn
+    return [*verdicts, _std_overall(analysis, draws)] if len(draws) > 1 else verdicts
 
 
 def std_halves(std: FloatArray) -> tuple[BoolArray, BoolArray]:
@@ -91,81 +88,59 @@ def std_halves(std: FloatArray) -> tuple[BoolArray, BoolArray]:
     return std <= low, std >= high
 
 
-@dataclass(frozen=True, eq=False)
-class _Compared:
-    """The two STD spaces of one regime."""
-
-    regime: RegimeDesign
-    difference: SpaceDifference
-    bounds: tuple[float, float]  # STD at which the low one ends and the high one begins.
-    medians: float  # How much smaller the low-STD space's median drop is, points.
-
-
-def _compare_std(analysis: Analysis, regime: RegimeDesign, recipes: pd.DataFrame) -> Verdict | _Compared:
+def _compare_std(
+    analysis: Analysis, regime: RegimeDesign, recipes: pd.DataFrame
+) -> tuple[Verdict, FloatArray | None]:
+    """Judge S1 in a regime; returns the draws of the advantage too, None where there are none."""
     if len(recipes) < MINIMUM_RECIPES:
         few = Finding("few for spaces", (), {"recipes": len(recipes), "needed": MINIMUM_RECIPES})
-        return analysis.not_assessable("S1", regime, few, (more_recipes(regime),))
-    low, high = std_halves(recipes["std"].to_numpy())
-    bounds = float(recipes["std"][low].max()), float(recipes["std"][high].min())
-    if bounds[0] >= bounds[1]:
-        return analysis.not_assessable("S1", regime, Finding("one STD"), (more_recipes(regime),))
-    drop, cost, seed = (
-        recipes["drop"].to_numpy(),
-        recipes["cost"].to_numpy(),
-        analysis.fit.settings.random_seed,
-    )
+        return analysis.not_assessable("S1", regime, few, more_recipes(regime)), None
+    std, drop, cost = (recipes[name].to_numpy() for name in ("std", "drop", "cost"))
+    low, high = std_halves(std)
+    if std[low].max() >= std[high].min():
+        return analysis.not_assessable("S1", regime, Finding("one STD"), more_recipes(regime)), None
+    seed, medians = analysis.fit.settings.random_seed, float(np.median(drop[high]) - np.median(drop[low]))
     try:
         found = compare_spaces(drop[low], drop[high], costs=(cost[low], cost[high]), seed=seed)
     except FitError as error:
         why = Finding("no common costs", (), {"text": str(error)})
-        return analysis.not_assessable("S1", regime, why, (more_recipes(regime),))
-    return _Compared(regime, found, bounds, float(np.median(drop[high]) - np.median(drop[low])))
-
-
-def _std_verdict(analysis: Analysis, compared: _Compared) -> Verdict:
-    found, (low, high) = compared.difference, compared.bounds
+        return analysis.not_assessable("S1", regime, why, more_recipes(regime)), None
     values: dict[str, Value] = {
-        **_better(found.draws),
-        "low": low,
-        "high": high,
-        "median": abs(compared.medians),
-        "size": "smaller" if compared.medians >= 0 else "larger",
+        "low": float(std[low].max()),
+        "high": float(std[high].min()),
+        "median": abs(medians),
+        "size": "smaller" if medians >= 0 else "larger",
     }
-    facts = (Finding("EDF distance", (), {"ks": found.ks, "p": found.ks_p_value}),)
-    remedies = (twice_the_recipes(compared.regime),)
-    effect = _std_effect(analysis, found.draws)
-    return analysis.verdict("S1", compared.regime, effect, Finding("S1", (), values), facts, remedies)
+    distance = Finding("EDF distance", (), {"ks": found.ks, "p": found.ks_p_value})
+    return _low_std_beats(analysis, regime, Finding("S1", (), values), found.draws, distance), found.draws
 
 
-def _std_overall(analysis: Analysis, compared: list[_Compared]) -> Verdict:
+def _std_overall(analysis: Analysis, by_target: Mapping[float, FloatArray]) -> Verdict:
     """Judge S1 over all regimes: the mean advantage, and how it changes from the mildest to the hardest regime."""
-    draws = np.stack([c.difference.draws for c in compared], axis=1)
+    targets, draws = list(by_target), np.stack(list(by_target.values()), axis=1)
     values: dict[str, Value] = {
-        **_better(draws.mean(axis=1)),
-        "count": len(compared),
-        "first": compared[0].regime.target,
-        "last": compared[-1].regime.target,
+        "count": len(targets),
+        "first": targets[0],
+        "last": targets[-1],
         "start": float(np.median(draws[:, 0])),
         "end": float(np.median(draws[:, -1])),
         "trend": estimate(draws[:, -1] - draws[:, 0]),
     }
+    return _low_std_beats(analysis, None, Finding("S1 overall", (), values), draws.mean(axis=1))
+
+
+def _low_std_beats(
+    analysis: Analysis, regime: RegimeDesign | None, said: Finding, draws: FloatArray, *facts: Finding
+) -> Verdict:
+    """Return the verdict on draws of the low-STD space's advantage in mean drop, points."""
+    least, worse = analysis.thresholds.std_points, np.median(draws) < 0
+    # "better" or "worse" by a positive amount: no minus sign to puzzle over.
+    better = {"direction": "worse" if worse else "better", "change": estimate(-draws if worse else draws)}
     return analysis.verdict(
-        "S1", None, _std_effect(analysis, draws.mean(axis=1)), Finding("S1 overall", (), values)
-    )
-
-
-def _better(draws: FloatArray) -> dict[str, Value]:
-    """Return an advantage as "better" or "worse" by a positive amount: no minus sign to puzzle over."""
-    worse = np.median(draws) < 0
-    return {"direction": "worse" if worse else "better", "change": estimate(-draws if worse else draws)}
-
-
-def _std_effect(analysis: Analysis, draws: FloatArray) -> Effect:
-    least = analysis.thresholds.std_points
-    lower, upper = interval(draws)
-    return Effect(
-        draws > least, float("nan"), draws, inside_negligible=bool(-least <= lower and upper <= least)
-    )
+        "S1", regime, replace(said, values={**better, **said.values}), draws > least, draws,
+        *((twice_the_recipes(regime),) if regime else ()),
+        negligible=all_within(draws, -least, least), facts=facts,
+    )  # fmt: skip
 
 
 def judge_retraining(analysis: Analysis) -> list[Verdict]:
@@ -175,11 +150,8 @@ def judge_retraining(analysis: Analysis) -> list[Verdict]:
     if len(named) < 2:
         held = f"only {named[0]!r}" if named else "no column retraining"
         why = Finding("one technique", (), {"held": held, "unnamed": _unnamed(analysis) if named else ()})
-        return [
-            analysis.not_assessable(
-                "R1", None, why, (more_recipes(*analysis.fit.regimes, techniques=TWO_TECHNIQUES),)
-            )
-        ]
+        remedy = more_recipes(*analysis.fit.regimes, techniques=TWO_TECHNIQUES)
+        return [analysis.not_assessable("R1", None, why, remedy)]
     member = analysis.fit.recipes.assigned.index >= 0
     present = population.table["retraining"][member].dropna().unique()
     alone = {str(name): _technique(analysis, str(name)) for name in present}
@@ -209,36 +181,30 @@ def _moved(analysis: Analysis, alone: dict[str, Analysis], regime: RegimeDesign)
     if rejected := {name: a for name, a in alone.items() if not a.usable}:
         name, worst = next(iter(rejected.items()))
         why = Finding("technique rejected", (), {"technique": name, "why": worst.rejection})
-        return analysis.not_assessable("R1", regime, why, (worst.way_out,))
-    found = {name: _of_target(a, regime) for name, a in alone.items()}
-    both = {name: r for name, r in found.items() if r is not None}
+        return analysis.not_assessable("R1", regime, why, worst.way_out)
+    both = {
+        name: r for name, a in alone.items() for r in a.regimes if abs(r.data.target - regime.target) < 1e-9
+    }
     if len(both) < 2:
         why = Finding("few techniques here", (), {"held": ", ".join(both) or "none"})
         named = tuple(alone) if len(alone) > 1 else TWO_TECHNIQUES
-        return analysis.not_assessable("R1", regime, why, (more_recipes(regime, techniques=named),))
+        return analysis.not_assessable("R1", regime, why, more_recipes(regime, techniques=named))
     if not any(r.outcome == "supported" for r in both.values()):
         remedy = more_recipes(regime, count=2 * regime.n_recipes, techniques=tuple(both))
-        return analysis.not_assessable("R1", regime, Finding("no optimum of technique"), (remedy,))
-    pairs = list(combinations(both.values(), 2))
-    regret = np.array([exchange_regret(a.grid, a.drop, b.grid, b.drop[::-1]) for a, b in pairs]).max(axis=0)
-    prior = np.array(
-        [exchange_regret(a.grid, a.prior_drop, b.grid, b.prior_drop[::-1]) for a, b in pairs]
-    ).max(axis=0)
-    limit = analysis.thresholds.regret
-    effect = Effect(holds=regret < limit, prior_probability=float((prior < limit).mean()), size=regret)
+        return analysis.not_assessable("R1", regime, Finding("no optimum of technique"), remedy)
+    pairs, limit = list(combinations(both.values(), 2)), analysis.thresholds.regret
+    regret = np.array([exchange_regret(a.grid, a.drop, b.grid, b.drop[::-1]) for a, b in pairs])
+    prior = np.array([exchange_regret(a.grid, a.prior_drop, b.grid, b.prior_drop[::-1]) for a, b in pairs])
+    regret, prior = regret.max(axis=0), prior.max(axis=0)
     optima = tuple(
         Finding("technique optimum", (), {"technique": name, "best": estimate(np.exp(r.optimum.log_mcb))})
         for name, r in both.items()
     )
     said = Finding("R1", (), {"cost": estimate(regret), "optima": optima})
     return analysis.verdict(
-        "R1", regime, effect, said, _unnamed(analysis), (more_recipes(regime, techniques=tuple(both)),)
-    )
-
-
-def _of_target(analysis: Analysis, regime: RegimeDesign) -> RegimePosterior | None:
-    """Return a technique's own regime of this centre, where it was fitted."""
-    return next((r for r in analysis.regimes if abs(r.data.target - regime.target) < 1e-9), None)
+        "R1", regime, said, regret < limit, regret, more_recipes(regime, techniques=tuple(both)),
+        prior=float((prior < limit).mean()), facts=_unnamed(analysis),
+    )  # fmt: skip
 
 
 def exchange_regret(

@@ -6,12 +6,10 @@ import numpy as np
 
 from popstats.arrays import FloatArray
 from popstats.findings import Finding, Value, merge
-from popstats.inference.draws import interval
 from popstats.judgement.analysis import (
     PROPOSED_COUNT,
     Analysis,
-    Effect,
-    RegimePosterior,
+    all_within,
     estimate,
     more_recipes,
 )
@@ -31,17 +29,10 @@ def judge_trend(analysis: Analysis) -> Verdict:
     limits, regimes = analysis.thresholds, analysis.with_optimum
     if few := _too_few(analysis, "C3d", limits.trend_regimes):
         return few
-    steps = aggressiveness(regimes)
+    steps = -np.log1p(-np.array([r.data.reference for r in regimes]))
     change = optimum_trend(np.stack([r.optimum.log_mcb for r in regimes], axis=1), steps)
     prior = optimum_trend(np.stack([r.prior.log_mcb for r in regimes], axis=1), steps)
     least = float(np.log(limits.trend))
-    lower, upper = interval(change)
-    effect = Effect(
-        holds=change > least,
-        prior_probability=float((prior > least).mean()),
-        size=np.exp(change),
-        inside_negligible=bool(-least <= lower and upper <= least),
-    )
     values: dict[str, Value] = {
         "direction": "falls" if (change < -least).mean() >= limits.supported else "does not rise",
         "first": regimes[0].data.target,
@@ -50,7 +41,10 @@ def judge_trend(analysis: Analysis) -> Verdict:
         "count": len(regimes),
     }
     more = tuple(more_recipes(r.data, count=2 * r.data.n_recipes, space="") for r in regimes)
-    return analysis.verdict("C3d", None, effect, Finding("C3d", (), values), (), merge(more))
+    return analysis.verdict(
+        "C3d", None, Finding("C3d", (), values), change > least, np.exp(change), *merge(more),
+        prior=float((prior > least).mean()), negligible=all_within(change, -least, least),
+    )  # fmt: skip
 
 
 def judge_limit(analysis: Analysis) -> Verdict:
@@ -65,13 +59,7 @@ def judge_limit(analysis: Analysis) -> Verdict:
     base = law.fitted[law.best].base
     gain = leave_one_out_gain(limit, log_mcb, base)
     lucky = lucky_share(middle, np.median(log_mcb, axis=0), base, np.random.default_rng([seed, 42]))
-    chance = Finding("lucky", (), {"lucky": lucky})
-    effect = Effect(
-        holds=gain > 0,
-        prior_probability=luck(base, seed),
-        size=gain,
-        withheld=chance if lucky > 1.0 - limits.supported else None,
-    )
+    by_chance = Finding("lucky", (), {"lucky": lucky}) if lucky > 1.0 - limits.supported else None
     worse = np.median(gain) < 0
     values: dict[str, Value] = {
         "direction": "raises" if worse else "lowers",
@@ -82,8 +70,10 @@ def judge_limit(analysis: Analysis) -> Verdict:
         # A constant predicts a left-out regime by the mean of the others.
         "constant": float((middle - middle.mean()).std() * middle.size / (middle.size - 1)),
     }
-    remedy = _more_regimes(analysis)
-    return analysis.verdict("C4", None, effect, Finding("C4", (), values), (), (remedy,))
+    said, remedy = Finding("C4", (), values), _more_regimes(analysis)
+    return analysis.verdict(
+        "C4", None, said, gain > 0, gain, remedy, prior=luck(base, seed), withheld=by_chance
+    )
 
 
 def _too_few(analysis: Analysis, conjecture: str, needed: int) -> Verdict | None:
@@ -95,17 +85,12 @@ def _too_few(analysis: Analysis, conjecture: str, needed: int) -> Verdict | None
         return None
     where = tuple(r.label for r in held)
     why = Finding("few regimes with optimum", where, {"held": len(held), "needed": needed})
-    return analysis.not_assessable(conjecture, None, why, (_more_regimes(analysis),))
+    return analysis.not_assessable(conjecture, None, why, _more_regimes(analysis))
 
 
 def _more_regimes(analysis: Analysis) -> Finding:
     values: dict[str, Value] = {"axis": analysis.fit.regime_axis, "count": PROPOSED_COUNT}
     return Finding("more recipes", PROPOSED_REGIMES, values)
-
-
-def aggressiveness(regimes: tuple[RegimePosterior, ...]) -> FloatArray:
-    """Return -log(1 - reduction) of each regime, shape (K,)."""
-    return -np.log1p(-np.array([r.data.reference for r in regimes]))
 
 
 def luck(base: FloatArray, seed: int) -> float:
@@ -117,11 +102,9 @@ def luck(base: FloatArray, seed: int) -> float:
 
 
 def optimum_trend(log_mcb: FloatArray, aggressiveness: FloatArray) -> FloatArray:
-    """Return the change of the optimum from the mildest to the most aggressive regime, log mCB, (S,).
-
-    A line through the regimes' optima in each draw; regimes count by the inverse of their variance over draws.
-    """
-    # log_mcb (S, K); aggressiveness (K,)
+    """Return the change of the optimum from the mildest to the most aggressive regime, log mCB, (S,)."""
+    # log_mcb (S, K); aggressiveness (K,): -log(1 - reduction). A line through the regimes' optima in each draw; regimes
+    # count by the inverse of their variance over draws.
     weight = 1.0 / np.maximum(log_mcb.var(axis=0), 1e-8)
     weight = weight / weight.sum()
     distance = aggressiveness - weight @ aggressiveness

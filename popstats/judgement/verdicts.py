@@ -215,10 +215,10 @@ class Verdict:
     @property
     def negligible_region(self) -> str:
         """What counts as no effect, in words."""
-        return "" if self.outcome == "not assessable" else negligible(self.conjecture, self.thresholds)
+        return "" if self.outcome == "not assessable" else negligible_words(self.conjecture, self.thresholds)
 
 
-def negligible(conjecture: str, thresholds: Thresholds) -> str:
+def negligible_words(conjecture: str, thresholds: Thresholds) -> str:
     """Return what counts as no effect, in words."""
     return QUANTITIES[conjecture][2].format(**asdict(thresholds))
 

@@ -6,22 +6,18 @@ network can win by being the one that the curve bent towards.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from popstats.arrays import FloatArray
 from popstats.findings import Finding, Value
-from popstats.inference.draws import interval
 from popstats.judgement.analysis import (
     Analysis,
-    Effect,
     RegimePosterior,
+    all_within,
     estimate,
     more_recipes,
     twice_the_recipes,
 )
-from popstats.judgement.optimum_claims import needs_optimum, optimum_undecided, per_regime, remedies
 from popstats.judgement.verdicts import Thresholds, Verdict
 from popstats.posterior.mean_curve import MeanCurve
 
@@ -38,56 +34,40 @@ _DRAWS = 4000
 _NOISES = {"normal": "normal", "student": "Student-t", "exgaussian": "exponentially modified normal"}
 
 
-@dataclass(frozen=True)
-class CrossFit:
-    """Winners counted on the other half, averaged over halvings and both directions."""
-
-    winners: float  # Winners a halving, both directions together.
-    near: float  # How many of them are among the nearest to the optimum of the other half.
-
-
-def judge_winners(analysis: Analysis) -> list[Verdict]:
-    """Judge C3b in every regime: winners lie near the optimum. Halves keep the fit's noise, scales and weights."""
-    return per_regime(analysis, "C3b", _winners)
-
-
-def _winners(analysis: Analysis, regime: RegimePosterior) -> Verdict:
+def winners(analysis: Analysis, regime: RegimePosterior) -> Verdict:
+    """Judge C3b in a regime: winners lie near the optimum. Halves keep the fit's noise, scales and weights."""
     limits, seed, data = analysis.thresholds, analysis.fit.settings.random_seed, regime.data
     if data.n_recipes < MINIMUM_RECIPES:
         few = Finding("few for halves", (), {"recipes": data.n_recipes, "needed": MINIMUM_RECIPES})
-        return analysis.not_assessable("C3b", data, few, (more_recipes(data),))
-    if found := needs_optimum(analysis, "C3b", regime):
-        return found
-    counted = cross_fit(regime.mean_curve, limits, np.random.default_rng([seed, 31]))
-    lift = lift_draws(counted, limits.nearest, np.random.default_rng([seed, 32]))
-    prior = lift_draws(CrossFit(0.0, 0.0), limits.nearest, np.random.default_rng([seed, 33]))
-    effect = Effect(
-        holds=lift > limits.lift,
-        prior_probability=float((prior > limits.lift).mean()),
-        size=lift,
-        inside_negligible=_inside(lift, limits.lift),
-        withheld=optimum_undecided(regime),
-        rests_on=regime.outcome,
-    )
+        return analysis.not_assessable("C3b", data, few, more_recipes(data))
+    if regime.outcome == "refuted":
+        return analysis.not_assessable("C3b", data, Finding("no optimum"))
+    near, whole = cross_fit(regime.mean_curve, limits, np.random.default_rng([seed, 31]))
+    lift = lift_draws(near, whole, limits.nearest, np.random.default_rng([seed, 32]))
+    prior = lift_draws(0.0, 0.0, limits.nearest, np.random.default_rng([seed, 33]))
     values: dict[str, Value] = {
         "nearest": limits.nearest,
         "lift": estimate(lift),
         "winners": limits.winners,
         "implied": _implied(regime, seed),
     }
-    facts = (Finding("halves noise", (), {"noise": _NOISES[analysis.fit.settings.noise]}),)
-    more = (twice_the_recipes(data),) if regime.outcome == "supported" else remedies(regime)
-    return analysis.verdict("C3b", data, effect, Finding("C3b", (), values), facts, more)
+    return analysis.verdict(
+        "C3b",
+        data,
+        Finding("C3b", (), values),
+        lift > limits.lift,
+        lift,
+        twice_the_recipes(data),
+        prior=float((prior > limits.lift).mean()),
+        # Neither more nor fewer winners than elsewhere.
+        negligible=all_within(lift, 1.0 / limits.lift, limits.lift),
+        rests_on=regime,
+        facts=(Finding("halves noise", (), {"noise": _NOISES[analysis.fit.settings.noise]}),),
+    )
 
 
-def _inside(lift: FloatArray, least: float) -> bool:
-    """Return whether the whole interval of the lift is near 1, neither more nor fewer winners than elsewhere."""
-    lower, upper = interval(lift)
-    return bool(1.0 / least <= lower and upper <= least)
-
-
-def cross_fit(curve: MeanCurve, limits: Thresholds, rng: np.random.Generator) -> CrossFit:
-    """Count winners near the optimum of the other half, in one regime."""
+def cross_fit(curve: MeanCurve, limits: Thresholds, rng: np.random.Generator) -> tuple[float, float]:
+    """Return how many winners per halving lie near the optimum of the other half, and how many there are."""
     log_mcb, adjusted = curve.log_mcb, curve.adjusted
     near, winners = 0, 0
     for _ in range(SPLITS):
@@ -99,7 +79,7 @@ def cross_fit(curve: MeanCurve, limits: Thresholds, rng: np.random.Generator) ->
                     log_mcb[judged], adjusted[judged], optimum, limits.winners, limits.nearest
                 )
                 near, winners = near + found, winners + of
-    return CrossFit(winners / SPLITS, near / SPLITS)
+    return near / SPLITS, winners / SPLITS
 
 
 def count_near(
@@ -115,11 +95,10 @@ def count_near(
     return int(np.intersect1d(best, near).size), int(best.size)
 
 
-def lift_draws(counted: CrossFit, nearest: float, rng: np.random.Generator) -> FloatArray:
+def lift_draws(near: float, winners: float, nearest: float, rng: np.random.Generator) -> FloatArray:
     """Return posterior draws of the lift, shape (S,): a beta posterior for the winners' share near the optimum."""
-    near = PRIOR_WINNERS * nearest + counted.near
-    far = PRIOR_WINNERS * (1.0 - nearest) + counted.winners - counted.near
-    return np.asarray(rng.beta(near, far, size=_DRAWS) / nearest)
+    far = PRIOR_WINNERS * (1.0 - nearest) + winners - near
+    return np.asarray(rng.beta(PRIOR_WINNERS * nearest + near, far, size=_DRAWS) / nearest)
 
 
 def implied_lift(

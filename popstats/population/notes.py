@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from popstats.findings import Finding, Kind, Value
+from popstats.findings import Finding, Value
 from popstats.population.columns import SETS
 from popstats.population.validation import is_single_value
 from popstats.words import AXIS_WORDS
@@ -72,7 +72,7 @@ def _accuracies(table: pd.DataFrame) -> Iterator[Finding]:
     collapsed = table["accuracy"] < COLLAPSED * table["original_accuracy"]
     if collapsed.any():
         counted = {"rows": int(collapsed.sum()), "trainings": len(table)}
-        worst: Kind = "most collapsed" if collapsed.mean() >= BETTER else "collapsed"
+        worst = "most collapsed" if collapsed.mean() >= BETTER else "collapsed"
         yield Finding(worst, (), {**counted, "lowest": float(table["accuracy"].min())})
 
 

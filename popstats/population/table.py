@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -462,7 +463,7 @@ def _not_written(path: Path, error: OSError) -> PopstatsError:
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield where to write a file that is at `path` whole or not at all; errors name `path`."""
     folder_for(path)
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")  # Others may write the same file.
     try:
         yield unfinished
         unfinished.replace(path)

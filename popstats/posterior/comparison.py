@@ -91,7 +91,7 @@ def compare(first: Fit | Mapping[str, Fit], second: Fit | None = None) -> Compar
     (['quadratic', 'smooth'], True)
     """
     fits = _named(first, second)
-    rows: dict[str, Sequence[RegimeRows]] = {name: fit.rows() for name, fit in fits.items()}
+    rows: dict[str, Sequence[RegimeRows]] = {name: fit.rows for name, fit in fits.items()}
     for a, b in pairwise(fits):
         _require_same_recipes(a, b, fits, rows)
     for name, fit in fits.items():

@@ -87,8 +87,9 @@ class FittedCurves:
         """The regimes that were fitted."""
         return tuple(r for r in self.regimes if r.fitted)
 
+    @cached_property
     def rows(self) -> tuple[RegimeRows, ...]:
-        """Return the recipes in the fit of each fitted regime."""
+        """The recipes in the fit of each fitted regime."""
         return tuple(weighted_rows(self.recipes, self.regimes, self.spread_changes))
 
     @cached_property
@@ -272,7 +273,7 @@ class FittedCurves:
         rng, hyper = np.random.default_rng([self.settings.random_seed, k, 2]), self.draws.hyper(k)
         position = self.regimes.index(self.fitted[k])
         change, relative = self.spread_changes[position], np.ones_like(log_mcb)
-        if change is not None and change.matters:
+        if change.matters:
             held = self.recipes.table["log_mcb"].to_numpy()[self.recipes.members[position]]
             mean = change.precision(held, self.fitted[k]).mean()
             relative = np.sqrt(mean / change.precision(log_mcb, self.fitted[k]))

@@ -15,13 +15,13 @@ import pandas as pd
 
 from popstats.errors import FitError
 from popstats.findings import Finding, Span
-from popstats.inference.data import RegimeDesign, prepare_population
+from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import Convergence, Draws, check_draws
 from popstats.inference.exact import sample_pooled
 from popstats.inference.model import CHAINS, LEAST_TUNE, NOISES, PARAMETRIC, Method, Priors, Settings
 from popstats.inference.parametric import flat_priors, sample_parametric
 from popstats.inference.spread import Changes, weighted_regimes, weighted_rows
-from popstats.population.recipes import Recipes
+from popstats.population.recipes import Recipes, prepared_recipes
 from popstats.population.regimes import Axis, Given
 from popstats.population.table import Population, require_population
 from popstats.posterior.curves import FittedCurves
@@ -148,10 +148,10 @@ def fit(
     settings = Settings(axis, centres, curve, noise, method, seed, draws, tune)
     settings = replace(settings, tune=max(tune, LEAST_TUNE.get(noise, 1)))
     priors = priors or Priors()
-    prepared = prepare_population(population, axis, centres)
-    data, changes = weighted_regimes(prepared, priors, seed)
+    recipes = prepared_recipes(population, axis, centres)
+    data, changes = weighted_regimes(population, recipes, priors, seed)
     for thin in THINNING:
-        result = _draw(prepared.recipes, data, changes, settings, priors, progress, thin)
+        result = _draw(recipes, data, changes, settings, priors, progress, thin)
         found = Fit(population, data, settings, priors, result, changes, time.perf_counter() - started)
         if settings.method != "hmc" or found.convergence.ok:
             break
@@ -221,7 +221,7 @@ class Fit(FittedCurves):
     prior_settings : Priors
     draws : Draws
         Over the fitted regimes, in the order of `fitted`.
-    spread_changes : tuple of SpreadChange or None
+    spread_changes : tuple of SpreadChange
         Per regime: how the residual spread changes over the range (weighted where it `matters`).
     seconds : float
         Wall time of the fit.

@@ -19,7 +19,6 @@ doi:10.1080/01621459.1989.10478852 (the weights of Student-t noise).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -29,7 +28,7 @@ from scipy.special import log_ndtr
 from popstats.arrays import BoolArray, FloatArray
 from popstats.inference.data import MINIMUM_RECIPES, RegimeRows
 from popstats.inference.exact import coefficient_posterior
-from popstats.inference.model import OBSERVED_QUANTILES, Hyper, basis
+from popstats.inference.model import OBSERVED_QUANTILES, Hyper, basis, prior_precision
 from popstats.inference.regression import weighted_cross_products
 from popstats.posterior.curves import FittedCurves
 from popstats.posterior.optimum import GRID_SIZE
@@ -38,6 +37,8 @@ from popstats.posterior.optimum import GRID_SIZE
 #: that ends them: a hundredth of what moves an optimum by a step of the grid.
 ROUNDS = 60
 SMALL = 1e-4
+#: Share of recipes left out to see how the optimum depends on the mix: those with the narrowest, or widest, of a group.
+QUARTER = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +52,9 @@ class MeanCurve:
     terms: FloatArray
 
     @classmethod
-    def of(cls, fit: FittedCurves, k: int, rows: RegimeRows) -> MeanCurve:
-        """Take the k-th fitted regime; `rows` are its recipes (`FittedCurves.rows`)."""
+    def of(cls, fit: FittedCurves, k: int) -> MeanCurve:
+        """Take the k-th fitted regime."""
+        rows = fit.rows[k]
         terms = fit.draws.flat_coefficients[:, k, 1 : len(rows.regime.fixed)].mean(axis=0)
         return cls(rows, fit.settings.noise, fit.draws.median_hyper(k), terms)
 
@@ -86,7 +88,32 @@ class MeanCurve:
         curve = basis(unit) @ self.coefficients(members)[1 + self.terms.size :]
         return float(scale.centre + scale.half_range * unit[curve.argmin()])
 
-    def coefficients(self, members: BoolArray, residual: FloatArray | None = None) -> FloatArray:
+    def mix_range(self, widths: FloatArray) -> tuple[float, float]:
+        """Return the range of the best mCB without the narrowest, or widest, quarter of each column of widths (n, G)."""
+        low, high = np.quantile(widths, [QUARTER, 1.0 - QUARTER], axis=0)
+        mixes = [np.ones(len(widths), dtype=bool), *(widths > low).T, *(widths < high).T]
+        optima = [log for keep in mixes if (log := self.optimum(keep)) is not None]
+        return float(np.exp(min(optima))), float(np.exp(max(optima)))
+
+    @cached_property
+    def residual(self) -> FloatArray:
+        """How far each recipe lies from the curve through all of them, (n,)."""
+        return np.asarray(self.rows.drop - self.rows.design @ self.coefficients())
+
+    @property
+    def penalty(self) -> FloatArray:
+        """Prior precision of the coefficients, (p,)."""
+        fixed, hyper = self.rows.regime.fixed, self.hyper
+        return np.asarray(prior_precision(fixed, hyper.length_scale, hyper.amplitude)[0])
+
+    def weighed(self) -> tuple[FloatArray, FloatArray]:
+        """Return each recipe's precision in units of one training's, and the expected exponential part, (n,) each."""
+        weight, excess = self.expected(self.residual, self.scale)
+        return np.asarray(weight * (self.hyper.noise[0] / self.scale) ** 2), excess
+
+    def coefficients(
+        self, members: BoolArray | slice = slice(None), residual: FloatArray | None = None
+    ) -> FloatArray:
         """Return the coefficients of the mean curve through these recipes, shape (p,)."""
         # residual (n,): what outliers are first told by; by default residuals of normal noise
         design, drop, scale = self.rows.design[members], self.rows.drop[members], self.scale[members]
@@ -119,28 +146,3 @@ class MeanCurve:
         t = middle / scale
         hazard = np.exp(-0.5 * t**2 - 0.5 * np.log(2.0 * np.pi) - log_ndtr(t))
         return np.ones_like(residual), middle + scale * hazard
-
-
-#: Share of recipes left out: one group's narrowest, or widest, quarter.
-QUARTER = 0.25
-
-
-def mix_ranges(fit: FittedCurves, regimes: Collection[str]) -> dict[str, tuple[float, float]]:
-    """Return the range of each regime's best mCB when one group's narrowest, or widest, quarter is left out."""
-    found, widths = {}, fit.population.widths
-    for k, rows in enumerate(fit.rows() if widths is not None else ()):
-        if rows.regime.label in regimes and widths is not None:
-            curve = MeanCurve.of(fit, k, rows)
-            optima = [curve.optimum(keep) for keep in _mixes(widths[fit.recipes.first[rows.numbers]])]
-            logs = [log for log in optima if log is not None]
-            found[rows.regime.label] = float(np.exp(min(logs))), float(np.exp(max(logs)))
-    return found
-
-
-def _mixes(widths: FloatArray) -> Iterator[BoolArray]:
-    """Yield all recipes, then those without each group's narrowest and widest quarter, (n,)."""
-    yield np.ones(len(widths), dtype=bool)
-    for width in widths.T:
-        low, high = np.quantile(width, [QUARTER, 1.0 - QUARTER])
-        yield width > low
-        yield width < high

@@ -188,22 +188,13 @@ def has_optimum(optimum: OptimumDraws, rise: float) -> BoolArray:
     return np.asarray(optimum.interior & (least_rise(optimum) > rise))
 
 
-@dataclass(frozen=True, eq=False)
-class SecondRegion:
-    """A second good region beside the optimum."""
-
-    probability: float  # Share of draws that have one.
-    # Lower end, argmin and upper end of the left and of the right region, log mCB, medians over the draws that
-    # have both, whichever of the two is the lower one in a draw; empty if none has. The ends are where the
-    # curve has risen by `near` above the region's own minimum.
-    regions: tuple[tuple[float, float, float], ...] = ()
-
-
 def second_region(
     grid: FloatArray, drop: FloatArray, bump: float, near: float = NEAR_OPTIMAL_POINTS
-) -> SecondRegion:
+) -> tuple[float, tuple[tuple[float, float, float], ...]]:
     """Look for a second minimum, as good within `bump` points, behind a bump of more than `bump` points."""
-    # grid (G,); drop (S, G)
+    # grid (G,); drop (S, G). Returns the share of draws that have one, and lower end, argmin and upper end of the left and
+    # the right region, log mCB: medians over the draws that have both, whichever is the lower one in a draw; empty if none
+    # has. The ends are where the curve has risen by `near` above the region's own minimum.
     position, steps = drop.argmin(axis=1)[:, None], np.arange(grid.size)
     right = np.maximum.accumulate(np.where(steps >= position, drop, -np.inf), axis=1)
     left = np.maximum.accumulate(np.where(steps <= position, drop, -np.inf)[:, ::-1], axis=1)[:, ::-1]
@@ -211,22 +202,14 @@ def second_region(
     good = behind & (drop - drop.min(axis=1, keepdims=True) <= bump)
     have = good.any(axis=1)
     if not have.any():
-        return SecondRegion(0.0)
+        return 0.0, ()
     other = np.where(good, drop, np.inf).argmin(axis=1)[:, None]
     minima = np.sort(np.hstack([position, other])[have], axis=1)
-    return SecondRegion(float(have.mean()), _two_regions(grid, drop[have], minima, near))
-
-
-def _two_regions(
-    grid: FloatArray, drop: FloatArray, minima: npt.NDArray[np.int64], near: float
-) -> tuple[tuple[float, float, float], ...]:
-    """Return lower end, argmin and upper end of both regions, medians over the draws."""
-    rows, steps = np.arange(drop.shape[0]), np.arange(grid.size)
-    regions = []
+    drop, regions = drop[have], []
     for position in minima.T:
-        high = drop > (drop[rows, position] + near)[:, None]
+        high = drop > (drop[np.arange(len(drop)), position] + near)[:, None]
         before = np.where(high & (steps < position[:, None]), steps, -1).max(axis=1) + 1
         after = np.where(high & (steps > position[:, None]), steps, grid.size).min(axis=1) - 1
         low, middle, up = (float(np.median(grid[index])) for index in (before, position, after))
         regions.append((low, middle, up))
-    return tuple(regions)
+    return float(have.mean()), tuple(regions)

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from popstats.arrays import FloatArray
-from popstats.findings import Finding, Kind, Span
+from popstats.findings import Finding, Span
 from popstats.inference.data import RegimeRows
 from popstats.inference.noise import draw_noise
 from popstats.posterior.limit_law import LEFT_OUT, MINIMUM_REGIMES, limit_law
@@ -52,7 +52,7 @@ class PredictiveChecks:
 def check_predictions(fit: FittedCurves) -> PredictiveChecks:
     """Check each fitted regime's recipes against the fit."""
     rows, pits = [], {}
-    for k, mine in enumerate(fit.rows()):
+    for k, mine in enumerate(fit.rows):
         size, closed = mine.drop.size, fit.settings.noise == "normal"
         most = int(np.clip(PIT_BUDGET // size, *PIT_DRAWS)) if closed else WEIGHTED_DRAWS
         pit = leave_one_out_pit(mine, sample_of(fit, k, thinned(fit, most)))
@@ -133,7 +133,7 @@ def alerts_of(frame: pd.DataFrame, limits: pd.DataFrame, noise: str) -> tuple[Fi
     return tuple(found)
 
 
-def _finding(kind: Kind, row: Any, **values: Any) -> Finding:
+def _finding(kind: str, row: Any, **values: Any) -> Finding:
     return Finding(kind, (row.regime,), values)
 
 

@@ -88,7 +88,7 @@ def power_scale(fit: FittedCurves) -> Sensitivity:
     picked = thinned(fit, DRAWS if fit.settings.noise == "normal" else DRAWS_OF_ROWS)
     prior = power_weights(log_prior(fit, picked)) if fit.fitted else []
     rows = []
-    for k, mine in enumerate(fit.rows()):
+    for k, mine in enumerate(fit.rows):
         data = power_weights(total_density(mine, sample_of(fit, k, picked)))
         for name, (attribute, _) in _QUANTITIES.items():
             values = getattr(fit.optimum_draws[k], attribute)[picked]

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from popstats.errors import FitError
-from popstats.inference.data import prepare_population
 from popstats.inference.draws import Draws
 from popstats.inference.model import Priors, Settings
 from popstats.inference.spread import weighted_regimes
 from popstats.population.files import load_population
+from popstats.population.recipes import prepared_recipes
 from popstats.population.table import folder_for
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ def _parts(tree: xr.DataTree, description: dict[str, Any]) -> dict[str, Any]:
         for group in ("draws", "statistics")
     )
     edge = tree["edge_probability"].to_numpy() if "edge_probability" in tree else None
-    prepared = prepare_population(population, settings.regime_axis, settings.regimes)
-    regimes, changes = weighted_regimes(prepared, priors, settings.random_seed)
+    recipes = prepared_recipes(population, settings.regime_axis, settings.regimes)
+    regimes, changes = weighted_regimes(population, recipes, priors, settings.random_seed)
     return {
         "population": population,
         "regimes": regimes,

@@ -33,7 +33,7 @@ def posterior_tree(fit: FittedCurves) -> xr.DataTree:
     """Return all groups that ArviZ's functions read; `regime` is the fraction removed, `recipe` the recipe's number."""
     import xarray as xr
 
-    made = _Groups(fit, fit.rows())
+    made = _Groups(fit, fit.rows)
     if not fit.fitted:
         return xr.DataTree.from_dict({"posterior": made.posterior()})
     groups = {

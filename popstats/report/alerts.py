@@ -127,7 +127,7 @@ def _notes(analysis: Analysis) -> Iterator[Finding]:
         if label not in supported:  # There a caveat names it.
             yield Finding("outliers widen", (label,))
     for r, change in zip(fit.regimes, fit.spread_changes, strict=True):
-        if change is not None and change.matters:
+        if change.matters:
             yield Finding("changing spread", (r.label,))
     for r in fit.fitted:
         if r.n_recipes < FEW_RECIPES:

@@ -149,11 +149,11 @@ def _fitted_envelope(analysis: Analysis, regime: str) -> _Envelope | None:
     share = max(ENVELOPE, MINIMUM_POINTS / len(x))
     if share > WIDEST_ENVELOPE:
         return None
-    found = lower_envelope(x, y, share, analysis.fit.settings.random_seed)
+    log_mcb, drop = lower_envelope(x, y, share, analysis.fit.settings.random_seed)
     inside = np.linspace(np.log(row.mcb_lower), np.log(row.mcb_upper), GRID_SIZE)
-    least = float(np.interp(inside, found.log_mcb, found.drop).min())
-    elsewhere = least > float(found.drop.min()) + analysis.thresholds.rise
-    return _Envelope(share, float(np.exp(found.optimum)), elsewhere)
+    least = float(np.interp(inside, log_mcb, drop).min())
+    elsewhere = least > float(drop.min()) + analysis.thresholds.rise
+    return _Envelope(share, float(np.exp(log_mcb[drop.argmin()])), elsewhere)
 
 
 def envelope_elsewhere(analysis: Analysis, regime: str) -> float | None:

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup, escape
 
 from popstats.errors import PopstatsError
 from popstats.figures.charts import draw
 from popstats.figures.content import Cell, ReportContent, Table, VerdictRow
-from popstats.figures.theme import DARK, LEGEND_MARKS, LIGHT, OUTCOME_GLYPHS, Palette, color_rules
+from popstats.figures.theme import DARK, LEGEND_MARKS, LIGHT, OUTCOME_GLYPHS, color_rules
 from popstats.judgement.verdicts import Verdicts
-from popstats.population.table import folder_for
+from popstats.population.table import folder_for, written_whole
 from popstats.posterior.fit import Fit, require_fit
 from popstats.report.comparison_page import comparison_content
 from popstats.report.compose import report_content
@@ -109,25 +109,11 @@ def write_content(content: ReportContent, path: str | Path) -> Path:
     folder_for(target)
     sidecar = target.with_name(f"{target.name}.json")
     page = render(content, sidecar=sidecar.name)
-    try:
-        _write(sidecar, content.to_json().encode())
-        _write(target, _printed(page, browser) if browser else page.encode())
-    except OSError as error:
-        raise PopstatsError(f"{path}: cannot be written ({error.strerror}); write elsewhere") from error
+    printed = _printed(page, browser) if browser else page.encode()
+    for place, written in ((sidecar, content.to_json().encode()), (target, printed)):
+        with written_whole(place) as unfinished:
+            unfinished.write_bytes(written)
     return target
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write to a temporary file of the same folder and rename it, so that `path` is always whole."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _browser(path: Path) -> str:
@@ -160,30 +146,24 @@ def _printed(page: str, browser: str) -> bytes:
 def render(content: ReportContent, *, sidecar: str = "") -> str:
     """Return the page of a report's content as HTML."""
     environment = _environment()
+    specifications = {
+        f"{i}-{j}": draw(panel)
+        for i, figure in enumerate(content.figures)
+        for j, panel in enumerate(figure.panels)
+    }
     return environment.get_template("report.html.j2").render(
         content=content,
         figures={figure.key: figure for figure in content.figures},
         numbers_of={figure.key: i for i, figure in enumerate(content.figures)},
         sections={section.key: section for section in content.sections},
         sidecar=sidecar,
-        specifications=_specifications(content),
+        specifications=htmlsafe_json_dumps(specifications, separators=(",", ":"), allow_nan=False),
         bundle=vega_bundle(),
         style=_style(environment),
         script=_source(environment, "report.js"),
         glyphs=OUTCOME_GLYPHS,
         marks=LEGEND_MARKS,
     )
-
-
-def _specifications(content: ReportContent) -> str:
-    """Return the charts' specifications as JSON, escaped so that no text of a table can end the script that holds it."""
-    drawn = {
-        f"{i}-{j}": draw(panel)
-        for i, figure in enumerate(content.figures)
-        for j, panel in enumerate(figure.panels)
-    }
-    text = json.dumps(drawn, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def vega_bundle() -> str:
@@ -194,9 +174,11 @@ def vega_bundle() -> str:
     if cached.is_file():
         return cached.read_text(encoding="utf-8")
     bundle = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
-    with contextlib.suppress(OSError):  # Without a place for it, the next report bundles again.
+    # Without a place for it, the next report bundles again.
+    with contextlib.suppress(OSError, PopstatsError):
         cached.parent.mkdir(parents=True, exist_ok=True)
-        _write(cached, bundle.encode())
+        with written_whole(cached) as unfinished:
+            unfinished.write_text(bundle, encoding="utf-8")
     return bundle
 
 
@@ -206,7 +188,8 @@ def _environment() -> Environment:
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
-        finalize=_typeset,
+        # Plain text is set in type; what is marked safe, code included, stays as it is.
+        finalize=lambda value: typeset(value) if type(value) is str else value,
     )
     environment.filters |= {
         "by_population": _by_population,
@@ -223,24 +206,16 @@ def _environment() -> Environment:
     return environment
 
 
-def _typeset(value: Any) -> Any:
-    """Set plain text in type; what is marked safe, code included, stays as it is."""
-    return typeset(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
 def _source(environment: Environment, name: str) -> str:
     assert environment.loader is not None
     return environment.loader.get_source(environment, name)[0]
 
 
 def _style(environment: Environment) -> str:
-    def properties(palette: Palette) -> str:
-        return " ".join(f"--chart-{name}: {value};" for name, value in palette._asdict().items())
-
-    source = _source(environment, "report.css")
-    parts = {"CHART_LIGHT": properties(LIGHT), "CHART_DARK": properties(DARK), "CHART_RULES": color_rules()}
-    for name, text in parts.items():
-        source = source.replace(name, text)
+    source = _source(environment, "report.css").replace("CHART_RULES", color_rules())
+    for name, palette in (("CHART_LIGHT", LIGHT), ("CHART_DARK", DARK)):
+        properties = (f"--chart-{part}: {value};" for part, value in palette._asdict().items())
+        source = source.replace(name, " ".join(properties))
     return source
 
 
@@ -280,8 +255,7 @@ def _span(row: VerdictRow) -> str:
 
 def _by_population(rows: Sequence[VerdictRow]) -> list[tuple[str, list[VerdictRow]]]:
     """Return the verdicts of each population, in their order; of one population under an empty name."""
-    names = dict.fromkeys(row.population for row in rows)
-    return [(name, [row for row in rows if row.population == name]) for name in names]
+    return [(name, list(own)) for name, own in groupby(rows, lambda row: row.population)]
 
 
 def _decimals(row: VerdictRow) -> int:

@@ -371,9 +371,7 @@ def _noise(analysis: Analysis) -> Table:
 
     def ratio(row: Any) -> str:
         change = changes[row.regime]
-        return (
-            MISSING if change is None else f"{number(change.ratio)}{' (weighted)' if change.matters else ''}"
-        )
+        return f"{number(change.ratio)}{' (weighted)' if change.matters else ''}"
 
     return Table.by_column(analysis.fitted_optima, {
         "removed": lambda r: regime_name(r.regime),

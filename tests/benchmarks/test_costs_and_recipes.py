@@ -14,11 +14,11 @@ import torch
 import torch_pruning as tp
 
 from generate.inputs.networks import build_network
-from generate.plan import Space
+from generate.plan import RecipePlan, Space
 from generate.prune.cost_forms import cost_forms
 from generate.prune.cut import choose_filters, cut
 from generate.prune.groups import find_groups
-from generate.recipes.sample import MCB_RANGE, TOLERANCE, sample_recipes
+from generate.recipes.sample import TOLERANCE, sample_recipes
 
 pytestmark = pytest.mark.benchmark(timer=time.process_time)
 
@@ -71,7 +71,8 @@ def count_by_cutting(network, groups, costs, recipes=3):
 
 def draw(space, costs, count):
     rng = np.random.default_rng(0)
-    return len(sample_recipes(Space(space), costs, axis="macs", target=TARGET, count=count, rng=rng))
+    block = RecipePlan((TARGET,), count, space=Space(space))
+    return len(sample_recipes(block, costs, TARGET, count, rng)[0])
 
 
 def test_random_recipes_against_rejection_sampling(benchmark, resnet50):
@@ -103,7 +104,7 @@ def rejection_rate(costs, *, in_mcb_strata, candidates=1_000_000):
     useful = float(hit.sum())
     if in_mcb_strata:
         log_mcb = np.log(macs / costs.original_macs / params * costs.original_params)[hit]
-        strata = np.histogram(log_mcb, np.linspace(-0.6, MCB_RANGE, 11))[0]
+        strata = np.histogram(log_mcb, np.linspace(-0.6, np.log(RecipePlan.mcb_range), 11))[0]
         useful = 10.0 * max(strata.min(), 1)
     return useful / (time.process_time() - start)
 

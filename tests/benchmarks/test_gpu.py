@@ -20,7 +20,7 @@ import torch
 
 from generate.inputs.images import ImageSet, Split
 from generate.inputs.networks import build_network
-from generate.plan import Space, TrainingSettings
+from generate.plan import RecipePlan, Space, TrainingSettings
 from generate.prune.cost_forms import derive_costs
 from generate.prune.cut import choose_filters, cut
 from generate.prune.groups import find_groups
@@ -85,7 +85,8 @@ def image_set(device) -> ImageSet:
 
 def recipe(network, groups, shape=SMALL, target=0.5, count=1):
     costs, rng = derive_costs(network, shape, groups), np.random.default_rng(0)
-    return sample_recipes(Space("random"), costs, axis="macs", target=target, count=count, rng=rng).widths
+    block = RecipePlan((target,), count, space=Space("random"))
+    return sample_recipes(block, costs, target, count, rng)[0]
 
 
 def fresh(device, name="cifar_resnet8"):

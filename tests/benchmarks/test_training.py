@@ -21,7 +21,7 @@ import torch
 
 from generate.inputs.image_sets import load_images
 from generate.inputs.networks import build_network
-from generate.plan import ImagesPlan, Space
+from generate.plan import ImagesPlan, RecipePlan, Space
 from generate.prune.cost_forms import derive_costs
 from generate.prune.groups import find_groups
 from generate.recipes.sample import sample_recipes
@@ -106,9 +106,8 @@ def widths_of(name, removed):
     if not removed:
         return [group.width for group in groups]
     costs, rng = derive_costs(network, INPUT, groups), np.random.default_rng(0)
-    return (
-        sample_recipes(Space(EVEN), costs, axis="macs", target=removed, count=1, rng=rng).widths[0].tolist()
-    )
+    block = RecipePlan((removed,), 1, space=Space(EVEN))
+    return sample_recipes(block, costs, removed, 1, rng)[0][0].tolist()
 
 
 def start(loop, case, images, seed=0, **settings):

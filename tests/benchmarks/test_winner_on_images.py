@@ -25,7 +25,7 @@ from generate.recipes.baselines import RANDOM_RANGE, search_problem
 from generate.recipes.worklist import CONFIRMATION, SEARCH
 from generate.run.folder import RunFolder
 from generate.run.prepare import worker_context
-from generate.run.rounds import FIRST_FRESH_SEED, _as_trainings
+from generate.run.rounds import FIRST_FRESH_SEED, planned_trainings
 from generate.train.subnetwork import train_subnetwork
 from generate.winner import main
 from popstats.planning.propose import meet_budget
@@ -105,7 +105,7 @@ def best_of_random(out, world):
     context = worker_context(folder, CPU)
 
     def train_up_to(wanted):
-        for training in _as_trainings(context, wanted[len(rows) :], SEARCH, "random", len(rows)):
+        for training in planned_trainings(context, wanted[len(rows) :], SEARCH, "random", len(rows)):
             row = train_subnetwork(context, training)[0]
             rows.append({name: row.get(name) for name in ("widths", "accuracy", "accuracy_val")})
             stored.write_text(json.dumps(rows))

@@ -41,7 +41,7 @@ def test_without_kept_weights_it_says_so_and_trains_again(tmp_path, tiny_run, fi
     context = worker_context(RunFolder(tiny_run), CPU)
     network = cut_network(context, training)
     network.load_state_dict(state)
-    again = evaluate(network, context.images, context.images.test, device=CPU, shift=1)
+    again = evaluate(network, context.images, context.images.test, device=CPU)
     assert again.accuracy == pytest.approx(row["accuracy"], abs=0.05)
 
 
@@ -87,7 +87,7 @@ def test_onnx_is_one_file_that_takes_any_batch(tmp_path, tiny_run, first):
     card = network.session.get_modelmeta().custom_metadata_map
     assert list(json.loads(card["widths"]).values()) == row["widths"]
     context = worker_context(RunFolder(tiny_run), CPU)
-    again = evaluate(network, context.images, context.images.test, device=CPU, shift=1)
+    again = evaluate(network, context.images, context.images.test, device=CPU)
     assert again.accuracy == pytest.approx(row["accuracy"], abs=0.05)
 
 

@@ -207,12 +207,12 @@ def test_tables_are_written_one_after_the_other(tiny_run, monkeypatch):
     """Of two runs that end together, one could write last what it had read first: a table with rows missing."""
     compact, held = RunFolder.compact, []
 
-    def observed(folder, metadata):
+    def observed(folder):
         asked = subprocess.run(
             [sys.executable, "-c", ASK, str(folder.path)], capture_output=True, text=True, check=True
         )
         held.append(asked.stdout.strip())
-        return compact(folder, metadata)
+        return compact(folder)
 
     monkeypatch.setattr(RunFolder, "compact", observed)
     assert main(["--out", str(tiny_run), "--device", "cpu"]) == 0
@@ -227,10 +227,10 @@ def test_a_plan_that_another_process_made_grow_meanwhile(tmp_path, tiny_run, mon
     grown = dataclasses.replace(plan, recipes=(*plan.recipes, dataclasses.replace(plan.recipes[0], seeds=3)))
     compact = RunFolder.compact
 
-    def meanwhile(folder, metadata):
+    def meanwhile(folder):
         trainings = folder.read_worklist()
         folder.write_worklist(grown, (*trainings, dataclasses.replace(trainings[0], index=12, seed=2)))
-        return compact(folder, metadata)
+        return compact(folder)
 
     monkeypatch.setattr(RunFolder, "compact", meanwhile)
     assert main(["--out", str(folder.path), "--device", "cpu"]) == 3

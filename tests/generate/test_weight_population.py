@@ -18,12 +18,13 @@ from generate.plan import PLAIN_BASELINES, PruningPlan, only_adds, plan_from_dic
 from generate.prune.dependency_graph import with_values
 from generate.prune.masks import magnitudes, prune_network, weight_costs
 from generate.recipes.baselines import baseline_widths
-from generate.recipes.worklist import Place, make_worklist
+from generate.recipes.worklist import Place, make_worklist, with_identities
 from generate.run.folder import RunFolder
-from generate.run.prepare import metadata, prepare, survey, worker_context
+from generate.run.prepare import prepare, survey, worker_context
 from generate.train.subnetwork import cut_network, train_subnetwork
 from popstats import Population
 from popstats.errors import PlanError, RunFolderError
+from popstats.population import columns
 from tests.generate.conftest import TINY, command, rows, run
 
 CPU, SHAPE = torch.device("cpu"), (1, 8, 8)
@@ -134,13 +135,14 @@ def test_a_plan_may_grow_by_baselines_and_never_changes_its_kind():
 
 def test_baselines_are_trained_like_the_recipes_beside_them_and_stay_as_they_were(network):
     costs, place = weight_costs(network, SHAPE, PruningPlan("weights")), Place("ab", "digits", "1x8x8")
-    before = make_worklist(plan(), costs, place=place, network=network)
+    before = with_identities(make_worklist(plan(), costs, network=network), plan(), costs, place)
     spaces = [t.space for t in before]
     assert spaces.count("stratified") == 4
     assert all(spaces.count(f"baseline:{name}") == 2 for name in PLAIN_BASELINES["weights"])
     assert len({t.subnetwork_id for t in before}) == 12
     other = build_network("cifar_resnet8", classes=10, input_shape=SHAPE)
-    grown = make_worklist(plan(seeds=3), costs, place=place, network=other, existing=before)
+    grown = make_worklist(plan(seeds=3), costs, network=other, existing=before)
+    grown = with_identities(grown, plan(seeds=3), costs, place)
     assert grown[:12] == before
     assert len(grown) == 18
     assert {t.recipe_id for t in grown} == {t.recipe_id for t in before}
@@ -154,7 +156,8 @@ def test_the_floor_and_the_kind_are_part_of_what_a_recipe_is(network):
             {"name": "p", "pruning": pruning, "recipes": [BLOCK | {"count": 0, "baselines": ["erk"]}]}
         )
         costs = weight_costs(network, SHAPE, one.pruning)
-        made.append(make_worklist(one, costs, place=place, network=network)[0])
+        trainings = make_worklist(one, costs, network=network)
+        made.append(with_identities(trainings, one, costs, place)[0])
     assert made[0].widths == made[1].widths
     assert made[0].recipe_id != made[1].recipe_id
 
@@ -191,11 +194,11 @@ def test_rows_say_what_was_pruned_and_zeros_last_through_retraining(tmp_path, ki
         for name in left:
             same = (before.get_submodule(name).weight == 0) == (trained.get_submodule(name).weight == 0)
             assert same.all()
-    folder.compact(metadata(plan, original))
-    population = Population.from_frame(folder.table(metadata(plan, original)).to_pandas())
+    folder.compact()
+    population = Population.from_frame(folder.table().to_pandas())
     assert population.width_unit == "weights"
     assert any("theoretical" in note for note in population.notes)
-    assert metadata(plan, original)["plan"]["pruning"] == {"kind": kind, "floor": 2}
+    assert columns.read_footer(folder.table().schema)["plan"]["pruning"] == {"kind": kind, "floor": 2}
 
 
 @pytest.mark.slow

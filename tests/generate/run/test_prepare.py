@@ -7,6 +7,7 @@ import torch
 
 from generate.inputs.images import ImageSet, Split
 from generate.plan import DEFAULT_PLAN, ImagesPlan, Plan, read_plan, read_study
+from generate.recipes.worklist import Place, with_identities
 from generate.run.prepare import survey
 from popstats.errors import PlanError
 
@@ -36,7 +37,8 @@ def test_every_shipped_plan_finds_all_the_recipes_that_it_asks_for(plan: Plan, m
         monkeypatch.setattr(
             "generate.run.prepare.load_images", lambda images, download: stand_in(images, classes)
         )
-    trainings = survey(plan).trainings
+    prepared = survey(plan)
+    trainings = with_identities(prepared.trainings, plan, prepared.costs, Place("ab", "images", "1x8x8"))
     assert len({training.subnetwork_id for training in trainings}) == len(trainings)
     held = Counter((training.block, training.target, training.technique) for training in trainings)
     for number, block in enumerate(plan.recipes):

@@ -23,7 +23,6 @@ from generate.run.prepare import worker_context
 from generate.train import device as provenance
 from generate.train import subnetwork as subnetworks
 from generate.train.device import default_workers, worker_devices
-from generate.train.latency import measure_latency
 from generate.train.loop import evaluate, fresh_weights, recalibrate, train
 from generate.train.original import weights_bytes
 from generate.train.subnetwork import (
@@ -32,6 +31,7 @@ from generate.train.subnetwork import (
     DeviceError,
     WorkerContext,
     cut_network,
+    measure_latency,
     train_subnetwork,
 )
 from generate.workers.local import DEVICE_FAILURES, _ending
@@ -168,7 +168,7 @@ def test_evaluation_and_recalibration_stay_on_the_gpu(gpu, digits, resident):
     images = digits.to(CUDA) if resident else digits
     measured = network(images)
     gpu.waits.clear()
-    evaluate(measured, images, images.test, device=CUDA, shift=1)
+    evaluate(measured, dataclasses.replace(images, test_shift=1), images.test, device=CUDA)
     assert gpu.waits == {"read": 2, "cpu to cuda": 2}
     recalibrate(measured, images, device=CUDA)
     assert gpu.waits == {"read": 2, "cpu to cuda": 4}

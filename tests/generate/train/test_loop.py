@@ -154,8 +154,9 @@ def test_guessing_is_a_divergence_and_the_threshold_is_chance_and_two_errors():
 
 def test_accuracy_over_shifts_is_the_mean_of_the_accuracies_of_shifted_images(digits):
     network = small_network(digits)
-    shifted = evaluate(network, digits, digits.validation, device=CPU, shift=1)
-    plain = evaluate(network, digits, digits.validation, device=CPU)
+    assert digits.test_shift == 1
+    shifted = evaluate(network, digits, digits.validation, device=CPU)
+    plain = evaluate(network, dataclasses.replace(digits, test_shift=0), digits.validation, device=CPU)
     assert shifted.n == plain.n == len(shifted.by_image) == 100
     assert shifted.by_image.mean() == pytest.approx(shifted.accuracy)
     # Accuracies are multiples of one image, and of one image in nine views.

@@ -38,7 +38,7 @@ def test_an_impatient_ctrl_c_leaves_no_worker_at_work(tmp_path, monkeypatch):
     folder = RunFolder(tmp_path / "run")
     folder.create()
     claims = Claims(folder)
-    crew = _Crew(folder, claims, 0.0, lambda event: None, Outcomes(folder))
+    crew = _Crew(folder, claims, 0.0, Outcomes(folder, lambda event: None))
     for _ in range(2):
         ours, _ = multiprocessing.Pipe()
         process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,), daemon=True)
@@ -62,7 +62,7 @@ def test_an_impatient_ctrl_c_leaves_no_worker_at_work(tmp_path, monkeypatch):
 
 def outcomes(folder: Path, kinds: str) -> Outcomes:
     """What becomes of trainings, one letter each: d for done, else a kind of failure."""
-    found = Outcomes(RunFolder(folder))
+    found = Outcomes(RunFolder(folder), lambda event: None)
     for index, kind in enumerate(kinds):
         message = f"the loss is nan after {index / 3:.3g} epochs, {kind}"
         found.take(Event("done", index) if kind == "d" else Event("failed", index, message=message))

@@ -1,5 +1,6 @@
 """Finding a Ray cluster: what cannot work is a sentence, in seconds."""
 
+import dataclasses
 import socket
 import sys
 from types import SimpleNamespace
@@ -10,7 +11,6 @@ import torch
 from generate.plan import DEFAULT_PLAN, read_plan
 from generate.workers.ray_cluster import (
     _is_a_node,
-    check_room,
     connect,
     describe,
     join,
@@ -75,11 +75,13 @@ def test_shares_of_a_gpu_must_lie_on_one_gpu(gpus, actors):
     assert room_for(cluster(CPU=8.0, GPU=2.0), {"num_cpus": 1, "num_gpus": gpus}) == actors
 
 
-def test_a_cluster_without_room_is_a_sentence():
+def test_a_cluster_without_room_is_a_sentence(monkeypatch):
+    plan = dataclasses.replace(read_plan(DEFAULT_PLAN), gpus_per_training=0.5)
+    monkeypatch.setattr("generate.workers.ray_cluster.connect", lambda: cluster(CPU=8.0))
     with pytest.raises(
         RunFolderError, match=r"offers 8 CPUs, 0 GPUs, but one training needs 1 CPU, 0\.5 GPU"
     ):
-        check_room(cluster(CPU=8.0), {"num_cpus": 1, "num_gpus": 0.5})
+        join(plan, torch.device("cuda"))
 
 
 def test_the_cluster_in_one_line_counts_living_nodes():

@@ -15,9 +15,8 @@ import torch
 
 from generate.plan import read_plan
 from generate.run.folder import Claims, RunFolder
-from generate.run.prepare import prepare
-from generate.run.progress import Event
-from generate.workers.executor import check, is_complete
+from generate.run.prepare import prepare, survey
+from generate.run.progress import Event, RunProgress
 from generate.workers.ray_driver import run_ray
 from tests.generate.conftest import command, rows, run
 
@@ -85,7 +84,9 @@ class Log:
 def test_a_lost_node_costs_nothing_but_time(cluster, tmp_path, tiny_plan, tiny_run):
     made, second = cluster
     torch.set_num_threads(1)
-    prepared, folder = check(read_plan(tiny_plan), tmp_path / "run", torch.device("cpu"))
+    folder = RunFolder(tmp_path / "run")
+    prepared = survey(read_plan(tiny_plan), folder)
+    folder.create()
     log = Log()
 
     def lose_the_second_node() -> None:
@@ -103,10 +104,10 @@ def test_a_lost_node_costs_nothing_but_time(cluster, tmp_path, tiny_plan, tiny_r
     run_ray(folder, claims, workers=None, device=torch.device("cpu"), deadline=math.inf, report=log)
     claims.close()
     saboteur.join(PATIENCE)
-    assert is_complete(folder, prepared.plan)
+    assert RunProgress(folder).left == 0
     assert not saboteur.is_alive()
     assert len(RunFolder(folder.path).finished()) == 12
-    folder.compact({})
+    folder.compact()
     assert rows(folder.population_path) == rows(tiny_run / "population.parquet")
 
 

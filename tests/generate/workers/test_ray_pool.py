@@ -7,9 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from generate.workers.ray_actor import _check_gpu
 from generate.workers.ray_driver import _Driver
-from generate.workers.ray_pool import LostError, Pool, UnfitError, _unfit
+from generate.workers.ray_pool import LostError, Pool, UnfitError, _check_gpu, _unfit
 from popstats.errors import RunFolderError
 
 # As Ray 2.60 words them.

@@ -4,7 +4,7 @@ import pytest
 
 from popstats import Original, Population
 from popstats.findings import Finding
-from popstats.inference.data import MINIMUM_RECIPES, prepare_population, prepare_regimes
+from popstats.inference.data import MINIMUM_RECIPES, RegimeDesign, prepare_regimes, prepared_regimes
 from popstats.inference.model import KEPT_RANGE, design_matrix
 from popstats.population.recipes import prepared_recipes
 from popstats.population.simulate import simulate_population
@@ -131,9 +131,13 @@ def test_identical_replicates_say_nothing_about_seed_noise():
 
 def test_rows_are_gone_through_once_for_the_same_regimes_and_again_for_others():
     population = simulate_population(regimes=[0.5, 0.8], n=40, seed=3)
-    first = prepare_population(population, "macs", [0.5, 0.8])
-    assert prepare_population(population, "macs", (0.5, 0.8)).regimes[0] is first.regimes[0]
+
+    def prepared(axis: str, regimes: object) -> tuple[RegimeDesign, ...]:
+        return prepared_regimes(population, prepared_recipes(population, axis, regimes))
+
+    first = prepared("macs", [0.5, 0.8])
+    assert prepared("macs", (0.5, 0.8)) is first
     for axis, regimes in (("params", [0.5, 0.8]), ("macs", [0.5]), ("macs", {0.5: 0.05, 0.8: 0.01})):
-        assert prepare_population(population, axis, regimes) is not first
-    wide, narrow = (prepare_population(population, "macs", {0.5: half}) for half in (0.05, 0.001))
-    assert narrow.regimes[0].n < wide.regimes[0].n
+        assert prepared(axis, regimes) is not first
+    wide, narrow = (prepared("macs", {0.5: half}) for half in (0.05, 0.001))
+    assert narrow[0].n < wide[0].n

@@ -35,7 +35,7 @@ def test_the_basis_holds_both_shapes():
 
 
 def test_quadratic_is_least_squares_on_the_rows(quadratic):
-    (rows,) = quadratic.rows()
+    (rows,) = quadratic.rows
     x = np.column_stack([np.ones_like(rows.unit), rows.offset, rows.offset**2, rows.unit, rows.unit**2])
     beta, (misfit,), *_ = np.linalg.lstsq(x, rows.drop)
     variance = misfit / (len(x) - 5)

@@ -40,7 +40,7 @@ def test_the_gradient_of_the_posterior_is_that_of_its_value(noise):
     """Replicates, two techniques and a term that the regime cannot tell apart included."""
     population = simulate_population(regimes=[0.5], n=40, seeds=2, seed_noise=0.1, seed=1)
     fit = popstats.fit(population, regimes={0.5: 0.05}, draws=50)
-    ((design,), (points,)) = fit.fitted, fit.rows()
+    ((design,), (points,)) = fit.fitted, fit.rows
     hyper = Hyper(*(np.array([v]) for v in (0.7, 0.5, 0.8, 0.3)))
     target = _Posterior(noise, points, hyper, Priors(excess=(0.3, 0.8)))
     rng, common = np.random.default_rng(0), np.array([-0.3, 0.1])

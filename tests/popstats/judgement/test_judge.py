@@ -10,17 +10,17 @@ import pandas as pd
 import pytest
 
 import popstats
+from popstats.arrays import BoolArray
 from popstats.errors import PopstatsError
 from popstats.findings import Finding
 from popstats.inference.draws import Convergence
-from popstats.judgement.analysis import Analysis, Effect, twice_the_recipes
+from popstats.judgement.analysis import Analysis, all_within, twice_the_recipes
 from popstats.judgement.explained import CEILING, MOST, TOTALS, WidthsBeyond, what_explains
-from popstats.judgement.optimum_claims import _why_not_ratio
+from popstats.judgement.optimum_claims import original_ratio
 from popstats.judgement.space_claims import _moved
 from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdict
-from popstats.judgement.winner_claims import _inside
 from popstats.posterior.fit import Fit
-from popstats.words import clause, sentence
+from popstats.words import sentence
 
 
 def _judged(truth: str, **settings: object) -> popstats.Verdicts:
@@ -148,7 +148,7 @@ def test_how_far_the_widths_law_reaches() -> None:
     draws = np.zeros(3)
 
     def reach(share: float, r2: float) -> str:
-        return WidthsBeyond("0.50", 100, 0.0, draws, share, r2, 1.0).reach
+        return WidthsBeyond("0.50", 0.0, draws, share, r2, 1.0).reach
 
     nan = float("nan")
     assert [reach(MOST, 0.3), reach(0.39, 0.3), reach(nan, 0.3), reach(nan, MOST)] == [
@@ -278,10 +278,9 @@ def test_at_20_percent_no_network_lies_below_the_band(target: float, passes: boo
     population = popstats.simulate_population("quadratic", regimes=(target,), n=800, rise=1.5, noise=0.05)
     analysis = Analysis(popstats.fit(population, method="exact"), Thresholds(outside_band=0.01))
     assert analysis.regimes[0].outcome == "supported"
-    why = _why_not_ratio(analysis, analysis.regimes[0])
-    assert (why is None) == passes
-    if why is not None:
-        assert "networks below mCB 0.80 do not exist" in clause(why[0])
+    verdict = original_ratio(analysis, analysis.regimes[0])
+    assert (verdict.outcome != "not assessable") == passes
+    assert ("Networks below mCB 0.80 do not exist" in verdict.reason) != passes
 
 
 @pytest.mark.parametrize(("low", "side"), [(0.9, "below mCB 0.90"), (0.5, "above mCB 1.20")])
@@ -350,15 +349,26 @@ def test_what_is_withheld_is_not_supported() -> None:
     analysis, luck = _some_fit(), Finding("lucky", (), {"lucky": 0.4})
     sure, never = np.ones(1000, dtype=bool), np.zeros(1000, dtype=bool)
 
-    def judged(effect: Effect) -> Verdict:
-        return analysis.verdict("S1", None, effect, Finding("text", (), {"text": "said"}))
+    def judged(holds: BoolArray, withheld: Finding | None = None) -> Verdict:
+        said = Finding("text", (), {"text": "said"})
+        return analysis.verdict("S1", None, said, holds, holds * 1.0, prior=0.2, withheld=withheld)
 
-    verdict = judged(Effect(sure, 0.2, sure * 1.0, withheld=luck))
+    verdict = judged(sure, luck)
     assert (verdict.outcome, verdict.sentence) == ("undecided", "Said.")
     assert verdict.reason.endswith("(permutation p = 0.40).")
-    assert judged(Effect(sure, 0.2, sure * 1.0)).outcome == "supported"
-    assert judged(Effect(never, 0.2, sure * 1.0, withheld=luck)).outcome == "refuted"
-    assert judged(Effect(never, 0.2, sure * 1.0, withheld=luck, rests_on="undecided")).outcome == "undecided"
+    assert judged(sure).outcome == "supported"
+    assert judged(never, luck).outcome == "refuted"
+
+
+def test_no_claim_outruns_the_optimum_that_it_rests_on() -> None:
+    analysis, said = _some_fit(), Finding("text", (), {"text": "said"})
+    (regime,) = analysis.regimes
+    regime.__dict__["outcome"] = "undecided"
+    for holds in (np.ones(1000, dtype=bool), np.zeros(1000, dtype=bool)):
+        verdict = analysis.verdict("C3c", regime.data, said, holds, holds * 1.0, rests_on=regime)
+        assert verdict.outcome == "undecided"
+        assert "Whether there is a best mCB at all (C3a) is undecided" in verdict.reason
+        assert verdict.remedies == regime.remedies
 
 
 def test_a_techniques_rejected_fit_is_named() -> None:
@@ -380,9 +390,9 @@ def test_a_techniques_rejected_fit_is_named() -> None:
 
 def test_a_lift_of_one_is_negligible() -> None:
     near_one = np.linspace(0.9, 1.1, 100)
-    assert _inside(near_one, 1.25)
-    assert not _inside(near_one * 1.2, 1.25)
-    assert not _inside(near_one * 0.8, 1.25)
+    assert all_within(near_one, 0.8, 1.25)
+    assert not all_within(near_one * 1.2, 0.8, 1.25)
+    assert not all_within(near_one * 0.8, 0.8, 1.25)
 
 
 def test_regimes_on_the_params_axis_are_proposed_on_it() -> None:
@@ -431,7 +441,7 @@ def test_a_low_probability_that_the_prior_alone_explains_does_not_refute() -> No
     def judged(holds: int, prior: float) -> Verdict:
         draws = np.arange(1000) < holds
         said = Finding("text", (), {"text": "said"})
-        return analysis.verdict("C3a", analysis.fit.regimes[0], Effect(draws, prior, draws * 1.0), said)
+        return analysis.verdict("C3a", analysis.fit.regimes[0], said, draws, draws * 1.0, prior=prior)
 
     weak = "Unlikely (4 %, prior 4 %), but the evidence is too weak to refute it."
     assert (judged(40, 0.04).outcome, judged(40, 0.9).outcome) == ("undecided", "refuted")

@@ -6,7 +6,6 @@ import pytest
 
 import popstats
 from popstats.judgement.analysis import Analysis, RegimePosterior
-from popstats.judgement.optimum_claims import remedies
 from popstats.judgement.premises import alike, few_clusters
 from popstats.judgement.verdicts import Thresholds
 from popstats.planning.error_rates import HARD_NULLS, simulate_null
@@ -161,7 +160,7 @@ def test_a_search_that_gets_better_while_its_recipes_gather_shows_no_optimum() -
     log, shuffled = _drifting(), np.random.default_rng(4).permutation(300)
     regime = _only(log)
     assert (regime.holds.mean() > 0.95, regime.outcome, regime.withheld.kind) == (True, "undecided", "order")
-    assert "random sample of these recipes" in sentence(*remedies(regime))
+    assert "random sample of these recipes" in sentence(*regime.remedies)
     assert _only(log.iloc[shuffled]).outcome == "supported"
     # Named columns tell it in any order of the rows, also settings of the training.
     for name, values in {"generation": np.arange(300) // 20, "epochs": 10.0 + np.arange(300) // 30}.items():
@@ -184,7 +183,7 @@ def test_the_best_of_each_cost_shows_no_optimum_where_only_more_were_tried() -> 
         "undecided",
         "one per cost",
     )
-    assert "trained and left out" in sentence(*remedies(regime))
+    assert "trained and left out" in sentence(*regime.remedies)
     # No selection makes a rise of many standard deviations, and a plan may lie as evenly as it wants to.
     steep = best.assign(accuracy=lambda t: t["accuracy"] - 4.0 * np.log(t["macs"] / t["params"] / 100.0) ** 2)
     assert _only(steep).outcome == "supported"

@@ -33,7 +33,7 @@ def pilot():
 
 
 def test_cross_products_are_those_of_simulated_rows(pilot):
-    (points,) = pilot.rows()
+    (points,) = pilot.rows
     design, n = points.design, points.design.shape[0]
     scenario = pilot_scenario(pilot, 0, 3, None)
     moments = design.T @ design / n

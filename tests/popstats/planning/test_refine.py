@@ -17,7 +17,6 @@ from popstats.planning.refine import Kind, _curve_gain
 from popstats.planning.search import LEAST_SHARE, Search, Support, share_inside
 from popstats.population.truths import LayerChain, additive_drop
 from popstats.posterior.fit import Fit
-from popstats.posterior.mean_curve import mix_ranges
 
 
 @pytest.fixture(scope="module")
@@ -217,9 +216,9 @@ def test_bands_that_keep_everything_promise_nothing(by_mcb: Fit) -> None:
 
 
 def test_the_mix_of_recipes_spans_the_optimum(chain: Fit, by_mcb: Fit) -> None:
-    found = mix_ranges(chain, ["0.60", "0.80"])
+    found = Analysis(chain).mixes
     assert list(found) == ["0.60", "0.80"]
     for optimum, (low, high) in zip(chain.optima()["mcb"], found.values(), strict=True):
         assert low <= optimum * 1.05
         assert high >= optimum / 1.05
-    assert mix_ranges(by_mcb, ["0.60", "0.80"]) == {}
+    assert Analysis(by_mcb).mixes == {}

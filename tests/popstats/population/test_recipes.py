@@ -92,8 +92,8 @@ def test_a_regime_of_one_technique_in_a_mixed_population_lacks_the_term():
 def test_drops_are_adjusted_by_the_difference_between_techniques():
     population = mixed(10.0, regimes=[0.6])
     fit = popstats.fit(population, method="exact")
-    (points,) = fit.rows()
-    adjusted = MeanCurve.of(fit, 0, points).adjusted
+    (points,) = fit.rows
+    adjusted = MeanCurve.of(fit, 0).adjusted
     scratch = points.technique[:, 0] > 0
     assert abs(adjusted[scratch].mean() - adjusted[~scratch].mean()) < 0.3
     assert points.drop[scratch].mean() > points.drop[~scratch].mean() + 5.0

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 import popstats
 from popstats import Original, Population, PopulationError
-from popstats.inference.data import prepare_population
+from popstats.inference.data import prepared_regimes
 from popstats.population.columns import SCHEMA_VERSION, footer
+from popstats.population.recipes import prepared_recipes
 
 ORIGINAL = Original(macs=1000, params=100, accuracy=95.0)
 
@@ -379,9 +380,9 @@ def test_any_table_is_a_population_or_a_population_error(frame, widths):
 def test_what_is_kept_of_a_population_cannot_be_written_to():
     """Every fit of a population shares these arrays."""
     made = popstats.simulate_population("additive-widths", regimes=(0.5,), n=40, seeds=2)
-    (regime,) = prepare_population(made, "macs").regimes
+    recipes = prepared_recipes(made, "macs")
+    (regime,) = prepared_regimes(made, recipes)
     for kept in (regime.xx, regime.xy, regime.count, made.recipe, made.technique, made.widths):
         with pytest.raises(ValueError, match="read-only"):
             kept[0] = 0
-    members = prepare_population(made, "macs").recipes.members
-    assert all(not rows.flags.writeable for rows in members)
+    assert all(not rows.flags.writeable for rows in recipes.members)

@@ -49,7 +49,7 @@ def test_two_draws_of_one_posterior_are_not_told_apart(population, fit):
 
 
 def test_density_is_of_the_mean_drops_in_points(fit):
-    points, sample = fit.rows()[1], sample_of(fit, 1, thinned(fit, 7))
+    points, sample = fit.rows[1], sample_of(fit, 1, thinned(fit, 7))
     blocks = [density for _, density in sample.log_density(points)]
     regime, design = points.regime, points.design
     expected = regime.centre + regime.scale * design @ sample.coefficients.T
@@ -71,7 +71,7 @@ def refitted_log_density(population, row):
 
 
 def test_elpd_equals_that_of_refits_without_the_recipe(population, fit):
-    points, (elpd, _, p_loo) = fit.rows()[0], _leave_one_out(fit, fit.rows())
+    points, (elpd, _, p_loo) = fit.rows[0], _leave_one_out(fit, fit.rows)
     drops = points.regime.centre + points.regime.scale * points.drop
     for row in (3, 40):
         position = int(np.abs(drops - population.frame.loc[row, "accuracy_drop"]).argmin())
@@ -85,7 +85,7 @@ def test_replicates_narrow_the_noise_of_a_mean():
     scales = []
     for population in (few, many):
         fit = popstats.fit(population, regimes={0.5: 0.05}, method="exact")
-        (points,) = fit.rows()
+        (points,) = fit.rows
         sample = sample_of(fit, 0, thinned(fit, 50))
         scales.append(points.regime.scale * np.median(next(sample.residuals(points))[2]))
     assert scales[1] < 0.85 * scales[0]

@@ -20,7 +20,7 @@ def fitted() -> Fit:
 
 @pytest.fixture(scope="module")
 def normal(fitted: Fit) -> MeanCurve:
-    return MeanCurve.of(fitted, 0, fitted.rows()[0])
+    return MeanCurve.of(fitted, 0)
 
 
 def _with_noise(curve: MeanCurve, noise: str, shape: float, scale: float, drop: np.ndarray) -> MeanCurve:

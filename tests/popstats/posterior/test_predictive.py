@@ -81,7 +81,7 @@ def test_one_collapsed_network_is_pointed_out(fit):
 
 def test_closed_form_equals_fits_without_the_recipe():
     fit = fit_of(n=25, targets=(0.6,))
-    (points,) = fit.rows()
+    (points,) = fit.rows
     picked = thinned(fit, 200)
     sample = sample_of(fit, 0, picked)
     z, log_density = closed_form(points, sample)
@@ -105,7 +105,7 @@ def test_closed_form_equals_fits_without_the_recipe():
 
 def test_weighted_and_closed_form_agree():
     fit = fit_of(n=60, targets=(0.6,))
-    (points,) = fit.rows()
+    (points,) = fit.rows
     everything = sample_of(fit, 0, thinned(fit, 1000))
     assert np.abs(weighted(points, everything) - fit.predictive_checks.loo_pit["0.60"]).max() < 0.06
 

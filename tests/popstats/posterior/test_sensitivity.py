@@ -65,7 +65,7 @@ def test_weights_stand_for_a_refit_with_scaled_priors(power, which):
 @pytest.mark.parametrize("settings", [{}, {"seeds": 3, "seed_noise": 0.1}])
 def test_likelihood_from_cross_products_is_that_of_the_rows(settings):
     fit = exact(n=50, draws=20, **settings)
-    (points,), sample = fit.rows(), sample_of(fit, 0, thinned(fit, 80))
+    (points,), sample = fit.rows, sample_of(fit, 0, thinned(fit, 80))
     by_rows = np.sum([d.sum(axis=0) for _, d in sample.log_density(points)], axis=0)
     run = sample.hyper.seed_share * sample.hyper.noise**2
     within, df = points.within.sum(), (points.runs - 1).sum()

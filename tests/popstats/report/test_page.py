@@ -66,7 +66,7 @@ def test_what_cannot_be_written_as_named_is_refused_by_that_name(content, tmp_pa
         write_content(content, tmp_path / "report.pdf")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "report.html.json").mkdir()
-    with pytest.raises(popstats.PopstatsError, match=r"^report.html: cannot be written"):
+    with pytest.raises(popstats.PopstatsError, match=r"^report.html.json: cannot be written"):
         write_content(content, "report.html")
     assert [p.name for p in tmp_path.iterdir()] == ["report.html.json"]
 
