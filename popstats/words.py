@@ -384,6 +384,8 @@ theoretical MACs: MACs count non-zero weights. {kind} sparsity leaves tensors th
     how much faster a network runs, if at all, depends on hardware and kernels, and was not measured
 equal costs: {rows} of {trainings} rows have the MACs and the parameters of an earlier row and count as further
     trainings of its recipe; if they are different networks, map the column that tells them apart to recipe_id
+targets unsaid: {missing} of {trainings} rows lack regime_axis or regime_target, so none is used: regimes are cells of like
+    cost
 # Why a regime has no curve.
 few recipes: {recipes:recipe}; a curve needs at least {needed}
 few recipes of techniques: {recipes:recipe}; a curve through {techniques} retraining techniques needs at least
@@ -450,8 +452,8 @@ EDF distance: EDFs: Kolmogorov-Smirnov {ks:2}, p {p:pv}
 unnamed techniques: {missing} of {whole} trainings do not name their retraining technique and are left out
 observed: observed mCB {observed:2}
 # What would decide.
-too many recipes: the rise is too close to its threshold: more than {most} recipes would be needed; another threshold
-    (rise) decides
+too many recipes: for so small a distance from the threshold (rise), this spread of the drops would need more than {most}
+    recipes
 name widths: name the columns that hold the widths: Population.from_frame(..., widths=[...])
 narrower regimes: fit narrower regimes, for example regimes={{{target:g}: {half_width:3}}}
 down-weight outliers: inspect the outlying recipes, and fit again with {noise=student}, which down-weights them

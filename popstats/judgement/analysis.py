@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import median_abs_deviation
 
 from popstats.arrays import BoolArray, FloatArray, IntArray
 from popstats.findings import Estimate, Finding, Span, Value
@@ -47,6 +48,8 @@ SECOND_DRAWS, SECOND_REGION = 1000, 0.5
 #: its threshold (docs/error-rates.md: 80, 450 and 2,200 recipes at distances of 0.3, 0.1 and 0.05 points and noise 0.15);
 #: more recipes than `TOO_MANY` are no plan.
 DECIDING, TOO_MANY = 15.7, 20_000
+#: Spread over robust spread from which a few recipes count as outliers: a normal sample of 20 hardly reaches it.
+HEAVY_TAILS = 2.0
 #: What withholds an optimum until there are recipes in other places.
 MORE_RECIPES_HELP = ("clusters", "groups")
 #: Recipes that the proposed plan lines ask for.
@@ -211,6 +214,15 @@ class RegimePosterior:
             return tuple(exponentials((low, high)) for low, _, high in self.regions)
         return tuple(exponentials(pair) for pair in self.optimum.near.stretches)
 
+    @cached_property
+    def heavy_tailed(self) -> bool:
+        """Whether a few far recipes make the spread about the curve, where the noise model is the normal one."""
+        curve = self.mean_curve
+        if curve.noise != "normal":
+            return False
+        residual = curve.adjusted - np.interp(curve.log_mcb, self.grid, np.median(self.drop, axis=0))
+        return bool(residual.std() > HEAVY_TAILS * median_abs_deviation(residual, scale="normal") > 0.0)
+
     @property
     def recipes_to_decide(self) -> int | None:
         """At how many recipes a rise like the present estimate is decided in four of five regimes; None: at no number."""
@@ -242,7 +254,8 @@ class RegimePosterior:
     def remedies(self) -> tuple[Finding, ...]:
         """What would decide whether there is an optimum: where a premise is broken, other recipes; else more."""
         data, broken = self.data, self.withheld
-        if broken is None:
+        kind = broken.kind if broken else "outliers" if self.heavy_tailed else ""
+        if not kind:
             return (deciding_recipes(self),)
         kept = 1.0 - data.target
         half = kept - kept * float(np.exp(-data.reach / 2.0))
@@ -251,12 +264,12 @@ class RegimePosterior:
             "outliers": Finding("down-weight outliers"),
             "clusters": Finding("fill the gaps"),
             "groups": Finding("add unrelated"),
-            "kinds": Finding("one kind", (), {"column": broken.values.get("column", "")}),
+            "kinds": Finding("one kind", (), {"column": broken.values.get("column", "") if broken else ""}),
             "order": Finding("random order"),
             "one per cost": Finding("all networks"),
         }
-        more = (deciding_recipes(self),) if broken.kind in MORE_RECIPES_HELP else ()
-        return (replace(told[broken.kind], regimes=(self.label,)), *more)
+        more = (deciding_recipes(self),) if kind in MORE_RECIPES_HELP else ()
+        return (replace(told[kind], regimes=(self.label,)), *more)
 
 
 @dataclass(eq=False)

@@ -200,7 +200,8 @@ class Population:
             )
         check_accuracy_kind(accuracy_kind)
         own = plain_columns(frame, (columns or {}).values())
-        table = lists_from_text(unboxed(rename_columns(own, columns or {}, where)), where)
+        # A copy has its many columns side by side, so that pandas does not warn of adding a few.
+        table = lists_from_text(unboxed(rename_columns(own, columns or {}, where)), where).copy()
         if original is not None:
             given = {f"original_{name}": float(value) for name, value in vars(original).items()}
             table = table.assign(**given)

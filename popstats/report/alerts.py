@@ -6,21 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy import stats
 
 from popstats.figures.content import Alert
 from popstats.figures.curve_figures import TOO_FEW
 from popstats.findings import Finding, Span, merge
-from popstats.inference.data import RegimeDesign
 from popstats.judgement.analysis import Analysis
-from popstats.judgement.classical import MINIMUM_POINTS
 from popstats.report.other_methods import envelope_elsewhere
 from popstats.words import clause, place, sentence
 
 #: Share of the observed range (log mCB) over which the best mCB may move with the mix of recipes without being named.
 MOVES = 0.5
-#: Spread over robust spread from which a few recipes count as outliers: a normal sample of 20 hardly reaches it.
-HEAVY_TAILS = 2.0
 #: A cross-validated R² of mCB up to this is none: it lies within what other folds would change.
 NO_R2 = 0.02
 #: A regime with fewer recipes than this gets an alert: most of its claims stay open.
@@ -35,12 +30,11 @@ def caveats(analysis: Analysis) -> tuple[Finding, ...]:
     if not analysis.fit.convergence.ok:
         return ()
     supported = analysis.verdicts.regimes_where("C3a", "supported")
-    heavy = heavy_tails(analysis) if supported else []
-    found = [f for label in supported for f in _caveats(analysis, label, label in heavy)]
+    found = [f for label in supported for f in _caveats(analysis, label)]
     return merge(sorted(found, key=lambda f: _ORDER.index(f.kind)))
 
 
-def _caveats(analysis: Analysis, label: str, heavy: bool) -> Iterator[Finding]:
+def _caveats(analysis: Analysis, label: str) -> Iterator[Finding]:
     """Yield what stands against relying on the best mCB of one regime."""
     frame, where, recipes = analysis.explained.frame, (label,), analysis.optima[label].n_recipes
     of_mcb = frame[(frame["model"] == "mCB") & (frame["regime"] == label)]
@@ -55,7 +49,7 @@ def _caveats(analysis: Analysis, label: str, heavy: bool) -> Iterator[Finding]:
         yield Finding("mix moves", where, {"range": Span(*analysis.mixes[label])})
     if recipes < TOO_FEW:
         yield Finding("rests on few", where, {"recipes": recipes})
-    if heavy:
+    if analysis.by_label[label].heavy_tailed:
         yield Finding("outliers bend", where)
     if len(techniques) > 1:
         yield Finding("pooled", where, {"techniques": techniques})
@@ -78,23 +72,6 @@ def _share_moved(analysis: Analysis, regime: str) -> float:
     row = analysis.optima[regime]
     low, high = np.log(analysis.mixes[regime])
     return float((high - low) / np.log(row.observed_upper / row.observed_lower))
-
-
-def heavy_tails(analysis: Analysis) -> list[str]:
-    """Return the regimes whose spread is made by a few far recipes, where the noise model is the normal one."""
-    if analysis.fit.settings.noise != "normal":
-        return []
-    found = {r.label: _tail_ratio(analysis, r) for r in analysis.fit.fitted if r.n_recipes >= MINIMUM_POINTS}
-    return [label for label, ratio in found.items() if ratio > HEAVY_TAILS]
-
-
-def _tail_ratio(analysis: Analysis, regime: RegimeDesign) -> float:
-    """Return the standard deviation about the curve over its robust estimate; 1 for normal noise."""
-    networks = analysis.of_regime(regime.label)
-    curve = analysis.curve[analysis.curve["regime"] == regime.label]
-    residual = networks["adjusted"] - np.interp(networks["mcb"], curve["mcb"], curve["drop"])
-    robust = stats.median_abs_deviation(residual, scale="normal")
-    return float(residual.std() / robust) if robust > 0 else 1.0
 
 
 def alerts(analysis: Analysis, known: Sequence[Finding], command_line: bool = False) -> tuple[Alert, ...]:
@@ -123,9 +100,9 @@ def _warnings(analysis: Analysis) -> Iterator[Finding]:
 def _notes(analysis: Analysis) -> Iterator[Finding]:
     fit, supported = analysis.fit, analysis.verdicts.regimes_where("C3a", "supported")
     yield from fit.stated_elsewhere
-    for label in heavy_tails(analysis):
-        if label not in supported:  # There a caveat names it.
-            yield Finding("outliers widen", (label,))
+    for regime in analysis.regimes:
+        if regime.heavy_tailed and regime.label not in supported:  # There a caveat names it.
+            yield Finding("outliers widen", (regime.label,))
     for r, change in zip(fit.regimes, fit.spread_changes, strict=True):
         if change.matters:
             yield Finding("changing spread", (r.label,))

@@ -477,3 +477,15 @@ def test_only_some_rows_are_read_before_anything_is_checked():
 def test_a_column_of_lists_is_no_column_of_widths():
     message = refused(good(arch=["[1, 2]"] * 3), "whole lists is mapped instead", widths=["arch"])
     assert "columns={'widths': 'arch'}" in message
+
+
+def test_targets_in_some_rows_are_not_used_and_said():
+    planned = spread().assign(regime_axis="macs", regime_target=np.where(np.arange(40) % 2, 0.5, np.nan))
+    population = Population.from_frame(planned.query("macs > 450_000 and macs < 550_000"), original=WHOLE)
+    assert "4 of 8 rows lack regime_axis or regime_target" in " ".join(population.notes)
+
+
+@pytest.mark.filterwarnings("error")
+def test_many_columns_are_read_without_a_warning():
+    many = pd.concat([spread(), *(pd.DataFrame({f"g{i}": np.arange(40) + i}) for i in range(150))], axis=1)
+    assert len(Population.from_frame(many, original=WHOLE, widths=["g0", "g1"]).frame) == 40
