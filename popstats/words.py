@@ -436,7 +436,7 @@ groups: recipes of similar mCB resemble each other beyond the curve, as families
     own for each of {groups} groups, the probability of an optimum is only {probability:2}
 kinds: networks with the same {column} do not show the optimum: with a level of its own for each of its values, the
     probability of an optimum is only {probability:2}
-order: drops follow the order of the rows, as in the log of a search: with a level of its own for each of {levels}
+order: drops follow the order of the rows, as in a log or a stack of tables: with its own level in each of {levels}
     stretches of the table, the probability of an optimum is only {probability:2}
 one per cost: recipes are spread over the costs more evenly than independent ones, as where a table lists the best network
     of each cost. The drop is then lowest where most were tried, and the rise is only {rise:1} standard deviations of the

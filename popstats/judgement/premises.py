@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 from scipy.special import fdtrc, ndtr
-from scipy.stats import spearmanr
+from scipy.stats import kruskal
 
 from popstats.arrays import BoolArray, FloatArray, IntArray
 from popstats.findings import Finding, Value
@@ -67,6 +67,8 @@ SEPARATE = 1e-6
 #: What the order of the rows is called among the kinds, the p value from which drops follow it, and the rank correlation
 #: from which the table is sorted by something: no order in time.
 ORDER, FOLLOWS, SORTED = "order", 0.001, 0.98
+#: Standard deviations by which the mean of a piece of the table differs from that of the next, at least.
+JUMP = 4.0
 
 
 def moves_with_cost(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> Finding | None:
@@ -227,11 +229,13 @@ def _stretches(values: pd.Series) -> pd.Series:
 
 
 def follows_order(curve: MeanCurve, row: IntArray, widths: FloatArray | None) -> IntArray | None:
-    """Return the stretch of the table that each recipe is in where drops follow the order of the rows, as in a search's log.
+    """Return the stretch of the table that each recipe is in where drops follow the order of the rows: a log, or a stack.
 
     Tables sorted by something have no order in time. `row` is each recipe's in the table, (n,), `widths` theirs, (n, G).
     """
-    if not spearmanr(row, curve.adjusted).pvalue < FOLLOWS:
+    stretch = pd.factorize(_stretches(pd.Series(row)))[0]
+    parts = [curve.adjusted[stretch == k] for k in range(stretch.max() + 1)]
+    if len(parts) < 2 or not kruskal(*parts).pvalue < FOLLOWS:
         return None
     by = [curve.rows.drop, curve.log_mcb, curve.rows.offset, _free_cost(curve)]
     if widths is not None:  # Tables of all combinations count through the widths.
@@ -239,7 +243,22 @@ def follows_order(curve: MeanCurve, row: IntArray, widths: FloatArray | None) ->
         by += [*widths.T, levelled @ np.linalg.lstsq(levelled, row, rcond=None)[0]]
     if pd.DataFrame(np.transpose(by)).corrwith(pd.Series(row), method="spearman").abs().max() > SORTED:
         return None
-    return pd.factorize(_stretches(pd.Series(row)))[0]
+    # Where one table of a stack ends and another begins, a stretch would mix both.
+    along = curve.adjusted[np.argsort(row, kind="stable")]
+    spread = float(np.median(np.abs(np.diff(along)))) / (NORMAL_MAD * np.sqrt(2.0))
+    piece = np.searchsorted(_jumps(along, JUMP * spread), pd.Series(row).rank(method="first"), side="left")
+    return pd.factorize(stretch * row.size + piece)[0]
+
+
+def _jumps(values: FloatArray, least: float, start: int = 0) -> list[int]:
+    """Return where the mean of values jumps, by halves: each place has a CUSUM statistic of at least `least`."""
+    before = np.arange(PER_LEVEL, values.size - PER_LEVEL + 1)
+    sums = np.cumsum(values - values.mean())
+    size = np.abs(sums[before - 1]) / np.sqrt(before * (1.0 - before / values.size))
+    if before.size == 0 or size.max() < least:
+        return []
+    at = int(before[size.argmax()])
+    return [*_jumps(values[:at], least, start), start + at, *_jumps(values[at:], least, start + at)]
 
 
 def rests_on_kinds(

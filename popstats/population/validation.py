@@ -41,7 +41,7 @@ _LIKELY = {
 }
 #: Names of quantities of which lower is better.
 _LOSSES = re.compile(
-    r"(?<![a-z])(perplexity|ppl|loss|nll|ce|cross_?entropy|error|err|wer|cer|rank|mse|rmse|mae|fid|bpc|bpb)(?![a-z])"
+    r"(?<![a-z])(perplexity|ppl|loss|nll|ce|cross_?entropy|error|err|wer|cer|drop|rank|mse|rmse|mae|fid|bpc|bpb)(?![a-z])"
 )
 #: Names of costs that are no count of operations.
 _TIMES = re.compile(r"(?<![a-z])(latency|time|ms|seconds|fps|throughput|energy|memory|mb)(?![a-z])")
@@ -49,12 +49,15 @@ _TIMES = re.compile(r"(?<![a-z])(latency|time|ms|seconds|fps|throughput|energy|m
 _PASSES = re.compile(r"^(global)?_?(epoch|step|iter|iteration|checkpoint)$")
 _DOUBTFUL = (
     ("accuracy", _LOSSES, "of which lower is better; popstats reads percent of right answers. Errors in percent become "
-     "accuracies by 100 - error; losses, perplexities and ranks do not: name the column of accuracies"),
+     "accuracies by 100 - error, drops by original - drop; losses, perplexities and ranks do not: name the column of "
+     "accuracies"),
     ("macs", _TIMES, "which by its name is no count of operations; mCB compares MACs with parameters. Name the column of "
      "MACs or FLOPs, or rename this one if it holds them"),
 )  # fmt: skip
-#: From this rank correlation on, accuracy falls as networks grow (of the widths: they shrink as costs grow).
+#: From this rank correlation on, accuracy falls as networks grow (of the widths: they shrink as costs grow) ...
 _FALLS = -0.5
+#: ... and from this one also where the numbers are like the original's.
+_SURELY = -0.8
 #: Where this share of at least so many networks is under half of the original's accuracy, or that share above it, the
 #: column may hold something else than accuracies.
 _MOST, _ALL, _ENOUGH = 0.5, 0.9, 20
@@ -400,6 +403,8 @@ def _check_values(declared: Column, values: pd.Series, where: str) -> None:
     legal = f"{declared.legal} {declared.unit}".rstrip()
     said = f"a fraction, {declared.legal}" if declared.unit == "fraction" else legal
     hint = ". Losses and perplexities are not accuracies" if "accuracy" in declared.name else ""
+    if declared.choices:
+        hint = "; rename the column if it holds something else"
     _refuse(values, bad, where, f"be {said}", hint)
 
 
@@ -480,13 +485,14 @@ def _rises_with_cost(done: pd.DataFrame, where: str) -> None:
     """Raise PopulationError for numbers of which lower is better: they fall as networks grow, far from the original's."""
     accuracy, original = done["accuracy"], done["original_accuracy"].iloc[0]
     unlike = (accuracy < original / 2.0).mean() > _MOST or (accuracy > original).mean() > _ALL
-    if len(done) < _ENOUGH or not unlike:
+    if len(done) < _ENOUGH or done["accuracy"].nunique() == 1 or done["macs"].nunique() == 1:
         return
-    if (fall := accuracy.corr(done["macs"], method="spearman")) <= _FALLS:
+    fall = accuracy.corr(done["macs"], method="spearman")
+    if fall <= (_FALLS if unlike else _SURELY):
         raise PopulationError(
-            f"{where}: column accuracy falls as the networks grow (rank correlation with macs {fall:.2f}) and is far from "
-            f"the original's {original:g} % in most rows; is lower better? popstats reads percent of right answers: errors "
-            "in percent become accuracies by 100 - error, losses, perplexities and ranks do not"
+            f"{where}: column accuracy falls as macs grow (rank correlation {fall:.2f}). If lower is better, these are no "
+            "accuracies: popstats reads percent of right answers; errors in percent become accuracies by 100 - error, "
+            "losses, perplexities and ranks do not. If the costs are what was removed, give what is kept"
         )
 
 

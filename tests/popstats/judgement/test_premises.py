@@ -190,6 +190,11 @@ def test_the_best_of_each_cost_shows_no_optimum_where_only_more_were_tried() -> 
     assert _only(best.assign(space="stratified")).outcome == "supported"
 
 
+def test_tables_stacked_without_a_column_that_names_them_show_no_optimum() -> None:
+    stacked = _stacked().sort_values("kind", kind="stable").drop(columns="kind")
+    assert (_only(stacked).outcome, _only(stacked).withheld.kind) == ("undecided", "order")
+
+
 def test_the_order_of_a_sorted_table_says_nothing() -> None:
     table = popstats.simulate_population(regimes=[0.6], n=200, rise=0.8).table[["macs", "params", "accuracy"]]
     original = popstats.simulate_population(regimes=[0.6], n=10).original

@@ -434,7 +434,12 @@ def test_fractions_in_some_rows_are_refused():
 @pytest.mark.parametrize("wrong", [lambda a: 100.0 - a, lambda a: (-a).rank(), lambda a: 99.5 - 0.01 * a])
 def test_numbers_that_fall_as_networks_grow_are_no_accuracies(wrong):
     frame = spread().assign(accuracy=lambda t: wrong(t["accuracy"]))
-    assert "lower better" in refused(frame, "falls as the networks grow", original=WHOLE)
+    refused(frame, "falls as macs grow .* lower is better", original=WHOLE)
+
+
+def test_costs_removed_are_no_costs():
+    frame = spread().assign(macs=lambda t: 10**6 - t["macs"], params=lambda t: 10**6 - t["params"])
+    refused(frame, "what was removed, give what is kept", original=WHOLE)
 
 
 @pytest.mark.parametrize("name", ["latency_ms", "inference time", "Energy"])
