@@ -12,7 +12,7 @@ import vl_convert
 import popstats
 
 PICTURE = Path(__file__).parents[1] / "reports" / "drop-against-mcb.png"
-# A regime without a best mCB, one that does not decide, one that has it.
+# A regime without an optimal mCB, one that does not decide, one that has it.
 REGIMES = ("35 %", "65 %", "92 %")
 SCALE = 1.8
 

@@ -39,7 +39,7 @@ def guarded(command: Command, options: argparse.Namespace, path: Callable[[], Pa
     try:
         if options.executor == "local" or options.dry_run or options.status:
             return reported(command, options, RESUMABLE)
-        from generate.workers.ray_session import in_own_process
+        from generate.workers.processes import in_own_process
 
         own = partial(reported, command, stopped=RESUMABLE)
         return reported(lambda given: in_own_process(own, given, path()), options, RESUMABLE)
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         type=Path,
         metavar="PLAN.toml",
-        help="what to make; default: digits, a few minutes on two cores",
+        help="the plan; default: digits, a few minutes on two cores",
     )
     add_run_options(parser)
     return parser
@@ -88,19 +88,19 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         "--device", default="auto", metavar="auto|cpu|cuda|cuda:N", help="where to train; default: auto"
     )
     parser.add_argument(
-        "--executor", choices=("local", "ray"), default="local", help="who trains; default: local"
+        "--executor", choices=("local", "ray"), default="local", help="where trainings run; default: local"
     )
     parser.add_argument(
         "--time-limit",
         type=number(float, lambda seconds: seconds >= 0, "a number of seconds, 0 or more"),
         metavar="SECONDS",
-        help="start no training after this time",
+        help="start no training after this many seconds",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would be done and how long it would take"
     )
     parser.add_argument(
-        "--status", action="store_true", help="print how far the run folder is; changes nothing"
+        "--status", action="store_true", help="print the progress of the run folder; changes nothing"
     )
 
 

@@ -36,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m generate.winner",
-        description="Search for the best recipe on a budget, and measure what it gains over uniform pruning and "
-        "Torch-Pruning on fresh seeds and images that chose nothing. Rerun the command to resume.",
+        description="Search for the best recipe on a budget, and measure its gain over uniform pruning and "
+        "Torch-Pruning with fresh seeds on held-out images. Rerun the command to resume.",
     )
     parser.add_argument(
         "plan", nargs="?", type=Path, metavar="PLAN.toml", help="network, images, retraining; default: digits"
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--axis", choices=("macs", "params"), default="macs", help="which cost; default: macs"
     )
-    parser.add_argument("--trainings", type=int, default=64, metavar="N", help="of the search; default: 64")
+    parser.add_argument("--trainings", type=int, default=64, metavar="N", help="in the search; default: 64")
     parser.add_argument(
         "--confirm", type=int, default=8, metavar="N", help="fresh seeds per confirmed recipe; default: 8"
     )
@@ -60,12 +60,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=BASELINES[2:],
         action="append",
         default=[],
-        help="another baseline beside torch-pruning and uniform; may be given twice",
+        help="a further baseline besides torch-pruning and uniform; may be given twice",
     )
     parser.add_argument(
         "--pilot", type=Path, metavar="RUN", help="run folder of the same original network to learn from"
     )
-    parser.add_argument("--network", metavar="MODULE:FACTORY", help="instead of a plan: what to prune")
+    parser.add_argument("--network", metavar="MODULE:FACTORY", help="the network to prune, instead of a plan")
     parser.add_argument(
         "--weights", type=Path, metavar="FILE", help="its trained weights, a .safetensors file"
     )

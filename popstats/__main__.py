@@ -274,7 +274,7 @@ def _simulate(options: argparse.Namespace) -> int:
         lower, upper = answer["rise_lower"], answer["rise_upper"]
         found = answer["interior"] and min(lower, upper) > Thresholds().rise
         lines.append(
-            f"regime {label}: {'best mCB' if found else 'no best mCB; lowest at'} {answer['mcb']:.3f}, drop "
+            f"regime {label}: {'optimal mCB' if found else 'no optimal mCB; lowest at'} {answer['mcb']:.3f}, drop "
             f"{answer['limit']:.2f} points; the range's ends lie {lower:.2f} and {upper:.2f} above it"
         )
     return _say(options, {"population": str(path), "truth": truth}, "\n".join([*lines, str(path)]))

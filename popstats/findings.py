@@ -36,6 +36,11 @@ class Finding:
     values: Mapping[str, Value] = field(default_factory=dict, hash=False)
 
 
+def fact(kind: str, /, *regimes: str, **values: Value) -> Finding:
+    """Return the finding of a kind in these regimes, with its values."""
+    return Finding(kind, regimes, values)
+
+
 def merge(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Return one finding per kind and words, in order of appearance; numbers that differ become ranges."""
     alike: dict[object, list[Finding]] = {}

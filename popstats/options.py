@@ -16,12 +16,12 @@ Command = Callable[[argparse.Namespace], int]
 Options = Mapping[str, Mapping[str, Any]]
 
 _DESCRIPTION = """\
-Statistics for populations of pruned subnetworks: is there a best
-FLOPs-to-parameters ratio (mCB), where, and does it matter?
+Statistics for populations of pruned subnetworks: is there an optimal
+FLOPs-to-parameters ratio (mCB), where is it, and does it matter?
 
 A population is one original network and the subnetworks pruned from it: a
 shipped name (see `list`), a run folder of generate, or a table with
-one row per training (.csv, .parquet, .xlsx, .jsonl, ..., packed or not)."""
+one row per training (.csv, .parquet, .xlsx, .jsonl, ..., compressed or not)."""
 
 _EXAMPLES = """\
 examples:
@@ -39,7 +39,7 @@ examples:
       # then, in the next plan: space = "refined:refined.toml"
 
 exit status: 0 done; 2 bad input, or no regime could be fitted; 3 the fit was
-rejected by its own diagnostics (its output is written all the same)"""
+rejected by its own diagnostics (output is still written)"""
 
 
 def _option(text: str, metavar: str | None = None, **more: Any) -> Mapping[str, Any]:
@@ -83,8 +83,8 @@ _AXES = ("macs", "params")
 
 _TABLE: Options = {
     "--original-macs": _number("the original network's multiply-accumulates, in the table's unit", "N"),
-    "--original-params": _number("... its parameters", "N"),
-    "--original-accuracy": _number("... its test accuracy", "PERCENT"),
+    "--original-params": _number("the original network's parameters", "N"),
+    "--original-accuracy": _number("the original network's test accuracy", "PERCENT"),
     "--column": _repeated("a column's name in the table, e.g. macs=flops", "OURS=THEIRS"),
     "--widths": _option("columns that hold the layer groups' widths", "A,B,...", default=""),
     "--accuracy-kind": _option(
@@ -108,11 +108,11 @@ _FIT: Options = {
     ),
     "--noise": _option(
         "distribution about the curve: normal; student where a few networks collapse; or exgaussian, "
-        "the curve as what is attainable (default: normal)",
+        "where the curve is the attainable drop (default: normal)",
         "KIND",
     ),
     "--curve": _option(
-        "smooth; or quadratic or asymmetric, companions that are fitted and compared but never judged",
+        "smooth (default); quadratic and asymmetric are fitted for comparison and never judged",
         "SHAPE",
     ),
     "--seed": _option("same seed, same draws (default: 0)", type=_seed),
@@ -138,17 +138,17 @@ _USAGES: Mapping[str, _Usage] = {
     "list": _Usage("name the shipped populations"),
     "check": _Usage(
         "read a table, check every value, and say what is in it",
-        "Nothing is fitted. A table that does not fit is refused with what was\n"
-        "expected, what came, in which rows, and what to do.",
+        "Nothing is fitted. An invalid table is rejected with what was expected, what\n"
+        "was found, in which rows, and what to do.",
         _A_TABLE,
         _READS,
     ),
     "fit": _Usage(
-        "fit the curves and print the best mCB of every regime",
-        "One line per pruning regime: whether there is a best mCB (C3a), the mCB values\n"
-        "whose expected drop is within 0.05 points of the lowest, where it is lowest,\n"
-        "and how low. Intervals are 90 %. Choose recipes by the near-optimal range, and\n"
-        "only where the best mCB is supported.",
+        "fit the curves and print the optimal mCB of every regime",
+        "One line per pruning regime: whether there is an optimal mCB (C3a), the mCB\n"
+        "values whose expected drop is within 0.05 points of the minimum, where the\n"
+        "minimum is, and the drop there. Intervals are 90 %. Choose recipes by the\n"
+        "near-optimal range, and only where C3a is supported.",
         {**_A_FIT, "--output": _file("save the fit", "FILE.nc")},
         _FITS,
     ),
@@ -169,31 +169,34 @@ _USAGES: Mapping[str, _Usage] = {
         "  M1   mCB explains something that the layers' widths do not; read it beside C3a",
         {
             **_A_FIT,
-            "--threshold": _repeated("a threshold, e.g. rise=0.2; a wrong name lists them", "NAME=VALUE"),
+            "--threshold": _repeated("a threshold, e.g. rise=0.2; an unknown name lists them", "NAME=VALUE"),
         },
         _FITS,
     ),
     "recommend": _Usage(
-        "say which widths to keep at a budget",
-        "The recipe that the width law predicts best, beside uniform pruning, with 90 %\n"
-        "intervals: for a budget (--reduction 0.8), or for the largest reduction whose\n"
-        "drop is at most this many points with probability 0.95 (--drop 1). With neither,\n"
-        "the predicted drops over all supported reductions.",
+        "recommend the widths to keep for a budget",
+        "The recipe with the smallest drop predicted by the width law, compared with\n"
+        "uniform pruning, with 90 % intervals: for a budget (--reduction 0.8), or for the\n"
+        "largest reduction whose drop is at most this many points with probability 0.95\n"
+        "(--drop 1). With neither, the predicted drops over all supported reductions.",
         {
             **_A_TABLE,
             "--reduction": _number("share of the cost to remove, e.g. 0.8", "R"),
             "--drop": _number("tolerated drop in accuracy points, e.g. 1"),
             "--axis": _choice("what the budget limits (default: the plan's axis, else macs)", *_AXES),
-            "--candidates": _file("recipes to choose from, .csv or .parquet: groups, macs, params"),
+            "--candidates": _file(
+                "recipes to choose from, .csv or .parquet: one column per group, macs, params"
+            ),
             "--output": _file("save the recipe: .json, or .toml for a plan's space"),
         },
         _READS,
     ),
     "report": _Usage(
         "write the report, one HTML file that opens offline",
-        "What to do first, then the main figure, the best networks, every verdict and\n"
-        "the rest. Two or more populations are compared side by side. FILE.html.json\n"
-        "holds the same for machines. A FILE.pdf is printed with an installed Chromium.",
+        "It opens with what to do and the main figure, followed by the best networks,\n"
+        "every verdict and the rest. Two or more populations are compared side by side.\n"
+        "FILE.html.json holds the same content for machines. FILE.pdf is printed with an\n"
+        "installed Chromium.",
         {
             "population": _option(
                 f"{_POPULATION}, or a saved fit (.nc); two or more are compared", "POP", nargs="+"
@@ -205,9 +208,9 @@ _USAGES: Mapping[str, _Usage] = {
     "refine": _Usage(
         "propose the recipe space for the next run of generate",
         "By mCB: the near-optimal range (and low STD, where that is supported). By\n"
-        "widths: a band for each group, where the table has widths. Either says what it\n"
-        "is expected to gain over as many recipes of the whole space. A plan reads the\n"
-        'file: space = "refined:FILE.toml".',
+        "widths: a band for each group, where the table has widths. Either way, the\n"
+        "expected gain over as many recipes of the whole space is stated. A plan reads\n"
+        'the file: space = "refined:FILE.toml".',
         {
             **_A_FIT,
             "--output": _file("save the space for a plan", "FILE.toml"),
@@ -241,17 +244,17 @@ _USAGES: Mapping[str, _Usage] = {
                 action="append",
             ),
             "--width": _number("target width of the 90 %% intervals at both ends", "MCB", 0.2),
-            "--guess-noise": _number("of a guess: spread of trainings"),
-            "--guess-rise": _number("of a guess: height of the curve's ends"),
+            "--guess-noise": _number("guessed standard deviation of trainings about the curve"),
+            "--guess-rise": _number("guessed rise of the curve at the ends of the range"),
         },
         _FITS,
     ),
     "simulate": _Usage(
         "make a population whose truth is known",
-        "For trying things out: fit it, and compare with the truth that is printed here.",
+        "To try things out: fit it, and compare the result with the printed truth.",
         {
             "--truth": _option(
-                "name of the true curve (default: quadratic); a wrong one lists them", default="quadratic"
+                "name of the true curve (default: quadratic); an unknown name lists them", default="quadratic"
             ),
             "--regimes": _option(
                 "centres (default: 0.5,0.7,0.85)", "R,R,...", type=_fractions, default=[0.5, 0.7, 0.85]
@@ -271,7 +274,7 @@ _USAGES: Mapping[str, _Usage] = {
         "--workers 2, --quick under a minute.",
         {
             "--quick": {"action": "store_true", "help": "a few truths, 30 regimes each (under a minute)"},
-            "--method": _choice("of the fits (default: exact)", "exact", "nuts"),
+            "--method": _choice("method of the fits (default: exact)", "exact", "nuts"),
             "--workers": _option("processes (default: 1)", "N", type=int),
             "--seed": _option("same seed, same table (default: 0)", type=_seed, default=0),
             "--output": _file("save the table", "FILE.json"),

@@ -293,7 +293,7 @@ def _side_by_side(panels: Sequence[Panel]) -> alt.LayerChart | alt.ConcatChart:
         shared["datasets"] |= {f"{name}-{i}": rows for name, rows in found.pop("datasets").items()}
         shared |= {name: found.pop(name) for name in ("$schema", "config")}
         title = {"text": panel.title, "anchor": "start"}
-        title |= {"subtitle": f"best mCB: {panel.outcome}"} if panel.chart == "drop_over_mcb" else {}
+        title |= {"subtitle": f"optimal mCB: {panel.outcome}"} if panel.chart == "drop_over_mcb" else {}
         found |= {"title": title} if panel.title else {}
         drawn.append(found | {"width": ALONE if len(panels) == 1 else SEVERAL})
     shared["config"] |= {"background": "white", "padding": 8}

@@ -199,8 +199,7 @@ def _by_outcome(found: re.Match[str], finding: Finding) -> str:
 
 def _to_try(finding: Finding) -> str:
     """Return which kinds of noise to try against a misfit, where there are any."""
-    tried = finding.values.get("tried", ())
-    assert isinstance(tried, tuple)
+    tried: Any = finding.values.get("tried", ())
     names = " and ".join(f"{{noise={name}}}" for name in tried)
     return f"; try {names}{', and compare them' if len(tried) > 1 else ''}" if names else ""
 
@@ -276,25 +275,22 @@ def _digits(value: float | Span, spec: str) -> str:
 
 #: What stands above the lines of a plan, by kind.
 _PLAN_COMMENTS = {
-    "twice the recipes": [
-        "# Twice as many as now; popstats.plan_size says how many a given precision takes."
-    ],
-    "deciding recipes": ["# This many recipes in all decide four of five regimes like this one."],
+    "twice the recipes": "# Twice the present number; popstats.plan_size gives the number for a given precision.\n",
+    "deciding recipes": "# With this many recipes in total, four of five such regimes are decided.\n",
 }
 
 
 def _plan(finding: Finding) -> str:
     """Return the lines of a plan with these recipes; of several regimes, with the largest of their counts."""
-    values = finding.values
+    values: Mapping[str, Any] = finding.values
     count, techniques = values["count"], values.get("retraining", ())
-    most = count.high if isinstance(count, Span) else count
-    lines = [*_PLAN_COMMENTS.get(finding.kind, []), "[[recipes]]", f'axis = "{values["axis"]}"']
+    lines = [f"{_PLAN_COMMENTS.get(finding.kind, '')}[[recipes]]", f'axis = "{values["axis"]}"']
     lines.append(f"regimes = [{', '.join(f'{float(label):g}' for label in finding.regimes)}]")
     if space := values.get("space"):
         lines.append(f'space = "{space}"')
-    lines.append(f"count = {most:.0f}")
-    if isinstance(techniques, tuple) and techniques:
-        lines.append(f"retraining = [{', '.join(json.dumps(name) for name in techniques)}]")
+    lines.append(f"count = {count.high if isinstance(count, Span) else count:.0f}")
+    if techniques:
+        lines.append(f"retraining = [{', '.join(map(json.dumps, techniques))}]")
     return "\n".join(lines)
 
 
@@ -310,37 +306,33 @@ def _another_way(finding: Finding) -> str:
 
 def _decision(finding: Finding) -> str:
     """Say how a verdict came about: its probability, its prior, and the rule that it met or missed."""
-    values = finding.values
-    outcome, probability_, prior = values["outcome"], values["probability"], values["prior"]
-    assert isinstance(probability_, float)
-    assert isinstance(prior, float)
-    kind = "Bootstrap" if math.isnan(prior) else "Posterior"
-    shown = f"{kind} probability {{probability:3}}" + ("." if math.isnan(prior) else " (prior {prior:2}).")
-    even = "" if math.isnan(prior) else ", also under even prior odds"
+    values: Mapping[str, Any] = finding.values
+    outcome, (shown, even) = values["outcome"], ("Bootstrap probability {probability:3}.", "")
+    if not math.isnan(values["prior"]):
+        shown, even = (
+            "Posterior probability {probability:3} (prior {prior:2}).",
+            ", also under even prior odds",
+        )
     if outcome == "refuted" and values["negligible"]:
         return f"The whole {INTERVAL_WORDS} is negligible: {{negligible}}. {shown}"
-    if outcome == "undecided" and not values["withheld"] and probability_ <= float(str(values["at_most"])):
+    if outcome == "undecided" and not values["withheld"] and values["probability"] <= values["at_most"]:
         return f"{shown} Unlikely ({{probability:%}}, prior {{prior:%}}), but the evidence is too weak to refute it."
     return f"{shown} Supported at ≥ {{at_least:g}}; refuted at ≤ {{at_most:g}}{even}."
 
 
-_RISE = (
-    "rise at the shallower end",
-    "points",
-    "the curve varies by at most {rise:g} points over the observed range",
-)
 #: By conjecture: what its estimate is of, the unit, and what counts as no effect; fields are `Thresholds`.
 QUANTITIES: Mapping[str, tuple[str, str, str]] = {
-    **dict.fromkeys(("C1", "C2", "C3a"), _RISE),
-    "C3b": ("winners near the best mCB", "times their share",
+    **dict.fromkeys(("C1", "C2", "C3a"), ("rise at the shallower end", "points",
+                    "the curve varies by at most {rise:g} points over the observed range")),
+    "C3b": ("winners near the optimal mCB", "times their share",
             "the nearest networks hold at most {lift:g} times their share of the winners"),
     "C3c": ("cost of mCB = 1", "points", "mCB = 1 costs under {regret:g} points"),
-    "C3d": ("change of the best mCB", "factor", "the best mCB changes by no more than a factor of {trend:g}"),
-    "C4": ("fall of the error", "points", "none: any lower error counts"),
+    "C3d": ("change of the optimum", "factor", "the optimum changes by no more than a factor of {trend:g}"),
+    "C4": ("reduction of the error", "points", "none: any lower error counts"),
     "S1": ("advantage of low STD", "points", "the mean drops differ by at most {std_points:g} points"),
-    "R1": ("cost of exchanging best mCBs", "points",
-           "the best mCB of one technique costs under {regret:g} points for another"),
-    "M1": ("added by mCB", "R² beyond MACs", "adding mCB raises R² by at most {gain:g}"),
+    "R1": ("cost of exchanging optima", "points",
+           "the optimal mCB of one technique costs under {regret:g} points for another"),
+    "M1": ("R² added by mCB", "R² beyond MACs", "adding mCB raises R² by at most {gain:g}"),
 }  # fmt: skip
 
 #: Every kind's template: "kind: template" or "kind, kind: template", continued on indented lines; [a|b]: a where the outcome
@@ -349,43 +341,43 @@ QUANTITIES: Mapping[str, tuple[str, str, str]] = {
 _TEMPLATES = """
 text: {text}
 # What a reader should know about a table.
-run unfinished: this run holds {finished} of {planned} trainings: it is still going, or was stopped. Rerun its command
-    to resume it
+run unfinished: this run holds {finished} of {planned} trainings: it is still running or was stopped. Rerun its command to
+    resume it
 blanks removed: blanks around column names were removed: {names}
-best accuracies: accuracies are the best over epochs on the {images} images, which selects on the {images} set: they
-    are optimistic, by more for noisier trainings
+best accuracies: accuracies are the best over epochs on the {images} images. Selecting on the {images} set makes them
+    optimistic, more so for noisier trainings
 validation accuracies: accuracies were measured on validation images, after the last epoch
-unknown accuracies: the table does not say which epoch's accuracy it holds (accuracy_kind). It is taken to list every
-    trained network: among the best of each cost, a best mCB may only be where more were tried
+unknown accuracies: the table does not say which epoch's accuracy it holds (accuracy_kind). It is assumed to
+    list every trained network: among the best of each cost, the optimum may only be where most were tried
 collapsed: {rows} of {trainings} trainings ended below half of the original's accuracy (lowest: {lowest:2} %). With
     normal noise a few such outliers widen every interval of their regime; {noise=student} down-weights them
 most collapsed: {rows} of {trainings} trainings ended below half of the original's accuracy (lowest: {lowest:2} %). Check
-    its number, and that the column holds accuracies in percent: of errors and losses, lower is better
-better than original: {rows} of {trainings} networks are more accurate than the original ({accuracy:2} %). Check its
-    number, and that the column holds accuracies: of errors, losses and perplexities, lower is better
+    the original's accuracy, and that the column holds accuracies in percent, not errors or losses
+better than original: {rows} of {trainings} networks are more accurate than the original ({accuracy:2} %). Check the
+    original's accuracy, and that the column holds accuracies, not errors, losses or perplexities
 did not learn: the original reaches only {accuracy:2} % on {dataset}, less than twice chance ({chance:g} %): it did
     not learn. Train it with a smaller learning rate, or for longer, before pruning it
 learned little: the original reaches only {accuracy:2} % on {dataset}, where {usual:0} % is usual. Train it for longer
-    before pruning it: drops from a network that learned little say little about recipes
-above original: rows that cost up to 1 % more than the original in {costs}: {rows}. They are kept: rounding, or
-    another way of counting, explains as much
+    before pruning it: drops from an undertrained network say little about recipes
+above original: rows that cost up to 1 % more than the original in {costs}: {rows}. They are kept: rounding or a different
+    way of counting can explain such differences
 half the MACs: networks with all of the original's parameters have {share:%} of its MACs. If only one side counts two
     FLOPs per MAC, count both alike
 other count: mCB runs from {low:2} to {high:2}, and the original's is 1, about a factor of two away. If only one side
     counts two FLOPs per MAC, or another input size, count both alike
-techniques unsaid: {missing} of {trainings} trainings do not say how they were retrained (column retraining). Beside
-    {named} they count as one technique of their own, which R1 cannot compare; if they belong to a named one, fill in
-    the column
-copies: rows that are exact copies of other rows: {rows}. They count as separate trainings; if they are not, remove
-    them (frame.drop_duplicates()), or every interval is too narrow
+techniques unsaid: {missing} of {trainings} trainings do not say how they were retrained (column retraining). Besides
+    {named}, they count as a separate technique, which R1 cannot compare; if they belong to a named one, fill in the
+    column
+copies: rows that are exact copies of other rows: {rows}. They count as separate trainings; if they are not, remove them
+    (frame.drop_duplicates()), otherwise every interval is too narrow
 repeated: recipes that repeat the costs and the accuracy of others under another recipe_id: {rows}. If they are copies,
-    remove them, or every interval is too narrow
-theoretical MACs: MACs count non-zero weights. {kind} sparsity leaves tensors their shape, so these MACs are theoretical:
-    how much faster a network runs, if at all, depends on hardware and kernels, and was not measured
-equal costs: {rows} of {trainings} rows have the MACs and the parameters of an earlier row and count as further
-    trainings of its recipe; if they are different networks, map the column that tells them apart to recipe_id
-targets unsaid: {missing} of {trainings} rows lack regime_axis or regime_target, so none is used: regimes are cells of like
-    cost
+    remove them, otherwise every interval is too narrow
+theoretical MACs: MACs count non-zero weights. {kind} sparsity does not change the shape of tensors, so these MACs are
+    theoretical: any speed-up depends on hardware and kernels, and was not measured
+equal costs: {rows} of {trainings} rows have the MACs and the parameters of an earlier row and count as further trainings
+    of its recipe; if they are different networks, map the column that distinguishes them to recipe_id
+targets unsaid: {missing} of {trainings} rows lack regime_axis or regime_target, so no target is used: regimes are cells of
+    similar cost
 # Why a regime has no curve.
 few recipes: {recipes:recipe}; a curve needs at least {needed}
 few recipes of techniques: {recipes:recipe}; a curve through {techniques} retraining techniques needs at least
@@ -401,15 +393,14 @@ R-hat: R-hat up to {worst:3} (must be under {most:g})
 ESS: {kind} ESS down to {least} (must be over {needed})
 divergent: {transitions:divergent transition}
 E-BFMI: E-BFMI {found:2} (must be over {needed:g})
-grid edge: {at} {share:%0} of the posterior lies at the edge of the amplitude grid
+grid edge: {at}, {share:%0} of the posterior lies at the edge of the amplitude grid
 # Why a claim cannot be assessed, or is withheld.
-no optimum: C3a is refuted, so there is no best mCB inside the observed range
-optimum undecided: whether there is a best mCB at all (C3a) is undecided
+no optimum: C3a is refuted, so there is no optimal mCB inside the observed range
+optimum undecided: whether there is an optimal mCB at all (C3a) is undecided
 band not reachable: networks {side} mCB {bound:2} do not exist at this reduction, so the band {band:2} cannot be
     passed on both sides
 original not observed: mCB = 1 lies outside the observed range ({observed:2})
-few outside band: only {outside:%} of the networks lie outside the band {band:2}; {needed:%} are needed to tell it
-    from the rest
+few outside band: only {outside:%} of the networks lie outside the band {band:2}; at least {needed:%} are needed
 few for halves: {recipes:recipe}; two halves with winners in each need {needed}
 few regimes with optimum: C3a is supported in {held:regime}; {needed} are needed
 few for validation: {recipes:recipe}; cross-validation needs {needed}
@@ -417,43 +408,43 @@ few for spaces: {recipes:recipe}; a comparison of two spaces needs {needed}
 one STD: all recipes have practically the same STD
 no common costs: {text}
 no widths: the table has no widths
-widths incomplete: the widths predict only {share:%0} of log mCB at equal cost (recipes left out); a complete set predicts
-    at least {needed:%0}, so columns are missing or hold something else, and mCB may stand for them
-law still learns: mCB adds {gain:3} of R², but by its learning curve the law of the widths would gain {to_learn:3} from more
-    recipes alone
+widths incomplete: the widths explain only {share:%0} of the held-out variance of log mCB at equal cost, and a complete
+    set explains at least {needed:%0}; columns are missing or hold something else, and mCB may be a proxy for them
+law still learns: mCB adds {gain:3} to R², but the learning curve of the width law suggests that more recipes alone would
+    add {to_learn:3}
 no STD: the table has neither widths nor the column ratio_std
 one technique: a comparison needs two retraining techniques; the table has {held}{unnamed:; }
 few techniques here: fewer than two techniques have enough recipes here ({held})
-technique rejected: of the networks retrained by {technique} alone, {why}
+technique rejected: for the networks retrained by {technique} alone, {why}
 no optimum of technique: C3a is not supported for any technique alone, so there is no optimum to move
 moves with cost: the curve moves with {cost} inside the regime (F test, p {p:pv}), by {change:2} points between its
     two ends, so one curve does not describe it
 clusters: the recipes form {groups} clusters that cover {covered:%0} of the observed range; differences between a few
-    clusters are no curve
-outliers: a few outlying recipes raise the {end} end: with Student-t weights it lies {rise:2} points above the
-    minimum, more than {required:g} with probability {probability:2} only
-groups: recipes of similar mCB resemble each other beyond the curve, as families of networks do: with an effect of its
-    own for each of {groups} groups, the probability of an optimum is only {probability:2}
-kinds: networks with the same {column} do not show the optimum: with a level of its own for each of its values, the
-    probability of an optimum is only {probability:2}
-order: drops follow the order of the rows, as in a log or a stack of tables: with its own level in each of {levels}
-    stretches of the table, the probability of an optimum is only {probability:2}
+    clusters do not determine a curve
+outliers: a few outlying recipes raise the {end} end: with Student-t weights it lies {rise:2} points above the minimum,
+    and the probability that it exceeds {required:g} is only {probability:2}
+groups: recipes of similar mCB resemble each other beyond the curve, as families of networks do: with a separate effect
+    for each of {groups} groups, the probability of an optimum is only {probability:2}
+kinds: networks with the same {column} do not show the optimum: with a separate intercept for each value, the probability
+    of an optimum is only {probability:2}
+order: drops follow the order of the rows, as in a log or a stack of tables: with a separate intercept for each of {levels}
+    parts of the table, the probability of an optimum is only {probability:2}
 one per cost: recipes are spread over the costs more evenly than independent ones, as where a table lists the best network
-    of each cost. The drop is then lowest where most were tried, and the rise is only {rise:1} standard deviations of the
-    residuals; above {most:g} this could not explain it
-lucky: best mCBs permuted over the regimes predict as well (permutation p = {lucky:2})
+    of each cost. Such a table has its lowest drops where most networks were tried; this can explain rises of up to {most:g}
+    residual standard deviations, and this rise is {rise:1}
+lucky: optima permuted over the regimes predict as well (permutation p = {lucky:2})
 # What else the reason of a verdict says.
 mixture: networks retrained by {techniques} share one curve, with an intercept per technique;
     population.where(retraining='{first}') fits one alone
-other axis: from a second fit, of regimes of equal {equal} and with normal noise
+other axis: from a second fit, with regimes of equal {equal} and normal noise
 outside band: {outside:%} of the networks lie outside the band {band:2}
 halves noise: the halves are fitted with {noise} noise, as the whole
 EDF distance: EDFs: Kolmogorov-Smirnov {ks:2}, p {p:pv}
 unnamed techniques: {missing} of {whole} trainings do not name their retraining technique and are left out
 observed: observed mCB {observed:2}
 # What would decide.
-too many recipes: for so small a distance from the threshold (rise), this spread of the drops would need more than {most}
-    recipes
+too many recipes: the rise is too close to its threshold (rise) for this spread of the drops: more than {most} recipes would
+    be needed
 name widths: name the columns that hold the widths: Population.from_frame(..., widths=[...])
 narrower regimes: fit narrower regimes, for example regimes={{{target:g}: {half_width:3}}}
 down-weight outliers: inspect the outlying recipes, and fit again with {noise=student}, which down-weights them
@@ -467,9 +458,9 @@ fill the gaps: add recipes whose mCB lies between the clusters
 flat: the expected drop varies by only {height:2} points
 one-sided: the {better} the better, as far as observed; the {far} end costs {cost:2} points more
 lopsided: the drop rises by {least:2} points at the {end} end; more than {required:g} is required at both
-near-optimal: there is a best mCB of {best:2}; values from {ranges:2} are within {height:pt} of it
-two regions: there are two near-optimal ranges of mCB, {first:2} and {second:2}, with worse values in between; the
-    lowest point is at {best:2}
+near-optimal: the optimal mCB is {best:2}; values from {ranges:2} are within {height:pt} of the minimum
+two regions: there are two near-optimal ranges of mCB, {first:2} and {second:2}, with worse values in between; the minimum
+    is at {best:2}
 two costs: the two near-optimal ranges of mCB are at about {first:%1} and {second:%1}
 technique optimum: {technique}: {best:2}
 widths unknown: Whether it is more than an effect of the layer widths cannot be told without widths.
@@ -480,92 +471,92 @@ widths explain a part: Once the layer widths are known, mCB adds no predictive p
 widths reach unknown: Once the layer widths are known, mCB adds no predictive power; how much they explain is unknown
     without a second seed.
 interaction: An interaction of the layer widths is at work, of which mCB carries {share:%0}.
-beyond widths: It is more than an effect of the layer widths: mCB adds {gain:3} of R².
+beyond widths: It is more than an effect of the layer widths: mCB adds {gain:3} to R².
 widths undecided: Whether it is more than an effect of the layer widths is undecided.
 reach: the widths alone explain {reach:%0} of the noise ceiling
 # Verdicts.
-not assessable: {at} {conjecture} cannot be assessed: {why}
-C1, C2: {at} [there is an optimal {cost} inside the observed range|there is no optimal {cost} inside the observed
-    range]: {shape}. At equal {equal} this is C3a in another unit
-C1 supported, C2 supported: {at} there is an optimal {cost}: {share:%1} of the original's, about {count}{others:; }. At
+not assessable: {at}, {conjecture} cannot be assessed: {why}
+C1, C2: {at}, [there is an optimal {cost}|there is no optimal {cost}] inside the observed range: {shape}. At equal {equal}
+    this is C3a in another unit
+C1 supported, C2 supported: {at}, there is an optimal {cost}: {share:%1} of the original's, about {count}{others:; }. At
     equal {equal} this is C3a in another unit
-C3a: {at} [there is a best mCB inside the observed range ({observed:2})|there is no best mCB inside the observed range
-    ({observed:2})]: {shape}
-C3a supported: {at} {near}, and both ends of the observed range ({observed:2}) lie at least {rise:2} points higher.{widths: }
-C3b: {at} [the winners lie near the best mCB|the winners do not lie near the best mCB]: the {nearest:%} of the
+C3a: {at}, [there is an optimal mCB|there is no optimal mCB] inside the observed range ({observed:2}): {shape}
+C3a supported: {at}, {near}, and both ends of the observed range ({observed:2}) lie at least {rise:2} points
+    higher.{widths: }
+C3b: {at}, [the winners lie near the optimal mCB|the winners do not lie near the optimal mCB]: the {nearest:%} of the
     networks nearest to the optimum of the other half hold {lift:2} times their share of the winners (the best
     {winners:%}); the curve alone implies {implied:2}
-C3c: {at} [the original's ratio (mCB = 1) is practically the best|the original's ratio (mCB = 1) is not the best]: it
-    costs {cost:2} points more than the best mCB (threshold {limit:g})
-C3d: {at} [the best mCB rises with more aggressive pruning|the best mCB {direction} with more aggressive pruning]:
+C3c: {at}, [the original's ratio (mCB = 1) is practically the best|the original's ratio (mCB = 1) is not the best]: it
+    costs {cost:2} points more than the optimal mCB (threshold {limit:g})
+C3d: {at}, [the optimal mCB rises with more aggressive pruning|the optimal mCB {direction} with more aggressive pruning]:
     from {first:%} to {last:%} reduction it changes by a factor of {change:2} ({count} regimes)
-C4: {at} [the best mCB predicts the limit|the best mCB does not help to predict the limit]: beside the
-    best law in the remaining cost ({law}), it {direction} the error of a left-out regime's predicted limit by
-    {change:3} points ({count} regimes; permutation p = {lucky:2}); a constant alone errs by {constant:3} points
-S1: {at} [low-STD spaces beat high-STD spaces|low-STD spaces do not beat high-STD spaces]: at equal MACs, recipes with
-    an STD of the pruning ratios up to {low:2} are {direction} by {change:2} points in their mean drop than those from
-    {high:2}; their median drop is {median:2} points {size}
-S1 overall: {at} [low-STD spaces beat high-STD spaces|low-STD spaces do not beat high-STD spaces]: on average over
+C4: {at}, [the optimal mCB predicts the limit|the optimal mCB does not help to predict the limit]: added to the best law in
+    the remaining cost ({law}), it {direction} the leave-one-out error of the predicted limit by {change:3} points
+    ({count} regimes; permutation p = {lucky:2}); a constant has an error of {constant:3} points
+S1: {at}, [low-STD spaces beat high-STD spaces|low-STD spaces do not beat high-STD spaces]: at equal MACs, recipes with an
+    STD of the pruning ratios up to {low:2} are {direction} than those from {high:2} by {change:2} points of mean drop;
+    their median drop is {median:2} points {size}
+S1 overall: {at}, [low-STD spaces beat high-STD spaces|low-STD spaces do not beat high-STD spaces]: on average over
     {count} regimes their mean drop is {direction} by {change:2} points; from {first:%} to {last:%} reduction the
     advantage goes from {start:2} to {end:2} points, a change of {trend:2}
-R1: {at} [the retraining technique does not move the optimum|the retraining technique moves the optimum|the retraining
-    technique moves the optimum]: using one technique's best mCB for another costs {cost:2} points ({optima})
-M1: {at} [mCB explains something that the layer widths do not|mCB adds no predictive power once the layer widths are
-    known]: beside {rival} it changes the cross-validated R² by {gain:4}{reach:; }{interaction:. }
+R1: {at}, [the retraining technique does not move the optimum|the retraining technique moves the optimum|the retraining
+    technique moves the optimum]: using one technique's optimal mCB for another costs {cost:2} points ({optima})
+M1: {at}, [mCB explains something that the layer widths do not|mCB adds no predictive power once the layer widths are
+    known]: added to {rival}, it changes the cross-validated R² by {gain:4}{reach:; }{interaction:. }
 # What a fit's own checks found.
-heavy tails: {at} the residuals have heavier tails than the model (excess kurtosis {kurtosis:1})
-skewed up: {at} more recipes lie far above the curve than far below it (skewness {skewness:1})
-skewed down: {at} more recipes lie far below the curve than far above it (skewness {skewness:1}); some do much better
+heavy tails: {at}, the residuals have heavier tails than the model (excess kurtosis {kurtosis:1})
+skewed up: {at}, more recipes lie far above the curve than far below it (skewness {skewness:1})
+skewed down: {at}, more recipes lie far below the curve than far above it (skewness {skewness:1}); some do much better
     than their mCB suggests
-light tails: {at} the residuals have lighter tails than the model (excess kurtosis {kurtosis:1}), so intervals for
+light tails: {at}, the residuals have lighter tails than the model (excess kurtosis {kurtosis:1}), so intervals for
     single trainings are too wide
-far recipe: {at} the largest standardized residual is {largest:1} (expected ≤ {expected:1}); inspect this recipe
-wrong coverage: {at} {inside:%0} of the recipes lie inside their 90 % intervals, which are too {too}
-not uniform: {at} the recipes are not spread about the curve as predicted (LOO-PIT values {distance:2} from uniform)
-breaks trend: {at} the limit, {limit:2} points, breaks the trend of the other regimes, which predict {predicted:2}
-leans on priors: {at} the priors weigh on the {results}: {why} (sensitivity {sensitivity:2}); between the priors to the
-    power 0.8 and 1.25, median or interval move by up to {moved:1} standard deviations. Fit again with other priors and
-    report both
-robust to priors: no optimum, near-optimal range or limit leans on the priors: between the priors to the power 0.8 and 1.25
-    no median moves by more than {moved:2} standard deviations
+far recipe: {at}, the largest standardized residual is {largest:1} (expected ≤ {expected:1}); inspect this recipe
+wrong coverage: {at}, {inside:%0} of the recipes lie inside their 90 % intervals, which are too {too}
+not uniform: {at}, the recipes are not spread about the curve as predicted (LOO-PIT values {distance:2} from uniform)
+breaks trend: {at}, the limit, {limit:2} points, departs from the trend of the other regimes, which predicts {predicted:2}
+leans on priors: {at}, the priors influence the {results}: {why} (sensitivity {sensitivity:2}); raising the priors to
+    powers of 0.8 to 1.25 moves the median or the interval by up to {moved:1} standard deviations. Fit again with other
+    priors and report both
+robust to priors: no optimum, near-optimal range or limit is sensitive to the priors: raising them to powers of 0.8 to
+    1.25 moves no median by more than {moved:2} standard deviations
 # What the limit follows over regimes.
 limit: the limit at a reduction of {reduction:%} is {limit:2} points, predicted by the best law in the remaining cost
-    ({law}), which errs by {error:2} points for a regime left out
+    ({law}), whose leave-one-out error is {error:2} points
 limit extrapolated: the limit at a reduction of {reduction:%}, which lies beyond the fitted regimes, is extrapolated to
     {limit:2} points by the best law in the remaining cost ({law}); the interval spans all laws that predict left-out
     regimes about as well
 # What several populations say together.
-pooled quantity: pooled over {populations:population}, the {quantity} is {pooled:2}; in a regime of a new population expect
-    {new:2}
-pooled verdicts: C3a is supported in {supported} of {assessable} regimes that can be assessed; by chance alone at most
-    {by_chance:1} would be
-doubled mCB: {at}, doubling the original's {size} multiplies the best mCB by {best:2} and the ends of its near-optimal
+pooled quantity: pooled over {populations:population}, the {quantity} is {pooled:2}; for a regime of a new population,
+    expect {new:2}
+pooled verdicts: C3a is supported in {supported} of {assessable} regimes that can be assessed; by chance alone, at most
+    {by_chance:1} would be expected
+doubled mCB: {at}, doubling the original's {size} multiplies the optimal mCB by {best:2} and the ends of its near-optimal
     range by {low:2} and {high:2}
 doubled limit: {at}, doubling the original's {size} changes the limit by {limit:2} points
-# What stands against relying on a best mCB.
+# What stands against relying on an optimal mCB.
 predicts nothing: it predicts nothing beyond MACs (cross-validated R² {r2:2})
-winners elsewhere: the winners do not lie near the best mCB
+winners elsewhere: the winners do not lie near the optimal mCB
 envelope elsewhere: the best recipes lie elsewhere (lower envelope: mCB {envelope:2})
-mix moves: the best mCB depends on the mix of recipes ({range:2})
-rests on few: {at} the best mCB rests on only {recipes} recipes, so the prior shapes much of the curve
-outliers bend: {at} a few recipes drop far more than the others and bend the curve; fit with {noise=student} before
+mix moves: the optimal mCB depends on the mix of recipes ({range:2})
+rests on few: {at}, the optimal mCB rests on only {recipes} recipes, so the prior shapes much of the curve
+outliers bend: {at}, a few recipes drop far more than the others and bend the curve; fit with {noise=student} before
     relying on it
-pooled: {at} networks retrained by {techniques} share one curve, with an intercept per technique;
+pooled: {at}, networks retrained by {techniques} share one curve, with an intercept per technique;
     population.where(retraining=…) fits one alone
-misfit: {at} the noise model does not fit the recipes
+misfit: {at}, the noise model does not fit the recipes
 # What a reader must know first.
-rejected: the diagnostics reject the fit: {why}. Use none of its ranges
+rejected: the diagnostics reject the fit: {why}. Do not use its ranges
 not fitted: not fitted: {regimes} ({why}; {trainings} trainings)
-extrapolated: {at} the regime's centre lies outside its recipes ({reductions:%1}), so its drops are extrapolated; fit
+extrapolated: {at}, the regime's centre lies outside its recipes ({reductions:%1}), so its drops are extrapolated; fit
     again with centres among the recipes (regimes)
-stated among recipes: {at} all recipes lie on one side of the regime's centre, so drops are stated at {reference:%}, where
+stated among recipes: {at}, all recipes lie on one side of the regime's centre, so drops are stated at {reference:%}, where
     they lie
 failed trainings: {failed} of {whole} trainings failed and are not in the fit
-outliers widen: {at} a few recipes drop far more than the others and widen every interval; {noise=student}
+outliers widen: {at}, a few recipes drop far more than the others and widen every interval; {noise=student}
     down-weights them
-changing spread: {at} the residual spread changes more than 1.5-fold over the observed range; recipes are weighted
+changing spread: {at}, the residual spread changes more than 1.5-fold over the observed range; recipes are weighted
     accordingly
-few in regime: {at} there are fewer than {needed} recipes; many claims stay undecided there
+few in regime: {at}, there are fewer than {needed} recipes; many claims remain undecided there
 no replicates: no recipe was trained with a second seed, so seed noise cannot be separated from differences between
     recipes
 """

@@ -120,7 +120,7 @@ def _judged(
 
 
 def together(everything: list[Judged]) -> list[str]:
-    """Return what the populations say together: best mCB and its cost pooled, and verdicts beside chance."""
+    """Return what the populations say together: optimal mCB and its cost pooled, and verdicts beside chance."""
     pooled = [one for one in everything if one.title != TIMM]
     summary = popstats.summarize({one.title: one.fit for one in pooled}, [one.verdicts for one in pooled])
     lines = [

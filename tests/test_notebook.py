@@ -51,7 +51,7 @@ def test_the_words_between_the_cells_hold(executed):
     outcome, probability, sentence = told["student"]["0.92"]
     assert outcome == "supported"
     assert probability >= 0.95
-    assert 0.7 < float(sentence.split("there is a best mCB of ")[1].split()[0]) < 0.9
+    assert 0.7 < float(sentence.split("the optimal mCB is ")[1].split()[0]) < 0.9
     assert "supported" not in {told["student"][regime][0] for regime in ("0.20", "0.35")}
     assert "undecided" in {other[0] for other in told["student"].values()}
     assert told["widths"]["0.92"] == "refuted"

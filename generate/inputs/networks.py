@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import random
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -175,7 +176,7 @@ def class_scores(network: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
     lazy = any(isinstance(p, nn.parameter.UninitializedParameter) for p in network.parameters())
     grad_mode = torch.no_grad() if lazy else torch.inference_mode()
     try:
-        with torch.random.fork_rng(devices=[]), grad_mode, without_fast_attention():
+        with fixed_chance(), grad_mode, without_fast_attention():
             output = network(torch.randn(TRACED_IMAGES, *input_shape, dtype=kind))
     except NETWORK_ERRORS as error:
         raise PlanError(f"network {name} cannot take images of {shape}{mode}: {first_line(error)}") from error
@@ -190,6 +191,19 @@ def class_scores(network: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
             f"for {TRACED_IMAGES} images."
         )
     return output
+
+
+@contextlib.contextmanager
+def fixed_chance() -> Iterator[None]:
+    """Let every pass draw the same numbers, from torch and from Python."""
+    before = random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            random.seed(1)
+            yield
+    finally:
+        random.setstate(before)
 
 
 @contextlib.contextmanager

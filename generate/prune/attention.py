@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, cast
 
 import torch
@@ -18,9 +18,13 @@ from torch.nn import functional
 
 from popstats.errors import PlanError
 
+_LAYERS = nn.Linear | nn.modules.conv._ConvNd
 _ROLES = ("q_proj", "k_proj", "v_proj")
-# Names of attributes: heads, what belongs to a head's size, and widths of what modules hold.
-_HEADS, _SIZE = re.compile("head"), re.compile("dim|size|width|channels")
+# Names of attributes: numbers and sizes of heads, sizes of any kind, and widths of what modules hold.
+_HEADS = re.compile(r"(\w*_)?[nd]?heads?(_?(dim|size|width|channels|num|count))?")
+_SIZE = re.compile("^d_|dim|size|width|channels")
+# Names of numbers of places, which may equal a width by chance.
+_PLACES = re.compile("window|area|seq|token|patch|resolution|length|height|grid")
 _WIDTH = re.compile("dim|embd?|hidden|width|channels|d_model|features")
 
 
@@ -124,13 +128,29 @@ def _is_plain(attention: nn.MultiheadAttention) -> bool:
 
 
 def attention_modules(network: nn.Module) -> dict[str, nn.Module]:
-    """Return the innermost modules that say how many heads they have, by name."""
+    """Return the innermost modules that say how many heads they have and hold layers, by name.
+
+    One that holds layers itself goes before helpers inside it, such as those that compute biases for each head.
+    """
     found = {name: module for name, module in network.named_modules() if head_sizes(module)}
-    return {
+    direct = {n: m for n, m in found.items() if any(isinstance(c, _LAYERS) for c in m.children())}
+    chosen = _innermost(direct)
+    rest = {
         name: module
         for name, module in found.items()
-        if not any(other.startswith(f"{name}." if name else "") for other in found if other != name)
+        if any(isinstance(inner, _LAYERS) for inner in module.modules())
+        and not any(is_inside(name, [other]) or is_inside(other, [name]) for other in chosen)
     }
+    return {name: module for name, module in found.items() if name in chosen or name in _innermost(rest)}
+
+
+def _innermost(names: Collection[str]) -> set[str]:
+    return {name for name in names if not any(is_inside(other, [name]) for other in names if other != name)}
+
+
+def is_inside(layer: str, names: Iterable[str]) -> bool:
+    """Return whether a layer is one of the modules in `names`, or inside one."""
+    return any(layer == name or layer.startswith(f"{name}." if name else "") for name in names)
 
 
 def at(network: nn.Module, name: str) -> nn.Module | Tensor:
@@ -150,18 +170,21 @@ def head_sizes(module: nn.Module) -> dict[str, int]:
     return {
         name: value
         for name, value in vars(module).items()
-        if type(value) is int and value > 0 and _HEADS.search(name.lower())
+        if type(value) is int and value > 0 and _HEADS.fullmatch(name.lower())
     }
 
 
-def set_heads(module: nn.Module, before: int, now: int, sizes: Iterable[int]) -> None:
-    """Tell an attention module that `now` of `before` heads, which have one of `sizes` channels, are left."""
-    known = head_sizes(module)
-    counts = [name for name, value in known.items() if not _SIZE.search(name.lower()) and value % before == 0]
-    for name, value in list(vars(module).items()):
-        inner = type(value) is int and any(value == size * before for size in sizes)
-        if name in counts or inner:
-            setattr(module, name, value * now // before)
+def set_heads(attention: nn.Module, before: int, now: int, sizes: Iterable[int]) -> None:
+    """Tell an attention module and helpers in it that `now` of `before` heads, of one of `sizes` channels, are left."""
+    for module in attention.modules():
+        for name, value in head_sizes(module).items():
+            if not _SIZE.search(name.lower()) and value % before == 0:
+                setattr(module, name, value * now // before)
+                set_shape(module, value, value * now // before)
+    inner = {size * before for size in sizes}
+    for name, value in list(vars(attention).items()):
+        if type(value) is int and value in inner and not _PLACES.search(name.lower()):
+            setattr(attention, name, value * now // before)
 
 
 def set_width(module: nn.Module, before: int, now: int) -> None:
@@ -169,3 +192,11 @@ def set_width(module: nn.Module, before: int, now: int) -> None:
     for name, value in list(vars(module).items()):
         if type(value) is int and value == before and _WIDTH.search(name.lower()):
             setattr(module, name, now)
+
+
+def set_shape(module: nn.Module, before: int, now: int) -> None:
+    """Tell a module that what its own parameters serve has `now` of `before` places along the last axis of that size."""
+    for name, value in list(vars(module).items()):
+        if isinstance(value, tuple) and "shape" in name.lower() and before in value:
+            place = len(value) - 1 - value[::-1].index(before)
+            setattr(module, name, (*value[:place], now, *value[place + 1 :]))

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from generate.prune.attention import at, attention_modules, set_heads, set_width
+from generate.prune.attention import at, attention_modules, set_heads, set_shape, set_width
 from generate.prune.dependency_graph import Group, IntArray, Member, Side, copy_network
 from generate.prune.operations import Convolution, channel_count, is_depthwise
 from popstats.errors import PlanError
@@ -119,7 +119,9 @@ class _Knife:
         owner, _, attribute = member.layer.rpartition(".")
         parent = self._network.get_submodule(owner)
         if isinstance(layer, Tensor):
-            self._select(parent, attribute, member.axis, _stay(layer.shape[member.axis], gone))
+            stay = _stay(layer.shape[member.axis], gone)
+            self._select(parent, attribute, member.axis, stay)
+            set_shape(parent, layer.shape[member.axis], len(stay))
         elif member.side == "heads":
             set_heads(
                 layer, len(member.channels), len(member.channels) - len(gone), self._sizes[member.layer]

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from generate.inputs.networks import NETWORK_ERRORS, class_scores
-from generate.prune.attention import HeadAttention, at, attention_modules
+from generate.prune.attention import HeadAttention, at, attention_modules, is_inside
 from generate.prune.cut import cut
 from generate.prune.dependency_graph import Group, IntArray, Member, find_dependencies, with_values
 from generate.prune.operations import Convolution, SkippedProducts, is_depthwise
@@ -101,11 +101,6 @@ def check_keep(keep: Sequence[str], names: Iterable[str]) -> None:
 def _is_kept(group: Group, keep: Sequence[str]) -> bool:
     places = [member.layer for member in group.members if member.side == "out"]
     return any(is_inside(place, keep) for place in places)
-
-
-def is_inside(layer: str, keep: Sequence[str]) -> bool:
-    """Return whether a layer is one of the modules in `keep`, or inside one."""
-    return any(layer == name or layer.startswith(f"{name}.") for name in keep)
 
 
 def _prunable(found: Iterable[Group], network: nn.Module) -> Iterator[Group]:

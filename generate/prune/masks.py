@@ -17,10 +17,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from generate.plan import PruningPlan
+from generate.prune.attention import is_inside
 from generate.prune.cost_forms import CostModel, QuadraticForm, check_exact, count_positions
-from generate.prune.cut import cut_to_widths
 from generate.prune.dependency_graph import Group, copy_network, with_values
-from generate.prune.groups import check_keep, is_inside
+from generate.prune.groups import check_keep
 from generate.prune.operations import Convolution
 from popstats.errors import PlanError
 
@@ -33,16 +33,8 @@ REMOVED = "removed_weights"
 def weight_costs(
     network: nn.Module, input_shape: tuple[int, ...], pruning: PruningPlan, keep: Sequence[str] = ()
 ) -> CostModel:
-    """Return the layers whose weights can be pruned, as groups, with the exact costs of what stays.
-
-    MACs and parameters are linear in the numbers of weights. Biases, normalisation and everything that is no
-    convolution or linear layer stay dense.
-
-    Raises
-    ------
-    PlanError
-        If `keep` names no layer, or no layer can be pruned.
-    """
+    """Return the layers whose weights can be pruned, as groups, with the exact costs of what stays."""
+    # Biases, normalisation and everything that is no convolution or linear layer stay dense.
     shell = with_values(network)
     check_keep(keep, [name for name, _ in shell.named_modules()])
     positions, counted = count_positions(shell, input_shape)
@@ -111,16 +103,14 @@ def magnitudes(network: nn.Module, groups: Sequence[Group]) -> dict[str, Tensor]
     return {name: cast(Tensor, weight).detach().abs().reshape(-1).cpu() for name, weight in weights.items()}
 
 
-def prune_network(
+def mask_network(
     network: nn.Module,
     groups: Sequence[Group],
-    scores: Mapping[str, Tensor],  # of filters or weights, by group name; higher stays longer
+    scores: Mapping[str, Tensor],  # of weights, by layer; higher stays longer
     widths: ArrayLike,
     pruning: PruningPlan,
 ) -> nn.Module:
-    """Return a copy of `network` cut to a recipe, or masked: its removed weights are zero, and stay zero in training."""
-    if pruning.kind == "filters":
-        return cut_to_widths(network, groups, scores, widths)
+    """Return a copy of `network` whose removed weights are zero, and stay zero in training."""
     masked = copy_network(network)
     for group, width in zip(groups, np.asarray(widths).tolist(), strict=True):
         layer = masked.get_submodule(group.name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from generate.prune.attention import attention_modules, head_sizes
-from generate.prune.labels import STAYS, Labels, spread
+from generate.prune.labels import STAYS, Labels, compact, spread
 
 Convolution = nn.modules.conv._ConvNd
 Normalisation = (
@@ -51,12 +51,16 @@ _RESHAPES = {
     "view", "reshape", "_unsafe_view", "_reshape_alias", "view_as", "reshape_as", "flatten", "unflatten", "ravel",
 }  # fmt: skip
 _REDUCTIONS = {
-    "mean", "sum", "amax", "amin", "max", "min", "var", "std", "prod", "norm", "linalg_vector_norm", "logsumexp", "argmax",
-    "argmin", "any", "all", "var_mean", "std_mean", "nansum", "nanmean", "count_nonzero", "median", "aminmax",
+    "amax", "amin", "max", "min", "prod", "logsumexp", "argmax", "argmin", "any", "all", "nansum", "nanmean",
+    "count_nonzero", "median", "aminmax",
 }  # fmt: skip
 _ALONG = {
     "softmax", "log_softmax", "_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp", "cummax", "cummin",
 }  # fmt: skip
+# What sums over channels is the same whether some are zero or gone; statistics are taken over those that are left.
+SUMS = {"sum", "norm", "linalg_vector_norm", "frobenius_norm"}
+_SPREADS = {"var", "std", "var_mean", "std_mean"}
+STATISTICS = _SPREADS | {"mean"}
 # Under inference mode these would be taken apart step by step in time.
 _WHOLE = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 _ATTENTION = "scaled_dot_product_attention"
@@ -101,6 +105,9 @@ class LabelledNetwork:
             module.register_forward_hook(lambda *_: self.attending.pop() and None)
         self._held = [*network.named_parameters(), *network.named_buffers()]  # alive, so that ids stay theirs
         self._names = {id(t): name for name, t in self._held if t.is_floating_point()}
+        self._layers = int(self.labels.new(1))  # labels of layers lie below
+        self.normalising = watch(own_norms(network))
+        self.spreads: list[Tensor] = []  # labels of channels over which a network takes variances
 
     def _label_layer(self, name: str, module: nn.Module) -> None:
         weight = module._parameters.get("weight")
@@ -162,9 +169,9 @@ class LabelledNetwork:
             return None
         return self._own[id(tensor)] if id(tensor) in self._own else self._loose(tensor)
 
-    def is_parameter(self, tensor: Tensor) -> bool:
-        """Return whether this is a parameter or buffer, not features."""
-        return id(tensor) in self._names
+    def is_loose(self, labels: Tensor) -> bool:
+        """Return whether these are values of parameters that have met no layer yet."""
+        return bool((self.labels.find(compact(labels)) >= self._layers).all())
 
     def _loose(self, tensor: Tensor) -> Tensor | None:
         name = self._names.get(id(tensor))
@@ -173,6 +180,23 @@ class LabelledNetwork:
         if name not in self.loose:
             self.loose[name] = self.labels.new(tensor.numel()).reshape(tensor.shape)
         return self.loose[name]
+
+
+def own_norms(network: nn.Module) -> Iterator[nn.Module]:
+    """Yield modules that may be norms written by hand: they hold parameters, but no modules."""
+    for module in network.modules():
+        known = isinstance(module, (nn.Linear, Convolution, *Normalisation))
+        if not known and not list(module.children()) and list(module.parameters()):
+            yield module
+
+
+def watch(modules: Iterable[nn.Module]) -> list[nn.Module]:
+    """Return a list that always holds those of the modules that run, the innermost last."""
+    running: list[nn.Module] = []
+    for module in modules:
+        module.register_forward_pre_hook(lambda module, _: running.append(module))
+        module.register_forward_hook(lambda *_: running.pop() and None)
+    return running
 
 
 def sides(module: nn.Module) -> tuple[int, int]:
@@ -300,7 +324,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._pin(call.tensors, call.name)
             return None
         labels = self._of(call["input"])
-        if not self._stays_in_heads(labels, [labels.dim() - 1]):
+        if not self.network.attending or not self._goes_as_slices(labels, [labels.dim() - 1]):
             return self.channelwise(call)
         self._pin(call.tensors[1:], call.name)  # all heads have the same scales
         return labels
@@ -320,10 +344,18 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def pointwise(self, call: _Call) -> Any:
         """Tie what meets value by value; what serves many channels stays."""
         shape = _first(call.result).shape
-        labels = self._of(call.tensors[0])
-        for tensor in call.tensors[1:]:
-            labels = self._join(labels, self._of(tensor))
+        labels, *others = (self._spread(tensor) for tensor in call.tensors)
+        for other in others:
+            labels = self._join(labels, other)
         return _each(call.result, lambda out: _pad(labels, len(shape)).expand(shape))
+
+    def _spread(self, tensor: Tensor) -> Tensor:
+        """Return labels of values, of size 1 where what stays is the same all along."""
+        labels = self._of(tensor)
+        same = [d for d in range(tensor.dim()) if tensor.stride(d) == 0 < tensor.shape[d]]
+        for dimension in same if same and not self.labels.find(compact(labels)).any() else ():
+            labels = labels.narrow(dimension, 0, 1)
+        return labels
 
     def _join(self, left: Tensor, right: Tensor) -> Tensor:
         dimensions = max(left.dim(), right.dim())
@@ -412,7 +444,9 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         labels, dimension = self._of(call.tensors[0]), call.get("dim", 0) % call.tensors[0].dim()
         outputs = [call.result] if isinstance(call.result, Tensor) else call.result
         whole = len(outputs) == 1 and outputs[0].shape == labels.shape
-        if not whole and self.labels.varies(labels, dimension) and not self.network.attending:
+        if not whole and self.network.is_loose(labels):
+            self.labels.tie_across(labels, dimension)
+        elif not whole and self.labels.varies(labels, dimension) and not self.network.attending:
             return self._refused(call)
         return self._parts(call, labels, dimension)
 
@@ -456,7 +490,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return labels
 
     def reduces(self, call: _Call) -> Any:
-        """Reduce places; what is reduced over channels stays."""
+        """Reduce places; what is reduced over channels stays, except for sums and in norms."""
         if "other" in call:
             return self.pointwise(call)
         labels, dimensions = self._of(call.tensors[0]), call.get("dim")
@@ -465,29 +499,41 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if isinstance(dimensions, int):
             dimensions = [dimensions]
         reduced = [d % labels.dim() for d in dimensions or range(labels.dim())]
-        if any(self.labels.varies(labels, d) for d in reduced) and not self._stays_in_heads(labels, reduced):
-            # Attention weights are averaged over heads for those who look at them; nothing should compute with them.
-            return None if self.network.attending else self._refused(call)
-        for dimension in dimensions or range(labels.dim()):
+        mixed = [d for d in reduced if self.labels.varies(labels, d)]
+        if mixed and not self._goes_as_slices(labels, mixed):
+            if call.name not in SUMS and not self._normalises(call, labels, mixed):
+                # Attention weights are averaged over heads for those who look at them; nothing should compute with them.
+                return None if self.network.attending else self._refused(call)
+            if call.name in _SPREADS:
+                self.network.spreads.append(labels)
+            labels = torch.tensor(STAYS).expand(labels.shape)
+        for dimension in reduced:
             labels = labels.narrow(dimension, 0, 1)
         return _each(call.result, lambda out: labels.reshape(out.shape))
 
     def runs_along(self, call: _Call) -> Any:
         """Pass softmax and cumulative sums along places; along channels they pin them."""
-        labels = self._of(call.tensors[0])
-        varies = self.labels.varies(labels, call["dim"])
-        if varies and not self._stays_in_heads(labels, [call["dim"] % labels.dim()]):
+        labels, dimension = self._of(call.tensors[0]), call["dim"] % call.tensors[0].dim()
+        varies = self.labels.varies(labels, dimension)
+        if varies and not self._goes_as_slices(labels, [dimension]):
             return self._refused(call)
         return _each(call.result, lambda out: labels)
 
-    # Attention
+    def _normalises(self, call: _Call, labels: Tensor, dimensions: Sequence[int]) -> bool:
+        """Return whether a norm of the user's takes statistics over the channels that its parameters scale."""
+        scales = [
+            size for norm in self.network.normalising[-1:] for p in norm.parameters() for size in p.shape
+        ]
+        return call.name in STATISTICS and all(labels.shape[d] in scales for d in dimensions)
 
-    def _stays_in_heads(self, labels: Tensor, dimensions: Sequence[int]) -> bool:
-        """Tie the dimensions of a head where an operation over them leaves heads apart; return whether it does."""
-        apart = bool(self.network.attending) and bool(set(self.labels.axes(labels)) - set(dimensions))
+    def _goes_as_slices(self, labels: Tensor, dimensions: Sequence[int]) -> bool:
+        """Tie what an operation over some dimensions mixes, where channels lie along others too; return whether they do."""
+        apart = bool(set(self.labels.axes(labels)) - set(dimensions))
         for dimension in dimensions if apart else ():
             self.labels.tie_across(labels, dimension)
         return apart
+
+    # Attention
 
     def multiplies(self, call: _Call) -> Tensor | None:
         """Let heads of an attention module go as a whole; what other products of activations mix stays."""
@@ -528,7 +574,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             [0] if call.name == "embedding" else [d for d, i in enumerate(call["indices"]) if i is not None]
         )
         if any(self.labels.varies(labels, d) for d in indexed):
-            if not self.network.is_parameter(table):
+            if not self.network.is_loose(labels):
                 return self._refused(call)
             for dimension in indexed:
                 self.labels.tie_across(labels, dimension)
@@ -555,7 +601,7 @@ _RULES: dict[str, Callable[[Operations, _Call], Any]] = {
     "roll": Operations.rolls,
     **dict.fromkeys(("cat", "concat", "concatenate"), Operations.joins),
     "stack": Operations.stacks,
-    **dict.fromkeys(_REDUCTIONS, Operations.reduces),
+    **dict.fromkeys(_REDUCTIONS | SUMS | STATISTICS, Operations.reduces),
     **dict.fromkeys(_ALONG, Operations.runs_along),
     **dict.fromkeys(
         ("copy", "hardswish", "hardsigmoid", "floor_divide", "rrelu_with_noise"), Operations.pointwise

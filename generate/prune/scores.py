@@ -8,6 +8,7 @@ layer the filters touch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -24,9 +25,17 @@ from generate.prune.dependency_graph import Group, Member, copy_network
 from generate.prune.operations import Convolution, is_depthwise
 from popstats.errors import PlanError
 
-CRITERIA: tuple[str, ...] = ("group_l2", "l1", "l2", "bn_scale", "fpgm", "taylor", "random")
-"""Li et al. 2017 (arXiv 1608.08710), its Euclidean variant, Liu et al. 2017 (1708.06519), He et al. 2019
-(1811.00250), Molchanov et al. 2019 (1906.10771), and chance as the control."""
+# The criteria of plans, by torch-pruning's class: Li et al. 2017 (arXiv 1608.08710), its Euclidean variant, Liu et al. 2017
+# (1708.06519), He et al. 2019 (1811.00250), Molchanov et al. 2019 (1906.10771), and chance as the control.
+SCORERS: dict[str, Callable[[], Any]] = {
+    "group_l2": partial(importance.GroupMagnitudeImportance, p=2),
+    "l1": partial(importance.MagnitudeImportance, p=1, normalizer=None),
+    "l2": partial(importance.MagnitudeImportance, p=2, normalizer=None),
+    "bn_scale": partial(importance.BNScaleImportance, normalizer=None),
+    "fpgm": partial(importance.FPGMImportance, p=1, normalizer=None),
+    "taylor": partial(importance.TaylorImportance, normalizer=None),
+    "random": importance.RandomImportance,
+}
 
 
 def score_filters(
@@ -40,47 +49,27 @@ def score_filters(
 ) -> dict[str, Tensor]:
     """Return the score of every filter."""
     # -> (width,)
-    if criterion not in CRITERIA:
-        raise PlanError(f"criterion {criterion!r} is unknown: expected one of {', '.join(CRITERIA)}.")
+    if criterion not in SCORERS:
+        raise PlanError(f"criterion {criterion!r} is unknown: expected one of {', '.join(SCORERS)}.")
+    scorer = SCORERS[criterion]()
     if criterion == "random":
-        return _random_scores(groups, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return {group.name: scorer([(None, range(group.width))]).double() for group in groups}
     network = copy_network(network)
     if criterion == "taylor":
-        _fill_gradients(network, backpropagate)
-    scorer = _scorer(criterion)
+        if backpropagate is None:
+            raise PlanError(
+                "criterion taylor: expected `backpropagate`, which fills the gradients; got None."
+            )
+        network.zero_grad(set_to_none=True)
+        backpropagate(network)
+        if empty := [name for name, parameter in network.named_parameters() if parameter.grad is None]:
+            raise PlanError(f"criterion taylor: no gradient reached {', '.join(empty)}.")
     order = _torch_prunings_order(network, input_shape, groups) if criterion == "group_l2" else {}
     return {
         group.name: _score(network, group, criterion, scorer, order.get(group.name, {})) for group in groups
     }
-
-
-def _scorer(criterion: str) -> Any:
-    classes = {
-        "group_l2": lambda: importance.GroupMagnitudeImportance(p=2),
-        "l1": lambda: importance.MagnitudeImportance(p=1, normalizer=None),
-        "l2": lambda: importance.MagnitudeImportance(p=2, normalizer=None),
-        "bn_scale": lambda: importance.BNScaleImportance(normalizer=None),
-        "fpgm": lambda: importance.FPGMImportance(p=1, normalizer=None),
-        "taylor": lambda: importance.TaylorImportance(normalizer=None),
-    }
-    return classes[criterion]()
-
-
-def _random_scores(groups: Sequence[Group], seed: int) -> dict[str, Tensor]:
-    chance = importance.RandomImportance()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return {group.name: chance([(None, range(group.width))]).double() for group in groups}
-
-
-def _fill_gradients(network: nn.Module, backpropagate: Callable[[nn.Module], object] | None) -> None:
-    if backpropagate is None:
-        raise PlanError("criterion taylor: expected `backpropagate`, which fills the gradients; got None.")
-    network.zero_grad(set_to_none=True)
-    backpropagate(network)
-    empty = [name for name, parameter in network.named_parameters() if parameter.grad is None]
-    if empty:
-        raise PlanError(f"criterion taylor: no gradient reached {', '.join(empty)}.")
 
 
 def _torch_prunings_order(
@@ -125,18 +114,17 @@ def _places(graph: Any, network: nn.Module, group: Group) -> dict[tuple[str, str
                 found.setdefault(met)
                 stack.append((*met, mapped))
     names = {module: name for name, module in network.named_modules()}
-    sides = [(names.get(node.module, ""), _side(handler)) for node, handler in found]
+    inward = (function.prune_conv_in_channels, function.prune_linear_in_channels)
+    sides = [(names.get(node.module, ""), "in" if handler in inward else "out") for node, handler in found]
     return {side: place for place, side in enumerate(sides)}
-
-
-def _side(handler: object) -> str:
-    return "in" if handler in (function.prune_conv_in_channels, function.prune_linear_in_channels) else "out"
 
 
 def _score(
     network: nn.Module, group: Group, criterion: str, scorer: Any, order: Mapping[tuple[str, str], int]
 ) -> Tensor:
-    members = [member for member in group.members if _counts(member, group, criterion)]
+    members = list(group.members)
+    if criterion in ("l1", "l2", "fpgm"):  # of the filters themselves
+        members = [m for m in members if m.side == "out" and m.layer in group.layers]
     members.sort(key=lambda member: order.get((member.layer, member.side), len(order)))
     entries = [_Entry.of(network, member) for member in members]
     found = scorer([entry for entry in entries if entry is not None])
@@ -146,12 +134,6 @@ def _score(
             "criterion, or protect the group with `keep`."
         )
     return cast(Tensor, found.detach().to("cpu", torch.float64)[: group.width])
-
-
-def _counts(member: Member, group: Group, criterion: str) -> bool:
-    if criterion in ("l1", "l2", "fpgm"):
-        return member.side == "out" and member.layer in group.layers
-    return True
 
 
 class _Entry(tuple[Any, list[int]]):

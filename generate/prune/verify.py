@@ -1,16 +1,14 @@
 """The proof of a cut: on values, it equals the original with the same filters silenced, and costs what was predicted.
 
-Silenced means that nothing reads the filters any more: the columns of all layers that take them in are zero, and
-statistics over channels are taken over the rest. The cut cannot compute anything of removed filters, so where both agree
-on random weights, the right columns went. All weights, scales and statistics are drawn anew: fresh networks are full of
-ones and zeros, on which a wrong cut shows nothing.
+Silenced means that nothing reads the filters any more: what they hold is no number, the columns of all layers that take
+them in are zero, and statistics over channels are taken over the numbers that are left. The cut cannot compute anything
+of removed filters, so where both agree on random weights, the right columns went. All weights, scales and statistics are
+drawn anew: fresh networks are full of ones and zeros, on which a wrong cut shows nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -19,11 +17,20 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from generate.inputs.networks import NETWORK_ERRORS, first_line, without_fast_attention
+from generate.inputs.networks import NETWORK_ERRORS, first_line, fixed_chance, without_fast_attention
 from generate.prune.attention import at
 from generate.prune.cut import cut, gone_channels
 from generate.prune.dependency_graph import Group, IntArray, copy_network, with_values
-from generate.prune.operations import Convolution, SkippedProducts
+from generate.prune.operations import (
+    STATISTICS,
+    SUMS,
+    Convolution,
+    SkippedProducts,
+    channel_count,
+    is_depthwise,
+    own_norms,
+    watch,
+)
 from popstats.errors import PlanError
 
 Costs = Callable[[IntArray], tuple[IntArray, IntArray]]
@@ -33,6 +40,7 @@ LARGE = 50_000_000
 HUGE = 5_000_000_000
 CHANCE = {"rand", "rand_like", "randn", "randn_like", "normal", "uniform", "exponential"}
 OVER_CHANNELS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
+NORMS = ("layer_norm", "rms_norm", "group_norm")
 LEAST_NORMALISED = 4
 SMALLEST = 1e-9  # variance of a channel that tells images apart
 LEAST_SPREAD = 1e-6  # of a layer's outputs, relative to the largest, that is no rounding
@@ -50,7 +58,8 @@ def verify_cuts(
         if reason and proof.goes_double():  # deep networks of few values can turn rounding into anything
             reason = proof.fault(groups, recipe)
         if reason:
-            names = ", ".join(repr(group.name) for group in proof.culprits(groups, recipe))
+            culprits = dict.fromkeys(group.layers[0] for group in proof.culprits(groups, recipe))
+            names = ", ".join(map(repr, culprits))
             raise PlanError(
                 f"network {type(network).__name__} cannot be cut at {names}: {reason}. "
                 f"Protect what cannot be cut with keep = [{names}]."
@@ -110,16 +119,17 @@ class _Proof:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe)
             _randomise(whole)
-            norms = silence(whole, self._groups, kept)
+            silence(whole, self._groups, kept)
+            running = watch(own_norms(whole))
             try:
                 with _Liven():
-                    lively = self._output(whole, self._images, norms)
+                    lively = self._output(whole, self._images, running)
                 small = cut(whole, self._groups, kept)
                 for training in (False, True):
                     found = self._output(small.train(training), self._images)
                     if self._large and not training and _agree(found, lively):
                         continue  # spares a pass; where weights serve elsewhere too, the pass decides
-                    expected = self._output(whole.train(training), self._images, norms)
+                    expected = self._output(whole.train(training), self._images, running)
                     if not _agree(found, expected):
                         mode = "training" if training else "evaluation"
                         return f"in {mode} mode it does not compute what the original computes without these filters"
@@ -135,10 +145,8 @@ class _Proof:
         found = [g for half in halves if self.fault(half, recipe) for g in self.culprits(half, recipe)]
         return found or list(groups)
 
-    def _output(
-        self, network: nn.Module, images: Tensor, norms: Sequence[tuple[nn.Module, IntArray]] = ()
-    ) -> Tensor:
-        with _fixed_chance(), torch.inference_mode(), without_fast_attention(), _Silence(norms):
+    def _output(self, network: nn.Module, images: Tensor, running: Sequence[nn.Module] = ()) -> Tensor:
+        with fixed_chance(), torch.inference_mode(), without_fast_attention(), _Silence(running):
             output: Tensor = network(images)
         return output
 
@@ -149,19 +157,6 @@ class _Proof:
         if counted == (macs[0], params[0]):
             return ""
         return f"it has {counted[0]} MACs and {counted[1]} parameters, but {macs[0]} and {params[0]} were predicted"
-
-
-@contextlib.contextmanager
-def _fixed_chance() -> Iterator[None]:
-    """Let every pass draw the same numbers, from torch and from Python."""
-    before = random.getstate()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(1)
-            random.seed(1)
-            yield
-    finally:
-        random.setstate(before)
 
 
 def _images(count: int, shape: tuple[int, ...]) -> Tensor:
@@ -181,7 +176,7 @@ def _agree(found: Tensor, expected: Tensor) -> bool:
 def _normalised(network: nn.Module, groups: Sequence[Group]) -> set[str]:
     """Return the names of groups over whose channels a layer takes statistics: of one channel there are none."""
     layers = {name for name, module in network.named_modules() if isinstance(module, OVER_CHANNELS)}
-    return {group.name for group in groups if any(member.layer in layers for member in group.members)}
+    return {g.name for g in groups if g.least > 1 or any(member.layer in layers for member in g.members)}
 
 
 def _random_recipe(
@@ -209,30 +204,38 @@ def _randomise(network: nn.Module) -> None:
                 held.uniform_(0.5, 1.5)
 
 
-def silence(
-    network: nn.Module, groups: Sequence[Group], kept: Mapping[str, IntArray]
-) -> list[tuple[nn.Module, IntArray]]:
-    """Let no layer read the filters that are not kept, in place; return the norms and what they are to leave out."""
-    norms: list[tuple[nn.Module, IntArray]] = []
-    for member, gone in gone_channels(groups, kept):
-        layer = at(network, member.layer)
-        if member.side == "in":
-            _unplug(cast(nn.Module, layer), torch.from_numpy(gone))
-        elif isinstance(layer, OVER_CHANNELS):
-            norms.append((layer, gone))
-    return norms
-
-
 @torch.no_grad()
-def _unplug(layer: nn.Module, gone: Tensor) -> None:
+def silence(network: nn.Module, groups: Sequence[Group], kept: Mapping[str, IntArray]) -> None:
+    """Let filters that are not kept hold no numbers, and no layer read them, in place."""
+    for member, gone in gone_channels(groups, kept):
+        layer, channels = at(network, member.layer), torch.from_numpy(gone)
+        if isinstance(layer, Tensor):
+            layer.index_fill_(member.axis, channels, torch.nan)
+        elif member.side == "in":
+            _fill(layer, channels, 0.0, reads=True)
+        elif isinstance(layer, nn.Linear | Convolution):
+            _fill(layer, channels, torch.nan, reads=is_depthwise(layer))
+            if layer.bias is not None:
+                layer.bias[channels] = torch.nan
+        elif member.side == "out":
+            count = channel_count(layer)
+            for held in [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]:
+                if held.shape == (count,):
+                    held[channels] = torch.nan
+
+
+def _fill(layer: nn.Module, channels: Tensor, value: float, reads: bool) -> None:
+    """Fill what a layer's weight holds for channels that it reads, or makes."""
     weight = cast(Tensor, layer.weight)
-    if isinstance(layer, nn.Linear):
-        weight[:, gone] = 0
-    elif cast(Convolution, layer).transposed:
-        weight[gone] = 0
+    transposed = getattr(layer, "transposed", False)
+    if is_depthwise(layer):
+        rows = channels // (weight.shape[1] if transposed else 1)
+        weight[rows] = value
+    elif reads == transposed:
+        weight[channels] = value
     else:
-        blocks = weight.reshape(cast(int, layer.groups), -1, *weight.shape[1:])
-        blocks[gone // weight.shape[1], :, gone % weight.shape[1]] = 0
+        blocks = weight.reshape(getattr(layer, "groups", 1), -1, *weight.shape[1:])
+        blocks[channels // weight.shape[1], :, channels % weight.shape[1]] = value
 
 
 class _Liven(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -264,9 +267,12 @@ class _Liven(TorchDispatchMode):  # type: ignore[no-untyped-call]
         axis = made.dim() - 1 if name == "linear" else made.dim() - weight.dim() + 1
         channels = made.movedim(axis, 0)
         spread = channels.flatten(1).std(1, correction=0)
-        if spread.max() <= LEAST_SPREAD * made.abs().max():  # the same for every image: rounding would grow
+        most = float(spread.nan_to_num(nan=0.0).max())
+        if (
+            most <= LEAST_SPREAD * made.nan_to_num(nan=0.0).abs().max()
+        ):  # the same for every image: rounding would grow
             return made
-        spread = spread.clamp(min=0.1 * float(spread.max()))
+        spread = spread.clamp(min=0.1 * most)
         weight.div_(spread.reshape(-1, *[1] * (weight.dim() - 1)))
         each = (-1, *[1] * (made.dim() - 1))
         if bias is not None:
@@ -280,51 +286,71 @@ class _Liven(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _Silence(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Lets norms leave channels out of their statistics, and turns chance off: dropout passes everything."""
+    """Lets layers and statistics go by what are no numbers, and turns chance off: dropout passes everything."""
 
-    def __init__(self, norms: Sequence[tuple[nn.Module, IntArray]]) -> None:
+    def __init__(self, running: Sequence[nn.Module]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._norms = {id(norm): gone for norm, gone in norms}
-        self._now: list[int] = []  # the norm that runs
-        self._hooks = [
-            hook
-            for norm, _ in norms
-            for hook in (norm.register_forward_pre_hook(self._enter), norm.register_forward_hook(self._leave))
-        ]
-
-    def _enter(self, norm: nn.Module, inputs: Any) -> None:
-        self._now.append(id(norm))
-
-    def _leave(self, norm: nn.Module, inputs: Any, output: Any) -> None:
-        self._now.pop()
-
-    def __exit__(self, *reason: Any) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        super().__exit__(*reason)  # type: ignore[no-untyped-call]
+        self._running = running  # norms written by hand
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        name = func.overloadpacket.__name__.rstrip("_")
-        if self._now and name in ("layer_norm", "rms_norm"):
-            return self._normalise(func, args, -1)
-        if self._now and name == "group_norm" and args[1] == 1:
-            return self._normalise(func, args, 1)
+        name, kwargs = func.overloadpacket.__name__.rstrip("_"), kwargs or {}
+        if name == "linear" or name.startswith(
+            "conv"
+        ):  # of columns that are no zeros, a number betrays itself
+            return func(args[0].nan_to_num(nan=1.0), *args[1:], **kwargs)
+        if name in NORMS or name in SUMS or (self._running and name in STATISTICS):
+            found = _left(args[0], _over(func, name, args, kwargs))
+            if found is not None:
+                return _of_the_rest(func, name, args, kwargs, *found)
         if name == "scaled_dot_product_attention" and len(args) > 4:
             args = (*args[:4], 0.0, *args[5:])
         if name.endswith("dropout"):
             return args[0]
-        result = func(*args, **(kwargs or {}))
+        result = func(*args, **kwargs)
         if name == "bernoulli":
             return result.fill_(1)
         return result.fill_(0.5) if name in CHANCE else result
 
-    def _normalise(self, func: Any, args: tuple[Any, ...], axis: int) -> Tensor:
-        """Normalise over the channels that are left; the others are zero."""
-        images = args[0]
-        stay = torch.from_numpy(np.setdiff1d(np.arange(images.shape[axis]), self._norms[self._now[-1]]))
-        count = 1 if axis == 1 else [len(stay)]
-        scales = [held[stay] if isinstance(held, Tensor) else held for held in args[2:4]]
-        rest = func(images.index_select(axis, stay), count, *scales, *args[4:])
-        return torch.zeros_like(images).index_copy(axis, stay, rest)
+
+def _over(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[int]:
+    """Return the dimensions over which an operation takes statistics."""
+    if name in NORMS:
+        whole_groups = name == "group_norm" and args[1] > 1
+        return [] if whole_groups else [1 if name == "group_norm" else args[0].dim() - 1]
+    named = {a.name: value for a, value in zip(func._schema.arguments, args, strict=False)} | dict(kwargs)
+    over = named.get("dim")
+    if "other" in named:
+        return []
+    return (
+        list(range(args[0].dim()))
+        if over is None or over == []
+        else [over]
+        if isinstance(over, int)
+        else over
+    )
+
+
+def _left(images: Tensor, dimensions: Sequence[int]) -> tuple[int, Tensor] | None:
+    """Return along which of some dimensions, and where, the numbers lie; None where no part of one is without any."""
+    gone = images.isnan()
+    for axis in dimensions if gone.any() else ():
+        along = gone.movedim(axis, 0).flatten(1)
+        if torch.equal(along.any(1), along.all(1)) and not along.all():
+            return axis, (~along[:, 0]).nonzero()[:, 0]
+    return None
+
+
+def _of_the_rest(
+    func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], axis: int, stay: Tensor
+) -> Any:
+    """Return what an operation makes of the numbers; what has a place for each has none for the others."""
+    images, rest = args[0], list(args[1:])
+    if name in NORMS:
+        rest = [held[stay] if isinstance(held, Tensor) else held for held in rest]
+        rest[0] = rest[0] if name == "group_norm" else [len(stay)]
+    result = func(images.index_select(axis, stay), *rest, **kwargs)
+    if name not in NORMS:
+        return result
+    return torch.full_like(images, torch.nan).index_copy(axis, stay, result)

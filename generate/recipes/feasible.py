@@ -96,12 +96,8 @@ def range_on_budget(surfaces: CostSurfaces, budgets: Sequence[Budget]) -> Feasib
         shares = (_extreme(surfaces, first, objective, -1), _extreme(surfaces, first, objective, 1))
     level = surfaces.shift_onto(first, np.zeros((1, len(surfaces.lowest)), dtype=np.float32))
     std = (float(level.std()), _extreme(surfaces, first, _spread_and_slope, 1))
-    return _as_range(surfaces, first, shares, std)
-
-
-def _as_range(surfaces: CostSurfaces, first: Budget, others: Pair, std: Pair) -> FeasibleRange:
     fixed = (first.share, first.share)
-    macs, params = (fixed, others) if first.axis == "macs" else (others, fixed)
+    macs, params = (fixed, shares) if first.axis == "macs" else (shares, fixed)
     logs = sorted(float(np.log(m / p)) for m in set(macs) for p in set(params))
     original = surfaces.costs.original_macs, surfaces.costs.original_params
     return FeasibleRange(

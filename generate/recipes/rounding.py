@@ -33,7 +33,10 @@ def round_widths(
     rng: np.random.Generator,
 ) -> Rounded:
     """Return whole widths near the kept fractions, repaired unit by unit where rounding left `solved` rows off a budget."""
-    widths = _nearest(surfaces, kept)
+    whole = kept * (surfaces.costs.full_widths / surfaces.units).astype(np.float32)
+    widths = np.rint(whole, out=whole).astype(np.int64)
+    if not surfaces.is_plain:
+        widths = np.clip(widths * surfaces.units, surfaces.smallest, surfaces.largest, out=widths)
     macs, params = surfaces.costs.both(widths)
     misses = _misses(surfaces, budgets, macs, params)
     active = np.flatnonzero((np.abs(misses) > tolerance).any(axis=1) & solved)
@@ -45,15 +48,6 @@ def round_widths(
         if not len(active):
             break
     return Rounded(widths, macs, params, np.abs(misses).max(axis=1))
-
-
-def _nearest(surfaces: CostSurfaces, kept: SingleArray) -> IntArray:
-    whole = kept * (surfaces.costs.full_widths / surfaces.units).astype(np.float32)
-    widths = np.rint(whole, out=whole).astype(np.int64)
-    if surfaces.is_plain:
-        return widths
-    widths *= surfaces.units
-    return np.clip(widths, surfaces.smallest, surfaces.largest, out=widths)
 
 
 def _misses(

@@ -120,22 +120,22 @@ class _Collected:
 
     def _answer(self, requests: SingleArray, open_rows: IntArray, attempt: int) -> IntArray:
         """Draw once for every open request; return those that are still open."""
-        blocks = [open_rows[i : i + ROWS_AT_ONCE] for i in range(0, len(open_rows), ROWS_AT_ONCE)]
-        usable = [self._draw(requests[rows], rows, attempt) for rows in blocks]
+        usable, surfaces, budgets = [], self.space.surfaces, self.space.budgets
+        for start in range(0, len(open_rows), ROWS_AT_ONCE):
+            rows = open_rows[start : start + ROWS_AT_ONCE]
+            wanted = requests[rows]
+            kept, solved = self.space.draw(wanted, attempt, self.rng)
+            rounded = round_widths(surfaces, budgets, kept, solved, self.tolerance, self.rng)
+            # Consecutive rows, as in the first attempt, are copied several times faster as a slice.
+            whole = rows[-1] - rows[0] + 1 == len(rows)
+            place = slice(int(rows[0]), int(rows[-1]) + 1) if whole else rows
+            self.widths[place], self.keys[place] = rounded.widths, self.known.keys(rounded.widths)
+            self.ratios[place] = np.subtract(1, kept, out=kept)
+            met = solved & (rounded.miss <= self.tolerance)
+            usable.append(met & self.space.holds(wanted, rounded, attempt))
         candidates = open_rows[np.concatenate(usable)]
         answered = candidates[self.known.add_new(self.keys[candidates])]
         return np.setdiff1d(open_rows, answered, assume_unique=True)
-
-    def _draw(self, requests: SingleArray, rows: IntArray, attempt: int) -> BoolArray:
-        kept, solved = self.space.draw(requests, attempt, self.rng)
-        surfaces, budgets = self.space.surfaces, self.space.budgets
-        rounded = round_widths(surfaces, budgets, kept, solved, self.tolerance, self.rng)
-        # Consecutive rows, as in the first attempt, are copied several times faster as a slice.
-        whole = rows[-1] - rows[0] + 1 == len(rows)
-        place = slice(int(rows[0]), int(rows[-1]) + 1) if whole else rows
-        self.widths[place], self.keys[place] = rounded.widths, self.known.keys(rounded.widths)
-        self.ratios[place] = np.subtract(1, kept, out=kept)
-        return solved & (rounded.miss <= self.tolerance) & self.space.holds(requests, rounded, attempt)
 
 
 class _KnownRows:

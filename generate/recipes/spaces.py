@@ -12,7 +12,7 @@ import numpy as np
 from generate.recipes.budget import Budget, CostSurfaces, SingleArray
 from generate.recipes.feasible import range_on_budget
 from generate.recipes.rounding import Rounded
-from popstats.arrays import BoolArray, FloatArray, IntArray
+from popstats.arrays import BoolArray, FloatArray
 from popstats.errors import PlanError
 
 COST_MISS, OTHER_MISS = 0.002, 0.004
@@ -198,8 +198,17 @@ class StratifiedSpace(RecipeSpace):
     ) -> tuple[SingleArray, BoolArray]:
         """Return kept fractions at the requested log mCB, their spread set by the requested place."""
         calmer = np.float32(CALMER ** max(attempt % REDRAW_EVERY - BOLD_ATTEMPTS, 0))
-        bins = self._bins(requests[:, 0])
-        amplitude = self._amplitude(bins, requests[:, 1]) * calmer
+        low, high = self.log_mcb
+        places = (requests[:, 0] - low) / max(high - low, 1e-6) * PILOT_BINS
+        bins = np.clip(places.astype(np.int64), 0, PILOT_BINS - 1)
+        # The one that, by the pilot, gives the STD at the requested place of what is reachable.
+        amplitude = np.empty(len(bins), dtype=np.float32)
+        for number, spreads in enumerate(self._pilot.std):
+            here = np.flatnonzero(bins == number)
+            ends = np.clip(self.std or (0, 1), spreads[0], spreads[-1])
+            wanted = ends[0] + requests[here, 1] * (ends[1] - ends[0])
+            amplitude[here] = np.interp(wanted, spreads, AMPLITUDES)
+        amplitude *= calmer
         guess = self._pilot.places[bins, np.searchsorted(_BETWEEN_AMPLITUDES, amplitude)]
         kept, solved, _ = self._solve(requests[:, 0], amplitude, rng, guess)
         return kept, solved
@@ -233,20 +242,6 @@ class StratifiedSpace(RecipeSpace):
         if self.budgets[0].axis == "macs":
             return solve(shares[0], shares[0] * np.exp(-log_mcb), start, (COST_MISS, OTHER_MISS), guess)
         return solve(shares[0] * np.exp(log_mcb), shares[0], start, (OTHER_MISS, COST_MISS), guess)
-
-    def _bins(self, log_mcb: SingleArray) -> IntArray:
-        low, high = self.log_mcb
-        place = (log_mcb - low) / max(high - low, 1e-6) * PILOT_BINS
-        return np.clip(place.astype(np.int64), 0, PILOT_BINS - 1)
-
-    def _amplitude(self, bins: IntArray, place: SingleArray) -> SingleArray:
-        """Return the amplitude that, by the pilot, gives the STD at this place of what is reachable."""
-        amplitude = np.empty(len(bins), dtype=np.float32)
-        for number, spreads in enumerate(self._pilot.std):
-            here = np.flatnonzero(bins == number)
-            ends = np.clip(self.std or (0, 1), spreads[0], spreads[-1])
-            amplitude[here] = np.interp(ends[0] + place[here] * (ends[1] - ends[0]), spreads, AMPLITUDES)
-        return amplitude
 
     @cached_property
     def _pilot(self) -> _Pilot:

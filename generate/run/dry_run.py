@@ -13,7 +13,8 @@ import torch
 
 from generate.plan import Plan, SearchPlan, TrainingSettings
 from generate.prune.cost_forms import CostModel, group_lines
-from generate.prune.masks import dense_layers, prune_network
+from generate.prune.cut import cut_to_widths
+from generate.prune.masks import dense_layers, mask_network
 from generate.recipes.baselines import search_problem
 from generate.recipes.feasible import feasible_range
 from generate.recipes.sample import TOLERANCE, mcb_correlations
@@ -73,7 +74,7 @@ def _print_search(
     print(
         f"Search: {search.trainings} trainings in rounds of {', '.join(map(str, rounds))}, by {len(images.validation):,} "
         f"search images. Confirmation: {search.confirm} fresh seeds of the winner and of {', '.join(search.baselines)}, "
-        f"on {len(images.test):,} images that choose nothing."
+        f"on {len(images.test):,} held-out images."
     )
     measured = len(images.validation) + min(len(images.train), TRAIN_LOSS_IMAGES)
     macs, settings = int(costs.macs(widths)[0]), prepared.plan.retraining[search.technique]
@@ -118,7 +119,11 @@ def _time_one(prepared: PreparedPlan, job: _Job, device: torch.device) -> tuple[
     """Return the seconds of one step and of one pass over the test images."""
     images, groups = prepared.images, prepared.costs.groups
     scores = {group.name: torch.ones(group.width) for group in groups}
-    network = prune_network(prepared.network, groups, scores, job.widths, prepared.plan.pruning)
+    pruning = prepared.plan.pruning
+    if pruning.kind == "filters":
+        network = cut_to_widths(prepared.network, groups, scores, job.widths)
+    else:
+        network = mask_network(prepared.network, groups, scores, job.widths, pruning)
     fresh_weights(network, 0)
     network.to(device)
     share = TIMED_STEPS / max(1, len(images.train) // job.settings.batch_size)

@@ -216,17 +216,12 @@ class RunFolder:
         """Return one of the folder's JSON files, or None where it is not there yet."""
         path = self.path / name
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise RunFolderError(f"{path} cannot be read ({error.strerror}).") from error
-        except ValueError as error:
-            raise _damaged(path, str(error)) from error
-        lacking = [key for key in PARTS[name] if not isinstance(content, dict) or key not in content]
-        if lacking:
-            raise _damaged(path, f"{lacking[0]!r} is missing")
-        return dict(content)
+        return _parsed(path, content, PARTS[name])
 
     def _row_path(self, index: int) -> Path:
         return self.path / "rows" / f"{index:07d}.json"
@@ -261,14 +256,10 @@ class RunFolder:
         """Return one finished row."""
         path = self._row_path(index)
         try:
-            row = json.loads(path.read_bytes())
+            content = path.read_bytes()
         except OSError as error:
             raise RunFolderError(f"{path} cannot be read ({error.strerror}).") from error
-        except ValueError as error:
-            raise _damaged(path, str(error), ROW_REMEDY) from error
-        if not isinstance(row, dict) or not {"subnetwork_id", "status"} <= row.keys():
-            raise _damaged(path, "it is not a row", ROW_REMEDY)
-        return row
+        return _parsed(path, content, ("subnetwork_id", "status"), ROW_REMEDY)
 
     def drop_beaten_weights(self) -> None:
         """Keep the trained weights of each regime's and technique's best subnetwork only."""
@@ -396,10 +387,20 @@ def claimed(folder: RunFolder, indices: Sequence[int]) -> list[int]:
     return held
 
 
-def _damaged(
-    path: Path, reason: str, remedy: str = "Restore it, or start a new folder with --out"
-) -> RunFolderError:
-    return RunFolderError(f"{path} is damaged ({reason}). {remedy}.")
+def _parsed(
+    path: Path,
+    content: bytes,
+    needed: Sequence[str],
+    remedy: str = "Restore it, or start a new folder with --out",
+) -> dict[str, Any]:
+    """Return what one of the folder's JSON files holds."""
+    try:
+        found = json.loads(content)
+        if lacking := [key for key in needed if not isinstance(found, dict) or key not in found]:
+            raise ValueError(f"{lacking[0]!r} is missing")
+    except ValueError as error:
+        raise RunFolderError(f"{path} is damaged ({error}). {remedy}.") from error
+    return dict(found)
 
 
 def _json_bytes(content: Mapping[str, Any]) -> bytes:

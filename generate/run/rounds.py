@@ -23,7 +23,7 @@ from generate.recipes.worklist import (
 )
 from generate.run.folder import Claims, RunFolder
 from generate.train.subnetwork import WorkerContext
-from popstats.arrays import FloatArray, IntArray
+from popstats.arrays import IntArray
 from popstats.planning.propose import choose, propose, schedule, smallest_gain
 
 # Seeds of the confirmation: no training of a search has one of these.
@@ -87,10 +87,15 @@ def next_trainings(
         return ()
     baselines = _baselines(folder, context)
     problem = replace(search_problem(search, context.costs), baselines=np.stack(list(baselines.values())))
-    trained, outcome, given = _history(folder, context, trainings)
+    # All finished trainings, the pilot's first.
+    pilot = folder.read_part("pilot.json") or {"widths": [], "outcomes": []}
+    rows, given = [folder.read_row(training.index) for training in trainings], len(pilot["outcomes"])
+    widths = [*pilot["widths"], *(training.widths for training in trainings)]
+    trained = np.array(widths, np.int64).reshape(-1, len(context.groups))
+    outcome = np.array([*pilot["outcomes"], *map(outcome_of, rows)], np.float64)
     if not np.isfinite(outcome).any() and len(trainings):
         return ()  # nothing to go by: the run says why its trainings failed
-    widths = propose(
+    proposed = propose(
         problem,
         trained,
         outcome,
@@ -99,10 +104,10 @@ def next_trainings(
         draws=search.draws,
         given=given,
     )
-    if len(widths):
+    if len(proposed):
         block, space = SEARCH, f"search:round-{len({training.space for training in trainings}) + 1}"
         seeds, wanted = Counter(training.widths for training in trainings), []
-        for row in map(tuple, widths.tolist()):  # a recipe that was trained before gets its next seed
+        for row in map(tuple, proposed.tolist()):  # a recipe that was trained before gets its next seed
             wanted.append((row, seeds[row]))
             seeds[row] += 1
     else:
@@ -125,17 +130,6 @@ def _baselines(folder: RunFolder, context: WorkerContext) -> dict[str, IntArray]
         stored = {name: widths.tolist() for name, widths in found.items()}
         folder.write_part("baselines.json", stored)
     return {name: np.array(widths) for name, widths in stored.items()}
-
-
-def _history(
-    folder: RunFolder, context: WorkerContext, trainings: Sequence[Training]
-) -> tuple[IntArray, FloatArray, int]:
-    """Return widths (n, G) and outcomes (n,) of all finished trainings, the pilot's first, and how many these are."""
-    pilot = folder.read_part("pilot.json") or {"widths": [], "outcomes": []}
-    widths = [*pilot["widths"], *(training.widths for training in trainings)]
-    outcomes = [*pilot["outcomes"], *(outcome_of(folder.read_row(t.index)) for t in trainings)]
-    shape = (-1, len(context.groups))
-    return np.array(widths, np.int64).reshape(shape), np.array(outcomes, np.float64), len(pilot["outcomes"])
 
 
 def planned_trainings(

@@ -1,4 +1,4 @@
-"""What a search has found: the winner's gain over each baseline, from fresh seeds and images that chose nothing."""
+"""What a search has found: the winner's gain over each baseline, from fresh seeds and held-out images."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ class Statement:
         for arm in self.baselines:
             over, gain = NAMES[arm.name], self.gains[arm.name]
             if arm.widths == self.winner.widths:
-                yield f"No gain over {over} was shown: the winner is that recipe itself."
+                yield f"No gain over {over} was shown: the winner has the same widths."
                 continue
             finding = f"Gain over {over}" if gain.lower > 0 else f"No gain over {over} was shown"
             yield (
                 f"{finding}: {gain.mean:+.2f} points, 90 % interval {gain.lower:+.2f} to {gain.upper:+.2f} "
-                f"({self.search.confirm} fresh seeds each, {self.images:,} images that chose nothing)."
+                f"({self.search.confirm} fresh seeds each, {self.images:,} held-out images)."
             )
 
 

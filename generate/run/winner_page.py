@@ -33,7 +33,7 @@ code, pre { font-family: ui-monospace, monospace; overflow-wrap: anywhere; white
 </style></head><body>
 <h1>$title</h1>
 <div class="lead">$lead</div>
-<h2>Accuracy on images that chose nothing</h2>
+<h2>Accuracy on held-out images</h2>
 <div class="wide"><table><thead><tr><th>recipe</th><th>accuracy</th><th>gain of the winner</th><th>90 % interval</th>
 <th>apparent gain of the best training</th><th>MACs left</th><th>parameters left</th></tr></thead><tbody>
 $rows

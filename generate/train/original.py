@@ -54,12 +54,18 @@ class OriginalNumbers:
 
 def make_original(plan: Plan, images: ImageSet, *, macs: int, device: torch.device) -> nn.Module:
     """Return the original network, trained or loaded, on the CPU and in evaluation mode."""
-    network = _build(plan, images)
-    if plan.original.source == "train":
-        fresh_weights(network, plan.original.seed)
-        network.to(device)
-        settings, seed = plan.original.training, plan.original.seed
-        train(network, images, settings, macs=macs, seed=seed, device=device)
+    source, seed = plan.original.source, plan.original.seed
+    kind, _, argument = source.partition(":")
+    if kind == "torchvision" and argument:
+        network = _from_torchvision(plan, argument)
+    else:
+        network = planned_network(plan.network, classes=images.classes, input_shape=images.input_shape)
+        if source == "train":
+            fresh_weights(network, seed)
+            network.to(device)
+            train(network, images, plan.original.training, macs=macs, seed=seed, device=device)
+        else:
+            load_weights(network, read_weights(source), f"original.source: {source}")
     return network.to("cpu").to(memory_format=torch.contiguous_format).eval()
 
 
@@ -142,16 +148,6 @@ def load_weights(network: nn.Module, content: bytes, where: str) -> None:
         network.load_state_dict(load(content))
     except (SafetensorError, RuntimeError) as error:
         raise PlanError(f"{where}: these weights do not fit the network ({error}).") from error
-
-
-def _build(plan: Plan, images: ImageSet) -> nn.Module:
-    kind, _, argument = plan.original.source.partition(":")
-    if kind == "torchvision" and argument:
-        return _from_torchvision(plan, argument)
-    network = planned_network(plan.network, classes=images.classes, input_shape=images.input_shape)
-    if plan.original.source != "train":
-        load_weights(network, read_weights(plan.original.source), f"original.source: {plan.original.source}")
-    return network
 
 
 def read_weights(source: str) -> bytes:

@@ -18,9 +18,10 @@ from generate.inputs.images import ImageSet
 from generate.inputs.networks import planned_network
 from generate.plan import MAGNITUDE, Plan
 from generate.prune.cost_forms import CostModel, cost_forms
+from generate.prune.cut import cut_to_widths
 from generate.prune.dependency_graph import Group, copy_network
 from generate.prune.groups import find_groups
-from generate.prune.masks import magnitudes, prune_network, weight_costs, zero_removed
+from generate.prune.masks import magnitudes, mask_network, weight_costs, zero_removed
 from generate.prune.scores import score_filters
 from generate.recipes.worklist import CONFIRMATION, Training
 from generate.train.device import memory_format, now, provenance_of
@@ -112,7 +113,10 @@ class WorkerContext:
 def cut_network(context: WorkerContext, training: Training, weights: Path | None = None) -> nn.Module:
     """Return the network of a recipe where trainings run, with the original's weights, fresh ones or those of a file."""
     scores, pruning = context.scores[training.criterion], context.plan.pruning
-    network = prune_network(context.network, context.groups, scores, training.widths, pruning)
+    if pruning.kind == "filters":
+        network = cut_to_widths(context.network, context.groups, scores, training.widths)
+    else:
+        network = mask_network(context.network, context.groups, scores, training.widths, pruning)
     if training.technique == "scratch":
         fresh_weights(network, training.torch_seed)
         zero_removed(network)

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import re
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -40,6 +37,7 @@ from generate.train.subnetwork import (
     known_columns,
     train_subnetwork,
 )
+from generate.workers.processes import end_with_parent, interrupts_held
 from popstats.errors import PopstatsError, RunFolderError
 
 # A training that takes its worker down with it this often is recorded as failed.
@@ -198,18 +196,6 @@ def _next_event(connection: Connection) -> Event | None:
     return event
 
 
-@contextlib.contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Keep Ctrl-C from a process started in this block, even while it imports; this process receives it afterwards."""
-    # Started by the first process otherwise, and in doing so lets interrupts through again.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _ending(exitcode: int | None) -> str:
     if exitcode in DEVICE_FAILURES:
         return DEVICE_FAILURES[exitcode]
@@ -257,19 +243,6 @@ def _work(folder_path: str, device: str, connection: Connection, deadline: float
     except Exception:
         trace = traceback.format_exc()
         connection.send(Event("broken", message=f"Unexpected error in a worker:\n{trace}"))
-
-
-def end_with_parent() -> None:
-    """End this process as soon as its parent ends, however that happens."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="parent watch").start()
 
 
 def _train_missing(

@@ -23,9 +23,9 @@ from generate.run.progress import Event, Report
 from generate.run.rounds import extend
 from generate.train.subnetwork import WorkerContext
 from generate.workers.local import STOPPING, Outcomes, event_of
+from generate.workers.processes import first_interrupt_noted
 from generate.workers.ray_cluster import describe, join, room_for
 from generate.workers.ray_pool import LostError, Pool, Trainer, UnfitError, parts_of
-from generate.workers.ray_session import first_interrupt_noted
 from popstats.errors import RunFolderError
 
 # An actor that has not started by then waits for room: others use the cluster, or its nodes are gone.

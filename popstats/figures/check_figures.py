@@ -24,19 +24,12 @@ PIT_POINTS = 101
 
 #: Results of the fit as the sensitivity table calls them, in the report's words.
 _RESULTS = {
-    "optimum": "best mCB",
-    "near_lower": "near-optimal from",
-    "near_upper": "near-optimal to",
-    "limit": "limit",
-}
+    "optimum": "optimal mCB", "near_lower": "near-optimal from", "near_upper": "near-optimal to", "limit": "limit",
+}  # fmt: skip
 
 
 def predicted_figure(analysis: Analysis) -> Figure | None:
-    """Return how well each network is predicted from the others (LOO-PIT); None where no regime was fitted.
-
-    The band is that of Kolmogorov and Smirnov: it holds the whole curve with the interval's mass if the model is
-    right, so a curve inside it and a statistic below its quantile are the same thing.
-    """
+    """Return how well each network is predicted from the others (LOO-PIT); None where no regime was fitted."""
     pits = analysis.fit.predictive_checks.loo_pit
     if not pits:
         return None
@@ -45,9 +38,9 @@ def predicted_figure(analysis: Analysis) -> Figure | None:
         heading="Does the model predict its recipes?",
         sentence=_predicted_sentence(analysis),
         caption=(
-            "Each recipe's drop is predicted from the other recipes. Its place in that prediction (LOO-PIT; 0: below all "
-            "that was predicted, 1: above) is uniform if the model is right: observed minus expected share stays at 0. "
-            "Above 0 at the left and below it at the right: predicted intervals are too narrow; the other way round: too "
+            "Each recipe's drop is predicted from the other recipes. Its quantile in that prediction (LOO-PIT) is uniform "
+            "if the model is right, so that the observed minus the expected share stays near 0. A curve above 0 on the left "
+            "and below it on the right means that predicted intervals are too narrow; the reverse, that they are too "
             f"wide. The band holds the whole curve with {MASS_WORDS} probability if the model is right. {INTERVALS}"
         ),
         n=analysis.n_fitted,
@@ -56,19 +49,28 @@ def predicted_figure(analysis: Analysis) -> Figure | None:
             ("original", "predicted exactly"),
         ),
         panels=tuple(_pit_panel(label, pit) for label, pit in pits.items()),
-        table=_predicted_networks(analysis),
+        table=Table.by_column(rows_of(analysis.fit.predictive_checks.frame), {
+            "removed": lambda r: regime_name(r.regime),
+            "recipes": lambda r: count(r.recipes),
+            "inside their 50 % interval": lambda r: percent(r.inside_50, 0),
+            "inside their 90 % interval": lambda r: percent(r.inside_90, 0),
+            f"largest distance from uniform (under {PIT_DISTANCE:g} is harmless)": lambda r: (
+                f"{number(r.pit_distance)} (band {number(_pit_band(r.recipes))})"
+            ),
+            "p": lambda r: p_value(r.pit_p),
+        }),
         folded=True,
-    )
+    )  # fmt: skip
 
 
 @cache
 def _pit_band(n: int) -> float:
-    """Return the half width of the band that holds the whole curve of n uniform values."""
+    """Return the half width of the band that holds the whole curve of n uniform values (Kolmogorov-Smirnov)."""
     return float(stats.kstwo.ppf(INTERVAL_MASS, n))
 
 
 def _distance(pit: FloatArray) -> float:
-    """Return the largest distance between the values' distribution and the uniform one (Kolmogorov-Smirnov)."""
+    """Return the largest distance between the values' distribution and the uniform one."""
     return float(stats.ks_1samp(pit, stats.uniform.cdf).statistic)
 
 
@@ -76,11 +78,11 @@ def _predicted_sentence(analysis: Analysis) -> str:
     pits = analysis.fit.predictive_checks.loo_pit
     outside = [label for label, pit in pits.items() if _distance(pit) > _pit_band(pit.size)]
     if not outside:
-        return "In every regime the recipes lie about the curve as the model predicts."
+        return "In every regime, the recipes scatter about the curve as the model predicts."
     named = {r for alert in analysis.fit.predictive_checks.alerts for r in alert.regimes}
     clear = [label for label in outside if label in named]
     how = f"clearly so at {regime_names(clear)}" if clear else "which one regime in ten does by chance alone"
-    return f"At {regime_names(outside)} removed the curve leaves its band, {how}."
+    return f"At {regime_names(outside)} removed, the curve leaves its band, {how}."
 
 
 def _pit_panel(label: str, pit: FloatArray) -> Panel:
@@ -118,9 +120,9 @@ def check_paragraphs(analysis: Analysis) -> tuple[str, ...]:
     return (
         _predictive_words(analysis),
         analysis.fit.prior_sensitivity.sentence,
-        "In the table of priors, the sensitivity is how far a result's distribution moves when the priors (or the data) "
-        f"count twice as much. A result leans on the priors if that is above {THRESHOLD:g} and its median or an end of its "
-        f"interval moves by more than {MATTERS:g} standard deviations.",
+        "In the table of priors, sensitivity measures how far a result's distribution moves when the weight of the priors "
+        f"(or the data) is doubled. A result is sensitive to the priors if that exceeds {THRESHOLD:g} and its median or an "
+        f"end of its interval moves by more than {MATTERS:g} standard deviations.",
     )
 
 
@@ -132,7 +134,7 @@ def _predictive_words(analysis: Analysis) -> str:
         "The data look like what the model expects."
         if not checks.alerts
         else "The data do not look like what the model expects, as the alerts at the top of the page say. "
-        "Another noise (“student” or “exgaussian”) may fit better; popstats.compare says which of two fits predicts better."
+        "Another noise model (“student” or “exgaussian”) may fit better; popstats.compare tells which of two fits does."
     )
     return (
         f"{verdict} Of a regime's recipes, {shares} lie inside the {MASS_WORDS} interval that is predicted from the "
@@ -177,27 +179,14 @@ def check_tables(analysis: Analysis) -> tuple[tuple[str, Table], ...]:
 
 def _shapes() -> dict[str, Callable[[Any], Cell]]:
     """Return the columns about the shape of the residuals: observed, expected and p of each quantity."""
-    names = {"skewness": "skewness", "kurtosis": "excess kurtosis", "largest": "largest residual, sd"}
 
     def column(name: str, form: Callable[[float], str]) -> Callable[[Any], Cell]:
         return lambda row: form(getattr(row, name))
 
     columns: dict[str, Callable[[Any], Cell]] = {}
+    names = {"skewness": "skewness", "kurtosis": "excess kurtosis", "largest": "largest residual, sd"}
     for name, words in names.items():
         columns[words] = column(name, lambda v: number(v, 1))
         columns[f"{words}: expected"] = column(f"{name}_model", lambda v: number(v, 1))
         columns[f"{words}: p"] = column(f"{name}_p", p_value)
     return columns
-
-
-def _predicted_networks(analysis: Analysis) -> Table:
-    return Table.by_column(rows_of(analysis.fit.predictive_checks.frame), {
-        "removed": lambda r: regime_name(r.regime),
-        "recipes": lambda r: count(r.recipes),
-        "inside their 50 % interval": lambda r: percent(r.inside_50, 0),
-        "inside their 90 % interval": lambda r: percent(r.inside_90, 0),
-        f"largest distance from uniform (under {PIT_DISTANCE:g} is harmless)": lambda r: (
-            f"{number(r.pit_distance)} (band {number(_pit_band(r.recipes))})"
-        ),
-        "p": lambda r: p_value(r.pit_p),
-    })  # fmt: skip

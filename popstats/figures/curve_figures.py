@@ -42,7 +42,7 @@ ORIGINAL = Table.one(mcb=1.0)
 RANGES_LEGEND = (
     ("near bar", "near-optimal range"),
     ("observed", "observed range"),
-    ("optimum", "best mCB, with its interval"),
+    ("optimum", "optimal mCB, with its interval"),
     ("open", "lowest point where none is supported"),
     ("original", "the original's ratio"),
 )
@@ -76,8 +76,8 @@ def drop_figure(analysis: Analysis) -> Figure:
         n=analysis.n_fitted,
         legend=(
             ("curve", f"expected drop ({MASS_WORDS} band)"),
-            ("near", "near-optimal range (pale: no target)"),
-            ("optimum", "best mCB, with its interval"),
+            ("near", "near-optimal range (pale: C3a not supported)"),
+            ("optimum", "optimal mCB, with its interval"),
             ("open", "lowest point where none is supported"),
             ("winner", f"best {percent(WINNERS)} of recipes"),
             ("point", "other recipes (mean of their trainings)"),
@@ -94,7 +94,7 @@ def _left_out_words(analysis: Analysis) -> str:
     if not missing:
         return ""
     return (
-        f" Of {plural(len(analysis.fit.population), 'training')} {count(missing)} {'is' if missing == 1 else 'are'} not "
+        f" Of {plural(len(analysis.fit.population), 'training')}, {count(missing)} {'is' if missing == 1 else 'are'} not "
         "in the fit: outside every fitted regime, or far beyond the observed range of mCB."
     )
 
@@ -104,10 +104,16 @@ def _drop_panel(analysis: Analysis, regime: RegimeDesign, span: tuple[float, flo
     points = _thinned(analysis, regime.label)
     curve = analysis.curve[analysis.curve["regime"] == regime.label].drop(columns="regime")
     outcome = analysis.verdicts.outcome("C3a", regime.label)
-    low, high = _drop_span(points["drop"], curve)
+    low, high = drop_ends(points["drop"])
+    low, high = min(low, float(curve["lower"].min())), max(high, float(curve["upper"].max()))
+    margin = 0.06 * (high - low)
+    low, high = low - margin, high + margin
+    above = int((points["drop"] > high).sum())
+    outside = f", {above} above the picture" if above else ""
+    some = f"{count(len(points))} of " if len(points) < regime.n_recipes else ""
     return Panel(
         title=where,
-        note=_shown_words(points, regime, high),
+        note=f"{some}{plural(regime.n_recipes, 'recipe')}{outside}",
         outcome=outcome,
         chart="drop_over_mcb",
         alt=(
@@ -163,28 +169,11 @@ def _described(analysis: Analysis, recipes: IntArray, std: pd.Series) -> dict[st
 
 
 def drop_ends(drops: pd.Series) -> tuple[float, float]:
-    """Return the drops between which a picture is drawn: all networks, but no far outliers.
-
-    A few collapsed networks would otherwise press all others into a line (Tukey's outer fence,
-    doi:10.2307/2683468).
-    """
+    """Return the drops between which a picture is drawn: all networks, but no far outliers."""
+    # A few collapsed networks would otherwise press all others into a line (Tukey's outer fence, doi:10.2307/2683468).
     low, first, third, high = np.quantile(drops, (0.0, 0.25, 0.75, 1.0)).tolist()
     reach = OUTER_FENCE * (third - first)
     return max(low, first - reach), min(high, third + reach)
-
-
-def _drop_span(drops: pd.Series, curve: pd.DataFrame) -> tuple[float, float]:
-    low, high = drop_ends(drops)
-    low, high = min(low, float(curve["lower"].min())), max(high, float(curve["upper"].max()))
-    margin = 0.06 * (high - low)
-    return low - margin, high + margin
-
-
-def _shown_words(points: pd.DataFrame, regime: RegimeDesign, high: float) -> str:
-    above = int((points["drop"] > high).sum())
-    outside = f", {above} above the picture" if above else ""
-    some = f"{count(len(points))} of " if len(points) < regime.n_recipes else ""
-    return f"{some}{plural(regime.n_recipes, 'recipe')}{outside}"
 
 
 def _mcb_span(observed: FloatArray) -> tuple[float, float]:
@@ -198,19 +187,18 @@ def _optimum_sentence(analysis: Analysis) -> str:
     supported, fitted = analysis.verdicts.regimes_where("C3a", "supported"), len(analysis.fit.fitted)
     if not supported:
         return (
-            f"No best mCB could be established in {plural(fitted, 'fitted regime')}: the curve is flat, falls towards an "
+            f"No optimal mCB could be established in {plural(fitted, 'fitted regime')}: the curve is flat, falls towards an "
             "end of the observed range, or is too uncertain."
         )
     where = "the one fitted regime" if fitted == 1 else f"{len(supported)} of {fitted} regimes"
-    places = [f"{_place(analysis, r)} at {regime_name(r)}" for r in supported]
-    return f"A best mCB is supported in {where}: {join_words(places)}."
-
-
-def _place(analysis: Analysis, regime: str) -> str:
-    """Return the best mCB of a regime, or its two near-optimal ranges."""
-    if analysis.by_label[regime].regions:
-        return f"{near_words(analysis, regime)} (two ranges)"
-    return number(analysis.optima[regime].mcb)
+    best = {
+        r: f"{near_words(analysis, r)} (two ranges)"
+        if analysis.by_label[r].regions
+        else number(analysis.optima[r].mcb)
+        for r in supported
+    }
+    places = [f"{mcb} at {regime_name(r)}" for r, mcb in best.items()]
+    return f"An optimal mCB is supported in {where}: {join_words(places)}."
 
 
 def _optima_table(analysis: Analysis) -> Table:
@@ -236,19 +224,15 @@ def near_words(analysis: Analysis, regime: str) -> str:
 
 
 def recipes_words(n: int) -> str:
-    """Return a regime's number of networks, marked where its intervals are about the priors more than the data.
-
-    >>> recipes_words(120), recipes_words(12)
-    ('120', '12 (few recipes)')
-    """
+    """Return a regime's number of networks, marked where its intervals are about the priors more than the data."""
     return f"{count(n)} (few recipes)" if n < TOO_FEW else count(n)
 
 
 def near_figure(analysis: Analysis) -> Figure:
     """Return the near-optimal ranges over regimes."""
     mixes = (
-        " The last column of the table says where a supported best mCB goes when the recipes with the narrowest, or "
-        "widest, quarter of any one layer group are left out; no interval allows for that."
+        " The last column of the table shows how far a supported optimum moves when the recipes with the narrowest, or "
+        "widest, quarter of any one layer group are left out; the intervals do not include this."
     )
     return Figure(
         key="near",
@@ -256,7 +240,7 @@ def near_figure(analysis: Analysis) -> Figure:
         sentence=_near_sentence(analysis),
         caption=(
             f"By {analysis.axis_words} removed. {near_definition(analysis)} The {MASS_WORDS} intervals of its ends, often "
-            "wider than the range, are in the table. Where C3a is not supported the range is drawn pale and is no target. "
+            "wider than the range, are in the table. Pale ranges, where C3a is not supported, are not targets. "
             f"{INTERVALS}{mixes if analysis.mixes else ''}"
         ),
         n=analysis.n_fitted,
@@ -296,14 +280,14 @@ def _near_sentence(analysis: Analysis) -> str:
         row for row in analysis.fitted_optima if analysis.verdicts.outcome("C3a", row.regime) == "supported"
     ]
     if not supported:
-        return "No regime has a supported best mCB, so no range here is a target."
+        return "No regime has a supported optimal mCB, so none of these ranges is a target."
     holds = [r for r in supported if any(a <= 1.0 <= b for a, b in analysis.by_label[r.regime].stretches)]
     where = (
         f"is {'' if holds else 'not '}near-optimal in the one regime"
         if len(supported) == 1
         else f"is near-optimal in {len(holds) or 'none'} of the {plural(len(supported), 'regime')}"
     )
-    first = f"The original's own ratio {where} with a best mCB"
+    first = f"The original's ratio {where} with an optimal mCB"
     known = [r for r in supported if np.isfinite(r.regret_at_original)]
     if not known:
         return f"{first}."
@@ -320,8 +304,9 @@ def _near_sentence(analysis: Analysis) -> str:
 def near_definition(analysis: Analysis) -> str:
     """Return what near-optimal means, on the whole page."""
     return (
-        f"Near-optimal are the mCB values whose expected drop is within {points(analysis.thresholds.near)} of the minimum "
-        "with probability one half; where there is none, within a larger height, which is stated."
+        "Near-optimal mCB values have an expected drop within "
+        f"{points(analysis.thresholds.near)} of the minimum with probability one half; where there is none, a larger height "
+        "is used and stated."
     )
 
 
@@ -346,7 +331,7 @@ def _near_table(analysis: Analysis) -> Table:
         "within, points": lambda r: f"{analysis.by_label[r.regime].optimum.near.height:g}",
         f"lowest at mCB ({MASS_WORDS})": lambda r: measured(r, "mcb"),
         "observed mCB": lambda r: interval_words(r.observed_lower, r.observed_upper),
-        "best mCB over other mixes of recipes": lambda r: (
+        "optimal mCB over other mixes of recipes": lambda r: (
             interval_words(*mixes[r.regime]) if r.regime in mixes else MISSING
         ),
     })  # fmt: skip

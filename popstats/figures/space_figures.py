@@ -15,7 +15,7 @@ from popstats.judgement.edf import cost_weights, edf
 from popstats.judgement.explained import CEILING, MODELS, TOTALS
 from popstats.judgement.space_claims import std_halves
 from popstats.judgement.verdicts import Verdict
-from popstats.planning.law import MINIMUM_RECIPES, POOLED, WidthLaw, width_law
+from popstats.planning.law import MINIMUM_RECIPES, POOLED, width_law
 from popstats.words import (
     ALL,
     count,
@@ -102,7 +102,7 @@ def edf_figure(analysis: Analysis) -> Figure | None:
 
 
 def _std_edfs(analysis: Analysis, panels: list[Panel]) -> Figure:
-    judged = _judged_spaces(analysis)
+    judged = [v for v in analysis.verdicts.of("S1") if v.outcome != "not assessable"]
     return Figure(
         key="edfs",
         heading="Even or uneven pruning",
@@ -125,22 +125,18 @@ def _std_edfs(analysis: Analysis, panels: list[Panel]) -> Figure:
     )  # fmt: skip
 
 
-def _judged_spaces(analysis: Analysis) -> list[Verdict]:
-    return [v for v in analysis.verdicts if v.conjecture == "S1" and v.outcome != "not assessable"]
-
-
 def even_sentence(analysis: Analysis) -> str:
     """Return where even pruning pays and how much; empty where S1 is supported in no regime."""
-    each = [v for v in _judged_spaces(analysis) if v.regime != ALL]
+    each = [v for v in analysis.verdicts.of("S1") if v.regime != ALL]
     better = [v for v in each if v.outcome == "supported"]
     if not better:
         return ""
     by = span_words([v.estimate for v in better])
-    worse = [v.regime for v in each if v.upper < 0]
+    worse = [v.regime for v in each if v.outcome != "not assessable" and v.upper < 0]
     but = f", but more at {regime_names(worse)}" if worse else ""
     where = regime_names([v.regime for v in better])
     return (
-        f"Even pruning pays at {where}: at equal MACs recipes of low STD (layers pruned alike) drop {by} points less on "
+        f"Even pruning pays at {where}: at equal MACs, recipes of low STD (layers pruned alike) drop {by} points less on "
         f"average than those of high STD{but}."
     )
 
@@ -162,10 +158,7 @@ def _std_panel(analysis: Analysis, label: str) -> Panel | None:
     verdict = next(iter(analysis.verdicts.of("S1", label)), None)
     if verdict is None or verdict.outcome == "not assessable":
         return None
-    networks, seed = (
-        analysis.networks[analysis.networks["regime"] == label],
-        analysis.fit.settings.random_seed,
-    )
+    networks = analysis.networks[analysis.networks["regime"] == label]
     low, high = (networks[mask] for mask in std_halves(networks["ratio_std"].to_numpy()))
     better = "better" if verdict.estimate > 0 else "worse"
     return edf_panel(
@@ -175,7 +168,7 @@ def _std_panel(analysis: Analysis, label: str) -> Panel | None:
         weights=cost_weights(low["macs"], high["macs"]),
         over=networks["drop_at_mix"],
         outcome=verdict.outcome,
-        seed=seed,
+        seed=analysis.fit.settings.random_seed,
     )
 
 
@@ -222,7 +215,7 @@ def _regime_edfs(analysis: Analysis) -> Figure | None:
     first, last = next(iter(drops)), list(drops)[-1]
     return Figure(
         key="edfs",
-        heading="How the drops are spread",
+        heading="Distribution of the drops",
         sentence=(
             f"The median drop runs from {medians[first]} points at {regime_name(first)} removed to {medians[last]} at "
             f"{regime_name(last)}."
@@ -248,10 +241,11 @@ def _regime_edfs(analysis: Analysis) -> Figure | None:
 
 
 def elasticity_figure(analysis: Analysis) -> Figure | None:
-    """Return what each group's width buys; None without widths."""
-    law = _law(analysis)
-    if law is None:
+    """Return what each group's width buys; None without widths, or with too few recipes for a law."""
+    settings, population, sizes = analysis.fit.settings, analysis.fit.population, analysis.fit.regimes
+    if population.widths is None or sum(r.n_recipes for r in sizes) < MINIMUM_RECIPES:
         return None
+    law = width_law(population, regime_axis=settings.regime_axis, regimes=settings.regimes)
     pooled = law.elasticities[law.elasticities["regime"] == POOLED]
     r2 = float(law.fit.loc[law.fit["regime"] == POOLED, "r2"].iloc[0])
     return Figure(
@@ -292,18 +286,19 @@ def _elasticity_sentence(pooled: pd.DataFrame) -> str:
 
 def elasticity_panels(pooled: pd.DataFrame) -> tuple[Panel, ...]:
     """Return what a wider group buys in accuracy, per width and per MACs where costs are known."""
-    first = _elasticity_panel(pooled, ("points", "lower", "upper"), "For 10 % more width")
-    if not _per_macs(pooled):
-        return (first,)
-    names = ("points_per_percent_macs", "per_macs_lower", "per_macs_upper")
-    return first, _elasticity_panel(pooled, names, "For 1 % of the original's MACs")
-
-
-def _elasticity_panel(pooled: pd.DataFrame, names: tuple[str, str, str], heading: str) -> Panel:
-    columns = dict(zip(names, ("points", "lower", "upper"), strict=True))
-    data = pooled[["group", *names]].rename(columns=columns).astype({"group": str})
-    told = "Accuracy points that a wider group buys."
-    return dot_panel(heading, "accuracy points", data, Table.one(points=0.0), told)
+    shown = {"For 10 % more width": ("points", "lower", "upper")}
+    if _per_macs(pooled):
+        shown["For 1 % of the original's MACs"] = (
+            "points_per_percent_macs",
+            "per_macs_lower",
+            "per_macs_upper",
+        )
+    zero, told = Table.one(points=0.0), "Accuracy points that a wider group buys."
+    columns, groups = ["group", "points", "lower", "upper"], pooled.astype({"group": str})
+    return tuple(
+        dot_panel(heading, "accuracy points", groups[["group", *names]].set_axis(columns, axis=1), zero, told)
+        for heading, names in shown.items()
+    )
 
 
 def dot_panel(heading: str, title: str, rows: pd.DataFrame, beside: Table, told: str, **ends: float) -> Panel:
@@ -319,11 +314,3 @@ def dot_panel(heading: str, title: str, rows: pd.DataFrame, beside: Table, told:
             "frame": Table.one(title=title, **ends),
         },
     )
-
-
-def _law(analysis: Analysis) -> WidthLaw | None:
-    """Return the width law; None where the table has no widths or no regime has enough networks."""
-    settings, sizes = analysis.fit.settings, [r.n_recipes for r in analysis.fit.regimes]
-    if analysis.fit.population.widths is None or sum(sizes) < MINIMUM_RECIPES:
-        return None
-    return width_law(analysis.fit.population, regime_axis=settings.regime_axis, regimes=settings.regimes)

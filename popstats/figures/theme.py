@@ -72,11 +72,7 @@ SPACE_MARKS = (
 
 
 def color_rules(palette: Palette = LIGHT) -> str:
-    """Return CSS that draws each of the charts' colours with the custom property of the same name.
-
-    >>> ".inked [fill=" in color_rules()
-    True
-    """
+    """Return CSS that draws each of the charts' colours with the custom property of the same name."""
     return "\n".join(
         f'.inked [{place}="{value}"] {{ {place}: var(--chart-{name}); }}'
         for name, value in palette._asdict().items()

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from popstats.arrays import FloatArray, IntArray
-from popstats.findings import Finding, Value
+from popstats.findings import Finding, fact
 from popstats.inference.model import COLUMNS, FIXED_TERMS, KEPT_RANGE, CurveScale, design_matrix
 from popstats.population.recipes import Recipes
 from popstats.population.regimes import log_cost_offset
@@ -56,7 +56,6 @@ class RegimeDesign:
     # n, n_recipes: trainings and recipes in the fit
     n: int
     n_recipes: int
-    n_left_out: int  # trainings too far outside the observed range to be in the fit
     curve_scale: CurveScale
     reach: float  # largest absolute log cost offset of a recipe
     # centre, scale: mean and standard deviation of the recipes' mean drops, percentage points
@@ -139,7 +138,6 @@ def _regime(members: pd.DataFrame, recipes: Recipes, k: int, techniques: int) ->
         axis=regimes.axis,
         n=n,
         n_recipes=len(inside),
-        n_left_out=int(members["runs"].sum()) - n,
         curve_scale=scale,
         reach=float(np.abs(inside["offset"].to_numpy()).max(initial=0.0)),
         centre=float(inside["drop"].to_numpy().mean()) if len(inside) else float("nan"),
@@ -173,21 +171,16 @@ def _why_not(technique: IntArray, spread: float, scale: CurveScale, label: str) 
     needed, low_high = MINIMUM_RECIPES + max(present - 1, 0), scale.observed
     # Clipped to the plain range, the range at equal cost can be empty.
     width, mixed = max(low_high[1] - low_high[0], 0.0), {"techniques": present} if present > 1 else {}
-    values: dict[str, Value] = {}
     if technique.size < needed:
         kind = "few recipes of techniques" if mixed else "few recipes"
-        values = {"recipes": technique.size, "needed": needed, **mixed}
-    elif 2.0 * scale.half_range < MINIMUM_RANGE:
-        kind = "one mCB"
-    elif width < MINIMUM_RANGE or width / (2.0 * scale.half_range) < LEAST_SHARE:
-        kind = "mCB follows cost"
-        values = {"factor": float(np.exp(width)), "share": width / (2.0 * scale.half_range)}
-        values |= {"needed_factor": float(np.exp(MINIMUM_RANGE)), "needed_share": LEAST_SHARE}
-    elif spread < 1e-9:
-        kind, values = "one drop", {**mixed}
-    else:
-        return None
-    return Finding(kind, (label,), values)
+        return fact(kind, label, recipes=technique.size, needed=needed, **mixed)
+    if 2.0 * scale.half_range < MINIMUM_RANGE:
+        return fact("one mCB", label)
+    if width < MINIMUM_RANGE or width / (2.0 * scale.half_range) < LEAST_SHARE:
+        share, least = width / (2.0 * scale.half_range), float(np.exp(MINIMUM_RANGE))
+        needs = {"needed_factor": least, "needed_share": LEAST_SHARE}
+        return fact("mCB follows cost", label, factor=float(np.exp(width)), share=share, **needs)
+    return fact("one drop", label, **mixed) if spread < 1e-9 else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,6 +198,12 @@ class RegimeRows:
     # (n, T): indicators of all of the population's retraining techniques but the first, minus their shares in the regime;
     # T is 0 with one technique.
     technique: FloatArray
+
+    @property
+    def log_mcb(self) -> FloatArray:
+        """Log mCB of the recipes, (n,)."""
+        scale = self.regime.curve_scale
+        return np.asarray(scale.centre + scale.half_range * self.unit)
 
     @cached_property
     def design(self) -> FloatArray:

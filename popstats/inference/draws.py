@@ -11,7 +11,7 @@ import pandas as pd
 
 from popstats.arrays import FloatArray
 from popstats.errors import ConvergenceError
-from popstats.findings import Finding
+from popstats.findings import Finding, fact
 from popstats.inference.data import RegimeDesign
 from popstats.inference.model import CHAINS, COLUMNS, Hyper
 from popstats.words import html_of, sentences
@@ -133,14 +133,13 @@ def check_draws(draws: Draws, fitted: Sequence[RegimeDesign], outcomes: dict[str
     """Check draws of the hyperparameters and of the outcomes that verdicts are read off."""
     # outcomes (chains, draws, K)
     if draws.edge_probability is not None:
-        labels = [r.label for r in fitted]
-        table = pd.DataFrame({"regime": labels, "edge_probability": draws.edge_probability})
-        cut = table[table["edge_probability"] > MAXIMUM_EDGE]
+        cut = {r.label: float(share) for r, share in zip(fitted, draws.edge_probability, strict=True)}
         found = (
-            Finding("grid edge", (str(r.regime),), {"share": float(r.edge_probability)})  # type: ignore[arg-type]
-            for r in cut.itertuples()
+            fact("grid edge", label, share=share) for label, share in cut.items() if share > MAXIMUM_EDGE
         )
-        return Convergence(tuple(found), table)
+        return Convergence(
+            tuple(found), pd.DataFrame({"regime": list(cut), "edge_probability": cut.values()})
+        )
     parameters = {name: getattr(draws, name) for name in ("length_scale", "amplitude", "noise")}
     table = _diagnose(parameters | outcomes, fitted)
     return Convergence(tuple(_failures(draws, table)), table)
@@ -148,21 +147,21 @@ def check_draws(draws: Draws, fitted: Sequence[RegimeDesign], outcomes: dict[str
 
 def _failures(draws: Draws, table: pd.DataFrame) -> Iterator[Finding]:
     if table.empty or table[["r_hat", "ess_bulk", "ess_tail"]].isna().any(axis=None):
-        yield Finding("few draws", (), {"draws": draws.noise.shape[1]})
+        yield fact("few draws", draws=draws.noise.shape[1])
     if (worst := float(table["r_hat"].max())) > MAXIMUM_R_HAT:
-        yield Finding("R-hat", (), {"worst": worst, "most": MAXIMUM_R_HAT})
+        yield fact("R-hat", worst=worst, most=MAXIMUM_R_HAT)
     for kind in ("bulk", "tail"):
         if (least := float(table[f"ess_{kind}"].min())) < MINIMUM_ESS:
-            yield Finding("ESS", (), {"kind": kind, "least": least, "needed": MINIMUM_ESS})
+            yield fact("ESS", kind=kind, least=least, needed=MINIMUM_ESS)
     diverging = draws.statistics.get("diverging", np.zeros(1))
     if diverging.mean() > MAXIMUM_DIVERGING:
-        yield Finding("divergent", (), {"transitions": int(diverging.sum())})
+        yield fact("divergent", transitions=int(diverging.sum()))
     energy = draws.statistics.get("energy")
     if energy is None or energy.shape[1] < 2:
         return
     found = float(((np.diff(energy, axis=1) ** 2).mean(axis=1) / energy.var(axis=1)).min())
     if found < MINIMUM_E_BFMI:
-        yield Finding("E-BFMI", (), {"found": found, "needed": MINIMUM_E_BFMI})
+        yield fact("E-BFMI", found=found, needed=MINIMUM_E_BFMI)
 
 
 def _diagnose(quantities: dict[str, FloatArray], regimes: Sequence[RegimeDesign]) -> pd.DataFrame:

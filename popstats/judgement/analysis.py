@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.stats import median_abs_deviation
 
 from popstats.arrays import BoolArray, FloatArray, IntArray
-from popstats.findings import Estimate, Finding, Span, Value
+from popstats.findings import Estimate, Finding, Span, fact
 from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import interval
 from popstats.judgement.explained import Explained, what_explains
@@ -184,7 +184,7 @@ class RegimePosterior:
     def one_sided(self) -> Finding | None:
         """The finding that one end of the observed range is as good as any mCB in it, and the other end worse."""
         limits, ends = self.thresholds, ("rise_lower", "rise_upper")
-        if not self.analysis.usable or (self.broken is not None and self.broken.kind == "clusters"):
+        if not self.analysis.usable or (self.broken and self.broken.kind == "clusters"):
             return None
         for better, far, near, worse in (("lower", "high", *ends), ("higher", "low", *ends[::-1])):
 
@@ -194,8 +194,8 @@ class RegimePosterior:
                 )
 
             if holds(self.optimum).mean() >= limits.supported and not self._rests_on_kinds(holds):
-                values = {"better": better, "far": far, "cost": estimate(getattr(self.optimum, worse))}
-                return Finding("one-sided", (self.label,), values)
+                cost = estimate(getattr(self.optimum, worse))
+                return fact("one-sided", self.label, better=better, far=far, cost=cost)
         return None
 
     @cached_property
@@ -239,16 +239,12 @@ class RegimePosterior:
     def shape(self) -> Finding:
         """What the curve looks like where no optimum is supported."""
         if self.flat:
-            return Finding("flat", (self.label,), {"height": estimate(self.height)})
+            return fact("flat", self.label, height=estimate(self.height))
         if self.one_sided:
             return self.one_sided
         low, high = float(np.median(self.optimum.rise_lower)), float(np.median(self.optimum.rise_upper))
-        values: dict[str, Value] = {
-            "end": "low" if low < high else "high",
-            "least": estimate(least_rise(self.optimum)),
-            "required": self.thresholds.rise,
-        }
-        return Finding("lopsided", (self.label,), values)
+        end, least = "low" if low < high else "high", estimate(least_rise(self.optimum))
+        return fact("lopsided", self.label, end=end, least=least, required=self.thresholds.rise)
 
     @property
     def remedies(self) -> tuple[Finding, ...]:
@@ -260,13 +256,13 @@ class RegimePosterior:
         kept = 1.0 - data.target
         half = kept - kept * float(np.exp(-data.reach / 2.0))
         told = {
-            "moves with cost": Finding("narrower regimes", (), {"target": data.target, "half_width": half}),
+            "moves with cost": fact("narrower regimes", target=data.target, half_width=half),
             "outliers": Finding("down-weight outliers"),
             "clusters": Finding("fill the gaps"),
             "groups": Finding("add unrelated"),
-            "kinds": Finding("one kind", (), {"column": broken.values.get("column", "") if broken else ""}),
-            "order": Finding("random order"),
-            "one per cost": Finding("all networks"),
+            "kinds": fact("one kind", column=broken.values.get("column", "") if broken else ""),
+            "order": fact("random order"),
+            "one per cost": fact("all networks"),
         }
         more = (deciding_recipes(self),) if kind in MORE_RECIPES_HELP else ()
         return (replace(told[kind], regimes=(self.label,)), *more)
@@ -315,21 +311,10 @@ class Analysis:
         found = {regime.label: regime.outcome for regime in self.regimes}
         return {r.label: found.get(r.label, "not assessable") for r in self.fit.regimes}
 
-    @property
-    def one_sided(self) -> dict[str, Finding]:
-        """The one-sided findings by regime."""
-        return {regime.label: found for regime in self.regimes if (found := regime.one_sided)}
-
     @cached_property
     def explained(self) -> Explained:
         """What explains the drop, on the fit's own regimes."""
-        settings = self.fit.settings
-        return what_explains(
-            self.fit.population,
-            regime_axis=settings.regime_axis,
-            regimes=settings.regimes,
-            seed=settings.random_seed,
-        )
+        return what_explains(self.fit.population, self.fit.recipes, self.fit.settings.random_seed)
 
     @property
     def usable(self) -> bool:
@@ -341,7 +326,7 @@ class Analysis:
         """Why the fit cannot be used."""
         exact = self.fit.settings.method == "exact"
         what = "the grid does not resolve the posterior" if exact else "the sampler did not converge"
-        return Finding("not converged", (), {"what": what, "reasons": self.fit.convergence.reasons})
+        return fact("not converged", what=what, reasons=self.fit.convergence.reasons)
 
     @property
     def way_out(self) -> Finding:
@@ -377,17 +362,19 @@ class Analysis:
         if rests_on is not None and rests_on.outcome != "supported":
             capped, withheld, remedies = True, Finding("optimum undecided", where), rests_on.remedies
         outcome = "undecided" if capped else outcome
-        decision: dict[str, Value] = {
-            "outcome": outcome,
-            "probability": probability,
-            "prior": prior,
-            "negligible": negligible_words(conjecture, limits) if negligible else "",
-            "withheld": "yes" if capped else "",
-            "at_least": limits.supported,
-            "at_most": limits.refuted,
-        }
+        decision = fact(
+            "decision",
+            *where,
+            outcome=outcome,
+            probability=probability,
+            prior=prior,
+            negligible=negligible_words(conjecture, limits) if negligible else "",
+            withheld="yes" if capped else "",
+            at_least=limits.supported,
+            at_most=limits.refuted,
+        )
         why = (withheld,) if capped and withheld else ()
-        basis = [Finding("decision", where, decision), *why, *facts, *self.note]
+        basis = [decision, *why, *facts, *self.note]
         if regime is not None:
             basis.append(Finding("observed", where, {"observed": exponentials(regime.observed)}))
         values = {"outcome": outcome, "axis": self.fit.regime_axis, **said.values}
@@ -403,10 +390,10 @@ class Analysis:
         """Say that a claim cannot be assessed, why, and what would change that."""
         nan, where = float("nan"), (regime.label if regime else ALL,)
         why = replace(why, regimes=where)
-        values: dict[str, Value] = {"conjecture": conjecture, "axis": self.fit.regime_axis, "why": why}
+        found = fact("not assessable", *where, conjecture=conjecture, axis=self.fit.regime_axis, why=why)
         return Verdict(
             conjecture, where[0], "not assessable", nan, nan, nan, nan, nan, self._observed(regime), self.thresholds,
-            Finding("not assessable", where, values), (why, *self.note), remedies,
+            found, (why, *self.note), remedies,
         )  # fmt: skip
 
     def rejected(self, conjecture: str, regime: RegimeDesign | None) -> Verdict:
@@ -431,7 +418,7 @@ class Analysis:
         names = self.techniques.get(regime.label, ())
         if len(names) < 2:
             return ()
-        return (Finding("mixture", (regime.label,), {"techniques": names, "first": names[0]}),)
+        return (fact("mixture", regime.label, techniques=names, first=names[0]),)
 
     # What tables, figures and the terminal show.
 
@@ -468,7 +455,7 @@ class Analysis:
 
     @cached_property
     def mixes(self) -> dict[str, tuple[float, float]]:
-        """Range of each supported best mCB when a group's narrowest or widest quarter is left out."""
+        """Range of each supported optimal mCB when a group's narrowest or widest quarter is left out."""
         widths, first = self.fit.population.widths, self.fit.recipes.first
         curves = {r.label: r.mean_curve for r in self.with_optimum if widths is not None}
         return {label: c.mix_range(widths[first[c.rows.numbers]]) for label, c in curves.items()}  # type: ignore[index]
@@ -510,7 +497,7 @@ class Analysis:
 def deciding_recipes(regime: RegimePosterior) -> Finding:
     """Return the plan of a population that would decide whether there is an optimum, or that none is in reach."""
     if regime.recipes_to_decide is None:
-        return Finding("too many recipes", (regime.label,), {"most": float(TOO_MANY)})
+        return fact("too many recipes", regime.label, most=float(TOO_MANY))
     return replace(more_recipes(regime.data, count=regime.recipes_to_decide), kind="deciding recipes")
 
 
@@ -521,13 +508,8 @@ def more_recipes(
     space: str = "stratified",
 ) -> Finding:
     """Return the plan of a population that would tell, retrained by these techniques."""
-    values: dict[str, Value] = {
-        "axis": regimes[0].axis,
-        "count": count,
-        "space": "" if techniques else space,
-        "retraining": techniques,
-    }
-    return Finding("more recipes", tuple(f"{regime.target:g}" for regime in regimes), values)
+    where, space = (f"{regime.target:g}" for regime in regimes), "" if techniques else space
+    return fact("more recipes", *where, axis=regimes[0].axis, count=count, space=space, retraining=techniques)
 
 
 def twice_the_recipes(regime: RegimeDesign) -> Finding:

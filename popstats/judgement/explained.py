@@ -8,7 +8,7 @@ is paired: both models predict the same held-out recipes.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -24,8 +24,7 @@ from popstats.inference.regression import (
     log_width_terms,
     natural_spline,
 )
-from popstats.population.recipes import Recipes, original_widths, positive_widths, prepared_recipes, ratio_std
-from popstats.population.regimes import Axis
+from popstats.population.recipes import Recipes, original_widths, positive_widths, ratio_std
 from popstats.population.table import Population
 
 Reach = Literal["most", "part", "unknown"]
@@ -94,7 +93,7 @@ class WidthsBeyond:
     def reach(self) -> Reach:
         """How much of what can be predicted the law predicts; "unknown" where no recipe has a second seed.
 
-        Only from an mCB that adds nothing to a law that predicts most of it follows that the law makes the best mCB.
+        Only from an mCB that adds nothing to a law that predicts most of it follows that the law makes the optimal mCB.
         """
         # No ceiling lies above 1, so a law that reaches most of the whole variance reaches most of any ceiling.
         if self.share_of_ceiling >= MOST or self.r2 >= MOST:
@@ -114,15 +113,8 @@ class Explained:
     widths_beyond: Mapping[str, WidthsBeyond]  # M1's quantity by regime; empty without widths.
 
 
-def what_explains(
-    population: Population,
-    *,
-    regime_axis: Axis = "macs",
-    regimes: Sequence[float] | Mapping[float, float] | None = None,
-    seed: int = 0,
-) -> Explained:
+def what_explains(population: Population, prepared: Recipes, seed: int = 0) -> Explained:
     """Measure what explains the accuracy drop in each regime, beyond MACs."""
-    prepared = prepared_recipes(population, regime_axis, regimes)
     recipes = prepared.at_average_technique
     features = _features(population, prepared)
     rows: list[pd.DataFrame] = []

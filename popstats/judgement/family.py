@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from popstats.arrays import FloatArray
-from popstats.findings import Estimate, Finding, Value
+from popstats.findings import Estimate, Finding, fact
 from popstats.judgement.analysis import Analysis, RegimePosterior, estimate, rows_of
 from popstats.population.table import Population
 
@@ -33,7 +33,7 @@ COLUMNS = [
 ]  # fmt: skip
 #: What stands before the size in `against` where a row is a change per doubling.
 DOUBLING = "doubling of "
-#: A best mCB is compared where C3a is neither refuted nor not assessable; wide posteriors say little by themselves.
+#: An optimal mCB is compared where C3a is neither refuted nor not assessable; wide posteriors say little by themselves.
 ENTERING = ("supported", "undecided")
 #: Smallest standard deviation: all draws may share an end of the observed range.
 LEAST = 0.01
@@ -51,7 +51,7 @@ class Quantity(NamedTuple):
 
 
 QUANTITIES = (
-    Quantity("best mCB", "log_mcb", True, 1.0),
+    Quantity("optimal mCB", "log_mcb", True, 1.0),
     Quantity("near-optimal lower end", "near_lower", True, 1.0),
     Quantity("near-optimal upper end", "near_upper", True, 1.0),
     Quantity("limit", "limit", False, 0.0),
@@ -147,8 +147,7 @@ def doublings(moved: pd.DataFrame) -> Iterator[Finding]:
     for (against, regime), rows in changes.groupby(["against", "regime"], sort=False):
         told = {row.quantity: Estimate(row.estimate, row.lower, row.upper) for row in rows_of(rows)}
         size = str(against).removeprefix(DOUBLING)
-        if "best mCB" in told:
+        if "optimal mCB" in told:
             best, low, high = (told[quantity.name] for quantity in QUANTITIES if quantity.factor)
-            values: dict[str, Value] = {"size": size, "best": best, "low": low, "high": high}
-            yield Finding("doubled mCB", (str(regime),), values)
-        yield Finding("doubled limit", (str(regime),), {"size": size, "limit": told["limit"]})
+            yield fact("doubled mCB", str(regime), size=size, best=best, low=low, high=high)
+        yield fact("doubled limit", str(regime), size=size, limit=told["limit"])

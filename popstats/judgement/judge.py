@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from popstats.errors import FitError
-from popstats.findings import Finding
+from popstats.findings import fact
 from popstats.inference.model import CHAINS
 from popstats.judgement.analysis import Analysis
 from popstats.judgement.optimum_claims import (
@@ -18,12 +18,10 @@ from popstats.judgement.trend_claims import judge_limit, judge_trend
 from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdicts
 from popstats.judgement.winner_claims import winners
 from popstats.posterior.fit import Fit, fit, require_fit
+from popstats.words import AXIS_WORDS
 
 #: Draws of the second fit, on the other axis: a probability of 0.95 is then known to 0.005.
 DRAWS = 2000
-
-
-_COSTS = {"macs": "MACs", "params": "parameters"}
 
 
 def judge(fitted: Fit, **thresholds: float) -> Verdicts:
@@ -54,7 +52,7 @@ def judge(fitted: Fit, **thresholds: float) -> Verdicts:
     C1 speaks of regimes of equal MACs, C2 of equal parameters. The one that the fit is not about is judged on
     a second fit of the same table on the other axis (method "exact", normal noise).
 
-    How to read them: C3a first (is there a best mCB), M1 beside it (is it more than the layer widths), C3c last
+    How to read them: C3a first (is there an optimal mCB), M1 beside it (is it more than the layer widths), C3c last
     (is it the original's own). "Undecided" says that the data are too few, "refuted" that the claim is improbable
     whatever the prior held; `remedy` has the plan lines that would tell.
 
@@ -114,5 +112,5 @@ def _on_the_other_axis(analysis: Analysis) -> Analysis:
         random_seed=analysis.fit.settings.random_seed,
         priors=analysis.fit.prior_settings,
     )
-    note = Finding("other axis", (), {"equal": _COSTS[other.regime_axis]})
+    note = fact("other axis", equal=AXIS_WORDS[other.regime_axis])
     return Analysis(other, analysis.thresholds, note=(note,))

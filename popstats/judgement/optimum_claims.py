@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from popstats.findings import Finding, Span, Value
+from popstats.findings import Finding, Span, Value, fact
 from popstats.judgement.analysis import (
     Analysis,
     RegimePosterior,
@@ -64,17 +64,13 @@ def _there_is(
 
 
 def _near(regime: RegimePosterior) -> Finding:
-    """Return the best mCB with its near-optimal range, or both ranges where there are two."""
+    """Return the optimal mCB with its near-optimal range, or both ranges where there are two."""
     best = estimate(np.exp(regime.optimum.log_mcb))
     if len(regime.regions) == 2:
         first, second = regime.stretches
-        return Finding("two regions", (regime.label,), {"best": best, "first": first, "second": second})
-    values: dict[str, Value] = {
-        "best": best,
-        "ranges": regime.stretches,
-        "height": regime.optimum.near.height,
-    }
-    return Finding("near-optimal", (regime.label,), values)
+        return fact("two regions", regime.label, best=best, first=first, second=second)
+    height = regime.optimum.near.height
+    return fact("near-optimal", regime.label, best=best, ranges=regime.stretches, height=height)
 
 
 def widths_clause(analysis: Analysis, label: str) -> Finding:
@@ -87,15 +83,18 @@ def widths_clause(analysis: Analysis, label: str) -> Finding:
     if outcome == "undecided" or (outcome == "supported" and still_learning(analysis, beyond)):
         return Finding("widths undecided", (label,))
     if outcome == "supported":
-        return Finding("beyond widths", (label,), {"gain": beyond.gain})
-    return interaction(analysis, beyond) or _no_more_than_widths(beyond)
+        return fact("beyond widths", label, gain=beyond.gain)
+    # An effect of the widths makes the optimal mCB only if their law tells most.
+    kinds = {"most": "widths explain", "part": "widths explain a part", "unknown": "widths reach unknown"}
+    reach = {"reach": max(beyond.share_of_ceiling, 0.0)}
+    return interaction(analysis, beyond) or Finding(kinds[beyond.reach], (label,), reach)
 
 
 def still_learning(analysis: Analysis, beyond: WidthsBeyond) -> Finding | None:
     """Return that more recipes alone would raise the R² of the widths as much as mCB does, where they would."""
     if beyond.gain - analysis.thresholds.gain > beyond.to_learn:
         return None
-    return Finding("law still learns", (beyond.regime,), {"gain": beyond.gain, "to_learn": beyond.to_learn})
+    return fact("law still learns", beyond.regime, gain=beyond.gain, to_learn=beyond.to_learn)
 
 
 def interaction(analysis: Analysis, beyond: WidthsBeyond) -> Finding | None:
@@ -103,43 +102,27 @@ def interaction(analysis: Analysis, beyond: WidthsBeyond) -> Finding | None:
     limits, added = analysis.thresholds, beyond.additive_draws
     if added is None or (added > limits.gain).mean() < limits.supported:
         return None
-    return Finding("interaction", (beyond.regime,), {"share": min(beyond.share_of_interaction, 1.0)})
-
-
-def _no_more_than_widths(beyond: WidthsBeyond) -> Finding:
-    """Return the clause for a refuted M1: an effect of the widths makes the best mCB only if their law tells most."""
-    where = (beyond.regime,)
-    if beyond.reach == "most":
-        return Finding("widths explain", where)
-    if beyond.reach == "unknown":
-        return Finding("widths reach unknown", where)
-    return Finding("widths explain a part", where, {"reach": max(beyond.share_of_ceiling, 0.0)})
+    return fact("interaction", beyond.regime, share=min(beyond.share_of_interaction, 1.0))
 
 
 def cost_optimum(analysis: Analysis, regime: RegimePosterior) -> Verdict:
     """Judge C1 (in a regime of equal MACs) or C2 (of equal parameters): C3a in another unit."""
-    on_macs = analysis.fit.regime_axis == "macs"
-    kept, original = 1.0 - regime.data.reference, analysis.fit.population.original
+    on_macs, original = analysis.fit.regime_axis == "macs", analysis.fit.population.original
+    kept, sign = 1.0 - regime.data.reference, -1.0 if on_macs else 1.0
     values: dict[str, Value] = {
         "cost": "parameter bucket" if on_macs else "MACs count",
-        "equal": "MACs" if on_macs else "parameters",
+        "equal": analysis.axis_words,
     }
     if regime.outcome == "supported":
-        share = kept * np.exp(regime.optimum.log_mcb * (-1.0 if on_macs else 1.0))
+        share = kept * np.exp(regime.optimum.log_mcb * sign)
         values["share"] = estimate(share)
         values["count"] = float(np.median(share)) * (original.params if on_macs else original.macs)
-        values["others"] = _two_costs(regime, kept, -1.0 if on_macs else 1.0)
+        both = sorted(kept * float(np.exp(sign * best)) for _, best, _ in regime.regions)
+        pair = dict(zip(("first", "second"), both, strict=False))
+        values["others"] = (Finding("two costs", (regime.label,), pair),) if both else ()
     else:
         values["shape"] = regime.shape
     return _there_is(analysis, regime, Finding(COST_CONJECTURE[analysis.fit.regime_axis], (), values))
-
-
-def _two_costs(regime: RegimePosterior, kept: float, sign: float) -> tuple[Finding, ...]:
-    """Return both optimal costs, shares of the original's, where there are two near-optimal ranges of mCB."""
-    if len(regime.regions) != 2:
-        return ()
-    first, second = sorted(kept * float(np.exp(sign * best)) for _, best, _ in regime.regions)
-    return (Finding("two costs", (regime.label,), {"first": first, "second": second}),)
 
 
 def original_ratio(analysis: Analysis, regime: RegimePosterior) -> Verdict:
@@ -152,25 +135,23 @@ def original_ratio(analysis: Analysis, regime: RegimePosterior) -> Verdict:
     if why := _out_of_reach(band, _feasible(analysis, regime)):
         return analysis.not_assessable("C3c", data, why)
     if not regime.observed.low <= 1.0 <= regime.observed.high:
-        unseen = Finding("original not observed", (), {"observed": regime.observed})
+        unseen = fact("original not observed", observed=regime.observed)
         return analysis.not_assessable("C3c", data, unseen, more_recipes(data))
     if outside < limits.outside_band:
-        values: dict[str, Value] = {"outside": outside, "band": band, "needed": limits.outside_band}
-        return analysis.not_assessable(
-            "C3c", data, Finding("few outside band", (), values), more_recipes(data)
-        )
+        few = fact("few outside band", outside=outside, band=band, needed=limits.outside_band)
+        return analysis.not_assessable("C3c", data, few, more_recipes(data))
     regret, prior = regime.optimum.regret_at_original, regime.prior.regret_at_original
     given = has_optimum(regime.prior, limits.rise)
     return analysis.verdict(
         "C3c",
         data,
-        Finding("C3c", (), {"cost": estimate(regret), "limit": limits.regret}),
+        fact("C3c", cost=estimate(regret), limit=limits.regret),
         regret < limits.regret,
         regret,
         twice_the_recipes(data),
         prior=float((prior[given] < limits.regret).mean()) if given.any() else np.nan,
         rests_on=regime,
-        facts=(Finding("outside band", (regime.label,), {"outside": outside, "band": band}),),
+        facts=(fact("outside band", regime.label, outside=outside, band=band),),
     )
 
 
@@ -181,7 +162,7 @@ def _out_of_reach(band: Span, feasible: Span) -> Finding | None:
         ("above", feasible.high < band.high + _ROUNDING, feasible.high),
     ):
         if short:
-            return Finding("band not reachable", (), {"side": side, "bound": bound, "band": band})
+            return fact("band not reachable", side=side, bound=bound, band=band)
     return None
 
 

@@ -12,7 +12,7 @@ from scipy.special import fdtrc, ndtr
 from scipy.stats import kruskal
 
 from popstats.arrays import BoolArray, FloatArray, IntArray
-from popstats.findings import Finding, Value
+from popstats.findings import Finding, fact
 from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import Draws
 from popstats.inference.exact import draw_regime
@@ -24,6 +24,7 @@ from popstats.population.validation import is_single_value
 from popstats.posterior.curves import curve_in_points
 from popstats.posterior.mean_curve import MeanCurve
 from popstats.posterior.optimum import OptimumDraws, has_optimum, read_optimum
+from popstats.words import AXIS_WORDS
 
 #: Neighbours further apart than this share of the observed range belong to different clusters.
 GAP = 0.05
@@ -100,8 +101,7 @@ def moves_with_cost(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> F
     change = float(np.ptp(np.column_stack([at, at**2]) @ slopes)) * reach * regime.scale
     if p >= limits.moving or change <= limits.rise:
         return None
-    values = {"cost": "MACs" if regime.axis == "macs" else "parameters", "p": p, "change": change}
-    return Finding("moves with cost", (regime.label,), values)
+    return fact("moves with cost", regime.label, cost=AXIS_WORDS[regime.axis], p=p, change=change)
 
 
 def rests_on_outliers(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> Finding | None:
@@ -130,13 +130,8 @@ def rests_on_outliers(curve: MeanCurve, grid: FloatArray, limits: Thresholds) ->
     worst = int(probability.argmin())
     if probability[worst] >= ROBUST:
         return None
-    values: dict[str, Value] = {
-        "end": ("low", "high")[worst],
-        "rise": float(rise[worst]) * regime.scale,
-        "required": limits.rise,
-        "probability": float(probability[worst]),
-    }
-    return Finding("outliers", (regime.label,), values)
+    end, lifted, likely = ("low", "high")[worst], float(rise[worst]) * regime.scale, float(probability[worst])
+    return fact("outliers", regime.label, end=end, rise=lifted, required=limits.rise, probability=likely)
 
 
 def one_per_cost(curve: MeanCurve, rise: float) -> Finding | None:
@@ -199,7 +194,7 @@ def rests_on_groups(
     of_groups = OF_VARIANTS if len(places) < (1.0 - TIED) * rows.drop.size else OF_GROUPS
     if probability >= (limits.supported if shared > SHARED else of_groups):
         return None
-    return Finding("groups", (regime.label,), {"groups": total.size, "probability": probability})
+    return fact("groups", regime.label, groups=total.size, probability=probability)
 
 
 def kinds_of_networks(population: Population) -> dict[str, IntArray]:
@@ -215,7 +210,7 @@ def kinds_of_networks(population: Population) -> dict[str, IntArray]:
         numeric = pd.api.types.is_numeric_dtype(values) and values.dtype != bool
         if numeric and (name in settings or _INPUTS.search(known) or _ORIGINS.search(known)):
             found[str(name)] = pd.factorize(_stretches(values), sort=True)[0]
-        elif not numeric and values.map(is_single_value).all():
+        elif not numeric and (values.dtype != object or values.map(is_single_value).all()):
             codes, levels = pd.factorize(values)
             if len(levels) <= len(table) / PER_LEVEL:
                 found[str(name)] = codes
@@ -278,8 +273,9 @@ def rests_on_kinds(
         if 1 < levels.size <= level.size / PER_LEVEL:
             probability = float(holds(_within_levels(curve, grid, level, priors, seed)).mean())
             if probability < OF_GROUPS:
-                found: dict[str, Value] = {"column": name, "levels": levels.size, "probability": probability}
-                return Finding("order" if name == ORDER else "kinds", (curve.rows.regime.label,), found)
+                kind = "order" if name == ORDER else "kinds"
+                where, levels = curve.rows.regime.label, int(level.max()) + 1
+                return fact(kind, where, column=name, levels=levels, probability=probability)
     return None
 
 
@@ -353,4 +349,4 @@ def few_clusters(log_mcb: FloatArray, grid: FloatArray, limits: Thresholds) -> F
     covered = float((nearest <= gap / 2.0).mean())
     if clusters > limits.clusters or covered >= limits.covered:
         return None
-    return Finding("clusters", (), {"groups": clusters, "covered": covered})
+    return fact("clusters", groups=clusters, covered=covered)

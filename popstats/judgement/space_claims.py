@@ -11,7 +11,7 @@ import pandas as pd
 
 from popstats.arrays import BoolArray, FloatArray
 from popstats.errors import FitError
-from popstats.findings import Finding, Value
+from popstats.findings import Finding, fact
 from popstats.inference.data import RegimeDesign
 from popstats.judgement.analysis import (
     Analysis,
@@ -43,25 +43,25 @@ def judge_widths_beyond(analysis: Analysis) -> list[Verdict]:
 def _widths_beyond(analysis: Analysis, regime: RegimeDesign) -> Verdict:
     beyond = analysis.explained.widths_beyond.get(regime.label)
     if beyond is None:
-        why = Finding("few for validation", (), {"recipes": regime.n_recipes, "needed": MINIMUM_RECIPES})
+        why = fact("few for validation", recipes=regime.n_recipes, needed=MINIMUM_RECIPES)
         return analysis.not_assessable("M1", regime, why, more_recipes(regime))
     if regime.reason is not None:
         # What is left of mCB at equal cost is then a trace of anything that costs parameters, a bias term for example.
         return analysis.not_assessable("M1", regime, regime.reason, more_recipes(regime))
     if beyond.of_mcb < WHOLE:
-        why = Finding("widths incomplete", (), {"share": max(beyond.of_mcb, 0.0), "needed": WHOLE})
+        why = fact("widths incomplete", share=max(beyond.of_mcb, 0.0), needed=WHOLE)
         return analysis.not_assessable("M1", regime, why, Finding("name widths"))
-    told, reach, where = interaction(analysis, beyond), beyond.share_of_ceiling, (beyond.regime,)
-    values: dict[str, Value] = {
-        "rival": "a law with pairwise interactions of the widths"
-        if beyond.pairwise
-        else "an additive law of the widths",
-        "gain": estimate(beyond.draws),
-        "reach": (Finding("reach", where, {"reach": reach}),) if reach > 0 else (),
-        "interaction": (told,) if told else (),
-    }
+    told, reach = interaction(analysis, beyond), beyond.share_of_ceiling
+    law = "a law with pairwise interactions" if beyond.pairwise else "an additive law"
+    said = fact(
+        "M1",
+        rival=f"{law} of the widths",
+        gain=estimate(beyond.draws),
+        reach=(fact("reach", regime.label, reach=reach),) if reach > 0 else (),
+        interaction=(told,) if told else (),
+    )
     return analysis.verdict(
-        "M1", regime, Finding("M1", (), values), beyond.draws > analysis.thresholds.gain, beyond.draws,
+        "M1", regime, said, beyond.draws > analysis.thresholds.gain, beyond.draws,
         twice_the_recipes(regime), withheld=still_learning(analysis, beyond),
     )  # fmt: skip
 
@@ -93,7 +93,7 @@ def _compare_std(
 ) -> tuple[Verdict, FloatArray | None]:
     """Judge S1 in a regime; returns the draws of the advantage too, None where there are none."""
     if len(recipes) < MINIMUM_RECIPES:
-        few = Finding("few for spaces", (), {"recipes": len(recipes), "needed": MINIMUM_RECIPES})
+        few = fact("few for spaces", recipes=len(recipes), needed=MINIMUM_RECIPES)
         return analysis.not_assessable("S1", regime, few, more_recipes(regime)), None
     std, drop, cost = (recipes[name].to_numpy() for name in ("std", "drop", "cost"))
     low, high = std_halves(std)
@@ -103,30 +103,22 @@ def _compare_std(
     try:
         found = compare_spaces(drop[low], drop[high], costs=(cost[low], cost[high]), seed=seed)
     except FitError as error:
-        why = Finding("no common costs", (), {"text": str(error)})
+        why = fact("no common costs", text=str(error))
         return analysis.not_assessable("S1", regime, why, more_recipes(regime)), None
-    values: dict[str, Value] = {
-        "low": float(std[low].max()),
-        "high": float(std[high].min()),
-        "median": abs(medians),
-        "size": "smaller" if medians >= 0 else "larger",
-    }
-    distance = Finding("EDF distance", (), {"ks": found.ks, "p": found.ks_p_value})
-    return _low_std_beats(analysis, regime, Finding("S1", (), values), found.draws, distance), found.draws
+    ends = {"low": float(std[low].max()), "high": float(std[high].min())}
+    said = fact("S1", **ends, median=abs(medians), size="smaller" if medians >= 0 else "larger")
+    distance = fact("EDF distance", ks=found.ks, p=found.ks_p_value)
+    return _low_std_beats(analysis, regime, said, found.draws, distance), found.draws
 
 
 def _std_overall(analysis: Analysis, by_target: Mapping[float, FloatArray]) -> Verdict:
     """Judge S1 over all regimes: the mean advantage, and how it changes from the mildest to the hardest regime."""
     targets, draws = list(by_target), np.stack(list(by_target.values()), axis=1)
-    values: dict[str, Value] = {
-        "count": len(targets),
-        "first": targets[0],
-        "last": targets[-1],
-        "start": float(np.median(draws[:, 0])),
-        "end": float(np.median(draws[:, -1])),
-        "trend": estimate(draws[:, -1] - draws[:, 0]),
-    }
-    return _low_std_beats(analysis, None, Finding("S1 overall", (), values), draws.mean(axis=1))
+    start, end = (float(np.median(draws[:, k])) for k in (0, -1))
+    trend = estimate(draws[:, -1] - draws[:, 0])
+    places = {"count": len(targets), "first": targets[0], "last": targets[-1]}
+    said = fact("S1 overall", **places, start=start, end=end, trend=trend)
+    return _low_std_beats(analysis, None, said, draws.mean(axis=1))
 
 
 def _low_std_beats(
@@ -149,7 +141,7 @@ def judge_retraining(analysis: Analysis) -> list[Verdict]:
     named = [name for name in population.techniques if name]
     if len(named) < 2:
         held = f"only {named[0]!r}" if named else "no column retraining"
-        why = Finding("one technique", (), {"held": held, "unnamed": _unnamed(analysis) if named else ()})
+        why = fact("one technique", held=held, unnamed=_unnamed(analysis) if named else ())
         remedy = more_recipes(*analysis.fit.regimes, techniques=TWO_TECHNIQUES)
         return [analysis.not_assessable("R1", None, why, remedy)]
     member = analysis.fit.recipes.assigned.index >= 0
@@ -162,7 +154,7 @@ def _unnamed(analysis: Analysis) -> tuple[Finding, ...]:
     """Return how many trainings do not name their retraining technique, where any do not."""
     table = analysis.fit.population.table
     missing = int(table["retraining"].isna().sum())
-    return (Finding("unnamed techniques", (), {"missing": missing, "whole": len(table)}),) if missing else ()
+    return (fact("unnamed techniques", missing=missing, whole=len(table)),) if missing else ()
 
 
 def _technique(analysis: Analysis, name: str) -> Analysis:
@@ -180,13 +172,13 @@ def _technique(analysis: Analysis, name: str) -> Analysis:
 def _moved(analysis: Analysis, alone: dict[str, Analysis], regime: RegimeDesign) -> Verdict:
     if rejected := {name: a for name, a in alone.items() if not a.usable}:
         name, worst = next(iter(rejected.items()))
-        why = Finding("technique rejected", (), {"technique": name, "why": worst.rejection})
+        why = fact("technique rejected", technique=name, why=worst.rejection)
         return analysis.not_assessable("R1", regime, why, worst.way_out)
     both = {
         name: r for name, a in alone.items() for r in a.regimes if abs(r.data.target - regime.target) < 1e-9
     }
     if len(both) < 2:
-        why = Finding("few techniques here", (), {"held": ", ".join(both) or "none"})
+        why = fact("few techniques here", held=", ".join(both) or "none")
         named = tuple(alone) if len(alone) > 1 else TWO_TECHNIQUES
         return analysis.not_assessable("R1", regime, why, more_recipes(regime, techniques=named))
     if not any(r.outcome == "supported" for r in both.values()):
@@ -197,10 +189,10 @@ def _moved(analysis: Analysis, alone: dict[str, Analysis], regime: RegimeDesign)
     prior = np.array([exchange_regret(a.grid, a.prior_drop, b.grid, b.prior_drop[::-1]) for a, b in pairs])
     regret, prior = regret.max(axis=0), prior.max(axis=0)
     optima = tuple(
-        Finding("technique optimum", (), {"technique": name, "best": estimate(np.exp(r.optimum.log_mcb))})
+        fact("technique optimum", technique=name, best=estimate(np.exp(r.optimum.log_mcb)))
         for name, r in both.items()
     )
-    said = Finding("R1", (), {"cost": estimate(regret), "optima": optima})
+    said = fact("R1", cost=estimate(regret), optima=optima)
     return analysis.verdict(
         "R1", regime, said, regret < limit, regret, more_recipes(regime, techniques=tuple(both)),
         prior=float((prior < limit).mean()), facts=_unnamed(analysis),

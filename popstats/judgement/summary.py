@@ -25,8 +25,9 @@ import pandas as pd
 from scipy import stats
 
 from popstats.errors import FitError
-from popstats.findings import Estimate, Finding, Span
+from popstats.findings import Estimate, Finding, Span, fact
 from popstats.inference.draws import TAIL
+from popstats.judgement.analysis import rows_of
 from popstats.judgement.family import ENTERING, doublings, moves
 from popstats.judgement.judge import analyse, judge
 from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdicts
@@ -47,8 +48,8 @@ class Summary:
     Attributes
     ----------
     frame : pandas.DataFrame
-        For "best mCB" and "regret of mCB = 1" (percentage points) one row per population, one of all ("pooled") and one of
-        what to expect of a regime of a population not yet trained ("new population"): quantity, population, regimes (that
+        For "optimal mCB" and "regret of mCB = 1" (percentage points): one row per population, one for all ("pooled"), and
+        one for a regime of a population not yet trained ("new population"). Columns: quantity, population, regimes (that
         enter), estimate, lower, upper (90 %), between (standard deviation between populations, of log mCB or points),
         within (between the regimes of one population).
     verdicts : pandas.DataFrame
@@ -56,7 +57,7 @@ class Summary:
         ones to expect at most if the claim held nowhere), p_chance (probability of as many by chance), wrong (expected
         number of wrong ones among the supported and refuted, by their own posterior probabilities).
     moves : pandas.DataFrame
-        Of regimes that populations share, how each quantity moves: quantity ("best mCB", the two ends of the near-optimal
+        Of regimes that populations share, how each quantity moves: quantity ("optimal mCB", the two ends of the near-optimal
         range, "limit"), regime, population, against, width and depth (of the original, where its plan tells them; the
         width is a factor), outcome (of C3a), estimate, lower, upper. `against` is empty for the population's own value, the
         first population for the difference from it, and "doubling of width" or "doubling of depth" for the change per
@@ -76,18 +77,16 @@ class Summary:
     def _findings(self) -> Iterator[Finding]:
         for quantity, rows in self.frame.groupby("quantity", sort=False):
             held = rows.set_index("population")
-            low, high = held.loc[NEW, ["lower", "upper"]].to_numpy(dtype=np.float64)
             values: dict[str, Any] = {
                 "quantity": quantity,
                 "pooled": Estimate(*held.loc[POOLED, ["estimate", "lower", "upper"]].astype(float)),
                 "populations": len(rows) - 2,
-                "new": Span(float(low), float(high)),
+                "new": Span(*held.loc[NEW, ["lower", "upper"]].astype(float)),
             }
-            yield Finding("pooled quantity", (), values)
-        names = ["supported", "assessable", "by_chance"]
-        row = self.verdicts.set_index("conjecture").loc["C3a", names].to_numpy(dtype=np.float64)
-        counts = dict(zip(names, row.tolist(), strict=True))
-        yield Finding("pooled verdicts", (), counts)
+            yield fact("pooled quantity", **values)
+        (counts,) = (row for row in rows_of(self.verdicts) if row.conjecture == "C3a")
+        named = {name: float(getattr(counts, name)) for name in ("supported", "assessable", "by_chance")}
+        yield fact("pooled verdicts", **named)
         yield from doublings(self.moves)
 
     def to_csv(self, path: str | Path) -> tuple[Path, ...]:
@@ -118,7 +117,7 @@ class Summary:
 
 
 def summarize(fits: Sequence[Fit] | Mapping[str, Fit], verdicts: Sequence[Verdicts] | None = None) -> Summary:
-    """Pool best mCB, regret of mCB = 1 and verdicts over populations and their regimes.
+    """Pool optimal mCB, regret of mCB = 1 and verdicts over populations and their regimes.
 
     Parameters
     ----------
@@ -137,7 +136,7 @@ def summarize(fits: Sequence[Fit] | Mapping[str, Fit], verdicts: Sequence[Verdic
     Raises
     ------
     FitError
-        If there are fewer than two fits, two share a name, or no regime of any fit may have a best mCB.
+        If there are fewer than two fits, two share a name, or no regime of any fit may have an optimal mCB.
 
     Notes
     -----
@@ -149,7 +148,7 @@ def summarize(fits: Sequence[Fit] | Mapping[str, Fit], verdicts: Sequence[Verdic
     >>> import popstats
     >>> made = {f"seed {s}": popstats.simulate_population(regimes=[0.5, 0.7], n=150, rise=1.0, seed=s) for s in (1, 2, 3)}
     >>> summary = popstats.summarize({name: popstats.fit(population) for name, population in made.items()})
-    >>> summary.frame.set_index(["quantity", "population"]).loc[("best mCB", "pooled"), "estimate"].round(1)
+    >>> summary.frame.set_index(["quantity", "population"]).loc[("optimal mCB", "pooled"), "estimate"].round(1)
     np.float64(1.0)
     """
     named = _named(fits)
@@ -160,7 +159,7 @@ def summarize(fits: Sequence[Fit] | Mapping[str, Fit], verdicts: Sequence[Verdic
     effects = pd.DataFrame(rows, columns=["quantity", "population", "estimate", "sd"])
     if effects["population"].nunique() < 2:
         raise FitError(
-            "summarize: fewer than two populations have a regime in which a best mCB may exist (C3a neither refuted nor "
+            "summarize: fewer than two populations have a regime in which an optimal mCB may exist (C3a neither refuted nor "
             "not assessable); there is nothing to pool"
         )
     several = effects.groupby("quantity", sort=False).filter(lambda rows: rows["population"].nunique() > 1)
@@ -188,7 +187,7 @@ def _effects(name: str, fit: Fit, told: Verdicts) -> Iterator[tuple[str, str, fl
     for regime, optimum in zip(fit.fitted, fit.optimum_draws, strict=True):
         if told.outcome("C3a", regime.label) not in ENTERING:
             continue
-        pairs = {"best mCB": optimum.log_mcb, "regret of mCB = 1": optimum.regret_at_original}
+        pairs = {"optimal mCB": optimum.log_mcb, "regret of mCB = 1": optimum.regret_at_original}
         for quantity, draws in pairs.items():
             if np.isfinite(draws).all():
                 yield quantity, name, float(draws.mean()), max(float(draws.std()), _LEAST)
@@ -222,7 +221,7 @@ def _pooled(quantity: str, effects: pd.DataFrame) -> pd.DataFrame:
     frame = pd.DataFrame(lines, columns=["population", "regimes", "estimate", "half", "between"])
     frame = frame.assign(lower=frame["estimate"] - frame["half"], upper=frame["estimate"] + frame["half"])
     ends = ["estimate", "lower", "upper"]
-    frame[ends] = np.exp(frame[ends]) if quantity == "best mCB" else frame[ends].clip(lower=0.0)
+    frame[ends] = np.exp(frame[ends]) if quantity == "optimal mCB" else frame[ends].clip(lower=0.0)
     frame = frame.assign(quantity=quantity, within=np.sqrt(within))
     return frame[["quantity", "population", "regimes", *ends, "between", "within"]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from popstats.arrays import FloatArray
-from popstats.findings import Finding, Value, merge
+from popstats.findings import Finding, fact, merge
 from popstats.judgement.analysis import (
     PROPOSED_COUNT,
     Analysis,
@@ -33,16 +33,17 @@ def judge_trend(analysis: Analysis) -> Verdict:
     change = optimum_trend(np.stack([r.optimum.log_mcb for r in regimes], axis=1), steps)
     prior = optimum_trend(np.stack([r.prior.log_mcb for r in regimes], axis=1), steps)
     least = float(np.log(limits.trend))
-    values: dict[str, Value] = {
-        "direction": "falls" if (change < -least).mean() >= limits.supported else "does not rise",
-        "first": regimes[0].data.target,
-        "last": regimes[-1].data.target,
-        "change": estimate(np.exp(change)),
-        "count": len(regimes),
-    }
+    said = fact(
+        "C3d",
+        direction="falls" if (change < -least).mean() >= limits.supported else "does not rise",
+        first=regimes[0].data.target,
+        last=regimes[-1].data.target,
+        change=estimate(np.exp(change)),
+        count=len(regimes),
+    )
     more = tuple(more_recipes(r.data, count=2 * r.data.n_recipes, space="") for r in regimes)
     return analysis.verdict(
-        "C3d", None, Finding("C3d", (), values), change > least, np.exp(change), *merge(more),
+        "C3d", None, said, change > least, np.exp(change), *merge(more),
         prior=float((prior > least).mean()), negligible=all_within(change, -least, least),
     )  # fmt: skip
 
@@ -59,21 +60,20 @@ def judge_limit(analysis: Analysis) -> Verdict:
     base = law.fitted[law.best].base
     gain = leave_one_out_gain(limit, log_mcb, base)
     lucky = lucky_share(middle, np.median(log_mcb, axis=0), base, np.random.default_rng([seed, 42]))
-    by_chance = Finding("lucky", (), {"lucky": lucky}) if lucky > 1.0 - limits.supported else None
+    by_chance = fact("lucky", lucky=lucky) if lucky > 1.0 - limits.supported else None
     worse = np.median(gain) < 0
-    values: dict[str, Value] = {
-        "direction": "raises" if worse else "lowers",
-        "law": law.best,
-        "change": estimate(-gain if worse else gain),
-        "count": len(regimes),
-        "lucky": lucky,
+    said = fact(
+        "C4",
+        direction="raises" if worse else "lowers",
+        law=law.best,
+        change=estimate(-gain if worse else gain),
+        count=len(regimes),
+        lucky=lucky,
         # A constant predicts a left-out regime by the mean of the others.
-        "constant": float((middle - middle.mean()).std() * middle.size / (middle.size - 1)),
-    }
-    said, remedy = Finding("C4", (), values), _more_regimes(analysis)
-    return analysis.verdict(
-        "C4", None, said, gain > 0, gain, remedy, prior=luck(base, seed), withheld=by_chance
+        constant=float((middle - middle.mean()).std() * middle.size / (middle.size - 1)),
     )
+    remedy, prior = _more_regimes(analysis), luck(base, seed)
+    return analysis.verdict("C4", None, said, gain > 0, gain, remedy, prior=prior, withheld=by_chance)
 
 
 def _too_few(analysis: Analysis, conjecture: str, needed: int) -> Verdict | None:
@@ -89,8 +89,7 @@ def _too_few(analysis: Analysis, conjecture: str, needed: int) -> Verdict | None
 
 
 def _more_regimes(analysis: Analysis) -> Finding:
-    values: dict[str, Value] = {"axis": analysis.fit.regime_axis, "count": PROPOSED_COUNT}
-    return Finding("more recipes", PROPOSED_REGIMES, values)
+    return fact("more recipes", *PROPOSED_REGIMES, axis=analysis.fit.regime_axis, count=PROPOSED_COUNT)
 
 
 def luck(base: FloatArray, seed: int) -> float:
@@ -121,7 +120,7 @@ def leave_one_out_gain(limit: FloatArray, log_mcb: FloatArray, base: FloatArray)
 
 
 def lucky_share(limit: FloatArray, log_mcb: FloatArray, base: FloatArray, rng: np.random.Generator) -> float:
-    """Return the permutation p value: how often optimal mCBs shuffled over the regimes lower the error as much.
+    """Return the permutation p value: how often optima shuffled over the regimes lower the error as much.
 
     What the base columns explain of the optimal mCB stays with the regime; the rest of it is shuffled, so that nothing but
     its relation to the limit is lost.

@@ -147,7 +147,7 @@ class Verdict:
         Of the same claim under the prior, by simulation; NaN where the probability comes from a bootstrap.
     estimate, lower, upper : float
         `quantity` with its 90 % equal-tailed interval, in `unit`: what the probability is about, whatever the outcome.
-        Where the best mCB lies is in `sentence`, and in `Fit.optima`.
+        Where the optimal mCB lies is in `sentence`, and in `Fit.optima`.
     observed_range : (float, float)
         mCB between which anything is claimed.
     thresholds : Thresholds
@@ -239,8 +239,8 @@ class Verdicts(tuple[Verdict, ...]):
     >>> import popstats
     >>> population = popstats.simulate_population(regimes=[0.6], n=300, rise=1.0)
     >>> verdicts = popstats.judge(popstats.fit(population, method="exact"))
-    >>> verdicts.of("C3a")[0].sentence[:48]
-    'At 60 % MACs reduction there is a best mCB of 1.'
+    >>> verdicts.of("C3a")[0].sentence[:45]
+    'At 60 % MACs reduction, the optimal mCB is 1.'
     >>> verdicts.outcome("C3c", "0.60"), verdicts.regimes_where("C3a", "supported")
     ('supported', ['0.60'])
     """
@@ -278,8 +278,8 @@ class Verdicts(tuple[Verdict, ...]):
     def frame(self) -> pd.DataFrame:
         """One row per verdict: conjecture, regime, outcome, probability, estimate, lower, upper, reason.
 
-        `estimate` is of what the probability is about (`Verdict.quantity`): for C3a not the best mCB, but how far the curve
-        rises from its minimum to the end where it rises less.
+        `estimate` estimates the quantity that the probability refers to (`Verdict.quantity`): for C3a, not the optimal mCB
+        but the rise of the curve from its minimum to the shallower end.
         """
         columns = ["conjecture", "regime", "outcome", "probability", "estimate", "lower", "upper", "reason"]
         return pd.DataFrame([[getattr(v, name) for name in columns] for v in self], columns=columns)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from popstats.arrays import FloatArray
-from popstats.findings import Finding, Value
+from popstats.findings import Finding, fact
 from popstats.judgement.analysis import (
     Analysis,
     RegimePosterior,
@@ -38,23 +38,18 @@ def winners(analysis: Analysis, regime: RegimePosterior) -> Verdict:
     """Judge C3b in a regime: winners lie near the optimum. Halves keep the fit's noise, scales and weights."""
     limits, seed, data = analysis.thresholds, analysis.fit.settings.random_seed, regime.data
     if data.n_recipes < MINIMUM_RECIPES:
-        few = Finding("few for halves", (), {"recipes": data.n_recipes, "needed": MINIMUM_RECIPES})
+        few = fact("few for halves", recipes=data.n_recipes, needed=MINIMUM_RECIPES)
         return analysis.not_assessable("C3b", data, few, more_recipes(data))
     if regime.outcome == "refuted":
         return analysis.not_assessable("C3b", data, Finding("no optimum"))
     near, whole = cross_fit(regime.mean_curve, limits, np.random.default_rng([seed, 31]))
     lift = lift_draws(near, whole, limits.nearest, np.random.default_rng([seed, 32]))
     prior = lift_draws(0.0, 0.0, limits.nearest, np.random.default_rng([seed, 33]))
-    values: dict[str, Value] = {
-        "nearest": limits.nearest,
-        "lift": estimate(lift),
-        "winners": limits.winners,
-        "implied": _implied(regime, seed),
-    }
+    shares = {"nearest": limits.nearest, "winners": limits.winners}
     return analysis.verdict(
         "C3b",
         data,
-        Finding("C3b", (), values),
+        fact("C3b", lift=estimate(lift), implied=_implied(regime, seed), **shares),
         lift > limits.lift,
         lift,
         twice_the_recipes(data),
@@ -62,7 +57,7 @@ def winners(analysis: Analysis, regime: RegimePosterior) -> Verdict:
         # Neither more nor fewer winners than elsewhere.
         negligible=all_within(lift, 1.0 / limits.lift, limits.lift),
         rests_on=regime,
-        facts=(Finding("halves noise", (), {"noise": _NOISES[analysis.fit.settings.noise]}),),
+        facts=(fact("halves noise", noise=_NOISES[analysis.fit.settings.noise]),),
     )
 
 

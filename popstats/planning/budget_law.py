@@ -9,11 +9,13 @@ CIFAR-100. Rows far from the budget come in where they help to predict the recip
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from popstats.arrays import BoolArray, FloatArray, IntArray
 from popstats.errors import PopulationError
+from popstats.inference.model import OBSERVED_QUANTILES
 from popstats.planning.law import Law, fit_law
 from popstats.population.recipes import original_widths, positive_widths, prepared_recipes
 from popstats.population.regimes import Axis
@@ -45,10 +47,16 @@ CUT = 3.0
 COMMON = 10.0
 #: Least share of the residual variance that recipes make, and seeds' degrees of freedom that tell the two apart.
 LEAST_RECIPE_SHARE, LEAST_SEED_DF = 0.05, 5
+#: Points at which the variance is computed, at most.
+FINE = 500
 #: Drops that differ by less, in points, are one.
 SAME_DROP = 1e-9
 #: Errors in percent are kept so far from 0 and 100.
 LEAST_ERROR = 0.05
+#: The law may be used where it is as certain as of this share of the recipes that it was fitted to; of listed recipes,
+#: where at least this share of the groups lies in the trained range.
+SUPPORT, GROUPS_INSIDE = 0.95, 0.95
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,13 +122,7 @@ class WidthTable:
 
 
 def width_table(population: Population, axis: Axis) -> WidthTable:
-    """Return the recipes of a population, the same object every time.
-
-    Raises
-    ------
-    PopulationError
-        If the table has no widths, or none of them varies.
-    """
+    """Return the recipes of a population, the same object every time; refuse one without widths that vary."""
     return population.derived((__name__, axis), lambda: _width_table(population, axis))
 
 
@@ -160,13 +162,44 @@ def _width_table(population: Population, axis: Axis) -> WidthTable:
 class BudgetLaw(Law):
     """The law near one budget; outcomes are log-odds of an error, for the technique that is predicted."""
 
+    table: WidthTable
+    rows: IntArray  # (n,) numbers of the recipes in the table
     inner: BoolArray  # (n,) whether a recipe lies near the budget
-    rows: IntArray  # (n,) numbers of the recipes in the width table
-    offset: FloatArray  # (n,) of the recipes
     technique: int  # that is predicted
     seed_variance: float  # of one training; 0 where seeds cannot be told from recipes
     mean_inverse_runs: float
     best_fitted: float  # the best expected outcome of the trained recipes near the budget, moved onto it
+
+    @cached_property
+    def seen(self) -> FloatArray:
+        """Log kept shares of the trained recipes near the budget, shape (k, G)."""
+        return self.table.log_shares[self.rows[self.inner]]
+
+    @cached_property
+    def box(self) -> tuple[FloatArray, FloatArray]:
+        """Their observed range, 2.5 to 97.5 % of each group, shape (G,) each: the law is used inside it."""
+        low, high = np.quantile(self.seen, OBSERVED_QUANTILES, axis=0)
+        return low, high
+
+    @cached_property
+    def sure(self) -> float:
+        """The law's uncertainty of 95 % of them, moved to the budget: it is used where it is as certain."""
+        # A maximum over thousands of candidates lies where the law errs the most in its favour.
+        return float(np.quantile(self.uncertainty(self.seen), SUPPORT))
+
+    def supports(self, log_shares: FloatArray, offset: FloatArray) -> BoolArray:
+        """Return which listed recipes the law may be used for, (n, G), (n,) -> (n,)."""
+        (low, high), own = self.box, self.own[self.inner]
+        inside = (log_shares >= low - ROUNDING) & (log_shares <= high + ROUNDING)
+        # Of a recipe that it was not fitted to, a law is far less certain where there are many groups.
+        sure = np.quantile(self.uncertainty(self.seen) / np.sqrt(own), SUPPORT)
+        known = self.uncertainty(log_shares, offset) <= sure * (1.0 + ROUNDING)
+        return np.asarray((inside.mean(axis=1) >= GROUPS_INSIDE) & known)
+
+    @property
+    def slope(self) -> float:
+        """How fast the drop in points rises with the outcome at the best recipes."""
+        return float(self.table.slope(np.asarray(np.quantile(self.fitted[self.inner], 0.05))))
 
     def predicted(self, log_shares: FloatArray, offset: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the predicted outcome of recipes, and the variance that extrapolation adds to it, (n,)."""
@@ -181,6 +214,10 @@ class BudgetLaw(Law):
         # Left-out residuals hold the error of the law too, as if once more: what is not known of lambda and kappa.
         squares = self.left_out[self.inner] ** 2
         fitted = self.fitted[self.inner]
+        if outcome.size > FINE:  # Both are smooth: of thousands of listed recipes they are read off a grid.
+            grid = np.linspace(outcome.min(), outcome.max(), FINE)
+            variance, df = (np.interp(outcome, grid, values) for values in self.recipe_variance(grid))
+            return variance, df
         near = np.exp(-0.5 * ((outcome[:, None] - fitted) / (fitted.std() + 1e-9)) ** 2)
         weight = near.sum(axis=1) + COMMON
         total = (near @ squares + COMMON * squares.mean()) / weight
@@ -225,7 +262,7 @@ def _fitted(table: WidthTable, rows: IntArray, inner: BoolArray, log_cost: float
     df = (table.runs[rows] - 1)[inner].sum()
     seeds = float(table.within[rows][inner].sum() / df) if df >= LEAST_SEED_DF else 0.0
     return BudgetLaw(
-        **vars(law), inner=inner, rows=rows, offset=offset, technique=first, seed_variance=seeds,
+        **vars(law), table=table, rows=rows, inner=inner, technique=first, seed_variance=seeds,
         mean_inverse_runs=float((1.0 / table.runs[rows][inner]).mean()),
         best_fitted=float(law.expected(shares[inner]).min()),
     )  # fmt: skip

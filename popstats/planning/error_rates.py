@@ -48,43 +48,37 @@ SPREAD, RISE, NOISE = 0.25, 0.4, 0.15
 #: The wide regime: its centre, and the factor in MACs that it spans.
 WIDE, FACTOR = 0.99, 100.0
 
-Rows = tuple[FloatArray, FloatArray, FloatArray]  # Remaining MACs (a share), log mCB, drop (points).
+type Rows = tuple[FloatArray, FloatArray, FloatArray]  # Remaining MACs (a share), log mCB, drop (points).
+#: Draws the recipes of one regime, given its centre, their number, and a generator.
+type _Null = Callable[[float, int, np.random.Generator], Rows]
 
 
-def _tied(correlation: float) -> Callable[[float, int, np.random.Generator], Rows]:
-    """Return regimes whose log mCB follows log MACs; the drop saturates in mCB and bends in MACs."""
+def _tied(correlation: float, drop: Callable[[FloatArray, FloatArray], FloatArray]) -> _Null:
+    """Return regimes whose log mCB follows log MACs; the drop depends on both, in standard deviations."""
 
     def draw(target: float, n: int, rng: np.random.Generator) -> Rows:
         macs, cost = _costs(target, n, rng)
-        own = rng.standard_normal(n)
-        log_mcb = SPREAD * (correlation * cost + np.sqrt(1.0 - correlation**2) * own)
-        drop = 0.3 * cost + 0.15 * cost**2 + RISE * np.exp(-2.0 * (log_mcb / SPREAD + 2.0))
-        return macs, log_mcb, drop
+        log_mcb = correlation * cost + np.sqrt(1.0 - correlation**2) * rng.standard_normal(n)
+        return macs, SPREAD * log_mcb, drop(cost, log_mcb)
 
     return draw
 
 
-def _kink(target: float, n: int, rng: np.random.Generator) -> Rows:
-    """Draw recipes whose drop has a kink in MACs at the centre, which mCB follows in part, and none in mCB."""
-    macs, cost = _costs(target, n, rng)
-    log_mcb = SPREAD * (0.7 * cost + np.sqrt(0.51) * rng.standard_normal(n))
-    return macs, log_mcb, RISE * np.abs(cost)
+def _saturating(cost: FloatArray, log_mcb: FloatArray) -> FloatArray:
+    """Return a drop that saturates in mCB and bends in MACs."""
+    return 0.3 * cost + 0.15 * cost**2 + RISE * np.exp(-2.0 * (log_mcb + 2.0))
 
 
-def _clusters(target: float, n: int, rng: np.random.Generator) -> Rows:
-    """Draw six clusters of recipes in mCB, whose levels differ by anything."""
-    macs, cost = _costs(target, n, rng)
-    kind = rng.integers(0, 6, n)
-    log_mcb = np.linspace(-2.0, 2.0, 6)[kind] * SPREAD + 0.01 * SPREAD * rng.standard_normal(n)
-    return macs, log_mcb, 0.3 * cost + rng.normal(0.0, RISE, 6)[kind]
+def _clusters(number: int, rise: float, within: Callable[[np.random.Generator, int], FloatArray]) -> _Null:
+    """Return regimes of evenly spaced clusters in mCB, whose levels differ by anything."""
 
+    def draw(target: float, n: int, rng: np.random.Generator) -> Rows:
+        macs, cost = _costs(target, n, rng)
+        kind = rng.integers(0, number, n)
+        log_mcb = np.linspace(-2.0, 2.0, number)[kind] + within(rng, n)
+        return macs, SPREAD * log_mcb, 0.3 * cost + rng.normal(0.0, rise, number)[kind]
 
-def _wide_clusters(target: float, n: int, rng: np.random.Generator) -> Rows:
-    """Draw eight clusters that cover most of the range, whose levels differ by anything."""
-    macs, cost = _costs(target, n, rng)
-    kind = rng.integers(0, 8, n)
-    log_mcb = (np.linspace(-2.0, 2.0, 8)[kind] + rng.uniform(-0.15, 0.15, n)) * SPREAD
-    return macs, log_mcb, 0.3 * cost + rng.normal(0.0, RISE / 2.0, 8)[kind]
+    return draw
 
 
 def _families(target: float, n: int, rng: np.random.Generator) -> Rows:
@@ -111,13 +105,13 @@ def _costs(target: float, n: int, rng: np.random.Generator) -> tuple[FloatArray,
     return macs, (cost - cost.mean()) / cost.std()
 
 
-#: Null by name: draws the recipes of one regime, given its centre, their number, and a generator.
-HARD_NULLS: Mapping[str, Callable[[float, int, np.random.Generator], Rows]] = {
-    "correlated-0.90": _tied(0.90),
-    "correlated-0.97": _tied(0.97),
-    "kink-in-macs": _kink,
-    "six-clusters": _clusters,
-    "eight-wide-clusters": _wide_clusters,
+#: Null by name. The drop of the kink depends on MACs alone; the wide clusters cover most of the range.
+HARD_NULLS: Mapping[str, _Null] = {
+    "correlated-0.90": _tied(0.90, _saturating),
+    "correlated-0.97": _tied(0.97, _saturating),
+    "kink-in-macs": _tied(0.70, lambda cost, _: RISE * np.abs(cost)),
+    "six-clusters": _clusters(6, RISE, lambda rng, n: 0.01 * rng.standard_normal(n)),
+    "eight-wide-clusters": _clusters(8, RISE / 2.0, lambda rng, n: rng.uniform(-0.15, 0.15, n)),
     "families": _families,
     "wide-regime": _wide,
 }

@@ -27,8 +27,13 @@ from popstats.errors import FitError
 from popstats.inference.draws import INTERVAL_MASS
 from popstats.judgement.explained import MOST_PAIRS
 from popstats.planning.propose import Ridge
-from popstats.planning.recovered_costs import CostForm, cost_form
-from popstats.population.recipes import original_widths, positive_widths, prepared_recipes
+from popstats.population.recipes import (
+    CostForm,
+    cost_form,
+    original_widths,
+    positive_widths,
+    prepared_recipes,
+)
 from popstats.population.regimes import Axis
 from popstats.population.table import Population
 from popstats.words import html_of, percent
@@ -258,10 +263,8 @@ def _elasticities(
     if macs is not None:
         middle = np.exp(np.log(widths).mean(axis=0))
         cost = 100.0 * macs.log_width_slope(middle)[0] * np.log1p(WIDER) / population.original.macs
-    bought = {"points": points, "lower": points - half, "upper": points + half}
-    per_cost = {
-        "points_per_percent_macs": points / cost,
-        "per_macs_lower": bought["lower"] / cost,
-        "per_macs_upper": bought["upper"] / cost,
-    }
-    return pd.DataFrame({"group": population.group_names, **bought, "macs_percent": cost, **per_cost})
+    lower, upper = points - half, points + half
+    return pd.DataFrame({
+        "group": population.group_names, "points": points, "lower": lower, "upper": upper, "macs_percent": cost,
+        "points_per_percent_macs": points / cost, "per_macs_lower": lower / cost, "per_macs_upper": upper / cost,
+    })  # fmt: skip

@@ -159,12 +159,12 @@ def _whole(values: Sequence[int], least: int) -> bool:
 
 
 def _deciding(pilot: Fit, k: int) -> str:
-    """Return how many recipes would decide whether there is a best mCB, where that is open: as verdicts advise."""
+    """Return how many recipes would decide whether there is an optimal mCB, where that is open: as verdicts advise."""
     posterior = Analysis(pilot).regimes[k]
     if posterior.outcome != "undecided" or posterior.recipes_to_decide is None:
         return ""
     return (
-        f" Whether there is a best mCB (C3a) is undecided there; about {posterior.recipes_to_decide:,} recipes would "
+        f" Whether there is an optimal mCB (C3a) is undecided there; about {posterior.recipes_to_decide:,} recipes would "
         "decide it at the present estimate."
     )
 
@@ -200,16 +200,14 @@ def _plan(
     n, each = int(best["recipes"]), int(best["seeds"])
     size = f"{n:,} recipes with {plural(each, 'seed')} each"
     reached = percent(float(best["chance"]), 0)
-    if enough.empty:
-        sentence = (
-            f"{place}: no size tried gives {goal} with a chance of {percent(CHANCE)}; {size} reach {reached}{unknown}. "
-            f"Choose a larger width, or accept that the curve is too flat for one best value.{deciding}"
-        )
-        return Plan(frame, label, width, None, None, sentence)
-    sentence = (
-        f"{place}: {size} ({n * each:,} trainings) give {goal} with a chance of {reached}{unknown}.{deciding}"
+    if len(enough):
+        said = f"{size} ({n * each:,} trainings) give {goal} with a chance of {reached}{unknown}."
+        return Plan(frame, label, width, n, each, f"{place}: {said}{deciding}")
+    said = (
+        f"no size tried gives {goal} with a chance of {percent(CHANCE)}; {size} reach {reached}{unknown}. Choose a larger "
+        "width, or accept that the curve is too flat for one best value."
     )
-    return Plan(frame, label, width, n, each, sentence)
+    return Plan(frame, label, width, None, None, f"{place}: {said}{deciding}")
 
 
 def _simulated_widths(

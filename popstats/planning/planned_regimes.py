@@ -87,7 +87,7 @@ def guessed_scenario(truths: int, noise: float, rise: float, seed_share: float) 
     design = design_matrix(unit, offset)
     truth = np.linalg.lstsq(design_matrix(unit, np.zeros(_GRID)), rise * unit**2, rcond=None)[0]
     template = RegimeDesign(
-        label="", target=0.5, axis="macs", n=0, n_recipes=0, n_left_out=0, reach=1.0, centre=0.0, scale=1.0,
+        label="", target=0.5, axis="macs", n=0, n_recipes=0, reach=1.0, centre=0.0, scale=1.0,
         curve_scale=CurveScale(0.0, GUESSED_HALF_RANGE), fixed=(True, True, True),
     )  # fmt: skip
     return Scenario(

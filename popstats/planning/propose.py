@@ -80,9 +80,8 @@ class Problem:
     baselines: IntArray
     steps: IntArray | None = None  # (G,) widths are multiples of these; by default 1
     least: IntArray | None = None  # (G,) fewest channels; by default 2, or one step where that is more
-    candidates: IntArray | None = (
-        None  # (n, G) the only recipes to propose, all on the budget; by default generated
-    )
+    # (n, G) the only recipes to propose, all on the budget; by default generated
+    candidates: IntArray | None = None
 
     @cached_property
     def units(self) -> IntArray:
@@ -200,17 +199,13 @@ def gain_over(winner: npt.ArrayLike, baseline: npt.ArrayLike) -> Gain:
     images, twice = one.shape[1], 0.0
     if images > 1:
         parts.append(((one.mean(axis=0) - other.mean(axis=0)).var(ddof=1) / images, images - 1))
-        twice = sum(_residual_variance(v) / v.size for v in (one, other))
+        for v in (one, other):  # What neither seeds nor images explain.
+            rest = v - v.mean(axis=0) - v.mean(axis=1, keepdims=True) + v.mean()
+            twice += float((rest**2).sum()) / ((len(v) - 1) * (images - 1)) / v.size
     variance = max(sum(part for part, _ in parts) - twice, max(part for part, _ in parts))
     df = variance**2 / max(sum(part**2 / free for part, free in parts), 1e-300)
     half = t_quantile(max(df, 1.0)) * variance**0.5
     return Gain(mean, mean - half, mean + half)
-
-
-def _residual_variance(values: FloatArray) -> float:
-    """Return the variance that neither seeds nor images explain."""
-    rest = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
-    return float((rest**2).sum() / ((len(values) - 1) * (values.shape[1] - 1)))
 
 
 def by_layer(
@@ -257,9 +252,8 @@ class _History:
     within: float  # squared deviations of the outcomes from their recipe's mean
     df: float  # their degrees of freedom
     earlier: BoolArray  # (R,) whether the outcomes come from an earlier population
-    eligible: (
-        BoolArray  # (R,) whether the recipe can win: trained in this search, on the budget or a baseline
-    )
+    # (R,) whether the recipe can win: trained in this search, on the budget or a baseline
+    eligible: BoolArray
     failed: IntArray  # (f, G) recipes without any outcome
     counted: int  # trainings of this search
 

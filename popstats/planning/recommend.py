@@ -23,9 +23,8 @@ from popstats.planning.budget_law import (
     width_table,
 )
 from popstats.planning.propose import by_layer
-from popstats.planning.recovered_costs import CostForm, cost_form
-from popstats.planning.search import Search, Support, write_space
-from popstats.population.recipes import prepared_recipes
+from popstats.planning.search import Search, write_space
+from popstats.population.recipes import CostForm, cost_form, prepared_recipes
 from popstats.population.regimes import Axis
 from popstats.population.table import Population, folder_for
 from popstats.words import (
@@ -67,30 +66,15 @@ GROUPS_NAMED = 12
 
 @dataclass(frozen=True, eq=False)
 class RecipePrediction:
-    """One recipe, its costs and its predicted drop.
+    """One recipe, its costs and its predicted drop."""
 
-    Attributes
-    ----------
-    name : {"recommended", "uniform"}
-    widths : dict of str to float
-        Channels kept in each group, in the table's unit.
-    ratios : dict of str to float
-        Fraction removed of each group.
-    macs, params : float
-        Costs in the table's unit; NaN where the table does not tell.
-    mcb : float
-        FLOPs-to-parameters ratio relative to the original's.
-    drop, drop_lower, drop_upper : float
-        Predicted drop in accuracy, percentage points, and its 90 % interval for this recipe.
-    """
-
-    name: str
-    widths: dict[str, float]
-    ratios: dict[str, float]
-    macs: float
+    name: str  # "recommended" or "uniform".
+    widths: dict[str, float]  # Channels kept in each group, in the table's unit.
+    ratios: dict[str, float]  # Fraction removed of each group.
+    macs: float  # In the table's unit; NaN where the table does not tell.
     params: float
-    mcb: float
-    drop: float
+    mcb: float  # FLOPs-to-parameters ratio relative to the original's.
+    drop: float  # Predicted drop in accuracy, points, with its 90 % interval for this recipe.
     drop_lower: float
     drop_upper: float
 
@@ -101,14 +85,18 @@ class Recommendation(RecipePrediction):
 
     Attributes
     ----------
-    name, widths, ratios, macs, params, mcb, drop, drop_lower, drop_upper
-        Of the recommended recipe, as in `RecipePrediction`.
+    widths, ratios : dict of str to float
+        Channels kept in each group, in the table's unit, and the fraction removed.
+    macs, params, mcb : float
+        Costs in the table's unit (NaN where the table does not tell) and their ratio relative to the original's.
+    drop, drop_lower, drop_upper : float
+        Predicted drop in accuracy, percentage points, and its 90 % interval for this recipe.
     axis : {"macs", "params"}
         What the budget limits.
     reduction : float
         Share of the original's cost that goes at least.
     uniform : RecipePrediction
-        The recipe that keeps the same fraction of every group.
+        The recipe that keeps the same fraction of every group, with the same attributes.
     gain, gain_lower, gain_upper : float
         Predicted gain over uniform, percentage points, with its 90 % interval; NaN ends where this table cannot tell.
     technique : str
@@ -371,9 +359,14 @@ class _Recommender:
         if candidates is not None:
             return cls(table, None, units, _checked_candidates(candidates, population))
         cost = cost_form(population, table.axis)
-        if cost is None:
-            return cls(table, None, units, _own_recipes(population), trained=True)
-        return cls(table, cost, units, None)
+        if cost is not None:
+            return cls(table, cost, units, None)
+        # Where costs do not follow from the widths, the candidates are the recipes whose costs are known: the table's.
+        assert population.widths is not None
+        first = prepared_recipes(population, population.regime_axis).first
+        own = pd.DataFrame(population.widths[first], columns=list(population.group_names))
+        costs = {name: population.table[name].to_numpy()[first] for name in ("macs", "params")}
+        return cls(table, None, units, own.assign(**costs), trained=True)
 
     @property
     def budgets(self) -> list[float]:
@@ -430,7 +423,7 @@ class _Recommender:
     def _searched(self, law: BudgetLaw, amount: float) -> tuple[pd.DataFrame, None]:
         """Return the best recipe within the budget and the uniform one."""
         assert self.cost is not None
-        table, search = self.table, Search(Support.of(self.table, law), self.cost, amount)
+        table, search = self.table, Search(law, self.cost, amount)
         # Runs that prune weights keep a floor in every filter.
         least = np.asarray(
             table.population.metadata.get("costs", {}).get("least", self.units), dtype=np.float64
@@ -453,10 +446,10 @@ class _Recommender:
         widths = fits[list(table.population.group_names)].to_numpy(dtype=np.float64)
         logs = table.logs(widths)
         offset = np.log(fits[table.axis].to_numpy(dtype=np.float64) / amount)
-        usable = self.trained | Support.of(table, law).holds(logs, offset)
+        usable = self.trained | law.supports(logs, offset)
         if not usable.any():
             raise PopulationError(self._none_listed(f"the budget ({amount:,.6g} {AXIS_WORDS[table.axis]})"))
-        predicted = _drops(law, table, logs[usable], offset[usable])
+        predicted = _drops(law, logs[usable], offset[usable])
         named = dict(zip(_COLUMNS[-3:], predicted, strict=True))
         ranking = fits[usable].assign(**named).sort_values("drop", kind="stable").reset_index(drop=True)
         # The most even of those that use the budget, so that it is not beaten by thrift.
@@ -487,12 +480,12 @@ class _Recommender:
         population, groups = table.population, list(table.population.group_names)
         widths = pair[groups].to_numpy(dtype=np.float64)
         logs, offset = table.logs(widths), np.log(pair[table.axis].to_numpy(dtype=np.float64) / amount)
-        drops = np.transpose(_drops(law, table, logs, offset)).tolist()
+        drops = np.transpose(_drops(law, logs, offset)).tolist()
         best, uniform = (
             _prediction(table, name, widths[k], pair.iloc[k], drops[k]) for k, name in enumerate(_NAMES)
         )
-        gain, lower, upper = _gain(law, table, logs, offset)
-        note = _note(law, table, logs[1])
+        gain, lower, upper = _gain(law, logs, offset)
+        note = _note(law, logs[1])
         even = np.ptp(widths[1] / table.full) <= min(
             _EVEN_STEPS * (self.units / table.full).max(), _EVEN_SHARES
         )
@@ -518,21 +511,17 @@ def _made(table: WidthTable, widths: dict[str, float]) -> dict[str, Any]:
     return made | (by_layer(costs["layers"], full, widths) if costs.get("layers") else {})
 
 
-def _drops(
-    law: BudgetLaw, table: WidthTable, logs: FloatArray, offset: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _drops(law: BudgetLaw, logs: FloatArray, offset: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return the median drop of recipes, points, and the ends of its 90 % interval, (n,) each."""
-    outcome, beyond = law.predicted(logs, offset)
+    (outcome, beyond), drop = law.predicted(logs, offset), law.table.drop
     variance, df = law.recipe_variance(outcome)
     half = stats.t.ppf((1.0 + INTERVAL_MASS) / 2.0, df) * np.sqrt(
         law.uncertainty(logs, offset) ** 2 + variance + beyond
     )
-    return table.drop(outcome), table.drop(outcome - half), table.drop(outcome + half)
+    return drop(outcome), drop(outcome - half), drop(outcome + half)
 
 
-def _gain(
-    law: BudgetLaw, table: WidthTable, logs: FloatArray, offset: FloatArray
-) -> tuple[float, float, float]:
+def _gain(law: BudgetLaw, logs: FloatArray, offset: FloatArray) -> tuple[float, float, float]:
     """Return what the first of two recipes gains over the second, points, with its 90 % interval."""
     if np.array_equal(logs[0], logs[1]):
         return 0.0, 0.0, 0.0
@@ -541,19 +530,19 @@ def _gain(
     root = np.hstack([law.deviations(logs, offset), np.diag(np.sqrt(variance + beyond))])
     normal = rng.standard_normal((_DRAWS, 2)) @ np.linalg.cholesky(root @ root.T).T
     scale = np.sqrt(df.min() / rng.chisquare(df.min(), (_DRAWS, 1)))
-    drops = table.drop(expected + normal * scale)
+    drops = law.table.drop(expected + normal * scale)
     lower, upper = interval(drops[:, 1] - drops[:, 0])
-    best, uniform = table.drop(expected).tolist()
+    best, uniform = law.table.drop(expected).tolist()
     return uniform - best, float(lower), float(upper)
 
 
-def _note(law: BudgetLaw, table: WidthTable, uniform: FloatArray) -> str:
+def _note(law: BudgetLaw, uniform: FloatArray) -> str:
     """Say why the gain over uniform cannot be predicted; "" where it can."""
-    seen, step = table.log_shares[law.rows[law.inner]], 0.05
-    outside = (uniform < seen.min(axis=0) - step) | (uniform > seen.max(axis=0) + step)
+    step = 0.05
+    outside = (uniform < law.seen.min(axis=0) - step) | (uniform > law.seen.max(axis=0) + step)
     if not outside.any():
         return ""
-    groups = join_words([g for g, out in zip(table.population.group_names, outside, strict=True) if out])
+    groups = join_words([g for g, out in zip(law.table.population.group_names, outside, strict=True) if out])
     return (
         f"Uniform pruning lies outside the trained widths of {groups}, so the gain over it has no interval: training "
         "decides."
@@ -588,14 +577,6 @@ def _unit(widths: FloatArray, full: float) -> float:
     if values.size <= _LEVELS and np.abs(steps - np.rint(steps)).max() < 1e-6:
         return float(values[0])
     return _FINE * full
-
-
-def _own_recipes(population: Population) -> pd.DataFrame:
-    """Return the table's recipes as candidates: all whose costs are known where these do not follow from the widths."""
-    first = prepared_recipes(population, population.regime_axis).first
-    assert population.widths is not None
-    own = pd.DataFrame(population.widths[first], columns=list(population.group_names))
-    return own.assign(**{name: population.table[name].to_numpy()[first] for name in ("macs", "params")})
 
 
 def _checked_candidates(frame: pd.DataFrame, population: Population) -> pd.DataFrame:

@@ -19,10 +19,9 @@ from popstats.inference.draws import interval
 from popstats.judgement.analysis import Analysis, RegimePosterior
 from popstats.judgement.space_claims import judge_std_spaces, std_halves
 from popstats.judgement.verdicts import Thresholds
-from popstats.planning.budget_law import BudgetLaw, WidthTable, law_at, width_table
-from popstats.planning.recovered_costs import cost_form
-from popstats.planning.search import Search, Support, write_space
-from popstats.population.recipes import ratio_std
+from popstats.planning.budget_law import ROUNDING, WidthTable, law_at, width_table
+from popstats.planning.search import Search, inside_bands, write_space
+from popstats.population.recipes import cost_form, ratio_std
 from popstats.population.regimes import Axis, regime_label
 from popstats.posterior.fit import Fit, fit, require_fit
 from popstats.words import AXIS_WORDS, INTERVAL_WORDS, interval_words, number, percent, sentence
@@ -34,7 +33,6 @@ _LEAST_INSIDE = 10
 #: Recipes nearest to the mCB range from which the effect of STD inside it is estimated. Of 30 simulated rounds with
 #: 60 recipes, 60 neighbours promised a fifth too much on average (far recipes cannot be even), 40 what came.
 _NEIGHBOURS = 40
-_ROUNDING = 1e-9
 #: Centres that differ by less are one.
 _SAME = 1e-6
 #: A budget for which there is no regime is refined from the recipes within this factor of its cost.
@@ -73,7 +71,7 @@ class RefinedSpace:
     gain, gain_lower, gain_upper : float
         Expected gain in accuracy points over as many recipes drawn like the population's, with its 90 % interval.
     outcome : str
-        Of C3a, that there is a best mCB, in the regime (kind "mcb").
+        Of C3a, that there is an optimal mCB, in the regime (kind "mcb").
     note : str
         What else is known of the regime: that C3a is not supported, that one end of the observed range does as well.
 
@@ -245,8 +243,8 @@ def _by_mcb(analysis: Analysis, posterior: RegimePosterior) -> RefinedSpace:
     notes = [sentence(posterior.one_sided)] if posterior.one_sided else []
     if posterior.outcome != "supported":
         notes.append(
-            f"That there is a best mCB (C3a) is {posterior.outcome} in this regime: the range only says where the fit is "
-            "lowest."
+            f"C3a (there is an optimal mCB) is {posterior.outcome} in this regime: the range only shows where the fitted "
+            "curve is lowest."
         )
     return _space(
         "mcb", analysis.fit, posterior.data.target, inside, gain, mcb=mcb, std=std, outcome=posterior.outcome,
@@ -316,21 +314,15 @@ def _by_widths(fit: Fit, target: float, near: float) -> RefinedSpace:
     amount = (1.0 - target) * getattr(fit.population.original, fit.regime_axis)
 
     def search(among: BoolArray | None = None) -> Search:
-        return Search(Support.of(table, law_at(table, float(np.log1p(-target)), among)), cost, amount)
+        return Search(law_at(table, float(np.log1p(-target)), among), cost, amount)
 
     whole = search()
-    low, high, _ = whole.near_best_bands(near / _slope(table, whole.support.law))
+    low, high, _ = whole.near_best_bands(near / whole.law.slope)
     low, high = _whole_channels(np.exp(low), np.exp(high), table.full, fit.population.widths)
-    kept = np.exp(whole.support.seen)
-    inside = ((kept >= low - _ROUNDING) & (kept <= high + _ROUNDING)).all(axis=1)
+    inside = inside_bands(np.exp(whole.law.seen), low, high)
     gain = _cross_fitted_gain(table, search, near, fit.settings.random_seed)
     named = dict(zip(fit.population.group_names, zip(low.tolist(), high.tolist(), strict=True), strict=True))
     return _space("widths", fit, target, inside, gain, widths=named)
-
-
-def _slope(table: WidthTable, law: BudgetLaw) -> float:
-    """Return how fast the drop rises with the law's outcome at its best recipes."""
-    return float(table.slope(np.quantile(law.fitted[law.inner], [0.05]))[0])
 
 
 def _cross_fitted_gain(
@@ -346,8 +338,7 @@ def _cross_fitted_gain(
         first = rng.permutation(recipes) < recipes // 2
         halves = [search(first), search(~first)]
         for finder, judge in (halves, halves[::-1]):
-            _, _, examples = finder.near_best_bands(near / _slope(table, finder.support.law), split)
-            law = judge.support.law
+            law, (_, _, examples) = judge.law, finder.near_best_bands(near / finder.law.slope, split)
             valued = law.rows[law.inner]
             mean = float(np.average(table.drop(table.outcome[valued]), weights=table.runs[valued]))
             outcome = law.expected(examples)
@@ -364,7 +355,7 @@ def _whole_channels(
     assert widths is not None
     if (full <= 1.0).any() or not np.array_equal(widths, np.rint(widths)):
         return low, high
-    return np.maximum(np.floor(low * full + _ROUNDING), 1.0) / full, np.ceil(high * full - _ROUNDING) / full
+    return np.maximum(np.floor(low * full + ROUNDING), 1.0) / full, np.ceil(high * full - ROUNDING) / full
 
 
 def _space(

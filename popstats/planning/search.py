@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from popstats.arrays import BoolArray, FloatArray
-from popstats.inference.model import OBSERVED_QUANTILES
-from popstats.planning.budget_law import BudgetLaw, WidthTable
+from popstats.planning.budget_law import ROUNDING, BudgetLaw
 from popstats.planning.propose import common_shifts
-from popstats.planning.recovered_costs import CostForm
+from popstats.population.recipes import CostForm
 from popstats.population.table import folder_for
 
 #: At 18 budgets of two populations of six groups, none of 400,000 random recipes in whole channels was better.
@@ -28,61 +27,30 @@ ELITE, LEAST_SPREAD = 0.05, 0.1
 #: Bands hold the central share of the near-best recipes.
 BAND = (0.05, 0.95)
 EXAMPLES = 500
-#: The law may be used where it is as certain as of this share of the recipes that it was fitted to.
-SUPPORT = 0.95
-#: Points that a recipe as uncertain as twice that limit is charged: no gain makes up for it.
+#: Points that a recipe as uncertain as twice what the law supports is charged: no gain makes up for it.
 PENALTY = 1000.0
 #: Least share of the regime's recipes that the bands hold.
 LEAST_SHARE = 0.05
-#: Listed recipes lie in the trained range of at least this share of the groups.
-GROUPS_INSIDE = 0.95
-_ROUNDING = 1e-9
-
-
-@dataclass(frozen=True, eq=False)
-class Support:
-    """Where a law may be used: a maximum over thousands of candidates lies where it errs the most in its favour."""
-
-    law: BudgetLaw
-    full: FloatArray  # (G,) the original's widths
-    seen: FloatArray  # (n, G) log kept shares of the trained recipes near the budget
-    low: FloatArray  # (G,) their observed range, 2.5 to 97.5 %
-    high: FloatArray
-    sure: float  # the law's uncertainty of 95 % of them, moved to the budget, is at most this
-    sure_of_others: (
-        float  # and this of the law that was fitted to the others: far more where there are many groups
-    )
-
-    @classmethod
-    def of(cls, table: WidthTable, law: BudgetLaw) -> Support:
-        """Return where the law of these recipes may be used."""
-        seen = table.log_shares[law.rows[law.inner]]
-        low, high = np.quantile(seen, OBSERVED_QUANTILES, axis=0)
-        known = law.uncertainty(seen)
-        sure = (float(np.quantile(u, SUPPORT)) for u in (known, known / np.sqrt(law.own[law.inner])))
-        return cls(law, table.full, seen, low, high, *sure)
-
-    def holds(self, log_shares: FloatArray, offset: FloatArray) -> BoolArray:
-        """Return which listed recipes lie there, (n, G), (n,) -> (n,)."""
-        inside = (log_shares >= self.low - _ROUNDING) & (log_shares <= self.high + _ROUNDING)
-        known = self.law.uncertainty(log_shares, offset) <= self.sure_of_others * (1.0 + _ROUNDING)
-        return np.asarray((inside.mean(axis=1) >= GROUPS_INSIDE) & known)
 
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """A search at one budget, inside the support of a law."""
+    """A search at one budget, where its law may be used."""
 
-    support: Support
+    law: BudgetLaw
     cost: CostForm  # of the axis that the budget is on
     amount: float  # the budget, in the cost's unit
 
+    @property
+    def full(self) -> FloatArray:
+        """The original's widths, shape (G,)."""
+        return self.law.table.full
+
     def objective(self, log_shares: FloatArray) -> FloatArray:
         """Return the expected outcome, and what recipes are charged that the law knows less of, (n, G) -> (n,)."""
-        law = self.support.law
         offset = np.minimum(np.log(self._cost(log_shares) / self.amount), 0.0)
-        beyond = np.maximum(law.uncertainty(log_shares, offset) / self.support.sure - 1.0, 0.0)
-        return law.expected(log_shares, offset) + PENALTY * beyond
+        beyond = np.maximum(self.law.uncertainty(log_shares, offset) / self.law.sure - 1.0, 0.0)
+        return self.law.expected(log_shares, offset) + PENALTY * beyond
 
     def meet(self, log_shares: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
         """Shift each recipe's log-widths together until it meets the budget, clipped to the box, (n, G)."""
@@ -90,24 +58,22 @@ class Search:
 
     def _shifted(self, log_shares: FloatArray, allowed: Callable[[FloatArray], FloatArray]) -> FloatArray:
         """Shift log kept shares as far as the budget lets the allowed recipes behind them, (n, G)."""
-        here = self.support
-        reach = float((here.high - here.low).max()) + np.abs(log_shares).max() + 1.0
+        low, high = self.law.box
+        reach = float((high - low).max()) + np.abs(log_shares).max() + 1.0
+        budget = self.amount * (1.0 + ROUNDING)
         within, _ = common_shifts(
-            lambda shift: self._cost(allowed(log_shares + shift)),
-            self.amount * (1.0 + _ROUNDING),
-            len(log_shares),
-            reach,
+            lambda s: self._cost(allowed(log_shares + s)), budget, len(log_shares), reach
         )
         return allowed(log_shares + within)
 
     def best(self, rng: np.random.Generator, units: FloatArray | None = None) -> FloatArray:
         """Return the log kept shares of the best recipe found, in whole units if any are given, (G,)."""
-        here = self.support
-        centre, spread = here.seen.mean(axis=0), np.maximum(here.seen.std(axis=0), 1e-3)
+        seen, (low, high) = self.law.seen, self.law.box
+        centre, spread = seen.mean(axis=0), np.maximum(seen.std(axis=0), 1e-3)
 
         def allowed(shifted: FloatArray) -> FloatArray:
-            inside = np.clip(shifted, here.low, here.high)
-            return inside if units is None else np.log(self._whole(inside, units) / here.full)
+            inside = np.clip(shifted, low, high)
+            return inside if units is None else np.log(self._whole(inside, units) / self.full)
 
         best, lowest = centre, np.inf
         for k in range(ROUNDS):
@@ -123,28 +89,26 @@ class Search:
 
     def best_widths(self, units: FloatArray) -> FloatArray:
         """Return the best widths in whole units within the budget, shape (G,)."""
-        found = np.exp(self.best(np.random.default_rng(0), units)) * self.support.full
+        found = np.exp(self.best(np.random.default_rng(0), units)) * self.full
         return np.asarray(np.rint(found / units) * units)
 
     def _whole(self, log_shares: FloatArray, units: FloatArray) -> FloatArray:
         """Return the widths in whole units that keep no more, one unit at least, (n, G)."""
-        full, low, high = self.support.full, np.exp(self.support.low), np.exp(self.support.high)
-        lower = np.maximum(np.ceil(low * full / units - _ROUNDING), 1.0) * units
-        upper = np.maximum(np.floor(high * full / units + _ROUNDING) * units, lower)
-        return np.clip(np.floor(np.exp(log_shares) * full / units + _ROUNDING) * units, lower, upper)
+        full, (low, high) = self.full, np.exp(self.law.box)
+        lower = np.maximum(np.ceil(low * full / units - ROUNDING), 1.0) * units
+        upper = np.maximum(np.floor(high * full / units + ROUNDING) * units, lower)
+        return np.clip(np.floor(np.exp(log_shares) * full / units + ROUNDING) * units, lower, upper)
 
     def uniform(self, units: FloatArray, least: FloatArray) -> FloatArray:
         """Return the recipe within the budget that keeps the same fraction of every group, at least `least`, (G,)."""
-        full = self.support.full
+        full = self.full
 
         def whole(shift: FloatArray) -> FloatArray:
-            counts = np.floor(np.exp(shift[0]) * full / units + _ROUNDING)
+            counts = np.floor(np.exp(shift[0]) * full / units + ROUNDING)
             return np.asarray(np.clip(counts * units, least, full))
 
-        within, _ = common_shifts(
-            lambda shift: self.cost.cost(whole(shift)), self.amount * (1.0 + _ROUNDING), 1
-        )
-        widths = whole(within)
+        budget = self.amount * (1.0 + ROUNDING)
+        widths = whole(common_shifts(lambda shift: self.cost.cost(whole(shift)), budget, 1)[0])
         # What whole units leave of the budget: one unit for a group at most, the smallest fractions first.
         for group in np.argsort(np.round(widths / full, 9), kind="stable"):
             wider = widths.copy()
@@ -152,39 +116,37 @@ class Search:
             widths = wider if self.affords(wider)[0] else widths
         return np.asarray(widths)
 
-    def near_best_bands(
-        self, near: float, seed: int = 0, least_share: float = LEAST_SHARE
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def near_best_bands(self, near: float, seed: int = 0) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return bands of log kept shares, (G,) each, of recipes predicted within `near` of the best; and examples."""
-        here, rng = self.support, np.random.default_rng(seed)
+        seen, rng = self.law.seen, np.random.default_rng(seed)
         best = self.best(rng)
-        others = here.seen[rng.integers(len(here.seen), size=10 * CANDIDATES)]
+        others = seen[rng.integers(len(seen), size=10 * CANDIDATES)]
         mixed = best + rng.random((len(others), 1)) * (others - best)
-        candidates = self.meet(mixed, here.low, here.high)
+        low, high = self.law.box
+        candidates = self.meet(mixed, low, high)
         above = self.objective(candidates) - self.objective(best[None])
-        low, high = here.low, here.high
         while near <= above.max():
             # A band must hold the best recipe, or shifting onto the budget could leave it.
             good = np.vstack([candidates[above <= near], best])
             ends = np.quantile(good, BAND, axis=0)
             low, high = np.minimum(ends[0], best), np.maximum(ends[1], best)
-            if share_inside(here.seen, low, high) >= least_share:
+            if inside_bands(seen, low, high).mean() >= LEAST_SHARE:
                 break
-            low, high, near = here.low, here.high, 2.0 * near
+            (low, high), near = self.law.box, 2.0 * near
         drawn = np.log(rng.uniform(np.exp(low), np.exp(high), size=(EXAMPLES, best.size)))
         return low, high, self.meet(drawn, low, high)
 
     def affords(self, widths: FloatArray) -> BoolArray:
         """Return which recipes cost no more than the budget, (n, G) or (G,) -> (n,)."""
-        return np.asarray(self.cost.cost(widths) <= self.amount * (1.0 + _ROUNDING))
+        return np.asarray(self.cost.cost(widths) <= self.amount * (1.0 + ROUNDING))
 
     def _cost(self, log_shares: FloatArray) -> FloatArray:
-        return self.cost.cost(np.exp(log_shares) * self.support.full)
+        return self.cost.cost(np.exp(log_shares) * self.full)
 
 
-def share_inside(log_shares: FloatArray, low: FloatArray, high: FloatArray) -> float:
-    """Return the share of recipes with every group inside its band."""
-    return float(((log_shares >= low - _ROUNDING) & (log_shares <= high + _ROUNDING)).all(axis=1).mean())
+def inside_bands(shares: FloatArray, low: FloatArray, high: FloatArray) -> BoolArray:
+    """Return which recipes have every group inside its band, (n, G), (G,), (G,) -> (n,)."""
+    return np.asarray(((shares >= low - ROUNDING) & (shares <= high + ROUNDING)).all(axis=1))
 
 
 def write_space(

@@ -1,14 +1,14 @@
 """The population table: each column's name, type, unit, legal values and meaning, declared once.
 
-The Arrow schema, the checks on reading, docs/columns.md and the axis labels of the report
-all come from `COLUMNS`. This module imports pyarrow and nothing heavier, because `generate` writes with it.
+The Arrow schema, the checks on reading and docs/columns.md all come from `COLUMNS`. This module imports
+pyarrow and nothing heavier, because `generate` writes with it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -21,23 +21,16 @@ METADATA_KEY = b"popstats"
 class Column:
     """One column of the population table."""
 
-    name: str  # Name in the table, in code and (through `label`) on axes.
+    name: str  # Name in the table and in code.
     type: pa.DataType  # Arrow type of the values.
     unit: str  # Unit of the values; "" where there is none.
     meaning: str  # One sentence for docs/columns.md.
-    station: str = ""  # Which part of the row it belongs to, see `_STATIONS`.
     # minimum, maximum: Legal closed range of numeric values.
     minimum: float | None = None
     maximum: float | None = None
     above: float | None = None  # Numeric values must be strictly greater than this.
     choices: tuple[str, ...] = ()  # Legal values of a text column; empty means any.
     required: bool = False  # Whether the analysis cannot do without it.
-
-    @property
-    def label(self) -> str:
-        """Axis label: the name in words, with its unit."""
-        words = self.name.replace("_", " ").replace("macs", "MACs")
-        return f"{words} ({self.unit})" if self.unit else words
 
     @property
     def legal(self) -> str:
@@ -81,81 +74,74 @@ def _whole(name: str, meaning: str, unit: str = "", **legal: Any) -> Column:
 
 
 _MACS, _PARAMS = "multiply-accumulates", "parameters"
-_STATIONS: Mapping[str, tuple[Column, ...]] = {
-    "identity": (
-        _text("subnetwork_id", "sha256 of original, dataset, input size, widths by group, training settings and seed"),
-        _text("recipe_id", "the same without the seed: rows that share it are replicates"),
-        _text("original_id", "sha256 of the original network's weights"),
-        _text("population", "name of the population"),
-    ),
-    "place": (
-        _text("network", "architecture, e.g. cifar_resnet8"),
-        _text("dataset", "images the network was trained on"),
-        _text("input_size", "size of one input", "channels x height x width"),
-        _text("regime_axis", "which reduction the regime fixes", choices=("macs", "params", "both")),
-        _fraction("regime_target", "target reduction of the pruning regime"),
-        _text("space", "recipe space the recipe was drawn from: random, stratified, std:LOW-HIGH, refined:FILE; or "
-              "baseline:NAME"),
-    ),
-    "recipe": (
-        _text("pruning", "what was removed: filters, weights (unstructured) or 2:4 (two of each four weights); filters "
-              "where missing", choices=("filters", "weights", "2:4")),
-        _list("widths", _WHOLE, "channels kept, one entry per dependency group; where weights were removed, weights kept "
-              "per layer", "channels"),
-        _list("densities", _REAL, "share of the weights kept, one entry per layer, where weights were removed", "fraction"),
-        _list("group_names", _TEXT, "first producing layer of each dependency group, in the order of widths"),
-        _list("ratios_requested", _REAL, "requested pruning ratio, per group", "fraction"),
-        _list("ratios_achieved", _REAL, "pruning ratio after rounding to whole channels, per group", "fraction"),
-        _fraction("ratio_mean", "mean of the achieved ratios over groups"),
-        _fraction("ratio_std", "standard deviation (ddof 0) of the achieved ratios over groups"),
-        _text("criterion", "score that chose what stays: group_l2, l1, l2, bn_scale, fpgm, taylor, random; magnitude of "
-              "weights"),
-    ),
-    "cost": (
-        _whole("macs", "MACs of convolutions and linear layers for one input", _MACS, required=True),
-        _whole("params", "number of parameters", _PARAMS, required=True),
-        _whole("original_macs", "the original network's MACs", _MACS, required=True),
-        _whole("original_params", "the original network's parameters", _PARAMS, required=True),
-    ),
-    "retraining": (
-        _text("retraining", "retraining technique", choices=("fine-tune", "lr-rewind", "scratch")),
-        _real("epochs", "passes over the training images", "epochs"),
-        _real("learning_rate", "peak learning rate"),
-        _whole("batch_size", "images per step", "images"),
-        _real("weight_decay", "weight decay (not applied to batch norm and biases)"),
-        _text("augmentation", "augmentation, by name"),
-        Column("seed", _WHOLE, "", "seed of weights, order of images and augmentation", minimum=0.0),
-        _real("training_macs", "MACs spent retraining: 3 x macs x images seen", _MACS),
-    ),
-    "result": (
-        _percent("original_accuracy", "the original network's test accuracy", required=True),
-        _percent("accuracy_pruned", "test accuracy as cut, before anything else"),
-        _percent("accuracy_recalibrated", "test accuracy after batch-norm re-estimation on at most 4,096 training images, "
-                 "before retraining"),
-        _percent("accuracy", "test accuracy after retraining", required=True),
-        _text("accuracy_kind", "which accuracy it is: of the last epoch or the best over epochs, on test or validation (val)"
-              " images", choices=("last", "best_test", "last_val", "best_val", "unknown")),
-        _percent("accuracy_val", "validation accuracy after retraining"),
-        _real("test_loss", "mean cross-entropy on the test images", "nats"),
-        _real("val_loss", "the same on the validation images, in a search", "nats"),
-        _real("train_loss", "the same on the training images, in a search", "nats"),
-        _whole("n_test", "test images behind accuracy", "images"),
-        _real("seconds", "wall time of the training", "s"),
-        _real("latency_ms", "median wall time of one forward pass on the device, if the plan requests it", "ms", above=0.0),
-        _whole("latency_batch", "images in the forward pass of latency_ms", "images"),
-        _text("status", "done, or failed with its reason in error", choices=("done", "failed")),
-        _text("error", "why a training failed; empty otherwise"),
-    ),
-    "provenance": (
-        _text("code_version", "version (and commit) of generate"),
-        _text("torch_version", "version of torch"),
-        _text("device", "device the training ran on"),
-        _text("cpu_capability", "vector instructions torch used on the CPU"),
-        _text("memory_format", "layout of activations: channels_last or contiguous"),
-        _text("started_at", "when the training started", "ISO 8601, UTC"),
-    ),
-}  # fmt: skip
-COLUMNS = tuple(replace(c, station=station) for station, held in _STATIONS.items() for c in held)
+#: In the order of a row's making.
+COLUMNS = (
+    # Identity.
+    _text("subnetwork_id", "sha256 of original, dataset, input size, widths by group, training settings and seed"),
+    _text("recipe_id", "the same without the seed: rows that share it are replicates"),
+    _text("original_id", "sha256 of the original network's weights"),
+    _text("population", "name of the population"),
+    # Place.
+    _text("network", "architecture, e.g. cifar_resnet8"),
+    _text("dataset", "images the network was trained on"),
+    _text("input_size", "size of one input", "channels x height x width"),
+    _text("regime_axis", "which reduction the regime fixes", choices=("macs", "params", "both")),
+    _fraction("regime_target", "target reduction of the pruning regime"),
+    _text("space", "recipe space the recipe was drawn from: random, stratified, std:LOW-HIGH, refined:FILE; or "
+          "baseline:NAME"),
+    # Recipe.
+    _text("pruning", "what was removed: filters, weights (unstructured) or 2:4 (two of each four weights); filters "
+          "where missing", choices=("filters", "weights", "2:4")),
+    _list("widths", _WHOLE, "channels kept, one entry per dependency group; where weights were removed, weights kept "
+          "per layer", "channels"),
+    _list("densities", _REAL, "share of the weights kept, one entry per layer, where weights were removed", "fraction"),
+    _list("group_names", _TEXT, "first producing layer of each dependency group, in the order of widths"),
+    _list("ratios_requested", _REAL, "requested pruning ratio, per group", "fraction"),
+    _list("ratios_achieved", _REAL, "pruning ratio after rounding to whole channels, per group", "fraction"),
+    _fraction("ratio_mean", "mean of the achieved ratios over groups"),
+    _fraction("ratio_std", "standard deviation (ddof 0) of the achieved ratios over groups"),
+    _text("criterion", "score that chose what stays: group_l2, l1, l2, bn_scale, fpgm, taylor, random; magnitude of "
+          "weights"),
+    # Cost.
+    _whole("macs", "MACs of convolutions and linear layers for one input", _MACS, required=True),
+    _whole("params", "number of parameters", _PARAMS, required=True),
+    _whole("original_macs", "the original network's MACs", _MACS, required=True),
+    _whole("original_params", "the original network's parameters", _PARAMS, required=True),
+    # Retraining.
+    _text("retraining", "retraining technique", choices=("fine-tune", "lr-rewind", "scratch")),
+    _real("epochs", "passes over the training images", "epochs"),
+    _real("learning_rate", "peak learning rate"),
+    _whole("batch_size", "images per step", "images"),
+    _real("weight_decay", "weight decay (not applied to batch norm and biases)"),
+    _text("augmentation", "augmentation, by name"),
+    Column("seed", _WHOLE, "", "seed of weights, order of images and augmentation", minimum=0.0),
+    _real("training_macs", "MACs spent retraining: 3 x macs x images seen", _MACS),
+    # Result.
+    _percent("original_accuracy", "the original network's test accuracy", required=True),
+    _percent("accuracy_pruned", "test accuracy as cut, before anything else"),
+    _percent("accuracy_recalibrated", "test accuracy after batch-norm re-estimation on at most 4,096 training images, "
+             "before retraining"),
+    _percent("accuracy", "test accuracy after retraining", required=True),
+    _text("accuracy_kind", "which accuracy it is: of the last epoch or the best over epochs, on test or validation (val)"
+          " images", choices=("last", "best_test", "last_val", "best_val", "unknown")),
+    _percent("accuracy_val", "validation accuracy after retraining"),
+    _real("test_loss", "mean cross-entropy on the test images", "nats"),
+    _real("val_loss", "the same on the validation images, in a search", "nats"),
+    _real("train_loss", "the same on the training images, in a search", "nats"),
+    _whole("n_test", "test images behind accuracy", "images"),
+    _real("seconds", "wall time of the training", "s"),
+    _real("latency_ms", "median wall time of one forward pass on the device, if the plan requests it", "ms", above=0.0),
+    _whole("latency_batch", "images in the forward pass of latency_ms", "images"),
+    _text("status", "done, or failed with its reason in error", choices=("done", "failed")),
+    _text("error", "why a training failed; empty otherwise"),
+    # Provenance.
+    _text("code_version", "version (and commit) of generate"),
+    _text("torch_version", "version of torch"),
+    _text("device", "device the training ran on"),
+    _text("cpu_capability", "vector instructions torch used on the CPU"),
+    _text("memory_format", "layout of activations: channels_last or contiguous"),
+    _text("started_at", "when the training started", "ISO 8601, UTC"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,7 @@ def _additive_recipes(
         params=chain.params(widths).astype(np.int64),
         expected=additive_drop(chain, widths, rise),
         position=chain.log_mcb(widths) / HALF_RANGE,
-        curve=additive_curve(chain, target, rise),
+        curve=rise * additive_curve(chain, target),
         widths=widths,
     )
 

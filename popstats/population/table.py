@@ -303,21 +303,16 @@ class Population:
     @cached_property
     def techniques(self) -> tuple[str, ...]:
         """Retraining techniques in the table, ascending; "" stands for rows that do not say, last."""
-        return self._technique[1]
-
-    @property
-    def technique(self) -> npt.NDArray[np.int64]:
-        """Position of each row's retraining technique in `techniques`, shape (n,)."""
-        return self._technique[0]
+        told = self.table["retraining"] if "retraining" in self.table else pd.Series([None])
+        return (*sorted(map(str, told.dropna().unique())), *([""] if told.isna().any() else []))
 
     @cached_property
-    def _technique(self) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
-        if "retraining" not in self.table:
-            return _read_only(np.zeros(len(self.table), dtype=np.int64)), ("",)
-        code, names = pd.factorize(self.table["retraining"], sort=True)
-        unsaid = (code < 0).any()
-        code = np.where(code < 0, len(names), code) if unsaid else code
-        return _read_only(code.astype(np.int64)), (*map(str, names), *([""] if unsaid else []))
+    def technique(self) -> npt.NDArray[np.int64]:
+        """Position of each row's retraining technique in `techniques`, shape (n,)."""
+        if len(self.techniques) == 1:
+            return _read_only(np.zeros(len(self.table), dtype=np.int64))
+        told = self.table["retraining"].fillna("").astype(str)
+        return _read_only(pd.Categorical(told, self.techniques).codes.astype(np.int64))
 
     @cached_property
     def group_names(self) -> tuple[str, ...]:

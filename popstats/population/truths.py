@@ -172,15 +172,10 @@ def additive_drop(chain: LayerChain, widths: IntArray, rise: float) -> FloatArra
     return np.asarray((narrowing + narrowing**2) @ (rise * importance))
 
 
-def additive_curve(chain: LayerChain, target: float, rise: float) -> Callable[[FloatArray], FloatArray]:
-    """Return the expected drop as a function of log mCB over the recipes of one regime, at its centre."""
-    # Found from many recipes, because it follows from the recipes' distribution and not from a formula.
-    shape = _reference_curve(chain, target)
-    return lambda log_mcb: rise * shape(log_mcb)
-
-
 @lru_cache(maxsize=64)
-def _reference_curve(chain: LayerChain, target: float) -> np.polynomial.Polynomial:
+def additive_curve(chain: LayerChain, target: float) -> np.polynomial.Polynomial:
+    """Return the expected drop over log mCB of the recipes of one regime, at its centre, for a rise of one."""
+    # Found from many recipes, because it follows from the recipes' distribution and not from a formula.
     widths = draw_widths(chain, target, _REFERENCE, np.random.default_rng(0))
     log_mcb, drop = chain.log_mcb(widths), additive_drop(chain, widths, 1.0)
     # One pass for the slope over MACs inside the regime, then the curve through what is left at its centre.

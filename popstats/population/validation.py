@@ -264,11 +264,12 @@ def chosen(frame: pd.DataFrame, conditions: Mapping[str, Any], where: str) -> np
 
 
 def _equal(values: pd.Series, wanted: object) -> npt.NDArray[np.bool_]:
-    if isinstance(wanted, str) and _holds_numbers(values):
-        with suppress(ValueError):
-            wanted = float(wanted)
-    elif isinstance(wanted, str):
-        values = values.map(str)
+    if isinstance(wanted, str):
+        if pd.api.types.is_numeric_dtype(values) and values.dtype != bool:
+            with suppress(ValueError):
+                wanted = float(wanted)
+        else:
+            values = values.map(str)
     return (values == wanted).to_numpy(dtype=bool, na_value=False)
 
 
@@ -361,22 +362,19 @@ def _no_numbers(values: pd.Series) -> str:
     return f"{shown}{f' and {len(bad) - _SHOWN_ROWS} more' if len(bad) > _SHOWN_ROWS else ''}{plain}"
 
 
-def _holds_numbers(values: pd.Series) -> bool:
-    kind = values.dtype
-    real = pd.api.types.is_integer_dtype(kind) or pd.api.types.is_float_dtype(kind)
-    return real and not isinstance(kind, pd.SparseDtype)
-
-
 def _check_kind(declared: Column, values: pd.Series, where: str) -> None:
     """Raise PopulationError unless the cells are lists, texts or numbers, as the column is declared."""
-    cells = values.dropna()
+    cells, kind = values.dropna(), values.dtype
     if pa.types.is_list(declared.type):
         lists = cells.map(lambda v: isinstance(v, list | tuple | np.ndarray))
         _refuse(cells, ~lists.to_numpy(dtype=bool), where, "hold lists, one entry per group")
     elif declared.type == pa.string():
         single = cells.map(is_single_value) if cells.dtype == object else cells.notna()
         _refuse(cells, ~single.to_numpy(dtype=bool), where, "hold text")
-    elif not _holds_numbers(values) and (declared.required or len(cells)):
+    elif declared.required or len(cells):
+        real = pd.api.types.is_integer_dtype(kind) or pd.api.types.is_float_dtype(kind)
+        if real and not isinstance(kind, pd.SparseDtype):
+            return
         raise PopulationError(f"{where}: column {declared.name} must hold numbers, got {_no_numbers(values)}")
 
 

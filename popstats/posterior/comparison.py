@@ -98,8 +98,8 @@ def compare(first: Fit | Mapping[str, Fit], second: Fit | None = None) -> Compar
         if (size := fit.draws.flat_coefficients.shape[0]) < MINIMUM_DRAWS:
             raise FitError(f"compare: fit {name!r} has {size} draws, it needs at least {MINIMUM_DRAWS}")
     scores = {name: _leave_one_out(fit, rows[name]) for name, fit in fits.items()}
-    ordered = sorted(scores, key=lambda name: -scores[name][0].sum())
-    best = scores[ordered[0]][0]
+    ordered = sorted(scores.items(), key=lambda item: -item[1][0].sum())
+    best = ordered[0][1][0]
     scored = [
         {
             "fit": name,
@@ -111,8 +111,7 @@ def compare(first: Fit | Mapping[str, Fit], second: Fit | None = None) -> Compar
             "dse": _standard_error(elpd - best),
             "recipes": elpd.size,
         }
-        for name in ordered
-        for elpd, pareto_k, p_loo in [scores[name]]
+        for name, (elpd, pareto_k, p_loo) in ordered
     ]
     frame = pd.DataFrame(scored)
     sentence = " ".join(_sentence(frame, i) for i in range(1, len(frame)))

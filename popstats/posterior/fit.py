@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from popstats.errors import FitError
-from popstats.findings import Finding, Span
+from popstats.findings import Finding, Span, fact
 from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import Convergence, Draws, check_draws
 from popstats.inference.exact import sample_pooled
@@ -312,14 +312,14 @@ class Fit(FittedCurves):
             held = self.recipes.table["reduction"].to_numpy()[mine]
             if regime.fitted and not held.min() <= regime.reference <= held.max():
                 ends = Span(float(held.min()), float(held.max()))
-                found.append(Finding("extrapolated", (regime.label,), {"reductions": ends}))
+                found.append(fact("extrapolated", regime.label, reductions=ends))
         return tuple(found)
 
     @property
     def stated_elsewhere(self) -> tuple[Finding, ...]:
         """The fitted regimes whose drops are stated where their recipes lie, on one side of the centre."""
         moved = [r for r in self.fitted if r.reference != r.target]
-        return tuple(Finding("stated among recipes", (r.label,), {"reference": r.reference}) for r in moved)
+        return tuple(fact("stated among recipes", r.label, reference=r.reference) for r in moved)
 
     @cached_property
     def prior_sensitivity(self) -> Sensitivity:

@@ -21,7 +21,7 @@ from scipy import stats
 
 from popstats.arrays import FloatArray
 from popstats.errors import FitError
-from popstats.findings import Estimate, Finding, Value
+from popstats.findings import Estimate, fact
 from popstats.inference.draws import interval
 from popstats.words import html_of, sentence
 
@@ -240,14 +240,12 @@ class LimitPrediction:
     @property
     def sentence(self) -> str:
         """The prediction in words."""
-        first = self.frame.iloc[0]
-        values: dict[str, Value] = {
-            "reduction": self.reduction,
-            "limit": Estimate(self.limit, self.lower, self.upper),
-            "law": self.law,
-            "error": float(first["error"]),
-        }
-        return sentence(Finding("limit extrapolated" if self.extrapolated else "limit", (), values))
+        kind, limit = (
+            "limit extrapolated" if self.extrapolated else "limit",
+            Estimate(self.limit, self.lower, self.upper),
+        )
+        error = float(self.frame["error"].iloc[0])
+        return sentence(fact(kind, reduction=self.reduction, limit=limit, law=self.law, error=error))
 
     def __repr__(self) -> str:
         return f"<LimitPrediction: {self.sentence}>"

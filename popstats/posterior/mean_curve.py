@@ -66,8 +66,7 @@ class MeanCurve:
     @property
     def log_mcb(self) -> FloatArray:
         """Each recipe's log mCB, shape (n,)."""
-        scale = self.rows.regime.curve_scale
-        return np.asarray(scale.centre + scale.half_range * self.rows.unit)
+        return self.rows.log_mcb
 
     @property
     def adjusted(self) -> FloatArray:
@@ -89,7 +88,7 @@ class MeanCurve:
         return float(scale.centre + scale.half_range * unit[curve.argmin()])
 
     def mix_range(self, widths: FloatArray) -> tuple[float, float]:
-        """Return the range of the best mCB without the narrowest, or widest, quarter of each column of widths (n, G)."""
+        """Return the range of the optimal mCB without the narrowest, or widest, quarter of each column of widths (n, G)."""
         low, high = np.quantile(widths, [QUARTER, 1.0 - QUARTER], axis=0)
         mixes = [np.ones(len(widths), dtype=bool), *(widths > low).T, *(widths < high).T]
         optima = [log for keep in mixes if (log := self.optimum(keep)) is not None]

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from popstats.arrays import FloatArray
-from popstats.findings import Finding, Span
+from popstats.findings import Finding, Span, fact
 from popstats.inference.data import RegimeRows
 from popstats.inference.noise import draw_noise
 from popstats.posterior.limit_law import LEFT_OUT, MINIMUM_REGIMES, limit_law
@@ -129,12 +129,8 @@ def alerts_of(frame: pd.DataFrame, limits: pd.DataFrame, noise: str) -> tuple[Fi
     row: Any
     for row in limits[limits["surprise"] < P_VALUE / max(len(limits), 1)].itertuples():
         predicted = Span(row.predicted_lower, row.predicted_upper)
-        found.append(_finding("breaks trend", row, limit=row.limit, predicted=predicted))
+        found.append(fact("breaks trend", row.regime, limit=row.limit, predicted=predicted))
     return tuple(found)
-
-
-def _finding(kind: str, row: Any, **values: Any) -> Finding:
-    return Finding(kind, (row.regime,), values)
 
 
 def _regime_alerts(row: Any, noise: str, threshold: float) -> Iterator[Finding]:
@@ -143,20 +139,20 @@ def _regime_alerts(row: Any, noise: str, threshold: float) -> Iterator[Finding]:
     bell = False
     if row.kurtosis_p < threshold and tails > max(KURTOSIS, TAILS_PER_SKEW * skewed**2):
         tried = ("student",) if noise != "student" else ()
-        yield _finding("heavy tails", row, kurtosis=row.kurtosis, tried=tried)
+        yield fact("heavy tails", row.regime, kurtosis=row.kurtosis, tried=tried)
     elif clear_skew and skewed > 0:
-        yield _finding("skewed up", row, skewness=row.skewness, tried=_TRIED_FOR_SKEW[noise])
+        yield fact("skewed up", row.regime, skewness=row.skewness, tried=_TRIED_FOR_SKEW[noise])
     elif clear_skew:
-        yield _finding("skewed down", row, skewness=row.skewness)
+        yield fact("skewed down", row.regime, skewness=row.skewness)
     elif 1.0 - row.kurtosis_p < threshold and tails < -KURTOSIS:
-        yield _finding("light tails", row, kurtosis=row.kurtosis)
+        yield fact("light tails", row.regime, kurtosis=row.kurtosis)
     else:
         bell = True
     if bell and row.largest_p < threshold and row.largest > row.largest_model + LARGEST:
         tried = ("student",) if noise == "normal" else ()
-        yield _finding("far recipe", row, largest=row.largest, expected=row.largest_model, tried=tried)
+        yield fact("far recipe", row.regime, largest=row.largest, expected=row.largest_model, tried=tried)
     if abs(row.inside_90 - 0.9) > max(COVERAGE, STANDARD_ERRORS * np.sqrt(0.09 / row.recipes)):
         too = "narrow" if row.inside_90 < 0.9 else "wide"
-        yield _finding("wrong coverage", row, inside=row.inside_90, too=too)
+        yield fact("wrong coverage", row.regime, inside=row.inside_90, too=too)
     elif bell and row.pit_p < threshold and row.pit_distance > PIT_DISTANCE:
-        yield _finding("not uniform", row, distance=row.pit_distance)
+        yield fact("not uniform", row.regime, distance=row.pit_distance)

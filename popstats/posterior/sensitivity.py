@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from popstats.arrays import FloatArray
-from popstats.findings import Finding
+from popstats.findings import Finding, fact
 from popstats.inference.draws import TAIL
 from popstats.posterior.pointwise import sample_of, thinned, total_density
 from popstats.words import sentences
@@ -66,19 +66,16 @@ class Sensitivity:
         found = []
         for regime, rows in self.frame[self.frame["diagnosis"] != ""].groupby("regime", sort=False):
             weak = bool((rows["diagnosis"] == "weak data").any())
-            values = {
-                "results": tuple(_QUANTITIES[name][1] for name in rows["quantity"]),
-                "why": "the data say little" if weak else "priors and data disagree",
-                "sensitivity": float(rows["prior"].max()),
-                "moved": float(rows[_CHANGES].abs().to_numpy().max()),
-            }
-            found.append(Finding("leans on priors", (str(regime),), values))
+            why = "the data say little" if weak else "priors and data disagree"
+            results = tuple(_QUANTITIES[name][1] for name in rows["quantity"])
+            shifts = {"sensitivity": rows["prior"].max(), "moved": rows[_CHANGES].abs().to_numpy().max()}
+            found.append(fact("leans on priors", str(regime), results=results, why=why, **shifts))
         return tuple(found)
 
     @cached_property
     def sentence(self) -> str:
         """What may be concluded."""
-        robust = Finding("robust to priors", (), {"moved": float(self.frame["median_change"].abs().max())})
+        robust = fact("robust to priors", moved=float(self.frame["median_change"].abs().max()))
         return " ".join(sentences(self.findings or (robust,))) if len(self.frame) else ""
 
 

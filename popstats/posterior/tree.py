@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from popstats.arrays import FloatArray
+from popstats.arrays import FloatArray, IntArray
 from popstats.inference.data import RegimeRows
 from popstats.inference.model import CHAINS, FIXED_TERMS, SINES
 from popstats.inference.noise import draw_noise
@@ -41,8 +41,8 @@ def posterior_tree(fit: FittedCurves) -> xr.DataTree:
         "coefficients": made.coefficients(),
         "sample_stats": made.sample_stats(),
         "constant_data": made.constant_data(),
-        "observed_data": made.by_recipe({"drop": [_in_points(mine, mine.drop) for mine in made.rows]}),
-        "log_likelihood": made.pointwise(_log_likelihood),
+        "observed_data": made.by_recipe(drop=lambda mine: _in_points(mine, mine.drop)),
+        "log_likelihood": made.pointwise(made.log_likelihood),
         "posterior_predictive": made.pointwise(made.replicated),
         "predictions": made.predictions(),
     }
@@ -54,10 +54,6 @@ def posterior_tree(fit: FittedCurves) -> xr.DataTree:
 
 def _in_points(rows: RegimeRows, standard: FloatArray) -> FloatArray:
     return np.asarray(rows.regime.centre + rows.regime.scale * standard)
-
-
-def _log_likelihood(k: int, rows: RegimeRows, sample: RegimeSample) -> FloatArray:
-    return np.concatenate([density for _, density in sample.log_density(rows)])
 
 
 @dataclass(frozen=True)
@@ -144,23 +140,24 @@ class _Groups:
             said["diverging"] = (_SAMPLE, said["diverging"][1] > 0.0)
         return self.dataset({**said, "lp": (_SAMPLE, total.reshape(self.sample))})
 
-    def by_recipe(self, variables: dict[str, list[FloatArray]]) -> xr.Dataset:
-        joined = {name: ("recipe", np.concatenate(v)) for name, v in variables.items()}
-        return self.dataset(joined, recipe=self.numbers())
+    def by_recipe(self, **values: Callable[[RegimeRows], FloatArray]) -> xr.Dataset:
+        """Return variables of one value per recipe, regime by regime."""
+        joined = {n: ("recipe", np.concatenate([v(r) for r in self.rows])) for n, v in values.items()}
+        return self.dataset(joined, recipe=self.numbers)
 
-    def numbers(self) -> npt.NDArray[np.int64]:
+    @property
+    def numbers(self) -> IntArray:
+        """The recipes' numbers."""
         return np.concatenate([mine.numbers for mine in self.rows])
 
     def constant_data(self) -> xr.Dataset:
-        scales = [mine.regime.curve_scale for mine in self.rows]
-        variables = {
-            "target": [np.full(mine.drop.size, mine.regime.target) for mine in self.rows],
-            "mcb": [np.exp(s.centre + s.half_range * r.unit) for s, r in zip(scales, self.rows, strict=True)],
-            "offset": [mine.offset * mine.regime.reach for mine in self.rows],
-            "runs": [mine.runs for mine in self.rows],
-            "weight": [mine.weight for mine in self.rows],
-        }
-        return self.by_recipe(variables)
+        return self.by_recipe(
+            target=lambda r: np.full(r.drop.size, r.regime.target),
+            mcb=lambda r: np.exp(r.log_mcb),
+            offset=lambda r: r.offset * r.regime.reach,
+            runs=lambda r: r.runs,
+            weight=lambda r: r.weight,
+        )
 
     def picked(self, values: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         """Return the draws of each chain, evenly spaced, few enough for `LARGEST_GROUP`; and those with chains joined."""
@@ -171,11 +168,14 @@ class _Groups:
 
     def pointwise(self, values: Callable[[int, RegimeRows, RegimeSample], FloatArray]) -> xr.Dataset:
         """Return a value per draw and recipe."""
-        picked, flat = self.picked(self.numbers().size)
+        picked, flat = self.picked(self.numbers.size)
         parts = [values(k, mine, sample_of(self.fit, k, flat)) for k, mine in enumerate(self.rows)]
         drop = np.concatenate(parts).T.reshape(self.sample[0], picked.size, -1)
         variables = {"drop": ((*_SAMPLE, "recipe"), drop, _POINTS)}
-        return self.dataset(variables, recipe=self.numbers(), draw=picked)
+        return self.dataset(variables, recipe=self.numbers, draw=picked)
+
+    def log_likelihood(self, k: int, rows: RegimeRows, sample: RegimeSample) -> FloatArray:
+        return np.concatenate([density for _, density in sample.log_density(rows)])
 
     def replicated(self, k: int, rows: RegimeRows, sample: RegimeSample) -> FloatArray:
         rng = np.random.default_rng([self.fit.settings.random_seed, k, 8])

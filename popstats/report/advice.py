@@ -36,7 +36,7 @@ from popstats.words import (
 
 #: What the reader is told that mCB is.
 _RATIO = "FLOPs-to-parameters ratio (mCB; 1 is the original's)"
-#: Where the best mCB's interval is this many times wider than its near-optimal range, the range is no target.
+#: Where the optimal mCB's interval is this many times wider than its near-optimal range, the range is no target.
 LOOSE = 3.0
 #: This many aims, and regimes, are named in the sentence; more stand in the table alone.
 _NAMED, _LISTED = 2, 4
@@ -50,8 +50,8 @@ type Recommendations = Mapping[str, Recommendation]
 def advice(analysis: Analysis, known: Sequence[Finding], source: str, command_line: bool = False) -> Section:
     """Return the box at the top; `known`: the caveats, `source`: what the population is loaded by."""
     if not analysis.fit.convergence.ok:
-        why = f"Use none of this: {clause(analysis.rejection)}. {sentence(analysis.way_out)}"
-        figures = "The figures below show the rejected draws; do not use their ranges."
+        why = f"Do not use these results: {clause(analysis.rejection)}. {sentence(analysis.way_out)}"
+        figures = "The figures below show the rejected draws; their ranges cannot be used."
         return Section("what-to-do", "What to do", why, (figures,))
     advised, refusal = _recommended(analysis)
     weak = [f for f in known if f.kind in WEAK]
@@ -121,15 +121,15 @@ def _by_widths(analysis: Analysis, advised: Recommendations) -> str:
 
 
 def _by_mcb(analysis: Analysis, sure: Sequence[str]) -> str:
-    """Return whether there is a best mCB and where, or that this is not decided."""
+    """Return whether there is an optimal mCB and where, or that this is not decided."""
     if not analysis.fit.fitted:
         reasons = [
             replace(r.reason, regimes=(r.label,)) for r in analysis.fit.regimes if r.reason is not None
         ]
         told = [f"{capitalized(place(f.regimes))}: {clause(f)}." for f in merge(reasons)]
-        return f"Nothing is claimed about the best {_RATIO}. {' '.join(told)}"
+        return f"No claim is made about the optimal {_RATIO}. {' '.join(told)}"
     if not any(v.conjecture == "C3a" for v in analysis.verdicts):
-        return f"Whether there is a best {_RATIO} was not judged."
+        return f"Whether there is an optimal {_RATIO} was not judged."
     supported, refuted, open_ = (
         analysis.verdicts.regimes_where("C3a", outcome) for outcome in ("supported", "refuted", "undecided")
     )
@@ -137,12 +137,12 @@ def _by_mcb(analysis: Analysis, sure: Sequence[str]) -> str:
         aims = "aim for the ranges in the table"
         if len(sure) <= _NAMED:
             aims = f"aim for {join_words([_aim(analysis, r, len(sure) > 1) for r in sure])}"
-        return f"There is a best {_RATIO} {_where(analysis, sure)}: {aims}."
+        return f"There is an optimal {_RATIO} {_where(analysis, sure)}: {aims}."
     if supported:
-        return f"The fitted optimum {_where(analysis, supported)} is no target."
+        return f"Do not aim for the fitted optimum {_where(analysis, supported)}."
     if refuted and not open_:
-        return f"There is no best {_RATIO} {_where(analysis, refuted, 'in any regime')}{_instead(analysis, refuted)}."
-    return f"No best {_RATIO} could be established at any pruning level."
+        return f"There is no optimal {_RATIO} {_where(analysis, refuted, 'in any regime')}{_instead(analysis, refuted)}."
+    return f"No optimal {_RATIO} could be established at any pruning level."
 
 
 def _where(analysis: Analysis, labels: Sequence[str], all_of_them: str = "in every regime") -> str:
@@ -150,11 +150,11 @@ def _where(analysis: Analysis, labels: Sequence[str], all_of_them: str = "in eve
         return all_of_them
     if len(labels) > _LISTED:
         return f"in {len(labels)} of {len(analysis.fit.regimes)} regimes"
-    return f"at {regime_names(labels)} of {analysis.axis_words} removed"
+    return f"with {regime_names(labels)} of the {analysis.axis_words} removed"
 
 
 def _instead(analysis: Analysis, refuted: Sequence[str]) -> str:
-    """Return what a reader may do where there is no best mCB, in brackets after a space; "" where nothing is clear."""
+    """Return what a reader may do where there is no optimal mCB, in brackets after a space; "" where nothing is clear."""
     told: dict[str, list[str]] = {}
     for regime in refuted:
         told.setdefault(_as_good(analysis.by_label[regime]), []).append(regime)
@@ -170,7 +170,7 @@ def _as_good(regime: RegimePosterior) -> str:
 
 
 def _aim(analysis: Analysis, regime: str, named: bool = False) -> str:
-    """Return every stretch of mCB that is near-optimal, and the best mCB with its interval.
+    """Return every stretch of mCB that is near-optimal, and the optimal mCB with its interval.
 
     Where that interval is far wider than the stretches, they would promise what is not known: the best comes first.
     """
@@ -183,9 +183,9 @@ def _aim(analysis: Analysis, regime: str, named: bool = False) -> str:
             f"{near_words(analysis, regime)}{where} (two near-optimal ranges, with worse values in between)"
         )
     if loose:
-        return f"{number(row.mcb)}{where} (known roughly: {interval})"
+        return f"{number(row.mcb)}{where} (uncertain: {interval})"
     near, _, wider = near_words(analysis, regime).partition(" (")
-    return f"{near}{where} ({wider.replace(')', '; ')}best {number(row.mcb)}, {interval})"
+    return f"{near}{where} ({wider.replace(')', '; ')}optimum {number(row.mcb)}, {interval})"
 
 
 def _ruled_out(regime: RegimePosterior) -> tuple[Span, ...]:
@@ -216,7 +216,7 @@ def _original_ratio(analysis: Analysis) -> str:
 
 
 def _widths(analysis: Analysis) -> str:
-    """Return what M1 says about supported best mCBs, or about mCB where there is none."""
+    """Return what M1 says about supported optimal mCBs, or about mCB where there is none."""
     best = analysis.verdicts.regimes_where("C3a", "supported")
     refuted, supported = (analysis.verdicts.regimes_where("M1", o) for o in ("refuted", "supported"))
     parts = []
@@ -231,7 +231,7 @@ def _widths(analysis: Analysis) -> str:
 
 
 def _reach(analysis: Analysis, regimes: Sequence[str], optimal: bool) -> str:
-    """Return how far the widths themselves explain the drop, and what follows for a best mCB, where there is one."""
+    """Return how far the widths themselves explain the drop, and what follows for an optimal mCB, where there is one."""
     beyond = [analysis.explained.widths_beyond[r] for r in regimes]
     known = [min(max(b.share_of_ceiling, 0.0), 1.0) for b in beyond if math.isfinite(b.share_of_ceiling)]
     if not known:
@@ -256,7 +256,11 @@ def _tables(
         gains = removed | {
             "predicted drop": lambda r: measured(advised[r], "drop"),
             "uniform's drop": lambda r: measured(advised[r].uniform, "drop"),
-            "gain over uniform": lambda r: _gain(advised[r]),
+            "gain over uniform": lambda r: (
+                measured(advised[r], "gain")
+                if math.isfinite(advised[r].gain_lower)
+                else f"{number(advised[r].gain)} (no interval)"
+            ),
         }
         caption = f"Predicted drop by {analysis.axis_words} removed, in points ({INTERVAL_WORDS})"
         by_widths = [(caption, Table.by_column(advised, gains)), _kept(analysis, advised)]
@@ -287,13 +291,8 @@ def _kept(analysis: Analysis, advised: Recommendations) -> tuple[str, Table]:
     )
 
 
-def _gain(advised: Recommendation) -> str:
-    known = math.isfinite(advised.gain_lower)
-    return measured(advised, "gain") if known else f"{number(advised.gain)} (no interval)"
-
-
 def _no_aim(analysis: Analysis, regime: str) -> str:
-    """Return what is known of a regime without a supported best mCB."""
+    """Return what is known of a regime without a supported optimal mCB."""
     if regime not in analysis.by_label:
         return "not fitted"
     outcome = analysis.verdicts.outcome("C3a", regime)
@@ -301,7 +300,7 @@ def _no_aim(analysis: Analysis, regime: str) -> str:
     if outcome == "supported":
         return "none: mCB is a weak guide"
     if outcome != "undecided":
-        return as_good or ("no best mCB" if outcome == "refuted" else outcome)
+        return as_good or ("no optimal mCB" if outcome == "refuted" else outcome)
     if broken := analysis.by_label[regime].withheld:
         return f"undecided: {clause(broken).partition(':')[0]}"
     told = [as_good or "undecided"]
@@ -317,7 +316,7 @@ def _no_aim(analysis: Analysis, regime: str) -> str:
 def _next(
     analysis: Analysis, advised: Recommendations, sure: Sequence[str], source: str
 ) -> tuple[tuple[str, str], ...]:
-    """Return the command to paste next: the widths as a file, the space around a best mCB, or more recipes."""
+    """Return the command to paste next: the widths as a file, the space around an optimal mCB, or more recipes."""
     own = analysis.fit.regime_axis
     axis = "" if own == analysis.fit.population.regime_axis else f" --axis {own}"
     clear = _clear(advised)
@@ -328,7 +327,7 @@ def _next(
         return (("Next: save these widths for training", command),)
     if sure:
         command = f"python -m popstats refine {source} --regime {float(sure[-1]):g}{axis} -o refined.toml"
-        return (("Next: a recipe space around the best mCB, for the next plan", command),)
+        return (("Next: a recipe space around the optimal mCB, for the next plan", command),)
     return _more_recipes(analysis, f"{source}{axis}")
 
 
@@ -346,4 +345,4 @@ def _more_recipes(analysis: Analysis, source: str) -> tuple[tuple[str, str], ...
         return ((f"Next: plan more recipes at {regime_name(first)}", command),)
     values = {"axis": analysis.fit.regime_axis, "space": "stratified", "count": needed[first]}
     lines = sentence(Finding("more recipes", (first,), values))
-    return ((f"Next: plan lines that would decide about {regime_name(first)}", lines),)
+    return ((f"Next: plan lines that would decide the regime at {regime_name(first)}", lines),)

@@ -1,11 +1,10 @@
-"""What a supported best mCB depends on that its verdict does not say, and what a reader must know first."""
+"""What a supported optimal mCB depends on that its verdict does not say, and what a reader must know first."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-
-import numpy as np
 
 from popstats.figures.content import Alert
 from popstats.figures.curve_figures import TOO_FEW
@@ -14,7 +13,7 @@ from popstats.judgement.analysis import Analysis
 from popstats.report.other_methods import envelope_elsewhere
 from popstats.words import clause, place, sentence
 
-#: Share of the observed range (log mCB) over which the best mCB may move with the mix of recipes without being named.
+#: Share of the observed range (log mCB) over which the optimal mCB may move with the mix of recipes without being named.
 MOVES = 0.5
 #: A cross-validated R² of mCB up to this is none: it lies within what other folds would change.
 NO_R2 = 0.02
@@ -26,7 +25,7 @@ _ORDER = (*WEAK, "rests on few", "outliers bend", "pooled", "misfit")
 
 
 def caveats(analysis: Analysis) -> tuple[Finding, ...]:
-    """Return what stands against relying on the supported best mCBs, one per kind, the gravest first."""
+    """Return what stands against relying on the supported optimal mCBs, one per kind, the gravest first."""
     if not analysis.fit.convergence.ok:
         return ()
     supported = analysis.verdicts.regimes_where("C3a", "supported")
@@ -35,8 +34,8 @@ def caveats(analysis: Analysis) -> tuple[Finding, ...]:
 
 
 def _caveats(analysis: Analysis, label: str) -> Iterator[Finding]:
-    """Yield what stands against relying on the best mCB of one regime."""
-    frame, where, recipes = analysis.explained.frame, (label,), analysis.optima[label].n_recipes
+    """Yield what stands against relying on the optimal mCB of one regime."""
+    frame, where, optimum = analysis.explained.frame, (label,), analysis.optima[label]
     of_mcb = frame[(frame["model"] == "mCB") & (frame["regime"] == label)]
     lowest, techniques = envelope_elsewhere(analysis, label), analysis.techniques.get(label, ())
     for r2 in of_mcb["r2"][of_mcb["r2"] <= NO_R2]:
@@ -45,10 +44,12 @@ def _caveats(analysis: Analysis, label: str) -> Iterator[Finding]:
         yield Finding("winners elsewhere", where)
     if lowest is not None:
         yield Finding("envelope elsewhere", where, {"envelope": lowest})
-    if label in analysis.mixes and _share_moved(analysis, label) > MOVES:
-        yield Finding("mix moves", where, {"range": Span(*analysis.mixes[label])})
-    if recipes < TOO_FEW:
-        yield Finding("rests on few", where, {"recipes": recipes})
+    if mix := analysis.mixes.get(label):
+        observed = math.log(optimum.observed_upper / optimum.observed_lower)
+        if math.log(mix[1] / mix[0]) > MOVES * observed:
+            yield Finding("mix moves", where, {"range": Span(*mix)})
+    if optimum.n_recipes < TOO_FEW:
+        yield Finding("rests on few", where, {"recipes": optimum.n_recipes})
     if analysis.by_label[label].heavy_tailed:
         yield Finding("outliers bend", where)
     if len(techniques) > 1:
@@ -65,13 +66,6 @@ def weak_words(known: Sequence[Finding], command_line: bool = False) -> str:
         found = (replace(f, regimes=()) for f in weak if regime in f.regimes)
         why.setdefault("; ".join(clause(f, command_line) for f in found), []).append(regime)
     return " ".join(f"mCB is a weak guide {place(regimes)}: {words}." for words, regimes in why.items())
-
-
-def _share_moved(analysis: Analysis, regime: str) -> float:
-    """Return the share of the observed range, on the log scale, over which other mixes move the best mCB."""
-    row = analysis.optima[regime]
-    low, high = np.log(analysis.mixes[regime])
-    return float((high - low) / np.log(row.observed_upper / row.observed_lower))
 
 
 def alerts(analysis: Analysis, known: Sequence[Finding], command_line: bool = False) -> tuple[Alert, ...]:

@@ -66,7 +66,7 @@ def companion_section(analysis: Analysis) -> Section | None:
             "The U-test (Lind and Mehlum) presumes a quadratic; the two-lines test (Simonsohn) requires a falling line "
             "followed by a rising one. The envelope is a quantile regression on a spline: the stated share of recipes lies "
             "below it, so it describes the best recipes and not the average one. It disagrees where it lies more than "
-            f"{points(analysis.thresholds.rise)} above its minimum all over the best mCB's interval.",
+            f"{points(analysis.thresholds.rise)} above its minimum all over the optimal mCB's interval.",
         ),
         tables=(("Minimum (mCB) by method", Table.of(table)),),
         folded=True,
@@ -129,7 +129,7 @@ class _Envelope(NamedTuple):
 
     share: float  # Share of recipes under it.
     lowest: float  # mCB where it is lowest.
-    elsewhere: bool  # Whether it lies too high all over the best mCB's interval.
+    elsewhere: bool  # Whether it lies too high all over the optimal mCB's interval.
 
 
 #: Both the caveats and the table of classical methods need each envelope, which takes many iterations.
@@ -157,6 +157,6 @@ def _fitted_envelope(analysis: Analysis, regime: str) -> _Envelope | None:
 
 
 def envelope_elsewhere(analysis: Analysis, regime: str) -> float | None:
-    """Return the mCB where the best recipes lie, if the average ones' best mCB is another; None if it is not."""
+    """Return the mCB where the best recipes lie, if the average ones' optimal mCB is another; None if it is not."""
     found = _envelope(analysis, regime)
     return found.lowest if found is not None and found.elsewhere else None

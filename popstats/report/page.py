@@ -24,8 +24,7 @@ from popstats.figures.theme import DARK, LEGEND_MARKS, LIGHT, OUTCOME_GLYPHS, co
 from popstats.judgement.verdicts import Verdicts
 from popstats.population.table import folder_for, written_whole
 from popstats.posterior.fit import Fit, require_fit
-from popstats.report.comparison_page import comparison_content
-from popstats.report.compose import report_content
+from popstats.report.compose import comparison_content, report_content
 from popstats.words import MISSING, count, interval_words, number, percent, probability, typeset
 
 #: What a report may be called.

@@ -64,6 +64,12 @@ def best_section(analysis: Analysis, source: str) -> Section | None:
     if (best["id"].str.len() > SHORT_ID).any():
         whole = Table.by_column(rows_of(best), {"id": lambda r: r.id[:SHORT_ID], "whole": lambda r: r.id})
         tables.append(("Whole ids", whole))
+    commands = [
+        f"python -m generate.export {source} {r.id[:SHORT_ID]}  # the best at {regime_name(r.regime)}"
+        for r in rows_of(first)
+    ]
+    # Shipped populations have no weights to export.
+    exported = first["named"].iloc[0] == "subnetwork_id" and source not in populations()
     return Section(
         key="best",
         heading="The best networks",
@@ -73,7 +79,7 @@ def best_section(analysis: Analysis, source: str) -> Section | None:
             "luck: trained again, it drops more on average.",
         ),
         tables=tuple(tables),
-        code=_exports(first, source),
+        code=(("Export a network from its run folder", "\n".join(commands)),) if exported else (),
     )
 
 
@@ -124,28 +130,21 @@ def baseline_section(analysis: Analysis) -> Section | None:
 
 def _best(analysis: Analysis) -> pd.DataFrame:
     """Return the recipes shown, regimes in the report's order, with `recipe` (their number), `named` and `id`."""
-    frame, recipes = analysis.fit.population.frame, analysis.fit.recipes
-    known = [c for c in ID_COLUMNS if c in frame and frame[c].notna().all()]
-    rows = frame.iloc[recipes.first].reset_index(drop=True)
+    population = analysis.fit.population
+    frame = population.frame.assign(recipe=population.recipe)
+    named = next((c for c in ID_COLUMNS if c in frame and frame[c].notna().all()), "")
+    # A recipe goes by the id of its most accurate training.
+    last = frame.sort_values("accuracy", kind="stable").drop_duplicates("recipe", keep="last")
+    top = last.set_index("recipe", drop=False).sort_index()
     networks = analysis.networks.assign(
-        params=rows["params"],
-        retraining=rows.get("retraining"),
-        recipe=range(len(rows)),
-        named=known[0] if known else "",
+        params=top["params"],
+        retraining=top.get("retraining"),
+        recipe=top["recipe"],
+        named=named,
+        id=top[named].astype(str) if named else "",
     )
     parts = [networks[networks["regime"] == r.label].nsmallest(SHOWN, "drop") for r in analysis.fit.regimes]
-    best = pd.concat(parts, ignore_index=True)
-    if not known:
-        return best.assign(id="")
-    return best.assign(id=_ids(analysis, best["recipe"], known[0]))
-
-
-def _ids(analysis: Analysis, recipes: pd.Series, named: str) -> pd.Series:
-    """Return the id of each recipe's most accurate training."""
-    population = analysis.fit.population
-    rows = population.frame[["accuracy", named]].assign(recipe=population.recipe)
-    top = rows.sort_values("accuracy", kind="stable").drop_duplicates("recipe", keep="last")
-    return top.set_index("recipe")[named].astype(str).loc[recipes].reset_index(drop=True)
+    return pd.concat(parts, ignore_index=True)
 
 
 def _best_table(best: pd.DataFrame) -> Table:
@@ -165,17 +164,6 @@ def _best_table(best: pd.DataFrame) -> Table:
     return Table(
         tuple(table.columns[i] for i in said), tuple(tuple(row[i] for i in said) for row in table.rows)
     )
-
-
-def _exports(first: pd.DataFrame, source: str) -> tuple[tuple[str, str], ...]:
-    """Return the commands that export each regime's best network; shipped populations have no weights to export."""
-    if first["named"].iloc[0] != "subnetwork_id" or source in populations():
-        return ()
-    lines = [
-        f"python -m generate.export {source} {r.id[:SHORT_ID]}  # the best at {regime_name(r.regime)}"
-        for r in rows_of(first)
-    ]
-    return (("Export a network from its run folder", "\n".join(lines)),)
 
 
 def card_section(analysis: Analysis) -> Section:
@@ -277,7 +265,7 @@ def _fit_rows(analysis: Analysis) -> list[tuple[str, str]]:
     ]
 
 
-#: How a curve and its noise are described, and how draws of them are made.
+#: How a curve, its noise and the making of draws are described.
 _CURVES = {
     "smooth": "a smooth curve over log mCB (Matérn process of smoothness 7/4 on a fixed basis)",
     "quadratic": "a quadratic in log mCB with flat priors",
@@ -291,33 +279,30 @@ _NOISES = {
         "exponential"
     ),
 }
+_METHODS = {
+    "parametric": "exact independent draws of the curve's coefficients and noise; regimes are independent.",
+    "exact": (
+        "exact. Length scale, amplitude and noise of each regime are tabulated on a grid, partially pooled over regimes "
+        "by common values on a grid of their own, and coefficients are drawn in closed form. Draws are independent and "
+        "nothing has to converge; the grids must hold the posterior."
+    ),
+    "nuts": (
+        "NUTS (PyMC and nutpie, {chains} after {tune} of tuning) over length scales, amplitudes and noise, partially "
+        "pooled over regimes; given these, coefficients are drawn exactly."
+    ),
+    "hmc": (
+        "Hamiltonian Monte Carlo ({chains}) over the curves' coefficients and the noise, on every recipe. Length scales "
+        "and amplitudes are fixed at their posterior medians under normal noise; the noise is partially pooled over "
+        "regimes."
+    ),
+}
 
 
 def method_words(settings: Settings) -> str:
     """Return how the posterior was computed: what was sampled, what was drawn exactly, what was pooled."""
-    model = f"Model: {_CURVES[settings.curve]}, with {_NOISES[settings.noise]}."
-    return f"{model} Method: {_method(settings)}"
-
-
-def _method(settings: Settings) -> str:
-    if settings.curve in PARAMETRIC:
-        return "exact independent draws of the curve's coefficients and noise; regimes are independent."
-    if settings.method == "exact":
-        return (
-            "exact. Length scale, amplitude and noise of each regime are tabulated on a grid, partially pooled over regimes "
-            "by common values on a grid of their own, and coefficients are drawn in closed form. Draws are independent and "
-            "nothing has to converge; the grids must hold the posterior."
-        )
-    chains = f"{CHAINS} chains of {settings.draws} draws"
-    if settings.method == "nuts":
-        return (
-            f"NUTS (PyMC and nutpie, {chains} after {settings.tune} of tuning) over length scales, amplitudes and noise, "
-            "partially pooled over regimes; given these, coefficients are drawn exactly."
-        )
-    return (
-        f"Hamiltonian Monte Carlo ({chains}) over the curves' coefficients and the noise, on every recipe. Length scales "
-        "and amplitudes are fixed at their posterior medians under normal noise; the noise is partially pooled over regimes."
-    )
+    method = _METHODS["parametric" if settings.curve in PARAMETRIC else settings.method]
+    method = method.format(chains=f"{CHAINS} chains of {settings.draws} draws", tune=settings.tune)
+    return f"Model: {_CURVES[settings.curve]}, with {_NOISES[settings.noise]}. Method: {method}"
 
 
 def diagnostic_section(analysis: Analysis) -> Section:
@@ -367,17 +352,13 @@ def _checks(table: pd.DataFrame) -> Table:
 
 
 def _noise(analysis: Analysis) -> Table:
-    changes = {r.label: c for r, c in zip(analysis.fit.regimes, analysis.fit.spread_changes, strict=True)}
-
-    def ratio(row: Any) -> str:
-        change = changes[row.regime]
-        return f"{number(change.ratio)}{' (weighted)' if change.matters else ''}"
-
+    changes = zip(analysis.fit.regimes, analysis.fit.spread_changes, strict=True)
+    ratios = {r.label: f"{number(c.ratio)}{' (weighted)' if c.matters else ''}" for r, c in changes}
     return Table.by_column(analysis.fitted_optima, {
         "removed": lambda r: regime_name(r.regime),
         "sd of one training, points": lambda r: number(r.residual_sd),
         "sd between recipes": lambda r: number(r.recipe_sd),
         "seed sd": lambda r: number(r.seed_sd),
         "share of seeds in the variance": lambda r: percent(r.seed_share, 0),
-        "ratio of sds at the ends of the range": ratio,
+        "ratio of sds at the ends of the range": lambda r: ratios[r.regime],
     })  # fmt: skip

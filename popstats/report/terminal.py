@@ -16,8 +16,7 @@ from popstats.posterior.fit import Fit
 from popstats.posterior.optimum import NEAR_OPTIMAL_POINTS
 from popstats.report.advice import advice
 from popstats.report.alerts import alerts, caveats
-from popstats.report.claims import claims, threshold_words
-from popstats.report.compose import loaded_by
+from popstats.report.compose import claims, loaded_by, threshold_words
 from popstats.words import (
     ALL,
     MISSING,
@@ -91,7 +90,10 @@ def fit_text(fit: Fit, checked: bool, width: int | None = None) -> str:
     """Return a fit as a reader needs it: whether it may be believed, what to look at first, then the optima."""
     lines = _wrapped([repr(fit)[1:-1]], width)
     if fit.settings.curve == "smooth":
-        lines += _alert_lines(fit, checked, width)
+        lines += [] if checked else ["", *_wrapped(["Predictive checks are left to the report."], width)]
+        known = [*fit.extrapolated, *(fit.predictive_checks.alerts if checked else ())]
+        if found := sentences(known, command_line=True):
+            lines += ["", "Read first:", *_wrapped(found, width, "  ! ", _INDENT)]
     lines += ["", _optima_table(fit)]
     if words := _reading(fit):
         lines += ["", *_wrapped([words], width)]
@@ -111,17 +113,9 @@ def _reading(fit: Fit) -> str:
     if (fit.optima()["near_height"] > NEAR_OPTIMAL_POINTS).any():
         stated += " within, points: the height of a range, where it had to rise above 0.05 points."
     return f"{stated.strip()}\n\n" * bool(stated) + (
-        "best mCB?: the verdict on C3a. Choose recipes by the near-optimal range where it is supported; elsewhere the range "
-        "only says where this fit is lowest. n counts trainings. Intervals are 90 %."
+        "C3a: whether there is an optimal mCB. Choose recipes by the near-optimal range where C3a is supported; elsewhere "
+        "the range only shows where the fitted curve is lowest. n counts trainings. Intervals are 90 %."
     )
-
-
-def _alert_lines(fit: Fit, checked: bool, width: int | None) -> list[str]:
-    found = sentences(
-        [*fit.extrapolated, *(fit.predictive_checks.alerts if checked else ())], command_line=True
-    )
-    lines = [] if checked else ["", *_wrapped(["Predictive checks are left to the report."], width)]
-    return [*lines, *(["", "Read first:", *_wrapped(found, width, "  ! ", _INDENT)] if found else [])]
 
 
 def optimum_outcomes(fit: Fit) -> dict[str, str]:
@@ -135,8 +129,7 @@ def optimum_outcomes(fit: Fit) -> dict[str, str]:
 def near_optimal(fit: Fit) -> dict[str, tuple[tuple[float, float], ...]]:
     """Return by fitted regime every stretch of mCB to choose from, the range about the lowest point first.
 
-    Where a supported best mCB has a rival behind a bump they are its two near-optimal ranges; of a companion curve there is
-    only the range about the lowest point.
+    A supported optimal mCB can have two near-optimal ranges; a companion curve has only the range about its lowest point.
     """
     if fit.settings.curve != "smooth":
         ends = fit.optima().set_index("regime")[["near_lower", "near_upper"]].dropna()
@@ -153,14 +146,14 @@ def _optima_table(fit: Fit) -> str:
     table = pd.DataFrame({
         "removed": [regime_name(r) for r in optima["regime"]],
         "n": optima["n"].astype(str),
-        "best mCB?": [outcomes[r] for r in optima["regime"]],
+        "C3a": [outcomes[r] for r in optima["regime"]],
         "near-optimal": [interval_words(*ends[0]) if ends else MISSING for ends in stretches],
         "within, points": [f"{h:g}" if h > NEAR_OPTIMAL_POINTS else "" for h in optima["near_height"]],
         "lowest at": [with_interval(*v) for v in optima[["mcb", "mcb_lower", "mcb_upper"]].to_numpy()],
         "drop, points": [with_interval(*v) for v in optima[["limit", "limit_lower", "limit_upper"]].to_numpy()],
         "": optima["reason"],
     })  # fmt: skip
-    empty = [name for name in ("best mCB?", "within, points", "") if not table[name].any()]
+    empty = [name for name in ("C3a", "within, points", "") if not table[name].any()]
     # Further stretches stand in rows of their own, so that the table keeps its width.
     further = [(k, f"or {interval_words(*ends)}") for k, found in enumerate(stretches) for ends in found[1:]]
     more = pd.DataFrame({"near-optimal": [words for _, words in further]}, index=[k for k, _ in further])

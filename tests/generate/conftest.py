@@ -11,6 +11,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from generate.population import main
+
 TINY = """
 name = "tiny"
 description = "For tests."
@@ -63,26 +65,21 @@ def rows(path: Path) -> list[dict]:
     return pq.read_table(path).drop_columns(list(CLOCKS)).to_pylist()
 
 
+# As another process sees the folder: byte i + 1 of `claims` belongs to training i, byte 0 to the preparation. Plain locks,
+# because the package would import torch for seconds.
 HOLD = """
-import sys, time
-from contextlib import ExitStack
-from pathlib import Path
-from generate.run.folder import Claims, RunFolder
-claims = Claims(RunFolder(Path(sys.argv[1])))
-with ExitStack() as held:
-    if sys.argv[2] == "preparation":
-        held.enter_context(claims.preparation())
-    else:
-        for index in sys.argv[2].split(","):
-            held.enter_context(claims.claim(int(index)))
-    print("held", flush=True)
-    time.sleep(60)
+import fcntl, sys, time
+claims = open(sys.argv[1] + "/claims", "r+b")
+for index in sys.argv[2].split(","):
+    fcntl.lockf(claims, fcntl.LOCK_EX, 1, int(index) + 1)
+print("held", flush=True)
+time.sleep(60)
 """
 
 
 @contextmanager
 def another_process_holds(folder: Path, what: str) -> Iterator[subprocess.Popen[str]]:
-    """Let another process hold the preparation lock, or the claims of some trainings (such as "3,4")."""
+    """Let another process hold the claims of some trainings (such as "3,4"), or the preparation lock, "-1"."""
     owner = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(folder), what], stdout=subprocess.PIPE, text=True
     )
@@ -93,6 +90,21 @@ def another_process_holds(folder: Path, what: str) -> Iterator[subprocess.Popen[
         owner.kill()
         owner.wait()
         owner.stdout.close()
+
+
+ASK = """
+import fcntl, sys
+try:
+    fcntl.lockf(open(sys.argv[1] + "/claims", "r+b"), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(sys.argv[2]) + 1)
+except BlockingIOError:
+    print("held")
+"""
+
+
+def is_held(folder: Path, index: int) -> bool:
+    """Let another process say whether a training (or the preparation, -1) is claimed."""
+    asked = [sys.executable, "-c", ASK, str(folder), str(index)]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout == "held\n"
 
 
 @pytest.fixture(scope="session")
@@ -118,6 +130,6 @@ def tiny_run(shared_folder, tiny_plan) -> Path:
     with open(shared_folder / "lock", "w") as lock:
         fcntl.lockf(lock, fcntl.LOCK_EX)
         if not (folder / "population.parquet").exists():
-            done = run(folder, "--workers", "1", plan=tiny_plan)
-            assert done.returncode == 0, done.stdout + done.stderr
+            options = ["--out", str(folder), "--device", "cpu", "--workers", "1"]
+            assert main([str(tiny_plan), *options]) == 0
     return folder

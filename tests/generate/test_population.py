@@ -7,7 +7,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ from generate.run.prepare import survey
 from popstats import load_population
 from popstats.errors import BAD_INPUT, PopulationError
 from popstats.population import columns
-from tests.generate.conftest import TINY, another_process_holds, command, rows, run
+from tests.generate.conftest import TINY, another_process_holds, command, is_held, rows, run
 
 # Two cores that others use too: only a run that hangs takes longer.
 PATIENCE = 300.0
@@ -117,14 +116,14 @@ def test_the_population_holds_the_whole_contract(tiny_run):
 def test_killed_workers_and_parents_lose_nothing(tmp_path, tiny_plan, tiny_run, start):
     """Two workers, one killed, then the parent; continued, the table equals the undisturbed one of one worker."""
     folder = tmp_path / "run"
+    shutil.copytree(tiny_run / "original", folder / "original")
     parent = start(folder, tiny_plan, "--workers", "2")
     wait_until(lambda: finished(folder) >= 1)
     workers(parent)[0].kill()
     wait_until(lambda: finished(folder) >= 4)
     before = {path.name: path.read_bytes() for path in (folder / "rows").glob("*.json")}
     kill_and_check_no_orphans(parent)
-    done = run(folder, "--workers", "2")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert main(["--out", str(folder), "--workers", "1", "--device", "cpu"]) == 0
     assert all((folder / "rows" / name).read_bytes() == content for name, content in before.items())
     assert rows(folder / "population.parquet") == rows(tiny_run / "population.parquet")
 
@@ -195,28 +194,17 @@ def test_the_next_command_can_be_pasted(tmp_path, tiny_run, capsys):
     assert pasted[3:] == ["report", str(folder), "-o", str(folder / "report.html"), "--noise", "student"]
 
 
-ASK = """
-import sys
-from pathlib import Path
-from generate.run.folder import PREPARATION, RunFolder, claimed
-print(bool(claimed(RunFolder(Path(sys.argv[1])), [PREPARATION])))
-"""
-
-
 def test_tables_are_written_one_after_the_other(tiny_run, monkeypatch):
     """Of two runs that end together, one could write last what it had read first: a table with rows missing."""
     compact, held = RunFolder.compact, []
 
     def observed(folder):
-        asked = subprocess.run(
-            [sys.executable, "-c", ASK, str(folder.path)], capture_output=True, text=True, check=True
-        )
-        held.append(asked.stdout.strip())
+        held.append(is_held(folder.path, -1))
         return compact(folder)
 
     monkeypatch.setattr(RunFolder, "compact", observed)
     assert main(["--out", str(tiny_run), "--device", "cpu"]) == 0
-    assert held == ["True"]
+    assert held == [True]
 
 
 def test_a_plan_that_another_process_made_grow_meanwhile(tmp_path, tiny_run, monkeypatch, capsys):
@@ -242,7 +230,7 @@ def test_whoever_waits_for_another_process_can_say_so(tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.create()
     claims = Claims(folder)
-    with another_process_holds(folder.path, "preparation") as owner, claims.preparation(owner.kill):
+    with another_process_holds(folder.path, "-1") as owner, claims.preparation(owner.kill):
         assert owner.wait() != 0
     claims.close()
 
@@ -250,19 +238,19 @@ def test_whoever_waits_for_another_process_can_say_so(tmp_path):
 HOPELESS = TINY.replace("learning_rate = 0.05", "learning_rate = 1e30")
 
 
-def hopeless(tmp_path: Path, tiny_run: Path, plan: str, *options: str) -> tuple[RunFolder, str]:
+def hopeless(tmp_path: Path, tiny_run: Path, plan: str, capsys) -> tuple[RunFolder, str]:
     """Run a plan in which every training diverges, on the tiny run's original; return the folder and what it said."""
     (tmp_path / "plan.toml").write_text(plan)
     shutil.copytree(tiny_run / "original", tmp_path / "run" / "original")
-    done = run(tmp_path / "run", "--workers", "1", *options, plan=tmp_path / "plan.toml")
-    assert done.returncode == BAD_INPUT, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    assert "Next:" not in done.stdout
-    return RunFolder(tmp_path / "run"), done.stderr
+    options = ["--out", str(tmp_path / "run"), "--workers", "1", "--device", "cpu"]
+    assert main([str(tmp_path / "plan.toml"), *options]) == BAD_INPUT
+    said = capsys.readouterr()
+    assert "Next:" not in said.out
+    return RunFolder(tmp_path / "run"), said.err
 
 
-def test_a_run_in_which_nothing_succeeds_stops_after_ten_failures_of_one_kind(tmp_path, tiny_run):
-    folder, said = hopeless(tmp_path, tiny_run, HOPELESS.replace("count = 3", "count = 10"))
+def test_a_run_in_which_nothing_succeeds_stops_after_ten_failures_of_one_kind(tmp_path, tiny_run, capsys):
+    folder, said = hopeless(tmp_path, tiny_run, HOPELESS.replace("count = 3", "count = 10"), capsys)
     assert "no training of this run has succeeded, and 10 failed in the same way: the loss is nan" in said
     assert 10 <= len(folder.finished()) < 40
     table = pq.read_table(folder.population_path).to_pylist()
@@ -271,8 +259,8 @@ def test_a_run_in_which_nothing_succeeds_stops_after_ten_failures_of_one_kind(tm
 
 
 @pytest.mark.slow
-def test_a_short_run_in_which_nothing_succeeds_ends_with_the_reason(tmp_path, tiny_run):
-    folder, said = hopeless(tmp_path, tiny_run, HOPELESS.replace("count = 3", "count = 1"))
+def test_a_short_run_in_which_nothing_succeeds_ends_with_the_reason(tmp_path, tiny_run, capsys):
+    folder, said = hopeless(tmp_path, tiny_run, HOPELESS.replace("count = 3", "count = 1"), capsys)
     assert "all 4 trainings failed, most of them because: the loss is nan" in said
     assert len(folder.finished()) == 4
 
@@ -480,8 +468,8 @@ def folder_plan(path: Path, images: Path) -> Path:
 def test_an_image_folder_from_the_command_line(tmp_path, capsys):
     images = colour_folder(tmp_path / "colours")
     plan = folder_plan(tmp_path / "plan.toml", images)
-    done = run(tmp_path / "run", "--workers", "1", plan=plan)
-    assert done.returncode == 0, done.stdout + done.stderr
+    out = ["--out", str(tmp_path / "run"), "--device", "cpu"]
+    assert main([str(plan), *out, "--workers", "1"]) == 0
     made = rows(tmp_path / "run" / "population.parquet")
     assert [row["status"] for row in made] == ["done", "done"]
     assert all(row["dataset"].startswith("image-folder:colours@") for row in made)

@@ -16,7 +16,7 @@ from generate.export import export_subnetwork
 from generate.inputs.networks import build_network
 from generate.plan import PLAIN_BASELINES, PruningPlan, only_adds, plan_from_dict, read_plan
 from generate.prune.dependency_graph import with_values
-from generate.prune.masks import magnitudes, prune_network, weight_costs
+from generate.prune.masks import magnitudes, mask_network, weight_costs
 from generate.recipes.baselines import baseline_widths
 from generate.recipes.worklist import Place, make_worklist, with_identities
 from generate.run.folder import RunFolder
@@ -85,7 +85,7 @@ def test_the_layers_of_attention_have_densities_of_their_own():
     assert {f"blocks.0.attention.{part}_proj" for part in ("q", "k", "v", "out")} < set(names)
     for name in PLAIN_BASELINES["weights"]:
         widths = baseline_widths(name, costs, vit, "macs", 0.5)
-        masked = prune_network(
+        masked = mask_network(
             vit, costs.groups, magnitudes(with_values(vit), costs.groups), widths, PruningPlan("weights")
         )
         assert [int((masked.get_submodule(n).weight != 0).sum()) for n in names] == widths.tolist()

@@ -203,7 +203,7 @@ def test_a_dry_run_says_what_the_images_can_show(tiny_plan, capsys, tmp_path, mo
     assert main([str(tiny_plan), *OPTIONS, "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "14 trainings with" in said
-    assert "498 images that choose nothing" in said
+    assert "498 held-out images" in said
     assert "Smallest gain" in said
     assert list(tmp_path.iterdir()) == []
 

@@ -239,7 +239,7 @@ def test_refine_says_where_no_best_mcb_was_found(tmp_path, capsys):
     popstats.simulate_population("linear", regimes=[0.5], n=800).save(tmp_path / "line.parquet")
     command = ["refine", str(tmp_path / "line.parquet"), "--method", "exact", "--regime", "0.5"]
     assert main(command) == DONE
-    assert "there is a best mCB (C3a) is refuted" in capsys.readouterr().out
+    assert "C3a (there is an optimal mCB) is refuted" in capsys.readouterr().out
     assert main([*command, "--json"]) == DONE
     assert json.loads(capsys.readouterr().out)["outcome"] == "refuted"
 
@@ -362,11 +362,11 @@ def test_fit_prints_the_alerts_in_options(tmp_path, capsys):
     command = ["fit", str(tmp_path / "heavy.parquet"), "--method", "exact", "--regimes", "0.5"]
     assert main(command) == DONE
     assert "try --noise student" in (out := capsys.readouterr().out)
-    assert out.index("Read first:") < out.index("best mCB?")
+    assert out.index("Read first:") < out.index("C3a")
 
 
 @pytest.mark.parametrize(
-    ("truth", "told"), [("quadratic", "best mCB 1.0"), ("flat", "no best mCB; lowest at")]
+    ("truth", "told"), [("quadratic", "optimal mCB 1.0"), ("flat", "no optimal mCB; lowest at")]
 )
 def test_a_simulated_truth_is_told_by_the_rule_of_c3a(truth, told, tmp_path, capsys):
     path = tmp_path / "made.parquet"

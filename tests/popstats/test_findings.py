@@ -13,10 +13,10 @@ from popstats.words import clause, sentence, sentences
 
 
 def test_every_kind_has_words() -> None:
-    # Kinds are written where findings are made: as an argument of `Finding` or `_finding`, or as a value named `kind`.
+    # Kinds are written where findings are made: in a call of `Finding` or `fact`, or picked before it.
     told = {kind.removesuffix(" supported") for kind in words._WORDS}
     sources = "\n".join(path.read_text() for path in Path(popstats.__file__).parent.rglob("*.py"))
-    made = set(re.findall(r'[fF]inding\(\s*"([^"]+)"', sources))
+    made = set(re.findall(r'(?:Finding|fact)\(\s*"([^"]+)"', sources))
     assert made <= told
     assert all(f'"{kind}"' in sources for kind in told)
 
@@ -59,7 +59,7 @@ def test_nested_findings_and_estimates_merge() -> None:
         for r, n in (("0.50", 3), ("0.75", 8))
     ]
     assert sentences(found) == (
-        "At 50 and 75 % MACs reduction C3a cannot be assessed: 3 to 8 recipes; a curve needs at least 10.",
+        "At 50 and 75 % MACs reduction, C3a cannot be assessed: 3 to 8 recipes; a curve needs at least 10.",
     )
     flat = [Finding("flat", (), {"height": Estimate(v, v - 0.1, v + 0.1)}) for v in (0.2, 0.4)]
     assert (

@@ -16,7 +16,7 @@ from generate.inputs.networks import build_network
 from generate.prune.cost_forms import cost_forms
 from generate.prune.cut import choose_filters, cut
 from generate.prune.groups import find_groups
-from generate.prune.scores import CRITERIA, score_filters
+from generate.prune.scores import SCORERS, score_filters
 
 DIGITS = (1, 8, 8)
 SMALL = (3, 64, 64)
@@ -172,7 +172,7 @@ def cross_entropy_gradients(network):
     nn.functional.cross_entropy(network(images), labels).backward()
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("criterion", SCORERS)
 def test_a_cut_network_equals_the_masked_one_for_every_score(criterion):
     network = trained_lookalike("cifar_resnet8", DIGITS)
     groups = find_groups(network, DIGITS)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from generate.inputs.networks import build_network
 from generate.plan import PruningPlan
-from generate.prune.masks import dense_layers, magnitudes, prune_network, weight_costs, zero_removed
+from generate.prune.masks import dense_layers, magnitudes, mask_network, weight_costs, zero_removed
 from popstats.errors import PlanError
 
 SHAPE = (2, 8, 8)
@@ -89,7 +89,7 @@ def test_costs_are_those_of_the_weights_that_are_not_zero(network, pruning):
     assert counted(network) == (costs.original_macs, costs.original_params)
     for seed in range(3):
         widths = random_widths(costs, seed)
-        masked = prune_network(network, costs.groups, scores, widths, pruning)
+        masked = mask_network(network, costs.groups, scores, widths, pruning)
         kept = [int((masked.get_submodule(g.name).weight != 0).sum()) for g in costs.groups]
         assert kept == widths.tolist()
         assert counted(masked) == (costs.macs(widths)[0], costs.params(widths)[0])
@@ -102,7 +102,7 @@ def test_every_filter_keeps_the_floor_whatever_its_magnitudes(floor):
         network.twice.weight[3] *= 1e-6
         network.up.weight[:, 1] *= 1e-6
     costs = weight_costs(network, SHAPE, pruning)
-    masked = prune_network(network, costs.groups, magnitudes(network, costs.groups), costs.least, pruning)
+    masked = mask_network(network, costs.groups, magnitudes(network, costs.groups), costs.least, pruning)
     assert ((masked.twice.weight != 0).flatten(1).sum(1) == floor).all()
     # Filters of a transposed convolution lie along its second axis, once for each group of inputs.
     by_filter = (masked.up.weight != 0).reshape(2, 6, 4, 4).transpose(1, 2).reshape(8, -1)
@@ -119,7 +119,7 @@ def test_the_largest_weights_of_a_layer_stay():
     network = Odd()
     costs = weight_costs(network, SHAPE, WEIGHTS)
     widths = np.where([g.name == "twice" for g in costs.groups], 400, costs.full_widths)
-    masked = prune_network(network, costs.groups, magnitudes(network, costs.groups), widths, WEIGHTS)
+    masked = mask_network(network, costs.groups, magnitudes(network, costs.groups), widths, WEIGHTS)
     kept = masked.twice.weight != 0
     assert network.twice.weight.abs()[kept].min() > network.twice.weight.abs()[~kept].max()
     assert torch.equal(masked.twice.weight[kept], network.twice.weight[kept])
@@ -130,7 +130,7 @@ def test_a_pattern_keeps_the_larger_two_of_each_four_along_inputs_and_kernel():
     network = Odd()
     costs = weight_costs(network, SHAPE, TWO_OF_FOUR)
     widths = np.where([g.name == "twice" for g in costs.groups], costs.full_widths // 2, costs.full_widths)
-    masked = prune_network(network, costs.groups, magnitudes(network, costs.groups), widths, TWO_OF_FOUR)
+    masked = mask_network(network, costs.groups, magnitudes(network, costs.groups), widths, TWO_OF_FOUR)
     blocks, whole = masked.twice.weight.reshape(-1, 4), network.twice.weight.abs().reshape(-1, 4)
     assert ((blocks != 0).sum(1) == 2).all()
     assert torch.equal(blocks.abs().sum(1), whole.topk(2, dim=1).values.sum(1))
@@ -166,7 +166,7 @@ OPTIMISERS = {
 def test_momentum_and_decay_never_revive_a_removed_weight(network, optimiser, fresh):
     costs = weight_costs(network, SHAPE, WEIGHTS)
     widths = random_widths(costs, 1)
-    masked = prune_network(network, costs.groups, magnitudes(network, costs.groups), widths, WEIGHTS)
+    masked = mask_network(network, costs.groups, magnitudes(network, costs.groups), widths, WEIGHTS)
     removed = {n: (masked.get_submodule(n).weight == 0) for n in (g.name for g in costs.groups)}
     if fresh:
         for layer in masked.modules():
@@ -189,7 +189,7 @@ def test_momentum_and_decay_never_revive_a_removed_weight(network, optimiser, fr
 
 def test_a_masked_network_can_be_moved(network):
     costs = weight_costs(network, SHAPE, WEIGHTS)
-    masked = prune_network(network, costs.groups, magnitudes(network, costs.groups), costs.least, WEIGHTS)
+    masked = mask_network(network, costs.groups, magnitudes(network, costs.groups), costs.least, WEIGHTS)
     masked.to(memory_format=torch.channels_last).double()
     masked(torch.randn(4, *SHAPE).double()).sum().backward()
     for group in costs.groups:
@@ -200,7 +200,7 @@ def test_a_masked_network_can_be_moved(network):
 
 def test_what_is_saved_is_a_plain_dense_network(network):
     costs = weight_costs(network, SHAPE, WEIGHTS)
-    masked = prune_network(network, costs.groups, magnitudes(network, costs.groups), costs.least, WEIGHTS)
+    masked = mask_network(network, costs.groups, magnitudes(network, costs.groups), costs.least, WEIGHTS)
     assert masked.state_dict().keys() == network.state_dict().keys()
     network.load_state_dict(masked.state_dict())
     images = torch.randn(3, *SHAPE)

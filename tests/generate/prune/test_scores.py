@@ -5,7 +5,7 @@ from torch import nn
 
 from generate.inputs.networks import build_network
 from generate.prune.groups import find_groups
-from generate.prune.scores import CRITERIA, score_filters
+from generate.prune.scores import SCORERS, score_filters
 from popstats.errors import PlanError
 
 DIGITS = (1, 8, 8)
@@ -73,7 +73,7 @@ def test_random_scores_follow_the_seed_and_leave_the_global_generator_alone(resn
     assert not torch.equal(first["conv1"], scores_of(resnet8, "random", seed=2)["conv1"])
 
 
-@pytest.mark.parametrize("criterion", [c for c in CRITERIA if c != "taylor"])
+@pytest.mark.parametrize("criterion", [c for c in SCORERS if c != "taylor"])
 def test_scoring_leaves_the_network_untouched(resnet8, criterion):
     before = {name: value.clone() for name, value in resnet8.state_dict().items()}
     scores_of(resnet8, criterion)

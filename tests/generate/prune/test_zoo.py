@@ -236,7 +236,7 @@ class ReadsItsOwnWidth(nn.Module):
 
 
 class RMSNorm2d(nn.Module):
-    """Written by hand: its mean over channels is no layer's."""
+    """Written by hand: a mean over the channels that its own parameter scales."""
 
     def __init__(self, channels):
         super().__init__()
@@ -263,6 +263,44 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(*qkv.unbind(0)).transpose(1, 2).reshape(batch, count, -1)
         tokens = tokens + self.out(mixed)
         return self.h((tokens + self.down(F.gelu(self.up(tokens)))).mean(1))
+
+
+class FromAttributes(nn.Module):
+    """Norms whose shapes are attributes, as timm writes them."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.normalized_shape, self.scale_shape = (channels,), (channels, 1, 1)
+        self.weight, self.scale = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.ones(channels))
+
+    def forward(self, features):
+        features = features * self.scale.view(self.scale_shape)
+        return F.layer_norm(features.movedim(1, -1), self.normalized_shape, self.weight).movedim(-1, 1)
+
+
+class StandardNorm(nn.Module):
+    """With an unbiased deviation, which one channel does not have."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.gamma, self.beta = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, features):
+        centred = features - features.mean(-1, keepdim=True)
+        return self.gamma * centred / (features.std(-1, keepdim=True) + 1e-6) + self.beta
+
+
+class ChannelNorm(nn.Module):
+    """Two parts of every norm's channels have statistics in common, and whole parts go (group norm by hand)."""
+
+    def __init__(self, groups, channels):
+        super().__init__()
+        self.groups, self.scale = groups, nn.Parameter(torch.ones(channels))
+
+    def forward(self, features):
+        parts = features.view(len(features), -1, len(self.scale) // self.groups, *features.shape[2:])
+        parts = parts / (parts.pow(2).mean((2, 3, 4), keepdim=True) + 1e-6).sqrt()
+        return parts.view(features.shape) * self.scale[:, None, None]
 
 
 def noisy(features):
@@ -559,6 +597,19 @@ CUT |= {
         "z",
         torch.randn(1, 4, 8, 8),
     ),
+    "unit length": lambda: Net(
+        lambda s, x: s.h(F.normalize(pool(s.b(s.a(x))), dim=1)), a=conv(3, 8), b=conv(8, 6), h=head(6)
+    ),
+    "sum over channels": lambda: Net(lambda s, x: s.h(s.a(x).sum(1).flatten(1)), a=conv(3, 8), h=head(64)),
+    "positions in parts": lambda: with_parameter(
+        Net(
+            lambda s, x: s.h((s.a(x).flatten(2) + s.z[..., 1:]).mean(2) + s.z[..., 0]),
+            a=conv(3, 8),
+            h=head(8),
+        ),
+        "z",
+        torch.randn(1, 8, 65),
+    ),
     "an expert without images": lambda: Net(
         lambda s, x: s.h(pool(s.b(s.a(x))) + s.e(pool(x)[:0]).sum(0)),
         a=conv(3, 8),
@@ -593,6 +644,15 @@ CUT_BY_PROOF = {
         a=conv(3, 8),
         b=conv(8, 8),
         h=head(8),
+    ),
+    "RMS norm by hand": lambda: Net(
+        lambda s, x: s.h(pool(s.n(s.a(x)))), a=conv(3, 8), n=RMSNorm2d(8), h=head(8)
+    ),
+    "deviation by hand": lambda: Net(
+        lambda s, x: s.h(s.n(pool(s.a(x)))), a=conv(3, 8), n=StandardNorm(8), h=head(8)
+    ),
+    "shapes in attributes": lambda: Net(
+        lambda s, x: s.h(pool(s.n(s.a(x)))), a=conv(3, 8), n=FromAttributes(8), h=head(8)
     ),
     "RMS norm": lambda: Net(lambda s, x: s.h(s.n(pool(s.a(x)))), a=conv(3, 8), n=nn.RMSNorm(8), h=head(8)),
     "group norm of one group": lambda: Net(
@@ -630,8 +690,10 @@ REFUSED = {
         "a: its filters can only go together; b: its filters",
     ),
     "compiled by TorchScript": (with_compiled_part, "b is compiled by TorchScript"),
-    "hand-written norm": (
-        lambda: Net(lambda s, x: s.h(pool(s.n(s.a(x)))), a=conv(3, 8), n=RMSNorm2d(8), h=head(8)),
+    "mean over channels": (
+        lambda: Net(
+            lambda s, x: s.h((s.a(x) - s.a(x).mean(1, keepdim=True)).flatten(1)), a=conv(3, 8), h=head(512)
+        ),
         "a: mean",
     ),
     "two outputs": (
@@ -752,6 +814,14 @@ def test_what_is_kept_whole_has_no_group():
     for name, groups in expected.items():
         found = generate.find_groups((CUT | CUT_BY_PROOF)[name](), SHAPE)
         assert groups <= {group.name for group in found}, name
+
+
+def test_parts_of_channels_with_statistics_in_common_go_whole():
+    network = Net(lambda s, x: s.h(pool(s.n(s.a(x)))), a=conv(3, 12), n=ChannelNorm(4, 12), h=head(12))
+    with pytest.raises(PlanError, match="keep = \\['a'\\]"):  # the size of a part comes from what is cut
+        generate.find_groups(network, SHAPE)
+    deviation = generate.find_groups(CUT_BY_PROOF["deviation by hand"](), SHAPE)
+    assert [(group.width, group.least) for group in deviation] == [(8, 2)]
 
 
 def test_keeping_what_a_refusal_names_is_enough():

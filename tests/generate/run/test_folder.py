@@ -3,8 +3,6 @@
 import errno
 import os
 import resource
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from generate.plan import plan_from_dict, read_plan
 from generate.run.folder import Claims, RunFolder, claimed, explain, write_whole
 from popstats.errors import RunFolderError
 from popstats.population import columns
+from tests.generate.conftest import another_process_holds, is_held
 
 SMALL = {"name": "small", "recipes": [{"regimes": [0.5], "count": 3}]}
 
@@ -63,34 +62,18 @@ def test_a_row_that_is_no_number_is_not_written(folder):
     assert folder.finished() == set()
 
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from generate.run.folder import Claims, RunFolder
-with Claims(RunFolder(Path(sys.argv[1]))).claim(int(sys.argv[2])) as mine:
-    print(mine, flush=True)
-    time.sleep(60)
-"""
-
-
 def test_a_claim_holds_against_other_processes_and_dies_with_its_owner(folder):
     claims = Claims(folder)
-    owner = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder.path), "3"], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert owner.stdout.readline() == "True\n"
+    with another_process_holds(folder.path, "3"):
         with claims.claim(3) as mine:
             assert not mine
         with claims.claim(4) as mine:
             assert mine
         assert claimed(folder, [2, 3, 4]) == [3]
-    finally:
-        owner.kill()
-        owner.wait()
-        owner.stdout.close()
     with claims.claim(3) as mine:
         assert mine
+        assert is_held(folder.path, 3)
+        assert not is_held(folder.path, 4)
     claims.close()
 
 

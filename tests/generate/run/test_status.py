@@ -57,7 +57,7 @@ def test_running_trainings_are_the_workers_and_half_done(half_done, capsys):
 def test_a_folder_that_is_being_prepared_says_so(tmp_path, capsys):
     folder = RunFolder(tmp_path / "run")
     folder.create()
-    with another_process_holds(folder.path, "preparation"):
+    with another_process_holds(folder.path, "-1"):
         assert print_status(folder.path, 1) == 0
         assert "It is being prepared" in capsys.readouterr().out
     assert print_status(folder.path, 1) == 0

@@ -18,8 +18,7 @@ from popstats.inference.draws import INTERVAL_MASS
 from popstats.inference.model import Settings
 from popstats.judgement.judge import analyse
 from popstats.judgement.verdicts import Verdicts
-from popstats.report.comparison_page import comparison_content
-from popstats.report.compose import facts, report_content
+from popstats.report.compose import comparison_content, facts, report_content
 from popstats.report.sections import method_words, provenance_section
 
 GOLDEN = Path(__file__).with_name("golden_content.json")
@@ -90,7 +89,9 @@ def test_verdicts_are_repeated_word_for_word(fitted, content):
 
 
 def test_a_supported_optimum_of_an_additive_truth_is_credited_to_the_widths(content):
-    assert "There is a best FLOPs-to-parameters ratio (mCB; 1 is the original's)" in content.advice.sentence
+    assert (
+        "There is an optimal FLOPs-to-parameters ratio (mCB; 1 is the original's)" in content.advice.sentence
+    )
     assert any("any additive effect of the widths would produce" in s for s in content.advice.paragraphs)
 
 
@@ -112,7 +113,7 @@ def test_misfits_of_regimes_with_one_cause_share_an_alert(fitted, content):
     told = [a.text for a in content.alerts if "far above the curve" in a.text]
     assert len(fitted.predictive_checks.alerts) == 3
     assert len(told) == 1
-    assert told[0].startswith("At 40, 60 and 80 % more recipes lie far above the curve")
+    assert told[0].startswith("At 40, 60 and 80 %, more recipes lie far above the curve")
     assert re.search(r"\(skewness 0\.\d to 1\.\d\)", told[0])
 
 
@@ -122,7 +123,7 @@ def test_well_behaved_data_raise_no_alert_about_the_model():
     diagnostics = next(s for s in told.sections if s.key == "diagnostics")
     assert diagnostics.paragraphs[1].startswith("The data look like what the model expects.")
     assert not any("curve" in a.text for a in told.alerts)
-    assert "leans on the priors" in diagnostics.paragraphs[2]
+    assert "is sensitive to the priors" in diagnostics.paragraphs[2]
 
 
 def test_the_envelope_of_the_best_networks_stands_beside_the_curve(fitted, content):
@@ -167,7 +168,9 @@ def test_without_verdicts_the_pictures_remain(fitted):
 def test_a_rejected_fit_says_so_first(fitted):
     edge = np.ones_like(fitted.draws.edge_probability)
     told = report_content(replace(fitted, draws=replace(fitted.draws, edge_probability=edge)))
-    assert told.advice.sentence.startswith("Use none of this: the grid does not resolve the posterior")
+    assert told.advice.sentence.startswith(
+        "Do not use these results: the grid does not resolve the posterior"
+    )
     assert "Fit again with method='nuts'" in told.advice.sentence
     assert told.alerts[0].level == "reject"
     assert {row.outcome for row in told.claims[0].rows} == {"not assessable"}
@@ -231,12 +234,15 @@ def test_a_comparison_finds_the_difference_that_was_simulated():
     told = comparison_content(fits)
     table = {(row[0], row[1]): row[2] for row in told.figures[1].table.rows}
     for regime in ("50 %", "80 %"):
-        ratio = float(table[regime, "Best mCB"].split(" ")[0])
+        ratio = float(table[regime, "Optimal mCB"].split(" ")[0])
         assert ratio == pytest.approx(np.exp(0.3), rel=0.1)
     edfs = told.figures[2]
     assert edfs.key == "edfs"
     assert [row[2] for row in edfs.table.rows] == ["300 and 300"] * 2
     assert "equal cost" in edfs.caption
+    first, second = (f.population.frame.groupby("regime")["accuracy_drop"].mean() for f in fits)
+    more = [float(row[3].split(" ")[0].replace("−", "-")) for row in edfs.table.rows]
+    assert more == pytest.approx((second - first).tolist(), abs=0.02)
     overlaid = told.figures[0]
     assert told.order[:2] == ("curves", "verdicts")
     for panel in overlaid.panels:
@@ -259,15 +265,15 @@ def test_a_family_of_originals_opens_with_optimum_and_limit_by_size():
     told = comparison_content(fits)
     assert told.order[:2] == ("family", "curves")
     figure = told.figures[0]
-    assert [panel.title for panel in figure.panels] == ["Best mCB by depth", "Limit by depth"]
+    assert [panel.title for panel in figure.panels] == ["Optimal mCB by depth", "Limit by depth"]
     for panel in figure.panels:
         assert set(panel.data["places"].frame["original"]) == {"resnet8", "resnet14", "resnet20"}
         draw(panel)
     assert len(figure.table.rows) == 8
-    assert "doubling the original's depth multiplies the best mCB by" in told.advice.paragraphs[0]
+    assert "doubling the original's depth multiplies the optimal mCB by" in told.advice.paragraphs[0]
     differences = next(f for f in told.figures if f.key == "differences")
     assert [panel.title for panel in differences.panels] == [
-        "Best mCB",
+        "Optimal mCB",
         "Near-optimal lower end",
         "Near-optimal upper end",
         "Limit",
@@ -311,11 +317,11 @@ def test_the_lead_says_where_even_pruning_pays_and_where_it_does_not():
         space("0.90", "refuted", -0.3, -0.1),
         space("all", "supported", 9.0, 9.9),
     ]
-    assert even_sentence(SimpleNamespace(verdicts=found)) == (
-        "Even pruning pays at 50 and 80 %: at equal MACs recipes of low STD (layers pruned alike) drop 0.26 to 1.50 points "
+    assert even_sentence(SimpleNamespace(verdicts=Verdicts(found))) == (
+        "Even pruning pays at 50 and 80 %: at equal MACs, recipes of low STD (layers pruned alike) drop 0.26 to 1.50 points "
         "less on average than those of high STD, but more at 90 %."
     )
-    assert even_sentence(SimpleNamespace(verdicts=found[1:2])) == ""
+    assert even_sentence(SimpleNamespace(verdicts=Verdicts(found[1:2]))) == ""
 
 
 @pytest.mark.parametrize(

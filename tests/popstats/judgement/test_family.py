@@ -33,7 +33,7 @@ def test_the_change_per_doubling_is_that_of_the_truth(family):
     changes = found[found["against"] == "doubling of width"].set_index(["quantity", "regime"])
     assert len(changes) == 8
     for regime in ("0.60", "0.80"):
-        for quantity, truth in (("best mCB", np.exp(SHIFT)), ("limit", RISE)):
+        for quantity, truth in (("optimal mCB", np.exp(SHIFT)), ("limit", RISE)):
             row = changes.loc[(quantity, regime)]
             assert row["lower"] - 0.05 < truth < row["upper"] + 0.05
             assert row["estimate"] == pytest.approx(truth, abs=0.06)
@@ -92,5 +92,5 @@ def test_families_are_originals_that_differ_in_one_thing():
 def test_a_summary_tells_what_a_doubling_does(family):
     fits = {name: analysis.fit for name, analysis in family.items()}
     summary = popstats.summarize(fits, [analysis.verdicts for analysis in family.values()])
-    assert "At 60 %, doubling the original's width multiplies the best mCB by 1.2" in summary.sentence
+    assert "At 60 %, doubling the original's width multiplies the optimal mCB by 1.2" in summary.sentence
     assert summary.moves.equals(moves(family))

@@ -19,6 +19,7 @@ from popstats.judgement.explained import CEILING, MOST, TOTALS, WidthsBeyond, wh
 from popstats.judgement.optimum_claims import original_ratio
 from popstats.judgement.space_claims import _moved
 from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdict
+from popstats.population.recipes import prepared_recipes
 from popstats.posterior.fit import Fit
 from popstats.words import sentence
 
@@ -53,9 +54,9 @@ def test_a_clear_optimum_at_the_originals_ratio(quadratic: popstats.Verdicts) ->
 
 
 def _best(verdict: Verdict) -> float:
-    """Return the best mCB of a supported C3a, as its sentence names it."""
+    """Return the optimal mCB of a supported C3a, as its sentence names it."""
     best = verdict.finding.values["near"].values["best"]
-    assert f"there is a best mCB of {best.value:.2f} (90 % interval " in verdict.sentence
+    assert f"the optimal mCB is {best.value:.2f} (90 % interval " in verdict.sentence
     return best.value
 
 
@@ -99,7 +100,7 @@ def test_winners_lie_near_a_true_optimum(quadratic: popstats.Verdicts) -> None:
 def test_no_optimum_where_there_is_none(truth: str) -> None:
     judged = _judged(truth, n=800)
     assert {v.outcome for v in judged.of("C3a")} == {"refuted"}
-    assert all("no best mCB" in v.sentence for v in judged.of("C3a"))
+    assert all("no optimal mCB" in v.sentence for v in judged.of("C3a"))
     assert {v.outcome for v in judged.of("C3c")} == {"not assessable"}
 
 
@@ -196,7 +197,7 @@ def test_m1_waits_until_the_law_of_the_widths_has_learned() -> None:
     population = popstats.load_population("digits-width-1x")
     (verdict,) = popstats.judge(popstats.fit(population, regimes={0.8: 0.05})).of("M1")
     assert (verdict.outcome, verdict.probability > 0.95) == ("undecided", True)
-    assert "by its learning curve the law of the widths would gain" in verdict.reason
+    assert "the learning curve of the width law suggests" in verdict.reason
     assert "count = 100" in verdict.remedy
 
 
@@ -220,7 +221,7 @@ def test_an_interaction_of_widths_is_not_taken_for_mcb() -> None:
     assert (
         f"An interaction of the layer widths is at work, of which mCB carries {share} %." in verdict.sentence
     )
-    assert "beside a law with pairwise interactions of the widths" in verdict.sentence
+    assert "added to a law with pairwise interactions of the widths" in verdict.sentence
 
 
 def test_a_rising_optimum_is_seen_over_regimes() -> None:
@@ -321,7 +322,7 @@ def test_no_claim_is_stronger_than_the_optimum_it_needs() -> None:
     for conjecture in ("C3b", "C3c"):
         (verdict,) = judged.of(conjecture)
         assert verdict.outcome == "undecided"
-        assert "Whether there is a best mCB at all (C3a) is undecided" in verdict.reason
+        assert "Whether there is an optimal mCB at all (C3a) is undecided" in verdict.reason
         # One answer to how many recipes would decide, whichever claim asks.
         assert verdict.remedy == judged.of("C3a")[0].remedy
     assert tomllib.loads(verdict.remedy)["recipes"][0]["count"] >= 160
@@ -335,7 +336,7 @@ def test_verdicts_say_where_they_hold_and_what_they_were_read_off(quadratic: pop
     for verdict in judged:
         low, high = verdict.observed_range
         assert verdict.reason.endswith(f" Observed mCB {low:.2f} to {high:.2f}."), verdict.reason
-        assert ("From a second fit, of regimes of equal parameters" in verdict.reason) == (
+        assert ("From a second fit, with regimes of equal parameters" in verdict.reason) == (
             verdict.conjecture == "C2"
         )
 
@@ -367,7 +368,7 @@ def test_no_claim_outruns_the_optimum_that_it_rests_on() -> None:
     for holds in (np.ones(1000, dtype=bool), np.zeros(1000, dtype=bool)):
         verdict = analysis.verdict("C3c", regime.data, said, holds, holds * 1.0, rests_on=regime)
         assert verdict.outcome == "undecided"
-        assert "Whether there is a best mCB at all (C3a) is undecided" in verdict.reason
+        assert "Whether there is an optimal mCB at all (C3a) is undecided" in verdict.reason
         assert verdict.remedies == regime.remedies
 
 
@@ -492,19 +493,18 @@ def test_what_explains_knows_the_mechanism() -> None:
     population = popstats.simulate_population(
         "additive-widths", regimes=(0.7,), n=400, rise=1.0, noise=0.0, seeds=3, seed_noise=0.1
     )
-    share = what_explains(population).frame.set_index("model")["r2"]
+    share = what_explains(population, prepared_recipes(population, "macs")).frame.set_index("model")["r2"]
     assert share["log-widths"] > 0.97 * share[CEILING]
     assert share["mCB"] < share["log-widths"]
     assert abs(share["log-widths + mCB"] - share["log-widths"]) < 0.005
 
 
 def test_embedding_heads_and_mlp_stand_beside_mcb_where_group_names_tell_them_apart() -> None:
-    share = what_explains(popstats.load_population("digits-vit"), regimes=(0.75,)).frame.set_index("model")[
-        "r2"
-    ]
+    vit, resnet = (popstats.load_population(name) for name in ("digits-vit", "digits-resnet8"))
+    share = what_explains(vit, prepared_recipes(vit, "macs", (0.75,))).frame.set_index("model")["r2"]
     assert {"embedding", "total heads", "total MLP width"} < set(share.index)
     assert share["mCB"] < share["embedding"] < share[TOTALS] < share["log-widths"]
-    assert TOTALS not in set(what_explains(popstats.load_population("digits-resnet8")).frame["model"])
+    assert TOTALS not in set(what_explains(resnet, prepared_recipes(resnet, "macs")).frame["model"])
 
 
 @pytest.fixture(scope="module")

@@ -254,7 +254,6 @@ def test_a_one_sided_curve_is_a_finding() -> None:
         "The lower the better, as far as observed; the high end costs 0.7"
     )
     assert lower.shape is lower.one_sided
-    assert lower.analysis.one_sided == {"0.70": lower.one_sided}
     assert _posterior(lambda u, m, rng: 2.0 + 0.6 * u**2).one_sided is None
     higher = _posterior(lambda u, m, rng: 2.0 - 0.5 * u)
     assert sentence(higher.one_sided).startswith("The higher the better")

@@ -14,7 +14,7 @@ def made_effects(rng, mean=0.1, between=0.15, within=0.05, sd=0.04, populations=
     for p in range(populations):
         centre = mean + between * rng.standard_normal()
         for _ in range(regimes):
-            rows.append(("best mCB", f"p{p}", centre + np.hypot(within, sd) * rng.standard_normal(), sd))
+            rows.append(("optimal mCB", f"p{p}", centre + np.hypot(within, sd) * rng.standard_normal(), sd))
     return pd.DataFrame(rows, columns=["quantity", "population", "estimate", "sd"])
 
 
@@ -22,7 +22,7 @@ def test_intervals_hold_the_mean_and_a_new_regime():
     rng = np.random.default_rng(0)
     mean, new, between, within = [], [], [], []
     for _ in range(300):
-        frame = _pooled("best mCB", made_effects(rng)).set_index("population")
+        frame = _pooled("optimal mCB", made_effects(rng)).set_index("population")
         pooled, expected = frame.loc[POOLED], frame.loc[NEW]
         mean.append(pooled["lower"] <= np.exp(0.1) <= pooled["upper"])
         truth = np.exp(0.1 + np.hypot(0.15, 0.05) * rng.standard_normal())
@@ -50,7 +50,7 @@ def test_alike_populations_have_no_spread_and_their_mean():
 
 @pytest.fixture(scope="module")
 def summary():
-    """Three populations whose best mCBs are 0.8, 1.0 and 1.25."""
+    """Three populations whose optimal mCBs are 0.8, 1.0 and 1.25."""
     fits = {}
     for seed, centre in enumerate((-0.223, 0.0, 0.223)):
         population = popstats.simulate_population(
@@ -65,7 +65,7 @@ def summary():
 
 
 def test_populations_that_differ_are_pooled_with_their_spread(summary):
-    best = summary.frame[summary.frame["quantity"] == "best mCB"].set_index("population")
+    best = summary.frame[summary.frame["quantity"] == "optimal mCB"].set_index("population")
     assert best.loc["at 0.80", "estimate"] == pytest.approx(0.8, abs=0.03)
     assert best.loc[POOLED, "estimate"] == pytest.approx(1.0, abs=0.05)
     assert best.loc[POOLED, "between"] == pytest.approx(0.223, rel=0.2)
@@ -77,7 +77,7 @@ def test_populations_that_differ_are_pooled_with_their_spread(summary):
         < best.loc[NEW, "upper"]
     )
     assert best.loc[POOLED, "regimes"] == 6
-    regret = summary.frame[summary.frame["quantity"] != "best mCB"].set_index("population")
+    regret = summary.frame[summary.frame["quantity"] != "optimal mCB"].set_index("population")
     assert regret.loc["at 1.00", "estimate"] < 0.05
     assert regret.loc["at 0.80", "estimate"] == pytest.approx(0.2, abs=0.1)
 

@@ -7,8 +7,7 @@ import pytest
 import popstats
 from popstats.errors import FitError
 from popstats.planning.law import LAMBDAS, POOLED, WidthLaw, fit_law
-from popstats.planning.recovered_costs import SOLVED, CostForm, recover_cost
-from popstats.population.recipes import original_widths
+from popstats.population.recipes import SOLVED, CostForm, original_widths, recover_cost
 from popstats.population.simulate import simulate_population
 from popstats.population.truths import LAYERS, LayerChain
 

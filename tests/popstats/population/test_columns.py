@@ -44,11 +44,6 @@ def test_legal_values_in_words():
     assert column("error").legal == "any"
 
 
-def test_labels_carry_the_unit():
-    assert column("original_macs").label == "original MACs (multiply-accumulates)"
-    assert column("space").label == "space"
-
-
 def test_unknown_column_is_a_key_error():
     with pytest.raises(KeyError):
         column("flops")

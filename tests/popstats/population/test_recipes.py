@@ -199,7 +199,7 @@ def test_what_explains_the_drop_and_the_width_law_do_not_see_the_shift():
     # The law over all regimes compares regimes, each at its own mix.
     laws = [law.loc[law["regime"] != "all", "points"] for law in laws]
     np.testing.assert_allclose(laws[1], laws[0], atol=1e-6)
-    found = [what_explains(p).frame["r2"] for p in (level, moved)]
+    found = [what_explains(p, prepared_recipes(p, "macs")).frame["r2"] for p in (level, moved)]
     np.testing.assert_allclose(found[1], found[0], atol=1e-6)
 
 

@@ -27,7 +27,7 @@ def test_clear_data_do_not_lean_on_the_priors():
     assert found.frame["quantity"].tolist() == ["optimum", "near_lower", "near_upper", "limit"]
     assert (found.frame["prior"] < 0.05).all()
     assert (found.frame["likelihood"] > found.frame["prior"]).all()
-    assert "near-optimal range or limit leans on the priors" in found.sentence
+    assert "near-optimal range or limit is sensitive to the priors" in found.sentence
 
 
 @pytest.mark.parametrize("stubborn", [Priors(amplitude=(0.05, 0.3)), Priors(noise=(0.1, 0.15))])
@@ -35,7 +35,7 @@ def test_priors_that_fight_the_data_are_noticed(stubborn):
     found = exact(priors=stubborn, n=60).prior_sensitivity
     assert set(found.frame["diagnosis"]) >= {"prior-data conflict"}
     assert (found.findings[0].kind, found.findings[0].regimes) == ("leans on priors", ("0.60",))
-    assert found.sentence.startswith("At 60 % the priors weigh on the ")
+    assert found.sentence.startswith("At 60 %, the priors influence the ")
     assert "Fit again with other priors" in found.sentence
 
 

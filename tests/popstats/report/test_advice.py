@@ -50,9 +50,9 @@ def test_without_widths_a_best_mcb_leads_to_a_refined_space(tmp_path, monkeypatc
     made = popstats.simulate_population("quadratic", regimes=(0.5, 0.8), n=200, rise=1.0, seed=2)
     made.save("made.parquet")
     found = box(popstats.fit(made, method="exact"), "made.parquet")
-    assert found.sentence.startswith("There is a best FLOPs-to-parameters ratio")
+    assert found.sentence.startswith("There is an optimal FLOPs-to-parameters ratio")
     ((label, command),) = found.code
-    assert "around the best mCB" in label
+    assert "around the optimal mCB" in label
     assert main(shlex.split(command)[3:]) == DONE
     assert (tmp_path / "refined.toml").is_file()
 
@@ -69,7 +69,7 @@ def test_what_is_ruled_out_is_told_where_nothing_is_decided() -> None:
     # The drop rises over the whole range: the ruled-out end is the upper one.
     assert made.metadata["truth"]["regimes"]["0.50"]["rise_lower"] == 0.0
     assert high == pytest.approx(regime.observed.high, rel=0.02)
-    assert found.sentence.startswith("No best FLOPs-to-parameters ratio")
+    assert found.sentence.startswith("No optimal FLOPs-to-parameters ratio")
 
 
 def test_twice_the_noise_takes_four_times_the_recipes() -> None:

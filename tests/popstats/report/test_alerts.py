@@ -1,4 +1,4 @@
-"""What speaks against relying on a supported best mCB is told at the top."""
+"""What speaks against relying on a supported optimal mCB is told at the top."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,9 @@ def _told(evidence: Analysis, level: str = "") -> list[str]:
 def test_only_regimes_that_pool_techniques_are_called_pooled(clear: Fit) -> None:
     found = caveats(_evidence(clear))
     assert [(f.kind, f.regimes) for f in found] == [("pooled", ("0.50",))]
-    assert "At 50 % networks retrained by fine-tune and scratch share one curve" in _told(_evidence(clear))[0]
+    assert (
+        "At 50 %, networks retrained by fine-tune and scratch share one curve" in _told(_evidence(clear))[0]
+    )
     analysis = Analysis(clear)
     assert "retrained by fine-tune and scratch share one curve" in clause(
         analysis.mixture(clear.fitted[0])[0]
@@ -61,7 +63,7 @@ def test_trainings_that_do_not_say_how_are_told_of_beside_those_that_do() -> Non
     fitted = popstats.fit(population, method="exact", draws=200)
     (note,) = population.notes
     assert note.startswith(
-        "50 of 150 trainings do not say how they were retrained (column retraining). Beside fine-tune"
+        "50 of 150 trainings do not say how they were retrained (column retraining). Besides fine-tune"
     )
     assert note in _told(_evidence(fitted))
     (mixture,) = Analysis(fitted).mixture(fitted.fitted[0])
@@ -103,7 +105,7 @@ def test_the_lead_starts_with_what_makes_a_best_mcb_weak(clear: Fit) -> None:
     lead = _lead(evidence, weak)
     assert lead.startswith(
         "mCB is a weak guide at 80 %: it predicts nothing beyond MACs (cross-validated R² 0.00); the "
-        "winners do not lie near the best mCB."
+        "winners do not lie near the optimal mCB."
     )
     # What is weak is no target either.
     assert "aim for" in lead
@@ -113,7 +115,7 @@ def test_the_lead_starts_with_what_makes_a_best_mcb_weak(clear: Fit) -> None:
 def test_the_lead_gives_the_best_mcbs_own_interval(clear: Fit) -> None:
     evidence = _evidence(clear)
     row = evidence.optima["0.80"]
-    assert f"(best {row.mcb:.2f}, 90 % interval {row.mcb_lower:.2f} to {row.mcb_upper:.2f})" in _lead(
+    assert f"(optimum {row.mcb:.2f}, 90 % interval {row.mcb_lower:.2f} to {row.mcb_upper:.2f})" in _lead(
         evidence
     )
 
@@ -122,7 +124,7 @@ def test_the_ends_of_the_near_optimal_range_are_not_oversold(clear: Fit) -> None
     caption = near_figure(_evidence(clear)).caption
     assert "intervals of its ends, often wider than the range" in caption
     assert "reliably" not in caption
-    assert "is no target" in caption
+    assert "are not targets" in caption
 
 
 def test_trainings_outside_the_fit_are_accounted_for(clear: Fit) -> None:
@@ -133,7 +135,7 @@ def test_trainings_outside_the_fit_are_accounted_for(clear: Fit) -> None:
     part = popstats.fit(clear.population, regimes=[0.5], method="exact", draws=50)
     left = len(clear.population) - sum(r.n for r in part.fitted)
     assert (
-        f"Of {len(clear.population)} trainings {left} are not in the fit"
+        f"Of {len(clear.population)} trainings, {left} are not in the fit"
         in drop_figure(_evidence(part)).caption
     )
 
@@ -182,7 +184,7 @@ def test_two_good_stretches_are_both_told() -> None:
     assert len(stretches) == 2
     assert {np.sign(np.log(low)) for low, _ in stretches} == {-1.0, 1.0}
     both = " or ".join(f"{low:.2f} to {high:.2f}" for low, high in stretches)
-    assert f"aim for {both} (best " in _lead(evidence)
+    assert f"aim for {both} (optimum " in _lead(evidence)
     assert f"values from {both} are within" in evidence.verdicts.of("C3a")[0].sentence
     assert drop_figure(evidence).table.rows[0][2] == both
     drawn = near_figure(evidence).panels[0].data["near"]
@@ -209,8 +211,9 @@ def test_few_recipes_and_outliers_stand_before_a_best_mcb() -> None:
     evidence = _evidence(fit)
     assert evidence.verdicts.outcome("C3a", "0.50") == "supported"
     assert evidence.by_label["0.50"].heavy_tailed
-    assert "At 50 % the best mCB rests on only 26 recipes, so the prior shapes much of the curve." in _told(
-        evidence
+    assert (
+        "At 50 %, the optimal mCB rests on only 26 recipes, so the prior shapes much of the curve."
+        in _told(evidence)
     )
     told = _told(evidence, "warn")
     assert any("fit with noise='student' before relying" in text for text in told)
@@ -220,10 +223,10 @@ def test_few_recipes_and_outliers_stand_before_a_best_mcb() -> None:
 def test_a_range_narrower_than_what_is_known_is_no_target(clear: Fit) -> None:
     evidence = _evidence(clear)
     row = evidence.optima["0.80"]
-    assert "known roughly" not in _lead(evidence)
+    assert "uncertain" not in _lead(evidence)
     loose = {r: v._replace(mcb_lower=0.5, mcb_upper=2.0) for r, v in evidence.optima.items()}
     told = _lead(_evidence(clear, optima=loose))
-    assert f"{row.mcb:.2f} at 80 % (known roughly: 90 % interval 0.50 to 2.00)" in told
+    assert f"{row.mcb:.2f} at 80 % (uncertain: 90 % interval 0.50 to 2.00)" in told
 
 
 @pytest.mark.parametrize(
@@ -237,9 +240,10 @@ def test_where_there_is_no_best_mcb_the_lead_says_what_does_as_well(truth: str, 
     made = popstats.simulate_population(truth, regimes=(0.5, 0.7), n=400, rise=0.8)
     evidence = analyse(popstats.fit(made, method="exact"))
     lead = _lead(evidence)
-    assert lead.startswith("There is no best FLOPs-to-parameters ratio")
+    assert lead.startswith("There is no optimal FLOPs-to-parameters ratio")
     assert lead.endswith(told)
     # A cost against a lowest point that no verdict supports would be read as one.
     assert (
-        near_figure(evidence).sentence == "No regime has a supported best mCB, so no range here is a target."
+        near_figure(evidence).sentence
+        == "No regime has a supported optimal mCB, so none of these ranges is a target."
     )

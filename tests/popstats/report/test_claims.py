@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from popstats.findings import Finding
 from popstats.judgement.verdicts import Thresholds, Verdict
-from popstats.report.claims import merged_rows
+from popstats.report.compose import merged_rows
 
 
 def made(regime: str, why: Finding, *remedies: Finding) -> Verdict:

@@ -7,7 +7,7 @@ import pytest
 import popstats
 from popstats.findings import Finding
 from popstats.judgement.verdicts import Thresholds, Verdict, Verdicts
-from popstats.report.claims import merged_rows
+from popstats.report.compose import merged_rows
 from popstats.report.terminal import _lines, fit_text, optimum_outcomes, verdicts_text
 
 WIDTH = 80
@@ -91,7 +91,7 @@ def test_the_optima_fit_a_terminal_and_name_the_verdict(fit):
 def test_a_companion_gets_no_verdict(fit):
     quadratic = popstats.fit(fit.population, curve="quadratic")
     assert set(optimum_outcomes(quadratic).values()) == {""}
-    assert "best mCB?" not in fit_text(quadratic, checked=True)
+    assert "C3a" not in fit_text(quadratic, checked=True)
 
 
 def test_no_verdicts_are_said_to_be_none(fit):

@@ -1,4 +1,4 @@
-"""Where a best mCB has a rival behind a bump, every place names the same two good regions."""
+"""Where an optimal mCB has a rival behind a bump, every place names the same two good regions."""
 
 import pytest
 

@@ -13,10 +13,9 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from generate.run.folder import RunFolder
-from generate.workers.ray_session import first_interrupt_noted, in_own_process
+from generate.population import main
+from generate.workers.processes import first_interrupt_noted, in_own_process
 from popstats.errors import RunFolderError
-from tests.generate.conftest import run
 
 # Two cores that others use too: only a test that hangs takes longer.
 PATIENCE = 300.0
@@ -86,13 +85,13 @@ def test_an_error_without_a_sentence_shows_its_trace(tmp_path, capfd):
 
 
 def test_a_cluster_that_ends_under_a_run_leaves_the_table_and_a_sentence(tiny_run, tmp_path, monkeypatch):
-    monkeypatch.setattr("generate.workers.ray_session.SIGNAL_SECONDS", 0.0)
-    folder = RunFolder(tmp_path / "run")
-    shutil.copytree(tiny_run, folder.path)
-    folder.population_path.unlink()
+    monkeypatch.setattr("generate.workers.processes.SIGNAL_SECONDS", 0.0)
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run, folder)
+    (folder / "population.parquet").unlink()
     with pytest.raises(RunFolderError, match=r"cluster ended under this run .*Finished trainings are saved"):
-        in_own_process(gone, folder.path, folder.path)
-    assert pq.read_table(folder.population_path).num_rows == 12
+        in_own_process(gone, folder, folder)
+    assert pq.read_table(folder / "population.parquet").num_rows == 12
 
 
 def test_a_cluster_that_ends_with_the_job_is_no_error(tmp_path, capsys):
@@ -113,8 +112,8 @@ def test_the_second_interrupt_ends_a_command_that_waits(tmp_path):
 def test_it_ends_with_its_parent(tmp_path):
     script = (
         "from pathlib import Path\n"
-        "from generate.workers.ray_session import in_own_process\n"
-        "from tests.generate.workers.test_ray_session import gone_when_stopped\n"
+        "from generate.workers.processes import in_own_process\n"
+        "from tests.generate.workers.test_processes import gone_when_stopped\n"
         f"if __name__ == '__main__': in_own_process(gone_when_stopped, Path({str(tmp_path)!r}), None)\n"
     )
     (tmp_path / "parent.py").write_text(script)
@@ -130,9 +129,14 @@ def test_it_ends_with_its_parent(tmp_path):
     assert not alive
 
 
-def test_a_finished_run_asks_for_no_cluster(tiny_run, tiny_plan, tmp_path, monkeypatch):
+def test_a_finished_run_asks_for_no_cluster(tiny_run, tiny_plan, tmp_path, monkeypatch, capfd):
     shutil.copytree(tiny_run, tmp_path / "run")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    done = run(tmp_path / "run", "--executor", "ray", plan=tiny_plan)
-    assert done.returncode == 0, done.stderr
-    assert "12 of 12 trainings finished" in done.stdout
+    options = ["--out", str(tmp_path / "run"), "--device", "cpu", "--executor", "ray"]
+    assert main([str(tiny_plan), *options]) == 0
+    assert "12 of 12 trainings finished" in capfd.readouterr().out
+
+
+def test_the_parent_of_a_command_needs_no_torch():
+    code = "import sys, generate.population, generate.workers.processes; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

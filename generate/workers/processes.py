@@ -1,6 +1,7 @@
-"""A command that uses Ray runs in a child process: when a cluster ends, Ray ends every process connected to it, silently.
+"""Child processes: interrupts while they start, an end with their parent, and a command in a child of its own.
 
-The child does everything, from joining the cluster to writing the table. Its parent passes Ctrl-C on and outlives it.
+A command that uses Ray runs in a child: when a cluster ends, Ray ends every process connected to it, silently. The child
+does everything, from joining the cluster to writing the table. Its parent needs no torch, passes Ctrl-C on and outlives it.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from generate.run.folder import Claims, RunFolder
-from generate.workers.local import end_with_parent, interrupts_held
 from popstats.errors import BAD_INPUT, STOPPED, RunFolderError
 
 # Exit statuses of a child that Ray did not end: done, an error with a sentence, stopped, an error without one.
@@ -26,6 +28,31 @@ STATUSES = (0, BAD_INPUT, STOPPED, os.EX_SOFTWARE)
 SIGNAL_SECONDS = 1.0
 # Ctrl-C more often than this does not wait for Ray any more.
 PATIENT_INTERRUPTS = 2
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Keep Ctrl-C from a process started in this block, even while it imports; this process receives it afterwards."""
+    # Started by the first process otherwise, and in doing so lets interrupts through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_parent() -> None:
+    """End this process as soon as its parent ends, however that happens."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="parent watch").start()
 
 
 def in_own_process(command: Callable[[Any], int], options: Any, path: Path) -> int:
@@ -49,6 +76,8 @@ def in_own_process(command: Callable[[Any], int], options: Any, path: Path) -> i
         process.join()
     if process.exitcode in STATUSES:
         return process.exitcode
+    from generate.run.folder import Claims, RunFolder
+
     folder = RunFolder(path)
     if folder.read_original() is not None:  # the table of what is finished
         with contextlib.closing(Claims(folder)) as claims, claims.preparation():
