@@ -220,7 +220,7 @@ def kinds_of_networks(population: Population) -> dict[str, IntArray]:
 def _stretches(values: pd.Series) -> pd.Series:
     """Return numbers cut into stretches of like counts where there are many; few stay as they are."""
     few = max(1, min(LEVELS, len(values) // PER_STRETCH))
-    return values if values.nunique() <= few else np.ceil(values.rank(pct=True) * few)
+    return values if values.nunique() <= few else (values.rank(pct=True) * few).map(np.ceil)
 
 
 def follows_order(curve: MeanCurve, row: IntArray, widths: FloatArray | None) -> IntArray | None:
@@ -274,8 +274,8 @@ def rests_on_kinds(
             probability = float(holds(_within_levels(curve, grid, level, priors, seed)).mean())
             if probability < OF_GROUPS:
                 kind = "order" if name == ORDER else "kinds"
-                where, levels = curve.rows.regime.label, int(level.max()) + 1
-                return fact(kind, where, column=name, levels=levels, probability=probability)
+                where, parts = curve.rows.regime.label, int(level.max()) + 1
+                return fact(kind, where, column=name, levels=parts, probability=probability)
     return None
 
 

@@ -160,7 +160,7 @@ def check_recipes(frame: pd.DataFrame, recipe: npt.NDArray[np.int64], where: str
                 "and must cost the same. If they are different networks, name all columns of widths, or map the column "
                 "that tells the networks apart to recipe_id"
             )
-    for name in (c for c in frame if _PASSES.match(str(c).lower())):
+    for name in (str(c) for c in frame if _PASSES.match(str(c).lower())):
         passes, most = frame.groupby(recipe)[name], int(np.bincount(recipe).max())
         # The best epoch of each seed is another number for each recipe; a curve has the same ones for all.
         if most > 1 and (passes.nunique() == passes.size()).all() and frame[name].nunique() <= 1.5 * most:
@@ -227,7 +227,9 @@ def lists_from_text(frame: pd.DataFrame, where: str) -> pd.DataFrame:
                 ~cells.index.isin(named.index), pd.Series(groups.to_numpy().tolist(), named.index)
             )
             if name == "widths" and "group_names" not in frame:
-                frame = frame.assign(group_names=[list(map(str, groups))] * len(frame))
+                frame = frame.assign(
+                    group_names=pd.Series([list(map(str, groups))] * len(frame), frame.index)
+                )
         frame = frame.assign(**{name: cells})
     return frame
 
