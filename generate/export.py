@@ -9,7 +9,7 @@ import argparse
 import importlib.util
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -90,7 +90,15 @@ def export_subnetwork(
         content = recipe_bytes(recipe["torch_pruning"])
     else:
         network = _trained_network(folder, context, training)
-        _check_accuracy(context, network, row, tolerance)
+        reached = evaluate(network, context.images, context.images.test, device=context.device).accuracy
+        if abs(reached - row["accuracy"]) > tolerance:
+            raise RunFolderError(
+                f"{training.subnetwork_id}: reaches {reached:.3f} % here, but its row says "
+                f"{row['accuracy']:.3f} % (trained on {row['device']}, "
+                f"{row['cpu_capability']}, {row['memory_format']}, torch {row['torch_version']}). "
+                "Nothing was written. Export on the kind of machine that trained it, "
+                'keep weights in the plan (keep_weights = "all"), or allow for seed noise with --tolerance.'
+            )
         content = _content(context, network, row, kind)
     path = out or run / "exports" / f"{training.subnetwork_id}{ENDINGS[kind]}"
     try:
@@ -141,58 +149,32 @@ def _trained_network(folder: RunFolder, context: WorkerContext, training: Traini
     return trained.eval()
 
 
-def _check_accuracy(
-    context: WorkerContext, network: nn.Module, row: dict[str, Any], tolerance: float
-) -> None:
-    images = context.images
-    reached = evaluate(network, images, images.test, device=context.device).accuracy
-    if abs(reached - row["accuracy"]) > tolerance:
-        raise RunFolderError(
-            f"{row['subnetwork_id']}: reaches {reached:.3f} % here, but its row says "
-            f"{row['accuracy']:.3f} % (trained on {row['device']}, "
-            f"{row['cpu_capability']}, {row['memory_format']}, torch {row['torch_version']}). "
-            "Nothing was written. Export on the kind of machine that trained it, "
-            'keep weights in the plan (keep_weights = "all"), or allow for seed noise with --tolerance.'
-        )
-
-
 def _content(context: WorkerContext, network: nn.Module, row: dict[str, Any], kind: str) -> bytes:
-    network, card = network.to("cpu").to(memory_format=torch.contiguous_format).eval(), _card(context, row)
+    # What someone needs to rebuild and feed the network, for the file's metadata.
+    names = ("subnetwork_id", "network", "dataset", "input_size", "accuracy", "macs", "params")
+    held = {name: row[name] for name in names} | {"mean": context.images.mean, "std": context.images.std}
+    for name in ("widths", "densities"):
+        if row.get(name):
+            held[name] = dict(zip(row["group_names"], row[name], strict=True))
+    card = {name: value if isinstance(value, str) else json.dumps(value) for name, value in held.items()}
+    network = network.to("cpu").to(memory_format=torch.contiguous_format).eval()
     if kind == "safetensors":
         return weights_bytes(network, card)
     try:
-        return _onnx(network, torch.zeros(1, *context.images.input_shape), card)
+        program = torch.onnx.export(
+            network,
+            (torch.zeros(1, *context.images.input_shape),),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=["images"],
+            output_names=["logits"],
+            verbose=False,
+        )
     except RuntimeError as error:
         raise RunFolderError(
             f"{row['subnetwork_id']}: {row['network']} cannot be written as {kind} ({first_line(error)}). "
             "Take another --format."
         ) from error
-
-
-def _card(context: WorkerContext, row: dict[str, Any]) -> dict[str, str]:
-    """Return what someone needs to rebuild and feed the network, for the file's metadata."""
-    names = ("subnetwork_id", "network", "dataset", "input_size", "accuracy", "macs", "params")
-    widths = dict(zip(row["group_names"], row["widths"], strict=True))
-    card = {name: row[name] for name in names} | {
-        "widths": widths,
-        "mean": context.images.mean,
-        "std": context.images.std,
-    }
-    if row.get("densities"):
-        card["densities"] = dict(zip(row["group_names"], row["densities"], strict=True))
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in card.items()}
-
-
-def _onnx(network: nn.Module, example: torch.Tensor, card: Mapping[str, str]) -> bytes:
-    program = torch.onnx.export(
-        network,
-        (example,),
-        dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        input_names=["images"],
-        output_names=["logits"],
-        verbose=False,
-    )
     # One file, weights included: by itself torch puts larger weights into a second file beside it.
     model = cast(Any, program).model_proto
     for name, value in card.items():

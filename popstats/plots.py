@@ -138,7 +138,7 @@ def plot_edf(fit: Fit, regime: float | str | None = None) -> alt.LayerChart | al
     require_fit(fit, "plot_edf")
     analysis = Analysis(fit)
     analysis.verdicts = Verdicts(judge_std_spaces(analysis), analysis)
-    return _chart(_found(edf_figure(analysis), "plot_edf: no regime has enough recipes"), regime)
+    return _chart(edf_figure(analysis), regime, missing="plot_edf: no regime has enough recipes")
 
 
 def plot_explained(fit: Fit, regime: float | str | None = None) -> alt.LayerChart | alt.ConcatChart:
@@ -168,8 +168,8 @@ def plot_explained(fit: Fit, regime: float | str | None = None) -> alt.LayerChar
     >>> chart = popstats.plot_explained(fit)
     """
     require_fit(fit, "plot_explained")
-    found = explained_figure(Analysis(fit))
-    return _chart(_found(found, "plot_explained: no regime has enough recipes for cross-validation"), regime)
+    missing = "plot_explained: no regime has enough recipes for cross-validation"
+    return _chart(explained_figure(Analysis(fit)), regime, missing=missing)
 
 
 def plot_width_law(law: WidthLaw, regime: str = POOLED) -> alt.LayerChart | alt.ConcatChart:
@@ -248,9 +248,8 @@ def plot_frontier(frontier: pd.DataFrame) -> alt.LayerChart | alt.ConcatChart:
         .assign(space=space)
         for space, names in curves.items()
     ]
-    return _side_by_side(
-        [Panel("frontier", "Drop over reduction.", {"frontier": Table.of(pd.concat(parts))})]
-    )
+    drawn = {"frontier": Table.of(pd.concat(parts))}
+    return _side_by_side([Panel("frontier", "Drop over reduction.", drawn)])
 
 
 def _fitted(fit: Fit, who: str) -> Analysis:
@@ -262,14 +261,12 @@ def _fitted(fit: Fit, who: str) -> Analysis:
     return analysis
 
 
-def _found(figure: Figure | None, problem: str) -> Figure:
+def _chart(
+    figure: Figure | None, regime: float | str | None = None, missing: str = ""
+) -> alt.LayerChart | alt.ConcatChart:
+    """Return a figure's panels as one chart, or the one panel of a regime; `missing`: why there may be no figure."""
     if figure is None:
-        raise FitError(problem)
-    return figure
-
-
-def _chart(figure: Figure, regime: float | str | None = None) -> alt.LayerChart | alt.ConcatChart:
-    """Return a figure's panels as one chart, or the one panel of a regime."""
+        raise FitError(missing)
     if regime is None:
         return _side_by_side(figure.panels)
     label = regime if isinstance(regime, str) else f"{regime:.3g}"

@@ -20,11 +20,10 @@ from generate.inputs.images import imported_factory
 from generate.plan import NetworkPlan
 from popstats.errors import PlanError
 
+# Depths offered; each is 6 n + 2 for n residual blocks per stage.
 CIFAR_DEPTHS: tuple[int, ...] = (8, 14, 20, 32, 56, 110)
-"""Depths offered; each is 6 n + 2 for n residual blocks per stage."""
-
+# Channels of the first stage in the paper; the later two stages double it.
 CIFAR_FIRST_WIDTH = 16
-"""Channels of the first stage in the paper; the later two stages double it."""
 
 # Of the small vision transformer: channels, and those of a head; pixels along a patch; blocks.
 VIT_WIDTH, VIT_HEAD, VIT_PATCH, VIT_DEPTH = 48, 8, 2, 4

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -78,6 +78,11 @@ class QuadraticForm:
         """Return the cost of each row of `units`, shape (n, G), as whole numbers in float64, shape (n,)."""
         products = np.einsum("ng,ng->n", units, units @ self._pairs)
         return cast(FloatArray, products + units @ self._linear + self.constant)
+
+    def augmented(self) -> IntArray:
+        """Return the form as one upper triangular matrix over (1, units), shape (G + 1, G + 1)."""
+        below = np.hstack([np.zeros_like(self.linear)[:, None], self.pairs])
+        return np.vstack([[self.constant, *self.linear], below])
 
     @cached_property
     def _pairs(self) -> FloatArray:
@@ -152,7 +157,7 @@ class CostModel:
             "widths": self.full_widths.tolist(),
             "steps": self.steps.tolist(),
             "least": self.least.tolist(),
-            **{name: _augmented(form).tolist() for name, form in forms.items()},
+            **{name: form.augmented().tolist() for name, form in forms.items()},
             "layers": layer_channels(network, self.groups),
         }
 
@@ -247,7 +252,9 @@ class _Positions(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._layers = {id(layer.weight): name for name, layer in reversed(list(_weighted_layers(network)))}
+        weighted = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear | Convolution)]
+        held = [(name, module._parameters.get("weight")) for name, module in reversed(weighted)]
+        self._layers = {id(weight): name for name, weight in held if weight is not None}
         self.counts: Counter[str] = Counter()
 
     def __torch_dispatch__(
@@ -263,12 +270,6 @@ class _Positions(TorchDispatchMode):  # type: ignore[no-untyped-call]
             values = args[0] if transposed else result
             self.counts[layer] += values.numel() // weight.shape[0]
         return result
-
-
-def _weighted_layers(network: nn.Module) -> Iterator[tuple[str, nn.Linear | Convolution]]:
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Linear | Convolution) and "weight" in module._parameters:
-            yield name, module
 
 
 def count_positions(shell: nn.Module, input_shape: tuple[int, ...]) -> tuple[Counter[str], int]:
@@ -342,13 +343,6 @@ def layer_channels(network: nn.Module, groups: Sequence[Group]) -> dict[str, dic
                 layer["group"] = name
                 layer["per_channel"][name] = layer["per_channel"].get(name, 0) + member.multiplicity
     return layers
-
-
-def _augmented(form: QuadraticForm) -> IntArray:
-    """Return the form as one upper triangular matrix over (1, units), shape (G + 1, G + 1)."""
-    return np.block(
-        [[np.array([[form.constant]]), form.linear[None]], [np.zeros_like(form.linear)[:, None], form.pairs]]
-    )
 
 
 def _as_form(augmented: IntArray) -> QuadraticForm:

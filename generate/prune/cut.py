@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from generate.prune.attention import at, attention_modules, set_heads, set_shape, set_width
@@ -26,7 +26,9 @@ def choose_filters(
     for group, width in zip(groups, np.asarray(widths).tolist(), strict=True):
         check_width(group, width)
         values = scores[group.name].detach().to("cpu", torch.float64).numpy()
-        kept[group.name] = _best(values, group, width)
+        ranking = np.argsort(-values, kind="stable")
+        ranked = [ranking[group.blocks[ranking] == block] for block in range(group.step)]
+        kept[group.name] = np.sort(np.concatenate([best[: width // group.step] for best in ranked]))
     return kept
 
 
@@ -78,13 +80,6 @@ def _check_kept(group: Group, kept: Mapping[str, ArrayLike]) -> None:
         raise PlanError(
             f"kept: expected equally many filters of each of the {group.step} blocks of {group.name!r}."
         )
-
-
-def _best(values: NDArray[np.float64], group: Group, width: int) -> IntArray:
-    ranking = np.argsort(-values, kind="stable")
-    quota = width // group.step
-    best = [ranking[group.blocks[ranking] == block][:quota] for block in range(group.step)]
-    return np.sort(np.concatenate(best))
 
 
 def gone_channels(groups: Sequence[Group], kept: Mapping[str, IntArray]) -> list[tuple[Member, IntArray]]:

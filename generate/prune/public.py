@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -131,14 +131,21 @@ def load_subnetwork(recipe_json: str | Path, weights: str | Path, network: nn.Mo
             set_width(smaller.get_submodule(owner), before[name], now[name])
     for name, module in attention.items():
         inside = [layer for layer in before if layer.startswith(f"{name}." if name else "")]
-        if inside:
-            _take_heads(module, before[inside[0]], now[inside[0]])
+        if (
+            inside
+        ):  # its first layer, of queries or of queries, keys and values, tells how many heads it keeps
+            each = math.gcd(before[inside[0]], now[inside[0]])
+            set_heads(module, before[inside[0]] // each, now[inside[0]] // each, (each, each // FUSED))
     try:
         smaller.load_state_dict(held)
     except RuntimeError as error:
         raise PlanError(f"{weights}: these weights do not fit {type(network).__name__} ({error}).") from error
     for name, layer in layers.items():
-        _check_layer(smaller, name, layer["channels"])
+        at(smaller, name)  # refuses layers that the network does not have
+        if (found := now.get(name, layer["channels"])) != layer["channels"]:
+            raise PlanError(
+                f"recipe and weights disagree: {name} has {layer['channels']} channels in one, {found} in the other."
+            )
     return smaller.eval()
 
 
@@ -148,22 +155,6 @@ def _outputs(network: nn.Module) -> dict[str, int]:
         for name, module in network.named_modules()
         if isinstance(module, nn.Linear | Convolution)
     }
-
-
-def _take_heads(attention: nn.Module, before: int, now: int) -> None:
-    """Tell an attention module how many heads its first layer (of queries, or queries, keys and values) keeps."""
-    each = math.gcd(before, now)
-    set_heads(attention, before // each, now // each, (each, each // FUSED))
-
-
-def _check_layer(network: nn.Module, name: str, channels: int) -> None:
-    weight = network.state_dict(keep_vars=True).get(f"{name}.weight")
-    layer = at(network, name)
-    found = getattr(layer, "out_channels", getattr(layer, "out_features", None))
-    if weight is not None and found is not None and found != channels:
-        raise PlanError(
-            f"recipe and weights disagree: {name} has {channels} channels in one, {found} in the other."
-        )
 
 
 def _take_shapes(module: nn.Module, name: str, held: Mapping[str, Tensor], layer: Mapping[str, Any]) -> None:
@@ -179,15 +170,11 @@ def _take_shapes(module: nn.Module, name: str, held: Mapping[str, Tensor], layer
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, Convolution):
-        _take_convolution(module, cast(tuple[int, int], before))
+        rows, columns = module.weight.shape[:2]
+        if before is not None and is_depthwise(module):
+            module.groups = rows if module.transposed else rows * before[0] // before[1]
+        grouped = columns * module.groups
+        module.in_channels, module.out_channels = (rows, grouped) if module.transposed else (grouped, rows)
     elif channels is not None:
         found = [len(tensor) for tensor in module.state_dict().values() if tensor.dim() == 1]
         cutting.set_channels(module, channels, found[0] if found else int(layer.get("channels", channels)))
-
-
-def _take_convolution(layer: Convolution, before: tuple[int, int]) -> None:
-    rows, columns = layer.weight.shape[:2]
-    if is_depthwise(layer):
-        layer.groups = rows if layer.transposed else rows * before[0] // before[1]
-    read, made = (rows, columns * layer.groups) if layer.transposed else (columns * layer.groups, rows)
-    layer.in_channels, layer.out_channels = read, made

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from generate.inputs.networks import NETWORK_ERRORS, first_line, fixed_chance, without_fast_attention
 from generate.prune.attention import at
@@ -68,6 +67,8 @@ def verify_cuts(
 
 def counted_macs(copy: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Return the multiply-accumulates of one input by torch's own counter, in evaluation mode."""
+    from torch.utils.flop_counter import FlopCounterMode  # takes half a second, which workers can spare
+
     copy.eval().requires_grad_(False)  # the counter cannot follow parameters that are passed to modules
     with (
         SkippedProducts(),

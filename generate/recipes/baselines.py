@@ -112,12 +112,20 @@ def find_baselines(
 ) -> dict[str, IntArray]:
     """Return the widths of each baseline by name, Torch-Pruning's first and uniform second, each of shape (G,)."""
     units = [_unit_scores(scores[group.name], group) for group in groups]
-    scopes = [_structure(network, group) for group in groups]
+    # Torch-Pruning's isomorphic pruning tells groups apart by the kinds and sides of their layers.
+    modules = dict(network.named_modules())
+    kinds = [[f"{type(modules.get(m.layer)).__name__} {m.side}" for m in group.members] for group in groups]
+    scopes = [", ".join(sorted(each)) for each in kinds]
+    rng = np.random.default_rng(0)
     made: dict[str, Callable[[], IntArray]] = {
         "torch-pruning": lambda: _by_threshold(units, groups, problem),
         "uniform": lambda: problem.baselines[0],
         "isomorphic": lambda: _by_threshold(_ranks(units, scopes), groups, problem),
-        "random": lambda: _random(problem),
+        "random": lambda: meet_budget(
+            problem,
+            np.log(problem.full) + rng.uniform(-RANDOM_RANGE, RANDOM_RANGE, (64, len(problem.full))),
+            rng,
+        )[0],
     }
     return {name: made[name]() for name in made if name in {*search.baselines, "torch-pruning", "uniform"}}
 
@@ -159,16 +167,3 @@ def _ranks(units: Sequence[FloatArray], scopes: Sequence[str]) -> list[FloatArra
         for i in members:
             ranked[i] = np.searchsorted(ordered, units[i], side="right") / len(ordered)
     return ranked
-
-
-def _structure(network: nn.Module, group: Group) -> str:
-    """Return what Torch-Pruning's isomorphic pruning tells groups apart by: kinds and sides of their layers."""
-    modules = dict(network.named_modules())
-    kinds = (f"{type(modules.get(m.layer)).__name__} {m.side}" for m in group.members)
-    return ", ".join(sorted(kinds))
-
-
-def _random(problem: Problem) -> IntArray:
-    rng = np.random.default_rng(0)
-    shares = rng.uniform(-RANDOM_RANGE, RANDOM_RANGE, (64, len(problem.full)))
-    return np.asarray(meet_budget(problem, np.log(problem.full) + shares, rng)[0])

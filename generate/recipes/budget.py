@@ -20,17 +20,14 @@ from popstats.arrays import BoolArray, IntArray
 Axis = Literal["macs", "params"]
 SingleArray = NDArray[np.float32]
 
+# Enough for all but a few recipes in a thousand, which are drawn again.
 NEWTON_STEPS = 14
-"""Enough for all but a few recipes in a thousand, which are drawn again."""
-
+# Damping: no coordinate of a step moves a kept fraction by more than this.
 LONGEST_STEP = 0.5
-"""Damping: no coordinate of a step moves a kept fraction by more than this."""
-
+# From this distance to the budget, one more step leaves about its square: less than rounding will move it.
 LAST_STEP_FROM = 0.01
-"""From this distance to the budget, one more step leaves about its square: less than rounding will move it."""
-
+# Below this the two directions change both costs alike, and the step is damped instead of divided by zero.
 SMALLEST_DETERMINANT = np.float32(1e-3)
-"""Below this the two directions change both costs alike, and the step is damped instead of divided by zero."""
 
 
 @dataclass(frozen=True)

@@ -31,16 +31,14 @@ from generate.recipes.spaces import REDRAW_EVERY, RandomSpace, RecipeSpace, StdS
 from popstats.arrays import BoolArray, FloatArray, IntArray
 from popstats.errors import PlanError
 
+# How far from its target a recipe's cost may be, as a share of the original's cost.
 TOLERANCE = 0.005
-"""How far from its target a recipe's cost may be, as a share of the original's cost."""
-
+# Where integer widths allow nothing within the tolerance, it is doubled up to this.
 LOOSEST_TOLERANCE = 0.08
-"""Where integer widths allow nothing within the tolerance, it is doubled up to this."""
-
 ROWS_AT_ONCE = 2048
 REDRAWS = 100
+# This many places in a row without one new recipe mean that there is none; fewer if there has never been any.
 FRUITLESS_REDRAWS, HOPELESS_REDRAWS = 10, 2
-"""This many places in a row without one new recipe mean that there is none; fewer if there has never been any."""
 
 
 def sample_recipes(

@@ -15,33 +15,25 @@ from generate.recipes.rounding import Rounded
 from popstats.arrays import BoolArray, FloatArray
 from popstats.errors import PlanError
 
+# Largest distance of the logarithm of a cost from its target before rounding: of a budget, of any other.
 COST_MISS, OTHER_MISS = 0.002, 0.004
-"""Largest distance of the logarithm of a cost from its target before rounding: of a budget, of any other."""
-
+# How far rounding may move log mCB, as a share of its range: a stratum of a tenth must keep its recipes.
 MCB_DRIFT = 0.005
-"""How far rounding may move log mCB, as a share of its range: a stratum of a tenth must keep its recipes."""
-
+# Spreads of the random direction tried by the pilot; 8 sends nearly every group to one of its ends.
 AMPLITUDES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
-"""Spreads of the random direction tried by the pilot; 8 sends nearly every group to one of its ends."""
-
 _BETWEEN_AMPLITUDES = [(low + high) / 2 for low, high in pairwise(AMPLITUDES)]
 
 PILOT_BINS, PILOT_ROWS = 12, 48
+# Factor on the amplitude between attempts, once the bold ones are used up: near the middle there is always a solution.
 CALMER = 0.8
-"""Factor on the amplitude from one attempt to the next, once the bold ones are used up: nearer to the middle
-there is always a solution."""
-
 BOLD_ATTEMPTS = 6
+# Attempts at one request before it is exchanged: an attempt fails on rounding, or because the recipe exists already.
 REDRAW_EVERY = 16
-"""Attempts at one request, after which it is exchanged for another one: an attempt fails on rounding, or because
-the recipe exists already."""
-
 SAME_MCB_REDRAWS = 6
+# From this attempt on log mCB may drift: near the ends of its range integer widths leave few recipes.
 STRICT_ATTEMPTS = 48
-"""From this attempt on log mCB may drift: near the ends of its range integer widths leave few recipes."""
-
+# Bisection steps for an STD: the bracket shrinks from `AMPLITUDES[-1]` to 0.002.
 HALVINGS = 12
-"""Bisection steps for an STD: the bracket shrinks from `AMPLITUDES[-1]` to 0.002."""
 
 
 @dataclass(frozen=True)

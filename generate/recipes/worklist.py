@@ -80,11 +80,6 @@ def is_proposed_whole(trainings: Sequence[Training]) -> bool:
     return any(training.block == CONFIRMATION for training in trainings)
 
 
-def canonical_json(content: Mapping[str, Any]) -> str:
-    """Return JSON that is the same for equal content: sorted keys, no spaces."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"))
-
-
 def recipe_identity(
     place: Place,
     widths: Mapping[str, int],
@@ -104,7 +99,8 @@ def recipe_identity(
 def subnetwork_identity(identity: Mapping[str, Any], seed: int | None = None) -> str:
     """Return the sha256 of an identity's canonical JSON: recipe_id without a seed, subnetwork_id with it."""
     content = identity if seed is None else {**identity, "seed": seed}
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def make_worklist(

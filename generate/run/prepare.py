@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -121,19 +121,18 @@ def _original(folder: RunFolder, prepared: PreparedPlan, device: torch.device) -
     present = folder.read_original()
     if present is not None:
         return _still_the_same(OriginalNumbers(**present), prepared.images, folder)
-    started = time.monotonic()
-    costs = (prepared.costs.original_macs, prepared.costs.original_params)
+    plan, images, started = prepared.plan, prepared.images, time.monotonic()
+    macs, params = prepared.costs.original_macs, prepared.costs.original_params
     try:
-        network = make_original(prepared.plan, prepared.images, macs=costs[0], device=device)
-        numbers = measure_original(
-            prepared.plan, network, prepared.images, costs=costs, device=device, started=started
-        )
+        network = make_original(plan, images, macs=macs, device=device)
+        numbers = measure_original(plan, network, images, macs, params, device)
     except torch.OutOfMemoryError as error:
         raise PlanError(
-            f"original.training: {device} has too little free memory for {prepared.plan.network.name} with "
-            f"batches of {prepared.plan.original.training.batch_size} images. Lower batch_size, wait until the "
+            f"original.training: {device} has too little free memory for {plan.network.name} with "
+            f"batches of {plan.original.training.batch_size} images. Lower batch_size, wait until the "
             "GPU is free, or take another one with --device cuda:N."
         ) from error
+    numbers = replace(numbers, seconds=round(time.monotonic() - started, 3))
     folder.write_original(weights_bytes(network), numbers.as_dict())
     return numbers
 

@@ -76,7 +76,18 @@ def _batch_size(settings: TrainingSettings, images: int) -> int:
 def learning_rates(settings: TrainingSettings, steps: int, peak: float | None = None) -> list[float]:
     """Return the learning rate of each step, shape (steps,)."""
     peak = settings.learning_rate if peak is None else peak
-    return [peak * _rate_share(settings, (step + 0.5) / steps) for step in range(steps)]
+
+    def share(progress: float) -> float:
+        if settings.schedule == "constant":
+            return 1.0
+        if progress < settings.warm_up:
+            return progress / settings.warm_up
+        if settings.schedule == "steps":
+            return 0.1 ** sum(progress >= at for at in STEPS_AT)
+        rest = (progress - settings.warm_up) / (1 - settings.warm_up)
+        return 1 - rest if settings.schedule == "one-cycle" else 0.5 * (1 + math.cos(math.pi * rest))
+
+    return [peak * share((step + 0.5) / steps) for step in range(steps)]
 
 
 def peak_rate(network: nn.Module, settings: TrainingSettings) -> float:
@@ -88,18 +99,6 @@ def is_transformer(network: nn.Module) -> bool:
     """Return whether a network has attention and no batch norm: AdamW trains it, SGD hardly does."""
     norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
     return not norms and bool(attention_modules(network))
-
-
-def _rate_share(settings: TrainingSettings, progress: float) -> float:
-    """Share of the peak rate at `progress` (0 to 1) through the training."""
-    if settings.schedule == "constant":
-        return 1.0
-    if progress < settings.warm_up:
-        return progress / settings.warm_up
-    if settings.schedule == "steps":
-        return 0.1 ** sum(progress >= at for at in STEPS_AT)
-    rest = (progress - settings.warm_up) / (1 - settings.warm_up)
-    return 1 - rest if settings.schedule == "one-cycle" else 0.5 * (1 + math.cos(math.pi * rest))
 
 
 def train(

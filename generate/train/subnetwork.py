@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.benchmark import Timer
 
 from generate.inputs.images import ImageSet
 from generate.inputs.networks import planned_network
@@ -196,6 +195,8 @@ def measure_latency(
     network: nn.Module, input_shape: tuple[int, int, int], *, batch: int, device: torch.device
 ) -> float:
     """Return the median wall time of one forward pass in evaluation mode (ms), for `batch` images at once."""
+    from torch.utils.benchmark import Timer  # takes a third of a second, and workers seldom need it
+
     network.eval()
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(batch, *input_shape, generator=generator).to(device)

@@ -16,7 +16,7 @@ import torch
 from generate.plan import Plan
 from generate.run.folder import Claims, RunFolder
 from generate.run.prepare import PreparedPlan, prepare, survey
-from generate.run.progress import Display, Event, Report, RunProgress
+from generate.run.progress import Display, Event, RunProgress
 from generate.run.rounds import search_warnings
 from generate.train.device import default_workers, release_freed_memory, settle_on_device, worker_devices
 from generate.train.original import doubts_about
@@ -91,28 +91,22 @@ def _train(
     progress = RunProgress(folder)
     if (missing := progress.left) <= 0:
         return
+    since_dropping = itertools.count(1)
     with Display(progress).shown() as display:
-        report = _reporter(progress, display)
+
+        def report(event: Event) -> None:
+            if event.kind != "note":
+                progress.take(event)
+            display.update(event)
+            best_only = progress.plan is not None and progress.plan.keep_weights == "best"
+            if best_only and event.kind == "done" and next(since_dropping) % DROP_EVERY == 0:
+                folder.drop_beaten_weights()
+
         if on_ray:
             run_ray(folder, claims, workers=workers, device=device, deadline=deadline, report=report)
         else:
             devices = worker_devices(device, min(workers or default_workers(device), missing))
             run_local(folder, claims, devices=devices, deadline=deadline, report=report)
-
-
-def _reporter(progress: RunProgress, display: Display) -> Report:
-    """Return what executors report their events to."""
-    since_dropping = itertools.count(1)
-
-    def report(event: Event) -> None:
-        if event.kind != "note":
-            progress.take(event)
-        display.update(event)
-        best_only = progress.plan is not None and progress.plan.keep_weights == "best"
-        if best_only and event.kind == "done" and next(since_dropping) % DROP_EVERY == 0:
-            progress.folder.drop_beaten_weights()
-
-    return report
 
 
 def _finished(folder: RunFolder, deadline: float) -> int:

@@ -122,13 +122,7 @@ def drop_over_mcb(tables: Tables) -> Spec:
     curve = {"x": x, "y": y, "tooltip": [*tips, *_tips(*_INTERVAL_TIPS)]}
     near: Spec = {"color": _C.near, "opacity": 0.3 if clear else 0.14, "clip": True}
     dot: Spec = {"size": size, "color": _C.points, "opacity": 0.5, "clip": True}
-    best: Spec = {
-        "shape": "triangle-up",
-        "size": 2 * size,
-        "filled": True,
-        "color": _C.winner,
-        "opacity": 0.8,
-    }
+    best = {"shape": "triangle-up", "size": 2 * size, "filled": True, "color": _C.winner, "opacity": 0.8}
     interval: Spec = {"color": _C.ink, "strokeWidth": 2 if clear else 1.2, "clip": True}
     return {"layer": [
         _layer("near", "rect", _between("x", x, "near_lower", "near_upper"), **near),

@@ -90,12 +90,7 @@ def _pit_panel(label: str, pit: FloatArray) -> Panel:
     difference = np.searchsorted(np.sort(pit), at, side="right") / pit.size - at
     band, largest, where = _pit_band(pit.size), _distance(pit), f"{regime_name(label)} removed"
     words = f"{'leaves' if largest > band else 'stays inside'} the band of ±{number(band)}"
-    places = {
-        "place": at.round(3),
-        "difference": difference.round(4),
-        "lower": -round(band, 4),
-        "upper": round(band, 4),
-    }
+    places = pd.DataFrame({"place": at, "difference": difference, "lower": -band, "upper": band}).round(4)
     reach = max(largest, band) * 1.1
     return Panel(
         title=where,
@@ -106,7 +101,7 @@ def _pit_panel(label: str, pit: FloatArray) -> Panel:
             f"{number(largest)} away, {words}."
         ),
         data={
-            "places": Table.of(pd.DataFrame(places)),
+            "places": Table.of(places),
             "original": Table.one(difference=0.0),
             "frame": Table.one(y_lower=-reach, y_upper=reach),
         },

@@ -9,15 +9,8 @@ import pandas as pd
 
 from popstats.arrays import FloatArray
 from popstats.errors import FitError
-from popstats.figures.content import Figure, Panel, Table
-from popstats.figures.curve_figures import (
-    INTERVALS,
-    MASS_WORDS,
-    ORIGINAL,
-    measured,
-    near_words,
-    recipes_words,
-)
+from popstats.figures.content import ORIGINAL, Figure, Panel, Table
+from popstats.figures.curve_figures import INTERVALS, MASS_WORDS, measured, near_words, recipes_words
 from popstats.figures.space_figures import MINIMUM_NETWORKS, dot_panel, edf_panel
 from popstats.figures.theme import SPACE_MARKS
 from popstats.findings import Span
@@ -205,10 +198,8 @@ def difference_figure(named: Named, compared: pd.DataFrame) -> Figure | None:
     if compared.empty:
         return None
     regimes = compared["regime"].map(regime_name)
-    labelled = compared.assign(
-        group=regimes if len(named) == 2 else regimes + ", " + compared["population"],
-        points=compared["estimate"],
-    )
+    group = regimes if len(named) == 2 else regimes + ", " + compared["population"]
+    labelled = compared.assign(group=group, points=compared["estimate"])
     return Figure(
         key="differences",
         heading=f"Differences from {next(iter(named))}",
@@ -270,9 +261,7 @@ def compared_edfs(named: Named) -> Figure | None:
     regimes = {label: found for label, found in regimes.items() if first in found and len(found) > 1}
     if not regimes:
         return None
-    differences = pd.DataFrame(
-        [row for label, found in regimes.items() for row in _moved(label, found, alike)]
-    )
+    differences = pd.DataFrame([row for label, own in regimes.items() for row in _moved(label, own, alike)])
     costs = "The originals differ, so costs are equal only as far as the regime is narrow."
     if alike:
         costs = (
@@ -332,12 +321,9 @@ def _weights(first: Networks, other: Networks, alike: bool) -> tuple[FloatArray,
 def _spread_sentence(first: str, differences: pd.DataFrame) -> str:
     told = []
     for name, at in differences.groupby("name", sort=False):
-        clear = (("less", at["upper"] < 0), ("more", at["lower"] > 0))
-        parts = [
-            f"{how} than {first}'s at {regime_names(at['regime'][where].tolist())}"
-            for how, where in clear
-            if where.any()
-        ]
+        clear = {"less": at["upper"] < 0, "more": at["lower"] > 0}
+        regimes = {how: at["regime"][where].tolist() for how, where in clear.items()}
+        parts = [f"{how} than {first}'s at {regime_names(r)}" for how, r in regimes.items() if r]
         told.append(
             f"on average {name}'s recipes drop {' and '.join(parts)} removed"
             if parts

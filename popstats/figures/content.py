@@ -178,3 +178,7 @@ def plain(value: Any) -> Cell:
     if value is None or isinstance(value, bool | int | str):
         return value
     return str(value)
+
+
+#: Where the original network stands on the mCB axis.
+ORIGINAL = Table.one(mcb=1.0)

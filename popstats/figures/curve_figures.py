@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from popstats.arrays import FloatArray, IntArray
-from popstats.figures.content import Figure, Panel, Table
+from popstats.figures.content import ORIGINAL, Figure, Panel, Table
 from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import INTERVAL_MASS
 from popstats.judgement.analysis import Analysis
@@ -36,8 +36,6 @@ OUTER_FENCE = 3.0
 TOO_FEW = 30
 #: Characters shown of an id.
 SHORT_ID = 12
-#: Where the original network stands on the mCB axis.
-ORIGINAL = Table.one(mcb=1.0)
 #: The marks of `ranges_panel`.
 RANGES_LEGEND = (
     ("near bar", "near-optimal range"),
@@ -59,9 +57,7 @@ def measured(row: Any, name: str, decimals: int = 2) -> str:
 def drop_figure(analysis: Analysis) -> Figure:
     """Return accuracy drop against mCB, one panel per regime."""
     span = _mcb_span(np.array([r.observed for r in analysis.fit.fitted]))
-    several = (
-        " and to the average retraining technique" if len(analysis.fit.population.techniques) > 1 else ""
-    )
+    several = " and to the average retraining technique" * (len(analysis.fit.population.techniques) > 1)
     return Figure(
         key="drop",
         heading="Accuracy drop against mCB",
@@ -191,13 +187,11 @@ def _optimum_sentence(analysis: Analysis) -> str:
             "end of the observed range, or is too uncertain."
         )
     where = "the one fitted regime" if fitted == 1 else f"{len(supported)} of {fitted} regimes"
-    best = {
-        r: f"{near_words(analysis, r)} (two ranges)"
-        if analysis.by_label[r].regions
-        else number(analysis.optima[r].mcb)
-        for r in supported
-    }
-    places = [f"{mcb} at {regime_name(r)}" for r, mcb in best.items()]
+    places = []
+    for r in supported:
+        two = analysis.by_label[r].regions
+        best = f"{near_words(analysis, r)} (two ranges)" if two else number(analysis.optima[r].mcb)
+        places.append(f"{best} at {regime_name(r)}")
     return f"An optimal mCB is supported in {where}: {join_words(places)}."
 
 
@@ -276,9 +270,7 @@ def ranges_panel(named: Sequence[tuple[str, Analysis, Any]]) -> Panel:
 
 
 def _near_sentence(analysis: Analysis) -> str:
-    supported = [
-        row for row in analysis.fitted_optima if analysis.verdicts.outcome("C3a", row.regime) == "supported"
-    ]
+    supported = [analysis.optima[regime] for regime in analysis.verdicts.regimes_where("C3a", "supported")]
     if not supported:
         return "No regime has a supported optimal mCB, so none of these ranges is a target."
     holds = [r for r in supported if any(a <= 1.0 <= b for a, b in analysis.by_label[r.regime].stretches)]
@@ -293,10 +285,8 @@ def _near_sentence(analysis: Analysis) -> str:
         return f"{first}."
     worst = max(known, key=lambda row: float(row.regret_at_original))
     ends = interval_words(worst.regret_at_original_lower, worst.regret_at_original_upper)
-    cost, where = (
-        f"{number(worst.regret_at_original)} points ({MASS_WORDS} interval {ends})",
-        regime_name(worst.regime),
-    )
+    cost = f"{number(worst.regret_at_original)} points ({MASS_WORDS} interval {ends})"
+    where = regime_name(worst.regime)
     most = f"{cost} at {where}" if len(known) == 1 else f"most at {where}: {cost}"
     return f"{first}; keeping it costs {most}."
 

@@ -242,8 +242,8 @@ def _regime_edfs(analysis: Analysis) -> Figure | None:
 
 def elasticity_figure(analysis: Analysis) -> Figure | None:
     """Return what each group's width buys; None without widths, or with too few recipes for a law."""
-    settings, population, sizes = analysis.fit.settings, analysis.fit.population, analysis.fit.regimes
-    if population.widths is None or sum(r.n_recipes for r in sizes) < MINIMUM_RECIPES:
+    settings, population = analysis.fit.settings, analysis.fit.population
+    if population.widths is None or sum(r.n_recipes for r in analysis.fit.regimes) < MINIMUM_RECIPES:
         return None
     law = width_law(population, regime_axis=settings.regime_axis, regimes=settings.regimes)
     pooled = law.elasticities[law.elasticities["regime"] == POOLED]
@@ -288,11 +288,8 @@ def elasticity_panels(pooled: pd.DataFrame) -> tuple[Panel, ...]:
     """Return what a wider group buys in accuracy, per width and per MACs where costs are known."""
     shown = {"For 10 % more width": ("points", "lower", "upper")}
     if _per_macs(pooled):
-        shown["For 1 % of the original's MACs"] = (
-            "points_per_percent_macs",
-            "per_macs_lower",
-            "per_macs_upper",
-        )
+        per_macs = ("points_per_percent_macs", "per_macs_lower", "per_macs_upper")
+        shown["For 1 % of the original's MACs"] = per_macs
     zero, told = Table.one(points=0.0), "Accuracy points that a wider group buys."
     columns, groups = ["group", "points", "lower", "upper"], pooled.astype({"group": str})
     return tuple(

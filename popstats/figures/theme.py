@@ -59,16 +59,12 @@ class Mark(NamedTuple):
     """How a series is drawn: colour and dashes, so that each alone tells it from the others."""
 
     color: str  # A colour of `LIGHT`.
-    dash: tuple[int, ...] = (1, 0)  # Lengths of dashes and gaps; (1, 0) is solid.
+    dash: tuple[int, ...]  # Lengths of dashes and gaps; (1, 0) is solid.
 
 
 #: The spaces of an EDF, in order.
-SPACE_MARKS = (
-    Mark(LIGHT.curve),
-    Mark(LIGHT.second, (6, 3)),
-    Mark(LIGHT.third, (2, 2)),
-    Mark(LIGHT.fourth, (8, 3, 2, 3)),
-)
+_DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3))
+SPACE_MARKS = tuple(map(Mark, (LIGHT.curve, LIGHT.second, LIGHT.third, LIGHT.fourth), _DASHES))
 
 
 def color_rules(palette: Palette = LIGHT) -> str:

@@ -71,21 +71,7 @@ def judge(fitted: Fit, **thresholds: float) -> Verdicts:
             "its optimum wherever its form puts it, so it is never the source of a verdict; fit again with "
             "curve='smooth', the report shows both"
         )
-    return _judged(Analysis(fitted, Thresholds.of(thresholds)))
-
-
-def analyse(fitted: Fit, verdicts: Verdicts | None = None) -> Analysis:
-    """Return what a report shows: the analysis behind the verdicts, or a new one, judged under the defaults."""
-    if verdicts is None:
-        verdicts = judge(fitted)
-    found = verdicts.analysis
-    if isinstance(found, Analysis) and found.fit is fitted:
-        return found
-    limits = verdicts[0].thresholds if len(verdicts) else Thresholds()
-    return Analysis(fitted, limits, verdicts=verdicts)
-
-
-def _judged(analysis: Analysis) -> Verdicts:
+    analysis = Analysis(fitted, Thresholds.of(thresholds))
     other = _on_the_other_axis(analysis)
     verdicts = [
         *per_regime(analysis, COST_CONJECTURE[analysis.fit.regime_axis], cost_optimum),
@@ -102,6 +88,17 @@ def _judged(analysis: Analysis) -> Verdicts:
     order = list(CLAIMS)
     analysis.verdicts = Verdicts(sorted(verdicts, key=lambda v: order.index(v.conjecture)), analysis)
     return analysis.verdicts
+
+
+def analyse(fitted: Fit, verdicts: Verdicts | None = None) -> Analysis:
+    """Return what a report shows: the analysis behind the verdicts, or a new one, judged under the defaults."""
+    if verdicts is None:
+        verdicts = judge(fitted)
+    found = verdicts.analysis
+    if isinstance(found, Analysis) and found.fit is fitted:
+        return found
+    limits = verdicts[0].thresholds if len(verdicts) else Thresholds()
+    return Analysis(fitted, limits, verdicts=verdicts)
 
 
 def _on_the_other_axis(analysis: Analysis) -> Analysis:

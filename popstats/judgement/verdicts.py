@@ -182,10 +182,7 @@ class Verdict:
     @property
     def target(self) -> float:
         """The regime's centre, a fraction removed; NaN for a verdict over all regimes."""
-        try:
-            return float(self.regime)
-        except ValueError:
-            return math.nan
+        return math.nan if self.regime == ALL else float(self.regime)
 
     @property
     def sentence(self) -> str:

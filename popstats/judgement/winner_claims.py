@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from popstats.arrays import FloatArray
+from popstats.arrays import FloatArray, IntArray
 from popstats.findings import Finding, fact
 from popstats.judgement.analysis import (
     Analysis,
@@ -70,24 +70,27 @@ def cross_fit(curve: MeanCurve, limits: Thresholds, rng: np.random.Generator) ->
         for fitted, judged in ((first, ~first), (~first, first)):
             optimum = curve.optimum(fitted)
             if optimum is not None:
-                found, of = count_near(
-                    log_mcb[judged], adjusted[judged], optimum, limits.winners, limits.nearest
-                )
+                found, of = count_near(log_mcb[judged], adjusted[judged], optimum, limits)
                 near, winners = near + found, winners + of
     return near / SPLITS, winners / SPLITS
 
 
 def count_near(
-    log_mcb: FloatArray, adjusted: FloatArray, optimum: float, winners: float, nearest: float
+    log_mcb: FloatArray, adjusted: FloatArray, optimum: float, limits: Thresholds
 ) -> tuple[int, int]:
     """Return how many winners are among the nearest to the optimum, and how many winners there are.
 
-    >>> count_near(np.array([0.0, 0.1, 1.0, 2.0]), np.array([1.0, 5.0, 6.0, 7.0]), 0.0, 0.25, 0.5)
+    >>> drops, limits = np.array([1.0, 5.0, 6.0, 7.0]), Thresholds(winners=0.25, nearest=0.5)
+    >>> count_near(np.array([0.0, 0.1, 1.0, 2.0]), drops, 0.0, limits)
     (1, 1)
     """
-    best = np.argsort(adjusted, kind="stable")[: max(1, round(winners * adjusted.size))]
-    near = np.argsort(np.abs(log_mcb - optimum), kind="stable")[: max(1, round(nearest * log_mcb.size))]
+    best, near = _smallest(adjusted, limits.winners), _smallest(np.abs(log_mcb - optimum), limits.nearest)
     return int(np.intersect1d(best, near).size), int(best.size)
+
+
+def _smallest(values: FloatArray, share: float) -> IntArray:
+    """Return the positions of the smallest values, this share of all."""
+    return np.argsort(values, kind="stable")[: max(1, round(share * values.size))]
 
 
 def lift_draws(near: float, winners: float, nearest: float, rng: np.random.Generator) -> FloatArray:
@@ -97,27 +100,21 @@ def lift_draws(near: float, winners: float, nearest: float, rng: np.random.Gener
 
 
 def implied_lift(
-    log_mcb: FloatArray,
-    expected: FloatArray,
-    noise: FloatArray,
-    optimum: float,
-    winners: float,
-    nearest: float,
+    log_mcb: FloatArray, expected: FloatArray, noise: FloatArray, optimum: float, limits: Thresholds
 ) -> float:
     """Return the lift if networks differed by this curve and independent noise alone."""
     # log_mcb, expected (n,); noise (simulations, n)
-    n = log_mcb.size
-    near = np.zeros(n, dtype=bool)
-    near[np.argsort(np.abs(log_mcb - optimum), kind="stable")[: max(1, round(nearest * n))]] = True
-    count = max(1, round(winners * n))
+    near = np.zeros(log_mcb.size, dtype=bool)
+    near[_smallest(np.abs(log_mcb - optimum), limits.nearest)] = True
+    count = max(1, round(limits.winners * log_mcb.size))
     best = np.argpartition(expected + noise, count - 1, axis=1)[:, :count]
     return float(near[best].mean() / near.mean())
 
 
 def _implied(regime: RegimePosterior, seed: int) -> float:
     """Let networks keep their curve and swap what lies between it and them: no noise model has a say."""
-    limits, curve, rng = regime.thresholds, regime.mean_curve, np.random.default_rng([seed, 34])
+    curve, rng = regime.mean_curve, np.random.default_rng([seed, 34])
     expected = np.interp(curve.log_mcb, regime.grid, np.median(regime.drop, axis=0))
     noise = rng.choice(curve.adjusted - expected, size=(SIMULATIONS, expected.size))
     optimum = float(np.median(regime.optimum.log_mcb))
-    return implied_lift(curve.log_mcb, expected, noise, optimum, limits.winners, limits.nearest)
+    return implied_lift(curve.log_mcb, expected, noise, optimum, regime.thresholds)

@@ -102,18 +102,15 @@ class WidthTable:
         sides = within(SUPPORTED_FACTOR, INNER), within(INNER, SUPPORTED_FACTOR)
         fine = (within(SUPPORTED_FACTOR, SUPPORTED_FACTOR) >= needed) & (np.minimum(*sides) >= needed / 4)
         edges = np.flatnonzero(np.diff(np.r_[False, fine, False]))
-        ranges = [
-            (-np.expm1(grid[a]), -np.expm1(grid[b - 1])) for a, b in zip(edges[::2], edges[1::2], strict=True)
-        ]
-        return [(float(a), float(b)) for a, b in ranges if b - a >= NARROWEST]
+        reductions = -np.expm1(grid)
+        ranges = zip(reductions[edges[::2]].tolist(), reductions[edges[1::2] - 1].tolist(), strict=True)
+        return [(low, high) for low, high in ranges if high - low >= NARROWEST]
 
     def require_support(self, reduction: float) -> None:
         """Raise PopulationError, with the supported ranges, where the recipes do not support a reduction."""
         ranges = self.supported()
         if not any(low - SLACK <= reduction <= high + SLACK for low, high in ranges):
-            shown = [
-                f"{np.ceil(1e3 * low) / 1e3:.3g} to {np.floor(1e3 * high) / 1e3:.3g}" for low, high in ranges
-            ]
+            shown = [f"{np.ceil(1e3 * a) / 1e3:.3g} to {np.floor(1e3 * b) / 1e3:.3g}" for a, b in ranges]
             held = f"reductions from {join_words(shown)}" if shown else "no reduction"
             raise PopulationError(
                 f"{self.population.name}: {reduction:g} of the {AXIS_WORDS[self.axis]} removed lies outside what its "

@@ -27,13 +27,7 @@ from popstats.errors import FitError
 from popstats.inference.draws import INTERVAL_MASS
 from popstats.judgement.explained import MOST_PAIRS
 from popstats.planning.propose import Ridge
-from popstats.population.recipes import (
-    CostForm,
-    cost_form,
-    original_widths,
-    positive_widths,
-    prepared_recipes,
-)
+from popstats.population.recipes import cost_form, original_widths, positive_widths, prepared_recipes
 from popstats.population.regimes import Axis
 from popstats.population.table import Population
 from popstats.words import html_of, percent
@@ -220,17 +214,14 @@ def width_law(
         raise FitError(
             f"width law: no regime has {MINIMUM_RECIPES} recipes (the population has {len(recipes)} in all)"
         )
-    macs = cost_form(population, "macs")
-    parts = [_of_regime(population, recipes.iloc[rows], widths[rows], macs) for rows in sets.values()]
-    elasticities = pd.concat(
-        [part.assign(regime=label) for label, (part, _) in zip(sets, parts, strict=True)], ignore_index=True
-    )
+    parts = [_of_regime(population, recipes.iloc[rows], widths[rows]) for rows in sets.values()]
+    tables = [part.assign(regime=label) for label, (part, _) in zip(sets, parts, strict=True)]
     fit = pd.DataFrame([{"regime": label, **row} for label, (_, row) in zip(sets, parts, strict=True)])
-    return WidthLaw(population.group_names, tuple(sets), elasticities, fit)
+    return WidthLaw(population.group_names, tuple(sets), pd.concat(tables, ignore_index=True), fit)
 
 
 def _of_regime(
-    population: Population, recipes: pd.DataFrame, widths: FloatArray, macs: CostForm | None
+    population: Population, recipes: pd.DataFrame, widths: FloatArray
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     """Return elasticities by group, and how well the law predicts."""
     drop, runs = recipes["drop"].to_numpy(), recipes["runs"].to_numpy()
@@ -244,12 +235,10 @@ def _of_regime(
         ceiling = 1.0 - float(within / df * runs.sum()) / total if df > 0 else np.nan
     quality = {"n_recipes": len(drop), "r2": r2, "ceiling": ceiling}
     quality["share_of_ceiling"] = r2 / ceiling if ceiling > 0 else np.nan
-    return _elasticities(law, population, widths, macs), quality
+    return _elasticities(law, population, widths), quality
 
 
-def _elasticities(
-    law: Law, population: Population, widths: FloatArray, macs: CostForm | None
-) -> pd.DataFrame:
+def _elasticities(law: Law, population: Population, widths: FloatArray) -> pd.DataFrame:
     """Return what 10 % more of each group buys at the mean log-widths, and what it costs."""
     groups, n = law.centre.size, law.fitted.size
     # A group's own slope and the common one; the level is the first column.
@@ -260,7 +249,7 @@ def _elasticities(
     half = stats.t.ppf((1.0 + INTERVAL_MASS) / 2.0, n - 1.0 + PRIOR_DF) * np.log1p(WIDER)
     half = half * np.linalg.norm(slope @ law.root, axis=1)
     cost = np.full(groups, np.nan)
-    if macs is not None:
+    if (macs := cost_form(population, "macs")) is not None:
         middle = np.exp(np.log(widths).mean(axis=0))
         cost = 100.0 * macs.log_width_slope(middle)[0] * np.log1p(WIDER) / population.original.macs
     lower, upper = points - half, points + half

@@ -163,7 +163,7 @@ def propose(
         # The leaders by posterior mean, round and round until the trainings are spent.
         leaders = size if place == len(ends) - 2 else max(2, int(ends[-1] - ends[-3]) // 4)
         return history.recipes[np.resize(history.leaders(law)[:leaders], size)]
-    return _draw_round(problem, history, law, _moved(problem, pool, history, law, rng), size, rng)
+    return _draw_round(problem, pool, history, law, size, rng)
 
 
 def choose(problem: Problem, trained: npt.ArrayLike, outcome: npt.ArrayLike, *, given: int = 0) -> IntArray:
@@ -400,9 +400,8 @@ class Ridge:
         squares = (along**2 / gain).sum(axis=1) + max(float(y @ y - along @ along), 0.0) + prior
         evidence = -0.5 * np.log(gain).sum(axis=1) - 0.5 * df * np.log(squares)
         best = int(evidence.argmax())
-        return cls(
-            float(evidence[best]), float(lambdas[best]), float(squares[best]), left, spread, axes, along
-        )
+        chosen = float(evidence[best]), float(lambdas[best]), float(squares[best])
+        return cls(*chosen, left, spread, axes, along)
 
 
 def _singular(x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -476,23 +475,17 @@ def _repaired(problem: Problem, widths: IntArray, rng: np.random.Generator) -> t
     return widths, False
 
 
-def _moved(
-    problem: Problem, pool: IntArray, history: _History, law: Law, rng: np.random.Generator
+def _draw_round(
+    problem: Problem, pool: IntArray, history: _History, law: Law, size: int, rng: np.random.Generator
 ) -> IntArray:
-    """Return the pool with the trained recipes that can win and candidates around the law's optimum."""
-    pool = np.vstack([history.recipes[history.eligible], pool])
-    if problem.candidates is None:
+    """Return a round's recipes: each wins one joint draw, none twice."""
+    known = history.recipes[history.eligible]
+    pool = np.vstack([known, pool])
+    if problem.candidates is None:  # The pool moves with the law's optimum.
         best = np.log(pool[law.expected(_features(pool, problem)).argmax()])
         near = [best + sd * rng.standard_normal((n, best.size)) for sd, n in NEAR]
         pool = np.vstack([pool, meet_budget(problem, np.vstack(near), rng)])
-    return pool[~_member(pool, history.failed)]
-
-
-def _draw_round(
-    problem: Problem, history: _History, law: Law, pool: IntArray, size: int, rng: np.random.Generator
-) -> IntArray:
-    """Return a round's recipes: each wins one joint draw, none twice."""
-    untrained = _unique(pool[~_member(pool, history.recipes[history.eligible])])
+    untrained = _unique(pool[~_member(pool, history.failed) & ~_member(pool, known)])
     pool = np.vstack([history.recipes, untrained])
     columns = law.columns(_features(pool, problem))
     open_to = np.r_[history.eligible, np.ones(len(untrained), dtype=bool)]

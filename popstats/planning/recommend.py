@@ -135,11 +135,8 @@ class Recommendation(RecipePrediction):
     @property
     def frame(self) -> pd.DataFrame:
         """One row for each of the two recipes: name, macs, params, mcb, drop with its interval, and the widths."""
-        rows = [
-            {name: getattr(recipe, name) for name in _COLUMNS} | recipe.widths
-            for recipe in (self, self.uniform)
-        ]
-        return pd.DataFrame(rows)
+        both = (self, self.uniform)
+        return pd.DataFrame([{name: getattr(r, name) for name in _COLUMNS} | r.widths for r in both])
 
     @property
     def sentence(self) -> str:
@@ -263,11 +260,10 @@ def recommend(
             "recommend: expected either reduction= (a budget) or drop= (a tolerated drop in points), got "
             f"{'neither' if reduction is None else 'both'}"
         )
-    table = _table(population, axis)
-    engine = _Recommender.of(table, candidates)
+    engine = _Recommender.of(population, axis, candidates)
     if reduction is None:
         return engine.for_drop(_finite("drop", drop, "a number of points"))
-    return engine.at(_checked(reduction, table))
+    return engine.at(_checked(reduction, engine.table))
 
 
 def frontier(population: Population, *, axis: Axis | None = None) -> pd.DataFrame:
@@ -299,29 +295,13 @@ def frontier(population: Population, *, axis: Axis | None = None) -> pd.DataFram
     >>> bool((frame["drop_lower"] < frame["drop"]).all()), frame["reduction"].is_monotonic_increasing
     (True, True)
     """
-    engine = _Recommender.of(_table(population, axis), None)
+    engine = _Recommender.of(population, axis)
     rows = [
         {name: getattr(r, name) for name in _FRONTIER_COLUMNS}
         | {f"uniform_{name.removeprefix('drop_')}": getattr(r.uniform, name) for name in _COLUMNS[-3:]}
         for r in map(engine.at, engine.budgets)
     ]
     return pd.DataFrame(rows)
-
-
-def _table(population: Population, axis: Axis | None) -> WidthTable:
-    if not isinstance(population, Population):
-        raise PopulationError(
-            f"recommend: expected a Population, got {type(population).__name__}; popstats.load_population reads one"
-        )
-    if axis not in (None, "macs", "params"):
-        raise PopulationError(f"recommend: axis: expected 'macs' or 'params', got {axis!r}")
-    table = width_table(population, axis or population.regime_axis)
-    if not table.supported():
-        raise PopulationError(
-            f"{population.name}: {len(table.outcome)} recipes are too few for a recommendation: no {FEWEST_RECIPES} of "
-            f"them have {AXIS_WORDS[table.axis]} within a factor of {SUPPORTED_FACTOR:g}. Train more, of similar cost"
-        )
-    return table
 
 
 def _finite(name: str, value: object, expected: str) -> float:
@@ -333,12 +313,11 @@ def _finite(name: str, value: object, expected: str) -> float:
 
 def _checked(reduction: float | None, table: WidthTable) -> float:
     """Return the reduction if the table's recipes support it."""
-    found = _finite("reduction", reduction, "a fraction between 0 and 1")
+    expected = "a fraction between 0 and 1"
+    found = _finite("reduction", reduction, expected)
     if not 0.0 < found < 1.0:
         hint = f"; for {found:g} % write {found / 100:g}" if 1.0 < found < 100.0 else ""
-        raise PopulationError(
-            f"recommend: reduction: expected a fraction between 0 and 1, got {found:g}{hint}"
-        )
+        raise PopulationError(f"recommend: reduction: expected {expected}, got {found:g}{hint}")
     table.require_support(found)
     return found
 
@@ -354,8 +333,22 @@ class _Recommender:
     trained: bool = False  # whether the candidates are the table's own recipes
 
     @classmethod
-    def of(cls, table: WidthTable, candidates: pd.DataFrame | None) -> _Recommender:
-        population, units = table.population, _units(table)
+    def of(
+        cls, population: Population, axis: Axis | None, candidates: pd.DataFrame | None = None
+    ) -> _Recommender:
+        if not isinstance(population, Population):
+            raise PopulationError(
+                f"recommend: expected a Population, got {type(population).__name__}; popstats.load_population reads one"
+            )
+        if axis not in (None, "macs", "params"):
+            raise PopulationError(f"recommend: axis: expected 'macs' or 'params', got {axis!r}")
+        table = width_table(population, axis or population.regime_axis)
+        if not table.supported():
+            raise PopulationError(
+                f"{population.name}: {len(table.outcome)} recipes are too few for a recommendation: no {FEWEST_RECIPES} of "
+                f"them have {AXIS_WORDS[table.axis]} within a factor of {SUPPORTED_FACTOR:g}. Train more, of similar cost"
+            )
+        units = _units(table)
         if candidates is not None:
             return cls(table, None, units, _checked_candidates(candidates, population))
         cost = cost_form(population, table.axis)
@@ -397,9 +390,16 @@ class _Recommender:
         harsher: Recommendation | None = None
         for reduction in self.budgets[::-1]:
             found = self.at(reduction)
-            if found.drop_upper <= tolerated:
-                return self._between(found, harsher, tolerated)
-            harsher = found
+            if found.drop_upper > tolerated:
+                harsher = found
+            elif harsher is None:
+                limit = "Recipes pruned further may do as well: this is the largest reduction that the table supports."
+                return replace(found, note=f"{found.note} {limit}".lstrip())
+            else:  # Bisect; listed recipes leave no more to find.
+                for _ in range(_HALVINGS if self.cost is not None else 0):
+                    middle = self.at((found.reduction + harsher.reduction) / 2.0)
+                    found, harsher = (middle, harsher) if middle.drop_upper <= tolerated else (found, middle)
+                return found
         assert harsher is not None
         raise PopulationError(
             f"{self.table.population.name}: no supported reduction keeps the drop at {points(tolerated)} or less with "
@@ -408,26 +408,13 @@ class _Recommender:
             "more, or train recipes that are pruned less"
         )
 
-    def _between(
-        self, found: Recommendation, harsher: Recommendation | None, tolerated: float
-    ) -> Recommendation:
-        """Bisect between a tolerable reduction and the next one, which is not; listed recipes leave no more to find."""
-        if harsher is None:
-            limit = "Recipes pruned further may do as well: this is the largest reduction that the table supports."
-            return replace(found, note=f"{found.note} {limit}".lstrip())
-        for _ in range(_HALVINGS if self.cost is not None else 0):
-            middle = self.at((found.reduction + harsher.reduction) / 2.0)
-            found, harsher = (middle, harsher) if middle.drop_upper <= tolerated else (found, middle)
-        return found
-
     def _searched(self, law: BudgetLaw, amount: float) -> tuple[pd.DataFrame, None]:
         """Return the best recipe within the budget and the uniform one."""
         assert self.cost is not None
         table, search = self.table, Search(law, self.cost, amount)
         # Runs that prune weights keep a floor in every filter.
-        least = np.asarray(
-            table.population.metadata.get("costs", {}).get("least", self.units), dtype=np.float64
-        )
+        costs = table.population.metadata.get("costs", {})
+        least = np.asarray(costs.get("least", self.units), dtype=np.float64)
         widths = np.vstack([search.best_widths(self.units), search.uniform(self.units, least)])
         if not search.affords(widths).all():
             raise PopulationError(
@@ -435,8 +422,8 @@ class _Recommender:
                 f"costs {amount:,.6g} {AXIS_WORDS[table.axis]} or less"
             )
         forms = {name: cost_form(table.population, name) for name in ("macs", "params")}
-        costs = {n: np.nan if form is None else _whole(form.cost(widths)) for n, form in forms.items()}
-        return pd.DataFrame(widths, columns=list(table.population.group_names)).assign(**costs), None
+        priced = {n: np.nan if form is None else _whole(form.cost(widths)) for n, form in forms.items()}
+        return pd.DataFrame(widths, columns=list(table.population.group_names)).assign(**priced), None
 
     def _ranked(self, law: BudgetLaw, amount: float) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the best and the most even candidate within the budget, and all of these, best first."""
@@ -486,9 +473,8 @@ class _Recommender:
         )
         gain, lower, upper = _gain(law, logs, offset)
         note = _note(law, logs[1])
-        even = np.ptp(widths[1] / table.full) <= min(
-            _EVEN_STEPS * (self.units / table.full).max(), _EVEN_SHARES
-        )
+        steps = _EVEN_STEPS * (self.units / table.full).max()
+        even = np.ptp(widths[1] / table.full) <= min(steps, _EVEN_SHARES)
         # Bands that hold one width each: less than a unit to either side.
         bands = np.clip((widths[0] + np.array([[-0.4], [0.4]]) * self.units) / table.full, 0.0, 1.0)
         return Recommendation(
@@ -515,9 +501,8 @@ def _drops(law: BudgetLaw, logs: FloatArray, offset: FloatArray) -> tuple[FloatA
     """Return the median drop of recipes, points, and the ends of its 90 % interval, (n,) each."""
     (outcome, beyond), drop = law.predicted(logs, offset), law.table.drop
     variance, df = law.recipe_variance(outcome)
-    half = stats.t.ppf((1.0 + INTERVAL_MASS) / 2.0, df) * np.sqrt(
-        law.uncertainty(logs, offset) ** 2 + variance + beyond
-    )
+    sd = np.sqrt(law.uncertainty(logs, offset) ** 2 + variance + beyond)
+    half = stats.t.ppf((1.0 + INTERVAL_MASS) / 2.0, df) * sd
     return drop(outcome), drop(outcome - half), drop(outcome + half)
 
 

@@ -121,12 +121,9 @@ class RefinedSpace:
         parts = [f"mCB {self.mcb[0]:.3f} to {self.mcb[1]:.3f}"] if self.mcb else []
         parts += [f"STD {self.std[0]:.3f} to {self.std[1]:.3f}"] if self.std else []
         parts += [f"a band of widths for each of {len(self.widths)} groups"] if self.widths else []
-        kept = f"{percent(self.share_kept)} of {self.n_recipes:,} recipes"
-        held = (
-            f"It keeps {kept}"
-            if self.share_kept
-            else f"None of the {self.n_recipes:,} recipes lies inside yet"
-        )
+        recipes = f"{self.n_recipes:,} recipes"
+        kept = f"{percent(self.share_kept)} of {recipes}"
+        held = f"It keeps {kept}" if self.share_kept else f"None of the {recipes} lies inside yet"
         gain = (
             f"This refines nothing: it keeps {kept}, so new ones drawn from it are expected to be no better than those "
             "of the whole space."
@@ -318,7 +315,11 @@ def _by_widths(fit: Fit, target: float, near: float) -> RefinedSpace:
 
     whole = search()
     low, high, _ = whole.near_best_bands(near / whole.law.slope)
-    low, high = _whole_channels(np.exp(low), np.exp(high), table.full, fit.population.widths)
+    low, high, full, widths = np.exp(low), np.exp(high), table.full, fit.population.widths
+    if widths is not None and (full > 1.0).all() and np.array_equal(widths, np.rint(widths)):
+        # To whole channels, so that thin groups keep a width to choose from.
+        low = np.maximum(np.floor(low * full + ROUNDING), 1.0) / full
+        high = np.ceil(high * full - ROUNDING) / full
     inside = inside_bands(np.exp(whole.law.seen), low, high)
     gain = _cross_fitted_gain(table, search, near, fit.settings.random_seed)
     named = dict(zip(fit.population.group_names, zip(low.tolist(), high.tolist(), strict=True), strict=True))
@@ -346,16 +347,6 @@ def _cross_fitted_gain(
             sd = float(np.linalg.norm(slope @ law.deviations(examples)))
             draws.append(mean - table.drop(outcome).mean() - sd * rng.standard_normal(_SPLIT_DRAWS))
     return np.concatenate(draws)
-
-
-def _whole_channels(
-    low: FloatArray, high: FloatArray, full: FloatArray, widths: FloatArray | None
-) -> tuple[FloatArray, FloatArray]:
-    """Widen each band to whole channels, where widths are whole, so that thin groups keep a width to choose from."""
-    assert widths is not None
-    if (full <= 1.0).any() or not np.array_equal(widths, np.rint(widths)):
-        return low, high
-    return np.maximum(np.floor(low * full + ROUNDING), 1.0) / full, np.ceil(high * full - ROUNDING) / full
 
 
 def _space(

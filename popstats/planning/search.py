@@ -60,20 +60,24 @@ class Search:
         """Shift log kept shares as far as the budget lets the allowed recipes behind them, (n, G)."""
         low, high = self.law.box
         reach = float((high - low).max()) + np.abs(log_shares).max() + 1.0
-        budget = self.amount * (1.0 + ROUNDING)
-        within, _ = common_shifts(
-            lambda s: self._cost(allowed(log_shares + s)), budget, len(log_shares), reach
-        )
+        n, budget = len(log_shares), self.amount * (1.0 + ROUNDING)
+        within, _ = common_shifts(lambda s: self._cost(allowed(log_shares + s)), budget, n, reach)
         return allowed(log_shares + within)
 
     def best(self, rng: np.random.Generator, units: FloatArray | None = None) -> FloatArray:
         """Return the log kept shares of the best recipe found, in whole units if any are given, (G,)."""
-        seen, (low, high) = self.law.seen, self.law.box
+        seen, (low, high), full = self.law.seen, self.law.box, self.full
         centre, spread = seen.mean(axis=0), np.maximum(seen.std(axis=0), 1e-3)
 
         def allowed(shifted: FloatArray) -> FloatArray:
             inside = np.clip(shifted, low, high)
-            return inside if units is None else np.log(self._whole(inside, units) / self.full)
+            if units is None:
+                return inside
+            # Whole units that keep no more, one at least.
+            least = np.maximum(np.ceil(np.exp(low) * full / units - ROUNDING), 1.0)
+            most = np.maximum(np.floor(np.exp(high) * full / units + ROUNDING), least)
+            counts = np.clip(np.floor(np.exp(inside) * full / units + ROUNDING), least, most)
+            return np.asarray(np.log(counts * units / full))
 
         best, lowest = centre, np.inf
         for k in range(ROUNDS):
@@ -91,13 +95,6 @@ class Search:
         """Return the best widths in whole units within the budget, shape (G,)."""
         found = np.exp(self.best(np.random.default_rng(0), units)) * self.full
         return np.asarray(np.rint(found / units) * units)
-
-    def _whole(self, log_shares: FloatArray, units: FloatArray) -> FloatArray:
-        """Return the widths in whole units that keep no more, one unit at least, (n, G)."""
-        full, (low, high) = self.full, np.exp(self.law.box)
-        lower = np.maximum(np.ceil(low * full / units - ROUNDING), 1.0) * units
-        upper = np.maximum(np.floor(high * full / units + ROUNDING) * units, lower)
-        return np.clip(np.floor(np.exp(log_shares) * full / units + ROUNDING) * units, lower, upper)
 
     def uniform(self, units: FloatArray, least: FloatArray) -> FloatArray:
         """Return the recipe within the budget that keeps the same fraction of every group, at least `least`, (G,)."""

@@ -29,11 +29,7 @@ ENDINGS = (".parquet", ".feather", ".csv", ".tsv", ".txt", ".jsonl", ".json", ".
 #: What `generate` keeps in a run folder: its table, a file per finished training, what it plans, and the network.
 TABLE, ROWS, WORKLIST = "population.parquet", "rows", "worklist.json"
 PARTS = {"plan": "plan.json", "original": "original/numbers.json", "costs": "original/costs.json"}
-_UNPACK: Mapping[str, Callable[[bytes], bytes]] = {
-    ".gz": gzip.decompress,
-    ".bz2": bz2.decompress,
-    ".xz": lzma.decompress,
-}
+_UNPACK: Mapping[str, Any] = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress}
 _LISTS = [c.name for c in COLUMNS if pa.types.is_list(c.type)]
 _TEXTS = [c.name for c in COLUMNS if c.type == pa.string()]
 _NUMBERS = [c.name for c in COLUMNS if c.name not in {*_LISTS, *_TEXTS}]

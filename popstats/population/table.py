@@ -295,7 +295,7 @@ class Population:
         if self.width_columns:
             return [*self.width_columns, *settings]
         if "widths" in self.table:
-            return [self.table["widths"].map(lambda w: None if w is None else tuple(w)), *settings]
+            return [self.table["widths"].map(tuple, na_action="ignore"), *settings]
         # One network trained twice looks like this. Different networks of the same costs share a place on the curve, and
         # what they have in common there is no evidence about the curve either.
         return ["macs", "params", *settings]
@@ -413,12 +413,8 @@ class Population:
         )
 
     def _repr_html_(self) -> str:
-        medians = {
-            "MACs reduction": "macs_reduction",
-            "mCB": "mcb",
-            "accuracy drop (points)": "accuracy_drop",
-        }
-        columns = {"n": ("mcb", "size"), **{name: (own, "median") for name, own in medians.items()}}
+        shown = {"MACs reduction": "macs_reduction", "mCB": "mcb", "accuracy drop (points)": "accuracy_drop"}
+        columns = {"n": ("mcb", "size"), **{name: (own, "median") for name, own in shown.items()}}
         table = self.frame.groupby("regime").agg(**columns)
         return html_of(repr(self)[1:-1], table.reset_index())
 

@@ -78,7 +78,17 @@ def check_table(frame: pd.DataFrame, where: str, own: Iterable[Hashable] | None 
         _check_kind(declared, frame[declared.name], where)
         _check_values(declared, done[declared.name], where)
     _widths_are_numbers(done, where)
-    _is_one_population(frame, where)
+    for name in ONE_VALUE:
+        if name in frame and (held := frame[name].nunique()) > 1:
+            values = frame[name].dropna().unique()[:_SHOWN_ROWS].tolist()
+            said = (
+                f"{where} holds more than one population: column {name} has {held} values "
+                f"({', '.join(map(str, values))}); keep one, e.g. "
+            )
+            option = f"--where {name}={shlex.quote(str(values[0]))}"
+            raise PopulationError(
+                f"{said}frame[frame['{name}'] == {values[0]!r}]", on_command_line=f"{said}{option}"
+            )
     if len(done):
         _is_in_its_unit(done, where)
         _rises_with_cost(done, where)
@@ -277,7 +287,10 @@ def _equal(values: pd.Series, wanted: object) -> npt.NDArray[np.bool_]:
 
 def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.DataFrame:
     """Return the frame with foreign names replaced: `columns` maps popstats's name to the table's own."""
-    _names_are_unique(frame, where)
+    if (levels := frame.columns.nlevels) > 1:
+        raise PopulationError(f"{where} has column names of {levels} levels; popstats reads one")
+    if twice := frame.columns[frame.columns.duplicated()].tolist():
+        raise PopulationError(f"{where} has more than one column named {twice}; rename or drop the others")
     for name, doubtful, why in _DOUBTFUL:
         if doubtful.search(str(columns.get(name, "")).lower()):
             raise PopulationError(f"columns: {name} is to be read from {columns[name]!r}, {why}")
@@ -332,10 +345,7 @@ def _has_needed(frame: pd.DataFrame, where: str, own: Iterable[Hashable]) -> Non
     remedies, options = [], []
     if others:
         bare = {re.sub("[^a-z0-9]", "", str(c).lower()): str(c) for c in own}
-        yours = {
-            name: next((bare[c] for c in _LIKELY.get(name, ()) if c in bare), "<your column>")
-            for name in others
-        }
+        yours = {n: next((bare[c] for c in _LIKELY.get(n, ()) if c in bare), "<your column>") for n in others}
         remedies.append(f"map them with columns={yours!r}")
         options.append("map them with " + " ".join(f"--column {n}={c}" for n, c in yours.items()))
     if originals:
@@ -343,13 +353,6 @@ def _has_needed(frame: pd.DataFrame, where: str, own: Iterable[Hashable]) -> Non
         options.append("pass --original-macs N --original-params N --original-accuracy PERCENT")
     said = f"{where} lacks {', '.join(absent)}; it has: {_names(own)}. To fix this, "
     raise PopulationError(said + " and ".join(remedies), on_command_line=said + " and ".join(options))
-
-
-def _names_are_unique(frame: pd.DataFrame, where: str) -> None:
-    if (levels := frame.columns.nlevels) > 1:
-        raise PopulationError(f"{where} has column names of {levels} levels; popstats reads one")
-    if twice := frame.columns[frame.columns.duplicated()].tolist():
-        raise PopulationError(f"{where} has more than one column named {twice}; rename or drop the others")
 
 
 def _no_numbers(values: pd.Series) -> str:
@@ -422,30 +425,12 @@ def _widths_are_numbers(done: pd.DataFrame, where: str) -> None:
     except (TypeError, ValueError) as error:
         raise PopulationError(f"{where}: column widths must hold lists of numbers ({error})") from error
     bad = ~((widths >= 0) & np.isfinite(widths)).all(axis=tuple(range(1, widths.ndim)))
-    _refuse(
-        done["widths"],
-        bad | (widths.ndim != 2),
-        where,
-        "hold lists of numbers >= 0 (0: the block is skipped)",
-    )
+    must = "hold lists of numbers >= 0 (0: the block is skipped)"
+    _refuse(done["widths"], bad | (widths.ndim != 2), where, must)
     if skipped := np.flatnonzero(~widths.any(axis=0)).tolist():
         raise PopulationError(
             f"{where}: column widths holds the width 0 in every row at position {skipped[0]}; leave that group out"
         )
-
-
-def _is_one_population(frame: pd.DataFrame, where: str) -> None:
-    for name in ONE_VALUE:
-        if name in frame.columns and frame[name].nunique(dropna=True) > 1:
-            values = frame[name].dropna().unique()[:_SHOWN_ROWS].tolist()
-            said = (
-                f"{where} holds more than one population: column {name} has {frame[name].nunique()} values "
-                f"({', '.join(map(str, values))}); keep one, e.g. "
-            )
-            raise PopulationError(
-                f"{said}frame[frame['{name}'] == {values[0]!r}]",
-                on_command_line=f"{said}--where {name}={shlex.quote(str(values[0]))}",
-            )
 
 
 def _is_in_its_unit(done: pd.DataFrame, where: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
@@ -109,15 +108,13 @@ class FittedCurves:
     def expected_at(self, k: int, log_mcb: FloatArray) -> FloatArray:
         """Draws of the k-th regime's expected drop at its centre, at values of log mCB (m,), points, shape (S, m)."""
         curve = curve_in_points(self.fitted[k], self.draws.flat_coefficients[:, k], log_mcb)
-        if self.settings.noise == "exgaussian":
-            curve += self._excess(k)
+        curve += self._excess(k)
         return curve
 
-    def _excess(self, k: int) -> FloatArray:
-        """Mean distance of trainings from the curve, points, shape (S, 1): 0 unless the noise is "exgaussian"."""
-        _, _, noise, _, shape = self.draws.hyper(k)
-        mean = shape if self.settings.noise == "exgaussian" and shape is not None else np.zeros_like(noise)
-        return self.fitted[k].scale * mean[:, None]
+    def _excess(self, k: int) -> FloatArray | float:
+        """Mean distance of trainings from the curve, points, shape (S, 1) under "exgaussian" noise; otherwise 0."""
+        mean = self.draws.hyper(k).shape if self.settings.noise == "exgaussian" else None
+        return 0.0 if mean is None else self.fitted[k].scale * mean[:, None]
 
     @cached_property
     def optimum_draws(self) -> tuple[OptimumDraws, ...]:
@@ -237,7 +234,13 @@ class FittedCurves:
         """
         k = self.position_of(regime, "predict")
         data = self.fitted[k]
-        asked, (low, high) = _positive(mcb), np.exp(data.observed)
+        low, high = np.exp(data.observed)
+        try:
+            asked = np.atleast_1d(np.asarray(mcb, dtype=np.float64))
+        except (TypeError, ValueError):
+            asked = np.zeros(1)
+        if not (asked > 0.0).all():
+            raise FitError(f"predict: mcb: expected positive numbers, got {mcb!r}")
         if not ((asked >= low - _PRINTED) & (asked <= high + _PRINTED)).all():
             raise FitError(
                 f"predict: mCB outside the observed range of regime {data.label} ({low:.3f} to {high:.3f}); "
@@ -293,12 +296,3 @@ class FittedCurves:
             if regime == data.label or (isinstance(regime, Real) and abs(regime - data.target) < 1e-6):
                 return k
         raise FitError(f"{who}: regime {regime!r} was not fitted; {names}")
-
-
-def _positive(mcb: npt.ArrayLike) -> FloatArray:
-    """Return values of mCB as an array, shape (m,); FitError unless they are positive numbers."""
-    with suppress(TypeError, ValueError):
-        values = np.atleast_1d(np.asarray(mcb, dtype=np.float64))
-        if (values > 0.0).all():
-            return values
-    raise FitError(f"predict: mcb: expected positive numbers, got {mcb!r}")

@@ -25,6 +25,8 @@ from popstats.population.recipes import Recipes, prepared_recipes
 from popstats.population.regimes import Axis, Given
 from popstats.population.table import Population, require_population
 from popstats.posterior.curves import FittedCurves
+from popstats.posterior.limit_law import LimitLaw, LimitPrediction, limit_law, predict_limit
+from popstats.posterior.predictive import PredictiveChecks, check_predictions
 from popstats.posterior.sensitivity import Sensitivity, power_scale
 from popstats.posterior.storage import read_parts, save_fit
 from popstats.posterior.tree import posterior_tree
@@ -33,9 +35,6 @@ from popstats.words import INTERVAL_WORDS, html_of, place
 if TYPE_CHECKING:
     import altair as alt
     import xarray as xr
-
-    from popstats.posterior.limit_law import LimitLaw, LimitPrediction
-    from popstats.posterior.predictive import PredictiveChecks
 
 #: Noise that is not normal is sampled again, with so many times the draws of which every such one is kept, where the
 #: diagnostics reject the first draws.
@@ -256,8 +255,6 @@ class Fit(FittedCurves):
     @cached_property
     def limit_law(self) -> LimitLaw:
         """The laws of the limit over regimes, compared by predicting each regime from the others: `.frame`, `.best`."""
-        from popstats.posterior.limit_law import limit_law
-
         return limit_law(self)
 
     def predict_limit(self, reduction: float) -> LimitPrediction:
@@ -292,15 +289,11 @@ class Fit(FittedCurves):
         >>> found.law, found.extrapolated, round(found.limit, 1)  # the truth is 0.3 - 1.5 log 0.25
         ('logarithm', False, 2.4)
         """
-        from popstats.posterior.limit_law import predict
-
-        return predict(self.limit_law, reduction)
+        return predict_limit(self.limit_law, reduction)
 
     @cached_property
     def predictive_checks(self) -> PredictiveChecks:
         """Posterior predictive checks and LOO-PIT values of each regime: `.frame`, `.alerts`."""
-        from popstats.posterior.predictive import check_predictions
-
         self._require_smooth("predictive_checks: expected a fit with the smooth curve")
         return check_predictions(self)
 
@@ -311,8 +304,7 @@ class Fit(FittedCurves):
         for regime, mine in zip(self.regimes, self.recipes.members, strict=True):
             held = self.recipes.table["reduction"].to_numpy()[mine]
             if regime.fitted and not held.min() <= regime.reference <= held.max():
-                ends = Span(float(held.min()), float(held.max()))
-                found.append(fact("extrapolated", regime.label, reductions=ends))
+                found.append(fact("extrapolated", regime.label, reductions=Span(held.min(), held.max())))
         return tuple(found)
 
     @property

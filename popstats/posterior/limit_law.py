@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from popstats.arrays import FloatArray
 from popstats.errors import FitError
@@ -199,14 +198,18 @@ def compare_laws(
             "formula": LAWS[name].formula,
             "shape": fitted[name].shape,
             "error": float(size[name].mean()),
-            "se": stats.sem(size[name]),
+            "se": _standard_error(size[name]),
             "difference": float((size[name] - size[order[0]]).mean()),
-            "dse": stats.sem(size[name] - size[order[0]]),
+            "dse": _standard_error(size[name] - size[order[0]]),
             "own_sd": float(np.sqrt(fitted[name].own)),
         }
         for name in order
     ]
     return LimitLaw(pd.DataFrame(rows), remaining, labels, limits, fitted, seed)
+
+
+def _standard_error(values: FloatArray) -> float:
+    return float(values.std(ddof=1) / np.sqrt(values.size))
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,7 +257,7 @@ class LimitPrediction:
         return html_of(self.sentence, self.frame)
 
 
-def predict(law: LimitLaw, reduction: float) -> LimitPrediction:
+def predict_limit(law: LimitLaw, reduction: float) -> LimitPrediction:
     """Return what the laws predict at a reduction; FitError where it lies too far beyond the regimes."""
     low, high = float(law.remaining.min()), float(law.remaining.max())
     if not isinstance(reduction, int | float | np.floating) or not 0.0 < reduction < 1.0:

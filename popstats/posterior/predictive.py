@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from popstats.arrays import FloatArray
 from popstats.findings import Finding, Span, fact
@@ -51,6 +50,9 @@ class PredictiveChecks:
 
 def check_predictions(fit: FittedCurves) -> PredictiveChecks:
     """Check each fitted regime's recipes against the fit."""
+    # Imported here: scipy.stats takes longer to import than most fits take to run.
+    from scipy.stats import kstest
+
     rows, pits = [], {}
     for k, mine in enumerate(fit.rows):
         size, closed = mine.drop.size, fit.settings.noise == "normal"
@@ -60,7 +62,7 @@ def check_predictions(fit: FittedCurves) -> PredictiveChecks:
         picked = thinned(fit, int(np.clip(REPLICATE_BUDGET // size, *REPLICATES)))
         rng = np.random.default_rng([fit.settings.random_seed, k, 3])
         shapes = _shapes(mine, sample_of(fit, k, picked), rng)
-        test = stats.kstest(pit, "uniform")
+        test = kstest(pit, "uniform")
         coverage = {f"inside_{mass}": float((np.abs(pit - 0.5) <= mass / 200).mean()) for mass in (50, 90)}
         distance = {"pit_distance": float(test.statistic), "pit_p": float(test.pvalue)}
         rows.append({"regime": mine.regime.label, "recipes": pit.size, **coverage, **distance, **shapes})

@@ -85,17 +85,16 @@ def _parts(tree: xr.DataTree, description: dict[str, Any]) -> dict[str, Any]:
         file = Path(folder) / "population.parquet"
         file.write_bytes(tree["population"].to_numpy().tobytes())
         population = load_population(file, widths=tuple(description["width_columns"]))
-    stored = description["settings"]
+    # JSON has no tuples.
+    stored: dict[str, Any]
+    pairs: dict[str, Any]
+    stored, pairs = (
+        {name: tuple(v) if isinstance(v, list) else v for name, v in description[of].items()}
+        for of in ("settings", "priors")
+    )
     if "regime_widths" in description:
         stored["regimes"] = dict(description["regime_widths"])
-    elif stored["regimes"] is not None:
-        stored["regimes"] = tuple(stored["regimes"])
-    settings = Settings(**stored)
-    # JSON has no tuples.
-    pairs: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in description["priors"].items()
-    }
-    priors = Priors(**pairs)
+    settings, priors = Settings(**stored), Priors(**pairs)
     held, statistics = (
         {str(name): values.to_numpy() for name, values in tree[group].data_vars.items()}
         for group in ("draws", "statistics")

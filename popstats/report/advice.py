@@ -123,9 +123,7 @@ def _by_widths(analysis: Analysis, advised: Recommendations) -> str:
 def _by_mcb(analysis: Analysis, sure: Sequence[str]) -> str:
     """Return whether there is an optimal mCB and where, or that this is not decided."""
     if not analysis.fit.fitted:
-        reasons = [
-            replace(r.reason, regimes=(r.label,)) for r in analysis.fit.regimes if r.reason is not None
-        ]
+        reasons = [replace(r.reason, regimes=(r.label,)) for r in analysis.fit.regimes if r.reason]
         told = [f"{capitalized(place(f.regimes))}: {clause(f)}." for f in merge(reasons)]
         return f"No claim is made about the optimal {_RATIO}. {' '.join(told)}"
     if not any(v.conjecture == "C3a" for v in analysis.verdicts):

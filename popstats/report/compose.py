@@ -30,8 +30,7 @@ from popstats.judgement.verdicts import CLAIMS, Outcome, Thresholds, Verdict, Ve
 from popstats.population.files import populations
 from popstats.posterior.fit import Fit
 from popstats.report.advice import advice
-from popstats.report.alerts import alerts, caveats, weak_words
-from popstats.report.other_methods import companion_section
+from popstats.report.alerts import alerts, caveats, companion_section, weak_words
 from popstats.report.sections import (
     baseline_section,
     best_section,
@@ -257,10 +256,8 @@ def _named(fits: Sequence[Fit]) -> Named:
     """Return the analyses by the populations' names, numbered where these are alike."""
     names = [fit.population.name for fit in fits]
     alike = len(set(names)) < len(names)
-    return {
-        f"{name} ({i})" if alike else name: analyse(fit)
-        for i, (name, fit) in enumerate(zip(names, fits, strict=True), 1)
-    }
+    numbered = enumerate(zip(names, fits, strict=True), 1)
+    return {f"{name} ({i})" if alike else name: analyse(fit) for i, (name, fit) in numbered}
 
 
 def _answer(named: Named, compared: pd.DataFrame, doubled: list[str]) -> Section:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import vl_convert
@@ -31,13 +32,7 @@ from popstats.words import MISSING, count, interval_words, number, percent, prob
 ENDINGS = (".html", ".htm", ".pdf")
 #: Browsers that print a PDF, how they do, and seconds that they may take.
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-PRINTING = (
-    "--headless",
-    "--disable-gpu",
-    "--no-first-run",
-    "--no-pdf-header-footer",
-    "--virtual-time-budget=10000",
-)
+PRINTING = "--headless --disable-gpu --no-first-run --no-pdf-header-footer --virtual-time-budget=10000"
 PATIENCE = 120
 #: Longest cell of a table that is never broken: an interval.
 SHORT_CELL = 14
@@ -130,7 +125,8 @@ def _printed(page: str, browser: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         source, printed = Path(folder, "report.html"), Path(folder, "report.pdf")
         source.write_text(page, encoding="utf-8")
-        flags = [*PRINTING, f"--user-data-dir={folder}/profile", f"--print-to-pdf={printed}", source.as_uri()]
+        profile = f"--user-data-dir={folder}/profile"
+        flags = [*PRINTING.split(), profile, f"--print-to-pdf={printed}", source.as_uri()]
         # A container's root has no sandbox to run in.
         rootless = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
         try:
@@ -145,18 +141,14 @@ def _printed(page: str, browser: str) -> bytes:
 def render(content: ReportContent, *, sidecar: str = "") -> str:
     """Return the page of a report's content as HTML."""
     environment = _environment()
-    specifications = {
-        f"{i}-{j}": draw(panel)
-        for i, figure in enumerate(content.figures)
-        for j, panel in enumerate(figure.panels)
-    }
+    drawn = {f"{i}-{j}": draw(p) for i, f in enumerate(content.figures) for j, p in enumerate(f.panels)}
     return environment.get_template("report.html.j2").render(
         content=content,
         figures={figure.key: figure for figure in content.figures},
         numbers_of={figure.key: i for i, figure in enumerate(content.figures)},
         sections={section.key: section for section in content.sections},
         sidecar=sidecar,
-        specifications=htmlsafe_json_dumps(specifications, separators=(",", ":"), allow_nan=False),
+        specifications=htmlsafe_json_dumps(drawn, separators=(",", ":"), allow_nan=False),
         bundle=vega_bundle(),
         style=_style(environment),
         script=_source(environment, "report.js"),
@@ -191,7 +183,8 @@ def _environment() -> Environment:
         finalize=lambda value: typeset(value) if type(value) is str else value,
     )
     environment.filters |= {
-        "by_population": _by_population,
+        # The verdicts of each population, in their order; of one population under an empty name.
+        "by_population": lambda rows: [(name, list(own)) for name, own in groupby(rows, attrgetter("population"))],
         "cell": _cell,
         "verbatim": escape,
         "count": count,
@@ -250,11 +243,6 @@ def _span(row: VerdictRow) -> str:
     if row.lower is None or row.upper is None:
         return MISSING
     return interval_words(row.lower, row.upper, _decimals(row))
-
-
-def _by_population(rows: Sequence[VerdictRow]) -> list[tuple[str, list[VerdictRow]]]:
-    """Return the verdicts of each population, in their order; of one population under an empty name."""
-    return [(name, list(own)) for name, own in groupby(rows, lambda row: row.population)]
 
 
 def _decimals(row: VerdictRow) -> int:

@@ -57,7 +57,9 @@ def best_section(analysis: Analysis, source: str) -> Section | None:
     first, population = best.drop_duplicates("regime"), analysis.fit.population
     tables = [("Best recipes per regime", _best_table(best))]
     if population.widths is not None:
-        caption = f"Widths of the best recipe per regime: {population.width_unit} kept (share removed)"
+        caption = (
+            f"Best recipe by {analysis.axis_words} removed: {population.width_unit} kept (share removed)"
+        )
         kept = population.widths[analysis.fit.recipes.first[first["recipe"]]]
         ratios = 1.0 - kept / original_widths(population)
         tables.append((caption, width_table(population.group_names, first["regime"], kept, ratios)))
@@ -91,7 +93,7 @@ def width_table(
         [f"{w:,.10g} ({percent(ratio, 0)})" for w, ratio in zip(*pair, strict=True)]
         for pair in zip(kept, ratios, strict=True)
     ]
-    columns = ("group", *(f"{regime_name(r)} removed" for r in regimes))
+    columns = ("group", *map(regime_name, regimes))
     return Table(columns, tuple(zip(groups, *cells, strict=True)))
 
 

@@ -17,16 +17,7 @@ from popstats.posterior.optimum import NEAR_OPTIMAL_POINTS
 from popstats.report.advice import advice
 from popstats.report.alerts import alerts, caveats
 from popstats.report.compose import claims, loaded_by, threshold_words
-from popstats.words import (
-    ALL,
-    MISSING,
-    interval_words,
-    probability,
-    regime_name,
-    sentence,
-    sentences,
-    with_interval,
-)
+from popstats.words import ALL, MISSING, interval_words, probability, regime_name, sentences, with_interval
 
 #: Lines are broken at spaces; the indent of what belongs to a regime's line.
 _INDENT = " " * 4
@@ -55,9 +46,8 @@ def _box_lines(box: Section, width: int | None) -> list[str]:
     told: dict[object, list[str]] = {}
     for table in (table for _, table in box.tables if table.columns[0] == "removed"):
         for first, *cells in table.rows:
-            told.setdefault(first, []).extend(
-                map(": ".join, zip(table.columns[1:], map(str, cells), strict=True))
-            )
+            pairs = zip(table.columns[1:], map(str, cells), strict=True)
+            told.setdefault(first, []).extend(map(": ".join, pairs))
     lines = _wrapped([f"{box.heading}: {box.sentence}"], width)
     lines += _wrapped([f"{at} removed; {'; '.join(of)}" for at, of in told.items()], width, "  ", _INDENT)
     lines += _wrapped(box.paragraphs, width, "  - ", _INDENT)
@@ -109,7 +99,7 @@ def _reading(fit: Fit) -> str:
         )
     if not fit.convergence.ok:
         return ""
-    stated = " ".join(map(sentence, fit.stated_elsewhere))
+    stated = " ".join(sentences(fit.stated_elsewhere))
     if (fit.optima()["near_height"] > NEAR_OPTIMAL_POINTS).any():
         stated += " within, points: the height of a range, where it had to rise above 0.05 points."
     return f"{stated.strip()}\n\n" * bool(stated) + (
@@ -133,10 +123,8 @@ def near_optimal(fit: Fit) -> dict[str, tuple[tuple[float, float], ...]]:
     """
     if fit.settings.curve != "smooth":
         ends = fit.optima().set_index("regime")[["near_lower", "near_upper"]].dropna()
-        return {
-            str(label): (tuple(pair),)
-            for label, pair in zip(ends.index, ends.to_numpy().tolist(), strict=True)
-        }
+        pairs = zip(ends.index, ends.to_numpy().tolist(), strict=True)
+        return {str(label): (tuple(pair),) for label, pair in pairs}
     return {r.label: tuple((s.low, s.high) for s in r.stretches) for r in Analysis(fit).regimes}
 
 

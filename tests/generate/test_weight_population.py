@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -174,8 +175,9 @@ def weights_plan(tmp_path, kind: str):
 
 
 @pytest.mark.parametrize("kind", ["weights", "2:4"])
-def test_rows_say_what_was_pruned_and_zeros_last_through_retraining(tmp_path, kind):
+def test_rows_say_what_was_pruned_and_zeros_last_through_retraining(tmp_path, tiny_run, kind):
     torch.set_num_threads(1)
+    shutil.copytree(tiny_run / "original", tmp_path / "run" / "original")
     plan, folder = read_plan(weights_plan(tmp_path, kind)), RunFolder(tmp_path / "run")
     folder.create()
     original = prepare(folder, survey(plan, folder), CPU)

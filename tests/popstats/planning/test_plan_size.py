@@ -9,8 +9,8 @@ import pytest
 import popstats
 from popstats.errors import FitError
 from popstats.inference.model import COLUMNS, design_matrix
-from popstats.planning.plan_size import _widths
-from popstats.planning.planned_regimes import (
+from popstats.planning.plan_size import (
+    _widths,
     equivalent_noise,
     guessed_scenario,
     pilot_scenario,

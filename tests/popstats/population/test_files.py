@@ -228,7 +228,7 @@ def test_a_run_can_be_looked_at_while_it_goes(run):
     assert (len(found), found.name, found.metadata["plan"]["name"]) == (3, "mine", "mine")
     assert found.widths.tolist() == [[8, 4]] * 3
     assert found.notes == (
-        "This run holds 3 of 5 trainings: it is still going, or was stopped. Rerun its command to resume it.",
+        "This run holds 3 of 5 trainings: it is still running or was stopped. Rerun its command to resume it.",
     )
     assert "3 of 5" in repr(found)
     for number in (1, 4):

@@ -125,7 +125,7 @@ def test_exact_copies_are_said_and_kept():
     assert len(found) == 6
     assert found.notes == (
         "Rows that are exact copies of other rows: 2. They count as separate trainings; if they are not, "
-        "remove them (frame.drop_duplicates()), or every interval is too narrow.",
+        "remove them (frame.drop_duplicates()), otherwise every interval is too narrow.",
     )
 
 
@@ -141,7 +141,7 @@ def test_collapsed_networks_are_said():
         table(accuracy=[6.0, 7.0, 8.0, 9.0]), original=ORIGINAL, accuracy_kind="last"
     )
     assert errors.notes[0].startswith("4 of 4 trainings ended below half")
-    assert errors.notes[0].endswith("of errors and losses, lower is better.")
+    assert errors.notes[0].endswith("not errors or losses.")
 
 
 def test_copies_under_other_names_are_said():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import popstats
-from popstats.posterior.limit_law import LAWS, compare_laws, predict
+from popstats.posterior.limit_law import LAWS, compare_laws, predict_limit
 
 REDUCTIONS = np.array([0.2, 0.35, 0.5, 0.6, 0.7, 0.78, 0.84, 0.88, 0.91, 0.93])
 TRUTHS = {
@@ -39,7 +39,7 @@ def test_intervals_hold_the_truth_inside_and_a_little_beyond():
         for seed in range(6):
             found = compare_laws(1.0 - REDUCTIONS, limits_of(truth, 0.08, seed))
             for reduction, held in ((0.65, inside), (0.945, beyond)):
-                told = predict(found, reduction)
+                told = predict_limit(found, reduction)
                 assert told.extrapolated == (held is beyond)
                 held.append(told.lower <= law(1.0 - reduction) <= told.upper)
     assert np.mean(inside) >= 0.8

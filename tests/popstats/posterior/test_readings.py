@@ -5,6 +5,7 @@ import pytest
 
 from popstats.judgement.space_claims import exchange_regret, std_halves
 from popstats.judgement.trend_claims import leave_one_out_gain, lucky_share, optimum_trend
+from popstats.judgement.verdicts import Thresholds
 from popstats.judgement.winner_claims import count_near, implied_lift, lift_draws
 from popstats.posterior.optimum import (
     has_optimum,
@@ -173,9 +174,9 @@ def test_std_spaces_are_the_outer_thirds() -> None:
 
 def test_winners_are_counted_among_the_nearest() -> None:
     log_mcb = np.linspace(-1, 1, 100)
-    near, winners = count_near(log_mcb, np.abs(log_mcb), optimum=0.0, winners=0.05, nearest=0.2)
+    near, winners = count_near(log_mcb, np.abs(log_mcb), optimum=0.0, limits=Thresholds())
     assert (near, winners) == (5, 5)
-    near, winners = count_near(log_mcb, np.abs(log_mcb), optimum=-1.0, winners=0.05, nearest=0.2)
+    near, winners = count_near(log_mcb, np.abs(log_mcb), optimum=-1.0, limits=Thresholds())
     assert (near, winners) == (0, 5)
 
 
@@ -188,7 +189,7 @@ def test_the_lift_without_winners_is_its_prior() -> None:
 
 def test_a_flat_curve_implies_no_lift_and_a_deep_one_all_of_it() -> None:
     log_mcb, noise = np.linspace(-1, 1, 400), 0.1 * np.random.default_rng(0).standard_normal((200, 400))
-    flat = implied_lift(log_mcb, np.zeros(400), noise, 0.0, 0.05, 0.2)
-    deep = implied_lift(log_mcb, 10.0 * log_mcb**2, noise, 0.0, 0.05, 0.2)
+    flat = implied_lift(log_mcb, np.zeros(400), noise, 0.0, Thresholds())
+    deep = implied_lift(log_mcb, 10.0 * log_mcb**2, noise, 0.0, Thresholds())
     assert flat == pytest.approx(1.0, abs=0.1)
     assert deep == pytest.approx(5.0, abs=0.1)

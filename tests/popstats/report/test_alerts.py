@@ -11,8 +11,7 @@ from popstats.judgement.analysis import Analysis
 from popstats.judgement.judge import analyse
 from popstats.posterior.fit import Fit
 from popstats.report.advice import advice
-from popstats.report.alerts import alerts, caveats
-from popstats.report.other_methods import elsewhere_words
+from popstats.report.alerts import alerts, caveats, elsewhere_words
 from popstats.report.page import _span
 from popstats.report.sections import card_section
 from popstats.words import clause
