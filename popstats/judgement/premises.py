@@ -59,7 +59,7 @@ PER_LEVEL = 3
 _INPUTS = re.compile(r"^(img|image|input)?_?(size|res|resolution)$")
 #: ... and when, where and by what search a network came about.
 _ORIGINS = re.compile(
-    r"(?<![a-z])(year|paper|source|search|round|cycle|gen|generation|iter|iteration|step|trial|time|date)s?$"
+    r"^(search_?|run_?)?(year|paper|source|search|run|round|cycle|gen|generation|iter|iteration|step|trial|timestamp|date)s?(_?id)?$"
 )
 #: Columns of numbers are cut into at most this many levels, of at least so many recipes.
 LEVELS, PER_STRETCH = 10, 10
@@ -208,7 +208,8 @@ def kinds_of_networks(population: Population) -> dict[str, IntArray]:
     for name in (c for c in table if c in settings or c not in declared):
         values, known = table[name], str(name).lower()
         numeric = pd.api.types.is_numeric_dtype(values) and values.dtype != bool
-        if numeric and (name in settings or _INPUTS.search(known) or _ORIGINS.search(known)):
+        dated = pd.api.types.is_datetime64_any_dtype(values)
+        if dated or (numeric and (name in settings or _INPUTS.search(known) or _ORIGINS.search(known))):
             found[str(name)] = pd.factorize(_stretches(values), sort=True)[0]
         elif not numeric and (values.dtype != object or values.map(is_single_value).all()):
             codes, levels = pd.factorize(values)

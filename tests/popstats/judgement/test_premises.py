@@ -163,7 +163,11 @@ def test_a_search_that_gets_better_while_its_recipes_gather_shows_no_optimum() -
     assert "random sample of these recipes" in sentence(*regime.remedies)
     assert _only(log.iloc[shuffled]).outcome == "supported"
     # Named columns tell it in any order of the rows, also settings of the training.
-    for name, values in {"generation": np.arange(300) // 20, "epochs": 10.0 + np.arange(300) // 30}.items():
+    for name, values in {
+        "generation": np.arange(300) // 20,
+        "ended": pd.date_range("2026", periods=300),
+        "epochs": 10.0 + np.arange(300) // 30,
+    }.items():
         assert _only(log.assign(**{name: values}).iloc[shuffled]).withheld.values["column"] == name
 
 
