@@ -290,25 +290,20 @@ def _calibrate(options: argparse.Namespace) -> int:
 
 
 def _population(options: argparse.Namespace, source: str) -> Population:
-    from pandas.api.types import is_numeric_dtype
-
     from popstats.population.files import load_population
 
     settings: dict[str, Any] = {
         "columns": _pairs(options.column, "--column", "OURS=THEIRS, e.g. macs=flops"),
         "original": _original(options),
         "widths": [w for w in options.widths.split(",") if w],
+        "only": _pairs(options.where, "--where", "COLUMN=VALUE, e.g. retraining=fine-tune"),
         "accuracy_kind": options.accuracy_kind,
         "name": options.name,
     }
     population = load_population(source, **{key: value for key, value in settings.items() if value})
     # The population's name says which rows --where keeps.
-    wanted = _pairs(options.where, "--where", "COLUMN=VALUE, e.g. retraining=fine-tune")
-    for column, text in wanted.items():
-        numbers = column in population.frame and is_numeric_dtype(population.frame[column])
-        chosen = population.where(**{column: _number(text, "--where") if numbers else text})
-        population = replace(chosen, name=f"{population.name}, {column} {text}")
-    return population
+    kept = (f", {column} {text}" for column, text in settings["only"].items())
+    return replace(population, name="".join([population.name, *kept]))
 
 
 def _pairs(texts: list[str], option: str, expected: str) -> dict[str, str]:
