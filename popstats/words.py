@@ -429,9 +429,6 @@ kinds: networks with the same {column} do not show the optimum: with a separate 
     of an optimum is only {probability:2}
 order: drops follow the order of the rows, as in a log or a stack of tables: with a separate intercept for each of {levels}
     parts of the table, the probability of an optimum is only {probability:2}
-one per cost: recipes are spread over the costs more evenly than independent ones, as where a table lists the best network
-    of each cost. Such a table has its lowest drops where most networks were tried; this can explain rises of up to {most:g}
-    residual standard deviations, and this rise is {rise:1}
 lucky: optima permuted over the regimes predict as well (permutation p = {lucky:2})
 # What else the reason of a verdict says.
 mixture: networks retrained by {techniques} share one curve, with an intercept per technique;
@@ -452,7 +449,6 @@ add unrelated: add recipes that are drawn independently of each other, over the 
 one kind: fit one kind of network at a time: population.where({column}=...). If the column is part of the recipe, leave
     it out of the table
 random order: train a random sample of these recipes once more, all in the same way, and judge those rows alone
-all networks: add the networks that were trained and left out, or train recipes that are drawn at random
 fill the gaps: add recipes whose mCB lies between the clusters
 # Clauses inside verdicts.
 flat: the expected drop varies by only {height:2} points

@@ -22,7 +22,6 @@ from popstats.judgement.premises import (
     follows_order,
     kinds_of_networks,
     moves_with_cost,
-    one_per_cost,
     rests_on_groups,
     rests_on_kinds,
     rests_on_outliers,
@@ -153,11 +152,8 @@ class RegimePosterior:
         if self.broken or self.holds.mean() < self.thresholds.supported:
             return self.broken
         curve, grid, limits, fit = self.mean_curve, self.grid, self.thresholds, self.analysis.fit
-        # Recipes that were drawn before any was trained may lie as evenly as the plan says.
-        planned = bool({"space", "regime_axis"} & set(fit.population.table))
         return (
             rests_on_outliers(curve, grid, limits)
-            or (None if planned else one_per_cost(curve, float(np.median(least_rise(self.optimum)))))
             or rests_on_groups(curve, grid, limits, fit.prior_settings, fit.settings.random_seed)
             or self._rests_on_kinds(lambda drawn: has_optimum(drawn, limits.rise))
         )
@@ -262,7 +258,6 @@ class RegimePosterior:
             "groups": Finding("add unrelated"),
             "kinds": fact("one kind", column=broken.values.get("column", "") if broken else ""),
             "order": fact("random order"),
-            "one per cost": fact("all networks"),
         }
         more = (deciding_recipes(self),) if kind in MORE_RECIPES_HELP else ()
         return (replace(told[kind], regimes=(self.label,)), *more)

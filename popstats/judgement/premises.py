@@ -42,9 +42,6 @@ OF_GROUPS, SHARED = 0.65, 0.40
 OF_VARIANTS, TIED = 0.90, 0.10
 #: Draws behind that probability.
 GROUP_DRAWS = 1000
-#: Gaps between neighbours whose mean each is compared with, standard errors from which they are too even to be independent,
-#: and the rise, in standard deviations of the residuals, up to which the best of many at each cost may make a curve.
-AROUND, EVENLY, CHOSEN = 9, 2.0, 3.0
 #: Degrees of freedom of the Student-t noise whose weights tell outliers.
 FREEDOM = 4.0
 #: Median absolute deviation of a standard normal variable.
@@ -134,31 +131,6 @@ def rests_on_outliers(curve: MeanCurve, grid: FloatArray, limits: Thresholds) ->
     return fact("outliers", regime.label, end=end, rise=lifted, required=limits.rise, probability=likely)
 
 
-def one_per_cost(curve: MeanCurve, rise: float) -> Finding | None:
-    """Tell recipes that lie more evenly over the cost that the regime leaves free than independent ones do.
-
-    Where each is the best of those tried at its cost, the drop is lowest where most were tried: a curve of up to `CHOSEN`
-    standard deviations that says nothing about mCB.
-    """
-    gaps = np.diff(np.sort(_free_cost(curve)))
-    around = pd.Series(gaps).rolling(AROUND, min_periods=AROUND, center=True).mean().dropna()
-    spread = float(curve.scale.mean()) * curve.rows.regime.scale
-    if around.empty or rise > CHOSEN * spread:
-        return None
-    # Of independent gaps, this share is under half of the mean of those around it, itself among them.
-    usual = 1.0 - (1.0 + 1.0 / (2.0 * AROUND - 1.0)) ** (1.0 - AROUND)
-    short = float((gaps[around.index] < around / 2.0).mean())
-    if (usual - short) / np.sqrt(usual * (1.0 - usual) / around.size) < EVENLY:
-        return None
-    return Finding("one per cost", (curve.rows.regime.label,), {"rise": rise / spread, "most": CHOSEN})
-
-
-def _free_cost(curve: MeanCurve) -> FloatArray:
-    """Return the log of the cost that the regime leaves free, up to a constant, (n,)."""
-    regime = curve.rows.regime
-    return curve.rows.offset * regime.reach + curve.log_mcb * (-1.0 if regime.axis == "macs" else 1.0)
-
-
 def rests_on_groups(
     curve: MeanCurve, grid: FloatArray, limits: Thresholds, priors: Priors, seed: int
 ) -> Finding | None:
@@ -233,7 +205,9 @@ def follows_order(curve: MeanCurve, row: IntArray, widths: FloatArray | None) ->
     parts = [curve.adjusted[stretch == k] for k in range(stretch.max() + 1)]
     if len(parts) < 2 or not kruskal(*parts).pvalue < FOLLOWS:
         return None
-    by = [curve.rows.drop, curve.log_mcb, curve.rows.offset, _free_cost(curve)]
+    # The last one is the log of the cost that the regime leaves free.
+    offset, sign = curve.rows.offset, -1.0 if curve.rows.regime.axis == "macs" else 1.0
+    by = [curve.rows.drop, curve.log_mcb, offset, offset * curve.rows.regime.reach + sign * curve.log_mcb]
     if widths is not None:  # Tables of all combinations count through the widths.
         levelled = np.column_stack([np.ones(row.size), widths])
         by += [*widths.T, levelled @ np.linalg.lstsq(levelled, row, rcond=None)[0]]

@@ -48,8 +48,8 @@ _TIMES = re.compile(r"(?<![a-z])(latency|time|ms|seconds|fps|throughput|energy|m
 #: Names of what counts the passes of one training.
 _PASSES = re.compile(r"^(global)?_?(epoch|step|iter|iteration|checkpoint)$")
 _DOUBTFUL = (
-    ("accuracy", _LOSSES, "where lower is better; popstats expects the percentage of correct answers. Convert error rates to "
-     "100 - error, and drops to original - drop; losses, perplexities and ranks cannot be converted: name the column of "
+    ("accuracy", _LOSSES, "where lower is better; popstats expects the percentage of correct answers. Convert error rates "
+     "to 100 - error, drops to original - drop; losses, perplexities and ranks cannot be converted: name the column of "
      "accuracies"),
     ("macs", _TIMES, "which by its name is not a count of operations; mCB compares MACs with parameters. Name the column of "
      "MACs or FLOPs, or rename this one if it holds them"),
