@@ -159,9 +159,9 @@ def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str], where: str) 
         raise PopulationError(f"{where} has more than one column named {twice}; rename or drop the others")
     if _LOSSES.search(str(columns.get("accuracy", "")).lower()):
         raise PopulationError(
-            f"columns: accuracy is to be read from {columns['accuracy']!r}, of which lower is better; popstats reads "
-            "percent of right answers. Errors in percent become accuracies by 100 - error; losses and perplexities do "
-            "not: name the column of accuracies"
+            f"columns: accuracy is mapped to {columns['accuracy']!r}, where lower is better; popstats expects the "
+            "percentage of correct answers. Convert error rates to 100 - error; losses and perplexities cannot be "
+            "converted: name the column of accuracies"
         )
     known = {c.name for c in COLUMNS}
     if unknown := sorted(set(columns) - known):
