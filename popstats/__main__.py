@@ -196,7 +196,7 @@ def _recommend(options: argparse.Namespace) -> int:
     recipe = recommend(population, options.reduction, **asked_for, candidates=candidates)
     if options.output:
         (recipe.to_toml if options.output.suffix == ".toml" else recipe.to_json)(options.output)
-    table = recipe.frame.set_index("name").T.to_string(float_format=lambda v: f"{v:.6g}")
+    table = recipe.frame.set_index("name").T.to_string(float_format=lambda v: f"{round(v, 2):,.12g}")
     value = {
         "axis": recipe.axis, "reduction": recipe.reduction, "recipes": recipe.frame,
         "gain": [recipe.gain, recipe.gain_lower, recipe.gain_upper],
