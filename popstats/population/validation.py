@@ -120,11 +120,9 @@ def check_widths(
     for name in names:
         widths = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
         legal = (widths >= 0) & np.isfinite(widths)
-        lists = frame[name].map(lambda cell: isinstance(cell, list | tuple | np.ndarray | dict | str)).any()
         mapped = "; a column that holds whole lists is mapped instead: "
-        hints = (
-            (f"{mapped}columns={{'widths': {name!r}}}", f"{mapped}--column widths={name}") if lists else ()
-        )
+        hints = [f"{mapped}columns={{'widths': {name!r}}}", f"{mapped}--column widths={name}"]
+        hints *= not pd.api.types.is_numeric_dtype(frame[name])
         _refuse(frame[name], ~legal, where, "hold widths, numbers >= 0 (0: the block is skipped)", *hints)
         if not widths.any():
             raise PopulationError(
@@ -226,20 +224,16 @@ def unboxed(frame: pd.DataFrame) -> pd.DataFrame:
 def lists_from_text(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     """Return the frame with lists that were written as text, or as groups with their names, as lists."""
     for name in (c.name for c in COLUMNS if c.name in frame and pa.types.is_list(c.type)):
-        cells = (
-            frame[name].map(_parsed, na_action="ignore") if frame[name].dtype != np.float64 else frame[name]
-        )
-        named = cells[cells.map(lambda cell: isinstance(cell, dict))]
+        if not {str, dict} & set(map(type, frame[name])):
+            continue
+        cells = frame[name].map(_parsed, na_action="ignore")
+        named = cells[cells.map(type) == dict]
         if len(named):
             groups = pd.DataFrame(named.tolist(), index=named.index)
             _refuse(named, groups.isna().any(axis=1), where, f"name each of the groups {list(groups)}")
-            cells = cells.where(
-                ~cells.index.isin(named.index), pd.Series(groups.to_numpy().tolist(), named.index)
-            )
+            cells[named.index] = pd.Series(groups.to_numpy().tolist(), named.index)
             if name == "widths" and "group_names" not in frame:
-                frame = frame.assign(
-                    group_names=pd.Series([list(map(str, groups))] * len(frame), frame.index)
-                )
+                frame = frame.assign(group_names=pd.Series([[*map(str, groups)]] * len(frame), frame.index))
         frame = frame.assign(**{name: cells})
     return frame
 
