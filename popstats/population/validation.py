@@ -227,7 +227,7 @@ def lists_from_text(frame: pd.DataFrame, where: str) -> pd.DataFrame:
         if not {str, dict} & set(map(type, frame[name])):
             continue
         cells = frame[name].map(_parsed, na_action="ignore")
-        named = cells[cells.map(type) == dict]
+        named = cells[cells.map(lambda cell: isinstance(cell, dict))]
         if len(named):
             groups = pd.DataFrame(named.tolist(), index=named.index)
             _refuse(named, groups.isna().any(axis=1), where, f"name each of the groups {list(groups)}")
