@@ -79,8 +79,7 @@ def find_dependencies(
             labelled.labels.pin(scores, "it holds the class scores")
     for layer in set(labelled.weights.values()) - operations.called:
         labelled.labels.pin(labelled.rows[layer], "it is never used")
-    for name in tied:
-        _tie_heads(labelled, name)
+    _tie_heads(labelled, tied)
     heads = _heads(labelled, macs)
     places = [*_places(labelled, _axes(labelled)), *heads]
     producers = {
@@ -154,25 +153,27 @@ def _axes(labelled: LabelledNetwork) -> dict[str, int]:
     return axes
 
 
-def _tie_heads(labelled: LabelledNetwork, name: str) -> None:
-    """Let each head of an attention module go with its share of the channels that the module reads.
+def _tie_heads(labelled: LabelledNetwork, tied: Collection[str]) -> None:
+    """Let each head of attention modules go with its share of the channels that its module reads.
 
     Layers inside that make as many channels for another purpose, such as to read fewer places, go with them too.
     """
-    read, labels = labelled.read[name], labelled.labels
-    heads = labelled.heads.get(name, [torch.tensor([STAYS])])
-    axes = labels.axes(read)
-    channels = labels.along(read, axes[-1]) if axes else read.reshape(-1)[:1]
-    for rows in heads:
-        if len(axes) > 1 or len(channels) % len(rows):
-            labels.pin(channels, f"{name} takes the size of a head from its input")
-            labels.pin(rows, f"{name} takes the size of a head from its input")
-        else:
-            labels.tie(channels.reshape(len(rows), -1), rows[:, None])
-    for layer, rows in labelled.rows.items():
-        known = torch.isin(labels.find(rows), labels.find(channels)).any()
-        if layer.startswith(f"{name}.") and len(rows) == len(channels) and not known:
-            labels.tie(rows, channels)
+    labels, reads = labelled.labels, {}
+    for name in tied:  # before heads tie channels with each other, which a single head does with all
+        axes = labels.axes(labelled.read[name])
+        reads[name] = axes, labels.along(labelled.read[name], axes[-1] if axes else -1)
+    for name, (_, channels) in reads.items():
+        for layer, rows in labelled.rows.items():
+            known = torch.isin(labels.find(rows), labels.find(channels)).any()
+            if layer.startswith(f"{name}.") and len(rows) == len(channels) and not known:
+                labels.tie(rows, channels)
+    for name, (axes, channels) in reads.items():
+        for rows in labelled.heads.get(name, [torch.tensor([STAYS])]):
+            if len(axes) > 1 or len(channels) % len(rows):
+                labels.pin(channels, f"{name} takes the size of a head from its input")
+                labels.pin(rows, f"{name} takes the size of a head from its input")
+            else:
+                labels.tie(channels.reshape(len(rows), -1), rows[:, None])
 
 
 def _heads(labelled: LabelledNetwork, macs: Mapping[str, int]) -> list[Member]:

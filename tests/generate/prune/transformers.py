@@ -57,9 +57,9 @@ class OutFromShape(Fused):
 class TwoFromShape(nn.Module):
     """Queries alone, keys and values in one layer and of fewer places (PVT)."""
 
-    def __init__(self):
+    def __init__(self, heads=HEADS):
         super().__init__()
-        self.num_heads, self.scale = HEADS, (WIDTH // HEADS) ** -0.5
+        self.num_heads, self.scale = heads, (WIDTH // heads) ** -0.5
         self.q, self.kv, self.proj = (nn.Linear(WIDTH, width) for width in (WIDTH, 2 * WIDTH, WIDTH))
         self.sr, self.norm = nn.Conv2d(WIDTH, WIDTH, 2, 2), nn.LayerNorm(WIDTH)
 
@@ -495,6 +495,7 @@ WHOLE = {
     "no number of heads": lambda: ViT(Unnamed),
     "torch, more keys": lambda: ViT(lambda: Torch(add_bias_kv=True)),
     "one key for all": lambda: ViT(lambda: HeadDimension(kept=1)),
+    "one head, size from shape": lambda: ViT(lambda: TwoFromShape(heads=1), class_token=False),
 }
 REFUSED = {
     "torch, weights read": (lambda: ViT(lambda: Torch(reads=True)), "blocks.0.attn.inner.q_proj"),
