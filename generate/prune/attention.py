@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -133,19 +133,14 @@ def attention_modules(network: nn.Module) -> dict[str, nn.Module]:
     One that holds layers itself goes before helpers inside it, such as those that compute biases for each head.
     """
     found = {name: module for name, module in network.named_modules() if head_sizes(module)}
-    direct = {n: m for n, m in found.items() if any(isinstance(c, _LAYERS) for c in m.children())}
-    chosen = _innermost(direct)
-    rest = {
-        name: module
+    direct = [n for n, module in found.items() if any(isinstance(m, _LAYERS) for m in module.children())]
+    names = [
+        name
         for name, module in found.items()
-        if any(isinstance(inner, _LAYERS) for inner in module.modules())
-        and not any(is_inside(name, [other]) or is_inside(other, [name]) for other in chosen)
-    }
-    return {name: module for name, module in found.items() if name in chosen or name in _innermost(rest)}
-
-
-def _innermost(names: Collection[str]) -> set[str]:
-    return {name for name in names if not any(is_inside(other, [name]) for other in names if other != name)}
+        if name in direct
+        or (any(isinstance(m, _LAYERS) for m in module.modules()) and not is_inside(name, direct))
+    ]
+    return {n: found[n] for n in names if not any(is_inside(other, [n]) for other in names if other != n)}
 
 
 def is_inside(layer: str, names: Iterable[str]) -> bool:
@@ -181,7 +176,7 @@ def set_heads(attention: nn.Module, before: int, now: int, sizes: Iterable[int])
             if not _SIZE.search(name.lower()) and value % before == 0:
                 setattr(module, name, value * now // before)
                 set_shape(module, value, value * now // before)
-    inner = {size * before for size in sizes}
+    inner = {size * before for size in sizes if size > 1}  # biases have one value for each head
     for name, value in list(vars(attention).items()):
         if type(value) is int and value in inner and not _PLACES.search(name.lower()):
             setattr(attention, name, value * now // before)

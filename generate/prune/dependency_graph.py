@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from generate.inputs.networks import NETWORK_ERRORS, TRACED_IMAGES, class_scores, first_line
 from generate.prune.attention import open_attention
-from generate.prune.labels import STAYS, compact
+from generate.prune.labels import STAYS
 from generate.prune.operations import LabelledNetwork, Operations, SkippedProducts, produces_channels
 from popstats.arrays import IntArray as IntArray
 from popstats.errors import PlanError
@@ -60,18 +60,10 @@ class Group:
     blocks: IntArray = field(default_factory=lambda: np.zeros(0, np.int64), repr=False, compare=False)
 
 
-@dataclass(frozen=True)
-class Dependencies:
-    """What a network's forward passes say about its channels."""
-
-    groups: tuple[Group, ...]  # without blocks
-    kept: dict[str, str]  # by producing layer whose channels all stay: why
-
-
 def find_dependencies(
     network: nn.Module, input_shape: tuple[int, ...], tied: Collection[str] = ()
-) -> Dependencies:
-    """Return which channels of a copy (from `with_values`) go together, in training and in evaluation.
+) -> tuple[tuple[Group, ...], dict[str, str]]:
+    """Return which channels of a copy (from `with_values`) go together, and why the other layers' channels stay.
 
     The heads of `tied` attention modules go with the channels that these modules read.
     """
@@ -98,9 +90,8 @@ def find_dependencies(
     }
     rows, labels = labelled.rows, labelled.labels
     kept = [name for name in producers if name in rows and not labels.find(rows[name]).any()]
-    spreads = {label for found in labelled.spreads for label in np.unique(labels.find(compact(found)))}
     reasons = {name: labels.reason(rows[name]) for name in kept}
-    return Dependencies(_groups(places, producers, spreads), reasons)
+    return _groups(places, producers), reasons
 
 
 def copy_network(network: nn.Module) -> nn.Module:
@@ -211,34 +202,23 @@ def _places(labelled: LabelledNetwork, axes: dict[str, int]) -> Iterator[Member]
         yield Member(name, "out", find(along).numpy(), axis)
 
 
-def _groups(
-    places: Sequence[Member], producers: dict[str, int], spreads: Collection[int]
-) -> tuple[Group, ...]:
-    """Return sets of filters that drive the same layers equally often, ordered by their first producing layer.
-
-    Of those over which variances are taken (labels in `spreads`), two must stay.
-    """
+def _groups(places: Sequence[Member], producers: dict[str, int]) -> tuple[Group, ...]:
+    """Return sets of filters that drive the same layers equally often, ordered by their first producing layer."""
     filters: dict[int, list[tuple[int, int]]] = defaultdict(list)  # by label: (place, channel)
     for place, member in enumerate(places):
         for channel, label in enumerate(member.channels.tolist()):
             if label != STAYS:
                 filters[label].append((place, channel))
-    alike: dict[tuple[int, ...], list[list[int]]] = defaultdict(
-        list
-    )  # by least and places: each filter's channels
-    for label, held in filters.items():
+    alike: dict[tuple[int, ...], list[list[int]]] = defaultdict(list)  # by places: each filter's channels
+    for held in filters.values():
         if any(places[place].layer in producers for place, _ in held if places[place].side == "out"):
-            key = 1 + (label in spreads), *(place for place, _ in held)
-            alike[key].append([channel for _, channel in held])
-    found = [
-        _group([places[p] for p in key], np.array(rows), producers, least)
-        for (least, *key), rows in alike.items()
-    ]
+            alike[tuple(place for place, _ in held)].append([channel for _, channel in held])
+    found = [_group([places[p] for p in key], np.array(rows), producers) for key, rows in alike.items()]
     return tuple(group for _, group in sorted(found, key=lambda item: item[0]))
 
 
 def _group(
-    places: Sequence[Member], channels: IntArray, producers: dict[str, int], least: int
+    places: Sequence[Member], channels: IntArray, producers: dict[str, int]
 ) -> tuple[tuple[int, int], Group]:
     """Return filters as a group, and where it stands: its first producing layer, its first channel there."""
     columns: dict[tuple[str, Side], list[int]] = defaultdict(list)
@@ -249,6 +229,4 @@ def _group(
     own = channels[:, columns[layers[0], "out"]]
     channels = channels[np.argsort(own[:, 0], kind="stable")]
     members = tuple(replace(places[at[0]], channels=channels[:, at]) for at in columns.values())
-    return (producers[layers[0]], int(own.min())), Group(
-        layers[0], len(channels), layers, least=least, members=members
-    )
+    return (producers[layers[0]], int(own.min())), Group(layers[0], len(channels), layers, members=members)

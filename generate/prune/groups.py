@@ -25,15 +25,15 @@ def find_groups(
     """Return the prunable groups of a copy of `network`, ordered by their first producing layer, without a proof."""
     shell = with_values(network)
     check_keep(keep, [name for name, _ in shell.named_modules()])
-    found = find_dependencies(shell, input_shape)
-    tied = _tied_to_input(with_values(network), input_shape, tuple(_prunable(found.groups, shell)))
+    found, stays = find_dependencies(shell, input_shape)
+    tied = _tied_to_input(with_values(network), input_shape, tuple(_prunable(found, shell)))
     if tied:
-        found = find_dependencies(with_values(network), input_shape, tied)
-    free = [group for group in found.groups if not _is_kept(group, keep)]
+        found, stays = find_dependencies(with_values(network), input_shape, tied)
+    free = [group for group in found if not _is_kept(group, keep)]
     groups = tuple(_unique_names(list(_prunable(free, shell))))
     if not groups:
         together = {group.name: "its filters can only go together" for group in free}
-        shown = list((together | found.kept).items())[:REASONS_SHOWN]
+        shown = list((together | stays).items())[:REASONS_SHOWN]
         reasons = "; ".join(f"{layer}: {reason}" for layer, reason in shown)
         raise PlanError(
             f"network {type(network).__name__}: no group of filters can be pruned ({reasons or 'all are kept'})."

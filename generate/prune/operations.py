@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any, cast
 
@@ -51,16 +51,14 @@ _RESHAPES = {
     "view", "reshape", "_unsafe_view", "_reshape_alias", "view_as", "reshape_as", "flatten", "unflatten", "ravel",
 }  # fmt: skip
 _REDUCTIONS = {
-    "amax", "amin", "max", "min", "prod", "logsumexp", "argmax", "argmin", "any", "all", "nansum", "nanmean",
-    "count_nonzero", "median", "aminmax",
+    "mean", "amax", "amin", "max", "min", "var", "std", "prod", "logsumexp", "argmax", "argmin", "any", "all", "var_mean",
+    "std_mean", "nansum", "nanmean", "count_nonzero", "median", "aminmax",
 }  # fmt: skip
 _ALONG = {
     "softmax", "log_softmax", "_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp", "cummax", "cummin",
 }  # fmt: skip
-# What sums over channels is the same whether some are zero or gone; statistics are taken over those that are left.
+# What sums over channels is the same whether some are zero or gone.
 SUMS = {"sum", "norm", "linalg_vector_norm", "frobenius_norm"}
-_SPREADS = {"var", "std", "var_mean", "std_mean"}
-STATISTICS = _SPREADS | {"mean"}
 # Under inference mode these would be taken apart step by step in time.
 _WHOLE = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 _ATTENTION = "scaled_dot_product_attention"
@@ -91,9 +89,8 @@ class LabelledNetwork:
         self.loose: dict[str, Tensor] = {}  # by parameter or buffer of no standard layer: one for each value
         self.weights: dict[int, str] = {}  # by id of a weight: the (first) layer that it belongs to
         self._own: dict[int, Tensor] = {}
-        self.heads: dict[str, list[Tensor]] = defaultdict(
-            list
-        )  # by attention module, of each product: one label per head
+        # By attention module, of each product: one label per head.
+        self.heads: dict[str, list[Tensor]] = defaultdict(list)
         self.head_macs: Counter[str] = Counter()  # of all products, over the batch
         self.attending: list[tuple[str, set[int]]] = []  # attention modules that run, sizes of their heads
         self.read: dict[str, Tensor] = {}  # by attention module: labels of the first features that it gets
@@ -106,8 +103,6 @@ class LabelledNetwork:
         self._held = [*network.named_parameters(), *network.named_buffers()]  # alive, so that ids stay theirs
         self._names = {id(t): name for name, t in self._held if t.is_floating_point()}
         self._layers = int(self.labels.new(1))  # labels of layers lie below
-        self.normalising = watch(own_norms(network))
-        self.spreads: list[Tensor] = []  # labels of channels over which a network takes variances
 
     def _label_layer(self, name: str, module: nn.Module) -> None:
         weight = module._parameters.get("weight")
@@ -180,23 +175,6 @@ class LabelledNetwork:
         if name not in self.loose:
             self.loose[name] = self.labels.new(tensor.numel()).reshape(tensor.shape)
         return self.loose[name]
-
-
-def own_norms(network: nn.Module) -> Iterator[nn.Module]:
-    """Yield modules that may be norms written by hand: they hold parameters, but no modules."""
-    for module in network.modules():
-        known = isinstance(module, (nn.Linear, Convolution, *Normalisation))
-        if not known and not list(module.children()) and list(module.parameters()):
-            yield module
-
-
-def watch(modules: Iterable[nn.Module]) -> list[nn.Module]:
-    """Return a list that always holds those of the modules that run, the innermost last."""
-    running: list[nn.Module] = []
-    for module in modules:
-        module.register_forward_pre_hook(lambda module, _: running.append(module))
-        module.register_forward_hook(lambda *_: running.pop() and None)
-    return running
 
 
 def sides(module: nn.Module) -> tuple[int, int]:
@@ -490,7 +468,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return labels
 
     def reduces(self, call: _Call) -> Any:
-        """Reduce places; what is reduced over channels stays, except for sums and in norms."""
+        """Reduce places; what is reduced over channels stays, except for sums."""
         if "other" in call:
             return self.pointwise(call)
         labels, dimensions = self._of(call.tensors[0]), call.get("dim")
@@ -501,11 +479,9 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         reduced = [d % labels.dim() for d in dimensions or range(labels.dim())]
         mixed = [d for d in reduced if self.labels.varies(labels, d)]
         if mixed and not self._goes_as_slices(labels, mixed):
-            if call.name not in SUMS and not self._normalises(call, labels, mixed):
+            if call.name not in SUMS:
                 # Attention weights are averaged over heads for those who look at them; nothing should compute with them.
                 return None if self.network.attending else self._refused(call)
-            if call.name in _SPREADS:
-                self.network.spreads.append(labels)
             labels = torch.tensor(STAYS).expand(labels.shape)
         for dimension in reduced:
             labels = labels.narrow(dimension, 0, 1)
@@ -518,13 +494,6 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if varies and not self._goes_as_slices(labels, [dimension]):
             return self._refused(call)
         return _each(call.result, lambda out: labels)
-
-    def _normalises(self, call: _Call, labels: Tensor, dimensions: Sequence[int]) -> bool:
-        """Return whether a norm of the user's takes statistics over the channels that its parameters scale."""
-        scales = [
-            size for norm in self.network.normalising[-1:] for p in norm.parameters() for size in p.shape
-        ]
-        return call.name in STATISTICS and all(labels.shape[d] in scales for d in dimensions)
 
     def _goes_as_slices(self, labels: Tensor, dimensions: Sequence[int]) -> bool:
         """Tie what an operation over some dimensions mixes, where channels lie along others too; return whether they do."""
@@ -601,7 +570,7 @@ _RULES: dict[str, Callable[[Operations, _Call], Any]] = {
     "roll": Operations.rolls,
     **dict.fromkeys(("cat", "concat", "concatenate"), Operations.joins),
     "stack": Operations.stacks,
-    **dict.fromkeys(_REDUCTIONS | SUMS | STATISTICS, Operations.reduces),
+    **dict.fromkeys(_REDUCTIONS | SUMS, Operations.reduces),
     **dict.fromkeys(_ALONG, Operations.runs_along),
     **dict.fromkeys(
         ("copy", "hardswish", "hardsigmoid", "floor_divide", "rrelu_with_noise"), Operations.pointwise

@@ -1,7 +1,7 @@
 """The proof of a cut: on values, it equals the original with the same filters silenced, and costs what was predicted.
 
 Silenced means that nothing reads the filters any more: what they hold is no number, the columns of all layers that take
-them in are zero, and statistics over channels are taken over the numbers that are left. The cut cannot compute anything
+them in are zero, and norms and sums over channels run over the numbers that are left. The cut cannot compute anything
 of removed filters, so where both agree on random weights, the right columns went. All weights, scales and statistics are
 drawn anew: fresh networks are full of ones and zeros, on which a wrong cut shows nothing.
 """
@@ -20,16 +20,7 @@ from generate.inputs.networks import NETWORK_ERRORS, first_line, fixed_chance, w
 from generate.prune.attention import at
 from generate.prune.cut import cut, gone_channels
 from generate.prune.dependency_graph import Group, IntArray, copy_network, with_values
-from generate.prune.operations import (
-    STATISTICS,
-    SUMS,
-    Convolution,
-    SkippedProducts,
-    channel_count,
-    is_depthwise,
-    own_norms,
-    watch,
-)
+from generate.prune.operations import SUMS, Convolution, SkippedProducts, channel_count, is_depthwise
 from popstats.errors import PlanError
 
 Costs = Callable[[IntArray], tuple[IntArray, IntArray]]
@@ -121,16 +112,15 @@ class _Proof:
             torch.manual_seed(recipe)
             _randomise(whole)
             silence(whole, self._groups, kept)
-            running = watch(own_norms(whole))
             try:
                 with _Liven():
-                    lively = self._output(whole, self._images, running)
+                    lively = self._output(whole, self._images)
                 small = cut(whole, self._groups, kept)
                 for training in (False, True):
                     found = self._output(small.train(training), self._images)
                     if self._large and not training and _agree(found, lively):
                         continue  # spares a pass; where weights serve elsewhere too, the pass decides
-                    expected = self._output(whole.train(training), self._images, running)
+                    expected = self._output(whole.train(training), self._images)
                     if not _agree(found, expected):
                         mode = "training" if training else "evaluation"
                         return f"in {mode} mode it does not compute what the original computes without these filters"
@@ -146,8 +136,8 @@ class _Proof:
         found = [g for half in halves if self.fault(half, recipe) for g in self.culprits(half, recipe)]
         return found or list(groups)
 
-    def _output(self, network: nn.Module, images: Tensor, running: Sequence[nn.Module] = ()) -> Tensor:
-        with fixed_chance(), torch.inference_mode(), without_fast_attention(), _Silence(running):
+    def _output(self, network: nn.Module, images: Tensor) -> Tensor:
+        with fixed_chance(), torch.inference_mode(), without_fast_attention(), _Silence():
             output: Tensor = network(images)
         return output
 
@@ -177,7 +167,7 @@ def _agree(found: Tensor, expected: Tensor) -> bool:
 def _normalised(network: nn.Module, groups: Sequence[Group]) -> set[str]:
     """Return the names of groups over whose channels a layer takes statistics: of one channel there are none."""
     layers = {name for name, module in network.named_modules() if isinstance(module, OVER_CHANNELS)}
-    return {g.name for g in groups if g.least > 1 or any(member.layer in layers for member in g.members)}
+    return {group.name for group in groups if any(member.layer in layers for member in group.members)}
 
 
 def _random_recipe(
@@ -268,10 +258,8 @@ class _Liven(TorchDispatchMode):  # type: ignore[no-untyped-call]
         axis = made.dim() - 1 if name == "linear" else made.dim() - weight.dim() + 1
         channels = made.movedim(axis, 0)
         spread = channels.flatten(1).std(1, correction=0)
-        most = float(spread.nan_to_num(nan=0.0).max())
-        if (
-            most <= LEAST_SPREAD * made.nan_to_num(nan=0.0).abs().max()
-        ):  # the same for every image: rounding would grow
+        most, largest = (float(values.nan_to_num(nan=0.0).abs().max()) for values in (spread, made))
+        if most <= LEAST_SPREAD * largest:  # the same for every image: rounding would grow
             return made
         spread = spread.clamp(min=0.1 * most)
         weight.div_(spread.reshape(-1, *[1] * (weight.dim() - 1)))
@@ -287,21 +275,18 @@ class _Liven(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _Silence(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Lets layers and statistics go by what are no numbers, and turns chance off: dropout passes everything."""
+    """Lets layers, norms and sums pass by what is no number, and turns chance off: dropout passes everything."""
 
-    def __init__(self, running: Sequence[nn.Module]) -> None:
+    def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._running = running  # norms written by hand
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         name, kwargs = func.overloadpacket.__name__.rstrip("_"), kwargs or {}
-        if name == "linear" or name.startswith(
-            "conv"
-        ):  # of columns that are no zeros, a number betrays itself
+        if name == "linear" or name.startswith("conv"):  # a number shows columns that are not zero
             return func(args[0].nan_to_num(nan=1.0), *args[1:], **kwargs)
-        if name in NORMS or name in SUMS or (self._running and name in STATISTICS):
+        if name in NORMS or name in SUMS:
             found = _left(args[0], _over(func, name, args, kwargs))
             if found is not None:
                 return _of_the_rest(func, name, args, kwargs, *found)
@@ -316,21 +301,14 @@ class _Silence(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _over(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[int]:
-    """Return the dimensions over which an operation takes statistics."""
+    """Return the dimensions over which a norm or sum runs."""
+    if name == "group_norm":
+        return [] if args[1] > 1 else [1]  # of several groups, whole ones go
     if name in NORMS:
-        whole_groups = name == "group_norm" and args[1] > 1
-        return [] if whole_groups else [1 if name == "group_norm" else args[0].dim() - 1]
+        return [args[0].dim() - 1]
     named = {a.name: value for a, value in zip(func._schema.arguments, args, strict=False)} | dict(kwargs)
     over = named.get("dim")
-    if "other" in named:
-        return []
-    return (
-        list(range(args[0].dim()))
-        if over is None or over == []
-        else [over]
-        if isinstance(over, int)
-        else over
-    )
+    return [over] if isinstance(over, int) else over or list(range(args[0].dim()))
 
 
 def _left(images: Tensor, dimensions: Sequence[int]) -> tuple[int, Tensor] | None:

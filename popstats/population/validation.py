@@ -48,10 +48,10 @@ _TIMES = re.compile(r"(?<![a-z])(latency|time|ms|seconds|fps|throughput|energy|m
 #: Names of what counts the passes of one training.
 _PASSES = re.compile(r"^(global)?_?(epoch|step|iter|iteration|checkpoint)$")
 _DOUBTFUL = (
-    ("accuracy", _LOSSES, "of which lower is better; popstats reads percent of right answers. Errors in percent become "
-     "accuracies by 100 - error, drops by original - drop; losses, perplexities and ranks do not: name the column of "
+    ("accuracy", _LOSSES, "where lower is better; popstats expects the percentage of correct answers. Convert errors to "
+     "100 - error, and drops to original - drop; losses, perplexities and ranks cannot be converted: name the column of "
      "accuracies"),
-    ("macs", _TIMES, "which by its name is no count of operations; mCB compares MACs with parameters. Name the column of "
+    ("macs", _TIMES, "whose name suggests no count of operations, but mCB compares MACs with parameters. Name the column of "
      "MACs or FLOPs, or rename this one if it holds them"),
 )  # fmt: skip
 #: From this rank correlation on, accuracy falls as networks grow (of the widths: they shrink as costs grow) ...
@@ -227,7 +227,7 @@ def lists_from_text(frame: pd.DataFrame, where: str) -> pd.DataFrame:
         if not {str, dict} & set(map(type, frame[name])):
             continue
         cells = frame[name].map(_parsed, na_action="ignore")
-        named = cells[cells.map(type) == dict]
+        named = cells[cells.map(lambda cell: isinstance(cell, dict))]
         if len(named):
             groups = pd.DataFrame(named.tolist(), index=named.index)
             _refuse(named, groups.isna().any(axis=1), where, f"name each of the groups {list(groups)}")
@@ -287,7 +287,7 @@ def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str], where: str) 
         raise PopulationError(f"{where} has more than one column named {twice}; rename or drop the others")
     for name, doubtful, why in _DOUBTFUL:
         if doubtful.search(str(columns.get(name, "")).lower()):
-            raise PopulationError(f"columns: {name} is to be read from {columns[name]!r}, {why}")
+            raise PopulationError(f"columns: {name} is mapped to {columns[name]!r}, {why}")
     known = {c.name for c in COLUMNS}
     if unknown := sorted(set(columns) - known):
         raise _unknown_names(unknown, columns, known)
@@ -469,9 +469,9 @@ def _rises_with_cost(done: pd.DataFrame, where: str) -> None:
     fall = accuracy.corr(done["macs"], method="spearman")
     if fall <= (_FALLS if unlike else _SURELY):
         raise PopulationError(
-            f"{where}: column accuracy falls as macs grow (rank correlation {fall:.2f}). If lower is better, these are no "
-            "accuracies: popstats reads percent of right answers; errors in percent become accuracies by 100 - error, "
-            "losses, perplexities and ranks do not. If the costs are what was removed, give what is kept"
+            f"{where}: column accuracy falls as macs grow (rank correlation {fall:.2f}). If lower is better, these are not "
+            "accuracies: popstats expects the percentage of correct answers; convert error rates to 100 - error; losses, "
+            "perplexities and ranks cannot be converted. If the costs are what was removed, give what is kept"
         )
 
 

@@ -156,7 +156,7 @@ def companion_section(analysis: Analysis) -> Section | None:
             else f"No classical answer contradicts a verdict{elsewhere_words(table.iloc[:, 2].tolist())}."
         ),
         paragraphs=(
-            "Shown beside the verdicts, never instead of them. Where the smooth and the quadratic optimum differ by "
+            "Shown for comparison only; no verdict depends on them. Where the smooth and the quadratic optimum differ by "
             "more than the quadratic's own interval, a quadratic is the wrong curve and its interval is not printed. "
             "The U-test (Lind and Mehlum) presumes a quadratic; the two-lines test (Simonsohn) requires a falling line "
             "followed by a rising one. The envelope is a quantile regression on a spline: the stated share of recipes lies "

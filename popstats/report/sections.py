@@ -285,7 +285,7 @@ _METHODS = {
     "parametric": "exact independent draws of the curve's coefficients and noise; regimes are independent.",
     "exact": (
         "exact. Length scale, amplitude and noise of each regime are tabulated on a grid, partially pooled over regimes "
-        "by common values on a grid of their own, and coefficients are drawn in closed form. Draws are independent and "
+        "by common values on a separate grid, and coefficients are drawn in closed form. Draws are independent and "
         "nothing has to converge; the grids must hold the posterior."
     ),
     "nuts": (

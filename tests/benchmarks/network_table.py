@@ -4,6 +4,8 @@
 taken from there, so that the command can be interrupted and run again.
 """
 
+import importlib.metadata
+import importlib.util
 import json
 import time
 from pathlib import Path
@@ -31,6 +33,14 @@ NAMED = {
     "3x96x96": "inception_v3",
     "3x32x32": "cifar_resnet8 cifar_resnet20 cifar_resnet56",
     "1x8x8": "digits_vit",
+}
+#: Small members of timm's families, tried where timm is installed.
+TIMM = {
+    "3x64x64": "test_byobnet test_coatnet test_convnext test_efficientnet test_efficientnet_ln test_mambaout test_maxvit "
+    "test_resnet test_vit test_vit3 test_vit4 test_vit_relpos resmlp_12_224 mixer_s32_224 deit_tiny_distilled_patch16_224 "
+    "lcnet_050 tinynet_e mobilenetv4_conv_small mobileone_s0 ghostnet_050 repghostnet_050 starnet_s050 "
+    "efficientvit_m0 efficientvit_b0 mobilevit_xxs mobilevitv2_050 edgenext_xx_small pit_ti_224 repvit_m0_9 dla34 "
+    "rexnet_100 resnest14d skresnet18 resnetv2_18 eva02_tiny_patch14_224 poolformer_s12 poolformerv2_s12",
 }
 #: Small networks of the tests, in the shapes that people write.
 SMALL = {
@@ -115,6 +125,13 @@ def main():
     """Try what has not been tried yet, and write the page."""
     jobs = {f"{name} @ {size}": (name, size) for size, names in NAMED.items() for name in names.split()}
     jobs |= {f"{name} @ 3x8x8": (make, "3x8x8") for name, make in SMALL.items()}
+    if importlib.util.find_spec("timm"):
+        version = importlib.metadata.version("timm")
+        jobs |= {
+            f"timm {version}/{name} @ {size}": (f"timm {version}/{name}", size)
+            for size, names in TIMM.items()
+            for name in names.split()
+        }
     found = json.loads(FOUND.read_text()) if FOUND.exists() else {}
     FOUND.parent.mkdir(exist_ok=True)
     for key, (name, size) in reversed(jobs.items()):  # the small ones first
@@ -123,12 +140,19 @@ def main():
             found[key] = row(lambda: built(name, shape) if isinstance(name, str) else name(), shape)  # noqa: B023
             print(key, found[key], flush=True)
             FOUND.write_text(json.dumps(found, indent=1))
-            PAGE.write_text(page({key: found[key] for key in jobs if key in found}))
+            PAGE.write_text(page({key: found[key] for key in [*jobs, *found] if key in found}))
 
 
 def built(name, shape):
     """Return a named network for ten classes."""
-    return build_network(name, classes=10, input_shape=shape)
+    if not name.startswith("timm "):
+        return build_network(name, classes=10, input_shape=shape)
+    timm = importlib.import_module("timm")
+    name = name.rpartition("/")[2]
+    try:
+        return timm.create_model(name, num_classes=10, img_size=shape[-1])
+    except TypeError:  # takes images of any size
+        return timm.create_model(name, num_classes=10)
 
 
 if __name__ == "__main__":

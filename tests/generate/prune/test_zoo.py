@@ -236,7 +236,7 @@ class ReadsItsOwnWidth(nn.Module):
 
 
 class RMSNorm2d(nn.Module):
-    """Written by hand: a mean over the channels that its own parameter scales."""
+    """Written by hand: its mean over channels is no layer's."""
 
     def __init__(self, channels):
         super().__init__()
@@ -276,18 +276,6 @@ class FromAttributes(nn.Module):
     def forward(self, features):
         features = features * self.scale.view(self.scale_shape)
         return F.layer_norm(features.movedim(1, -1), self.normalized_shape, self.weight).movedim(-1, 1)
-
-
-class StandardNorm(nn.Module):
-    """With an unbiased deviation, which one channel does not have."""
-
-    def __init__(self, channels):
-        super().__init__()
-        self.gamma, self.beta = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
-
-    def forward(self, features):
-        centred = features - features.mean(-1, keepdim=True)
-        return self.gamma * centred / (features.std(-1, keepdim=True) + 1e-6) + self.beta
 
 
 class ChannelNorm(nn.Module):
@@ -645,12 +633,6 @@ CUT_BY_PROOF = {
         b=conv(8, 8),
         h=head(8),
     ),
-    "RMS norm by hand": lambda: Net(
-        lambda s, x: s.h(pool(s.n(s.a(x)))), a=conv(3, 8), n=RMSNorm2d(8), h=head(8)
-    ),
-    "deviation by hand": lambda: Net(
-        lambda s, x: s.h(s.n(pool(s.a(x)))), a=conv(3, 8), n=StandardNorm(8), h=head(8)
-    ),
     "shapes in attributes": lambda: Net(
         lambda s, x: s.h(pool(s.n(s.a(x)))), a=conv(3, 8), n=FromAttributes(8), h=head(8)
     ),
@@ -690,6 +672,10 @@ REFUSED = {
         "a: its filters can only go together; b: its filters",
     ),
     "compiled by TorchScript": (with_compiled_part, "b is compiled by TorchScript"),
+    "hand-written norm": (
+        lambda: Net(lambda s, x: s.h(pool(s.n(s.a(x)))), a=conv(3, 8), n=RMSNorm2d(8), h=head(8)),
+        "a: mean",
+    ),
     "mean over channels": (
         lambda: Net(
             lambda s, x: s.h((s.a(x) - s.a(x).mean(1, keepdim=True)).flatten(1)), a=conv(3, 8), h=head(512)
@@ -820,8 +806,6 @@ def test_parts_of_channels_with_statistics_in_common_go_whole():
     network = Net(lambda s, x: s.h(pool(s.n(s.a(x)))), a=conv(3, 12), n=ChannelNorm(4, 12), h=head(12))
     with pytest.raises(PlanError, match="keep = \\['a'\\]"):  # the size of a part comes from what is cut
         generate.find_groups(network, SHAPE)
-    deviation = generate.find_groups(CUT_BY_PROOF["deviation by hand"](), SHAPE)
-    assert [(group.width, group.least) for group in deviation] == [(8, 2)]
 
 
 def test_keeping_what_a_refusal_names_is_enough():

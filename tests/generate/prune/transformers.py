@@ -132,6 +132,35 @@ class BiasTable(Fused):
         return (q @ k.transpose(-2, -1) + bias).softmax(-1) @ v
 
 
+class Bias(nn.Module):
+    """A bias for each head from a module of its own, which shapes it by an attribute and keeps it for evaluation."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads, self.bias_shape, self.cache = HEADS, (TOKENS, TOKENS, HEADS), {}
+        self.table = nn.Parameter(torch.randn(TOKENS**2, HEADS))
+
+    def train(self, mode=True):
+        self.cache = {}
+        return super().train(mode)
+
+    def forward(self):
+        if self.training or not self.cache:
+            self.cache["bias"] = self.table.detach().view(self.bias_shape).permute(2, 0, 1)
+        return self.cache["bias"]
+
+
+class WithBias(Fused):
+    """As timm writes it: heads are an attribute of a module inside the attention too (MaxViT, LeViT)."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias, self.window_area = Bias(), WIDTH
+
+    def mix(self, q, k, v):
+        return (q @ k.transpose(-2, -1) + self.bias()).softmax(-1) @ v
+
+
 class Cosine(Fused):
     """Normalised queries and keys, a temperature for each head (Swin v2)."""
 
@@ -430,6 +459,7 @@ CUT = {
     "chunked": lambda: ViT(Chunked, patches="linear"),
     "bias table": lambda: ViT(BiasTable, class_token=False),
     "bias table in the kernel": lambda: ViT(lambda: BiasTable(products=False), class_token=False),
+    "bias from a module": lambda: ViT(WithBias, class_token=False),
     "cosine": lambda: ViT(Cosine, post=True),
     "rotary": lambda: ViT(Rotary, parallel=True),
     "over channels": lambda: ViT(OverChannels),
