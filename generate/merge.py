@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,17 @@ def merge_populations(sources: Sequence[Path], name: str | None = None) -> pa.Ta
     """Return the rows of all sources, each subnetwork once, with a footer that holds all plans."""
     tables = [RunFolder(source).table() if source.is_dir() else _read_table(source) for source in sources]
     footers = [columns.read_footer(table.schema) for table in tables]
-    _check_same_original(sources, footers)
+    first = footers[0]["original"]
+    for source, footer in zip(sources[1:], footers[1:], strict=True):
+        differing = [key for key in SAME if footer["original"].get(key) != first.get(key)]
+        if differing:
+            key = differing[0]
+            raise PopulationError(
+                f"{source} belongs to a different original network than {sources[0]}: {key} is "
+                f"{footer['original'].get(key)!r}, "
+                f"not {first.get(key)!r}. Accuracy drops are measured against one original; merge only "
+                "populations that share it."
+            )
     name = name or "+".join(dict.fromkeys(str(footer["population"]) for footer in footers))
     chosen: dict[str, dict[str, Any]] = {}  # each subnetwork once, the first one that is done
     for row in (row for table in tables for row in table.to_pylist()):
@@ -91,20 +101,6 @@ def _read_table(path: Path) -> pa.Table:
             f"{path}: its footer has no {', '.join(missing)}. Only tables written by generate can be merged."
         )
     return table
-
-
-def _check_same_original(sources: Sequence[Path], footers: Sequence[Mapping[str, Any]]) -> None:
-    first = footers[0]["original"]
-    for source, footer in zip(sources[1:], footers[1:], strict=True):
-        differing = [key for key in SAME if footer["original"].get(key) != first.get(key)]
-        if differing:
-            key = differing[0]
-            raise PopulationError(
-                f"{source} belongs to a different original network than {sources[0]}: {key} is "
-                f"{footer['original'].get(key)!r}, "
-                f"not {first.get(key)!r}. Accuracy drops are measured against one original; merge only "
-                "populations that share it."
-            )
 
 
 def _merge(options: argparse.Namespace) -> int:

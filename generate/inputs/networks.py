@@ -58,20 +58,16 @@ class ResidualBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels_out)
-        self.shortcut = _shortcut(channels_in, channels_out, stride)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels_in != channels_out:
+            projection = nn.Conv2d(channels_in, channels_out, 1, stride=stride, bias=False)
+            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(channels_out))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the block's output for `features`, shape (batch, channels, height, width)."""
         # In place: activations of small images are bound by memory traffic, not by arithmetic.
         inner = torch.relu_(self.bn1(self.conv1(features)))
         return torch.relu_(self.bn2(self.conv2(inner)).add_(self.shortcut(features)))
-
-
-def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Module:
-    if stride == 1 and channels_in == channels_out:
-        return nn.Identity()
-    projection = nn.Conv2d(channels_in, channels_out, 1, stride=stride, bias=False)
-    return nn.Sequential(projection, nn.BatchNorm2d(channels_out))
 
 
 class CifarResNet(nn.Module):

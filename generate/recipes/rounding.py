@@ -73,8 +73,15 @@ def _one_step(
         [np.maximum(up, 0), np.minimum(down, 0)], axis=1
     )  # (n, 2 G); 0 where there is no room
     distance = np.zeros(changes.shape)
+    costs = surfaces.costs
+    steps = changes / np.tile(costs.steps, 2)
     for place, budget in enumerate(budgets):
-        after = misses[:, place, None] + _cost_of(surfaces, budget, widths, changes)
+        of_macs = (costs.macs_form, costs.original_macs)
+        form, original = of_macs if budget.axis == "macs" else (costs.params_form, costs.original_params)
+        slope = form.linear + (widths / costs.steps) @ (form.pairs + form.pairs.T).astype(np.float64)
+        # What each single change adds to the cost.
+        added = steps * np.tile(slope, 2) + steps**2 * np.tile(np.diag(form.pairs), 2)
+        after = misses[:, place, None] + added / original
         distance = np.maximum(distance, np.abs(after))
     distance[changes == 0] = np.inf
     # Of the steps that meet the budgets any, so that no group is favoured; else the one that comes nearest.
@@ -85,17 +92,3 @@ def _one_step(
     stepped = widths.copy()
     stepped[rows, best % widths.shape[1]] += changes[rows, best]
     return stepped
-
-
-def _cost_of(surfaces: CostSurfaces, budget: Budget, widths: IntArray, changes: IntArray) -> FloatArray:
-    """Return what each single change adds to a cost, as a share of the original's, shape (n, 2 G)."""
-    costs = surfaces.costs
-    form, original = (
-        (costs.macs_form, costs.original_macs)
-        if budget.axis == "macs"
-        else (costs.params_form, costs.original_params)
-    )
-    slope = form.linear + (widths / costs.steps) @ (form.pairs + form.pairs.T).astype(np.float64)
-    units = changes / np.tile(costs.steps, 2)
-    bent = units**2 * np.tile(np.diag(form.pairs), 2)
-    return (units * np.tile(slope, 2) + bent) / original

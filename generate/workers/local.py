@@ -162,15 +162,12 @@ class _Crew:
         )
         for worker in list(self.workers):
             while (event := _next_event(worker.connection)) is not None:
-                self._take(worker, event)
+                if event.kind == "broken":
+                    raise RunFolderError(event.message)
+                worker.training = event.index if event.kind == "started" else -1
+                self.outcomes.take(event)
             if worker.process.sentinel in ready:
                 self._bury(worker)
-
-    def _take(self, worker: _Worker, event: Event) -> None:
-        if event.kind == "broken":
-            raise RunFolderError(event.message)
-        worker.training = event.index if event.kind == "started" else -1
-        self.outcomes.take(event)
 
     def _bury(self, worker: _Worker) -> None:
         """Replace a worker that died; one that ended by itself has found nothing left to do."""
