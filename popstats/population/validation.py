@@ -469,9 +469,9 @@ def _rises_with_cost(done: pd.DataFrame, where: str) -> None:
     fall = accuracy.corr(done["macs"], method="spearman")
     if fall <= (_FALLS if unlike else _SURELY):
         raise PopulationError(
-            f"{where}: column accuracy falls as macs grow (rank correlation {fall:.2f}). If lower is better, these are no "
-            "accuracies: popstats reads percent of right answers; errors in percent become accuracies by 100 - error, "
-            "losses, perplexities and ranks do not. If the costs are what was removed, give what is kept"
+            f"{where}: column accuracy falls as macs grow (rank correlation {fall:.2f}). If lower is better, these are not "
+            "accuracies: popstats expects the percentage of correct answers; convert error rates to 100 - error; losses, "
+            "perplexities and ranks cannot be converted. If the costs are what was removed, give what is kept"
         )
 
 
