@@ -65,6 +65,8 @@ SEPARATE = 1e-6
 #: What the order of the rows is called among the kinds, the p value from which drops follow it, and the rank correlation
 #: from which the table is sorted by something: no order in time.
 ORDER, FOLLOWS, SORTED = "order", 0.001, 0.98
+#: Share of the standard deviation of log mCB between neighbours under which a table sweeps through mCB: a design.
+SWEPT = 0.15
 #: Standard deviations by which the mean of a piece of the table differs from that of the next, at least.
 JUMP = 4.0
 
@@ -207,14 +209,23 @@ def follows_order(curve: MeanCurve, row: IntArray, widths: FloatArray | None) ->
         return None
     # The last one is the log of the cost that the regime leaves free.
     offset, sign = curve.rows.offset, -1.0 if curve.rows.regime.axis == "macs" else 1.0
-    by = [curve.rows.drop, curve.log_mcb, offset, offset * curve.rows.regime.reach + sign * curve.log_mcb]
+    ordered = np.argsort(row, kind="stable")
+    if np.median(np.abs(np.diff(curve.log_mcb[ordered]))) < SWEPT * curve.log_mcb.std():
+        return None
+    by = [
+        curve.rows.drop,
+        curve.log_mcb,
+        np.abs(curve.log_mcb),
+        offset,
+        offset * curve.rows.regime.reach + sign * curve.log_mcb,
+    ]
     if widths is not None:  # Tables of all combinations count through the widths.
         levelled = np.column_stack([np.ones(row.size), widths])
         by += [*widths.T, levelled @ np.linalg.lstsq(levelled, row, rcond=None)[0]]
     if pd.DataFrame(np.transpose(by)).corrwith(pd.Series(row), method="spearman").abs().max() > SORTED:
         return None
     # Where one table of a stack ends and another begins, a stretch would mix both.
-    along = curve.adjusted[np.argsort(row, kind="stable")]
+    along = curve.adjusted[ordered]
     spread = float(np.median(np.abs(np.diff(along)))) / (NORMAL_MAD * np.sqrt(2.0))
     piece = np.searchsorted(_jumps(along, JUMP * spread), pd.Series(row).rank(method="first"), side="left")
     return pd.factorize(stretch * row.size + piece)[0]

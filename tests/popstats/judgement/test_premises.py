@@ -185,11 +185,15 @@ def test_tables_stacked_without_a_column_that_names_them_show_no_optimum() -> No
 
 
 def test_the_order_of_a_sorted_table_says_nothing() -> None:
-    table = popstats.simulate_population(regimes=[0.6], n=200, rise=0.8).table[["macs", "params", "accuracy"]]
-    original = popstats.simulate_population(regimes=[0.6], n=10).original
-    for column in table:
-        ordered = popstats.Population.from_frame(table.sort_values(column), original=original)
-        assert Analysis(popstats.fit(ordered, regimes=[0.6])).regimes[0].outcome == "supported"
+    made = popstats.simulate_population(regimes=[0.6], n=200, rise=0.8)
+    log_mcb = made.frame["log_mcb"]
+    keys = made.table[["macs", "params", "accuracy"]].assign(
+        away=log_mcb.abs(), sweeps=log_mcb.where(log_mcb < 0.0, 10.0 - log_mcb)
+    )
+    for name in keys:
+        ordered = made.table.loc[keys[name].sort_values().index, ["macs", "params", "accuracy"]]
+        population = popstats.Population.from_frame(ordered, original=made.original)
+        assert Analysis(popstats.fit(population, regimes=[0.6])).regimes[0].outcome == "supported", name
 
 
 def test_a_one_sided_finding_must_not_rest_on_the_order_of_the_rows() -> None:
