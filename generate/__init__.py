@@ -1,7 +1,7 @@
 """generate: makes populations of filter-pruned subnetworks, and cuts your own network.
 
 `python -m generate.population` is the command; see ARCHITECTURE.md for the stations between a plan and a table. The names
-here are for people who prune in a script of their own; they are loaded when they are first used.
+here are for your own pruning scripts; they are loaded when they are first used.
 """
 
 from importlib import import_module

@@ -66,9 +66,9 @@ def _as_text(name: str, size: str, costs: CostModel, found: Sequence[tuple[float
         "",
         *group_lines(costs),
         "",
-        "What recipes of a MACs reduction can reach:",
+        "What recipes can reach, by MACs removed:",
         "",
-        "MACs less    parameters left (share)         mCB             STD",
+        "  removed    parameters left (share)         mCB             STD",
     ]
     for reduction, reached in found:
         low, high = (count / costs.original_params for count in reached.params)

@@ -42,7 +42,7 @@ PRECISIONS = ("float32", "bfloat16")
 STEMS = ("standard", "cifar")
 KEEP_WEIGHTS = ("none", "best", "all")
 
-# What trains a small network on the 700 digits to 97 % and more: the default of plans without [original.training].
+# Settings that train a small network on the 700 digits to 97 % and more: the default of plans without [original.training].
 DIGITS_TRAINING: dict[str, dict[str, Any]] = {
     "original": {
         "epochs": 60.0,
@@ -132,7 +132,7 @@ class NetworkPlan:
 
     # cifar_resnet8 | 14 | 20 | 32 | 56 | 110, digits_vit, a torchvision name, or "module:factory".
     name: str = "cifar_resnet8"
-    # Factor of its usual channels (0.5: half as many); a factory gets it as it is. A list, as of names, makes a study.
+    # Factor of its usual channels (0.5: half as many); a factory receives it unchanged. A list, as of names, makes a study.
     width: float | None = None
     # standard | cifar: for small images, torchvision's ResNets start with a 3x3 convolution and no pooling.
     stem: str = "standard"
@@ -143,7 +143,7 @@ class NetworkPlan:
 class PruningPlan:
     """What is removed from the network."""
 
-    # filters | weights (unstructured, a density per layer) | 2:4 (two of each four weights go, in some layers).
+    # filters | weights (unstructured, a density per layer) | 2:4 (two of every four weights are removed, in some layers).
     kind: str = "filters"
     # Weights that every filter keeps with kind = "weights": layers that collapse to single weights fake an optimum.
     floor: int = 2
@@ -164,7 +164,7 @@ class ImagesPlan:
     # Training images held back for `accuracy_val`; default a tenth, at most 5,000.
     validation: int | None = None
     limit: int | None = None  # Use at most this many training images (for trials).
-    # Share of the test images that no choice is made by; the others join the validation images. Set by a search.
+    # Share of the test images that is held out of every choice; the others join the validation images. Set by a search.
     statement: float | None = None
 
 
@@ -204,7 +204,7 @@ class SearchPlan:
     reduction: float  # Share of the cost to remove, in (0, 1).
     axis: str = "macs"  # macs | params: which cost.
     trainings: int = 64  # Trainings of the search.
-    # Fresh trainings of the winner and of each baseline, measured on images that no choice was made by.
+    # Fresh trainings of the winner and of each baseline, measured on held-out images.
     confirm: int = 8
     baselines: tuple[str, ...] = BASELINES[:2]  # torch-pruning, uniform (always), isomorphic, random.
     technique: str = "fine-tune"  # How networks are retrained.
@@ -372,7 +372,7 @@ def read_study(path: Path | str) -> Study:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PlanError(
-            f"There is no plan at {path}. Give the path of a .toml file; the shipped ones lie in "
+            f"There is no plan at {path}. Give the path of a .toml file; the shipped plans are in "
             f"{DEFAULT_PLAN.parent}."
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -26,12 +26,8 @@ if TYPE_CHECKING:
 DONE, REJECTED, INTERRUPTED = 0, 3, 130
 #: Why options about a table or its fit have nothing to change.
 _SAVED = "is a saved fit and holds its own table and settings. Fit the table again with these options, or leave them out"
-_GUESSED = (
-    "without a population, the plan is made from a guess. Give a pilot population, or leave these options out"
-)
-_NO_BUDGET = (
-    "without a budget, all supported reductions are predicted. Give --reduction or --drop, or leave these out"
-)
+_GUESSED = "without a population, the plan is made from a guess. Give a pilot, or leave these options out"
+_NO_BUDGET = "without a budget, all of them are predicted. Give --reduction or --drop, or leave these out"
 #: What `calibrate` prints of each setting.
 _SHOWN_RATES = "^(truth|n|rise|regimes|coverage_mcb|coverage_limit|supported|refuted|false_.*)$"
 #: Above this many trainings, `fit` does not wait for the predictive checks.
@@ -93,9 +89,8 @@ def _check(options: argparse.Namespace) -> int:
         "notes": list(population.notes),
     }
     lines = [repr(population)[1:-1], *(f"Note: {note}" for note in population.notes)]
-    lines[1:1] = [
-        f"regime {r}: {plural(n, 'training')} of {plural(m, 'recipe')}" for r, n, m in counts.itertuples()
-    ]
+    sizes = counts.itertuples()
+    lines[1:1] = [f"regime {r}: {plural(n, 'training')} of {plural(m, 'recipe')}" for r, n, m in sizes]
     return _say(options, found, "\n".join(lines))
 
 
@@ -201,7 +196,7 @@ def _recommend(options: argparse.Namespace) -> int:
     recipe = recommend(population, options.reduction, **asked_for, candidates=candidates)
     if options.output:
         (recipe.to_toml if options.output.suffix == ".toml" else recipe.to_json)(options.output)
-    table = recipe.frame.set_index("name").T.to_string(float_format=lambda v: f"{v:.6g}")
+    table = recipe.frame.set_index("name").T.to_string(float_format=lambda v: f"{round(v, 2):,.12g}")
     value = {
         "axis": recipe.axis, "reduction": recipe.reduction, "recipes": recipe.frame,
         "gain": [recipe.gain, recipe.gain_lower, recipe.gain_upper],
@@ -295,25 +290,20 @@ def _calibrate(options: argparse.Namespace) -> int:
 
 
 def _population(options: argparse.Namespace, source: str) -> Population:
-    from pandas.api.types import is_numeric_dtype
-
     from popstats.population.files import load_population
 
     settings: dict[str, Any] = {
         "columns": _pairs(options.column, "--column", "OURS=THEIRS, e.g. macs=flops"),
         "original": _original(options),
         "widths": [w for w in options.widths.split(",") if w],
+        "only": _pairs(options.where, "--where", "COLUMN=VALUE, e.g. retraining=fine-tune"),
         "accuracy_kind": options.accuracy_kind,
         "name": options.name,
     }
     population = load_population(source, **{key: value for key, value in settings.items() if value})
     # The population's name says which rows --where keeps.
-    wanted = _pairs(options.where, "--where", "COLUMN=VALUE, e.g. retraining=fine-tune")
-    for column, text in wanted.items():
-        numbers = column in population.frame and is_numeric_dtype(population.frame[column])
-        chosen = population.where(**{column: _number(text, "--where") if numbers else text})
-        population = replace(chosen, name=f"{population.name}, {column} {text}")
-    return population
+    kept = (f", {column} {text}" for column, text in settings["only"].items())
+    return replace(population, name="".join([population.name, *kept]))
 
 
 def _pairs(texts: list[str], option: str, expected: str) -> dict[str, str]:

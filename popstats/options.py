@@ -166,7 +166,7 @@ _USAGES: Mapping[str, _Usage] = {
         "  C4   the limit of accuracy is predictable from it (over all regimes)\n"
         "  S1   spaces whose layers are pruned evenly beat uneven ones\n"
         "  R1   the retraining technique does not move the optimum\n"
-        "  M1   mCB explains something that the layers' widths do not; read it beside C3a",
+        "  M1   mCB explains something that the layer widths do not; read it with C3a",
         {
             **_A_FIT,
             "--threshold": _repeated("a threshold, e.g. rise=0.2; an unknown name lists them", "NAME=VALUE"),

@@ -347,7 +347,8 @@ blanks removed: blanks around column names were removed: {names}
 best accuracies: accuracies are the best over epochs on the {images} images. Selecting on the {images} set makes them
     optimistic, more so for noisier trainings
 validation accuracies: accuracies were measured on validation images, after the last epoch
-unknown accuracies: the table does not say which epoch's accuracy it holds (accuracy_kind)
+unknown accuracies: the table does not say which epoch's accuracy it holds (accuracy_kind). It is assumed to
+    list every trained network: among the best of each cost, the optimum may only be where most were tried
 collapsed: {rows} of {trainings} trainings ended below half of the original's accuracy (lowest: {lowest:2} %). With
     normal noise a few such outliers widen every interval of their regime; {noise=student} down-weights them
 most collapsed: {rows} of {trainings} trainings ended below half of the original's accuracy (lowest: {lowest:2} %). Check
@@ -375,6 +376,8 @@ theoretical MACs: MACs count non-zero weights. {kind} sparsity does not change t
     theoretical: any speed-up depends on hardware and kernels, and was not measured
 equal costs: {rows} of {trainings} rows have the MACs and the parameters of an earlier row and count as further trainings
     of its recipe; if they are different networks, map the column that distinguishes them to recipe_id
+targets unsaid: {missing} of {trainings} rows lack regime_axis or regime_target, so no target is used: regimes are cells of
+    similar cost
 # Why a regime has no curve.
 few recipes: {recipes:recipe}; a curve needs at least {needed}
 few recipes of techniques: {recipes:recipe}; a curve through {techniques} retraining techniques needs at least
@@ -424,6 +427,8 @@ groups: recipes of similar mCB resemble each other beyond the curve, as families
     for each of {groups} groups, the probability of an optimum is only {probability:2}
 kinds: networks with the same {column} do not show the optimum: with a separate intercept for each value, the probability
     of an optimum is only {probability:2}
+order: drops follow the order of the rows, as in a log or a stack of tables: with a separate intercept for each of {levels}
+    parts of the table, the probability of an optimum is only {probability:2}
 lucky: optima permuted over the regimes predict as well (permutation p = {lucky:2})
 # What else the reason of a verdict says.
 mixture: networks retrained by {techniques} share one curve, with an intercept per technique;
@@ -435,14 +440,15 @@ EDF distance: EDFs: Kolmogorov-Smirnov {ks:2}, p {p:pv}
 unnamed techniques: {missing} of {whole} trainings do not name their retraining technique and are left out
 observed: observed mCB {observed:2}
 # What would decide.
-too many recipes: the rise is too close to its threshold: more than {most} recipes would be needed; only a different
-    threshold (rise) can decide it
+too many recipes: the rise is too close to its threshold (rise) for this spread of the drops: more than {most} recipes would
+    be needed
 name widths: name the columns that hold the widths: Population.from_frame(..., widths=[...])
 narrower regimes: fit narrower regimes, for example regimes={{{target:g}: {half_width:3}}}
 down-weight outliers: inspect the outlying recipes, and fit again with {noise=student}, which down-weights them
 add unrelated: add recipes that are drawn independently of each other, over the whole range of mCB
 one kind: fit one kind of network at a time: population.where({column}=...). If the column is part of the recipe, leave
     it out of the table
+random order: train a random sample of these recipes once more, all in the same way, and judge those rows alone
 fill the gaps: add recipes whose mCB lies between the clusters
 # Clauses inside verdicts.
 flat: the expected drop varies by only {height:2} points

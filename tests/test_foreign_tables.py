@@ -30,7 +30,7 @@ def channel_bench_fit(channel_bench):
 def test_channel_bench_is_read_as_what_it_is(channel_bench):
     assert (len(channel_bench), channel_bench.recipe.max() + 1) == (3 * 16_384, 16_384)
     assert channel_bench.original.params == 1_804_170
-    assert "selects on the test set" in channel_bench.notes[0]
+    assert "Selecting on the test set" in channel_bench.notes[0]
     original = channel_bench.frame[channel_bench.frame["recipe_id"] == "4444444"]
     assert (original["mcb"] == 1.0).all()
     assert original["accuracy_drop"].mean() == pytest.approx(0.0, abs=1e-4)

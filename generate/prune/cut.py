@@ -32,13 +32,6 @@ def choose_filters(
     return kept
 
 
-def cut_to_widths(
-    network: nn.Module, groups: Sequence[Group], scores: Mapping[str, Tensor], widths: ArrayLike
-) -> nn.Module:
-    """Return a copy of `network` with `widths` filters of each group, those of the highest scores."""
-    return cut(network, groups, choose_filters(scores, groups, widths))
-
-
 def cut(network: nn.Module, groups: Sequence[Group], kept: Mapping[str, IntArray]) -> nn.Module:
     """Return a copy of `network` with only the kept filters, in the same mode and on the same device."""
     for group in groups:
@@ -77,7 +70,7 @@ def _check_kept(group: Group, kept: Mapping[str, ArrayLike]) -> None:
         or filters.max() >= group.width
     ):
         raise PlanError(
-            f"kept: group {group.name!r} has filters 0 to {group.width - 1}, of which at least one stays; expected "
+            f"kept: group {group.name!r} has filters 0 to {group.width - 1}, of which at least one must be kept; expected "
             f"their indices, got {filters.tolist()}."
         )
     if len(set(np.bincount(group.blocks[np.unique(filters)], minlength=group.step))) > 1:
@@ -201,6 +194,6 @@ def set_channels(layer: nn.Module, before: int, now: int) -> None:
 def _stay(channels: int, gone: IntArray) -> Tensor:
     if gone.max() >= channels:
         raise PlanError(
-            f"groups: channel {gone.max()} of a layer of {channels} is to go; expected groups of this network."
+            f"groups: channel {gone.max()} of a layer of {channels} is to be removed; expected groups of this network."
         )
     return torch.from_numpy(np.setdiff1d(np.arange(channels), gone))

@@ -83,7 +83,7 @@ def _torch_prunings_order(
         graph.build_dependency(network.requires_grad_(True), images, verbose=False)
         return {group.name: _places(graph, network, group) for group in groups}
     except Exception:
-        return {}  # torch-pruning cannot follow this network, so that there is no order of its own to keep
+        return {}  # torch-pruning cannot trace this network, so it has no order to reproduce
 
 
 def _places(graph: Any, network: nn.Module, group: Group) -> dict[tuple[str, str], int]:

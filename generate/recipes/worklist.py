@@ -142,9 +142,9 @@ def with_identities(
 
 
 def as_trainings(
-    costs: CostModel, widths: IntArray, requested: FloatArray | None = None, **of_all: Any
+    costs: CostModel, widths: IntArray, requested: FloatArray | None = None, **common: Any
 ) -> list[Training]:
-    """Return one training per row of widths, with what `of_all` says of all; nothing requested: the ratios achieved."""
+    """Return one training per row of widths, with the fields in `common`; ratios requested default to those achieved."""
     ratios = 1 - widths / costs.full_widths if requested is None else requested
     rows = zip(widths.tolist(), ratios.tolist(), *costs.both(widths), strict=True)
     return [
@@ -153,7 +153,7 @@ def as_trainings(
             ratios_requested=tuple(round(ratio, 6) for ratio in removed),
             macs=int(macs),
             params=int(params),
-            **of_all,
+            **common,
         )
         for kept, removed, macs, params in rows
     ]
@@ -178,7 +178,7 @@ class _Drawing:
     def regime(self, number: int, target: float) -> list[list[Training]]:
         """Return the trainings that a regime of block `number` lacks, by recipe; fewer if the space has no more."""
         block = self.plan.recipes[number]
-        of_all: dict[str, Any] = {
+        common: dict[str, Any] = {
             "block": number,
             "axis": block.axis,
             "target": target,
@@ -196,7 +196,7 @@ class _Drawing:
             except PlanError as error:
                 said = str(error).removeprefix("regime: ")
                 raise PlanError(f"recipes[{number}], regimes: {target:g}: {said}") from error
-            for one in as_trainings(self.costs, *drawn, space=block.space, **of_all):
+            for one in as_trainings(self.costs, *drawn, space=block.space, **common):
                 # A recipe that another block trains in just the same way does not count.
                 if one.widths not in found and (new := self._new(one)):
                     found[one.widths] = new
@@ -208,7 +208,7 @@ class _Drawing:
             recipe = next(self._held(number, target, space), None)
             if recipe is None:
                 widths = baseline_widths(name, self.costs, self.network, block.axis, target)[None]
-                (recipe,) = as_trainings(self.costs, widths, space=space, **of_all)
+                (recipe,) = as_trainings(self.costs, widths, space=space, **common)
             baselines.append(self._new(recipe))
         return [*found.values(), *filter(None, baselines)]
 

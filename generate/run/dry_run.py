@@ -13,7 +13,7 @@ import torch
 
 from generate.plan import Plan, SearchPlan, TrainingSettings
 from generate.prune.cost_forms import CostModel, group_lines
-from generate.prune.cut import cut_to_widths
+from generate.prune.cut import choose_filters, cut
 from generate.prune.masks import dense_layers, mask_network
 from generate.recipes.baselines import search_problem
 from generate.recipes.feasible import feasible_range
@@ -121,7 +121,7 @@ def _time_one(prepared: PreparedPlan, job: _Job, device: torch.device) -> tuple[
     scores = {group.name: torch.ones(group.width) for group in groups}
     pruning = prepared.plan.pruning
     if pruning.kind == "filters":
-        network = cut_to_widths(prepared.network, groups, scores, job.widths)
+        network = cut(prepared.network, groups, choose_filters(scores, groups, job.widths))
     else:
         network = mask_network(prepared.network, groups, scores, job.widths, pruning)
     fresh_weights(network, 0)
@@ -201,7 +201,7 @@ def _print_regimes(plan: Plan, costs: CostModel, trainings: tuple[Training, ...]
         print(f"{axis:>6} {target:>5.2f} {feasible_range(costs, axis, target, round_to)}")
     if {"global", "lamp"} & {name for block in plan.recipes for name in block.baselines}:
         print(
-            "The baselines global and lamp go by the original's weights: those above are of an untrained network."
+            "The baselines global and lamp depend on the original's weights: those above are of an untrained network."
         )
     techniques = Counter(training.technique for training in trainings)
     print("Retraining: " + ", ".join(f"{name} {count}" for name, count in sorted(techniques.items())))

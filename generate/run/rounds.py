@@ -1,4 +1,4 @@
-"""The rounds of a search: proposed from what is finished, appended to the worklist by whoever finds nothing missing."""
+"""The rounds of a search: proposed from finished trainings, appended by the first process that finds nothing missing."""
 
 from __future__ import annotations
 

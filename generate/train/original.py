@@ -96,7 +96,7 @@ def measure_original(
 
 
 def doubts_about(original: OriginalNumbers, plan: Plan, classes: int) -> Iterator[str]:
-    """Yield what makes an original network not worth pruning: accuracy drops are measured against it."""
+    """Yield reasons to doubt an original network, against which all accuracy drops are measured."""
     whole = plan.images.size is None and plan.images.limit is None
     usual, chance = USUAL_ACCURACY.get(plan.images.name, 0.0) if whole else 0.0, 100 / classes
     remedy = (

@@ -17,7 +17,7 @@ from generate.inputs.images import ImageSet
 from generate.inputs.networks import planned_network
 from generate.plan import MAGNITUDE, Plan
 from generate.prune.cost_forms import CostModel, cost_forms
-from generate.prune.cut import cut_to_widths
+from generate.prune.cut import choose_filters, cut
 from generate.prune.dependency_graph import Group, copy_network
 from generate.prune.groups import find_groups
 from generate.prune.masks import magnitudes, mask_network, weight_costs, zero_removed
@@ -113,7 +113,8 @@ def cut_network(context: WorkerContext, training: Training, weights: Path | None
     """Return the network of a recipe where trainings run, with the original's weights, fresh ones or those of a file."""
     scores, pruning = context.scores[training.criterion], context.plan.pruning
     if pruning.kind == "filters":
-        network = cut_to_widths(context.network, context.groups, scores, training.widths)
+        kept = choose_filters(scores, context.groups, training.widths)
+        network = cut(context.network, context.groups, kept)
     else:
         network = mask_network(context.network, context.groups, scores, training.widths, pruning)
     if training.technique == "scratch":

@@ -1,4 +1,4 @@
-"""Child processes: interrupts while they start, an end with their parent, and a command in a child of its own.
+"""Child processes: shielded from interrupts while they start, ended with their parent, running a command for it.
 
 A command that uses Ray runs in a child: when a cluster ends, Ray ends every process connected to it, silently. The child
 does everything, from joining the cluster to writing the table. Its parent needs no torch, passes Ctrl-C on and outlives it.

@@ -1,6 +1,6 @@
 """Training on a Ray cluster: actors train, the driver alone writes, so nodes need no shared file system.
 
-An actor that is lost with its node costs the training that it was at; that training goes to another actor.
+An actor that is lost with its node loses its current training, which goes to another actor.
 """
 
 from __future__ import annotations

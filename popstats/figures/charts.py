@@ -200,9 +200,8 @@ def edfs(tables: Tables) -> Spec:
     x = _number("drop", DROP_TITLE, _ends(tables, "x"), tickCount=5)
     y = _number("share", "share of recipes", (0, 1), tickCount=5, **PERCENT)
     share = {"field": "share", "type": "quantitative", "format": ".0%", "title": "at or below it"}
-    return {
-        "layer": _banded("shares", x, y, _spaces(tables, "shares"), [*_tips(("drop", "drop, points")), share])
-    }
+    tips = [*_tips(("drop", "drop, points")), share]
+    return {"layer": _banded("shares", x, y, _spaces(tables, "shares"), tips)}
 
 
 def overlaid_curves(tables: Tables) -> Spec:
@@ -222,12 +221,9 @@ def over_size(tables: Tables) -> Spec:
     removed, value = _told("space", title="removed"), _tips(("value", titles["value"]), *_INTERVAL_TIPS)
     one = {"x": x, "y": y, "tooltip": [*_told("original"), *removed, *value]}
     near: Spec = {"color": _C.near, "strokeWidth": 9, "strokeCap": "round", "opacity": PALE}
-    behind = [
-        _layer("near", "rule", {"x": x, **_between("y", y)}, **near),
-        _at_original({"y": {**y, "field": "mcb"}}),
-    ]
+    ranges = _layer("near", "rule", {"x": x, **_between("y", y)}, **near)
     return {"layer": [
-        *(behind if tables["near"].rows else []),
+        *([ranges, _at_original({"y": {**y, "field": "mcb"}})] if tables["near"].rows else []),
         _layer("places", "line", {"x": x, "y": y, "color": color, "strokeDash": dash}, strokeWidth=1.4, opacity=0.6),
         _layer("places", "rule", {"x": x, "color": color, **_between("y", y)}, strokeWidth=2),
         _diamond("places", one, True, "datum.clear"),
@@ -243,10 +239,7 @@ def frontier(tables: Tables) -> Spec:
 
 
 def dot_intervals(tables: Tables) -> Spec:
-    """Draw one quantity of several groups, with intervals and a value to compare with, where there is one.
-
-    A "frame" with ends draws shares; without them, points.
-    """
+    """Draw one quantity of several groups: shares, where its axis has ends; a value to compare with, where there is one."""
     title = tables["frame"].records[0]["title"]
     x = _number("points", title, tickCount=4, format="~f")
     if "x_lower" in tables["frame"].columns:

@@ -92,6 +92,7 @@ def _pit_panel(label: str, pit: FloatArray) -> Panel:
     words = f"{'leaves' if largest > band else 'stays inside'} the band of ±{number(band)}"
     places = pd.DataFrame({"place": at, "difference": difference, "lower": -band, "upper": band}).round(4)
     reach = max(largest, band) * 1.1
+    frame = Table.one(y_lower=-reach, y_upper=reach)
     return Panel(
         title=where,
         note=words,
@@ -100,11 +101,7 @@ def _pit_panel(label: str, pit: FloatArray) -> Panel:
             f"Distribution of the recipes' places in their predictions at {where}, minus the uniform: at most "
             f"{number(largest)} away, {words}."
         ),
-        data={
-            "places": Table.of(places),
-            "original": Table.one(difference=0.0),
-            "frame": Table.one(y_lower=-reach, y_upper=reach),
-        },
+        data={"places": Table.of(places), "original": Table.one(difference=0.0), "frame": frame},
     )
 
 

@@ -66,6 +66,7 @@ def family_figure(named: Named, moved: pd.DataFrame) -> Figure | None:
     own = moved[(moved["against"] == "") & moved["regime"].isin(regimes)]
     changes = moved[moved["against"].str.startswith(DOUBLING)]
     by = join_words([size for size in SIZES if own[size].notna().any()])
+    places = [f"{regime_name(regime)} removed" for regime in regimes]
     return Figure(
         key="family",
         heading=f"Optimum and limit by the original's {by}",
@@ -77,10 +78,7 @@ def family_figure(named: Named, moved: pd.DataFrame) -> Figure | None:
             f"original was trained once: what another training of it would change is not in the intervals. {INTERVALS}"
         ),
         n=sum(analysis.n_fitted for analysis in named.values()),
-        legend=(
-            *_legend([f"{regime_name(regime)} removed" for regime in regimes]),
-            ("near bar", "near-optimal range"),
-        ),
+        legend=(*_legend(places), ("near bar", "near-optimal range")),
         panels=tuple(
             _size_panel(named, rows, quantity, size, title)
             for size in SIZES

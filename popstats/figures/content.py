@@ -50,11 +50,6 @@ class Table:
         return cls(tuple(cells), (tuple(plain(cell) for cell in cells.values()),))
 
     @property
-    def frame(self) -> pd.DataFrame:
-        """The table as a frame."""
-        return pd.DataFrame(list(self.rows), columns=list(self.columns))
-
-    @property
     def records(self) -> list[dict[str, Any]]:
         """The rows, each by column."""
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]

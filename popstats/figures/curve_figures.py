@@ -335,10 +335,8 @@ def limit_figure(analysis: Analysis) -> Figure:
         r.regime: ", ".join([far] * (r.regime in analysis.extrapolated) + [few] * (r.n_recipes < TOO_FEW))
         for r in rows
     }
-    sentence = (
-        limit_sentence(analysis)
-        or "No regime has recipes on both sides of its centre: the limits are extrapolated."
-    )
+    sentence = "No regime has recipes on both sides of its centre: the limits are extrapolated."
+    sentence = limit_sentence(analysis) or sentence
     unsure = ("limit open", f"extrapolated, or from fewer than {TOO_FEW} recipes")
     limits = Table.by_column(rows, {
         "regime": lambda r: regime_name(r.regime),

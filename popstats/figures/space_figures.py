@@ -46,6 +46,7 @@ def explained_figure(analysis: Analysis) -> Figure | None:
     r2 = {(row.regime, row.model): float(row.r2) for row in rows_of(frame)}
     order = [m for m in [*MODELS, CEILING] if m in models]
     low = max(min(0.0, float(frame["lower"].min())), LOWEST_R2)
+    cells = ((regime_name(r), *(number(r2.get((r, m), np.nan), 3) for m in order)) for r in regimes)
     return Figure(
         key="explained",
         heading="What explains the drop",
@@ -62,10 +63,7 @@ def explained_figure(analysis: Analysis) -> Figure | None:
             *((("ceiling", "noise ceiling"),) if CEILING in models else ()),
         ),
         panels=tuple(_explained_panel(frame[frame["regime"] == r], low) for r in regimes),
-        table=Table(
-            ("removed", *order),
-            tuple((regime_name(r), *(number(r2.get((r, m), np.nan), 3) for m in order)) for r in regimes),
-        ),
+        table=Table(("removed", *order), tuple(cells)),
     )
 
 
@@ -191,17 +189,14 @@ def edf_panel(
         share, lower, upper = edf(values, grid, weights=weight, seed=seed)
         columns = {"drop": grid, "share": share, "lower": lower, "upper": upper}
         parts.append(pd.DataFrame({"space": name, **{k: np.round(v, 4) for k, v in columns.items()}}))
-    where = f"{regime_name(label)} removed"
+    where, ends = f"{regime_name(label)} removed", {"x_lower": float(grid[0]), "x_upper": float(grid[-1])}
     return Panel(
         title=where,
         note=note or words,
         outcome=outcome,
         chart="edfs",
         alt=f"Shares of recipes by drop at {where}: {words}.",
-        data={
-            "shares": Table.of(pd.concat(parts)),
-            "frame": Table.one(x_lower=float(grid[0]), x_upper=float(grid[-1])),
-        },
+        data={"shares": Table.of(pd.concat(parts)), "frame": Table.one(**ends)},
     )
 
 
@@ -301,13 +296,10 @@ def elasticity_panels(pooled: pd.DataFrame) -> tuple[Panel, ...]:
 def dot_panel(heading: str, title: str, rows: pd.DataFrame, beside: Table, told: str, **ends: float) -> Panel:
     """Draw one quantity of several groups (group, points, lower, upper) beside a value; `ends`: those of its axis."""
     described = ", ".join(f"{row.group} {row.points:.2g}" for row in rows_of(rows))
+    groups = Table.of(rows[["group", "points", "lower", "upper"]])
     return Panel(
         title=heading,
         chart="dot_intervals",
         alt=f"{told} {heading}: {described}.".strip(),
-        data={
-            "groups": Table.of(rows[["group", "points", "lower", "upper"]]),
-            "original": beside,
-            "frame": Table.one(title=title, **ends),
-        },
+        data={"groups": groups, "original": beside, "frame": Table.one(title=title, **ends)},
     )

@@ -40,6 +40,8 @@ from popstats.inference.model import Hyper, Priors, log_basis_variance, prior_pr
 _LENGTHS = np.linspace(-2.4, 2.4, 16)
 #: Amplitudes over the noise, and noises in posterior standard deviations of their log at given amplitude.
 _RATIOS = np.exp(np.linspace(np.log(0.01), np.log(3000.0), 48))
+#: ... and more of them, in equal steps, where so much of the posterior lies at the largest: hardly any noise at all.
+_MORE_RATIOS, _MUCH = _RATIOS[-1] * (_RATIOS[1] / _RATIOS[0]) ** np.arange(1, 41), 1e-3
 _NOISES = np.linspace(-4.0, 4.0, 11)
 #: Seed shares; more where so few degrees of freedom within recipes leave them wide and skewed.
 _SHARES, _MANY_SHARES, _FEW_FREEDOM = 9, 17, 20
@@ -106,17 +108,21 @@ class RegimeGrid:
     def __init__(self, design: RegimeDesign, priors: Priors, least: float = 0.0) -> None:
         lengths = np.asarray(priors.length_scale[0] * np.exp(priors.length_scale[1] * _LENGTHS))
         shares = _share_grid(design, lengths, priors)
-        log_weight, log_noise = _tabulate(design, lengths, shares, priors)
-        weight = np.exp(log_weight - log_weight.max()).ravel()
-        weight /= weight.sum()
+        for ratios in (_RATIOS, np.concatenate([_RATIOS, _MORE_RATIOS])):
+            log_weight, log_noise = _tabulate(design, lengths, shares, priors, ratios)
+            weight = np.exp(log_weight - log_weight.max())
+            weight /= weight.sum()
+            if weight[:, :, -1].sum() < _MUCH:
+                break
+        weight = weight.ravel()
         cells = np.flatnonzero(weight >= least)
         share, length, ratio, _ = np.unravel_index(cells, log_weight.shape)
         noise = np.exp(log_noise.ravel()[cells])
         self.design, self.weight = design, weight[cells]
-        self.hyper = Hyper(lengths[length], _RATIOS[ratio] * noise, noise, shares[share])
+        self.hyper = Hyper(lengths[length], ratios[ratio] * noise, noise, shares[share])
         self.place = np.array(priors.standardised(self.hyper))
         # Of the largest amplitude; the lengths end where their prior does.
-        self.at_edge = ratio == _RATIOS.size - 1
+        self.at_edge = ratio == ratios.size - 1
 
     def draw(self, cells: npt.NDArray[np.intp], rng: np.random.Generator) -> tuple[Hyper, FloatArray]:
         """Return the hyperparameters of cells with a draw of the coefficients for each."""
@@ -212,12 +218,16 @@ def _share_grid(design: RegimeDesign, lengths: FloatArray, priors: Priors) -> Fl
 
 
 def _tabulate(
-    design: RegimeDesign, lengths: FloatArray, shares: FloatArray, priors: Priors
+    design: RegimeDesign,
+    lengths: FloatArray,
+    shares: FloatArray,
+    priors: Priors,
+    ratios: FloatArray = _RATIOS,
 ) -> tuple[FloatArray, FloatArray]:
     """Return log posterior weight and log noise sd of each cell, shape (R, L, ratios, noises)."""
     relative = design.variance(np.ones_like(shares), shares)
     values, rotated, residual, log_determinant = _project(design, lengths, relative)
-    squared = (_RATIOS**2)[:, None]
+    squared = (ratios**2)[:, None]
     shrunk = 1.0 + squared * values[:, :, None, :]
     misfit = residual[:, None, None] - (squared * rotated[:, :, None, :] ** 2 / shrunk).sum(-1)
     misfit = np.maximum(misfit, 1e-12 * residual[:, None, None])
@@ -232,7 +242,7 @@ def _tabulate(
     log_weight = -freedom * log_noise - 0.5 * misfit[..., None] * np.exp(-2.0 * log_noise)
     log_weight += share_prior[:, None, None, None] - 0.5 * determinant[..., None]
     noise = np.exp(log_noise)
-    for x in priors.standardised(Hyper(lengths[:, None, None], _RATIOS[:, None] * noise, noise, shares)):
+    for x in priors.standardised(Hyper(lengths[:, None, None], ratios[:, None] * noise, noise, shares)):
         log_weight -= 0.5 * x**2
     return log_weight, log_noise
 

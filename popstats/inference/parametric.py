@@ -67,7 +67,7 @@ def _draw_regime(
 def flat_priors() -> pd.DataFrame:
     """Return the priors of the parametric curves as `Priors.describe` does: name, distribution, unit, reason."""
     rows = [
-        ("level, MACs terms, bends", "flat", "percentage points", "a companion says what the data alone say"),
+        ("level, MACs terms, bends", "flat", "percentage points", "a companion is fitted to the data alone"),
         ("log noise, vertex", "flat", "log points, log mCB", "the vertex inside the observed range"),
     ]
     return pd.DataFrame(rows, columns=["prior", "distribution", "unit", "reason"])

@@ -17,7 +17,6 @@ from __future__ import annotations
 import numpy as np
 
 from popstats.arrays import FloatArray, IntArray
-from popstats.errors import FitError
 
 #: Folds of every cross-validation; recipes, never single trainings, are assigned to them.
 FOLDS = 10
@@ -39,8 +38,6 @@ def fit_ridge(products: FloatArray, n: int, free: int) -> FloatArray:
     """Return the posterior mean of the coefficients, averaged over the shrinkage, from cross-products."""
     # products (free + p + 1, free + p + 1) -> (free + p,); the first columns are not shrunk
     df = n - free
-    if df < 1:
-        raise FitError(f"a linear model with {free} unshrunk terms needs more than {free} recipes, got {n}")
     block, cross = products[:free, :free], products[:free, free:]
     schur = products[free:, free:] - cross.T @ np.linalg.solve(block, cross)
     variances = np.clip(np.diag(schur)[:-1], 0.0, None)

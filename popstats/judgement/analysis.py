@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import median_abs_deviation
 
 from popstats.arrays import BoolArray, FloatArray, IntArray
 from popstats.findings import Estimate, Finding, Span, fact
@@ -16,7 +17,9 @@ from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import interval
 from popstats.judgement.explained import Explained, what_explains
 from popstats.judgement.premises import (
+    ORDER,
     few_clusters,
+    follows_order,
     kinds_of_networks,
     moves_with_cost,
     rests_on_groups,
@@ -44,6 +47,8 @@ SECOND_DRAWS, SECOND_REGION = 1000, 0.5
 #: its threshold (docs/error-rates.md: 80, 450 and 2,200 recipes at distances of 0.3, 0.1 and 0.05 points and noise 0.15);
 #: more recipes than `TOO_MANY` are no plan.
 DECIDING, TOO_MANY = 15.7, 20_000
+#: Spread over robust spread from which a few recipes count as outliers: a normal sample of 20 hardly reaches it.
+HEAVY_TAILS = 2.0
 #: What withholds an optimum until there are recipes in other places.
 MORE_RECIPES_HELP = ("clusters", "groups")
 #: Recipes that the proposed plan lines ask for.
@@ -147,13 +152,21 @@ class RegimePosterior:
         if self.broken or self.holds.mean() < self.thresholds.supported:
             return self.broken
         curve, grid, limits, fit = self.mean_curve, self.grid, self.thresholds, self.analysis.fit
-        seed, rows = fit.settings.random_seed, fit.recipes.first[curve.rows.numbers]
-        kinds = {name: codes[rows] for name, codes in self.analysis.kinds.items()}
         return (
             rests_on_outliers(curve, grid, limits)
-            or rests_on_groups(curve, grid, limits, fit.prior_settings, seed)
-            or rests_on_kinds(curve, grid, limits, kinds, fit.prior_settings, seed)
+            or rests_on_groups(curve, grid, limits, fit.prior_settings, fit.settings.random_seed)
+            or self._rests_on_kinds(lambda drawn: has_optimum(drawn, limits.rise))
         )
+
+    def _rests_on_kinds(self, holds: Callable[[OptimumDraws], BoolArray]) -> Finding | None:
+        """Return the column, or the order of the rows, whose differences alone make a claim about the curve hold."""
+        curve, fit = self.mean_curve, self.analysis.fit
+        rows, widths = fit.recipes.first[curve.rows.numbers], fit.population.widths
+        kinds = {name: codes[rows] for name, codes in self.analysis.kinds.items()}
+        stretch = follows_order(curve, rows, None if widths is None else widths[rows])
+        if stretch is not None:
+            kinds[ORDER] = stretch
+        return rests_on_kinds(curve, self.grid, holds, kinds, fit.prior_settings, fit.settings.random_seed)
 
     @cached_property
     def outcome(self) -> Outcome:
@@ -166,12 +179,19 @@ class RegimePosterior:
     @cached_property
     def one_sided(self) -> Finding | None:
         """The finding that one end of the observed range is as good as any mCB in it, and the other end worse."""
-        low, high, limits = self.optimum.rise_lower, self.optimum.rise_upper, self.thresholds
-        for better, far, here, there in (("lower", "high", low, high), ("higher", "low", high, low)):
-            if np.mean((here <= limits.near) & (there > limits.rise)) >= limits.supported:
-                if not self.analysis.usable or (self.broken and self.broken.kind == "clusters"):
-                    return None
-                return fact("one-sided", self.label, better=better, far=far, cost=estimate(there))
+        limits, ends = self.thresholds, ("rise_lower", "rise_upper")
+        if not self.analysis.usable or (self.broken and self.broken.kind == "clusters"):
+            return None
+        for better, far, near, worse in (("lower", "high", *ends), ("higher", "low", *ends[::-1])):
+
+            def holds(drawn: OptimumDraws, here: str = near, there: str = worse) -> BoolArray:
+                return np.asarray(
+                    (getattr(drawn, here) <= limits.near) & (getattr(drawn, there) > limits.rise)
+                )
+
+            if holds(self.optimum).mean() >= limits.supported and not self._rests_on_kinds(holds):
+                cost = estimate(getattr(self.optimum, worse))
+                return fact("one-sided", self.label, better=better, far=far, cost=cost)
         return None
 
     @cached_property
@@ -189,6 +209,15 @@ class RegimePosterior:
         if self.regions:
             return tuple(exponentials((low, high)) for low, _, high in self.regions)
         return tuple(exponentials(pair) for pair in self.optimum.near.stretches)
+
+    @cached_property
+    def heavy_tailed(self) -> bool:
+        """Whether a few far recipes make the spread about the curve, where the noise model is the normal one."""
+        curve = self.mean_curve
+        if curve.noise != "normal":
+            return False
+        residual = curve.adjusted - np.interp(curve.log_mcb, self.grid, np.median(self.drop, axis=0))
+        return bool(residual.std() > HEAVY_TAILS * median_abs_deviation(residual, scale="normal") > 0.0)
 
     @property
     def recipes_to_decide(self) -> int | None:
@@ -217,7 +246,8 @@ class RegimePosterior:
     def remedies(self) -> tuple[Finding, ...]:
         """What would decide whether there is an optimum: where a premise is broken, other recipes; else more."""
         data, broken = self.data, self.withheld
-        if broken is None:
+        kind = broken.kind if broken else "outliers" if self.heavy_tailed else ""
+        if not kind:
             return (deciding_recipes(self),)
         kept = 1.0 - data.target
         half = kept - kept * float(np.exp(-data.reach / 2.0))
@@ -226,10 +256,11 @@ class RegimePosterior:
             "outliers": Finding("down-weight outliers"),
             "clusters": Finding("fill the gaps"),
             "groups": Finding("add unrelated"),
-            "kinds": fact("one kind", column=broken.values.get("column", "")),
+            "kinds": fact("one kind", column=broken.values.get("column", "") if broken else ""),
+            "order": fact("random order"),
         }
-        more = (deciding_recipes(self),) if broken.kind in MORE_RECIPES_HELP else ()
-        return (replace(told[broken.kind], regimes=(self.label,)), *more)
+        more = (deciding_recipes(self),) if kind in MORE_RECIPES_HELP else ()
+        return (replace(told[kind], regimes=(self.label,)), *more)
 
 
 @dataclass(eq=False)

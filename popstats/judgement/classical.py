@@ -17,11 +17,9 @@ import warnings
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
 from popstats.arrays import FloatArray
-from popstats.errors import FitError
 from popstats.findings import Estimate
 from popstats.inference.model import CHAINS
 from popstats.inference.parametric import sample_parametric
@@ -29,7 +27,7 @@ from popstats.inference.regression import natural_spline
 from popstats.judgement.analysis import estimate
 from popstats.posterior.fit import Fit
 
-#: Fewest points for any of the companions.
+#: Fewest networks for any of these methods, and fewest below an envelope.
 MINIMUM_POINTS = 10
 #: The two-lines test looks for its break point in the middle of the data (Simonsohn 2018).
 MIDDLE = (0.10, 0.90)
@@ -43,10 +41,9 @@ ENVELOPE_POINTS = 2000
 COMPANION_DRAWS = 250
 
 
-def u_test(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+def u_test(x: FloatArray, y: FloatArray) -> float:
     """Return the one-sided p value of a U shape over the range of x, if the curve is a quadratic (Lind and Mehlum 2010)."""
     # x, y (n,)
-    x, y = _checked(x, y)
     beta, covariance = _least_squares(np.vander(x - x.mean(), 3, increasing=True), y)
     ends = np.array([[0.0, 1.0, 2.0 * (end - x.mean())] for end in (x.min(), x.max())])
     t = (ends @ beta) / np.sqrt(np.einsum("ei,ij,ej->e", ends, covariance, ends))
@@ -54,7 +51,7 @@ def u_test(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     return float(max(stats.t.cdf(t[0], x.size - 3), stats.t.sf(t[1], x.size - 3)))
 
 
-def two_lines(x: npt.ArrayLike, y: npt.ArrayLike) -> bool:
+def two_lines(x: FloatArray, y: FloatArray) -> bool:
     """Return whether two lines find a U shape: one falls and the next one rises, both with p < 0.05 (Simonsohn 2018).
 
     The break point is first put in the middle of the flat bottom of a smooth curve (where the curve's lower
@@ -62,7 +59,6 @@ def two_lines(x: npt.ArrayLike, y: npt.ArrayLike) -> bool:
     significant, so that the weaker side gets more of the data.
     """
     # x, y (n,)
-    x, y = _checked(x, y)
     flat = _flat_bottom(x, y)
     left, right = np.abs(_side_scores(x, y, float(np.median(flat))))
     share = right / (left + right) if left + right > 0 else 0.5
@@ -106,19 +102,13 @@ def parametric_optima(fitted: Fit, curve: str) -> dict[str, Estimate | None]:
 
 
 def lower_envelope(
-    x: npt.ArrayLike, y: npt.ArrayLike, quantile: float = ENVELOPE, seed: int = 0
+    x: FloatArray, y: FloatArray, quantile: float = ENVELOPE, seed: int = 0
 ) -> tuple[FloatArray, FloatArray]:
     """Return a grid of log mCB, and there the quantile regression of the best networks' drops, (G,) each."""
     # On a cubic spline in log mCB; more than 2,000 points are thinned at random first.
     from statsmodels.regression.quantile_regression import QuantReg
     from statsmodels.tools.sm_exceptions import IterationLimitWarning
 
-    x, y = _checked(x, y)
-    if x.size * quantile < MINIMUM_POINTS:
-        raise FitError(
-            f"lower envelope: expected at least {int(np.ceil(MINIMUM_POINTS / quantile))} networks for the "
-            f"{100 * quantile:.0f} % quantile, got {x.size}; ask for a larger quantile"
-        )
     keep = np.random.default_rng(seed).permutation(x.size)[:ENVELOPE_POINTS]
     grid = np.linspace(float(np.quantile(x, 0.025)), float(np.quantile(x, 0.975)), 101)
     with warnings.catch_warnings():
@@ -140,15 +130,3 @@ def _least_squares(design: FloatArray, y: FloatArray, robust: bool = False) -> t
     # A point that a line passes through whatever its value has no residual to scale up.
     weight = (residual / np.clip(1.0 - leverage, 1e-6, None)) ** 2
     return beta, inverse @ ((design * weight[:, None]).T @ design) @ inverse
-
-
-def _checked(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if a.shape != b.shape or a.ndim != 1:
-        raise FitError(f"companions: expected two equally long arrays, got shapes {a.shape} and {b.shape}")
-    if a.size < MINIMUM_POINTS or np.ptp(a) == 0.0:
-        raise FitError(
-            f"companions: expected at least {MINIMUM_POINTS} networks with different mCB, got {a.size} "
-            f"over a range of {np.ptp(a) if a.size else 0:g}"
-        )
-    return a, b

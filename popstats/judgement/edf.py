@@ -48,8 +48,6 @@ def edf(
     """Return the EDF of accuracy drops on a grid, and the ends of its 90 % bands, (G,) each."""
     # drop, weights (n,), one per recipe; the bands are pointwise, by the Bayesian bootstrap over recipes
     values = np.asarray(drop, dtype=np.float64)
-    if values.size == 0:
-        raise FitError("edf: expected at least one accuracy drop, got none")
     weight = np.ones(values.size) if weights is None else np.asarray(weights, dtype=np.float64)
     points = np.asarray(grid, dtype=np.float64)
     # Which of the points' steps each row adds to; rows beyond the last point count in the whole only.
@@ -106,10 +104,6 @@ def compare_spaces(
     """Compare two spaces by the area between their EDFs, at equal cost."""
     # first, second (n,), (m,)
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if min(a.size, b.size) < 2:
-        raise FitError(
-            f"compare_spaces: expected two recipes or more in each space, got {a.size} and {b.size}"
-        )
     w_a, w_b = (
         (np.full(a.size, 1.0 / a.size), np.full(b.size, 1.0 / b.size))
         if costs is None

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from scipy.special import fdtrc, ndtr
+from scipy.stats import kruskal
 
-from popstats.arrays import FloatArray, IntArray
+from popstats.arrays import BoolArray, FloatArray, IntArray
 from popstats.findings import Finding, fact
 from popstats.inference.data import RegimeDesign
 from popstats.inference.draws import Draws
@@ -18,11 +19,11 @@ from popstats.inference.exact import draw_regime
 from popstats.inference.model import OBSERVED_QUANTILES, Priors, basis
 from popstats.judgement.verdicts import Thresholds
 from popstats.population.columns import COLUMNS
-from popstats.population.table import Population
+from popstats.population.table import RECIPE_SETTINGS, Population
 from popstats.population.validation import is_single_value
 from popstats.posterior.curves import curve_in_points
 from popstats.posterior.mean_curve import MeanCurve
-from popstats.posterior.optimum import has_optimum, read_optimum
+from popstats.posterior.optimum import OptimumDraws, has_optimum, read_optimum
 from popstats.words import AXIS_WORDS
 
 #: Neighbours further apart than this share of the observed range belong to different clusters.
@@ -51,8 +52,21 @@ NEIGHBOURS = 9
 ROBUST = 0.80
 #: Recipes per level, at least, of a column that may tell kinds of networks apart.
 PER_LEVEL = 3
-#: Names of number columns that hold kinds of networks rather than parts of a recipe: sizes of the input.
+#: Names of number columns that hold kinds of networks rather than parts of a recipe: sizes of the input ...
 _INPUTS = re.compile(r"^(img|image|input)?_?(size|res|resolution)$")
+#: ... and when, where and by what search a network came about.
+_ORIGINS = re.compile(
+    r"^(search_?|run_?)?(year|paper|source|search|run|round|cycle|gen|generation|iter|iteration|step|trial|timestamp|date)s?(_?id)?$"
+)
+#: Columns of numbers are cut into at most this many levels, of at least so many recipes.
+LEVELS, PER_STRETCH = 10, 10
+#: A term of the cost or of a technique is told from the levels where this share of its length is left.
+SEPARATE = 1e-6
+#: What the order of the rows is called among the kinds, the p value from which drops follow it, and the rank correlation
+#: from which the table is sorted by something: no order in time.
+ORDER, FOLLOWS, SORTED = "order", 0.001, 0.98
+#: Standard deviations by which the mean of a piece of the table differs from that of the next, at least.
+JUMP = 4.0
 
 
 def moves_with_cost(curve: MeanCurve, grid: FloatArray, limits: Thresholds) -> Finding | None:
@@ -144,7 +158,8 @@ def rests_on_groups(
         within=float(precision @ (columns[:, -1] - means[group, -1]) ** 2),
         within_df=rows.drop.size - total.size,
     )
-    probability, drawn = _redrawn(grouped, grid, limits, priors, np.random.default_rng([seed, 51]))
+    drawn, of_optimum = _redrawn(grouped, grid, priors, np.random.default_rng([seed, 51]))
+    probability = float(has_optimum(of_optimum, limits.rise).mean())
     shared = 1.0 - float(np.median(drawn.seed_share))
     # One recipe retrained in two ways is no variant of a network.
     places = np.unique(np.column_stack([rows.unit, rows.offset, rows.technique]).round(9), axis=0)
@@ -155,53 +170,107 @@ def rests_on_groups(
 
 
 def kinds_of_networks(population: Population) -> dict[str, IntArray]:
-    """Return the columns that tell kinds of networks apart, coded by row: extra columns of text, and input sizes."""
+    """Return the columns that tell kinds of networks apart, coded by row.
+
+    They are extra columns of text, input sizes, settings of the training, and what tells when or where a network came about.
+    """
+    settings = {"input_size", *RECIPE_SETTINGS} - {"retraining"}
     declared, table = {c.name for c in COLUMNS} | set(population.width_columns), population.table
     found = {}
-    for name in (c for c in table if c == "input_size" or c not in declared):
-        column = table[name]
-        text = column.dtype == bool or not pd.api.types.is_numeric_dtype(column)
-        whole = column.dtype != object or column.map(is_single_value).all()
-        if whole and (text or _INPUTS.match(str(name).lower())):
-            codes, levels = pd.factorize(column)
-            if 1 < len(levels) <= len(table) / PER_LEVEL:
+    for name in (c for c in table if c in settings or c not in declared):
+        values, known = table[name], str(name).lower()
+        numeric = pd.api.types.is_numeric_dtype(values) and values.dtype != bool
+        dated = pd.api.types.is_datetime64_any_dtype(values)
+        if dated or (numeric and (name in settings or _INPUTS.search(known) or _ORIGINS.search(known))):
+            found[str(name)] = pd.factorize(_stretches(values), sort=True)[0]
+        elif not numeric and (values.dtype != object or values.map(is_single_value).all()):
+            codes, levels = pd.factorize(values)
+            if len(levels) <= len(table) / PER_LEVEL:
                 found[str(name)] = codes
     return found
+
+
+def _stretches(values: pd.Series) -> pd.Series:
+    """Return numbers cut into stretches of like counts where there are many; few stay as they are."""
+    few = max(1, min(LEVELS, len(values) // PER_STRETCH))
+    return values if values.nunique() <= few else (values.rank(pct=True) * few).map(np.ceil)
+
+
+def follows_order(curve: MeanCurve, row: IntArray, widths: FloatArray | None) -> IntArray | None:
+    """Return the stretch of the table that each recipe is in where drops follow the order of the rows: a log, or a stack.
+
+    Tables sorted by something have no order in time. `row` is each recipe's in the table, (n,), `widths` theirs, (n, G).
+    """
+    stretch = pd.factorize(_stretches(pd.Series(row)))[0]
+    parts = [curve.adjusted[stretch == k] for k in range(stretch.max() + 1)]
+    if len(parts) < 2 or not kruskal(*parts).pvalue < FOLLOWS:
+        return None
+    # The last one is the log of the cost that the regime leaves free.
+    offset, sign = curve.rows.offset, -1.0 if curve.rows.regime.axis == "macs" else 1.0
+    by = [curve.rows.drop, curve.log_mcb, offset, offset * curve.rows.regime.reach + sign * curve.log_mcb]
+    if widths is not None:  # Tables of all combinations count through the widths.
+        levelled = np.column_stack([np.ones(row.size), widths])
+        by += [*widths.T, levelled @ np.linalg.lstsq(levelled, row, rcond=None)[0]]
+    if pd.DataFrame(np.transpose(by)).corrwith(pd.Series(row), method="spearman").abs().max() > SORTED:
+        return None
+    # Where one table of a stack ends and another begins, a stretch would mix both.
+    along = curve.adjusted[np.argsort(row, kind="stable")]
+    spread = float(np.median(np.abs(np.diff(along)))) / (NORMAL_MAD * np.sqrt(2.0))
+    piece = np.searchsorted(_jumps(along, JUMP * spread), pd.Series(row).rank(method="first"), side="left")
+    return pd.factorize(stretch * row.size + piece)[0]
+
+
+def _jumps(values: FloatArray, least: float, start: int = 0) -> list[int]:
+    """Return where the mean of values jumps, by halves: each place has a CUSUM statistic of at least `least`."""
+    before = np.arange(PER_LEVEL, values.size - PER_LEVEL + 1)
+    sums = np.cumsum(values - values.mean())
+    size = np.abs(sums[before - 1]) / np.sqrt(before * (1.0 - before / values.size))
+    if before.size == 0 or size.max() < least:
+        return []
+    at = int(before[size.argmax()])
+    return [*_jumps(values[:at], least, start), start + at, *_jumps(values[at:], least, start + at)]
 
 
 def rests_on_kinds(
     curve: MeanCurve,
     grid: FloatArray,
-    limits: Thresholds,
+    holds: Callable[[OptimumDraws], BoolArray],
     kinds: Mapping[str, IntArray],
     priors: Priors,
     seed: int,
 ) -> Finding | None:
-    """Give each kind of network a level of its own: an optimum that only differences between kinds make goes.
+    """Give each kind of network a level of its own: a claim that only differences between kinds make goes.
 
     `kinds` holds, per column that tells kinds apart, a code per recipe of the regime.
     """
     for name, codes in kinds.items():
         level, levels = pd.factorize(codes)
         if 1 < levels.size <= level.size / PER_LEVEL:
-            probability = _within_levels(curve, grid, limits, level, priors, seed)
+            probability = float(holds(_within_levels(curve, grid, level, priors, seed)).mean())
             if probability < OF_GROUPS:
-                return fact("kinds", curve.rows.regime.label, column=name, probability=probability)
+                kind = "order" if name == ORDER else "kinds"
+                where, parts = curve.rows.regime.label, int(level.max()) + 1
+                return fact(kind, where, column=name, levels=parts, probability=probability)
     return None
 
 
 def _within_levels(
-    curve: MeanCurve, grid: FloatArray, limits: Thresholds, level: IntArray, priors: Priors, seed: int
-) -> float:
-    """Return the probability of an optimum from differences within levels alone."""
-    rows, (precision, excess) = curve.rows, curve.weighed()
+    curve: MeanCurve, grid: FloatArray, level: IntArray, priors: Priors, seed: int
+) -> OptimumDraws:
+    """Return draws of the optimum from differences within levels alone."""
+    rows, regime, (precision, excess) = curve.rows, curve.rows.regime, curve.weighed()
     columns = np.column_stack([rows.design, rows.drop - excess])
     sums = pd.DataFrame(columns * precision[:, None]).groupby(level).transform("sum").to_numpy()
     total = np.bincount(level, precision)[level]
     columns += np.average(columns, axis=0, weights=precision) - sums / total[:, None]
+    # Techniques that no level mixes, and costs that no level varies, cannot be told from the levels.
+    terms = len(regime.fixed)
+    rest = np.abs(np.diag(np.linalg.qr(columns[:, :terms], mode="r")))
+    columns[:, :terms] *= rest > SEPARATE * rest[0]
     moments = (columns.T * precision) @ columns
     within = replace(
-        rows.regime,
+        regime,
+        fixed=tuple((np.diag(moments)[:terms] > 0.0).tolist()),
         replicates=np.ones(1),
         count=np.array([level.size - level.max()], dtype=np.float64),
         xx=moments[None, :-1, :-1],
@@ -210,16 +279,15 @@ def _within_levels(
         within=0.0,
         within_df=0,
     )
-    return _redrawn(within, grid, limits, priors, np.random.default_rng([seed, 52]))[0]
+    return _redrawn(within, grid, priors, np.random.default_rng([seed, 52]))[1]
 
 
 def _redrawn(
-    regime: RegimeDesign, grid: FloatArray, limits: Thresholds, priors: Priors, rng: np.random.Generator
-) -> tuple[float, Draws]:
-    """Draw a regime anew; returns the probability of an optimum, and the draws."""
+    regime: RegimeDesign, grid: FloatArray, priors: Priors, rng: np.random.Generator
+) -> tuple[Draws, OptimumDraws]:
+    """Draw a regime anew; returns the draws, and those of its optimum."""
     drawn = draw_regime(regime, priors, GROUP_DRAWS, rng)
-    drop = curve_in_points(regime, drawn.flat_coefficients[:, 0], grid)
-    return float(has_optimum(read_optimum(grid, drop), limits.rise).mean()), drawn
+    return drawn, read_optimum(grid, curve_in_points(regime, drawn.flat_coefficients[:, 0], grid))
 
 
 def alike(log_mcb: FloatArray, grid: FloatArray) -> IntArray:

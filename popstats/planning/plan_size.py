@@ -219,7 +219,7 @@ def _plan(
         return Plan(frame, label, width, n, each, f"{place}: {said}{deciding}")
     said = (
         f"no size tried gives {goal} with a chance of {percent(CHANCE)}; {size} reach {reached}{unknown}. Choose a larger "
-        "width, or accept that the curve is too flat for one best value."
+        "width, or accept that the curve is too flat for a single optimum."
     )
     return Plan(frame, label, width, None, None, f"{place}: {said}{deciding}")
 

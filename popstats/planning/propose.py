@@ -400,8 +400,8 @@ class Ridge:
         squares = (along**2 / gain).sum(axis=1) + max(float(y @ y - along @ along), 0.0) + prior
         evidence = -0.5 * np.log(gain).sum(axis=1) - 0.5 * df * np.log(squares)
         best = int(evidence.argmax())
-        chosen = float(evidence[best]), float(lambdas[best]), float(squares[best])
-        return cls(*chosen, left, spread, axes, along)
+        chosen, ratio, least = (float(values[best]) for values in (evidence, lambdas, squares))
+        return cls(chosen, ratio, least, left, spread, axes, along)
 
 
 def _singular(x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -100,12 +100,7 @@ class RefinedSpace:
     note: str = ""
 
     def to_toml(self, path: str | Path) -> Path:
-        """Write the space to a file that a plan reads as ``space = "refined:FILE"``; returns the path.
-
-        Parameters
-        ----------
-        path : str or Path
-            The file, conventionally .toml.
+        """Write the space to a .toml file that a plan reads as ``space = "refined:FILE"``; returns the path.
 
         Raises
         ------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import bz2
 import gzip
 import io
@@ -55,7 +54,7 @@ def load_population(source: str | Path, **from_frame: Any) -> Population:
         .json, .xlsx; text also packed as .gz, .bz2, .xz or .zip); or a run folder of `generate`, finished or not.
         Text may have any separator, decimal commas and thousands separators.
     **from_frame
-        Passed on to `Population.from_frame`: `original`, `columns`, `widths`, `accuracy_kind`, `name`.
+        Passed on to `Population.from_frame`: `original`, `columns`, `widths`, `only`, `accuracy_kind`, `name`.
 
     Returns
     -------
@@ -179,12 +178,12 @@ def read_table(
         return table.replace_schema_metadata(None).to_pandas(), read_footer(table.schema)
     numbers = [*(columns.get(name, name) for name in _NUMBERS), *widths]
     if ending in (".csv", ".tsv", ".txt"):
-        frame = read_delimited(content, path.name, [columns.get(name, name) for name in _TEXTS], numbers)
+        texts = [columns.get(name, name) for name in (*_LISTS, *_TEXTS)]
+        frame = read_delimited(content, path.name, texts, numbers)
     else:
         found = _spreadsheet(path, content) if ending == ".xlsx" else _json(path, content)
         frame = _with_numbers(found, numbers, path)
-    lists = [name for name in (columns.get(name, name) for name in _LISTS) if name in frame]
-    return frame.assign(**{name: _parse_lists(frame[name], path) for name in lists}), {}
+    return frame, {}
 
 
 def _unpacked(path: Path) -> tuple[str, bytes]:
@@ -284,12 +283,3 @@ def _with_numbers(frame: pd.DataFrame, numbers: Collection[str], path: Path) -> 
     frame = frame.set_axis(range(len(names)), axis=1)
     frame[texts] = as_numbers(cells, path.name)
     return frame.set_axis(names, axis=1)
-
-
-def _parse_lists(texts: pd.Series, path: Path) -> pd.Series:
-    try:
-        return texts.map(lambda cell: ast.literal_eval(cell) if isinstance(cell, str) else cell)
-    except (ValueError, SyntaxError) as error:
-        raise PopulationError(
-            f"{path}: column {texts.name} must hold lists such as [16, 32], got {texts.dropna().iloc[0]!r} first"
-        ) from error

@@ -39,6 +39,10 @@ def notes_of(
     yield from _accuracies(table)
     yield from _original(table)
     yield from _costs(table)
+    if {"regime_axis", "regime_target"} <= set(table):
+        missing = int(table[["regime_axis", "regime_target"]].isna().any(axis=1).sum())
+        if 0 < missing < len(table):
+            yield Finding("targets unsaid", (), {"missing": missing, "trainings": len(table)})
     if len(techniques) > 1 and not techniques[-1]:
         missing = int(table["retraining"].isna().sum())
         named = tuple(filter(None, techniques))

@@ -151,9 +151,8 @@ def simulate_population(
     mechanism = {ADDITIVE: "widths", "flat": "none"}.get(name, "mcb")
     metadata = {"truth": {"name": name, "mechanism": mechanism, "regimes": answers}}
     table = pd.concat(frames, ignore_index=True)
-    return Population.from_frame(
-        table, original=original, accuracy_kind="last", name=f"simulated-{name}", metadata=metadata
-    )
+    made = f"simulated-{name}"
+    return Population.from_frame(table, original=original, accuracy_kind="last", name=made, metadata=metadata)
 
 
 def _additive_recipes(

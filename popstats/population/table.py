@@ -24,10 +24,13 @@ from popstats.population.columns import REQUIRED, column, footer
 from popstats.population.notes import notes_of
 from popstats.population.validation import (
     check_accuracy_kind,
+    check_direction,
     check_recipes,
     check_table,
     check_widths,
+    chosen,
     failed_rows,
+    lists_from_text,
     plain_columns,
     rename_columns,
     unboxed,
@@ -135,6 +138,7 @@ class Population:
         original: Original | None = None,
         columns: Mapping[str, str] | None = None,
         widths: Sequence[str] = (),
+        only: Mapping[str, Any] | None = None,
         accuracy_kind: str | None = None,
         name: str | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -155,6 +159,8 @@ class Population:
         widths : sequence of str, optional
             Columns that hold the width (channels kept, or a number proportional to it; 0: the block is skipped), one
             per group. Rows with equal widths are replicates unless a recipe_id says otherwise.
+        only : mapping of str to object, optional
+            Column -> value: the rows to read, as `where` selects them; the others are not even checked.
         accuracy_kind : {"last", "best_test", "last_val", "best_val", "unknown"}, optional
             Which accuracy the table holds: of the last epoch, or the best over epochs, on test or on validation images;
             the report repeats it. Default "unknown".
@@ -194,12 +200,15 @@ class Population:
             )
         check_accuracy_kind(accuracy_kind)
         own = plain_columns(frame, (columns or {}).values())
-        table = unboxed(rename_columns(own, columns or {}, where))
+        # A copy has its many columns side by side, so that pandas does not warn of adding a few.
+        table = lists_from_text(unboxed(rename_columns(own, columns or {}, where)), where).copy()
         if original is not None:
             given = {f"original_{name}": float(value) for name, value in vars(original).items()}
             table = table.assign(**given)
         if accuracy_kind is not None or "accuracy_kind" not in table:
             table = table.assign(accuracy_kind=accuracy_kind or "unknown")
+        derived = {name: value for name, value in (only or {}).items() if name not in table}
+        table = table[chosen(table, {k: v for k, v in (only or {}).items() if k in table}, where)]
         check_table(table, where, own.columns)
         check_widths(table, widths, where, own.columns)
         failed = failed_rows(table)
@@ -221,7 +230,8 @@ class Population:
             remarks=(Finding("blanks removed", (), {"names": blanks}),) if blanks else (),
         )
         check_recipes(done, population.recipe, where)
-        return population
+        check_direction(done, population.widths, where)
+        return population.where(**derived) if derived else population
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -357,19 +367,7 @@ class Population:
         >>> len(population.where(seed=1))
         1
         """
-        keep = np.ones(len(self.table), dtype=bool)
-        for name, value in conditions.items():
-            if name not in self.frame:
-                held = ", ".join(map(str, self.frame))
-                raise PopulationError(f"where: no column {name!r}; there are: {held}")
-            keep &= (self.frame[name] == value).to_numpy(dtype=bool, na_value=False)
-            if not keep.any():
-                found = ", ".join(map(str, self.frame[name].dropna().unique()[:5]))
-                raise PopulationError(
-                    f"where: no subnetwork of {self.name} has {name} = {value!r}"
-                    f"{' beside the other conditions' if len(conditions) > 1 else ''}; {name} holds: {found}"
-                )
-        return self.select(keep)
+        return self.select(chosen(self.frame, conditions, self.name))
 
     def select(self, keep: npt.NDArray[Any]) -> Population:
         """Return the subnetworks picked by a boolean mask or by row numbers, shape (n,) or (m,).
@@ -393,10 +391,7 @@ class Population:
         return replace(self, table=self.table.assign(**columns))
 
     def save(self, path: str | Path) -> Path:
-        """Write the population as Parquet with its metadata in the footer; returns the path.
-
-        A column whose values Parquet has no common type for is written as text.
-        """
+        """Write the population as Parquet, columns of mixed types as text, metadata in the footer; returns the path."""
         whole = pd.concat([self.table, self.failed], ignore_index=True) if len(self.failed) else self.table
         arrow = pa.table({str(name): _arrow_array(whole[name]) for name in whole.columns})
         metadata = {**self.metadata, "population": self.name, "width_columns": self.width_columns}

@@ -101,14 +101,9 @@ class Layer(NamedTuple):
 
 
 #: Six 3x3 convolutions on 32 x 32 images, halving the image twice; importances average one.
-LAYERS = (
-    Layer(64, 1024, 0.8),
-    Layer(96, 1024, 1.2),
-    Layer(128, 256, 1.4),
-    Layer(192, 256, 0.6),
-    Layer(256, 64, 1.1),
-    Layer(384, 64, 0.9),
-)
+LAYERS = tuple(map(Layer._make, zip(
+    (64, 96, 128, 192, 256, 384), (1024, 1024, 256, 256, 64, 64), (0.8, 1.2, 1.4, 0.6, 1.1, 0.9), strict=True,
+)))  # fmt: skip
 
 
 @dataclass(frozen=True)

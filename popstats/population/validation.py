@@ -6,14 +6,19 @@ the first draw; nothing is repaired silently.
 
 from __future__ import annotations
 
+import ast
 import re
+import shlex
 from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from popstats.arrays import FloatArray
 from popstats.errors import PopulationError
 from popstats.population.columns import COLUMNS, REQUIRED, Column, column
 
@@ -35,7 +40,31 @@ _LIKELY = {
     "accuracy": ("accuracy", "acc", "top1", "top1acc", "top1accuracy", "testacc", "testaccuracy", "valacc"),
 }
 #: Names of quantities of which lower is better.
-_LOSSES = re.compile(r"(?<![a-z])(perplexity|ppl|loss|nll|cross_?entropy|error|err|wer|cer)(?![a-z])")
+_LOSSES = re.compile(
+    r"(?<![a-z])(perplexity|ppl|loss|nll|ce|cross_?entropy|error|err|wer|cer|drop|rank|mse|rmse|mae|fid|bpc|bpb)(?![a-z])"
+)
+#: Names of costs that are no count of operations.
+_TIMES = re.compile(r"(?<![a-z])(latency|time|ms|seconds|fps|throughput|energy|memory|mb)(?![a-z])")
+#: Names of what counts the passes of one training.
+_PASSES = re.compile(r"^(global)?_?(epoch|step|iter|iteration|checkpoint)$")
+_DOUBTFUL = (
+    ("accuracy", _LOSSES, "where lower is better; popstats expects the percentage of correct answers. Convert error rates "
+     "to 100 - error, drops to original - drop; losses, perplexities and ranks cannot be converted: name the column of "
+     "accuracies"),
+    ("macs", _TIMES, "which by its name is not a count of operations; mCB compares MACs with parameters. Name the column of "
+     "MACs or FLOPs, or rename this one if it holds them"),
+)  # fmt: skip
+#: From this rank correlation on, accuracy falls as networks grow (of the widths: they shrink as costs grow) ...
+_FALLS = -0.5
+#: ... and from this one also where the numbers are like the original's.
+_SURELY = -0.8
+#: Where this share of at least so many networks is under half of the original's accuracy, or that share above it, the
+#: column may hold something else than accuracies.
+_MOST, _ALL, _ENOUGH = 0.5, 0.9, 20
+#: Rows per group, at least, that tell in which direction the parameters follow the widths.
+_ROWS_PER_GROUP = 3
+#: Factor by which what a regime's rows keep in the middle may differ from what its target says.
+_NEAR_TARGET = 1.25
 
 
 def check_table(frame: pd.DataFrame, where: str, own: Iterable[Hashable] | None = None) -> None:
@@ -52,20 +81,29 @@ def check_table(frame: pd.DataFrame, where: str, own: Iterable[Hashable] | None 
     for name in ONE_VALUE:
         if name in frame and (held := frame[name].nunique()) > 1:
             values = frame[name].dropna().unique()[:_SHOWN_ROWS].tolist()
-            raise PopulationError(
+            said = (
                 f"{where} holds more than one population: column {name} has {held} values "
-                f"({', '.join(map(str, values))}); keep one, e.g. frame[frame['{name}'] == {values[0]!r}]"
+                f"({', '.join(map(str, values))}); keep one, e.g. "
+            )
+            option = f"--where {name}={shlex.quote(str(values[0]))}"
+            raise PopulationError(
+                f"{said}frame[frame['{name}'] == {values[0]!r}]", on_command_line=f"{said}{option}"
             )
     if len(done):
         _is_in_its_unit(done, where)
+        _rises_with_cost(done, where)
+        _targets_are_reductions(done, where)
 
 
-def _refuse(values: pd.Series, bad: npt.ArrayLike, where: str, must: str, hint: str = "") -> None:
+def _refuse(
+    values: pd.Series, bad: npt.ArrayLike, where: str, must: str, hint: str = "", option: str = ""
+) -> None:
     """Raise PopulationError where cells of a column are bad, with the first of them."""
     cells = values[np.asarray(bad, dtype=bool)]
     if len(cells):
         got = f"got {cells.tolist()[0]!r} in {_rows(cells.index)}"
-        raise PopulationError(f"{where}: column {values.name} must {must}; {got}{hint}")
+        said = f"{where}: column {values.name} must {must}; {got}"
+        raise PopulationError(f"{said}{hint}", on_command_line=f"{said}{option or hint}")
 
 
 def check_widths(
@@ -82,7 +120,10 @@ def check_widths(
     for name in names:
         widths = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
         legal = (widths >= 0) & np.isfinite(widths)
-        _refuse(frame[name], ~legal, where, "hold widths, numbers >= 0 (0: the block is skipped)")
+        mapped = "; a column that holds whole lists is mapped instead: "
+        hints = [f"{mapped}columns={{'widths': {name!r}}}", f"{mapped}--column widths={name}"]
+        hints *= not pd.api.types.is_numeric_dtype(frame[name])
+        _refuse(frame[name], ~legal, where, "hold widths, numbers >= 0 (0: the block is skipped)", *hints)
         if not widths.any():
             raise PopulationError(
                 f"{where}: column {name} holds width 0 in every row; leave it out of widths"
@@ -97,8 +138,24 @@ def check_accuracy_kind(kind: str | None) -> None:
         raise PopulationError(f"accuracy_kind: {said}", on_command_line=f"--accuracy-kind: {said}")
 
 
+def check_direction(frame: pd.DataFrame, widths: FloatArray | None, where: str) -> None:
+    """Raise PopulationError where the parameters fall as the widths, shape (n, G), grow: what was removed is no width."""
+    if widths is None or len(widths) < _ROWS_PER_GROUP * (widths.shape[1] + 1):
+        return
+    scaled = widths / widths.max(axis=0)
+    columns = np.column_stack([scaled - scaled.mean(axis=0), np.ones(len(widths))])
+    params = np.log(frame["params"].to_numpy(dtype=np.float64))
+    slopes = np.linalg.lstsq(columns, params, rcond=None)[0]
+    explained = np.corrcoef(columns @ slopes, params)[0, 1] if np.ptp(params) > 0 else 0.0
+    if slopes[:-1].sum() < 0 and explained > -_FALLS:
+        raise PopulationError(
+            f"{where}: the larger the widths, the fewer parameters the networks have, so the columns hold what was removed, "
+            "not what was kept. Give channels kept, or 1 - the pruning ratio"
+        )
+
+
 def check_recipes(frame: pd.DataFrame, recipe: npt.NDArray[np.int64], where: str) -> None:
-    """Raise PopulationError if rows of one recipe, numbered by `recipe` (shape (n,)), differ in cost."""
+    """Raise PopulationError if rows of one recipe, numbered by `recipe` (shape (n,)), differ in cost, or are its epochs."""
     for name in ("macs", "params"):
         spread = frame.groupby(recipe)[name].agg(["min", "max"])
         bad = spread["min"] != spread["max"]
@@ -108,7 +165,20 @@ def check_recipes(frame: pd.DataFrame, recipe: npt.NDArray[np.int64], where: str
                 f"{where}: {name} differs between rows of one recipe, in {int(bad.sum())} recipes; the first, "
                 f"{_rows(frame.index[recipe == bad.idxmax()])}, runs from {first['min']:,.10g} to {first['max']:,.10g}. "
                 "Rows that share a recipe_id, or all their widths and settings, are replicates of one subnetwork "
-                "and must cost the same"
+                "and must cost the same. If they are different networks, name all columns of widths, or map the column "
+                "that tells the networks apart to recipe_id"
+            )
+    for name in (str(c) for c in frame if _PASSES.match(str(c).lower())):
+        passes, most = frame.groupby(recipe)[name], int(np.bincount(recipe).max())
+        # The best epoch of each seed is another number for each recipe; a curve has the same ones for all.
+        if most > 1 and (passes.nunique() == passes.size()).all() and frame[name].nunique() <= 1.5 * most:
+            said = (
+                f"{where} holds learning curves: up to {most} rows per network, which differ in column {name}. popstats "
+                "reads one row per training; keep the last, "
+            )
+            last = frame[name].max()
+            raise PopulationError(
+                f"{said}frame[frame[{name!r}] == {last}]", on_command_line=f"{said}--where {name}={last}"
             )
 
 
@@ -151,18 +221,73 @@ def unboxed(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**{name: plain(frame[name]) for name in declared})
 
 
+def lists_from_text(frame: pd.DataFrame, where: str) -> pd.DataFrame:
+    """Return the frame with lists that were written as text, or as groups with their names, as lists."""
+    for name in (c.name for c in COLUMNS if c.name in frame and pa.types.is_list(c.type)):
+        if not {str, dict} & set(map(type, frame[name])):
+            continue
+        cells = frame[name].map(_parsed, na_action="ignore")
+        named = cells[cells.map(lambda cell: isinstance(cell, dict))]
+        if len(named):
+            groups = pd.DataFrame(named.tolist(), index=named.index)
+            _refuse(named, groups.isna().any(axis=1), where, f"name each of the groups {list(groups)}")
+            cells[named.index] = pd.Series(groups.to_numpy().tolist(), named.index)
+            if name == "widths" and "group_names" not in frame:
+                frame = frame.assign(group_names=pd.Series([[*map(str, groups)]] * len(frame), frame.index))
+        frame = frame.assign(**{name: cells})
+    return frame
+
+
+def _parsed(cell: object) -> object:
+    """Return the list that a text writes, as Python and JSON do or as numbers between marks; else the cell itself."""
+    if not isinstance(cell, str):
+        return cell
+    try:
+        if isinstance(found := ast.literal_eval(cell), list | tuple | dict):
+            return found
+    except (ValueError, SyntaxError):
+        pass
+    try:
+        return [float(part) for part in re.split(r"[\s,;:/x_-]+", cell.strip(" []()"))]
+    except ValueError:
+        return cell
+
+
+def chosen(frame: pd.DataFrame, conditions: Mapping[str, Any], where: str) -> npt.NDArray[np.bool_]:
+    """Return which rows have these values in these columns, shape (n,); a text stands for the number it says."""
+    keep = np.ones(len(frame), dtype=bool)
+    for name, value in conditions.items():
+        if name not in frame:
+            raise PopulationError(f"where: no column {name!r}; there are: {', '.join(map(str, frame))}")
+        keep &= _equal(frame[name], value)
+        if not keep.any():
+            found = ", ".join(map(str, frame[name].dropna().unique()[:_SHOWN_ROWS]))
+            raise PopulationError(
+                f"where: no subnetwork of {where} has {name} = {value!r}"
+                f"{' beside the other conditions' if len(conditions) > 1 else ''}; {name} holds: {found}"
+            )
+    return keep
+
+
+def _equal(values: pd.Series, wanted: object) -> npt.NDArray[np.bool_]:
+    if isinstance(wanted, str):
+        if pd.api.types.is_numeric_dtype(values) and values.dtype != bool:
+            with suppress(ValueError):
+                wanted = float(wanted)
+        else:
+            values = values.map(str)
+    return (values == wanted).to_numpy(dtype=bool, na_value=False)
+
+
 def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.DataFrame:
     """Return the frame with foreign names replaced: `columns` maps popstats's name to the table's own."""
     if (levels := frame.columns.nlevels) > 1:
         raise PopulationError(f"{where} has column names of {levels} levels; popstats reads one")
     if twice := frame.columns[frame.columns.duplicated()].tolist():
         raise PopulationError(f"{where} has more than one column named {twice}; rename or drop the others")
-    if _LOSSES.search(str(columns.get("accuracy", "")).lower()):
-        raise PopulationError(
-            f"columns: accuracy is to be read from {columns['accuracy']!r}, of which lower is better; popstats reads "
-            "percent of right answers. Errors in percent become accuracies by 100 - error; losses and perplexities do "
-            "not: name the column of accuracies"
-        )
+    for name, doubtful, why in _DOUBTFUL:
+        if doubtful.search(str(columns.get(name, "")).lower()):
+            raise PopulationError(f"columns: {name} is mapped to {columns[name]!r}, {why}")
     known = {c.name for c in COLUMNS}
     if unknown := sorted(set(columns) - known):
         raise _unknown_names(unknown, columns, known)
@@ -275,6 +400,8 @@ def _check_values(declared: Column, values: pd.Series, where: str) -> None:
     legal = f"{declared.legal} {declared.unit}".rstrip()
     said = f"a fraction, {declared.legal}" if declared.unit == "fraction" else legal
     hint = ". Losses and perplexities are not accuracies" if "accuracy" in declared.name else ""
+    if declared.choices:
+        hint = "; rename the column if it holds something else"
     _refuse(values, bad, where, f"be {said}", hint)
 
 
@@ -308,6 +435,10 @@ def _is_in_its_unit(done: pd.DataFrame, where: str) -> None:
                 f"{where}: column {name} looks like a fraction (all values between {done[name].min():g} and "
                 f"{done[name].max():g}); popstats reads percent: multiply it by 100"
             )
+    low = done["accuracy"] <= 1.0
+    usual, scaled = done["accuracy"][~low], 100.0 * done["accuracy"]
+    if (mixed := low & (scaled >= usual.quantile(0.05)) & (scaled <= usual.max())).any():
+        _refuse(done["accuracy"], mixed, where, "hold percent in every row", "; multiply fractions by 100")
     for name in ("macs", "params"):
         cost, original = done[name], done[f"original_{name}"].iloc[0]
         share = (cost / done[f"original_{name}"]).to_numpy(dtype=np.float64)
@@ -327,3 +458,33 @@ def _is_in_its_unit(done: pd.DataFrame, where: str) -> None:
                 f"{said} Original(...) in the unit of the table",
                 on_command_line=f"{said} --original-{name} in the unit of the table",
             )
+
+
+def _rises_with_cost(done: pd.DataFrame, where: str) -> None:
+    """Raise PopulationError for numbers of which lower is better: they fall as networks grow, far from the original's."""
+    accuracy, original = done["accuracy"], done["original_accuracy"].iloc[0]
+    unlike = (accuracy < original / 2.0).mean() > _MOST or (accuracy > original).mean() > _ALL
+    if len(done) < _ENOUGH or done["accuracy"].nunique() == 1 or done["macs"].nunique() == 1:
+        return
+    fall = accuracy.corr(done["macs"], method="spearman")
+    if fall <= (_FALLS if unlike else _SURELY):
+        raise PopulationError(
+            f"{where}: column accuracy falls as macs grow (rank correlation {fall:.2f}). If lower is better, these are not "
+            "accuracies: popstats expects the percentage of correct answers; convert error rates to 100 - error; losses, "
+            "perplexities and ranks cannot be converted. If the costs are what was removed, give what is kept"
+        )
+
+
+def _targets_are_reductions(done: pd.DataFrame, where: str) -> None:
+    """Raise PopulationError where planned targets are not what the rows' costs say."""
+    if not {"regime_axis", "regime_target"} <= set(done):
+        return
+    for cost, axes in (("macs", ["macs", "both"]), ("params", ["params"])):
+        rows = done[done["regime_axis"].isin(axes) & done["regime_target"].notna()]
+        kept = (rows[cost] / rows[f"original_{cost}"]).groupby(rows["regime_target"]).median()
+        for target, share in kept.items():
+            if not 1.0 / _NEAR_TARGET <= share / max(1.0 - float(str(target)), 1e-9) <= _NEAR_TARGET:
+                raise PopulationError(
+                    f"{where}: column regime_target is {target:g} where half of the rows remove {1.0 - share:.3f} of the "
+                    f"{cost} or more; it must be the fraction removed. Correct it, or leave the column out"
+                )

@@ -316,7 +316,7 @@ class Fit(FittedCurves):
     @cached_property
     def prior_sensitivity(self) -> Sensitivity:
         """How much each regime's results lean on the priors, by power scaling: `.frame`, `.sentence`."""
-        self._require_smooth("prior_sensitivity: this fit has no priors to lean on")
+        self._require_smooth("prior_sensitivity: this fit has no priors")
         return power_scale(self)
 
     def _require_smooth(self, problem: str) -> None:

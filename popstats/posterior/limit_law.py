@@ -190,26 +190,20 @@ def compare_laws(
     middle, error = np.median(limits, axis=0), limits.std(axis=0)
     # Through all regimes but one a law must leave a residual: the broken line needs six.
     fitted = {n: _fit_law(n, remaining, middle, error) for n in LAWS if LAWS[n].parameters <= middle.size - 2}
-    size = {name: np.abs(law.error) for name, law in fitted.items()}
-    order = sorted(size, key=lambda name: float(size[name].mean()))
-    rows = [
-        {
-            "law": name,
-            "formula": LAWS[name].formula,
-            "shape": fitted[name].shape,
-            "error": float(size[name].mean()),
-            "se": _standard_error(size[name]),
-            "difference": float((size[name] - size[order[0]]).mean()),
-            "dse": _standard_error(size[name] - size[order[0]]),
-            "own_sd": float(np.sqrt(fitted[name].own)),
-        }
-        for name in order
-    ]
-    return LimitLaw(pd.DataFrame(rows), remaining, labels, limits, fitted, seed)
-
-
-def _standard_error(values: FloatArray) -> float:
-    return float(values.std(ddof=1) / np.sqrt(values.size))
+    errors = pd.DataFrame({name: np.abs(law.error) for name, law in fitted.items()})
+    errors = errors[errors.mean().sort_values(kind="stable").index]
+    apart, ordered = errors.sub(errors.iloc[:, 0], axis=0), [str(name) for name in errors]
+    columns = {
+        "law": ordered,
+        "formula": [LAWS[name].formula for name in ordered],
+        "shape": [fitted[name].shape for name in ordered],
+        "error": errors.mean().to_numpy(),
+        "se": errors.sem().to_numpy(),
+        "difference": apart.mean().to_numpy(),
+        "dse": apart.sem().to_numpy(),
+        "own_sd": [np.sqrt(fitted[name].own) for name in ordered],
+    }
+    return LimitLaw(pd.DataFrame(columns), remaining, labels, limits, fitted, seed)
 
 
 @dataclass(frozen=True, eq=False)

@@ -68,7 +68,14 @@ def check_predictions(fit: FittedCurves) -> PredictiveChecks:
         rows.append({"regime": mine.regime.label, "recipes": pit.size, **coverage, **distance, **shapes})
     frame = pd.DataFrame(rows)
     limits = limit_law(fit).left_out if len(rows) >= MINIMUM_REGIMES else pd.DataFrame(columns=LEFT_OUT)
-    return PredictiveChecks(frame, limits, alerts_of(frame, limits, fit.settings.noise), pits)
+    # Misfits that are both clear and large enough to matter.
+    threshold, noise = P_VALUE / max(len(frame), 1), fit.settings.noise
+    alerts = [alert for row in frame.itertuples() for alert in _regime_alerts(row, noise, threshold)]
+    row: Any
+    for row in limits[limits["surprise"] < P_VALUE / max(len(limits), 1)].itertuples():
+        predicted = Span(row.predicted_lower, row.predicted_upper)
+        alerts.append(fact("breaks trend", row.regime, limit=row.limit, predicted=predicted))
+    return PredictiveChecks(frame, limits, tuple(alerts), pits)
 
 
 def _shapes(rows: RegimeRows, sample: RegimeSample, rng: np.random.Generator) -> dict[str, float]:
@@ -122,17 +129,6 @@ TAILS_PER_SKEW = 3.0
 #: A long upper tail is skewed noise or a few networks that failed: which, only a comparison says (on the shipped
 #: population "student" predicts better than "exgaussian", although the skewness is large).
 _TRIED_FOR_SKEW = {"normal": ("exgaussian", "student"), "student": ("exgaussian",), "exgaussian": ()}
-
-
-def alerts_of(frame: pd.DataFrame, limits: pd.DataFrame, noise: str) -> tuple[Finding, ...]:
-    """Return one finding for each misfit that is both clear and large enough to matter."""
-    threshold = P_VALUE / max(len(frame), 1)
-    found = [alert for row in frame.itertuples() for alert in _regime_alerts(row, noise, threshold)]
-    row: Any
-    for row in limits[limits["surprise"] < P_VALUE / max(len(limits), 1)].itertuples():
-        predicted = Span(row.predicted_lower, row.predicted_upper)
-        found.append(fact("breaks trend", row.regime, limit=row.limit, predicted=predicted))
-    return tuple(found)
 
 
 def _regime_alerts(row: Any, noise: str, threshold: float) -> Iterator[Finding]:

@@ -168,12 +168,10 @@ def _as_good(regime: RegimePosterior) -> str:
 
 
 def _aim(analysis: Analysis, regime: str, named: bool = False) -> str:
-    """Return every stretch of mCB that is near-optimal, and the optimal mCB with its interval.
-
-    Where that interval is far wider than the stretches, they would promise what is not known: the best comes first.
-    """
+    """Return every stretch of mCB that is near-optimal, and the optimal mCB with its interval."""
     row, regions = analysis.optima[regime], analysis.by_label[regime].stretches
     where = f" at {regime_name(regime)}" if named else ""
+    # Where the interval is far wider than the stretches, these would promise what is not known.
     loose = math.log(row.mcb_upper / row.mcb_lower) > LOOSE * sum(math.log(b / a) for a, b in regions)
     interval = f"{INTERVAL_WORDS} {interval_words(row.mcb_lower, row.mcb_upper)}"
     if analysis.by_label[regime].regions:
@@ -284,9 +282,8 @@ def _kept(analysis: Analysis, advised: Recommendations) -> tuple[str, Table]:
     original = [f"{w:,.10g}" for w in original_widths(population)]
     columns = ("group", "original", *map(regime_name, advised))
     rows = tuple(zip(population.group_names, original, *widths, strict=True))
-    return f"Recommended widths: {population.width_unit} kept, by {analysis.axis_words} removed", Table(
-        columns, rows
-    )
+    caption = f"Recommended widths: {population.width_unit} kept, by {analysis.axis_words} removed"
+    return caption, Table(columns, rows)
 
 
 def _no_aim(analysis: Analysis, regime: str) -> str:

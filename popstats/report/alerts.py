@@ -10,7 +10,6 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from popstats.arrays import FloatArray
 from popstats.figures.content import Alert, Section, Table
@@ -43,8 +42,6 @@ from popstats.words import (
 
 #: Share of the observed range (log mCB) over which the optimal mCB may move with the mix of recipes without being named.
 MOVES = 0.5
-#: Spread over robust spread from which a few recipes count as outliers: a normal sample of 20 hardly reaches it.
-HEAVY_TAILS = 2.0
 #: A cross-validated R² of mCB up to this is none: it lies within what other folds would change.
 NO_R2 = 0.02
 #: A regime with fewer recipes than this gets an alert: most of its claims stay open.
@@ -64,12 +61,11 @@ def caveats(analysis: Analysis) -> tuple[Finding, ...]:
     if not analysis.fit.convergence.ok:
         return ()
     supported = analysis.verdicts.regimes_where("C3a", "supported")
-    heavy = heavy_tails(analysis) if supported else []
-    found = [f for label in supported for f in _caveats(analysis, label, label in heavy)]
+    found = [f for label in supported for f in _caveats(analysis, label)]
     return merge(sorted(found, key=lambda f: _ORDER.index(f.kind)))
 
 
-def _caveats(analysis: Analysis, label: str, heavy: bool) -> Iterator[Finding]:
+def _caveats(analysis: Analysis, label: str) -> Iterator[Finding]:
     """Yield what stands against relying on the optimal mCB of one regime."""
     frame, where, optimum = analysis.explained.frame, (label,), analysis.optima[label]
     of_mcb = frame[(frame["model"] == "mCB") & (frame["regime"] == label)]
@@ -86,7 +82,7 @@ def _caveats(analysis: Analysis, label: str, heavy: bool) -> Iterator[Finding]:
             yield Finding("mix moves", where, {"range": Span(*mix)})
     if optimum.n_recipes < TOO_FEW:
         yield Finding("rests on few", where, {"recipes": optimum.n_recipes})
-    if heavy:
+    if analysis.by_label[label].heavy_tailed:
         yield Finding("outliers bend", where)
     if len(techniques) > 1:
         yield Finding("pooled", where, {"techniques": techniques})
@@ -102,21 +98,6 @@ def weak_words(known: Sequence[Finding], command_line: bool = False) -> str:
         found = (replace(f, regimes=()) for f in weak if regime in f.regimes)
         why.setdefault("; ".join(clause(f, command_line) for f in found), []).append(regime)
     return " ".join(f"mCB is a weak guide {place(regimes)}: {words}." for words, regimes in why.items())
-
-
-def heavy_tails(analysis: Analysis) -> list[str]:
-    """Return the regimes whose spread is made by a few far recipes, where the noise model is the normal one."""
-    if analysis.fit.settings.noise != "normal":
-        return []
-    found = []
-    for label in (r.label for r in analysis.fit.fitted if r.n_recipes >= MINIMUM_POINTS):
-        networks, curve = analysis.of_regime(label), analysis.curve[analysis.curve["regime"] == label]
-        residual = networks["adjusted"] - np.interp(networks["mcb"], curve["mcb"], curve["drop"])
-        # Equal for normal noise.
-        robust = stats.median_abs_deviation(residual, scale="normal")
-        if residual.std() > HEAVY_TAILS * robust > 0.0:
-            found.append(label)
-    return found
 
 
 def alerts(analysis: Analysis, known: Sequence[Finding], command_line: bool = False) -> tuple[Alert, ...]:
@@ -145,9 +126,9 @@ def _warnings(analysis: Analysis) -> Iterator[Finding]:
 def _notes(analysis: Analysis) -> Iterator[Finding]:
     fit, supported = analysis.fit, analysis.verdicts.regimes_where("C3a", "supported")
     yield from fit.stated_elsewhere
-    for label in heavy_tails(analysis):
-        if label not in supported:  # There a caveat names it.
-            yield Finding("outliers widen", (label,))
+    for regime in analysis.regimes:
+        if regime.heavy_tailed and regime.label not in supported:  # There a caveat names it.
+            yield Finding("outliers widen", (regime.label,))
     for r, change in zip(fit.regimes, fit.spread_changes, strict=True):
         if change.matters:
             yield Finding("changing spread", (r.label,))
@@ -175,7 +156,7 @@ def companion_section(analysis: Analysis) -> Section | None:
             else f"No classical answer contradicts a verdict{elsewhere_words(table.iloc[:, 2].tolist())}."
         ),
         paragraphs=(
-            "Shown beside the verdicts, never instead of them. Where the smooth and the quadratic optimum differ by "
+            "Shown for comparison only; no verdict depends on them. Where the smooth and the quadratic optimum differ by "
             "more than the quadratic's own interval, a quadratic is the wrong curve and its interval is not printed. "
             "The U-test (Lind and Mehlum) presumes a quadratic; the two-lines test (Simonsohn) requires a falling line "
             "followed by a rising one. The envelope is a quantile regression on a spline: the stated share of recipes lies "
@@ -244,24 +225,19 @@ class _Envelope(NamedTuple):
 
 
 #: Both the caveats and the table of classical methods need each envelope, which takes many iterations.
-_ENVELOPES: WeakKeyDictionary[Analysis, dict[str, _Envelope | None]] = WeakKeyDictionary()
+_ENVELOPES: WeakKeyDictionary[Analysis, dict[str, _Envelope]] = WeakKeyDictionary()
 
 
 def _envelope(analysis: Analysis, regime: str) -> _Envelope | None:
     """Return the lower envelope of a regime; None where it has too few recipes for one."""
     known = _ENVELOPES.setdefault(analysis, {})
-    if regime not in known:
-        known[regime] = _fitted_envelope(analysis, regime)
-    return known[regime]
-
-
-def _fitted_envelope(analysis: Analysis, regime: str) -> _Envelope | None:
     row, (x, y) = analysis.optima[regime], _points(analysis, regime)
     share = max(ENVELOPE, MINIMUM_POINTS / len(x))
-    if share > WIDEST_ENVELOPE:
-        return None
+    if regime in known or share > WIDEST_ENVELOPE:
+        return known.get(regime)
     log_mcb, drop = lower_envelope(x, y, share, analysis.fit.settings.random_seed)
     inside = np.linspace(np.log(row.mcb_lower), np.log(row.mcb_upper), GRID_SIZE)
     least = float(np.interp(inside, log_mcb, drop).min())
     elsewhere = least > float(drop.min()) + analysis.thresholds.rise
-    return _Envelope(share, float(np.exp(log_mcb[drop.argmin()])), elsewhere)
+    known[regime] = _Envelope(share, float(np.exp(log_mcb[drop.argmin()])), elsewhere)
+    return known[regime]

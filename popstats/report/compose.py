@@ -218,7 +218,10 @@ def comparison_content(fits: Sequence[Fit], *, command: str | None = None) -> Re
         raise PopstatsError(
             f"comparison: expected two or more fits on one regime axis, got {len(fits)} on: {axes}"
         )
-    named = _named(fits)
+    names = [fit.population.name for fit in fits]
+    if len(set(names)) < len(names):
+        names = [f"{name} ({i})" for i, name in enumerate(names, 1)]
+    named = dict(zip(names, map(analyse, fits), strict=True))
     moved, first = moves(named), next(iter(named.values()))
     compared = moved[moved["against"] == next(iter(named))]
     figures = (
@@ -252,21 +255,12 @@ def _named_alerts(name: str, analysis: Analysis) -> Iterator[Alert]:
     yield from (replace(a, text=f"{name}: {a.text}") for a in alerts(analysis, known))
 
 
-def _named(fits: Sequence[Fit]) -> Named:
-    """Return the analyses by the populations' names, numbered where these are alike."""
-    names = [fit.population.name for fit in fits]
-    alike = len(set(names)) < len(names)
-    numbered = enumerate(zip(names, fits, strict=True), 1)
-    return {f"{name} ({i})" if alike else name: analyse(fit) for i, (name, fit) in numbered}
-
-
 def _answer(named: Named, compared: pd.DataFrame, doubled: list[str]) -> Section:
     found = doubled
     for name, analysis in named.items():
         best = [f"{near_words(analysis, r.label)} at {regime_name(r.label)}" for r in analysis.with_optimum]
-        found.append(
-            f"{name}: {f'near-optimal mCB {join_words(best)}' if best else 'no optimal mCB could be established'}."
-        )
+        told = f"near-optimal mCB {join_words(best)}" if best else "no optimal mCB could be established"
+        found.append(f"{name}: {told}.")
     return Section("what-to-do", "In short", difference_words(named, compared), tuple(found))
 
 

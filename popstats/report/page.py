@@ -228,15 +228,14 @@ def _stacked(cell: str) -> str:
 
 
 def _numeric_columns(table: Table) -> list[bool]:
-    """Return for each column whether all its cells read as numbers; the first holds the row's name."""
+    """Return for each column whether all its cells start with a number or lack one; the first holds the row's name."""
     columns = list(zip(*table.rows, strict=True)) if table.rows else [()] * len(table.columns)
-    return [i > 0 and all(_is_number(_cell(v)) for v in cells) for i, cells in enumerate(columns)]
 
+    def is_number(cell: str) -> bool:
+        start = cell.lstrip("<>− \u00a0").replace("\u00a0", " ").partition(" ")[0].replace(",", "")
+        return start == MISSING or start.replace(".", "", 1).isdigit()
 
-def _is_number(cell: str) -> bool:
-    """Return whether a cell starts with a number, or stands for a missing one."""
-    start = cell.lstrip("<>− \u00a0").replace("\u00a0", " ").partition(" ")[0].replace(",", "")
-    return start == MISSING or start.replace(".", "", 1).isdigit()
+    return [i > 0 and all(is_number(_cell(v)) for v in cells) for i, cells in enumerate(columns)]
 
 
 def _span(row: VerdictRow) -> str:
@@ -253,6 +252,5 @@ def _decimals(row: VerdictRow) -> int:
     enough = 4 if width < 0.01 else 1 if width >= 2 else 2
     # A bound below zero must not look like zero: that is what an interval is for.
     below = [-v for v in (row.lower, row.upper, row.estimate) if v is not None and v < 0]
-    return next(
-        (d for d in range(enough, MOST_DECIMALS) if all(round(v, d) > 0 for v in below)), MOST_DECIMALS
-    )
+    fine = (d for d in range(enough, MOST_DECIMALS) if all(round(v, d) > 0 for v in below))
+    return next(fine, MOST_DECIMALS)

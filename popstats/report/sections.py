@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,12 +55,13 @@ def best_section(analysis: Analysis, source: str) -> Section | None:
     first, population = best.drop_duplicates("regime"), analysis.fit.population
     tables = [("Best recipes per regime", _best_table(best))]
     if population.widths is not None:
-        caption = (
-            f"Best recipe by {analysis.axis_words} removed: {population.width_unit} kept (share removed)"
-        )
-        kept = population.widths[analysis.fit.recipes.first[first["recipe"]]]
-        ratios = 1.0 - kept / original_widths(population)
-        tables.append((caption, width_table(population.group_names, first["regime"], kept, ratios)))
+        unit = f"{population.width_unit} kept (share removed)"
+        widths = population.widths[analysis.fit.recipes.first[first["recipe"]]]
+        pairs = zip(widths, 1.0 - widths / original_widths(population), strict=True)
+        cells = [[f"{w:,.10g} ({percent(r, 0)})" for w, r in zip(*pair, strict=True)] for pair in pairs]
+        rows = tuple(zip(population.group_names, *cells, strict=True))
+        kept = Table(("group", *map(regime_name, first["regime"])), rows)
+        tables.append((f"Best recipe by {analysis.axis_words} removed: {unit}", kept))
     if (best["id"].str.len() > SHORT_ID).any():
         whole = Table.by_column(rows_of(best), {"id": lambda r: r.id[:SHORT_ID], "whole": lambda r: r.id})
         tables.append(("Whole ids", whole))
@@ -83,18 +82,6 @@ def best_section(analysis: Analysis, source: str) -> Section | None:
         tables=tuple(tables),
         code=(("Export a network from its run folder", "\n".join(commands)),) if exported else (),
     )
-
-
-def width_table(
-    groups: Iterable[str], regimes: Iterable[str], kept: Iterable[Any], ratios: Iterable[Any]
-) -> Table:
-    """Return one row per layer group, one column per regime: channels kept (share removed)."""
-    cells = [
-        [f"{w:,.10g} ({percent(ratio, 0)})" for w, ratio in zip(*pair, strict=True)]
-        for pair in zip(kept, ratios, strict=True)
-    ]
-    columns = ("group", *map(regime_name, regimes))
-    return Table(columns, tuple(zip(groups, *cells, strict=True)))
 
 
 def baseline_section(analysis: Analysis) -> Section | None:
@@ -163,9 +150,8 @@ def _best_table(best: pd.DataFrame) -> Table:
         best["named"].iloc[0]: lambda r: r.id[:SHORT_ID],
     })  # fmt: skip
     said = [i for i, cells in enumerate(zip(*table.rows, strict=True)) if set(cells) - {"", MISSING}]
-    return Table(
-        tuple(table.columns[i] for i in said), tuple(tuple(row[i] for i in said) for row in table.rows)
-    )
+    columns = tuple(table.columns[i] for i in said)
+    return Table(columns, tuple(tuple(row[i] for i in said) for row in table.rows))
 
 
 def card_section(analysis: Analysis) -> Section:
@@ -209,13 +195,11 @@ def card_section(analysis: Analysis) -> Section:
 def _distinct(values: pd.Series) -> str:
     found, missing = sorted(values.dropna().unique(), key=str), int(values.isna().sum())
     unsaid = f"; {plural(missing, 'training')} {'does' if missing == 1 else 'do'} not say" if missing else ""
-    return _some([f"{v:g}" if isinstance(v, float | np.floating) else str(v) for v in found]) + unsaid
+    return f"{_some([f'{v:g}' if isinstance(v, float | np.floating) else str(v) for v in found])}{unsaid}"
 
 
 def _some(items: list[str], most: int = 8) -> str:
-    return (
-        join_words(items) if len(items) <= most else f"{', '.join(items[:most])} and {len(items) - most} more"
-    )
+    return join_words(items if len(items) <= most else [*items[:most], f"{len(items) - most} more"])
 
 
 def provenance_section(analysis: Analysis, command: str | None, source: str = "TABLE") -> Section:
@@ -227,6 +211,7 @@ def provenance_section(analysis: Analysis, command: str | None, source: str = "T
     regimes = "" if s.regimes is None else f" --regimes {','.join(f'{r:g}' for r in s.regimes)}"
     method = f" --method {s.method}" if s.noise == "normal" else ""
     options = f"--axis {s.regime_axis}{regimes} --noise {s.noise}{method} --seed {s.random_seed}"
+    made_by = command or f"python -m popstats report {source} -o report.html {options}"
     arguments = f"regime_axis={s.regime_axis!r}, noise={s.noise!r}, random_seed={s.random_seed}"
     arguments += f", method={s.method!r}" if s.noise == "normal" else ""
     arguments += "" if s.regimes is None else f", regimes={s.regimes!r}"
@@ -239,11 +224,7 @@ def provenance_section(analysis: Analysis, command: str | None, source: str = "T
         heading="How to reproduce this",
         sentence=f"With the same versions, seed {s.random_seed} gives the same draws.",
         tables=(("Fit and versions", Table(("what", "value"), tuple(_fit_rows(analysis)))),),
-        code=(
-            ("Command", command or f"python -m popstats report {source} -o report.html {options}"),
-            ("Python", python),
-            *lines,
-        ),
+        code=(("Command", made_by), ("Python", python), *lines),
         folded=True,
     )
 
@@ -251,11 +232,9 @@ def provenance_section(analysis: Analysis, command: str | None, source: str = "T
 def _fit_rows(analysis: Analysis) -> list[tuple[str, str]]:
     settings = analysis.fit.settings
     tuning = "" if settings.method == "exact" else f" after {settings.tune} tuning steps"
-    regimes = (
-        "from the plan, or cells of a factor of 1.25 in remaining cost"
-        if settings.regimes is None
-        else join_words([percent(float(r)) for r in settings.regimes])
-    )
+    regimes = "from the plan, or cells of a factor of 1.25 in remaining cost"
+    if settings.regimes is not None:
+        regimes = join_words([percent(float(r)) for r in settings.regimes])
     return [
         ("method", settings.method),
         ("regimes", f"by {analysis.axis_words} removed; {regimes}"),
@@ -285,7 +264,7 @@ _METHODS = {
     "parametric": "exact independent draws of the curve's coefficients and noise; regimes are independent.",
     "exact": (
         "exact. Length scale, amplitude and noise of each regime are tabulated on a grid, partially pooled over regimes "
-        "by common values on a grid of their own, and coefficients are drawn in closed form. Draws are independent and "
+        "by common values on a separate grid, and coefficients are drawn in closed form. Draws are independent and "
         "nothing has to converge; the grids must hold the posterior."
     ),
     "nuts": (

@@ -117,10 +117,7 @@ def optimum_outcomes(fit: Fit) -> dict[str, str]:
 
 
 def near_optimal(fit: Fit) -> dict[str, tuple[tuple[float, float], ...]]:
-    """Return by fitted regime every stretch of mCB to choose from, the range about the lowest point first.
-
-    A supported optimal mCB can have two near-optimal ranges; a companion curve has only the range about its lowest point.
-    """
+    """Return by fitted regime every stretch of mCB to choose from; of a companion curve, the range about its minimum."""
     if fit.settings.curve != "smooth":
         ends = fit.optima().set_index("regime")[["near_lower", "near_upper"]].dropna()
         pairs = zip(ends.index, ends.to_numpy().tolist(), strict=True)

@@ -235,7 +235,9 @@ def test_whoever_waits_for_another_process_can_say_so(tmp_path):
     claims.close()
 
 
-HOPELESS = TINY.replace("learning_rate = 0.05", "learning_rate = 1e30")
+# From scratch, so that nothing is evaluated before the loss is no number.
+HOPELESS = TINY.replace("learning_rate = 0.05", "learning_rate = 1e30").replace("fine-tune", "scratch")
+HOPELESS += 'retraining = ["scratch"]\n'
 
 
 def hopeless(tmp_path: Path, tiny_run: Path, plan: str, capsys) -> tuple[RunFolder, str]:

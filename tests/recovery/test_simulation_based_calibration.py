@@ -33,7 +33,7 @@ def simulate(rng, hyper, seeds, n):
     recipe = hyper.noise * np.sqrt(1.0 - share) * rng.standard_normal(n)
     drop = 0.4 + 0.2 * offset + basis(unit) @ weights + recipe + mean
     design = RegimeDesign(
-        "0.50", 0.5, "macs", n, n, 0, CurveScale(0.0, 1.0), 1.0, 0.0, 1.0, (True,) * FIXED_TERMS
+        "0.50", 0.5, "macs", n, n, CurveScale(0.0, 1.0), 1.0, 0.0, 1.0, (True,) * FIXED_TERMS
     )
     rows = RegimeRows(design, np.arange(n), unit, offset, drop, runs, within, np.ones(n), np.zeros((n, 0)))
     left, middle, right = POINTS @ weights

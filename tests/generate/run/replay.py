@@ -54,7 +54,7 @@ def training(index: int, technique: str, macs: int) -> Training:
 
 
 def scheduled(seconds: Sequence[float], starts: Sequence[float]) -> list[tuple[float, float]]:
-    """Return when each training begins and ends, dealt out in order to workers that start at `starts`."""
+    """Return when each training begins and ends, assigned in order to workers that start at `starts`."""
     free, spans = sorted(starts), []
     for duration in seconds:
         began = heapq.heappop(free)

@@ -1,4 +1,4 @@
-"""What a dry run says of recipes that whole filters keep off their target."""
+"""What a dry run reports on recipes that whole filters keep off their target."""
 
 import numpy as np
 import pytest

@@ -204,7 +204,8 @@ def weights(parts):
 
 def test_a_whole_training_from_the_cut_network_to_its_row(parts, gpu, monkeypatch):
     opened, training, network_cut = parts
-    monkeypatch.setattr(subnetworks, "cut_network", lambda *_: network_cut)
+    monkeypatch.setattr(subnetworks, "choose_filters", lambda *_: {})
+    monkeypatch.setattr(subnetworks, "cut", lambda *_: network_cut)
     context = dataclasses.replace(
         opened, device=CUDA, images=opened.images.to(CUDA), provenance=provenance.provenance_of(CUDA)
     )

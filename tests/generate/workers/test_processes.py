@@ -1,4 +1,4 @@
-"""A command in a process of its own, as its parent sees it: it ends with a status, or is gone without a word."""
+"""A command in a child process, as its parent sees it: it ends with a status, or disappears silently."""
 
 import os
 import shutil
@@ -95,7 +95,7 @@ def test_a_cluster_that_ends_under_a_run_leaves_the_table_and_a_sentence(tiny_ru
 
 
 def test_a_cluster_that_ends_with_the_job_is_no_error(tmp_path, capsys):
-    """A scheduler's signal goes to Ray too, which drops what it was at."""
+    """A scheduler's signal goes to Ray too, which drops its current training."""
     thread = interrupt_when(tmp_path / "working")
     with pytest.raises(KeyboardInterrupt):
         in_own_process(gone_when_stopped, tmp_path, tmp_path)

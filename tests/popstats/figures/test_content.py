@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import popstats
@@ -57,7 +58,7 @@ def test_every_figure_carries_n_mass_sentence_caption_and_table(content):
 
 def test_panels_show_a_bounded_number_of_networks_and_mark_the_winners(fitted, content):
     for regime, panel in zip(fitted.fitted, content.figures[0].panels, strict=True):
-        points = panel.data["points"].frame
+        points = pd.DataFrame(panel.data["points"].records)
         assert len(points) == min(MOST_POINTS, regime.n_recipes)
         assert points["winner"].sum() == np.ceil(0.05 * regime.n_recipes)
         assert points.loc[points["winner"], "drop"].max() <= points.loc[~points["winner"], "drop"].min()
@@ -67,17 +68,17 @@ def test_panels_show_a_bounded_number_of_networks_and_mark_the_winners(fitted, c
 def test_winners_are_drawn_no_more_often_than_others():
     population = popstats.simulate_population(regimes=[0.6], n=3000, seed=1)
     evidence = analyse(popstats.fit(population, method="exact", draws=50), Verdicts([]))
-    points = drop_figure(evidence).panels[0].data["points"].frame
+    points = pd.DataFrame(drop_figure(evidence).panels[0].data["points"].records)
     assert len(points) == MOST_POINTS
     assert 0.01 < points["winner"].mean() < 0.1
 
 
 def test_the_numbers_of_the_page_are_those_of_the_fit(fitted, content):
     optima = fitted.optima()
-    ranges = content.figures[1].panels[0].data["ranges"].frame
+    ranges = pd.DataFrame(content.figures[1].panels[0].data["ranges"].records)
     np.testing.assert_allclose(ranges["near_lower"], optima["near_lower"], rtol=1e-5)
     np.testing.assert_allclose(ranges["mcb"], optima["mcb"], rtol=1e-5)
-    limits = content.figures[3].panels[0].data["limits"].frame
+    limits = pd.DataFrame(content.figures[3].panels[0].data["limits"].records)
     np.testing.assert_allclose(limits["upper"], optima["limit_upper"], rtol=1e-5)
 
 
@@ -100,7 +101,7 @@ def test_networks_predicted_from_the_others_are_shown_with_their_numbers(fitted,
     assert figure.folded
     checks = fitted.predictive_checks
     for panel, row in zip(figure.panels, checks.frame.itertuples(), strict=True):
-        drawn = panel.data["places"].frame
+        drawn = pd.DataFrame(panel.data["places"].records)
         assert drawn["difference"].abs().max() == pytest.approx(row.pit_distance, abs=0.02)
         assert drawn["difference"].iloc[-1] == 0
         inside = bool(row.pit_distance <= drawn["upper"].iloc[0])
@@ -128,7 +129,7 @@ def test_well_behaved_data_raise_no_alert_about_the_model():
 
 def test_the_envelope_of_the_best_networks_stands_beside_the_curve(fitted, content):
     section = next(s for s in content.sections if s.key == "companions")
-    table = section.tables[0][1].frame.set_index("removed")
+    table = pd.DataFrame(section.tables[0][1].records).set_index("removed")
     assert list(table["envelope of the best recipes"].str.contains("best 8 %")) == [True] * 3
     assert "quantile regression" in section.paragraphs[0]
 
@@ -143,7 +144,7 @@ def test_the_way_to_make_it_again_names_the_noise(fitted):
 
 def test_prior_sensitivities_are_told_as_measured(fitted, content):
     diagnostics = next(s for s in content.sections if s.key == "diagnostics")
-    table = dict(diagnostics.tables)["Prior sensitivity of each result"].frame
+    table = pd.DataFrame(dict(diagnostics.tables)["Prior sensitivity of each result"].records)
     found = fitted.prior_sensitivity.frame
     assert [float(v) for v in table["sensitivity to the priors"]] == list(found["prior"].round(2))
     assert fitted.prior_sensitivity.sentence in diagnostics.paragraphs[2]
@@ -246,7 +247,9 @@ def test_a_comparison_finds_the_difference_that_was_simulated():
     overlaid = told.figures[0]
     assert told.order[:2] == ("curves", "verdicts")
     for panel in overlaid.panels:
-        assert set(panel.data["curves"].frame["space"]) == {f"simulated-quadratic ({i})" for i in (1, 2)}
+        assert set(pd.DataFrame(panel.data["curves"].records)["space"]) == {
+            f"simulated-quadratic ({i})" for i in (1, 2)
+        }
         draw(panel)
     assert {row.population for claim in told.claims for row in claim.rows} == {
         "simulated-quadratic (1)",
@@ -267,7 +270,11 @@ def test_a_family_of_originals_opens_with_optimum_and_limit_by_size():
     figure = told.figures[0]
     assert [panel.title for panel in figure.panels] == ["Optimal mCB by depth", "Limit by depth"]
     for panel in figure.panels:
-        assert set(panel.data["places"].frame["original"]) == {"resnet8", "resnet14", "resnet20"}
+        assert set(pd.DataFrame(panel.data["places"].records)["original"]) == {
+            "resnet8",
+            "resnet14",
+            "resnet20",
+        }
         draw(panel)
     assert len(figure.table.rows) == 8
     assert "doubling the original's depth multiplies the optimal mCB by" in told.advice.paragraphs[0]

@@ -85,9 +85,13 @@ def test_seed_noise_is_told_from_the_recipes_own():
     assert high - low < 0.2
 
 
-def test_amplitude_grid_does_not_cut_the_posterior_off():
-    _, regime = regime_of(n=500, noise=0.01, rise=5.0, seed=6)
-    assert draw_regime(regime, PRIORS, 500, np.random.default_rng(0)).edge_probability[0] < 0.01
+@pytest.mark.parametrize("noise", [0.01, 1e-4, 0.0])
+def test_amplitude_grid_does_not_cut_the_posterior_off(noise):
+    _, regime = regime_of(n=500, noise=noise, rise=5.0, seed=6)
+    drawn = draw_regime(regime, PRIORS, 500, np.random.default_rng(0))
+    assert drawn.edge_probability[0] < 0.01
+    if noise:
+        assert np.median(regime.scale * drawn.noise) == pytest.approx(noise, rel=0.1)
 
 
 @pytest.mark.parametrize("seed_noise", [0.3, 0.01, 3e-4])

@@ -1,9 +1,7 @@
 """The shrinkage model against ordinary least squares, its own posterior, and held-out truth."""
 
 import numpy as np
-import pytest
 
-from popstats.errors import FitError
 from popstats.inference.regression import assign_folds, fit_ridge, held_out_losses, weighted_cross_products
 
 
@@ -59,8 +57,3 @@ def test_folds_are_balanced() -> None:
     sizes = np.bincount(assign_folds(104, seed=0))
     assert sizes.size == 10
     assert set(sizes) == {10, 11}
-
-
-def test_too_few_recipes_is_an_error_that_says_so() -> None:
-    with pytest.raises(FitError, match="more than 3 recipes, got 3"):
-        fit_ridge(np.eye(5), 3, free=3)

@@ -5,7 +5,6 @@ import pytest
 import statsmodels.api as sm
 
 import popstats
-from popstats.errors import FitError
 from popstats.judgement.classical import _side_scores, lower_envelope, parametric_optima, two_lines, u_test
 
 # Anscombe (1973), doi:10.1080/00031305.1973.10478966, data set II: an exact parabola up to rounding.
@@ -87,17 +86,3 @@ def test_lower_envelope_has_its_share_of_networks_below() -> None:
     below = np.mean(y < np.interp(x, grid, drop))
     assert below == pytest.approx(0.05, abs=0.02)
     assert grid[drop.argmin()] == pytest.approx(0.1, abs=0.3)
-
-
-@pytest.mark.parametrize("function", [u_test, two_lines])
-def test_too_few_networks_or_one_mcb_are_refused(function: object) -> None:
-    assert callable(function)
-    with pytest.raises(FitError, match="at least 10"):
-        function([1.0, 2.0], [1.0, 2.0])
-    with pytest.raises(FitError, match="different mCB"):
-        function(np.zeros(50), np.arange(50.0))
-
-
-def test_an_envelope_of_a_handful_is_refused() -> None:
-    with pytest.raises(FitError, match="at least 200 networks"):
-        lower_envelope(np.arange(50.0), np.arange(50.0))

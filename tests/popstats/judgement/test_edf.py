@@ -53,10 +53,3 @@ def test_a_true_difference_is_found_with_its_size() -> None:
 def test_spaces_without_common_cost_are_refused() -> None:
     with pytest.raises(FitError, match="share no cost"):
         cost_weights(np.arange(100.0), np.arange(1000.0, 1100.0))
-
-
-def test_empty_spaces_are_refused() -> None:
-    with pytest.raises(FitError, match="at least one"):
-        edf([], [0.0])
-    with pytest.raises(FitError, match="two recipes or more"):
-        compare_spaces([1.0], [1.0, 2.0])

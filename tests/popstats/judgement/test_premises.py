@@ -136,6 +136,68 @@ def test_an_optimum_that_differences_between_kinds_of_networks_make_is_not_suppo
     assert judged(table.assign(**{column: unrelated})).of("C3a")[0].outcome == "supported"
 
 
+def _drifting(one_sided: bool = False, **columns: object) -> pd.DataFrame:
+    """Return networks flat in mCB whose accuracy rises with time, while their recipes gather at one place in mCB."""
+    rng, time = np.random.default_rng(3), np.linspace(0.0, 1.0, 300)
+    away = (
+        0.1 * rng.standard_normal(300) + 0.3 - 0.8 * time
+        if one_sided
+        else (1.0 - 0.8 * time) * rng.uniform(-0.6, 0.6, 300)
+    )
+    macs = 0.4 * np.exp(0.05 * rng.uniform(-1.0, 1.0, 300))
+    made = {"macs": macs * 1e11, "params": macs * np.exp(-away) * 1e9}
+    made["accuracy"] = 87.0 + 1.5 * time + 0.2 * rng.standard_normal(300)
+    return pd.DataFrame(made | columns).astype({"macs": np.int64, "params": np.int64})
+
+
+def _only(table: pd.DataFrame) -> RegimePosterior:
+    original = popstats.Original(macs=10**11, params=10**9, accuracy=90.0)
+    population = popstats.Population.from_frame(table, original=original)
+    return Analysis(popstats.fit(population, regimes={0.6: 0.1})).regimes[0]
+
+
+def test_a_search_that_gets_better_while_its_recipes_gather_shows_no_optimum() -> None:
+    log, shuffled = _drifting(), np.random.default_rng(4).permutation(300)
+    regime = _only(log)
+    assert (regime.holds.mean() > 0.95, regime.outcome, regime.withheld.kind) == (True, "undecided", "order")
+    assert "random sample of these recipes" in sentence(*regime.remedies)
+    assert _only(log.iloc[shuffled]).outcome == "supported"
+    # Named columns tell it in any order of the rows, also settings of the training.
+    for name, values in {
+        "generation": np.arange(300) // 20,
+        "ended": pd.date_range("2026", periods=300),
+        "epochs": 10.0 + np.arange(300) // 30,
+    }.items():
+        assert _only(log.assign(**{name: values}).iloc[shuffled]).withheld.values["column"] == name
+
+
+def test_evenly_spaced_recipes_may_show_an_optimum() -> None:
+    log_mcb, rng = np.linspace(-0.4, 0.4, 100), np.random.default_rng(5)
+    accuracy = 88.0 - 2.5 * log_mcb**2 + rng.normal(0.0, 0.15, 100)
+    params = (0.4e9 * np.exp(-log_mcb)).astype(np.int64)
+    table = pd.DataFrame({"macs": 4 * 10**10, "params": params, "accuracy": accuracy})
+    assert _only(table.sample(frac=1.0, random_state=0)).outcome == "supported"
+
+
+def test_tables_stacked_without_a_column_that_names_them_show_no_optimum() -> None:
+    stacked = _stacked().sort_values("kind", kind="stable").drop(columns="kind")
+    assert (_only(stacked).outcome, _only(stacked).withheld.kind) == ("undecided", "order")
+
+
+def test_the_order_of_a_sorted_table_says_nothing() -> None:
+    table = popstats.simulate_population(regimes=[0.6], n=200, rise=0.8).table[["macs", "params", "accuracy"]]
+    original = popstats.simulate_population(regimes=[0.6], n=10).original
+    for column in table:
+        ordered = popstats.Population.from_frame(table.sort_values(column), original=original)
+        assert Analysis(popstats.fit(ordered, regimes=[0.6])).regimes[0].outcome == "supported"
+
+
+def test_a_one_sided_finding_must_not_rest_on_the_order_of_the_rows() -> None:
+    log = _drifting(one_sided=True)
+    assert _only(log).one_sided is None
+    assert _only(log.sample(frac=1.0, random_state=0)).one_sided is not None
+
+
 def test_variants_of_one_network_need_more_evidence() -> None:
     """Each network three times, trained in other ways; what differs between networks is no curve."""
     rng = np.random.default_rng(28)

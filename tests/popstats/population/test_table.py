@@ -222,9 +222,22 @@ def test_csv_with_width_lists(tmp_path):
     assert found.name == "foreign"
 
 
+@pytest.mark.parametrize("form", ["[{} {}]", "{}-{}", "{}_{}", "({}, {})", "{}x{}", '{{"a": {}, "b": {}}}'])
+def test_width_lists_as_people_write_them(form, tmp_path):
+    frame = table(arch=[form.format(*pair) for pair in ([8, 1], [8, 2], [4, 3], [4, 4])])
+    frame.to_csv(tmp_path / "foreign.csv", index=False)
+    settings = {"original": ORIGINAL, "columns": {"widths": "arch"}}
+    for found in (
+        popstats.load_population(tmp_path / "foreign.csv", **settings),
+        popstats.Population.from_frame(frame, **settings),
+    ):
+        assert found.widths.tolist() == [[8, 1], [8, 2], [4, 3], [4, 4]]
+        assert found.group_names == (("a", "b") if "a" in form else ("group 1", "group 2"))
+
+
 def test_csv_with_unreadable_width_lists(tmp_path):
-    table(widths=["[8 1]", "[8 2]", "[4 3]", "[4 4]"]).to_csv(tmp_path / "foreign.csv", index=False)
-    with pytest.raises(PopulationError, match=r"lists such as \[16, 32\], got '\[8 1\]'"):
+    table(widths=["c8", "c9", "[4, 3]", "[4, 4]"]).to_csv(tmp_path / "foreign.csv", index=False)
+    with pytest.raises(PopulationError, match="must hold lists, one entry per group; got 'c8'"):
         popstats.load_population(tmp_path / "foreign.csv", original=ORIGINAL)
 
 

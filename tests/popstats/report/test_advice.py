@@ -4,6 +4,7 @@ import re
 import shlex
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import popstats
@@ -28,11 +29,11 @@ def digits() -> Fit:
 
 def test_recommended_widths_stand_beside_uniform_pruning(digits: Fit) -> None:
     found = box(digits)
-    table = found.tables[0][1].frame.set_index("removed")
+    table = pd.DataFrame(found.tables[0][1].records).set_index("removed")
     recipe = popstats.recommend(digits.population, reduction=0.5)
     assert table.loc["50 %", "gain over uniform"].startswith(f"{recipe.gain:.2f} (")
     assert table.loc["50 %", "uniform's drop"].startswith(f"{recipe.uniform.drop:.2f} (")
-    kept = found.tables[1][1].frame.set_index("group")
+    kept = pd.DataFrame(found.tables[1][1].records).set_index("group")
     assert kept["50 %"].tolist() == [f"{w:g}" for w in recipe.widths.values()]
     assert kept["original"].tolist() == ["16", "16", "32", "32", "64", "64"]
     assert ("50" in re.findall(r"\d+", found.sentence.partition(":")[0])) == (recipe.gain_lower > 0)

@@ -11,7 +11,7 @@ from popstats.judgement.analysis import Analysis
 from popstats.judgement.judge import analyse
 from popstats.posterior.fit import Fit
 from popstats.report.advice import advice
-from popstats.report.alerts import alerts, caveats, elsewhere_words, heavy_tails
+from popstats.report.alerts import alerts, caveats, elsewhere_words
 from popstats.report.page import _span
 from popstats.report.sections import card_section
 from popstats.words import clause
@@ -209,7 +209,7 @@ def test_few_recipes_and_outliers_stand_before_a_best_mcb() -> None:
     )
     evidence = _evidence(fit)
     assert evidence.verdicts.outcome("C3a", "0.50") == "supported"
-    assert heavy_tails(evidence) == ["0.50"]
+    assert evidence.by_label["0.50"].heavy_tailed
     assert (
         "At 50 %, the optimal mCB rests on only 26 recipes, so the prior shapes much of the curve."
         in _told(evidence)

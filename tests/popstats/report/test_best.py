@@ -3,6 +3,7 @@
 import hashlib
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import popstats
@@ -32,7 +33,7 @@ def test_the_best_recipes_are_those_of_smallest_mean_drop(made: popstats.Populat
     population = _named(made)
     section = best_section(analyse(_fit(population)), "runs/mine")
     assert section is not None
-    shown = section.tables[0][1].frame
+    shown = pd.DataFrame(section.tables[0][1].records)
     frame = population.frame.assign(recipe=population.recipe)
     for regime, name in (("0.50", "50 %"), ("0.80", "80 %")):
         means = frame[frame["regime"] == regime].groupby("recipe")["accuracy_drop"].mean()
@@ -55,7 +56,7 @@ def test_widths_are_those_of_the_best_recipes_beside_the_originals() -> None:
     population = popstats.simulate_population("additive-widths", regimes=(0.5, 0.8), n=60, seed=4)
     section = best_section(analyse(_fit(population)), "mine")
     assert section is not None
-    table = section.tables[1][1].frame.set_index("group")
+    table = pd.DataFrame(section.tables[1][1].records).set_index("group")
     rows = population.frame[population.frame["regime"] == "0.80"]
     best = rows["accuracy_drop"].idxmin()
     assert [float(cell.split(" ")[0]) for cell in table["80 %"]] == list(population.widths[best])
@@ -97,7 +98,7 @@ def test_baselines_stand_beside_the_recipes_of_their_regime(made: popstats.Popul
     fit = _fit(popstats.Population.from_frame(table))
     section = baseline_section(analyse(fit))
     assert section is not None
-    shown = section.tables[0][1].frame
+    shown = pd.DataFrame(section.tables[0][1].records)
     assert list(zip(shown["removed"], shown["baseline"], strict=True)) == [
         ("50 %", "uniform"),
         ("80 %", "erk"),

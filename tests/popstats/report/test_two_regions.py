@@ -1,5 +1,6 @@
 """Where an optimal mCB has a rival behind a bump, every place names the same two good regions."""
 
+import pandas as pd
 import pytest
 
 import popstats
@@ -41,7 +42,7 @@ def test_the_terminal_shows_both(evidence: Analysis, regions: list[str]) -> None
 
 
 def test_the_table_of_ranges_has_one_in_each_column(evidence: Analysis, regions: list[str]) -> None:
-    row = near_figure(evidence).table.frame.iloc[0]
+    row = pd.DataFrame(near_figure(evidence).table.records).iloc[0]
     assert f"{row['near-optimal from (90 %)']} to {row['to (90 %)']}" == regions[0]
     assert row["also near-optimal"] == regions[1]
 
