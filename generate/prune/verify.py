@@ -34,8 +34,8 @@ NORMS = ("layer_norm", "rms_norm", "group_norm")
 LEAST_NORMALISED = 4
 SMALLEST = 1e-9  # variance of a channel that tells images apart
 LEAST_SPREAD = 1e-6  # of a layer's outputs, relative to the largest, that is no rounding
-# Rounding leaves 1e-3 at most in most deep networks (1e-9 in double precision); a wrong column moves the output by percents.
-TOLERANCE = {torch.float32: 5e-3, torch.float64: 1e-6}
+# Rounding leaves 1e-3 at most in most deep networks (2e-6 in double precision); a wrong column moves the output by percents.
+TOLERANCE = {torch.float32: 5e-3, torch.float64: 1e-5}
 
 
 def verify_cuts(
@@ -312,12 +312,12 @@ def _over(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) 
 
 
 def _left(images: Tensor, dimensions: Sequence[int]) -> tuple[int, Tensor] | None:
-    """Return along which of some dimensions, and where, the numbers lie; None where no part of one is without any."""
-    gone = images.isnan()
-    for axis in dimensions if gone.any() else ():
-        along = gone.movedim(axis, 0).flatten(1)
-        if torch.equal(along.any(1), along.all(1)) and not along.all():
-            return axis, (~along[:, 0]).nonzero()[:, 0]
+    """Return along which of some dimensions, and where, all are numbers; None where that is so everywhere or nowhere."""
+    missing = images.isnan()
+    for axis in dimensions if missing.any() else ():
+        gone = missing.movedim(axis, 0).flatten(1).any(1)  # what pads places with zeros leaves some numbers
+        if not gone.all():
+            return axis, (~gone).nonzero()[:, 0]
     return None
 
 

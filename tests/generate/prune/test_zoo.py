@@ -615,6 +615,12 @@ CUT_BY_PROOF = {
     "layer norm": lambda: Net(
         lambda s, x: s.h(s.n(pool(s.a(x)))), a=conv(3, 8), n=nn.LayerNorm(8), h=head(8)
     ),
+    "layer norm of padded places": lambda: Net(
+        lambda s, x: s.h(s.n(F.pad(s.a(x), (0, 2)).movedim(1, -1)).mean((1, 2))),
+        a=conv(3, 8),
+        n=nn.LayerNorm(8),
+        h=head(8),
+    ),
     "layer norm without affine": lambda: Net(
         lambda s, x: s.h(s.n(pool(s.a(x)))),
         a=conv(3, 8),
