@@ -155,7 +155,8 @@ def _judge(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from popstats.report.page import write_comparison, write_report
+    from popstats.report.compose import comparison_content
+    from popstats.report.page import write_content, write_report
 
     check_output(options.output, ".html", ".pdf")
     fits = [_fitted(options, source) for source in options.population]
@@ -163,7 +164,7 @@ def _report(options: argparse.Namespace) -> int:
         source = _source(options.population[0])
         path = write_report(fits[0], options.output, command=options.command_line, source=source)
     else:
-        path = write_comparison(fits, options.output, command=options.command_line)
+        path = write_content(comparison_content(fits, command=options.command_line), options.output)
     ok = all(fit.convergence.ok for fit in fits)
     return _say(options, {"report": str(path), "content": f"{path}.json", "ok": ok}, str(path), *fits)
 

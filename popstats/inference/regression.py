@@ -99,12 +99,6 @@ def natural_spline(at: FloatArray, data: FloatArray, knots: int = KNOTS) -> Floa
     return np.column_stack([np.ones_like(t), t, *bends])
 
 
-def log_width_terms(log_widths: FloatArray, centre: FloatArray) -> FloatArray:
-    """Return centred log-widths and their squares, shape (n, G) -> (n, 2 G)."""
-    distance = log_widths - centre
-    return np.hstack([distance, distance**2])
-
-
 def distance_terms(reduction: FloatArray) -> FloatArray:
     """Return level, c and c^2 of the reductions in one regime, centred and scaled, as far as they differ, (n, 1 to 3)."""
     spread = reduction.std()

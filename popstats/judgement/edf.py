@@ -52,27 +52,16 @@ def edf(
     points = np.asarray(grid, dtype=np.float64)
     # Which of the points' steps each row adds to; rows beyond the last point count in the whole only.
     step = np.searchsorted(points, values, side="left")
-    draws = _step_draws(step, weight, points.size + 1, np.random.default_rng(seed))
+    # Recipes weigh a unit exponential each; those of one step and one cost weight add up to a gamma variable.
+    levels, level = np.unique(weight, return_inverse=True)
+    counts = np.bincount(step * levels.size + level, minlength=(points.size + 1) * levels.size)
+    gammas, filled = np.zeros((BOOTSTRAP, counts.size)), np.flatnonzero(counts)
+    gammas[:, filled] = np.random.default_rng(seed).standard_gamma(counts[filled], (BOOTSTRAP, filled.size))
+    draws = gammas.reshape(BOOTSTRAP, points.size + 1, levels.size) @ levels
     share = np.cumsum(np.bincount(step, weights=weight, minlength=points.size + 1)) / weight.sum()
     drawn = np.cumsum(draws, axis=1) / draws.sum(axis=1, keepdims=True)
     lower, upper = interval(drawn[:, :-1])
     return share[:-1], lower, upper
-
-
-def _step_draws(
-    step: npt.NDArray[np.int64], weight: FloatArray, steps: int, rng: np.random.Generator
-) -> FloatArray:
-    """Draw the weight of each step under the Bayesian bootstrap over recipes, shape (BOOTSTRAP, steps).
-
-    Recipes weigh a unit exponential each. Those of one step and one cost weight add up to a gamma variable, so only the
-    groups are drawn.
-    """
-    levels, level = np.unique(weight, return_inverse=True)
-    counts = np.bincount(step * levels.size + level, minlength=steps * levels.size)
-    drawn = np.zeros((BOOTSTRAP, counts.size))
-    filled = np.flatnonzero(counts)
-    drawn[:, filled] = rng.standard_gamma(counts[filled], size=(BOOTSTRAP, filled.size))
-    return np.asarray(drawn.reshape(BOOTSTRAP, steps, levels.size) @ levels)
 
 
 def cost_weights(

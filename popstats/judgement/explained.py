@@ -21,7 +21,6 @@ from popstats.inference.regression import (
     assign_folds,
     distance_terms,
     held_out_losses,
-    log_width_terms,
     natural_spline,
 )
 from popstats.population.recipes import Recipes, original_widths, positive_widths, ratio_std
@@ -178,7 +177,7 @@ def _columns(features: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         return columns
     log_widths = features["log_widths"]
     centre = log_widths.mean(axis=0)
-    columns["log_widths"] = log_width_terms(log_widths, centre)
+    columns["log_widths"] = np.hstack([log_widths - centre, (log_widths - centre) ** 2])
     recipes, groups = log_widths.shape
     first, second = np.triu_indices(groups, k=1)
     if 0 < first.size <= MOST_PAIRS and first.size + 2 * groups < recipes / 2.0:

@@ -207,22 +207,17 @@ def follows_order(curve: MeanCurve, row: IntArray, widths: FloatArray | None) ->
     parts = [curve.adjusted[stretch == k] for k in range(stretch.max() + 1)]
     if len(parts) < 2 or not kruskal(*parts).pvalue < FOLLOWS:
         return None
-    # The last one is the log of the cost that the regime leaves free.
-    offset, sign = curve.rows.offset, -1.0 if curve.rows.regime.axis == "macs" else 1.0
-    ordered = np.argsort(row, kind="stable")
-    if np.median(np.abs(np.diff(curve.log_mcb[ordered]))) < SWEPT * curve.log_mcb.std():
+    ordered, log_mcb, offset = np.argsort(row, kind="stable"), curve.log_mcb, curve.rows.offset
+    if np.median(np.abs(np.diff(log_mcb[ordered]))) < SWEPT * log_mcb.std():
         return None
-    by = [
-        curve.rows.drop,
-        curve.log_mcb,
-        np.abs(curve.log_mcb),
-        offset,
-        offset * curve.rows.regime.reach + sign * curve.log_mcb,
-    ]
+    # The log of the cost that the regime leaves free, up to a constant.
+    free = offset * curve.rows.regime.reach + (-log_mcb if curve.rows.regime.axis == "macs" else log_mcb)
+    by = [curve.rows.drop, log_mcb, np.abs(log_mcb), offset, free]
     if widths is not None:  # Tables of all combinations count through the widths.
         levelled = np.column_stack([np.ones(row.size), widths])
         by += [*widths.T, levelled @ np.linalg.lstsq(levelled, row, rcond=None)[0]]
-    if pd.DataFrame(np.transpose(by)).corrwith(pd.Series(row), method="spearman").abs().max() > SORTED:
+    ranks = pd.DataFrame(np.transpose([values for values in by if np.ptp(values) > 0])).rank()
+    if ranks.corrwith(pd.Series(row).rank()).abs().max() > SORTED:
         return None
     # Where one table of a stack ends and another begins, a stretch would mix both.
     along = curve.adjusted[ordered]

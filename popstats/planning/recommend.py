@@ -415,7 +415,8 @@ class _Recommender:
         # Runs that prune weights keep a floor in every filter.
         costs = table.population.metadata.get("costs", {})
         least = np.asarray(costs.get("least", self.units), dtype=np.float64)
-        widths = np.vstack([search.best_widths(self.units), search.uniform(self.units, least)])
+        best = np.exp(search.best(np.random.default_rng(0), self.units)) * search.full / self.units
+        widths = np.vstack([np.rint(best) * self.units, search.uniform(self.units, least)])
         if not search.affords(widths).all():
             raise PopulationError(
                 f"{table.population.name}: no recipe inside the trained widths, with at least one unit of every group, "

@@ -91,11 +91,6 @@ class Search:
             spread = candidates[order].std(axis=0) + LEAST_SPREAD * (1.0 - k / ROUNDS) ** 2
         return np.asarray(best)
 
-    def best_widths(self, units: FloatArray) -> FloatArray:
-        """Return the best widths in whole units within the budget, shape (G,)."""
-        found = np.exp(self.best(np.random.default_rng(0), units)) * self.full
-        return np.asarray(np.rint(found / units) * units)
-
     def uniform(self, units: FloatArray, least: FloatArray) -> FloatArray:
         """Return the recipe within the budget that keeps the same fraction of every group, at least `least`, (G,)."""
         full = self.full

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import groupby
 from operator import attrgetter
@@ -25,7 +24,7 @@ from popstats.figures.theme import DARK, LEGEND_MARKS, LIGHT, OUTCOME_GLYPHS, co
 from popstats.judgement.verdicts import Verdicts
 from popstats.population.table import folder_for, written_whole
 from popstats.posterior.fit import Fit, require_fit
-from popstats.report.compose import comparison_content, report_content
+from popstats.report.compose import report_content
 from popstats.words import MISSING, count, interval_words, number, percent, probability, typeset
 
 #: What a report may be called.
@@ -87,11 +86,6 @@ def write_report(
     """
     require_fit(fit, "write_report")
     return write_content(report_content(fit, verdicts, command=command, source=source), path)
-
-
-def write_comparison(fits: Sequence[Fit], path: str | Path, *, command: str | None = None) -> Path:
-    """Write the comparison of two or more fits, in the same two files."""
-    return write_content(comparison_content(fits, command=command), path)
 
 
 def write_content(content: ReportContent, path: str | Path) -> Path:
