@@ -125,13 +125,15 @@ def _why_nothing(fit: Fit) -> str:
     import numpy as np
 
     from popstats.inference.data import MINIMUM_RECIPES
-    from popstats.words import clause
+    from popstats.words import clause, plural
 
     population, axis = fit.population, fit.regime_axis
     counts, _ = np.histogram(population.frame[f"{axis}_reduction"], bins=10, range=(0.0, 1.0))
     held = ", ".join(f"{10 * i} to {10 * i + 10} %: {n:,}" for i, n in enumerate(counts) if n)
     asked = ", ".join(
-        f"{r.target:g} ({r.n:,} trainings: {clause(r.reason)})" for r in fit.regimes if r.reason is not None
+        f"{r.target:g} ({plural(r.n, 'training')}: {clause(r.reason)})"
+        for r in fit.regimes
+        if r.reason is not None
     )
     return (
         f"{population.name}: no regime could be fitted. Given (--regimes, on the {axis} axis): {asked}. "
