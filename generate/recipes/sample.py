@@ -23,10 +23,9 @@ from numpy.typing import NDArray
 
 from generate.plan import RecipePlan
 from generate.prune.cost_forms import CostModel
-from generate.recipes.budget import CostSurfaces, SingleArray
+from generate.recipes.budget import CostSurfaces, SingleArray, round_widths
 from generate.recipes.feasible import check_budgets, range_on_budget, regime_budgets
 from generate.recipes.refined import read_refined
-from generate.recipes.rounding import round_widths
 from generate.recipes.spaces import REDRAW_EVERY, RandomSpace, RecipeSpace, StdSpace, StratifiedSpace
 from popstats.arrays import BoolArray, FloatArray, IntArray
 from popstats.errors import PlanError

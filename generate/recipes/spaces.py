@@ -9,9 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from generate.recipes.budget import Budget, CostSurfaces, SingleArray
+from generate.recipes.budget import Budget, CostSurfaces, Rounded, SingleArray
 from generate.recipes.feasible import range_on_budget
-from generate.recipes.rounding import Rounded
 from popstats.arrays import BoolArray, FloatArray
 from popstats.errors import PlanError
 

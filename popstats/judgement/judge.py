@@ -12,11 +12,11 @@ from popstats.judgement.optimum_claims import (
     optimum,
     original_ratio,
     per_regime,
+    winners,
 )
 from popstats.judgement.space_claims import judge_retraining, judge_std_spaces, judge_widths_beyond
 from popstats.judgement.trend_claims import judge_limit, judge_trend
 from popstats.judgement.verdicts import CLAIMS, Thresholds, Verdicts
-from popstats.judgement.winner_claims import winners
 from popstats.posterior.fit import Fit, fit, require_fit
 from popstats.words import AXIS_WORDS
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from popstats.judgement.optimum_claims import count_near, implied_lift, lift_draws
 from popstats.judgement.space_claims import exchange_regret, std_halves
 from popstats.judgement.trend_claims import leave_one_out_gain, lucky_share, optimum_trend
 from popstats.judgement.verdicts import Thresholds
-from popstats.judgement.winner_claims import count_near, implied_lift, lift_draws
 from popstats.posterior.optimum import (
     has_optimum,
     least_rise,
