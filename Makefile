@@ -46,7 +46,7 @@ bench: .venv/installed-all ## the benchmarks of design numbers; prints figures
 calibrate: .venv/installed-all ## error rates of the verdicts on simulated truths (long)
 	@$(RUN) -m popstats calibrate --workers 2 -o popstats/planning/calibration.json
 
-reports: .venv/installed-all ## the report of every shipped population, into reports/, and the picture in README
+reports: .venv/installed-all ## the report of every shipped population, into reports/, and the pictures in README and docs/gallery
 	@for table in data/*.parquet; do [ -e "$$table" ] || continue; \
 	  name=$$(basename "$$table" .parquet); \
 	  case "$$name" in nats-*|hw-gpt-*) how= ;; *) how="$(HOW)" ;; esac; \
@@ -58,7 +58,7 @@ reports: .venv/installed-all ## the report of every shipped population, into rep
 	@$(RUN) -m popstats report digits-width-1x digits-width-0.5x digits-width-2x -o reports/digits-width/report.html $(HOW) $(WRITTEN)
 	@$(RUN) -m popstats report digits-width-1x digits-depth-cifar_resnet14 digits-depth-cifar_resnet20 \
 	  -o reports/digits-depth/report.html $(HOW) $(WRITTEN)
-	@$(RUN) docs/picture.py
+	@$(RUN) docs/pictures.py
 
 docs: .venv/installed-all ## the documentation site, into build/site; warnings are errors
 	@$(RUN) docs/build_tables.py || true

@@ -18,8 +18,7 @@ _NAMES = {
     "population.simulate": "simulate_population",
     "posterior.fit": "Fit fit",
     "inference.pymc_model": "pymc_model",
-    "posterior.checks": "check",
-    "posterior.comparison": "compare",
+    "posterior.comparison": "check compare",
     "planning.plan_size": "plan_size",
     "planning.law": "width_law",
     "judgement.judge": "judge",
@@ -63,8 +62,7 @@ if TYPE_CHECKING:
     from popstats.population.files import load_population, populations
     from popstats.population.simulate import simulate_population
     from popstats.population.table import Original, Population
-    from popstats.posterior.checks import check
-    from popstats.posterior.comparison import compare
+    from popstats.posterior.comparison import check, compare
     from popstats.posterior.fit import Fit, fit
     from popstats.report.page import write_report
 

@@ -1,4 +1,4 @@
-"""`popstats.compare`: which of several fits of the same recipes predicts a recipe left out better."""
+"""`popstats.check`: whether a fit may be believed. `popstats.compare`: which of several predicts recipes left out better."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pandas as pd
 
 from popstats.arrays import FloatArray
 from popstats.errors import FitError
+from popstats.findings import Finding
 from popstats.inference.data import RegimeRows
-from popstats.posterior.fit import Fit
+from popstats.posterior.fit import Fit, require_fit
 from popstats.posterior.pointwise import sample_of, thinned
-from popstats.words import html_of, percent
+from popstats.words import html_of, percent, plural, sentence, sentences
 
 #: Draws that enter. Two sets of 500 draws of one posterior differ by about 1 in elpd over 16,384 recipes, far
 #: below what counts as a difference.
@@ -188,3 +189,90 @@ def _sentence(frame: pd.DataFrame, position: int) -> str:
     if bad > 0.0:
         said.append(f"Pareto k above {RELIABLE_K:g} for up to {percent(bad)} of the recipes")
     return f"{'; '.join(said)}."
+
+
+@dataclass(frozen=True, eq=False)
+class Checks:
+    """What a fit's own checks found.
+
+    Attributes
+    ----------
+    findings : tuple of Finding
+        What stands out, as typed facts (`kind`, `regimes`, `values`); empty if nothing does.
+    frame : pandas.DataFrame
+        One row per finding: check ("convergence", "prediction" or "prior"), kind, regimes (labels), finding (a sentence).
+    predictive : pandas.DataFrame
+        One row per regime: shares of recipes inside the intervals predicted from the others (inside_50, inside_90),
+        distance of the LOO-PIT values from uniform (pit_distance, pit_p), and the residuals' skewness, kurtosis and
+        largest value, each with its mean and p-value over data simulated from the fit (`*_model`, `*_p`).
+    sensitivity : pandas.DataFrame
+        One row per regime and result: power-scaling sensitivity to the priors and to the data (`prior`, `likelihood`), how
+        far median and interval move (standard deviations), and the diagnosis.
+    loo_pit : mapping of str to numpy.ndarray
+        Each regime's LOO-PIT values, one per recipe; uniform where the model is right.
+    """
+
+    findings: tuple[Finding, ...]
+    frame: pd.DataFrame
+    predictive: pd.DataFrame
+    sensitivity: pd.DataFrame
+    loo_pit: Mapping[str, FloatArray]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing stands out."""
+        return not self.findings
+
+    def __repr__(self) -> str:
+        said = " ".join(sentences(self.findings)) or "nothing stands out"
+        return f"<Checks of {plural(len(self.predictive), 'regime')}: {said}>"
+
+    def _repr_html_(self) -> str:
+        return html_of(" ".join(sentences(self.findings)) or "Nothing stands out.", self.predictive)
+
+
+def check(fit: Fit) -> Checks:
+    """Check a fit: convergence, posterior predictions, LOO-PIT values and prior sensitivity.
+
+    Parameters
+    ----------
+    fit : Fit
+        With the smooth curve.
+
+    Returns
+    -------
+    Checks
+        Read `findings` first. The report repeats them, and `popstats.plot_drop` shows the curves they are about.
+
+    Raises
+    ------
+    FitError
+        If it is not given a fit, or one of a companion curve, which has no priors.
+
+    References
+    ----------
+    Gelman, Meng and Stern (1996), Statistica Sinica 6, 733-760; Kallioinen et al. (2023),
+    doi:10.1007/s11222-023-10366-5; Vehtari, Gelman and Gabry (2017), doi:10.1007/s11222-016-9696-4.
+
+    Examples
+    --------
+    >>> import popstats
+    >>> fit = popstats.fit(popstats.simulate_population(regimes=[0.6, 0.8], n=100, noise_kind="heavy", seed=0))
+    >>> "heavy tails" in set(popstats.check(fit).frame["kind"])
+    True
+    """
+    require_fit(fit, "check")
+    predictive, sensitivity = fit.predictive_checks, fit.prior_sensitivity
+    found = {
+        "convergence": fit.convergence.reasons,
+        "prediction": (*fit.extrapolated, *predictive.alerts),
+        "prior": sensitivity.findings,
+    }
+    rows = [(name, f.kind, ", ".join(f.regimes), sentence(f)) for name, held in found.items() for f in held]
+    return Checks(
+        findings=tuple(f for held in found.values() for f in held),
+        frame=pd.DataFrame(rows, columns=["check", "kind", "regimes", "finding"]),
+        predictive=predictive.frame,
+        sensitivity=sensitivity.frame,
+        loo_pit=predictive.loo_pit,
+    )

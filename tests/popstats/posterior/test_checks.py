@@ -9,7 +9,7 @@ import popstats
 from popstats.findings import Finding
 from popstats.inference.draws import Convergence
 from popstats.inference.model import Priors
-from popstats.posterior.checks import Checks
+from popstats.posterior.comparison import Checks
 from popstats.report.terminal import fit_text
 from popstats.words import sentence
 
