@@ -94,7 +94,7 @@ def test_it_is_shown_and_saved(recommendation, tmp_path):
 
 
 def test_the_saved_space_holds_the_recipe_alone(recommendation, tmp_path):
-    from generate.recipes.refined import read_refined
+    from generate.recipes.sample import read_refined
 
     path = recommendation.to_toml(tmp_path / "recipe.toml")
     space = read_refined(path)
