@@ -29,7 +29,11 @@ def find_groups(
     tied = _tied_to_input(with_values(network), input_shape, tuple(_prunable(found, shell)))
     if tied:
         found, stays = find_dependencies(with_values(network), input_shape, tied)
-    free = [group for group in found if not _is_kept(group, keep)]
+    free = [
+        group
+        for group in found
+        if not any(is_inside(m.layer, keep) for m in group.members if m.side == "out")
+    ]
     groups = tuple(_unique_names(list(_prunable(free, shell))))
     if not groups:
         together = {group.name: "its filters can only go together" for group in free}
@@ -96,11 +100,6 @@ def check_keep(keep: Sequence[str], names: Iterable[str]) -> None:
     if unknown:
         shown = ", ".join(sorted(legal))
         raise PlanError(f"keep: no layer is called {', '.join(map(str, unknown))}; the network has {shown}.")
-
-
-def _is_kept(group: Group, keep: Sequence[str]) -> bool:
-    places = [member.layer for member in group.members if member.side == "out"]
-    return any(is_inside(place, keep) for place in places)
 
 
 def _prunable(found: Iterable[Group], network: nn.Module) -> Iterator[Group]:

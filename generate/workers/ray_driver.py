@@ -87,7 +87,12 @@ class _Driver:
             if not self.stopping and self.asked_to_stop():
                 self.stopping = True
                 self.report(STOPPING)
-            missing = self._missing()
+            finished = self.folder.finished()
+            whole = not self.stopping and all(training.index in finished for training in self.trainings)
+            if whole and extend(self.folder, self.claims, lambda: self._context):
+                self.trainings = self.folder.read_worklist()
+            at_work = {training.index for _, training, _ in self.pool.busy.values()}
+            missing = deque(t for t in self.trainings if t.index not in finished and t.index not in at_work)
             if not self.pool.busy and (self.stopping or time.time() >= self.deadline or not missing):
                 return
             self._open_where_there_is_room(len(missing))
@@ -107,14 +112,6 @@ class _Driver:
             self.pool.open_actor()
         if more > 0:
             self._note(describe(self.pool.ray, self.pool.size))
-
-    def _missing(self) -> deque[Training]:
-        finished = self.folder.finished()
-        whole = not self.stopping and all(training.index in finished for training in self.trainings)
-        if whole and extend(self.folder, self.claims, lambda: self._context):
-            self.trainings = self.folder.read_worklist()
-        at_work = {training.index for _, training, _ in self.pool.busy.values()}
-        return deque(t for t in self.trainings if t.index not in finished and t.index not in at_work)
 
     def _assign(self, missing: deque[Training]) -> None:
         """Give every idle actor a training that no other process holds."""
