@@ -118,13 +118,11 @@ def open_attention(network: nn.Module) -> nn.Module:
     """Replace every `nn.MultiheadAttention` that four linear layers can stand for, in place; return the network."""
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
-            if type(child) is nn.MultiheadAttention and _is_plain(child):
+            if type(child) is not nn.MultiheadAttention or child.bias_k is not None or child.add_zero_attn:
+                continue
+            if child._qkv_same_embed_dim:
                 setattr(module, name, HeadAttention(child))
     return HeadAttention(network) if type(network) is nn.MultiheadAttention else network
-
-
-def _is_plain(attention: nn.MultiheadAttention) -> bool:
-    return attention._qkv_same_embed_dim and attention.bias_k is None and not attention.add_zero_attn
 
 
 def attention_modules(network: nn.Module) -> dict[str, nn.Module]:

@@ -321,7 +321,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def pointwise(self, call: _Call) -> Any:
         """Tie what meets value by value; what serves many channels stays."""
-        shape = _first(call.result).shape
+        shape = (call.result if isinstance(call.result, Tensor) else call.result[0]).shape
         labels, *others = (self._spread(tensor) for tensor in call.tensors)
         for other in others:
             labels = self._join(labels, other)
@@ -616,10 +616,6 @@ def _is_pointwise(packet: Any) -> bool:
 
 def _pad(labels: Tensor, dimensions: int) -> Tensor:
     return labels.reshape((1,) * (dimensions - labels.dim()) + labels.shape)
-
-
-def _first(result: Any) -> Tensor:
-    return cast(Tensor, result if isinstance(result, Tensor) else result[0])
 
 
 def _each(result: Any, rule: Callable[[Tensor], Tensor | None]) -> Any:

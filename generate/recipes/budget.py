@@ -85,11 +85,6 @@ class CostSurfaces:
         return np.where(steps <= self.costs.full_widths, steps, self.costs.full_widths)
 
     @cached_property
-    def is_plain(self) -> bool:
-        """Whether every width from 1 to the full one is allowed."""
-        return self.bands is None and bool((self.smallest == 1).all())
-
-    @cached_property
     def smallest(self) -> IntArray:
         """Smallest width of each group, shape (G,)."""
         lowest = [0.0] * len(self.units) if self.bands is None else [low for low, _ in self.bands]
@@ -254,7 +249,7 @@ def round_widths(
     """Return whole widths near the kept fractions, repaired unit by unit where rounding left `solved` rows off a budget."""
     whole = kept * (surfaces.costs.full_widths / surfaces.units).astype(np.float32)
     widths = np.rint(whole, out=whole).astype(np.int64)
-    if not surfaces.is_plain:
+    if surfaces.bands is not None or (surfaces.smallest != 1).any():
         widths = np.clip(widths * surfaces.units, surfaces.smallest, surfaces.largest, out=widths)
     macs, params = surfaces.costs.both(widths)
     misses = _misses(surfaces, budgets, macs, params)

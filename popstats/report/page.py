@@ -135,6 +135,10 @@ def _printed(page: str, browser: str) -> bytes:
 def render(content: ReportContent, *, sidecar: str = "") -> str:
     """Return the page of a report's content as HTML."""
     environment = _environment()
+    style = _source(environment, "report.css").replace("CHART_RULES", color_rules())
+    for name, palette in (("CHART_LIGHT", LIGHT), ("CHART_DARK", DARK)):
+        properties = (f"--chart-{part}: {value};" for part, value in palette._asdict().items())
+        style = style.replace(name, " ".join(properties))
     drawn = {f"{i}-{j}": draw(p) for i, f in enumerate(content.figures) for j, p in enumerate(f.panels)}
     return environment.get_template("report.html.j2").render(
         content=content,
@@ -144,7 +148,7 @@ def render(content: ReportContent, *, sidecar: str = "") -> str:
         sidecar=sidecar,
         specifications=htmlsafe_json_dumps(drawn, separators=(",", ":"), allow_nan=False),
         bundle=vega_bundle(),
-        style=_style(environment),
+        style=style,
         script=_source(environment, "report.js"),
         glyphs=OUTCOME_GLYPHS,
         marks=LEGEND_MARKS,
@@ -195,14 +199,6 @@ def _environment() -> Environment:
 def _source(environment: Environment, name: str) -> str:
     assert environment.loader is not None
     return environment.loader.get_source(environment, name)[0]
-
-
-def _style(environment: Environment) -> str:
-    source = _source(environment, "report.css").replace("CHART_RULES", color_rules())
-    for name, palette in (("CHART_LIGHT", LIGHT), ("CHART_DARK", DARK)):
-        properties = (f"--chart-{part}: {value};" for part, value in palette._asdict().items())
-        source = source.replace(name, " ".join(properties))
-    return source
 
 
 def _cell(value: Cell) -> str:
