@@ -49,7 +49,7 @@ class Summary:
     ----------
     frame : pandas.DataFrame
         For "optimal mCB" and "regret of mCB = 1" (percentage points): one row per population, one for all ("pooled"), and
-        one for a regime of a population not yet trained ("new population"). Columns: quantity, population, regimes (that
+        one for a regime of a new population ("new population"). Columns: quantity, population, regimes (that
         enter), estimate, lower, upper (90 %), between (standard deviation between populations, of log mCB or points),
         within (between the regimes of one population).
     verdicts : pandas.DataFrame

@@ -242,11 +242,10 @@ def _parsed(cell: object) -> object:
     """Return the list that a text writes, as Python and JSON do or as numbers between marks; else the cell itself."""
     if not isinstance(cell, str):
         return cell
-    try:
+    # What is no literal is split at its marks.
+    with suppress(ValueError, SyntaxError):
         if isinstance(found := ast.literal_eval(cell), list | tuple | dict):
             return found
-    except (ValueError, SyntaxError):
-        pass
     try:
         return [float(part) for part in re.split(r"[\s,;:/x_-]+", cell.strip(" []()"))]
     except ValueError:
